@@ -1,0 +1,39 @@
+//! Why a checkpoint cannot be described as a model.
+
+use std::path::PathBuf;
+
+/// A configuration or catalogue that is not a model we know.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {message}", path.display())]
+pub struct Error {
+    kind: ErrorKind,
+    path: PathBuf,
+    message: String,
+}
+
+/// The class of an [`Error`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The family is not one of [`FAMILIES`](crate::FAMILIES).
+    UnknownFamily,
+    /// A configuration value is missing, of the wrong type, or contradicts another.
+    Config,
+    /// The configuration asks for mathematics that is not implemented; the message names it.
+    Unsupported,
+    /// A tensor that the configuration calls for is not in the checkpoint.
+    MissingTensor,
+    /// A tensor's shape or format is not what the configuration calls for.
+    Tensor,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, path: impl Into<PathBuf>, message: impl Into<String>) -> Self {
+        Self { kind, path: path.into(), message: message.into() }
+    }
+
+    /// The class of the error.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}

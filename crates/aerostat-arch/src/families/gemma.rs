@@ -1,0 +1,25 @@
+//! Gemma 1: GeGLU, scaled embeddings, norm weights stored less one.
+
+use crate::family::{Bias, Defaults, Family};
+use crate::spec::Activation;
+
+pub(crate) const FAMILY: Family = Family {
+    name: "gemma",
+    architectures: &["GemmaForCausalLM"],
+    model_types: &["gemma"],
+    gguf: &["gemma"],
+    norm_offset: 1.0,
+    embedding_scaled: true,
+    activation: Activation::GeluTanh,
+    gelu_means_tanh: true,
+    qkv_bias: Bias::Key("attention_bias"),
+    output_bias: Bias::Key("attention_bias"),
+    defaults: Defaults {
+        tied: true,
+        kv_heads: Some(16),
+        head_dim: Some(256),
+        context: 8192,
+        ..Family::PLAIN.defaults
+    },
+    ..Family::PLAIN
+};

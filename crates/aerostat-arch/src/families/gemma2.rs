@@ -1,0 +1,19 @@
+//! Gemma 2: Gemma with norms on both sides, soft caps, and a window on every other layer.
+
+use super::gemma;
+use crate::family::{Defaults, Family, Names, Windows};
+
+pub(crate) const FAMILY: Family = Family {
+    name: "gemma2",
+    architectures: &["Gemma2ForCausalLM"],
+    model_types: &["gemma2"],
+    gguf: &["gemma2"],
+    names: Names::HUGGING_FACE_SANDWICH,
+    gelu_means_tanh: false,
+    post_norms: true,
+    windows: Windows::AllButEvery(2),
+    query_scalar: Some(46),
+    softcaps: (Some(50.0), Some(30.0)),
+    defaults: Defaults { kv_heads: Some(4), window: Some(4096), ..gemma::FAMILY.defaults },
+    ..gemma::FAMILY
+};

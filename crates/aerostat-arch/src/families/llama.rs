@@ -1,0 +1,17 @@
+//! Llama 1, 2, 3 and the many models built like them.
+
+use crate::family::{Bias, Family};
+use crate::spec::RopeStyle;
+
+pub(crate) const FAMILY: Family = Family {
+    name: "llama",
+    architectures: &["LlamaForCausalLM", "LLaMAForCausalLM"],
+    model_types: &["llama"],
+    gguf: &["llama"],
+    // Rows of q and k are stored so that neighbours are rotated together.
+    gguf_rope: RopeStyle::Interleaved,
+    qkv_bias: Bias::Key("attention_bias"),
+    output_bias: Bias::Key("attention_bias"),
+    mlp_bias: Bias::Key("mlp_bias"),
+    ..Family::PLAIN
+};

@@ -1,0 +1,168 @@
+//! One way to ask for a configuration value, whether it stands in `config.json` or in GGUF metadata.
+
+use std::path::Path;
+
+use aerostat_checkpoint::{Config, HfConfig, gguf::Metadata};
+use serde_json::Value;
+
+use crate::error::{Error, ErrorKind};
+
+/// A configuration value's name in both worlds. The GGUF key is completed by the architecture's name.
+pub(crate) struct Key {
+    pub(crate) hugging_face: &'static str,
+    pub(crate) gguf: &'static str,
+}
+
+macro_rules! keys {
+    ($($name:ident = $hf:literal, $gguf:literal;)*) => {
+        $(pub(crate) const $name: Key = Key { hugging_face: $hf, gguf: $gguf };)*
+    };
+}
+
+keys! {
+    LAYERS = "num_hidden_layers", "block_count";
+    HIDDEN = "hidden_size", "embedding_length";
+    INTERMEDIATE = "intermediate_size", "feed_forward_length";
+    HEADS = "num_attention_heads", "attention.head_count";
+    KV_HEADS = "num_key_value_heads", "attention.head_count_kv";
+    HEAD_DIM = "head_dim", "attention.key_length";
+    CONTEXT = "max_position_embeddings", "context_length";
+    EPS = "rms_norm_eps", "attention.layer_norm_rms_epsilon";
+    WINDOW = "sliding_window", "attention.sliding_window";
+    WINDOW_PATTERN = "sliding_window_pattern", "attention.sliding_window_pattern";
+    ATTENTION_SOFTCAP = "attn_logit_softcapping", "attn_logit_softcapping";
+    FINAL_SOFTCAP = "final_logit_softcapping", "final_logit_softcapping";
+}
+
+/// A checkpoint's configuration.
+pub(crate) enum Keys<'a> {
+    HuggingFace(&'a HfConfig),
+    Gguf(&'a Metadata, &'a str),
+}
+
+impl<'a> Keys<'a> {
+    pub(crate) fn new(config: &'a Config) -> Result<Self, Error> {
+        match config {
+            Config::HuggingFace(hf) => Ok(Self::HuggingFace(hf)),
+            Config::Gguf(meta) => match meta.str("general.architecture") {
+                Some(arch) => Ok(Self::Gguf(meta, arch)),
+                None => Err(Error::new(ErrorKind::Config, meta.path(), "`general.architecture` is missing")),
+            },
+        }
+    }
+
+    /// The file the values come from.
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::HuggingFace(hf) => &hf.path,
+            Self::Gguf(meta, _) => meta.path(),
+        }
+    }
+
+    pub(crate) fn is_gguf(&self) -> bool {
+        matches!(self, Self::Gguf(..))
+    }
+
+    /// A value of `config.json`; `null` counts as absent. Nothing in GGUF.
+    pub(crate) fn json(&self, key: &str) -> Option<&'a Value> {
+        match self {
+            Self::HuggingFace(hf) => hf.config.get(key).filter(|v| !v.is_null()),
+            Self::Gguf(..) => None,
+        }
+    }
+
+    /// Whether `config.json` holds the key with the value `null`.
+    pub(crate) fn is_null(&self, key: &Key) -> bool {
+        matches!(self, Self::HuggingFace(hf) if hf.config.get(key.hugging_face).is_some_and(Value::is_null))
+    }
+
+    /// A number, if it is there.
+    pub(crate) fn number(&self, key: &Key) -> Result<Option<f64>, Error> {
+        match self {
+            Self::HuggingFace(_) => match self.json(key.hugging_face) {
+                None => Ok(None),
+                Some(v) => v.as_f64().map(Some).ok_or_else(|| self.wrong(key.hugging_face, "a number", v)),
+            },
+            Self::Gguf(meta, arch) => Ok(gguf_number(meta, &format!("{arch}.{}", key.gguf))),
+        }
+    }
+
+    /// A count that must be there and be at least 1.
+    pub(crate) fn count(&self, key: &Key) -> Result<usize, Error> {
+        self.count_or(key, None)?.ok_or_else(|| self.config(format!("`{}` is missing", self.name(key))))
+    }
+
+    /// A count of at least 1, or the default.
+    pub(crate) fn count_or(&self, key: &Key, default: Option<usize>) -> Result<Option<usize>, Error> {
+        const MAX: f64 = (1u64 << 40) as f64;
+        match self.number(key)? {
+            None => Ok(default),
+            Some(n) if n >= 1.0 && n <= MAX && n.fract() == 0.0 => Ok(Some(n as usize)),
+            Some(n) => Err(self.config(format!("`{}` is {n}; a whole number of at least 1 is needed", self.name(key)))),
+        }
+    }
+
+    /// A boolean of `config.json`, or the default.
+    pub(crate) fn flag(&self, key: &str, default: bool) -> Result<bool, Error> {
+        match self.json(key) {
+            None => Ok(default),
+            Some(v) => v.as_bool().ok_or_else(|| self.wrong(key, "true or false", v)),
+        }
+    }
+
+    /// A string of `config.json`.
+    pub(crate) fn text(&self, key: &str) -> Result<Option<&'a str>, Error> {
+        match self.json(key) {
+            None => Ok(None),
+            Some(v) => v.as_str().map(Some).ok_or_else(|| self.wrong(key, "a string", v)),
+        }
+    }
+
+    /// A number of GGUF metadata under the architecture's name.
+    pub(crate) fn gguf_number(&self, key: &str) -> Option<f64> {
+        match self {
+            Self::HuggingFace(_) => None,
+            Self::Gguf(meta, arch) => gguf_number(meta, &format!("{arch}.{key}")),
+        }
+    }
+
+    /// A string of GGUF metadata under the architecture's name.
+    pub(crate) fn gguf_text(&self, key: &str) -> Option<&'a str> {
+        match self {
+            Self::HuggingFace(_) => None,
+            Self::Gguf(meta, arch) => meta.str(&format!("{arch}.{key}")),
+        }
+    }
+
+    /// The key's name in this file.
+    pub(crate) fn name(&self, key: &Key) -> String {
+        match self {
+            Self::HuggingFace(_) => key.hugging_face.to_owned(),
+            Self::Gguf(_, arch) => format!("{arch}.{}", key.gguf),
+        }
+    }
+
+    pub(crate) fn config(&self, message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Config, self.path(), message)
+    }
+
+    pub(crate) fn unsupported(&self, message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Unsupported, self.path(), message)
+    }
+
+    fn wrong(&self, key: &str, wanted: &str, found: &Value) -> Error {
+        let mut found = found.to_string();
+        found.truncate(found.char_indices().nth(60).map_or(found.len(), |(i, _)| i));
+        self.config(format!("`{key}` is {found}; {wanted} is needed"))
+    }
+}
+
+/// A number of any type; where layers may differ and the value is a list, its only distinct element.
+fn gguf_number(meta: &Metadata, key: &str) -> Option<f64> {
+    if let Some(n) = meta.f64(key).or_else(|| meta.i64(key).map(|n| n as f64)) {
+        return Some(n);
+    }
+    let mut values = meta.array(key)?.ints()?;
+    let first = values.next()?;
+    values.all(|v| v == first).then_some(first as f64)
+}

@@ -1,0 +1,23 @@
+//! Model families as data: from a configuration and a catalogue to a [`ModelSpec`].
+//!
+//! A family is one file of data in `families/`; [`describe`] joins it with a checkpoint's configuration and tensors.
+//! There is no forward code here: `aerostat-model` runs every [`ModelSpec`] through one block forward.
+
+#![forbid(unsafe_code)]
+
+mod build;
+mod error;
+mod families;
+mod family;
+mod keys;
+mod rope;
+mod spec;
+
+pub use build::describe;
+pub use error::{Error, ErrorKind};
+pub use families::FAMILIES;
+pub use family::{Bias, Defaults, Family, Names, Windows};
+pub use rope::{RopeSpec, Scaling};
+pub use spec::{
+    Activation, AttentionSpec, Block, Head, Linear, Matrix, MlpSpec, ModelSpec, Norm, RopeStyle, Vector,
+};

@@ -1,0 +1,225 @@
+//! Rotary position embedding: base, scaling, and where the two are written in configurations.
+
+use serde_json::{Map, Value};
+
+use crate::error::Error;
+use crate::keys::{self, Keys};
+use crate::spec::{RopeStyle, Vector};
+
+/// One rotation.
+#[derive(Clone, Debug)]
+pub struct RopeSpec {
+    /// The base of the geometric series of wavelengths.
+    pub theta: f64,
+    /// Rotated elements at the start of each head; even.
+    pub rotary: usize,
+    /// Which elements form a pair.
+    pub style: RopeStyle,
+    /// Stretching beyond the trained context.
+    pub scaling: Scaling,
+    /// Divisors of the frequencies that GGUF stores as a tensor, `rotary / 2` of them.
+    pub divisors: Option<Vector>,
+}
+
+/// How frequencies are stretched. The formulas are those of transformers' `modeling_rope_utils.py`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scaling {
+    /// Not at all.
+    None,
+    /// All frequencies divided by `factor`.
+    Linear {
+        /// The divisor.
+        factor: f64,
+    },
+    /// The base grows with the sequence once it is longer than `original` ("dynamic NTK").
+    Dynamic {
+        /// Growth per original length.
+        factor: f64,
+        /// Trained length in positions.
+        original: f64,
+    },
+    /// Long wavelengths divided by `factor`, short ones kept, smooth between (Llama 3.1).
+    Llama3 {
+        /// The divisor.
+        factor: f64,
+        /// Wavelengths above `original / low` are divided.
+        low: f64,
+        /// Wavelengths below `original / high` are kept.
+        high: f64,
+        /// Trained length in positions.
+        original: f64,
+    },
+    /// YaRN: a ramp between kept and divided frequencies, cosines and sines scaled.
+    Yarn {
+        /// The divisor.
+        factor: f64,
+        /// Rotations over the trained length above which a frequency is kept.
+        beta_fast: f64,
+        /// Rotations below which it is divided.
+        beta_slow: f64,
+        /// Trained length in positions.
+        original: f64,
+        /// Factor on cosines and sines.
+        attention_factor: f64,
+        /// The ramp's ends are rounded outwards to whole dimensions.
+        truncate: bool,
+    },
+}
+
+/// Base and scaling as the configuration gives them.
+pub(crate) struct RopeConfig {
+    pub(crate) theta: f64,
+    pub(crate) scaling: Scaling,
+    pub(crate) partial: f64,
+}
+
+/// Reads `rope_parameters` (transformers 5), for `layer_type` where they are nested, or `rope_theta` and
+/// `rope_scaling` (before), or the GGUF keys.
+pub(crate) fn read(keys: &Keys<'_>, layer_type: &str, theta: f64) -> Result<RopeConfig, Error> {
+    if keys.is_gguf() {
+        return read_gguf(keys, theta);
+    }
+    let dict = parameters(keys, layer_type);
+    let number = |key: &str| number(keys, dict, key);
+    let theta = match number("rope_theta")? {
+        Some(t) => t,
+        None => keys.json("rope_theta").and_then(Value::as_f64).unwrap_or(theta),
+    };
+    let partial = match number("partial_rotary_factor")? {
+        Some(p) => p,
+        None => keys.json("partial_rotary_factor").and_then(Value::as_f64).unwrap_or(1.0),
+    };
+    let kind = dict.and_then(|d| d.get("rope_type").or_else(|| d.get("type"))).and_then(Value::as_str);
+    let scaling = scaling(keys, dict, kind.unwrap_or("default"))?;
+    check(keys, RopeConfig { theta, scaling, partial })
+}
+
+/// The dictionary that describes the rotation of layers of this type, if there is one.
+fn parameters<'a>(keys: &Keys<'a>, layer_type: &str) -> Option<&'a Map<String, Value>> {
+    let dict = keys.json("rope_parameters").or_else(|| keys.json("rope_scaling"))?.as_object()?;
+    match dict.get(layer_type).and_then(Value::as_object) {
+        Some(nested) => Some(nested),
+        None if dict.values().any(Value::is_object) => None,
+        None => Some(dict),
+    }
+}
+
+fn number(keys: &Keys<'_>, dict: Option<&Map<String, Value>>, key: &str) -> Result<Option<f64>, Error> {
+    match dict.and_then(|d| d.get(key)).filter(|v| !v.is_null()) {
+        None => Ok(None),
+        Some(v) => match v.as_f64() {
+            Some(n) => Ok(Some(n)),
+            None => Err(keys.config(format!("rope parameter `{key}` is {v}; a number is needed"))),
+        },
+    }
+}
+
+fn scaling(keys: &Keys<'_>, dict: Option<&Map<String, Value>>, kind: &str) -> Result<Scaling, Error> {
+    let optional = |key: &str| number(keys, dict, key);
+    let needed = |key: &str| {
+        optional(key)?.ok_or_else(|| keys.config(format!("rope scaling `{kind}` needs `{key}`, which is missing")))
+    };
+    let context = || Ok::<_, Error>(keys.count_or(&keys::CONTEXT, Some(2048))?.unwrap_or(2048) as f64);
+    let original = || match optional("original_max_position_embeddings")? {
+        Some(n) => Ok(n),
+        None => match keys.json("original_max_position_embeddings").and_then(Value::as_f64) {
+            Some(n) => Ok(n),
+            None => context(),
+        },
+    };
+    Ok(match kind {
+        "default" | "none" => Scaling::None,
+        "linear" => Scaling::Linear { factor: needed("factor")? },
+        "dynamic" => Scaling::Dynamic { factor: needed("factor")?, original: context()? },
+        "llama3" => Scaling::Llama3 {
+            factor: needed("factor")?,
+            low: needed("low_freq_factor")?,
+            high: needed("high_freq_factor")?,
+            original: original()?,
+        },
+        "yarn" => {
+            let original = original()?;
+            let factor = match optional("factor")? {
+                Some(f) => f,
+                None => context()? / original,
+            };
+            let attention_factor = match optional("attention_factor")? {
+                Some(f) => f,
+                None => yarn_attention_factor(factor, optional("mscale")?, optional("mscale_all_dim")?),
+            };
+            let truncate = dict.and_then(|d| d.get("truncate")).and_then(Value::as_bool).unwrap_or(true);
+            Scaling::Yarn {
+                factor,
+                beta_fast: optional("beta_fast")?.filter(|b| *b != 0.0).unwrap_or(32.0),
+                beta_slow: optional("beta_slow")?.filter(|b| *b != 0.0).unwrap_or(1.0),
+                original,
+                attention_factor,
+                truncate,
+            }
+        }
+        other => {
+            let known = "default, linear, dynamic, llama3, yarn";
+            return Err(keys.unsupported(format!("rope scaling `{other}` is not supported; known: {known}")));
+        }
+    })
+}
+
+fn yarn_attention_factor(factor: f64, mscale: Option<f64>, mscale_all_dim: Option<f64>) -> f64 {
+    let scale = |m: f64| if factor <= 1.0 { 1.0 } else { 0.1 * m * factor.ln() + 1.0 };
+    match (mscale.filter(|m| *m != 0.0), mscale_all_dim.filter(|m| *m != 0.0)) {
+        (Some(m), Some(all)) => scale(m) / scale(all),
+        _ => scale(1.0),
+    }
+}
+
+fn read_gguf(keys: &Keys<'_>, theta: f64) -> Result<RopeConfig, Error> {
+    let theta = keys.gguf_number("rope.freq_base").unwrap_or(theta);
+    let factor = keys.gguf_number("rope.scaling.factor").or_else(|| keys.gguf_number("rope.scale_linear"));
+    let original = match keys.gguf_number("rope.scaling.original_context_length") {
+        Some(n) => n,
+        None => keys.count_or(&keys::CONTEXT, Some(2048))?.unwrap_or(2048) as f64,
+    };
+    // llama3 scaling comes as a tensor of divisors and names no type.
+    let scaling = match (keys.gguf_text("rope.scaling.type").unwrap_or("linear"), factor) {
+        ("none", _) | (_, None) => Scaling::None,
+        ("linear", Some(1.0 | 0.0)) => Scaling::None,
+        ("linear", Some(factor)) => Scaling::Linear { factor },
+        ("yarn", Some(factor)) => {
+            let scale = if factor <= 1.0 { 1.0 } else { 0.1 * factor.ln() + 1.0 };
+            Scaling::Yarn {
+                factor,
+                beta_fast: keys.gguf_number("rope.scaling.yarn_beta_fast").unwrap_or(32.0),
+                beta_slow: keys.gguf_number("rope.scaling.yarn_beta_slow").unwrap_or(1.0),
+                original,
+                attention_factor: scale * keys.gguf_number("rope.scaling.attn_factor").unwrap_or(1.0),
+                truncate: true,
+            }
+        }
+        (other, _) => {
+            return Err(keys.unsupported(format!("rope scaling `{other}` is not supported; known: none, linear, yarn")));
+        }
+    };
+    check(keys, RopeConfig { theta, scaling, partial: 1.0 })
+}
+
+/// Refuses values that would make frequencies infinite or undefined.
+fn check(keys: &Keys<'_>, rope: RopeConfig) -> Result<RopeConfig, Error> {
+    let positive: &[(&str, f64)] = &match rope.scaling {
+        Scaling::None => [("rope_theta", rope.theta), ("", 1.0), ("", 1.0)],
+        Scaling::Linear { factor } => [("rope_theta", rope.theta), ("factor", factor), ("", 1.0)],
+        Scaling::Dynamic { factor, original }
+        | Scaling::Llama3 { factor, original, .. }
+        | Scaling::Yarn { factor, original, .. } => {
+            [("rope_theta", rope.theta), ("factor", factor), ("original_max_position_embeddings", original)]
+        }
+    };
+    for (name, value) in positive {
+        if !(value.is_finite() && *value > 0.0) {
+            return Err(keys.config(format!("`{name}` of the rotary embedding is {value}; it must be above 0")));
+        }
+    }
+    if !(rope.partial > 0.0 && rope.partial <= 1.0) {
+        return Err(keys.config(format!("`partial_rotary_factor` is {}; it must be in (0, 1]", rope.partial)));
+    }
+    Ok(rope)
+}

@@ -1,0 +1,233 @@
+//! Fits a model and a demand into a budget.
+
+use aerostat_arch::ModelSpec;
+
+use crate::cost::Work;
+use crate::{Demand, Machine, PAGE_TOKENS, Plan, ROWS_MAX, Sizes, TILE_BYTES_MAX, steps};
+
+/// A budget that cannot work.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "a memory budget of {} is too small: this model needs at least {} here ({} for the process itself with its \
+     tokenizer, {} for a ring of two tiles, {} of KV cache, {} of activations); raise --memory to that, \
+     or lower --context",
+    size(*budget_bytes), size(*minimum_bytes), size(*overhead_bytes), size(*ring_bytes), size(*kv_bytes), size(*activation_bytes)
+)]
+pub struct Error {
+    /// What was asked for.
+    pub budget_bytes: u64,
+    /// The smallest that works.
+    pub minimum_bytes: u64,
+    /// Code, tokenizer, small tensors, reserve.
+    pub overhead_bytes: u64,
+    /// Two of the smallest tiles.
+    pub ring_bytes: u64,
+    /// For the longest sequence alone.
+    pub kv_bytes: u64,
+    /// For one row.
+    pub activation_bytes: u64,
+}
+
+/// A size for people.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match UNITS.iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / *unit as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
+/// What the process grows by after the plan is made, beyond what the plan counts: code touched later, stacks,
+/// token lists, results.
+const RESERVE_BYTES: u64 = 16 << 20;
+/// Fixed scratch of a worker thread.
+const THREAD_BYTES: u64 = 1 << 20;
+/// Tiles are not cut smaller than this unless the user says so.
+const TILE_BYTES_MIN: u64 = 256 << 10;
+/// Buffers of a ring: at least to compute on one while another is read.
+const SLOTS_MIN: usize = 2;
+/// Enough to keep a disk's queue full while a tile is computed.
+const SLOTS_GOOD: usize = 12;
+
+/// Makes the plan.
+///
+/// # Errors
+/// The budget is too small; the error says the smallest that works and what takes it.
+pub fn plan(spec: &ModelSpec, demand: &Demand, machine: &Machine) -> Result<Plan, Error> {
+    let sizes = Sizes::of(spec);
+    let fit = Fit { spec, demand, machine, sizes };
+    let minimum = fit.minimum();
+    let budget = demand.budget_bytes.unwrap_or((machine.available_bytes / 5 * 4).max(minimum.total()));
+    if budget < minimum.total() {
+        return Err(Error {
+            budget_bytes: budget,
+            minimum_bytes: minimum.total(),
+            overhead_bytes: minimum.overhead,
+            ring_bytes: minimum.ring(),
+            kv_bytes: minimum.kv,
+            activation_bytes: minimum.activations,
+        });
+    }
+    let layout = fit.resident(budget).unwrap_or_else(|| fit.grow(minimum.clone(), budget));
+    Ok(fit.finish(layout, budget, minimum.total()))
+}
+
+/// How the budget is spent.
+#[derive(Clone, Debug)]
+struct Layout {
+    overhead: u64,
+    activations: u64,
+    rows: usize,
+    logit_rows: usize,
+    kv: u64,
+    kv_pages: usize,
+    tile: u64,
+    slot: u64,
+    slots: usize,
+    pinned: u64,
+}
+
+impl Layout {
+    fn ring(&self) -> u64 {
+        self.slot * self.slots as u64
+    }
+
+    fn used(&self) -> u64 {
+        self.overhead + self.activations + self.kv + self.ring() + self.pinned
+    }
+
+    /// The budget this layout needs, in whole MiB.
+    fn total(&self) -> u64 {
+        self.used().next_multiple_of(1 << 20)
+    }
+}
+
+struct Fit<'a> {
+    spec: &'a ModelSpec,
+    demand: &'a Demand,
+    machine: &'a Machine,
+    sizes: Sizes,
+}
+
+impl Fit<'_> {
+    /// One row, the longest sequence alone, two small tiles.
+    fn minimum(&self) -> Layout {
+        let tile = self.tile(TILE_BYTES_MIN);
+        let held = self.machine.process_bytes.max(self.machine.process_peak_bytes.saturating_sub(RESERVE_BYTES));
+        let scratch = self.machine.threads as u64 * (THREAD_BYTES + self.demand.sequence_tokens_max as u64 * 4);
+        let kv_pages = self.demand.sequence_tokens_max.div_ceil(PAGE_TOKENS).max(1);
+        Layout {
+            overhead: held + RESERVE_BYTES + self.sizes.vector_bytes + scratch,
+            activations: self.activations(1, 1),
+            rows: 1,
+            logit_rows: 1,
+            kv: kv_pages as u64 * self.page_bytes(),
+            kv_pages,
+            tile,
+            slot: self.slot(tile),
+            slots: SLOTS_MIN,
+            pinned: 0,
+        }
+    }
+
+    /// Everything in memory, with all rows and sequences that are useful, if the budget allows.
+    fn resident(&self, budget: u64) -> Option<Layout> {
+        let tile = self.tile(TILE_BYTES_MAX);
+        let mut layout = Layout { tile, slot: self.slot(tile), slots: SLOTS_MIN * 2, ..self.minimum() };
+        layout.pinned = steps::pin_all_bytes(&steps::tiles(self.spec, tile));
+        let spare = budget.checked_sub(layout.used())?;
+        self.grow_work(&mut layout, spare / 2);
+        Some(layout)
+    }
+
+    /// Spends what the minimum leaves: sequences and rows first, since they make every sweep worth more; then the
+    /// ring; then pinned tiles.
+    fn grow(&self, mut layout: Layout, budget: u64) -> Layout {
+        let spare = |layout: &Layout| budget.saturating_sub(layout.used());
+        let half = spare(&layout) / 2;
+        self.grow_work(&mut layout, half);
+        let minimum_ring = layout.ring();
+        let ring = minimum_ring + spare(&layout) / 4 * 3;
+        layout.tile = self.tile(ring / SLOTS_GOOD as u64);
+        layout.slot = self.slot(layout.tile);
+        while layout.slot * SLOTS_MIN as u64 > ring {
+            layout.tile = self.tile(layout.tile / 2);
+            layout.slot = self.slot(layout.tile);
+        }
+        layout.slots = ((ring / layout.slot) as usize).clamp(SLOTS_MIN, SLOTS_GOOD);
+        let left = spare(&layout);
+        layout.pinned = steps::pin(&mut steps::tiles(self.spec, layout.tile), left);
+        layout
+    }
+
+    /// Spends up to `spare` on more sequences, then on more rows.
+    fn grow_work(&self, layout: &mut Layout, spare: u64) {
+        let demand = self.demand;
+        let pages_useful = demand.tokens_total.div_ceil(PAGE_TOKENS) + demand.rows_useful;
+        let pages_more = pages_useful.saturating_sub(layout.kv_pages) as u64;
+        let pages_more = pages_more.min(spare / 2 / self.page_bytes().max(1));
+        layout.kv_pages += pages_more as usize;
+        layout.kv = layout.kv_pages as u64 * self.page_bytes();
+        let mut spare = spare - pages_more * self.page_bytes();
+        let logits = (demand.logit_rows_useful.max(1) as u64 - 1).min(spare / 2 / self.sizes.logit_bytes_per_row.max(1));
+        layout.logit_rows = 1 + logits as usize;
+        spare -= logits * self.sizes.logit_bytes_per_row;
+        let rows_wanted = demand.rows_max.unwrap_or(ROWS_MAX).min(demand.rows_useful.max(1)).max(1) as u64;
+        let rows = (rows_wanted - 1).min(spare / self.sizes.activation_bytes_per_row.max(1));
+        layout.rows = 1 + rows as usize;
+        layout.logit_rows = layout.logit_rows.min(layout.rows);
+        layout.activations = self.activations(layout.rows, layout.logit_rows);
+    }
+
+    fn finish(&self, layout: Layout, budget: u64, minimum: u64) -> Plan {
+        let mut tiles = steps::tiles(self.spec, layout.tile);
+        let pinned = steps::pin(&mut tiles, layout.pinned);
+        let streamed: u64 = tiles.iter().filter(|s| !s.pinned).map(|s| s.extent.bytes).sum();
+        let weights = self.spec.matrices().map(|m| m.rows as u64 * m.cols as u64).sum();
+        let work = Work { streamed_bytes: streamed, pinned_bytes: self.sizes.matrix_bytes - streamed, weights };
+        Plan {
+            family: self.spec.family.to_owned(),
+            parameters: self.spec.parameters,
+            weight_bytes: self.sizes.weight_bytes,
+            // A default budget is what the layout needs.
+            budget_bytes: if self.demand.budget_bytes.is_some() { budget } else { layout.total() },
+            minimum_bytes: minimum,
+            pinned_bytes: pinned,
+            streamed_bytes_per_sweep: streamed,
+            ring_bytes: layout.ring(),
+            ring_slots: layout.slots,
+            slot_bytes: layout.slot,
+            tile_bytes: layout.tile,
+            kv_bytes_per_token: self.sizes.kv_elements_per_token * self.demand.kv_element_bytes as u64,
+            kv_pages: layout.kv_pages,
+            kv_bytes: layout.kv,
+            activation_bytes: layout.activations,
+            overhead_bytes: layout.overhead,
+            rows_max: layout.rows,
+            logit_rows_max: layout.logit_rows,
+            rows_at_knee: work.knee(self.machine),
+            resident: streamed == 0,
+            cost: work.cost(self.machine),
+            steps: tiles,
+        }
+    }
+
+    fn activations(&self, rows: usize, logit_rows: usize) -> u64 {
+        rows as u64 * self.sizes.activation_bytes_per_row + logit_rows as u64 * self.sizes.logit_bytes_per_row
+    }
+
+    fn page_bytes(&self) -> u64 {
+        PAGE_TOKENS as u64 * self.sizes.kv_elements_per_token * self.demand.kv_element_bytes as u64
+    }
+
+    /// A tile of at least one row of the widest matrix, of the size the user names, else near `wanted`.
+    fn tile(&self, wanted: u64) -> u64 {
+        let wanted = self.demand.tile_bytes.unwrap_or(wanted.clamp(TILE_BYTES_MIN, TILE_BYTES_MAX));
+        wanted.max(self.sizes.row_bytes_max)
+    }
+
+    fn slot(&self, tile: u64) -> u64 {
+        let aligned = self.machine.alignment.max(1);
+        tile.next_multiple_of(aligned) + 2 * aligned
+    }
+}

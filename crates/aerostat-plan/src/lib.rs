@@ -1,0 +1,169 @@
+//! The plan: what is pinned, what streams, how many rows, and what a sweep costs.
+//!
+//! [`plan`] is a pure function from a [`ModelSpec`], a [`Demand`] and a [`Machine`] to a [`Plan`], an immutable value
+//! that prints itself. It does no I/O, reads no clock and starts no thread.
+
+#![forbid(unsafe_code)]
+
+mod cost;
+mod explain;
+mod fit;
+mod steps;
+
+use aerostat_arch::ModelSpec;
+use serde::Serialize;
+
+pub use cost::Cost;
+pub use fit::{Error, plan};
+pub use steps::{Role, Step};
+
+/// Positions in a page of the KV cache.
+pub const PAGE_TOKENS: usize = 16;
+/// The largest tile the planner chooses by itself.
+pub const TILE_BYTES_MAX: u64 = 4 << 20;
+/// Rows of one sweep the planner chooses by itself at most.
+pub const ROWS_MAX: usize = 512;
+
+/// What a run asks for.
+#[derive(Clone, Debug)]
+pub struct Demand {
+    /// Upper bound of the process's peak resident set; `None`: resident if that fits in 80 % of the available
+    /// memory, else that.
+    pub budget_bytes: Option<u64>,
+    /// Tokens (prompt and answer) of the longest sequence.
+    pub sequence_tokens_max: usize,
+    /// Tokens of all sequences that could be active together.
+    pub tokens_total: usize,
+    /// Rows that could usefully share one sweep.
+    pub rows_useful: usize,
+    /// Upper bound of rows in a sweep, if the user names one.
+    pub rows_max: Option<usize>,
+    /// Rows of a sweep that could need logits.
+    pub logit_rows_useful: usize,
+    /// Bytes of one element of the KV cache.
+    pub kv_element_bytes: usize,
+    /// Tile size, if the user names one.
+    pub tile_bytes: Option<u64>,
+}
+
+/// What the plan must know of the machine, all of it measured by others.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Memory that could be used now without swapping.
+    pub available_bytes: u64,
+    /// What the process already holds: code, tokenizer, headers.
+    pub process_bytes: u64,
+    /// The largest resident set the process has had so far.
+    pub process_peak_bytes: u64,
+    /// Worker threads.
+    pub threads: usize,
+    /// Alignment of direct reads; a ring slot holds a tile and two of these.
+    pub alignment: u64,
+    /// Sequential direct reads.
+    pub read_bytes_per_second: f64,
+    /// Multiply-adds count as two.
+    pub flops_per_second: f64,
+    /// Streaming through resident weights.
+    pub memory_bytes_per_second: f64,
+}
+
+/// The answer. All sizes in bytes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// The model's family.
+    pub family: String,
+    /// Elements of all tensors in use.
+    pub parameters: u64,
+    /// Stored size of all tensors in use.
+    pub weight_bytes: u64,
+    /// The bound of the process's resident set.
+    pub budget_bytes: u64,
+    /// The smallest budget that would do for the same demand.
+    pub minimum_bytes: u64,
+    /// Weights kept in memory.
+    pub pinned_bytes: u64,
+    /// Weights read in every sweep, head included.
+    pub streamed_bytes_per_sweep: u64,
+    /// The ring, `ring_slots` buffers of `slot_bytes`.
+    pub ring_bytes: u64,
+    /// Buffers of the ring.
+    pub ring_slots: usize,
+    /// Size of a buffer.
+    pub slot_bytes: u64,
+    /// Upper bound of a tile.
+    pub tile_bytes: u64,
+    /// KV cache of one token.
+    pub kv_bytes_per_token: u64,
+    /// Pages of the KV cache.
+    pub kv_pages: usize,
+    /// The whole KV cache.
+    pub kv_bytes: u64,
+    /// Activations, logits included.
+    pub activation_bytes: u64,
+    /// Code, tokenizer, headers, small tensors, and a reserve.
+    pub overhead_bytes: u64,
+    /// Rows of a sweep at most.
+    pub rows_max: usize,
+    /// Rows of a sweep that can have logits.
+    pub logit_rows_max: usize,
+    /// Rows at which computing takes as long as reading.
+    pub rows_at_knee: usize,
+    /// Everything is pinned: weights are read once.
+    pub resident: bool,
+    /// What a sweep costs.
+    #[serde(flatten)]
+    pub cost: Cost,
+    /// The tiles of a sweep in order, the head's last.
+    #[serde(skip)]
+    pub steps: Vec<Step>,
+}
+
+impl Plan {
+    /// The steps of the blocks, and those of the head.
+    pub fn sweep(&self) -> (&[Step], &[Step]) {
+        let blocks = self.steps.iter().position(|s| s.role == Role::Head).unwrap_or(self.steps.len());
+        self.steps.split_at(blocks)
+    }
+}
+
+/// Sizes that follow from the model alone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    pub(crate) matrix_bytes: u64,
+    pub(crate) weight_bytes: u64,
+    pub(crate) vector_bytes: u64,
+    pub(crate) row_bytes_max: u64,
+    pub(crate) activation_bytes_per_row: u64,
+    pub(crate) logit_bytes_per_row: u64,
+    pub(crate) kv_elements_per_token: u64,
+}
+
+impl Sizes {
+    pub(crate) fn of(spec: &ModelSpec) -> Self {
+        const F32: u64 = 4;
+        let matrix_bytes: u64 = spec.matrices().map(|m| m.extent.bytes).sum();
+        let embedding = if spec.tied() { 0 } else { spec.embedding.extent.bytes };
+        let vectors = spec.vectors().map(|v| v.len as u64).sum::<u64>() * F32;
+        let widest = |f: fn(&aerostat_arch::Block) -> usize| spec.blocks.iter().map(f).max().unwrap_or(0) as u64;
+        let q = widest(|b| b.attention.q.weight.rows);
+        let kv = widest(|b| b.attention.k.weight.rows + b.attention.v.weight.rows);
+        let mlp = widest(|b| b.mlp.gate.weight.rows);
+        let angles: u64 = spec.ropes.iter().map(|r| r.rotary as u64).sum();
+        // The residual stream, its norm, a step's output; q and attention's output; k and v; gate and up; angles
+        // here and on the host; the embedding row as stored.
+        let per_row = 3 * spec.hidden as u64 + 2 * q + kv + 2 * mlp + 2 * angles;
+        Self {
+            matrix_bytes,
+            weight_bytes: matrix_bytes + embedding + vectors,
+            vector_bytes: vectors,
+            row_bytes_max: spec.matrices().map(|m| m.row_bytes()).max().unwrap_or(0),
+            activation_bytes_per_row: per_row * F32 + spec.embedding.row_bytes() + 64,
+            logit_bytes_per_row: (spec.vocab + spec.hidden) as u64 * F32,
+            kv_elements_per_token: spec
+                .blocks
+                .iter()
+                .map(|b| (b.attention.k.weight.rows + b.attention.v.weight.rows) as u64)
+                .sum(),
+        }
+    }
+}
