@@ -22,16 +22,26 @@ pub fn ln(x: f64) -> f64 {
     exponent as f64 * LN_2 + 2.0 * s * sum
 }
 
-/// `e^x` for `|x| < 700`.
+/// `1 / k!`
+const INVERSE_FACTORIALS: [f64; 15] = {
+    let mut table = [1.0; 15];
+    let mut k = 1;
+    while k < 15 {
+        table[k] = table[k - 1] / k as f64;
+        k += 1;
+    }
+    table
+};
+
+/// `e^x` for `|x| <= 700`.
+#[inline]
 pub fn exp(x: f64) -> f64 {
     const LN_2_HIGH: f64 = 0.693_147_180_369_123_8;
     const LN_2_LOW: f64 = 1.908_214_929_270_587_7e-10;
-    let n = (x / LN_2).round_ties_even();
+    const ROUND: f64 = 6_755_399_441_055_744.0; // 1.5 * 2^52: adding it rounds to an integer
+    let n = (x * std::f64::consts::LOG2_E + ROUND) - ROUND;
     let r = (x - n * LN_2_HIGH) - n * LN_2_LOW;
-    let mut sum = 1.0;
-    for k in (1..15).rev() {
-        sum = 1.0 + sum * r / f64::from(k);
-    }
+    let sum = INVERSE_FACTORIALS.iter().rev().fold(0.0, |sum, c| sum * r + c);
     sum * f64::from_bits(((n as i64 + 1023) as u64) << 52)
 }
 

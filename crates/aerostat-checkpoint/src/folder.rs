@@ -1,0 +1,245 @@
+//! Finding out what lies at a path, and opening it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::gguf::{self, SplitName};
+use crate::safetensors::{self, Index};
+use crate::{Catalog, Checkpoint, Config, Error, ErrorKind, HEADER_BYTES_MAX, HfConfig, TextFiles, disk};
+
+const CONFIG: &str = "config.json";
+const GENERATION_CONFIG: &str = "generation_config.json";
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+const CONFIG_BYTES_MAX: u64 = 4 << 20;
+const WANTED: &str =
+    "a model is a folder with config.json and *.safetensors, as on the Hugging Face Hub, or a .gguf file";
+
+/// Opens whatever model lies at `path`.
+pub(crate) fn open(path: &Path) -> Result<Checkpoint, Error> {
+    let metadata = match fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                path,
+                format!("there is no such file or folder; {WANTED}"),
+            ));
+        }
+        metadata => metadata.map_err(|error| Error::io(path, "open it", error))?,
+    };
+    if metadata.is_dir() { open_folder(path) } else { open_file(path) }
+}
+
+fn open_file(path: &Path) -> Result<Checkpoint, Error> {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    if matches!(extension, "safetensors" | "json") {
+        let message = "this is one file of a model; give the folder that holds it and config.json";
+        return Err(Error::new(ErrorKind::Unsupported, path, message));
+    }
+    if extension != "gguf" && !is_gguf(path)? {
+        return Err(Error::new(ErrorKind::Unsupported, path, format!("this is not a GGUF file; {WANTED}")));
+    }
+    open_gguf(path)
+}
+
+fn open_gguf(path: &Path) -> Result<Checkpoint, Error> {
+    let (path, metadata, catalog) = gguf::open(path)?;
+    Ok(Checkpoint { path, catalog, config: Config::Gguf(metadata), text: TextFiles::Gguf })
+}
+
+fn is_gguf(path: &Path) -> Result<bool, Error> {
+    let (source, file) = disk::open(path)?;
+    Ok(file.bytes >= 4 && disk::read_bytes(source, 4, path)? == b"GGUF")
+}
+
+fn open_folder(folder: &Path) -> Result<Checkpoint, Error> {
+    let names = file_names(folder)?;
+    let has = |name: &str| names.contains(name);
+    let any =
+        |suffixes: &[&str]| names.iter().any(|name| suffixes.iter().any(|suffix| name.ends_with(suffix)));
+    let not_found = |message: String| Err(Error::new(ErrorKind::NotFound, folder, message));
+    let safetensors = any(&[".safetensors"]) || has(INDEX);
+    if has(CONFIG) && safetensors {
+        return open_hugging_face(folder, &names);
+    }
+    let models = gguf_models(&names);
+    match models.as_slice() {
+        [one] => return open_gguf(&folder.join(one)),
+        [] => {}
+        several => {
+            return not_found(format!(
+                "the folder holds several GGUF models; name one: {}",
+                several.join(", ")
+            ));
+        }
+    }
+    if safetensors {
+        return not_found(format!(
+            "the folder has *.safetensors but no {CONFIG}; copy it from where they are from"
+        ));
+    }
+    if any(&[".bin", ".pt", ".pth"]) {
+        let message = "the folder has only pickled PyTorch weights (*.bin, *.pt), which are not read: \
+                       take the model's safetensors or convert it to them";
+        return Err(Error::new(ErrorKind::Unsupported, folder, message));
+    }
+    if has(CONFIG) {
+        return not_found(format!(
+            "the folder has {CONFIG} but no *.safetensors; was the download finished?"
+        ));
+    }
+    not_found(format!("the folder holds no model; {WANTED}"))
+}
+
+fn open_hugging_face(folder: &Path, names: &BTreeSet<String>) -> Result<Checkpoint, Error> {
+    let file = |name: &str| names.contains(name).then(|| folder.join(name));
+    let path = folder.join(CONFIG);
+    let config = read_json_object(&path)?;
+    let generation = file(GENERATION_CONFIG).map(|path| read_json_object(&path)).transpose()?;
+    let text = TextFiles::HuggingFace {
+        tokenizer_json: file("tokenizer.json"),
+        tokenizer_model: file("tokenizer.model"),
+        tokenizer_config: file("tokenizer_config.json"),
+        chat_template: file("chat_template.jinja"),
+        special_tokens_map: file("special_tokens_map.json"),
+    };
+    Ok(Checkpoint {
+        path: folder.to_owned(),
+        catalog: open_weights(folder, names)?,
+        config: Config::HuggingFace(HfConfig { path, config, generation }),
+        text,
+    })
+}
+
+fn open_weights(folder: &Path, names: &BTreeSet<String>) -> Result<Catalog, Error> {
+    if names.contains(SINGLE) {
+        return safetensors::open(&folder.join(SINGLE));
+    }
+    if names.contains(INDEX) {
+        return open_indexed(folder);
+    }
+    let mut shards: Vec<&str> =
+        names.iter().map(String::as_str).filter(|name| name.ends_with(".safetensors")).collect();
+    // Beside numbered shards, other files are copies of the same weights or adapters.
+    let is_numbered = |name: &&str| name.starts_with("model-") && shard_count(name).is_some();
+    if shards.iter().any(is_numbered) {
+        shards.retain(is_numbered);
+    }
+    check_numbered(folder, &shards)?;
+    let catalogs = shards.iter().map(|name| safetensors::open(&folder.join(name)));
+    Catalog::merge(catalogs.collect::<Result<_, _>>()?, |_, _| true)
+}
+
+/// A sharded model with an index. The index decides which of two tensors of one name counts.
+fn open_indexed(folder: &Path) -> Result<Catalog, Error> {
+    let path = folder.join(INDEX);
+    let json = disk::read(&path, HEADER_BYTES_MAX)?;
+    let index = Index::parse(&json, &path)?;
+    let mut catalogs = Vec::with_capacity(index.shards.len());
+    for shard in &index.shards {
+        let shard = folder.join(shard.as_ref());
+        if !shard.is_file() {
+            let message = format!("{INDEX} names this file, but it is not there; was the download finished?");
+            return Err(Error::new(ErrorKind::MissingShard, &shard, message));
+        }
+        catalogs.push(safetensors::open(&shard)?);
+    }
+    let catalog =
+        Catalog::merge(catalogs, |shard, name| index.shard_of(name).is_none_or(|wanted| wanted == shard))?;
+    for (name, shard) in &index.tensors {
+        if catalog.get(name).is_none() {
+            let shard = index.shards.get(*shard).map_or("", |shard| shard.as_ref());
+            let message = format!("{INDEX} says that it is in this file, but it is not");
+            return Err(Error::new(ErrorKind::MissingTensor, &folder.join(shard), message).with_tensor(name));
+        }
+    }
+    Ok(catalog)
+}
+
+/// Of shards named `…-00001-of-00003.safetensors`, all must be there.
+fn check_numbered(folder: &Path, shards: &[&str]) -> Result<(), Error> {
+    for name in shards {
+        let Some((prefix, count)) = shard_count(name) else { continue };
+        for number in 1..=count {
+            let shard = format!("{prefix}-{number:05}-of-{count:05}.safetensors");
+            if !shards.contains(&shard.as_str()) {
+                let message = format!("the file is not there, but {name} is of the same set");
+                return Err(Error::new(ErrorKind::MissingShard, &folder.join(shard), message));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The prefix and the number of files of the set of `prefix-00001-of-00003.safetensors`.
+fn shard_count(name: &str) -> Option<(&str, u32)> {
+    let (rest, count) = name.strip_suffix(".safetensors")?.rsplit_once("-of-")?;
+    let (prefix, number) = rest.rsplit_once('-')?;
+    (number.len() == 5 && count.len() == 5).then_some((prefix, count.parse().ok()?))
+}
+
+/// The GGUF models among `names`; a split set is its first part that is there. Vision projectors are no models.
+fn gguf_models(names: &BTreeSet<String>) -> Vec<&str> {
+    let mut models: Vec<&str> = Vec::new();
+    let mut sets = BTreeSet::new();
+    for name in names.iter().filter(|name| name.ends_with(".gguf") && !name.starts_with("mmproj")) {
+        match SplitName::of(Path::new(name)) {
+            Some(split) if !sets.insert((split.prefix, split.count)) => {}
+            _ => models.push(name),
+        }
+    }
+    models
+}
+
+/// The names of the files in a folder, sorted.
+fn file_names(folder: &Path) -> Result<BTreeSet<String>, Error> {
+    let fail = |error| Error::io(folder, "list the folder", error);
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(folder).map_err(fail)? {
+        let path: PathBuf = entry.map_err(fail)?.path();
+        if let Some(name) = path.file_name().and_then(|name| name.to_str())
+            && path.is_file()
+        {
+            names.insert(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+fn read_json_object(path: &Path) -> Result<Value, Error> {
+    let json = disk::read(path, CONFIG_BYTES_MAX)?;
+    let fail = |message: String| Error::new(ErrorKind::Config, path, message);
+    let value = match serde_json::from_slice(&json) {
+        Ok(value) => value,
+        // Python writes numbers that JSON does not have.
+        Err(error) => serde_json::from_slice(&without_python_numbers(&json))
+            .map_err(|_| fail(format!("the JSON is malformed: {error}")))?,
+    };
+    match value {
+        Value::Object(_) => Ok(value),
+        _ => Err(fail("the JSON is not an object".to_owned())),
+    }
+}
+
+/// The JSON with `NaN`, `Infinity` and `-Infinity` outside strings replaced by `null`.
+fn without_python_numbers(json: &[u8]) -> Vec<u8> {
+    let words: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
+    let (mut rest, mut in_string) = (json, false);
+    let mut replaced = Vec::with_capacity(json.len());
+    while let Some(&first) = rest.first() {
+        let word = words.iter().find(|word| !in_string && rest.starts_with(word));
+        let step = match first {
+            _ if word.is_some() => word.map_or(1, |word| word.len()),
+            b'\\' if in_string => 2,
+            _ => 1,
+        };
+        in_string ^= first == b'"';
+        let (taken, left) = rest.split_at_checked(step).unwrap_or((rest, &[]));
+        replaced.extend_from_slice(if word.is_some() { b"null" } else { taken });
+        rest = left;
+    }
+    replaced
+}

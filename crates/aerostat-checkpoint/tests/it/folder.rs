@@ -1,0 +1,213 @@
+//! What lies in a folder and what is opened of it.
+
+use std::fs;
+use std::path::Path;
+
+use aerostat_checkpoint::ErrorKind::{self, *};
+use aerostat_checkpoint::{Checkpoint, Config, Error, TextFiles};
+
+use crate::write::{Gguf, gguf_part, vectors};
+
+type Files<'a> = &'a [(&'a str, Vec<u8>)];
+
+const CONFIG: &str = r#"{"model_type":"llama","window":Infinity,"text":"NaN \" NaN"}"#;
+const INDEX: &str = "model.safetensors.index.json";
+
+#[test]
+fn the_weights_of_a_folder_are_found() {
+    let config = || ("config.json", CONFIG.into());
+    let index = |map: &str| (INDEX, format!(r#"{{"weight_map":{map}}}"#).into_bytes());
+    let cases: &[(&str, Files<'_>, &[&str])] = &[
+        ("one file", &[config(), ("model.safetensors", vectors(&["a", "b"]))], &["a", "b"]),
+        (
+            "one file before an index",
+            &[config(), ("model.safetensors", vectors(&["a"])), index(r#"{"b":"gone.safetensors"}"#)],
+            &["a"],
+        ),
+        (
+            "shards in the order of their names",
+            &[
+                config(),
+                index(r#"{"b":"y.safetensors","a":"x.safetensors"}"#),
+                ("y.safetensors", vectors(&["b", "a"])),
+                ("x.safetensors", vectors(&["a", "extra"])),
+                ("z.safetensors", vectors(&["not in the index"])),
+            ],
+            &["a", "extra", "b"],
+        ),
+        (
+            "shards without an index, beside a copy",
+            &[
+                config(),
+                ("model-00001-of-00002.safetensors", vectors(&["a"])),
+                ("model-00002-of-00002.safetensors", vectors(&["b"])),
+                ("consolidated.safetensors", vectors(&["copy"])),
+            ],
+            &["a", "b"],
+        ),
+        ("another name", &[config(), ("consolidated.safetensors", vectors(&["a"]))], &["a"]),
+        ("a lone GGUF", &[config(), ("m.gguf", Gguf::new().vector("g").bytes())], &["g"]),
+        (
+            "a lone split set and a projector",
+            &[
+                ("m-00002-of-00002.gguf", gguf_part(2, 2, "b", 2)),
+                ("m-00001-of-00002.gguf", gguf_part(1, 2, "a", 2)),
+                ("mmproj-m.gguf", Gguf::new().bytes()),
+            ],
+            &["a", "b"],
+        ),
+    ];
+    for (what, files, expected) in cases {
+        let checkpoint = open(files, "").unwrap_or_else(|error| panic!("{what}: {error}"));
+        let names: Vec<&str> = checkpoint.catalog.tensors().map(|tensor| tensor.name.as_str()).collect();
+        assert_eq!(&names, expected, "{what}");
+    }
+}
+
+#[test]
+fn what_cannot_be_opened_is_refused_with_a_hint() {
+    let config = || ("config.json", CONFIG.into());
+    let index = |map: &str| (INDEX, format!(r#"{{"weight_map":{map}}}"#).into_bytes());
+    let weights = || ("model.safetensors", vectors(&["a"]));
+    assert_refused(&[
+        (&[], "gone", NotFound, "config.json and *.safetensors"),
+        (&[], "", NotFound, "holds no model"),
+        (&[config()], "", NotFound, "no *.safetensors"),
+        (&[weights()], "", NotFound, "no config.json"),
+        (&[config(), weights()], "model.safetensors", Unsupported, "give the folder"),
+        (&[config(), weights()], "config.json", Unsupported, "give the folder"),
+        (&[("notes.txt", b"hello".to_vec())], "notes.txt", Unsupported, "not a GGUF"),
+        (&[config(), ("pytorch_model.bin", Vec::new())], "", Unsupported, "PyTorch"),
+        (&[("a.gguf", Vec::new()), ("b.gguf", Vec::new())], "", NotFound, "a.gguf, b.gguf"),
+        (&[("config.json", b"{\"a\":\n1,}".to_vec()), weights()], "", ErrorKind::Config, "line 2 column"),
+        (&[("config.json", b"[]".to_vec()), weights()], "", ErrorKind::Config, "not an object"),
+        (
+            &[config(), ("generation_config.json", b"{".to_vec()), weights()],
+            "",
+            ErrorKind::Config,
+            "generation_config.json",
+        ),
+        (&[config(), index(r#"{"a":"gone.safetensors"}"#)], "", MissingShard, "gone.safetensors"),
+        (&[config(), index(r#"{"a":"../x.safetensors"}"#)], "", Header, "../x.safetensors"),
+        (
+            &[
+                config(),
+                index(r#"{"a":"x.safetensors","b":"x.safetensors"}"#),
+                ("x.safetensors", vectors(&["a"])),
+            ],
+            "",
+            MissingTensor,
+            "x.safetensors: tensor \"b\"",
+        ),
+        (
+            &[config(), ("model-00002-of-00002.safetensors", vectors(&["a"]))],
+            "",
+            MissingShard,
+            "model-00001-of-00002.safetensors",
+        ),
+        (
+            &[config(), ("x.safetensors", vectors(&["a"])), ("y.safetensors", vectors(&["a"]))],
+            "",
+            Header,
+            "occurs twice, first in",
+        ),
+    ]);
+}
+
+#[test]
+fn broken_split_sets_are_refused() {
+    let split = |number| gguf_part(number, 2, "a", 2);
+    assert_refused(&[
+        (
+            &[("m-00002-of-00002.gguf", split(2))],
+            "m-00002-of-00002.gguf",
+            MissingShard,
+            "m-00001-of-00002.gguf",
+        ),
+        (&[("renamed.gguf", split(2))], "renamed.gguf", MissingShard, "one part of 2"),
+        (
+            &[("m-00001-of-00002.gguf", split(1)), ("m-00002-of-00002.gguf", split(1))],
+            "m-00001-of-00002.gguf",
+            Header,
+            "split.no",
+        ),
+        (
+            &[("m-00001-of-00002.gguf", split(1)), ("m-00002-of-00002.gguf", gguf_part(2, 2, "a", 2))],
+            "",
+            Header,
+            "occurs twice",
+        ),
+        (
+            &[
+                ("m-00001-of-00002.gguf", gguf_part(1, 2, "a", 3)),
+                ("m-00002-of-00002.gguf", gguf_part(2, 2, "b", 3)),
+            ],
+            "",
+            Header,
+            "should have 3 tensors",
+        ),
+    ]);
+}
+
+#[test]
+fn configuration_and_text_files_are_found() {
+    let files = [
+        ("config.json", CONFIG.into()),
+        ("generation_config.json", b"{\"eos_token_id\":2}".to_vec()),
+        ("model.safetensors", vectors(&["a"])),
+        ("tokenizer.json", b"not read".to_vec()),
+        ("chat_template.jinja", Vec::new()),
+    ];
+    let checkpoint = open(&files, "").unwrap();
+    let Config::HuggingFace(config) = &checkpoint.config else { panic!("not a Hugging Face folder") };
+    assert_eq!(config.config["model_type"], "llama");
+    assert!(config.config["window"].is_null());
+    assert_eq!(config.config["text"], "NaN \" NaN");
+    assert_eq!(config.generation.as_ref().unwrap()["eos_token_id"], 2);
+    let TextFiles::HuggingFace { tokenizer_json, tokenizer_model, chat_template, .. } = &checkpoint.text
+    else {
+        panic!("not a Hugging Face folder")
+    };
+    assert!(tokenizer_json.as_ref().is_some_and(|path| path.ends_with("tokenizer.json")));
+    assert!(chat_template.is_some() && tokenizer_model.is_none());
+    let error = checkpoint.catalog.require("b").unwrap_err();
+    assert_eq!((error.kind(), error.tensor()), (MissingTensor, Some("b")));
+    let tensor = checkpoint.catalog.require("a").unwrap();
+    assert!(checkpoint.catalog.file_of(tensor).ends_with("model.safetensors"));
+}
+
+#[test]
+fn any_part_opens_the_whole_split_set() {
+    let files: Vec<(String, Vec<u8>)> = (1..=3)
+        .map(|number| {
+            (format!("m-0000{number}-of-00003.gguf"), gguf_part(number, 3, &format!("t{number}"), 3))
+        })
+        .collect();
+    let files: Vec<(&str, Vec<u8>)> =
+        files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
+    for (name, _) in &files {
+        let checkpoint = open(&files, name).unwrap();
+        assert_eq!((checkpoint.catalog.len(), checkpoint.catalog.files().len()), (3, 3), "{name}");
+        assert!(checkpoint.path.ends_with("m-00001-of-00003.gguf"));
+        let tensor = checkpoint.catalog.require("t2").unwrap();
+        assert!(checkpoint.catalog.file_of(tensor).ends_with("m-00002-of-00003.gguf"));
+    }
+}
+
+/// Each case: the files of a folder, what to open in it, the kind of the error, and words of its message.
+fn assert_refused(cases: &[(Files<'_>, &str, ErrorKind, &str)]) {
+    for (files, path, kind, words) in cases {
+        let error = open(files, path).err().unwrap_or_else(|| panic!("opened, without {words:?}"));
+        assert_eq!(error.kind(), *kind, "{error}");
+        assert!(error.to_string().contains(words), "{words:?} is not in: {error}");
+    }
+}
+
+/// Opens `path` in a folder of these files; everything is read by then.
+fn open(files: Files<'_>, path: &str) -> Result<Checkpoint, Error> {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in files {
+        fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    Checkpoint::open(&folder.path().join(Path::new(path)))
+}

@@ -1,0 +1,7 @@
+//! Tests of opening checkpoints: valid, broken, hostile, and written by other programs.
+
+mod corpus;
+mod folder;
+mod oracle;
+mod seeds;
+mod write;

@@ -1,0 +1,177 @@
+//! The cache folder of one repository, laid out as Python's `huggingface_hub` does:
+//! `models--org--name/{blobs/<etag>, refs/<revision>, snapshots/<commit>/<file> → ../../blobs/<etag>}`, locks apart.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::Error;
+use crate::id::{ModelId, is_commit};
+
+/// How often a lock that is taken is tried again.
+const LOCK_WAIT: Duration = Duration::from_millis(100);
+
+/// Where one repository lies in the cache.
+pub(crate) struct Folder {
+    root: PathBuf,
+    locks: PathBuf,
+}
+
+impl Folder {
+    pub(crate) fn new(cache_dir: &Path, id: &ModelId) -> Self {
+        let name = format!("models--{}", id.repository().replace('/', "--"));
+        Self { root: cache_dir.join(&name), locks: cache_dir.join(".locks").join(&name) }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn blob(&self, etag: &str) -> PathBuf {
+        self.root.join("blobs").join(etag)
+    }
+
+    /// The file a blob grows in. It has its full length from the start, which Python's client would take for a whole
+    /// file, so it does not bear the name that one resumes (`<etag>.incomplete`).
+    pub(crate) fn partial(&self, etag: &str) -> PathBuf {
+        self.root.join("blobs").join(format!("{etag}.aerostat.incomplete"))
+    }
+
+    /// The list of the ranges of [`Self::partial`] that are on disk.
+    pub(crate) fn journal(&self, etag: &str) -> PathBuf {
+        self.root.join("blobs").join(format!("{etag}.aerostat.incomplete.ranges"))
+    }
+
+    pub(crate) fn snapshot(&self, commit: &str) -> PathBuf {
+        self.root.join("snapshots").join(commit)
+    }
+
+    /// The commit the revision had when it was last fetched.
+    pub(crate) fn commit_of(&self, revision: &str) -> Option<String> {
+        if is_commit(revision) {
+            return Some(revision.to_owned());
+        }
+        let text = fs::read_to_string(self.root.join("refs").join(revision)).ok()?;
+        Some(text.trim().to_owned()).filter(|commit| is_commit(commit))
+    }
+
+    /// Records the commit a revision names; a full commit hash needs no record.
+    pub(crate) fn set_commit_of(&self, revision: &str, commit: &str) -> Result<(), Error> {
+        if is_commit(revision) || self.commit_of(revision).as_deref() == Some(commit) {
+            return Ok(());
+        }
+        let path = self.root.join("refs").join(revision);
+        create_parent(&path)?;
+        let staged =
+            path.with_file_name(format!(".{commit}.{}.{:?}", std::process::id(), thread::current().id()));
+        let write = || {
+            let mut file = File::create(&staged)?;
+            file.write_all(commit.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&staged, &path)
+        };
+        write().map_err(|e| Error::io("write", &path, e))
+    }
+
+    /// Puts the blob into the snapshot as `name`, replacing a link that leads elsewhere.
+    pub(crate) fn link(&self, commit: &str, name: &str, etag: &str) -> Result<(), Error> {
+        let path = self.snapshot(commit).join(name);
+        let target = format!("{}blobs/{etag}", "../".repeat(2 + name.matches('/').count()));
+        if fs::read_link(&path).is_ok_and(|now| now == Path::new(&target)) {
+            return Ok(());
+        }
+        create_parent(&path)?;
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("replace", &path, e)),
+            _ => {
+                link_to(&self.blob(etag), Path::new(&target), &path).map_err(|e| Error::io("link", &path, e))
+            }
+        }
+    }
+
+    /// Takes the lock of a blob, which Python's client honours too; calls `on_wait` once if another process has it.
+    /// Dropping the file gives the lock back.
+    pub(crate) fn lock(
+        &self,
+        etag: &str,
+        cancel: &AtomicBool,
+        on_wait: impl FnOnce(),
+    ) -> Result<File, Error> {
+        lock(&self.locks.join(format!("{etag}.lock")), cancel, on_wait)
+    }
+}
+
+/// Locks the file at `path`, made if absent; waits for others, calling `on_wait` once.
+pub(crate) fn lock(path: &Path, cancel: &AtomicBool, on_wait: impl FnOnce()) -> Result<File, Error> {
+    create_parent(path)?;
+    let file =
+        File::options().create(true).append(true).open(path).map_err(|e| Error::io("open", path, e))?;
+    let mut on_wait = Some(on_wait);
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if cancel.load(Ordering::Relaxed) => {
+                return Err(Error::interrupted());
+            }
+            Err(TryLockError::WouldBlock) => {
+                if let Some(tell) = on_wait.take() {
+                    tell();
+                }
+                thread::sleep(LOCK_WAIT);
+            }
+            Err(TryLockError::Error(e)) => return Err(Error::io("lock", path, e)),
+        }
+    }
+}
+
+pub(crate) fn create_parent(path: &Path) -> Result<(), Error> {
+    let parent = path.parent().unwrap_or(path);
+    fs::create_dir_all(parent).map_err(|e| Error::io("create the folder", parent, e))
+}
+
+/// Moves `from`, which is synced, to `to` so that the move itself survives a power cut.
+pub(crate) fn rename_durably(from: &Path, to: &Path) -> Result<(), Error> {
+    fs::rename(from, to).map_err(|e| Error::io("rename", from, e))?;
+    #[cfg(unix)]
+    if let Some(parent) = to.parent() {
+        File::open(parent).and_then(|folder| folder.sync_all()).map_err(|e| Error::io("sync", parent, e))?;
+    }
+    Ok(())
+}
+
+/// Fails when the file system of `folder` has fewer than `needed` bytes free.
+pub(crate) fn check_space(folder: &Path, needed: u64) -> Result<(), Error> {
+    let Some(free) = free_bytes(folder) else { return Ok(()) };
+    if needed <= free {
+        return Ok(());
+    }
+    let message = format!(
+        "{needed} bytes are still to be fetched, but {} has only {free} free. Free some, or put the cache elsewhere",
+        folder.display()
+    );
+    Err(Error::new(crate::ErrorKind::DiskFull, message))
+}
+
+#[cfg(unix)]
+fn free_bytes(folder: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(folder).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+#[cfg(not(unix))]
+fn free_bytes(_folder: &Path) -> Option<u64> {
+    None
+}
+
+#[cfg(unix)]
+fn link_to(_blob: &Path, relative: &Path, path: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(relative, path)
+}
+
+#[cfg(not(unix))]
+fn link_to(blob: &Path, _relative: &Path, path: &Path) -> io::Result<()> {
+    fs::hard_link(blob, path)
+}

@@ -1,0 +1,272 @@
+//! Which files of a repository make a model. Pure but for reading an index; the same rule serves the Hub's listing
+//! and a snapshot on disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::id::is_path;
+use crate::{Error, ErrorKind};
+
+/// Files beside the weights that running a model may need.
+const METADATA: [&str; 11] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+];
+
+/// Largest index read, in bytes.
+const INDEX_BYTES_MAX: u64 = 64 << 20;
+
+/// How deep below a snapshot files are looked for.
+const FOLDER_DEPTH_MAX: usize = 4;
+
+/// How many candidates an error lists.
+const LISTED_MAX: usize = 24;
+
+/// What to take of a repository.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Choice {
+    pub(crate) metadata: Vec<String>,
+    pub(crate) weights: Weights,
+}
+
+/// Where the weights are.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Weights {
+    /// In these files.
+    Files(Vec<String>),
+    /// In the files this index names.
+    Indexed(String),
+    /// In one GGUF file or split set, first part first.
+    Gguf(Vec<String>),
+}
+
+/// Chooses among the `names` of a repository; `file` is the GGUF file asked for by name, if any.
+pub(crate) fn choose(names: &[String], file: Option<&str>) -> Result<Choice, Error> {
+    if let Some(file) = file {
+        return Ok(Choice { metadata: Vec::new(), weights: Weights::Gguf(named_gguf(names, file)?) });
+    }
+    let metadata = names.iter().filter(|name| METADATA.contains(&name.as_str())).cloned().collect();
+    let has = |name: &str| names.iter().any(|n| n == name);
+    let at_top = |suffix: &str| -> Vec<&String> {
+        names.iter().filter(|n| !n.contains('/') && n.ends_with(suffix)).collect()
+    };
+    let safetensors = at_top(".safetensors");
+    let named = |prefix: &str| -> Vec<String> {
+        safetensors.iter().filter(|n| n.starts_with(prefix)).map(|n| n.to_string()).collect()
+    };
+    let others =
+        safetensors.iter().filter(|n| !n.starts_with("consolidated")).map(|n| n.to_string()).collect();
+    let indexed =
+        |index: &str, shards: bool| (shards && has(index)).then(|| Weights::Indexed(index.to_owned()));
+    let listed = |files: Vec<String>| (!files.is_empty()).then_some(Weights::Files(files));
+    let single = |name: &str| has(name).then(|| Weights::Files(vec![name.to_owned()]));
+
+    let weights = single("model.safetensors")
+        .or_else(|| indexed("model.safetensors.index.json", !safetensors.is_empty()))
+        .or_else(|| listed(named("model")))
+        .or_else(|| listed(others))
+        .or_else(|| indexed("consolidated.safetensors.index.json", !safetensors.is_empty()))
+        .or_else(|| listed(named("consolidated")))
+        .or_else(|| single("pytorch_model.bin"))
+        .or_else(|| indexed("pytorch_model.bin.index.json", !at_top(".bin").is_empty()));
+    let weights = match weights {
+        Some(weights) => weights,
+        None => Weights::Gguf(only_gguf(names)?),
+    };
+    Ok(Choice { metadata, weights })
+}
+
+/// The files an index on disk names, each once.
+pub(crate) fn shards_of(index: &Path) -> Result<Vec<String>, Error> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let broken = |what: String| {
+        let file = index.file_name().unwrap_or_default().to_string_lossy();
+        Error::new(ErrorKind::Unsupported, what).in_file(&file)
+    };
+    let mut text = Vec::new();
+    File::open(index)
+        .and_then(|file| file.take(INDEX_BYTES_MAX + 1).read_to_end(&mut text))
+        .map_err(|e| Error::io("read", index, e))?;
+    if text.len() as u64 > INDEX_BYTES_MAX {
+        return Err(broken(format!("the index is larger than {INDEX_BYTES_MAX} bytes")));
+    }
+    let parsed: Index = serde_json::from_slice(&text)
+        .map_err(|e| broken("the index has no readable `weight_map`".to_owned()).caused_by(e))?;
+    let shards: BTreeSet<String> = parsed.weight_map.into_values().collect();
+    match shards.iter().find(|name| !is_path(name)) {
+        Some(name) => {
+            Err(broken(format!("the index names `{}`, which is not a file name", name.escape_debug())))
+        }
+        None => Ok(shards.into_iter().collect()),
+    }
+}
+
+/// Whether everything the choice needs is among the files `names` of the snapshot `folder`.
+pub(crate) fn is_complete(folder: &Path, names: &[String], choice: &Choice) -> Result<bool, Error> {
+    let has = |name: &String| names.contains(name);
+    let whole = |files: &[String]| {
+        files.first().and_then(|name| split_of(name)).is_none_or(|(_, count)| files.len() as u64 == count)
+    };
+    let config = || names.iter().any(|name| name == "config.json");
+    Ok(match &choice.weights {
+        Weights::Gguf(files) => whole(files),
+        Weights::Files(files) => config() && whole(files),
+        Weights::Indexed(index) => config() && shards_of(&folder.join(index))?.iter().all(has),
+    })
+}
+
+/// The files below `folder`, as paths with `/`, links followed, dangling ones left out.
+pub(crate) fn files_below(folder: &Path) -> Vec<String> {
+    fn walk(folder: &Path, prefix: &str, depth: usize, names: &mut Vec<String>) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let path = entry.path();
+            if path.is_file() {
+                names.push(format!("{prefix}{name}"));
+            } else if depth < FOLDER_DEPTH_MAX && path.is_dir() {
+                walk(&path, &format!("{prefix}{name}/"), depth + 1, names);
+            }
+        }
+    }
+    let mut names = Vec::new();
+    walk(folder, "", 0, &mut names);
+    names.sort();
+    names
+}
+
+/// The one GGUF set of a repository; an error that lists them when there are several.
+fn only_gguf(names: &[String]) -> Result<Vec<String>, Error> {
+    let mut sets = gguf_sets(names);
+    match (sets.len(), sets.pop_first()) {
+        (1, Some((_, files))) => Ok(files),
+        (0, _) | (_, None) => Err(Error::new(
+            ErrorKind::Unsupported,
+            "the repository has no safetensors, PyTorch or GGUF weights to run",
+        )),
+        _ => {
+            let message =
+                "the repository has several GGUF files; name one after a colon, as in org/name:FILE.gguf";
+            Err(Error::new(ErrorKind::Unsupported, format!("{message}:{}", list(names))))
+        }
+    }
+}
+
+/// The set that `file` belongs to; `file` is a path in the repository or the end of just one.
+fn named_gguf(names: &[String], file: &str) -> Result<Vec<String>, Error> {
+    let tail = format!("/{file}");
+    let matching = |files: &Vec<String>| files.iter().any(|name| name == file || name.ends_with(&tail));
+    let mut found: Vec<Vec<String>> = gguf_sets(names).into_values().filter(matching).collect();
+    match (found.pop(), found.is_empty()) {
+        (Some(files), true) => Ok(files),
+        _ => {
+            let message = format!(
+                "no file of that name, or more than one. The repository's GGUF files:{}",
+                list(names)
+            );
+            Err(Error::new(ErrorKind::NotFound, message).in_file(file))
+        }
+    }
+}
+
+/// GGUF files by what they have in common: a file alone by its name, the parts of a split set together. Projectors
+/// for images are not models.
+fn gguf_sets(names: &[String]) -> BTreeMap<String, Vec<String>> {
+    let mut sets: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for name in names.iter().filter(|name| name.ends_with(".gguf")) {
+        let base = name.rsplit('/').next().unwrap_or(name);
+        if !base.starts_with("mmproj") {
+            let key = split_of(name).map_or(name.as_str(), |(stem, _)| stem);
+            sets.entry(key.to_owned()).or_default().push(name.clone());
+        }
+    }
+    sets.values_mut().for_each(|files| files.sort());
+    sets
+}
+
+/// `(stem, count)` of a name that ends in `-NNNNN-of-NNNNN.EXT`.
+fn split_of(name: &str) -> Option<(&str, u64)> {
+    let (rest, _extension) = name.rsplit_once('.')?;
+    let (rest, count) = rest.rsplit_once("-of-")?;
+    let (stem, part) = rest.rsplit_once('-')?;
+    part.parse::<u64>().ok()?;
+    Some((stem, count.parse().ok()?))
+}
+
+/// The first files of all GGUF sets, for a message.
+fn list(names: &[String]) -> String {
+    let sets = gguf_sets(names);
+    let first = sets.values().filter_map(|files| files.first());
+    let mut text: String =
+        first.take(LISTED_MAX).map(|name| format!("\n  {}", name.escape_debug())).collect();
+    if sets.len() > LISTED_MAX {
+        text.push_str(&format!("\n  and {} more", sets.len() - LISTED_MAX));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Case<'a> = (&'a [&'a str], Option<&'a str>, Result<Weights, ErrorKind>);
+
+    fn weights(names: &[&str], file: Option<&str>) -> Result<Weights, ErrorKind> {
+        let names: Vec<String> = names.iter().map(|n| n.to_string()).collect();
+        choose(&names, file).map(|choice| choice.weights).map_err(|e| e.kind())
+    }
+
+    fn owned(names: &[&str]) -> Vec<String> {
+        names.iter().map(|n| n.to_string()).collect()
+    }
+
+    #[test]
+    fn weights_are_chosen_by_preference() {
+        let index = "model.safetensors.index.json";
+        let shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+        let parts = ["q/m-00001-of-00002.gguf", "q/m-00002-of-00002.gguf"];
+        let files = |names: &[&str]| Ok(Weights::Files(owned(names)));
+        let gguf = |names: &[&str]| Ok(Weights::Gguf(owned(names)));
+        let cases: [Case<'_>; 13] = [
+            (&["model.safetensors", "pytorch_model.bin"], None, files(&["model.safetensors"])),
+            (&[index, shards[0], shards[1]], None, Ok(Weights::Indexed(index.to_owned()))),
+            (&[shards[0], shards[1], "consolidated.safetensors"], None, files(&shards)),
+            (&["layers-0.safetensors", "consolidated.00.pth"], None, files(&["layers-0.safetensors"])),
+            (&["consolidated.safetensors", "params.json"], None, files(&["consolidated.safetensors"])),
+            (&["pytorch_model.bin", "training_args.bin", "tf_model.h5"], None, files(&["pytorch_model.bin"])),
+            (&["onnx/model.safetensors", "original/model.safetensors"], None, Err(ErrorKind::Unsupported)),
+            (&["a-Q4_0.gguf", "mmproj-a.gguf", "config.json"], None, gguf(&["a-Q4_0.gguf"])),
+            (&[parts[1], parts[0]], None, gguf(&parts)),
+            (&["a-Q4_0.gguf", "a-Q8_0.gguf"], None, Err(ErrorKind::Unsupported)),
+            (&["a-Q4_0.gguf", "a-Q8_0.gguf"], Some("a-Q8_0.gguf"), gguf(&["a-Q8_0.gguf"])),
+            (&[parts[1], parts[0], "a.gguf"], Some("m-00001-of-00002.gguf"), gguf(&parts)),
+            (&["a.gguf", "model.safetensors"], Some("b.gguf"), Err(ErrorKind::NotFound)),
+        ];
+        for (names, file, want) in cases {
+            assert_eq!(weights(names, file), want, "{names:?} {file:?}");
+        }
+    }
+
+    #[test]
+    fn metadata_is_only_what_running_needs() {
+        let names =
+            owned(&["README.md", "config.json", "model.safetensors", "tokenizer.json", "sub/config.json"]);
+        let metadata = choose(&names, None).map(|choice| choice.metadata).unwrap_or_default();
+        assert_eq!(metadata, owned(&["config.json", "tokenizer.json"]));
+    }
+}

@@ -1,0 +1,134 @@
+//! Opening files for reading: directly where the file system can, else through the page cache.
+
+use std::fs;
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use aerostat_checkpoint::{Extent, File, FileId};
+
+use crate::buffer::AlignedBuffer;
+use crate::error::{Error, ErrorKind};
+use crate::pool::Pool;
+use crate::reader::{Positional, Reader};
+use crate::source::{IoKind, Source};
+use crate::system;
+
+/// Reads at once where the options name no number. Reads of a few megabytes are split by the kernel into
+/// many requests each, so a few threads fill a disk's queue; more than 8 gained nothing in measurements.
+pub const DEPTH_DEFAULT: usize = 8;
+
+/// How to read, as users choose it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum IoChoice {
+    /// Direct where it works, else buffered.
+    #[default]
+    Auto,
+    /// Direct, or an error.
+    Direct,
+    /// Through the page cache, dropping from it what was read.
+    Buffered,
+}
+
+/// How to open a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SourceOptions {
+    /// How to read.
+    pub io: IoChoice,
+    /// Reads at once; [`DEPTH_DEFAULT`] if `None`.
+    pub depth: Option<NonZeroUsize>,
+}
+
+/// Opens the files, once; [`FileId`] n is the n-th of them.
+///
+/// # Errors
+/// [`ErrorKind::Io`] if a file cannot be opened, [`ErrorKind::Changed`] if its length is not
+/// [`File::bytes`], [`ErrorKind::Unsupported`] if direct reads were asked for by name and do not work,
+/// [`ErrorKind::Resources`] if no thread or memory could be had.
+pub fn open(files: &[File], options: SourceOptions) -> Result<Box<dyn Source>, Error> {
+    let depth = options.depth.map_or(DEPTH_DEFAULT, NonZeroUsize::get);
+    if options.io != IoChoice::Buffered {
+        match open_direct(files, depth) {
+            Err(error) if error.kind() == ErrorKind::Unsupported && options.io == IoChoice::Auto => {}
+            opened => return opened,
+        }
+    }
+    let handles = files.iter().map(|file| open_one(file, system::open_buffered)).collect::<Result<_, _>>()?;
+    let reader = Reader::new(Buffered(handles), files.to_vec(), 1);
+    Ok(Box::new(Pool::start(IoKind::Buffered, reader, depth)?))
+}
+
+fn open_direct(files: &[File], depth: usize) -> Result<Box<dyn Source>, Error> {
+    let mut handles = Vec::with_capacity(files.len());
+    let mut alignment = 1;
+    for file in files {
+        let handle = open_one(file, system::open_direct)?;
+        alignment = alignment.max(system::direct_alignment(&handle).ok_or_else(|| unsupported(file))?);
+        handles.push(handle);
+    }
+    let reader = Reader::new(Direct(handles), files.to_vec(), alignment);
+    if let Some((index, file)) = files.iter().enumerate().find(|(_, file)| file.bytes > 0) {
+        let extent = Extent { file: FileId(index as u32), offset: 0, bytes: 1 };
+        reader.read(extent, &mut AlignedBuffer::new(alignment)?).map_err(|error| {
+            if error.cause().is_some_and(knows_no_direct_reads) { unsupported(file) } else { error }
+        })?;
+    }
+    Ok(Box::new(Pool::start(IoKind::Direct, reader, depth)?))
+}
+
+fn open_one(file: &File, open: fn(&Path) -> io::Result<fs::File>) -> Result<fs::File, Error> {
+    let name = file.path.display();
+    let cannot = |cause| {
+        if knows_no_direct_reads(&cause) {
+            return unsupported(file);
+        }
+        Error::caused(ErrorKind::Io, format!("{name}: cannot be opened"), cause)
+    };
+    let handle = open(&file.path).map_err(cannot)?;
+    let bytes = handle.metadata().map_err(cannot)?.len();
+    if bytes != file.bytes {
+        let message = format!(
+            "{name}: the file has {bytes} bytes, but had {} when its header was read; open the model again",
+            file.bytes
+        );
+        return Err(Error::new(ErrorKind::Changed, message));
+    }
+    Ok(handle)
+}
+
+/// Whether this is what a system answers to a direct open or read that it cannot do.
+fn knows_no_direct_reads(cause: &io::Error) -> bool {
+    matches!(cause.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
+}
+
+fn unsupported(file: &File) -> Error {
+    let message = format!(
+        "{}: direct reads do not work on this file system; use --io buffered (or auto)",
+        file.path.display()
+    );
+    Error::new(ErrorKind::Unsupported, message)
+}
+
+struct Direct(Vec<fs::File>);
+
+impl Positional for Direct {
+    fn read_at(&self, file: FileId, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+        system::read_at(handle(&self.0, file)?, offset, out)
+    }
+}
+
+struct Buffered(Vec<fs::File>);
+
+impl Positional for Buffered {
+    fn read_at(&self, file: FileId, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+        let handle = handle(&self.0, file)?;
+        let read = system::read_at(handle, offset, out)?;
+        system::forget(handle, offset, read as u64);
+        Ok(read)
+    }
+}
+
+fn handle(handles: &[fs::File], file: FileId) -> io::Result<&fs::File> {
+    handles.get(file.0 as usize).ok_or_else(|| io::ErrorKind::NotFound.into())
+}

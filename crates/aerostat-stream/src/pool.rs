@@ -1,0 +1,244 @@
+//! A pool of threads that read at offsets: a source for any kind of files.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
+
+use aerostat_checkpoint::Extent;
+
+use crate::buffer::AlignedBuffer;
+use crate::error::{Error, ErrorKind};
+use crate::reader::{Positional, Reader};
+use crate::source::{Done, IoKind, Read, Source};
+
+/// Reads the queues have room for before they grow; after the first sweep they grow no more.
+const QUEUE_RESERVED: usize = 64;
+
+/// A thread only reads into buffers it is given.
+const STACK_BYTES: usize = 128 << 10;
+
+pub(crate) struct Pool<P> {
+    kind: IoKind,
+    shared: Arc<Shared<P>>,
+    threads: Vec<JoinHandle<()>>,
+    bounce: AlignedBuffer,
+    outstanding: usize,
+}
+
+struct Shared<P> {
+    reader: Reader<P>,
+    state: Mutex<State>,
+    /// Told when a read is queued or the pool closes.
+    work: Condvar,
+    /// Told when a read is over.
+    landed: Condvar,
+}
+
+struct State {
+    queue: VecDeque<Read>,
+    done: VecDeque<Done>,
+    closed: bool,
+}
+
+impl<P: Positional> Pool<P> {
+    /// Starts `depth` threads (one at least).
+    pub(crate) fn start(kind: IoKind, reader: Reader<P>, depth: usize) -> Result<Self, Error> {
+        let bounce = reader.bounce()?;
+        let queue = VecDeque::with_capacity(QUEUE_RESERVED);
+        let done = VecDeque::with_capacity(QUEUE_RESERVED);
+        let state = Mutex::new(State { queue, done, closed: false });
+        let shared = Arc::new(Shared { reader, state, work: Condvar::new(), landed: Condvar::new() });
+        // The pool exists before its threads, so that a failure below ends those already started.
+        let mut pool = Pool { kind, shared, threads: Vec::new(), bounce, outstanding: 0 };
+        for index in 0..depth.max(1) {
+            let shared = Arc::clone(&pool.shared);
+            let builder = Builder::new().name(format!("aerostat-io-{index}")).stack_size(STACK_BYTES);
+            let thread = builder.spawn(move || shared.work()).map_err(|cause| {
+                Error::caused(ErrorKind::Resources, format!("read thread {index} cannot be started"), cause)
+            })?;
+            pool.threads.push(thread);
+        }
+        Ok(pool)
+    }
+}
+
+impl<P: Positional> Source for Pool<P> {
+    fn kind(&self) -> IoKind {
+        self.kind
+    }
+
+    fn alignment(&self) -> usize {
+        self.shared.reader.alignment()
+    }
+
+    fn depth_max(&self) -> usize {
+        self.threads.len()
+    }
+
+    fn submit(&mut self, read: Read) {
+        self.outstanding += 1;
+        self.shared.lock().queue.push_back(read);
+        self.shared.work.notify_one();
+    }
+
+    fn wait(&mut self) -> Option<Done> {
+        if self.outstanding == 0 {
+            return None;
+        }
+        let mut state = self.shared.lock();
+        loop {
+            if let Some(done) = state.done.pop_front() {
+                self.outstanding -= 1;
+                return Some(done);
+            }
+            state = self.shared.landed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn poll(&mut self) -> Option<Done> {
+        let done = self.shared.lock().done.pop_front()?;
+        self.outstanding -= 1;
+        Some(done)
+    }
+
+    fn cancel(&mut self) {
+        let mut state = self.shared.lock();
+        while let Some(read) = state.queue.pop_front() {
+            state.done.push_back(cancelled(read));
+        }
+    }
+
+    fn read_now(&mut self, extent: Extent, out: &mut [u8]) -> Result<(), Error> {
+        self.shared.reader.read_now(extent, out, &mut self.bounce)
+    }
+}
+
+impl<P> Drop for Pool<P> {
+    fn drop(&mut self) {
+        {
+            let mut state = self.shared.lock();
+            state.closed = true;
+            state.queue.clear();
+        }
+        self.shared.work.notify_all();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has nothing left to do either.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl<P> Shared<P> {
+    /// The state is whole after every step, so a panic elsewhere does not spoil it.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<P: Positional> Shared<P> {
+    /// What each thread does until the pool closes.
+    fn work(&self) {
+        let mut state = self.lock();
+        while !state.closed {
+            let Some(Read { tag, extent, mut buffer }) = state.queue.pop_front() else {
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            drop(state);
+            let result = self.reader.read(extent, &mut buffer);
+            let done = Done { tag, buffer, result, finished: Instant::now() };
+            state = self.lock();
+            state.done.push_back(done);
+            self.landed.notify_one();
+        }
+    }
+}
+
+/// What a read comes back as that never began.
+pub(crate) fn cancelled(read: Read) -> Done {
+    let result = Err(Error::new(ErrorKind::Cancelled, "the read was cancelled before it began"));
+    Done { tag: read.tag, buffer: read.buffer, result, finished: Instant::now() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::thread;
+    use std::time::Duration;
+
+    use aerostat_checkpoint::{File, FileId};
+
+    use super::*;
+
+    /// Tells of each read and ends it when told.
+    struct Gate {
+        begun: Sender<()>,
+        go: Mutex<Receiver<()>>,
+        _alive: Arc<()>,
+    }
+
+    impl Positional for Gate {
+        fn read_at(&self, _: FileId, _: u64, out: &mut [u8]) -> io::Result<usize> {
+            let _ = self.begun.send(());
+            let _ = self.go.lock().unwrap().recv();
+            Ok(out.len())
+        }
+    }
+
+    struct Held {
+        pool: Pool<Gate>,
+        begun: Receiver<()>,
+        go: Sender<()>,
+        alive: Arc<()>,
+    }
+
+    fn hold(depth: usize, reads: u64) -> Held {
+        let ((begun_sender, begun), (go, go_receiver), alive) = (channel(), channel(), Arc::new(()));
+        let gate = Gate { begun: begun_sender, go: Mutex::new(go_receiver), _alive: Arc::clone(&alive) };
+        let reader = Reader::new(gate, vec![File { path: "gate".into(), bytes: 100 }], 1);
+        let mut pool = Pool::start(IoKind::Simulated, reader, depth).unwrap();
+        for tag in 0..reads {
+            let buffer = AlignedBuffer::new(100).unwrap();
+            pool.submit(Read { tag, extent: Extent { file: FileId(0), offset: 0, bytes: 100 }, buffer });
+        }
+        Held { pool, begun, go, alive }
+    }
+
+    #[test]
+    fn cancelling_ends_all_reads_but_those_under_way() {
+        let Held { mut pool, begun, go, .. } = hold(1, 10);
+        begun.recv().unwrap();
+        pool.cancel();
+        for tag in 1..10 {
+            let done = pool.wait().unwrap();
+            assert_eq!((done.tag, done.result.unwrap_err().kind()), (tag, ErrorKind::Cancelled));
+        }
+        assert!(pool.poll().is_none());
+        go.send(()).unwrap();
+        let done = pool.wait().unwrap();
+        assert_eq!((done.tag, done.result.unwrap()), (0, 0..100));
+        assert!(pool.wait().is_none());
+    }
+
+    #[test]
+    fn dropping_a_pool_ends_its_threads_and_forgets_what_is_queued() {
+        for (depth, reads) in [(1, 0), (4, 0), (1, 5), (4, 2), (3, 20)] {
+            let Held { pool, begun, go, alive } = hold(depth, reads);
+            let under_way = reads.min(depth as u64);
+            for _ in 0..under_way {
+                begun.recv().unwrap();
+            }
+            // The reads under way end only once the drop waits for them (or just before).
+            let release = thread::spawn(move || {
+                thread::sleep(Duration::from_millis(5));
+                (0..reads).for_each(|_| go.send(()).unwrap_or_default());
+            });
+            drop(pool);
+            assert_eq!(Arc::strong_count(&alive), 1, "no thread holds the files any more");
+            release.join().unwrap();
+            assert!(begun.try_iter().count() as u64 <= reads - under_way);
+        }
+    }
+}

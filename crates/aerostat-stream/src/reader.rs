@@ -1,0 +1,181 @@
+//! One whole extent through a file that may be interrupted, read short, fail or end early. Every source
+//! reads through here, simulated ones included, so the retries that tests see are the real ones.
+
+use std::io;
+use std::ops::Range;
+
+use aerostat_checkpoint::{Extent, File, FileId};
+
+use crate::buffer::AlignedBuffer;
+use crate::error::{Error, ErrorKind};
+use crate::source::{Span, buffer_bytes};
+
+/// Bytes that `read_now` reads at a time.
+const BOUNCE_BYTES: usize = 64 << 10;
+
+/// Reads in a row that may end before the first whole unit of alignment. Only the end of a file reads so
+/// on a real disk, and then for ever.
+const STUCK_READS_MAX: u32 = 8;
+
+/// Files that can be read at an offset: the system's, or simulated ones.
+pub trait Positional: Send + Sync + 'static {
+    /// One read call: some bytes of `file` from `offset` into `out`, their number, 0 at the file's end.
+    /// Offset, address and length are multiples of the source's alignment.
+    ///
+    /// # Errors
+    /// Those of the system; `Interrupted` is tried again by the caller.
+    fn read_at(&self, file: FileId, offset: u64, out: &mut [u8]) -> io::Result<usize>;
+}
+
+/// Open files, their names and lengths, and the alignment to read them with.
+pub(crate) struct Reader<P> {
+    files: P,
+    table: Vec<File>,
+    alignment: usize,
+}
+
+impl<P: Positional> Reader<P> {
+    /// `alignment` is a power of two.
+    pub(crate) fn new(files: P, table: Vec<File>, alignment: usize) -> Self {
+        Reader { files, table, alignment }
+    }
+
+    pub(crate) fn alignment(&self) -> usize {
+        self.alignment
+    }
+
+    /// A buffer for [`Reader::read_now`].
+    pub(crate) fn bounce(&self) -> Result<AlignedBuffer, Error> {
+        AlignedBuffer::new(buffer_bytes(BOUNCE_BYTES, self.alignment).unwrap_or(usize::MAX))
+    }
+
+    /// Reads the extent; returns where in `buffer` it lies.
+    pub(crate) fn read(&self, extent: Extent, buffer: &mut AlignedBuffer) -> Result<Range<usize>, Error> {
+        let file = self.check(extent)?;
+        let span = Span::around(extent, self.alignment)?;
+        if extent.bytes == 0 {
+            return Ok(0..0);
+        }
+        let room = buffer.len();
+        let Some(out) = buffer.get_mut(..span.bytes) else {
+            let message = format!(
+                "{}: {} with its margins does not fit a buffer of {room} bytes",
+                name(file),
+                text(extent)
+            );
+            return Err(Error::new(ErrorKind::TooLarge, message));
+        };
+        self.fill(extent, span, out)?;
+        Ok(span.head..span.need)
+    }
+
+    /// Reads the extent into `out`, piece by piece through `bounce`.
+    pub(crate) fn read_now(
+        &self,
+        extent: Extent,
+        out: &mut [u8],
+        bounce: &mut AlignedBuffer,
+    ) -> Result<(), Error> {
+        let file = self.check(extent)?;
+        if out.len() as u64 != extent.bytes {
+            let message = format!("{}: {} cannot be read into {} bytes", name(file), text(extent), out.len());
+            return Err(Error::new(ErrorKind::TooLarge, message));
+        }
+        let mut offset = extent.offset;
+        for piece in out.chunks_mut(BOUNCE_BYTES) {
+            let bytes = piece.len() as u64;
+            let range = self.read(Extent { file: extent.file, offset, bytes }, bounce)?;
+            // `read` answers a range of the buffer as long as the piece.
+            if let Some(read) = bounce.get(range) {
+                piece.copy_from_slice(read);
+            }
+            offset += bytes;
+        }
+        Ok(())
+    }
+
+    /// The extent's file, once the extent is known to lie within it.
+    fn check(&self, extent: Extent) -> Result<&File, Error> {
+        let Some(file) = self.table.get(extent.file.0 as usize) else {
+            let message = format!("file {} of {} open files does not exist", extent.file.0, self.table.len());
+            return Err(Error::new(ErrorKind::Bounds, message));
+        };
+        match extent.offset.checked_add(extent.bytes) {
+            Some(end) if end <= file.bytes => Ok(file),
+            _ => {
+                let message =
+                    format!("{}: {} lies beyond its {} bytes", name(file), text(extent), file.bytes);
+                Err(Error::new(ErrorKind::Bounds, message))
+            }
+        }
+    }
+
+    /// Reads until the span holds all of the extent. Goes on after a short read from the last whole unit of
+    /// alignment, since a direct read cannot start elsewhere.
+    fn fill(&self, extent: Extent, span: Span, out: &mut [u8]) -> Result<(), Error> {
+        let (mut done, mut stuck) = (0, 0);
+        loop {
+            let rest = out.get_mut(done..).unwrap_or_default();
+            let room = rest.len();
+            let read = match self.files.read_at(extent.file, span.offset + done as u64, rest) {
+                Ok(read) => read.min(room),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(self.failed(extent, error)),
+            };
+            if done + read >= span.need {
+                return Ok(());
+            }
+            let ahead = (done + read) / self.alignment * self.alignment;
+            stuck = if ahead == done { stuck + 1 } else { 0 };
+            if read == 0 || stuck == STUCK_READS_MAX {
+                return Err(self.shrunk(extent));
+            }
+            done = ahead;
+        }
+    }
+
+    fn failed(&self, extent: Extent, cause: io::Error) -> Error {
+        let file = self.table.get(extent.file.0 as usize).map(name).unwrap_or_default();
+        Error::caused(ErrorKind::Io, format!("{file}: {} cannot be read", text(extent)), cause)
+    }
+
+    fn shrunk(&self, extent: Extent) -> Error {
+        let file = self.table.get(extent.file.0 as usize).map(name).unwrap_or_default();
+        let message = format!(
+            "{file}: the file is shorter than when it was opened: it ends before {} does; \
+             leave it alone while it is in use, or fetch it again",
+            text(extent)
+        );
+        Error::new(ErrorKind::Shrunk, message)
+    }
+}
+
+fn name(file: &File) -> String {
+    file.path.display().to_string()
+}
+
+fn text(extent: Extent) -> String {
+    format!("the extent of {} bytes at offset {}", extent.bytes, extent.offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_aligned_and_fit_the_buffers_made_for_them() {
+        for alignment in [1, 512, 4096, 65536] {
+            for offset in [0, 1, 511, 512, 4095, 4096, 65535, 1 << 40] {
+                for bytes in [0u64, 1, 511, 512, 513, 4096, 70_000] {
+                    let span = Span::around(Extent { file: FileId(0), offset, bytes }, alignment).unwrap();
+                    assert_eq!(span.offset % alignment as u64, 0);
+                    assert_eq!(span.bytes % alignment, 0);
+                    assert_eq!(span.offset + span.head as u64, offset);
+                    assert_eq!(span.need - span.head, bytes as usize);
+                    assert!(span.bytes <= buffer_bytes(bytes as usize, alignment).unwrap());
+                }
+            }
+        }
+        assert_eq!(buffer_bytes(usize::MAX, 512), None);
+    }
+}

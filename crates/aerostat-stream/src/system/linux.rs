@@ -1,0 +1,56 @@
+//! Linux: `O_DIRECT`, `statx` for its alignment, `posix_fadvise` to keep the page cache clean.
+
+use std::fs::File;
+use std::io;
+use std::num::NonZeroU64;
+use std::path::Path;
+
+use rustix::fs::{self, Advice, AtFlags, Mode, OFlags, StatxFlags};
+
+use crate::buffer::PAGE_BYTES;
+
+/// Works wherever direct reads do, if the system does not tell its alignment.
+const ALIGNMENT_DEFAULT: usize = 4096;
+
+/// `TMPFS_MAGIC` of linux/magic.h. Newer kernels accept direct opens there, and copy all the same.
+const TMPFS_TYPE: u64 = 0x0102_1994;
+
+pub(crate) fn open_direct(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECT;
+    Ok(fs::open(path, flags, Mode::empty())?.into())
+}
+
+/// The alignment of direct reads of this file; `None` if its file system has none.
+pub(crate) fn direct_alignment(file: &File) -> Option<usize> {
+    if fs::fstatfs(file).is_ok_and(|stat| stat.f_type as u64 == TMPFS_TYPE) {
+        return None;
+    }
+    let told = fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
+    match told {
+        Ok(stat) if stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0 => {
+            let (offset, memory) = (stat.stx_dio_offset_align as usize, stat.stx_dio_mem_align as usize);
+            let usable = offset.is_power_of_two() && memory.is_power_of_two() && memory <= PAGE_BYTES;
+            usable.then_some(offset.max(memory))
+        }
+        _ => Some(ALIGNMENT_DEFAULT),
+    }
+}
+
+/// Opens for buffered reads that bring in no more than they ask for.
+pub(crate) fn open_buffered(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    // Only a wish: not every file system takes it.
+    let _ = fs::fadvise(&file, 0, None, Advice::Random);
+    Ok(file)
+}
+
+/// Lets the page cache forget the pages that hold these bytes.
+pub(crate) fn forget(file: &File, offset: u64, bytes: u64) {
+    let page = PAGE_BYTES as u64;
+    let start = offset - offset % page;
+    let end = offset.saturating_add(bytes).checked_next_multiple_of(page).unwrap_or(u64::MAX);
+    if let Some(bytes) = NonZeroU64::new(end - start) {
+        // Only a wish, as above.
+        let _ = fs::fadvise(file, start, Some(bytes), Advice::DontNeed);
+    }
+}

@@ -1,0 +1,22 @@
+//! Systems without direct reads of our own: buffered only, uncached where that is one call.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+pub(crate) fn open_direct(_: &Path) -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn direct_alignment(_: &File) -> Option<usize> {
+    None
+}
+
+pub(crate) fn open_buffered(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    #[cfg(target_vendor = "apple")]
+    rustix::fs::fcntl_nocache(&file, true)?;
+    Ok(file)
+}
+
+pub(crate) fn forget(_: &File, _: u64, _: u64) {}

@@ -1,0 +1,84 @@
+//! Why logits are not numbers.
+
+use aerostat_backend::formats;
+use aerostat_checkpoint::{DType, Extent};
+
+use crate::engine::Engine;
+use crate::{Error, ErrorKind};
+
+/// A tensor or a part of one.
+struct Part {
+    name: String,
+    dtype: DType,
+    cols: usize,
+    extent: Extent,
+}
+
+impl Engine {
+    /// The error for logits that are NaN: looks through the tensors that could have caused it and names the first
+    /// that holds a value that is not finite.
+    pub(crate) fn not_finite(&mut self, request: usize, tokens: &[u32]) -> Error {
+        self.stop_reading();
+        let found = self.find_not_finite(tokens);
+        let message = match found {
+            Ok(Some(name)) => format!("tensor `{name}` holds values that are not finite (NaN or infinity)"),
+            Ok(None) => "no weight is NaN or infinite: an activation overflowed; try --kv f32".to_owned(),
+            Err(e) => format!("looking for the cause failed too: {e}"),
+        };
+        Error::new(ErrorKind::NotFinite, format!("the logits of prompt {request} are not numbers: {message}"))
+    }
+
+    fn find_not_finite(&mut self, tokens: &[u32]) -> Result<Option<String>, Error> {
+        let spec = self.model().spec();
+        let embedding = &spec.embedding;
+        let rows = tokens.iter().map(|&t| Part {
+            name: embedding.name.clone(),
+            dtype: embedding.dtype,
+            cols: embedding.cols,
+            extent: embedding.rows_extent(t as usize, 1),
+        });
+        let vectors = spec.vectors().map(|v| Part {
+            name: v.name.clone(),
+            dtype: v.dtype,
+            cols: v.len,
+            extent: v.extent,
+        });
+        let small: Vec<Part> = rows.chain(vectors).collect();
+        for part in small {
+            let mut bytes = vec![0; part.extent.bytes as usize];
+            self.ring().read_now(part.extent, &mut bytes)?;
+            if !finite(&part, &bytes)? {
+                return Ok(Some(part.name));
+            }
+        }
+        let steps = self.current_plan().steps.clone();
+        let extents: Vec<Extent> = steps.iter().map(|s| s.extent).collect();
+        self.ring().request(&extents)?;
+        let mut found = None;
+        for step in steps {
+            let matrix = step.matrix(self.model().spec());
+            let part =
+                Part { name: matrix.name.clone(), dtype: matrix.dtype, cols: matrix.cols, extent: step.extent };
+            let bytes = self.ring().next()?;
+            if !finite(&part, &bytes)? {
+                found = Some(part.name);
+                break;
+            }
+        }
+        self.ring().cancel();
+        Ok(found)
+    }
+}
+
+/// Whether all values of some rows are finite.
+fn finite(part: &Part, bytes: &[u8]) -> Result<bool, Error> {
+    let mut row = vec![0.0; part.cols];
+    let row_bytes = part.dtype.bytes_for(part.cols as u64).unwrap_or(0).max(1) as usize;
+    for stored in bytes.chunks_exact(row_bytes) {
+        formats::expand(part.dtype, stored, &mut row)?;
+        if row.iter().any(|v| !v.is_finite()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

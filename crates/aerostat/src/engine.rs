@@ -1,0 +1,400 @@
+//! A model opened for work: the sweep loop.
+
+use std::time::{Duration, Instant};
+
+use aerostat_backend::{Backend, KvLayout, KvType, Tile, Weight, WeightId, reference::Reference};
+use aerostat_checkpoint::{DType, Extent};
+use aerostat_cpu::{Cpu, CpuConfig, Isa};
+use aerostat_model::{Limits, Model, Pages};
+use aerostat_plan::{Demand, Machine, PAGE_TOKENS, Plan, Role, Step};
+use aerostat_stream::{IoChoice, Ring, Source, SourceOptions};
+
+use crate::machine;
+use crate::model_files::ModelFiles;
+use crate::observe::{Observer, Phase, Progress};
+use crate::schedule::Rows;
+use crate::{Error, ErrorKind, Need, Stats};
+
+/// Where ops run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The fastest there is.
+    #[default]
+    Auto,
+    /// The SIMD kernels of this machine's CPU.
+    Cpu,
+    /// The naive backend that others are tested against.
+    Reference,
+}
+
+/// Element type of the KV cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum KvChoice {
+    #[default]
+    F16,
+    BF16,
+    F32,
+}
+
+/// How a model is run.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Bound of the whole process's resident set; `None`: resident if that fits in 80 % of the available memory,
+    /// else that.
+    pub memory_bytes: Option<u64>,
+    /// Where ops run.
+    pub device: Device,
+    /// Worker threads; `None`: all cores.
+    pub threads: Option<usize>,
+    /// Instruction set; `None`: the best of this CPU.
+    pub isa: Option<Isa>,
+    /// How weights are read.
+    pub io: IoChoice,
+    /// Rows of a sweep at most.
+    pub rows_max: Option<usize>,
+    /// Element type of the KV cache.
+    pub kv: KvChoice,
+    /// Tile size in bytes; `None`: the plan chooses.
+    pub tile_bytes: Option<u64>,
+    /// Rows of one prompt in one sweep at most.
+    pub prefill_chunk: Option<usize>,
+}
+
+/// A model opened for work. Everything large is allocated when it is opened.
+pub struct Engine {
+    plan: Plan,
+    backend: Box<dyn Backend>,
+    ring: Ring,
+    model: Model,
+    /// For each step of the plan, its resident tile if it has one.
+    pinned: Vec<Option<WeightId>>,
+    /// Streamed tiles of the blocks, and of the head.
+    streamed: [Vec<Extent>; 2],
+    /// The blocks' tiles of the next sweep are already asked for.
+    ahead: bool,
+    /// Embedding rows as stored.
+    gathered: Vec<u8>,
+    pub(crate) pages: Pages,
+    pub(crate) prefill_chunk: usize,
+    opened: Instant,
+    clock: Clock,
+}
+
+/// What is counted while sweeping.
+#[derive(Debug, Default)]
+pub(crate) struct Clock {
+    sweeps: u64,
+    rows: u64,
+    load: Duration,
+    sweeping: Duration,
+    compute: Duration,
+    pub(crate) tokens: u64,
+    pub(crate) tokens_left: u64,
+}
+
+impl Engine {
+    /// Makes the plan for a need without opening anything large. `resident` is what the process holds now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Budget`], and what measuring the disk meets.
+    pub fn plan(files: &ModelFiles, options: &Options, need: &Need) -> Result<Plan, Error> {
+        let source = SourceOptions { io: options.io, ..SourceOptions::default() };
+        let machine = Machine {
+            available_bytes: machine::available_bytes(),
+            process_bytes: machine::resident_bytes(),
+            process_peak_bytes: machine::peak_resident_bytes(),
+            threads: threads(options),
+            alignment: 4096,
+            read_bytes_per_second: machine::read_rate(files.checkpoint.catalog.files(), source)?,
+            flops_per_second: machine::compute_rate(backend(options)?)?,
+            memory_bytes_per_second: machine::MEMORY_BYTES_PER_SECOND_PER_THREAD * threads(options) as f64,
+        };
+        let demand = Demand {
+            budget_bytes: options.memory_bytes,
+            sequence_tokens_max: need.sequence_tokens_max,
+            tokens_total: need.tokens_total,
+            rows_useful: need.rows_useful,
+            rows_max: options.rows_max,
+            logit_rows_useful: need.logit_rows_useful,
+            kv_element_bytes: kv_type(options.kv).bytes(),
+            tile_bytes: options.tile_bytes,
+        };
+        Ok(aerostat_plan::plan(&files.spec, &demand, &machine)?)
+    }
+
+    /// Plans, allocates, and reads what stays in memory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Budget`], [`ErrorKind::Io`], [`ErrorKind::Device`], [`ErrorKind::Interrupted`].
+    pub fn open(
+        files: &ModelFiles, options: &Options, need: &Need, observer: &mut dyn Observer,
+    ) -> Result<Self, Error> {
+        let plan = Self::plan(files, options, need)?;
+        let source = SourceOptions { io: options.io, ..SourceOptions::default() };
+        let source = aerostat_stream::open(files.checkpoint.catalog.files(), source)?;
+        Self::open_on(files, options, plan, source, observer)
+    }
+
+    /// The same with a plan and a source of the caller's, such as one that fails on purpose.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn open_on(
+        files: &ModelFiles, options: &Options, plan: Plan, source: Box<dyn Source>, observer: &mut dyn Observer,
+    ) -> Result<Self, Error> {
+        let opened = Instant::now();
+        let spec = files.spec.clone();
+        let slot_bytes = plan.steps.iter().map(|s| s.extent.bytes).max().unwrap_or(0);
+        let mut ring = Ring::new(source, plan.ring_slots, slot_bytes as usize)?;
+        let mut backend = backend(options)?;
+        backend.kv_allocate(&KvLayout {
+            kv_type: kv_type(options.kv),
+            key_widths: spec.blocks.iter().map(|b| b.attention.k.weight.rows).collect(),
+            value_widths: spec.blocks.iter().map(|b| b.attention.v.weight.rows).collect(),
+            page_tokens: PAGE_TOKENS,
+            pages: plan.kv_pages,
+        })?;
+        let limits = Limits { rows_max: plan.rows_max, logit_rows_max: plan.logit_rows_max };
+        let gathered = vec![0; plan.rows_max * spec.embedding.row_bytes() as usize];
+        let model = Model::new(spec, limits, &mut *backend, |vector| {
+            let mut bytes = vec![0; vector.extent.bytes as usize];
+            ring.read_now(vector.extent, &mut bytes)?;
+            Ok::<_, Error>(bytes)
+        })?;
+        let streams = |steps: &[Step]| steps.iter().filter(|s| !s.pinned).map(|s| s.extent).collect();
+        let (blocks, head) = plan.sweep();
+        let streamed = [streams(blocks), streams(head)];
+        let mut engine = Self {
+            pages: Pages::new(plan.kv_pages, PAGE_TOKENS),
+            prefill_chunk: options.prefill_chunk.unwrap_or(usize::MAX).max(1),
+            clock: Clock::default(),
+            pinned: Vec::new(),
+            ahead: false,
+            plan,
+            backend,
+            ring,
+            model,
+            streamed,
+            gathered,
+            opened,
+        };
+        engine.load(observer)?;
+        Ok(engine)
+    }
+
+    /// Reads what stays in memory.
+    fn load(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
+        let pinned: Vec<Extent> = self.plan.steps.iter().filter(|s| s.pinned).map(|s| s.extent).collect();
+        self.ring.request(&pinned)?;
+        let mut done = 0;
+        for i in 0..self.plan.steps.len() {
+            let step = self.plan.steps[i];
+            if !step.pinned {
+                self.pinned.push(None);
+                continue;
+            }
+            let bytes = self.ring.next()?;
+            let id = self.backend.pin(tile(&self.model, &step, &bytes))?;
+            self.pinned.push(Some(id));
+            done += 1;
+            let place = Place { phase: Phase::Loading, tile: done, tiles: pinned.len(), block: step.block, rows: 0 };
+            if observer.progress(&self.progress(place)) {
+                self.ring.cancel();
+                return Err(Error::interrupted());
+            }
+        }
+        self.clock.load = self.opened.elapsed();
+        Ok(())
+    }
+
+    /// One pass over the weights for the given rows; the head runs only if some of them need logits.
+    ///
+    /// `more` says that another sweep is likely to follow: its first tiles are then read while this one ends.
+    pub(crate) fn sweep(
+        &mut self, rows: &Rows, phase: Phase, more: bool, observer: &mut dyn Observer,
+    ) -> Result<&[f32], Error> {
+        let begun = Instant::now();
+        let batch = rows.batch();
+        let head = !batch.logit_rows.is_empty();
+        self.read_ahead(head, more)?;
+        self.embed(&rows.tokens)?;
+        self.model.begin(&mut *self.backend, &batch)?;
+        self.clock.sweeps += 1;
+        self.clock.rows += rows.tokens.len() as u64;
+        let tiles = if head { self.plan.steps.len() } else { self.plan.sweep().0.len() };
+        for i in 0..tiles {
+            let step = self.plan.steps[i];
+            let bytes;
+            let weight = match self.pinned[i] {
+                Some(id) => Weight::Pinned(id),
+                None => {
+                    bytes = self.ring.next()?;
+                    Weight::Streamed(tile(&self.model, &step, &bytes))
+                }
+            };
+            let computing = Instant::now();
+            self.model.step(&mut *self.backend, &batch, &step, weight)?;
+            self.clock.compute += computing.elapsed();
+            let place = Place { phase, tile: i + 1, tiles, block: step.block, rows: rows.tokens.len() };
+            if observer.progress(&self.progress(place)) {
+                return Err(Error::interrupted());
+            }
+        }
+        self.clock.sweeping += begun.elapsed();
+        if head { Ok(self.model.logits(&mut *self.backend, &batch)?) } else { Ok(&[]) }
+    }
+
+    /// Asks for the tiles of this sweep, unless the last one already did, and for the next one's if there will be one.
+    fn read_ahead(&mut self, head: bool, more: bool) -> Result<(), Error> {
+        let [blocks, head_tiles] = &self.streamed;
+        if !self.ahead {
+            self.ring.request(blocks)?;
+        }
+        if head {
+            self.ring.request(head_tiles)?;
+        }
+        if more {
+            self.ring.request(blocks)?;
+        }
+        self.ahead = more;
+        Ok(())
+    }
+
+    /// Forgets tiles that were asked for; the next sweep starts afresh.
+    pub(crate) fn stop_reading(&mut self) {
+        self.ring.cancel();
+        self.ahead = false;
+    }
+
+    /// Puts the embeddings of a sweep's tokens into the residual stream: from memory where the embedding is a
+    /// resident head, else from disk, row by row.
+    fn embed(&mut self, tokens: &[u32]) -> Result<(), Error> {
+        let spec = self.model.spec();
+        let embedding = &spec.embedding;
+        let (dtype, cols, row_bytes) = (embedding.dtype, embedding.cols, embedding.row_bytes() as usize);
+        let head = self.plan.sweep().0.len();
+        if spec.tied() && self.pinned[head..].iter().all(Option::is_some) {
+            for (i, &token) in tokens.iter().enumerate() {
+                let after = self.plan.steps[head..].partition_point(|s| s.start <= token as usize);
+                let step = head + after.saturating_sub(1);
+                if let Some(id) = self.pinned[step] {
+                    let row = token - self.plan.steps[step].start as u32;
+                    self.model.embed(&mut *self.backend, Weight::Pinned(id), &[row], i)?;
+                }
+            }
+            return Ok(());
+        }
+        for (&token, bytes) in tokens.iter().zip(self.gathered.chunks_exact_mut(row_bytes)) {
+            self.ring.read_now(embedding.rows_extent(token as usize, 1), bytes)?;
+        }
+        let bytes = &self.gathered[..tokens.len() * row_bytes];
+        for (i, row) in bytes.chunks_exact(row_bytes).enumerate() {
+            let tile = Tile { dtype, rows: 1, cols, bytes: row };
+            self.model.embed(&mut *self.backend, Weight::Streamed(tile), &[0], i)?;
+        }
+        Ok(())
+    }
+
+    fn progress(&self, place: Place) -> Progress {
+        let blocks = self.model.spec().blocks.len() + 1;
+        Progress {
+            phase: place.phase,
+            sweep: self.clock.sweeps,
+            block: place.block,
+            blocks,
+            tile: place.tile,
+            tiles: place.tiles,
+            rows: place.rows,
+            read_bytes: self.ring.stats().read_bytes,
+            tokens: self.clock.tokens,
+            tokens_left: self.clock.tokens_left,
+            elapsed: self.opened.elapsed(),
+        }
+    }
+
+    /// The plan in force.
+    pub fn current_plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub(crate) fn model(&self) -> &Model {
+        &self.model
+    }
+
+    pub(crate) fn ring(&mut self) -> &mut Ring {
+        &mut self.ring
+    }
+
+    pub(crate) fn clock(&mut self) -> &mut Clock {
+        &mut self.clock
+    }
+
+    /// What happened so far.
+    pub fn stats(&self) -> Stats {
+        let ring = self.ring.stats();
+        let capabilities = self.backend.capabilities();
+        let per_second = |n: f64, s: f64| if s > 0.0 { n / s } else { 0.0 };
+        let sweeping = self.clock.sweeping.as_secs_f64();
+        Stats {
+            sweeps: self.clock.sweeps,
+            rows: self.clock.rows,
+            read_bytes: ring.read_bytes,
+            read_seconds: ring.read_seconds(),
+            wall_seconds: self.opened.elapsed().as_secs_f64(),
+            read_bytes_per_second: per_second(ring.read_bytes as f64, ring.read_seconds()),
+            compute_seconds: self.clock.compute.as_secs_f64(),
+            stall_seconds: ring.stall_seconds(),
+            pinned_bytes: self.plan.pinned_bytes,
+            streamed_bytes_per_sweep: self.plan.streamed_bytes_per_sweep,
+            ring_bytes: self.plan.ring_bytes,
+            kv_bytes: self.plan.kv_bytes,
+            memory_budget_bytes: self.plan.budget_bytes,
+            memory_peak_bytes: machine::peak_resident_bytes(),
+            tokens_per_second: per_second(self.clock.tokens as f64, sweeping),
+            tokens: self.clock.tokens,
+            load_seconds: self.clock.load.as_secs_f64(),
+            sweep_seconds: sweeping,
+            predicted_sweep_seconds: self.plan.cost.sweep_seconds,
+            device: format!("{} {}", capabilities.device, capabilities.detail).trim().to_owned(),
+            io: self.ring.kind().name().to_owned(),
+        }
+    }
+}
+
+/// Where in a sweep or load a tile stands.
+struct Place {
+    phase: Phase,
+    tile: usize,
+    tiles: usize,
+    block: usize,
+    rows: usize,
+}
+
+/// The operand that a step's bytes are.
+fn tile<'a>(model: &Model, step: &Step, bytes: &'a [u8]) -> Tile<'a> {
+    let matrix = step.matrix(model.spec());
+    Tile { dtype: matrix.dtype, rows: step.rows, cols: matrix.cols, bytes }
+}
+
+fn threads(options: &Options) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    options.threads.unwrap_or_else(cores).max(1)
+}
+
+fn backend(options: &Options) -> Result<Box<dyn Backend>, Error> {
+    match options.device {
+        Device::Reference => Ok(Box::new(Reference::new())),
+        Device::Auto | Device::Cpu => {
+            Ok(Box::new(Cpu::new(CpuConfig { threads: threads(options), isa: options.isa })?))
+        }
+    }
+}
+
+fn kv_type(kv: KvChoice) -> KvType {
+    match kv {
+        KvChoice::F16 => KvType::F16,
+        KvChoice::BF16 => KvType::BF16,
+        KvChoice::F32 => KvType::F32,
+    }
+}

@@ -1,0 +1,95 @@
+//! Everything that can go wrong in a run.
+
+use std::path::Path;
+
+/// An error with its class; the message says what, where and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+}
+
+/// The class of an [`Error`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Options or a request that cannot be served as given.
+    Usage,
+    /// The model cannot be found, downloaded, read or understood.
+    Model,
+    /// A tokenizer or chat template is missing, broken, or refuses its input.
+    Text,
+    /// The memory budget is too small.
+    Budget,
+    /// Reading weights failed.
+    Io,
+    /// The device failed or lacks a capability.
+    Device,
+    /// Logits are not numbers.
+    NotFinite,
+    /// The caller asked to stop.
+    Interrupted,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    pub(crate) fn interrupted() -> Self {
+        Self::new(ErrorKind::Interrupted, "interrupted")
+    }
+
+    pub(crate) fn file(path: &Path, what: &str, error: &std::io::Error) -> Self {
+        Self::new(ErrorKind::Model, format!("{}: {what}: {error}", path.display()))
+    }
+
+    /// The class of the error.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}
+
+/// The message of an error and of all its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+macro_rules! from {
+    ($($error:ty => $kind:ident),* $(,)?) => {
+        $(impl From<$error> for Error {
+            fn from(e: $error) -> Self {
+                Self::new(ErrorKind::$kind, chain(&e))
+            }
+        })*
+    };
+}
+
+from! {
+    aerostat_checkpoint::Error => Model,
+    aerostat_arch::Error => Model,
+    aerostat_plan::Error => Budget,
+    aerostat_stream::Error => Io,
+    aerostat_backend::Error => Device,
+    aerostat_text::Error => Text,
+}
+
+impl From<aerostat_hub::Error> for Error {
+    fn from(e: aerostat_hub::Error) -> Self {
+        let kind = match e.kind() {
+            aerostat_hub::ErrorKind::Interrupted => ErrorKind::Interrupted,
+            _ => ErrorKind::Model,
+        };
+        Self::new(kind, chain(&e))
+    }
+}

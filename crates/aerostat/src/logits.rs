@@ -1,0 +1,176 @@
+//! From logits to tokens and log-probabilities. All of it on the host, in an order that depends on nothing else.
+
+use std::cmp::Ordering;
+
+use aerostat_model::angle;
+
+/// How a token is chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// 0: the most likely token; else logits are divided by this.
+    pub temperature: f32,
+    /// Only the `k` most likely tokens; 0: all.
+    pub top_k: usize,
+    /// The fewest most likely tokens whose probabilities reach this; 1: all.
+    pub top_p: f32,
+    /// Only tokens at least this likely relative to the most likely one; 0: all.
+    pub min_p: f32,
+    /// Logits of tokens already present are divided by this (multiplied if negative); 1: no penalty.
+    pub repetition_penalty: f32,
+    /// Of the generator. The same seed gives the same text, alone or among others.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 }
+    }
+}
+
+/// `ln Σ exp(logit)`, in f64.
+pub(crate) fn log_sum_exp(logits: &[f32]) -> f64 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|l| angle::exp(f64::from(l - max).max(-700.0))).sum();
+    f64::from(max) + angle::ln(sum)
+}
+
+/// The log-probability of a token.
+pub(crate) fn log_probability(logits: &[f32], token: u32) -> f32 {
+    logits.get(token as usize).map_or(f32::NEG_INFINITY, |l| (f64::from(*l) - log_sum_exp(logits)) as f32)
+}
+
+/// Chooses tokens; holds the scratch for it.
+#[derive(Debug, Default)]
+pub(crate) struct Sampler {
+    candidates: Vec<(f32, u32)>,
+}
+
+impl Sampler {
+    /// The token that follows `tokens`. `stream` tells apart several answers to one request.
+    pub(crate) fn choose(&mut self, logits: &[f32], tokens: &[u32], sampling: &Sampling, stream: u64) -> u32 {
+        let candidates = &mut self.candidates;
+        candidates.clear();
+        candidates.extend(logits.iter().zip(0..).map(|(l, i)| (*l, i)));
+        if sampling.repetition_penalty != 1.0 {
+            penalise(candidates, logits, tokens, sampling.repetition_penalty);
+        }
+        if sampling.temperature <= 0.0 {
+            return candidates.iter().copied().min_by(likelier).map_or(0, |(_, id)| id);
+        }
+        for (logit, _) in candidates.iter_mut() {
+            *logit /= sampling.temperature;
+        }
+        if sampling.top_k > 0 && sampling.top_k < candidates.len() {
+            candidates.select_nth_unstable_by(sampling.top_k - 1, likelier);
+            candidates.truncate(sampling.top_k);
+        }
+        candidates.sort_unstable_by(likelier);
+        draw(candidates, sampling, uniform(sampling.seed, stream, tokens.len() as u64))
+    }
+}
+
+/// The likelier first; of equals the lower id.
+fn likelier(a: &(f32, u32), b: &(f32, u32)) -> Ordering {
+    b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
+}
+
+fn penalise(candidates: &mut [(f32, u32)], logits: &[f32], tokens: &[u32], penalty: f32) {
+    for &token in tokens {
+        let i = token as usize;
+        if let (Some(c), Some(&l)) = (candidates.get_mut(i), logits.get(i)) {
+            // From the original logit, so that a token that occurs twice is penalised once.
+            c.0 = if l > 0.0 { l / penalty } else { l * penalty };
+        }
+    }
+}
+
+/// Draws from candidates that are sorted, the likeliest first.
+fn draw(candidates: &[(f32, u32)], sampling: &Sampling, uniform: f64) -> u32 {
+    let Some(&(max, first)) = candidates.first() else { return 0 };
+    let weight = |logit: f32| angle::exp(f64::from(logit - max).max(-700.0));
+    let total: f64 = candidates.iter().map(|c| weight(c.0)).sum();
+    let mut kept = 0;
+    let mut mass = 0.0;
+    for &(logit, _) in candidates {
+        let w = weight(logit);
+        let below_top_p = mass / total >= f64::from(sampling.top_p);
+        if kept > 0 && (below_top_p || w < f64::from(sampling.min_p)) {
+            break;
+        }
+        mass += w;
+        kept += 1;
+    }
+    let mut left = uniform * mass;
+    for &(logit, id) in &candidates[..kept] {
+        left -= weight(logit);
+        if left < 0.0 {
+            return id;
+        }
+    }
+    candidates.get(kept.saturating_sub(1)).map_or(first, |c| c.1)
+}
+
+/// A number in [0, 1) that depends on the seed, the stream and the position alone.
+fn uniform(seed: u64, stream: u64, position: u64) -> f64 {
+    let key = mix(mix(mix(seed) ^ stream) ^ position);
+    (key >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// The finaliser of SplitMix64.
+fn mix(x: u64) -> u64 {
+    let z = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choose(logits: &[f32], tokens: &[u32], sampling: &Sampling) -> u32 {
+        Sampler::default().choose(logits, tokens, sampling, 0)
+    }
+
+    #[test]
+    fn greedy_takes_the_largest_and_of_equals_the_first() {
+        assert_eq!(choose(&[0.0, 2.0, 2.0, -1.0], &[], &Sampling::default()), 1);
+    }
+
+    #[test]
+    fn a_penalty_counts_a_repeated_token_once() {
+        let sampling = Sampling { repetition_penalty: 2.0, ..Sampling::default() };
+        assert_eq!(choose(&[3.0, 2.0], &[0], &sampling), 1);
+        assert_eq!(choose(&[5.0, 2.0], &[0, 0, 0], &sampling), 0);
+        assert_eq!(choose(&[-1.0, -1.5], &[0], &sampling), 1);
+    }
+
+    #[test]
+    fn draws_follow_the_distribution_and_its_cuts() {
+        let logits = [1.0f32, 0.0, -1.0, -2.0];
+        let count = |sampling: &Sampling| {
+            let mut counts = [0usize; 4];
+            for position in 0..20_000 {
+                counts[choose(&logits, &vec![0; position % 50], &Sampling { seed: position as u64, ..sampling.clone() }) as usize] += 1;
+            }
+            counts.map(|n| n as f64 / 20_000.0)
+        };
+        let all = count(&Sampling { temperature: 1.0, ..Sampling::default() });
+        let total: f64 = logits.iter().map(|l| f64::from(*l).exp()).sum();
+        for (found, logit) in all.iter().zip(logits) {
+            assert!((found - f64::from(logit).exp() / total).abs() < 0.012, "{all:?}");
+        }
+        assert_eq!(count(&Sampling { temperature: 1.0, top_k: 2, ..Sampling::default() })[2..], [0.0, 0.0]);
+        // 0.64, 0.24, 0.09, 0.03: two reach 0.8.
+        assert_eq!(count(&Sampling { temperature: 1.0, top_p: 0.8, ..Sampling::default() })[2..], [0.0, 0.0]);
+        let min_p = count(&Sampling { temperature: 1.0, min_p: 0.1, ..Sampling::default() });
+        assert!(min_p[2] > 0.0 && min_p[3] == 0.0);
+    }
+
+    #[test]
+    fn log_probabilities_sum_to_one() {
+        let logits: Vec<f32> = (0..1000).map(|i| (i as f32 * 0.37).sin() * 20.0).collect();
+        let sum: f64 = (0..1000).map(|i| f64::from(log_probability(&logits, i)).exp()).sum();
+        assert!((sum - 1.0).abs() < 1e-5);
+    }
+}

@@ -1,0 +1,206 @@
+#!/usr/bin/env python3
+"""Make fixtures/: tiny random models of every family, and what transformers computes with them.
+
+usage: make_fixtures.py [--out FOLDER] [NAME ...]      all of them when none is named
+
+Each folder holds a checkpoint as transformers writes it, `expected.json`, and where asked GGUF twins. The same
+versions (requirements.txt) give the same bytes again.
+"""
+
+import argparse
+import copy
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import torch
+import transformers
+
+import chat
+import gguf_twin
+from catalogue import BASE, FIXTURES
+
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+NEW_TOKENS = 10
+GAP_MIN = 1e-3
+SEEDS_MAX = 60
+
+
+def make(name, entry, out):
+    """Make one fixture with the first seed whose greedy choices are clear and not all alike."""
+    folder = out / name
+    for seed in range(SEEDS_MAX):
+        model = build(entry, seed)
+        if not promising(model, entry, seed):
+            continue
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        records = checkpoint(folder, model, entry, seed)
+        if all(clear(record) for record in records):
+            lengths = [len(p["ids"]) for p in records[0]["prompts"]]
+            print(f"{name}: seed {seed}, prompts {lengths}, {size(folder) / 1024:.0f} KiB", flush=True)
+            return
+    raise SystemExit(f"{name}: no seed up to {SEEDS_MAX} has greedy gaps over {GAP_MIN}")
+
+
+def build(entry, seed):
+    """A model of random weights, large enough that every part of it moves the logits."""
+    config_class = getattr(transformers, entry["family"] + "Config")
+    config = config_class(**{**BASE, **copy.deepcopy(entry["config"])})
+    config._attn_implementation = "eager"
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    centre = 0.0 if config.model_type.startswith("gemma") else 1.0
+    generator = torch.Generator().manual_seed(1000 + seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if name.endswith("norm.weight"):
+                parameter.copy_(centre + 0.3 * noise)
+            elif parameter.ndim == 1:
+                parameter.copy_(0.3 * noise)
+            elif "embed" in name:  # Gemma scales embeddings up; a token must not answer itself
+                parameter.copy_((0.2 if centre else 0.1) * noise)
+            else:
+                parameter.copy_(1.5 * parameter.shape[1] ** -0.5 * noise)
+    return model.to(DTYPES[entry["dtype"]])
+
+
+def promising(model, entry, seed):
+    """Whether the seed's own model is clear about its choices, before anything is written."""
+    model = copy.deepcopy(model).float()
+    if entry.get("options", set()) & {"plain"}:
+        return True  # quantising changes the choices
+    steps = [generate(copy.deepcopy(model), prompt(n, model.config.vocab_size, seed), NEW_TOKENS) for n in entry["lengths"]]
+    return all(clear_steps(*step) for step in steps)
+
+
+def checkpoint(folder, model, entry, seed):
+    """Write the folder and its twins; give back every record of expected results."""
+    options = entry.get("options", set())
+    model.save_pretrained(folder, **({"max_shard_size": entry["shard"]} if "shard" in entry else {}))
+    if "edit" in entry:
+        path = folder / "config.json"
+        path.write_text(json.dumps(entry["edit"](json.loads(path.read_text())), indent=2, sort_keys=True) + "\n")
+    prompts = [prompt(n, model.config.vocab_size, seed) for n in entry["lengths"]]
+    records = []
+    if "plain" not in options:
+        records.append(expect(load(folder), prompts, seed))
+        write_json(folder / "expected.json", records[0])
+    kinds = entry.get("twins", [])
+    for kind in kinds:
+        stem = "twin" if len(kinds) == 1 else f"twin-{kind}"
+        source = load(folder)
+        state = gguf_twin.write(folder / f"{stem}.gguf", source, kind, options)
+        if any(not torch.equal(value, source.state_dict()[key]) for key, value in state.items()):
+            records.append(expect(loaded_with(folder, state), prompts, seed))
+            write_json(folder / f"{stem}.expected.json", records[-1])
+    if "plain" in options:
+        for path in (*folder.glob("*.safetensors"), folder / "config.json", folder / "generation_config.json"):
+            path.unlink()
+    for path in folder.iterdir():
+        path.chmod(0o644)
+    return records
+
+
+def load(folder):
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    return model.eval()
+
+
+def loaded_with(folder, state):
+    model = load(folder)
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert not unexpected and set(missing) <= {"lm_head.weight"}, (missing, unexpected)
+    return model
+
+
+def prompt(length, vocab_size, seed):
+    """Random ids, never the special ones 0, 1, 2."""
+    generator = torch.Generator().manual_seed(77 * length + seed)
+    return torch.randint(3, vocab_size, (length,), generator=generator).tolist()
+
+
+def expect(model, prompts, seed):
+    """What transformers computes for each prompt."""
+    return {
+        "transformers": transformers.__version__, "torch": torch.__version__.split("+")[0], "seed": seed,
+        "dtype": "float32", "attention": "eager", "prompts": [one_prompt(model, ids) for ids in prompts],
+    }
+
+
+@torch.no_grad()
+def one_prompt(model, ids):
+    def fresh():
+        return copy.deepcopy(model)  # dynamic rope keeps state from call to call
+
+    logits = fresh()(torch.tensor([ids])).logits[0].float()
+    chosen = torch.log_softmax(logits, -1)[torch.arange(len(ids) - 1), torch.tensor(ids[1:], dtype=torch.long)]
+    greedy, gaps = generate(fresh(), ids, NEW_TOKENS)
+    uncached = full_passes(fresh, ids, NEW_TOKENS)
+    record = {"ids": ids, "logprobs": [None, *short(chosen)], "logits_last": short(logits[-1]), "greedy": greedy,
+              "greedy_gaps": gaps}
+    if uncached != greedy:
+        record["greedy_without_cache"] = uncached
+    return record
+
+
+def generate(model, ids, count):
+    """Greedy tokens with the KV cache, no end of sequence, and the gap between the two best logits at each step."""
+    model.generation_config = transformers.GenerationConfig(do_sample=False, pad_token_id=0, eos_token_id=None, bos_token_id=None)
+    out = model.generate(torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long), max_new_tokens=count,
+                         use_cache=True, return_dict_in_generate=True, output_logits=True)
+    best = [step[0].float().topk(2).values for step in out.logits]
+    return out.sequences[0, len(ids):].tolist(), short(torch.stack([b[0] - b[1] for b in best]))
+
+
+def full_passes(fresh, ids, count):
+    """Greedy tokens where every step computes the whole sequence anew."""
+    tokens = list(ids)
+    for _ in range(count):
+        tokens.append(int(fresh()(torch.tensor([tokens])).logits[0, -1].argmax()))
+    return tokens[len(ids):]
+
+
+def short(values):
+    """float32 values as their shortest decimal form."""
+    return [float(str(np.float32(v))) for v in values.tolist()]
+
+
+def clear(record):
+    return all(clear_steps(p["greedy"], p["greedy_gaps"]) for p in record["prompts"])
+
+
+def clear_steps(tokens, gaps):
+    """Greedy steps without near-ties, and more than two tokens in them."""
+    return min(gaps) > GAP_MIN and len(set(tokens)) > 2
+
+
+def write_json(path, value):
+    """One prompt field a line: readable, and small."""
+    def fields(of):
+        return [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in of.items() if k != "prompts"]
+
+    prompts = ",\n".join("  {" + ",\n   ".join(fields(p)) + "}" for p in value["prompts"])
+    head = "".join(f" {field},\n" for field in fields(value))
+    path.write_text("{\n" + head + ' "prompts": [\n' + prompts + "\n ]\n}\n")
+
+
+def size(folder):
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent.parent / "fixtures")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    args = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    for name in args.names or [*FIXTURES, "chat"]:
+        chat.make(args.out) if name == "chat" else make(name, FIXTURES[name], args.out)
+
+
+if __name__ == "__main__":
+    main()
