@@ -3,17 +3,17 @@
 use std::time::{Duration, Instant};
 
 use aerostat_backend::{Backend, KvLayout, KvType, Tile, Weight, WeightId, reference::Reference};
-use aerostat_checkpoint::{DType, Extent};
+use aerostat_checkpoint::Extent;
 use aerostat_cpu::{Cpu, CpuConfig, Isa};
 use aerostat_model::{Limits, Model, Pages};
-use aerostat_plan::{Demand, Machine, PAGE_TOKENS, Plan, Role, Step};
+use aerostat_plan::{Demand, Machine, PAGE_TOKENS, Plan, Step};
 use aerostat_stream::{IoChoice, Ring, Source, SourceOptions};
 
 use crate::machine;
 use crate::model_files::ModelFiles;
 use crate::observe::{Observer, Phase, Progress};
 use crate::schedule::Rows;
-use crate::{Error, ErrorKind, Need, Stats};
+use crate::{Error, Need, Stats};
 
 /// Where ops run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

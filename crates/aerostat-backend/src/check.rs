@@ -1,0 +1,223 @@
+//! The rules that operands obey, shared by all host devices: a kernel runs only on operands that passed.
+
+use aerostat_checkpoint::DType;
+
+use crate::{Attention, Error, ErrorKind, KvLayout, Mat, Placement, Rope, Tile, formats};
+
+/// A matrix lies within a buffer of `len` elements and its rows do not overlap.
+pub(crate) fn mat(mat: &Mat, len: usize) -> Result<(), Error> {
+    if mat.stride < mat.cols && mat.rows > 1 {
+        return Err(Error::shape(format!("rows overlap: stride {} is below the {} columns", mat.stride, mat.cols)));
+    }
+    if mat.rows == 0 || mat.cols == 0 {
+        return Ok(());
+    }
+    match last(mat) {
+        Some(last) if last < len => Ok(()),
+        _ => Err(Error::shape(format!(
+            "a matrix of {} rows x {} columns, stride {}, at {} does not fit buffer {} of {len} elements",
+            mat.rows, mat.cols, mat.stride, mat.offset, mat.buffer.0
+        ))),
+    }
+}
+
+/// Two matrices have the same shape; `what` names them.
+pub(crate) fn same_shape(a: &Mat, b: &Mat, what: &str) -> Result<(), Error> {
+    shape(b, a.rows, a.cols, what)
+}
+
+/// A matrix has this shape; `what` names it.
+pub(crate) fn shape(mat: &Mat, rows: usize, cols: usize, what: &str) -> Result<(), Error> {
+    if mat.rows == rows && mat.cols == cols {
+        return Ok(());
+    }
+    Err(Error::shape(format!("{what} is {} x {} where {rows} x {cols} is needed", mat.rows, mat.cols)))
+}
+
+/// An output shares no element with an input.
+pub(crate) fn apart(out: &Mat, input: &Mat) -> Result<(), Error> {
+    if !overlap(out, input) {
+        return Ok(());
+    }
+    Err(Error::shape(format!("the output {out:?} overlaps the input {input:?}")))
+}
+
+/// An output is one of the inputs, or shares no element with it.
+pub(crate) fn same_or_apart(out: &Mat, input: &Mat) -> Result<(), Error> {
+    if out == input { Ok(()) } else { apart(out, input) }
+}
+
+/// A tile has a known format, whole blocks in each row, and exactly its bytes.
+pub(crate) fn tile(tile: &Tile<'_>) -> Result<(), Error> {
+    let Tile { dtype, rows, cols, bytes } = *tile;
+    supported(dtype)?;
+    if !cols.is_multiple_of(dtype.block_len()) {
+        return Err(Error::shape(format!("{cols} columns are not a whole number of {dtype:?} blocks")));
+    }
+    let want = (rows as u64).checked_mul(cols as u64).and_then(|n| dtype.bytes_for(n));
+    if want != Some(bytes.len() as u64) {
+        return Err(Error::shape(format!(
+            "a {dtype:?} tile of {rows} rows x {cols} columns has {} bytes where {want:?} are needed",
+            bytes.len()
+        )));
+    }
+    Ok(())
+}
+
+/// Host devices compute with this format.
+pub(crate) fn supported(dtype: DType) -> Result<(), Error> {
+    if formats::SUPPORTED.contains(&dtype) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Unsupported, format!("weights in {dtype:?} are not supported on the CPU")))
+}
+
+/// Row indices are below `rows`, and `out` has one row for each of them.
+pub(crate) fn rows(indices: &[u32], rows: usize, cols: usize, out: &Mat) -> Result<(), Error> {
+    shape(out, indices.len(), cols, "the output")?;
+    match indices.iter().find(|&&row| row as usize >= rows) {
+        Some(row) => Err(Error::shape(format!("row {row} was asked of a matrix of {rows} rows"))),
+        None => Ok(()),
+    }
+}
+
+/// Rotation of a matrix by a table of angles.
+pub(crate) fn rope(x: &Mat, rope: &Rope, angles: &Mat) -> Result<(), Error> {
+    let Rope { head_dim, rotary, .. } = *rope;
+    if head_dim == 0 || rotary > head_dim || !rotary.is_multiple_of(2) || !x.cols.is_multiple_of(head_dim) {
+        return Err(Error::shape(format!("{rope:?} does not fit rows of {} columns", x.cols)));
+    }
+    shape(angles, x.rows, rotary, "the table of angles")?;
+    apart(x, angles)
+}
+
+/// The number of slots of a KV cache.
+pub(crate) fn kv_layout(layout: &KvLayout) -> Result<usize, Error> {
+    let slots = layout.pages.checked_mul(layout.page_tokens);
+    match slots {
+        Some(slots) if layout.page_tokens > 0 && layout.key_widths.len() == layout.value_widths.len() => Ok(slots),
+        _ => Err(Error::shape(format!(
+            "a KV layout of {} pages x {} positions, {} key and {} value widths makes no sense",
+            layout.pages,
+            layout.page_tokens,
+            layout.key_widths.len(),
+            layout.value_widths.len()
+        ))),
+    }
+}
+
+/// The layer exists, its widths are `key` and `value`, and every row's pages from its first visible position to its
+/// own exist; `window` as in [`Attention`].
+pub(crate) fn places(
+    layout: &KvLayout, layer: usize, widths: (usize, usize), rows: usize, places: &Placement<'_>,
+    window: Option<usize>,
+) -> Result<(), Error> {
+    match (layout.key_widths.get(layer), layout.value_widths.get(layer)) {
+        (Some(&key), Some(&value)) if (key, value) == widths => {}
+        (key, value) => {
+            return Err(Error::shape(format!(
+                "layer {layer} of the KV cache has widths {key:?} and {value:?}, not {} and {}",
+                widths.0, widths.1
+            )));
+        }
+    }
+    if places.rows.len() != rows {
+        return Err(Error::shape(format!("{} places were given for {rows} rows", places.rows.len())));
+    }
+    for (row, place) in places.rows.iter().enumerate() {
+        let position = place.position as usize;
+        let first = first_visible(position, window) / layout.page_tokens;
+        let start = (place.table as usize).checked_add(first);
+        let end = (place.table as usize).checked_add(position / layout.page_tokens);
+        let pages = start.zip(end).and_then(|(start, end)| places.pages.get(start..=end));
+        let fits = position < layout.pages * layout.page_tokens;
+        if !fits || !pages.is_some_and(|pages| pages.iter().all(|&page| (page as usize) < layout.pages)) {
+            return Err(Error::shape(format!(
+                "row {row} at {place:?} has no valid page for each of its positions: {} entries, {} pages",
+                places.pages.len(),
+                layout.pages
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The heads of an attention make sense; gives the widths of a key row and a value row.
+pub(crate) fn attention(shape: &Attention) -> Result<(usize, usize), Error> {
+    let Attention { heads, kv_heads, key_dim, value_dim, window, .. } = *shape;
+    let widths = kv_heads.checked_mul(key_dim).zip(kv_heads.checked_mul(value_dim));
+    match widths {
+        Some(widths) if kv_heads > 0 && heads > 0 && heads.is_multiple_of(kv_heads) && window != Some(0) => Ok(widths),
+        _ => Err(Error::shape(format!("{shape:?} makes no sense"))),
+    }
+}
+
+/// The first position that a row at `position` sees.
+pub fn first_visible(position: usize, window: Option<usize>) -> usize {
+    window.map_or(0, |window| (position + 1).saturating_sub(window))
+}
+
+/// Index of the last element, if it fits a usize and the matrix is not empty.
+fn last(mat: &Mat) -> Option<usize> {
+    let start = mat.rows.checked_sub(1)?.checked_mul(mat.stride)?.checked_add(mat.offset)?;
+    start.checked_add(mat.cols.checked_sub(1)?)
+}
+
+/// Exact for matrices on one grid (the same stride, no row running past its grid row); else the whole spans count.
+fn overlap(a: &Mat, b: &Mat) -> bool {
+    let (Some(a_last), Some(b_last)) = (last(a), last(b)) else { return false };
+    if a.buffer != b.buffer || a_last < b.offset || b_last < a.offset {
+        return false;
+    }
+    let column = |m: &Mat| m.offset % m.stride;
+    let one_grid = a.stride == b.stride && a.stride > 0 && [a, b].iter().all(|m| column(m) + m.cols <= m.stride);
+    if !one_grid {
+        return true;
+    }
+    column(a) < column(b) + b.cols && column(b) < column(a) + a.cols
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::BufferId;
+
+    fn at(offset: usize, rows: usize, cols: usize, stride: usize) -> Mat {
+        Mat { buffer: BufferId(0), offset, rows, cols, stride }
+    }
+
+    #[test]
+    fn a_matrix_must_fit_its_buffer() {
+        let cases = [
+            (at(0, 2, 3, 3), 6, true),
+            (at(1, 2, 3, 3), 6, false),
+            (at(0, 2, 3, 4), 7, true),
+            (at(0, 2, 3, 4), 6, false),
+            (at(0, 2, 3, 2), 100, false),
+            (at(9, 0, 3, 3), 6, true),
+            (at(usize::MAX, 2, 3, 3), 6, false),
+            (at(0, usize::MAX, 3, usize::MAX), 6, false),
+        ];
+        for (m, len, fits) in cases {
+            assert_eq!(mat(&m, len).is_ok(), fits, "{m:?} in {len}");
+        }
+    }
+
+    #[test]
+    fn overlap_is_exact_on_one_grid() {
+        let qkv = at(0, 4, 10, 10);
+        let cases = [
+            (qkv.col_range(0, 4), qkv.col_range(4, 6), false),
+            (qkv.col_range(0, 5), qkv.col_range(4, 6), true),
+            (qkv.row_range(0, 2), qkv.row_range(2, 2), false),
+            (qkv.row_range(0, 3), qkv.row_range(2, 2), true),
+            (qkv, at(40, 1, 10, 10), false),
+            (qkv, at(39, 1, 10, 10), true),
+            (qkv.col_range(0, 2), at(5, 4, 2, 9), true),
+            (qkv, Mat { buffer: BufferId(1), ..qkv }, false),
+        ];
+        for (a, b, want) in cases {
+            assert_eq!((overlap(&a, &b), overlap(&b, &a)), (want, want), "{a:?} {b:?}");
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! The conformance suite: a table of cases that every device computes as another device does.
+//!
+//! A [`Case`] is one op with its shapes; its data follow from the shapes. [`run`] goes through [`cases`] as far as the
+//! device declares the formats; property tests make cases of their own and give them to [`check`].
+
+use aerostat_checkpoint::DType;
+
+use crate::{
+    Activation, Attention, Backend, BufferId, Capabilities, Error, KvLayout, KvType, Mat, Placement, Rope, RopeStyle,
+    RowPlace, Tile, Weight,
+};
+
+/// Makes a fresh device.
+pub type Make<'a> = &'a dyn Fn() -> Box<dyn Backend>;
+
+/// How near results must be.
+#[derive(Clone, Copy, Debug)]
+pub enum Tolerance {
+    /// The same bits; NaN equals NaN.
+    Exact,
+    /// The difference is at most this times the largest magnitude of the case's results. Cases with special values are
+    /// left out.
+    Relative(f32),
+}
+
+/// Where the values of a case come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// Between -1 and 1, many digits.
+    Plain,
+    /// With zeros of both signs, subnormals, huge values, infinities and NaN among them.
+    Special,
+}
+
+/// An op that works element by element.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Elementwise {
+    /// [`Backend::add`].
+    Add,
+    /// [`Backend::add_bias`].
+    AddBias,
+    /// [`Backend::scale`].
+    Scale(f32),
+    /// [`Backend::softcap`].
+    Softcap(f32),
+    /// [`Backend::glu`], to a matrix of its own.
+    Glu(Activation),
+    /// [`Backend::glu`], over its first input.
+    GluInPlace(Activation),
+}
+
+/// One op with its shapes.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "the fields are the shapes that the ops name")]
+pub enum Case {
+    Matmul { dtype: DType, rows: usize, n: usize, k: usize, weights: Keep, values: Values },
+    ExpandRows { dtype: DType, n: usize, k: usize, weights: Keep },
+    Elementwise { op: Elementwise, rows: usize, cols: usize, values: Values },
+    RmsNorm { rows: usize, groups: usize, size: usize, in_place: bool, values: Values },
+    Rope { rows: usize, heads: usize, rope: Rope },
+    Gather { rows: usize, cols: usize },
+    Attention { kv_type: KvType, shape: Attention, page_tokens: usize, lengths: Vec<usize>, values: Values },
+}
+
+/// How a case gives its weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Streamed, from an address that is this many bytes past an even one.
+    Streamed(usize),
+    /// Pinned.
+    Pinned,
+}
+
+/// Runs every case that `make`'s device declares, and compares with `against`'s device.
+///
+/// # Panics
+/// When a result differs or an op fails, naming the case.
+pub fn run(make: Make<'_>, against: Make<'_>, tolerance: Tolerance) {
+    let (mut device, mut other) = (make(), against());
+    let capabilities = device.capabilities();
+    let mut count = 0;
+    for case in cases().iter().filter(|case| case.is_declared(&capabilities) && case.suits(tolerance)) {
+        if matches!(case, Case::Attention { .. }) {
+            // The KV cache is allocated once in a device's life.
+            (device, other) = (make(), against());
+        }
+        if let Err(message) = compare(case, &mut *device, &mut *other, tolerance) {
+            panic!("{} ({}): {message}", capabilities.device, capabilities.detail);
+        }
+        count += 1;
+    }
+    assert!(count > 0, "no case suits {capabilities:?}");
+}
+
+/// Runs one case on fresh devices.
+///
+/// # Errors
+/// Says where the results differ, or which op failed.
+pub fn check(case: &Case, make: Make<'_>, against: Make<'_>, tolerance: Tolerance) -> Result<(), String> {
+    compare(case, &mut *make(), &mut *against(), tolerance)
+}
+
+/// The table.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    matmul_cases(&mut cases);
+    elementwise_cases(&mut cases);
+    row_cases(&mut cases);
+    attention_cases(&mut cases);
+    cases
+}
+
+impl Case {
+    /// The device declares the formats of this case.
+    pub fn is_declared(&self, capabilities: &Capabilities) -> bool {
+        match self {
+            Self::Matmul { dtype, .. } | Self::ExpandRows { dtype, .. } => capabilities.weights.contains(dtype),
+            Self::Attention { kv_type, .. } => capabilities.kv.contains(kv_type),
+            _ => true,
+        }
+    }
+
+    fn suits(&self, tolerance: Tolerance) -> bool {
+        let special = match self {
+            Self::Matmul { values, .. }
+            | Self::Elementwise { values, .. }
+            | Self::RmsNorm { values, .. }
+            | Self::Attention { values, .. } => *values == Values::Special,
+            _ => false,
+        };
+        !special || matches!(tolerance, Tolerance::Exact)
+    }
+
+    /// Computes the case; gives all that was written and what lies between.
+    fn compute(&self, device: &mut dyn Backend) -> Result<Vec<f32>, Error> {
+        let random = &mut Random::new(self);
+        match *self {
+            Self::Matmul { dtype, rows, n, k, weights, values } => {
+                let x = matrix(device, random, rows, k, values)?;
+                let y = matrix(device, random, rows, n, Values::Plain)?;
+                let bytes = tile_bytes(random, dtype, n * k, values);
+                with_weight(device, dtype, (n, k), &bytes, weights, |device, w| device.matmul(w, x, y))?;
+                everything(device, y)
+            }
+            Self::ExpandRows { dtype, n, k, weights } => {
+                let rows: Vec<u32> = (0..n + 2).map(|_| random.below(n) as u32).collect();
+                let out = matrix(device, random, rows.len(), k, Values::Plain)?;
+                let bytes = tile_bytes(random, dtype, n * k, Values::Plain);
+                with_weight(device, dtype, (n, k), &bytes, weights, |device, w| device.expand_rows(w, &rows, out))?;
+                everything(device, out)
+            }
+            Self::Elementwise { op, rows, cols, values } => {
+                let a = matrix(device, random, rows, cols, values)?;
+                let b = matrix(device, random, rows, cols, values)?;
+                let out = matrix(device, random, rows, cols, Values::Plain)?;
+                let out = elementwise(device, op, a, b, out)?;
+                everything(device, out)
+            }
+            Self::RmsNorm { rows, groups, size, in_place, values } => {
+                let x = matrix(device, random, rows, groups * size, values)?;
+                let weight = matrix(device, random, 1, size, Values::Plain)?;
+                let out = matrix(device, random, rows, groups * size, Values::Plain)?;
+                let out = if in_place { x } else { out };
+                device.rms_norm(x, weight, 1e-6, out)?;
+                everything(device, out)
+            }
+            Self::Rope { rows, heads, rope } => {
+                let x = matrix(device, random, rows, heads * rope.head_dim, Values::Plain)?;
+                let angles = matrix(device, random, rows, rope.rotary, Values::Plain)?;
+                device.rope(x, rope, angles)?;
+                everything(device, x)
+            }
+            Self::Gather { rows, cols } => {
+                let picks: Vec<u32> = (0..rows + 3).map(|_| random.below(rows) as u32).collect();
+                let x = matrix(device, random, rows, cols, Values::Special)?;
+                let out = matrix(device, random, picks.len(), cols, Values::Plain)?;
+                device.gather_rows(x, &picks, out)?;
+                everything(device, out)
+            }
+            Self::Attention { kv_type, ref shape, page_tokens, ref lengths, values } => {
+                attention(device, random, kv_type, shape, page_tokens, lengths, values)
+            }
+        }
+    }
+}
+
+fn compare(
+    case: &Case, device: &mut dyn Backend, other: &mut dyn Backend, tolerance: Tolerance,
+) -> Result<(), String> {
+    let got = case.compute(device).map_err(|error| format!("{case:?} failed: {error}"))?;
+    let want = case.compute(other).map_err(|error| format!("{case:?} failed on the other device: {error}"))?;
+    let largest = want.iter().fold(0.0f32, |largest, v| largest.max(v.abs()));
+    let near = |a: f32, b: f32| {
+        let same = a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+        match tolerance {
+            Tolerance::Exact => same,
+            Tolerance::Relative(bound) => same || (a - b).abs() <= bound * largest,
+        }
+    };
+    match got.iter().zip(&want).position(|(&a, &b)| !near(a, b)) {
+        _ if got.len() != want.len() => Err(format!("{case:?}: {} values, not {}", got.len(), want.len())),
+        Some(i) => Err(format!("{case:?}: value {i} is {:e}, not {:e}", got[i], want[i])),
+        None => Ok(()),
+    }
+}
+
+fn matmul_cases(cases: &mut Vec<Case>) {
+    const ROWS: [usize; 11] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 33, 130];
+    const COLS: [usize; 11] = [1, 15, 16, 17, 31, 32, 33, 100, 256, 512, 1000];
+    const OUTPUTS: [usize; 7] = [1, 2, 5, 7, 24, 25, 49];
+    let values = Values::Plain;
+    for &dtype in crate::formats::SUPPORTED {
+        let fits = |k: &&usize| k.is_multiple_of(dtype.block_len());
+        for (i, &rows) in ROWS.iter().enumerate() {
+            for (j, &k) in COLS.iter().filter(fits).enumerate() {
+                let n = OUTPUTS[(i + j) % OUTPUTS.len()];
+                cases.push(Case::Matmul { dtype, rows, n, k, weights: Keep::Streamed((i + j) % 4), values });
+            }
+        }
+        // Longer than a slab of columns, more rows than a block of activations, more outputs than threads.
+        for (rows, n, k) in [(1, 130, 2304usize), (5, 26, 1280), (70, 25, 2304), (3, 30, 1041), (9, 30, 2065)] {
+            if k.is_multiple_of(dtype.block_len()) {
+                cases.push(Case::Matmul { dtype, rows, n, k, weights: Keep::Pinned, values });
+            }
+        }
+        for (rows, k) in [(1, 33usize), (3, 48), (7, 47), (1, 512), (6, 512)] {
+            if k.is_multiple_of(dtype.block_len()) {
+                let values = Values::Special;
+                cases.push(Case::Matmul { dtype, rows, n: 29, k, weights: Keep::Streamed(1), values });
+            }
+        }
+        for (weights, k) in [(Keep::Pinned, 512), (Keep::Streamed(3), 768)] {
+            cases.push(Case::ExpandRows { dtype, n: 5, k, weights });
+        }
+    }
+}
+
+fn elementwise_cases(cases: &mut Vec<Case>) {
+    const OPS: [Elementwise; 9] = [
+        Elementwise::Add,
+        Elementwise::AddBias,
+        Elementwise::Scale(-1.7),
+        Elementwise::Softcap(30.0),
+        Elementwise::Softcap(0.5),
+        Elementwise::Glu(Activation::Silu),
+        Elementwise::Glu(Activation::GeluTanh),
+        Elementwise::Glu(Activation::GeluErf),
+        Elementwise::GluInPlace(Activation::Silu),
+    ];
+    for op in OPS {
+        for (rows, cols) in [(1, 1), (1, 15), (2, 16), (3, 17), (9, 100), (33, 1000)] {
+            for values in [Values::Plain, Values::Special] {
+                cases.push(Case::Elementwise { op, rows, cols, values });
+            }
+        }
+    }
+}
+
+fn row_cases(cases: &mut Vec<Case>) {
+    let sizes = [(1, 1), (3, 12), (2, 16), (7, 20), (4, 64), (1, 100), (2, 128), (1, 1000), (1, 4096)];
+    for (i, (groups, size)) in sizes.into_iter().enumerate() {
+        for (rows, values) in [(1, Values::Plain), (33, Values::Plain), (5, Values::Special)] {
+            cases.push(Case::RmsNorm { rows, groups, size, in_place: i % 2 == 0, values });
+        }
+    }
+    for style in [RopeStyle::Half, RopeStyle::Interleaved] {
+        for (head_dim, rotary) in [(12, 12), (20, 10), (64, 64), (64, 16), (80, 32), (128, 128), (256, 64), (4, 0)] {
+            for (rows, heads) in [(1, 1), (9, 3), (130, 2)] {
+                cases.push(Case::Rope { rows, heads, rope: Rope { head_dim, rotary, style } });
+            }
+        }
+    }
+    for (rows, cols) in [(1, 1), (5, 33), (9, 1000)] {
+        cases.push(Case::Gather { rows, cols });
+    }
+}
+
+fn attention_cases(cases: &mut Vec<Case>) {
+    let dims = [(12, 12), (20, 20), (64, 64), (80, 80), (128, 128), (256, 256), (192, 128)];
+    let heads = [(1, 1), (4, 4), (6, 2), (9, 3), (8, 1), (10, 2), (5, 5)];
+    let rules = [(None, None), (Some(1), None), (Some(17), Some(50.0)), (None, Some(20.0)), (Some(40), None)];
+    for kv_type in [KvType::F16, KvType::BF16, KvType::F32] {
+        for (i, (key_dim, value_dim)) in dims.into_iter().enumerate() {
+            for (j, (window, softcap)) in rules.into_iter().enumerate() {
+                let (heads, kv_heads) = heads[(i + j) % heads.len()];
+                let scale = 1.0 / (key_dim as f32).sqrt();
+                let shape = Attention { heads, kv_heads, key_dim, value_dim, scale, softcap, window };
+                let page_tokens = [16, 32, 5][(i + j) % 3];
+                let values = if (i + j) % 6 == 5 { Values::Special } else { Values::Plain };
+                let lengths = if j == 0 { vec![1, 17, 33] } else { vec![70, 3] };
+                cases.push(Case::Attention { kv_type, shape, page_tokens, lengths, values });
+            }
+        }
+    }
+}
+
+fn elementwise(device: &mut dyn Backend, op: Elementwise, a: Mat, b: Mat, out: Mat) -> Result<Mat, Error> {
+    match op {
+        Elementwise::Add => device.add(a, b)?,
+        Elementwise::AddBias => device.add_bias(a, b.row_range(0, 1))?,
+        Elementwise::Scale(factor) => device.scale(a, factor)?,
+        Elementwise::Softcap(cap) => device.softcap(a, cap)?,
+        Elementwise::Glu(activation) => device.glu(a, b, activation, out)?,
+        Elementwise::GluInPlace(activation) => device.glu(a, b, activation, a)?,
+    }
+    Ok(if matches!(op, Elementwise::Glu(_)) { out } else { a })
+}
+
+/// Sequences of the given lengths in shuffled pages; queries at every fifth and the last position of each.
+fn attention(
+    device: &mut dyn Backend, random: &mut Random, kv_type: KvType, shape: &Attention, page_tokens: usize,
+    lengths: &[usize], values: Values,
+) -> Result<Vec<f32>, Error> {
+    let (key_width, value_width) = (shape.kv_heads * shape.key_dim, shape.kv_heads * shape.value_dim);
+    let pages: usize = lengths.iter().map(|length| length.div_ceil(page_tokens)).sum();
+    // Positions run up to the longest sequence; a spare page and a spare layer show wrong strides.
+    let (key_widths, value_widths) = (vec![key_width; 2], vec![value_width; 2]);
+    device.kv_allocate(&KvLayout { kv_type, key_widths, value_widths, page_tokens, pages: pages + 1 })?;
+    let mut order: Vec<u32> = (0..=pages as u32).collect();
+    for i in (1..order.len()).rev() {
+        order.swap(i, random.below(i + 1));
+    }
+    let (mut all, mut asked, mut table) = (Vec::new(), Vec::new(), 0);
+    for &length in lengths {
+        let places = (0..length as u32).map(|position| RowPlace { position, table });
+        asked.extend(places.clone().filter(|place| place.position % 5 == 0 || place.position as usize == length - 1));
+        all.extend(places);
+        table += length.div_ceil(page_tokens) as u32;
+    }
+    let k = matrix(device, random, all.len(), key_width, values)?;
+    let v = matrix(device, random, all.len(), value_width, values)?;
+    device.kv_write(1, k, v, Placement { rows: &all, pages: &order })?;
+    let q = matrix(device, random, asked.len(), shape.heads * shape.key_dim, values)?;
+    let out = matrix(device, random, asked.len(), shape.heads * shape.value_dim, Values::Plain)?;
+    device.attention(1, q, out, shape, Placement { rows: &asked, pages: &order })?;
+    everything(device, out)
+}
+
+/// A matrix of random values, somewhere in a buffer of random values.
+fn matrix(
+    device: &mut dyn Backend, random: &mut Random, rows: usize, cols: usize, values: Values,
+) -> Result<Mat, Error> {
+    let (offset, stride) = (random.below(20), cols + random.below(3) * 3);
+    let len = offset + rows * stride;
+    let buffer = device.allocate(len)?;
+    let data: Vec<f32> = (0..len).map(|_| random.value(values)).collect();
+    device.write(Mat::new(buffer, 1, len), &data)?;
+    Ok(Mat { buffer, offset, rows, cols, stride })
+}
+
+/// The buffer of a matrix up to its end.
+fn everything(device: &mut dyn Backend, mat: Mat) -> Result<Vec<f32>, Error> {
+    let Mat { buffer: BufferId(id), offset, rows, stride, .. } = mat;
+    Ok(device.read(Mat::new(BufferId(id), 1, offset + rows * stride))?.to_vec())
+}
+
+fn with_weight(
+    device: &mut dyn Backend, dtype: DType, (rows, cols): (usize, usize), bytes: &[u8], keep: Keep,
+    op: impl FnOnce(&mut dyn Backend, Weight<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let shift = if let Keep::Streamed(shift) = keep { shift } else { 0 };
+    let shifted = [vec![0xa5; shift].as_slice(), bytes].concat();
+    let tile = Tile { dtype, rows, cols, bytes: &shifted[shift..] };
+    match keep {
+        Keep::Streamed(_) => op(device, Weight::Streamed(tile)),
+        Keep::Pinned => {
+            let id = device.pin(tile)?;
+            op(device, Weight::Pinned(id))
+        }
+    }
+}
+
+/// Random weights: plain formats hold values, blocks hold random bits and scales of 0.05 or so.
+fn tile_bytes(random: &mut Random, dtype: DType, len: usize, values: Values) -> Vec<u8> {
+    let scales: &[usize] = match dtype {
+        DType::F32 => return (0..len).flat_map(|_| random.value(values).to_le_bytes()).collect(),
+        DType::F16 => {
+            return (0..len).flat_map(|_| half::f16::from_f32(random.value(values)).to_le_bytes()).collect();
+        }
+        DType::BF16 => {
+            return (0..len).flat_map(|_| half::bf16::from_f32(random.value(values)).to_le_bytes()).collect();
+        }
+        DType::Q4_1 | DType::Q5_1 | DType::Q4_K | DType::Q5_K => &[0, 2],
+        DType::Q2_K => &[80, 82],
+        DType::Q3_K => &[108],
+        DType::Q6_K => &[208],
+        _ => &[0],
+    };
+    let mut bytes: Vec<u8> = (0..len / dtype.block_len() * dtype.block_bytes()).map(|_| random.next() as u8).collect();
+    for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
+        for &at in scales {
+            let scale = half::f16::from_f32(random.value(values) * 0.05);
+            block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
+        }
+    }
+    bytes
+}
+
+/// A small generator (splitmix64), the same on every machine.
+struct Random(u64);
+
+impl Random {
+    /// Seeded by the text of a case (FNV-1a).
+    fn new(case: &Case) -> Self {
+        let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        Self(format!("{case:?}").bytes().fold(0xcbf2_9ce4_8422_2325, hash))
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+
+    fn value(&mut self, values: Values) -> f32 {
+        const SPECIAL: [f32; 10] = [
+            0.0,
+            -0.0,
+            1e-40,
+            -1e-45,
+            -1e-30,
+            3e38,
+            -65_504.0,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::NAN,
+        ];
+        // Most rows of a special case stay finite, so that the other lanes are compared too.
+        if values == Values::Special && self.below(40) == 0 {
+            let end = if self.below(4) == 0 { SPECIAL.len() } else { 5 };
+            return SPECIAL[self.below(end)];
+        }
+        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+}

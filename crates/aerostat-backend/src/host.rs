@@ -1,0 +1,243 @@
+//! What devices on the host share: operands are checked, resolved to views and handed to kernels.
+
+use crate::numerics::Map;
+use crate::{
+    Activation, Attention, Backend, BufferId, Capabilities, Error, HostMemory, KvLayout, KvView, Mat, Placement,
+    Rope, Tile, View, Weight, WeightId, check, formats, memory,
+};
+
+/// Elements that [`Backend::expand_rows`] expands at a time: a whole number of blocks of every format.
+const EXPAND_LEN: usize = 256;
+
+/// The ops that differ between host devices. All operands have been checked: shapes fit, outputs are apart from
+/// inputs (or the same where the op allows it), pages exist, tiles have their bytes. Kernels may lean on that for
+/// memory safety, so nobody else may call them: a device keeps them private but for [`HostDevice::parts`].
+pub trait Kernels: Send {
+    /// What this device can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Allocates what attention over up to `positions` positions needs. Called at open only.
+    fn reserve_positions(&mut self, positions: usize) -> Result<(), Error>;
+
+    /// [`Backend::matmul`].
+    fn matmul(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>);
+
+    /// `out[r, c] = map(a[r, c], b[r, c])`; `out` may be `a` or `b`, and `b` may be one row repeated.
+    fn map(&mut self, map: Map, a: View<'_>, b: View<'_>, out: View<'_>);
+
+    /// [`Backend::rms_norm`]; `weight` has one row.
+    fn rms_norm(&mut self, x: View<'_>, weight: View<'_>, eps: f32, out: View<'_>);
+
+    /// [`Backend::rope`].
+    fn rope(&mut self, x: View<'_>, rope: Rope, angles: View<'_>);
+
+    /// [`Backend::attention`].
+    fn attention(&mut self, q: View<'_>, out: View<'_>, shape: &Attention, kv: KvView<'_>, places: Placement<'_>);
+}
+
+/// A device made of kernels and host memory; it is a [`Backend`].
+pub trait HostDevice: Send {
+    /// Its kernels.
+    type Kernels: Kernels;
+
+    /// Its kernels, to ask them.
+    fn kernels(&self) -> &Self::Kernels;
+
+    /// Its memory and its kernels, to work.
+    fn parts(&mut self, checks: Checks) -> (&mut HostMemory, &mut Self::Kernels);
+}
+
+/// The right to call kernels, which only this crate can give itself: kernels lean on checked operands.
+pub struct Checks(());
+
+impl<D: HostDevice> Backend for D {
+    fn capabilities(&self) -> Capabilities {
+        self.kernels().capabilities()
+    }
+
+    fn allocate(&mut self, len: usize) -> Result<BufferId, Error> {
+        let (memory, _) = self.parts(Checks(()));
+        memory.buffers.push(memory::buffer(len)?);
+        Ok(BufferId(memory.buffers.len() as u32 - 1))
+    }
+
+    fn pin(&mut self, tile: Tile<'_>) -> Result<WeightId, Error> {
+        check::tile(&tile)?;
+        let (memory, _) = self.parts(Checks(()));
+        memory.pinned.push(memory::Pinned::new(tile)?);
+        Ok(WeightId(memory.pinned.len() as u32 - 1))
+    }
+
+    fn kv_allocate(&mut self, layout: &KvLayout) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        if memory.kv.is_some() {
+            return Err(Error::shape("the KV cache is allocated already"));
+        }
+        kernels.reserve_positions(check::kv_layout(layout)?)?;
+        memory.kv = Some(memory::KvMemory::new(layout)?);
+        Ok(())
+    }
+
+    fn write(&mut self, dst: Mat, data: &[f32]) -> Result<(), Error> {
+        let [view] = memory::views(&mut self.parts(Checks(())).0.buffers, [dst])?;
+        if Some(data.len()) != dst.rows.checked_mul(dst.cols) {
+            return Err(Error::shape(format!("{} values were given for {dst:?}", data.len())));
+        }
+        for row in 0..dst.rows {
+            for (cell, &value) in view.row(row).iter().zip(&data[row * dst.cols..]) {
+                cell.set(value);
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, src: Mat) -> Result<&[f32], Error> {
+        let buffer = memory::find(&mut self.parts(Checks(())).0.buffers, src.buffer)?;
+        check::mat(&src, buffer.len())?;
+        if src.rows > 1 && src.stride != src.cols {
+            return Err(Error::shape(format!("only dense matrices can be read, not {src:?}")));
+        }
+        let len = src.rows * src.cols;
+        Ok(if len == 0 { &[] } else { &buffer[src.offset..][..len] })
+    }
+
+    fn expand_rows(&mut self, w: Weight<'_>, rows: &[u32], out: Mat) -> Result<(), Error> {
+        let (memory, _) = self.parts(Checks(()));
+        let tile = memory::tile(&memory.pinned, w)?;
+        check::rows(rows, tile.rows, tile.cols, &out)?;
+        let [out] = memory::views(&mut memory.buffers, [out])?;
+        let row_bytes = tile.bytes.len() / tile.rows.max(1);
+        let chunk_bytes = EXPAND_LEN / tile.dtype.block_len() * tile.dtype.block_bytes();
+        let mut values = [0.0; EXPAND_LEN];
+        for (i, &row) in rows.iter().enumerate() {
+            let bytes = &tile.bytes[row as usize * row_bytes..][..row_bytes];
+            for (bytes, cells) in bytes.chunks(chunk_bytes).zip(out.row(i).chunks(EXPAND_LEN)) {
+                let values = &mut values[..cells.len()];
+                formats::expand(tile.dtype, bytes, values)?;
+                for (cell, &value) in cells.iter().zip(&*values) {
+                    cell.set(value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn matmul(&mut self, w: Weight<'_>, x: Mat, y: Mat) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        let tile = memory::tile(&memory.pinned, w)?;
+        check::shape(&x, x.rows, tile.cols, "the input")?;
+        check::shape(&y, x.rows, tile.rows, "the output")?;
+        check::apart(&y, &x)?;
+        let [x, y] = memory::views(&mut memory.buffers, [x, y])?;
+        kernels.matmul(tile, x, y);
+        Ok(())
+    }
+
+    fn add_bias(&mut self, x: Mat, bias: Mat) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        check::shape(&bias, 1, x.cols, "the bias")?;
+        check::apart(&x, &bias)?;
+        let [x, bias] = memory::views(&mut memory.buffers, [x, bias])?;
+        kernels.map(Map::Add, x, bias.repeated(x.rows()), x);
+        Ok(())
+    }
+
+    fn rms_norm(&mut self, x: Mat, weight: Mat, eps: f32, out: Mat) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        check::shape(&weight, 1, weight.cols, "the norm's weight")?;
+        if weight.cols == 0 || !x.cols.is_multiple_of(weight.cols) {
+            return Err(Error::shape(format!("{} columns are not groups of {}", x.cols, weight.cols)));
+        }
+        check::same_shape(&x, &out, "the output")?;
+        check::same_or_apart(&out, &x)?;
+        check::apart(&out, &weight)?;
+        let [x, weight, out] = memory::views(&mut memory.buffers, [x, weight, out])?;
+        kernels.rms_norm(x, weight, eps, out);
+        Ok(())
+    }
+
+    fn rope(&mut self, x: Mat, rope: Rope, angles: Mat) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        check::rope(&x, &rope, &angles)?;
+        let [x, angles] = memory::views(&mut memory.buffers, [x, angles])?;
+        kernels.rope(x, rope, angles);
+        Ok(())
+    }
+
+    fn kv_write(&mut self, layer: usize, k: Mat, v: Mat, places: Placement<'_>) -> Result<(), Error> {
+        let (memory, _) = self.parts(Checks(()));
+        let kv = memory.kv.as_mut().ok_or_else(no_kv)?;
+        check::shape(&v, k.rows, v.cols, "the values")?;
+        // A window of 1: only the page that is written must exist.
+        check::places(&kv.layout, layer, (k.cols, v.cols), k.rows, &places, Some(1))?;
+        let [k, v] = memory::views(&mut memory.buffers, [k, v])?;
+        kv.store(layer, k, v, places);
+        Ok(())
+    }
+
+    fn attention(
+        &mut self, layer: usize, q: Mat, out: Mat, shape: &Attention, places: Placement<'_>,
+    ) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        let kv = memory.kv.as_ref().ok_or_else(no_kv)?;
+        let widths = check::attention(shape)?;
+        check::shape(&q, q.rows, shape.heads * shape.key_dim, "the queries")?;
+        check::shape(&out, q.rows, shape.heads * shape.value_dim, "the output")?;
+        check::apart(&out, &q)?;
+        check::places(&kv.layout, layer, widths, q.rows, &places, shape.window)?;
+        let [q, out] = memory::views(&mut memory.buffers, [q, out])?;
+        kernels.attention(q, out, shape, kv.view(layer), places);
+        Ok(())
+    }
+
+    fn glu(&mut self, gate: Mat, up: Mat, activation: Activation, out: Mat) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        for input in [gate, up] {
+            check::same_shape(&out, &input, "an input")?;
+            check::same_or_apart(&out, &input)?;
+        }
+        let [gate, up, out] = memory::views(&mut memory.buffers, [gate, up, out])?;
+        kernels.map(Map::Gated(activation), gate, up, out);
+        Ok(())
+    }
+
+    fn add(&mut self, x: Mat, y: Mat) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        check::same_shape(&x, &y, "the summand")?;
+        check::apart(&x, &y)?;
+        let [x, y] = memory::views(&mut memory.buffers, [x, y])?;
+        kernels.map(Map::Add, x, y, x);
+        Ok(())
+    }
+
+    fn scale(&mut self, x: Mat, factor: f32) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        let [x] = memory::views(&mut memory.buffers, [x])?;
+        kernels.map(Map::Scale(factor), x, x, x);
+        Ok(())
+    }
+
+    fn softcap(&mut self, x: Mat, cap: f32) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        let [x] = memory::views(&mut memory.buffers, [x])?;
+        kernels.map(Map::Softcap(cap), x, x, x);
+        Ok(())
+    }
+
+    fn gather_rows(&mut self, x: Mat, rows: &[u32], out: Mat) -> Result<(), Error> {
+        let (memory, _) = self.parts(Checks(()));
+        check::rows(rows, x.rows, x.cols, &out)?;
+        check::apart(&out, &x)?;
+        let [x, out] = memory::views(&mut memory.buffers, [x, out])?;
+        for (i, &row) in rows.iter().enumerate() {
+            for (to, from) in out.row(i).iter().zip(x.row(row as usize)) {
+                to.set(from.get());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn no_kv() -> Error {
+    Error::shape("the KV cache was not allocated")
+}

@@ -1,0 +1,30 @@
+//! The op set every device implements, the naive reference backend and the conformance suite.
+//!
+//! A [`Backend`] owns activations, resident weights and the KV cache, and hands out handles to them. Ops name their
+//! inputs by handle, so that one device may run an op at once (`reference`, `cpu`) and another may record it
+//! (`gpu`). The bytes of a streamed weight tile pass through an op call exactly once. Nothing is read back but what
+//! [`Backend::read`] is asked for: logits and router decisions.
+//!
+//! What each op computes, down to the order of its additions, is written in [`numerics`]; on CPUs every
+//! implementation gives the same bits as [`reference::Reference`].
+
+#![forbid(unsafe_code)]
+
+mod check;
+pub mod conformance;
+mod error;
+pub mod formats;
+mod host;
+mod memory;
+pub mod numerics;
+mod ops;
+pub mod reference;
+
+pub use check::first_visible;
+pub use error::{Error, ErrorKind};
+pub use host::{Checks, HostDevice, Kernels};
+pub use memory::{HostMemory, KvView, View};
+pub use ops::{
+    Activation, Attention, Backend, BufferId, Capabilities, KvLayout, KvType, Mat, Placement, Rope, RopeStyle,
+    RowPlace, Tile, Weight, WeightId,
+};

@@ -1,0 +1,257 @@
+//! Host memory: aligned allocations, the buffers, pinned tiles and KV cache of a host device, and views into them.
+
+use std::cell::Cell;
+
+use aerostat_checkpoint::DType;
+
+use crate::{BufferId, Error, ErrorKind, KvLayout, KvType, Mat, Placement, RowPlace, Tile, Weight, WeightId, check};
+
+/// Alignment of buffers and of the KV cache: one cache line, one AVX-512 vector.
+const BUFFER_ALIGN_BYTES: usize = 64;
+/// Alignment of pinned tiles: one page.
+const TILE_ALIGN_BYTES: usize = 4096;
+
+/// Everything that a host device keeps between ops.
+#[derive(Default)]
+pub struct HostMemory {
+    pub(crate) buffers: Vec<Aligned<f32>>,
+    pub(crate) pinned: Vec<Pinned>,
+    pub(crate) kv: Option<KvMemory>,
+}
+
+/// Some rows and columns of a buffer, which other views may share.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    cells: &'a [Cell<f32>],
+    rows: usize,
+    cols: usize,
+    stride: usize,
+}
+
+impl<'a> View<'a> {
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Distance between rows in elements; 0 where all rows are the same one.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// One row.
+    ///
+    /// # Panics
+    /// When `row` is not below [`rows`](Self::rows).
+    pub fn row(&self, row: usize) -> &'a [Cell<f32>] {
+        assert!(row < self.rows);
+        &self.cells[row * self.stride..][..self.cols]
+    }
+
+    /// Element (0, 0); row `r` starts `r * stride` elements further. All elements lie in one allocation.
+    pub fn as_ptr(&self) -> *mut f32 {
+        self.cells.as_ptr().cast_mut().cast()
+    }
+
+    /// This view's only row, `rows` times.
+    pub(crate) fn repeated(self, rows: usize) -> Self {
+        Self { rows, stride: 0, ..self }
+    }
+}
+
+/// One layer of the KV cache.
+#[derive(Clone, Copy)]
+pub struct KvView<'a> {
+    /// Element type, little-endian.
+    pub kv_type: KvType,
+    /// `[slots, key_width]`, dense.
+    pub keys: &'a [u8],
+    /// `[slots, value_width]`, dense.
+    pub values: &'a [u8],
+    /// Key elements of a slot.
+    pub key_width: usize,
+    /// Value elements of a slot.
+    pub value_width: usize,
+    /// Positions in a page.
+    pub page_tokens: usize,
+}
+
+impl KvView<'_> {
+    /// The slot of `position` in the sequence of `place`.
+    pub fn slot(&self, places: &Placement<'_>, place: RowPlace, position: usize) -> usize {
+        slot(self.page_tokens, places, place, position)
+    }
+}
+
+/// A tile that stays.
+pub(crate) struct Pinned {
+    dtype: DType,
+    rows: usize,
+    cols: usize,
+    bytes: Aligned<u8>,
+}
+
+impl Pinned {
+    pub(crate) fn new(tile: Tile<'_>) -> Result<Self, Error> {
+        let mut bytes = Aligned::zeroed(tile.bytes.len(), TILE_ALIGN_BYTES, "a pinned weight tile")?;
+        bytes.as_mut_slice().copy_from_slice(tile.bytes);
+        Ok(Self { dtype: tile.dtype, rows: tile.rows, cols: tile.cols, bytes })
+    }
+
+    fn tile(&self) -> Tile<'_> {
+        Tile { dtype: self.dtype, rows: self.rows, cols: self.cols, bytes: self.bytes.as_slice() }
+    }
+}
+
+/// The KV cache: keys and values of each layer apart.
+pub(crate) struct KvMemory {
+    pub(crate) layout: KvLayout,
+    keys: Vec<Aligned<u8>>,
+    values: Vec<Aligned<u8>>,
+}
+
+impl KvMemory {
+    pub(crate) fn new(layout: &KvLayout) -> Result<Self, Error> {
+        let slots = check::kv_layout(layout)?;
+        let allocate = |widths: &[usize]| -> Result<Vec<Aligned<u8>>, Error> {
+            let bytes = |width: &usize| {
+                let bytes = slots.checked_mul(*width).and_then(|n| n.checked_mul(layout.kv_type.bytes()));
+                let bytes = bytes.ok_or_else(|| Error::shape("the KV cache has more bytes than fit a usize"))?;
+                Aligned::zeroed(bytes, BUFFER_ALIGN_BYTES, "the KV cache")
+            };
+            widths.iter().map(bytes).collect()
+        };
+        Ok(Self {
+            layout: layout.clone(),
+            keys: allocate(&layout.key_widths)?,
+            values: allocate(&layout.value_widths)?,
+        })
+    }
+
+    /// `layer` must have been checked.
+    pub(crate) fn view(&self, layer: usize) -> KvView<'_> {
+        KvView {
+            kv_type: self.layout.kv_type,
+            keys: self.keys[layer].as_slice(),
+            values: self.values[layer].as_slice(),
+            key_width: self.layout.key_widths[layer],
+            value_width: self.layout.value_widths[layer],
+            page_tokens: self.layout.page_tokens,
+        }
+    }
+
+    /// Stores the rows `k` and `v`, all of them checked.
+    pub(crate) fn store(&mut self, layer: usize, k: View<'_>, v: View<'_>, places: Placement<'_>) {
+        for (row, &place) in places.rows.iter().enumerate() {
+            let slot = slot(self.layout.page_tokens, &places, place, place.position as usize);
+            for (from, to) in [(k, &mut self.keys[layer]), (v, &mut self.values[layer])] {
+                let bytes = from.cols() * self.layout.kv_type.bytes();
+                let to = &mut to.as_mut_slice()[slot * bytes..][..bytes];
+                encode(self.layout.kv_type, from.row(row), to);
+            }
+        }
+    }
+}
+
+/// A zeroed allocation whose first element is aligned.
+pub(crate) struct Aligned<T> {
+    data: Vec<T>,
+    start: usize,
+    len: usize,
+}
+
+impl<T: Copy + Default> Aligned<T> {
+    /// `what` names the use in the error.
+    pub(crate) fn zeroed(len: usize, align_bytes: usize, what: &str) -> Result<Self, Error> {
+        let slack = align_bytes / size_of::<T>();
+        let refused = || {
+            let message = format!("no memory for {what} of {len} elements of {} bytes", size_of::<T>());
+            Error::new(ErrorKind::OutOfMemory, message)
+        };
+        let padded = len.checked_add(slack).ok_or_else(refused)?;
+        let mut data = Vec::new();
+        data.try_reserve_exact(padded).map_err(|_| refused())?;
+        data.resize(padded, T::default());
+        let start = data.as_ptr().align_offset(align_bytes).min(slack);
+        Ok(Self { data, start, len })
+    }
+
+    pub(crate) fn as_slice(&self) -> &[T] {
+        &self.data[self.start..][..self.len]
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
+        &mut self.data[self.start..][..self.len]
+    }
+}
+
+/// A zeroed buffer of f32.
+pub(crate) fn buffer(len: usize) -> Result<Aligned<f32>, Error> {
+    Aligned::zeroed(len, BUFFER_ALIGN_BYTES, "a buffer")
+}
+
+/// The buffer `id`.
+pub(crate) fn find(buffers: &mut [Aligned<f32>], id: BufferId) -> Result<&mut [f32], Error> {
+    let count = buffers.len();
+    match buffers.get_mut(id.0 as usize) {
+        Some(buffer) => Ok(buffer.as_mut_slice()),
+        None => Err(Error::shape(format!("there is no buffer {}; {count} are allocated", id.0))),
+    }
+}
+
+/// Views of matrices, each checked against its buffer.
+pub(crate) fn views<const N: usize>(buffers: &mut [Aligned<f32>], mats: [Mat; N]) -> Result<[View<'_>; N], Error> {
+    for mat in &mats {
+        let len = find(buffers, mat.buffer)?.len();
+        check::mat(mat, len)?;
+    }
+    let mut views = mats.map(|mat| View { cells: &[], rows: mat.rows, cols: mat.cols, stride: mat.stride });
+    for (id, buffer) in buffers.iter_mut().enumerate() {
+        if mats.iter().any(|mat| mat.buffer.0 as usize == id) {
+            let cells = Cell::from_mut(buffer.as_mut_slice()).as_slice_of_cells();
+            for (view, mat) in views.iter_mut().zip(&mats).filter(|(_, mat)| mat.buffer.0 as usize == id) {
+                view.cells = cells.get(mat.offset..).unwrap_or_default();
+            }
+        }
+    }
+    Ok(views)
+}
+
+/// The tile behind a weight operand, checked.
+pub(crate) fn tile<'a>(pinned: &'a [Pinned], weight: Weight<'a>) -> Result<Tile<'a>, Error> {
+    match weight {
+        Weight::Streamed(tile) => {
+            check::tile(&tile)?;
+            Ok(tile)
+        }
+        Weight::Pinned(WeightId(id)) => match pinned.get(id as usize) {
+            Some(pinned) => Ok(pinned.tile()),
+            None => Err(Error::shape(format!("there is no pinned weight {id}; {} are pinned", pinned.len()))),
+        },
+    }
+}
+
+fn slot(page_tokens: usize, places: &Placement<'_>, place: RowPlace, position: usize) -> usize {
+    let page = places.pages[place.table as usize + position / page_tokens];
+    page as usize * page_tokens + position % page_tokens
+}
+
+fn encode(kv_type: KvType, from: &[Cell<f32>], to: &mut [u8]) {
+    let from = from.iter().map(Cell::get);
+    match kv_type {
+        KvType::F16 => put(from.map(|v| half::f16::from_f32(v).to_le_bytes()), to),
+        KvType::BF16 => put(from.map(|v| half::bf16::from_f32(v).to_le_bytes()), to),
+        KvType::F32 => put(from.map(f32::to_le_bytes), to),
+    }
+}
+
+fn put<const N: usize>(from: impl Iterator<Item = [u8; N]>, to: &mut [u8]) {
+    for (to, bytes) in to.chunks_exact_mut(N).zip(from) {
+        to.copy_from_slice(&bytes);
+    }
+}

@@ -1,0 +1,248 @@
+//! What the ops compute, bit for bit, in its plainest form.
+//!
+//! The canonical sum over `K` elements keeps 16 partial sums; element `k` goes to lane `k % 16`, in ascending order,
+//! by fused multiply-add; the lanes are then added as a fixed tree: `i` with `i + 8`, `i + 4`, `i + 2`, `i + 1`.
+//! Transcendental functions are polynomials made of IEEE operations that every instruction set has, so that a
+//! vectorised twin gives the same bits.
+
+use crate::{Activation, Attention};
+
+/// Number of partial sums of a canonical sum.
+pub const LANES: usize = 16;
+
+/// Adds the lanes of a canonical sum as a fixed tree.
+#[inline(always)]
+pub fn reduce(mut lanes: [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// The canonical dot product of two slices of equal length.
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    for (i, (&x, &y)) in a.iter().zip(b).enumerate() {
+        lanes[i % LANES] = x.mul_add(y, lanes[i % LANES]);
+    }
+    reduce(lanes)
+}
+
+/// `out = (x * 1/sqrt(mean(x²) + eps)) * weight`, the squares summed in canonical order.
+pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let scale = rms_scale(dot(x, x), x.len(), eps);
+    for ((o, &v), &w) in out.iter_mut().zip(x).zip(weight) {
+        *o = (v * scale) * w;
+    }
+}
+
+/// The factor of [`rms_norm`] from the sum of squares of `len` values.
+#[inline(always)]
+pub fn rms_scale(sum_of_squares: f32, len: usize, eps: f32) -> f32 {
+    1.0 / (sum_of_squares / len as f32 + eps).sqrt()
+}
+
+/// One query head over the positions `first ..= last` of one KV head.
+///
+/// `key(j)` and `value(j)` give the rows at position `j`; `scores` is scratch of at least `last + 1` values, indexed
+/// by position. Weights `exp(s - max)` are summed in lanes by position (`j % 16`), values are accumulated in
+/// ascending position by fused multiply-add, and the result is multiplied once by the reciprocal of the sum.
+pub fn attend<'a>(
+    q: &[f32], shape: &Attention, first: usize, last: usize, mut key: impl FnMut(usize) -> &'a [f32],
+    mut value: impl FnMut(usize) -> &'a [f32], scores: &mut [f32], out: &mut [f32],
+) {
+    let mut max = f32::NEG_INFINITY;
+    for j in first..=last {
+        let s = score(dot(q, key(j)), shape.scale, shape.softcap);
+        scores[j] = s;
+        max = if s > max { s } else { max };
+    }
+    let mut lanes = [0.0f32; LANES];
+    out.fill(0.0);
+    for j in first..=last {
+        let weight = exp(scores[j] - max);
+        lanes[j % LANES] += weight;
+        for (o, &v) in out.iter_mut().zip(value(j)) {
+            *o = weight.mul_add(v, *o);
+        }
+    }
+    let scale = 1.0 / reduce(lanes);
+    for o in out {
+        *o *= scale;
+    }
+}
+
+/// An op that works element by element.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Map {
+    /// `a + b`.
+    Add,
+    /// `a * factor`.
+    Scale(f32),
+    /// `cap * tanh(a / cap)`.
+    Softcap(f32),
+    /// `activation(a) * b`.
+    Gated(Activation),
+}
+
+impl Map {
+    /// One element.
+    #[inline(always)]
+    pub fn apply(self, a: f32, b: f32) -> f32 {
+        match self {
+            Self::Add => a + b,
+            Self::Scale(factor) => a * factor,
+            Self::Softcap(cap) => softcap_one(a, cap),
+            Self::Gated(activation) => activate(a, activation) * b,
+        }
+    }
+}
+
+/// One rotated pair.
+#[inline(always)]
+pub fn rotate(a: f32, b: f32, cos: f32, sin: f32) -> (f32, f32) {
+    (a * cos - b * sin, b * cos + a * sin)
+}
+
+/// A raw dot product made a score: scaled, then capped.
+#[inline(always)]
+pub fn score(dot: f32, scale: f32, softcap: Option<f32>) -> f32 {
+    let s = dot * scale;
+    match softcap {
+        Some(cap) => softcap_one(s, cap),
+        None => s,
+    }
+}
+
+/// `cap * tanh(x / cap)`.
+#[inline(always)]
+pub fn softcap_one(x: f32, cap: f32) -> f32 {
+    cap * tanh(x / cap)
+}
+
+/// The activation of a gated MLP.
+#[inline(always)]
+pub fn activate(x: f32, activation: Activation) -> f32 {
+    match activation {
+        Activation::Silu => x / (1.0 + exp(-x)),
+        Activation::GeluTanh => {
+            let inner = 0.797_884_6 * (x + 0.044_715 * (x * x * x));
+            0.5 * x * (1.0 + tanh(inner))
+        }
+        Activation::GeluErf => 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)),
+    }
+}
+
+/// `e^x` within 2 ULP; 0 below -104, infinity above 88.73, NaN for NaN.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
+    let x = if x < -104.0 { -104.0 } else { x };
+    let x = if x > 89.0 { 89.0 } else { x };
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = n.mul_add(-0.693_359_4, x);
+    let r = n.mul_add(2.121_944_4e-4, r);
+    let mut p = 1.987_569_1e-4f32;
+    p = p.mul_add(r, 1.398_199_9e-3);
+    p = p.mul_add(r, 8.333_452e-3);
+    p = p.mul_add(r, 4.166_579_6e-2);
+    p = p.mul_add(r, 1.666_666_5e-1);
+    p = p.mul_add(r, 0.5);
+    let e = p.mul_add(r * r, r) + 1.0;
+    // 2^n in two factors, so that subnormal results and n = 128 work.
+    let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    let low = n >> 1;
+    let high = n.wrapping_sub(low);
+    e * power_of_two(low) * power_of_two(high)
+}
+
+/// `tanh(x)`, absolute error below 1e-7.
+#[inline(always)]
+pub fn tanh(x: f32) -> f32 {
+    let z = x * x;
+    let mut p = -5.704_988_7e-3f32;
+    p = p.mul_add(z, 2.063_908_9e-2);
+    p = p.mul_add(z, -5.373_971_6e-2);
+    p = p.mul_add(z, 1.333_144_2e-1);
+    p = p.mul_add(z, -3.333_328_2e-1);
+    let small = (p * z).mul_add(x, x);
+    let a = x.abs();
+    let large = (1.0 - 2.0 / (exp(a + a) + 1.0)).copysign(x);
+    if a < 0.625 { small } else { large }
+}
+
+/// The error function, absolute error below 3e-7 (Abramowitz and Stegun 7.1.26).
+#[inline(always)]
+pub fn erf(x: f32) -> f32 {
+    let a = x.abs();
+    let t = 1.0 / 0.327_591_1f32.mul_add(a, 1.0);
+    let mut p = 1.061_405_4f32;
+    p = p.mul_add(t, -1.453_152_1);
+    p = p.mul_add(t, 1.421_413_8);
+    p = p.mul_add(t, -0.284_496_72);
+    p = p.mul_add(t, 0.254_829_6);
+    let y = 1.0 - p * t * exp(-(a * a));
+    if x < 0.0 { -y } else { y }
+}
+
+#[inline(always)]
+fn power_of_two(n: i32) -> f32 {
+    f32::from_bits((n.wrapping_add(127) as u32) << 23)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples() -> impl Iterator<Item = f32> {
+        (-40_000..40_000).map(|i| i as f32 * 0.0025 + 0.000_13)
+    }
+
+    #[test]
+    fn exp_is_within_two_ulp() {
+        for x in samples().filter(|x| x.abs() < 87.0) {
+            let want = f64::from(x).exp();
+            let error = (f64::from(exp(x)) - want).abs() / want;
+            assert!(error < 2.4e-7, "exp({x}): {} instead of {want}", exp(x));
+        }
+        assert_eq!(exp(0.0), 1.0);
+        assert_eq!(exp(-200.0), 0.0);
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp(200.0), f32::INFINITY);
+        assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn tanh_and_erf_are_within_their_bounds() {
+        for x in samples() {
+            assert!((f64::from(tanh(x)) - f64::from(x).tanh()).abs() < 1e-7, "tanh({x})");
+        }
+        // erf at some points, to 9 digits.
+        for (x, want) in [(0.0, 0.0), (0.1, 0.112_462_916), (0.5, 0.520_499_878), (1.0, 0.842_700_793), (2.5, 0.999_593_048)] {
+            assert!((f64::from(erf(x)) - want).abs() < 3e-7, "erf({x})");
+            assert!((f64::from(erf(-x)) + want).abs() < 3e-7, "erf(-{x})");
+        }
+    }
+
+    #[test]
+    fn dot_adds_in_lanes_then_as_a_tree() {
+        let a: Vec<f32> = (0..37).map(|i| (i as f32).sin() * 1e3).collect();
+        let b: Vec<f32> = (0..37).map(|i| (i as f32).cos()).collect();
+        let mut lanes = [0.0f32; 16];
+        for k in 0..37 {
+            lanes[k % 16] = a[k].mul_add(b[k], lanes[k % 16]);
+        }
+        let s = |i: usize, step: usize| -> f32 {
+            fn sum(l: &[f32; 16], i: usize, step: usize) -> f32 {
+                if step == 16 { l[i] } else { sum(l, i, step * 2) + sum(l, i + step, step * 2) }
+            }
+            sum(&lanes, i, step)
+        };
+        assert_eq!(dot(&a, &b).to_bits(), s(0, 1).to_bits());
+    }
+}

@@ -1,0 +1,251 @@
+//! The trait, its handles and its operands.
+
+use aerostat_checkpoint::DType;
+
+use crate::Error;
+
+/// A buffer of f32 values on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BufferId(pub u32);
+
+/// A weight tile that stays on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WeightId(pub u32);
+
+/// A matrix of f32 inside a buffer: element `(r, c)` lies at `offset + r * stride + c`, all counted in elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mat {
+    /// The buffer.
+    pub buffer: BufferId,
+    /// Where element (0, 0) lies.
+    pub offset: usize,
+    /// Number of rows.
+    pub rows: usize,
+    /// Number of columns.
+    pub cols: usize,
+    /// Distance between rows; at least `cols`.
+    pub stride: usize,
+}
+
+impl Mat {
+    /// A dense matrix at the start of `buffer`.
+    pub fn new(buffer: BufferId, rows: usize, cols: usize) -> Self {
+        Self { buffer, offset: 0, rows, cols, stride: cols }
+    }
+
+    /// Its rows `start .. start + rows`.
+    #[must_use]
+    pub fn row_range(self, start: usize, rows: usize) -> Self {
+        Self { offset: self.offset + start * self.stride, rows, ..self }
+    }
+
+    /// Its columns `start .. start + cols`.
+    #[must_use]
+    pub fn col_range(self, start: usize, cols: usize) -> Self {
+        Self { offset: self.offset + start, cols, ..self }
+    }
+}
+
+/// The bytes of some rows of a weight matrix, `[rows, cols]` row-major in the stored format, at any byte alignment.
+#[derive(Clone, Copy, Debug)]
+pub struct Tile<'a> {
+    /// The stored format.
+    pub dtype: DType,
+    /// Rows (outputs) in this tile.
+    pub rows: usize,
+    /// Columns (inputs); a multiple of the format's block length.
+    pub cols: usize,
+    /// Exactly `dtype.bytes_for(rows * cols)` bytes.
+    pub bytes: &'a [u8],
+}
+
+/// A weight operand: bytes that are passing through, or a resident tile.
+#[derive(Clone, Copy, Debug)]
+pub enum Weight<'a> {
+    /// Bytes in host memory, valid during the call.
+    Streamed(Tile<'a>),
+    /// What [`Backend::pin`] returned.
+    Pinned(WeightId),
+}
+
+/// How keys and values are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KvType {
+    /// IEEE half precision, rounded to nearest even; the default.
+    F16,
+    /// bfloat16, rounded to nearest even.
+    BF16,
+    /// Exact.
+    F32,
+}
+
+impl KvType {
+    /// Bytes of one element.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::F16 | Self::BF16 => 2,
+            Self::F32 => 4,
+        }
+    }
+}
+
+/// The KV cache: for each layer `pages × page_tokens` slots of one key row and one value row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KvLayout {
+    /// Element type.
+    pub kv_type: KvType,
+    /// Key width of each layer: KV heads × key head size.
+    pub key_widths: Vec<usize>,
+    /// Value width of each layer: KV heads × value head size.
+    pub value_widths: Vec<usize>,
+    /// Positions in a page.
+    pub page_tokens: usize,
+    /// Pages; a page index is valid for every layer.
+    pub pages: usize,
+}
+
+/// Where a row stands: its position in its sequence, and where its sequence's page table starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowPlace {
+    /// Position in the sequence, from 0.
+    pub position: u32,
+    /// Index into [`Placement::pages`] of the sequence's first page.
+    pub table: u32,
+}
+
+/// The places of all rows of a sweep. Position `p` of a row's sequence lives in slot
+/// `pages[table + p / page_tokens] * page_tokens + p % page_tokens`.
+#[derive(Clone, Copy, Debug)]
+pub struct Placement<'a> {
+    /// One per row.
+    pub rows: &'a [RowPlace],
+    /// The page tables of all sequences, end to end.
+    pub pages: &'a [u32],
+}
+
+/// Shape and rules of one attention.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attention {
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads; divides `heads`. Query head `h` uses KV head `h / (heads / kv_heads)`.
+    pub kv_heads: usize,
+    /// Size of a query and key head.
+    pub key_dim: usize,
+    /// Size of a value head.
+    pub value_dim: usize,
+    /// Scores are multiplied by this.
+    pub scale: f32,
+    /// Scores `s` become `cap * tanh(s / cap)` after scaling.
+    pub softcap: Option<f32>,
+    /// A row at position `p` sees positions `p + 1 - window ..= p`.
+    pub window: Option<usize>,
+}
+
+/// Which elements of a head are rotated together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RopeStyle {
+    /// Element `i` with element `i + rotary / 2` (Hugging Face's `rotate_half`).
+    Half,
+    /// Element `2 i` with element `2 i + 1` (GGUF's "llama" order).
+    Interleaved,
+}
+
+/// Shape of a rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rope {
+    /// Size of a head; the matrix holds a whole number of heads.
+    pub head_dim: usize,
+    /// The first `rotary` elements of each head are rotated; even, at most `head_dim`.
+    pub rotary: usize,
+    /// Which elements form a pair.
+    pub style: RopeStyle,
+}
+
+/// The non-linearity of a gated MLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// The tanh approximation of GELU.
+    GeluTanh,
+    /// GELU with the error function.
+    GeluErf,
+}
+
+/// What a device can do.
+#[derive(Clone, Debug)]
+pub struct Capabilities {
+    /// "reference", "cpu", "gpu".
+    pub device: &'static str,
+    /// The instruction set or adapter in use, for people.
+    pub detail: String,
+    /// Formats in which weights may be given.
+    pub weights: &'static [DType],
+    /// Formats of the KV cache.
+    pub kv: &'static [KvType],
+    /// Worker threads; 1 where that has no meaning.
+    pub threads: usize,
+}
+
+/// A device. All matrices are f32. Shapes are checked: operands that do not fit give an error and change nothing.
+/// Unless an op says otherwise its output may not overlap its inputs.
+pub trait Backend: Send {
+    /// What this device can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// A zeroed buffer of `len` f32 values; lives as long as the backend. Called at open only.
+    fn allocate(&mut self, len: usize) -> Result<BufferId, Error>;
+
+    /// Keeps a copy of a tile on the device. Called at open only.
+    fn pin(&mut self, tile: Tile<'_>) -> Result<WeightId, Error>;
+
+    /// Allocates the KV cache. Called once, at open.
+    fn kv_allocate(&mut self, layout: &KvLayout) -> Result<(), Error>;
+
+    /// Host to device: `data` holds `dst.rows * dst.cols` values, row-major.
+    fn write(&mut self, dst: Mat, data: &[f32]) -> Result<(), Error>;
+
+    /// Device to host, waiting for all ops before it. `src` must be dense (`stride == cols`).
+    fn read(&mut self, src: Mat) -> Result<&[f32], Error>;
+
+    /// Expands the rows `rows` of a weight tile to f32: `out[i, :] = w[rows[i], :]`.
+    fn expand_rows(&mut self, w: Weight<'_>, rows: &[u32], out: Mat) -> Result<(), Error>;
+
+    /// `y[r, n] = Σ_k w[n, k] · x[r, k]`, each sum in canonical order ([`numerics::dot`](crate::numerics::dot)).
+    fn matmul(&mut self, w: Weight<'_>, x: Mat, y: Mat) -> Result<(), Error>;
+
+    /// `x[r, c] += bias[0, c]`.
+    fn add_bias(&mut self, x: Mat, bias: Mat) -> Result<(), Error>;
+
+    /// Divides each group of `weight.cols` columns by its root mean square and multiplies by `weight` (one row):
+    /// [`numerics::rms_norm`](crate::numerics::rms_norm). `out` may be `x`.
+    fn rms_norm(&mut self, x: Mat, weight: Mat, eps: f32, out: Mat) -> Result<(), Error>;
+
+    /// Rotates the heads of each row in place; row `r` of `angles` is `rotary / 2` cosines, then as many sines.
+    fn rope(&mut self, x: Mat, rope: Rope, angles: Mat) -> Result<(), Error>;
+
+    /// Stores the key and value of every row at its place in `layer`'s cache.
+    fn kv_write(&mut self, layer: usize, k: Mat, v: Mat, places: Placement<'_>) -> Result<(), Error>;
+
+    /// Causal attention of every row over its own sequence in `layer`'s cache, its own position included:
+    /// [`numerics::attend`](crate::numerics::attend). `q` is `[rows, heads * key_dim]`, `out` `[rows, heads * value_dim]`.
+    fn attention(
+        &mut self, layer: usize, q: Mat, out: Mat, shape: &Attention, places: Placement<'_>,
+    ) -> Result<(), Error>;
+
+    /// `out = activation(gate) * up`, element by element. `out` may be `gate` or `up`.
+    fn glu(&mut self, gate: Mat, up: Mat, activation: Activation, out: Mat) -> Result<(), Error>;
+
+    /// `x += y`.
+    fn add(&mut self, x: Mat, y: Mat) -> Result<(), Error>;
+
+    /// `x *= factor`.
+    fn scale(&mut self, x: Mat, factor: f32) -> Result<(), Error>;
+
+    /// `x = cap * tanh(x / cap)`.
+    fn softcap(&mut self, x: Mat, cap: f32) -> Result<(), Error>;
+
+    /// `out[i, :] = x[rows[i], :]`.
+    fn gather_rows(&mut self, x: Mat, rows: &[u32], out: Mat) -> Result<(), Error>;
+}

@@ -1,0 +1,154 @@
+//! The reference device: every op in its plainest form, to test the others against. One thread, slow.
+
+use std::cell::Cell;
+
+use crate::numerics::{self, Map};
+use crate::{
+    Attention, Capabilities, Checks, Error, HostDevice, HostMemory, Kernels, KvType, KvView, Placement, Rope, RopeStyle,
+    Tile, View, check, formats,
+};
+
+/// The reference device.
+#[derive(Default)]
+pub struct Reference {
+    memory: HostMemory,
+    kernels: Naive,
+}
+
+impl Reference {
+    /// A device without buffers.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl HostDevice for Reference {
+    type Kernels = Naive;
+
+    fn kernels(&self) -> &Naive {
+        &self.kernels
+    }
+
+    fn parts(&mut self, _: Checks) -> (&mut HostMemory, &mut Naive) {
+        (&mut self.memory, &mut self.kernels)
+    }
+}
+
+/// The kernels of [`Reference`]: `numerics` and `formats` applied to copies.
+#[derive(Default)]
+pub struct Naive;
+
+impl Kernels for Naive {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            device: "reference",
+            detail: "naive".to_owned(),
+            weights: formats::SUPPORTED,
+            kv: &[KvType::F16, KvType::BF16, KvType::F32],
+            threads: 1,
+        }
+    }
+
+    fn reserve_positions(&mut self, _positions: usize) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn matmul(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>) {
+        let x: Vec<Vec<f32>> = (0..x.rows()).map(|r| copy(x.row(r))).collect();
+        let row_bytes = w.bytes.len() / w.rows.max(1);
+        for n in 0..w.rows {
+            let weights = expand(w, n * row_bytes, row_bytes);
+            for (r, x) in x.iter().enumerate() {
+                y.row(r)[n].set(numerics::dot(&weights, x));
+            }
+        }
+    }
+
+    fn map(&mut self, map: Map, a: View<'_>, b: View<'_>, out: View<'_>) {
+        for r in 0..out.rows() {
+            for ((out, a), b) in out.row(r).iter().zip(a.row(r)).zip(b.row(r)) {
+                out.set(map.apply(a.get(), b.get()));
+            }
+        }
+    }
+
+    fn rms_norm(&mut self, x: View<'_>, weight: View<'_>, eps: f32, out: View<'_>) {
+        let weight = copy(weight.row(0));
+        for r in 0..x.rows() {
+            for (x, out) in x.row(r).chunks(weight.len()).zip(out.row(r).chunks(weight.len())) {
+                let mut normed = vec![0.0; weight.len()];
+                numerics::rms_norm(&copy(x), &weight, eps, &mut normed);
+                set(out, &normed);
+            }
+        }
+    }
+
+    fn rope(&mut self, x: View<'_>, rope: Rope, angles: View<'_>) {
+        let half = rope.rotary / 2;
+        for r in 0..x.rows() {
+            let (cos, sin) = angles.row(r).split_at(half);
+            for head in x.row(r).chunks(rope.head_dim) {
+                for i in 0..half {
+                    let (first, second) = match rope.style {
+                        RopeStyle::Half => (&head[i], &head[i + half]),
+                        RopeStyle::Interleaved => (&head[2 * i], &head[2 * i + 1]),
+                    };
+                    let (a, b) = numerics::rotate(first.get(), second.get(), cos[i].get(), sin[i].get());
+                    first.set(a);
+                    second.set(b);
+                }
+            }
+        }
+    }
+
+    fn attention(&mut self, q: View<'_>, out: View<'_>, shape: &Attention, kv: KvView<'_>, places: Placement<'_>) {
+        for (r, &place) in places.rows.iter().enumerate() {
+            let last = place.position as usize;
+            let first = check::first_visible(last, shape.window);
+            // The row of one KV head at every visible position.
+            let rows = |bytes: &[u8], width: usize, head: usize, dim: usize| -> Vec<Vec<f32>> {
+                let row = |j| kv_row(kv.kv_type, bytes, kv.slot(&places, place, j) * width + head * dim, dim);
+                (first..=last).map(row).collect()
+            };
+            for head in 0..shape.heads {
+                let kv_head = head / (shape.heads / shape.kv_heads);
+                let keys = rows(kv.keys, kv.key_width, kv_head, shape.key_dim);
+                let values = rows(kv.values, kv.value_width, kv_head, shape.value_dim);
+                let query = copy(&q.row(r)[head * shape.key_dim..][..shape.key_dim]);
+                let mut scores = vec![0.0; last + 1];
+                let mut sum = vec![0.0; shape.value_dim];
+                let key = |j: usize| &keys[j - first][..];
+                let value = |j: usize| &values[j - first][..];
+                numerics::attend(&query, shape, first, last, key, value, &mut scores, &mut sum);
+                set(&out.row(r)[head * shape.value_dim..], &sum);
+            }
+        }
+    }
+}
+
+fn copy(cells: &[Cell<f32>]) -> Vec<f32> {
+    cells.iter().map(Cell::get).collect()
+}
+
+fn set(cells: &[Cell<f32>], values: &[f32]) {
+    for (cell, &value) in cells.iter().zip(values) {
+        cell.set(value);
+    }
+}
+
+fn expand(w: Tile<'_>, start: usize, len: usize) -> Vec<f32> {
+    let mut row = vec![0.0; w.cols];
+    let expanded = formats::expand(w.dtype, &w.bytes[start..][..len], &mut row);
+    debug_assert!(expanded.is_ok(), "the tile was checked");
+    row
+}
+
+fn kv_row(kv_type: KvType, bytes: &[u8], start: usize, len: usize) -> Vec<f32> {
+    let bytes = &bytes[start * kv_type.bytes()..][..len * kv_type.bytes()];
+    let pair = |b: &[u8]| [b[0], b[1]];
+    match kv_type {
+        KvType::F16 => bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes(pair(b)).to_f32()).collect(),
+        KvType::BF16 => bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes(pair(b)).to_f32()).collect(),
+        KvType::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+    }
+}

@@ -1,0 +1,3 @@
+//! The tests of this crate that need fixtures or a whole device.
+
+mod formats;

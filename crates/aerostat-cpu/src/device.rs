@@ -1,0 +1,196 @@
+//! The device: kernels, cut into tasks, on the pool.
+
+use std::sync::{Mutex, PoisonError};
+
+use aerostat_backend::numerics::Map;
+use aerostat_backend::{
+    Attention, Capabilities, Checks, Error, ErrorKind, HostDevice, HostMemory, Kernels, KvType, KvView, Placement, Rope,
+    Tile, View, formats,
+};
+use aerostat_checkpoint::DType;
+
+use crate::attention::{Attend, HEADS_MAX};
+use crate::elementwise::{MapRows, NormRows, RopeRows};
+use crate::format::{self, Format};
+use crate::isa::{Isa, Token};
+use crate::matmul::{Matmul, SCRATCH_LEN, TASK_ROWS};
+use crate::pool::Pool;
+use crate::rows::Rows;
+use crate::vector::LANES;
+
+/// Elements of an elementwise task: enough to be worth a thread's attention.
+const TASK_ELEMENTS: usize = 16 * 1024;
+
+/// How to open a [`Cpu`].
+#[derive(Clone, Copy, Debug)]
+pub struct CpuConfig {
+    /// Threads that compute, the caller's included; at least 1.
+    pub threads: usize,
+    /// The instruction set; the widest there is when `None`.
+    pub isa: Option<Isa>,
+}
+
+/// The CPU device.
+pub struct Cpu {
+    memory: HostMemory,
+    kernels: CpuKernels,
+}
+
+/// The kernels of a [`Cpu`].
+pub struct CpuKernels {
+    token: Token,
+    pool: Pool,
+    /// One for each thread; never contended, since a thread runs one task at a time.
+    scratch: Vec<Mutex<Scratch>>,
+}
+
+struct Scratch {
+    matmul: Vec<f32>,
+    /// [`HEADS_MAX`] rows of scores.
+    scores: Vec<f32>,
+}
+
+impl Cpu {
+    /// Starts the threads and allocates their scratch.
+    ///
+    /// # Errors
+    /// `Unsupported` when the CPU lacks the instruction set or the number of threads makes no sense; `Device` when a
+    /// thread cannot be started; `OutOfMemory`.
+    pub fn new(config: CpuConfig) -> Result<Self, Error> {
+        let isa = config.isa.unwrap_or_else(Isa::detect);
+        let token = Token::new(isa).ok_or_else(|| {
+            let message = format!("this CPU lacks {isa}; the widest it has is {}", Isa::detect());
+            Error::new(ErrorKind::Unsupported, message)
+        })?;
+        let pool = Pool::new(config.threads)?;
+        let scratch = (0..config.threads).map(|_| {
+            let mut matmul = Vec::new();
+            grow(&mut matmul, SCRATCH_LEN)?;
+            Ok(Mutex::new(Scratch { matmul, scores: Vec::new() }))
+        });
+        let scratch = scratch.collect::<Result<_, Error>>()?;
+        Ok(Self { memory: HostMemory::default(), kernels: CpuKernels { token, pool, scratch } })
+    }
+}
+
+impl HostDevice for Cpu {
+    type Kernels = CpuKernels;
+
+    fn kernels(&self) -> &CpuKernels {
+        &self.kernels
+    }
+
+    fn parts(&mut self, _: Checks) -> (&mut HostMemory, &mut CpuKernels) {
+        (&mut self.memory, &mut self.kernels)
+    }
+}
+
+impl Kernels for CpuKernels {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            device: "cpu",
+            detail: self.token.isa().to_string(),
+            weights: formats::SUPPORTED,
+            kv: &[KvType::F16, KvType::BF16, KvType::F32],
+            threads: self.pool.threads(),
+        }
+    }
+
+    fn reserve_positions(&mut self, positions: usize) -> Result<(), Error> {
+        let len = positions.checked_next_multiple_of(LANES).and_then(|pitch| pitch.checked_mul(HEADS_MAX));
+        let len = len.ok_or_else(|| Error::shape("the KV cache has more positions than fit a usize"))?;
+        self.scratch.iter().try_for_each(|scratch| grow(&mut lock(scratch).scores, len))
+    }
+
+    fn matmul(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>) {
+        match w.dtype {
+            DType::F32 => self.matmul_format::<format::F32>(w, x, y),
+            DType::F16 => self.matmul_format::<format::F16>(w, x, y),
+            DType::BF16 => self.matmul_format::<format::BF16>(w, x, y),
+            DType::Q8_0 => self.matmul_format::<format::Q8_0>(w, x, y),
+            DType::Q4_0 => self.matmul_format::<format::Q4_0>(w, x, y),
+            DType::Q4_1 => self.matmul_format::<format::Q4_1>(w, x, y),
+            DType::Q5_0 => self.matmul_format::<format::Q5_0>(w, x, y),
+            DType::Q5_1 => self.matmul_format::<format::Q5_1>(w, x, y),
+            DType::Q2_K => self.matmul_format::<format::Q2_K>(w, x, y),
+            DType::Q3_K => self.matmul_format::<format::Q3_K>(w, x, y),
+            DType::Q4_K => self.matmul_format::<format::Q4_K>(w, x, y),
+            DType::Q5_K => self.matmul_format::<format::Q5_K>(w, x, y),
+            DType::Q6_K => self.matmul_format::<format::Q6_K>(w, x, y),
+            other => unreachable!("a tile in {other} does not pass the checks"),
+        }
+    }
+
+    fn map(&mut self, map: Map, a: View<'_>, b: View<'_>, out: View<'_>) {
+        let (token, a, b, out) = (self.token, Rows::from(a), Rows::from(b), Rows::from(out));
+        self.by_rows(out.rows, out.cols, &|start, end| {
+            // SAFETY: the operands were checked: `a` and `b` have the shape of `out`.
+            unsafe { token.enter(MapRows { map, a, b, out, start, end }) }
+        });
+    }
+
+    fn rms_norm(&mut self, x: View<'_>, weight: View<'_>, eps: f32, out: View<'_>) {
+        let (token, x, weight, out) = (self.token, Rows::from(x), Rows::from(weight), Rows::from(out));
+        self.by_rows(x.rows, x.cols, &|start, end| {
+            // SAFETY: the operands were checked: `out` has the shape of `x`, whole groups of `weight`.
+            unsafe { token.enter(NormRows { x, weight, eps, out, start, end }) }
+        });
+    }
+
+    fn rope(&mut self, x: View<'_>, rope: Rope, angles: View<'_>) {
+        let (token, x, angles) = (self.token, Rows::from(x), Rows::from(angles));
+        self.by_rows(x.rows, x.cols, &|start, end| {
+            // SAFETY: the operands were checked: whole heads, and angles for each row.
+            unsafe { token.enter(RopeRows { x, rope, angles, start, end }) }
+        });
+    }
+
+    fn attention(&mut self, q: View<'_>, out: View<'_>, shape: &Attention, kv: KvView<'_>, places: Placement<'_>) {
+        let (token, scratch, q, out) = (self.token, &self.scratch, Rows::from(q), Rows::from(out));
+        let group = shape.heads / shape.kv_heads;
+        let parts = group.div_ceil(HEADS_MAX);
+        let row_tasks = shape.kv_heads * parts;
+        self.pool.run(q.rows * row_tasks, &|task, thread| {
+            let (row, within) = (task / row_tasks, task % row_tasks);
+            let part = within % parts * HEADS_MAX;
+            let (head, heads) = (within / parts * group + part, HEADS_MAX.min(group - part));
+            let mut scratch = lock(&scratch[thread]);
+            let (pitch, scores) = (scratch.scores.len() / HEADS_MAX, scratch.scores.as_mut_ptr());
+            // SAFETY: the operands and places were checked: positions are below those of the KV cache, which the
+            // scores were sized for.
+            unsafe { Attend { q, out, shape, kv, places, row, head, heads, scores, pitch }.run(token) }
+        });
+    }
+}
+
+impl CpuKernels {
+    fn matmul_format<F: Format>(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>) {
+        let (token, scratch, x, y) = (self.token, &self.scratch, Rows::from(x), Rows::from(y));
+        self.pool.run(w.rows.div_ceil(TASK_ROWS), &|task, thread| {
+            let (start, end) = (task * TASK_ROWS, w.rows.min((task + 1) * TASK_ROWS));
+            let mut guard = lock(&scratch[thread]);
+            let scratch = guard.matmul.as_mut_ptr();
+            // SAFETY: the operands were checked: the tile has its bytes and fits `x` and `y`; the format is its own.
+            // The scratch has its length and is locked.
+            unsafe { Matmul { w, x, y, start, end, scratch }.run::<F>(token) }
+        });
+    }
+
+    /// Runs `work(start, end)` over ranges of rows.
+    fn by_rows(&mut self, rows: usize, cols: usize, work: &(dyn Fn(usize, usize) + Sync)) {
+        let task_rows = (TASK_ELEMENTS / cols.max(1)).max(1);
+        self.pool.run(rows.div_ceil(task_rows), &|task, _| work(task * task_rows, rows.min((task + 1) * task_rows)));
+    }
+}
+
+fn lock(scratch: &Mutex<Scratch>) -> std::sync::MutexGuard<'_, Scratch> {
+    scratch.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn grow(values: &mut Vec<f32>, len: usize) -> Result<(), Error> {
+    values.try_reserve_exact(len).map_err(|_| {
+        Error::new(ErrorKind::OutOfMemory, format!("no memory for {len} values of scratch in each thread"))
+    })?;
+    values.resize(len, 0.0);
+    Ok(())
+}

@@ -1,0 +1,192 @@
+//! Ops on rows: element by element, norms, rotations. The scalar functions of `numerics` are applied to sixteen
+//! elements at a time, which the compiler turns into vector code for the instruction set at hand.
+
+use aerostat_backend::numerics::{self, Map};
+use aerostat_backend::{Activation, Rope, RopeStyle};
+
+use crate::format::F32;
+use crate::isa::Kernel;
+use crate::rows::{Rows, dots};
+use crate::vector::{LANES, Vector};
+
+/// `out[r, c] = map(a[r, c], b[r, c])` for the rows `start .. end`; all have the shape of `out`.
+pub(crate) struct MapRows {
+    pub(crate) map: Map,
+    pub(crate) a: Rows,
+    pub(crate) b: Rows,
+    pub(crate) out: Rows,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+}
+
+impl Kernel for MapRows {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Vector, const M: usize, const N: usize>(self) {
+        // One loop for each map, so that the choice is made outside of it.
+        // SAFETY: the promise of the struct, passed on.
+        unsafe {
+            match self.map {
+                Map::Add => self.each(Map::Add),
+                Map::Scale(factor) => self.each(Map::Scale(factor)),
+                Map::Softcap(cap) => self.each(Map::Softcap(cap)),
+                Map::Gated(Activation::Silu) => self.each(Map::Gated(Activation::Silu)),
+                Map::Gated(Activation::GeluTanh) => self.each(Map::Gated(Activation::GeluTanh)),
+                Map::Gated(Activation::GeluErf) => self.each(Map::Gated(Activation::GeluErf)),
+            }
+        }
+    }
+}
+
+impl MapRows {
+    #[inline(always)]
+    unsafe fn each(&self, map: Map) {
+        for row in self.start..self.end {
+            for col in (0..self.out.cols).step_by(LANES) {
+                let len = LANES.min(self.out.cols - col);
+                // SAFETY: the promise of the struct; `col + len` is at most `cols`.
+                unsafe {
+                    let (a, b) = (get(self.a.at(row, col), len), get(self.b.at(row, col), len));
+                    let mut out = [0.0; LANES];
+                    for i in 0..LANES {
+                        out[i] = map.apply(a[i], b[i]);
+                    }
+                    put(&out, self.out.at(row, col), len);
+                }
+            }
+        }
+    }
+}
+
+/// RMS norm of the rows `start .. end` by groups of `weight.cols` columns; `out` has the shape of `x`.
+pub(crate) struct NormRows {
+    pub(crate) x: Rows,
+    pub(crate) weight: Rows,
+    pub(crate) eps: f32,
+    pub(crate) out: Rows,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+}
+
+impl Kernel for NormRows {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Vector, const M: usize, const N: usize>(self) {
+        let size = self.weight.cols;
+        for row in self.start..self.end {
+            for group in (0..self.x.cols).step_by(size) {
+                let x = self.x.at(row, group);
+                // SAFETY: the promise of the struct; groups are whole.
+                unsafe {
+                    let [[squares]] = dots::<V, F32, 1, 1>([x.cast_const().cast()], [x], size);
+                    let scale = numerics::rms_scale(squares, size, self.eps);
+                    for col in (0..size).step_by(LANES) {
+                        let len = LANES.min(size - col);
+                        let (mut x, w) = (get(x.add(col), len), get(self.weight.at(0, col), len));
+                        for i in 0..LANES {
+                            x[i] = (x[i] * scale) * w[i];
+                        }
+                        put(&x, self.out.at(row, group + col), len);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Rotation of the rows `start .. end` in place; `angles` has as many rows and `rotary` columns.
+pub(crate) struct RopeRows {
+    pub(crate) x: Rows,
+    pub(crate) rope: Rope,
+    pub(crate) angles: Rows,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+}
+
+impl Kernel for RopeRows {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Vector, const M: usize, const N: usize>(self) {
+        for row in self.start..self.end {
+            for head in (0..self.x.cols).step_by(self.rope.head_dim) {
+                // SAFETY: the promise of the struct; heads are whole.
+                unsafe {
+                    match self.rope.style {
+                        RopeStyle::Half => self.halves(row, head),
+                        RopeStyle::Interleaved => self.interleaved(row, head),
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl RopeRows {
+    #[inline(always)]
+    unsafe fn halves(&self, row: usize, head: usize) {
+        let half = self.rope.rotary / 2;
+        for i in (0..half).step_by(LANES) {
+            let len = LANES.min(half - i);
+            let (first, second) = (self.x.at(row, head + i), self.x.at(row, head + half + i));
+            // SAFETY: the promise of the struct; `i + len` is at most `half`.
+            unsafe {
+                let (mut a, mut b) = (get(first, len), get(second, len));
+                let (cos, sin) = (get(self.angles.at(row, i), len), get(self.angles.at(row, half + i), len));
+                for j in 0..LANES {
+                    (a[j], b[j]) = numerics::rotate(a[j], b[j], cos[j], sin[j]);
+                }
+                put(&a, first, len);
+                put(&b, second, len);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn interleaved(&self, row: usize, head: usize) {
+        let half = self.rope.rotary / 2;
+        for i in 0..half {
+            let pair = self.x.at(row, head + 2 * i);
+            // SAFETY: the promise of the struct; `i` is below `half`.
+            unsafe {
+                let (cos, sin) = (*self.angles.at(row, i), *self.angles.at(row, half + i));
+                (*pair, *pair.add(1)) = numerics::rotate(*pair, *pair.add(1), cos, sin);
+            }
+        }
+    }
+}
+
+/// Up to sixteen elements, zeros after them.
+///
+/// # Safety
+/// `from` is valid for `len ≤ 16` elements.
+#[inline(always)]
+pub(crate) unsafe fn get(from: *const f32, len: usize) -> [f32; LANES] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if len == LANES {
+            return from.cast::<[f32; LANES]>().read_unaligned();
+        }
+        let mut all = [0.0; LANES];
+        std::ptr::copy_nonoverlapping(from, all.as_mut_ptr(), len);
+        all
+    }
+}
+
+/// Stores the first `len` of sixteen elements.
+///
+/// # Safety
+/// `to` is valid for `len ≤ 16` elements.
+#[inline(always)]
+pub(crate) unsafe fn put(all: &[f32; LANES], to: *mut f32, len: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if len == LANES {
+            to.cast::<[f32; LANES]>().write_unaligned(*all);
+        } else {
+            std::ptr::copy_nonoverlapping(all.as_ptr(), to, len);
+        }
+    }
+}

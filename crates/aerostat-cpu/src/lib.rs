@@ -1,0 +1,31 @@
+//! The CPU device: SIMD kernels for the weight formats and instruction sets, and the worker pool.
+//!
+//! Every algorithm is written once over a vector of sixteen f32 and a weight format, and compiled for each instruction
+//! set; [`Isa`] is chosen at open. The bits of all results are those of
+//! [`aerostat_backend::reference::Reference`], whatever the instruction set and the number of threads: work is split
+//! over outputs, never over a sum.
+//!
+//! ```
+//! use aerostat_backend::{Backend, Mat};
+//! use aerostat_cpu::{Cpu, CpuConfig};
+//!
+//! let mut cpu = Cpu::new(CpuConfig { threads: 2, isa: None })?;
+//! let x = Mat::new(cpu.allocate(3)?, 1, 3);
+//! cpu.write(x, &[1.0, 2.0, 3.0])?;
+//! cpu.scale(x, 2.0)?;
+//! assert_eq!(cpu.read(x)?, [2.0, 4.0, 6.0]);
+//! # Ok::<(), aerostat_backend::Error>(())
+//! ```
+
+mod attention;
+mod device;
+mod elementwise;
+mod format;
+mod isa;
+mod matmul;
+mod pool;
+mod rows;
+mod vector;
+
+pub use device::{Cpu, CpuConfig, CpuKernels};
+pub use isa::Isa;

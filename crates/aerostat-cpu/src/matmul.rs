@@ -1,0 +1,248 @@
+//! Weights times activations.
+//!
+//! A task is [`TASK_ROWS`] weight rows and all activation rows. A few activation rows are multiplied straight from the
+//! stored weights, which stream once through the registers. For more, some weight rows at a time are expanded to a
+//! panel of f32 in the first-level cache, which all activation rows of a block then use. `K` is cut into slabs there,
+//! the sums waiting in scratch between slabs: the order of additions stays the canonical one.
+
+use std::marker::PhantomData;
+
+use aerostat_backend::Tile;
+
+use crate::format::{F32, Format, group_part};
+use crate::isa::{Isa, Kernel, Token};
+use crate::rows::{Rows, Sums, accumulate, dots};
+use crate::vector::{LANES, Vector, store_part};
+
+/// Weight rows of a task.
+pub(crate) const TASK_ROWS: usize = 24;
+/// Activation rows of a block: with a slab's columns they stay in the second-level cache.
+const BLOCK_ROWS: usize = 64;
+/// Columns of a slab; whole blocks of every format.
+const SLAB_COLS: usize = 1024;
+/// Weight rows of a panel; whole tiles of every instruction set.
+const PANEL_ROWS: usize = 6;
+/// Weight rows that are multiplied at a time without a panel.
+const DIRECT_ROWS: usize = 4;
+const _: () = assert!(TASK_ROWS.is_multiple_of(PANEL_ROWS) && SLAB_COLS.is_multiple_of(256));
+
+const SUMS_LEN: usize = TASK_ROWS * BLOCK_ROWS * LANES;
+/// Scratch of a thread in f32: the sums, then the panel.
+pub(crate) const SCRATCH_LEN: usize = SUMS_LEN + PANEL_ROWS * SLAB_COLS;
+
+/// Rows `start .. end`, at most [`TASK_ROWS`], of a weight tile times all rows of `x`, to the columns `start .. end` of
+/// `y`. The tile's shape fits `x` and `y`, and `scratch` is valid for [`SCRATCH_LEN`] elements.
+#[derive(Clone, Copy)]
+pub(crate) struct Matmul<'a> {
+    pub(crate) w: Tile<'a>,
+    pub(crate) x: Rows,
+    pub(crate) y: Rows,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    pub(crate) scratch: *mut f32,
+}
+
+/// A [`Matmul`] without a panel; there are as many activation rows as `N` says.
+struct Direct<'a, F, const N: usize>(Matmul<'a>, PhantomData<F>);
+
+/// Part of a [`Matmul`]: expands columns `col .. col + cols` of `rows` weight rows from `row` to the panel.
+struct Expand<'a, F>(Matmul<'a>, Slab, PhantomData<F>);
+
+/// Part of a [`Matmul`]: multiplies the panel with the activation rows `first .. first + count`.
+struct Multiply<'a>(Matmul<'a>, Slab, Block);
+
+/// What a panel holds: at most [`PANEL_ROWS`] rows and [`SLAB_COLS`] columns.
+#[derive(Clone, Copy)]
+struct Slab {
+    row: usize,
+    rows: usize,
+    col: usize,
+    cols: usize,
+}
+
+/// At most [`BLOCK_ROWS`] activation rows.
+#[derive(Clone, Copy)]
+struct Block {
+    first: usize,
+    count: usize,
+}
+
+impl Matmul<'_> {
+    /// Does the work.
+    ///
+    /// # Safety
+    /// What the struct says holds, and `F` is the format of the tile.
+    pub(crate) unsafe fn run<F: Format>(self, token: Token) {
+        let plain = !F::PAD.is_empty() && token.isa() == Isa::Avx512;
+        // SAFETY: the caller's promise, passed on; the numbers of rows are those of the matches.
+        unsafe {
+            match self.x.rows {
+                1 => token.enter(Direct::<F, 1>(self, PhantomData)),
+                2 if plain => token.enter(Direct::<F, 2>(self, PhantomData)),
+                4 if plain => token.enter(Direct::<F, 4>(self, PhantomData)),
+                _ => self.by_panels::<F>(token),
+            }
+        }
+    }
+
+    unsafe fn by_panels<F: Format>(self, token: Token) {
+        for first in (0..self.x.rows).step_by(BLOCK_ROWS) {
+            let block = Block { first, count: BLOCK_ROWS.min(self.x.rows - first) };
+            for col in (0..self.w.cols.max(1)).step_by(SLAB_COLS) {
+                let cols = SLAB_COLS.min(self.w.cols - col);
+                for row in (self.start..self.end).step_by(PANEL_ROWS) {
+                    let slab = Slab { row, rows: PANEL_ROWS.min(self.end - row), col, cols };
+                    // SAFETY: the caller's promise, passed on; slab and block are within the matrices.
+                    unsafe {
+                        token.enter(Expand::<F>(self, slab, PhantomData));
+                        token.enter(Multiply(self, slab, block));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Element (`row`, `col`) of the tile; `col` starts a block.
+    #[inline(always)]
+    fn weights<F: Format>(&self, row: usize, col: usize) -> *const u8 {
+        let row_bytes = self.w.bytes.len() / self.w.rows;
+        self.w.bytes.as_ptr().wrapping_add(row * row_bytes + col / (LANES * F::GROUPS) * F::BYTES)
+    }
+
+    /// Row `m` of the panel.
+    #[inline(always)]
+    fn panel(&self, m: usize) -> *mut f32 {
+        self.scratch.wrapping_add(SUMS_LEN + m * SLAB_COLS)
+    }
+
+    /// The lanes of a weight row, counted from `start`, times activation row `i` of a block.
+    #[inline(always)]
+    fn sums(&self, row: usize, i: usize) -> *mut f32 {
+        self.scratch.wrapping_add((row * BLOCK_ROWS + i) * LANES)
+    }
+}
+
+impl<F: Format, const ROWS: usize> Kernel for Direct<'_, F, ROWS> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Vector, const M: usize, const N: usize>(self) {
+        let Matmul { w, x, y, start, end, .. } = self.0;
+        let mut xs = [std::ptr::null(); ROWS];
+        for n in 0..ROWS {
+            xs[n] = x.at(n, 0).cast_const();
+        }
+        for row in (start..end).step_by(DIRECT_ROWS) {
+            let rows = DIRECT_ROWS.min(end - row);
+            let mut ws = [std::ptr::null(); DIRECT_ROWS];
+            for m in 0..DIRECT_ROWS {
+                // Past the end the last row is multiplied again, for nothing.
+                ws[m] = self.0.weights::<F>(row + m.min(rows - 1), 0);
+            }
+            // SAFETY: the promise of `Matmul`; all rows are below `end`.
+            unsafe {
+                let sums = dots::<V, F, DIRECT_ROWS, ROWS>(ws, xs, w.cols);
+                for m in 0..rows {
+                    for n in 0..ROWS {
+                        *y.at(n, row + m) = sums[m][n];
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<F: Format> Kernel for Expand<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Vector, const M: usize, const N: usize>(self) {
+        let Self(matmul, Slab { row, rows, col, cols }, _) = self;
+        let block_len = LANES * F::GROUPS;
+        for m in 0..rows {
+            let (from, to) = (matmul.weights::<F>(row + m, col), matmul.panel(m));
+            // SAFETY: the promise of `Matmul`; the slab lies within the row, and the panel holds a slab.
+            unsafe {
+                for block in 0..cols / block_len {
+                    let bytes = from.add(block * F::BYTES);
+                    let head = F::head::<V>(bytes);
+                    for group in 0..F::GROUPS {
+                        V::store(F::group(bytes, &head, group), to.add(block * block_len + group * LANES));
+                    }
+                }
+                let (done, rest) = (cols / block_len, cols % block_len);
+                if F::GROUPS == 1 && rest > 0 {
+                    let weights = group_part::<V, F>(from.add(done * F::BYTES), rest);
+                    store_part(weights, to.add(done * block_len), rest);
+                }
+            }
+        }
+    }
+}
+
+impl Kernel for Multiply<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Vector, const M: usize, const N: usize>(self) {
+        const { assert!(PANEL_ROWS.is_multiple_of(M)) };
+        for m in (0..self.1.rows).step_by(M) {
+            let mut i = 0;
+            // SAFETY: the promise of the struct; `i` plus the tile's rows stays within the block, and the panel has
+            // whole tiles.
+            unsafe {
+                while i + N <= self.2.count {
+                    self.tile::<V, M, N>(m, i);
+                    i += N;
+                }
+                if i + 2 <= self.2.count {
+                    self.tile::<V, M, 2>(m, i);
+                    i += 2;
+                }
+                if i < self.2.count {
+                    self.tile::<V, M, 1>(m, i);
+                }
+            }
+        }
+    }
+}
+
+impl Multiply<'_> {
+    /// `M` rows of the panel from `m`, times `N` activation rows of the block from `i`. Panel rows that the slab lacks
+    /// hold old values; their sums have a place, but are not used.
+    #[inline(always)]
+    unsafe fn tile<V: Vector, const M: usize, const N: usize>(&self, m: usize, i: usize) {
+        let Self(matmul, slab, block) = *self;
+        let row = slab.row - matmul.start + m;
+        let mut w = [std::ptr::null::<u8>(); M];
+        let mut x = [std::ptr::null(); N];
+        for a in 0..M {
+            w[a] = matmul.panel(m + a).cast_const().cast();
+        }
+        for b in 0..N {
+            x[b] = matmul.x.at(block.first + i + b, slab.col).cast_const();
+        }
+        // SAFETY: the promise of the struct.
+        unsafe {
+            let mut sums: Sums<V, M, N> = [[V::splat(0.0); N]; M];
+            if slab.col > 0 {
+                for a in 0..M {
+                    for b in 0..N {
+                        sums[a][b] = V::load(matmul.sums(row + a, i + b));
+                    }
+                }
+            }
+            accumulate::<V, F32, M, N>(&mut sums, w, x, slab.cols);
+            let last = slab.col + slab.cols == matmul.w.cols;
+            for a in 0..M {
+                for b in 0..N {
+                    if !last {
+                        V::store(sums[a][b], matmul.sums(row + a, i + b));
+                    } else if m + a < slab.rows {
+                        *matmul.y.at(block.first + i + b, slab.row + m + a) = V::reduce(sums[a][b]);
+                    }
+                }
+            }
+        }
+    }
+}

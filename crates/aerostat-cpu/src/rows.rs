@@ -1,0 +1,104 @@
+//! Matrices as kernels see them, and the inner sum that matmul and attention share.
+
+use aerostat_backend::View;
+
+use crate::format::{Format, group_part};
+use crate::vector::{LANES, Vector, load_part};
+
+/// A matrix in a buffer, to be read and written by many threads.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows {
+    start: *mut f32,
+    stride: usize,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+}
+
+// SAFETY: a pointer into a buffer that outlives the job; the tasks of a job write disjoint elements, and none that
+// another task reads (outputs are apart from inputs, or the same element by element).
+unsafe impl Send for Rows {}
+// SAFETY: as above.
+unsafe impl Sync for Rows {}
+
+impl From<View<'_>> for Rows {
+    fn from(view: View<'_>) -> Self {
+        Self { start: view.as_ptr(), stride: view.stride(), rows: view.rows(), cols: view.cols() }
+    }
+}
+
+impl Rows {
+    /// Element (`row`, `col`), which must exist for the pointer to be used.
+    #[inline(always)]
+    pub(crate) fn at(&self, row: usize, col: usize) -> *mut f32 {
+        self.start.wrapping_add(row * self.stride + col)
+    }
+}
+
+/// Sums of products of `M` weight rows and `N` rows of f32.
+pub(crate) type Sums<V, const M: usize, const N: usize> = [[V; N]; M];
+
+/// Adds `w[m][k] * x[n][k]` for all `k < len` to the lanes of `sums[m][n]`, in canonical order.
+///
+/// # Safety
+/// As [`Vector`]; each `w` is valid for `len` elements in format `F`, each `x` for `len` f32; `len` is whole blocks if
+/// `F` is not plain.
+#[inline(always)]
+pub(crate) unsafe fn accumulate<V: Vector, F: Format, const M: usize, const N: usize>(
+    sums: &mut Sums<V, M, N>, w: [*const u8; M], x: [*const f32; N], len: usize,
+) {
+    let block_len = LANES * F::GROUPS;
+    // SAFETY: all accesses are below `len`, by the caller's promise within the rows.
+    unsafe {
+        for block in 0..len / block_len {
+            let mut heads = [F::Head::default(); M];
+            for m in 0..M {
+                heads[m] = F::head::<V>(w[m].add(block * F::BYTES));
+            }
+            for group in 0..F::GROUPS {
+                let mut xs = [V::splat(0.0); N];
+                for n in 0..N {
+                    xs[n] = V::load(x[n].add(block * block_len + group * LANES));
+                }
+                for m in 0..M {
+                    let weights: V = F::group(w[m].add(block * F::BYTES), &heads[m], group);
+                    for n in 0..N {
+                        sums[m][n] = V::mul_add(weights, xs[n], sums[m][n]);
+                    }
+                }
+            }
+        }
+        let rest = len % block_len;
+        if F::GROUPS == 1 && rest > 0 {
+            let done = len / block_len;
+            for m in 0..M {
+                let weights = group_part::<V, F>(w[m].add(done * F::BYTES), rest);
+                for n in 0..N {
+                    let xs = load_part(x[n].add(done * block_len), rest, 0.0);
+                    sums[m][n] = V::mul_add(weights, xs, sums[m][n]);
+                }
+            }
+        }
+    }
+}
+
+/// The canonical dot products of `M` weight rows and `N` rows of f32.
+///
+/// # Safety
+/// As [`accumulate`].
+#[inline(always)]
+pub(crate) unsafe fn dots<V: Vector, F: Format, const M: usize, const N: usize>(
+    w: [*const u8; M], x: [*const f32; N], len: usize,
+) -> [[f32; N]; M] {
+    let mut out = [[0.0; N]; M];
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut sums = [[V::splat(0.0); N]; M];
+        accumulate::<V, F, M, N>(&mut sums, w, x, len);
+        for m in 0..M {
+            for n in 0..N {
+                out[m][n] = V::reduce(sums[m][n]);
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,100 @@
+//! Sixteen f32 in registers: the small vector trait that all kernels are written over, and its instances.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+mod portable;
+
+pub(crate) use portable::Portable;
+
+/// Elements of a vector: the lanes of a canonical sum.
+pub(crate) const LANES: usize = aerostat_backend::numerics::LANES;
+
+/// Sixteen f32 and what kernels do with them. Arithmetic is IEEE, round to nearest even, without contraction.
+///
+/// # Safety
+/// Every function needs the instructions of its implementation, which hold beneath
+/// [`Token::enter`](crate::isa::Token::enter). Pointers need no alignment; they must be valid for 16 elements of the
+/// named type. Implementations are `#[inline(always)]` without a `target_feature` of their own: they take on the
+/// caller's. For the same reason kernels do not pass closures.
+pub(crate) trait Vector: Copy {
+    /// Sixteen i32.
+    type Ints: Copy;
+
+    unsafe fn splat(x: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn store(a: Self, to: *mut f32);
+    unsafe fn add(a: Self, b: Self) -> Self;
+    unsafe fn sub(a: Self, b: Self) -> Self;
+    unsafe fn mul(a: Self, b: Self) -> Self;
+    /// `a * b + c`, rounded once.
+    unsafe fn mul_add(a: Self, b: Self, c: Self) -> Self;
+    /// Adds the lanes as `numerics::reduce` does.
+    unsafe fn reduce(a: Self) -> f32;
+
+    /// Sixteen f16.
+    unsafe fn load_f16(from: *const u8) -> Self;
+    /// Sixteen bf16.
+    unsafe fn load_bf16(from: *const u8) -> Self;
+    /// One f16.
+    unsafe fn half(bits: u16) -> f32;
+
+    /// Sixteen u8.
+    unsafe fn unsigned(from: *const u8) -> Self::Ints;
+    /// Sixteen i8.
+    unsafe fn signed(from: *const u8) -> Self::Ints;
+    /// Lane `i` is bit `i`.
+    unsafe fn bits(bits: u16) -> Self::Ints;
+    /// Logical shift; `by` is below 32.
+    unsafe fn shift_right(a: Self::Ints, by: usize) -> Self::Ints;
+    /// `by` is below 32.
+    unsafe fn shift_left(a: Self::Ints, by: usize) -> Self::Ints;
+    unsafe fn and(a: Self::Ints, mask: i32) -> Self::Ints;
+    unsafe fn or(a: Self::Ints, b: Self::Ints) -> Self::Ints;
+    unsafe fn add_int(a: Self::Ints, b: i32) -> Self::Ints;
+    unsafe fn floats(a: Self::Ints) -> Self;
+}
+
+/// The first `len` of 16 elements, the others `fill`.
+///
+/// # Safety
+/// As [`Vector`]; `from` is valid for `len ≤ 16` elements.
+#[inline(always)]
+pub(crate) unsafe fn load_part<V: Vector>(from: *const f32, len: usize, fill: f32) -> V {
+    let mut all = [fill; LANES];
+    // SAFETY: the caller's promise; `all` has 16 elements.
+    unsafe {
+        std::ptr::copy_nonoverlapping(from, all.as_mut_ptr(), len);
+        V::load(all.as_ptr())
+    }
+}
+
+/// Stores the first `len` of 16 elements.
+///
+/// # Safety
+/// As [`Vector`]; `to` is valid for `len ≤ 16` elements.
+#[inline(always)]
+pub(crate) unsafe fn store_part<V: Vector>(a: V, to: *mut f32, len: usize) {
+    let mut all = [0.0; LANES];
+    // SAFETY: the caller's promise; `all` has 16 elements.
+    unsafe {
+        V::store(a, all.as_mut_ptr());
+        std::ptr::copy_nonoverlapping(all.as_ptr(), to, len);
+    }
+}
+
+/// Writes the functions of a [`Vector`] instance.
+macro_rules! vector_functions {
+    ($(fn $name:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)? $body:block)*) => {
+        $(
+            #[inline(always)]
+            unsafe fn $name($($arg: $ty),*) $(-> $ret)? {
+                // SAFETY: the promise of the trait: the instructions exist, pointers are valid for 16 elements.
+                #[allow(unused_unsafe, reason = "some bodies are plain Rust")]
+                unsafe { $body }
+            }
+        )*
+    };
+}
+pub(crate) use vector_functions;

@@ -1,0 +1,105 @@
+//! Two 256-bit registers: lanes 0 to 7, lanes 8 to 15.
+
+use std::arch::x86_64::*;
+
+use super::{Vector, vector_functions};
+
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(__m256, __m256);
+
+impl Vector for Avx2 {
+    type Ints = (__m256i, __m256i);
+
+    vector_functions! {
+        fn splat(x: f32) -> Self {
+            Self(_mm256_set1_ps(x), _mm256_set1_ps(x))
+        }
+        fn load(from: *const f32) -> Self {
+            Self(_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8)))
+        }
+        fn store(a: Self, to: *mut f32) {
+            _mm256_storeu_ps(to, a.0);
+            _mm256_storeu_ps(to.add(8), a.1);
+        }
+        fn add(a: Self, b: Self) -> Self {
+            Self(_mm256_add_ps(a.0, b.0), _mm256_add_ps(a.1, b.1))
+        }
+        fn sub(a: Self, b: Self) -> Self {
+            Self(_mm256_sub_ps(a.0, b.0), _mm256_sub_ps(a.1, b.1))
+        }
+        fn mul(a: Self, b: Self) -> Self {
+            Self(_mm256_mul_ps(a.0, b.0), _mm256_mul_ps(a.1, b.1))
+        }
+        fn mul_add(a: Self, b: Self, c: Self) -> Self {
+            Self(_mm256_fmadd_ps(a.0, b.0, c.0), _mm256_fmadd_ps(a.1, b.1, c.1))
+        }
+        fn reduce(a: Self) -> f32 {
+            reduce_eight(_mm256_add_ps(a.0, a.1))
+        }
+        fn load_f16(from: *const u8) -> Self {
+            let (low, high) = (_mm_loadu_si128(from.cast()), _mm_loadu_si128(from.add(16).cast()));
+            Self(_mm256_cvtph_ps(low), _mm256_cvtph_ps(high))
+        }
+        fn load_bf16(from: *const u8) -> Self {
+            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.add(16).cast()));
+            Self(
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high)),
+            )
+        }
+        fn half(bits: u16) -> f32 {
+            _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
+        }
+        fn unsigned(from: *const u8) -> Self::Ints {
+            let bytes = _mm_loadu_si128(from.cast());
+            (_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_unpackhi_epi64(bytes, bytes)))
+        }
+        fn signed(from: *const u8) -> Self::Ints {
+            let bytes = _mm_loadu_si128(from.cast());
+            (_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(bytes, bytes)))
+        }
+        fn bits(bits: u16) -> Self::Ints {
+            let (all, one) = (_mm256_set1_epi32(i32::from(bits)), _mm256_set1_epi32(1));
+            let low = _mm256_srlv_epi32(all, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+            let high = _mm256_srlv_epi32(all, _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15));
+            (_mm256_and_si256(low, one), _mm256_and_si256(high, one))
+        }
+        fn shift_right(a: Self::Ints, by: usize) -> Self::Ints {
+            let by = _mm_cvtsi32_si128(by as i32);
+            (_mm256_srl_epi32(a.0, by), _mm256_srl_epi32(a.1, by))
+        }
+        fn shift_left(a: Self::Ints, by: usize) -> Self::Ints {
+            let by = _mm_cvtsi32_si128(by as i32);
+            (_mm256_sll_epi32(a.0, by), _mm256_sll_epi32(a.1, by))
+        }
+        fn and(a: Self::Ints, mask: i32) -> Self::Ints {
+            let mask = _mm256_set1_epi32(mask);
+            (_mm256_and_si256(a.0, mask), _mm256_and_si256(a.1, mask))
+        }
+        fn or(a: Self::Ints, b: Self::Ints) -> Self::Ints {
+            (_mm256_or_si256(a.0, b.0), _mm256_or_si256(a.1, b.1))
+        }
+        fn add_int(a: Self::Ints, b: i32) -> Self::Ints {
+            let b = _mm256_set1_epi32(b);
+            (_mm256_add_epi32(a.0, b), _mm256_add_epi32(a.1, b))
+        }
+        fn floats(a: Self::Ints) -> Self {
+            Self(_mm256_cvtepi32_ps(a.0), _mm256_cvtepi32_ps(a.1))
+        }
+    }
+}
+
+/// The last three steps of the canonical tree: `i` with `i + 4`, `i + 2`, `i + 1`.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+pub(super) unsafe fn reduce_eight(a: __m256) -> f32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+    }
+}

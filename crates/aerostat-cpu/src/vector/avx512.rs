@@ -1,0 +1,77 @@
+//! One 512-bit register.
+
+use std::arch::x86_64::*;
+
+use super::{Vector, avx2, vector_functions};
+
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(__m512);
+
+impl Vector for Avx512 {
+    type Ints = __m512i;
+
+    vector_functions! {
+        fn splat(x: f32) -> Self {
+            Self(_mm512_set1_ps(x))
+        }
+        fn load(from: *const f32) -> Self {
+            Self(_mm512_loadu_ps(from))
+        }
+        fn store(a: Self, to: *mut f32) {
+            _mm512_storeu_ps(to, a.0)
+        }
+        fn add(a: Self, b: Self) -> Self {
+            Self(_mm512_add_ps(a.0, b.0))
+        }
+        fn sub(a: Self, b: Self) -> Self {
+            Self(_mm512_sub_ps(a.0, b.0))
+        }
+        fn mul(a: Self, b: Self) -> Self {
+            Self(_mm512_mul_ps(a.0, b.0))
+        }
+        fn mul_add(a: Self, b: Self, c: Self) -> Self {
+            Self(_mm512_fmadd_ps(a.0, b.0, c.0))
+        }
+        fn reduce(a: Self) -> f32 {
+            let halves = _mm256_add_ps(_mm512_castps512_ps256(a.0), _mm512_extractf32x8_ps::<1>(a.0));
+            avx2::reduce_eight(halves)
+        }
+        fn load_f16(from: *const u8) -> Self {
+            Self(_mm512_cvtph_ps(_mm256_loadu_si256(from.cast())))
+        }
+        fn load_bf16(from: *const u8) -> Self {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
+        }
+        fn half(bits: u16) -> f32 {
+            _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
+        }
+        fn unsigned(from: *const u8) -> Self::Ints {
+            _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()))
+        }
+        fn signed(from: *const u8) -> Self::Ints {
+            _mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))
+        }
+        fn bits(bits: u16) -> Self::Ints {
+            _mm512_maskz_set1_epi32(bits, 1)
+        }
+        fn shift_right(a: Self::Ints, by: usize) -> Self::Ints {
+            _mm512_srl_epi32(a, _mm_cvtsi32_si128(by as i32))
+        }
+        fn shift_left(a: Self::Ints, by: usize) -> Self::Ints {
+            _mm512_sll_epi32(a, _mm_cvtsi32_si128(by as i32))
+        }
+        fn and(a: Self::Ints, mask: i32) -> Self::Ints {
+            _mm512_and_si512(a, _mm512_set1_epi32(mask))
+        }
+        fn or(a: Self::Ints, b: Self::Ints) -> Self::Ints {
+            _mm512_or_si512(a, b)
+        }
+        fn add_int(a: Self::Ints, b: i32) -> Self::Ints {
+            _mm512_add_epi32(a, _mm512_set1_epi32(b))
+        }
+        fn floats(a: Self::Ints) -> Self {
+            Self(_mm512_cvtepi32_ps(a))
+        }
+    }
+}

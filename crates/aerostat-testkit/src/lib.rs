@@ -1,0 +1,90 @@
+//! Test helpers: the fixtures and what transformers computed for them. Never shipped.
+
+
+
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// A model with expected results.
+#[derive(Debug)]
+pub struct Fixture {
+    /// Folder and, for GGUF, file name: `llama_gqa_bf16/twin.gguf`.
+    pub name: String,
+    /// What to open.
+    pub path: PathBuf,
+    /// What transformers computed.
+    pub prompts: Vec<Prompt>,
+}
+
+/// A prompt and what follows from it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Prompt {
+    /// The prompt's tokens.
+    pub ids: Vec<u32>,
+    /// Log-probability of each given those before it.
+    pub logprobs: Vec<Option<f32>>,
+    /// All logits after the last token.
+    pub logits_last: Vec<f32>,
+    /// The greedy continuation.
+    pub greedy: Vec<u32>,
+}
+
+#[derive(Deserialize)]
+struct Expected {
+    prompts: Vec<Prompt>,
+}
+
+/// The folder of all fixtures.
+pub fn fixtures_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
+}
+
+/// Every model of every fixture: Hugging Face folders and GGUF twins.
+///
+/// # Panics
+/// If fixtures are missing or broken.
+pub fn fixtures() -> Vec<Fixture> {
+    let mut folders: Vec<PathBuf> = entries(&fixtures_dir()).into_iter().filter(|p| p.is_dir()).collect();
+    folders.sort();
+    folders.iter().filter(|f| !f.ends_with("chat")).flat_map(|f| in_folder(f)).collect()
+}
+
+/// One of them by name.
+///
+/// # Panics
+/// If there is none of that name.
+pub fn fixture(name: &str) -> Fixture {
+    fixtures().into_iter().find(|f| f.name == name).unwrap_or_else(|| panic!("no fixture {name}"))
+}
+
+fn in_folder(folder: &Path) -> Vec<Fixture> {
+    let folder_name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let own = folder.join("expected.json");
+    let twin = Some(folder.join("twin.expected.json")).filter(|p| p.exists()).unwrap_or_else(|| own.clone());
+    let mut found = Vec::new();
+    if folder.join("config.json").exists() {
+        found.push(Fixture { name: folder_name.clone(), path: folder.to_owned(), prompts: prompts(&own) });
+    }
+    let mut twins: Vec<PathBuf> = entries(folder).into_iter().filter(|p| p.extension().is_some_and(|e| e == "gguf")).collect();
+    twins.sort();
+    twins.retain(|p| !p.to_string_lossy().contains("-00002-of-"));
+    for path in twins {
+        let name = format!("{folder_name}/{}", path.file_name().unwrap_or_default().to_string_lossy());
+        found.push(Fixture { name, path, prompts: prompts(&twin) });
+    }
+    found
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let read = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    read.filter_map(|e| Some(e.ok()?.path())).collect()
+}
+
+fn prompts(path: &Path) -> Vec<Prompt> {
+    let text = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let expected: Expected = serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    expected.prompts
+}

@@ -1,0 +1,77 @@
+//! Every fixture against what transformers computed for it.
+
+use aerostat::{Engine, KvChoice, ModelFiles, Options, Request, Silent};
+use aerostat_testkit::{Fixture, fixtures};
+
+/// The bounds are 2e-3 and 2e-2; these models are tiny and allow less.
+const LOGPROB_TOLERANCE: f32 = 3e-4;
+const LOGIT_TOLERANCE: f32 = 3e-4;
+
+pub(crate) fn exact() -> Options {
+    Options { kv: KvChoice::F32, threads: Some(2), ..Options::default() }
+}
+
+#[test]
+fn scores_and_logits_agree_with_transformers() {
+    let mut failures = Vec::new();
+    for fixture in fixtures() {
+        if let Err(e) = check_scores(&fixture) {
+            failures.push(format!("{}: {e}", fixture.name));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+fn check_scores(fixture: &Fixture) -> Result<(), String> {
+    let files = ModelFiles::open(&fixture.path).map_err(|e| e.to_string())?;
+    let sequences: Vec<Vec<u32>> = fixture.prompts.iter().map(|p| p.ids.clone()).collect();
+    let need = aerostat::score::demand(&sequences);
+    let mut engine = Engine::open(&files, &exact(), &need, &mut Silent).map_err(|e| e.to_string())?;
+    let scores = engine.score(&sequences, true, &mut Silent).map_err(|e| e.to_string())?;
+    for (score, want) in scores.iter().zip(&fixture.prompts) {
+        let n = want.ids.len();
+        for (i, (found, want)) in score.logprobs.iter().zip(&want.logprobs).enumerate() {
+            match (found, want) {
+                (None, None) => {}
+                (Some(f), Some(w)) if (f - w).abs() <= LOGPROB_TOLERANCE => {}
+                _ => return Err(format!("prompt of {n}: log-probability {i} is {found:?}, expected {want:?}")),
+            }
+        }
+        let logits = score.logits_last.as_ref().ok_or("no logits")?;
+        let worst = logits.iter().zip(&want.logits_last).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        if worst.is_nan() || worst > LOGIT_TOLERANCE || logits.len() != want.logits_last.len() {
+            return Err(format!("prompt of {n}: logits differ by up to {worst}"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn greedy_continuations_equal_transformers() {
+    let mut failures = Vec::new();
+    for fixture in fixtures() {
+        // All prompts of a fixture ride on the same sweeps.
+        let request = |p: &aerostat_testkit::Prompt| Request {
+            token_ids: p.ids.clone(),
+            max_new_tokens: p.greedy.len(),
+            ..Request::default()
+        };
+        let requests: Vec<Request> = fixture.prompts.iter().map(request).collect();
+        let files = ModelFiles::open(&fixture.path).expect(&fixture.name);
+        let need = aerostat::generate::demand(&requests);
+        let mut engine = Engine::open(&files, &exact(), &need, &mut Silent).expect(&fixture.name);
+        let answers = engine.generate(&requests, None, &mut Silent).expect(&fixture.name);
+        for (answer, prompt) in answers.completions.iter().zip(&fixture.prompts) {
+            if answer.token_ids != prompt.greedy {
+                failures.push(format!(
+                    "{}, prompt of {}: {:?}, expected {:?}",
+                    fixture.name,
+                    prompt.ids.len(),
+                    answer.token_ids,
+                    prompt.greedy
+                ));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}

@@ -1,0 +1,6 @@
+//! Runs of whole models against independent results and against each other.
+
+mod exactness;
+mod faults;
+mod golden;
+mod tasks;
