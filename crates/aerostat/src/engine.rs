@@ -59,6 +59,8 @@ pub struct Options {
     pub tile_bytes: Option<u64>,
     /// Rows of one prompt in one sweep at most.
     pub prefill_chunk: Option<usize>,
+    /// Weights kept in memory at most; for measurements. `None`: as much as the budget allows.
+    pub pinned_bytes_max: Option<u64>,
 }
 
 /// A model opened for work. Everything large is allocated when it is opened.
@@ -119,6 +121,7 @@ impl Engine {
             logit_rows_useful: need.logit_rows_useful,
             kv_element_bytes: kv_type(options.kv).bytes(),
             tile_bytes: options.tile_bytes,
+            pinned_bytes_max: options.pinned_bytes_max,
         };
         Ok(aerostat_plan::plan(&files.spec, &demand, &machine)?)
     }

@@ -1,7 +1,5 @@
 //! Everything that can go wrong in a run.
 
-use std::path::Path;
-
 /// An error with its class; the message says what, where and what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -39,10 +37,6 @@ impl Error {
 
     pub(crate) fn interrupted() -> Self {
         Self::new(ErrorKind::Interrupted, "interrupted")
-    }
-
-    pub(crate) fn file(path: &Path, what: &str, error: &std::io::Error) -> Self {
-        Self::new(ErrorKind::Model, format!("{}: {what}: {error}", path.display()))
     }
 
     /// The class of the error.

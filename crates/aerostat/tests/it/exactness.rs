@@ -1,1 +1,121 @@
-//! stub
+//! The bits of a result depend on none of the ways in which it can be computed.
+
+use aerostat::{Device, Engine, IoChoice, Isa, KvChoice, ModelFiles, Options, Request, Sampling, Score, Silent};
+use aerostat_testkit::{Fixture, fixture, fixtures};
+use proptest::prelude::*;
+
+fn score(fixture: &Fixture, options: &Options, sequences: &[Vec<u32>]) -> Vec<Score> {
+    let files = ModelFiles::open(&fixture.path).expect(&fixture.name);
+    let need = aerostat::score::demand(sequences);
+    let mut engine = Engine::open(&files, options, &need, &mut Silent).expect(&fixture.name);
+    engine.score(sequences, true, &mut Silent).expect(&fixture.name)
+}
+
+/// Bits, so that even the sign of a zero counts.
+fn bits(score: &Score) -> Vec<u32> {
+    let logprobs = score.logprobs.iter().flatten();
+    logprobs.chain(score.logits_last.iter().flatten()).map(|f| f.to_bits()).collect()
+}
+
+/// One way to compute.
+#[derive(Clone, Debug)]
+struct Way {
+    options: Options,
+    /// Other sequences in the same run, before and after.
+    company: usize,
+}
+
+fn ways() -> impl Strategy<Value = Way> {
+    let isa = prop::sample::select(Isa::available().collect::<Vec<_>>());
+    let device = prop_oneof![4 => Just(Device::Cpu), 1 => Just(Device::Reference)];
+    let io = prop::sample::select(vec![IoChoice::Auto, IoChoice::Buffered]);
+    let pinned = prop_oneof![Just(Some(0)), (0u64..200_000).prop_map(Some), Just(None)];
+    let tile = prop::sample::select(vec![None, Some(1), Some(700), Some(5_000), Some(60_000)]);
+    let chunk = prop::sample::select(vec![None, Some(1), Some(7)]);
+    let rows = prop::sample::select(vec![None, Some(1), Some(3), Some(20)]);
+    let machine = (isa, device, io, 1usize..4);
+    (machine, pinned, tile, chunk, rows, prop::sample::select(vec![0usize, 16])).prop_map(
+        |((isa, device, io, threads), pinned_bytes_max, tile_bytes, prefill_chunk, rows_max, company)| Way {
+            options: Options {
+                device,
+                isa: Some(isa),
+                io,
+                threads: Some(threads),
+                tile_bytes,
+                pinned_bytes_max,
+                prefill_chunk,
+                rows_max,
+                ..Options::default()
+            },
+            company,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_way_of_computing_gives_the_same_bits(
+        way in ways(),
+        which in any::<prop::sample::Index>(),
+        kv in prop::sample::select(vec![KvChoice::F16, KvChoice::BF16, KvChoice::F32]),
+    ) {
+        let all = fixtures();
+        let fixture = which.get(&all);
+        let prompts: Vec<Vec<u32>> = fixture.prompts.iter().map(|p| p.ids.clone()).collect();
+        let plain = Options { kv, threads: Some(1), isa: Some(Isa::Portable), ..Options::default() };
+        let want: Vec<_> = prompts.iter().map(|p| bits(&score(fixture, &plain, std::slice::from_ref(p))[0])).collect();
+        // The prompts among others: copies of them, cut to various lengths.
+        let other = |i: usize| {
+            let p = &prompts[i % prompts.len()];
+            p[..p.len().min(1 + i)].to_vec()
+        };
+        let half = way.company / 2;
+        let mut sequences: Vec<Vec<u32>> = (0..half).map(other).collect();
+        sequences.extend(prompts.iter().cloned());
+        sequences.extend((half..way.company).map(other));
+        let found = score(fixture, &Options { kv, ..way.options.clone() }, &sequences);
+        for (i, want) in want.iter().enumerate() {
+            prop_assert_eq!(&bits(&found[half + i]), want, "{}, prompt {}", fixture.name, i);
+        }
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_text_alone_and_in_a_crowd() {
+    let fixture = fixture("llama_gqa_bf16");
+    let files = ModelFiles::open(&fixture.path).unwrap();
+    let request = |prompt: usize, seed: u64| Request {
+        token_ids: fixture.prompts[prompt].ids.clone(),
+        max_new_tokens: 12,
+        sampling: Sampling { temperature: 1.5, top_p: 0.95, seed, ..Sampling::default() },
+        ..Request::default()
+    };
+    let run = |requests: &[Request], rows_max: Option<usize>| -> Vec<Vec<u32>> {
+        let options = Options { rows_max, ..Options::default() };
+        let need = aerostat::generate::demand(requests);
+        let mut engine = Engine::open(&files, &options, &need, &mut Silent).unwrap();
+        let answers = engine.generate(requests, None, &mut Silent).unwrap();
+        answers.completions.into_iter().map(|c| c.token_ids).collect()
+    };
+    let requests: Vec<Request> = (0..12).map(|i| request(i % 3, i as u64)).collect();
+    let together = run(&requests, None);
+    assert_eq!(run(&requests, Some(2)), together);
+    for (request, want) in requests.iter().zip(&together) {
+        assert_eq!(&run(std::slice::from_ref(request), None)[0], want);
+    }
+    assert_ne!(together[0], together[3], "another seed, another text");
+}
+
+#[test]
+fn one_engine_serves_many_runs() {
+    let fixture = fixture("gemma3");
+    let files = ModelFiles::open(&fixture.path).unwrap();
+    let sequences: Vec<Vec<u32>> = fixture.prompts.iter().map(|p| p.ids.clone()).collect();
+    let options = Options { pinned_bytes_max: Some(0), ..Options::default() };
+    let mut engine = Engine::open(&files, &options, &aerostat::score::demand(&sequences), &mut Silent).unwrap();
+    let first: Vec<_> = engine.score(&sequences, true, &mut Silent).unwrap().iter().map(bits).collect();
+    let second: Vec<_> = engine.score(&sequences, true, &mut Silent).unwrap().iter().map(bits).collect();
+    assert_eq!(first, second);
+}

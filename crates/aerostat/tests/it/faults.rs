@@ -1,1 +1,139 @@
-//! stub
+//! What happens when disks fail, files shrink, weights are broken, or the user has enough.
+
+use std::path::Path;
+
+use aerostat::{Engine, ErrorKind, ModelFiles, Observer, Options, Progress, Request, Silent};
+use aerostat_checkpoint::{Checkpoint, FileId};
+use aerostat_stream::simulated::{self, Contents, Fault, FaultKind, Script};
+use aerostat_testkit::{Fixture, fixture};
+
+fn request(fixture: &Fixture) -> Request {
+    Request { token_ids: fixture.prompts[1].ids.clone(), max_new_tokens: 8, ..Request::default() }
+}
+
+/// Generates with everything streamed from a simulated disk.
+fn generate_on(fixture: &Fixture, script: Script) -> Result<Vec<u32>, aerostat::Error> {
+    let files = ModelFiles::open(&fixture.path)?;
+    let options = Options { pinned_bytes_max: Some(0), ..Options::default() };
+    let requests = [request(fixture)];
+    let plan = Engine::plan(&files, &options, &aerostat::generate::demand(&requests))?;
+    let catalog = Checkpoint::open(&fixture.path)?.catalog;
+    let contents = catalog.files().iter().map(|f| Contents::Memory(std::fs::read(&f.path).unwrap())).collect();
+    let source = simulated::open(contents, script)?;
+    let mut engine = Engine::open_on(&files, &options, plan, source, &mut Silent)?;
+    let answers = engine.generate(&requests, None, &mut Silent)?;
+    Ok(answers.completions[0].token_ids.clone())
+}
+
+#[test]
+fn passing_faults_and_reordered_reads_change_nothing() {
+    let fixture = fixture("qwen2");
+    let want = generate_on(&fixture, Script::default()).unwrap();
+    for seed in 0..8 {
+        let script = Script {
+            seed,
+            latency_ticks_max: 9,
+            interrupted_percent: 20,
+            short_percent: 30,
+            ..Script::default()
+        };
+        assert_eq!(generate_on(&fixture, script).unwrap(), want);
+    }
+}
+
+#[test]
+fn a_failing_disk_or_shrinking_file_ends_the_run_with_the_place() {
+    let fixture = fixture("qwen2");
+    for (kind, words) in [(FaultKind::Failed, "error"), (FaultKind::Shrunk(FileId(0), 100), "short")] {
+        // In the small tensors at open, and in mid-sweep.
+        for call in [3, 60] {
+            let script = Script { faults: vec![Fault { call, kind }], ..Script::default() };
+            let error = generate_on(&fixture, script).expect_err("a fault ends the run");
+            assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+            let text = error.to_string();
+            assert!(text.contains("offset") && text.contains(words), "{text}");
+        }
+    }
+}
+
+/// Copies a fixture's folder and lets `change` edit the weights.
+fn broken(name: &str, change: impl Fn(&mut Vec<u8>)) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(&fixture(name).path).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let weights = folder.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    change(&mut bytes);
+    std::fs::write(&weights, bytes).unwrap();
+    folder
+}
+
+fn run(path: &Path, request: &Request) -> Result<Vec<u32>, aerostat::Error> {
+    let files = ModelFiles::open(path)?;
+    let requests = [request.clone()];
+    let need = aerostat::generate::demand(&requests);
+    let mut engine = Engine::open(&files, &Options::default(), &need, &mut Silent)?;
+    Ok(engine.generate(&requests, None, &mut Silent)?.completions[0].token_ids.clone())
+}
+
+#[test]
+fn a_nan_in_the_weights_is_traced_to_its_tensor() {
+    let fixture = fixture("llama");
+    for tensor in ["model.layers.1.mlp.down_proj.weight", "model.layers.0.input_layernorm.weight"] {
+        let catalog = Checkpoint::open(&fixture.path).unwrap().catalog;
+        let at = catalog.get(tensor).unwrap().extent.offset as usize + 40;
+        let folder = broken("llama", |bytes| bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes()));
+        let error = run(folder.path(), &request(&fixture)).expect_err("NaN is no result");
+        assert_eq!(error.kind(), ErrorKind::NotFinite);
+        assert!(error.to_string().contains(tensor), "{error}");
+    }
+}
+
+#[test]
+fn requests_that_cannot_be_run_are_refused() {
+    let fixture = fixture("llama");
+    let refused = |token_ids: Vec<u32>, stop: Vec<String>| {
+        let request = Request { token_ids, stop, max_new_tokens: 1, ..Request::default() };
+        run(&fixture.path, &request).expect_err("refused").kind()
+    };
+    assert_eq!(refused(vec![], vec![]), ErrorKind::Usage);
+    assert_eq!(refused(vec![1, 128], vec![]), ErrorKind::Usage);
+    assert_eq!(refused(vec![1], vec!["x".to_owned()]), ErrorKind::Usage);
+}
+
+/// Stops the run after so many tiles.
+struct StopAfter(usize);
+
+impl Observer for StopAfter {
+    fn progress(&mut self, _: &Progress) -> bool {
+        self.0 = self.0.saturating_sub(1);
+        self.0 == 0
+    }
+}
+
+#[test]
+fn a_run_stops_at_any_tile_and_keeps_what_it_has() {
+    let fixture = fixture("llama_sharded_f16");
+    let files = ModelFiles::open(&fixture.path).unwrap();
+    let requests = [request(&fixture)];
+    let need = aerostat::generate::demand(&requests);
+    let options = Options { pinned_bytes_max: Some(20_000), tile_bytes: Some(2000), ..Options::default() };
+    let whole = run(&fixture.path, &requests[0]).unwrap();
+    for tiles in 1..60 {
+        let mut stop = StopAfter(tiles * 7);
+        match Engine::open(&files, &options, &need, &mut stop) {
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Interrupted),
+            Ok(mut engine) => {
+                let answers = engine.generate(&requests, None, &mut stop).unwrap();
+                let tokens = &answers.completions[0].token_ids;
+                assert!(whole.starts_with(tokens));
+                assert_eq!(answers.interrupted, tokens.len() < whole.len());
+                // The engine is as good as new.
+                let again = engine.generate(&requests, None, &mut Silent).unwrap();
+                assert_eq!(again.completions[0].token_ids, whole);
+            }
+        }
+    }
+}
