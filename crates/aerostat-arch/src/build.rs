@@ -39,7 +39,9 @@ pub fn describe(checkpoint: &Checkpoint) -> Result<ModelSpec, Error> {
         head: Head { weight: head, softcap: shape.final_softcap },
         parameters: 0,
         eos: special_tokens(&checkpoint.config, "eos_token_id", GGUF_EOS),
-        bos: special_tokens(&checkpoint.config, "bos_token_id", &["tokenizer.ggml.bos_token_id"]).first().copied(),
+        bos: special_tokens(&checkpoint.config, "bos_token_id", &["tokenizer.ggml.bos_token_id"])
+            .first()
+            .copied(),
         embedding,
     };
     spec.parameters = parameters(&spec);
@@ -117,10 +119,13 @@ impl Shape {
         }
         let hidden = keys.count(&keys::HIDDEN)?;
         let heads = keys.count(&keys::HEADS)?;
-        let kv_heads = keys.count_or(&keys::KV_HEADS, family.defaults.kv_heads.filter(|_| !keys.is_gguf()))?;
+        let kv_heads =
+            keys.count_or(&keys::KV_HEADS, family.defaults.kv_heads.filter(|_| !keys.is_gguf()))?;
         let kv_heads = kv_heads.unwrap_or(heads);
         if !heads.is_multiple_of(kv_heads) {
-            return Err(keys.config(format!("{heads} query heads cannot share {kv_heads} key/value heads evenly")));
+            return Err(
+                keys.config(format!("{heads} query heads cannot share {kv_heads} key/value heads evenly"))
+            );
         }
         let head_dim_default = family.defaults.head_dim.filter(|_| !keys.is_gguf()).unwrap_or(hidden / heads);
         let head_dim = keys.count_or(&keys::HEAD_DIM, None)?.unwrap_or(head_dim_default);
@@ -171,7 +176,11 @@ fn softcap(keys: &Keys<'_>, key: &keys::Key, default: Option<f32>) -> Result<Opt
 
 /// The factor on attention scores.
 fn score_scale(
-    keys: &Keys<'_>, family: &Family, layers: usize, even: usize, head_dim: usize,
+    keys: &Keys<'_>,
+    family: &Family,
+    layers: usize,
+    even: usize,
+    head_dim: usize,
 ) -> Result<f32, Error> {
     let width = match family.query_scalar {
         None => head_dim as f64,
@@ -199,7 +208,9 @@ fn activation(keys: &Keys<'_>, family: &Family) -> Result<Activation, Error> {
         Some("gelu") => Activation::GeluErf,
         Some(other) => {
             let known = "silu, gelu, gelu_pytorch_tanh";
-            return Err(keys.unsupported(format!("the activation `{other}` is not supported; known: {known}")));
+            return Err(
+                keys.unsupported(format!("the activation `{other}` is not supported; known: {known}"))
+            );
         }
     })
 }
@@ -222,20 +233,21 @@ fn windows(keys: &Keys<'_>, family: &Family, layers: usize) -> Result<Vec<Option
             Box::new(move |i| !(i + 1).is_multiple_of(n))
         }
     };
-    let types = match keys.json("layer_types").filter(|_| !matches!(family.windows, Windows::Never | Windows::All)) {
-        None => None,
-        Some(v) => {
-            let types = v.as_array().filter(|t| t.len() == layers);
-            Some(types.ok_or_else(|| keys.config(format!("`layer_types` must list {layers} layers")))?)
-        }
-    };
+    let types =
+        match keys.json("layer_types").filter(|_| !matches!(family.windows, Windows::Never | Windows::All)) {
+            None => None,
+            Some(v) => {
+                let types = v.as_array().filter(|t| t.len() == layers);
+                Some(types.ok_or_else(|| keys.config(format!("`layer_types` must list {layers} layers")))?)
+            }
+        };
     let layer = |i: usize| match types.and_then(|t| t.get(i)) {
         None => Ok(window.filter(|_| slides(i))),
         Some(kind) => match kind.as_str() {
             Some("full_attention") => Ok(None),
-            Some("sliding_attention") => window.map(Some).ok_or_else(|| {
-                keys.config(format!("layer {i} slides, but `sliding_window` is not given"))
-            }),
+            Some("sliding_attention") => window
+                .map(Some)
+                .ok_or_else(|| keys.config(format!("layer {i} slides, but `sliding_window` is not given"))),
             _ => Err(keys.unsupported(format!("layer type {kind} of layer {i} is not supported"))),
         },
     };
@@ -253,7 +265,12 @@ struct Tensors<'a> {
 }
 
 impl<'a> Tensors<'a> {
-    fn new(catalog: &'a Catalog, keys: &'a Keys<'a>, family: &'a Family, shape: &'a Shape) -> Result<Self, Error> {
+    fn new(
+        catalog: &'a Catalog,
+        keys: &'a Keys<'a>,
+        family: &'a Family,
+        shape: &'a Shape,
+    ) -> Result<Self, Error> {
         const PREFIXES: &[&str] = &["model.", "", "language_model.model.", "model.language_model."];
         let names = if keys.is_gguf() { &family.gguf_names } else { &family.names };
         let has = |prefix: &&&str| catalog.get(&format!("{prefix}{}.weight", names.embedding)).is_some();
@@ -295,7 +312,8 @@ impl<'a> Tensors<'a> {
             let default = (self.shape.head_dim as f64 * rope.partial) as usize;
             let rotary = self.keys.gguf_number("rope.dimension_count").map_or(default, |n| n as usize);
             if rotary == 0 || rotary % 2 != 0 || rotary > self.shape.head_dim {
-                let message = format!("{rotary} of {} dimensions of a head cannot be rotated", self.shape.head_dim);
+                let message =
+                    format!("{rotary} of {} dimensions of a head cannot be rotated", self.shape.head_dim);
                 return Err(self.keys.config(message));
             }
             let style = if self.keys.is_gguf() { self.family.gguf_rope } else { RopeStyle::Half };
@@ -320,7 +338,9 @@ impl<'a> Tensors<'a> {
             true => norm(pattern, s.head_dim).map(Some),
             false => Ok(None),
         };
-        let linear = |pattern: &str, bias: Bias, rows: usize, cols: usize| self.linear(&name(pattern), bias, rows, cols);
+        let linear = |pattern: &str, bias: Bias, rows: usize, cols: usize| {
+            self.linear(&name(pattern), bias, rows, cols)
+        };
         let (n, f) = (self.names, self.family);
         let (q_width, kv_width) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
         let window = s.windows[i];
@@ -392,7 +412,8 @@ impl<'a> Tensors<'a> {
             return Err(self.bad(tensor, format!("the configuration calls for {shape:?}")));
         }
         if !COMPUTABLE.contains(&tensor.dtype) {
-            let message = format!("tensor `{name}` is stored as {}, which is not supported yet", tensor.dtype.name());
+            let message =
+                format!("tensor `{name}` is stored as {}, which is not supported yet", tensor.dtype.name());
             return Err(Error::new(ErrorKind::Unsupported, self.catalog.file_of(tensor), message));
         }
         Ok(tensor)
@@ -400,7 +421,10 @@ impl<'a> Tensors<'a> {
 
     fn require(&self, name: &str) -> Result<&'a Tensor, Error> {
         self.catalog.get(name).ok_or_else(|| {
-            let message = format!("the model `{}` needs a tensor `{name}`, which is not in the checkpoint", self.family.name);
+            let message = format!(
+                "the model `{}` needs a tensor `{name}`, which is not in the checkpoint",
+                self.family.name
+            );
             Error::new(ErrorKind::MissingTensor, self.keys.path(), message)
         })
     }

@@ -98,7 +98,10 @@ impl<'a> Keys<'a> {
         match self.number(key)? {
             None => Ok(default),
             Some(n) if n >= 1.0 && n <= MAX && n.fract() == 0.0 => Ok(Some(n as usize)),
-            Some(n) => Err(self.config(format!("`{}` is {n}; a whole number of at least 1 is needed", self.name(key)))),
+            Some(n) => {
+                Err(self
+                    .config(format!("`{}` is {n}; a whole number of at least 1 is needed", self.name(key))))
+            }
         }
     }
 

@@ -117,7 +117,8 @@ fn number(keys: &Keys<'_>, dict: Option<&Map<String, Value>>, key: &str) -> Resu
 fn scaling(keys: &Keys<'_>, dict: Option<&Map<String, Value>>, kind: &str) -> Result<Scaling, Error> {
     let optional = |key: &str| number(keys, dict, key);
     let needed = |key: &str| {
-        optional(key)?.ok_or_else(|| keys.config(format!("rope scaling `{kind}` needs `{key}`, which is missing")))
+        optional(key)?
+            .ok_or_else(|| keys.config(format!("rope scaling `{kind}` needs `{key}`, which is missing")))
     };
     let context = || Ok::<_, Error>(keys.count_or(&keys::CONTEXT, Some(2048))?.unwrap_or(2048) as f64);
     let original = || match optional("original_max_position_embeddings")? {
@@ -196,7 +197,8 @@ fn read_gguf(keys: &Keys<'_>, theta: f64) -> Result<RopeConfig, Error> {
             }
         }
         (other, _) => {
-            return Err(keys.unsupported(format!("rope scaling `{other}` is not supported; known: none, linear, yarn")));
+            return Err(keys
+                .unsupported(format!("rope scaling `{other}` is not supported; known: none, linear, yarn")));
         }
     };
     check(keys, RopeConfig { theta, scaling, partial: 1.0 })
@@ -215,7 +217,9 @@ fn check(keys: &Keys<'_>, rope: RopeConfig) -> Result<RopeConfig, Error> {
     };
     for (name, value) in positive {
         if !(value.is_finite() && *value > 0.0) {
-            return Err(keys.config(format!("`{name}` of the rotary embedding is {value}; it must be above 0")));
+            return Err(
+                keys.config(format!("`{name}` of the rotary embedding is {value}; it must be above 0"))
+            );
         }
     }
     if !(rope.partial > 0.0 && rope.partial <= 1.0) {

@@ -79,7 +79,11 @@ impl Matrix {
     /// Where the rows `start .. start + rows` lie.
     pub fn rows_extent(&self, start: usize, rows: usize) -> Extent {
         let row = self.row_bytes();
-        Extent { file: self.extent.file, offset: self.extent.offset + start as u64 * row, bytes: rows as u64 * row }
+        Extent {
+            file: self.extent.file,
+            offset: self.extent.offset + start as u64 * row,
+            bytes: rows as u64 * row,
+        }
     }
 }
 

@@ -83,9 +83,13 @@ impl Model {
     /// # Errors
     /// Those of `read`, and the device's.
     pub fn new<E: From<Error>>(
-        spec: ModelSpec, limits: Limits, b: &mut dyn Backend, mut read: impl FnMut(&Vector) -> Result<Vec<u8>, E>,
+        spec: ModelSpec,
+        limits: Limits,
+        b: &mut dyn Backend,
+        mut read: impl FnMut(&Vector) -> Result<Vec<u8>, E>,
     ) -> Result<Self, E> {
-        let mut load = |b: &mut dyn Backend, v: &Vector| -> Result<BufferId, E> { load_vector(b, v, &read(v)?) };
+        let mut load =
+            |b: &mut dyn Backend, v: &Vector| -> Result<BufferId, E> { load_vector(b, v, &read(v)?) };
         let mut blocks = Vec::with_capacity(spec.blocks.len());
         for block in &spec.blocks {
             let mut norm = |n: &Norm| load(b, &n.weight);
@@ -153,7 +157,11 @@ impl Model {
 
     /// Puts embedding rows into the residual stream: rows `start ..` become rows `ids` of `weight`.
     pub fn embed(
-        &mut self, b: &mut dyn Backend, weight: Weight<'_>, ids: &[u32], start: usize,
+        &mut self,
+        b: &mut dyn Backend,
+        weight: Weight<'_>,
+        ids: &[u32],
+        start: usize,
     ) -> Result<(), Error> {
         let x = Mat::new(self.buffers.x, self.limits.rows_max, self.spec.hidden).row_range(start, ids.len());
         b.expand_rows(weight, ids, x)?;
@@ -165,7 +173,11 @@ impl Model {
 
     /// Multiplies one tile, with what comes before and after its matrix.
     pub fn step(
-        &mut self, b: &mut dyn Backend, batch: &Batch<'_>, step: &Step, weight: Weight<'_>,
+        &mut self,
+        b: &mut dyn Backend,
+        batch: &Batch<'_>,
+        step: &Step,
+        weight: Weight<'_>,
     ) -> Result<(), Error> {
         if step.first {
             self.before(b, batch, step)?;
@@ -209,8 +221,16 @@ impl Model {
         let x = Mat::new(f.x, rows, self.spec.hidden);
         let h = Mat::new(f.h, rows, self.spec.hidden);
         match step.role {
-            Role::Q => norm(b, x, &self.spec.blocks[step.block].attention_norm, self.blocks[step.block].attention_norm, h),
-            Role::Gate => norm(b, x, &self.spec.blocks[step.block].mlp_norm, self.blocks[step.block].mlp_norm, h),
+            Role::Q => norm(
+                b,
+                x,
+                &self.spec.blocks[step.block].attention_norm,
+                self.blocks[step.block].attention_norm,
+                h,
+            ),
+            Role::Gate => {
+                norm(b, x, &self.spec.blocks[step.block].mlp_norm, self.blocks[step.block].mlp_norm, h)
+            }
             Role::Head => {
                 let picked = Mat::new(f.picked, batch.logit_rows.len(), self.spec.hidden);
                 b.gather_rows(x, batch.logit_rows, picked)?;
@@ -235,7 +255,9 @@ impl Model {
         let block = &self.spec.blocks[step.block];
         match step.role {
             Role::V => self.attend(b, batch, step.block),
-            Role::Output => self.add(b, y, block.attention_post_norm.as_ref().zip(vectors.attention_post_norm)),
+            Role::Output => {
+                self.add(b, y, block.attention_post_norm.as_ref().zip(vectors.attention_post_norm))
+            }
             Role::Up => {
                 let gate = Mat { buffer: self.buffers.gate, ..y };
                 b.glu(gate, y, activation(block.mlp.activation), gate)

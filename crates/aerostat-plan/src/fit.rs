@@ -113,8 +113,10 @@ impl Fit<'_> {
     /// One row, the longest sequence alone, two small tiles.
     fn minimum(&self) -> Layout {
         let tile = self.tile(TILE_BYTES_MIN);
-        let held = self.machine.process_bytes.max(self.machine.process_peak_bytes.saturating_sub(RESERVE_BYTES));
-        let scratch = self.machine.threads as u64 * (THREAD_BYTES + self.demand.sequence_tokens_max as u64 * 4);
+        let held =
+            self.machine.process_bytes.max(self.machine.process_peak_bytes.saturating_sub(RESERVE_BYTES));
+        let scratch =
+            self.machine.threads as u64 * (THREAD_BYTES + self.demand.sequence_tokens_max as u64 * 4);
         let kv_pages = self.demand.sequence_tokens_max.div_ceil(PAGE_TOKENS).max(1);
         Layout {
             overhead: held + RESERVE_BYTES + self.sizes.vector_bytes + scratch,
@@ -135,6 +137,9 @@ impl Fit<'_> {
         let tile = self.tile(TILE_BYTES_MAX);
         let mut layout = Layout { tile, slot: self.slot(tile), slots: SLOTS_MIN * 2, ..self.minimum() };
         layout.pinned = steps::pin_all_bytes(&steps::tiles(self.spec, tile));
+        if self.demand.pinned_bytes_max.is_some_and(|max| max < layout.pinned) {
+            return None;
+        }
         let spare = budget.checked_sub(layout.used())?;
         self.grow_work(&mut layout, spare / 2);
         Some(layout)
@@ -155,7 +160,7 @@ impl Fit<'_> {
             layout.slot = self.slot(layout.tile);
         }
         layout.slots = ((ring / layout.slot) as usize).clamp(SLOTS_MIN, SLOTS_GOOD);
-        let left = spare(&layout);
+        let left = spare(&layout).min(self.demand.pinned_bytes_max.unwrap_or(u64::MAX));
         layout.pinned = steps::pin(&mut steps::tiles(self.spec, layout.tile), left);
         layout
     }
@@ -169,7 +174,8 @@ impl Fit<'_> {
         layout.kv_pages += pages_more as usize;
         layout.kv = layout.kv_pages as u64 * self.page_bytes();
         let mut spare = spare - pages_more * self.page_bytes();
-        let logits = (demand.logit_rows_useful.max(1) as u64 - 1).min(spare / 2 / self.sizes.logit_bytes_per_row.max(1));
+        let logits = (demand.logit_rows_useful.max(1) as u64 - 1)
+            .min(spare / 2 / self.sizes.logit_bytes_per_row.max(1));
         layout.logit_rows = 1 + logits as usize;
         spare -= logits * self.sizes.logit_bytes_per_row;
         let rows_wanted = demand.rows_max.unwrap_or(ROWS_MAX).min(demand.rows_useful.max(1)).max(1) as u64;
@@ -184,7 +190,8 @@ impl Fit<'_> {
         let pinned = steps::pin(&mut tiles, layout.pinned);
         let streamed: u64 = tiles.iter().filter(|s| !s.pinned).map(|s| s.extent.bytes).sum();
         let weights = self.spec.matrices().map(|m| m.rows as u64 * m.cols as u64).sum();
-        let work = Work { streamed_bytes: streamed, pinned_bytes: self.sizes.matrix_bytes - streamed, weights };
+        let work =
+            Work { streamed_bytes: streamed, pinned_bytes: self.sizes.matrix_bytes - streamed, weights };
         Plan {
             family: self.spec.family.to_owned(),
             parameters: self.spec.parameters,

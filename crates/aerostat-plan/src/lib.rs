@@ -44,6 +44,8 @@ pub struct Demand {
     pub kv_element_bytes: usize,
     /// Tile size, if the user names one.
     pub tile_bytes: Option<u64>,
+    /// Upper bound of pinned weights; for measurements. `None`: as much as the budget allows.
+    pub pinned_bytes_max: Option<u64>,
 }
 
 /// What the plan must know of the machine, all of it measured by others.
@@ -144,7 +146,8 @@ impl Sizes {
         let matrix_bytes: u64 = spec.matrices().map(|m| m.extent.bytes).sum();
         let embedding = if spec.tied() { 0 } else { spec.embedding.extent.bytes };
         let vectors = spec.vectors().map(|v| v.len as u64).sum::<u64>() * F32;
-        let widest = |f: fn(&aerostat_arch::Block) -> usize| spec.blocks.iter().map(f).max().unwrap_or(0) as u64;
+        let widest =
+            |f: fn(&aerostat_arch::Block) -> usize| spec.blocks.iter().map(f).max().unwrap_or(0) as u64;
         let q = widest(|b| b.attention.q.weight.rows);
         let kv = widest(|b| b.attention.k.weight.rows + b.attention.v.weight.rows);
         let mlp = widest(|b| b.mlp.gate.weight.rows);

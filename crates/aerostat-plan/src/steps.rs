@@ -76,7 +76,16 @@ fn split(steps: &mut Vec<Step>, block: usize, role: Role, matrix: &Matrix, tile_
         let start = matrix.rows * i / count;
         let rows = matrix.rows * (i + 1) / count - start;
         let extent = matrix.rows_extent(start, rows);
-        steps.push(Step { block, role, start, rows, first: i == 0, last: i + 1 == count, extent, pinned: false });
+        steps.push(Step {
+            block,
+            role,
+            start,
+            rows,
+            first: i == 0,
+            last: i + 1 == count,
+            extent,
+            pinned: false,
+        });
     }
 }
 

@@ -1,7 +1,5 @@
 //! Test helpers: the fixtures and what transformers computed for them. Never shipped.
 
-
-
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
@@ -68,7 +66,8 @@ fn in_folder(folder: &Path) -> Vec<Fixture> {
     if folder.join("config.json").exists() {
         found.push(Fixture { name: folder_name.clone(), path: folder.to_owned(), prompts: prompts(&own) });
     }
-    let mut twins: Vec<PathBuf> = entries(folder).into_iter().filter(|p| p.extension().is_some_and(|e| e == "gguf")).collect();
+    let mut twins: Vec<PathBuf> =
+        entries(folder).into_iter().filter(|p| p.extension().is_some_and(|e| e == "gguf")).collect();
     twins.sort();
     twins.retain(|p| !p.to_string_lossy().contains("-00002-of-"));
     for path in twins {
@@ -85,6 +84,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 
 fn prompts(path: &Path) -> Vec<Prompt> {
     let text = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let expected: Expected = serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let expected: Expected =
+        serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     expected.prompts
 }

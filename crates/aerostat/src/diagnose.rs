@@ -57,8 +57,12 @@ impl Engine {
         let mut found = None;
         for step in steps {
             let matrix = step.matrix(self.model().spec());
-            let part =
-                Part { name: matrix.name.clone(), dtype: matrix.dtype, cols: matrix.cols, extent: step.extent };
+            let part = Part {
+                name: matrix.name.clone(),
+                dtype: matrix.dtype,
+                cols: matrix.cols,
+                extent: step.extent,
+            };
             let bytes = self.ring().next()?;
             if !finite(&part, &bytes)? {
                 found = Some(part.name);

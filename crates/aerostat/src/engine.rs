@@ -131,7 +131,10 @@ impl Engine {
     /// # Errors
     /// [`ErrorKind::Budget`], [`ErrorKind::Io`], [`ErrorKind::Device`], [`ErrorKind::Interrupted`].
     pub fn open(
-        files: &ModelFiles, options: &Options, need: &Need, observer: &mut dyn Observer,
+        files: &ModelFiles,
+        options: &Options,
+        need: &Need,
+        observer: &mut dyn Observer,
     ) -> Result<Self, Error> {
         let plan = Self::plan(files, options, need)?;
         let source = SourceOptions { io: options.io, ..SourceOptions::default() };
@@ -144,7 +147,11 @@ impl Engine {
     /// # Errors
     /// As [`Engine::open`].
     pub fn open_on(
-        files: &ModelFiles, options: &Options, plan: Plan, source: Box<dyn Source>, observer: &mut dyn Observer,
+        files: &ModelFiles,
+        options: &Options,
+        plan: Plan,
+        source: Box<dyn Source>,
+        observer: &mut dyn Observer,
     ) -> Result<Self, Error> {
         let opened = Instant::now();
         let spec = files.spec.clone();
@@ -201,7 +208,8 @@ impl Engine {
             let id = self.backend.pin(tile(&self.model, &step, &bytes))?;
             self.pinned.push(Some(id));
             done += 1;
-            let place = Place { phase: Phase::Loading, tile: done, tiles: pinned.len(), block: step.block, rows: 0 };
+            let place =
+                Place { phase: Phase::Loading, tile: done, tiles: pinned.len(), block: step.block, rows: 0 };
             if observer.progress(&self.progress(place)) {
                 self.ring.cancel();
                 return Err(Error::interrupted());
@@ -215,7 +223,11 @@ impl Engine {
     ///
     /// `more` says that another sweep is likely to follow: its first tiles are then read while this one ends.
     pub(crate) fn sweep(
-        &mut self, rows: &Rows, phase: Phase, more: bool, observer: &mut dyn Observer,
+        &mut self,
+        rows: &Rows,
+        phase: Phase,
+        more: bool,
+        observer: &mut dyn Observer,
     ) -> Result<&[f32], Error> {
         let begun = Instant::now();
         let batch = rows.batch();

@@ -85,12 +85,18 @@ impl Engine {
     /// tokenizer; [`ErrorKind::Io`], [`ErrorKind::Device`], [`ErrorKind::NotFinite`]. Being asked to stop is not an
     /// error: what was generated is returned.
     pub fn generate(
-        &mut self, requests: &[Request], tokenizer: Option<&Tokenizer>, observer: &mut dyn Observer,
+        &mut self,
+        requests: &[Request],
+        tokenizer: Option<&Tokenizer>,
+        observer: &mut dyn Observer,
     ) -> Result<Answers, Error> {
         for (i, request) in requests.iter().enumerate() {
             self.check_tokens(i, &request.token_ids)?;
             if !request.stop.is_empty() && tokenizer.is_none() {
-                return Err(Error::new(ErrorKind::Usage, "stop strings need a tokenizer; this model has none"));
+                return Err(Error::new(
+                    ErrorKind::Usage,
+                    "stop strings need a tokenizer; this model has none",
+                ));
             }
         }
         let mut answers: Vec<Answer<'_>> = requests.iter().map(|r| Answer::new(r, tokenizer)).collect();
@@ -114,7 +120,10 @@ impl Engine {
     }
 
     fn generate_all(
-        &mut self, schedule: &mut Schedule, answers: &mut [Answer<'_>], observer: &mut dyn Observer,
+        &mut self,
+        schedule: &mut Schedule,
+        answers: &mut [Answer<'_>],
+        observer: &mut dyn Observer,
     ) -> Result<(), Error> {
         let mut rows = Rows::default();
         let mut sampler = Sampler::default();
@@ -136,7 +145,8 @@ impl Engine {
                     break;
                 }
                 let answer = &mut answers[request];
-                let token = sampler.choose(row, &sequence.tokens, &answer.request.sampling, answer.request.stream);
+                let token =
+                    sampler.choose(row, &sequence.tokens, &answer.request.sampling, answer.request.stream);
                 sequence.tokens.push(token);
                 if answer.push(request, token, row, observer) {
                     finished.push(request);
@@ -157,11 +167,15 @@ impl Engine {
     pub(crate) fn check_tokens(&self, index: usize, tokens: &[u32]) -> Result<(), Error> {
         let vocab = self.model().spec().vocab;
         if tokens.is_empty() {
-            return Err(Error::new(ErrorKind::Usage, format!("prompt {index} is empty: at least one token is needed")));
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!("prompt {index} is empty: at least one token is needed"),
+            ));
         }
         match tokens.iter().find(|t| **t as usize >= vocab) {
             Some(t) => {
-                let message = format!("prompt {index}: token id {t} is outside the vocabulary of {vocab} tokens");
+                let message =
+                    format!("prompt {index}: token id {t} is outside the vocabulary of {vocab} tokens");
                 Err(Error::new(ErrorKind::Usage, message))
             }
             None => Ok(()),
@@ -217,7 +231,8 @@ impl<'a> Answer<'a> {
     }
 
     fn finish(self, index: usize, interrupted: bool, observer: &mut dyn Observer) -> Completion {
-        let reason = self.reason.unwrap_or(if interrupted { FinishReason::Interrupted } else { FinishReason::Length });
+        let reason =
+            self.reason.unwrap_or(if interrupted { FinishReason::Interrupted } else { FinishReason::Length });
         Completion {
             index,
             prompt_token_ids: self.request.token_ids.clone(),

@@ -151,7 +151,11 @@ mod tests {
         let count = |sampling: &Sampling| {
             let mut counts = [0usize; 4];
             for position in 0..20_000 {
-                counts[choose(&logits, &vec![0; position % 50], &Sampling { seed: position as u64, ..sampling.clone() }) as usize] += 1;
+                counts[choose(
+                    &logits,
+                    &vec![0; position % 50],
+                    &Sampling { seed: position as u64, ..sampling.clone() },
+                ) as usize] += 1;
             }
             counts.map(|n| n as f64 / 20_000.0)
         };

@@ -53,7 +53,13 @@ impl ModelFiles {
         let tensors = catalog
             .tensors()
             .map(|t| {
-                (t.name.clone(), t.dtype.name(), t.shape.clone(), t.extent.bytes, catalog.file_of(t).to_owned())
+                (
+                    t.name.clone(),
+                    t.dtype.name(),
+                    t.shape.clone(),
+                    t.extent.bytes,
+                    catalog.file_of(t).to_owned(),
+                )
             })
             .collect();
         let tokenizer = has_tokenizer(&checkpoint);
@@ -146,11 +152,15 @@ fn has_tokenizer(checkpoint: &Checkpoint) -> bool {
     }
 }
 
-fn chat_template(checkpoint: &Checkpoint, tokenizer: Option<&Tokenizer>) -> Result<Option<ChatTemplate>, Error> {
+fn chat_template(
+    checkpoint: &Checkpoint,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<Option<ChatTemplate>, Error> {
     match (&checkpoint.text, &checkpoint.config) {
         (TextFiles::HuggingFace { tokenizer_config, chat_template, special_tokens_map, .. }, _) => {
             let path = |p: &Option<PathBuf>| p.clone();
-            let (config, template, specials) = (path(tokenizer_config), path(chat_template), path(special_tokens_map));
+            let (config, template, specials) =
+                (path(tokenizer_config), path(chat_template), path(special_tokens_map));
             Ok(ChatTemplate::from_hugging_face(config.as_deref(), template.as_deref(), specials.as_deref())?)
         }
         (_, Config::Gguf(meta)) => {
@@ -175,7 +185,8 @@ fn chat_template(checkpoint: &Checkpoint, tokenizer: Option<&Tokenizer>) -> Resu
 /// The vocabulary inside a GGUF file.
 fn gguf_vocab(meta: &Metadata) -> Result<GgufVocab, Error> {
     let wrong = |key: &str| {
-        let message = format!("{}: `{key}` is missing or not a list of the right type", meta.path().display());
+        let message =
+            format!("{}: `{key}` is missing or not a list of the right type", meta.path().display());
         Error::new(ErrorKind::Text, message)
     };
     let strings = |key: &str| -> Result<Option<Strings>, Error> {
@@ -186,7 +197,8 @@ fn gguf_vocab(meta: &Metadata) -> Result<GgufVocab, Error> {
         if whole { Ok(Some(list)) } else { Err(wrong(key)) }
     };
     let id = |key: &str| meta.u64(key).and_then(|n| u32::try_from(n).ok());
-    let types = meta.array("tokenizer.ggml.token_type").and_then(|a| Some(a.ints()?.map(|t| t as i32).collect()));
+    let types =
+        meta.array("tokenizer.ggml.token_type").and_then(|a| Some(a.ints()?.map(|t| t as i32).collect()));
     Ok(GgufVocab {
         model: meta.str("tokenizer.ggml.model").unwrap_or_default().to_owned(),
         pre: meta.str("tokenizer.ggml.pre").map(str::to_owned),

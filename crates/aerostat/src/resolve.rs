@@ -19,7 +19,10 @@ pub(crate) const DEMO: &str = "demo";
 /// # Errors
 /// [`ErrorKind::Model`] with what was looked for where.
 pub fn resolve(
-    model: &str, own_cache: &Path, progress: &dyn Download, cancel: &AtomicBool,
+    model: &str,
+    own_cache: &Path,
+    progress: &dyn Download,
+    cancel: &AtomicBool,
 ) -> Result<PathBuf, Error> {
     let path = Path::new(model);
     if path.exists() {
@@ -29,7 +32,9 @@ pub fn resolve(
     if model == DEMO {
         return Ok(demo::resolve(&hub, own_cache, progress, cancel)?);
     }
-    let looks_like_path = model.starts_with(['/', '.', '~']) || model.contains('\\') || path.extension().is_some_and(|e| e == "gguf" || e == "safetensors");
+    let looks_like_path = model.starts_with(['/', '.', '~'])
+        || model.contains('\\')
+        || path.extension().is_some_and(|e| e == "gguf" || e == "safetensors");
     let id = match model.parse::<ModelId>() {
         Ok(id) if !looks_like_path => id,
         _ => {
@@ -50,7 +55,12 @@ pub fn resolve(
 ///
 /// # Errors
 /// [`ErrorKind::Model`], [`ErrorKind::Interrupted`].
-pub fn pull(model: &str, own_cache: &Path, progress: &dyn Download, cancel: &AtomicBool) -> Result<PathBuf, Error> {
+pub fn pull(
+    model: &str,
+    own_cache: &Path,
+    progress: &dyn Download,
+    cancel: &AtomicBool,
+) -> Result<PathBuf, Error> {
     let hub = Hub::from_environment()?;
     if model == DEMO {
         return Ok(demo::resolve(&hub, own_cache, progress, cancel)?);

@@ -153,7 +153,8 @@ fn take_rows(sequence: &mut Sequence, rows: &mut Rows, limits: Limits, chunk: us
     rows.pages.extend(&sequence.pages);
     for position in sequence.computed..end {
         let logits = sequence.want == Want::All || position + 1 == last;
-        let full = rows.tokens.len() >= limits.rows_max || (logits && rows.logit_rows.len() >= limits.logit_rows_max);
+        let full = rows.tokens.len() >= limits.rows_max
+            || (logits && rows.logit_rows.len() >= limits.logit_rows_max);
         if full {
             break;
         }

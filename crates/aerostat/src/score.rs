@@ -39,7 +39,10 @@ impl Engine {
     /// [`ErrorKind::Interrupted`](crate::ErrorKind::Interrupted) if the observer asked to stop; those of reading and
     /// computing.
     pub fn score(
-        &mut self, sequences: &[Vec<u32>], logits: bool, observer: &mut dyn Observer,
+        &mut self,
+        sequences: &[Vec<u32>],
+        logits: bool,
+        observer: &mut dyn Observer,
     ) -> Result<Vec<Score>, Error> {
         for (i, tokens) in sequences.iter().enumerate() {
             self.check_tokens(i, tokens)?;
@@ -62,7 +65,11 @@ impl Engine {
     }
 
     fn score_all(
-        &mut self, schedule: &mut Schedule, scores: &mut [Score], want_logits: bool, observer: &mut dyn Observer,
+        &mut self,
+        schedule: &mut Schedule,
+        scores: &mut [Score],
+        want_logits: bool,
+        observer: &mut dyn Observer,
     ) -> Result<(), Error> {
         let mut rows = Rows::default();
         let limits = self.model().limits();

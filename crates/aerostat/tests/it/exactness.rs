@@ -1,6 +1,8 @@
 //! The bits of a result depend on none of the ways in which it can be computed.
 
-use aerostat::{Device, Engine, IoChoice, Isa, KvChoice, ModelFiles, Options, Request, Sampling, Score, Silent};
+use aerostat::{
+    Device, Engine, IoChoice, Isa, KvChoice, ModelFiles, Options, Request, Sampling, Score, Silent,
+};
 use aerostat_testkit::{Fixture, fixture, fixtures};
 use proptest::prelude::*;
 
@@ -114,7 +116,8 @@ fn one_engine_serves_many_runs() {
     let files = ModelFiles::open(&fixture.path).unwrap();
     let sequences: Vec<Vec<u32>> = fixture.prompts.iter().map(|p| p.ids.clone()).collect();
     let options = Options { pinned_bytes_max: Some(0), ..Options::default() };
-    let mut engine = Engine::open(&files, &options, &aerostat::score::demand(&sequences), &mut Silent).unwrap();
+    let mut engine =
+        Engine::open(&files, &options, &aerostat::score::demand(&sequences), &mut Silent).unwrap();
     let first: Vec<_> = engine.score(&sequences, true, &mut Silent).unwrap().iter().map(bits).collect();
     let second: Vec<_> = engine.score(&sequences, true, &mut Silent).unwrap().iter().map(bits).collect();
     assert_eq!(first, second);

@@ -18,7 +18,8 @@ fn generate_on(fixture: &Fixture, script: Script) -> Result<Vec<u32>, aerostat::
     let requests = [request(fixture)];
     let plan = Engine::plan(&files, &options, &aerostat::generate::demand(&requests))?;
     let catalog = Checkpoint::open(&fixture.path)?.catalog;
-    let contents = catalog.files().iter().map(|f| Contents::Memory(std::fs::read(&f.path).unwrap())).collect();
+    let contents =
+        catalog.files().iter().map(|f| Contents::Memory(std::fs::read(&f.path).unwrap())).collect();
     let source = simulated::open(contents, script)?;
     let mut engine = Engine::open_on(&files, &options, plan, source, &mut Silent)?;
     let answers = engine.generate(&requests, None, &mut Silent)?;

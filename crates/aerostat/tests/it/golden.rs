@@ -34,7 +34,9 @@ fn check_scores(fixture: &Fixture) -> Result<(), String> {
             match (found, want) {
                 (None, None) => {}
                 (Some(f), Some(w)) if (f - w).abs() <= LOGPROB_TOLERANCE => {}
-                _ => return Err(format!("prompt of {n}: log-probability {i} is {found:?}, expected {want:?}")),
+                _ => {
+                    return Err(format!("prompt of {n}: log-probability {i} is {found:?}, expected {want:?}"));
+                }
             }
         }
         let logits = score.logits_last.as_ref().ok_or("no logits")?;

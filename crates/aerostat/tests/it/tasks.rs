@@ -20,7 +20,10 @@ fn an_answer_ends_at_an_end_token_or_its_length() {
     let answers = generate(&files, None, &[free, ended, nothing]).completions;
     assert_eq!((answers[0].token_ids.len(), answers[0].finish_reason), (10, FinishReason::Length));
     let at = prompt.greedy.iter().position(|t| *t == prompt.greedy[4]).unwrap();
-    assert_eq!((&answers[1].token_ids[..], answers[1].finish_reason), (&prompt.greedy[..=at], FinishReason::Stop));
+    assert_eq!(
+        (&answers[1].token_ids[..], answers[1].finish_reason),
+        (&prompt.greedy[..=at], FinishReason::Stop)
+    );
     assert_eq!((answers[2].token_ids.len(), answers[2].finish_reason), (0, FinishReason::Length));
 }
 
@@ -30,10 +33,13 @@ fn a_stop_string_ends_an_answer_and_is_not_part_of_it() {
     let tokenizer = files.tokenizer().unwrap().unwrap();
     let token_ids = tokenizer.encode("the hills", true).unwrap();
     let free = Request { token_ids, max_new_tokens: 20, ..Request::default() };
-    let whole = generate(&files, Some(&tokenizer), std::slice::from_ref(&free)).completions.remove(0).text.unwrap();
+    let whole =
+        generate(&files, Some(&tokenizer), std::slice::from_ref(&free)).completions.remove(0).text.unwrap();
     let letters: Vec<char> = whole.chars().collect();
     let stop: String = letters[5..8].iter().collect();
-    let answer = generate(&files, Some(&tokenizer), &[Request { stop: vec![stop.clone()], ..free }]).completions.remove(0);
+    let answer = generate(&files, Some(&tokenizer), &[Request { stop: vec![stop.clone()], ..free }])
+        .completions
+        .remove(0);
     let want = &whole[..whole.find(&stop).unwrap()];
     assert_eq!((answer.text.as_deref(), answer.finish_reason), (Some(want), FinishReason::Stop));
 }
@@ -52,13 +58,18 @@ fn the_makers_sampling_and_end_tokens_are_the_defaults() {
 fn log_probabilities_of_an_answer_are_those_of_scoring_it() {
     let fixture = fixture("gemma2");
     let files = ModelFiles::open(&fixture.path).unwrap();
-    let request =
-        Request { token_ids: fixture.prompts[2].ids.clone(), max_new_tokens: 6, logprobs: true, ..Request::default() };
+    let request = Request {
+        token_ids: fixture.prompts[2].ids.clone(),
+        max_new_tokens: 6,
+        logprobs: true,
+        ..Request::default()
+    };
     let answer = generate(&files, None, &[request]).completions.remove(0);
     let whole = [answer.prompt_token_ids, answer.token_ids].concat();
     let need = aerostat::score::demand(std::slice::from_ref(&whole));
     let mut engine = Engine::open(&files, &Options::default(), &need, &mut Silent).unwrap();
     let score = engine.score(&[whole], false, &mut Silent).unwrap().remove(0);
-    let scored: Vec<f32> = score.logprobs[fixture.prompts[2].ids.len()..].iter().map(|p| p.unwrap()).collect();
+    let scored: Vec<f32> =
+        score.logprobs[fixture.prompts[2].ids.len()..].iter().map(|p| p.unwrap()).collect();
     assert_eq!(answer.logprobs.unwrap(), scored);
 }
