@@ -7,7 +7,10 @@ use crate::{Attention, Error, ErrorKind, KvLayout, Mat, Placement, Rope, Tile, f
 /// A matrix lies within a buffer of `len` elements and its rows do not overlap.
 pub(crate) fn mat(mat: &Mat, len: usize) -> Result<(), Error> {
     if mat.stride < mat.cols && mat.rows > 1 {
-        return Err(Error::shape(format!("rows overlap: stride {} is below the {} columns", mat.stride, mat.cols)));
+        return Err(Error::shape(format!(
+            "rows overlap: stride {} is below the {} columns",
+            mat.stride, mat.cols
+        )));
     }
     if mat.rows == 0 || mat.cols == 0 {
         return Ok(());
@@ -95,7 +98,9 @@ pub(crate) fn rope(x: &Mat, rope: &Rope, angles: &Mat) -> Result<(), Error> {
 pub(crate) fn kv_layout(layout: &KvLayout) -> Result<usize, Error> {
     let slots = layout.pages.checked_mul(layout.page_tokens);
     match slots {
-        Some(slots) if layout.page_tokens > 0 && layout.key_widths.len() == layout.value_widths.len() => Ok(slots),
+        Some(slots) if layout.page_tokens > 0 && layout.key_widths.len() == layout.value_widths.len() => {
+            Ok(slots)
+        }
         _ => Err(Error::shape(format!(
             "a KV layout of {} pages x {} positions, {} key and {} value widths makes no sense",
             layout.pages,
@@ -109,7 +114,11 @@ pub(crate) fn kv_layout(layout: &KvLayout) -> Result<usize, Error> {
 /// The layer exists, its widths are `key` and `value`, and every row's pages from its first visible position to its
 /// own exist; `window` as in [`Attention`].
 pub(crate) fn places(
-    layout: &KvLayout, layer: usize, widths: (usize, usize), rows: usize, places: &Placement<'_>,
+    layout: &KvLayout,
+    layer: usize,
+    widths: (usize, usize),
+    rows: usize,
+    places: &Placement<'_>,
     window: Option<usize>,
 ) -> Result<(), Error> {
     match (layout.key_widths.get(layer), layout.value_widths.get(layer)) {
@@ -147,7 +156,9 @@ pub(crate) fn attention(shape: &Attention) -> Result<(usize, usize), Error> {
     let Attention { heads, kv_heads, key_dim, value_dim, window, .. } = *shape;
     let widths = kv_heads.checked_mul(key_dim).zip(kv_heads.checked_mul(value_dim));
     match widths {
-        Some(widths) if kv_heads > 0 && heads > 0 && heads.is_multiple_of(kv_heads) && window != Some(0) => Ok(widths),
+        Some(widths) if kv_heads > 0 && heads > 0 && heads.is_multiple_of(kv_heads) && window != Some(0) => {
+            Ok(widths)
+        }
         _ => Err(Error::shape(format!("{shape:?} makes no sense"))),
     }
 }
@@ -170,7 +181,8 @@ fn overlap(a: &Mat, b: &Mat) -> bool {
         return false;
     }
     let column = |m: &Mat| m.offset % m.stride;
-    let one_grid = a.stride == b.stride && a.stride > 0 && [a, b].iter().all(|m| column(m) + m.cols <= m.stride);
+    let one_grid =
+        a.stride == b.stride && a.stride > 0 && [a, b].iter().all(|m| column(m) + m.cols <= m.stride);
     if !one_grid {
         return true;
     }

@@ -6,8 +6,8 @@
 use aerostat_checkpoint::DType;
 
 use crate::{
-    Activation, Attention, Backend, BufferId, Capabilities, Error, KvLayout, KvType, Mat, Placement, Rope, RopeStyle,
-    RowPlace, Tile, Weight,
+    Activation, Attention, Backend, BufferId, Capabilities, Error, KvLayout, KvType, Mat, Placement, Rope,
+    RopeStyle, RowPlace, Tile, Weight,
 };
 
 /// Makes a fresh device.
@@ -114,7 +114,9 @@ impl Case {
     /// The device declares the formats of this case.
     pub fn is_declared(&self, capabilities: &Capabilities) -> bool {
         match self {
-            Self::Matmul { dtype, .. } | Self::ExpandRows { dtype, .. } => capabilities.weights.contains(dtype),
+            Self::Matmul { dtype, .. } | Self::ExpandRows { dtype, .. } => {
+                capabilities.weights.contains(dtype)
+            }
             Self::Attention { kv_type, .. } => capabilities.kv.contains(kv_type),
             _ => true,
         }
@@ -146,7 +148,9 @@ impl Case {
                 let rows: Vec<u32> = (0..n + 2).map(|_| random.below(n) as u32).collect();
                 let out = matrix(device, random, rows.len(), k, Values::Plain)?;
                 let bytes = tile_bytes(random, dtype, n * k, Values::Plain);
-                with_weight(device, dtype, (n, k), &bytes, weights, |device, w| device.expand_rows(w, &rows, out))?;
+                with_weight(device, dtype, (n, k), &bytes, weights, |device, w| {
+                    device.expand_rows(w, &rows, out)
+                })?;
                 everything(device, out)
             }
             Self::Elementwise { op, rows, cols, values } => {
@@ -185,10 +189,14 @@ impl Case {
 }
 
 fn compare(
-    case: &Case, device: &mut dyn Backend, other: &mut dyn Backend, tolerance: Tolerance,
+    case: &Case,
+    device: &mut dyn Backend,
+    other: &mut dyn Backend,
+    tolerance: Tolerance,
 ) -> Result<(), String> {
     let got = case.compute(device).map_err(|error| format!("{case:?} failed: {error}"))?;
-    let want = case.compute(other).map_err(|error| format!("{case:?} failed on the other device: {error}"))?;
+    let want =
+        case.compute(other).map_err(|error| format!("{case:?} failed on the other device: {error}"))?;
     let largest = want.iter().fold(0.0f32, |largest, v| largest.max(v.abs()));
     let near = |a: f32, b: f32| {
         let same = a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
@@ -218,7 +226,8 @@ fn matmul_cases(cases: &mut Vec<Case>) {
             }
         }
         // Longer than a slab of columns, more rows than a block of activations, more outputs than threads.
-        for (rows, n, k) in [(1, 130, 2304usize), (5, 26, 1280), (70, 25, 2304), (3, 30, 1041), (9, 30, 2065)] {
+        for (rows, n, k) in [(1, 130, 2304usize), (5, 26, 1280), (70, 25, 2304), (3, 30, 1041), (9, 30, 2065)]
+        {
             if k.is_multiple_of(dtype.block_len()) {
                 cases.push(Case::Matmul { dtype, rows, n, k, weights: Keep::Pinned, values });
             }
@@ -264,7 +273,9 @@ fn row_cases(cases: &mut Vec<Case>) {
         }
     }
     for style in [RopeStyle::Half, RopeStyle::Interleaved] {
-        for (head_dim, rotary) in [(12, 12), (20, 10), (64, 64), (64, 16), (80, 32), (128, 128), (256, 64), (4, 0)] {
+        for (head_dim, rotary) in
+            [(12, 12), (20, 10), (64, 64), (64, 16), (80, 32), (128, 128), (256, 64), (4, 0)]
+        {
             for (rows, heads) in [(1, 1), (9, 3), (130, 2)] {
                 cases.push(Case::Rope { rows, heads, rope: Rope { head_dim, rotary, style } });
             }
@@ -308,8 +319,13 @@ fn elementwise(device: &mut dyn Backend, op: Elementwise, a: Mat, b: Mat, out: M
 
 /// Sequences of the given lengths in shuffled pages; queries at every fifth and the last position of each.
 fn attention(
-    device: &mut dyn Backend, random: &mut Random, kv_type: KvType, shape: &Attention, page_tokens: usize,
-    lengths: &[usize], values: Values,
+    device: &mut dyn Backend,
+    random: &mut Random,
+    kv_type: KvType,
+    shape: &Attention,
+    page_tokens: usize,
+    lengths: &[usize],
+    values: Values,
 ) -> Result<Vec<f32>, Error> {
     let (key_width, value_width) = (shape.kv_heads * shape.key_dim, shape.kv_heads * shape.value_dim);
     let pages: usize = lengths.iter().map(|length| length.div_ceil(page_tokens)).sum();
@@ -323,7 +339,9 @@ fn attention(
     let (mut all, mut asked, mut table) = (Vec::new(), Vec::new(), 0);
     for &length in lengths {
         let places = (0..length as u32).map(|position| RowPlace { position, table });
-        asked.extend(places.clone().filter(|place| place.position % 5 == 0 || place.position as usize == length - 1));
+        asked.extend(
+            places.clone().filter(|place| place.position % 5 == 0 || place.position as usize == length - 1),
+        );
         all.extend(places);
         table += length.div_ceil(page_tokens) as u32;
     }
@@ -338,7 +356,11 @@ fn attention(
 
 /// A matrix of random values, somewhere in a buffer of random values.
 fn matrix(
-    device: &mut dyn Backend, random: &mut Random, rows: usize, cols: usize, values: Values,
+    device: &mut dyn Backend,
+    random: &mut Random,
+    rows: usize,
+    cols: usize,
+    values: Values,
 ) -> Result<Mat, Error> {
     let (offset, stride) = (random.below(20), cols + random.below(3) * 3);
     let len = offset + rows * stride;
@@ -355,7 +377,11 @@ fn everything(device: &mut dyn Backend, mat: Mat) -> Result<Vec<f32>, Error> {
 }
 
 fn with_weight(
-    device: &mut dyn Backend, dtype: DType, (rows, cols): (usize, usize), bytes: &[u8], keep: Keep,
+    device: &mut dyn Backend,
+    dtype: DType,
+    (rows, cols): (usize, usize),
+    bytes: &[u8],
+    keep: Keep,
     op: impl FnOnce(&mut dyn Backend, Weight<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let shift = if let Keep::Streamed(shift) = keep { shift } else { 0 };
@@ -386,7 +412,8 @@ fn tile_bytes(random: &mut Random, dtype: DType, len: usize, values: Values) -> 
         DType::Q6_K => &[208],
         _ => &[0],
     };
-    let mut bytes: Vec<u8> = (0..len / dtype.block_len() * dtype.block_bytes()).map(|_| random.next() as u8).collect();
+    let mut bytes: Vec<u8> =
+        (0..len / dtype.block_len() * dtype.block_bytes()).map(|_| random.next() as u8).collect();
     for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
         for &at in scales {
             let scale = half::f16::from_f32(random.value(values) * 0.05);
@@ -418,18 +445,8 @@ impl Random {
     }
 
     fn value(&mut self, values: Values) -> f32 {
-        const SPECIAL: [f32; 10] = [
-            0.0,
-            -0.0,
-            1e-40,
-            -1e-45,
-            -1e-30,
-            3e38,
-            -65_504.0,
-            f32::INFINITY,
-            f32::NEG_INFINITY,
-            f32::NAN,
-        ];
+        const SPECIAL: [f32; 10] =
+            [0.0, -0.0, 1e-40, -1e-45, -1e-30, 3e38, -65_504.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
         // Most rows of a special case stay finite, so that the other lanes are compared too.
         if values == Values::Special && self.below(40) == 0 {
             let end = if self.below(4) == 0 { SPECIAL.len() } else { 5 };

@@ -33,7 +33,11 @@ pub const SUPPORTED: &[DType] = &[
 pub fn expand(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
     check::supported(dtype)?;
     if dtype.bytes_for(out.len() as u64) != Some(bytes.len() as u64) {
-        return Err(Error::shape(format!("{} bytes are not {} elements of {dtype:?}", bytes.len(), out.len())));
+        return Err(Error::shape(format!(
+            "{} bytes are not {} elements of {dtype:?}",
+            bytes.len(),
+            out.len()
+        )));
     }
     let element = match dtype {
         DType::F32 => |b: &[u8], _| f32::from_le_bytes([b[0], b[1], b[2], b[3]]),

@@ -2,8 +2,8 @@
 
 use crate::numerics::Map;
 use crate::{
-    Activation, Attention, Backend, BufferId, Capabilities, Error, HostMemory, KvLayout, KvView, Mat, Placement,
-    Rope, Tile, View, Weight, WeightId, check, formats, memory,
+    Activation, Attention, Backend, BufferId, Capabilities, Error, HostMemory, KvLayout, KvView, Mat,
+    Placement, Rope, Tile, View, Weight, WeightId, check, formats, memory,
 };
 
 /// Elements that [`Backend::expand_rows`] expands at a time: a whole number of blocks of every format.
@@ -32,7 +32,14 @@ pub trait Kernels: Send {
     fn rope(&mut self, x: View<'_>, rope: Rope, angles: View<'_>);
 
     /// [`Backend::attention`].
-    fn attention(&mut self, q: View<'_>, out: View<'_>, shape: &Attention, kv: KvView<'_>, places: Placement<'_>);
+    fn attention(
+        &mut self,
+        q: View<'_>,
+        out: View<'_>,
+        shape: &Attention,
+        kv: KvView<'_>,
+        places: Placement<'_>,
+    );
 }
 
 /// A device made of kernels and host memory; it is a [`Backend`].
@@ -176,7 +183,12 @@ impl<D: HostDevice> Backend for D {
     }
 
     fn attention(
-        &mut self, layer: usize, q: Mat, out: Mat, shape: &Attention, places: Placement<'_>,
+        &mut self,
+        layer: usize,
+        q: Mat,
+        out: Mat,
+        shape: &Attention,
+        places: Placement<'_>,
     ) -> Result<(), Error> {
         let (memory, kernels) = self.parts(Checks(()));
         let kv = memory.kv.as_ref().ok_or_else(no_kv)?;

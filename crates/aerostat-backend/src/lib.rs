@@ -25,6 +25,6 @@ pub use error::{Error, ErrorKind};
 pub use host::{Checks, HostDevice, Kernels};
 pub use memory::{HostMemory, KvView, View};
 pub use ops::{
-    Activation, Attention, Backend, BufferId, Capabilities, KvLayout, KvType, Mat, Placement, Rope, RopeStyle,
-    RowPlace, Tile, Weight, WeightId,
+    Activation, Attention, Backend, BufferId, Capabilities, KvLayout, KvType, Mat, Placement, Rope,
+    RopeStyle, RowPlace, Tile, Weight, WeightId,
 };

@@ -4,7 +4,9 @@ use std::cell::Cell;
 
 use aerostat_checkpoint::DType;
 
-use crate::{BufferId, Error, ErrorKind, KvLayout, KvType, Mat, Placement, RowPlace, Tile, Weight, WeightId, check};
+use crate::{
+    BufferId, Error, ErrorKind, KvLayout, KvType, Mat, Placement, RowPlace, Tile, Weight, WeightId, check,
+};
 
 /// Alignment of buffers and of the KV cache: one cache line, one AVX-512 vector.
 const BUFFER_ALIGN_BYTES: usize = 64;
@@ -121,7 +123,8 @@ impl KvMemory {
         let allocate = |widths: &[usize]| -> Result<Vec<Aligned<u8>>, Error> {
             let bytes = |width: &usize| {
                 let bytes = slots.checked_mul(*width).and_then(|n| n.checked_mul(layout.kv_type.bytes()));
-                let bytes = bytes.ok_or_else(|| Error::shape("the KV cache has more bytes than fit a usize"))?;
+                let bytes =
+                    bytes.ok_or_else(|| Error::shape("the KV cache has more bytes than fit a usize"))?;
                 Aligned::zeroed(bytes, BUFFER_ALIGN_BYTES, "the KV cache")
             };
             widths.iter().map(bytes).collect()
@@ -205,7 +208,10 @@ pub(crate) fn find(buffers: &mut [Aligned<f32>], id: BufferId) -> Result<&mut [f
 }
 
 /// Views of matrices, each checked against its buffer.
-pub(crate) fn views<const N: usize>(buffers: &mut [Aligned<f32>], mats: [Mat; N]) -> Result<[View<'_>; N], Error> {
+pub(crate) fn views<const N: usize>(
+    buffers: &mut [Aligned<f32>],
+    mats: [Mat; N],
+) -> Result<[View<'_>; N], Error> {
     for mat in &mats {
         let len = find(buffers, mat.buffer)?.len();
         check::mat(mat, len)?;

@@ -52,19 +52,25 @@ pub fn rms_scale(sum_of_squares: f32, len: usize, eps: f32) -> f32 {
 /// by position. Weights `exp(s - max)` are summed in lanes by position (`j % 16`), values are accumulated in
 /// ascending position by fused multiply-add, and the result is multiplied once by the reciprocal of the sum.
 pub fn attend<'a>(
-    q: &[f32], shape: &Attention, first: usize, last: usize, mut key: impl FnMut(usize) -> &'a [f32],
-    mut value: impl FnMut(usize) -> &'a [f32], scores: &mut [f32], out: &mut [f32],
+    q: &[f32],
+    shape: &Attention,
+    first: usize,
+    last: usize,
+    mut key: impl FnMut(usize) -> &'a [f32],
+    mut value: impl FnMut(usize) -> &'a [f32],
+    scores: &mut [f32],
+    out: &mut [f32],
 ) {
     let mut max = f32::NEG_INFINITY;
-    for j in first..=last {
+    for (j, kept) in scores.iter_mut().enumerate().take(last + 1).skip(first) {
         let s = score(dot(q, key(j)), shape.scale, shape.softcap);
-        scores[j] = s;
+        *kept = s;
         max = if s > max { s } else { max };
     }
     let mut lanes = [0.0f32; LANES];
     out.fill(0.0);
-    for j in first..=last {
-        let weight = exp(scores[j] - max);
+    for (j, s) in scores.iter().enumerate().take(last + 1).skip(first) {
+        let weight = exp(s - max);
         lanes[j % LANES] += weight;
         for (o, &v) in out.iter_mut().zip(value(j)) {
             *o = weight.mul_add(v, *o);
@@ -166,10 +172,10 @@ pub fn exp(x: f32) -> f32 {
 pub fn tanh(x: f32) -> f32 {
     let z = x * x;
     let mut p = -5.704_988_7e-3f32;
-    p = p.mul_add(z, 2.063_908_9e-2);
+    p = p.mul_add(z, 2.063_909e-2);
     p = p.mul_add(z, -5.373_971_6e-2);
     p = p.mul_add(z, 1.333_144_2e-1);
-    p = p.mul_add(z, -3.333_328_2e-1);
+    p = p.mul_add(z, -3.333_328e-1);
     let small = (p * z).mul_add(x, x);
     let a = x.abs();
     let large = (1.0 - 2.0 / (exp(a + a) + 1.0)).copysign(x);
@@ -223,7 +229,13 @@ mod tests {
             assert!((f64::from(tanh(x)) - f64::from(x).tanh()).abs() < 1e-7, "tanh({x})");
         }
         // erf at some points, to 9 digits.
-        for (x, want) in [(0.0, 0.0), (0.1, 0.112_462_916), (0.5, 0.520_499_878), (1.0, 0.842_700_793), (2.5, 0.999_593_048)] {
+        for (x, want) in [
+            (0.0, 0.0),
+            (0.1, 0.112_462_916),
+            (0.5, 0.520_499_878),
+            (1.0, 0.842_700_793),
+            (2.5, 0.999_593_048),
+        ] {
             assert!((f64::from(erf(x)) - want).abs() < 3e-7, "erf({x})");
             assert!((f64::from(erf(-x)) + want).abs() < 3e-7, "erf(-{x})");
         }

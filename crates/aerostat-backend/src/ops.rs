@@ -231,7 +231,12 @@ pub trait Backend: Send {
     /// Causal attention of every row over its own sequence in `layer`'s cache, its own position included:
     /// [`numerics::attend`](crate::numerics::attend). `q` is `[rows, heads * key_dim]`, `out` `[rows, heads * value_dim]`.
     fn attention(
-        &mut self, layer: usize, q: Mat, out: Mat, shape: &Attention, places: Placement<'_>,
+        &mut self,
+        layer: usize,
+        q: Mat,
+        out: Mat,
+        shape: &Attention,
+        places: Placement<'_>,
     ) -> Result<(), Error>;
 
     /// `out = activation(gate) * up`, element by element. `out` may be `gate` or `up`.

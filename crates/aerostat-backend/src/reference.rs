@@ -4,8 +4,8 @@ use std::cell::Cell;
 
 use crate::numerics::{self, Map};
 use crate::{
-    Attention, Capabilities, Checks, Error, HostDevice, HostMemory, Kernels, KvType, KvView, Placement, Rope, RopeStyle,
-    Tile, View, check, formats,
+    Attention, Capabilities, Checks, Error, HostDevice, HostMemory, Kernels, KvType, KvView, Placement, Rope,
+    RopeStyle, Tile, View, check, formats,
 };
 
 /// The reference device.
@@ -101,7 +101,14 @@ impl Kernels for Naive {
         }
     }
 
-    fn attention(&mut self, q: View<'_>, out: View<'_>, shape: &Attention, kv: KvView<'_>, places: Placement<'_>) {
+    fn attention(
+        &mut self,
+        q: View<'_>,
+        out: View<'_>,
+        shape: &Attention,
+        kv: KvView<'_>,
+        places: Placement<'_>,
+    ) {
         for (r, &place) in places.rows.iter().enumerate() {
             let last = place.position as usize;
             let first = check::first_visible(last, shape.window);

@@ -1,3 +1,4 @@
 //! The tests of this crate that need fixtures or a whole device.
 
 mod formats;
+mod reference;

@@ -102,6 +102,13 @@ impl Attend<'_> {
         self.head + h.min(self.heads - 1)
     }
 
+    /// The slot after a run of slots, whose rows are fetched while the run is computed: pages lie apart, and a KV head's
+    /// rows are too far from each other for the CPU to see what comes next.
+    #[inline(always)]
+    fn slot_after(&self, (from, run, slot): (usize, usize, usize), last: usize) -> usize {
+        if from + run <= last { self.run_of_slots(from + run, last).1 } else { slot }
+    }
+
     /// This task's KV head.
     #[inline(always)]
     fn kv_head(&self) -> usize {
@@ -128,6 +135,8 @@ impl<F: Format, const H: usize> Kernel for Score<'_, F, H> {
     unsafe fn run<V: Vector, const M: usize, const N: usize>(self) {
         let attend = &self.0;
         let (first, last) = attend.visible();
+        let (row_bytes, head_bytes) =
+            (attend.kv.key_width * F::PAD.len(), attend.shape.key_dim * F::PAD.len());
         let mut queries = [std::ptr::null(); H];
         for h in 0..H {
             queries[h] = attend.q.at(attend.row, attend.head_at(h) * attend.shape.key_dim).cast_const();
@@ -135,6 +144,7 @@ impl<F: Format, const H: usize> Kernel for Score<'_, F, H> {
         let mut from = first;
         while from <= last {
             let (run, slot) = attend.run_of_slots(from, last);
+            let next = attend.key(attend.slot_after((from, run, slot), last));
             for i in (0..run).step_by(KEYS) {
                 let count = KEYS.min(run - i);
                 let mut keys = [std::ptr::null(); KEYS];
@@ -144,6 +154,9 @@ impl<F: Format, const H: usize> Kernel for Score<'_, F, H> {
                 }
                 // SAFETY: the promise of the struct; the keys lie within the run.
                 unsafe {
+                    for m in i..i + count {
+                        prefetch::<V>(next.wrapping_add(m * row_bytes), head_bytes);
+                    }
                     let sums = dots::<V, F, KEYS, H>(keys, queries, attend.shape.key_dim);
                     for m in 0..count {
                         for h in 0..H {
@@ -208,16 +221,16 @@ impl Kernel for Softmax<'_> {
 impl<F: Format, const H: usize> Kernel for Mix<'_, F, H> {
     type Output = ();
 
-    /// Two vectors of each head at a time.
+    /// `N` vectors of each head at a time.
     #[inline(always)]
     unsafe fn run<V: Vector, const M: usize, const N: usize>(self) {
         let dim = self.0.shape.value_dim;
         let mut col = 0;
         // SAFETY: the promise of the struct; columns stay below `dim`.
         unsafe {
-            while col + 2 * LANES <= dim {
-                self.cols::<V, 2>(col, LANES);
-                col += 2 * LANES;
+            while col + N * LANES <= dim {
+                self.cols::<V, N>(col, LANES);
+                col += N * LANES;
             }
             while col < dim {
                 self.cols::<V, 1>(col, LANES.min(dim - col));
@@ -233,14 +246,22 @@ impl<F: Format, const H: usize> Mix<'_, F, H> {
     unsafe fn cols<V: Vector, const G: usize>(&self, col: usize, len: usize) {
         let Self(attend, factors, _) = self;
         let (first, last) = attend.visible();
+        let row_bytes = attend.kv.value_width * F::PAD.len();
         // SAFETY: the promise of the struct; plain formats have no head and one group in a block.
         unsafe {
             let mut sums = [[V::splat(0.0); G]; H];
             let mut from = first;
             while from <= last {
                 let (run, slot) = attend.run_of_slots(from, last);
+                let values = attend.value(slot).add(col * F::PAD.len());
+                let next = attend.value(attend.slot_after((from, run, slot), last)).add(col * F::PAD.len());
                 for i in 0..run {
-                    let value = attend.value(slot + i).add(col * F::PAD.len());
+                    prefetch::<V>(next.wrapping_add(i * row_bytes), G * F::BYTES);
+                    let value = values.add(i * row_bytes);
+                    let mut weights = [V::splat(0.0); H];
+                    for h in 0..H {
+                        weights[h] = V::splat(*attend.scores.add(h * attend.pitch + from + i));
+                    }
                     for g in 0..G {
                         let at = value.add(g * F::BYTES);
                         let values = match len {
@@ -248,8 +269,7 @@ impl<F: Format, const H: usize> Mix<'_, F, H> {
                             _ => group_part::<V, F>(at, len),
                         };
                         for h in 0..H {
-                            let weight = V::splat(*attend.scores.add(h * attend.pitch + from + i));
-                            sums[h][g] = V::mul_add(weight, values, sums[h][g]);
+                            sums[h][g] = V::mul_add(weights[h], values, sums[h][g]);
                         }
                     }
                 }
@@ -257,11 +277,25 @@ impl<F: Format, const H: usize> Mix<'_, F, H> {
             }
             for h in 0..attend.heads {
                 for g in 0..G {
-                    let out = attend.out.at(attend.row, (attend.head + h) * attend.shape.value_dim + col + g * LANES);
+                    let out = attend
+                        .out
+                        .at(attend.row, (attend.head + h) * attend.shape.value_dim + col + g * LANES);
                     store_part(V::mul(sums[h][g], V::splat(factors[h])), out, len);
                 }
             }
         }
+    }
+}
+
+/// Asks for the cache lines of `len` bytes.
+///
+/// # Safety
+/// As [`Vector`].
+#[inline(always)]
+unsafe fn prefetch<V: Vector>(from: *const u8, len: usize) {
+    for at in (0..len).step_by(64) {
+        // SAFETY: the caller's promise; the address need not be valid.
+        unsafe { V::prefetch(from.wrapping_add(at)) };
     }
 }
 

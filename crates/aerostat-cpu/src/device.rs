@@ -4,8 +4,8 @@ use std::sync::{Mutex, PoisonError};
 
 use aerostat_backend::numerics::Map;
 use aerostat_backend::{
-    Attention, Capabilities, Checks, Error, ErrorKind, HostDevice, HostMemory, Kernels, KvType, KvView, Placement, Rope,
-    Tile, View, formats,
+    Attention, Capabilities, Checks, Error, ErrorKind, HostDevice, HostMemory, Kernels, KvType, KvView,
+    Placement, Rope, Tile, View, formats,
 };
 use aerostat_checkpoint::DType;
 
@@ -145,13 +145,21 @@ impl Kernels for CpuKernels {
         });
     }
 
-    fn attention(&mut self, q: View<'_>, out: View<'_>, shape: &Attention, kv: KvView<'_>, places: Placement<'_>) {
+    fn attention(
+        &mut self,
+        q: View<'_>,
+        out: View<'_>,
+        shape: &Attention,
+        kv: KvView<'_>,
+        places: Placement<'_>,
+    ) {
         let (token, scratch, q, out) = (self.token, &self.scratch, Rows::from(q), Rows::from(out));
         let group = shape.heads / shape.kv_heads;
         let parts = group.div_ceil(HEADS_MAX);
         let row_tasks = shape.kv_heads * parts;
         self.pool.run(q.rows * row_tasks, &|task, thread| {
-            let (row, within) = (task / row_tasks, task % row_tasks);
+            // The rows of one KV head follow each other: its keys and values stay in the cache.
+            let (row, within) = (task % q.rows, task / q.rows);
             let part = within % parts * HEADS_MAX;
             let (head, heads) = (within / parts * group + part, HEADS_MAX.min(group - part));
             let mut scratch = lock(&scratch[thread]);
@@ -179,7 +187,9 @@ impl CpuKernels {
     /// Runs `work(start, end)` over ranges of rows.
     fn by_rows(&mut self, rows: usize, cols: usize, work: &(dyn Fn(usize, usize) + Sync)) {
         let task_rows = (TASK_ELEMENTS / cols.max(1)).max(1);
-        self.pool.run(rows.div_ceil(task_rows), &|task, _| work(task * task_rows, rows.min((task + 1) * task_rows)));
+        self.pool.run(rows.div_ceil(task_rows), &|task, _| {
+            work(task * task_rows, rows.min((task + 1) * task_rows))
+        });
     }
 }
 

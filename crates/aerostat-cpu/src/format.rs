@@ -199,7 +199,12 @@ unsafe fn long_nibbles<V: Vector>(q: *const u8, group: usize) -> V::Ints {
 #[inline(always)]
 unsafe fn two_bits<V: Vector>(q: *const u8, group: usize) -> V::Ints {
     // SAFETY: the caller's promise.
-    unsafe { V::and(V::shift_right(V::unsigned(q.add(32 * (group / 8) + 16 * (group % 2))), 2 * (group / 2 % 4)), 3) }
+    unsafe {
+        V::and(
+            V::shift_right(V::unsigned(q.add(32 * (group / 8) + 16 * (group % 2))), 2 * (group / 2 % 4)),
+            3,
+        )
+    }
 }
 
 /// The sixteen 6-bit scales of Q3_K from their 12 bytes, still offset by 32.

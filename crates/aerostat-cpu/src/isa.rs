@@ -107,6 +107,16 @@ impl Token {
         self.0
     }
 
+    /// Up to this many activation rows are worth multiplying without a panel (measured on Zen 4); expanding `blocks`
+    /// again for each tile of rows is dearer than plain formats.
+    pub(crate) fn direct_rows_max(self, blocks: bool) -> usize {
+        match (self.0, blocks) {
+            (Isa::Avx512, false) => 16,
+            (Isa::Avx512, true) => 4,
+            _ => 1,
+        }
+    }
+
     /// Runs a kernel.
     ///
     /// # Safety

@@ -17,6 +17,8 @@
 //! # Ok::<(), aerostat_backend::Error>(())
 //! ```
 
+#![allow(clippy::needless_range_loop, reason = "kernels index register tiles in step")]
+
 mod attention;
 mod device;
 mod elementwise;

@@ -66,7 +66,10 @@ impl Pool {
             let shared = Arc::clone(&pool.shared);
             let thread = thread::Builder::new().name(format!("aerostat-cpu-{worker}"));
             let handle = thread.spawn(move || shared.work(worker)).map_err(|error| {
-                Error::new(ErrorKind::Device, format!("worker thread {worker} of {threads} did not start: {error}"))
+                Error::new(
+                    ErrorKind::Device,
+                    format!("worker thread {worker} of {threads} did not start: {error}"),
+                )
             })?;
             pool.workers.push(handle);
         }
@@ -134,7 +137,11 @@ impl Shared {
             let number = state >> NUMBER_SHIFT;
             if state & OPEN == 0 || number == done {
                 spins += 1;
-                if spins < SPINS_BEFORE_PARK { std::hint::spin_loop() } else { thread::park() }
+                if spins < SPINS_BEFORE_PARK {
+                    std::hint::spin_loop()
+                } else {
+                    thread::park()
+                }
                 continue;
             }
             let enter = self.state.compare_exchange(state, state + 1, Ordering::AcqRel, Ordering::Relaxed);

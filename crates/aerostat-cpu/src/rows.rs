@@ -37,6 +37,19 @@ impl Rows {
 /// Sums of products of `M` weight rows and `N` rows of f32.
 pub(crate) type Sums<V, const M: usize, const N: usize> = [[V; N]; M];
 
+/// Bytes to be asked for while a sum is computed: `step` bytes of each of `rows` rows with every sixteen columns.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    pub(crate) start: *const u8,
+    pub(crate) row_bytes: usize,
+    pub(crate) rows: usize,
+    pub(crate) step: usize,
+}
+
+impl Ahead {
+    pub(crate) const NOTHING: Self = Self { start: std::ptr::null(), row_bytes: 0, rows: 0, step: 0 };
+}
+
 /// Adds `w[m][k] * x[n][k]` for all `k < len` to the lanes of `sums[m][n]`, in canonical order.
 ///
 /// # Safety
@@ -44,12 +57,19 @@ pub(crate) type Sums<V, const M: usize, const N: usize> = [[V; N]; M];
 /// `F` is not plain.
 #[inline(always)]
 pub(crate) unsafe fn accumulate<V: Vector, F: Format, const M: usize, const N: usize>(
-    sums: &mut Sums<V, M, N>, w: [*const u8; M], x: [*const f32; N], len: usize,
+    sums: &mut Sums<V, M, N>,
+    w: [*const u8; M],
+    x: [*const f32; N],
+    len: usize,
+    ahead: Ahead,
 ) {
     let block_len = LANES * F::GROUPS;
     // SAFETY: all accesses are below `len`, by the caller's promise within the rows.
     unsafe {
         for block in 0..len / block_len {
+            for row in 0..ahead.rows {
+                V::prefetch(ahead.start.wrapping_add(row * ahead.row_bytes + block * ahead.step));
+            }
             let mut heads = [F::Head::default(); M];
             for m in 0..M {
                 heads[m] = F::head::<V>(w[m].add(block * F::BYTES));
@@ -87,16 +107,25 @@ pub(crate) unsafe fn accumulate<V: Vector, F: Format, const M: usize, const N: u
 /// As [`accumulate`].
 #[inline(always)]
 pub(crate) unsafe fn dots<V: Vector, F: Format, const M: usize, const N: usize>(
-    w: [*const u8; M], x: [*const f32; N], len: usize,
+    w: [*const u8; M],
+    x: [*const f32; N],
+    len: usize,
 ) -> [[f32; N]; M] {
     let mut out = [[0.0; N]; M];
     // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [[V::splat(0.0); N]; M];
-        accumulate::<V, F, M, N>(&mut sums, w, x, len);
-        for m in 0..M {
-            for n in 0..N {
-                out[m][n] = V::reduce(sums[m][n]);
+        accumulate::<V, F, M, N>(&mut sums, w, x, len, Ahead::NOTHING);
+        for n in 0..N {
+            if M == 4 {
+                let four = V::reduce_four([sums[0][n], sums[1 % M][n], sums[2 % M][n], sums[3 % M][n]]);
+                for m in 0..M {
+                    out[m][n] = four[m];
+                }
+            } else {
+                for m in 0..M {
+                    out[m][n] = V::reduce(sums[m][n]);
+                }
             }
         }
     }

@@ -32,6 +32,11 @@ pub(crate) trait Vector: Copy {
     unsafe fn mul_add(a: Self, b: Self, c: Self) -> Self;
     /// Adds the lanes as `numerics::reduce` does.
     unsafe fn reduce(a: Self) -> f32;
+    /// [`reduce`](Self::reduce) of four vectors.
+    unsafe fn reduce_four(a: [Self; 4]) -> [f32; 4];
+
+    /// Asks for the cache line at an address, which need not be valid.
+    unsafe fn prefetch(from: *const u8);
 
     /// Sixteen f16.
     unsafe fn load_f16(from: *const u8) -> Self;

@@ -2,7 +2,8 @@
 
 use aerostat_backend::conformance::{self, Case, Keep, Tolerance, Values};
 use aerostat_backend::reference::Reference;
-use aerostat_backend::{Attention, Backend, ErrorKind, KvType, formats};
+use aerostat_backend::{Attention, Backend, ErrorKind, KvType, Mat, Tile, Weight, formats};
+use aerostat_checkpoint::DType;
 use aerostat_cpu::{Cpu, CpuConfig, Isa};
 use proptest::prelude::*;
 
@@ -23,6 +24,27 @@ fn every_instruction_set_and_number_of_threads_gives_the_bits_of_the_reference()
     }
 }
 
+/// Products that vanish to -0.0 leave lanes of -0.0; padding the last columns with +0.0 would turn them to +0.0.
+#[test]
+fn sums_of_vanishing_products_keep_the_sign_of_zero() {
+    const COLS: usize = 17;
+    let bytes: Vec<u8> = [1e-30f32; 5 * COLS].iter().flat_map(|w| w.to_le_bytes()).collect();
+    let tile = Tile { dtype: DType::F32, rows: 5, cols: COLS, bytes: &bytes };
+    for isa in Isa::available() {
+        for rows in [1, 20] {
+            let mut cpu = cpu(isa, 1);
+            let x = Mat::new(cpu.allocate(rows * COLS).unwrap(), rows, COLS);
+            let y = Mat::new(cpu.allocate(rows * 5).unwrap(), rows, 5);
+            cpu.write(x, &vec![-1e-30; rows * COLS]).unwrap();
+            cpu.matmul(Weight::Streamed(tile), x, y).unwrap();
+            assert!(
+                cpu.read(y).unwrap().iter().all(|y| y.to_bits() == (-0.0f32).to_bits()),
+                "{isa}, {rows} rows"
+            );
+        }
+    }
+}
+
 #[test]
 fn capabilities_name_the_instruction_set_and_threads() {
     let capabilities = cpu(Isa::Portable, 2).capabilities();
@@ -38,7 +60,8 @@ fn a_device_without_threads_is_refused() {
 
 fn agree(case: Case) -> Result<(), TestCaseError> {
     for isa in Isa::available() {
-        conformance::check(&case, &|| cpu(isa, 2), &reference, Tolerance::Exact).map_err(TestCaseError::fail)?;
+        conformance::check(&case, &|| cpu(isa, 2), &reference, Tolerance::Exact)
+            .map_err(TestCaseError::fail)?;
     }
     Ok(())
 }

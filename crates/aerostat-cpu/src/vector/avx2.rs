@@ -36,6 +36,18 @@ impl Vector for Avx2 {
         fn reduce(a: Self) -> f32 {
             reduce_eight(_mm256_add_ps(a.0, a.1))
         }
+        fn reduce_four(a: [Self; 4]) -> [f32; 4] {
+            let (first, second) = (quarters(a[0], a[1]), quarters(a[2], a[3]));
+            let low = _mm256_shuffle_ps::<0b01_00_01_00>(first, second);
+            let two = _mm256_add_ps(low, _mm256_shuffle_ps::<0b11_10_11_10>(first, second));
+            let one = _mm256_add_ps(two, _mm256_permute_ps::<0b10_11_00_01>(two));
+            let mut out = [0.0; 8];
+            _mm256_storeu_ps(out.as_mut_ptr(), one);
+            [out[0], out[4], out[2], out[6]]
+        }
+        fn prefetch(from: *const u8) {
+            _mm_prefetch::<_MM_HINT_T0>(from.cast())
+        }
         fn load_f16(from: *const u8) -> Self {
             let (low, high) = (_mm_loadu_si128(from.cast()), _mm_loadu_si128(from.add(16).cast()));
             Self(_mm256_cvtph_ps(low), _mm256_cvtph_ps(high))
@@ -101,5 +113,19 @@ pub(super) unsafe fn reduce_eight(a: __m256) -> f32 {
         let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
         let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
         _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+    }
+}
+
+/// The first two steps of the canonical tree: four sums of `a`, then of `b`.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn quarters(a: Avx2, b: Avx2) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (a, b) = (_mm256_add_ps(a.0, a.1), _mm256_add_ps(b.0, b.1));
+        let low = _mm256_permute2f128_ps::<0x20>(a, b);
+        _mm256_add_ps(low, _mm256_permute2f128_ps::<0x31>(a, b))
     }
 }

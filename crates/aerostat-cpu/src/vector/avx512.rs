@@ -36,6 +36,21 @@ impl Vector for Avx512 {
             let halves = _mm256_add_ps(_mm512_castps512_ps256(a.0), _mm512_extractf32x8_ps::<1>(a.0));
             avx2::reduce_eight(halves)
         }
+        fn reduce_four(a: [Self; 4]) -> [f32; 4] {
+            // Quarters 0 and 2, 1 and 3 of each vector; then the two sums of each, which leaves one quarter for each.
+            let (first, second) = (halves(a[0].0, a[1].0), halves(a[2].0, a[3].0));
+            let even = _mm512_shuffle_f32x4::<0b10_00_10_00>(first, second);
+            let odd = _mm512_shuffle_f32x4::<0b11_01_11_01>(first, second);
+            let four = _mm512_add_ps(even, odd);
+            let two = _mm512_add_ps(four, _mm512_permute_ps::<0b01_00_11_10>(four));
+            let one = _mm512_add_ps(two, _mm512_permute_ps::<0b10_11_00_01>(two));
+            let mut out = [0.0; 4];
+            _mm_storeu_ps(out.as_mut_ptr(), _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, one)));
+            out
+        }
+        fn prefetch(from: *const u8) {
+            _mm_prefetch::<_MM_HINT_T0>(from.cast())
+        }
         fn load_f16(from: *const u8) -> Self {
             Self(_mm512_cvtph_ps(_mm256_loadu_si256(from.cast())))
         }
@@ -73,5 +88,18 @@ impl Vector for Avx512 {
         fn floats(a: Self::Ints) -> Self {
             Self(_mm512_cvtepi32_ps(a))
         }
+    }
+}
+
+/// The sums of the halves of `a`, then of `b`.
+///
+/// # Safety
+/// The CPU has AVX-512 F.
+#[inline(always)]
+unsafe fn halves(a: __m512, b: __m512) -> __m512 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let low = _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b);
+        _mm512_add_ps(low, _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b))
     }
 }

@@ -35,6 +35,10 @@ impl Vector for Portable {
         fn reduce(a: Self) -> f32 {
             aerostat_backend::numerics::reduce(a.0)
         }
+        fn reduce_four(a: [Self; 4]) -> [f32; 4] {
+            a.map(|a| aerostat_backend::numerics::reduce(a.0))
+        }
+        fn prefetch(_from: *const u8) {}
         fn load_f16(from: *const u8) -> Self {
             let halves = from.cast::<[u16; LANES]>().read_unaligned();
             Self(halves.map(|h| f16::from_bits(u16::from_le(h)).to_f32()))

@@ -1,0 +1,204 @@
+//! The reference device against f64 arithmetic and hand-made cases, and the rules that operands obey.
+
+use aerostat_backend::conformance::{self, Tolerance};
+use aerostat_backend::reference::Reference;
+use aerostat_backend::{
+    Activation, Attention, Backend, BufferId, Error, ErrorKind, KvLayout, KvType, Mat, Placement, Rope,
+    RopeStyle, RowPlace, Tile, Weight, WeightId,
+};
+use aerostat_checkpoint::DType;
+
+fn put(device: &mut Reference, rows: usize, cols: usize, data: &[f32]) -> Mat {
+    let mat = Mat::new(device.allocate(rows * cols).unwrap(), rows, cols);
+    device.write(mat, data).unwrap();
+    mat
+}
+
+fn wave(len: usize, step: f32) -> Vec<f32> {
+    (0..len).map(|i| (i as f32 * step).sin()).collect()
+}
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+fn near(got: &[f32], want: &[f64], bound: f64) {
+    assert_eq!(got.len(), want.len());
+    for (i, (&got, want)) in got.iter().zip(want).enumerate() {
+        assert!((f64::from(got) - want).abs() < bound, "value {i}: {got} instead of {want}");
+    }
+}
+
+#[test]
+fn the_reference_passes_its_own_suite() {
+    let reference = || -> Box<dyn Backend> { Box::new(Reference::new()) };
+    conformance::run(&reference, &reference, Tolerance::Exact);
+}
+
+#[test]
+fn matmul_multiplies_by_the_transposed_weights() {
+    let (rows, n, k) = (3, 5, 100);
+    let (w, x) = (wave(n * k, 0.37), wave(rows * k, 0.11));
+    let want: Vec<f64> = (0..rows * n)
+        .map(|i| (0..k).map(|j| f64::from(w[i % n * k + j]) * f64::from(x[i / n * k + j])).sum())
+        .collect();
+    let mut device = Reference::new();
+    let x = put(&mut device, rows, k, &x);
+    let y = put(&mut device, rows, n, &vec![9.0; rows * n]);
+    let bytes = bytes(&w);
+    let tile = Tile { dtype: DType::F32, rows: n, cols: k, bytes: &bytes };
+    device.matmul(Weight::Streamed(tile), x, y).unwrap();
+    near(device.read(y).unwrap(), &want, 1e-5);
+}
+
+#[test]
+fn attention_is_a_softmax_over_the_visible_positions() {
+    let (length, dim) = (7, 4);
+    let (k, v, q) = (wave(length * dim, 0.7), wave(length * dim, 0.3), wave(2 * dim, 1.3));
+    let shape = |window| Attention {
+        heads: 2,
+        kv_heads: 1,
+        key_dim: dim,
+        value_dim: dim,
+        scale: 0.5,
+        softcap: Some(3.0),
+        window,
+    };
+    for (window, first) in [(None, 0), (Some(3), 4), (Some(100), 0)] {
+        let mut want = Vec::new();
+        for head in q.chunks(dim) {
+            let dot =
+                |j: usize| -> f64 { (0..dim).map(|i| f64::from(head[i]) * f64::from(k[j * dim + i])).sum() };
+            let weights: Vec<f64> =
+                (first..length).map(|j| (3.0 * (dot(j) * 0.5 / 3.0).tanh()).exp()).collect();
+            let sum: f64 = weights.iter().sum();
+            let value = |i: usize| -> f64 {
+                (first..length).map(|j| weights[j - first] / sum * f64::from(v[j * dim + i])).sum()
+            };
+            want.extend((0..dim).map(value));
+        }
+        let mut device = Reference::new();
+        let widths = vec![dim];
+        let (key_widths, value_widths) = (widths.clone(), widths);
+        let layout = KvLayout { kv_type: KvType::F32, key_widths, value_widths, page_tokens: 2, pages: 5 };
+        device.kv_allocate(&layout).unwrap();
+        let rows: Vec<RowPlace> =
+            (0..length as u32).map(|position| RowPlace { position, table: 1 }).collect();
+        // The first entry belongs to another sequence.
+        let pages = [u32::MAX, 3, 0, 4, 1];
+        let (k, v) = (put(&mut device, length, dim, &k), put(&mut device, length, dim, &v));
+        device.kv_write(0, k, v, Placement { rows: &rows, pages: &pages }).unwrap();
+        let q = put(&mut device, 1, 2 * dim, &q);
+        let out = put(&mut device, 1, 2 * dim, &[0.0; 8]);
+        let places = Placement { rows: &rows[length - 1..], pages: &pages };
+        device.attention(0, q, out, &shape(window), places).unwrap();
+        near(device.read(out).unwrap(), &want, 1e-6);
+    }
+}
+
+#[test]
+fn rope_rotates_the_pairs_of_its_style() {
+    let x = [1.0, 2.0, 3.0, 4.0, 5.0];
+    let cases =
+        [(RopeStyle::Half, [1.0, -4.0, 3.0, 2.0, 5.0]), (RopeStyle::Interleaved, [1.0, 2.0, -4.0, 3.0, 5.0])];
+    for (style, want) in cases {
+        let mut device = Reference::new();
+        let x = put(&mut device, 1, 5, &x);
+        // The first pair turns by 0, the second by a right angle.
+        let angles = put(&mut device, 1, 4, &[1.0, 0.0, 0.0, 1.0]);
+        device.rope(x, Rope { head_dim: 5, rotary: 4, style }, angles).unwrap();
+        assert_eq!(device.read(x).unwrap(), want, "{style:?}");
+    }
+}
+
+#[test]
+fn activations_match_f64() {
+    let x = wave(64, 0.9).iter().map(|v| v * 6.0).collect::<Vec<_>>();
+    let silu = |x: f64| x / (1.0 + (-x).exp());
+    let gelu = |x: f64| 0.5 * x * (1.0 + (0.797_884_560_802_865_4 * (x + 0.044715 * x * x * x)).tanh());
+    for (activation, bound, function) in [
+        (Activation::Silu, 1e-5, &silu as &dyn Fn(f64) -> f64),
+        (Activation::GeluTanh, 1e-5, &gelu),
+        // The two GELUs differ by less than 0.001.
+        (Activation::GeluErf, 1e-3, &gelu),
+    ] {
+        let mut device = Reference::new();
+        let (gate, up) = (put(&mut device, 1, 64, &x), put(&mut device, 1, 64, &[2.0; 64]));
+        device.glu(gate, up, activation, gate).unwrap();
+        let want: Vec<f64> = x.iter().map(|&v| function(f64::from(v)) * 2.0).collect();
+        near(device.read(gate).unwrap(), &want, 2.0 * bound);
+    }
+}
+
+#[test]
+fn a_norm_works_on_groups_and_strided_rows() {
+    let mut device = Reference::new();
+    let x = put(&mut device, 2, 6, &[3.0, 4.0, 1.0, 1.0, 7.0, 7.0, 0.0, 5.0, 2.0, -2.0, 7.0, 7.0]);
+    let weight = put(&mut device, 1, 2, &[1.0, 10.0]);
+    let inner = x.col_range(0, 4);
+    device.rms_norm(inner, weight, 0.0, inner).unwrap();
+    let root = 12.5f64.sqrt();
+    let want = [3.0 / root, 40.0 / root, 1.0, 10.0, 7.0, 7.0, 0.0, 50.0 / root, 1.0, -10.0, 7.0, 7.0];
+    near(device.read(x).unwrap(), &want, 1e-5);
+}
+
+#[test]
+fn operands_that_do_not_fit_are_refused() {
+    type Op<'a> = dyn Fn(&mut Reference, Mat, Mat) -> Result<(), Error> + 'a;
+    let kv = |device: &mut Reference, pages| {
+        let (key_widths, value_widths) = (vec![4], vec![4]);
+        device.kv_allocate(&KvLayout {
+            kv_type: KvType::F16,
+            key_widths,
+            value_widths,
+            page_tokens: 2,
+            pages,
+        })
+    };
+    let tile = |dtype, len| {
+        move |device: &mut Reference, x, y| {
+            let bytes = vec![0; len];
+            device.matmul(Weight::Streamed(Tile { dtype, rows: 4, cols: 4, bytes: &bytes }), x, y)
+        }
+    };
+    let place = |position, table, page: u32| {
+        move |device: &mut Reference, x: Mat, _: Mat| {
+            kv(device, 2)?;
+            let rows = [RowPlace { position, table }; 4];
+            device.kv_write(0, x, x, Placement { rows: &rows, pages: &[page] })
+        }
+    };
+    let cases: &[(&str, ErrorKind, &Op)] = &[
+        ("unknown buffer", ErrorKind::Shape, &|d, x, _| d.scale(Mat { buffer: BufferId(99), ..x }, 1.0)),
+        ("past the end", ErrorKind::Shape, &|d, x, _| d.scale(Mat { offset: 1, ..x }, 1.0)),
+        ("other shape", ErrorKind::Shape, &|d, x, y| d.add(x, y.col_range(0, 3))),
+        ("summand is the sum", ErrorKind::Shape, &|d, x, _| d.add(x, x)),
+        ("gather in place", ErrorKind::Shape, &|d, x, _| d.gather_rows(x, &[0, 1, 2, 3], x)),
+        ("row out of range", ErrorKind::Shape, &|d, x, y| d.gather_rows(x, &[0, 1, 2, 4], y)),
+        ("bias of two rows", ErrorKind::Shape, &|d, x, y| d.add_bias(x, y)),
+        ("short write", ErrorKind::Shape, &|d, x, _| d.write(x, &[0.0; 15])),
+        ("strided read", ErrorKind::Shape, &|d, x, _| d.read(x.col_range(0, 2)).map(|_| ())),
+        ("short tile", ErrorKind::Shape, &tile(DType::F32, 63)),
+        ("part of a block", ErrorKind::Shape, &tile(DType::Q8_0, 34)),
+        ("unknown format", ErrorKind::Unsupported, &tile(DType::I8, 16)),
+        ("unknown pin", ErrorKind::Shape, &|d, x, y| d.matmul(Weight::Pinned(WeightId(0)), x, y)),
+        ("output is input", ErrorKind::Shape, &|d, x, _| tile(DType::F32, 64)(d, x, x)),
+        ("no KV cache", ErrorKind::Shape, &|d, x, _| {
+            d.kv_write(0, x, x, Placement { rows: &[], pages: &[] })
+        }),
+        ("second KV cache", ErrorKind::Shape, &|d, _, _| kv(d, 1).and_then(|()| kv(d, 1))),
+        ("KV cache too large", ErrorKind::OutOfMemory, &|d, _, _| kv(d, 1 << 55)),
+        ("position past the cache", ErrorKind::Shape, &place(9, 0, 0)),
+        ("page past the cache", ErrorKind::Shape, &place(0, 0, 2)),
+        ("table past the pages", ErrorKind::Shape, &place(0, 1, 0)),
+        ("buffer too large", ErrorKind::OutOfMemory, &|d, _, _| d.allocate(1 << 60).map(|_| ())),
+    ];
+    for (name, kind, op) in cases {
+        let mut device = Reference::new();
+        let (x, y) = (put(&mut device, 4, 4, &[1.0; 16]), put(&mut device, 4, 4, &[2.0; 16]));
+        let error = op(&mut device, x, y).expect_err(name);
+        assert_eq!(error.kind(), *kind, "{name}: {error}");
+        assert_eq!(device.read(x).unwrap(), [1.0; 16], "{name}: nothing may change");
+        assert_eq!(device.read(y).unwrap(), [2.0; 16], "{name}: nothing may change");
+    }
+}

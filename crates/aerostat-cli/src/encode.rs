@@ -1,0 +1,117 @@
+//! From prompts to token ids, and what is refused before a model is loaded for it.
+
+use aerostat::{ChatTemplate, Message, ModelFiles, Tokenizer};
+
+use crate::args::{GenerationArgs, OutputArgs};
+use crate::failure::Failure;
+use crate::output;
+use crate::prompts::Prompt;
+
+/// How text becomes a prompt.
+pub(crate) struct Encoder<'a> {
+    tokenizer: Option<&'a Tokenizer>,
+    template: Option<ChatTemplate>,
+    system: Option<&'a str>,
+}
+
+impl<'a> Encoder<'a> {
+    /// Text as it is, with the special tokens that the model wants around one.
+    pub(crate) fn plain(tokenizer: Option<&'a Tokenizer>) -> Self {
+        Self { tokenizer, template: None, system: None }
+    }
+
+    /// Text by the model's chat template, unless it has none or the user wants none.
+    pub(crate) fn new(
+        files: &ModelFiles,
+        tokenizer: Option<&'a Tokenizer>,
+        args: &'a GenerationArgs,
+        output: &OutputArgs,
+    ) -> Result<Self, Failure> {
+        let template = if args.raw { None } else { files.chat_template(tokenizer)? };
+        if template.is_none() && args.system.is_some() {
+            let why = if args.raw { "with --raw" } else { "the model has no chat template" };
+            output::note(output, &format!("--system has no effect: {why}"));
+        }
+        Ok(Self { tokenizer, template, system: args.system.as_deref() })
+    }
+
+    pub(crate) fn has_template(&self) -> bool {
+        self.template.is_some()
+    }
+
+    /// The conversation's beginning.
+    pub(crate) fn opening(&self) -> Vec<Message> {
+        self.system.map(|text| Message::new("system", text)).into_iter().collect()
+    }
+
+    /// The token ids of a prompt.
+    pub(crate) fn prompt(&self, prompt: &Prompt) -> Result<Vec<u32>, Failure> {
+        match prompt {
+            Prompt::TokenIds(ids) => Ok(ids.clone()),
+            Prompt::Text(text) if self.template.is_some() && !text.is_empty() => {
+                let mut messages = self.opening();
+                messages.push(Message::new("user", text.as_str()));
+                self.messages(&messages)
+            }
+            Prompt::Text(text) if self.template.is_some() => {
+                Err(Failure::usage(format!("the prompt is empty: {text:?}; give some text, or --raw")))
+            }
+            Prompt::Text(text) => self.text(text, true),
+        }
+    }
+
+    /// The token ids of a conversation that awaits an answer. Without a template its texts follow each other as lines.
+    pub(crate) fn messages(&self, messages: &[Message]) -> Result<Vec<u32>, Failure> {
+        match &self.template {
+            Some(template) => {
+                let text =
+                    template.render(messages, true, Default::default()).map_err(aerostat::Error::from)?;
+                // The template writes the special tokens out.
+                self.text(&text, false)
+            }
+            None => {
+                let lines = messages.iter().filter(|m| m.role != "system").filter_map(|m| m.content.as_str());
+                self.text(&lines.map(|line| format!("{line}\n")).collect::<String>(), true)
+            }
+        }
+    }
+
+    fn text(&self, text: &str, add_special: bool) -> Result<Vec<u32>, Failure> {
+        let tokenizer = self.tokenizer.ok_or_else(|| Failure::failed("the model has no tokenizer"))?;
+        Ok(tokenizer.encode(text, add_special).map_err(aerostat::Error::from)?)
+    }
+}
+
+/// Refuses a prompt that the model cannot take, before the model is loaded for it.
+pub(crate) fn check(index: usize, ids: &[u32], files: &ModelFiles) -> Result<(), Failure> {
+    let vocab = files.spec().vocab;
+    if ids.is_empty() {
+        return Err(Failure::usage(format!("prompt {index} is empty: at least one token is needed")));
+    }
+    match ids.iter().find(|id| **id as usize >= vocab) {
+        Some(id) => {
+            let message =
+                format!("prompt {index}: token id {id} is outside the vocabulary of {vocab} tokens");
+            Err(Failure::usage(message))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The tokens that an answer to a prompt may have: what is asked for, within the context.
+pub(crate) fn answer_tokens_max(
+    prompt_tokens: usize,
+    asked: usize,
+    context: Option<usize>,
+) -> Result<usize, Failure> {
+    let Some(context) = context else { return Ok(asked) };
+    match context.checked_sub(prompt_tokens) {
+        Some(left) => Ok(asked.min(left)),
+        None => {
+            let message = format!(
+                "a prompt of {prompt_tokens} tokens does not fit a context of {context}; raise --context"
+            );
+            Err(Failure::usage(message))
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! `aerostat inspect`: what a checkpoint holds, and whether it can run.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use aerostat::{Inspection, ModelFiles};
+use serde::Serialize;
+
+use crate::args::{InspectArgs, OutputArgs};
+use crate::failure::Failure;
+use crate::{model, output, size};
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    model: &'a str,
+    path: &'a Path,
+    family: Option<&'static str>,
+    /// Why it cannot run.
+    unsupported: Option<String>,
+    parameters: u64,
+    weight_bytes: u64,
+    formats: BTreeMap<&'static str, Format>,
+    tensors: Vec<Tensor<'a>>,
+    tokenizer: bool,
+    chat_template: bool,
+}
+
+#[derive(Default, Serialize)]
+struct Format {
+    tensors: u64,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Tensor<'a> {
+    name: &'a str,
+    dtype: &'static str,
+    shape: &'a [u64],
+    bytes: u64,
+    file: &'a Path,
+}
+
+pub(crate) fn execute(args: &InspectArgs, output: &OutputArgs) -> Result<(), Failure> {
+    let inspection = ModelFiles::inspect(&model::find(&args.model, output)?)?;
+    let report = report(&args.model, &inspection);
+    if output.json {
+        return output::json(&report);
+    }
+    Ok(output::text(&table(&report, &inspection, output.verbose))?)
+}
+
+fn report<'a>(model: &'a str, inspection: &'a Inspection) -> Report<'a> {
+    let tensors: Vec<Tensor<'_>> = inspection
+        .tensors
+        .iter()
+        .map(|(name, dtype, shape, bytes, file)| Tensor { name, dtype, shape, bytes: *bytes, file })
+        .collect();
+    let elements = |t: &Tensor<'_>| t.shape.iter().fold(1u64, |n, d| n.saturating_mul(*d));
+    let mut formats: BTreeMap<&'static str, Format> = BTreeMap::new();
+    for tensor in &tensors {
+        let format = formats.entry(tensor.dtype).or_default();
+        format.tensors += 1;
+        format.bytes += tensor.bytes;
+    }
+    Report {
+        model,
+        path: &inspection.path,
+        family: inspection.spec.as_ref().ok().map(|s| s.family),
+        unsupported: inspection.spec.as_ref().err().map(ToString::to_string),
+        parameters: inspection
+            .spec
+            .as_ref()
+            .map_or_else(|_| tensors.iter().map(elements).sum(), |s| s.parameters),
+        weight_bytes: tensors.iter().map(|t| t.bytes).sum(),
+        formats,
+        tensors,
+        tokenizer: inspection.tokenizer,
+        chat_template: inspection.chat_template,
+    }
+}
+
+fn table(report: &Report<'_>, inspection: &Inspection, verbose: bool) -> String {
+    let mut text = format!("{}\n", report.model);
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "  {name:<16}{value}");
+    };
+    let yes = |there: bool| if there { "yes" } else { "no" }.to_owned();
+    line("path", report.path.display().to_string());
+    match &inspection.spec {
+        Ok(spec) => {
+            line("family", spec.family.to_owned());
+            let (blocks, hidden) = (spec.blocks.len(), spec.hidden);
+            line("shape", format!("{blocks} blocks, {hidden} wide, {} tokens known", spec.vocab));
+            line("context", format!("{} tokens", spec.context_max));
+        }
+        Err(e) => line("unsupported", e.to_string()),
+    }
+    line("parameters", report.parameters.to_string());
+    line("weights", format!("{} in {} tensors", size::display(report.weight_bytes), report.tensors.len()));
+    for (name, format) in &report.formats {
+        line(&format!("  {name}"), format!("{} in {} tensors", size::display(format.bytes), format.tensors));
+    }
+    let mut files: BTreeMap<&Path, u64> = BTreeMap::new();
+    for tensor in &report.tensors {
+        *files.entry(tensor.file).or_default() += tensor.bytes;
+    }
+    for (path, bytes) in files {
+        let name = path.file_name().map_or_else(|| path.to_owned(), PathBuf::from);
+        line("file", format!("{} ({} of weights)", name.display(), size::display(bytes)));
+    }
+    line("tokenizer", yes(report.tokenizer));
+    line("chat template", yes(report.chat_template));
+    if verbose {
+        for t in &report.tensors {
+            line("tensor", format!("{:<48} {:<6} {:?} {}", t.name, t.dtype, t.shape, size::display(t.bytes)));
+        }
+    }
+    text
+}

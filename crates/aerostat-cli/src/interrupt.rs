@@ -1,0 +1,78 @@
+//! Ctrl-C and requests to terminate.
+//!
+//! Where there is something to keep, the first one asks the work to stop and the second one ends the process; anywhere
+//! else (headers, tokenizer, waiting for input) the first one ends it.
+
+use std::process;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::failure::{Failure, INTERRUPTED};
+
+/// The time a download has to come to a stop; what it has is kept, however it ends.
+const SOON: Duration = Duration::from_secs(1);
+
+/// The values of `MODE`: how an interrupt ends the process.
+const AT_ONCE: u8 = 0;
+const WITHIN_A_MOMENT: u8 = 1;
+const BY_ITSELF: u8 = 2;
+
+static REQUESTED: AtomicBool = AtomicBool::new(false);
+static MODE: AtomicU8 = AtomicU8::new(AT_ONCE);
+
+/// While it lives, an interrupt is a request.
+#[derive(Debug)]
+pub(crate) struct Graceful(());
+
+/// Puts the handler in place; once, before anything else.
+pub(crate) fn install() -> Result<(), Failure> {
+    let handler = || match MODE.load(Ordering::SeqCst) {
+        AT_ONCE => exit(),
+        _ if REQUESTED.swap(true, Ordering::SeqCst) => exit(),
+        BY_ITSELF => {}
+        // It may hang in a connection to a server that does not answer.
+        _ => drop(thread::spawn(|| {
+            thread::sleep(SOON);
+            exit()
+        })),
+    };
+    ctrlc::set_handler(handler).map_err(|e| Failure::failed(format!("cannot watch for Ctrl-C: {e}")))
+}
+
+/// From here on until the guard drops, work stops by itself when [`requested`] says so.
+pub(crate) fn graceful() -> Graceful {
+    MODE.store(BY_ITSELF, Ordering::SeqCst);
+    Graceful(())
+}
+
+/// The same for downloads, which may hang and then are ended soon.
+pub(crate) fn graceful_for_a_moment() -> Graceful {
+    MODE.store(WITHIN_A_MOMENT, Ordering::SeqCst);
+    Graceful(())
+}
+
+impl Drop for Graceful {
+    fn drop(&mut self) {
+        MODE.store(AT_ONCE, Ordering::SeqCst);
+    }
+}
+
+fn exit() {
+    process::exit(i32::from(INTERRUPTED));
+}
+
+/// Whether the user asked to stop.
+pub(crate) fn requested() -> bool {
+    REQUESTED.load(Ordering::SeqCst)
+}
+
+/// The flag itself, for those who look at it by themselves.
+pub(crate) fn flag() -> &'static AtomicBool {
+    &REQUESTED
+}
+
+/// An error if the user asked to stop.
+pub(crate) fn check() -> Result<(), Failure> {
+    if requested() { Err(Failure::Interrupted) } else { Ok(()) }
+}

@@ -1,0 +1,48 @@
+//! The `aerostat` command.
+//!
+//! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod chat;
+mod download;
+mod encode;
+mod failure;
+mod inspect;
+mod interrupt;
+mod model;
+mod output;
+mod plan;
+mod prompts;
+mod pull;
+mod run;
+mod score;
+mod size;
+mod status;
+mod watch;
+
+use std::process::ExitCode;
+
+use args::{Cli, Command};
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = &cli.output;
+    let result = interrupt::install().and_then(|()| match cli.command {
+        Command::Run(args) => run::execute(args, output),
+        Command::Chat(args) => chat::execute(&args, output),
+        Command::Score(args) => score::execute(args, output),
+        Command::Plan(args) => plan::execute(&args, output),
+        Command::Inspect(args) => inspect::execute(&args, output),
+        Command::Pull(args) => pull::execute(&args, output),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report();
+            failure.exit_code()
+        }
+    }
+}

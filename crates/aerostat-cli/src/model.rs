@@ -1,0 +1,69 @@
+//! From MODEL to files, tokenizer and template.
+
+use std::env;
+use std::path::PathBuf;
+
+use aerostat::{ModelFiles, Tokenizer};
+
+use crate::args::OutputArgs;
+use crate::download::Bar;
+use crate::failure::Failure;
+use crate::interrupt;
+use crate::output;
+
+/// Finds a model, downloading it if need be.
+pub(crate) fn find(model: &str, output: &OutputArgs) -> Result<PathBuf, Failure> {
+    let _graceful = interrupt::graceful_for_a_moment();
+    let path = aerostat::resolve(model, &own_cache()?, &Bar::new(output), interrupt::flag())?;
+    interrupt::check()?;
+    Ok(path)
+}
+
+/// Finds a model and reads its headers.
+pub(crate) fn open(model: &str, output: &OutputArgs) -> Result<ModelFiles, Failure> {
+    Ok(ModelFiles::open(&find(model, output)?)?)
+}
+
+/// The tokenizer, if the model has one. A broken one is an error only if it is `needed`.
+pub(crate) fn tokenizer(
+    files: &ModelFiles,
+    needed: bool,
+    output: &OutputArgs,
+) -> Result<Option<Tokenizer>, Failure> {
+    match files.tokenizer() {
+        Ok(Some(tokenizer)) => Ok(Some(tokenizer)),
+        Ok(None) if needed => {
+            let message = format!(
+                "{}: the model has no tokenizer, so it cannot take text\n  \
+                 hint: give the prompt as token ids: --token-ids 5,6,7",
+                files.path().display()
+            );
+            Err(Failure::failed(message))
+        }
+        Err(e) if needed => {
+            Err(Failure::failed(format!("{e}\n  hint: --token-ids 5,6,7 works without a tokenizer")))
+        }
+        Ok(None) => Ok(None),
+        Err(e) => {
+            output::note(output, &format!("going on without the tokenizer: {e}"));
+            Ok(None)
+        }
+    }
+}
+
+/// The folder for downloads that do not come from the Hub.
+pub(crate) fn own_cache() -> Result<PathBuf, Failure> {
+    let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(path) = variable("AEROSTAT_CACHE") {
+        return Ok(path);
+    }
+    let base = if cfg!(windows) {
+        variable("LOCALAPPDATA")
+    } else if cfg!(target_os = "macos") {
+        variable("HOME").map(|home| home.join("Library/Caches"))
+    } else {
+        variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")))
+    };
+    let none = || Failure::failed("there is no folder for downloads: set AEROSTAT_CACHE to one");
+    Ok(base.ok_or_else(none)?.join("aerostat"))
+}

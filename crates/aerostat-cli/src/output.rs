@@ -1,0 +1,57 @@
+//! What is printed where.
+
+use std::io::{self, BufWriter, IsTerminal, Write};
+
+use aerostat::{Plan, Stats};
+use serde::Serialize;
+
+use crate::args::OutputArgs;
+use crate::failure::Failure;
+use crate::size;
+
+/// Prints one JSON object on stdout.
+pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    serde_json::to_writer(&mut out, value)?;
+    writeln!(out)?;
+    Ok(out.flush()?)
+}
+
+/// Prints text on stdout, at once.
+pub(crate) fn text(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Something worth telling, as one sentence on stderr.
+pub(crate) fn note(output: &OutputArgs, text: &str) {
+    if !output.quiet {
+        eprintln!("note: {text}");
+    }
+}
+
+/// The plan in force, if the user wants to know.
+pub(crate) fn plan(output: &OutputArgs, model: &str, plan: &Plan) {
+    if output.verbose {
+        eprint!("plan for {model}\n{plan}");
+    }
+}
+
+/// What a run did, in one line on stderr: for those who look at it, or who ask.
+pub(crate) fn summary(output: &OutputArgs, stats: &Stats) {
+    if output.quiet || !(output.verbose || io::stderr().is_terminal()) {
+        return;
+    }
+    eprintln!(
+        "{} tokens in {:.1} s ({:.2} tokens/s), {} sweeps, {} read at {:.2} GB/s, peak memory {} of {}",
+        stats.tokens,
+        stats.wall_seconds,
+        stats.tokens_per_second,
+        stats.sweeps,
+        size::display(stats.read_bytes),
+        stats.read_bytes_per_second / 1e9,
+        size::display(stats.memory_peak_bytes),
+        size::display(stats.memory_budget_bytes),
+    );
+}

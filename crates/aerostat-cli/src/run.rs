@@ -1,0 +1,115 @@
+//! `aerostat run`: answers to prompts.
+
+use std::fmt::Write;
+
+use aerostat::{Completion, Engine, ModelFiles, Request, Stats, Tokenizer, generate};
+use serde::Serialize;
+
+use crate::args::{OutputArgs, RunArgs};
+use crate::encode::{self, Encoder};
+use crate::failure::Failure;
+use crate::prompts::Prompt;
+use crate::watch::Watch;
+use crate::{interrupt, model, output};
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    model: &'a str,
+    results: &'a [Completion],
+    stats: Stats,
+}
+
+pub(crate) fn execute(mut args: RunArgs, output: &OutputArgs) -> Result<(), Failure> {
+    let options = args.engine.options(output)?;
+    let prompts = std::mem::take(&mut args.prompts).or_stdin()?;
+    let files = model::open(&args.model, output)?;
+    let texts = prompts.iter().any(|p| matches!(p, Prompt::Text(_)));
+    let tokenizer = model::tokenizer(&files, texts || !args.generation.stop.is_empty(), output)?;
+    let requests = requests(&args, &prompts, &files, tokenizer.as_ref(), output)?;
+    let streams = requests.len() == 1 && !output.json;
+    if args.generation.logprobs && !output.json {
+        output::note(output, "--logprobs shows with --json only");
+    }
+
+    let _graceful = interrupt::graceful();
+    let mut watch = Watch::new(output, streams);
+    let mut engine = Engine::open(&files, &options, &generate::demand(&requests), &mut watch)?;
+    output::plan(output, &args.model, engine.current_plan());
+    let answers = engine.generate(&requests, tokenizer.as_ref(), &mut watch)?;
+    watch.finish()?;
+    let stats = engine.stats();
+    if output.json {
+        output::json(&Report { model: &args.model, results: &answers.completions, stats: stats.clone() })?;
+    } else {
+        output::text(&rest(&answers.completions, streams))?;
+    }
+    output::summary(output, &stats);
+    if answers.interrupted { Err(Failure::Interrupted) } else { Ok(()) }
+}
+
+/// One request for each answer to each prompt.
+fn requests(
+    args: &RunArgs,
+    prompts: &[Prompt],
+    files: &ModelFiles,
+    tokenizer: Option<&Tokenizer>,
+    output: &OutputArgs,
+) -> Result<Vec<Request>, Failure> {
+    let generation = &args.generation;
+    let encoder = if prompts.iter().any(|p| matches!(p, Prompt::Text(_))) {
+        Encoder::new(files, tokenizer, generation, output)?
+    } else {
+        Encoder::plain(tokenizer)
+    };
+    let sampling = generation.sampling(files.sampling());
+    let end_tokens = if generation.ignore_eos { Vec::new() } else { files.end_tokens(tokenizer) };
+    let mut requests = Vec::new();
+    for (i, prompt) in prompts.iter().enumerate() {
+        let token_ids = encoder.prompt(prompt)?;
+        encode::check(i, &token_ids, files)?;
+        let max_new_tokens =
+            encode::answer_tokens_max(token_ids.len(), generation.max_new_tokens(), args.engine.context())?;
+        let request = Request {
+            token_ids,
+            max_new_tokens,
+            sampling: sampling.clone(),
+            stream: 0,
+            end_tokens: end_tokens.clone(),
+            stop: generation.stop.clone(),
+            logprobs: generation.logprobs,
+        };
+        requests.extend((0..u64::from(args.n)).map(|stream| Request { stream, ..request.clone() }));
+    }
+    let prompt_tokens_max = requests.iter().map(|r| r.token_ids.len()).max().unwrap_or(0);
+    let (tokens, context_max) = (prompt_tokens_max + generation.new_tokens_asked(), files.spec().context_max);
+    if tokens > context_max {
+        let message = format!("up to {tokens} tokens in a sequence; the model was made for {context_max}");
+        output::note(output, &message);
+    }
+    Ok(requests)
+}
+
+/// What is left to print for people: all answers if there are several, token ids where there is no text.
+fn rest(completions: &[Completion], streamed: bool) -> String {
+    let mut text = String::new();
+    for completion in completions {
+        if streamed && completion.text.is_some() {
+            continue;
+        }
+        if completions.len() > 1 {
+            let _ = write!(text, "[{}] ", completion.index);
+        }
+        match &completion.text {
+            Some(answer) => text.push_str(answer),
+            None => {
+                let ids: Vec<String> = completion.token_ids.iter().map(u32::to_string).collect();
+                text.push_str(&ids.join(","));
+            }
+        }
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+    }
+    text
+}

@@ -1,0 +1,77 @@
+//! `aerostat score`: log-probabilities of given tokens.
+
+use std::fmt::Write;
+
+use aerostat::{Engine, Score, Stats, Tokenizer, score};
+use serde::Serialize;
+
+use crate::args::{OutputArgs, ScoreArgs};
+use crate::encode::{self, Encoder};
+use crate::failure::Failure;
+use crate::prompts::Prompt;
+use crate::watch::Watch;
+use crate::{interrupt, model, output};
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    model: &'a str,
+    results: &'a [Score],
+    stats: Stats,
+}
+
+pub(crate) fn execute(mut args: ScoreArgs, output: &OutputArgs) -> Result<(), Failure> {
+    let options = args.engine.options(output)?;
+    let prompts = std::mem::take(&mut args.prompts).or_stdin()?;
+    let files = model::open(&args.model, output)?;
+    let texts = prompts.iter().any(|p| matches!(p, Prompt::Text(_)));
+    let tokenizer = model::tokenizer(&files, texts, output)?;
+    let encoder = Encoder::plain(tokenizer.as_ref());
+    let mut sequences = Vec::new();
+    for (i, prompt) in prompts.iter().enumerate() {
+        let ids = encoder.prompt(prompt)?;
+        encode::check(i, &ids, &files)?;
+        encode::answer_tokens_max(ids.len(), 0, args.engine.context())?;
+        sequences.push(ids);
+    }
+    if args.logits && !output.json {
+        output::note(output, "--logits shows with --json only");
+    }
+
+    let _graceful = interrupt::graceful();
+    let mut watch = Watch::new(output, false);
+    let mut engine = Engine::open(&files, &options, &score::demand(&sequences), &mut watch)?;
+    output::plan(output, &args.model, engine.current_plan());
+    let scores = engine.score(&sequences, args.logits && output.json, &mut watch)?;
+    watch.finish()?;
+    let stats = engine.stats();
+    if output.json {
+        output::json(&Report { model: &args.model, results: &scores, stats: stats.clone() })?;
+    } else {
+        output::text(&tables(&scores, tokenizer.as_ref()))?;
+    }
+    output::summary(output, &stats);
+    Ok(())
+}
+
+/// One table for each sequence.
+fn tables(scores: &[Score], tokenizer: Option<&Tokenizer>) -> String {
+    let mut text = String::new();
+    for (i, score) in scores.iter().enumerate() {
+        if i > 0 {
+            text.push('\n');
+        }
+        for (&id, logprob) in score.token_ids.iter().zip(&score.logprobs) {
+            let logprob = logprob.map_or_else(|| "-".to_owned(), |l| format!("{l:.4}"));
+            let piece = tokenizer.map_or_else(String::new, |t| format!("  {:?}", t.decode(&[id], false)));
+            let _ = writeln!(text, "{id:>8} {logprob:>10}{piece}");
+        }
+        let known: Vec<f64> = score.logprobs.iter().flatten().map(|l| f64::from(*l)).collect();
+        let sum: f64 = known.iter().sum();
+        let _ = writeln!(text, "{:>8} {sum:>10.4}", "sum");
+        if !known.is_empty() {
+            let _ = writeln!(text, "{:>8} {:>10.4}", "perplexity", (-sum / known.len() as f64).exp());
+        }
+    }
+    text
+}

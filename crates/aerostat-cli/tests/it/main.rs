@@ -1,0 +1,9 @@
+//! The command as users meet it: arguments in, stdout, stderr and exit code out.
+
+mod errors;
+mod formats;
+mod generation;
+#[cfg(unix)]
+mod interrupts;
+mod support;
+mod usage;
