@@ -311,7 +311,7 @@ impl<'a> Tensors<'a> {
         let rotate = |rope: &RopeConfig| {
             let default = (self.shape.head_dim as f64 * rope.partial) as usize;
             let rotary = self.keys.gguf_number("rope.dimension_count").map_or(default, |n| n as usize);
-            if rotary == 0 || rotary % 2 != 0 || rotary > self.shape.head_dim {
+            if rotary == 0 || !rotary.is_multiple_of(2) || rotary > self.shape.head_dim {
                 let message =
                     format!("{rotary} of {} dimensions of a head cannot be rotated", self.shape.head_dim);
                 return Err(self.keys.config(message));

@@ -97,7 +97,7 @@ impl<'a> Keys<'a> {
         const MAX: f64 = (1u64 << 40) as f64;
         match self.number(key)? {
             None => Ok(default),
-            Some(n) if n >= 1.0 && n <= MAX && n.fract() == 0.0 => Ok(Some(n as usize)),
+            Some(n) if (1.0..=MAX).contains(&n) && n.fract() == 0.0 => Ok(Some(n as usize)),
             Some(n) => {
                 Err(self
                     .config(format!("`{}` is {n}; a whole number of at least 1 is needed", self.name(key))))

@@ -56,7 +56,6 @@ pub(crate) fn execute(args: &ChatArgs, output: &OutputArgs) -> Result<(), Failur
         Engine::open(&files, &options, &Need::one(context), &mut Watch::new(output, false))?
     };
     interrupt::check()?;
-    output::plan(output, &args.model, engine.current_plan());
     let generation = &args.generation;
     let mut chat = Chat {
         args,
@@ -116,7 +115,7 @@ impl Chat<'_> {
 
     fn answer(&mut self) -> Result<String, Failure> {
         let token_ids = self.encoder.messages(&self.messages)?;
-        encode::check(0, &token_ids, self.files)?;
+        self.files.check_tokens(0, &token_ids)?;
         let generation = &self.args.generation;
         let max_new_tokens = match encode::answer_tokens_max(
             token_ids.len(),

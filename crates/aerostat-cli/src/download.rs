@@ -3,11 +3,10 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use aerostat::Download;
+use aerostat::{Download, size};
 
 use crate::args::OutputArgs;
 use crate::output;
-use crate::size;
 use crate::status::StatusLine;
 
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -53,7 +52,7 @@ impl Download for Bar<'_> {
         state.tenths = tenths(bytes_present, bytes_total);
         state.begun = Instant::now();
         if bytes_present < bytes_total && !self.output.quiet {
-            let (total, present) = (size::display(bytes_total), size::display(bytes_present));
+            let (total, present) = (size(bytes_total), size(bytes_present));
             eprintln!("downloading {files} files, {total} ({present} here already)");
         }
     }
@@ -70,7 +69,7 @@ impl Download for Bar<'_> {
             }
         } else if tenths > state.tenths && !self.output.quiet {
             state.tenths = tenths;
-            eprintln!("{} % of {}", tenths * 10, size::display(state.total));
+            eprintln!("{} % of {}", tenths * 10, size(state.total));
         }
     }
 
@@ -92,7 +91,7 @@ impl State {
         let bar = "#".repeat(full as usize) + &".".repeat((BAR_CHARS - full) as usize);
         let rate = (self.done - self.present) as f64 / self.begun.elapsed().as_secs_f64().max(1e-3);
         let left = if rate > 0.0 { self.total.saturating_sub(self.done) as f64 / rate } else { 0.0 };
-        let (done, total) = (size::display(self.done), size::display(self.total));
+        let (done, total) = (size(self.done), size(self.total));
         format!("[{bar}] {done} of {total}  {:.1} MB/s  {:.0} s left", rate / 1e6, left)
     }
 }

@@ -82,22 +82,6 @@ impl<'a> Encoder<'a> {
     }
 }
 
-/// Refuses a prompt that the model cannot take, before the model is loaded for it.
-pub(crate) fn check(index: usize, ids: &[u32], files: &ModelFiles) -> Result<(), Failure> {
-    let vocab = files.spec().vocab;
-    if ids.is_empty() {
-        return Err(Failure::usage(format!("prompt {index} is empty: at least one token is needed")));
-    }
-    match ids.iter().find(|id| **id as usize >= vocab) {
-        Some(id) => {
-            let message =
-                format!("prompt {index}: token id {id} is outside the vocabulary of {vocab} tokens");
-            Err(Failure::usage(message))
-        }
-        None => Ok(()),
-    }
-}
-
 /// The tokens that an answer to a prompt may have: what is asked for, within the context.
 pub(crate) fn answer_tokens_max(
     prompt_tokens: usize,

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use aerostat::{Inspection, ModelFiles};
+use aerostat::{Inspection, ModelFiles, size};
 use serde::Serialize;
 
 use crate::args::{InspectArgs, OutputArgs};
 use crate::failure::Failure;
-use crate::{model, output, size};
+use crate::{model, output};
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -98,9 +98,9 @@ fn table(report: &Report<'_>, inspection: &Inspection, verbose: bool) -> String 
         Err(e) => line("unsupported", e.to_string()),
     }
     line("parameters", report.parameters.to_string());
-    line("weights", format!("{} in {} tensors", size::display(report.weight_bytes), report.tensors.len()));
+    line("weights", format!("{} in {} tensors", size(report.weight_bytes), report.tensors.len()));
     for (name, format) in &report.formats {
-        line(&format!("  {name}"), format!("{} in {} tensors", size::display(format.bytes), format.tensors));
+        line(&format!("  {name}"), format!("{} in {} tensors", size(format.bytes), format.tensors));
     }
     let mut files: BTreeMap<&Path, u64> = BTreeMap::new();
     for tensor in &report.tensors {
@@ -108,13 +108,13 @@ fn table(report: &Report<'_>, inspection: &Inspection, verbose: bool) -> String 
     }
     for (path, bytes) in files {
         let name = path.file_name().map_or_else(|| path.to_owned(), PathBuf::from);
-        line("file", format!("{} ({} of weights)", name.display(), size::display(bytes)));
+        line("file", format!("{} ({} of weights)", name.display(), size(bytes)));
     }
     line("tokenizer", yes(report.tokenizer));
     line("chat template", yes(report.chat_template));
     if verbose {
         for t in &report.tensors {
-            line("tensor", format!("{:<48} {:<6} {:?} {}", t.name, t.dtype, t.shape, size::display(t.bytes)));
+            line("tensor", format!("{:<48} {:<6} {:?} {}", t.name, t.dtype, t.shape, size(t.bytes)));
         }
     }
     text

@@ -2,12 +2,11 @@
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 
-use aerostat::{Plan, Stats};
+use aerostat::{Plan, Stats, size};
 use serde::Serialize;
 
 use crate::args::OutputArgs;
 use crate::failure::Failure;
-use crate::size;
 
 /// Prints one JSON object on stdout.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
@@ -32,9 +31,9 @@ pub(crate) fn note(output: &OutputArgs, text: &str) {
 }
 
 /// The plan in force, if the user wants to know.
-pub(crate) fn plan(output: &OutputArgs, model: &str, plan: &Plan) {
+pub(crate) fn plan(output: &OutputArgs, plan: &Plan) {
     if output.verbose {
-        eprint!("plan for {model}\n{plan}");
+        eprint!("plan\n{plan}");
     }
 }
 
@@ -49,9 +48,9 @@ pub(crate) fn summary(output: &OutputArgs, stats: &Stats) {
         stats.wall_seconds,
         stats.tokens_per_second,
         stats.sweeps,
-        size::display(stats.read_bytes),
+        size(stats.read_bytes),
         stats.read_bytes_per_second / 1e9,
-        size::display(stats.memory_peak_bytes),
-        size::display(stats.memory_budget_bytes),
+        size(stats.memory_peak_bytes),
+        size(stats.memory_budget_bytes),
     );
 }

@@ -35,7 +35,6 @@ pub(crate) fn execute(mut args: RunArgs, output: &OutputArgs) -> Result<(), Fail
     let _graceful = interrupt::graceful();
     let mut watch = Watch::new(output, streams);
     let mut engine = Engine::open(&files, &options, &generate::demand(&requests), &mut watch)?;
-    output::plan(output, &args.model, engine.current_plan());
     let answers = engine.generate(&requests, tokenizer.as_ref(), &mut watch)?;
     watch.finish()?;
     let stats = engine.stats();
@@ -67,7 +66,7 @@ fn requests(
     let mut requests = Vec::new();
     for (i, prompt) in prompts.iter().enumerate() {
         let token_ids = encoder.prompt(prompt)?;
-        encode::check(i, &token_ids, files)?;
+        files.check_tokens(i, &token_ids)?;
         let max_new_tokens =
             encode::answer_tokens_max(token_ids.len(), generation.max_new_tokens(), args.engine.context())?;
         let request = Request {

@@ -30,7 +30,7 @@ pub(crate) fn execute(mut args: ScoreArgs, output: &OutputArgs) -> Result<(), Fa
     let mut sequences = Vec::new();
     for (i, prompt) in prompts.iter().enumerate() {
         let ids = encoder.prompt(prompt)?;
-        encode::check(i, &ids, &files)?;
+        files.check_tokens(i, &ids)?;
         encode::answer_tokens_max(ids.len(), 0, args.engine.context())?;
         sequences.push(ids);
     }
@@ -41,7 +41,6 @@ pub(crate) fn execute(mut args: ScoreArgs, output: &OutputArgs) -> Result<(), Fa
     let _graceful = interrupt::graceful();
     let mut watch = Watch::new(output, false);
     let mut engine = Engine::open(&files, &options, &score::demand(&sequences), &mut watch)?;
-    output::plan(output, &args.model, engine.current_plan());
     let scores = engine.score(&sequences, args.logits && output.json, &mut watch)?;
     watch.finish()?;
     let stats = engine.stats();

@@ -1,4 +1,4 @@
-//! Sizes in bytes: `4GiB` to a number and back.
+//! Sizes in bytes: `4GiB` to a number.
 
 /// Reads `4GiB`, `512MB`, `1.5G`, `65536`. `K`, `M`, `G`, `T` alone are powers of 1024, as with `iB`; with `B` they are
 /// powers of 1000.
@@ -20,15 +20,6 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
         Err(_) => return Err(wrong()),
     };
     if bytes == 0 { Err("a size must be greater than zero".to_owned()) } else { Ok(bytes) }
-}
-
-/// A size for people.
-pub(crate) fn display(bytes: u64) -> String {
-    const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match UNITS.iter().find(|(unit, _)| bytes >= *unit) {
-        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / *unit as f64),
-        None => format!("{bytes} B"),
-    }
 }
 
 fn factor(unit: &str) -> Option<u64> {
@@ -90,13 +81,5 @@ mod tests {
         for text in bad {
             assert!(parse(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn shows_sizes_with_one_digit() {
-        assert_eq!(
-            [0, 1023, 1024, 3 << 29, 5 << 40].map(display),
-            ["0 B", "1023 B", "1.0 KiB", "1.5 GiB", "5.0 TiB"]
-        );
     }
 }

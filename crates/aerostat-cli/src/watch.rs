@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal};
 
-use aerostat::{Observer, Progress};
+use aerostat::{Observer, Plan, Progress};
 
 use crate::args::OutputArgs;
 use crate::failure::Failure;
@@ -57,6 +57,10 @@ impl<'a> Watch<'a> {
 }
 
 impl Observer for Watch<'_> {
+    fn planned(&mut self, plan: &Plan) {
+        output::plan(self.output, plan);
+    }
+
     fn progress(&mut self, progress: &Progress) -> bool {
         if self.line.enabled()
             && let Some(line) = self.pace.line(progress)

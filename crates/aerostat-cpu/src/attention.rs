@@ -58,6 +58,8 @@ impl Attend<'_> {
         }
     }
 
+    /// # Safety
+    /// As `run`.
     unsafe fn with_format<F: Format>(self, token: Token) {
         // SAFETY: the caller's promise, passed on.
         unsafe {
@@ -69,6 +71,8 @@ impl Attend<'_> {
         }
     }
 
+    /// # Safety
+    /// As `run`.
     unsafe fn attend<F: Format, const H: usize>(self, token: Token) {
         let mut factors = [0.0; HEADS_MAX];
         // SAFETY: the caller's promise, passed on.
@@ -242,6 +246,9 @@ impl<F: Format, const H: usize> Kernel for Mix<'_, F, H> {
 
 impl<F: Format, const H: usize> Mix<'_, F, H> {
     /// `G` groups of columns from `col`; the last has `len` columns.
+    ///
+    /// # Safety
+    /// What [`Attend`] says holds; columns `col ..` of all groups are within the value head.
     #[inline(always)]
     unsafe fn cols<V: Vector, const G: usize>(&self, col: usize, len: usize) {
         let Self(attend, factors, _) = self;

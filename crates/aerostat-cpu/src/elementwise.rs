@@ -40,6 +40,8 @@ impl Kernel for MapRows {
 }
 
 impl MapRows {
+    /// # Safety
+    /// What the struct says holds.
     #[inline(always)]
     unsafe fn each(&self, map: Map) {
         for row in self.start..self.end {
@@ -125,6 +127,8 @@ impl Kernel for RopeRows {
 }
 
 impl RopeRows {
+    /// # Safety
+    /// What the struct says holds; `row` and `head` are within the matrix.
     #[inline(always)]
     unsafe fn halves(&self, row: usize, head: usize) {
         let half = self.rope.rotary / 2;
@@ -144,6 +148,8 @@ impl RopeRows {
         }
     }
 
+    /// # Safety
+    /// What the struct says holds; `row` and `head` are within the matrix.
     #[inline(always)]
     unsafe fn interleaved(&self, row: usize, head: usize) {
         let half = self.rope.rotary / 2;

@@ -151,18 +151,25 @@ blocks!(Q6_K, 16 groups in 210 bytes, head [f32; 16], |b| {
 });
 
 /// The f16 at byte `at`.
+///
+/// # Safety
+/// As [`Vector`]; two bytes from `at` are within the block.
 #[inline(always)]
 unsafe fn half<V: Vector>(block: *const u8, at: usize) -> f32 {
     // SAFETY: the caller's promise; the f16 is within the block.
     unsafe { V::half(u16::from_le(block.add(at).cast::<u16>().read_unaligned())) }
 }
 
+/// # Safety
+/// Four bytes from `from` are readable.
 #[inline(always)]
 unsafe fn word(from: *const u8) -> u32 {
     // SAFETY: the caller's promise; the word is within the block.
     unsafe { u32::from_le(from.cast::<u32>().read_unaligned()) }
 }
 
+/// # Safety
+/// As [`Vector`].
 #[inline(always)]
 unsafe fn array<V: Vector>(a: V) -> [f32; LANES] {
     let mut out = [0.0; LANES];
@@ -172,6 +179,9 @@ unsafe fn array<V: Vector>(a: V) -> [f32; LANES] {
 }
 
 /// 32 elements in 16 bytes: group 0 is the low nibbles.
+///
+/// # Safety
+/// As [`Vector`]; 16 bytes from `q` are readable.
 #[inline(always)]
 unsafe fn nibbles<V: Vector>(q: *const u8, group: usize) -> V::Ints {
     // SAFETY: the caller's promise.
@@ -189,6 +199,9 @@ unsafe fn five_bits<V: Vector>(q: *const u8, group: usize) -> V::Ints {
 }
 
 /// 256 elements in runs of 64: 32 low nibbles, then 32 high ones.
+///
+/// # Safety
+/// As [`Vector`]; 128 bytes from `q` are readable.
 #[inline(always)]
 unsafe fn long_nibbles<V: Vector>(q: *const u8, group: usize) -> V::Ints {
     // SAFETY: the caller's promise.
@@ -208,6 +221,9 @@ unsafe fn two_bits<V: Vector>(q: *const u8, group: usize) -> V::Ints {
 }
 
 /// The sixteen 6-bit scales of Q3_K from their 12 bytes, still offset by 32.
+///
+/// # Safety
+/// Twelve bytes from `from` are readable.
 #[inline(always)]
 unsafe fn three_k_scales(from: *const u8) -> [u32; 4] {
     // SAFETY: the caller's promise.
@@ -217,6 +233,9 @@ unsafe fn three_k_scales(from: *const u8) -> [u32; 4] {
 }
 
 /// The scales, then the minima, of the eight sub-blocks of Q4_K and Q5_K, multiplied by `d` and `dmin`.
+///
+/// # Safety
+/// As [`Vector`]; 16 bytes from `block` are readable.
 #[inline(always)]
 unsafe fn six_bit_scales<V: Vector>(block: *const u8) -> [f32; 16] {
     // SAFETY: the caller's promise.
@@ -236,6 +255,9 @@ unsafe fn six_bit_scales<V: Vector>(block: *const u8) -> [f32; 16] {
 }
 
 /// `scale * q - minimum` with the head of [`six_bit_scales`].
+///
+/// # Safety
+/// As [`Vector`].
 #[inline(always)]
 unsafe fn scaled<V: Vector>(head: &[f32; 16], group: usize, q: V::Ints) -> V {
     // SAFETY: the caller's promise.

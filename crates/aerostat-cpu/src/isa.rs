@@ -135,7 +135,10 @@ impl Token {
     }
 }
 
-// 24 accumulators, 4 activations and a weight fill the 32 registers.
+/// 24 accumulators, 4 activations and a weight fill the 32 registers.
+///
+/// # Safety
+/// As [`Token::enter`]; the instructions exist.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 unsafe fn enter_avx512<K: Kernel>(kernel: K) -> K::Output {
@@ -143,7 +146,10 @@ unsafe fn enter_avx512<K: Kernel>(kernel: K) -> K::Output {
     unsafe { kernel.run::<Avx512, 6, 4>() }
 }
 
-// A vector is two registers here: 8 registers of accumulators, 4 of activations, 2 of a weight.
+/// A vector is two registers here: 8 registers of accumulators, 4 of activations, 2 of a weight.
+///
+/// # Safety
+/// As [`Token::enter`]; the instructions exist.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn enter_avx2<K: Kernel>(kernel: K) -> K::Output {

@@ -83,6 +83,8 @@ impl Matmul<'_> {
         }
     }
 
+    /// # Safety
+    /// As `run`.
     unsafe fn by_panels<F: Format>(self, token: Token) {
         for first in (0..self.x.rows).step_by(BLOCK_ROWS) {
             let block = Block { first, count: BLOCK_ROWS.min(self.x.rows - first) };
@@ -163,6 +165,9 @@ impl<F: Format> Kernel for Direct<'_, F> {
 
 impl<F: Format> Direct<'_, F> {
     /// [`DIRECT_ROWS`] weight rows from `row`, times `N` activation rows from `i`.
+    ///
+    /// # Safety
+    /// What the struct says holds; `row` is within the task, `i + N` within the rows of `x`.
     #[inline(always)]
     unsafe fn tile<V: Vector, const N: usize>(&self, row: usize, i: usize) {
         let Matmul { w, x, y, end, .. } = self.0;
@@ -246,6 +251,9 @@ impl Kernel for Multiply<'_> {
 impl Multiply<'_> {
     /// `M` rows of the panel from `m`, times `N` activation rows of the block from `i`. Panel rows that the slab lacks
     /// hold old values; their sums have a place, but are not used.
+    ///
+    /// # Safety
+    /// What the struct says holds; `m + M` is within the panel, `i + N` within the block.
     #[inline(always)]
     unsafe fn tile<V: Vector, const M: usize, const N: usize>(&self, m: usize, i: usize) {
         let Self(matmul, slab, block, ahead) = *self;

@@ -90,6 +90,9 @@ pub(crate) unsafe fn store_part<V: Vector>(a: V, to: *mut f32, len: usize) {
 }
 
 /// Writes the functions of a [`Vector`] instance.
+///
+/// # Safety
+/// The promise of the trait.
 macro_rules! vector_functions {
     ($(fn $name:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)? $body:block)*) => {
         $(

@@ -3,17 +3,13 @@
 use std::fmt;
 
 use crate::Plan;
-use crate::fit::size;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut line = |name: &str, value: String| writeln!(f, "  {name:<22}{value}");
         line("family", self.family.clone())?;
-        line(
-            "parameters",
-            format!("{:.3} billion, {} stored", self.parameters as f64 / 1e9, size(self.weight_bytes)),
-        )?;
-        line("budget", format!("{} (at least {})", size(self.budget_bytes), size(self.minimum_bytes)))?;
+        line("parameters", format!("{}, {} stored", count(self.parameters), size(self.weight_bytes)))?;
+        line("budget", format!("{} (at least {} MiB)", size(self.budget_bytes), self.minimum_bytes >> 20))?;
         line(
             "  process",
             format!("{} (code, tokenizer, small tensors, reserve)", size(self.overhead_bytes)),
@@ -49,5 +45,34 @@ impl fmt::Display for Plan {
         let rates: Vec<String> =
             c.tokens_per_second.iter().map(|(rows, rate)| format!("{rate:.2} with {rows} rows")).collect();
         line("tokens/s", rates.join(", "))
+    }
+}
+
+/// A size for people.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match UNITS.iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / *unit as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
+/// A number of parameters for people.
+fn count(n: u64) -> String {
+    match n {
+        1_000_000_000.. => format!("{:.2} billion", n as f64 / 1e9),
+        1_000_000.. => format!("{:.1} million", n as f64 / 1e6),
+        _ => n.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_one_digit_after_the_point() {
+        let shown = [0, 1023, 1024, 3 << 29, 5 << 40].map(size);
+        assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 GiB", "5.0 TiB"]);
     }
 }

@@ -3,15 +3,16 @@
 use aerostat_arch::ModelSpec;
 
 use crate::cost::Work;
+use crate::explain::size;
 use crate::{Demand, Machine, PAGE_TOKENS, Plan, ROWS_MAX, Sizes, TILE_BYTES_MAX, steps};
 
 /// A budget that cannot work.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "a memory budget of {} is too small: this model needs at least {} here ({} for the process itself with its \
+    "a memory budget of {} is too small: this model needs at least {} MiB here ({} for the process itself with its \
      tokenizer, {} for a ring of two tiles, {} of KV cache, {} of activations); raise --memory to that, \
      or lower --context",
-    size(*budget_bytes), size(*minimum_bytes), size(*overhead_bytes), size(*ring_bytes), size(*kv_bytes), size(*activation_bytes)
+    size(*budget_bytes), minimum_bytes >> 20, size(*overhead_bytes), size(*ring_bytes), size(*kv_bytes), size(*activation_bytes)
 )]
 pub struct Error {
     /// What was asked for.
@@ -26,15 +27,6 @@ pub struct Error {
     pub kv_bytes: u64,
     /// For one row.
     pub activation_bytes: u64,
-}
-
-/// A size for people.
-pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match UNITS.iter().find(|(unit, _)| bytes >= *unit) {
-        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / *unit as f64),
-        None => format!("{bytes} B"),
-    }
 }
 
 /// What the process grows by after the plan is made, beyond what the plan counts: code touched later, stacks,

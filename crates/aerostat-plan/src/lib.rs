@@ -14,6 +14,7 @@ use aerostat_arch::ModelSpec;
 use serde::Serialize;
 
 pub use cost::Cost;
+pub use explain::size;
 pub use fit::{Error, plan};
 pub use steps::{Role, Step};
 

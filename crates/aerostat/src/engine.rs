@@ -137,6 +137,7 @@ impl Engine {
         observer: &mut dyn Observer,
     ) -> Result<Self, Error> {
         let plan = Self::plan(files, options, need)?;
+        observer.planned(&plan);
         let source = SourceOptions { io: options.io, ..SourceOptions::default() };
         let source = aerostat_stream::open(files.checkpoint.catalog.files(), source)?;
         Self::open_on(files, options, plan, source, observer)

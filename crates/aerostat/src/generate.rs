@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::engine::Engine;
 use crate::logits::{Sampler, log_probability};
+use crate::model_files::check_tokens;
 use crate::observe::{Observer, Phase};
 use crate::schedule::{Rows, Schedule, Sequence, Want};
 use crate::{Error, ErrorKind, Need, Sampling};
@@ -91,7 +92,7 @@ impl Engine {
         observer: &mut dyn Observer,
     ) -> Result<Answers, Error> {
         for (i, request) in requests.iter().enumerate() {
-            self.check_tokens(i, &request.token_ids)?;
+            check_tokens(self.model().spec().vocab, i, &request.token_ids)?;
             if !request.stop.is_empty() && tokenizer.is_none() {
                 return Err(Error::new(
                     ErrorKind::Usage,
@@ -162,25 +163,6 @@ impl Engine {
             self.clock().tokens_left = answers.iter().map(Answer::left).sum();
         }
     }
-
-    /// Refuses prompts that cannot be run.
-    pub(crate) fn check_tokens(&self, index: usize, tokens: &[u32]) -> Result<(), Error> {
-        let vocab = self.model().spec().vocab;
-        if tokens.is_empty() {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                format!("prompt {index} is empty: at least one token is needed"),
-            ));
-        }
-        match tokens.iter().find(|t| **t as usize >= vocab) {
-            Some(t) => {
-                let message =
-                    format!("prompt {index}: token id {t} is outside the vocabulary of {vocab} tokens");
-                Err(Error::new(ErrorKind::Usage, message))
-            }
-            None => Ok(()),
-        }
-    }
 }
 
 /// An answer in the making.
@@ -216,9 +198,8 @@ impl<'a> Answer<'a> {
         if self.request.logprobs {
             self.logprobs.push(log_probability(logits, token));
         }
-        if self.request.end_tokens.contains(&token) {
-            self.reason = Some(FinishReason::Stop);
-        } else if self.text.as_mut().is_some_and(|t| t.push(index, token, observer)) {
+        let ends = self.request.end_tokens.contains(&token);
+        if ends || self.text.as_mut().is_some_and(|t| t.push(index, token, observer)) {
             self.reason = Some(FinishReason::Stop);
         } else if self.token_ids.len() >= self.request.max_new_tokens {
             self.reason = Some(FinishReason::Length);

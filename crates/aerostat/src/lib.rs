@@ -32,7 +32,7 @@ pub mod score;
 mod stats;
 
 pub use aerostat_cpu::Isa;
-pub use aerostat_plan::Plan;
+pub use aerostat_plan::{Plan, size};
 pub use aerostat_stream::{IoChoice, Source};
 pub use aerostat_text::{ChatTemplate, Message, Tokenizer};
 pub use engine::{Device, Engine, KvChoice, Options};

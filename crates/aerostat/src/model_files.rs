@@ -123,6 +123,14 @@ impl ModelFiles {
         ends
     }
 
+    /// Refuses a prompt that is empty or holds token ids outside the vocabulary; `index` is its name in the message.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`].
+    pub fn check_tokens(&self, index: usize, tokens: &[u32]) -> Result<(), Error> {
+        check_tokens(self.spec.vocab, index, tokens)
+    }
+
     /// How the model's makers sample: `generation_config.json`, else greedy.
     pub fn sampling(&self) -> Sampling {
         let Config::HuggingFace(hf) = &self.checkpoint.config else { return Sampling::default() };
@@ -139,6 +147,17 @@ impl ModelFiles {
             sampling.min_p = number("min_p").map_or(sampling.min_p, |p| p as f32);
         }
         sampling
+    }
+}
+
+pub(crate) fn check_tokens(vocab: usize, index: usize, tokens: &[u32]) -> Result<(), Error> {
+    let refuse = |why: String| Err(Error::new(ErrorKind::Usage, format!("prompt {index}{why}")));
+    if tokens.is_empty() {
+        return refuse(" is empty: at least one token is needed".to_owned());
+    }
+    match tokens.iter().find(|t| **t as usize >= vocab) {
+        Some(t) => refuse(format!(": token id {t} is outside the vocabulary of {vocab} tokens")),
+        None => Ok(()),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use aerostat_plan::Plan;
+
 /// What a run is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -48,6 +50,9 @@ pub trait Observer {
     fn progress(&mut self, _progress: &Progress) -> bool {
         false
     }
+
+    /// The plan, before anything large is allocated.
+    fn planned(&mut self, _plan: &Plan) {}
 
     /// New text of request `index`, whole characters only.
     fn text(&mut self, _index: usize, _text: &str) {}

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::engine::Engine;
 use crate::logits::log_probability;
+use crate::model_files::check_tokens;
 use crate::observe::{Observer, Phase};
 use crate::schedule::{Rows, Schedule, Sequence, Want};
 use crate::{Error, Need};
@@ -45,7 +46,7 @@ impl Engine {
         observer: &mut dyn Observer,
     ) -> Result<Vec<Score>, Error> {
         for (i, tokens) in sequences.iter().enumerate() {
-            self.check_tokens(i, tokens)?;
+            check_tokens(self.model().spec().vocab, i, tokens)?;
         }
         let score = |tokens: &Vec<u32>| Score {
             token_ids: tokens.clone(),

@@ -35,7 +35,9 @@ fn check_scores(fixture: &Fixture) -> Result<(), String> {
                 (None, None) => {}
                 (Some(f), Some(w)) if (f - w).abs() <= LOGPROB_TOLERANCE => {}
                 _ => {
-                    return Err(format!("prompt of {n}: log-probability {i} is {found:?}, expected {want:?}"));
+                    return Err(format!(
+                        "prompt of {n}: log-probability {i} is {found:?}, expected {want:?}"
+                    ));
                 }
             }
         }
