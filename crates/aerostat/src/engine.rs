@@ -99,7 +99,7 @@ impl Engine {
     /// Makes the plan for a need without opening anything large. `resident` is what the process holds now.
     ///
     /// # Errors
-    /// [`ErrorKind::Budget`], and what measuring the disk meets.
+    /// `ErrorKind::Budget`, and what measuring the disk meets.
     pub fn plan(files: &ModelFiles, options: &Options, need: &Need) -> Result<Plan, Error> {
         let source = SourceOptions { io: options.io, ..SourceOptions::default() };
         let machine = Machine {
@@ -129,7 +129,7 @@ impl Engine {
     /// Plans, allocates, and reads what stays in memory.
     ///
     /// # Errors
-    /// [`ErrorKind::Budget`], [`ErrorKind::Io`], [`ErrorKind::Device`], [`ErrorKind::Interrupted`].
+    /// `ErrorKind::Budget`, `ErrorKind::Io`, `ErrorKind::Device`, `ErrorKind::Interrupted`.
     pub fn open(
         files: &ModelFiles,
         options: &Options,
