@@ -104,7 +104,7 @@ impl Hub {
             offline: false,
             connections: 8,
             part_bytes_max: 64 << 20,
-            retries: 6,
+            retries: 4,
             retry_pause: Duration::from_millis(500),
             proxy: None,
         }

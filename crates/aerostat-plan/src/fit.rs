@@ -34,6 +34,8 @@ pub struct Error {
 const RESERVE_BYTES: u64 = 16 << 20;
 /// Fixed scratch of a worker thread.
 const THREAD_BYTES: u64 = 1 << 20;
+/// Attention scores of a worker thread, for each position of the KV cache.
+const SCORE_BYTES: u64 = 16;
 /// Tiles are not cut smaller than this unless the user says so.
 const TILE_BYTES_MIN: u64 = 256 << 10;
 /// Buffers of a ring: at least to compute on one while another is read.
@@ -107,8 +109,7 @@ impl Fit<'_> {
         let tile = self.tile(TILE_BYTES_MIN);
         let held =
             self.machine.process_bytes.max(self.machine.process_peak_bytes.saturating_sub(RESERVE_BYTES));
-        let scratch =
-            self.machine.threads as u64 * (THREAD_BYTES + self.demand.sequence_tokens_max as u64 * 4);
+        let scratch = self.machine.threads as u64 * THREAD_BYTES;
         let kv_pages = self.demand.sequence_tokens_max.div_ceil(PAGE_TOKENS).max(1);
         Layout {
             overhead: held + RESERVE_BYTES + self.sizes.vector_bytes + scratch,
@@ -215,8 +216,10 @@ impl Fit<'_> {
         rows as u64 * self.sizes.activation_bytes_per_row + logit_rows as u64 * self.sizes.logit_bytes_per_row
     }
 
+    /// A page of the KV cache, with the scores that attention over it needs.
     fn page_bytes(&self) -> u64 {
-        PAGE_TOKENS as u64 * self.sizes.kv_elements_per_token * self.demand.kv_element_bytes as u64
+        let kv = self.sizes.kv_elements_per_token * self.demand.kv_element_bytes as u64;
+        PAGE_TOKENS as u64 * (kv + SCORE_BYTES * self.machine.threads as u64)
     }
 
     /// A tile of at least one row of the widest matrix, of the size the user names, else near `wanted`.

@@ -1,0 +1,129 @@
+//! What is refused, and with which words; what configurations mean.
+
+use std::path::Path;
+
+use aerostat_arch::{ErrorKind, FAMILIES, ModelSpec, Scaling, describe};
+use aerostat_checkpoint::Checkpoint;
+use aerostat_testkit::{fixture, fixtures};
+
+/// Describes a fixture after its `config.json` was edited.
+fn edited(name: &str, edits: &[(&str, &str)]) -> Result<ModelSpec, aerostat_arch::Error> {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(&fixture(name).path).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let config = folder.path().join("config.json");
+    let mut text = std::fs::read_to_string(&config).unwrap();
+    for (from, to) in edits {
+        assert!(text.contains(from), "{from} is in {text}");
+        text = text.replace(from, to);
+    }
+    std::fs::write(&config, text).unwrap();
+    describe(&Checkpoint::open(folder.path()).unwrap())
+}
+
+#[test]
+fn what_cannot_run_is_refused_by_name() {
+    let cases: &[(&str, &[(&str, &str)], ErrorKind, &str)] = &[
+        ("llama", &[("LlamaForCausalLM", "MambaForCausalLM")], ErrorKind::UnknownFamily, "MambaForCausalLM"),
+        ("llama", &[("\"silu\"", "\"relu6\"")], ErrorKind::Unsupported, "relu6"),
+        (
+            "llama",
+            &[("\"rope_type\": \"default\"", "\"rope_type\": \"longrope\"")],
+            ErrorKind::Unsupported,
+            "longrope",
+        ),
+        ("llama_linear", &[("\"factor\"", "\"other\"")], ErrorKind::Config, "factor"),
+        ("llama", &[("\"hidden_size\": 40", "\"hidden_size\": 44")], ErrorKind::Tensor, "embed_tokens"),
+        (
+            "llama",
+            &[("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3")],
+            ErrorKind::MissingTensor,
+            "layers.2",
+        ),
+        (
+            "llama",
+            &[("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 2.5")],
+            ErrorKind::Config,
+            "num_hidden_layers",
+        ),
+        (
+            "llama",
+            &[("\"num_attention_heads\": 4", "\"num_attention_heads\": 0")],
+            ErrorKind::Config,
+            "num_attention_heads",
+        ),
+        (
+            "llama",
+            &[("\"num_key_value_heads\": 4", "\"num_key_value_heads\": 3")],
+            ErrorKind::Config,
+            "evenly",
+        ),
+        ("llama", &[("\"vocab_size\": 128", "\"vocab_size\": 129")], ErrorKind::Tensor, "vocab_size"),
+        ("llama", &[("10000.0", "-1")], ErrorKind::Config, "rope_theta"),
+        ("llama", &[("\"hidden_size\": 40", "\"hidden_size\": \"wide\"")], ErrorKind::Config, "hidden_size"),
+    ];
+    for (name, edits, kind, word) in cases {
+        let error = edited(name, edits).expect_err(word);
+        assert_eq!(error.kind(), *kind, "{error}");
+        assert!(error.to_string().contains(word), "{error} names {word}");
+    }
+    let unknown =
+        edited("llama", &[("LlamaForCausalLM", "MambaForCausalLM")]).expect_err("unknown").to_string();
+    assert!(FAMILIES.iter().all(|f| unknown.contains(f.name)), "{unknown}");
+}
+
+#[test]
+fn old_and_new_spellings_mean_the_same() {
+    let scaling =
+        |name: &str| describe(&Checkpoint::open(&fixture(name).path).unwrap()).unwrap().ropes[0].scaling;
+    assert!(matches!(scaling("llama_old_linear"), Scaling::Linear { .. }));
+    assert!(matches!(scaling("llama_old_llama3"), Scaling::Llama3 { .. }));
+    assert!(matches!(scaling("llama_dynamic"), Scaling::Dynamic { original: 24.0, .. }));
+}
+
+#[test]
+fn windows_alternate_as_the_family_says() {
+    let windows = |name: &str| -> Vec<bool> {
+        let spec = describe(&Checkpoint::open(&fixture(name).path).unwrap()).unwrap();
+        spec.blocks.iter().map(|b| b.attention.window.is_some()).collect()
+    };
+    assert_eq!(windows("gemma2")[..2], [true, false]);
+    assert_eq!(windows("gemma3"), [true, true, true, true, true, false, true]);
+    assert!(windows("mistral_window").iter().all(|w| *w));
+    assert_eq!(windows("qwen2_window")[..2], [false, true]);
+    assert!(windows("qwen2_old").iter().all(|w| !*w));
+}
+
+#[test]
+fn a_checkpoint_and_its_twin_describe_the_same_model() {
+    for f in fixtures() {
+        let Some((folder, _)) = f.name.split_once('/') else { continue };
+        let folder = fixture("llama").path.with_file_name(folder);
+        if !Path::new(&folder).join("config.json").exists() {
+            continue;
+        }
+        let spec = |path: &Path| describe(&Checkpoint::open(path).unwrap()).unwrap();
+        let (twin, own) = (spec(&f.path), spec(&folder));
+        assert_eq!(
+            (twin.hidden, twin.vocab, twin.blocks.len()),
+            (own.hidden, own.vocab, own.blocks.len()),
+            "{}",
+            f.name
+        );
+        assert_eq!(twin.tied(), own.tied(), "{}", f.name);
+        // llama3 scaling is a tensor of divisors in GGUF.
+        let extra = twin.ropes.iter().filter_map(|r| r.divisors.as_ref()).map(|v| v.len as u64).sum::<u64>();
+        assert_eq!(twin.parameters - extra, own.parameters, "{}", f.name);
+        for (t, o) in twin.blocks.iter().zip(&own.blocks) {
+            assert_eq!(
+                (t.attention.window, t.attention.softcap),
+                (o.attention.window, o.attention.softcap),
+                "{}",
+                f.name
+            );
+            assert!((t.attention.scale - o.attention.scale).abs() < 1e-7, "{}", f.name);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Plans of the fixtures' models under drawn demands and machines.
+
+use aerostat_arch::{ModelSpec, describe};
+use aerostat_checkpoint::Checkpoint;
+use aerostat_plan::{Demand, Machine, Plan, plan};
+use aerostat_testkit::fixture;
+use proptest::prelude::*;
+
+fn spec(name: &str) -> ModelSpec {
+    describe(&Checkpoint::open(&fixture(name).path).unwrap()).unwrap()
+}
+
+fn demand() -> Demand {
+    Demand {
+        budget_bytes: None,
+        sequence_tokens_max: 100,
+        tokens_total: 400,
+        rows_useful: 300,
+        rows_max: None,
+        logit_rows_useful: 4,
+        kv_element_bytes: 2,
+        tile_bytes: None,
+        pinned_bytes_max: None,
+    }
+}
+
+fn machine() -> Machine {
+    Machine {
+        available_bytes: 8 << 30,
+        process_bytes: 5 << 20,
+        process_peak_bytes: 9 << 20,
+        threads: 2,
+        alignment: 4096,
+        read_bytes_per_second: 1e9,
+        flops_per_second: 1e11,
+        memory_bytes_per_second: 1e10,
+    }
+}
+
+fn spent(plan: &Plan) -> u64 {
+    plan.overhead_bytes + plan.activation_bytes + plan.kv_bytes + plan.ring_bytes + plan.pinned_bytes
+}
+
+/// Every row of every matrix is in one step, in the order of the sweep.
+fn check_coverage(spec: &ModelSpec, plan: &Plan) {
+    let mut steps = plan.steps.iter();
+    for matrix in spec.matrices() {
+        let mut row = 0;
+        while row < matrix.rows {
+            let step = steps.next().expect("a step for every row");
+            assert_eq!((step.start, step.first, step.last), (row, row == 0, row + step.rows == matrix.rows));
+            assert_eq!(step.extent, matrix.rows_extent(step.start, step.rows));
+            assert_eq!(step.matrix(spec).name, matrix.name);
+            assert!(step.extent.bytes <= plan.tile_bytes.max(matrix.row_bytes()));
+            row += step.rows;
+        }
+    }
+    assert!(steps.next().is_none());
+    let streamed: u64 = plan.steps.iter().filter(|s| !s.pinned).map(|s| s.extent.bytes).sum();
+    assert_eq!(streamed, plan.streamed_bytes_per_sweep);
+    assert_eq!(plan.resident, streamed == 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_plan_keeps_its_budget_and_covers_the_model(
+        name in prop::sample::select(vec!["llama", "gemma3", "qwen2_tied", "gguf_k_mixed/twin.gguf"]),
+        above in prop_oneof![0u64..1 << 20, 0u64..64 << 20],
+        sequence in 1usize..3000,
+        sequences in 1usize..20,
+        rows in prop::option::of(1usize..600),
+        tile in prop::option::of(1u64..1 << 20),
+        pinned in prop::option::of(0u64..300_000),
+    ) {
+        let spec = spec(name);
+        let mut demand = Demand {
+            sequence_tokens_max: sequence,
+            tokens_total: sequence * sequences,
+            rows_useful: sequence,
+            rows_max: rows,
+            logit_rows_useful: sequences,
+            tile_bytes: tile,
+            pinned_bytes_max: pinned,
+            budget_bytes: Some(1),
+            ..demand()
+        };
+        let minimum = plan(&spec, &demand, &machine()).expect_err("one byte is too little").minimum_bytes;
+        demand.budget_bytes = Some(minimum - 1);
+        prop_assert_eq!(plan(&spec, &demand, &machine()).expect_err("too little").minimum_bytes, minimum);
+        demand.budget_bytes = Some(minimum + above);
+        let plan = plan(&spec, &demand, &machine()).expect("the minimum works");
+        prop_assert!(spent(&plan) <= minimum + above, "{plan}");
+        prop_assert_eq!(plan.minimum_bytes, minimum);
+        prop_assert!(plan.rows_max <= rows.unwrap_or(usize::MAX).max(1) && plan.logit_rows_max <= plan.rows_max);
+        prop_assert!(plan.kv_pages * 16 >= sequence);
+        if let Some(max) = pinned {
+            prop_assert!(plan.pinned_bytes <= max);
+        }
+        check_coverage(&spec, &plan);
+    }
+}
+
+#[test]
+fn without_a_budget_a_model_that_fits_stays() {
+    let spec = spec("llama");
+    let fits = plan(&spec, &demand(), &machine()).unwrap();
+    assert!(fits.resident && fits.streamed_bytes_per_sweep == 0);
+    assert!(fits.budget_bytes < 100 << 20, "it says what it needs, not what there is");
+    let tight = Machine { available_bytes: 1 << 20, ..machine() };
+    let least = plan(&spec, &demand(), &tight).unwrap();
+    assert_eq!(least.budget_bytes, least.minimum_bytes, "never less than what works");
+}
+
+#[test]
+fn reading_and_computing_hide_each_other() {
+    let spec = spec("llama");
+    let demand = Demand { pinned_bytes_max: Some(0), ..demand() };
+    let slow_disk = Machine { read_bytes_per_second: 1e6, ..machine() };
+    let plan = plan(&spec, &demand, &slow_disk).unwrap();
+    let seconds = plan.streamed_bytes_per_sweep as f64 / 1e6;
+    assert!((plan.cost.sweep_seconds - seconds).abs() < 1e-9);
+    assert!((plan.cost.tokens_per_second[&50] - 50.0 / seconds).abs() < 1e-6, "rows below the knee are free");
+    assert!(plan.rows_at_knee > 50);
+}
+
+#[test]
+fn a_plan_prints_what_it_holds() {
+    let text = plan(&spec("gemma3"), &demand(), &machine()).unwrap().to_string();
+    for word in ["gemma3", "budget", "KV cache", "ring", "pinned", "read once", "tokens/s"] {
+        assert!(text.contains(word), "{text}");
+    }
+}
