@@ -196,11 +196,7 @@ fn score_scale(
 }
 
 fn activation(keys: &Keys<'_>, family: &Family) -> Result<Activation, Error> {
-    let name = match keys.text("hidden_activation")? {
-        Some(name) => Some(name),
-        None => keys.text("hidden_act")?,
-    };
-    Ok(match name {
+    Ok(match keys.text(family.activation_key)? {
         None => family.activation,
         Some("silu" | "swish") => Activation::Silu,
         Some("gelu") if family.gelu_means_tanh => Activation::GeluTanh,

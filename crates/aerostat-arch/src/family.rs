@@ -25,6 +25,8 @@ pub struct Family {
     pub embedding_scaled: bool,
     /// The MLP's activation where the configuration names none.
     pub activation: Activation,
+    /// The key of `config.json` that names it.
+    pub activation_key: &'static str,
     /// `gelu` in an old configuration means the tanh approximation.
     pub gelu_means_tanh: bool,
     /// Biases of q, k and v.
@@ -173,6 +175,7 @@ impl Family {
         norm_offset: 0.0,
         embedding_scaled: false,
         activation: Activation::Silu,
+        activation_key: "hidden_act",
         gelu_means_tanh: false,
         qkv_bias: Bias::Never,
         output_bias: Bias::Never,

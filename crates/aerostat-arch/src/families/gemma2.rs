@@ -9,6 +9,7 @@ pub(crate) const FAMILY: Family = Family {
     model_types: &["gemma2"],
     gguf: &["gemma2"],
     names: Names::HUGGING_FACE_SANDWICH,
+    activation_key: "hidden_activation",
     gelu_means_tanh: false,
     post_norms: true,
     windows: Windows::AllButEvery(2),
