@@ -5,9 +5,9 @@ use serde_json::Value;
 
 use crate::error::{Error, ErrorKind};
 use crate::families::FAMILIES;
-use crate::family::{Bias, Family, Names, Windows};
+use crate::family::{Bias, Family, Names, Softcap, Windows};
 use crate::keys::{self, Keys};
-use crate::rope::{self, RopeConfig, RopeSpec};
+use crate::rope::{self, Layers, RopeConfig, RopeSpec};
 use crate::spec::{
     Activation, AttentionSpec, Block, Head, Linear, Matrix, MlpSpec, ModelSpec, Norm, RopeStyle, Vector,
 };
@@ -72,17 +72,21 @@ fn find_family(keys: &Keys<'_>) -> Result<&'static Family, Error> {
     let (found, name) = match keys {
         Keys::Gguf(_, arch) => (FAMILIES.iter().find(|f| f.gguf.contains(arch)), (*arch).to_owned()),
         Keys::HuggingFace(_) => {
-            let first = keys.json("architectures").and_then(|a| a.get(0)).and_then(Value::as_str);
+            let architecture = keys.json("architectures").and_then(|a| a.get(0)).and_then(Value::as_str);
             let model_type = keys.text("model_type")?;
-            let found = FAMILIES.iter().find(|f| match (first, model_type) {
-                (Some(a), _) => f.architectures.contains(&a),
-                (None, Some(t)) => f.model_types.contains(&t),
-                (None, None) => false,
-            });
-            let Some(name) = first.or(model_type) else {
-                return Err(keys.config("neither `architectures` nor `model_type` is given"));
+            let named = |a: &str| FAMILIES.iter().find(|f| f.architectures.contains(&a));
+            // As transformers does, by `model_type`; but a causal model of another name computes something else.
+            let found = match (model_type, architecture) {
+                (_, Some(a)) if a.ends_with("ForCausalLM") && named(a).is_none() => None,
+                (Some(t), _) => FAMILIES.iter().find(|f| f.model_types.contains(&t)),
+                (None, Some(a)) => named(a),
+                (None, None) => return Err(keys.config("neither `model_type` nor `architectures` is given")),
             };
-            (found, name.to_owned())
+            if found.is_some() {
+                refuse_other_tasks(keys, architecture)?;
+            }
+            let names: Vec<&str> = architecture.into_iter().chain(model_type).collect();
+            (found, names.join("`, `"))
         }
     };
     found.copied().ok_or_else(|| {
@@ -90,6 +94,23 @@ fn find_family(keys: &Keys<'_>) -> Result<&'static Family, Error> {
         let message = format!("the model family `{name}` is not known; known families: {}", known.join(", "));
         Error::new(ErrorKind::UnknownFamily, keys.path(), message)
     })
+}
+
+/// Refuses what is of a known family but no causal language model with plain weights.
+fn refuse_other_tasks(keys: &Keys<'_>, architecture: Option<&str>) -> Result<(), Error> {
+    if let Some(name) = architecture.filter(|a| a.contains("For") && !a.contains("ForCausalLM")) {
+        return Err(keys.unsupported(format!("`{name}` is not a causal language model")));
+    }
+    if keys.flag("use_bidirectional_attention", false)? {
+        return Err(keys.unsupported("`use_bidirectional_attention` is not supported"));
+    }
+    match keys.json("quantization_config") {
+        None => Ok(()),
+        Some(q) => {
+            let method = q.get("quant_method").and_then(Value::as_str).unwrap_or("unknown");
+            Err(keys.unsupported(format!("weights quantised by `{method}` are not supported yet")))
+        }
+    }
 }
 
 /// The numbers of a configuration.
@@ -129,11 +150,13 @@ impl Shape {
         }
         let head_dim_default = family.defaults.head_dim.filter(|_| !keys.is_gguf()).unwrap_or(hidden / heads);
         let head_dim = keys.count_or(&keys::HEAD_DIM, None)?.unwrap_or(head_dim_default);
-        let mut ropes = vec![rope::read(keys, "full_attention", family.defaults.rope_theta)?];
-        if let Some(theta) = family.local_rope_theta {
-            ropes.push(local_rope(keys, theta)?);
-        }
-        let softcap = |key, default: Option<f32>| softcap(keys, key, default);
+        let theta = family.defaults.rope_theta;
+        let ropes = match family.local_rope_theta {
+            None => vec![rope::read(keys, Layers::All, theta)?],
+            Some(local) => {
+                vec![rope::read(keys, Layers::Full, theta)?, rope::read(keys, Layers::Sliding, local)?]
+            }
+        };
         Ok(Self {
             layers,
             hidden,
@@ -144,8 +167,8 @@ impl Shape {
             context: keys.count_or(&keys::CONTEXT, None)?.unwrap_or(family.defaults.context),
             eps: keys.number(&keys::EPS)?.unwrap_or(1e-6) as f32,
             scale: score_scale(keys, family, layers, hidden / heads, head_dim)?,
-            attention_softcap: softcap(&keys::ATTENTION_SOFTCAP, family.softcaps.0)?,
-            final_softcap: softcap(&keys::FINAL_SOFTCAP, family.softcaps.1)?,
+            attention_softcap: softcap(keys, &keys::ATTENTION_SOFTCAP, family.softcaps.0)?,
+            final_softcap: softcap(keys, &keys::FINAL_SOFTCAP, family.softcaps.1)?,
             activation: activation(keys, family)?,
             windows: windows(keys, family, layers)?,
             ropes,
@@ -153,18 +176,8 @@ impl Shape {
     }
 }
 
-/// The rotation of layers with a window, where a family gives them their own.
-fn local_rope(keys: &Keys<'_>, theta: f64) -> Result<RopeConfig, Error> {
-    let nested = keys.json("rope_parameters").and_then(|p| p.get("sliding_attention")).is_some();
-    if nested {
-        return rope::read(keys, "sliding_attention", theta);
-    }
-    let theta = keys.json("rope_local_base_freq").and_then(Value::as_f64).unwrap_or(theta);
-    let theta = keys.gguf_number("rope.freq_base_swa").unwrap_or(theta);
-    Ok(RopeConfig { theta, scaling: rope::Scaling::None, partial: 1.0 })
-}
-
-fn softcap(keys: &Keys<'_>, key: &keys::Key, default: Option<f32>) -> Result<Option<f32>, Error> {
+fn softcap(keys: &Keys<'_>, key: &keys::Key, softcap: Softcap) -> Result<Option<f32>, Error> {
+    let Softcap::Key(default) = softcap else { return Ok(None) };
     match keys.number(key)? {
         Some(cap) if cap > 0.0 => Ok(Some(cap as f32)),
         Some(0.0) => Ok(None),
@@ -224,6 +237,7 @@ fn windows(keys: &Keys<'_>, family: &Family, layers: usize) -> Result<Vec<Option
             let first = keys.json("max_window_layers").and_then(Value::as_u64).unwrap_or(28);
             Box::new(move |i| enabled && i as u64 >= first)
         }
+        Windows::EveryOther => Box::new(|i| i % 2 == 0),
         Windows::AllButEvery(n) => {
             let n = keys.count_or(&keys::WINDOW_PATTERN, Some(n))?.unwrap_or(n);
             Box::new(move |i| !(i + 1).is_multiple_of(n))
@@ -293,20 +307,20 @@ impl<'a> Tensors<'a> {
         self.matrix(&name, rows, self.shape.hidden)
     }
 
-    /// The embedding, if the two are tied or the head is absent and may be.
+    /// The stored head, whatever the configuration says, as transformers does; else the embedding, if the two are tied.
     fn head(&self, embedding: &Matrix) -> Result<Matrix, Error> {
         let name = format!("{}.weight", self.names.head);
-        let tied = match self.keys {
-            Keys::Gguf(..) => self.catalog.get(&name).is_none(),
-            Keys::HuggingFace(_) => self.keys.flag("tie_word_embeddings", self.family.defaults.tied)?,
-        };
-        if tied { Ok(embedding.clone()) } else { self.matrix(&name, embedding.rows, self.shape.hidden) }
+        let tied = self.keys.is_gguf() || self.keys.flag("tie_word_embeddings", self.family.defaults.tied)?;
+        match self.catalog.get(&name) {
+            None if tied => Ok(embedding.clone()),
+            _ => self.matrix(&name, embedding.rows, self.shape.hidden),
+        }
     }
 
     fn ropes(&self) -> Result<Vec<RopeSpec>, Error> {
         let rotate = |rope: &RopeConfig| {
-            let default = (self.shape.head_dim as f64 * rope.partial) as usize;
-            let rotary = self.keys.gguf_number("rope.dimension_count").map_or(default, |n| n as usize);
+            let rotary = self.keys.gguf_number("rope.dimension_count");
+            let rotary = rotary.map_or(self.shape.head_dim, |n| n as usize);
             if rotary == 0 || !rotary.is_multiple_of(2) || rotary > self.shape.head_dim {
                 let message =
                     format!("{rotary} of {} dimensions of a head cannot be rotated", self.shape.head_dim);

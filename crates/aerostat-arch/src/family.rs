@@ -46,8 +46,8 @@ pub struct Family {
     /// Scores are scaled by `query_pre_attn_scalar`, not by the head size; GGUF does not store it, so there the
     /// models with this many layers use `hidden / heads`.
     pub query_scalar: Option<usize>,
-    /// Attention and final soft caps where the configuration names none.
-    pub softcaps: (Option<f32>, Option<f32>),
+    /// Soft caps of attention scores and of logits.
+    pub softcaps: (Softcap, Softcap),
     /// Values of configuration keys that a file may leave out.
     pub defaults: Defaults,
 }
@@ -63,6 +63,15 @@ pub enum Bias {
     Key(&'static str),
 }
 
+/// Whether values are capped.
+#[derive(Clone, Copy, Debug)]
+pub enum Softcap {
+    /// Never, whatever the configuration says.
+    Never,
+    /// As the configuration says; this is the default.
+    Key(Option<f32>),
+}
+
 /// Which layers see only the last `sliding_window` positions. `layer_types` in `config.json` overrides the pattern.
 #[derive(Clone, Copy, Debug)]
 pub enum Windows {
@@ -72,7 +81,9 @@ pub enum Windows {
     All,
     /// With `use_sliding_window`, those from `max_window_layers` on.
     FromLayer,
-    /// All but every `n`-th.
+    /// The first, the third and so on.
+    EveryOther,
+    /// All but every `n`-th; `sliding_window_pattern` may name another number.
     AllButEvery(usize),
 }
 
@@ -185,7 +196,7 @@ impl Family {
         windows: Windows::Never,
         local_rope_theta: None,
         query_scalar: None,
-        softcaps: (None, None),
+        softcaps: (Softcap::Never, Softcap::Never),
         defaults: Defaults {
             tied: false,
             kv_heads: None,

@@ -16,7 +16,7 @@ mod spec;
 pub use build::describe;
 pub use error::{Error, ErrorKind};
 pub use families::FAMILIES;
-pub use family::{Bias, Defaults, Family, Names, Windows};
+pub use family::{Bias, Defaults, Family, Names, Softcap, Windows};
 pub use rope::{RopeSpec, Scaling};
 pub use spec::{
     Activation, AttentionSpec, Block, Head, Linear, Matrix, MlpSpec, ModelSpec, Norm, RopeStyle, Vector,

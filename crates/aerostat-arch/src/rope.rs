@@ -70,42 +70,60 @@ pub enum Scaling {
 pub(crate) struct RopeConfig {
     pub(crate) theta: f64,
     pub(crate) scaling: Scaling,
-    pub(crate) partial: f64,
 }
 
-/// Reads `rope_parameters` (transformers 5), for `layer_type` where they are nested, or `rope_theta` and
-/// `rope_scaling` (before), or the GGUF keys.
-pub(crate) fn read(keys: &Keys<'_>, layer_type: &str, theta: f64) -> Result<RopeConfig, Error> {
+/// The layers a rotation is for.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Layers {
+    /// All of them.
+    All,
+    /// Those without a window, in a family whose layers with one have their own.
+    Full,
+    /// Those with a window, in such a family.
+    Sliding,
+}
+
+/// Reads `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (before), or the GGUF keys.
+pub(crate) fn read(keys: &Keys<'_>, layers: Layers, theta: f64) -> Result<RopeConfig, Error> {
     if keys.is_gguf() {
-        return read_gguf(keys, theta);
+        return read_gguf(keys, layers, theta);
     }
-    let dict = parameters(keys, layer_type);
-    let number = |key: &str| number(keys, dict, key);
-    let theta = match number("rope_theta")? {
+    let dict = parameters(keys, layers);
+    let key = if layers == Layers::Sliding { "rope_local_base_freq" } else { "rope_theta" };
+    let theta = match number(keys, &dict, "rope_theta")? {
         Some(t) => t,
-        None => keys.json("rope_theta").and_then(Value::as_f64).unwrap_or(theta),
+        None => keys.json(key).and_then(Value::as_f64).unwrap_or(theta),
     };
-    let partial = match number("partial_rotary_factor")? {
-        Some(p) => p,
-        None => keys.json("partial_rotary_factor").and_then(Value::as_f64).unwrap_or(1.0),
-    };
-    let kind = dict.and_then(|d| d.get("rope_type").or_else(|| d.get("type"))).and_then(Value::as_str);
-    let scaling = scaling(keys, dict, kind.unwrap_or("default"))?;
-    check(keys, RopeConfig { theta, scaling, partial })
+    let kind = dict.get("rope_type").or_else(|| dict.get("type")).and_then(Value::as_str);
+    let scaling = scaling(keys, &dict, kind.unwrap_or("default"))?;
+    check(keys, RopeConfig { theta, scaling })
 }
 
-/// The dictionary that describes the rotation of layers of this type, if there is one.
-fn parameters<'a>(keys: &Keys<'a>, layer_type: &str) -> Option<&'a Map<String, Value>> {
-    let dict = keys.json("rope_parameters").or_else(|| keys.json("rope_scaling"))?.as_object()?;
-    match dict.get(layer_type).and_then(Value::as_object) {
-        Some(nested) => Some(nested),
-        None if dict.values().any(Value::is_object) => None,
-        None => Some(dict),
+/// The parameters of these layers as transformers puts them together from the keys a file may have.
+fn parameters(keys: &Keys<'_>, layers: Layers) -> Map<String, Value> {
+    let object = |key: &str| keys.json(key).and_then(Value::as_object).filter(|d| !d.is_empty());
+    let (new, old) = (object("rope_parameters"), object("rope_scaling"));
+    let nested = |dict: &Map<String, Value>, key: &str| dict.get(key).and_then(Value::as_object).cloned();
+    if layers == Layers::All {
+        let dict = old.or(new).cloned().unwrap_or_default();
+        return nested(&dict, "full_attention").unwrap_or(dict);
     }
+    let key = if layers == Layers::Full { "full_attention" } else { "sliding_attention" };
+    let mut dict = new.and_then(|d| nested(d, key)).unwrap_or_default();
+    if layers == Layers::Full
+        && let Some(old) = old
+    {
+        dict.extend(old.iter().map(|(k, v)| (k.clone(), v.clone())));
+    }
+    // An old `type` does not count here, and whether YaRN's ramp is rounded is said outside the nested parameters.
+    dict.entry("rope_type").or_insert_with(|| "default".into());
+    dict.remove("truncate");
+    dict.extend(new.and_then(|d| d.get("truncate")).map(|t| ("truncate".to_owned(), t.clone())));
+    dict
 }
 
-fn number(keys: &Keys<'_>, dict: Option<&Map<String, Value>>, key: &str) -> Result<Option<f64>, Error> {
-    match dict.and_then(|d| d.get(key)).filter(|v| !v.is_null()) {
+fn number(keys: &Keys<'_>, dict: &Map<String, Value>, key: &str) -> Result<Option<f64>, Error> {
+    match dict.get(key).filter(|v| !v.is_null()) {
         None => Ok(None),
         Some(v) => match v.as_f64() {
             Some(n) => Ok(Some(n)),
@@ -114,19 +132,16 @@ fn number(keys: &Keys<'_>, dict: Option<&Map<String, Value>>, key: &str) -> Resu
     }
 }
 
-fn scaling(keys: &Keys<'_>, dict: Option<&Map<String, Value>>, kind: &str) -> Result<Scaling, Error> {
+fn scaling(keys: &Keys<'_>, dict: &Map<String, Value>, kind: &str) -> Result<Scaling, Error> {
     let optional = |key: &str| number(keys, dict, key);
     let needed = |key: &str| {
         optional(key)?
             .ok_or_else(|| keys.config(format!("rope scaling `{kind}` needs `{key}`, which is missing")))
     };
     let context = || Ok::<_, Error>(keys.count_or(&keys::CONTEXT, Some(2048))?.unwrap_or(2048) as f64);
-    let original = || match optional("original_max_position_embeddings")? {
+    let original = || match keys.json("original_max_position_embeddings").and_then(Value::as_f64) {
         Some(n) => Ok(n),
-        None => match keys.json("original_max_position_embeddings").and_then(Value::as_f64) {
-            Some(n) => Ok(n),
-            None => context(),
-        },
+        None => optional("original_max_position_embeddings")?.map_or_else(context, Ok),
     };
     Ok(match kind {
         "default" | "none" => Scaling::None,
@@ -148,7 +163,7 @@ fn scaling(keys: &Keys<'_>, dict: Option<&Map<String, Value>>, kind: &str) -> Re
                 Some(f) => f,
                 None => yarn_attention_factor(factor, optional("mscale")?, optional("mscale_all_dim")?),
             };
-            let truncate = dict.and_then(|d| d.get("truncate")).and_then(Value::as_bool).unwrap_or(true);
+            let truncate = dict.get("truncate").and_then(Value::as_bool).unwrap_or(true);
             Scaling::Yarn {
                 factor,
                 beta_fast: optional("beta_fast")?.filter(|b| *b != 0.0).unwrap_or(32.0),
@@ -173,8 +188,12 @@ fn yarn_attention_factor(factor: f64, mscale: Option<f64>, mscale_all_dim: Optio
     }
 }
 
-fn read_gguf(keys: &Keys<'_>, theta: f64) -> Result<RopeConfig, Error> {
-    let theta = keys.gguf_number("rope.freq_base").unwrap_or(theta);
+fn read_gguf(keys: &Keys<'_>, layers: Layers, theta: f64) -> Result<RopeConfig, Error> {
+    if layers == Layers::Sliding {
+        let theta = keys.gguf_number("rope.freq_base_swa").unwrap_or(theta);
+        return check(keys, RopeConfig { theta, scaling: Scaling::None });
+    }
+    let theta = keys.gguf_number("rope.freq_base").unwrap_or(10_000.0);
     let factor = keys.gguf_number("rope.scaling.factor").or_else(|| keys.gguf_number("rope.scale_linear"));
     let original = match keys.gguf_number("rope.scaling.original_context_length") {
         Some(n) => n,
@@ -201,7 +220,7 @@ fn read_gguf(keys: &Keys<'_>, theta: f64) -> Result<RopeConfig, Error> {
                 .unsupported(format!("rope scaling `{other}` is not supported; known: none, linear, yarn")));
         }
     };
-    check(keys, RopeConfig { theta, scaling, partial: 1.0 })
+    check(keys, RopeConfig { theta, scaling })
 }
 
 /// Refuses values that would make frequencies infinite or undefined.
@@ -221,9 +240,6 @@ fn check(keys: &Keys<'_>, rope: RopeConfig) -> Result<RopeConfig, Error> {
                 keys.config(format!("`{name}` of the rotary embedding is {value}; it must be above 0"))
             );
         }
-    }
-    if !(rope.partial > 0.0 && rope.partial <= 1.0) {
-        return Err(keys.config(format!("`partial_rotary_factor` is {}; it must be in (0, 1]", rope.partial)));
     }
     Ok(rope)
 }

@@ -114,7 +114,7 @@ pub mod fuzzing {
     }
 
     pub fn gguf(bytes: &[u8]) -> Result<(gguf::Metadata, Catalog), Error> {
-        gguf::read(bytes, file(bytes))
+        gguf::read(bytes, file(bytes), gguf::ALIGNMENT_DEFAULT)
     }
 
     pub fn index(bytes: &[u8]) -> Result<usize, Error> {

@@ -1,5 +1,7 @@
 //! What can be typed, and what it means to the engine.
 
+use std::time::Duration;
+
 use aerostat::{Device, IoChoice, Isa, KvChoice, Options, Sampling};
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
@@ -36,6 +38,8 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Download a model, or what is missing of it.
     Pull(PullArgs),
+    /// Measure the disk, and sweeps beside it.
+    Bench(BenchArgs),
 }
 
 /// What is printed.
@@ -94,6 +98,64 @@ pub(crate) struct ScoreArgs {
 pub(crate) struct PlanArgs {
     #[arg(help = MODEL_HELP)]
     pub(crate) model: String,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    pub(crate) command: BenchCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// How fast the model's files can be read, by size and number of reads in flight.
+    Disk(BenchDiskArgs),
+    /// How long sweeps take, between spells of raw reads of the same files.
+    Sweep(BenchSweepArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchDiskArgs {
+    #[arg(help = MODEL_HELP)]
+    pub(crate) model: String,
+    /// How to read: auto, direct or buffered.
+    #[arg(long, value_name = "IO", default_value = "auto", value_parser = io)]
+    pub(crate) io: IoChoice,
+    /// Sizes of a read.
+    #[arg(long, value_name = "SIZES", value_delimiter = ',', default_value = "256KiB,1MiB,4MiB", value_parser = size::parse)]
+    pub(crate) sizes: Vec<u64>,
+    /// Reads in flight.
+    #[arg(long, value_name = "DEPTHS", value_delimiter = ',', default_value = "1,4,8,16", value_parser = value_parser!(u16).range(1..=1024))]
+    pub(crate) depths: Vec<u16>,
+    /// How often each is measured; the table shows medians.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) rounds: u16,
+    /// Duration of each measurement.
+    #[arg(long, value_name = "S", default_value = "0.5", value_parser = seconds)]
+    pub(crate) seconds: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchSweepArgs {
+    #[arg(help = MODEL_HELP)]
+    pub(crate) model: String,
+    /// Rows of a sweep.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,8,50,128,256", value_parser = value_parser!(u32).range(1..=65_536))]
+    pub(crate) rows: Vec<u32>,
+    /// Weights to keep in memory, in percent, as far as the budget allows.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "0", value_parser = value_parser!(u8).range(0..=100))]
+    pub(crate) pinned: Vec<u8>,
+    /// Generations measured; the table shows medians.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) rounds: u16,
+    /// Sweeps of each generation.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub(crate) sweeps: u16,
+    /// Raw reading before and after each generation.
+    #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
+    pub(crate) raw_seconds: Duration,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
 }
@@ -257,6 +319,13 @@ impl GenerationArgs {
             seed: self.seed.unwrap_or(model.seed),
         }
     }
+}
+
+/// A duration in seconds, above 0 and below an hour.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let duration = text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
+    let sensible = duration.filter(|d| !d.is_zero() && *d < Duration::from_secs(3600));
+    sensible.ok_or_else(|| format!("`{text}` is not a number of seconds above 0 and below 3600"))
 }
 
 fn io(text: &str) -> Result<IoChoice, String> {

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bench;
 mod chat;
 mod download;
 mod encode;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::execute(&args, output),
         Command::Inspect(args) => inspect::execute(&args, output),
         Command::Pull(args) => pull::execute(&args, output),
+        Command::Bench(args) => bench::execute(&args, output),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -23,7 +23,7 @@ impl Frequencies {
             Scaling::Yarn { attention_factor, .. } => attention_factor as f32,
             _ => 1.0,
         };
-        let mut inverse = inverse_frequencies(&spec, 0.0);
+        let mut inverse = inverse_frequencies(&spec, 0);
         for (f, d) in inverse.iter_mut().zip(divisors.unwrap_or_default()) {
             *f /= d;
         }
@@ -37,7 +37,7 @@ impl Frequencies {
     /// Writes the cosines, then the sines, of a row at `position` in a sequence of `length` tokens.
     pub(crate) fn angles(&mut self, position: u32, length: u32, out: &mut [f32]) {
         if matches!(self.spec.scaling, Scaling::Dynamic { .. }) && self.length != length {
-            self.inverse = inverse_frequencies(&self.spec, f64::from(length));
+            self.inverse = inverse_frequencies(&self.spec, length);
             self.length = length;
         }
         let (cosines, sines) = out.split_at_mut(self.inverse.len());
@@ -49,38 +49,44 @@ impl Frequencies {
     }
 }
 
-fn inverse_frequencies(spec: &RopeSpec, length: f64) -> Vec<f32> {
-    let dim = spec.rotary as f64;
+/// Each step is rounded to f32 as the reference rounds it: a unit in the last place here is multiplied by positions.
+fn inverse_frequencies(spec: &RopeSpec, length: u32) -> Vec<f32> {
+    let dim = spec.rotary as f32;
     let theta = match spec.scaling {
-        Scaling::Dynamic { factor, original } => {
-            let stretch = factor * length.max(original) / original - (factor - 1.0);
+        Scaling::Dynamic { factor, original } if f64::from(length) > original => {
+            let stretch = factor as f32 * length as f32 / original as f32 - (factor - 1.0) as f32;
+            let power = f64::from(dim) / (f64::from(dim) - 2.0);
             // Two rotated dimensions have one frequency, 1, whatever the base.
-            if spec.rotary > 2 { spec.theta * angle::pow(stretch, dim / (dim - 2.0)) } else { spec.theta }
+            let growth = if spec.rotary > 2 { angle::pow(f64::from(stretch), power) as f32 } else { 1.0 };
+            f64::from(spec.theta as f32 * growth)
         }
         _ => spec.theta,
     };
-    let base = |i: usize| angle::pow(theta, -(2.0 * i as f64) / dim);
+    let wavelength = |i: usize| angle::pow(theta, f64::from(2.0 * i as f32 / dim)) as f32;
     let scaled = |i: usize| match spec.scaling {
-        Scaling::None | Scaling::Dynamic { .. } => base(i),
-        Scaling::Linear { factor } => base(i) / factor,
-        Scaling::Llama3 { factor, low, high, original } => llama3(base(i), factor, low, high, original),
+        Scaling::None | Scaling::Dynamic { .. } => 1.0 / wavelength(i),
+        Scaling::Linear { factor } => 1.0 / wavelength(i) / factor as f32,
+        Scaling::Llama3 { factor, low, high, original } => {
+            llama3(1.0 / wavelength(i), factor as f32, low as f32, high as f32, original as f32)
+        }
         Scaling::Yarn { factor, beta_fast, beta_slow, original, truncate, .. } => {
-            let (low, high) = yarn_range(dim, theta, original, beta_fast, beta_slow, truncate);
-            let kept = 1.0 - ((i as f64 - low) / (high - low)).clamp(0.0, 1.0);
-            base(i) / factor * (1.0 - kept) + base(i) * kept
+            let (low, high) = yarn_range(f64::from(dim), theta, original, beta_fast, beta_slow, truncate);
+            let kept = 1.0 - ((i as f32 - low as f32) / (high - low) as f32).clamp(0.0, 1.0);
+            let (divided, whole) = (1.0 / (factor as f32 * wavelength(i)), 1.0 / wavelength(i));
+            divided * (1.0 - kept) + whole * kept
         }
     };
-    (0..spec.rotary / 2).map(|i| scaled(i) as f32).collect()
+    (0..spec.rotary / 2).map(scaled).collect()
 }
 
-fn llama3(frequency: f64, factor: f64, low: f64, high: f64, original: f64) -> f64 {
-    let rotations = original * frequency / std::f64::consts::TAU;
-    if rotations < low {
+fn llama3(frequency: f32, factor: f32, low: f32, high: f32, original: f32) -> f32 {
+    let wavelength = std::f32::consts::TAU / frequency;
+    if wavelength > original / low {
         frequency / factor
-    } else if rotations > high {
+    } else if wavelength < original / high {
         frequency
     } else {
-        let smooth = (rotations - low) / (high - low);
+        let smooth = (original / wavelength - low) / (high - low);
         (1.0 - smooth) * frequency / factor + smooth * frequency
     }
 }

@@ -2,7 +2,7 @@
 
 use aerostat_arch::ModelSpec;
 
-use crate::cost::Work;
+use crate::cost::Cost;
 use crate::explain::size;
 use crate::{Demand, Machine, PAGE_TOKENS, Plan, ROWS_MAX, Sizes, TILE_BYTES_MAX, steps};
 
@@ -36,6 +36,10 @@ const RESERVE_BYTES: u64 = 16 << 20;
 /// the minimum that one run states must do for the next.
 const SLACK_BYTES: u64 = 3 << 20;
 const _: () = assert!(SLACK_BYTES < RESERVE_BYTES);
+/// Rows, and rows with logits, that the smallest plan has if there is use for them: with one, prompts would take as many
+/// sweeps as they have tokens.
+const ROWS_MIN: usize = 16;
+const LOGIT_ROWS_MIN: usize = 4;
 /// Fixed scratch of a worker thread.
 const THREAD_BYTES: u64 = 1 << 20;
 /// Attention scores of a worker thread, for each position of the KV cache.
@@ -108,18 +112,20 @@ struct Fit<'a> {
 }
 
 impl Fit<'_> {
-    /// One row, the longest sequence alone, two small tiles.
+    /// Few rows, the longest sequence alone, two small tiles.
     fn minimum(&self) -> Layout {
         let tile = self.tile(TILE_BYTES_MIN);
         let held =
             self.machine.process_bytes.max(self.machine.process_peak_bytes.saturating_sub(RESERVE_BYTES));
         let scratch = self.machine.threads as u64 * THREAD_BYTES;
         let kv_pages = self.demand.sequence_tokens_max.div_ceil(PAGE_TOKENS).max(1);
+        let rows = self.rows_wanted().min(ROWS_MIN);
+        let logit_rows = self.demand.logit_rows_useful.clamp(1, LOGIT_ROWS_MIN).min(rows);
         Layout {
             overhead: held + RESERVE_BYTES + self.sizes.vector_bytes + scratch,
-            activations: self.activations(1, 1),
-            rows: 1,
-            logit_rows: 1,
+            activations: self.activations(rows, logit_rows),
+            rows,
+            logit_rows,
             kv: kv_pages as u64 * self.page_bytes(),
             kv_pages,
             tile,
@@ -164,22 +170,27 @@ impl Fit<'_> {
 
     /// Spends up to `spare` on more sequences, then on more rows.
     fn grow_work(&self, layout: &mut Layout, spare: u64) {
-        let demand = self.demand;
-        let pages_useful = demand.tokens_total.div_ceil(PAGE_TOKENS) + demand.rows_useful;
-        let pages_more = pages_useful.saturating_sub(layout.kv_pages) as u64;
-        let pages_more = pages_more.min(spare / 2 / self.page_bytes().max(1));
-        layout.kv_pages += pages_more as usize;
+        let more = |wanted: usize, have: usize, each: u64, spare: u64| {
+            (wanted.saturating_sub(have) as u64).min(spare / each.max(1)) as usize
+        };
+        // A sequence's last page may be nearly empty.
+        let pages_useful = self.demand.tokens_total.div_ceil(PAGE_TOKENS) + self.demand.sequences;
+        let pages = more(pages_useful, layout.kv_pages, self.page_bytes(), spare / 2);
+        layout.kv_pages += pages;
         layout.kv = layout.kv_pages as u64 * self.page_bytes();
-        let mut spare = spare - pages_more * self.page_bytes();
-        let logits = (demand.logit_rows_useful.max(1) as u64 - 1)
-            .min(spare / 2 / self.sizes.logit_bytes_per_row.max(1));
-        layout.logit_rows = 1 + logits as usize;
-        spare -= logits * self.sizes.logit_bytes_per_row;
-        let rows_wanted = demand.rows_max.unwrap_or(ROWS_MAX).min(demand.rows_useful.max(1)).max(1) as u64;
-        let rows = (rows_wanted - 1).min(spare / self.sizes.activation_bytes_per_row.max(1));
-        layout.rows = 1 + rows as usize;
+        let spare = spare - pages as u64 * self.page_bytes();
+        let logits_useful = self.demand.logit_rows_useful.min(self.rows_wanted());
+        let logits = more(logits_useful, layout.logit_rows, self.sizes.logit_bytes_per_row, spare / 2);
+        layout.logit_rows += logits;
+        let spare = spare - logits as u64 * self.sizes.logit_bytes_per_row;
+        layout.rows += more(self.rows_wanted(), layout.rows, self.sizes.activation_bytes_per_row, spare);
         layout.logit_rows = layout.logit_rows.min(layout.rows);
         layout.activations = self.activations(layout.rows, layout.logit_rows);
+    }
+
+    /// Rows that a sweep should carry if memory allows.
+    fn rows_wanted(&self) -> usize {
+        self.demand.rows_max.unwrap_or(ROWS_MAX).min(self.demand.rows_useful).max(1)
     }
 
     fn finish(&self, layout: Layout, budget: u64, minimum: u64) -> Plan {
@@ -187,8 +198,7 @@ impl Fit<'_> {
         let pinned = steps::pin(&mut tiles, layout.pinned);
         let streamed: u64 = tiles.iter().filter(|s| !s.pinned).map(|s| s.extent.bytes).sum();
         let weights = self.spec.matrices().map(|m| m.rows as u64 * m.cols as u64).sum();
-        let work =
-            Work { streamed_bytes: streamed, pinned_bytes: self.sizes.matrix_bytes - streamed, weights };
+        let cost = Cost::new(streamed, self.sizes.matrix_bytes - streamed, weights, self.machine);
         Plan {
             family: self.spec.family.to_owned(),
             parameters: self.spec.parameters,
@@ -207,11 +217,12 @@ impl Fit<'_> {
             kv_bytes: layout.kv,
             activation_bytes: layout.activations,
             overhead_bytes: layout.overhead,
+            context: self.demand.sequence_tokens_max,
             rows_max: layout.rows,
             logit_rows_max: layout.logit_rows,
-            rows_at_knee: work.knee(self.machine),
+            rows_at_knee: cost.knee(),
             resident: streamed == 0,
-            cost: work.cost(self.machine),
+            cost,
             steps: tiles,
         }
     }

@@ -33,7 +33,9 @@ pub struct Demand {
     pub budget_bytes: Option<u64>,
     /// Tokens (prompt and answer) of the longest sequence.
     pub sequence_tokens_max: usize,
-    /// Tokens of all sequences that could be active together.
+    /// Sequences that could be active together.
+    pub sequences: usize,
+    /// Their tokens.
     pub tokens_total: usize,
     /// Rows that could usefully share one sweep.
     pub rows_useful: usize,
@@ -105,6 +107,8 @@ pub struct Plan {
     pub activation_bytes: u64,
     /// Code, tokenizer, headers, small tensors, and a reserve.
     pub overhead_bytes: u64,
+    /// Tokens of the longest sequence that was planned for.
+    pub context: usize,
     /// Rows of a sweep at most.
     pub rows_max: usize,
     /// Rows of a sweep that can have logits.

@@ -14,6 +14,7 @@ fn demand() -> Demand {
     Demand {
         budget_bytes: None,
         sequence_tokens_max: 100,
+        sequences: 4,
         tokens_total: 400,
         rows_useful: 300,
         rows_max: None,
@@ -77,6 +78,7 @@ proptest! {
         let spec = spec(name);
         let mut demand = Demand {
             sequence_tokens_max: sequence,
+            sequences,
             tokens_total: sequence * sequences,
             rows_useful: sequence,
             rows_max: rows,

@@ -115,6 +115,7 @@ impl Engine {
         let demand = Demand {
             budget_bytes: options.memory_bytes,
             sequence_tokens_max: need.sequence_tokens_max,
+            sequences: need.sequences,
             tokens_total: need.tokens_total,
             rows_useful: need.rows_useful,
             rows_max: options.rows_max,
@@ -332,6 +333,11 @@ impl Engine {
     /// The plan in force.
     pub fn current_plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// What the plan says a sweep with this many rows takes.
+    pub(crate) fn predicted_seconds(&self, rows: usize) -> f64 {
+        self.plan.cost.seconds(rows)
     }
 
     pub(crate) fn model(&self) -> &Model {

@@ -72,6 +72,7 @@ pub fn demand(requests: &[Request]) -> Need {
     let tokens = |r: &Request| r.token_ids.len() + r.max_new_tokens;
     Need {
         sequence_tokens_max: requests.iter().map(tokens).max().unwrap_or(1),
+        sequences: requests.len(),
         tokens_total: requests.iter().map(tokens).sum(),
         rows_useful: requests.iter().map(|r| r.token_ids.len()).sum(),
         logit_rows_useful: requests.len(),

@@ -18,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bench;
 mod diagnose;
 mod engine;
 mod error;
@@ -50,6 +51,7 @@ pub use stats::Stats;
 #[derive(Clone, Copy, Debug)]
 pub struct Need {
     pub(crate) sequence_tokens_max: usize,
+    pub(crate) sequences: usize,
     pub(crate) tokens_total: usize,
     pub(crate) rows_useful: usize,
     pub(crate) logit_rows_useful: usize,
@@ -58,6 +60,12 @@ pub struct Need {
 impl Need {
     /// One sequence of up to `tokens` tokens.
     pub fn one(tokens: usize) -> Self {
-        Self { sequence_tokens_max: tokens, tokens_total: tokens, rows_useful: tokens, logit_rows_useful: 1 }
+        Self {
+            sequence_tokens_max: tokens,
+            sequences: 1,
+            tokens_total: tokens,
+            rows_useful: tokens,
+            logit_rows_useful: 1,
+        }
     }
 }

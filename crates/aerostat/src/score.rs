@@ -26,6 +26,7 @@ pub fn demand(sequences: &[Vec<u32>]) -> Need {
     let total = sequences.iter().map(Vec::len).sum();
     Need {
         sequence_tokens_max: sequences.iter().map(Vec::len).max().unwrap_or(1),
+        sequences: sequences.len(),
         tokens_total: total,
         rows_useful: total,
         logit_rows_useful: total.min(64),

@@ -1,7 +1,7 @@
 //! Gemma 2: Gemma with norms on both sides, soft caps, and a window on every other layer.
 
 use super::gemma;
-use crate::family::{Defaults, Family, Names, Windows};
+use crate::family::{Defaults, Family, Names, Softcap, Windows};
 
 pub(crate) const FAMILY: Family = Family {
     name: "gemma2",
@@ -12,9 +12,9 @@ pub(crate) const FAMILY: Family = Family {
     activation_key: "hidden_activation",
     gelu_means_tanh: false,
     post_norms: true,
-    windows: Windows::AllButEvery(2),
+    windows: Windows::EveryOther,
     query_scalar: Some(46),
-    softcaps: (Some(50.0), Some(30.0)),
+    softcaps: (Softcap::Key(Some(50.0)), Softcap::Key(Some(30.0))),
     defaults: Defaults { kv_heads: Some(4), window: Some(4096), ..gemma::FAMILY.defaults },
     ..gemma::FAMILY
 };

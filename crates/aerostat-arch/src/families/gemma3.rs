@@ -1,7 +1,7 @@
 //! Gemma 3 text models: Gemma 2 without caps, with head norms and two rope bases.
 
 use super::gemma2;
-use crate::family::{Defaults, Family, Windows};
+use crate::family::{Defaults, Family, Softcap, Windows};
 
 pub(crate) const FAMILY: Family = Family {
     name: "gemma3",
@@ -12,7 +12,7 @@ pub(crate) const FAMILY: Family = Family {
     windows: Windows::AllButEvery(6),
     local_rope_theta: Some(10_000.0),
     query_scalar: Some(62),
-    softcaps: (None, None),
+    softcaps: (Softcap::Never, Softcap::Key(None)),
     defaults: Defaults { rope_theta: 1_000_000.0, context: 131_072, ..gemma2::FAMILY.defaults },
     ..gemma2::FAMILY
 };

@@ -7,7 +7,7 @@ mod read;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-pub(crate) use read::{SplitName, open, read};
+pub(crate) use read::{ALIGNMENT_DEFAULT, SplitName, open, read};
 
 /// The key-value section of a GGUF file (of a split set: of its first part).
 #[derive(Clone, Debug)]

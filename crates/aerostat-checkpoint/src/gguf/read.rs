@@ -15,7 +15,7 @@ const DIMENSIONS_MAX: u32 = 4;
 const ARRAY_DEPTH_MAX: u32 = 4;
 /// Arrays inside arrays in one file; each costs more memory than its bytes in the file.
 const NESTED_ARRAYS_MAX: u64 = 1 << 16;
-const ALIGNMENT_DEFAULT: u64 = 32;
+pub(crate) const ALIGNMENT_DEFAULT: u64 = 32;
 /// Bytes that a tensor's entry takes at least: name length, count of dimensions, type, offset.
 const TENSOR_ENTRY_BYTES_MIN: u64 = 24;
 
@@ -23,7 +23,7 @@ const TENSOR_ENTRY_BYTES_MIN: u64 = 24;
 /// Gives the path of the first part, its metadata and the catalogue of all.
 pub(crate) fn open(path: &Path) -> Result<(PathBuf, Metadata, Catalog), Error> {
     let Some(split) = SplitName::of(path).filter(|split| split.count > 1) else {
-        let (metadata, catalog) = open_one(path)?;
+        let (metadata, catalog) = open_one(path, ALIGNMENT_DEFAULT)?;
         if let Some(count) = metadata.u64("split.count").filter(|&count| count > 1) {
             let message = format!(
                 "the file is one part of {count}, but its name does not tell the others': \
@@ -42,7 +42,9 @@ pub(crate) fn open(path: &Path) -> Result<(PathBuf, Metadata, Catalog), Error> {
                 format!("part {number} of {} is not there; a split model needs all of them", split.count);
             return Err(Error::new(ErrorKind::MissingShard, &part, message));
         }
-        let (metadata, catalog) = open_one(&part)?;
+        let default =
+            first.as_ref().map_or(Ok(ALIGNMENT_DEFAULT), |first| alignment(first, ALIGNMENT_DEFAULT))?;
+        let (metadata, catalog) = open_one(&part, default)?;
         check_part(&metadata, number, split.count)?;
         parts.push(catalog);
         first.get_or_insert(metadata);
@@ -59,14 +61,19 @@ pub(crate) fn open(path: &Path) -> Result<(PathBuf, Metadata, Catalog), Error> {
     }
 }
 
-/// Reads the header of one file of `file.bytes` bytes from `source`.
-pub(crate) fn read(source: impl Read, file: File) -> Result<(Metadata, Catalog), Error> {
+/// Reads the header of one file of `file.bytes` bytes from `source`. Where it names no alignment, the default holds:
+/// [`ALIGNMENT_DEFAULT`], or what the first part of a split set named.
+pub(crate) fn read(
+    source: impl Read,
+    file: File,
+    alignment_default: u64,
+) -> Result<(Metadata, Catalog), Error> {
     let mut header = Header { source, offset: 0, bytes: file.bytes, nested_arrays: 0, path: &file.path };
     header.version()?;
     let tensor_count = header.u64()?;
     let entry_count = header.u64()?;
     let metadata = Metadata { path: file.path.clone(), entries: header.entries(entry_count)? };
-    let alignment = alignment(&metadata)?;
+    let alignment = alignment(&metadata, alignment_default)?;
     let mut tensors = header.tensors(tensor_count, alignment)?;
     let data_start = header.offset.next_multiple_of(alignment);
     for tensor in &mut tensors {
@@ -102,9 +109,9 @@ impl<'a> SplitName<'a> {
     }
 }
 
-fn open_one(path: &Path) -> Result<(Metadata, Catalog), Error> {
+fn open_one(path: &Path, alignment_default: u64) -> Result<(Metadata, Catalog), Error> {
     let (source, file) = disk::open(path)?;
-    read(source, file)
+    read(source, file, alignment_default)
 }
 
 /// Part `number` (from 1) of `count` must say that it is that part (`split.no` counts from 0).
@@ -123,10 +130,10 @@ fn check_part(metadata: &Metadata, number: u32, count: u32) -> Result<(), Error>
     Err(Error::new(ErrorKind::Header, metadata.path(), message))
 }
 
-fn alignment(metadata: &Metadata) -> Result<u64, Error> {
+fn alignment(metadata: &Metadata, default: u64) -> Result<u64, Error> {
     const KEY: &str = "general.alignment";
     if metadata.get(KEY).is_none() {
-        return Ok(ALIGNMENT_DEFAULT);
+        return Ok(default);
     }
     // At most 2^31, so that the start of the data cannot overflow.
     match metadata.u64(KEY) {
