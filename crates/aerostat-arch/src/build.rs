@@ -140,8 +140,9 @@ impl Shape {
         }
         let hidden = keys.count(&keys::HIDDEN)?;
         let heads = keys.count(&keys::HEADS)?;
-        let kv_heads =
-            keys.count_or(&keys::KV_HEADS, family.defaults.kv_heads.filter(|_| !keys.is_gguf()))?;
+        // `null` means as many as query heads; a missing key, the family's number.
+        let missing = !keys.is_gguf() && !keys.is_null(&keys::KV_HEADS);
+        let kv_heads = keys.count_or(&keys::KV_HEADS, family.defaults.kv_heads.filter(|_| missing))?;
         let kv_heads = kv_heads.unwrap_or(heads);
         if !heads.is_multiple_of(kv_heads) {
             return Err(
@@ -213,10 +214,13 @@ fn activation(keys: &Keys<'_>, family: &Family) -> Result<Activation, Error> {
         None => family.activation,
         Some("silu" | "swish") => Activation::Silu,
         Some("gelu") if family.gelu_means_tanh => Activation::GeluTanh,
-        Some("gelu_pytorch_tanh" | "gelu_new" | "gelu_fast") => Activation::GeluTanh,
-        Some("gelu") => Activation::GeluErf,
+        Some("gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" | "gelu_python_tanh" | "gelu_accurate") => {
+            Activation::GeluTanh
+        }
+        Some("gelu" | "gelu_python") => Activation::GeluErf,
+        Some("relu") => Activation::Relu,
         Some(other) => {
-            let known = "silu, gelu, gelu_pytorch_tanh";
+            let known = "silu, relu, gelu, gelu_pytorch_tanh";
             return Err(
                 keys.unsupported(format!("the activation `{other}` is not supported; known: {known}"))
             );

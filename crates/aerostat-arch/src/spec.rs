@@ -215,6 +215,8 @@ pub enum Activation {
     GeluTanh,
     /// GELU with the error function.
     GeluErf,
+    /// `max(x, 0)`.
+    Relu,
 }
 
 /// Which elements of a head are rotated together.

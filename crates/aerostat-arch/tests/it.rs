@@ -84,6 +84,36 @@ fn old_and_new_spellings_mean_the_same() {
 }
 
 #[test]
+fn keys_take_precedence_as_in_transformers() {
+    let both = "\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 3.0}, \"rope_theta\": 500.0, \"vocab_size\"";
+    let spec = edited("llama", &[("\"vocab_size\"", both)]).unwrap();
+    assert_eq!((spec.ropes[0].scaling, spec.ropes[0].theta), (Scaling::Linear { factor: 3.0 }, 500.0));
+    // A head that is stored is used, tied or not.
+    assert!(
+        !edited("llama", &[("\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true")])
+            .unwrap()
+            .tied()
+    );
+    // By `model_type`, unless the class is a causal model of a name that is not known.
+    assert_eq!(edited("llama", &[("LlamaForCausalLM", "LlamaModel")]).unwrap().family, "llama");
+    let classifier = edited("llama", &[("LlamaForCausalLM", "LlamaForSequenceClassification")]);
+    assert_eq!(classifier.expect_err("no language model").kind(), ErrorKind::Unsupported);
+    let heads = edited("qwen2", &[("\"num_key_value_heads\"", "\"num_key_value_heads\": null, \"x\"")]);
+    assert_eq!(
+        heads.expect_err("k has fewer rows").kind(),
+        ErrorKind::Tensor,
+        "null: as many as query heads"
+    );
+    // Only Gemma 3 reads a pattern; only Gemma 2 caps scores.
+    let pattern = "\"sliding_window_pattern\": 3, \"attn_logit_softcapping\": 7.0, \"vocab_size\"";
+    let spec = edited("gemma3_old", &[("\"vocab_size\"", "\"attn_logit_softcapping\": 7.0, \"vocab_size\"")])
+        .unwrap();
+    assert_eq!(spec.blocks[0].attention.softcap, None);
+    let spec = edited("mistral", &[("\"vocab_size\"", pattern)]).unwrap();
+    assert!(spec.blocks.iter().all(|b| b.attention.softcap.is_none() && b.attention.window.is_none()));
+}
+
+#[test]
 fn windows_alternate_as_the_family_says() {
     let windows = |name: &str| -> Vec<bool> {
         let spec = describe(&Checkpoint::open(&fixture(name).path).unwrap()).unwrap();

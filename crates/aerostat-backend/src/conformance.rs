@@ -245,7 +245,7 @@ fn matmul_cases(cases: &mut Vec<Case>) {
 }
 
 fn elementwise_cases(cases: &mut Vec<Case>) {
-    const OPS: [Elementwise; 9] = [
+    const OPS: [Elementwise; 10] = [
         Elementwise::Add,
         Elementwise::AddBias,
         Elementwise::Scale(-1.7),
@@ -254,6 +254,7 @@ fn elementwise_cases(cases: &mut Vec<Case>) {
         Elementwise::Glu(Activation::Silu),
         Elementwise::Glu(Activation::GeluTanh),
         Elementwise::Glu(Activation::GeluErf),
+        Elementwise::Glu(Activation::Relu),
         Elementwise::GluInPlace(Activation::Silu),
     ];
     for op in OPS {

@@ -139,6 +139,14 @@ pub fn activate(x: f32, activation: Activation) -> f32 {
             let inner = 0.797_884_6 * (x + 0.044_715 * (x * x * x));
             0.5 * x * (1.0 + tanh(inner))
         }
+        // NaN stays NaN.
+        Activation::Relu => {
+            if x < 0.0 {
+                0.0
+            } else {
+                x
+            }
+        }
         Activation::GeluErf => 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)),
     }
 }

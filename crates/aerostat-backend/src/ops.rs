@@ -171,6 +171,8 @@ pub enum Activation {
     GeluTanh,
     /// GELU with the error function.
     GeluErf,
+    /// `max(x, 0)`.
+    Relu,
 }
 
 /// What a device can do.

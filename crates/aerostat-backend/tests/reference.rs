@@ -121,6 +121,7 @@ fn activations_match_f64() {
         (Activation::GeluTanh, 1e-5, &gelu),
         // The two GELUs differ by less than 0.001.
         (Activation::GeluErf, 1e-3, &gelu),
+        (Activation::Relu, 1e-7, &|x| x.max(0.0)),
     ] {
         let mut device = Reference::new();
         let (gate, up) = (put(&mut device, 1, 64, &x), put(&mut device, 1, 64, &[2.0; 64]));

@@ -33,6 +33,7 @@ impl Kernel for MapRows {
                 Map::Softcap(cap) => self.each(Map::Softcap(cap)),
                 Map::Gated(Activation::Silu) => self.each(Map::Gated(Activation::Silu)),
                 Map::Gated(Activation::GeluTanh) => self.each(Map::Gated(Activation::GeluTanh)),
+                Map::Gated(Activation::Relu) => self.each(Map::Gated(Activation::Relu)),
                 Map::Gated(Activation::GeluErf) => self.each(Map::Gated(Activation::GeluErf)),
             }
         }

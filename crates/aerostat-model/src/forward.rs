@@ -358,5 +358,6 @@ fn activation(a: Activation) -> backend::Activation {
         Activation::Silu => backend::Activation::Silu,
         Activation::GeluTanh => backend::Activation::GeluTanh,
         Activation::GeluErf => backend::Activation::GeluErf,
+        Activation::Relu => backend::Activation::Relu,
     }
 }
