@@ -194,6 +194,28 @@ fn any_part_opens_the_whole_split_set() {
     }
 }
 
+/// The converter writes `general.alignment` into the first part only; the others once fell back to 32, and their
+/// tensors were read from the wrong place.
+#[test]
+fn the_first_parts_alignment_holds_for_all() {
+    let part = |number: u16| {
+        let mut file = Gguf::new()
+            .entry("split.no", 2, (number - 1).to_le_bytes())
+            .entry("split.count", 2, 2u16.to_le_bytes())
+            .vector(&format!("t{number}"));
+        if number == 1 {
+            file = file.entry("general.alignment", 4, 512u32.to_le_bytes());
+        }
+        file.alignment = 512;
+        file.bytes()
+    };
+    let files = [("m-00001-of-00002.gguf", part(1)), ("m-00002-of-00002.gguf", part(2))];
+    let catalog = open(&files, "m-00001-of-00002.gguf").unwrap().catalog;
+    for tensor in ["t1", "t2"] {
+        assert_eq!(catalog.require(tensor).unwrap().extent.offset % 512, 0, "{tensor}");
+    }
+}
+
 /// Each case: the files of a folder, what to open in it, the kind of the error, and words of its message.
 fn assert_refused(cases: &[(Files<'_>, &str, ErrorKind, &str)]) {
     for (files, path, kind, words) in cases {
