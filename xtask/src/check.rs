@@ -113,7 +113,7 @@ fn tests(root: &Path) -> Result<()> {
         eprintln!("    cargo-nextest is not installed: cargo test runs everything");
         return cargo(root, &["test", "--workspace"], &[]);
     }
-    cargo(root, &["nextest", "run", "--workspace"], &[])?;
+    cargo(root, &["nextest", "run", "--workspace", "--no-fail-fast"], &[])?;
     cargo(root, &["test", "--workspace", "--doc"], &[])
 }
 

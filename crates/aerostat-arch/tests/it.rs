@@ -6,8 +6,11 @@ use aerostat_arch::{ErrorKind, FAMILIES, ModelSpec, Scaling, describe};
 use aerostat_checkpoint::Checkpoint;
 use aerostat_testkit::{fixture, fixtures};
 
+/// What to replace in a file by what.
+type Edits<'a> = &'a [(&'a str, &'a str)];
+
 /// Describes a fixture after its `config.json` was edited.
-fn edited(name: &str, edits: &[(&str, &str)]) -> Result<ModelSpec, aerostat_arch::Error> {
+fn edited(name: &str, edits: Edits<'_>) -> Result<ModelSpec, aerostat_arch::Error> {
     let folder = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(&fixture(name).path).unwrap() {
         let path = entry.unwrap().path();
@@ -25,7 +28,7 @@ fn edited(name: &str, edits: &[(&str, &str)]) -> Result<ModelSpec, aerostat_arch
 
 #[test]
 fn what_cannot_run_is_refused_by_name() {
-    let cases: &[(&str, &[(&str, &str)], ErrorKind, &str)] = &[
+    let cases: &[(&str, Edits<'_>, ErrorKind, &str)] = &[
         ("llama", &[("LlamaForCausalLM", "MambaForCausalLM")], ErrorKind::UnknownFamily, "MambaForCausalLM"),
         ("llama", &[("\"silu\"", "\"relu6\"")], ErrorKind::Unsupported, "relu6"),
         (

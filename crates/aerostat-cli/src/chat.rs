@@ -56,6 +56,7 @@ pub(crate) fn execute(args: &ChatArgs, output: &OutputArgs) -> Result<(), Failur
         Engine::open(&files, &options, &Need::one(context), &mut Watch::new(output, false))?
     };
     interrupt::check()?;
+    output::opened(output, &engine.stats());
     let generation = &args.generation;
     let mut chat = Chat {
         args,

@@ -37,6 +37,13 @@ pub(crate) fn plan(output: &OutputArgs, plan: &Plan) {
     }
 }
 
+/// That the engine is open, if the user wants to know.
+pub(crate) fn opened(output: &OutputArgs, stats: &Stats) {
+    if output.verbose {
+        eprintln!("opened in {:.1} s", stats.load_seconds);
+    }
+}
+
 /// What a run did, in one line on stderr: for those who look at it, or who ask.
 pub(crate) fn summary(output: &OutputArgs, stats: &Stats) {
     if output.quiet || !(output.verbose || io::stderr().is_terminal()) {

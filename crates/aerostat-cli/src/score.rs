@@ -41,6 +41,7 @@ pub(crate) fn execute(mut args: ScoreArgs, output: &OutputArgs) -> Result<(), Fa
     let _graceful = interrupt::graceful();
     let mut watch = Watch::new(output, false);
     let mut engine = Engine::open(&files, &options, &score::demand(&sequences), &mut watch)?;
+    output::opened(output, &engine.stats());
     let scores = engine.score(&sequences, args.logits && output.json, &mut watch)?;
     watch.finish()?;
     let stats = engine.stats();

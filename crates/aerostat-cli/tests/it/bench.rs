@@ -6,19 +6,8 @@ use crate::support::{fixture, json, run};
 fn sweeps_are_measured_beside_raw_reads() {
     let model = fixture("qwen2");
     let model = model.to_str().unwrap();
-    let quick = [
-        "--rounds",
-        "1",
-        "--sweeps",
-        "3",
-        "--raw-seconds",
-        "0.02",
-        "--rows",
-        "1,5",
-        "--pinned",
-        "0,100",
-        "--json",
-    ];
+    let quick =
+        ["--rounds", "1", "--sweeps", "3", "--raw-seconds", "0.02", "--rows", "1,5", "--pinned", "0,100"];
     let report = json(&[&["bench", "sweep", model][..], &quick].concat());
     let points = report["points"].as_array().unwrap();
     let ways: Vec<(u64, f64)> = points
@@ -40,7 +29,7 @@ fn disks_are_measured_by_size_and_depth() {
     let model = fixture("llama");
     let model = model.to_str().unwrap();
     let quick = ["--sizes", "4096,64KiB", "--depths", "1,4", "--rounds", "1", "--seconds", "0.02"];
-    let report = json(&[&["bench", "disk", model, "--json"][..], &quick].concat());
+    let report = json(&[&["bench", "disk", model][..], &quick].concat());
     assert_eq!(report["points"].as_array().unwrap().len(), 4);
     let human = run(&[&["bench", "disk", model][..], &quick].concat());
     assert_eq!((human.code, human.stdout.lines().count()), (Some(0), 5));

@@ -119,7 +119,7 @@ fn nothing_but_the_answer_is_on_stdout_and_quiet_means_quiet() {
     let args = ["run", chat.to_str().unwrap(), "hello", "--max-new-tokens", "8", "--temperature", "0"];
     let text = json(&args)["results"][0]["text"].as_str().unwrap().to_owned();
     let verbose = run(&[&args[..], &["-v"]].concat());
-    assert!(verbose.stderr.contains("plan for") && verbose.stderr.contains("tokens/s"), "{}", verbose.stderr);
+    assert!(verbose.stderr.contains("KV cache") && verbose.stderr.contains("tokens/s"), "{}", verbose.stderr);
     let quiet = run(&[&args[..], &["--quiet", "--vram", "1GiB"]].concat());
     assert_eq!(quiet.stderr, "");
     for stdout in [verbose.stdout, quiet.stdout] {
