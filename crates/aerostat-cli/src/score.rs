@@ -40,9 +40,10 @@ pub(crate) fn execute(mut args: ScoreArgs, output: &OutputArgs) -> Result<(), Fa
 
     let _graceful = interrupt::graceful();
     let mut watch = Watch::new(output, false);
-    let mut engine = Engine::open(&files, &options, &score::demand(&sequences), &mut watch)?;
+    let logits = args.logits && output.json;
+    let mut engine = Engine::open(&files, &options, &score::demand(&sequences, logits), &mut watch)?;
     output::opened(output, &engine.stats());
-    let scores = engine.score(&sequences, args.logits && output.json, &mut watch)?;
+    let scores = engine.score(&sequences, logits, &mut watch)?;
     watch.finish()?;
     let stats = engine.stats();
     if output.json {

@@ -118,11 +118,12 @@ impl Fit<'_> {
         let held =
             self.machine.process_bytes.max(self.machine.process_peak_bytes.saturating_sub(RESERVE_BYTES));
         let scratch = self.machine.threads as u64 * THREAD_BYTES;
+        let results = self.demand.logit_rows_kept as u64 * self.sizes.logit_bytes_per_row;
         let kv_pages = self.demand.sequence_tokens_max.div_ceil(PAGE_TOKENS).max(1);
         let rows = self.rows_wanted().min(ROWS_MIN);
         let logit_rows = self.demand.logit_rows_useful.clamp(1, LOGIT_ROWS_MIN).min(rows);
         Layout {
-            overhead: held + RESERVE_BYTES + self.sizes.vector_bytes + scratch,
+            overhead: held + RESERVE_BYTES + self.sizes.vector_bytes + scratch + results,
             activations: self.activations(rows, logit_rows),
             rows,
             logit_rows,

@@ -43,6 +43,8 @@ pub struct Demand {
     pub rows_max: Option<usize>,
     /// Rows of a sweep that could need logits.
     pub logit_rows_useful: usize,
+    /// Rows of logits that the results hold.
+    pub logit_rows_kept: usize,
     /// Bytes of one element of the KV cache.
     pub kv_element_bytes: usize,
     /// Tile size, if the user names one.

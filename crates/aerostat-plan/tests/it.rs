@@ -19,6 +19,7 @@ fn demand() -> Demand {
         rows_useful: 300,
         rows_max: None,
         logit_rows_useful: 4,
+        logit_rows_kept: 0,
         kv_element_bytes: 2,
         tile_bytes: None,
         pinned_bytes_max: None,

@@ -120,6 +120,7 @@ impl Engine {
             rows_useful: need.rows_useful,
             rows_max: options.rows_max,
             logit_rows_useful: need.logit_rows_useful,
+            logit_rows_kept: need.logit_rows_kept,
             kv_element_bytes: kv_type(options.kv).bytes(),
             tile_bytes: options.tile_bytes,
             pinned_bytes_max: options.pinned_bytes_max,

@@ -76,6 +76,7 @@ pub fn demand(requests: &[Request]) -> Need {
         tokens_total: requests.iter().map(tokens).sum(),
         rows_useful: requests.iter().map(|r| r.token_ids.len()).sum(),
         logit_rows_useful: requests.len(),
+        logit_rows_kept: 0,
     }
 }
 

@@ -55,6 +55,7 @@ pub struct Need {
     pub(crate) tokens_total: usize,
     pub(crate) rows_useful: usize,
     pub(crate) logit_rows_useful: usize,
+    pub(crate) logit_rows_kept: usize,
 }
 
 impl Need {
@@ -66,6 +67,7 @@ impl Need {
             tokens_total: tokens,
             rows_useful: tokens,
             logit_rows_useful: 1,
+            logit_rows_kept: 0,
         }
     }
 }

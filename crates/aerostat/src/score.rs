@@ -21,8 +21,8 @@ pub struct Score {
     pub logits_last: Option<Vec<f32>>,
 }
 
-/// What the plan must provide to score these sequences.
-pub fn demand(sequences: &[Vec<u32>]) -> Need {
+/// What the plan must provide to score these sequences; `logits` as in [`Engine::score`].
+pub fn demand(sequences: &[Vec<u32>], logits: bool) -> Need {
     let total = sequences.iter().map(Vec::len).sum();
     Need {
         sequence_tokens_max: sequences.iter().map(Vec::len).max().unwrap_or(1),
@@ -30,6 +30,7 @@ pub fn demand(sequences: &[Vec<u32>]) -> Need {
         tokens_total: total,
         rows_useful: total,
         logit_rows_useful: total.min(64),
+        logit_rows_kept: if logits { sequences.len() } else { 0 },
     }
 }
 

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 fn score(fixture: &Fixture, options: &Options, sequences: &[Vec<u32>]) -> Vec<Score> {
     let files = ModelFiles::open(&fixture.path).expect(&fixture.name);
-    let need = aerostat::score::demand(sequences);
+    let need = aerostat::score::demand(sequences, true);
     let mut engine = Engine::open(&files, options, &need, &mut Silent).expect(&fixture.name);
     engine.score(sequences, true, &mut Silent).expect(&fixture.name)
 }
@@ -117,7 +117,7 @@ fn one_engine_serves_many_runs() {
     let sequences: Vec<Vec<u32>> = fixture.prompts.iter().map(|p| p.ids.clone()).collect();
     let options = Options { pinned_bytes_max: Some(0), ..Options::default() };
     let mut engine =
-        Engine::open(&files, &options, &aerostat::score::demand(&sequences), &mut Silent).unwrap();
+        Engine::open(&files, &options, &aerostat::score::demand(&sequences, true), &mut Silent).unwrap();
     let first: Vec<_> = engine.score(&sequences, true, &mut Silent).unwrap().iter().map(bits).collect();
     let second: Vec<_> = engine.score(&sequences, true, &mut Silent).unwrap().iter().map(bits).collect();
     assert_eq!(first, second);

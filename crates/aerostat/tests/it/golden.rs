@@ -25,7 +25,7 @@ fn scores_and_logits_agree_with_transformers() {
 fn check_scores(fixture: &Fixture) -> Result<(), String> {
     let files = ModelFiles::open(&fixture.path).map_err(|e| e.to_string())?;
     let sequences: Vec<Vec<u32>> = fixture.prompts.iter().map(|p| p.ids.clone()).collect();
-    let need = aerostat::score::demand(&sequences);
+    let need = aerostat::score::demand(&sequences, true);
     let mut engine = Engine::open(&files, &exact(), &need, &mut Silent).map_err(|e| e.to_string())?;
     let scores = engine.score(&sequences, true, &mut Silent).map_err(|e| e.to_string())?;
     for (score, want) in scores.iter().zip(&fixture.prompts) {

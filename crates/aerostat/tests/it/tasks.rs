@@ -66,7 +66,7 @@ fn log_probabilities_of_an_answer_are_those_of_scoring_it() {
     };
     let answer = generate(&files, None, &[request]).completions.remove(0);
     let whole = [answer.prompt_token_ids, answer.token_ids].concat();
-    let need = aerostat::score::demand(std::slice::from_ref(&whole));
+    let need = aerostat::score::demand(std::slice::from_ref(&whole), true);
     let mut engine = Engine::open(&files, &Options::default(), &need, &mut Silent).unwrap();
     let score = engine.score(&[whole], false, &mut Silent).unwrap().remove(0);
     let scored: Vec<f32> =
