@@ -22,11 +22,13 @@ pub const DEPTH_DEFAULT: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum IoChoice {
-    /// Direct where it works, else buffered.
+    /// Uring where it works, else direct, else buffered.
     #[default]
     Auto,
-    /// Direct, or an error.
+    /// Direct by a pool of threads, or an error.
     Direct,
+    /// Direct by Linux' io_uring, or an error.
+    Uring,
     /// Through the page cache, dropping from it what was read.
     Buffered,
 }
@@ -44,12 +46,12 @@ pub struct SourceOptions {
 ///
 /// # Errors
 /// [`ErrorKind::Io`] if a file cannot be opened, [`ErrorKind::Changed`] if its length is not
-/// [`File::bytes`], [`ErrorKind::Unsupported`] if direct reads were asked for by name and do not work,
+/// [`File::bytes`], [`ErrorKind::Unsupported`] if direct reads or io_uring were asked for by name and do not work,
 /// [`ErrorKind::Resources`] if no thread or memory could be had.
 pub fn open(files: &[File], options: SourceOptions) -> Result<Box<dyn Source>, Error> {
     let depth = options.depth.map_or(DEPTH_DEFAULT, NonZeroUsize::get);
     if options.io != IoChoice::Buffered {
-        match open_direct(files, depth) {
+        match open_direct(files, options.io, depth) {
             Err(error) if error.kind() == ErrorKind::Unsupported && options.io == IoChoice::Auto => {}
             opened => return opened,
         }
@@ -59,7 +61,7 @@ pub fn open(files: &[File], options: SourceOptions) -> Result<Box<dyn Source>, E
     Ok(Box::new(Pool::start(IoKind::Buffered, reader, depth)?))
 }
 
-fn open_direct(files: &[File], depth: usize) -> Result<Box<dyn Source>, Error> {
+fn open_direct(files: &[File], io: IoChoice, depth: usize) -> Result<Box<dyn Source>, Error> {
     let mut handles = Vec::with_capacity(files.len());
     let mut alignment = 1;
     for file in files {
@@ -74,7 +76,18 @@ fn open_direct(files: &[File], depth: usize) -> Result<Box<dyn Source>, Error> {
             if error.cause().is_some_and(knows_no_direct_reads) { unsupported(file) } else { error }
         })?;
     }
-    Ok(Box::new(Pool::start(IoKind::Direct, reader, depth)?))
+    if io == IoChoice::Direct {
+        return Ok(Box::new(Pool::start(IoKind::Direct, reader, depth)?));
+    }
+    let depth_uring = depth.min(system::DEPTH_MAX);
+    match system::Uring::new(&reader.files().0, depth_uring) {
+        Ok(kernel) => Ok(Box::new(Pool::start_overlapped(IoKind::Uring, reader, depth_uring, kernel)?)),
+        Err(_) if io == IoChoice::Auto => Ok(Box::new(Pool::start(IoKind::Direct, reader, depth)?)),
+        Err(cause) => {
+            let message = "this system refuses io_uring; use --io direct (or auto)";
+            Err(Error::caused(ErrorKind::Unsupported, message, cause))
+        }
+    }
 }
 
 fn open_one(file: &File, open: fn(&Path) -> io::Result<fs::File>) -> Result<fs::File, Error> {

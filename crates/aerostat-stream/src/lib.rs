@@ -29,6 +29,7 @@
 mod buffer;
 mod error;
 mod files;
+mod overlap;
 mod pool;
 mod reader;
 mod ring;

@@ -4,7 +4,7 @@ use aerostat_stream::{ErrorKind, IoKind, Ring};
 
 use super::*;
 
-const CHOICES: [IoChoice; 3] = [IoChoice::Auto, IoChoice::Direct, IoChoice::Buffered];
+const CHOICES: [IoChoice; 4] = [IoChoice::Auto, IoChoice::Direct, IoChoice::Uring, IoChoice::Buffered];
 
 fn options(io: IoChoice) -> SourceOptions {
     SourceOptions { io, depth: None }
@@ -28,7 +28,7 @@ fn a_missing_file_is_named() {
     let files = [File { path: folder.path().join("nowhere"), bytes: 1 }];
     for io in CHOICES {
         // Systems without direct reads say so before they look for the file.
-        if cfg!(not(target_os = "linux")) && io == IoChoice::Direct {
+        if cfg!(not(target_os = "linux")) && matches!(io, IoChoice::Direct | IoChoice::Uring) {
             continue;
         }
         let error = open(&files, options(io)).err().unwrap();
@@ -81,7 +81,7 @@ fn files_in_memory_are_read_buffered_and_direct_by_name_is_refused() {
 
 #[test]
 fn a_real_file_that_shrinks_is_named() {
-    for io in [IoChoice::Auto, IoChoice::Buffered] {
+    for io in [IoChoice::Auto, IoChoice::Direct, IoChoice::Buffered] {
         let folder = tempfile::tempdir().unwrap();
         let files = write(folder.path(), &contents());
         let mut ring = Ring::new(open(&files, options(io)).unwrap(), 1, 100_000).unwrap();
