@@ -233,7 +233,7 @@ pub(crate) struct EngineArgs {
     /// Instruction set: portable, avx2 or avx512; without it, the widest. All give the same bits.
     #[arg(long, value_name = "ISA")]
     isa: Option<Isa>,
-    /// How to read weights: auto, direct or buffered.
+    /// How to read weights: auto, direct, uring or buffered.
     #[arg(long, value_name = "IO", default_value = "auto", value_parser = io)]
     io: IoChoice,
     /// Rows of a sweep at most.
@@ -333,8 +333,8 @@ fn io(text: &str) -> Result<IoChoice, String> {
         "auto" => Ok(IoChoice::Auto),
         "direct" => Ok(IoChoice::Direct),
         "buffered" => Ok(IoChoice::Buffered),
-        "uring" => Err("uring is not available yet; direct is the nearest to it".to_owned()),
-        _ => Err("expected auto, direct or buffered".to_owned()),
+        "uring" => Ok(IoChoice::Uring),
+        _ => Err("expected auto, direct, uring or buffered".to_owned()),
     }
 }
 

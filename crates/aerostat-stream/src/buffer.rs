@@ -1,9 +1,10 @@
-//! Page-aligned memory of fixed capacity: the only unsafe code of this crate.
+//! Page-aligned memory of fixed capacity.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::slice;
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind};
 
@@ -12,10 +13,18 @@ pub const PAGE_BYTES: usize = 4096;
 
 /// Zeroed bytes that start on a page boundary. On unix they take memory only once touched.
 ///
-/// Linux is asked for huge pages, into which direct reads cost about a fifth of the processor time (measured
-/// on a virtual disk). Buffers made one after the other lie side by side and share them, so touching one may
-/// take memory for its neighbours, but never more than all of them have.
+/// Linux is asked for huge pages, since a direct read into them costs a fraction of the processor time. Buffers
+/// made together lie side by side in one mapping and share them, so touching one may take memory for its
+/// neighbours, but never more than all of them have.
 pub struct AlignedBuffer {
+    start: NonNull<u8>,
+    bytes: usize,
+    /// The mapping this is a part of.
+    _arena: Arc<Arena>,
+}
+
+/// Memory of the system's, given back when the last buffer in it drops.
+struct Arena {
     start: NonNull<u8>,
     bytes: usize,
 }
@@ -26,22 +35,43 @@ impl AlignedBuffer {
     /// # Errors
     /// [`ErrorKind::Resources`] if the system gives no memory.
     pub fn new(bytes: usize) -> Result<Self, Error> {
-        let refused = || Error::new(ErrorKind::Resources, format!("no memory for a buffer of {bytes} bytes"));
-        let bytes = bytes.max(1).checked_next_multiple_of(PAGE_BYTES).ok_or_else(refused)?;
-        if isize::try_from(bytes).is_err() {
-            return Err(refused());
-        }
-        let start = system::allocate(bytes).ok_or_else(refused)?;
-        Ok(AlignedBuffer { start, bytes })
+        let mut one = AlignedBuffer::adjacent(1, bytes)?;
+        one.pop().ok_or_else(|| refused(bytes))
     }
+
+    /// `count` such buffers, side by side.
+    ///
+    /// # Errors
+    /// As [`AlignedBuffer::new`].
+    pub fn adjacent(count: usize, bytes: usize) -> Result<Vec<Self>, Error> {
+        let each = bytes.max(1).checked_next_multiple_of(PAGE_BYTES);
+        let all = each.and_then(|each| each.checked_mul(count.max(1)));
+        let (Some(each), Some(all)) = (each, all) else { return Err(refused(bytes)) };
+        if isize::try_from(all).is_err() {
+            return Err(refused(all));
+        }
+        let start = system::allocate(all).ok_or_else(|| refused(all))?;
+        let arena = Arc::new(Arena { start, bytes: all });
+        let part = |index: usize| {
+            // SAFETY: index < count, so the part lies within the arena, whose size is `each * count` bytes.
+            let start = unsafe { arena.start.add(index * each) };
+            AlignedBuffer { start, bytes: each, _arena: Arc::clone(&arena) }
+        };
+        Ok((0..count).map(part).collect())
+    }
+}
+
+fn refused(bytes: usize) -> Error {
+    Error::new(ErrorKind::Resources, format!("no memory for buffers of {bytes} bytes"))
 }
 
 impl Deref for AlignedBuffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `start` points to `bytes` readable, initialised (zeroed) bytes that live as long as `self`;
-        // `new` keeps `bytes` within isize, and a shared borrow of `self` rules out writers.
+        // SAFETY: `start` points to `bytes` readable, initialised (zeroed) bytes of an arena that lives as long
+        // as `self`, which are no other buffer's; `adjacent` keeps them within isize, and a shared borrow of
+        // `self` rules out writers.
         unsafe { slice::from_raw_parts(self.start.as_ptr(), self.bytes) }
     }
 }
@@ -53,9 +83,9 @@ impl DerefMut for AlignedBuffer {
     }
 }
 
-impl Drop for AlignedBuffer {
+impl Drop for Arena {
     fn drop(&mut self) {
-        // SAFETY: `start` and `bytes` are those of one `allocate`, given back once, here.
+        // SAFETY: `start` and `bytes` are those of one `allocate`, given back once, here, after the last buffer.
         unsafe { system::free(self.start, self.bytes) }
     }
 }
@@ -66,10 +96,14 @@ impl fmt::Debug for AlignedBuffer {
     }
 }
 
-// SAFETY: the buffer owns its memory alone, and memory is not bound to a thread.
+// SAFETY: the buffer owns its part of the memory alone, and memory is not bound to a thread.
 unsafe impl Send for AlignedBuffer {}
 // SAFETY: a shared reference only reads.
 unsafe impl Sync for AlignedBuffer {}
+// SAFETY: an arena gives no access to its memory; it only frees it, on whatever thread.
+unsafe impl Send for Arena {}
+// SAFETY: as above.
+unsafe impl Sync for Arena {}
 
 #[cfg(unix)]
 mod system {
@@ -77,23 +111,53 @@ mod system {
 
     use rustix::mm;
 
+    /// Size and alignment of the pages that are asked for. What is smaller than one gets small pages.
+    #[cfg(target_os = "linux")]
+    const HUGE_BYTES: usize = 2 << 20;
+
+    /// Memory that starts on a huge page, if it is large, on Linux.
+    #[cfg(target_os = "linux")]
     pub(super) fn allocate(bytes: usize) -> Option<NonNull<u8>> {
+        if bytes < HUGE_BYTES {
+            return map(bytes);
+        }
+        let mapped = bytes.checked_add(HUGE_BYTES)?;
+        let start = map(mapped)?;
+        let head = start.align_offset(HUGE_BYTES).min(HUGE_BYTES);
+        // SAFETY: `head` and what follows it stay within the mapping of `bytes` and a huge page more.
+        let (aligned, tail) = unsafe { (start.add(head), start.add(head + bytes)) };
+        if head > 0 {
+            // SAFETY: the part of the mapping just made that lies before the memory handed out.
+            unsafe { free(start, head) };
+        }
+        if head < HUGE_BYTES {
+            // SAFETY: the part that lies after it.
+            unsafe { free(tail, HUGE_BYTES - head) };
+        }
+        // SAFETY: the range is mapped, and this advice changes no contents. It is only a wish, so a refusal is
+        // no error.
+        let _ = unsafe { mm::madvise(aligned.as_ptr().cast(), bytes, mm::Advice::LinuxHugepage) };
+        Some(aligned)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn allocate(bytes: usize) -> Option<NonNull<u8>> {
+        map(bytes)
+    }
+
+    fn map(bytes: usize) -> Option<NonNull<u8>> {
         let access = mm::ProtFlags::READ | mm::ProtFlags::WRITE;
         // SAFETY: a new private anonymous mapping at a place of the kernel's choice overlaps nothing.
-        let start =
-            unsafe { mm::mmap_anonymous(ptr::null_mut(), bytes, access, mm::MapFlags::PRIVATE) }.ok()?;
-        #[cfg(target_os = "linux")]
-        // SAFETY: the range is the mapping just made, and this advice changes no contents. It is only a wish,
-        // so a refusal is no error.
-        let _ = unsafe { mm::madvise(start, bytes, mm::Advice::LinuxHugepage) };
-        NonNull::new(start.cast())
+        let start = unsafe { mm::mmap_anonymous(ptr::null_mut(), bytes, access, mm::MapFlags::PRIVATE) };
+        NonNull::new(start.ok()?.cast())
     }
 
     /// # Safety
-    /// `start` must come from `allocate(bytes)` and must not be used afterwards.
+    /// `start` must come from `allocate(bytes)`, or be whole pages of such a range, and must not be used
+    /// afterwards.
     pub(super) unsafe fn free(start: NonNull<u8>, bytes: usize) {
-        // SAFETY: the caller promises a whole mapping of `allocate` that nothing refers to. Unmapping it
-        // fails only for arguments that are no mapping.
+        // SAFETY: the caller promises whole pages of ours that nothing refers to. Unmapping them fails only for
+        // arguments that are no pages.
         let _ = unsafe { mm::munmap(start.as_ptr().cast(), bytes) };
     }
 }
@@ -107,7 +171,7 @@ mod system {
 
     pub(super) fn allocate(bytes: usize) -> Option<NonNull<u8>> {
         let layout = Layout::from_size_align(bytes, PAGE_BYTES).ok()?;
-        // SAFETY: `AlignedBuffer::new` never asks for zero bytes.
+        // SAFETY: `AlignedBuffer::adjacent` never asks for zero bytes.
         NonNull::new(unsafe { alloc_zeroed(layout) })
     }
 
@@ -138,9 +202,25 @@ mod tests {
     }
 
     #[test]
+    fn adjacent_buffers_share_no_byte_and_outlive_each_other() {
+        for (count, bytes) in [(0, 1), (1, 5000), (7, 4096), (3, (2 << 20) + 1), (2, 1 << 20)] {
+            let mut buffers = AlignedBuffer::adjacent(count, bytes).unwrap();
+            assert_eq!(buffers.len(), count);
+            for (index, buffer) in buffers.iter_mut().enumerate() {
+                assert!(buffer.len() >= bytes && buffer.iter().all(|&byte| byte == 0));
+                buffer.fill(1 + index as u8);
+            }
+            while let Some(last) = buffers.pop() {
+                assert!(last.iter().all(|&byte| usize::from(byte) == buffers.len() + 1));
+            }
+        }
+    }
+
+    #[test]
     fn absurd_sizes_are_refused() {
-        for bytes in [usize::MAX, isize::MAX as usize, 1 << 60] {
+        for bytes in [usize::MAX, isize::MAX as usize, 1 << 61] {
             assert_eq!(AlignedBuffer::new(bytes).unwrap_err().kind(), ErrorKind::Resources);
+            assert_eq!(AlignedBuffer::adjacent(9, bytes / 8).unwrap_err().kind(), ErrorKind::Resources);
         }
     }
 }

@@ -29,6 +29,7 @@
 mod buffer;
 mod error;
 mod files;
+mod overlap;
 mod pool;
 mod reader;
 mod ring;
@@ -38,7 +39,7 @@ mod system;
 
 pub use buffer::{AlignedBuffer, PAGE_BYTES};
 pub use error::{Error, ErrorKind};
-pub use files::{DEPTH_DEFAULT, IoChoice, SourceOptions, open};
+pub use files::{DEPTH_DEFAULT, DEPTH_URING_DEFAULT, IoChoice, SourceOptions, open};
 pub use reader::Positional;
 pub use ring::{Ring, Stats, Tile};
 pub use source::{Done, IoKind, Read, Source, buffer_bytes};

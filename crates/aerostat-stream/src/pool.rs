@@ -1,6 +1,7 @@
-//! A pool of threads that read at offsets: a source for any kind of files.
+//! Threads that read at offsets, each one read at a time or one of them many: a source for any kind of files.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
@@ -9,6 +10,7 @@ use aerostat_checkpoint::Extent;
 
 use crate::buffer::AlignedBuffer;
 use crate::error::{Error, ErrorKind};
+use crate::overlap::{self, Kernel};
 use crate::reader::{Positional, Reader};
 use crate::source::{Done, IoKind, Read, Source};
 
@@ -20,14 +22,16 @@ const STACK_BYTES: usize = 128 << 10;
 
 pub(crate) struct Pool<P> {
     kind: IoKind,
-    shared: Arc<Shared<P>>,
+    depth: usize,
+    reader: Arc<Reader<P>>,
+    queues: Arc<Queues>,
     threads: Vec<JoinHandle<()>>,
     bounce: AlignedBuffer,
     outstanding: usize,
 }
 
-struct Shared<P> {
-    reader: Reader<P>,
+/// What the caller and the threads share.
+pub(crate) struct Queues {
     state: Mutex<State>,
     /// Told when a read is queued or the pool closes.
     work: Condvar,
@@ -42,24 +46,56 @@ struct State {
 }
 
 impl<P: Positional> Pool<P> {
-    /// Starts `depth` threads (one at least).
+    /// Starts `depth` threads (one at least) that do one read after the other each.
     pub(crate) fn start(kind: IoKind, reader: Reader<P>, depth: usize) -> Result<Self, Error> {
+        let mut pool = Pool::new(kind, reader, depth.max(1))?;
+        for _ in 0..pool.depth {
+            let reader = Arc::clone(&pool.reader);
+            pool.spawn(move |queues| one_by_one(&reader, queues))?;
+        }
+        Ok(pool)
+    }
+
+    /// Starts one thread that keeps up to `depth` reads (one at least) under way in the kernel.
+    pub(crate) fn start_overlapped(
+        kind: IoKind,
+        reader: Reader<P>,
+        depth: usize,
+        kernel: impl Kernel,
+    ) -> Result<Self, Error> {
+        let mut pool = Pool::new(kind, reader, depth.max(1))?;
+        let (reader, depth) = (Arc::clone(&pool.reader), pool.depth);
+        pool.spawn(move |queues| overlap::work(&reader, kernel, depth, queues))?;
+        Ok(pool)
+    }
+
+    fn new(kind: IoKind, reader: Reader<P>, depth: usize) -> Result<Self, Error> {
         let bounce = reader.bounce()?;
         let queue = VecDeque::with_capacity(QUEUE_RESERVED);
         let done = VecDeque::with_capacity(QUEUE_RESERVED);
         let state = Mutex::new(State { queue, done, closed: false });
-        let shared = Arc::new(Shared { reader, state, work: Condvar::new(), landed: Condvar::new() });
-        // The pool exists before its threads, so that a failure below ends those already started.
-        let mut pool = Pool { kind, shared, threads: Vec::new(), bounce, outstanding: 0 };
-        for index in 0..depth.max(1) {
-            let shared = Arc::clone(&pool.shared);
-            let builder = Builder::new().name(format!("aerostat-io-{index}")).stack_size(STACK_BYTES);
-            let thread = builder.spawn(move || shared.work()).map_err(|cause| {
-                Error::caused(ErrorKind::Resources, format!("read thread {index} cannot be started"), cause)
-            })?;
-            pool.threads.push(thread);
-        }
-        Ok(pool)
+        let queues = Arc::new(Queues { state, work: Condvar::new(), landed: Condvar::new() });
+        // The pool exists before its threads, so that a failure to start one ends those already started.
+        Ok(Pool {
+            kind,
+            depth,
+            reader: Arc::new(reader),
+            queues,
+            threads: Vec::new(),
+            bounce,
+            outstanding: 0,
+        })
+    }
+
+    fn spawn(&mut self, work: impl FnOnce(&Queues) + Send + 'static) -> Result<(), Error> {
+        let index = self.threads.len();
+        let queues = Arc::clone(&self.queues);
+        let builder = Builder::new().name(format!("aerostat-io-{index}")).stack_size(STACK_BYTES);
+        let thread = builder.spawn(move || work(&queues)).map_err(|cause| {
+            Error::caused(ErrorKind::Resources, format!("read thread {index} cannot be started"), cause)
+        })?;
+        self.threads.push(thread);
+        Ok(())
     }
 }
 
@@ -69,59 +105,59 @@ impl<P: Positional> Source for Pool<P> {
     }
 
     fn alignment(&self) -> usize {
-        self.shared.reader.alignment()
+        self.reader.alignment()
     }
 
     fn depth_max(&self) -> usize {
-        self.threads.len()
+        self.depth
     }
 
     fn submit(&mut self, read: Read) {
         self.outstanding += 1;
-        self.shared.lock().queue.push_back(read);
-        self.shared.work.notify_one();
+        self.queues.lock().queue.push_back(read);
+        self.queues.work.notify_one();
     }
 
     fn wait(&mut self) -> Option<Done> {
         if self.outstanding == 0 {
             return None;
         }
-        let mut state = self.shared.lock();
+        let mut state = self.queues.lock();
         loop {
             if let Some(done) = state.done.pop_front() {
                 self.outstanding -= 1;
                 return Some(done);
             }
-            state = self.shared.landed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.queues.landed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     fn poll(&mut self) -> Option<Done> {
-        let done = self.shared.lock().done.pop_front()?;
+        let done = self.queues.lock().done.pop_front()?;
         self.outstanding -= 1;
         Some(done)
     }
 
     fn cancel(&mut self) {
-        let mut state = self.shared.lock();
+        let mut state = self.queues.lock();
         while let Some(read) = state.queue.pop_front() {
             state.done.push_back(cancelled(read));
         }
     }
 
     fn read_now(&mut self, extent: Extent, out: &mut [u8]) -> Result<(), Error> {
-        self.shared.reader.read_now(extent, out, &mut self.bounce)
+        self.reader.read_now(extent, out, &mut self.bounce)
     }
 }
 
 impl<P> Drop for Pool<P> {
     fn drop(&mut self) {
         {
-            let mut state = self.shared.lock();
+            let mut state = self.queues.lock();
             state.closed = true;
             state.queue.clear();
         }
-        self.shared.work.notify_all();
+        self.queues.work.notify_all();
         for thread in self.threads.drain(..) {
             // A thread that panicked has nothing left to do either.
             let _ = thread.join();
@@ -129,29 +165,36 @@ impl<P> Drop for Pool<P> {
     }
 }
 
-impl<P> Shared<P> {
+impl Queues {
+    /// The next read, also long after the call if that may wait for it. None comes any more once the pool
+    /// closes.
+    pub(crate) fn take(&self, may_wait: bool) -> Option<Read> {
+        let mut state = self.lock();
+        loop {
+            let read = state.queue.pop_front();
+            if read.is_some() || state.closed || !may_wait {
+                return read;
+            }
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Hands back a read that is over now.
+    pub(crate) fn land(&self, tag: u64, buffer: AlignedBuffer, result: Result<Range<usize>, Error>) {
+        self.lock().done.push_back(Done { tag, buffer, result, finished: Instant::now() });
+        self.landed.notify_one();
+    }
+
     /// The state is whole after every step, so a panic elsewhere does not spoil it.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<P: Positional> Shared<P> {
-    /// What each thread does until the pool closes.
-    fn work(&self) {
-        let mut state = self.lock();
-        while !state.closed {
-            let Some(Read { tag, extent, mut buffer }) = state.queue.pop_front() else {
-                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            drop(state);
-            let result = self.reader.read(extent, &mut buffer);
-            let done = Done { tag, buffer, result, finished: Instant::now() };
-            state = self.lock();
-            state.done.push_back(done);
-            self.landed.notify_one();
-        }
+fn one_by_one<P: Positional>(reader: &Reader<P>, queues: &Queues) {
+    while let Some(Read { tag, extent, mut buffer }) = queues.take(true) {
+        let result = reader.read(extent, &mut buffer);
+        queues.land(tag, buffer, result);
     }
 }
 

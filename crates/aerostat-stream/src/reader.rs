@@ -17,13 +17,16 @@ const BOUNCE_BYTES: usize = 64 << 10;
 /// on a real disk, and then for ever.
 const STUCK_READS_MAX: u32 = 8;
 
+/// Read calls of one extent that may be refused for the moment (EAGAIN): the kernel is short of something.
+const REFUSALS_MAX: u32 = 1000;
+
 /// Files that can be read at an offset: the system's, or simulated ones.
 pub trait Positional: Send + Sync + 'static {
     /// One read call: some bytes of `file` from `offset` into `out`, their number, 0 at the file's end.
     /// Offset, address and length are multiples of the source's alignment.
     ///
     /// # Errors
-    /// Those of the system; `Interrupted` is tried again by the caller.
+    /// Those of the system; `Interrupted` and `WouldBlock` are tried again by the caller.
     fn read_at(&self, file: FileId, offset: u64, out: &mut [u8]) -> io::Result<usize>;
 }
 
@@ -40,6 +43,10 @@ impl<P: Positional> Reader<P> {
         Reader { files, table, alignment }
     }
 
+    pub(crate) fn files(&self) -> &P {
+        &self.files
+    }
+
     pub(crate) fn alignment(&self) -> usize {
         self.alignment
     }
@@ -51,22 +58,58 @@ impl<P: Positional> Reader<P> {
 
     /// Reads the extent; returns where in `buffer` it lies.
     pub(crate) fn read(&self, extent: Extent, buffer: &mut AlignedBuffer) -> Result<Range<usize>, Error> {
-        let file = self.check(extent)?;
-        let span = Span::around(extent, self.alignment)?;
-        if extent.bytes == 0 {
-            return Ok(0..0);
+        let mut progress = self.begin(extent, buffer.len())?;
+        while !progress.is_whole() {
+            let (offset, range) = progress.rest();
+            let out = buffer.get_mut(range).unwrap_or_default();
+            let answer = self.files.read_at(extent.file, offset, out);
+            self.advance(&mut progress, answer)?;
         }
-        let room = buffer.len();
-        let Some(out) = buffer.get_mut(..span.bytes) else {
+        Ok(progress.range())
+    }
+
+    /// The start of a read of the extent into a buffer of `room` bytes.
+    pub(crate) fn begin(&self, extent: Extent, room: usize) -> Result<Progress, Error> {
+        let file = self.check(extent)?;
+        let span = match extent.bytes {
+            0 => Span { offset: 0, head: 0, need: 0, bytes: 0 },
+            _ => Span::around(extent, self.alignment)?,
+        };
+        if span.bytes > room {
             let message = format!(
                 "{}: {} with its margins does not fit a buffer of {room} bytes",
                 name(file),
                 text(extent)
             );
             return Err(Error::new(ErrorKind::TooLarge, message));
+        }
+        Ok(Progress { extent, span, done: 0, stuck: 0, refused: 0 })
+    }
+
+    /// Takes in what a read call for [`Progress::rest`] answered. The read goes on until it is whole: after a
+    /// short answer from the last whole unit of alignment, since a direct read cannot start elsewhere.
+    pub(crate) fn advance(&self, progress: &mut Progress, answer: io::Result<usize>) -> Result<(), Error> {
+        let Progress { extent, span, done, .. } = *progress;
+        let read = match answer {
+            Ok(read) => read.min(span.bytes - done),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && progress.refused < REFUSALS_MAX => {
+                progress.refused += 1;
+                return Ok(());
+            }
+            Err(error) => return Err(self.failed(extent, error)),
         };
-        self.fill(extent, span, out)?;
-        Ok(span.head..span.need)
+        if done + read >= span.need {
+            progress.done = span.need;
+            return Ok(());
+        }
+        let ahead = (done + read) / self.alignment * self.alignment;
+        progress.stuck = if ahead == done { progress.stuck + 1 } else { 0 };
+        if read == 0 || progress.stuck == STUCK_READS_MAX {
+            return Err(self.shrunk(extent));
+        }
+        progress.done = ahead;
+        Ok(())
     }
 
     /// Reads the extent into `out`, piece by piece through `bounce`.
@@ -110,30 +153,6 @@ impl<P: Positional> Reader<P> {
         }
     }
 
-    /// Reads until the span holds all of the extent. Goes on after a short read from the last whole unit of
-    /// alignment, since a direct read cannot start elsewhere.
-    fn fill(&self, extent: Extent, span: Span, out: &mut [u8]) -> Result<(), Error> {
-        let (mut done, mut stuck) = (0, 0);
-        loop {
-            let rest = out.get_mut(done..).unwrap_or_default();
-            let room = rest.len();
-            let read = match self.files.read_at(extent.file, span.offset + done as u64, rest) {
-                Ok(read) => read.min(room),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(self.failed(extent, error)),
-            };
-            if done + read >= span.need {
-                return Ok(());
-            }
-            let ahead = (done + read) / self.alignment * self.alignment;
-            stuck = if ahead == done { stuck + 1 } else { 0 };
-            if read == 0 || stuck == STUCK_READS_MAX {
-                return Err(self.shrunk(extent));
-            }
-            done = ahead;
-        }
-    }
-
     fn failed(&self, extent: Extent, cause: io::Error) -> Error {
         let file = self.table.get(extent.file.0 as usize).map(name).unwrap_or_default();
         Error::caused(ErrorKind::Io, format!("{file}: {} cannot be read", text(extent)), cause)
@@ -147,6 +166,41 @@ impl<P: Positional> Reader<P> {
             text(extent)
         );
         Error::new(ErrorKind::Shrunk, message)
+    }
+}
+
+/// One extent on its way into a buffer, read call by read call. It knows neither who calls nor how long a call
+/// takes, so one thread can drive one or many.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    extent: Extent,
+    span: Span,
+    /// Bytes of the span that are read: a multiple of the alignment, or at least all that is needed.
+    done: usize,
+    /// Calls in a row that did not end a unit of alignment.
+    stuck: u32,
+    /// Calls that were refused for the moment.
+    refused: u32,
+}
+
+impl Progress {
+    pub(crate) fn file(&self) -> FileId {
+        self.extent.file
+    }
+
+    /// Whether there is nothing left to read.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.done >= self.span.need
+    }
+
+    /// What the next call has to read: from this offset of the file into this range of the buffer.
+    pub(crate) fn rest(&self) -> (u64, Range<usize>) {
+        (self.span.offset + self.done as u64, self.done..self.span.bytes)
+    }
+
+    /// Where in the buffer the extent lies once it is whole.
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.span.head..self.span.need
     }
 }
 

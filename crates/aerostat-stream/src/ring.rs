@@ -83,7 +83,7 @@ impl Ring {
             return Err(Error::new(ErrorKind::Resources, "a ring needs one slot at least"));
         }
         let bytes = buffer_bytes(slot_bytes, source.alignment()).unwrap_or(usize::MAX);
-        let buffers = (0..slots).map(|_| AlignedBuffer::new(bytes)).collect::<Result<Vec<_>, _>>()?;
+        let buffers = AlignedBuffer::adjacent(slots, bytes)?;
         Ok(Ring {
             source,
             slot_bytes,

@@ -22,6 +22,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,6 +31,7 @@ use aerostat_checkpoint::{Extent, File, FileId};
 
 use crate::buffer::AlignedBuffer;
 use crate::error::{Error, ErrorKind};
+use crate::overlap::{Call, Kernel};
 use crate::pool::{Pool, cancelled};
 use crate::reader::{Positional, Reader};
 use crate::source::{Done, IoKind, Read, Source};
@@ -83,6 +85,8 @@ pub enum FaultKind {
     Short(usize),
     /// The call is interrupted (EINTR).
     Interrupted,
+    /// The call is refused for the moment (EAGAIN).
+    Refused,
     /// The call fails (EIO).
     Failed,
     /// From this call on, the file has only so many bytes.
@@ -136,7 +140,19 @@ pub fn open_pooled(contents: Vec<Contents>, script: Script) -> Result<Box<dyn So
     Ok(Box::new(Pool::start(IoKind::Simulated, reader(contents, script)?, depth)?))
 }
 
-fn reader(contents: Vec<Contents>, script: Script) -> Result<Reader<Files>, Error> {
+/// The same files behind the one thread that keeps many reads under way: `depth` calls at a time, which end in
+/// any order. Each call does what the script says when it ends.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_overlapped(contents: Vec<Contents>, script: Script) -> Result<Box<dyn Source>, Error> {
+    let (seed, depth) = (script.seed, script.depth);
+    let reader = reader(contents, script)?;
+    let kernel = Unordered { files: Arc::clone(reader.files()), seed, calls: Vec::new(), ended: 0 };
+    Ok(Box::new(Pool::start_overlapped(IoKind::Simulated, reader, depth, kernel)?))
+}
+
+fn reader(contents: Vec<Contents>, script: Script) -> Result<Reader<Arc<Files>>, Error> {
     let mut table = Vec::new();
     let mut handles = Vec::new();
     for (index, contents) in contents.into_iter().enumerate() {
@@ -157,11 +173,12 @@ fn reader(contents: Vec<Contents>, script: Script) -> Result<Reader<Files>, Erro
         handles.push((handle, AtomicU64::new(bytes)));
     }
     let alignment = script.alignment.max(1);
-    Ok(Reader::new(Files { handles, script, calls: AtomicU64::new(0) }, table, alignment))
+    let files = Files { handles, script, calls: AtomicU64::new(0) };
+    Ok(Reader::new(Arc::new(files), table, alignment))
 }
 
 struct Simulated {
-    reader: Reader<Files>,
+    reader: Reader<Arc<Files>>,
     bounce: AlignedBuffer,
     seed: u64,
     depth: usize,
@@ -237,6 +254,31 @@ impl Source for Simulated {
     }
 }
 
+/// Ends its calls in any order.
+struct Unordered {
+    files: Arc<Files>,
+    seed: u64,
+    calls: Vec<Call>,
+    /// Calls that are over.
+    ended: u64,
+}
+
+impl Kernel for Unordered {
+    fn start(&mut self, call: Call) {
+        self.calls.push(call);
+    }
+
+    fn finish(&mut self) -> Option<(Call, io::Result<usize>)> {
+        let index = random(self.seed ^ 5, self.ended).checked_rem(self.calls.len() as u64)?;
+        self.ended += 1;
+        let mut call = self.calls.swap_remove(index as usize);
+        let (offset, range) = call.progress.rest();
+        let out = call.buffer.get_mut(range).unwrap_or_default();
+        let answer = self.files.read_at(call.progress.file(), offset, out);
+        Some((call, answer))
+    }
+}
+
 struct Files {
     /// With the lengths as they are by now.
     handles: Vec<(Handle, AtomicU64)>,
@@ -264,6 +306,7 @@ impl Files {
             match fault.kind {
                 FaultKind::Short(bytes) => bytes_max = bytes_max.min(bytes),
                 FaultKind::Interrupted => return Err(io::ErrorKind::Interrupted.into()),
+                FaultKind::Refused => return Err(io::ErrorKind::WouldBlock.into()),
                 FaultKind::Failed => return Err(io::Error::other("simulated input/output error")),
                 FaultKind::Shrunk(file, bytes) => {
                     if let Some((_, length)) = self.handles.get(file.0 as usize) {
@@ -276,7 +319,7 @@ impl Files {
     }
 }
 
-impl Positional for Files {
+impl Positional for Arc<Files> {
     fn read_at(&self, file: FileId, offset: u64, out: &mut [u8]) -> io::Result<usize> {
         let unit = self.script.alignment.max(1);
         if !offset.is_multiple_of(unit as u64)

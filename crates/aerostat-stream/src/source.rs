@@ -15,6 +15,8 @@ use crate::error::{Error, ErrorKind};
 pub enum IoKind {
     /// Past the page cache, by a pool of threads.
     Direct,
+    /// Past the page cache, by Linux' io_uring.
+    Uring,
     /// Through the page cache, which is told to forget what was read.
     Buffered,
     /// From a script, for tests.
@@ -26,6 +28,7 @@ impl IoKind {
     pub fn name(self) -> &'static str {
         match self {
             IoKind::Direct => "direct",
+            IoKind::Uring => "uring",
             IoKind::Buffered => "buffered",
             IoKind::Simulated => "simulated",
         }

@@ -14,7 +14,6 @@ fn wrong_arguments_are_usage_errors_that_name_them() {
         (&["--device", "abacus"], "abacus"),
         (&["--threads", "0"], "0"),
         (&["--isa", "avx1024"], "avx1024"),
-        (&["--io", "uring"], "not available yet"),
         (&["--io", "telegraph"], "telegraph"),
         (&["--kv", "q8"], "not available yet"),
         (&["--kv", "f8"], "f8"),

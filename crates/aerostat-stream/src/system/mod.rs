@@ -4,11 +4,16 @@
 mod linux;
 #[cfg(not(target_os = "linux"))]
 mod other;
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)] // buffers lent to the kernel, see the SAFETY comments there
+mod uring;
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{direct_alignment, forget, open_buffered, open_direct};
 #[cfg(not(target_os = "linux"))]
-pub(crate) use other::{direct_alignment, forget, open_buffered, open_direct};
+pub(crate) use other::{DEPTH_MAX, Uring, direct_alignment, forget, open_buffered, open_direct};
+#[cfg(target_os = "linux")]
+pub(crate) use uring::{DEPTH_MAX, Uring};
 
 use std::fs::File;
 use std::io;

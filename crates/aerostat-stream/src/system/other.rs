@@ -4,6 +4,10 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use crate::overlap::{Call, Kernel};
+
+pub(crate) const DEPTH_MAX: usize = 1;
+
 pub(crate) fn open_direct(_: &Path) -> io::Result<File> {
     Err(io::ErrorKind::Unsupported.into())
 }
@@ -20,3 +24,22 @@ pub(crate) fn open_buffered(path: &Path) -> io::Result<File> {
 }
 
 pub(crate) fn forget(_: &File, _: u64, _: u64) {}
+
+/// There is no io_uring here.
+pub(crate) enum Uring {}
+
+impl Uring {
+    pub(crate) fn new(_: &[File], _: usize) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+impl Kernel for Uring {
+    fn start(&mut self, _: Call) {
+        match *self {}
+    }
+
+    fn finish(&mut self) -> Option<(Call, io::Result<usize>)> {
+        match *self {}
+    }
+}

@@ -5,15 +5,14 @@ use aerostat_stream::{Error, ErrorKind, Ring};
 
 use super::*;
 
-/// A ring of one slot over two files of 10 000 bytes, read one call at a time, through both kinds of
+/// A ring of one slot over two files of 10 000 bytes, read one call at a time, through every kind of
 /// simulated source.
-fn rings(faults: &[(u64, FaultKind)]) -> [Ring; 2] {
+fn rings(faults: &[(u64, FaultKind)]) -> [Ring; 3] {
     let faults: Vec<Fault> = faults.iter().map(|&(call, kind)| Fault { call, kind }).collect();
     let script = Script { faults, depth: 1, ..Script::default() };
     let files = || vec![Contents::Memory(bytes()), Contents::Memory(bytes())];
-    let sources =
-        [simulated::open(files(), script.clone()).unwrap(), simulated::open_pooled(files(), script).unwrap()];
-    sources.map(|source| Ring::new(source, 1, 10_000).unwrap())
+    let opens = [simulated::open, simulated::open_pooled, simulated::open_overlapped];
+    opens.map(|open| Ring::new(open(files(), script.clone()).unwrap(), 1, 10_000).unwrap())
 }
 
 fn bytes() -> Vec<u8> {
@@ -31,7 +30,13 @@ fn outcomes(ring: &mut Ring, extent: Extent) -> Vec<Result<(), Error>> {
 
 #[test]
 fn short_and_interrupted_reads_are_carried_on() {
-    let faults: [&[(u64, FaultKind)]; 5] = [
+    let faults: [&[(u64, FaultKind)]; 6] = [
+        &[
+            (0, FaultKind::Refused),
+            (1, FaultKind::Refused),
+            (2, FaultKind::Short(600)),
+            (3, FaultKind::Refused),
+        ],
         &[(0, FaultKind::Interrupted), (1, FaultKind::Interrupted), (3, FaultKind::Interrupted)],
         &[(0, FaultKind::Short(512)), (1, FaultKind::Short(4096)), (2, FaultKind::Short(1024))],
         &[(0, FaultKind::Short(1)), (1, FaultKind::Short(513)), (2, FaultKind::Short(511))],

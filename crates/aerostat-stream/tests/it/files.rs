@@ -1,10 +1,10 @@
 //! Real files: which way of reading is chosen, and what is refused at the door.
 
-use aerostat_stream::{ErrorKind, IoKind, Ring};
+use aerostat_stream::{DEPTH_URING_DEFAULT, ErrorKind, IoKind, Ring};
 
 use super::*;
 
-const CHOICES: [IoChoice; 3] = [IoChoice::Auto, IoChoice::Direct, IoChoice::Buffered];
+const CHOICES: [IoChoice; 4] = [IoChoice::Auto, IoChoice::Direct, IoChoice::Uring, IoChoice::Buffered];
 
 fn options(io: IoChoice) -> SourceOptions {
     SourceOptions { io, depth: None }
@@ -28,7 +28,7 @@ fn a_missing_file_is_named() {
     let files = [File { path: folder.path().join("nowhere"), bytes: 1 }];
     for io in CHOICES {
         // Systems without direct reads say so before they look for the file.
-        if cfg!(not(target_os = "linux")) && io == IoChoice::Direct {
+        if cfg!(not(target_os = "linux")) && matches!(io, IoChoice::Direct | IoChoice::Uring) {
             continue;
         }
         let error = open(&files, options(io)).err().unwrap();
@@ -68,9 +68,11 @@ fn files_in_memory_are_read_buffered_and_direct_by_name_is_refused() {
     };
     let contents = contents();
     let files = write(folder.path(), &contents);
-    let error = open(&files, options(IoChoice::Direct)).err().unwrap();
-    assert_eq!(error.kind(), ErrorKind::Unsupported);
-    assert!(error.to_string().ends_with("use --io buffered (or auto)"), "{error}");
+    for io in [IoChoice::Direct, IoChoice::Uring] {
+        let error = open(&files, options(io)).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().ends_with("use --io buffered (or auto)"), "{error}");
+    }
     let source = open(&files, options(IoChoice::Auto)).unwrap();
     assert_eq!((source.kind(), source.alignment()), (IoKind::Buffered, 1));
     let mut ring = Ring::new(source, 2, LENGTHS[0]).unwrap();
@@ -81,15 +83,36 @@ fn files_in_memory_are_read_buffered_and_direct_by_name_is_refused() {
 
 #[test]
 fn a_real_file_that_shrinks_is_named() {
-    for io in [IoChoice::Auto, IoChoice::Buffered] {
+    for io in [IoChoice::Auto, IoChoice::Uring, IoChoice::Buffered] {
         let folder = tempfile::tempdir().unwrap();
         let files = write(folder.path(), &contents());
-        let mut ring = Ring::new(open(&files, options(io)).unwrap(), 1, 100_000).unwrap();
+        let source = match open(&files, options(io)) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => continue,
+            opened => opened.unwrap(),
+        };
+        let mut ring = Ring::new(source, 1, 100_000).unwrap();
         let file = std::fs::OpenOptions::new().write(true).open(&files[0].path).unwrap();
         for left in [299_999, 250_000, 200_704, 0] {
             file.set_len(left).unwrap();
             ring.request(&[extent(0, 200_001, 100_000)]).unwrap();
             assert_eq!(ring.next().err().unwrap().kind(), ErrorKind::Shrunk, "{left} bytes left");
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn io_uring_is_used_or_refused_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = write(folder.path(), &contents());
+    match open(&files, options(IoChoice::Uring)) {
+        Ok(source) => {
+            assert_eq!((source.kind(), source.depth_max()), (IoKind::Uring, DEPTH_URING_DEFAULT));
+            assert_eq!(source.kind().name(), "uring");
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            assert!(error.to_string().contains("use --io"), "{error}");
         }
     }
 }

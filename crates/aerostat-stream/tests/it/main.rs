@@ -16,15 +16,26 @@ use aerostat_stream::{IoChoice, Source, SourceOptions, open};
 const LENGTHS: [usize; 5] = [300_001, 8192, 65_537, 1, 0];
 
 /// Every kind of source there is to test.
-const KINDS: [Kind; 5] = [Kind::Auto, Kind::Buffered, Kind::Simulated, Kind::SimulatedOnDisk, Kind::Pooled];
+const KINDS: [Kind; 7] = [
+    Kind::Auto,
+    Kind::Uring,
+    Kind::Buffered,
+    Kind::Simulated,
+    Kind::SimulatedOnDisk,
+    Kind::Pooled,
+    Kind::Overlapped,
+];
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
     Auto,
+    /// Where the system lets us.
+    Uring,
     Buffered,
     Simulated,
     SimulatedOnDisk,
     Pooled,
+    Overlapped,
 }
 
 /// Bytes that differ from place to place and from file to file.
@@ -56,11 +67,14 @@ fn source(kind: Kind, files: &[File], seed: u64) -> Box<dyn Source> {
         ..Script::default()
     };
     let memory = || files.iter().map(|file| Contents::Memory(std::fs::read(&file.path).unwrap())).collect();
+    let real = |io| open(files, SourceOptions { io, depth: None });
     match kind {
-        Kind::Auto => open(files, SourceOptions { io: IoChoice::Auto, depth: None }).unwrap(),
-        Kind::Buffered => open(files, SourceOptions { io: IoChoice::Buffered, depth: None }).unwrap(),
+        Kind::Auto => real(IoChoice::Auto).unwrap(),
+        Kind::Uring => real(IoChoice::Uring).or_else(|_| real(IoChoice::Auto)).unwrap(),
+        Kind::Buffered => real(IoChoice::Buffered).unwrap(),
         Kind::Simulated => simulated::open(memory(), script).unwrap(),
         Kind::Pooled => simulated::open_pooled(memory(), script).unwrap(),
+        Kind::Overlapped => simulated::open_overlapped(memory(), script).unwrap(),
         Kind::SimulatedOnDisk => {
             let disk = files.iter().map(|file| Contents::Disk(file.path.clone())).collect();
             simulated::open(disk, Script { alignment: 1, ..script }).unwrap()

@@ -27,10 +27,27 @@ struct Way {
     company: usize,
 }
 
+/// The ways to read that this system has: a kernel may refuse io_uring, a file system direct reads.
+fn io_choices() -> Vec<IoChoice> {
+    let all = [IoChoice::Auto, IoChoice::Direct, IoChoice::Uring, IoChoice::Buffered];
+    let fixtures = fixtures();
+    let files = ModelFiles::open(&fixtures[0].path).expect("the first fixture");
+    let works = |io: &IoChoice| {
+        let options = Options { io: *io, ..Options::default() };
+        let need = aerostat::score::demand(&[vec![0]]);
+        let works = Engine::open(&files, &options, &need, &mut Silent).is_ok();
+        if !works {
+            eprintln!("skipped: {io:?} does not work here");
+        }
+        works
+    };
+    all.into_iter().filter(works).collect()
+}
+
 fn ways() -> impl Strategy<Value = Way> {
     let isa = prop::sample::select(Isa::available().collect::<Vec<_>>());
     let device = prop_oneof![4 => Just(Device::Cpu), 1 => Just(Device::Reference)];
-    let io = prop::sample::select(vec![IoChoice::Auto, IoChoice::Buffered]);
+    let io = prop::sample::select(io_choices());
     let pinned = prop_oneof![Just(Some(0)), (0u64..200_000).prop_map(Some), Just(None)];
     let tile = prop::sample::select(vec![None, Some(1), Some(700), Some(5_000), Some(60_000)]);
     let chunk = prop::sample::select(vec![None, Some(1), Some(7)]);
