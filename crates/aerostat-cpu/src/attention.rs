@@ -8,7 +8,7 @@ use aerostat_backend::{Attention, KvType, KvView, Placement, first_visible};
 use crate::elementwise::{get, put};
 use crate::format::{BF16, F16, F32, Format, group_part};
 use crate::isa::{Kernel, Token};
-use crate::rows::{Rows, dots};
+use crate::rows::{Rows, dots, prefetch};
 use crate::vector::{LANES, Vector, store_part};
 
 /// Most query heads of a task.
@@ -161,7 +161,7 @@ impl<F: Format, const H: usize> Kernel for Score<'_, F, H> {
                     for m in i..i + count {
                         prefetch::<V>(next.wrapping_add(m * row_bytes), head_bytes);
                     }
-                    let sums = dots::<V, F, KEYS, H>(keys, queries, attend.shape.key_dim);
+                    let sums = dots::<V, F, KEYS, H>(keys, queries, attend.shape.key_dim, 0);
                     for m in 0..count {
                         for h in 0..H {
                             *attend.scores.add(h * attend.pitch + from + i + m) = sums[m][h];
@@ -291,18 +291,6 @@ impl<F: Format, const H: usize> Mix<'_, F, H> {
                 }
             }
         }
-    }
-}
-
-/// Asks for the cache lines of `len` bytes.
-///
-/// # Safety
-/// As [`Vector`].
-#[inline(always)]
-unsafe fn prefetch<V: Vector>(from: *const u8, len: usize) {
-    for at in (0..len).step_by(64) {
-        // SAFETY: the caller's promise; the address need not be valid.
-        unsafe { V::prefetch(from.wrapping_add(at)) };
     }
 }
 

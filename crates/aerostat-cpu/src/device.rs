@@ -13,7 +13,7 @@ use crate::attention::{Attend, HEADS_MAX};
 use crate::elementwise::{MapRows, NormRows, RopeRows};
 use crate::format::{self, Format};
 use crate::isa::{Isa, Token};
-use crate::matmul::{Matmul, SCRATCH_LEN, TASK_ROWS};
+use crate::matmul::{Matmul, SCRATCH_LEN, task_rows};
 use crate::pool::Pool;
 use crate::rows::Rows;
 use crate::vector::LANES;
@@ -45,10 +45,15 @@ pub struct CpuKernels {
 }
 
 struct Scratch {
-    matmul: Vec<f32>,
+    matmul: Vec<Line>,
     /// [`HEADS_MAX`] rows of scores.
-    scores: Vec<f32>,
+    scores: Vec<Line>,
 }
+
+/// A cache line, so that scratch is aligned: vectors that straddle two lines cost twice.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; LANES]);
 
 impl Cpu {
     /// Starts the threads and allocates their scratch.
@@ -163,7 +168,8 @@ impl Kernels for CpuKernels {
             let part = within % parts * HEADS_MAX;
             let (head, heads) = (within / parts * group + part, HEADS_MAX.min(group - part));
             let mut scratch = lock(&scratch[thread]);
-            let (pitch, scores) = (scratch.scores.len() / HEADS_MAX, scratch.scores.as_mut_ptr());
+            let (pitch, scores) =
+                (scratch.scores.len() * LANES / HEADS_MAX, scratch.scores.as_mut_ptr().cast());
             // SAFETY: the operands and places were checked: positions are below those of the KV cache, which the
             // scores were sized for.
             unsafe { Attend { q, out, shape, kv, places, row, head, heads, scores, pitch }.run(token) }
@@ -174,10 +180,11 @@ impl Kernels for CpuKernels {
 impl CpuKernels {
     fn matmul_format<F: Format>(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>) {
         let (token, scratch, x, y) = (self.token, &self.scratch, Rows::from(x), Rows::from(y));
-        self.pool.run(w.rows.div_ceil(TASK_ROWS), &|task, thread| {
-            let (start, end) = (task * TASK_ROWS, w.rows.min((task + 1) * TASK_ROWS));
+        let task_rows = task_rows::<F>(token, x.rows);
+        self.pool.run(w.rows.div_ceil(task_rows), &|task, thread| {
+            let (start, end) = (task * task_rows, w.rows.min((task + 1) * task_rows));
             let mut guard = lock(&scratch[thread]);
-            let scratch = guard.matmul.as_mut_ptr();
+            let scratch = guard.matmul.as_mut_ptr().cast();
             // SAFETY: the operands were checked: the tile has its bytes and fits `x` and `y`; the format is its own.
             // The scratch has its length and is locked.
             unsafe { Matmul { w, x, y, start, end, scratch }.run::<F>(token) }
@@ -197,10 +204,12 @@ fn lock(scratch: &Mutex<Scratch>) -> std::sync::MutexGuard<'_, Scratch> {
     scratch.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn grow(values: &mut Vec<f32>, len: usize) -> Result<(), Error> {
-    values.try_reserve_exact(len).map_err(|_| {
+/// Makes room for `len` values.
+fn grow(lines: &mut Vec<Line>, len: usize) -> Result<(), Error> {
+    let count = len.div_ceil(LANES);
+    lines.try_reserve_exact(count).map_err(|_| {
         Error::new(ErrorKind::OutOfMemory, format!("no memory for {len} values of scratch in each thread"))
     })?;
-    values.resize(len, 0.0);
+    lines.resize(count, Line([0.0; LANES]));
     Ok(())
 }

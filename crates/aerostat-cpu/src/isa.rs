@@ -146,7 +146,7 @@ unsafe fn enter_avx512<K: Kernel>(kernel: K) -> K::Output {
     unsafe { kernel.run::<Avx512, 6, 4>() }
 }
 
-/// A vector is two registers here: 8 registers of accumulators, 4 of activations, 2 of a weight.
+/// A vector is two registers here: 12 registers of accumulators, and three for one half of activations and a weight.
 ///
 /// # Safety
 /// As [`Token::enter`]; the instructions exist.
@@ -154,7 +154,7 @@ unsafe fn enter_avx512<K: Kernel>(kernel: K) -> K::Output {
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn enter_avx2<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the caller's promise, passed on.
-    unsafe { kernel.run::<Avx2, 2, 2>() }
+    unsafe { kernel.run::<Avx2, 3, 2>() }
 }
 
 #[cfg(test)]
