@@ -197,6 +197,7 @@ impl<D: HostDevice> Backend for D {
         check::shape(&out, q.rows, shape.heads * shape.value_dim, "the output")?;
         check::apart(&out, &q)?;
         check::places(&kv.layout, layer, widths, q.rows, &places, shape.window)?;
+        check::heads(&kv.layout, layer, shape.kv_heads)?;
         let [q, out] = memory::views(&mut memory.buffers, [q, out])?;
         kernels.attention(q, out, shape, kv.view(layer), places);
         Ok(())

@@ -71,10 +71,12 @@ impl<'a> View<'a> {
 pub struct KvView<'a> {
     /// Element type, little-endian.
     pub kv_type: KvType,
-    /// `[slots, key_width]`, dense.
+    /// `[pages, heads, page_tokens, key size]`, dense: the keys of a head in a page lie together.
     pub keys: &'a [u8],
-    /// `[slots, value_width]`, dense.
+    /// The same for values.
     pub values: &'a [u8],
+    /// KV heads.
+    pub heads: usize,
     /// Key elements of a slot.
     pub key_width: usize,
     /// Value elements of a slot.
@@ -85,8 +87,21 @@ pub struct KvView<'a> {
 
 impl KvView<'_> {
     /// The slot of `position` in the sequence of `place`.
+    #[inline]
     pub fn slot(&self, places: &Placement<'_>, place: RowPlace, position: usize) -> usize {
         slot(self.page_tokens, places, place, position)
+    }
+
+    /// Index of the first element of the key of `head` in `slot`. The next slot of a page follows directly.
+    #[inline]
+    pub fn key_at(&self, slot: usize, head: usize) -> usize {
+        element((self.heads, self.page_tokens), self.key_width, slot, head)
+    }
+
+    /// The same for values.
+    #[inline]
+    pub fn value_at(&self, slot: usize, head: usize) -> usize {
+        element((self.heads, self.page_tokens), self.value_width, slot, head)
     }
 }
 
@@ -142,6 +157,7 @@ impl KvMemory {
             kv_type: self.layout.kv_type,
             keys: self.keys[layer].as_slice(),
             values: self.values[layer].as_slice(),
+            heads: self.layout.heads[layer],
             key_width: self.layout.key_widths[layer],
             value_width: self.layout.value_widths[layer],
             page_tokens: self.layout.page_tokens,
@@ -150,12 +166,16 @@ impl KvMemory {
 
     /// Stores the rows `k` and `v`, all of them checked.
     pub(crate) fn store(&mut self, layer: usize, k: View<'_>, v: View<'_>, places: Placement<'_>) {
+        let KvLayout { kv_type, page_tokens, .. } = self.layout;
+        let heads = self.layout.heads[layer];
         for (row, &place) in places.rows.iter().enumerate() {
-            let slot = slot(self.layout.page_tokens, &places, place, place.position as usize);
+            let slot = slot(page_tokens, &places, place, place.position as usize);
             for (from, to) in [(k, &mut self.keys[layer]), (v, &mut self.values[layer])] {
-                let bytes = from.cols() * self.layout.kv_type.bytes();
-                let to = &mut to.as_mut_slice()[slot * bytes..][..bytes];
-                encode(self.layout.kv_type, from.row(row), to);
+                let (width, to) = (from.cols(), to.as_mut_slice());
+                for (head, from) in from.row(row).chunks((width / heads).max(1)).enumerate() {
+                    let start = element((heads, page_tokens), width, slot, head) * kv_type.bytes();
+                    encode(kv_type, from, &mut to[start..][..from.len() * kv_type.bytes()]);
+                }
             }
         }
     }
@@ -242,9 +262,17 @@ pub(crate) fn tile<'a>(pinned: &'a [Pinned], weight: Weight<'a>) -> Result<Tile<
     }
 }
 
+#[inline]
 fn slot(page_tokens: usize, places: &Placement<'_>, place: RowPlace, position: usize) -> usize {
     let page = places.pages[place.table as usize + position / page_tokens];
     page as usize * page_tokens + position % page_tokens
+}
+
+/// Where a head of a slot starts in `[pages, heads, page_tokens, width / heads]`.
+#[inline]
+fn element((heads, page_tokens): (usize, usize), width: usize, slot: usize, head: usize) -> usize {
+    let (page, token) = (slot / page_tokens, slot % page_tokens);
+    ((page * heads + head) * page_tokens + token) * (width / heads)
 }
 
 fn encode(kv_type: KvType, from: &[Cell<f32>], to: &mut [u8]) {

@@ -123,6 +123,7 @@ fn attention(cpu: &mut Cpu, ceilings: &Ceilings) -> Outcome {
         kv_type: KvType::F16,
         key_widths,
         value_widths,
+        heads: vec![8; 2],
         page_tokens: 16,
         pages: 2048,
     })?;

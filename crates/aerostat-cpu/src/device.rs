@@ -9,7 +9,7 @@ use aerostat_backend::{
 };
 use aerostat_checkpoint::DType;
 
-use crate::attention::{Attend, HEADS_MAX};
+use crate::attention::{Attend, HEADS_MAX, QUERIES_MAX};
 use crate::elementwise::{MapRows, NormRows, RopeRows};
 use crate::format::{self, Format};
 use crate::isa::{Isa, Token};
@@ -20,6 +20,9 @@ use crate::vector::LANES;
 
 /// Elements of an elementwise task: enough to be worth a thread's attention.
 const TASK_ELEMENTS: usize = 16 * 1024;
+
+/// Scores of a thread, where fewer do not hold all queries of a task; more where even one row needs them.
+const SCORES_LEN: usize = 128 * 1024;
 
 /// How to open a [`Cpu`].
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +49,7 @@ pub struct CpuKernels {
 
 struct Scratch {
     matmul: Vec<Line>,
-    /// [`HEADS_MAX`] rows of scores.
+    /// Lines of scores, at least [`HEADS_MAX`].
     scores: Vec<Line>,
 }
 
@@ -102,8 +105,10 @@ impl Kernels for CpuKernels {
     }
 
     fn reserve_positions(&mut self, positions: usize) -> Result<(), Error> {
-        let len = positions.checked_next_multiple_of(LANES).and_then(|pitch| pitch.checked_mul(HEADS_MAX));
+        let pitch = positions.checked_next_multiple_of(LANES);
+        let len = pitch.and_then(|pitch| pitch.checked_mul(QUERIES_MAX));
         let len = len.ok_or_else(|| Error::shape("the KV cache has more positions than fit a usize"))?;
+        let len = len.min(SCORES_LEN).max(len / QUERIES_MAX * HEADS_MAX);
         self.scratch.iter().try_for_each(|scratch| grow(&mut lock(scratch).scores, len))
     }
 
@@ -161,18 +166,24 @@ impl Kernels for CpuKernels {
         let (token, scratch, q, out) = (self.token, &self.scratch, Rows::from(q), Rows::from(out));
         let group = shape.heads / shape.kv_heads;
         let parts = group.div_ceil(HEADS_MAX);
-        let row_tasks = shape.kv_heads * parts;
-        self.pool.run(q.rows * row_tasks, &|task, thread| {
+        let longest = places.rows.iter().map(|place| place.position as usize + 1).max().unwrap_or(0);
+        let pitch = longest.next_multiple_of(LANES).max(LANES);
+        // As many rows in a task as its scores have room for, but a few tasks for each thread.
+        let lines = (lock(&scratch[0]).scores.len() * LANES / pitch).min(QUERIES_MAX);
+        let tasks = q.rows * shape.kv_heads * parts;
+        let task_rows = (lines / group.min(HEADS_MAX)).min(tasks / (4 * self.pool.threads())).max(1);
+        let row_tasks = q.rows.div_ceil(task_rows);
+        self.pool.run(row_tasks * shape.kv_heads * parts, &|task, thread| {
             // The rows of one KV head follow each other: its keys and values stay in the cache.
-            let (row, within) = (task % q.rows, task / q.rows);
+            let (row, within) = (task % row_tasks * task_rows, task / row_tasks);
             let part = within % parts * HEADS_MAX;
             let (head, heads) = (within / parts * group + part, HEADS_MAX.min(group - part));
-            let mut scratch = lock(&scratch[thread]);
-            let (pitch, scores) =
-                (scratch.scores.len() * LANES / HEADS_MAX, scratch.scores.as_mut_ptr().cast());
-            // SAFETY: the operands and places were checked: positions are below those of the KV cache, which the
-            // scores were sized for.
-            unsafe { Attend { q, out, shape, kv, places, row, head, heads, scores, pitch }.run(token) }
+            let rows = task_rows.min(q.rows - row);
+            let mut guard = lock(&scratch[thread]);
+            let scores = guard.scores.as_mut_ptr().cast();
+            // SAFETY: the operands and places were checked. There is room for a query of each head at all positions of
+            // the KV cache, and for those of `task_rows` rows. A thread runs one task at a time.
+            unsafe { Attend { q, out, shape, kv, places, row, rows, head, heads, scores, pitch }.run(token) }
         });
     }
 }

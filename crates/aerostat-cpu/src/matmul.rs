@@ -21,9 +21,8 @@ pub(crate) const TASK_ROWS: usize = 24;
 pub(crate) const PANEL_TASK_ROWS: usize = 48;
 /// Activation rows of a block: with a slab's columns they stay in the second-level cache.
 const BLOCK_ROWS: usize = 64;
-/// Columns of a slab, whole blocks of every format: a panel and a tile of activations fill two thirds of the first-level
-/// cache.
-const SLAB_COLS: usize = 512;
+/// Columns of a slab, whole blocks of every format: a panel and a tile of activations just fit the first-level cache.
+const SLAB_COLS: usize = 768;
 /// Weight rows of a panel; whole tiles of every instruction set.
 const PANEL_ROWS: usize = 6;
 /// Weight rows that are multiplied at a time without a panel.
@@ -312,7 +311,12 @@ impl Multiply<'_> {
             }
             let (mut w, mut x) =
                 (matmul.panel::<M>(m, 0).cast_const(), matmul.packed::<N>(i, 0).cast_const());
-            for _ in 0..slab.cols.div_ceil(LANES) {
+            let next = matmul.sums(row, i + N);
+            for step in 0..slab.cols.div_ceil(LANES) {
+                if step < M * N && slab.col > 0 {
+                    // The sums of the tile that follows.
+                    V::prefetch(next.wrapping_add((step / N * BLOCK_ROWS + step % N) * LANES).cast());
+                }
                 let mut xs = [V::splat(0.0); R];
                 for b in 0..R {
                     xs[b] = V::load(x.add(b * LANES));

@@ -82,6 +82,10 @@ pub(crate) trait Vector: Copy {
 /// As [`Vector`]; `from` is valid for `len ≤ 16` elements.
 #[inline(always)]
 pub(crate) unsafe fn load_part<V: Vector>(from: *const f32, len: usize, fill: f32) -> V {
+    if len == LANES {
+        // SAFETY: the caller's promise.
+        return unsafe { V::load(from) };
+    }
     let mut all = [fill; LANES];
     // SAFETY: the caller's promise; `all` has 16 elements.
     unsafe {
@@ -96,6 +100,10 @@ pub(crate) unsafe fn load_part<V: Vector>(from: *const f32, len: usize, fill: f3
 /// As [`Vector`]; `to` is valid for `len ≤ 16` elements.
 #[inline(always)]
 pub(crate) unsafe fn store_part<V: Vector>(a: V, to: *mut f32, len: usize) {
+    if len == LANES {
+        // SAFETY: the caller's promise.
+        return unsafe { V::store(a, to) };
+    }
     let mut all = [0.0; LANES];
     // SAFETY: the caller's promise; `all` has 16 elements.
     unsafe {
