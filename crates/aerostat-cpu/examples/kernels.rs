@@ -93,13 +93,15 @@ fn one_row(config: CpuConfig, ceilings: &Ceilings) -> Outcome {
 }
 
 fn many_rows(cpu: &mut Cpu, ceilings: &Ceilings) -> Outcome {
-    let tiles: Vec<(DType, Vec<u8>)> =
-        formats::SUPPORTED.iter().map(|&dtype| (dtype, tile_bytes(dtype))).collect();
+    let mut tiles = Vec::new();
+    for &dtype in formats::SUPPORTED {
+        let tile = Tile { dtype, rows: TILE_ROWS, cols: SIZE, bytes: &tile_bytes(dtype) };
+        tiles.push((dtype, cpu.pin(tile)?));
+    }
     for rows in ROWS {
         let (x, y) = operands(cpu, rows)?;
-        for (dtype, bytes) in &tiles {
-            let tile = Tile { dtype: *dtype, rows: TILE_ROWS, cols: SIZE, bytes };
-            let time = measure(cpu.capabilities().threads, || cpu.matmul(Weight::Streamed(tile), x, y))?;
+        for &(dtype, tile) in &tiles {
+            let time = measure(cpu.capabilities().threads, || cpu.matmul(Weight::Pinned(tile), x, y))?;
             let gflops = |seconds: f64| 2.0 * (rows * TILE_ROWS * SIZE) as f64 / seconds / 1e9;
             report(&format!("{dtype:>5} {rows:4} rows"), "GFLOP/s", gflops, time, Some(ceilings.gflops));
         }

@@ -160,22 +160,18 @@ impl<F: Format> Kernel for Score<'_, F> {
     #[inline(always)]
     unsafe fn run<V: Vector, const M: usize, const N: usize>(self) {
         let (first, last) = self.0.visible_to_any();
-        let row_bytes = self.0.shape.key_dim * F::PAD.len();
         let mut from = first;
         while from <= last {
             let (run, slot) = self.0.run_of_slots(from, last);
-            let keys = self.0.key(slot);
             let next = self.0.key(self.0.slot_after((from, run, slot), last));
+            let page = Page { rows: self.0.key(slot), next, from, end: from + run };
             for query in (0..self.0.queries()).step_by(QUERIES) {
                 // SAFETY: the promise of the struct; the run lies in a page, where keys follow each other.
                 unsafe {
-                    if query == 0 {
-                        prefetch::<V>(next, run * row_bytes);
-                    }
                     match self.0.queries() - query {
-                        1 => self.page::<V, 1>(query, keys, (from, run)),
-                        2 => self.page::<V, 2>(query, keys, (from, run)),
-                        _ => self.page::<V, QUERIES>(query, keys, (from, run)),
+                        1 => self.page::<V, 1>(query, page),
+                        2 => self.page::<V, 2>(query, page),
+                        _ => self.page::<V, QUERIES>(query, page),
                     }
                 }
             }
@@ -184,18 +180,23 @@ impl<F: Format> Kernel for Score<'_, F> {
     }
 }
 
+/// Keys or values of the positions `from .. end`, one after the other, and those that follow in another page.
+#[derive(Clone, Copy)]
+struct Page {
+    rows: *const u8,
+    next: *const u8,
+    from: usize,
+    end: usize,
+}
+
 impl<F: Format> Score<'_, F> {
-    /// `H` queries from `query` times the `run` keys at `keys`, of the positions from `from`.
+    /// `H` queries from `query` times the keys of a page.
     ///
     /// # Safety
     /// What [`Attend`] says holds; the keys exist.
     #[inline(always)]
-    unsafe fn page<V: Vector, const H: usize>(
-        &self,
-        query: usize,
-        keys: *const u8,
-        (from, run): (usize, usize),
-    ) {
+    unsafe fn page<V: Vector, const H: usize>(&self, query: usize, page: Page) {
+        let run = page.end - page.from;
         let attend = &self.0;
         let dim = attend.shape.key_dim;
         let mut queries = [std::ptr::null(); H];
@@ -203,18 +204,22 @@ impl<F: Format> Score<'_, F> {
             let (row, head) = attend.query(query + h);
             queries[h] = attend.q.at(row, head * dim).cast_const();
         }
+        let row_bytes = dim * F::PAD.len();
         for i in (0..run).step_by(KEYS) {
             let count = KEYS.min(run - i);
-            let mut rows = [keys; KEYS];
+            let mut keys = [page.rows; KEYS];
             for m in 0..KEYS {
                 // Past the end the last key is multiplied again, for nothing.
-                rows[m] = keys.wrapping_add((i + m.min(count - 1)) * dim * F::PAD.len());
+                keys[m] = page.rows.wrapping_add((i + m.min(count - 1)) * row_bytes);
             }
             // SAFETY: the caller's promise; positions stay below `pitch`.
             unsafe {
-                let sums = dots::<V, F, KEYS, H>(rows, queries, dim, 0);
+                if query == 0 {
+                    prefetch::<V>(page.next.wrapping_add(i * row_bytes), count * row_bytes);
+                }
+                let sums = dots::<V, F, KEYS, H>(keys, queries, dim, None);
                 for h in 0..H.min(attend.queries() - query) {
-                    let to = attend.scores(query + h).add(from + i);
+                    let to = attend.scores(query + h).add(page.from + i);
                     for m in 0..count {
                         *to.add(m) = sums[m][h];
                     }
@@ -279,16 +284,14 @@ impl<F: Format> Kernel for Mix<'_, F> {
     #[inline(always)]
     unsafe fn run<V: Vector, const M: usize, const N: usize>(self) {
         let (first, last) = self.0.visible_to_any();
-        let row_bytes = self.0.shape.value_dim * F::PAD.len();
         let mut from = first;
         while from <= last {
             let (run, slot) = self.0.run_of_slots(from, last);
-            let page = Page { values: self.0.value(slot), from, end: from + run };
             let next = self.0.value(self.0.slot_after((from, run, slot), last));
+            let page = Page { rows: self.0.value(slot), next, from, end: from + run };
             let mut query = 0;
             // SAFETY: the promise of the struct; the run lies in a page, where values follow each other.
             unsafe {
-                prefetch::<V>(next, run * row_bytes);
                 while query < self.0.queries() {
                     if query + QUERIES <= self.0.queries() && self.seen_alike(query, page) {
                         self.page::<V, QUERIES, N>(query, page);
@@ -302,14 +305,6 @@ impl<F: Format> Kernel for Mix<'_, F> {
             from += run;
         }
     }
-}
-
-/// Values of the positions `from .. end`, one after the other.
-#[derive(Clone, Copy)]
-struct Page {
-    values: *const u8,
-    from: usize,
-    end: usize,
 }
 
 impl<F: Format> Mix<'_, F> {
@@ -387,7 +382,11 @@ impl<F: Format> Mix<'_, F> {
                 }
             }
             for position in from..end {
-                let value = page.values.add(((position - page.from) * dim + col) * F::PAD.len());
+                let row = (position - page.from) * dim * F::PAD.len();
+                if query == 0 && col == 0 {
+                    prefetch::<V>(page.next.wrapping_add(row), dim * F::PAD.len());
+                }
+                let value = page.rows.add(row + col * F::PAD.len());
                 let mut values = [V::splat(0.0); G];
                 for g in 0..G {
                     let at = value.add(g * F::BYTES);

@@ -21,6 +21,11 @@ use crate::vector::LANES;
 /// Elements of an elementwise task: enough to be worth a thread's attention.
 const TASK_ELEMENTS: usize = 16 * 1024;
 
+/// Pages that allocations are cut to, and those that spare address translation.
+#[cfg(target_os = "linux")]
+const PAGE_BYTES: usize = 4096;
+#[cfg(target_os = "linux")]
+const HUGE_PAGE_BYTES: usize = 2 << 20;
 /// Scores of a thread, where fewer do not hold all queries of a task; more where even one row needs them.
 const SCORES_LEN: usize = 128 * 1024;
 
@@ -110,6 +115,19 @@ impl Kernels for CpuKernels {
         let len = len.ok_or_else(|| Error::shape("the KV cache has more positions than fit a usize"))?;
         let len = len.min(SCORES_LEN).max(len / QUERIES_MAX * HEADS_MAX);
         self.scratch.iter().try_for_each(|scratch| grow(&mut lock(scratch).scores, len))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn advise(&self, start: *const u8, bytes: usize) {
+        use rustix::mm::{Advice, madvise};
+        let skip = start.align_offset(PAGE_BYTES);
+        let whole = bytes.saturating_sub(skip) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+        if whole > 0 {
+            let start = start.wrapping_add(skip).cast_mut().cast();
+            // A refusal costs speed only.
+            // SAFETY: huge pages change no contents; the range is within one allocation.
+            let _ = unsafe { madvise(start, whole, Advice::LinuxHugepage) };
+        }
     }
 
     fn matmul(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>) {

@@ -111,7 +111,7 @@ impl Token {
     /// again for each tile of rows is dearer than plain formats.
     pub(crate) fn direct_rows_max(self, blocks: bool) -> usize {
         match (self.0, blocks) {
-            (Isa::Avx512, false) => 16,
+            (Isa::Avx512, false) => usize::MAX,
             (Isa::Avx512, true) => 4,
             _ => 1,
         }

@@ -12,7 +12,7 @@ use aerostat_backend::Tile;
 
 use crate::format::{Format, group_part};
 use crate::isa::{Kernel, Token};
-use crate::rows::{Rows, Sums, dots, prefetch};
+use crate::rows::{Ahead, Rows, Sums, dots, prefetch};
 use crate::vector::{LANES, Vector, load_part};
 
 /// Weight rows of a task.
@@ -21,12 +21,15 @@ pub(crate) const TASK_ROWS: usize = 24;
 pub(crate) const PANEL_TASK_ROWS: usize = 48;
 /// Activation rows of a block: with a slab's columns they stay in the second-level cache.
 const BLOCK_ROWS: usize = 64;
-/// Columns of a slab, whole blocks of every format: a panel and a tile of activations just fit the first-level cache.
-const SLAB_COLS: usize = 768;
+/// Columns of a slab, whole blocks of every format: a panel and a tile of activations fill two thirds of the first-level
+/// cache.
+const SLAB_COLS: usize = 512;
 /// Weight rows of a panel; whole tiles of every instruction set.
 const PANEL_ROWS: usize = 6;
 /// Weight rows that are multiplied at a time without a panel.
 const DIRECT_ROWS: usize = 4;
+/// Activation rows that all weight rows of a task use before the next ones, without a panel.
+const DIRECT_BLOCK_ROWS: usize = 16;
 const _: () = assert!(PANEL_TASK_ROWS.is_multiple_of(PANEL_ROWS) && SLAB_COLS.is_multiple_of(256));
 
 const SUMS_LEN: usize = PANEL_TASK_ROWS * BLOCK_ROWS * LANES;
@@ -156,21 +159,20 @@ impl<F: Format> Kernel for Direct<'_, F> {
 
     #[inline(always)]
     unsafe fn run<V: Vector, const M: usize, const N: usize>(self) {
-        let rows = self.0.x.rows;
-        for row in (self.0.start..self.0.end).step_by(DIRECT_ROWS) {
-            let mut i = 0;
-            // SAFETY: the promise of `Matmul`; `i` plus the tile's rows stays within the activations.
-            unsafe {
-                while i + N <= rows {
-                    self.tile::<V, N>(row, i);
-                    i += N;
-                }
-                if i + 2 <= rows {
-                    self.tile::<V, 2>(row, i);
-                    i += 2;
-                }
-                if i < rows {
-                    self.tile::<V, 1>(row, i);
+        const { assert!(DIRECT_BLOCK_ROWS.is_multiple_of(N) && N <= 4) };
+        for first in (0..self.0.x.rows).step_by(DIRECT_BLOCK_ROWS) {
+            let end = self.0.x.rows.min(first + DIRECT_BLOCK_ROWS);
+            for row in (self.0.start..self.0.end).step_by(DIRECT_ROWS) {
+                for i in (first..end).step_by(N) {
+                    // SAFETY: the promise of `Matmul`; `i` plus the tile's rows stays within the activations.
+                    unsafe {
+                        match end - i {
+                            1 => self.tile::<V, 1>(row, i),
+                            2 if N > 2 => self.tile::<V, 2>(row, i),
+                            3 if N > 3 => self.tile::<V, 3>(row, i),
+                            _ => self.tile::<V, N>(row, i),
+                        }
+                    }
                 }
             }
         }
@@ -195,8 +197,10 @@ impl<F: Format> Direct<'_, F> {
         for n in 0..N {
             xs[n] = x.at(i + n, 0).cast_const();
         }
-        // The rows that follow are fetched while the first activations are multiplied.
-        let ahead = if i == 0 { DIRECT_ROWS * self.0.row_bytes() } else { 0 };
+        // What follows is fetched while the first activations are multiplied.
+        let row_bytes = self.0.row_bytes();
+        let ahead =
+            if i == 0 { Some(Ahead { row_bytes, jump: (DIRECT_ROWS - 1) * row_bytes }) } else { None };
         // SAFETY: the promise of `Matmul`; all rows are below `end`.
         unsafe {
             let sums = dots::<V, F, DIRECT_ROWS, N>(ws, xs, w.cols, ahead);
@@ -306,17 +310,13 @@ impl Multiply<'_> {
                 for a in 0..M {
                     for b in 0..R {
                         sums[a][b] = V::load(matmul.sums(row + a, i + b));
+                        V::prefetch(matmul.sums(row + a, i + N + b).cast());
                     }
                 }
             }
             let (mut w, mut x) =
                 (matmul.panel::<M>(m, 0).cast_const(), matmul.packed::<N>(i, 0).cast_const());
-            let next = matmul.sums(row, i + N);
-            for step in 0..slab.cols.div_ceil(LANES) {
-                if step < M * N && slab.col > 0 {
-                    // The sums of the tile that follows.
-                    V::prefetch(next.wrapping_add((step / N * BLOCK_ROWS + step % N) * LANES).cast());
-                }
+            for _ in 0..slab.cols.div_ceil(LANES) {
                 let mut xs = [V::splat(0.0); R];
                 for b in 0..R {
                     xs[b] = V::load(x.add(b * LANES));

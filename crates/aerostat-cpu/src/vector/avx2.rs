@@ -63,8 +63,9 @@ impl Vector for Avx2 {
                 _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high)),
             )
         }
-        fn half(bits: u16) -> f32 {
-            _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
+        fn halves(bits: u32) -> [f32; 2] {
+            let both = _mm_cvtph_ps(_mm_cvtsi32_si128(bits as i32));
+            [_mm_cvtss_f32(both), _mm_cvtss_f32(_mm_movehdup_ps(both))]
         }
         fn unsigned(from: *const u8) -> Self::Ints {
             let bytes = _mm_loadu_si128(from.cast());
