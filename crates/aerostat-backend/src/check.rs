@@ -98,16 +98,28 @@ pub(crate) fn rope(x: &Mat, rope: &Rope, angles: &Mat) -> Result<(), Error> {
 pub(crate) fn kv_layout(layout: &KvLayout) -> Result<usize, Error> {
     let slots = layout.pages.checked_mul(layout.page_tokens);
     match slots {
-        Some(slots) if layout.page_tokens > 0 && layout.key_widths.len() == layout.value_widths.len() => {
-            Ok(slots)
+        Some(slots) if layout.page_tokens > 0 && whole_heads(layout) => Ok(slots),
+        _ => Err(Error::shape(format!("{layout:?} makes no sense"))),
+    }
+}
+
+/// Every layer has its heads, all of one size.
+fn whole_heads(layout: &KvLayout) -> bool {
+    let KvLayout { key_widths, value_widths, heads, .. } = layout;
+    let whole = |widths: &[usize]| {
+        let parts = |(width, &heads): (&usize, &usize)| heads > 0 && width.is_multiple_of(heads);
+        widths.len() == heads.len() && widths.iter().zip(heads).all(parts)
+    };
+    whole(key_widths) && whole(value_widths)
+}
+
+/// The heads of a layer that exists are those of an attention.
+pub(crate) fn heads(layout: &KvLayout, layer: usize, heads: usize) -> Result<(), Error> {
+    match layout.heads.get(layer) {
+        Some(&have) if have != heads => {
+            Err(Error::shape(format!("layer {layer} of the KV cache has {have} heads, not {heads}")))
         }
-        _ => Err(Error::shape(format!(
-            "a KV layout of {} pages x {} positions, {} key and {} value widths makes no sense",
-            layout.pages,
-            layout.page_tokens,
-            layout.key_widths.len(),
-            layout.value_widths.len()
-        ))),
+        _ => Ok(()),
     }
 }
 

@@ -332,7 +332,15 @@ fn attention(
     let pages: usize = lengths.iter().map(|length| length.div_ceil(page_tokens)).sum();
     // Positions run up to the longest sequence; a spare page and a spare layer show wrong strides.
     let (key_widths, value_widths) = (vec![key_width; 2], vec![value_width; 2]);
-    device.kv_allocate(&KvLayout { kv_type, key_widths, value_widths, page_tokens, pages: pages + 1 })?;
+    let heads = vec![shape.kv_heads; 2];
+    device.kv_allocate(&KvLayout {
+        kv_type,
+        key_widths,
+        value_widths,
+        heads,
+        page_tokens,
+        pages: pages + 1,
+    })?;
     let mut order: Vec<u32> = (0..=pages as u32).collect();
     for i in (1..order.len()).rev() {
         order.swap(i, random.below(i + 1));

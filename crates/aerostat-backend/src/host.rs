@@ -19,6 +19,9 @@ pub trait Kernels: Send {
     /// Allocates what attention over up to `positions` positions needs. Called at open only.
     fn reserve_positions(&mut self, positions: usize) -> Result<(), Error>;
 
+    /// Told of each large allocation before it is touched, from its start: a device may ask for huge pages there.
+    fn advise(&self, _start: *const u8, _bytes: usize) {}
+
     /// [`Backend::matmul`].
     fn matmul(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>);
 
@@ -63,16 +66,16 @@ impl<D: HostDevice> Backend for D {
     }
 
     fn allocate(&mut self, len: usize) -> Result<BufferId, Error> {
-        let (memory, _) = self.parts(Checks(()));
-        memory.buffers.push(memory::buffer(len)?);
+        let (memory, kernels) = self.parts(Checks(()));
+        memory.buffers.push(memory::buffer(len, &|start, bytes| kernels.advise(start, bytes))?);
         Ok(BufferId(memory.buffers.len() as u32 - 1))
     }
 
     fn pin(&mut self, tile: Tile<'_>) -> Result<WeightId, Error> {
         check::tile(&tile)?;
-        let (memory, _) = self.parts(Checks(()));
-        memory.pinned.push(memory::Pinned::new(tile)?);
-        Ok(WeightId(memory.pinned.len() as u32 - 1))
+        let (memory, kernels) = self.parts(Checks(()));
+        let id = memory.pinned.add(tile, &|start, bytes| kernels.advise(start, bytes))?;
+        Ok(WeightId(id as u32))
     }
 
     fn kv_allocate(&mut self, layout: &KvLayout) -> Result<(), Error> {
@@ -81,7 +84,7 @@ impl<D: HostDevice> Backend for D {
             return Err(Error::shape("the KV cache is allocated already"));
         }
         kernels.reserve_positions(check::kv_layout(layout)?)?;
-        memory.kv = Some(memory::KvMemory::new(layout)?);
+        memory.kv = Some(memory::KvMemory::new(layout, &|start, bytes| kernels.advise(start, bytes))?);
         Ok(())
     }
 
@@ -197,6 +200,7 @@ impl<D: HostDevice> Backend for D {
         check::shape(&out, q.rows, shape.heads * shape.value_dim, "the output")?;
         check::apart(&out, &q)?;
         check::places(&kv.layout, layer, widths, q.rows, &places, shape.window)?;
+        check::heads(&kv.layout, layer, shape.kv_heads)?;
         let [q, out] = memory::views(&mut memory.buffers, [q, out])?;
         kernels.attention(q, out, shape, kv.view(layer), places);
         Ok(())

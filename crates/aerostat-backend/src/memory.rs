@@ -10,14 +10,17 @@ use crate::{
 
 /// Alignment of buffers and of the KV cache: one cache line, one AVX-512 vector.
 const BUFFER_ALIGN_BYTES: usize = 64;
-/// Alignment of pinned tiles: one page.
-const TILE_ALIGN_BYTES: usize = 4096;
+/// Alignment of pinned tiles.
+const TILE_ALIGN_BYTES: usize = 64;
+/// Address space of pinned tiles that is taken at a time, so that huge pages hold many small tiles; memory is used only
+/// as far as tiles reach, but for the rest of one huge page.
+const ARENA_BYTES: usize = 1 << 30;
 
 /// Everything that a host device keeps between ops.
 #[derive(Default)]
 pub struct HostMemory {
     pub(crate) buffers: Vec<Aligned<f32>>,
-    pub(crate) pinned: Vec<Pinned>,
+    pub(crate) pinned: Pinned,
     pub(crate) kv: Option<KvMemory>,
 }
 
@@ -71,10 +74,12 @@ impl<'a> View<'a> {
 pub struct KvView<'a> {
     /// Element type, little-endian.
     pub kv_type: KvType,
-    /// `[slots, key_width]`, dense.
+    /// `[pages, heads, page_tokens, key size]`, dense: the keys of a head in a page lie together.
     pub keys: &'a [u8],
-    /// `[slots, value_width]`, dense.
+    /// The same for values.
     pub values: &'a [u8],
+    /// KV heads.
+    pub heads: usize,
     /// Key elements of a slot.
     pub key_width: usize,
     /// Value elements of a slot.
@@ -85,29 +90,82 @@ pub struct KvView<'a> {
 
 impl KvView<'_> {
     /// The slot of `position` in the sequence of `place`.
+    #[inline]
     pub fn slot(&self, places: &Placement<'_>, place: RowPlace, position: usize) -> usize {
         slot(self.page_tokens, places, place, position)
     }
+
+    /// Index of the first element of the key of `head` in `slot`. The next slot of a page follows directly.
+    #[inline]
+    pub fn key_at(&self, slot: usize, head: usize) -> usize {
+        element((self.heads, self.page_tokens), self.key_width, slot, head)
+    }
+
+    /// The same for values.
+    #[inline]
+    pub fn value_at(&self, slot: usize, head: usize) -> usize {
+        element((self.heads, self.page_tokens), self.value_width, slot, head)
+    }
 }
 
-/// A tile that stays.
+/// Told of memory that was allocated and not yet touched: its start and its bytes.
+pub(crate) type Advise<'a> = &'a dyn Fn(*const u8, usize);
+
+/// Tiles that stay, end to end in large allocations.
+#[derive(Default)]
 pub(crate) struct Pinned {
+    arenas: Vec<Vec<u8>>,
+    tiles: Vec<Place>,
+}
+
+/// Where a pinned tile lies.
+#[derive(Clone, Copy)]
+struct Place {
     dtype: DType,
     rows: usize,
     cols: usize,
-    bytes: Aligned<u8>,
+    arena: usize,
+    start: usize,
+    len: usize,
 }
 
 impl Pinned {
-    pub(crate) fn new(tile: Tile<'_>) -> Result<Self, Error> {
-        let mut bytes = Aligned::zeroed(tile.bytes.len(), TILE_ALIGN_BYTES, "a pinned weight tile")?;
-        bytes.as_mut_slice().copy_from_slice(tile.bytes);
-        Ok(Self { dtype: tile.dtype, rows: tile.rows, cols: tile.cols, bytes })
+    /// Copies a tile; gives its index.
+    pub(crate) fn add(&mut self, tile: Tile<'_>, advise: Advise<'_>) -> Result<usize, Error> {
+        let Tile { dtype, rows, cols, bytes } = tile;
+        let needed = bytes.len().saturating_add(TILE_ALIGN_BYTES);
+        if self.arenas.last().is_none_or(|arena| arena.capacity() - arena.len() < needed) {
+            let arena = reserve(needed.max(ARENA_BYTES)).or_else(|| reserve(needed)).ok_or_else(|| {
+                let message = format!("no memory for a pinned weight tile of {} bytes", bytes.len());
+                Error::new(ErrorKind::OutOfMemory, message)
+            })?;
+            advise(arena.as_ptr(), arena.capacity());
+            self.arenas.push(arena);
+        }
+        let index = self.arenas.len() - 1;
+        let arena = &mut self.arenas[index];
+        // Only what is used is touched, and the arena never moves: there is room.
+        let pad =
+            arena.as_ptr().wrapping_add(arena.len()).align_offset(TILE_ALIGN_BYTES).min(TILE_ALIGN_BYTES);
+        let start = arena.len() + pad;
+        arena.resize(start, 0);
+        arena.extend_from_slice(bytes);
+        self.tiles.push(Place { dtype, rows, cols, arena: index, start, len: bytes.len() });
+        Ok(self.tiles.len() - 1)
     }
 
-    fn tile(&self) -> Tile<'_> {
-        Tile { dtype: self.dtype, rows: self.rows, cols: self.cols, bytes: self.bytes.as_slice() }
+    fn tile(&self, id: u32) -> Result<Tile<'_>, Error> {
+        let Some(&Place { dtype, rows, cols, arena, start, len }) = self.tiles.get(id as usize) else {
+            let count = self.tiles.len();
+            return Err(Error::shape(format!("there is no pinned weight {id}; {count} are pinned")));
+        };
+        Ok(Tile { dtype, rows, cols, bytes: &self.arenas[arena][start..][..len] })
     }
+}
+
+fn reserve(bytes: usize) -> Option<Vec<u8>> {
+    let mut arena = Vec::new();
+    arena.try_reserve_exact(bytes).ok().map(|()| arena)
 }
 
 /// The KV cache: keys and values of each layer apart.
@@ -118,14 +176,14 @@ pub(crate) struct KvMemory {
 }
 
 impl KvMemory {
-    pub(crate) fn new(layout: &KvLayout) -> Result<Self, Error> {
+    pub(crate) fn new(layout: &KvLayout, advise: Advise<'_>) -> Result<Self, Error> {
         let slots = check::kv_layout(layout)?;
         let allocate = |widths: &[usize]| -> Result<Vec<Aligned<u8>>, Error> {
             let bytes = |width: &usize| {
                 let bytes = slots.checked_mul(*width).and_then(|n| n.checked_mul(layout.kv_type.bytes()));
                 let bytes =
                     bytes.ok_or_else(|| Error::shape("the KV cache has more bytes than fit a usize"))?;
-                Aligned::zeroed(bytes, BUFFER_ALIGN_BYTES, "the KV cache")
+                Aligned::zeroed(bytes, "the KV cache", advise)
             };
             widths.iter().map(bytes).collect()
         };
@@ -142,6 +200,7 @@ impl KvMemory {
             kv_type: self.layout.kv_type,
             keys: self.keys[layer].as_slice(),
             values: self.values[layer].as_slice(),
+            heads: self.layout.heads[layer],
             key_width: self.layout.key_widths[layer],
             value_width: self.layout.value_widths[layer],
             page_tokens: self.layout.page_tokens,
@@ -150,12 +209,16 @@ impl KvMemory {
 
     /// Stores the rows `k` and `v`, all of them checked.
     pub(crate) fn store(&mut self, layer: usize, k: View<'_>, v: View<'_>, places: Placement<'_>) {
+        let KvLayout { kv_type, page_tokens, .. } = self.layout;
+        let heads = self.layout.heads[layer];
         for (row, &place) in places.rows.iter().enumerate() {
-            let slot = slot(self.layout.page_tokens, &places, place, place.position as usize);
+            let slot = slot(page_tokens, &places, place, place.position as usize);
             for (from, to) in [(k, &mut self.keys[layer]), (v, &mut self.values[layer])] {
-                let bytes = from.cols() * self.layout.kv_type.bytes();
-                let to = &mut to.as_mut_slice()[slot * bytes..][..bytes];
-                encode(self.layout.kv_type, from.row(row), to);
+                let (width, to) = (from.cols(), to.as_mut_slice());
+                for (head, from) in from.row(row).chunks((width / heads).max(1)).enumerate() {
+                    let start = element((heads, page_tokens), width, slot, head) * kv_type.bytes();
+                    encode(kv_type, from, &mut to[start..][..from.len() * kv_type.bytes()]);
+                }
             }
         }
     }
@@ -170,17 +233,18 @@ pub(crate) struct Aligned<T> {
 
 impl<T: Copy + Default> Aligned<T> {
     /// `what` names the use in the error.
-    pub(crate) fn zeroed(len: usize, align_bytes: usize, what: &str) -> Result<Self, Error> {
-        let slack = align_bytes / size_of::<T>();
+    pub(crate) fn zeroed(len: usize, what: &str, advise: Advise<'_>) -> Result<Self, Error> {
+        let slack = BUFFER_ALIGN_BYTES / size_of::<T>();
         let refused = || {
             let message = format!("no memory for {what} of {len} elements of {} bytes", size_of::<T>());
             Error::new(ErrorKind::OutOfMemory, message)
         };
         let padded = len.checked_add(slack).ok_or_else(refused)?;
-        let mut data = Vec::new();
+        let mut data: Vec<T> = Vec::new();
         data.try_reserve_exact(padded).map_err(|_| refused())?;
+        advise(data.as_ptr().cast(), padded * size_of::<T>());
         data.resize(padded, T::default());
-        let start = data.as_ptr().align_offset(align_bytes).min(slack);
+        let start = data.as_ptr().align_offset(BUFFER_ALIGN_BYTES).min(slack);
         Ok(Self { data, start, len })
     }
 
@@ -194,8 +258,8 @@ impl<T: Copy + Default> Aligned<T> {
 }
 
 /// A zeroed buffer of f32.
-pub(crate) fn buffer(len: usize) -> Result<Aligned<f32>, Error> {
-    Aligned::zeroed(len, BUFFER_ALIGN_BYTES, "a buffer")
+pub(crate) fn buffer(len: usize, advise: Advise<'_>) -> Result<Aligned<f32>, Error> {
+    Aligned::zeroed(len, "a buffer", advise)
 }
 
 /// The buffer `id`.
@@ -229,22 +293,27 @@ pub(crate) fn views<const N: usize>(
 }
 
 /// The tile behind a weight operand, checked.
-pub(crate) fn tile<'a>(pinned: &'a [Pinned], weight: Weight<'a>) -> Result<Tile<'a>, Error> {
+pub(crate) fn tile<'a>(pinned: &'a Pinned, weight: Weight<'a>) -> Result<Tile<'a>, Error> {
     match weight {
         Weight::Streamed(tile) => {
             check::tile(&tile)?;
             Ok(tile)
         }
-        Weight::Pinned(WeightId(id)) => match pinned.get(id as usize) {
-            Some(pinned) => Ok(pinned.tile()),
-            None => Err(Error::shape(format!("there is no pinned weight {id}; {} are pinned", pinned.len()))),
-        },
+        Weight::Pinned(WeightId(id)) => pinned.tile(id),
     }
 }
 
+#[inline]
 fn slot(page_tokens: usize, places: &Placement<'_>, place: RowPlace, position: usize) -> usize {
     let page = places.pages[place.table as usize + position / page_tokens];
     page as usize * page_tokens + position % page_tokens
+}
+
+/// Where a head of a slot starts in `[pages, heads, page_tokens, width / heads]`.
+#[inline]
+fn element((heads, page_tokens): (usize, usize), width: usize, slot: usize, head: usize) -> usize {
+    let (page, token) = (slot / page_tokens, slot % page_tokens);
+    ((page * heads + head) * page_tokens + token) * (width / heads)
 }
 
 fn encode(kv_type: KvType, from: &[Cell<f32>], to: &mut [u8]) {

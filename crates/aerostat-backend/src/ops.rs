@@ -98,6 +98,8 @@ pub struct KvLayout {
     pub key_widths: Vec<usize>,
     /// Value width of each layer: KV heads × value head size.
     pub value_widths: Vec<usize>,
+    /// KV heads of each layer.
+    pub heads: Vec<usize>,
     /// Positions in a page.
     pub page_tokens: usize,
     /// Pages; a page index is valid for every layer.

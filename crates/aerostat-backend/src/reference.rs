@@ -113,14 +113,14 @@ impl Kernels for Naive {
             let last = place.position as usize;
             let first = check::first_visible(last, shape.window);
             // The row of one KV head at every visible position.
-            let rows = |bytes: &[u8], width: usize, head: usize, dim: usize| -> Vec<Vec<f32>> {
-                let row = |j| kv_row(kv.kv_type, bytes, kv.slot(&places, place, j) * width + head * dim, dim);
+            let rows = |bytes: &[u8], at: &dyn Fn(usize) -> usize, dim: usize| -> Vec<Vec<f32>> {
+                let row = |j| kv_row(kv.kv_type, bytes, at(kv.slot(&places, place, j)), dim);
                 (first..=last).map(row).collect()
             };
             for head in 0..shape.heads {
                 let kv_head = head / (shape.heads / shape.kv_heads);
-                let keys = rows(kv.keys, kv.key_width, kv_head, shape.key_dim);
-                let values = rows(kv.values, kv.value_width, kv_head, shape.value_dim);
+                let keys = rows(kv.keys, &|slot| kv.key_at(slot, kv_head), shape.key_dim);
+                let values = rows(kv.values, &|slot| kv.value_at(slot, kv_head), shape.value_dim);
                 let query = copy(&q.row(r)[head * shape.key_dim..][..shape.key_dim]);
                 let mut scores = vec![0.0; last + 1];
                 let mut sum = vec![0.0; shape.value_dim];

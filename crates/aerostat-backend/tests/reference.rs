@@ -80,7 +80,8 @@ fn attention_is_a_softmax_over_the_visible_positions() {
         let mut device = Reference::new();
         let widths = vec![dim];
         let (key_widths, value_widths) = (widths.clone(), widths);
-        let layout = KvLayout { kv_type: KvType::F32, key_widths, value_widths, page_tokens: 2, pages: 5 };
+        let (kv_type, heads) = (KvType::F32, vec![1]);
+        let layout = KvLayout { kv_type, key_widths, value_widths, heads, page_tokens: 2, pages: 5 };
         device.kv_allocate(&layout).unwrap();
         let rows: Vec<RowPlace> =
             (0..length as u32).map(|position| RowPlace { position, table: 1 }).collect();
@@ -152,6 +153,7 @@ fn operands_that_do_not_fit_are_refused() {
             kv_type: KvType::F16,
             key_widths,
             value_widths,
+            heads: vec![1],
             page_tokens: 2,
             pages,
         })

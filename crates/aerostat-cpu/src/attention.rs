@@ -1,4 +1,4 @@
-//! Attention of one row: up to [`HEADS_MAX`] query heads that share a KV head read its keys and values together.
+//! Attention: up to [`QUERIES_MAX`] queries of one sequence that share a KV head read its keys and values together.
 
 use std::marker::PhantomData;
 
@@ -8,17 +8,22 @@ use aerostat_backend::{Attention, KvType, KvView, Placement, first_visible};
 use crate::elementwise::{get, put};
 use crate::format::{BF16, F16, F32, Format, group_part};
 use crate::isa::{Kernel, Token};
-use crate::rows::{Rows, dots};
-use crate::vector::{LANES, Vector, store_part};
+use crate::rows::{Rows, dots, prefetch};
+use crate::vector::{LANES, Vector, load_part, store_part};
 
 /// Most query heads of a task.
 pub(crate) const HEADS_MAX: usize = 4;
+/// Most queries of a task: rows times heads. Keys and values are read once for all of them.
+pub(crate) const QUERIES_MAX: usize = 16;
 /// Keys that are multiplied at a time.
 const KEYS: usize = 4;
+/// Queries that are multiplied at a time.
+const QUERIES: usize = 4;
 
-/// The query heads `head .. head + heads` of row `row`: at most [`HEADS_MAX`], all of one KV head. `scores` is valid for
-/// [`HEADS_MAX`] rows of `pitch` elements, and `pitch` is a multiple of 16 above every position. The pages of all
-/// visible positions exist; the widths of `q`, `out` and `kv` fit `shape`.
+/// The query heads `head .. head + heads` of the rows `row .. row + rows`: at most [`HEADS_MAX`] heads, all of one KV
+/// head, and [`QUERIES_MAX`] queries. `scores` is valid for a line of `pitch` elements for each query, and `pitch` is
+/// a multiple of 16 above the positions of the rows. The pages of all visible positions exist; the widths of `q`, `out`
+/// and `kv` fit `shape`.
 #[derive(Clone, Copy)]
 pub(crate) struct Attend<'a> {
     pub(crate) q: Rows,
@@ -27,72 +32,91 @@ pub(crate) struct Attend<'a> {
     pub(crate) kv: KvView<'a>,
     pub(crate) places: Placement<'a>,
     pub(crate) row: usize,
+    pub(crate) rows: usize,
     pub(crate) head: usize,
     pub(crate) heads: usize,
     pub(crate) scores: *mut f32,
     pub(crate) pitch: usize,
 }
 
-/// Raw dot products of `H` heads; heads past [`Attend::heads`] repeat the last one.
-struct Score<'a, F, const H: usize>(Attend<'a>, PhantomData<F>);
+/// Raw dot products of all queries, of one sequence.
+struct Score<'a, F>(Attend<'a>, PhantomData<F>);
 
-/// Turns the dot products of one head, counted from [`Attend::head`], into weights; gives the reciprocal of their sum.
+/// Turns the dot products of one query into weights; gives the reciprocal of their sum.
 struct Softmax<'a>(Attend<'a>, usize);
 
-/// Weighted sums of the values, times the factor of each head.
-struct Mix<'a, F, const H: usize>(Attend<'a>, [f32; HEADS_MAX], PhantomData<F>);
+/// Weighted sums of the values, times the factor of each query.
+struct Mix<'a, F>(Attend<'a>, [f32; QUERIES_MAX], PhantomData<F>);
 
 impl Attend<'_> {
-    /// Does the work.
+    /// Does the work: runs of rows of one sequence share its keys and values.
     ///
     /// # Safety
     /// What the struct says holds.
     pub(crate) unsafe fn run(self, token: Token) {
-        // SAFETY: the caller's promise, passed on.
-        unsafe {
-            match self.kv.kv_type {
-                KvType::F16 => self.with_format::<F16>(token),
-                KvType::BF16 => self.with_format::<BF16>(token),
-                KvType::F32 => self.with_format::<F32>(token),
+        let end = self.row + self.rows;
+        let mut row = self.row;
+        while row < end {
+            let table = self.places.rows[row].table;
+            let rows = self.places.rows[row..end].iter().take_while(|place| place.table == table).count();
+            let sequence = Self { row, rows, ..self };
+            // SAFETY: the caller's promise, passed on.
+            unsafe {
+                match self.kv.kv_type {
+                    KvType::F16 => sequence.attend::<F16>(token),
+                    KvType::BF16 => sequence.attend::<BF16>(token),
+                    KvType::F32 => sequence.attend::<F32>(token),
+                }
             }
+            row += rows;
         }
     }
 
     /// # Safety
-    /// As `run`.
-    unsafe fn with_format<F: Format>(self, token: Token) {
+    /// As `run`; all rows are of one sequence.
+    unsafe fn attend<F: Format>(self, token: Token) {
+        let mut factors = [0.0; QUERIES_MAX];
         // SAFETY: the caller's promise, passed on.
         unsafe {
-            match self.heads {
-                1 => self.attend::<F, 1>(token),
-                2 => self.attend::<F, 2>(token),
-                _ => self.attend::<F, HEADS_MAX>(token),
+            token.enter(Score::<F>(self, PhantomData));
+            for query in 0..self.queries() {
+                factors[query] = token.enter(Softmax(self, query));
             }
+            token.enter(Mix::<F>(self, factors, PhantomData));
         }
     }
 
-    /// # Safety
-    /// As `run`.
-    unsafe fn attend<F: Format, const H: usize>(self, token: Token) {
-        let mut factors = [0.0; HEADS_MAX];
-        // SAFETY: the caller's promise, passed on.
-        unsafe {
-            token.enter(Score::<F, H>(self, PhantomData));
-            for head in 0..self.heads {
-                factors[head] = token.enter(Softmax(self, head));
-            }
-            token.enter(Mix::<F, H>(self, factors, PhantomData));
-        }
-    }
-
-    /// The first and the last position that the row sees.
     #[inline(always)]
-    fn visible(&self) -> (usize, usize) {
-        let last = self.places.rows[self.row].position as usize;
+    fn queries(&self) -> usize {
+        self.rows * self.heads
+    }
+
+    /// Row and head of a query. Past the end the last one is meant, to be computed again for nothing.
+    #[inline(always)]
+    fn query(&self, query: usize) -> (usize, usize) {
+        let query = query.min(self.queries() - 1);
+        (self.row + query / self.heads, self.head + query % self.heads)
+    }
+
+    /// The first and the last position that a row sees.
+    #[inline(always)]
+    fn visible(&self, row: usize) -> (usize, usize) {
+        let last = self.places.rows[row].position as usize;
         (first_visible(last, self.shape.window), last)
     }
 
-    /// Positions `first ..= last` that lie in one page, from `from`: how many, and the slot of the first.
+    /// The first and the last position that any row sees.
+    #[inline(always)]
+    fn visible_to_any(&self) -> (usize, usize) {
+        let (mut first, mut last) = self.visible(self.row);
+        for row in self.row + 1..self.row + self.rows {
+            let (a, b) = self.visible(row);
+            (first, last) = (first.min(a), last.max(b));
+        }
+        (first, last)
+    }
+
+    /// Positions up to `last` that lie in one page, from `from`: how many, and the slot of the first.
     #[inline(always)]
     fn run_of_slots(&self, from: usize, last: usize) -> (usize, usize) {
         let page_tokens = self.kv.page_tokens;
@@ -100,14 +124,7 @@ impl Attend<'_> {
         (left.min(last + 1 - from), self.kv.slot(&self.places, self.places.rows[self.row], from))
     }
 
-    /// Query head `h` of this task. Past the end the last one is computed again, for nothing.
-    #[inline(always)]
-    fn head_at(&self, h: usize) -> usize {
-        self.head + h.min(self.heads - 1)
-    }
-
-    /// The slot after a run of slots, whose rows are fetched while the run is computed: pages lie apart, and a KV head's
-    /// rows are too far from each other for the CPU to see what comes next.
+    /// The slot after a run of slots, whose rows are fetched while the run is computed: pages lie apart.
     #[inline(always)]
     fn slot_after(&self, (from, run, slot): (usize, usize, usize), last: usize) -> usize {
         if from + run <= last { self.run_of_slots(from + run, last).1 } else { slot }
@@ -121,55 +138,93 @@ impl Attend<'_> {
 
     #[inline(always)]
     fn key(&self, slot: usize) -> *const u8 {
-        let element = slot * self.kv.key_width + self.kv_head() * self.shape.key_dim;
+        let element = self.kv.key_at(slot, self.kv_head());
         self.kv.keys.as_ptr().wrapping_add(element * self.kv.kv_type.bytes())
     }
 
     #[inline(always)]
     fn value(&self, slot: usize) -> *const u8 {
-        let element = slot * self.kv.value_width + self.kv_head() * self.shape.value_dim;
+        let element = self.kv.value_at(slot, self.kv_head());
         self.kv.values.as_ptr().wrapping_add(element * self.kv.kv_type.bytes())
+    }
+
+    #[inline(always)]
+    fn scores(&self, query: usize) -> *mut f32 {
+        self.scores.wrapping_add(query * self.pitch)
     }
 }
 
-impl<F: Format, const H: usize> Kernel for Score<'_, F, H> {
+impl<F: Format> Kernel for Score<'_, F> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<V: Vector, const M: usize, const N: usize>(self) {
-        let attend = &self.0;
-        let (first, last) = attend.visible();
-        let (row_bytes, head_bytes) =
-            (attend.kv.key_width * F::PAD.len(), attend.shape.key_dim * F::PAD.len());
-        let mut queries = [std::ptr::null(); H];
-        for h in 0..H {
-            queries[h] = attend.q.at(attend.row, attend.head_at(h) * attend.shape.key_dim).cast_const();
-        }
+        let (first, last) = self.0.visible_to_any();
         let mut from = first;
         while from <= last {
-            let (run, slot) = attend.run_of_slots(from, last);
-            let next = attend.key(attend.slot_after((from, run, slot), last));
-            for i in (0..run).step_by(KEYS) {
-                let count = KEYS.min(run - i);
-                let mut keys = [std::ptr::null(); KEYS];
-                for m in 0..KEYS {
-                    // Past the end the last key is multiplied again, for nothing.
-                    keys[m] = attend.key(slot + i + m.min(count - 1));
-                }
-                // SAFETY: the promise of the struct; the keys lie within the run.
+            let (run, slot) = self.0.run_of_slots(from, last);
+            let next = self.0.key(self.0.slot_after((from, run, slot), last));
+            let page = Page { rows: self.0.key(slot), next, from, end: from + run };
+            for query in (0..self.0.queries()).step_by(QUERIES) {
+                // SAFETY: the promise of the struct; the run lies in a page, where keys follow each other.
                 unsafe {
-                    for m in i..i + count {
-                        prefetch::<V>(next.wrapping_add(m * row_bytes), head_bytes);
-                    }
-                    let sums = dots::<V, F, KEYS, H>(keys, queries, attend.shape.key_dim);
-                    for m in 0..count {
-                        for h in 0..H {
-                            *attend.scores.add(h * attend.pitch + from + i + m) = sums[m][h];
-                        }
+                    match self.0.queries() - query {
+                        1 => self.page::<V, 1>(query, page),
+                        2 => self.page::<V, 2>(query, page),
+                        _ => self.page::<V, QUERIES>(query, page),
                     }
                 }
             }
             from += run;
+        }
+    }
+}
+
+/// Keys or values of the positions `from .. end`, one after the other, and those that follow in another page.
+#[derive(Clone, Copy)]
+struct Page {
+    rows: *const u8,
+    next: *const u8,
+    from: usize,
+    end: usize,
+}
+
+impl<F: Format> Score<'_, F> {
+    /// `H` queries from `query` times the keys of a page.
+    ///
+    /// # Safety
+    /// What [`Attend`] says holds; the keys exist.
+    #[inline(always)]
+    unsafe fn page<V: Vector, const H: usize>(&self, query: usize, page: Page) {
+        let run = page.end - page.from;
+        let attend = &self.0;
+        let dim = attend.shape.key_dim;
+        let mut queries = [std::ptr::null(); H];
+        for h in 0..H {
+            let (row, head) = attend.query(query + h);
+            queries[h] = attend.q.at(row, head * dim).cast_const();
+        }
+        let row_bytes = dim * F::PAD.len();
+        for i in (0..run).step_by(KEYS) {
+            let count = KEYS.min(run - i);
+            let mut keys = [page.rows; KEYS];
+            for m in 0..KEYS {
+                // Past the end the last key is multiplied again, for nothing.
+                keys[m] = page.rows.wrapping_add((i + m.min(count - 1)) * row_bytes);
+            }
+            // SAFETY: the caller's promise; positions stay below `pitch`.
+            unsafe {
+                if query == 0 {
+                    prefetch::<V>(page.next.wrapping_add(i * row_bytes), count * row_bytes);
+                }
+                let sums = dots::<V, F, KEYS, H>(keys, queries, dim, None);
+                for h in 0..H.min(attend.queries() - query) {
+                    let to = attend.scores(query + h).add(page.from + i);
+                    for m in 0..count {
+                        *to.add(m) = sums[m][h];
+                    }
+                }
+            }
         }
     }
 }
@@ -180,14 +235,14 @@ impl Kernel for Softmax<'_> {
     /// Works on whole groups of sixteen positions; those that the row does not see hold old values and are masked.
     #[inline(always)]
     unsafe fn run<V: Vector, const M: usize, const N: usize>(self) -> f32 {
-        let Self(attend, head) = self;
-        let (first, last) = attend.visible();
+        let Self(attend, query) = self;
+        let (first, last) = attend.visible(attend.query(query).0);
         let (scale, softcap) = (attend.shape.scale, attend.shape.softcap);
         let mut max = [f32::NEG_INFINITY; LANES];
         let mut sum = [0.0; LANES];
         // SAFETY: the promise of the struct; `pitch` has whole groups.
         unsafe {
-            let scores = attend.scores.add(head * attend.pitch);
+            let scores = attend.scores(query);
             for group in first / LANES..=last / LANES {
                 let at = scores.add(group * LANES);
                 let mut s = get(at, LANES);
@@ -222,87 +277,139 @@ impl Kernel for Softmax<'_> {
     }
 }
 
-impl<F: Format, const H: usize> Kernel for Mix<'_, F, H> {
+impl<F: Format> Kernel for Mix<'_, F> {
     type Output = ();
 
-    /// `N` vectors of each head at a time.
+    /// Page by page; the sums wait in `out`.
     #[inline(always)]
     unsafe fn run<V: Vector, const M: usize, const N: usize>(self) {
+        let (first, last) = self.0.visible_to_any();
+        let mut from = first;
+        while from <= last {
+            let (run, slot) = self.0.run_of_slots(from, last);
+            let next = self.0.value(self.0.slot_after((from, run, slot), last));
+            let page = Page { rows: self.0.value(slot), next, from, end: from + run };
+            let mut query = 0;
+            // SAFETY: the promise of the struct; the run lies in a page, where values follow each other.
+            unsafe {
+                while query < self.0.queries() {
+                    if query + QUERIES <= self.0.queries() && self.seen_alike(query, page) {
+                        self.page::<V, QUERIES, N>(query, page);
+                        query += QUERIES;
+                    } else {
+                        self.page::<V, 1, N>(query, page);
+                        query += 1;
+                    }
+                }
+            }
+            from += run;
+        }
+    }
+}
+
+impl<F: Format> Mix<'_, F> {
+    /// The positions of a page that a query sees, and whether they are its first and its last ones.
+    #[inline(always)]
+    fn clip(&self, query: usize, page: Page) -> (usize, usize, bool, bool) {
+        let (first, last) = self.0.visible(self.0.query(query).0);
+        let (from, end) = (page.from.max(first), page.end.min(last + 1));
+        (from, end, from == first, end == last + 1)
+    }
+
+    /// All of a tile of queries see the same positions of a page.
+    #[inline(always)]
+    fn seen_alike(&self, query: usize, page: Page) -> bool {
+        let clip = self.clip(query, page);
+        (query + 1..query + QUERIES).all(|other| self.clip(other, page) == clip)
+    }
+
+    /// `H` queries that see the same positions of a page.
+    ///
+    /// # Safety
+    /// What [`Attend`] says holds; the values exist.
+    #[inline(always)]
+    unsafe fn page<V: Vector, const H: usize, const N: usize>(&self, query: usize, page: Page) {
         let dim = self.0.shape.value_dim;
+        let (from, end, ..) = self.clip(query, page);
+        if from >= end {
+            return;
+        }
         let mut col = 0;
-        // SAFETY: the promise of the struct; columns stay below `dim`.
+        // SAFETY: the caller's promise; columns stay below `dim`.
         unsafe {
-            while col + N * LANES <= dim {
-                self.cols::<V, N>(col, LANES);
-                col += N * LANES;
+            // Four groups of columns of four queries fill half of 32 registers.
+            while N == 4 && col + 4 * LANES <= dim {
+                self.cols::<V, H, 4>(query, page, col, LANES);
+                col += 4 * LANES;
             }
             while col < dim {
-                self.cols::<V, 1>(col, LANES.min(dim - col));
+                self.cols::<V, H, 1>(query, page, col, LANES.min(dim - col));
                 col += LANES;
             }
         }
     }
-}
 
-impl<F: Format, const H: usize> Mix<'_, F, H> {
     /// `G` groups of columns from `col`; the last has `len` columns.
     ///
     /// # Safety
-    /// What [`Attend`] says holds; columns `col ..` of all groups are within the value head.
+    /// As [`page`](Self::page); columns `col ..` of all groups are within the value head.
     #[inline(always)]
-    unsafe fn cols<V: Vector, const G: usize>(&self, col: usize, len: usize) {
+    unsafe fn cols<V: Vector, const H: usize, const G: usize>(
+        &self,
+        query: usize,
+        page: Page,
+        col: usize,
+        len: usize,
+    ) {
         let Self(attend, factors, _) = self;
-        let (first, last) = attend.visible();
-        let row_bytes = attend.kv.value_width * F::PAD.len();
-        // SAFETY: the promise of the struct; plain formats have no head and one group in a block.
+        let dim = attend.shape.value_dim;
+        let (from, end, is_first, is_last) = self.clip(query, page);
+        let mut outs = [std::ptr::null_mut(); H];
+        let mut scores = [std::ptr::null(); H];
+        for h in 0..H {
+            let (row, head) = attend.query(query + h);
+            outs[h] = attend.out.at(row, head * dim + col);
+            scores[h] = attend.scores(query + h).cast_const();
+        }
+        // SAFETY: the caller's promise; plain formats have no head and one group in a block.
         unsafe {
             let mut sums = [[V::splat(0.0); G]; H];
-            let mut from = first;
-            while from <= last {
-                let (run, slot) = attend.run_of_slots(from, last);
-                let values = attend.value(slot).add(col * F::PAD.len());
-                let next = attend.value(attend.slot_after((from, run, slot), last)).add(col * F::PAD.len());
-                for i in 0..run {
-                    prefetch::<V>(next.wrapping_add(i * row_bytes), G * F::BYTES);
-                    let value = values.add(i * row_bytes);
-                    let mut weights = [V::splat(0.0); H];
-                    for h in 0..H {
-                        weights[h] = V::splat(*attend.scores.add(h * attend.pitch + from + i));
-                    }
-                    for g in 0..G {
-                        let at = value.add(g * F::BYTES);
-                        let values = match len {
-                            LANES => F::group::<V>(at, &F::head::<V>(at), 0),
-                            _ => group_part::<V, F>(at, len),
-                        };
-                        for h in 0..H {
-                            sums[h][g] = V::mul_add(weights[h], values, sums[h][g]);
-                        }
+            for h in 0..H {
+                for g in 0..G {
+                    if !is_first {
+                        sums[h][g] = load_part(outs[h].add(g * LANES), len, 0.0);
                     }
                 }
-                from += run;
             }
-            for h in 0..attend.heads {
+            for position in from..end {
+                let row = (position - page.from) * dim * F::PAD.len();
+                if query == 0 && col == 0 {
+                    prefetch::<V>(page.next.wrapping_add(row), dim * F::PAD.len());
+                }
+                let value = page.rows.add(row + col * F::PAD.len());
+                let mut values = [V::splat(0.0); G];
                 for g in 0..G {
-                    let out = attend
-                        .out
-                        .at(attend.row, (attend.head + h) * attend.shape.value_dim + col + g * LANES);
-                    store_part(V::mul(sums[h][g], V::splat(factors[h])), out, len);
+                    let at = value.add(g * F::BYTES);
+                    values[g] = match len {
+                        LANES => F::group::<V>(at, &F::head::<V>(at), 0),
+                        _ => group_part::<V, F>(at, len),
+                    };
+                }
+                for h in 0..H {
+                    let weight = V::splat(*scores[h].add(position));
+                    for g in 0..G {
+                        sums[h][g] = V::mul_add(weight, values[g], sums[h][g]);
+                    }
+                }
+            }
+            for h in 0..H {
+                let factor = V::splat(factors[query + h]);
+                for g in 0..G {
+                    let sum = if is_last { V::mul(sums[h][g], factor) } else { sums[h][g] };
+                    store_part(sum, outs[h].add(g * LANES), len);
                 }
             }
         }
-    }
-}
-
-/// Asks for the cache lines of `len` bytes.
-///
-/// # Safety
-/// As [`Vector`].
-#[inline(always)]
-unsafe fn prefetch<V: Vector>(from: *const u8, len: usize) {
-    for at in (0..len).step_by(64) {
-        // SAFETY: the caller's promise; the address need not be valid.
-        unsafe { V::prefetch(from.wrapping_add(at)) };
     }
 }
 

@@ -9,17 +9,25 @@ use aerostat_backend::{
 };
 use aerostat_checkpoint::DType;
 
-use crate::attention::{Attend, HEADS_MAX};
+use crate::attention::{Attend, HEADS_MAX, QUERIES_MAX};
 use crate::elementwise::{MapRows, NormRows, RopeRows};
 use crate::format::{self, Format};
 use crate::isa::{Isa, Token};
-use crate::matmul::{Matmul, SCRATCH_LEN, TASK_ROWS};
+use crate::matmul::{Matmul, SCRATCH_LEN, task_rows};
 use crate::pool::Pool;
 use crate::rows::Rows;
 use crate::vector::LANES;
 
 /// Elements of an elementwise task: enough to be worth a thread's attention.
 const TASK_ELEMENTS: usize = 16 * 1024;
+
+/// Pages that allocations are cut to, and those that spare address translation.
+#[cfg(target_os = "linux")]
+const PAGE_BYTES: usize = 4096;
+#[cfg(target_os = "linux")]
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+/// Scores of a thread, where fewer do not hold all queries of a task; more where even one row needs them.
+const SCORES_LEN: usize = 128 * 1024;
 
 /// How to open a [`Cpu`].
 #[derive(Clone, Copy, Debug)]
@@ -45,10 +53,15 @@ pub struct CpuKernels {
 }
 
 struct Scratch {
-    matmul: Vec<f32>,
-    /// [`HEADS_MAX`] rows of scores.
-    scores: Vec<f32>,
+    matmul: Vec<Line>,
+    /// Lines of scores, at least [`HEADS_MAX`].
+    scores: Vec<Line>,
 }
+
+/// A cache line, so that scratch is aligned: vectors that straddle two lines cost twice.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; LANES]);
 
 impl Cpu {
     /// Starts the threads and allocates their scratch.
@@ -97,9 +110,24 @@ impl Kernels for CpuKernels {
     }
 
     fn reserve_positions(&mut self, positions: usize) -> Result<(), Error> {
-        let len = positions.checked_next_multiple_of(LANES).and_then(|pitch| pitch.checked_mul(HEADS_MAX));
+        let pitch = positions.checked_next_multiple_of(LANES);
+        let len = pitch.and_then(|pitch| pitch.checked_mul(QUERIES_MAX));
         let len = len.ok_or_else(|| Error::shape("the KV cache has more positions than fit a usize"))?;
+        let len = len.min(SCORES_LEN).max(len / QUERIES_MAX * HEADS_MAX);
         self.scratch.iter().try_for_each(|scratch| grow(&mut lock(scratch).scores, len))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn advise(&self, start: *const u8, bytes: usize) {
+        use rustix::mm::{Advice, madvise};
+        let skip = start.align_offset(PAGE_BYTES);
+        let whole = bytes.saturating_sub(skip) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+        if whole > 0 {
+            let start = start.wrapping_add(skip).cast_mut().cast();
+            // A refusal costs speed only.
+            // SAFETY: huge pages change no contents; the range is within one allocation.
+            let _ = unsafe { madvise(start, whole, Advice::LinuxHugepage) };
+        }
     }
 
     fn matmul(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>) {
@@ -156,17 +184,24 @@ impl Kernels for CpuKernels {
         let (token, scratch, q, out) = (self.token, &self.scratch, Rows::from(q), Rows::from(out));
         let group = shape.heads / shape.kv_heads;
         let parts = group.div_ceil(HEADS_MAX);
-        let row_tasks = shape.kv_heads * parts;
-        self.pool.run(q.rows * row_tasks, &|task, thread| {
+        let longest = places.rows.iter().map(|place| place.position as usize + 1).max().unwrap_or(0);
+        let pitch = longest.next_multiple_of(LANES).max(LANES);
+        // As many rows in a task as its scores have room for, but a few tasks for each thread.
+        let lines = (lock(&scratch[0]).scores.len() * LANES / pitch).min(QUERIES_MAX);
+        let tasks = q.rows * shape.kv_heads * parts;
+        let task_rows = (lines / group.min(HEADS_MAX)).min(tasks / (4 * self.pool.threads())).max(1);
+        let row_tasks = q.rows.div_ceil(task_rows);
+        self.pool.run(row_tasks * shape.kv_heads * parts, &|task, thread| {
             // The rows of one KV head follow each other: its keys and values stay in the cache.
-            let (row, within) = (task % q.rows, task / q.rows);
+            let (row, within) = (task % row_tasks * task_rows, task / row_tasks);
             let part = within % parts * HEADS_MAX;
             let (head, heads) = (within / parts * group + part, HEADS_MAX.min(group - part));
-            let mut scratch = lock(&scratch[thread]);
-            let (pitch, scores) = (scratch.scores.len() / HEADS_MAX, scratch.scores.as_mut_ptr());
-            // SAFETY: the operands and places were checked: positions are below those of the KV cache, which the
-            // scores were sized for.
-            unsafe { Attend { q, out, shape, kv, places, row, head, heads, scores, pitch }.run(token) }
+            let rows = task_rows.min(q.rows - row);
+            let mut guard = lock(&scratch[thread]);
+            let scores = guard.scores.as_mut_ptr().cast();
+            // SAFETY: the operands and places were checked. There is room for a query of each head at all positions of
+            // the KV cache, and for those of `task_rows` rows. A thread runs one task at a time.
+            unsafe { Attend { q, out, shape, kv, places, row, rows, head, heads, scores, pitch }.run(token) }
         });
     }
 }
@@ -174,10 +209,11 @@ impl Kernels for CpuKernels {
 impl CpuKernels {
     fn matmul_format<F: Format>(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>) {
         let (token, scratch, x, y) = (self.token, &self.scratch, Rows::from(x), Rows::from(y));
-        self.pool.run(w.rows.div_ceil(TASK_ROWS), &|task, thread| {
-            let (start, end) = (task * TASK_ROWS, w.rows.min((task + 1) * TASK_ROWS));
+        let task_rows = task_rows::<F>(token, x.rows);
+        self.pool.run(w.rows.div_ceil(task_rows), &|task, thread| {
+            let (start, end) = (task * task_rows, w.rows.min((task + 1) * task_rows));
             let mut guard = lock(&scratch[thread]);
-            let scratch = guard.matmul.as_mut_ptr();
+            let scratch = guard.matmul.as_mut_ptr().cast();
             // SAFETY: the operands were checked: the tile has its bytes and fits `x` and `y`; the format is its own.
             // The scratch has its length and is locked.
             unsafe { Matmul { w, x, y, start, end, scratch }.run::<F>(token) }
@@ -197,10 +233,12 @@ fn lock(scratch: &Mutex<Scratch>) -> std::sync::MutexGuard<'_, Scratch> {
     scratch.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn grow(values: &mut Vec<f32>, len: usize) -> Result<(), Error> {
-    values.try_reserve_exact(len).map_err(|_| {
+/// Makes room for `len` values.
+fn grow(lines: &mut Vec<Line>, len: usize) -> Result<(), Error> {
+    let count = len.div_ceil(LANES);
+    lines.try_reserve_exact(count).map_err(|_| {
         Error::new(ErrorKind::OutOfMemory, format!("no memory for {len} values of scratch in each thread"))
     })?;
-    values.resize(len, 0.0);
+    lines.resize(count, Line([0.0; LANES]));
     Ok(())
 }

@@ -17,8 +17,10 @@ pub(crate) trait Format {
     /// Plain formats: an element that is -0.0, little-endian. Plain formats have one group in a "block" and may end
     /// within it; the others end with a block.
     const PAD: &[u8] = &[];
+    /// Groups that share work, which is found when they are expanded one after the other.
+    const CHUNK: usize = if Self::GROUPS > 4 { 4 } else { Self::GROUPS };
     /// What is decoded once for a block.
-    type Head: Copy + Default;
+    type Head: Copy;
 
     unsafe fn head<V: Vector>(block: *const u8) -> Self::Head;
 
@@ -102,21 +104,23 @@ blocks!(Q8_0, 2 groups in 34 bytes, head f32, |b| half::<V>(b, 0), |b, d, g| {
     V::mul(V::floats(V::signed(b.add(2 + 16 * g))), V::splat(*d))
 });
 blocks!(Q4_0, 2 groups in 18 bytes, head f32, |b| half::<V>(b, 0), |b, d, g| {
-    V::mul(V::splat(*d), V::floats(V::add_int(nibbles::<V>(b.add(2), g), -8)))
+    V::look_up16(V::table16(*d, -8, None), nibbles::<V>(b.add(2), g))
 });
 blocks!(Q4_1, 2 groups in 20 bytes, head (f32, f32), |b| (half::<V>(b, 0), half::<V>(b, 2)), |b, h, g| {
-    V::add(V::mul(V::splat(h.0), V::floats(nibbles::<V>(b.add(4), g))), V::splat(h.1))
+    V::look_up16(V::table16(h.0, 0, Some(h.1)), nibbles::<V>(b.add(4), g))
 });
 blocks!(Q5_0, 2 groups in 22 bytes, head f32, |b| half::<V>(b, 0), |b, d, g| {
-    V::mul(V::splat(*d), V::floats(V::add_int(five_bits::<V>(b.add(2), g), -16)))
+    let high = V::bits((word(b.add(2)) >> (16 * g)) as u16);
+    V::look_up32(V::table32(*d, -16, None), nibbles::<V>(b.add(6), g), high)
 });
 blocks!(Q5_1, 2 groups in 24 bytes, head (f32, f32), |b| (half::<V>(b, 0), half::<V>(b, 2)), |b, h, g| {
-    V::add(V::mul(V::splat(h.0), V::floats(five_bits::<V>(b.add(4), g))), V::splat(h.1))
+    let high = V::bits((word(b.add(4)) >> (16 * g)) as u16);
+    V::look_up32(V::table32(h.0, 0, Some(h.1)), nibbles::<V>(b.add(8), g), high)
 });
 blocks!(Q2_K, 16 groups in 84 bytes, head ([f32; 16], [f32; 16]), |b| {
     let both = V::unsigned(b);
     let scales = V::mul(V::splat(half::<V>(b, 80)), V::floats(V::and(both, 15)));
-    let minima = V::mul(V::splat(half::<V>(b, 82)), V::floats(V::shift_right(both, 4)));
+    let minima = V::mul(V::splat(last_half::<V>(b, 84)), V::floats(V::shift_right(both, 4)));
     (array(scales), array(minima))
 }, |b, h, g| {
     let q = V::floats(two_bits::<V>(b.add(16), g));
@@ -125,7 +129,7 @@ blocks!(Q2_K, 16 groups in 84 bytes, head ([f32; 16], [f32; 16]), |b| {
 blocks!(Q3_K, 16 groups in 110 bytes, head [f32; 16], |b| {
     let bytes = three_k_scales(b.add(96));
     let scales = V::floats(V::add_int(V::unsigned(bytes.as_ptr().cast()), -32));
-    array(V::mul(V::splat(half::<V>(b, 108)), scales))
+    array(V::mul(V::splat(last_half::<V>(b, 110)), scales))
 }, |b, scales, g| {
     // The offset of 4 is not taken where the high bit is set.
     let high = V::and(V::shift_right(V::unsigned(b.add(16 * (g % 2))), g / 2), 1);
@@ -133,31 +137,38 @@ blocks!(Q3_K, 16 groups in 110 bytes, head [f32; 16], |b| {
     V::mul(V::splat(scales[g]), V::floats(q))
 });
 blocks!(Q4_K, 16 groups in 144 bytes, head [f32; 16], |b| six_bit_scales::<V>(b), |b, h, g| {
-    scaled::<V>(h, g, long_nibbles::<V>(b.add(16), g))
+    V::look_up16(V::table16(h[g / 2], 0, Some(h[8 + g / 2])), long_nibbles::<V>(b.add(16), g))
 });
 blocks!(Q5_K, 16 groups in 176 bytes, head [f32; 16], |b| six_bit_scales::<V>(b), |b, h, g| {
-    let high = V::and(V::shift_right(V::unsigned(b.add(16 + 16 * (g % 2))), g / 2), 1);
-    scaled::<V>(h, g, V::or(long_nibbles::<V>(b.add(48), g), V::shift_left(high, 4)))
+    let high = V::bits_at(b.add(16 + 16 * (g % 2)), g / 2);
+    V::look_up32(V::table32(h[g / 2], 0, Some(h[8 + g / 2])), long_nibbles::<V>(b.add(48), g), high)
 });
-blocks!(Q6_K, 16 groups in 210 bytes, head [f32; 16], |b| {
-    array(V::mul(V::splat(half::<V>(b, 208)), V::floats(V::signed(b.add(192)))))
-}, |b, scales, g| {
-    let low = V::unsigned(b.add(64 * (g / 8) + 16 * (g % 4)));
-    let low = V::and(V::shift_right(low, 4 * (g / 4 % 2)), 15);
-    let high = V::unsigned(b.add(128 + 32 * (g / 8) + 16 * (g % 2)));
-    let high = V::and(V::shift_right(high, 2 * (g / 2 % 4)), 3);
-    let q = V::add_int(V::or(low, V::shift_left(high, 4)), -32);
-    V::mul(V::splat(scales[g]), V::floats(q))
+blocks!(Q6_K, 16 groups in 210 bytes, head ([f32; 16], [i8; 256]), |b| {
+    let scales = V::mul(V::splat(last_half::<V>(b, 210)), V::floats(V::signed(b.add(192))));
+    (array(scales), six_bits(&*b.cast(), &*b.add(128).cast()))
+}, |_b, h, g| {
+    V::mul(V::splat(h.0[g]), V::floats(V::signed(h.1.as_ptr().add(16 * g).cast())))
 });
 
-/// The f16 at byte `at`.
+/// The f16 at byte `at`. Four bytes are read: a vector register that only two are loaded to keeps its other elements,
+/// and so would wait for the sums that it held before.
 ///
 /// # Safety
-/// As [`Vector`]; two bytes from `at` are within the block.
+/// As [`Vector`]; four bytes from `at` are within the block.
 #[inline(always)]
 unsafe fn half<V: Vector>(block: *const u8, at: usize) -> f32 {
-    // SAFETY: the caller's promise; the f16 is within the block.
-    unsafe { V::half(u16::from_le(block.add(at).cast::<u16>().read_unaligned())) }
+    // SAFETY: the caller's promise.
+    unsafe { V::halves(word(block.add(at)))[0] }
+}
+
+/// The f16 in the last two bytes of a block of `bytes`.
+///
+/// # Safety
+/// As [`Vector`]; the block has its bytes, at least four.
+#[inline(always)]
+unsafe fn last_half<V: Vector>(block: *const u8, bytes: usize) -> f32 {
+    // SAFETY: the caller's promise.
+    unsafe { V::halves(word(block.add(bytes - 4)))[1] }
 }
 
 /// # Safety
@@ -178,24 +189,14 @@ unsafe fn array<V: Vector>(a: V) -> [f32; LANES] {
     out
 }
 
-/// 32 elements in 16 bytes: group 0 is the low nibbles.
+/// 32 elements in 16 bytes: group 0 is the low nibbles. What stands above the four bits is left.
 ///
 /// # Safety
 /// As [`Vector`]; 16 bytes from `q` are readable.
 #[inline(always)]
 unsafe fn nibbles<V: Vector>(q: *const u8, group: usize) -> V::Ints {
     // SAFETY: the caller's promise.
-    unsafe { V::and(V::shift_right(V::unsigned(q), 4 * group), 15) }
-}
-
-/// `high_bits[4] nibbles[16]`.
-#[inline(always)]
-unsafe fn five_bits<V: Vector>(q: *const u8, group: usize) -> V::Ints {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let high = V::bits((word(q) >> (16 * group)) as u16);
-        V::or(nibbles::<V>(q.add(4), group), V::shift_left(high, 4))
-    }
+    unsafe { V::shift_right(V::unsigned(q), 4 * group) }
 }
 
 /// 256 elements in runs of 64: 32 low nibbles, then 32 high ones.
@@ -232,7 +233,7 @@ unsafe fn three_k_scales(from: *const u8) -> [u32; 4] {
     [join(a, high), join(b, high >> 2), join(a >> 4, high >> 4), join(b >> 4, high >> 6)]
 }
 
-/// The scales, then the minima, of the eight sub-blocks of Q4_K and Q5_K, multiplied by `d` and `dmin`.
+/// The scales, then the negated minima, of the eight sub-blocks of Q4_K and Q5_K, multiplied by `d` and `dmin`.
 ///
 /// # Safety
 /// As [`Vector`]; 16 bytes from `block` are readable.
@@ -249,17 +250,27 @@ unsafe fn six_bit_scales<V: Vector>(block: *const u8) -> [f32; 16] {
         ];
         let bytes = bytes.map(u32::to_le);
         let mut factors = [half::<V>(block, 0); 16];
-        factors[8..].fill(half::<V>(block, 2));
+        factors[8..].fill(-half::<V>(block, 2));
         array(V::mul(V::load(factors.as_ptr()), V::floats(V::unsigned(bytes.as_ptr().cast()))))
     }
 }
 
-/// `scale * q - minimum` with the head of [`six_bit_scales`].
-///
-/// # Safety
-/// As [`Vector`].
+/// The elements of Q6_K, by halves of 128.
 #[inline(always)]
-unsafe fn scaled<V: Vector>(head: &[f32; 16], group: usize, q: V::Ints) -> V {
-    // SAFETY: the caller's promise.
-    unsafe { V::sub(V::mul(V::splat(head[group / 2]), V::floats(q)), V::splat(head[8 + group / 2])) }
+fn six_bits(low: &[[u8; 64]; 2], high: &[[u8; 32]; 2]) -> [i8; 256] {
+    let mut out = [[0i8; 128]; 2];
+    for half in 0..2 {
+        let (low, high, out) = (&low[half], &high[half], &mut out[half]);
+        for i in 0..32 {
+            let join = |low: u8, high: u8| (low & 15 | (high & 3) << 4) as i8 - 32;
+            out[i] = join(low[i], high[i]);
+            out[32 + i] = join(low[32 + i], high[i] >> 2);
+            out[64 + i] = join(low[i] >> 4, high[i] >> 4);
+            out[96 + i] = join(low[32 + i] >> 4, high[i] >> 6);
+        }
+    }
+    let mut all = [0; 256];
+    all[..128].copy_from_slice(&out[0]);
+    all[128..].copy_from_slice(&out[1]);
+    all
 }

@@ -111,7 +111,7 @@ impl Token {
     /// again for each tile of rows is dearer than plain formats.
     pub(crate) fn direct_rows_max(self, blocks: bool) -> usize {
         match (self.0, blocks) {
-            (Isa::Avx512, false) => 16,
+            (Isa::Avx512, false) => usize::MAX,
             (Isa::Avx512, true) => 4,
             _ => 1,
         }
@@ -146,7 +146,7 @@ unsafe fn enter_avx512<K: Kernel>(kernel: K) -> K::Output {
     unsafe { kernel.run::<Avx512, 6, 4>() }
 }
 
-/// A vector is two registers here: 8 registers of accumulators, 4 of activations, 2 of a weight.
+/// A vector is two registers here: 12 registers of accumulators, and three for one half of activations and a weight.
 ///
 /// # Safety
 /// As [`Token::enter`]; the instructions exist.
@@ -154,7 +154,7 @@ unsafe fn enter_avx512<K: Kernel>(kernel: K) -> K::Output {
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn enter_avx2<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the caller's promise, passed on.
-    unsafe { kernel.run::<Avx2, 2, 2>() }
+    unsafe { kernel.run::<Avx2, 3, 2>() }
 }
 
 #[cfg(test)]

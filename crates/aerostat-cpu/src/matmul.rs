@@ -1,38 +1,43 @@
 //! Weights times activations.
 //!
-//! A task is [`TASK_ROWS`] weight rows and all activation rows. A few activation rows are multiplied straight from the
+//! A task is some weight rows and all activation rows. A few activation rows are multiplied straight from the
 //! stored weights, which are expanded in registers. For more, some weight rows at a time are expanded to a
-//! panel of f32 in the first-level cache, which all activation rows of a block then use. `K` is cut into slabs there,
-//! the sums waiting in scratch between slabs: the order of additions stays the canonical one.
+//! panel of f32 in the first-level cache, which all activation rows of a block then use; these are packed before, so
+//! that their stride does not matter. `K` is cut into slabs there, the sums waiting in scratch between slabs: the
+//! order of additions stays the canonical one.
 
 use std::marker::PhantomData;
 
 use aerostat_backend::Tile;
 
-use crate::format::{F32, Format, group_part};
+use crate::format::{Format, group_part};
 use crate::isa::{Kernel, Token};
-use crate::rows::{Ahead, Rows, Sums, accumulate, dots};
-use crate::vector::{LANES, Vector, store_part};
+use crate::rows::{Ahead, Rows, Sums, dots, prefetch};
+use crate::vector::{LANES, Vector, load_part};
 
 /// Weight rows of a task.
 pub(crate) const TASK_ROWS: usize = 24;
+/// Weight rows of a task that uses panels: activations are packed once for all of them.
+pub(crate) const PANEL_TASK_ROWS: usize = 48;
 /// Activation rows of a block: with a slab's columns they stay in the second-level cache.
 const BLOCK_ROWS: usize = 64;
-/// Columns of a slab; whole blocks of every format.
-const SLAB_COLS: usize = 1024;
-/// Distance between the rows of a panel: no power of two, so that they fall into different sets of the cache.
-const PANEL_STRIDE: usize = SLAB_COLS + 5 * LANES;
+/// Columns of a slab, whole blocks of every format: a panel and a tile of activations fill two thirds of the first-level
+/// cache.
+const SLAB_COLS: usize = 512;
 /// Weight rows of a panel; whole tiles of every instruction set.
 const PANEL_ROWS: usize = 6;
 /// Weight rows that are multiplied at a time without a panel.
 const DIRECT_ROWS: usize = 4;
-const _: () = assert!(TASK_ROWS.is_multiple_of(PANEL_ROWS) && SLAB_COLS.is_multiple_of(256));
+/// Activation rows that all weight rows of a task use before the next ones, without a panel.
+const DIRECT_BLOCK_ROWS: usize = 16;
+const _: () = assert!(PANEL_TASK_ROWS.is_multiple_of(PANEL_ROWS) && SLAB_COLS.is_multiple_of(256));
 
-const SUMS_LEN: usize = TASK_ROWS * BLOCK_ROWS * LANES;
-/// Scratch of a thread in f32: the sums, then the panel.
-pub(crate) const SCRATCH_LEN: usize = SUMS_LEN + PANEL_ROWS * PANEL_STRIDE;
+const SUMS_LEN: usize = PANEL_TASK_ROWS * BLOCK_ROWS * LANES;
+const PANEL_LEN: usize = PANEL_ROWS * SLAB_COLS;
+/// Scratch of a thread in f32: the sums, the panel, the packed activations.
+pub(crate) const SCRATCH_LEN: usize = SUMS_LEN + PANEL_LEN + BLOCK_ROWS * SLAB_COLS;
 
-/// Rows `start .. end`, at most [`TASK_ROWS`], of a weight tile times all rows of `x`, to the columns `start .. end` of
+/// Rows `start .. end`, at most [`task_rows`] of them, of a weight tile times all rows of `x`, to the columns `start .. end` of
 /// `y`. The tile's shape fits `x` and `y`, and `scratch` is valid for [`SCRATCH_LEN`] elements.
 #[derive(Clone, Copy)]
 pub(crate) struct Matmul<'a> {
@@ -47,12 +52,14 @@ pub(crate) struct Matmul<'a> {
 /// A [`Matmul`] without a panel.
 struct Direct<'a, F>(Matmul<'a>, PhantomData<F>);
 
+/// Part of a [`Matmul`]: packs the columns of a slab of a block's activation rows, tile by tile as they are multiplied.
+struct Pack<'a>(Matmul<'a>, Slab, Block);
+
 /// Part of a [`Matmul`]: expands columns `col .. col + cols` of `rows` weight rows from `row` to the panel.
 struct Expand<'a, F>(Matmul<'a>, Slab, PhantomData<F>);
 
-/// Part of a [`Matmul`]: multiplies the panel with the activation rows `first .. first + count`.
-/// Meanwhile the weights of the next panel are fetched.
-struct Multiply<'a>(Matmul<'a>, Slab, Block, Ahead);
+/// Part of a [`Matmul`]: multiplies the panel with the packed activation rows of a block.
+struct Multiply<'a>(Matmul<'a>, Slab, Block);
 
 /// What a panel holds: at most [`PANEL_ROWS`] rows and [`SLAB_COLS`] columns.
 #[derive(Clone, Copy)]
@@ -70,16 +77,28 @@ struct Block {
     count: usize,
 }
 
+/// Weight rows of a task that multiplies `rows` activation rows.
+pub(crate) fn task_rows<F: Format>(token: Token, rows: usize) -> usize {
+    if is_direct::<F>(token, rows) { TASK_ROWS } else { PANEL_TASK_ROWS }
+}
+
+fn is_direct<F: Format>(token: Token, rows: usize) -> bool {
+    rows <= token.direct_rows_max(F::GROUPS > 1)
+}
+
 impl Matmul<'_> {
     /// Does the work.
     ///
     /// # Safety
     /// What the struct says holds, and `F` is the format of the tile.
     pub(crate) unsafe fn run<F: Format>(self, token: Token) {
-        let direct = self.x.rows <= token.direct_rows_max(F::GROUPS > 1);
         // SAFETY: the caller's promise, passed on.
         unsafe {
-            if direct { token.enter(Direct::<F>(self, PhantomData)) } else { self.by_panels::<F>(token) }
+            if is_direct::<F>(token, self.x.rows) {
+                token.enter(Direct::<F>(self, PhantomData))
+            } else {
+                self.by_panels::<F>(token)
+            }
         }
     }
 
@@ -92,26 +111,17 @@ impl Matmul<'_> {
                 let cols = SLAB_COLS.min(self.w.cols - col);
                 for row in (self.start..self.end).step_by(PANEL_ROWS) {
                     let slab = Slab { row, rows: PANEL_ROWS.min(self.end - row), col, cols };
-                    let ahead = self.ahead::<F>(slab);
                     // SAFETY: the caller's promise, passed on; slab and block are within the matrices.
                     unsafe {
+                        if row == self.start {
+                            token.enter(Pack(self, slab, block));
+                        }
                         token.enter(Expand::<F>(self, slab, PhantomData));
-                        token.enter(Multiply(self, slab, block, ahead));
+                        token.enter(Multiply(self, slab, block));
                     }
                 }
             }
         }
-    }
-
-    /// The weights that follow a panel's: of the next rows, or the first rows' next columns.
-    fn ahead<F: Format>(&self, slab: Slab) -> Ahead {
-        let (row, col) = match slab.row + PANEL_ROWS {
-            row if row < self.end => (row, slab.col),
-            _ => (self.start, (slab.col + SLAB_COLS) % self.w.cols.max(1).next_multiple_of(SLAB_COLS)),
-        };
-        let bytes = slab.cols / (LANES * F::GROUPS) * F::BYTES;
-        let step = bytes.div_ceil((slab.cols / LANES).max(1));
-        Ahead { start: self.weights::<F>(row, col), row_bytes: self.row_bytes(), rows: PANEL_ROWS, step }
     }
 
     fn row_bytes(&self) -> usize {
@@ -124,10 +134,17 @@ impl Matmul<'_> {
         self.w.bytes.as_ptr().wrapping_add(row * self.row_bytes() + col / (LANES * F::GROUPS) * F::BYTES)
     }
 
-    /// Row `m` of the panel.
+    /// Columns `LANES * step ..` of row `m` of the panel: tiles of `M` rows, of which the same columns lie together.
     #[inline(always)]
-    fn panel(&self, m: usize) -> *mut f32 {
-        self.scratch.wrapping_add(SUMS_LEN + m * PANEL_STRIDE)
+    fn panel<const M: usize>(&self, m: usize, step: usize) -> *mut f32 {
+        self.scratch.wrapping_add(SUMS_LEN + m / M * M * SLAB_COLS + (step * M + m % M) * LANES)
+    }
+
+    /// The same of row `i` of the packed activations.
+    #[inline(always)]
+    fn packed<const N: usize>(&self, i: usize, step: usize) -> *mut f32 {
+        let start = SUMS_LEN + PANEL_LEN;
+        self.scratch.wrapping_add(start + i / N * N * SLAB_COLS + (step * N + i % N) * LANES)
     }
 
     /// The lanes of a weight row, counted from `start`, times activation row `i` of a block.
@@ -142,21 +159,20 @@ impl<F: Format> Kernel for Direct<'_, F> {
 
     #[inline(always)]
     unsafe fn run<V: Vector, const M: usize, const N: usize>(self) {
-        let rows = self.0.x.rows;
-        for row in (self.0.start..self.0.end).step_by(DIRECT_ROWS) {
-            let mut i = 0;
-            // SAFETY: the promise of `Matmul`; `i` plus the tile's rows stays within the activations.
-            unsafe {
-                while i + N <= rows {
-                    self.tile::<V, N>(row, i);
-                    i += N;
-                }
-                if i + 2 <= rows {
-                    self.tile::<V, 2>(row, i);
-                    i += 2;
-                }
-                if i < rows {
-                    self.tile::<V, 1>(row, i);
+        const { assert!(DIRECT_BLOCK_ROWS.is_multiple_of(N) && N <= 4) };
+        for first in (0..self.0.x.rows).step_by(DIRECT_BLOCK_ROWS) {
+            let end = self.0.x.rows.min(first + DIRECT_BLOCK_ROWS);
+            for row in (self.0.start..self.0.end).step_by(DIRECT_ROWS) {
+                for i in (first..end).step_by(N) {
+                    // SAFETY: the promise of `Matmul`; `i` plus the tile's rows stays within the activations.
+                    unsafe {
+                        match end - i {
+                            1 => self.tile::<V, 1>(row, i),
+                            2 if N > 2 => self.tile::<V, 2>(row, i),
+                            3 if N > 3 => self.tile::<V, 3>(row, i),
+                            _ => self.tile::<V, N>(row, i),
+                        }
+                    }
                 }
             }
         }
@@ -181,12 +197,40 @@ impl<F: Format> Direct<'_, F> {
         for n in 0..N {
             xs[n] = x.at(i + n, 0).cast_const();
         }
+        // What follows is fetched while the first activations are multiplied.
+        let row_bytes = self.0.row_bytes();
+        let ahead =
+            if i == 0 { Some(Ahead { row_bytes, jump: (DIRECT_ROWS - 1) * row_bytes }) } else { None };
         // SAFETY: the promise of `Matmul`; all rows are below `end`.
         unsafe {
-            let sums = dots::<V, F, DIRECT_ROWS, N>(ws, xs, w.cols);
+            let sums = dots::<V, F, DIRECT_ROWS, N>(ws, xs, w.cols, ahead);
             for m in 0..rows {
                 for n in 0..N {
                     *y.at(i + n, row + m) = sums[m][n];
+                }
+            }
+        }
+    }
+}
+
+impl Kernel for Pack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Vector, const M: usize, const N: usize>(self) {
+        const { assert!(BLOCK_ROWS.is_multiple_of(N)) };
+        let Self(matmul, slab, block) = self;
+        for i in 0..block.count {
+            let from = matmul.x.at(block.first + i, slab.col).cast_const();
+            // SAFETY: the promise of `Matmul`; the slab lies within the row, and the scratch holds a block.
+            unsafe {
+                for step in 0..slab.cols / LANES {
+                    V::store(V::load(from.add(step * LANES)), matmul.packed::<N>(i, step));
+                }
+                let (done, rest) = (slab.cols / LANES, slab.cols % LANES);
+                if rest > 0 {
+                    let last: V = load_part(from.add(done * LANES), rest, 0.0);
+                    V::store(last, matmul.packed::<N>(i, done));
                 }
             }
         }
@@ -201,20 +245,25 @@ impl<F: Format> Kernel for Expand<'_, F> {
         let Self(matmul, Slab { row, rows, col, cols }, _) = self;
         let block_len = LANES * F::GROUPS;
         for m in 0..rows {
-            let (from, to) = (matmul.weights::<F>(row + m, col), matmul.panel(m));
+            let from = matmul.weights::<F>(row + m, col);
+            let next = from.wrapping_add(PANEL_ROWS * matmul.row_bytes());
             // SAFETY: the promise of `Matmul`; the slab lies within the row, and the panel holds a slab.
             unsafe {
                 for block in 0..cols / block_len {
                     let bytes = from.add(block * F::BYTES);
+                    prefetch::<V>(next.wrapping_add(block * F::BYTES), F::BYTES);
                     let head = F::head::<V>(bytes);
-                    for group in 0..F::GROUPS {
-                        V::store(F::group(bytes, &head, group), to.add(block * block_len + group * LANES));
+                    for chunk in (0..F::GROUPS).step_by(F::CHUNK) {
+                        for group in 0..F::CHUNK {
+                            let to = matmul.panel::<M>(m, block * F::GROUPS + chunk + group);
+                            V::store(F::group(bytes, &head, chunk + group), to);
+                        }
                     }
                 }
                 let (done, rest) = (cols / block_len, cols % block_len);
                 if F::GROUPS == 1 && rest > 0 {
                     let weights = group_part::<V, F>(from.add(done * F::BYTES), rest);
-                    store_part(weights, to.add(done * block_len), rest);
+                    V::store(weights, matmul.panel::<M>(m, done));
                 }
             }
         }
@@ -226,22 +275,18 @@ impl Kernel for Multiply<'_> {
 
     #[inline(always)]
     unsafe fn run<V: Vector, const M: usize, const N: usize>(self) {
-        const { assert!(PANEL_ROWS.is_multiple_of(M)) };
-        for m in (0..self.1.rows).step_by(M) {
-            let mut i = 0;
-            // SAFETY: the promise of the struct; `i` plus the tile's rows stays within the block, and the panel has
-            // whole tiles.
-            unsafe {
-                while i + N <= self.2.count {
-                    self.tile::<V, M, N>(m, i);
-                    i += N;
-                }
-                if i + 2 <= self.2.count {
-                    self.tile::<V, M, 2>(m, i);
-                    i += 2;
-                }
-                if i < self.2.count {
-                    self.tile::<V, M, 1>(m, i);
+        const { assert!(PANEL_ROWS.is_multiple_of(M) && N <= 4) };
+        for i in (0..self.2.count).step_by(N) {
+            for m in (0..self.1.rows).step_by(M) {
+                // SAFETY: the promise of the struct; `i` plus the tile's rows stays within the block, and the panel has
+                // whole tiles.
+                unsafe {
+                    match self.2.count - i {
+                        1 => self.tile::<V, M, N, 1>(m, i),
+                        2 if N > 2 => self.tile::<V, M, N, 2>(m, i),
+                        3 if N > 3 => self.tile::<V, M, N, 3>(m, i),
+                        _ => self.tile::<V, M, N, N>(m, i),
+                    }
                 }
             }
         }
@@ -249,60 +294,80 @@ impl Kernel for Multiply<'_> {
 }
 
 impl Multiply<'_> {
-    /// `M` rows of the panel from `m`, times `N` activation rows of the block from `i`. Panel rows that the slab lacks
-    /// hold old values; their sums have a place, but are not used.
+    /// `M` rows of the panel from `m`, times `R` of the `N` activation rows of a packed tile from `i`. Panel rows that the
+    /// slab lacks hold old values; their sums have a place, but are not used.
     ///
     /// # Safety
-    /// What the struct says holds; `m + M` is within the panel, `i + N` within the block.
+    /// What the struct says holds; `m + M` is within the panel, `i + R` within the block, `R` at most `N`.
     #[inline(always)]
-    unsafe fn tile<V: Vector, const M: usize, const N: usize>(&self, m: usize, i: usize) {
-        let Self(matmul, slab, block, ahead) = *self;
+    unsafe fn tile<V: Vector, const M: usize, const N: usize, const R: usize>(&self, m: usize, i: usize) {
+        let Self(matmul, slab, _) = *self;
         let row = slab.row - matmul.start + m;
-        let mut w = [std::ptr::null::<u8>(); M];
-        let mut x = [std::ptr::null(); N];
-        for a in 0..M {
-            w[a] = matmul.panel(m + a).cast_const().cast();
-        }
-        for b in 0..N {
-            x[b] = matmul.x.at(block.first + i + b, slab.col).cast_const();
-        }
         // SAFETY: the promise of the struct.
         unsafe {
-            let mut sums: Sums<V, M, N> = [[V::splat(0.0); N]; M];
+            let mut sums: Sums<V, M, R> = [[V::splat(0.0); R]; M];
             if slab.col > 0 {
                 for a in 0..M {
-                    for b in 0..N {
+                    for b in 0..R {
                         sums[a][b] = V::load(matmul.sums(row + a, i + b));
+                        V::prefetch(matmul.sums(row + a, i + N + b).cast());
                     }
                 }
             }
-            accumulate::<V, F32, M, N>(
-                &mut sums,
-                w,
-                x,
-                slab.cols,
-                share(ahead, (m, M), (i / N, block.count / N)),
-            );
-            let last = slab.col + slab.cols == matmul.w.cols;
-            for a in 0..M {
-                for b in 0..N {
-                    if !last {
+            let (mut w, mut x) =
+                (matmul.panel::<M>(m, 0).cast_const(), matmul.packed::<N>(i, 0).cast_const());
+            for _ in 0..slab.cols.div_ceil(LANES) {
+                let mut xs = [V::splat(0.0); R];
+                for b in 0..R {
+                    xs[b] = V::load(x.add(b * LANES));
+                }
+                for a in 0..M {
+                    let weights = V::load(w.add(a * LANES));
+                    for b in 0..R {
+                        sums[a][b] = V::mul_add(weights, xs[b], sums[a][b]);
+                    }
+                }
+                (w, x) = (w.add(M * LANES), x.add(N * LANES));
+            }
+            if slab.col + slab.cols < matmul.w.cols {
+                for a in 0..M {
+                    for b in 0..R {
                         V::store(sums[a][b], matmul.sums(row + a, i + b));
-                    } else if m + a < slab.rows {
-                        *matmul.y.at(block.first + i + b, slab.row + m + a) = V::reduce(sums[a][b]);
+                    }
+                }
+            } else {
+                self.finish(&sums, m, i);
+            }
+        }
+    }
+
+    /// Adds the lanes of complete sums, to `y`.
+    ///
+    /// # Safety
+    /// As [`tile`](Self::tile).
+    #[inline(always)]
+    unsafe fn finish<V: Vector, const M: usize, const R: usize>(
+        &self,
+        sums: &Sums<V, M, R>,
+        m: usize,
+        i: usize,
+    ) {
+        let Self(matmul, slab, block) = *self;
+        for b in 0..R {
+            for a in (0..M).step_by(4) {
+                let count = 4.min(slab.rows.saturating_sub(m + a)).min(M - a);
+                // SAFETY: the caller's promise; `count` rows from `m + a` are within the slab.
+                unsafe {
+                    let mut four = [sums[M - 1][b]; 4];
+                    for k in 0..4.min(M - a) {
+                        four[k] = sums[a + k][b];
+                    }
+                    let four = V::reduce_four(four);
+                    for k in 0..count {
+                        *matmul.y.at(block.first + i + b, slab.row + m + a + k) = four[k];
                     }
                 }
             }
         }
     }
-}
-
-/// The part of what is to be fetched that falls to one tile: some of the rows `m .. m + rows`, spread over the tiles
-/// that use them.
-#[inline(always)]
-fn share(ahead: Ahead, (m, rows): (usize, usize), (tile, tiles): (usize, usize)) -> Ahead {
-    let count = rows.div_ceil(tiles.max(1));
-    let first = tile * count;
-    let start = ahead.start.wrapping_add((m + first) * ahead.row_bytes);
-    Ahead { start, rows: count.min(rows.saturating_sub(first)), ..ahead }
 }

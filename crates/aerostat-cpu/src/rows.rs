@@ -37,20 +37,18 @@ impl Rows {
 /// Sums of products of `M` weight rows and `N` rows of f32.
 pub(crate) type Sums<V, const M: usize, const N: usize> = [[V; N]; M];
 
-/// Bytes to be asked for while a sum is computed: `step` bytes of each of `rows` rows with every sixteen columns.
+/// How far ahead of the weights in use others are fetched: with four rows that covers the latency of memory.
+const AHEAD_BYTES: usize = 1024;
+
+/// Where a stream of weight rows goes on: past the end of a row, `jump` bytes are skipped.
 #[derive(Clone, Copy)]
 pub(crate) struct Ahead {
-    pub(crate) start: *const u8,
     pub(crate) row_bytes: usize,
-    pub(crate) rows: usize,
-    pub(crate) step: usize,
+    pub(crate) jump: usize,
 }
 
-impl Ahead {
-    pub(crate) const NOTHING: Self = Self { start: std::ptr::null(), row_bytes: 0, rows: 0, step: 0 };
-}
-
-/// Adds `w[m][k] * x[n][k]` for all `k < len` to the lanes of `sums[m][n]`, in canonical order.
+/// Adds `w[m][k] * x[n][k]` for all `k < len` to the lanes of `sums[m][n]`, in canonical order. The weights ahead are
+/// fetched meanwhile.
 ///
 /// # Safety
 /// As [`Vector`]; each `w` is valid for `len` elements in format `F`, each `x` for `len` f32; `len` is whole blocks if
@@ -61,28 +59,31 @@ pub(crate) unsafe fn accumulate<V: Vector, F: Format, const M: usize, const N: u
     w: [*const u8; M],
     x: [*const f32; N],
     len: usize,
-    ahead: Ahead,
+    ahead: Option<Ahead>,
 ) {
     let block_len = LANES * F::GROUPS;
     // SAFETY: all accesses are below `len`, by the caller's promise within the rows.
     unsafe {
         for block in 0..len / block_len {
-            for row in 0..ahead.rows {
-                V::prefetch(ahead.start.wrapping_add(row * ahead.row_bytes + block * ahead.step));
-            }
-            let mut heads = [F::Head::default(); M];
+            let mut heads = [F::head::<V>(w[0].add(block * F::BYTES)); M];
             for m in 0..M {
-                heads[m] = F::head::<V>(w[m].add(block * F::BYTES));
-            }
-            for group in 0..F::GROUPS {
-                let mut xs = [V::splat(0.0); N];
-                for n in 0..N {
-                    xs[n] = V::load(x[n].add(block * block_len + group * LANES));
+                if let Some(ahead) = ahead {
+                    let at = block * F::BYTES + AHEAD_BYTES;
+                    let at = if at < ahead.row_bytes { at } else { at + ahead.jump };
+                    prefetch::<V>(w[m].wrapping_add(at), F::BYTES);
                 }
+                if m > 0 {
+                    heads[m] = F::head::<V>(w[m].add(block * F::BYTES));
+                }
+            }
+            for chunk in (0..F::GROUPS).step_by(F::CHUNK) {
                 for m in 0..M {
-                    let weights: V = F::group(w[m].add(block * F::BYTES), &heads[m], group);
-                    for n in 0..N {
-                        sums[m][n] = V::mul_add(weights, xs[n], sums[m][n]);
+                    for group in chunk..chunk + F::CHUNK {
+                        let weights: V = F::group(w[m].add(block * F::BYTES), &heads[m], group);
+                        for n in 0..N {
+                            let xs = V::load(x[n].add(block * block_len + group * LANES));
+                            sums[m][n] = V::mul_add(weights, xs, sums[m][n]);
+                        }
                     }
                 }
             }
@@ -110,12 +111,13 @@ pub(crate) unsafe fn dots<V: Vector, F: Format, const M: usize, const N: usize>(
     w: [*const u8; M],
     x: [*const f32; N],
     len: usize,
+    ahead: Option<Ahead>,
 ) -> [[f32; N]; M] {
     let mut out = [[0.0; N]; M];
     // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [[V::splat(0.0); N]; M];
-        accumulate::<V, F, M, N>(&mut sums, w, x, len, Ahead::NOTHING);
+        accumulate::<V, F, M, N>(&mut sums, w, x, len, ahead);
         for n in 0..N {
             if M == 4 {
                 let four = V::reduce_four([sums[0][n], sums[1 % M][n], sums[2 % M][n], sums[3 % M][n]]);
@@ -130,4 +132,16 @@ pub(crate) unsafe fn dots<V: Vector, F: Format, const M: usize, const N: usize>(
         }
     }
     out
+}
+
+/// Asks for the cache lines of `len` bytes.
+///
+/// # Safety
+/// As [`Vector`].
+#[inline(always)]
+pub(crate) unsafe fn prefetch<V: Vector>(from: *const u8, len: usize) {
+    for at in (0..len).step_by(64) {
+        // SAFETY: the caller's promise; the address need not be valid.
+        unsafe { V::prefetch(from.wrapping_add(at)) };
+    }
 }

@@ -21,6 +21,12 @@ pub(crate) const LANES: usize = aerostat_backend::numerics::LANES;
 pub(crate) trait Vector: Copy {
     /// Sixteen i32.
     type Ints: Copy;
+    /// Sixteen bits.
+    type Bits: Copy;
+    /// What `scale * (q + offset) + addend` is for each `q` of four bits.
+    type Table16: Copy;
+    /// The same for five bits.
+    type Table32: Copy;
 
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
@@ -42,15 +48,24 @@ pub(crate) trait Vector: Copy {
     unsafe fn load_f16(from: *const u8) -> Self;
     /// Sixteen bf16.
     unsafe fn load_bf16(from: *const u8) -> Self;
-    /// One f16.
-    unsafe fn half(bits: u16) -> f32;
+    /// Two f16, the low one first.
+    unsafe fn halves(bits: u32) -> [f32; 2];
 
     /// Sixteen u8.
     unsafe fn unsigned(from: *const u8) -> Self::Ints;
     /// Sixteen i8.
     unsafe fn signed(from: *const u8) -> Self::Ints;
-    /// Lane `i` is bit `i`.
-    unsafe fn bits(bits: u16) -> Self::Ints;
+    /// Bits for [`look_up32`](Self::look_up32).
+    unsafe fn bits(bits: u16) -> Self::Bits;
+    /// Bit `bit` of each of sixteen u8.
+    unsafe fn bits_at(from: *const u8, bit: usize) -> Self::Bits;
+    /// Both operations are rounded; `None` adds nothing.
+    unsafe fn table16(scale: f32, offset: i32, addend: Option<f32>) -> Self::Table16;
+    unsafe fn table32(scale: f32, offset: i32, addend: Option<f32>) -> Self::Table32;
+    /// Of each `q` only the low four bits count.
+    unsafe fn look_up16(table: Self::Table16, q: Self::Ints) -> Self;
+    /// The low four bits of each `q`, and a fifth.
+    unsafe fn look_up32(table: Self::Table32, q: Self::Ints, fifth: Self::Bits) -> Self;
     /// Logical shift; `by` is below 32.
     unsafe fn shift_right(a: Self::Ints, by: usize) -> Self::Ints;
     /// `by` is below 32.
@@ -67,6 +82,10 @@ pub(crate) trait Vector: Copy {
 /// As [`Vector`]; `from` is valid for `len ≤ 16` elements.
 #[inline(always)]
 pub(crate) unsafe fn load_part<V: Vector>(from: *const f32, len: usize, fill: f32) -> V {
+    if len == LANES {
+        // SAFETY: the caller's promise.
+        return unsafe { V::load(from) };
+    }
     let mut all = [fill; LANES];
     // SAFETY: the caller's promise; `all` has 16 elements.
     unsafe {
@@ -81,11 +100,54 @@ pub(crate) unsafe fn load_part<V: Vector>(from: *const f32, len: usize, fill: f3
 /// As [`Vector`]; `to` is valid for `len ≤ 16` elements.
 #[inline(always)]
 pub(crate) unsafe fn store_part<V: Vector>(a: V, to: *mut f32, len: usize) {
+    if len == LANES {
+        // SAFETY: the caller's promise.
+        return unsafe { V::store(a, to) };
+    }
     let mut all = [0.0; LANES];
     // SAFETY: the caller's promise; `all` has 16 elements.
     unsafe {
         V::store(a, all.as_mut_ptr());
         std::ptr::copy_nonoverlapping(all.as_ptr(), to, len);
+    }
+}
+
+/// Tables for instruction sets that compute what they would hold: the factor, the offset and the summand.
+#[derive(Clone, Copy)]
+pub(crate) struct Steps<V> {
+    scale: V,
+    offset: i32,
+    addend: Option<V>,
+}
+
+impl<V: Vector> Steps<V> {
+    /// # Safety
+    /// As [`Vector`].
+    #[inline(always)]
+    unsafe fn new(scale: f32, offset: i32, addend: Option<f32>) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let addend = match addend {
+                Some(addend) => Some(V::splat(addend)),
+                None => None,
+            };
+            Self { scale: V::splat(scale), offset, addend }
+        }
+    }
+
+    /// # Safety
+    /// As [`Vector`].
+    #[inline(always)]
+    unsafe fn at(self, q: V::Ints) -> V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let q = if self.offset == 0 { q } else { V::add_int(q, self.offset) };
+            let scaled = V::mul(self.scale, V::floats(q));
+            match self.addend {
+                Some(addend) => V::add(scaled, addend),
+                None => scaled,
+            }
+        }
     }
 }
 

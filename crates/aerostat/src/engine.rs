@@ -165,6 +165,7 @@ impl Engine {
             kv_type: kv_type(options.kv),
             key_widths: spec.blocks.iter().map(|b| b.attention.k.weight.rows).collect(),
             value_widths: spec.blocks.iter().map(|b| b.attention.v.weight.rows).collect(),
+            heads: spec.blocks.iter().map(|b| b.attention.kv_heads).collect(),
             page_tokens: PAGE_TOKENS,
             pages: plan.kv_pages,
         })?;

@@ -2,13 +2,16 @@
 
 use std::arch::x86_64::*;
 
-use super::{Vector, vector_functions};
+use super::{Steps, Vector, vector_functions};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(__m256, __m256);
 
 impl Vector for Avx2 {
     type Ints = (__m256i, __m256i);
+    type Bits = Self::Ints;
+    type Table16 = Steps<Self>;
+    type Table32 = Steps<Self>;
 
     vector_functions! {
         fn splat(x: f32) -> Self {
@@ -60,8 +63,9 @@ impl Vector for Avx2 {
                 _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high)),
             )
         }
-        fn half(bits: u16) -> f32 {
-            _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
+        fn halves(bits: u32) -> [f32; 2] {
+            let both = _mm_cvtph_ps(_mm_cvtsi32_si128(bits as i32));
+            [_mm_cvtss_f32(both), _mm_cvtss_f32(_mm_movehdup_ps(both))]
         }
         fn unsigned(from: *const u8) -> Self::Ints {
             let bytes = _mm_loadu_si128(from.cast());
@@ -71,11 +75,27 @@ impl Vector for Avx2 {
             let bytes = _mm_loadu_si128(from.cast());
             (_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(bytes, bytes)))
         }
-        fn bits(bits: u16) -> Self::Ints {
-            let (all, one) = (_mm256_set1_epi32(i32::from(bits)), _mm256_set1_epi32(1));
-            let low = _mm256_srlv_epi32(all, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-            let high = _mm256_srlv_epi32(all, _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15));
+        fn bits(bits: u16) -> Self::Bits {
+            let (all, one) = (_mm256_set1_epi32(i32::from(bits)), _mm256_set1_epi32(16));
+            let low = _mm256_srlv_epi32(_mm256_slli_epi32::<4>(all), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+            let high = _mm256_srlv_epi32(all, _mm256_setr_epi32(4, 5, 6, 7, 8, 9, 10, 11));
             (_mm256_and_si256(low, one), _mm256_and_si256(high, one))
+        }
+        fn bits_at(from: *const u8, bit: usize) -> Self::Bits {
+            let bits = Self::and(Self::shift_right(Self::unsigned(from), bit), 1);
+            Self::shift_left(bits, 4)
+        }
+        fn table16(scale: f32, offset: i32, addend: Option<f32>) -> Self::Table16 {
+            Steps::new(scale, offset, addend)
+        }
+        fn table32(scale: f32, offset: i32, addend: Option<f32>) -> Self::Table32 {
+            Steps::new(scale, offset, addend)
+        }
+        fn look_up16(table: Self::Table16, q: Self::Ints) -> Self {
+            table.at(Self::and(q, 15))
+        }
+        fn look_up32(table: Self::Table32, q: Self::Ints, fifth: Self::Bits) -> Self {
+            table.at(Self::or(Self::and(q, 15), fifth))
         }
         fn shift_right(a: Self::Ints, by: usize) -> Self::Ints {
             let by = _mm_cvtsi32_si128(by as i32);

@@ -9,6 +9,9 @@ pub(crate) struct Avx512(__m512);
 
 impl Vector for Avx512 {
     type Ints = __m512i;
+    type Bits = __mmask16;
+    type Table16 = Self;
+    type Table32 = [Self; 2];
 
     vector_functions! {
         fn splat(x: f32) -> Self {
@@ -58,8 +61,9 @@ impl Vector for Avx512 {
             let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
             Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
         }
-        fn half(bits: u16) -> f32 {
-            _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
+        fn halves(bits: u32) -> [f32; 2] {
+            let both = _mm_cvtph_ps(_mm_cvtsi32_si128(bits as i32));
+            [_mm_cvtss_f32(both), _mm_cvtss_f32(_mm_movehdup_ps(both))]
         }
         fn unsigned(from: *const u8) -> Self::Ints {
             _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()))
@@ -67,8 +71,32 @@ impl Vector for Avx512 {
         fn signed(from: *const u8) -> Self::Ints {
             _mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))
         }
-        fn bits(bits: u16) -> Self::Ints {
-            _mm512_maskz_set1_epi32(bits, 1)
+        fn bits(bits: u16) -> Self::Bits {
+            bits
+        }
+        fn bits_at(from: *const u8, bit: usize) -> Self::Bits {
+            _mm_test_epi8_mask(_mm_loadu_si128(from.cast()), _mm_set1_epi8((1u8 << bit) as i8))
+        }
+        fn table16(scale: f32, offset: i32, addend: Option<f32>) -> Self::Table16 {
+            let q = _mm512_add_epi32(
+                _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                _mm512_set1_epi32(offset),
+            );
+            let scaled = Self::mul(Self::splat(scale), Self::floats(q));
+            match addend {
+                Some(addend) => Self::add(scaled, Self::splat(addend)),
+                None => scaled,
+            }
+        }
+        fn table32(scale: f32, offset: i32, addend: Option<f32>) -> Self::Table32 {
+            [Self::table16(scale, offset, addend), Self::table16(scale, offset + 16, addend)]
+        }
+        fn look_up16(table: Self::Table16, q: Self::Ints) -> Self {
+            Self(_mm512_permutexvar_ps(q, table.0))
+        }
+        fn look_up32(table: Self::Table32, q: Self::Ints, fifth: Self::Bits) -> Self {
+            let low = _mm512_permutexvar_ps(q, table[0].0);
+            Self(_mm512_mask_permutexvar_ps(low, fifth, q, table[1].0))
         }
         fn shift_right(a: Self::Ints, by: usize) -> Self::Ints {
             _mm512_srl_epi32(a, _mm_cvtsi32_si128(by as i32))

@@ -2,13 +2,16 @@
 
 use half::{bf16, f16};
 
-use super::{LANES, Vector, vector_functions};
+use super::{LANES, Steps, Vector, vector_functions};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Portable([f32; LANES]);
 
 impl Vector for Portable {
     type Ints = [i32; LANES];
+    type Bits = [i32; LANES];
+    type Table16 = Steps<Self>;
+    type Table32 = Steps<Self>;
 
     vector_functions! {
         fn splat(x: f32) -> Self {
@@ -47,8 +50,8 @@ impl Vector for Portable {
             let halves = from.cast::<[u16; LANES]>().read_unaligned();
             Self(halves.map(|h| bf16::from_bits(u16::from_le(h)).to_f32()))
         }
-        fn half(bits: u16) -> f32 {
-            f16::from_bits(bits).to_f32()
+        fn halves(bits: u32) -> [f32; 2] {
+            [f16::from_bits(bits as u16).to_f32(), f16::from_bits((bits >> 16) as u16).to_f32()]
         }
         fn unsigned(from: *const u8) -> Self::Ints {
             from.cast::<[u8; LANES]>().read_unaligned().map(i32::from)
@@ -56,8 +59,23 @@ impl Vector for Portable {
         fn signed(from: *const u8) -> Self::Ints {
             from.cast::<[i8; LANES]>().read_unaligned().map(i32::from)
         }
-        fn bits(bits: u16) -> Self::Ints {
-            std::array::from_fn(|i| i32::from(bits >> i & 1))
+        fn bits(bits: u16) -> Self::Bits {
+            std::array::from_fn(|i| i32::from(bits >> i & 1) << 4)
+        }
+        fn bits_at(from: *const u8, bit: usize) -> Self::Bits {
+            from.cast::<[u8; LANES]>().read_unaligned().map(|byte| i32::from(byte >> bit & 1) << 4)
+        }
+        fn table16(scale: f32, offset: i32, addend: Option<f32>) -> Self::Table16 {
+            Steps::new(scale, offset, addend)
+        }
+        fn table32(scale: f32, offset: i32, addend: Option<f32>) -> Self::Table32 {
+            Steps::new(scale, offset, addend)
+        }
+        fn look_up16(table: Self::Table16, q: Self::Ints) -> Self {
+            table.at(Self::and(q, 15))
+        }
+        fn look_up32(table: Self::Table32, q: Self::Ints, fifth: Self::Bits) -> Self {
+            table.at(Self::or(Self::and(q, 15), fifth))
         }
         fn shift_right(a: Self::Ints, by: usize) -> Self::Ints {
             a.map(|a| (a as u32 >> by) as i32)
