@@ -241,8 +241,10 @@ fn peak_gflops(threads: usize, isa: Isa) -> f64 {
         // SAFETY: a device with this instruction set was opened.
         match isa {
             #[cfg(target_arch = "x86_64")]
+            // SAFETY: the instruction set is available.
             Isa::Avx512 => unsafe { multiply_avx512() },
             #[cfg(target_arch = "x86_64")]
+            // SAFETY: the instruction set is available.
             Isa::Avx2 => unsafe { multiply_avx2() },
             _ => multiply_portable(),
         }
@@ -302,8 +304,10 @@ fn read_gigabytes(threads: usize) -> f64 {
         // SAFETY: the instructions were looked for.
         black_box(match Isa::detect() {
             #[cfg(target_arch = "x86_64")]
+            // SAFETY: the instruction set is available.
             Isa::Avx512 => unsafe { read_avx512(words) },
             #[cfg(target_arch = "x86_64")]
+            // SAFETY: the instruction set is available.
             Isa::Avx2 => unsafe { read_avx2(words) },
             _ => read(words),
         });

@@ -34,7 +34,7 @@ fn io_choices() -> Vec<IoChoice> {
     let files = ModelFiles::open(&fixtures[0].path).expect("the first fixture");
     let works = |io: &IoChoice| {
         let options = Options { io: *io, ..Options::default() };
-        let need = aerostat::score::demand(&[vec![0]]);
+        let need = aerostat::score::demand(&[vec![0]], true);
         let works = Engine::open(&files, &options, &need, &mut Silent).is_ok();
         if !works {
             eprintln!("skipped: {io:?} does not work here");
