@@ -217,7 +217,7 @@ impl<F: Format> Score<'_, F> {
                 if query == 0 {
                     prefetch::<V>(page.next.wrapping_add(i * row_bytes), count * row_bytes);
                 }
-                let sums = dots::<V, F, KEYS, H>(keys, queries, dim, None);
+                let sums = dots::<V, F, KEYS, H>(keys, queries, dim, 0);
                 for h in 0..H.min(attend.queries() - query) {
                     let to = attend.scores(query + h).add(page.from + i);
                     for m in 0..count {

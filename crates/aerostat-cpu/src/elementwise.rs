@@ -83,7 +83,7 @@ impl Kernel for NormRows {
                 let x = self.x.at(row, group);
                 // SAFETY: the promise of the struct; groups are whole.
                 unsafe {
-                    let [[squares]] = dots::<V, F32, 1, 1>([x.cast_const().cast()], [x], size, None);
+                    let [[squares]] = dots::<V, F32, 1, 1>([x.cast_const().cast()], [x], size, 0);
                     let scale = numerics::rms_scale(squares, size, self.eps);
                     for col in (0..size).step_by(LANES) {
                         let len = LANES.min(size - col);

@@ -120,7 +120,7 @@ blocks!(Q5_1, 2 groups in 24 bytes, head (f32, f32), |b| (half::<V>(b, 0), half:
 blocks!(Q2_K, 16 groups in 84 bytes, head ([f32; 16], [f32; 16]), |b| {
     let both = V::unsigned(b);
     let scales = V::mul(V::splat(half::<V>(b, 80)), V::floats(V::and(both, 15)));
-    let minima = V::mul(V::splat(last_half::<V>(b, 84)), V::floats(V::shift_right(both, 4)));
+    let minima = V::mul(V::splat(half::<V>(b, 82)), V::floats(V::shift_right(both, 4)));
     (array(scales), array(minima))
 }, |b, h, g| {
     let q = V::floats(two_bits::<V>(b.add(16), g));
@@ -129,7 +129,7 @@ blocks!(Q2_K, 16 groups in 84 bytes, head ([f32; 16], [f32; 16]), |b| {
 blocks!(Q3_K, 16 groups in 110 bytes, head [f32; 16], |b| {
     let bytes = three_k_scales(b.add(96));
     let scales = V::floats(V::add_int(V::unsigned(bytes.as_ptr().cast()), -32));
-    array(V::mul(V::splat(last_half::<V>(b, 110)), scales))
+    array(V::mul(V::splat(half::<V>(b, 108)), scales))
 }, |b, scales, g| {
     // The offset of 4 is not taken where the high bit is set.
     let high = V::and(V::shift_right(V::unsigned(b.add(16 * (g % 2))), g / 2), 1);
@@ -144,31 +144,20 @@ blocks!(Q5_K, 16 groups in 176 bytes, head [f32; 16], |b| six_bit_scales::<V>(b)
     V::look_up32(V::table32(h[g / 2], 0, Some(h[8 + g / 2])), long_nibbles::<V>(b.add(48), g), high)
 });
 blocks!(Q6_K, 16 groups in 210 bytes, head ([f32; 16], [i8; 256]), |b| {
-    let scales = V::mul(V::splat(last_half::<V>(b, 210)), V::floats(V::signed(b.add(192))));
+    let scales = V::mul(V::splat(half::<V>(b, 208)), V::floats(V::signed(b.add(192))));
     (array(scales), six_bits(&*b.cast(), &*b.add(128).cast()))
 }, |_b, h, g| {
     V::mul(V::splat(h.0[g]), V::floats(V::signed(h.1.as_ptr().add(16 * g).cast())))
 });
 
-/// The f16 at byte `at`. Four bytes are read: a vector register that only two are loaded to keeps its other elements,
-/// and so would wait for the sums that it held before.
+/// The f16 at byte `at`.
 ///
 /// # Safety
-/// As [`Vector`]; four bytes from `at` are within the block.
+/// As [`Vector`]; two bytes from `at` are within the block.
 #[inline(always)]
 unsafe fn half<V: Vector>(block: *const u8, at: usize) -> f32 {
-    // SAFETY: the caller's promise.
-    unsafe { V::halves(word(block.add(at)))[0] }
-}
-
-/// The f16 in the last two bytes of a block of `bytes`.
-///
-/// # Safety
-/// As [`Vector`]; the block has its bytes, at least four.
-#[inline(always)]
-unsafe fn last_half<V: Vector>(block: *const u8, bytes: usize) -> f32 {
-    // SAFETY: the caller's promise.
-    unsafe { V::halves(word(block.add(bytes - 4)))[1] }
+    // SAFETY: the caller's promise; the f16 is within the block.
+    unsafe { V::half(u16::from_le(block.add(at).cast::<u16>().read_unaligned())) }
 }
 
 /// # Safety

@@ -12,7 +12,7 @@ use aerostat_backend::Tile;
 
 use crate::format::{Format, group_part};
 use crate::isa::{Kernel, Token};
-use crate::rows::{Ahead, Rows, Sums, dots, prefetch};
+use crate::rows::{Rows, Sums, dots, prefetch};
 use crate::vector::{LANES, Vector, load_part};
 
 /// Weight rows of a task.
@@ -197,10 +197,8 @@ impl<F: Format> Direct<'_, F> {
         for n in 0..N {
             xs[n] = x.at(i + n, 0).cast_const();
         }
-        // What follows is fetched while the first activations are multiplied.
-        let row_bytes = self.0.row_bytes();
-        let ahead =
-            if i == 0 { Some(Ahead { row_bytes, jump: (DIRECT_ROWS - 1) * row_bytes }) } else { None };
+        // The rows that follow are fetched while the first activations are multiplied.
+        let ahead = if i == 0 { DIRECT_ROWS * self.0.row_bytes() } else { 0 };
         // SAFETY: the promise of `Matmul`; all rows are below `end`.
         unsafe {
             let sums = dots::<V, F, DIRECT_ROWS, N>(ws, xs, w.cols, ahead);

@@ -37,18 +37,8 @@ impl Rows {
 /// Sums of products of `M` weight rows and `N` rows of f32.
 pub(crate) type Sums<V, const M: usize, const N: usize> = [[V; N]; M];
 
-/// How far ahead of the weights in use others are fetched: with four rows that covers the latency of memory.
-const AHEAD_BYTES: usize = 1024;
-
-/// Where a stream of weight rows goes on: past the end of a row, `jump` bytes are skipped.
-#[derive(Clone, Copy)]
-pub(crate) struct Ahead {
-    pub(crate) row_bytes: usize,
-    pub(crate) jump: usize,
-}
-
-/// Adds `w[m][k] * x[n][k]` for all `k < len` to the lanes of `sums[m][n]`, in canonical order. The weights ahead are
-/// fetched meanwhile.
+/// Adds `w[m][k] * x[n][k]` for all `k < len` to the lanes of `sums[m][n]`, in canonical order. What lies `ahead` bytes
+/// after the weights is fetched meanwhile, unless `ahead` is 0.
 ///
 /// # Safety
 /// As [`Vector`]; each `w` is valid for `len` elements in format `F`, each `x` for `len` f32; `len` is whole blocks if
@@ -59,7 +49,7 @@ pub(crate) unsafe fn accumulate<V: Vector, F: Format, const M: usize, const N: u
     w: [*const u8; M],
     x: [*const f32; N],
     len: usize,
-    ahead: Option<Ahead>,
+    ahead: usize,
 ) {
     let block_len = LANES * F::GROUPS;
     // SAFETY: all accesses are below `len`, by the caller's promise within the rows.
@@ -67,10 +57,8 @@ pub(crate) unsafe fn accumulate<V: Vector, F: Format, const M: usize, const N: u
         for block in 0..len / block_len {
             let mut heads = [F::head::<V>(w[0].add(block * F::BYTES)); M];
             for m in 0..M {
-                if let Some(ahead) = ahead {
-                    let at = block * F::BYTES + AHEAD_BYTES;
-                    let at = if at < ahead.row_bytes { at } else { at + ahead.jump };
-                    prefetch::<V>(w[m].wrapping_add(at), F::BYTES);
+                if ahead > 0 {
+                    prefetch::<V>(w[m].wrapping_add(block * F::BYTES + ahead), F::BYTES);
                 }
                 if m > 0 {
                     heads[m] = F::head::<V>(w[m].add(block * F::BYTES));
@@ -111,7 +99,7 @@ pub(crate) unsafe fn dots<V: Vector, F: Format, const M: usize, const N: usize>(
     w: [*const u8; M],
     x: [*const f32; N],
     len: usize,
-    ahead: Option<Ahead>,
+    ahead: usize,
 ) -> [[f32; N]; M] {
     let mut out = [[0.0; N]; M];
     // SAFETY: the caller's promise.

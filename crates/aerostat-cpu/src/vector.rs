@@ -48,8 +48,8 @@ pub(crate) trait Vector: Copy {
     unsafe fn load_f16(from: *const u8) -> Self;
     /// Sixteen bf16.
     unsafe fn load_bf16(from: *const u8) -> Self;
-    /// Two f16, the low one first.
-    unsafe fn halves(bits: u32) -> [f32; 2];
+    /// One f16.
+    unsafe fn half(bits: u16) -> f32;
 
     /// Sixteen u8.
     unsafe fn unsigned(from: *const u8) -> Self::Ints;

@@ -61,9 +61,8 @@ impl Vector for Avx512 {
             let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
             Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
         }
-        fn halves(bits: u32) -> [f32; 2] {
-            let both = _mm_cvtph_ps(_mm_cvtsi32_si128(bits as i32));
-            [_mm_cvtss_f32(both), _mm_cvtss_f32(_mm_movehdup_ps(both))]
+        fn half(bits: u16) -> f32 {
+            avx2::one_half(bits)
         }
         fn unsigned(from: *const u8) -> Self::Ints {
             _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()))

@@ -50,8 +50,8 @@ impl Vector for Portable {
             let halves = from.cast::<[u16; LANES]>().read_unaligned();
             Self(halves.map(|h| bf16::from_bits(u16::from_le(h)).to_f32()))
         }
-        fn halves(bits: u32) -> [f32; 2] {
-            [f16::from_bits(bits as u16).to_f32(), f16::from_bits((bits >> 16) as u16).to_f32()]
+        fn half(bits: u16) -> f32 {
+            f16::from_bits(bits).to_f32()
         }
         fn unsigned(from: *const u8) -> Self::Ints {
             from.cast::<[u8; LANES]>().read_unaligned().map(i32::from)
