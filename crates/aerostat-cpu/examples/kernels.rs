@@ -238,11 +238,12 @@ fn report(name: &str, unit: &str, figure: impl Fn(f64) -> f64, time: Seconds, ce
 /// Fused multiply-adds on registers.
 fn peak_gflops(threads: usize, isa: Isa) -> f64 {
     rate_of(threads, |_| {
-        // SAFETY: a device with this instruction set was opened.
         match isa {
+            // SAFETY: a device with this instruction set was opened.
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the instruction set is available.
             Isa::Avx512 => unsafe { multiply_avx512() },
+            // SAFETY: a device with this instruction set was opened.
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the instruction set is available.
             Isa::Avx2 => unsafe { multiply_avx2() },
@@ -301,11 +302,12 @@ fn read_gigabytes(threads: usize) -> f64 {
         let after = thread * part + (at - thread * part + RUN) % part;
         next[thread].store(after, Ordering::Relaxed);
         let words = &memory[at / 8..][..RUN / 8];
-        // SAFETY: the instructions were looked for.
         black_box(match Isa::detect() {
+            // SAFETY: detection found the instructions.
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the instruction set is available.
             Isa::Avx512 => unsafe { read_avx512(words) },
+            // SAFETY: detection found the instructions.
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the instruction set is available.
             Isa::Avx2 => unsafe { read_avx2(words) },

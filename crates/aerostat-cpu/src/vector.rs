@@ -124,6 +124,7 @@ impl<V: Vector> Steps<V> {
     /// # Safety
     /// As [`Vector`].
     #[inline(always)]
+    #[allow(clippy::manual_map, reason = "a closure would not take on the caller's instructions")]
     unsafe fn new(scale: f32, offset: i32, addend: Option<f32>) -> Self {
         // SAFETY: the caller's promise.
         unsafe {
