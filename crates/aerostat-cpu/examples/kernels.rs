@@ -239,13 +239,11 @@ fn report(name: &str, unit: &str, figure: impl Fn(f64) -> f64, time: Seconds, ce
 fn peak_gflops(threads: usize, isa: Isa) -> f64 {
     rate_of(threads, |_| {
         match isa {
-            // SAFETY: a device with this instruction set was opened.
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the instruction set is available.
+            // SAFETY: a device with this instruction set was opened.
             Isa::Avx512 => unsafe { multiply_avx512() },
-            // SAFETY: a device with this instruction set was opened.
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the instruction set is available.
+            // SAFETY: a device with this instruction set was opened.
             Isa::Avx2 => unsafe { multiply_avx2() },
             _ => multiply_portable(),
         }
@@ -303,13 +301,11 @@ fn read_gigabytes(threads: usize) -> f64 {
         next[thread].store(after, Ordering::Relaxed);
         let words = &memory[at / 8..][..RUN / 8];
         black_box(match Isa::detect() {
-            // SAFETY: detection found the instructions.
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the instruction set is available.
+            // SAFETY: detection found the instructions.
             Isa::Avx512 => unsafe { read_avx512(words) },
-            // SAFETY: detection found the instructions.
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the instruction set is available.
+            // SAFETY: detection found the instructions.
             Isa::Avx2 => unsafe { read_avx2(words) },
             _ => read(words),
         });

@@ -128,7 +128,6 @@ impl<V: Vector> Steps<V> {
     unsafe fn new(scale: f32, offset: i32, addend: Option<f32>) -> Self {
         // SAFETY: the caller's promise.
         unsafe {
-            #[allow(clippy::manual_map, reason = "a closure would not take on the caller's instructions")]
             let addend = match addend {
                 Some(addend) => Some(V::splat(addend)),
                 None => None,
