@@ -3,7 +3,7 @@
 use aerostat::{Engine, KvChoice, ModelFiles, Options, Request, Silent};
 use aerostat_testkit::{Fixture, fixtures};
 
-/// The bounds are 2e-3 and 2e-2; these models are tiny and allow less.
+/// Real models are held to 2e-3 and 2e-2; these are tiny and allow less.
 const LOGPROB_TOLERANCE: f32 = 3e-4;
 const LOGIT_TOLERANCE: f32 = 3e-4;
 
