@@ -120,7 +120,7 @@ pub(crate) enum BenchCommand {
 pub(crate) struct BenchDiskArgs {
     #[arg(help = MODEL_HELP)]
     pub(crate) model: String,
-    /// How to read: auto, direct or buffered.
+    /// How to read: auto, direct, uring or buffered.
     #[arg(long, value_name = "IO", default_value = "auto", value_parser = io)]
     pub(crate) io: IoChoice,
     /// Sizes of a read.

@@ -28,8 +28,8 @@ pub enum IoChoice {
     /// Direct where it works, else buffered.
     ///
     /// Not io_uring: in measurements it was as fast as the pool and took a quarter less processor time, which
-    /// is about a hundredth of a second for a GiB; but with few small slots (2 to 4 of 256 KiB) it was slower by
-    /// a third, and it is forbidden in many containers.
+    /// is about a hundredth of a second for a GiB; but with 2 or 4 slots of 256 KiB it was slower by a
+    /// third, and it is forbidden in many containers.
     #[default]
     Auto,
     /// Direct by a pool of threads, or an error.
