@@ -6,8 +6,6 @@
 //! Formats take turns, so that a busy machine does not fall on one of them.
 
 use std::error::Error;
-use std::hint::black_box;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use aerostat_backend::{
@@ -15,7 +13,7 @@ use aerostat_backend::{
     Weight, WeightId, formats,
 };
 use aerostat_checkpoint::DType;
-use aerostat_cpu::{Cpu, CpuConfig, Isa};
+use aerostat_cpu::{Cpu, CpuConfig, Isa, peaks};
 use rustix::time::{ClockId, clock_gettime};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
@@ -51,7 +49,10 @@ fn main() -> Outcome {
     let wanted = |part: &str| parts.is_empty() || parts.iter().any(|p| p == part);
     let config = CpuConfig { threads, isa: Some(isa) };
     let mut cpu = Cpu::new(config)?;
-    let ceilings = Ceilings { gflops: peak_gflops(threads, isa), gigabytes: read_gigabytes(threads) };
+    let ceilings = Ceilings {
+        gflops: peaks::fma_peak(threads, isa)? / 1e9,
+        gigabytes: peaks::read_peak(threads, COLD_BYTES)? / 1e9,
+    };
     println!(
         "{threads} threads, {isa}: {:.1} GFLOP/s of f32, {:.1} GB/s of reads",
         ceilings.gflops, ceilings.gigabytes
@@ -233,127 +234,4 @@ fn report(name: &str, unit: &str, figure: impl Fn(f64) -> f64, time: Seconds, ce
     let (median, low, high) = (figure(median), figure(low), figure(high));
     let share = ceiling.map_or(String::new(), |ceiling| format!("{:5.1} %", 100.0 * median / ceiling));
     println!("{name} {median:8.2} {unit} {share}  (spread {:.2} to {:.2})", low.min(high), high.max(low));
-}
-
-/// Fused multiply-adds on registers.
-fn peak_gflops(threads: usize, isa: Isa) -> f64 {
-    rate_of(threads, |_| {
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: a device with this instruction set was opened.
-            Isa::Avx512 => unsafe { multiply_avx512() },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: a device with this instruction set was opened.
-            Isa::Avx2 => unsafe { multiply_avx2() },
-            _ => multiply_portable(),
-        }
-        FLOPS
-    }) / 1e9
-}
-
-const FLOPS: f64 = 2e7;
-
-/// A loop of [`FLOPS`] operations on registers.
-macro_rules! multiply {
-    ($lanes:literal, $vectors:literal, $splat:path, $add:path) => {{
-        let (a, b) = ($splat(black_box(0.5)), $splat(black_box(0.25)));
-        let mut sums = [$splat(0.0); $vectors];
-        for _ in 0..FLOPS as usize / (2 * $lanes * $vectors) {
-            for sum in &mut sums {
-                *sum = $add(a, b, *sum);
-            }
-        }
-        black_box(sums);
-    }};
-}
-
-/// # Safety
-/// The CPU has AVX-512.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-unsafe fn multiply_avx512() {
-    use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_set1_ps};
-    multiply!(16, 24, _mm512_set1_ps, _mm512_fmadd_ps)
-}
-
-/// # Safety
-/// The CPU has AVX2 and FMA.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn multiply_avx2() {
-    use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_set1_ps};
-    multiply!(8, 12, _mm256_set1_ps, _mm256_fmadd_ps)
-}
-
-fn multiply_portable() {
-    multiply!(1, 8, f32::from, f32::mul_add)
-}
-
-/// Reads of memory, each thread its own part.
-fn read_gigabytes(threads: usize) -> f64 {
-    const RUN: usize = 8 << 20;
-    let part = COLD_BYTES / threads / RUN * RUN;
-    let memory = vec![1u64; part * threads / 8];
-    let next: Vec<AtomicUsize> = (0..threads).map(|thread| AtomicUsize::new(thread * part)).collect();
-    rate_of(threads, |thread| {
-        let at = next[thread].load(Ordering::Relaxed);
-        let after = thread * part + (at - thread * part + RUN) % part;
-        next[thread].store(after, Ordering::Relaxed);
-        let words = &memory[at / 8..][..RUN / 8];
-        black_box(match Isa::detect() {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: detection found the instructions.
-            Isa::Avx512 => unsafe { read_avx512(words) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: detection found the instructions.
-            Isa::Avx2 => unsafe { read_avx2(words) },
-            _ => read(words),
-        });
-        RUN as f64
-    }) / 1e9
-}
-
-/// # Safety
-/// The CPU has AVX-512.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-unsafe fn read_avx512(words: &[u64]) -> u64 {
-    read(words)
-}
-
-/// # Safety
-/// The CPU has AVX2.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-unsafe fn read_avx2(words: &[u64]) -> u64 {
-    read(words)
-}
-
-#[inline(always)]
-fn read(words: &[u64]) -> u64 {
-    let mut sums = [0u64; 64];
-    for words in words.chunks_exact(64) {
-        for (sum, word) in sums.iter_mut().zip(words) {
-            *sum = sum.wrapping_add(*word);
-        }
-    }
-    sums.iter().fold(0, |a, b| a.wrapping_add(*b))
-}
-
-/// The rate of `work`, which says how much it did, on all threads at once: medians of short runs, summed over threads.
-fn rate_of(threads: usize, work: impl Fn(usize) -> f64 + Sync) -> f64 {
-    let run = |thread: usize| {
-        let (mut times, mut done, begin) = (Vec::new(), 0.0, Instant::now());
-        while begin.elapsed() < 3 * TIME {
-            let start = now(1);
-            done = work(thread);
-            times.push(now(1) - start);
-        }
-        done / quantiles(times).median
-    };
-    std::thread::scope(|scope| {
-        let run = &run;
-        let workers: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run(thread))).collect();
-        workers.into_iter().map(|worker| worker.join().unwrap_or_default()).sum()
-    })
 }

@@ -4,8 +4,8 @@ use std::sync::{Mutex, PoisonError};
 
 use aerostat_backend::numerics::Map;
 use aerostat_backend::{
-    Attention, Capabilities, Checks, Error, ErrorKind, HostDevice, HostMemory, Kernels, KvType, KvView,
-    Placement, Rope, Tile, View, formats,
+    Attention, Capabilities, Checks, Error, HostDevice, HostMemory, Kernels, KvType, KvView, Placement, Rope,
+    Tile, View, formats,
 };
 use aerostat_checkpoint::DType;
 
@@ -14,6 +14,7 @@ use crate::elementwise::{MapRows, NormRows, RopeRows};
 use crate::format::{self, Format};
 use crate::isa::{Isa, Token};
 use crate::matmul::{Matmul, SCRATCH_LEN, task_rows};
+use crate::memory::{Line, advise, grow};
 use crate::pool::Pool;
 use crate::rows::Rows;
 use crate::vector::LANES;
@@ -21,11 +22,6 @@ use crate::vector::LANES;
 /// Elements of an elementwise task: enough to be worth a thread's attention.
 const TASK_ELEMENTS: usize = 16 * 1024;
 
-/// Pages that allocations are cut to, and those that spare address translation.
-#[cfg(target_os = "linux")]
-const PAGE_BYTES: usize = 4096;
-#[cfg(target_os = "linux")]
-const HUGE_PAGE_BYTES: usize = 2 << 20;
 /// Scores of a thread, where fewer do not hold all queries of a task; more where even one row needs them.
 const SCORES_LEN: usize = 128 * 1024;
 
@@ -58,11 +54,6 @@ struct Scratch {
     scores: Vec<Line>,
 }
 
-/// A cache line, so that scratch is aligned: vectors that straddle two lines cost twice.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; LANES]);
-
 impl Cpu {
     /// Starts the threads and allocates their scratch.
     ///
@@ -71,10 +62,7 @@ impl Cpu {
     /// thread cannot be started; `OutOfMemory`.
     pub fn new(config: CpuConfig) -> Result<Self, Error> {
         let isa = config.isa.unwrap_or_else(Isa::detect);
-        let token = Token::new(isa).ok_or_else(|| {
-            let message = format!("this CPU lacks {isa}; the widest it has is {}", Isa::detect());
-            Error::new(ErrorKind::Unsupported, message)
-        })?;
+        let token = Token::require(isa)?;
         let pool = Pool::new(config.threads)?;
         let scratch = (0..config.threads).map(|_| {
             let mut matmul = Vec::new();
@@ -117,17 +105,8 @@ impl Kernels for CpuKernels {
         self.scratch.iter().try_for_each(|scratch| grow(&mut lock(scratch).scores, len))
     }
 
-    #[cfg(target_os = "linux")]
     fn advise(&self, start: *const u8, bytes: usize) {
-        use rustix::mm::{Advice, madvise};
-        let skip = start.align_offset(PAGE_BYTES);
-        let whole = bytes.saturating_sub(skip) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
-        if whole > 0 {
-            let start = start.wrapping_add(skip).cast_mut().cast();
-            // A refusal costs speed only.
-            // SAFETY: huge pages change no contents; the range is within one allocation.
-            let _ = unsafe { madvise(start, whole, Advice::LinuxHugepage) };
-        }
+        advise(start, bytes);
     }
 
     fn matmul(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>) {
@@ -231,14 +210,4 @@ impl CpuKernels {
 
 fn lock(scratch: &Mutex<Scratch>) -> std::sync::MutexGuard<'_, Scratch> {
     scratch.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Makes room for `len` values.
-fn grow(lines: &mut Vec<Line>, len: usize) -> Result<(), Error> {
-    let count = len.div_ceil(LANES);
-    lines.try_reserve_exact(count).map_err(|_| {
-        Error::new(ErrorKind::OutOfMemory, format!("no memory for {len} values of scratch in each thread"))
-    })?;
-    lines.resize(count, Line([0.0; LANES]));
-    Ok(())
 }

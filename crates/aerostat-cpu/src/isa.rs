@@ -99,8 +99,11 @@ pub(crate) trait Kernel {
 
 impl Token {
     /// The proof, if it holds.
-    pub(crate) fn new(isa: Isa) -> Option<Self> {
-        isa.is_available().then_some(Self(isa))
+    pub(crate) fn require(isa: Isa) -> Result<Self, Error> {
+        isa.is_available().then_some(Self(isa)).ok_or_else(|| {
+            let message = format!("this CPU lacks {isa}; the widest it has is {}", Isa::detect());
+            Error::new(ErrorKind::Unsupported, message)
+        })
     }
 
     pub(crate) fn isa(self) -> Isa {

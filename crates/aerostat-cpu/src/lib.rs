@@ -25,6 +25,8 @@ mod elementwise;
 mod format;
 mod isa;
 mod matmul;
+mod memory;
+pub mod peaks;
 mod pool;
 mod rows;
 mod vector;
