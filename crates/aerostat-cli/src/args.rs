@@ -114,6 +114,10 @@ pub(crate) enum BenchCommand {
     Disk(BenchDiskArgs),
     /// How long sweeps take, between spells of raw reads of the same files.
     Sweep(BenchSweepArgs),
+    /// Tokens per second of a prompt and of an answer.
+    Throughput(BenchThroughputArgs),
+    /// How fast weights of each format are multiplied, beside what the processor and its memory can do.
+    Kernels(BenchKernelsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -158,6 +162,45 @@ pub(crate) struct BenchSweepArgs {
     pub(crate) raw_seconds: Duration,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchThroughputArgs {
+    #[arg(help = MODEL_HELP)]
+    pub(crate) model: String,
+    /// Tokens of a prompt; 0 for none.
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub(crate) prompt: u32,
+    /// Tokens of an answer to a prompt of one token; 0 for none.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) generate: u32,
+    /// Sequences at once.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=65_536))]
+    pub(crate) sequences: u32,
+    /// How often each is measured; the table shows medians.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) rounds: u16,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchKernelsArgs {
+    /// Formats, such as BF16 or Q4_K; all that can be computed unless given.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) formats: Vec<String>,
+    /// Rows of activations.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,2,4,8,16,32,64,128", value_parser = value_parser!(u32).range(1..=4096))]
+    pub(crate) rows: Vec<u32>,
+    /// Duration of each measurement.
+    #[arg(long, value_name = "S", default_value = "0.3", value_parser = seconds)]
+    pub(crate) seconds: Duration,
+    /// Worker threads; without it, one per core.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1024))]
+    pub(crate) threads: Option<u32>,
+    /// Instruction set; without it, the widest.
+    #[arg(long, value_name = "ISA")]
+    pub(crate) isa: Option<Isa>,
 }
 
 #[derive(Debug, Args)]

@@ -1,25 +1,46 @@
-//! `aerostat bench`: the disk, and sweeps beside the disk.
+//! `aerostat bench`: the disk, sweeps beside the disk, kernels beside the processor, and what of it a user meets.
 
-use aerostat::bench::{self, DiskPoint, SweepPoint, SweepSettings};
-use aerostat::size;
+use aerostat::bench::{
+    self, DiskPoint, KernelPoint, Kernels, SweepPoint, SweepSettings, ThroughputPoint, ThroughputSettings,
+};
+use aerostat::{machine, size};
 use serde::Serialize;
 
-use crate::args::{BenchArgs, BenchCommand, BenchDiskArgs, BenchSweepArgs, OutputArgs};
+use crate::args::{
+    BenchArgs, BenchCommand, BenchDiskArgs, BenchKernelsArgs, BenchSweepArgs, BenchThroughputArgs, OutputArgs,
+};
 use crate::failure::Failure;
 use crate::watch::Watch;
 use crate::{interrupt, model, output};
 
-/// What `--json` prints.
+/// What `--json` prints: what was measured, and how and where.
 #[derive(Serialize)]
 struct Report<'a, T> {
-    model: &'a str,
+    command: String,
+    machine: machine::Description,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
+    #[serde(flatten)]
+    results: T,
+}
+
+#[derive(Serialize)]
+struct Points<'a, T> {
     points: &'a [T],
+}
+
+fn report<T: Serialize>(model: Option<&str>, results: T) -> Result<(), Failure> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let command = format!("aerostat {}", arguments.join(" "));
+    output::json(&Report { command, machine: machine::describe(), model, results })
 }
 
 pub(crate) fn execute(args: &BenchArgs, output: &OutputArgs) -> Result<(), Failure> {
     match &args.command {
         BenchCommand::Disk(args) => disk(args, output),
         BenchCommand::Sweep(args) => sweep(args, output),
+        BenchCommand::Throughput(args) => throughput(args, output),
+        BenchCommand::Kernels(args) => kernels(args, output),
     }
 }
 
@@ -28,7 +49,7 @@ fn disk(args: &BenchDiskArgs, output: &OutputArgs) -> Result<(), Failure> {
     let depths: Vec<usize> = args.depths.iter().map(|d| usize::from(*d)).collect();
     let points = bench::disk(&files, args.io, &args.sizes, &depths, args.rounds.into(), args.seconds)?;
     if output.json {
-        return output::json(&Report { model: &args.model, points: &points });
+        return report(Some(&args.model), Points { points: &points });
     }
     let row = |p: &DiskPoint| {
         format!(
@@ -75,40 +96,104 @@ fn sweep(args: &BenchSweepArgs, output: &OutputArgs) -> Result<(), Failure> {
         }
     }
     if output.json {
-        output::json(&Report { model: &args.model, points: &points })?;
+        report(Some(&args.model), Points { points: &points })?;
     }
     Ok(())
 }
 
 fn head() -> String {
     format!(
-        "{:>5} {:>7} {:>9} {:>9} {:>9} {:>10} {:>8} {:>8} {:>15} {:>9}\n",
+        "{:>5} {:>7} {:>9} {:>9} {:>9} {:>9} {:>10} {:>8} {:>8} {:>15} {:>5} {:>9}\n",
         "rows",
         "pinned",
         "sweep s",
         "predicted",
+        "compute s",
         "stall s",
         "tokens/s",
         "GB/s",
         "of raw",
         "least to most",
+        "knee",
         "peak"
     )
 }
 
 fn row(p: &SweepPoint) -> String {
     format!(
-        "{:>5} {:>6.1}% {:>9.4} {:>9.4} {:>9.4} {:>10.2} {:>8.3} {:>8.3} {:>6.3} to {:<5.3} {:>9}\n",
+        "{:>5} {:>6.1}% {:>9.4} {:>9.4} {:>9.4} {:>9.4} {:>10.2} {:>8.3} {:>8.3} {:>6.3} to {:<5.3} {:>5} {:>9}\n",
         p.rows,
         p.pinned_fraction * 100.0,
         p.sweep_seconds,
         p.predicted_seconds,
+        p.compute_seconds,
         p.stall_seconds,
         p.tokens_per_second,
         p.read_bytes_per_second / 1e9,
         p.fraction_of_raw,
         p.fraction_spread.0,
         p.fraction_spread.1,
+        p.rows_at_knee,
         size(p.memory_peak_bytes)
     )
+}
+
+fn throughput(args: &BenchThroughputArgs, output: &OutputArgs) -> Result<(), Failure> {
+    let options = args.engine.options(output)?;
+    let files = model::open(&args.model, output)?;
+    let settings = ThroughputSettings {
+        prompt: args.prompt as usize,
+        generate: args.generate as usize,
+        sequences: args.sequences as usize,
+        rounds: args.rounds.into(),
+    };
+    let _graceful = interrupt::graceful();
+    let mut watch = Watch::new(output, false);
+    let points = bench::throughput(&files, &options, settings, &mut watch)?;
+    watch.finish()?;
+    if output.json {
+        return report(Some(&args.model), Points { points: &points });
+    }
+    let row = |p: &ThroughputPoint| {
+        let (least, most) = p.tokens_per_second_spread;
+        let rates = format!("{:>10.2} {least:>10.2} {most:>10.2}", p.tokens_per_second);
+        format!("{:<8} {:>6} {:>9} {rates} {:>9}\n", p.test, p.tokens, p.sequences, size(p.memory_peak_bytes))
+    };
+    let names = ["test", "tokens", "sequences", "tokens/s", "least", "most", "peak"];
+    let [test, tokens, sequences, rate, least, most, peak] = names;
+    let head =
+        format!("{test:<8} {tokens:>6} {sequences:>9} {rate:>10} {least:>10} {most:>10} {peak:>9}\n");
+    Ok(output::text(&(head + &points.iter().map(row).collect::<String>()))?)
+}
+
+fn kernels(args: &BenchKernelsArgs, output: &OutputArgs) -> Result<(), Failure> {
+    let formats = bench::kernel_formats(&args.formats)?;
+    let rows: Vec<usize> = args.rows.iter().map(|r| *r as usize).collect();
+    let threads = args.threads.map_or_else(machine::cores, |n| n as usize);
+    let _graceful = interrupt::graceful();
+    let kernels =
+        bench::kernels(&formats, &rows, threads, args.isa, args.seconds, &interrupt::requested)?;
+    if output.json {
+        return report(None, kernels);
+    }
+    let Kernels { fma_flops_per_second: fma, memory_bytes_per_second: memory, ref isa, .. } = kernels;
+    let (fma, memory) = (fma / 1e9, memory / 1e9);
+    let head = format!(
+        "{threads} threads, {isa}: {fma:.1} GFLOP/s of f32, {memory:.1} GB/s of reads\n\
+         format  rows   GFLOP/s  of peak      GB/s  of reads     least to most ms\n"
+    );
+    let row = |p: &KernelPoint| {
+        format!(
+            "{:<6} {:>5} {:>9.2} {:>6.1} % {:>9.2} {:>7.1} %  {:>8.3} to {:<8.3}\n",
+            p.format,
+            p.rows,
+            p.flops_per_second / 1e9,
+            p.fraction_of_fma * 100.0,
+            p.bytes_per_second / 1e9,
+            p.fraction_of_memory * 100.0,
+            p.seconds_spread.0 * 1e3,
+            p.seconds_spread.1 * 1e3
+        )
+    };
+    Ok(output::text(&(head + &kernels.points.iter().map(row).collect::<String>()))?)
 }

@@ -50,11 +50,14 @@ pub(crate) fn summary(output: &OutputArgs, stats: &Stats) {
         return;
     }
     eprintln!(
-        "{} tokens in {:.1} s ({:.2} tokens/s), {} sweeps, {} read at {:.2} GB/s, peak memory {} of {}",
+        "{} tokens in {:.1} s ({:.2} tokens/s), {} sweeps in {:.1} s ({:.1} s predicted), {} read at {:.2} GB/s, \
+         peak memory {} of {}",
         stats.tokens,
         stats.wall_seconds,
         stats.tokens_per_second,
         stats.sweeps,
+        stats.sweep_seconds,
+        stats.predicted_seconds,
         size(stats.read_bytes),
         stats.read_bytes_per_second / 1e9,
         size(stats.memory_peak_bytes),

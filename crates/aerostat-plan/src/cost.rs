@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::Machine;
+use crate::{Machine, Multiply};
 
 /// Predicted cost of a sweep.
 #[derive(Clone, Debug, Serialize)]
@@ -15,41 +15,126 @@ pub struct Cost {
     pub tokens_per_second: BTreeMap<usize, f64>,
     /// Read rate the prediction assumes.
     pub read_bytes_per_second: f64,
-    /// Compute rate the prediction assumes.
+    /// Compute rate the prediction assumes, with many rows.
     pub flops_per_second: f64,
-    /// Time for what a row adds.
     #[serde(skip)]
-    row_seconds: f64,
-    /// Time that rows do not change: reading, or streaming through memory.
+    blocks: Part,
     #[serde(skip)]
-    fixed_seconds: f64,
+    head: Part,
+    #[serde(skip)]
+    multiply: Vec<Multiply>,
+}
+
+/// Part of a sweep: what it reads from disk, and its multiply-adds for a row.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Part {
+    pub(crate) streamed_bytes: u64,
+    pub(crate) weights: u64,
 }
 
 impl Cost {
-    /// Of a sweep over `streamed_bytes` from disk and `pinned_bytes` in memory, `weights` multiply-adds a row.
-    pub(crate) fn new(streamed_bytes: u64, pinned_bytes: u64, weights: u64, machine: &Machine) -> Self {
-        let read = streamed_bytes as f64 / machine.read_bytes_per_second;
-        let memory = (pinned_bytes + streamed_bytes) as f64 / machine.memory_bytes_per_second;
+    pub(crate) fn new(blocks: Part, head: Part, machine: &Machine) -> Self {
+        let multiply = machine.multiply.clone();
+        let rate = |m: &Multiply| 2.0 * m.rows as f64 / m.seconds_per_weight;
         let mut cost = Self {
             sweep_seconds: 0.0,
             tokens_per_second: BTreeMap::new(),
             read_bytes_per_second: machine.read_bytes_per_second,
-            flops_per_second: machine.flops_per_second,
-            row_seconds: 2.0 * weights as f64 / machine.flops_per_second,
-            fixed_seconds: read.max(memory),
+            flops_per_second: multiply.last().map_or(f64::INFINITY, rate),
+            blocks,
+            head,
+            multiply,
         };
-        cost.sweep_seconds = cost.seconds(1);
-        cost.tokens_per_second = [1, 8, 50].map(|r| (r, r as f64 / cost.seconds(r))).into();
+        cost.sweep_seconds = cost.seconds(1, 1);
+        cost.tokens_per_second = [1, 8, 50].map(|r| (r, r as f64 / cost.seconds(r, r))).into();
         cost
     }
 
-    /// Of a sweep with this many rows: computing hides behind reading or the other way round; the longer counts.
-    pub fn seconds(&self, rows: usize) -> f64 {
-        self.fixed_seconds.max(self.row_seconds * rows as f64)
+    /// The same at another rate of the disk.
+    pub fn at_read_rate(&self, bytes_per_second: f64) -> Self {
+        Self { read_bytes_per_second: bytes_per_second, ..self.clone() }
     }
 
-    /// The rows at which computing takes as long as what it hides behind.
-    pub(crate) fn knee(&self) -> usize {
-        if self.row_seconds > 0.0 { ((self.fixed_seconds / self.row_seconds) as usize).max(1) } else { 1 }
+    /// Seconds of a sweep with this many rows, some of them with logits: computing hides behind reading or the other
+    /// way round; the longer counts. Without logits the head is left out.
+    pub fn seconds(&self, rows: usize, logit_rows: usize) -> f64 {
+        let head = if logit_rows > 0 { self.head } else { Part::default() };
+        let read = (self.blocks.streamed_bytes + head.streamed_bytes) as f64 / self.read_bytes_per_second;
+        let compute = self.blocks.weights as f64 * self.per_weight(rows)
+            + head.weights as f64 * self.per_weight(logit_rows);
+        read.max(compute)
+    }
+
+    /// Seconds that a weight takes with this many rows: on the lines through what was measured, and in proportion to
+    /// rows beyond.
+    fn per_weight(&self, rows: usize) -> f64 {
+        let (Some(first), Some(last)) = (self.multiply.first(), self.multiply.last()) else { return 0.0 };
+        if rows <= first.rows {
+            return first.seconds_per_weight;
+        }
+        let between = self.multiply.windows(2).find(|pair| rows <= pair[1].rows);
+        let Some([a, b]) = between else {
+            return last.seconds_per_weight * rows as f64 / last.rows as f64;
+        };
+        let share = (rows - a.rows) as f64 / (b.rows - a.rows).max(1) as f64;
+        a.seconds_per_weight + share * (b.seconds_per_weight - a.seconds_per_weight)
+    }
+
+    /// The rows at which computing takes as long as what it hides behind: reading, or one row's pass through memory.
+    pub fn knee(&self) -> usize {
+        let fixed = self.seconds(1, 1);
+        let computes = |rows: usize| {
+            (self.blocks.weights + self.head.weights) as f64 * self.per_weight(rows) <= fixed
+        };
+        let (mut low, mut high) = (1, 1 << 20);
+        while low + 1 < high {
+            let middle = (low + high) / 2;
+            *(if computes(middle) { &mut low } else { &mut high }) = middle;
+        }
+        low
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A gigabyte of BF16 on a disk of 1 GB/s; one row takes 0.1 s, 128 take 1.28 s.
+    fn cost(streamed_bytes: u64) -> Cost {
+        let machine = Machine {
+            available_bytes: 0,
+            process_bytes: 0,
+            process_peak_bytes: 0,
+            threads: 1,
+            alignment: 4096,
+            read_bytes_per_second: 1e9,
+            multiply: vec![
+                Multiply { rows: 1, seconds_per_weight: 2e-10 },
+                Multiply { rows: 8, seconds_per_weight: 2.4e-10 },
+                Multiply { rows: 128, seconds_per_weight: 25.6e-10 },
+            ],
+        };
+        let half = Part { streamed_bytes: streamed_bytes / 2, weights: 250_000_000 };
+        Cost::new(half, half, &machine)
+    }
+
+    #[test]
+    fn the_longer_of_reading_and_computing_counts() {
+        let near = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-9, "{a} {b}");
+        let streamed = cost(1_000_000_000);
+        for (rows, logit_rows, seconds) in
+            [(1, 1, 1.0), (50, 50, 1.0), (128, 128, 1.28), (256, 256, 2.56), (128, 1, 1.0), (128, 0, 0.64)]
+        {
+            near(streamed.seconds(rows, logit_rows), seconds);
+        }
+        near(streamed.at_read_rate(5e8).seconds(128, 128), 2.0);
+        near(cost(0).seconds(1, 1), 0.1);
+        near(cost(0).seconds(68, 68), 0.7);
+    }
+
+    #[test]
+    fn the_knee_is_where_computing_takes_as_long() {
+        assert!((98..=99).contains(&cost(1_000_000_000).knee()), "{}", cost(1_000_000_000).knee());
+        assert_eq!(cost(0).knee(), 1);
     }
 }

@@ -2,9 +2,9 @@
 
 use aerostat_arch::ModelSpec;
 
-use crate::cost::Cost;
+use crate::cost::{Cost, Part};
 use crate::explain::size;
-use crate::{Demand, Machine, PAGE_TOKENS, Plan, ROWS_MAX, Sizes, TILE_BYTES_MAX, steps};
+use crate::{Demand, Machine, PAGE_TOKENS, Plan, ROWS_MAX, Role, Sizes, TILE_BYTES_MAX, steps};
 
 /// A budget that cannot work.
 #[derive(Debug, thiserror::Error)]
@@ -197,9 +197,16 @@ impl Fit<'_> {
     fn finish(&self, layout: Layout, budget: u64, minimum: u64) -> Plan {
         let mut tiles = steps::tiles(self.spec, layout.tile);
         let pinned = steps::pin(&mut tiles, layout.pinned);
-        let streamed: u64 = tiles.iter().filter(|s| !s.pinned).map(|s| s.extent.bytes).sum();
-        let weights = self.spec.matrices().map(|m| m.rows as u64 * m.cols as u64).sum();
-        let cost = Cost::new(streamed, self.sizes.matrix_bytes - streamed, weights, self.machine);
+        let part = |head: bool| {
+            let steps = || tiles.iter().filter(move |s| (s.role == Role::Head) == head);
+            Part {
+                streamed_bytes: steps().filter(|s| !s.pinned).map(|s| s.extent.bytes).sum(),
+                weights: steps().map(|s| s.rows as u64 * s.matrix(self.spec).cols as u64).sum(),
+            }
+        };
+        let (blocks, head) = (part(false), part(true));
+        let streamed = blocks.streamed_bytes + head.streamed_bytes;
+        let cost = Cost::new(blocks, head, self.machine);
         Plan {
             family: self.spec.family.to_owned(),
             parameters: self.spec.parameters,

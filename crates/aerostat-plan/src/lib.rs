@@ -68,10 +68,17 @@ pub struct Machine {
     pub alignment: u64,
     /// Sequential direct reads.
     pub read_bytes_per_second: f64,
-    /// Multiply-adds count as two.
-    pub flops_per_second: f64,
-    /// Streaming through resident weights.
-    pub memory_bytes_per_second: f64,
+    /// What multiplying takes, by ascending rows: from one row, where memory bounds it, to many.
+    pub multiply: Vec<Multiply>,
+}
+
+/// What multiplying weights in memory with some rows takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Multiply {
+    /// Rows of activations.
+    pub rows: usize,
+    /// Seconds for each weight, all rows together.
+    pub seconds_per_weight: f64,
 }
 
 /// The answer. All sizes in bytes.
@@ -138,7 +145,6 @@ impl Plan {
 /// Sizes that follow from the model alone.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
-    pub(crate) matrix_bytes: u64,
     pub(crate) weight_bytes: u64,
     pub(crate) vector_bytes: u64,
     pub(crate) row_bytes_max: u64,
@@ -163,7 +169,6 @@ impl Sizes {
         // here and on the host; the embedding row as stored.
         let per_row = 3 * spec.hidden as u64 + 2 * q + kv + 2 * mlp + 2 * angles;
         Self {
-            matrix_bytes,
             weight_bytes: matrix_bytes + embedding + vectors,
             vector_bytes: vectors,
             row_bytes_max: spec.matrices().map(|m| m.row_bytes()).max().unwrap_or(0),

@@ -89,19 +89,25 @@ fn split(steps: &mut Vec<Step>, block: usize, role: Role, matrix: &Matrix, tile_
     }
 }
 
-/// Pins tiles until `bytes` are used: the head first, since it is the largest matrix and often the embedding too,
-/// then blocks from the first, so that the disk reads ahead while they compute. Returns the bytes pinned.
+/// Pins tiles of up to `bytes`, spread evenly over the sweep: the disk then never waits for a long run of pinned tiles
+/// to be computed, so that the time of a sweep falls in proportion to what is pinned. Returns the bytes pinned.
 pub(crate) fn pin(steps: &mut [Step], bytes: u64) -> u64 {
-    let head = steps.iter().position(|s| s.role == Role::Head).unwrap_or(steps.len());
-    let mut used = 0;
-    for i in (head..steps.len()).chain(0..head) {
-        // Pinned tiles are allocated in whole pages.
-        let need = steps[i].extent.bytes.next_multiple_of(4096);
-        if used + need > bytes {
-            break;
+    // Pinned tiles are allocated in whole pages.
+    let need = |step: &Step| step.extent.bytes.next_multiple_of(4096);
+    let total = pin_all_bytes(steps);
+    let (mut used, mut passed) = (0, 0);
+    for step in &mut *steps {
+        passed += need(step);
+        if u128::from(used + need(step)) * u128::from(total) <= u128::from(passed) * u128::from(bytes) {
+            used += need(step);
+            step.pinned = true;
         }
-        used += need;
-        steps[i].pinned = true;
+    }
+    for step in steps.iter_mut().filter(|s| !s.pinned) {
+        if used + need(step) <= bytes {
+            used += need(step);
+            step.pinned = true;
+        }
     }
     used
 }
@@ -109,4 +115,40 @@ pub(crate) fn pin(steps: &mut [Step], bytes: u64) -> u64 {
 /// What pinning every tile would take.
 pub(crate) fn pin_all_bytes(steps: &[Step]) -> u64 {
     steps.iter().map(|s| s.extent.bytes.next_multiple_of(4096)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use aerostat_checkpoint::FileId;
+
+    use super::*;
+
+    #[test]
+    fn pinned_tiles_are_spread_evenly_and_use_what_they_may() {
+        let tile = |i: u64| Step {
+            block: 0,
+            role: Role::Up,
+            start: 0,
+            rows: 1,
+            first: true,
+            last: true,
+            extent: Extent { file: FileId(0), offset: 0, bytes: 4096 * (1 + i % 3) },
+            pinned: false,
+        };
+        let all: Vec<Step> = (0..90).map(tile).collect();
+        let total = pin_all_bytes(&all);
+        for percent in [0, 1, 25, 50, 75, 99, 100] {
+            let mut steps = all.clone();
+            let bytes = total * percent / 100;
+            let used = pin(&mut steps, bytes);
+            assert!(used <= bytes && bytes - used < 12288, "{percent} %: {used} of {bytes}");
+            let (mut pinned, mut passed) = (0.0, 0.0);
+            for step in &steps {
+                passed += step.extent.bytes as f64;
+                pinned += if step.pinned { step.extent.bytes as f64 } else { 0.0 };
+                let due = passed * percent as f64 / 100.0;
+                assert!((pinned - due).abs() <= 3.0 * 12288.0, "{percent} %: {pinned} of {due}");
+            }
+        }
+    }
 }

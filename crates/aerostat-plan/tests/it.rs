@@ -2,7 +2,7 @@
 
 use aerostat_arch::{ModelSpec, describe};
 use aerostat_checkpoint::Checkpoint;
-use aerostat_plan::{Demand, Machine, Plan, plan};
+use aerostat_plan::{Demand, Machine, Multiply, Plan, plan};
 use aerostat_testkit::fixture;
 use proptest::prelude::*;
 
@@ -34,8 +34,10 @@ fn machine() -> Machine {
         threads: 2,
         alignment: 4096,
         read_bytes_per_second: 1e9,
-        flops_per_second: 1e11,
-        memory_bytes_per_second: 1e10,
+        multiply: vec![
+            Multiply { rows: 1, seconds_per_weight: 2e-10 },
+            Multiply { rows: 100, seconds_per_weight: 2e-9 },
+        ],
     }
 }
 

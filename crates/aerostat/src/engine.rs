@@ -91,6 +91,8 @@ pub(crate) struct Clock {
     load: Duration,
     sweeping: Duration,
     compute: Duration,
+    /// What the plan says the sweeps so far take, in seconds.
+    predicted: f64,
     pub(crate) tokens: u64,
     pub(crate) tokens_left: u64,
 }
@@ -102,15 +104,16 @@ impl Engine {
     /// `ErrorKind::Budget`, and what measuring the disk meets.
     pub fn plan(files: &ModelFiles, options: &Options, need: &Need) -> Result<Plan, Error> {
         let source = SourceOptions { io: options.io, ..SourceOptions::default() };
+        let available_bytes = machine::available_bytes();
+        let probe_bytes = (options.memory_bytes.unwrap_or(available_bytes) / 8).clamp(2 << 20, 64 << 20);
         let machine = Machine {
-            available_bytes: machine::available_bytes(),
+            available_bytes,
             process_bytes: machine::resident_bytes(),
             process_peak_bytes: machine::peak_resident_bytes(),
             threads: threads(options),
             alignment: 4096,
             read_bytes_per_second: machine::read_rate(files.checkpoint.catalog.files(), source)?,
-            flops_per_second: machine::compute_rate(backend(options)?)?,
-            memory_bytes_per_second: machine::MEMORY_BYTES_PER_SECOND_PER_THREAD * threads(options) as f64,
+            multiply: machine::multiply_rates(backend(options)?, &files.spec, probe_bytes)?,
         };
         let demand = Demand {
             budget_bytes: options.memory_bytes,
@@ -241,6 +244,7 @@ impl Engine {
         self.model.begin(&mut *self.backend, &batch)?;
         self.clock.sweeps += 1;
         self.clock.rows += rows.tokens.len() as u64;
+        self.clock.predicted += self.plan.cost.seconds(rows.tokens.len(), batch.logit_rows.len());
         let tiles = if head { self.plan.steps.len() } else { self.plan.sweep().0.len() };
         for i in 0..tiles {
             let step = self.plan.steps[i];
@@ -337,11 +341,6 @@ impl Engine {
         &self.plan
     }
 
-    /// What the plan says a sweep with this many rows takes.
-    pub(crate) fn predicted_seconds(&self, rows: usize) -> f64 {
-        self.plan.cost.seconds(rows)
-    }
-
     pub(crate) fn model(&self) -> &Model {
         &self.model
     }
@@ -379,6 +378,7 @@ impl Engine {
             tokens: self.clock.tokens,
             load_seconds: self.clock.load.as_secs_f64(),
             sweep_seconds: sweeping,
+            predicted_seconds: self.clock.predicted,
             predicted_sweep_seconds: self.plan.cost.sweep_seconds,
             device: format!("{} {}", capabilities.device, capabilities.detail).trim().to_owned(),
             io: self.ring.kind().name().to_owned(),
@@ -402,8 +402,7 @@ fn tile<'a>(model: &Model, step: &Step, bytes: &'a [u8]) -> Tile<'a> {
 }
 
 fn threads(options: &Options) -> usize {
-    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    options.threads.unwrap_or_else(cores).max(1)
+    options.threads.unwrap_or_else(machine::cores).max(1)
 }
 
 fn backend(options: &Options) -> Result<Box<dyn Backend>, Error> {

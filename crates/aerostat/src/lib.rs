@@ -24,7 +24,7 @@ mod engine;
 mod error;
 pub mod generate;
 mod logits;
-mod machine;
+pub mod machine;
 mod model_files;
 mod observe;
 mod resolve;

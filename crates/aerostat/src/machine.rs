@@ -3,16 +3,50 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use aerostat_arch::ModelSpec;
 use aerostat_backend::{Backend, Mat, Tile, Weight};
-use aerostat_checkpoint::{DType, Extent, File, FileId};
+use aerostat_checkpoint::{Extent, File, FileId};
+use aerostat_plan::Multiply;
 use aerostat_stream::{Ring, SourceOptions};
+use serde::Serialize;
 
 use crate::Error;
 
 /// Rates assumed where measuring is impossible.
 const READ_DEFAULT: f64 = 1e9;
-/// Streaming through resident weights, per thread.
-pub(crate) const MEMORY_BYTES_PER_SECOND_PER_THREAD: f64 = 8e9;
+
+/// The machine, as far as figures measured on it depend on it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Description {
+    /// Its name, where the system tells.
+    pub cpu: String,
+    /// Threads it runs at once.
+    pub threads: usize,
+    /// Memory in all; 0 where the system does not tell.
+    pub memory_bytes: u64,
+    /// Operating system and architecture.
+    pub system: String,
+}
+
+/// This machine.
+pub fn describe() -> Description {
+    let field = |path: &str, key: &str| {
+        let text = std::fs::read_to_string(path).ok()?;
+        let line = text.lines().find(|l| l.starts_with(key))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    };
+    Description {
+        cpu: field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned()),
+        threads: cores(),
+        memory_bytes: kib_field(Path::new("/proc/meminfo"), "MemTotal:").unwrap_or(0),
+        system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+    }
+}
+
+/// Threads that this process may run at once.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
 
 /// The largest resident set this process has had, in bytes; 0 where the system does not tell.
 pub fn peak_resident_bytes() -> u64 {
@@ -50,25 +84,28 @@ fn kib_field(path: &Path, key: &str) -> Option<u64> {
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-/// Reads the start of the largest file for a moment, as a run would, and gives bytes per second.
+/// Reads the start of the largest file for a moment, as a run would, and gives bytes per second. The moment grows with
+/// the model, from 60 to 300 ms: what reads for long deserves a steadier figure.
 pub(crate) fn read_rate(files: &[File], options: SourceOptions) -> Result<f64, Error> {
     const EXTENT: u64 = 1 << 20;
     const SLOTS: usize = 8;
-    const TIME: Duration = Duration::from_millis(60);
     let Some((index, file)) = files.iter().enumerate().max_by_key(|(_, f)| f.bytes) else {
         return Ok(READ_DEFAULT);
     };
-    let extents = (file.bytes / EXTENT).min(256);
+    let extents = file.bytes / EXTENT;
     if extents < SLOTS as u64 {
         return Ok(READ_DEFAULT);
     }
+    let model_bytes: u64 = files.iter().map(|f| f.bytes).sum();
+    let time = Duration::from_secs_f64((model_bytes as f64 / 1e10).clamp(0.06, 0.3));
     let mut ring = Ring::new(aerostat_stream::open(files, options)?, SLOTS, EXTENT as usize)?;
-    let at = |i: u64| Extent { file: FileId(index as u32), offset: i * EXTENT, bytes: EXTENT };
-    ring.request(&(0..extents).map(at).collect::<Vec<_>>())?;
+    let at = |i: u64| Extent { file: FileId(index as u32), offset: i % extents * EXTENT, bytes: EXTENT };
+    ring.request(&(0..SLOTS as u64).map(at).collect::<Vec<_>>())?;
     let begun = Instant::now();
     let mut read = 0;
-    while ring.pending() > 0 && (begun.elapsed() < TIME || read < SLOTS as u64) {
+    while begun.elapsed() < time || read < SLOTS as u64 {
         ring.next()?;
+        ring.request(&[at(read + SLOTS as u64)])?;
         read += 1;
     }
     let seconds = begun.elapsed().as_secs_f64().max(1e-6);
@@ -76,23 +113,45 @@ pub(crate) fn read_rate(files: &[File], options: SourceOptions) -> Result<f64, E
     Ok((read * EXTENT) as f64 / seconds)
 }
 
-/// Multiplies a small matrix for a moment and gives floating-point operations per second.
-pub(crate) fn compute_rate(mut backend: Box<dyn Backend>) -> Result<f64, Error> {
-    const ROWS: usize = 32;
-    const OUTPUTS: usize = 128;
-    const INPUTS: usize = 1024;
-    const TIME: Duration = Duration::from_millis(10);
-    let bytes = vec![0u8; OUTPUTS * INPUTS * 2];
-    let tile = Tile { dtype: DType::BF16, rows: OUTPUTS, cols: INPUTS, bytes: &bytes };
-    let x = Mat::new(backend.allocate(ROWS * INPUTS)?, ROWS, INPUTS);
-    let y = Mat::new(backend.allocate(ROWS * OUTPUTS)?, ROWS, OUTPUTS);
-    backend.matmul(Weight::Streamed(tile), x, y)?;
-    let begun = Instant::now();
-    let mut runs = 0;
-    while begun.elapsed() < TIME || runs < 3 {
-        backend.matmul(Weight::Streamed(tile), x, y)?;
-        backend.read(y)?;
-        runs += 1;
+/// Multiplies weights of the format that most of the model is stored in, for a moment, with one row and with more.
+/// `bytes_max` bounds the memory this takes, about: weights that do not fit in the caches give the rate of one row.
+pub(crate) fn multiply_rates(
+    mut backend: Box<dyn Backend>,
+    spec: &ModelSpec,
+    bytes_max: u64,
+) -> Result<Vec<Multiply>, Error> {
+    const ROWS: [usize; 4] = [1, 8, 32, 128];
+    const TILE_BYTES: u64 = 1 << 20;
+    const TIME: Duration = Duration::from_millis(8);
+    const RUNS_MIN: usize = 3;
+    let Some(matrix) = spec.matrices().max_by_key(|m| m.extent.bytes) else { return Ok(Vec::new()) };
+    let row_bytes = matrix.row_bytes().max(1);
+    let outputs = (TILE_BYTES / row_bytes).clamp(1, matrix.rows as u64) as usize;
+    let tile_bytes = outputs * row_bytes as usize;
+    let weights = (outputs * matrix.cols) as f64;
+    // No zeros: the system would give the same page again and again.
+    let bytes = vec![0x3c; (bytes_max.min(matrix.extent.bytes) as usize).max(tile_bytes)];
+    let mut tiles = bytes.chunks_exact(tile_bytes).cycle();
+    let mut rates = Vec::new();
+    let rows_max = ROWS[ROWS.len() - 1];
+    let x = Mat::new(backend.allocate(rows_max * matrix.cols)?, rows_max, matrix.cols);
+    let y = Mat::new(backend.allocate(rows_max * outputs)?, rows_max, outputs);
+    for rows in ROWS {
+        let (x, y) = (Mat { rows, ..x }, Mat { rows, ..y });
+        let mut times = Vec::new();
+        let begun = Instant::now();
+        while (times.len() < RUNS_MIN || begun.elapsed() < TIME)
+            && let Some(bytes) = tiles.next()
+        {
+            let run = Instant::now();
+            let tile = Tile { dtype: matrix.dtype, rows: outputs, cols: matrix.cols, bytes };
+            backend.matmul(Weight::Streamed(tile), x, y)?;
+            times.push(run.elapsed().as_secs_f64());
+        }
+        // The middle one: some met another process.
+        times.sort_by(f64::total_cmp);
+        let seconds = times.get(times.len() / 2).copied().unwrap_or(0.0);
+        rates.push(Multiply { rows, seconds_per_weight: seconds / weights });
     }
-    Ok((2 * ROWS * OUTPUTS * INPUTS * runs) as f64 / begun.elapsed().as_secs_f64())
+    Ok(rates)
 }

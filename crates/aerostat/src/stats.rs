@@ -41,6 +41,8 @@ pub struct Stats {
     pub load_seconds: f64,
     /// Time from the first sweep's beginning to the last one's end.
     pub sweep_seconds: f64,
+    /// What the plan predicted for the sweeps that were made, in place of `sweep_seconds`.
+    pub predicted_seconds: f64,
     /// What a one-row sweep was predicted to take.
     pub predicted_sweep_seconds: f64,
     /// The device.

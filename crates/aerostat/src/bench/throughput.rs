@@ -1,0 +1,101 @@
+//! Tokens per second of a prompt and of an answer, as a user meets them.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::{Stoppable, median};
+use crate::generate::{Request, demand};
+use crate::observe::Observer;
+use crate::{Engine, Error, ModelFiles, Options};
+
+/// How fast prompts are read or answers written.
+#[derive(Clone, Debug, Serialize)]
+pub struct ThroughputPoint {
+    /// `prompt` or `generate`.
+    pub test: &'static str,
+    /// Tokens of each sequence.
+    pub tokens: usize,
+    /// Sequences at once.
+    pub sequences: usize,
+    /// Tokens of all sequences over wall time, median over the rounds.
+    pub tokens_per_second: f64,
+    /// Slowest and fastest round.
+    pub tokens_per_second_spread: (f64, f64),
+    /// Weights kept in memory, as a share of all.
+    pub pinned_fraction: f64,
+    /// The process's peak resident set so far.
+    pub memory_peak_bytes: u64,
+}
+
+/// What [`throughput`] measures.
+#[derive(Clone, Copy, Debug)]
+pub struct ThroughputSettings {
+    /// Tokens of a prompt; 0 leaves prompts out.
+    pub prompt: usize,
+    /// Tokens of an answer to a prompt of one token; 0 leaves answers out.
+    pub generate: usize,
+    /// Sequences at once.
+    pub sequences: usize,
+    /// How often each is measured.
+    pub rounds: usize,
+}
+
+/// Reads prompts, and writes answers to prompts of one token; the two take turns.
+///
+/// # Errors
+/// Those of [`Engine::open`] and [`Engine::generate`].
+pub fn throughput(
+    files: &ModelFiles,
+    options: &Options,
+    settings: ThroughputSettings,
+    observer: &mut dyn Observer,
+) -> Result<Vec<ThroughputPoint>, Error> {
+    let requests = |prompt: usize, generate: usize| -> Vec<Request> {
+        let token = |i: usize| (i * 7919 % files.spec.vocab) as u32;
+        let request = |s: usize| Request {
+            token_ids: (s..s + prompt).map(token).collect(),
+            max_new_tokens: generate,
+            ..Request::default()
+        };
+        (0..settings.sequences.max(1)).map(request).collect()
+    };
+    // A prompt's first answer token comes with its last row; an answer of one token more takes that many sweeps.
+    let tests: Vec<(&'static str, usize, Vec<Request>)> = [
+        ("prompt", settings.prompt, requests(settings.prompt, 1)),
+        ("generate", settings.generate, requests(1, settings.generate)),
+    ]
+    .into_iter()
+    .filter(|(_, tokens, _)| *tokens > 0)
+    .collect();
+    let need = demand(&tests.iter().flat_map(|(_, _, requests)| requests.clone()).collect::<Vec<_>>());
+    let mut engine = Engine::open(files, options, &need, observer)?;
+    let mut rates = vec![Vec::new(); tests.len()];
+    // The first round warms up.
+    for round in 0..settings.rounds.max(1) + 1 {
+        for ((_, tokens, requests), rates) in tests.iter().zip(&mut rates) {
+            let begun = Instant::now();
+            if engine.generate(requests, None, &mut Stoppable(observer))?.interrupted {
+                return Err(Error::interrupted());
+            }
+            if round > 0 {
+                rates.push((tokens * requests.len()) as f64 / begun.elapsed().as_secs_f64());
+            }
+        }
+    }
+    let weights: u64 = files.spec.matrices().map(|m| m.extent.bytes).sum();
+    let streamed = engine.current_plan().streamed_bytes_per_sweep;
+    let point = |((test, tokens, requests), rates): ((&'static str, usize, Vec<Request>), Vec<f64>)| {
+        let (tokens_per_second, tokens_per_second_spread) = median(rates);
+        ThroughputPoint {
+            test,
+            tokens,
+            sequences: requests.len(),
+            tokens_per_second,
+            tokens_per_second_spread,
+            pinned_fraction: 1.0 - streamed as f64 / weights.max(1) as f64,
+            memory_peak_bytes: engine.stats().memory_peak_bytes,
+        }
+    };
+    Ok(tests.into_iter().zip(rates).map(point).collect())
+}
