@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Stoppable, median, raw_read};
 use crate::generate::{Request, demand};
 use crate::observe::Observer;
-use crate::{Engine, Error, ModelFiles, Options};
+use crate::{Engine, Error, ModelFiles, Options, machine};
 
 /// What sweeps reached beside raw reads of the same files in the same run.
 #[derive(Clone, Debug, Serialize)]
@@ -46,7 +46,7 @@ pub struct SweepPoint {
     pub rows_at_knee: usize,
     /// The bound of the process's resident set.
     pub memory_budget_bytes: u64,
-    /// The process's peak resident set so far.
+    /// The process's peak resident set meanwhile.
     pub memory_peak_bytes: u64,
 }
 
@@ -79,6 +79,8 @@ pub fn sweep(
     let weights: u64 = files.spec.matrices().map(|m| m.extent.bytes).sum();
     let pinned_bytes_max = (pinned_fraction < 1.0).then_some((weights as f64 * pinned_fraction) as u64);
     let options = Options { pinned_bytes_max, ..options.clone() };
+    // What earlier measurements held is no part of this one's budget.
+    machine::forget_peak();
     let mut engine = Engine::open(files, &options, &demand(&requests), observer)?;
     let streamed = engine.current_plan().streamed_bytes_per_sweep;
     let mut place = 0;
