@@ -1,9 +1,10 @@
 //! Many reads under way from one thread: the state machine over a kernel that runs them, real or simulated.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::buffer::AlignedBuffer;
-use crate::pool::Queues;
+use crate::pool::{Queues, panicked};
 use crate::reader::{Positional, Progress, Reader};
 use crate::source::Read;
 
@@ -28,10 +29,8 @@ pub(crate) struct Call {
     pub(crate) buffer: AlignedBuffer,
 }
 
-/// What the thread does until the pool closes and the kernel is idle.
-///
-/// A read queued while others are under way starts when the first of those ends, since the thread sleeps in
-/// the kernel until then. That shows only in rings of few small slots.
+/// What the thread does until the pool closes and the kernel is idle. If it panics, it ends all reads with errors,
+/// those to come as well.
 pub(crate) fn work<P: Positional>(
     reader: &Reader<P>,
     mut kernel: impl Kernel,
@@ -39,15 +38,38 @@ pub(crate) fn work<P: Positional>(
     queues: &Queues,
 ) {
     let mut under_way = 0;
+    let ended = catch_unwind(AssertUnwindSafe(|| run(reader, &mut kernel, depth, queues, &mut under_way)));
+    if ended.is_ok() {
+        return;
+    }
+    while let Ok(Some((call, _))) = catch_unwind(AssertUnwindSafe(|| kernel.finish())) {
+        under_way = under_way.saturating_sub(1);
+        queues.land(call.tag, call.buffer, Err(panicked()));
+    }
+    queues.lose(under_way);
+    while let Some(Read { tag, buffer, .. }) = queues.take(true) {
+        queues.land(tag, buffer, Err(panicked()));
+    }
+}
+
+/// A read queued while others are under way starts when the first of those ends, since the thread sleeps in
+/// the kernel until then. That shows only in rings of few small slots.
+fn run<P: Positional>(
+    reader: &Reader<P>,
+    kernel: &mut impl Kernel,
+    depth: usize,
+    queues: &Queues,
+    under_way: &mut usize,
+) {
     loop {
-        while under_way < depth
-            && let Some(Read { tag, extent, buffer }) = queues.take(under_way == 0)
+        while *under_way < depth
+            && let Some(Read { tag, extent, buffer }) = queues.take(*under_way == 0)
         {
             match reader.begin(extent, buffer.len()) {
                 Ok(progress) if progress.is_whole() => queues.land(tag, buffer, Ok(progress.range())),
                 Ok(progress) => {
+                    *under_way += 1;
                     kernel.start(Call { tag, progress, buffer });
-                    under_way += 1;
                 }
                 Err(error) => queues.land(tag, buffer, Err(error)),
             }
@@ -61,7 +83,7 @@ pub(crate) fn work<P: Positional>(
             Ok(()) => Ok(call.progress.range()),
             Err(error) => Err(error),
         };
-        under_way -= 1;
+        *under_way -= 1;
         queues.land(call.tag, call.buffer, result);
     }
 }
@@ -98,6 +120,7 @@ mod tests {
 
         fn finish(&mut self) -> Option<(Call, io::Result<usize>)> {
             let call = self.calls.pop()?;
+            // With nobody left to answer this panics, and takes the call along.
             Some((call, self.answers.recv().unwrap()))
         }
     }
@@ -166,6 +189,23 @@ mod tests {
         let Test { mut pool, answer, .. } = test(1, 1);
         (0..2000).for_each(|_| answer.send(Err(WouldBlock.into())).unwrap());
         assert_eq!(pool.wait().unwrap().result.unwrap_err().kind(), ErrorKind::Io);
+    }
+
+    #[test]
+    fn a_kernel_that_panics_ends_all_reads_those_to_come_too() {
+        for reads in [1, 3, 5] {
+            let Test { mut pool, begun, answer, .. } = test(2, reads);
+            begun.recv().unwrap();
+            drop(answer);
+            let ended: Vec<_> = std::iter::from_fn(|| pool.wait()).collect();
+            assert!(ended.iter().all(|done| done.result.is_err()));
+            // Missing are those the kernel took down with it: here, one a panic, of the two it may have begun.
+            assert!((reads.saturating_sub(2)..reads).contains(&(ended.len() as u64)));
+            let buffer = AlignedBuffer::new(1024).unwrap();
+            pool.submit(Read { tag: 9, extent: Extent { file: FileId(0), offset: 0, bytes: 9 }, buffer });
+            assert_eq!(pool.wait().unwrap().result.unwrap_err().kind(), ErrorKind::Io);
+            assert!(pool.wait().is_none());
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
@@ -42,6 +43,8 @@ pub(crate) struct Queues {
 struct State {
     queue: VecDeque<Read>,
     done: VecDeque<Done>,
+    /// Reads that went down with a panic, buffers and all: they will never be done.
+    lost: usize,
     closed: bool,
 }
 
@@ -73,7 +76,7 @@ impl<P: Positional> Pool<P> {
         let bounce = reader.bounce()?;
         let queue = VecDeque::with_capacity(QUEUE_RESERVED);
         let done = VecDeque::with_capacity(QUEUE_RESERVED);
-        let state = Mutex::new(State { queue, done, closed: false });
+        let state = Mutex::new(State { queue, done, lost: 0, closed: false });
         let queues = Arc::new(Queues { state, work: Condvar::new(), landed: Condvar::new() });
         // The pool exists before its threads, so that a failure to start one ends those already started.
         Ok(Pool {
@@ -127,6 +130,11 @@ impl<P: Positional> Source for Pool<P> {
             if let Some(done) = state.done.pop_front() {
                 self.outstanding -= 1;
                 return Some(done);
+            }
+            if state.lost >= self.outstanding {
+                self.outstanding = 0;
+                state.lost = 0;
+                return None;
             }
             state = self.queues.landed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -185,6 +193,12 @@ impl Queues {
         self.landed.notify_one();
     }
 
+    /// Says that so many reads will never be handed back.
+    pub(crate) fn lose(&self, reads: usize) {
+        self.lock().lost += reads;
+        self.landed.notify_one();
+    }
+
     /// The state is whole after every step, so a panic elsewhere does not spoil it.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -193,9 +207,15 @@ impl Queues {
 
 fn one_by_one<P: Positional>(reader: &Reader<P>, queues: &Queues) {
     while let Some(Read { tag, extent, mut buffer }) = queues.take(true) {
-        let result = reader.read(extent, &mut buffer);
-        queues.land(tag, buffer, result);
+        // A thread that ended here would leave the caller waiting for its read for ever.
+        let result = catch_unwind(AssertUnwindSafe(|| reader.read(extent, &mut buffer)));
+        queues.land(tag, buffer, result.unwrap_or_else(|_| Err(panicked())));
     }
+}
+
+/// What a read comes back as whose thread panicked.
+pub(crate) fn panicked() -> Error {
+    Error::new(ErrorKind::Io, "a read was given up since its thread panicked, which is a bug of this program")
 }
 
 /// What a read comes back as that never began.
@@ -207,6 +227,7 @@ pub(crate) fn cancelled(read: Read) -> Done {
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::thread;
     use std::time::Duration;
@@ -262,6 +283,32 @@ mod tests {
         go.send(()).unwrap();
         let done = pool.wait().unwrap();
         assert_eq!((done.tag, done.result.unwrap()), (0, 0..100));
+        assert!(pool.wait().is_none());
+    }
+
+    /// Panics at every other read, from the first on.
+    struct Trap(AtomicBool);
+
+    impl Positional for Trap {
+        fn read_at(&self, _: FileId, _: u64, out: &mut [u8]) -> io::Result<usize> {
+            assert!(self.0.fetch_not(Ordering::Relaxed), "on purpose");
+            Ok(out.len())
+        }
+    }
+
+    #[test]
+    fn a_read_that_panics_comes_back_as_an_error_and_its_thread_reads_on() {
+        let files = vec![File { path: "trap".into(), bytes: 100 }];
+        let reader = Reader::new(Trap(AtomicBool::new(false)), files, 1);
+        let mut pool = Pool::start(IoKind::Simulated, reader, 1).unwrap();
+        for tag in 0..6 {
+            let buffer = AlignedBuffer::new(100).unwrap();
+            pool.submit(Read { tag, extent: Extent { file: FileId(0), offset: 0, bytes: 100 }, buffer });
+        }
+        for tag in 0..6 {
+            let done = pool.wait().unwrap();
+            assert_eq!((done.tag, done.buffer.len(), done.result.is_ok()), (tag, 4096, tag % 2 == 1));
+        }
         assert!(pool.wait().is_none());
     }
 

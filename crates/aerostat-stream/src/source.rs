@@ -83,7 +83,7 @@ pub trait Source: Send {
     /// Queues a read; never blocks for the disk. Every read comes back once, as a [`Done`].
     fn submit(&mut self, read: Read);
 
-    /// Waits until a read is over. `None` if none is outstanding.
+    /// Waits until a read is over. `None` if none is outstanding, or none of those that are can ever end.
     fn wait(&mut self) -> Option<Done>;
 
     /// A read that is over already, if there is one.
