@@ -9,7 +9,9 @@ use aerostat_checkpoint::{Extent, File, FileId};
 
 use crate::buffer::AlignedBuffer;
 use crate::error::{Error, ErrorKind};
+use crate::gather::GATHER_DEPTH;
 use crate::pool::Pool;
+use crate::queues::Lanes;
 use crate::reader::{Positional, Reader};
 use crate::source::{IoKind, Source};
 use crate::system;
@@ -45,7 +47,7 @@ pub enum IoChoice {
 pub struct SourceOptions {
     /// How to read.
     pub io: IoChoice,
-    /// Reads at once; [`DEPTH_DEFAULT`] or [`DEPTH_URING_DEFAULT`] if `None`.
+    /// Reads at once, on each device; [`DEPTH_DEFAULT`] or [`DEPTH_URING_DEFAULT`] if `None`.
     pub depth: Option<NonZeroUsize>,
 }
 
@@ -62,10 +64,12 @@ pub fn open(files: &[File], options: SourceOptions) -> Result<Box<dyn Source>, E
             opened => return opened,
         }
     }
-    let handles = files.iter().map(|file| open_one(file, system::open_buffered)).collect::<Result<_, _>>()?;
+    let handles =
+        files.iter().map(|file| open_one(file, system::open_buffered)).collect::<Result<Vec<_>, _>>()?;
+    let lanes = lanes(&handles);
     let reader = Reader::new(Buffered(handles), files.to_vec(), 1);
     let depth = options.depth.map_or(DEPTH_DEFAULT, NonZeroUsize::get);
-    Ok(Box::new(Pool::start(IoKind::Buffered, reader, depth)?))
+    Ok(Box::new(Pool::start(IoKind::Buffered, reader, lanes, depth)?))
 }
 
 fn open_direct(files: &[File], io: IoChoice, depth: Option<NonZeroUsize>) -> Result<Box<dyn Source>, Error> {
@@ -76,6 +80,7 @@ fn open_direct(files: &[File], io: IoChoice, depth: Option<NonZeroUsize>) -> Res
         alignment = alignment.max(system::direct_alignment(&handle).ok_or_else(|| unsupported(file))?);
         handles.push(handle);
     }
+    let lanes = lanes(&handles);
     let reader = Reader::new(Direct(handles), files.to_vec(), alignment);
     if let Some((index, file)) = files.iter().enumerate().find(|(_, file)| file.bytes > 0) {
         let extent = Extent { file: FileId(index as u32), offset: 0, bytes: 1 };
@@ -85,15 +90,21 @@ fn open_direct(files: &[File], io: IoChoice, depth: Option<NonZeroUsize>) -> Res
     }
     if io != IoChoice::Uring {
         let depth = depth.map_or(DEPTH_DEFAULT, NonZeroUsize::get);
-        return Ok(Box::new(Pool::start(IoKind::Direct, reader, depth)?));
+        return Ok(Box::new(Pool::start(IoKind::Direct, reader, lanes, depth)?));
     }
     let depth = depth.map_or(DEPTH_URING_DEFAULT, NonZeroUsize::get).min(system::DEPTH_MAX);
-    let kernel = system::Uring::new(&reader.files().0, depth).map_err(|cause| {
+    let kernel = |_| system::Uring::new(&reader.files().0, depth + GATHER_DEPTH);
+    let kernels = (0..lanes.count()).map(kernel).collect::<io::Result<_>>().map_err(|cause| {
         let message =
             "io_uring does not work on this system, or is forbidden here; use --io direct (or auto)";
         Error::caused(ErrorKind::Unsupported, message, cause)
     })?;
-    Ok(Box::new(Pool::start_overlapped(IoKind::Uring, reader, depth, kernel)?))
+    Ok(Box::new(Pool::start_overlapped(IoKind::Uring, reader, lanes, depth, kernels)?))
+}
+
+/// One for each device. Where the system names none, all files lie on one.
+fn lanes(handles: &[fs::File]) -> Lanes {
+    Lanes::new(handles.iter().map(|handle| system::device(handle).unwrap_or_default()))
 }
 
 fn open_one(file: &File, open: fn(&Path) -> io::Result<fs::File>) -> Result<fs::File, Error> {

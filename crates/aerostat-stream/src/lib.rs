@@ -29,8 +29,10 @@
 mod buffer;
 mod error;
 mod files;
+mod gather;
 mod overlap;
 mod pool;
+mod queues;
 mod reader;
 mod ring;
 pub mod simulated;
@@ -42,4 +44,4 @@ pub use error::{Error, ErrorKind};
 pub use files::{DEPTH_DEFAULT, DEPTH_URING_DEFAULT, IoChoice, SourceOptions, open};
 pub use reader::Positional;
 pub use ring::{Ring, Stats, Tile};
-pub use source::{Done, IoKind, Read, Source, buffer_bytes};
+pub use source::{Done, Gathered, IoKind, Read, Source, buffer_bytes};

@@ -1,11 +1,13 @@
 //! Many reads under way from one thread: the state machine over a kernel that runs them, real or simulated.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
-use crate::buffer::AlignedBuffer;
-use crate::pool::Queues;
+use aerostat_checkpoint::FileId;
+
+use crate::queues::{Job, Meter, Queues, Waker};
 use crate::reader::{Positional, Progress, Reader};
-use crate::source::Read;
 
 /// What runs read calls while its caller waits for whichever ends first.
 ///
@@ -16,43 +18,83 @@ pub(crate) trait Kernel: Send + 'static {
     /// answer of [`Kernel::finish`].
     fn start(&mut self, call: Call);
 
-    /// Waits until one of the calls is over; `None` if it has none.
-    fn finish(&mut self) -> Option<(Call, io::Result<usize>)>;
+    /// Waits until one of the calls is over, or it is woken.
+    fn finish(&mut self) -> Event;
+
+    /// Wakes it from [`Kernel::finish`]; `None` if it never sleeps there for long.
+    fn waker(&self) -> Option<Waker> {
+        None
+    }
+}
+
+/// What a kernel waited for.
+pub(crate) enum Event {
+    /// A call and its answer.
+    Over(Call, io::Result<usize>),
+    /// The waker, or nothing at all.
+    Woken,
+    /// There are no calls.
+    Idle,
 }
 
 /// One read that is under way.
-#[derive(Debug)]
 pub(crate) struct Call {
-    pub(crate) tag: u64,
+    pub(crate) job: Job,
     pub(crate) progress: Progress,
-    pub(crate) buffer: AlignedBuffer,
 }
 
-/// What the thread does until the pool closes and the kernel is idle.
-///
-/// A read queued while others are under way starts when the first of those ends, since the thread sleeps in
-/// the kernel until then. That shows only in rings of few small slots.
+impl Call {
+    /// What is left to read: of which file, from where, and where to.
+    pub(crate) fn rest(&mut self) -> (FileId, u64, &mut [u8]) {
+        let (offset, range) = self.progress.rest();
+        (self.job.extent().file, offset, self.job.buffer().get_mut(range).unwrap_or_default())
+    }
+}
+
+/// What the thread of a lane does until the pool closes and the kernel is idle. If it panics, it ends all reads
+/// with errors, those to come as well.
 pub(crate) fn work<P: Positional>(
     reader: &Reader<P>,
-    mut kernel: impl Kernel,
+    kernel: impl Kernel,
+    lane: usize,
     depth: usize,
-    queues: &Queues,
+    queues: &Arc<Queues>,
 ) {
+    let ended = catch_unwind(AssertUnwindSafe(|| run(reader, kernel, lane, depth, queues)));
+    if ended.is_err() {
+        while let Some(job) = queues.take(lane, true, true) {
+            drop(job);
+        }
+    }
+}
+
+fn run<P: Positional>(
+    reader: &Reader<P>,
+    mut kernel: impl Kernel,
+    lane: usize,
+    depth: usize,
+    queues: &Arc<Queues>,
+) {
+    let mut meter = Meter::new(queues);
     let mut under_way = 0;
     loop {
-        while under_way < depth
-            && let Some(Read { tag, extent, buffer }) = queues.take(under_way == 0)
-        {
-            match reader.begin(extent, buffer.len()) {
-                Ok(progress) if progress.is_whole() => queues.land(tag, buffer, Ok(progress.range())),
+        // Urgent reads do not count: they are few and small.
+        while let Some(mut job) = queues.take(lane, under_way < depth, under_way == 0) {
+            let room = job.buffer().len();
+            match reader.begin(job.extent(), room) {
+                Ok(progress) if progress.is_whole() => job.land(Ok(progress.range())),
                 Ok(progress) => {
-                    kernel.start(Call { tag, progress, buffer });
+                    kernel.start(Call { job, progress });
                     under_way += 1;
                 }
-                Err(error) => queues.land(tag, buffer, Err(error)),
+                Err(error) => job.land(Err(error)),
             }
         }
-        let Some((mut call, answer)) = kernel.finish() else { return };
+        let (mut call, answer) = match kernel.finish() {
+            Event::Over(call, answer) => (call, answer),
+            Event::Woken => continue,
+            Event::Idle => return,
+        };
         let result = match reader.advance(&mut call.progress, answer) {
             Ok(()) if !call.progress.is_whole() => {
                 kernel.start(call);
@@ -62,28 +104,30 @@ pub(crate) fn work<P: Positional>(
             Err(error) => Err(error),
         };
         under_way -= 1;
-        queues.land(call.tag, call.buffer, result);
+        call.job.land(result);
+        meter.count();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::ErrorKind::{Interrupted, WouldBlock};
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc::{Receiver, Sender, channel};
 
     use aerostat_checkpoint::{Extent, File, FileId};
 
     use super::*;
+    use crate::buffer::AlignedBuffer;
     use crate::error::ErrorKind;
     use crate::pool::Pool;
-    use crate::source::{IoKind, Source};
+    use crate::queues::Lanes;
+    use crate::source::{IoKind, Read, Source};
 
     /// Tells of each call it takes on, and ends the latest with the next answer it is given.
     struct Held {
         calls: Vec<Call>,
-        begun: Sender<u64>,
+        begun: Sender<()>,
         answers: Receiver<io::Result<usize>>,
         /// Calls it still had when it was dropped.
         left: Arc<AtomicUsize>,
@@ -92,13 +136,14 @@ mod tests {
     impl Kernel for Held {
         fn start(&mut self, call: Call) {
             // Not every test listens.
-            let _ = self.begun.send(call.tag);
+            let _ = self.begun.send(());
             self.calls.push(call);
         }
 
-        fn finish(&mut self) -> Option<(Call, io::Result<usize>)> {
-            let call = self.calls.pop()?;
-            Some((call, self.answers.recv().unwrap()))
+        fn finish(&mut self) -> Event {
+            let Some(call) = self.calls.pop() else { return Event::Idle };
+            // With nobody left to answer this panics, and takes the call along.
+            Event::Over(call, self.answers.recv().unwrap())
         }
     }
 
@@ -118,7 +163,7 @@ mod tests {
 
     struct Test {
         pool: Pool<Nothing>,
-        begun: Receiver<u64>,
+        begun: Receiver<()>,
         answer: Sender<io::Result<usize>>,
         left: Arc<AtomicUsize>,
     }
@@ -129,7 +174,8 @@ mod tests {
         let left = Arc::new(AtomicUsize::new(usize::MAX));
         let kernel = Held { calls: Vec::new(), begun: begun_sender, answers, left: Arc::clone(&left) };
         let reader = Reader::new(Nothing, vec![File { path: "held".into(), bytes: 1000 }], 512);
-        let mut pool = Pool::start_overlapped(IoKind::Simulated, reader, depth, kernel).unwrap();
+        let mut pool =
+            Pool::start_overlapped(IoKind::Simulated, reader, Lanes::new([]), depth, vec![kernel]).unwrap();
         for tag in 0..reads {
             let buffer = AlignedBuffer::new(1024).unwrap();
             pool.submit(Read { tag, extent: Extent { file: FileId(0), offset: 0, bytes: 1000 }, buffer });
@@ -169,9 +215,25 @@ mod tests {
     }
 
     #[test]
+    fn a_kernel_that_panics_ends_all_reads_those_to_come_too() {
+        for reads in [1, 3, 5] {
+            let Test { mut pool, begun, answer, .. } = test(2, reads);
+            begun.recv().unwrap();
+            drop(answer);
+            let ended: Vec<_> = std::iter::from_fn(|| pool.wait()).collect();
+            assert!(ended.iter().all(|done| done.result.is_err()));
+            assert_eq!(ended.len() as u64, reads);
+            let buffer = AlignedBuffer::new(1024).unwrap();
+            pool.submit(Read { tag: 9, extent: Extent { file: FileId(0), offset: 0, bytes: 9 }, buffer });
+            assert_eq!(pool.wait().unwrap().result.unwrap_err().kind(), ErrorKind::Io);
+            assert!(pool.wait().is_none());
+        }
+    }
+
+    #[test]
     fn cancelling_ends_the_reads_that_have_not_begun() {
         let Test { mut pool, begun, answer, .. } = test(1, 4);
-        assert_eq!(begun.recv().unwrap(), 0);
+        begun.recv().unwrap();
         pool.cancel();
         for tag in 1..4 {
             let done = pool.wait().unwrap();

@@ -1,93 +1,87 @@
 //! Threads that read at offsets, each one read at a time or one of them many: a source for any kind of files.
 
-use std::collections::VecDeque;
-use std::ops::Range;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
-use std::time::Instant;
+use std::time::Duration;
 
 use aerostat_checkpoint::Extent;
 
-use crate::buffer::AlignedBuffer;
 use crate::error::{Error, ErrorKind};
+use crate::gather::Gather;
 use crate::overlap::{self, Kernel};
+use crate::queues::{Lanes, Meter, Queues, Waker};
 use crate::reader::{Positional, Reader};
-use crate::source::{Done, IoKind, Read, Source};
-
-/// Reads the queues have room for before they grow; after the first sweep they grow no more.
-const QUEUE_RESERVED: usize = 64;
+use crate::source::{Done, Gathered, IoKind, Read, Source};
 
 /// A thread only reads into buffers it is given.
 const STACK_BYTES: usize = 128 << 10;
 
 pub(crate) struct Pool<P> {
     kind: IoKind,
+    /// Reads at once in each lane.
     depth: usize,
     reader: Arc<Reader<P>>,
+    lanes: Lanes,
     queues: Arc<Queues>,
     threads: Vec<JoinHandle<()>>,
-    bounce: AlignedBuffer,
+    gather: Gather,
     outstanding: usize,
 }
 
-/// What the caller and the threads share.
-pub(crate) struct Queues {
-    state: Mutex<State>,
-    /// Told when a read is queued or the pool closes.
-    work: Condvar,
-    /// Told when a read is over.
-    landed: Condvar,
-}
-
-struct State {
-    queue: VecDeque<Read>,
-    done: VecDeque<Done>,
-    closed: bool,
-}
-
 impl<P: Positional> Pool<P> {
-    /// Starts `depth` threads (one at least) that do one read after the other each.
-    pub(crate) fn start(kind: IoKind, reader: Reader<P>, depth: usize) -> Result<Self, Error> {
-        let mut pool = Pool::new(kind, reader, depth.max(1))?;
-        for _ in 0..pool.depth {
-            let reader = Arc::clone(&pool.reader);
-            pool.spawn(move |queues| one_by_one(&reader, queues))?;
+    /// Starts `depth` threads (one at least) in each lane that do one read after the other each.
+    pub(crate) fn start(kind: IoKind, reader: Reader<P>, lanes: Lanes, depth: usize) -> Result<Self, Error> {
+        let wakers = (0..lanes.count()).map(|_| None).collect();
+        let mut pool = Pool::new(kind, reader, lanes, depth, wakers)?;
+        for lane in 0..pool.lanes.count() {
+            for _ in 0..pool.depth {
+                let reader = Arc::clone(&pool.reader);
+                pool.spawn(move |queues| one_by_one(&reader, lane, queues))?;
+            }
         }
         Ok(pool)
     }
 
-    /// Starts one thread that keeps up to `depth` reads (one at least) under way in the kernel.
+    /// Starts one thread in each lane that keeps up to `depth` reads (one at least) under way in the lane's
+    /// kernel.
     pub(crate) fn start_overlapped(
         kind: IoKind,
         reader: Reader<P>,
+        lanes: Lanes,
         depth: usize,
-        kernel: impl Kernel,
+        kernels: Vec<impl Kernel>,
     ) -> Result<Self, Error> {
-        let mut pool = Pool::new(kind, reader, depth.max(1))?;
-        let (reader, depth) = (Arc::clone(&pool.reader), pool.depth);
-        pool.spawn(move |queues| overlap::work(&reader, kernel, depth, queues))?;
+        let wakers = kernels.iter().map(Kernel::waker).collect();
+        let mut pool = Pool::new(kind, reader, lanes, depth, wakers)?;
+        for (lane, kernel) in kernels.into_iter().enumerate() {
+            let (reader, depth) = (Arc::clone(&pool.reader), pool.depth);
+            pool.spawn(move |queues| overlap::work(&reader, kernel, lane, depth, queues))?;
+        }
         Ok(pool)
     }
 
-    fn new(kind: IoKind, reader: Reader<P>, depth: usize) -> Result<Self, Error> {
-        let bounce = reader.bounce()?;
-        let queue = VecDeque::with_capacity(QUEUE_RESERVED);
-        let done = VecDeque::with_capacity(QUEUE_RESERVED);
-        let state = Mutex::new(State { queue, done, closed: false });
-        let queues = Arc::new(Queues { state, work: Condvar::new(), landed: Condvar::new() });
+    fn new(
+        kind: IoKind,
+        reader: Reader<P>,
+        lanes: Lanes,
+        depth: usize,
+        wakers: Vec<Option<Waker>>,
+    ) -> Result<Self, Error> {
         // The pool exists before its threads, so that a failure to start one ends those already started.
         Ok(Pool {
             kind,
-            depth,
+            depth: depth.max(1),
+            gather: Gather::new(reader.alignment())?,
             reader: Arc::new(reader),
-            queues,
+            lanes,
+            queues: Queues::new(wakers),
             threads: Vec::new(),
-            bounce,
             outstanding: 0,
         })
     }
 
-    fn spawn(&mut self, work: impl FnOnce(&Queues) + Send + 'static) -> Result<(), Error> {
+    fn spawn(&mut self, work: impl FnOnce(&Arc<Queues>) + Send + 'static) -> Result<(), Error> {
         let index = self.threads.len();
         let queues = Arc::clone(&self.queues);
         let builder = Builder::new().name(format!("aerostat-io-{index}")).stack_size(STACK_BYTES);
@@ -109,55 +103,44 @@ impl<P: Positional> Source for Pool<P> {
     }
 
     fn depth_max(&self) -> usize {
-        self.depth
+        self.depth * self.lanes.count()
     }
 
     fn submit(&mut self, read: Read) {
         self.outstanding += 1;
-        self.queues.lock().queue.push_back(read);
-        self.queues.work.notify_one();
+        self.queues.submit(self.lanes.of(read.extent.file), read);
     }
 
     fn wait(&mut self) -> Option<Done> {
         if self.outstanding == 0 {
             return None;
         }
-        let mut state = self.queues.lock();
-        loop {
-            if let Some(done) = state.done.pop_front() {
-                self.outstanding -= 1;
-                return Some(done);
-            }
-            state = self.queues.landed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        self.outstanding -= 1;
+        Some(self.queues.wait())
     }
 
     fn poll(&mut self) -> Option<Done> {
-        let done = self.queues.lock().done.pop_front()?;
+        let done = self.queues.poll()?;
         self.outstanding -= 1;
         Some(done)
     }
 
     fn cancel(&mut self) {
-        let mut state = self.queues.lock();
-        while let Some(read) = state.queue.pop_front() {
-            state.done.push_back(cancelled(read));
-        }
+        self.queues.cancel();
     }
 
-    fn read_now(&mut self, extent: Extent, out: &mut [u8]) -> Result<(), Error> {
-        self.reader.read_now(extent, out, &mut self.bounce)
+    fn read_many_now(&mut self, extents: &[Extent], out: &mut [u8]) -> Result<Gathered, Error> {
+        self.gather.run(&self.reader, Some((&self.queues, &self.lanes)), extents, out)
+    }
+
+    fn cpu_time(&self) -> Duration {
+        self.queues.cpu_time()
     }
 }
 
 impl<P> Drop for Pool<P> {
     fn drop(&mut self) {
-        {
-            let mut state = self.queues.lock();
-            state.closed = true;
-            state.queue.clear();
-        }
-        self.queues.work.notify_all();
+        self.queues.close();
         for thread in self.threads.drain(..) {
             // A thread that panicked has nothing left to do either.
             let _ = thread.join();
@@ -165,55 +148,30 @@ impl<P> Drop for Pool<P> {
     }
 }
 
-impl Queues {
-    /// The next read, also long after the call if that may wait for it. None comes any more once the pool
-    /// closes.
-    pub(crate) fn take(&self, may_wait: bool) -> Option<Read> {
-        let mut state = self.lock();
-        loop {
-            let read = state.queue.pop_front();
-            if read.is_some() || state.closed || !may_wait {
-                return read;
-            }
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+fn one_by_one<P: Positional>(reader: &Reader<P>, lane: usize, queues: &Arc<Queues>) {
+    let mut meter = Meter::new(queues);
+    while let Some(mut job) = queues.take(lane, true, true) {
+        // A job that goes down in a panic comes back as an error; its thread reads on.
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            let result = reader.read(job.extent(), job.buffer());
+            job.land(result);
+        }));
+        meter.count();
     }
-
-    /// Hands back a read that is over now.
-    pub(crate) fn land(&self, tag: u64, buffer: AlignedBuffer, result: Result<Range<usize>, Error>) {
-        self.lock().done.push_back(Done { tag, buffer, result, finished: Instant::now() });
-        self.landed.notify_one();
-    }
-
-    /// The state is whole after every step, so a panic elsewhere does not spoil it.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn one_by_one<P: Positional>(reader: &Reader<P>, queues: &Queues) {
-    while let Some(Read { tag, extent, mut buffer }) = queues.take(true) {
-        let result = reader.read(extent, &mut buffer);
-        queues.land(tag, buffer, result);
-    }
-}
-
-/// What a read comes back as that never began.
-pub(crate) fn cancelled(read: Read) -> Done {
-    let result = Err(Error::new(ErrorKind::Cancelled, "the read was cancelled before it began"));
-    Done { tag: read.tag, buffer: read.buffer, result, finished: Instant::now() }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::thread;
-    use std::time::Duration;
 
     use aerostat_checkpoint::{File, FileId};
 
     use super::*;
+    use crate::buffer::AlignedBuffer;
 
     /// Tells of each read and ends it when told.
     struct Gate {
@@ -241,7 +199,7 @@ mod tests {
         let ((begun_sender, begun), (go, go_receiver), alive) = (channel(), channel(), Arc::new(()));
         let gate = Gate { begun: begun_sender, go: Mutex::new(go_receiver), _alive: Arc::clone(&alive) };
         let reader = Reader::new(gate, vec![File { path: "gate".into(), bytes: 100 }], 1);
-        let mut pool = Pool::start(IoKind::Simulated, reader, depth).unwrap();
+        let mut pool = Pool::start(IoKind::Simulated, reader, Lanes::new([]), depth).unwrap();
         for tag in 0..reads {
             let buffer = AlignedBuffer::new(100).unwrap();
             pool.submit(Read { tag, extent: Extent { file: FileId(0), offset: 0, bytes: 100 }, buffer });
@@ -263,6 +221,65 @@ mod tests {
         let done = pool.wait().unwrap();
         assert_eq!((done.tag, done.result.unwrap()), (0, 0..100));
         assert!(pool.wait().is_none());
+    }
+
+    /// Panics at every other read, from the first on.
+    struct Trap(AtomicBool);
+
+    impl Positional for Trap {
+        fn read_at(&self, _: FileId, _: u64, out: &mut [u8]) -> io::Result<usize> {
+            assert!(self.0.fetch_not(Ordering::Relaxed), "on purpose");
+            Ok(out.len())
+        }
+    }
+
+    #[test]
+    fn a_read_that_panics_comes_back_as_an_error_and_its_thread_reads_on() {
+        let files = vec![File { path: "trap".into(), bytes: 100 }];
+        let reader = Reader::new(Trap(AtomicBool::new(false)), files, 1);
+        let mut pool = Pool::start(IoKind::Simulated, reader, Lanes::new([]), 1).unwrap();
+        for tag in 0..6 {
+            let buffer = AlignedBuffer::new(100).unwrap();
+            pool.submit(Read { tag, extent: Extent { file: FileId(0), offset: 0, bytes: 100 }, buffer });
+        }
+        for tag in 0..6 {
+            let done = pool.wait().unwrap();
+            assert_eq!((done.tag, done.buffer.len(), done.result.is_ok()), (tag, 4096, tag % 2 == 1));
+        }
+        assert!(pool.wait().is_none());
+    }
+
+    /// Reads of file 0 wait, those of others do not.
+    struct Slow(Mutex<Receiver<()>>);
+
+    impl Positional for Slow {
+        fn read_at(&self, file: FileId, _: u64, out: &mut [u8]) -> io::Result<usize> {
+            if file.0 == 0 {
+                let _ = self.0.lock().unwrap().recv();
+            }
+            Ok(out.len())
+        }
+    }
+
+    #[test]
+    fn a_slow_device_holds_up_no_other() {
+        let (go, slow) = channel();
+        let files = (0..3).map(|_| File { path: "file".into(), bytes: 100 }).collect();
+        let reader = Reader::new(Slow(Mutex::new(slow)), files, 1);
+        let lanes = Lanes::new([7, 9, 7]);
+        let mut pool = Pool::start(IoKind::Simulated, reader, lanes, 2).unwrap();
+        assert_eq!(pool.depth_max(), 4);
+        // More than there are threads for file 0, then file 1, on another device.
+        let order = [0, 0, 0, 0, 0, 1, 1, 1];
+        for (tag, file) in (0..).zip(order) {
+            let buffer = AlignedBuffer::new(100).unwrap();
+            pool.submit(Read { tag, extent: Extent { file: FileId(file), offset: 0, bytes: 100 }, buffer });
+        }
+        let mut tags: Vec<u64> = (0..3).map(|_| pool.wait().unwrap().tag).collect();
+        tags.sort_unstable();
+        assert_eq!(tags, [5, 6, 7]);
+        drop(go);
+        assert_eq!((0..).map_while(|_: u64| pool.wait()).count(), 5);
     }
 
     #[test]

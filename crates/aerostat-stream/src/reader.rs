@@ -6,12 +6,8 @@ use std::ops::Range;
 
 use aerostat_checkpoint::{Extent, File, FileId};
 
-use crate::buffer::AlignedBuffer;
 use crate::error::{Error, ErrorKind};
-use crate::source::{Span, buffer_bytes};
-
-/// Bytes that `read_now` reads at a time.
-const BOUNCE_BYTES: usize = 64 << 10;
+use crate::source::Span;
 
 /// Reads in a row that may end before the first whole unit of alignment. Only the end of a file reads so
 /// on a real disk, and then for ever.
@@ -51,13 +47,8 @@ impl<P: Positional> Reader<P> {
         self.alignment
     }
 
-    /// A buffer for [`Reader::read_now`].
-    pub(crate) fn bounce(&self) -> Result<AlignedBuffer, Error> {
-        AlignedBuffer::new(buffer_bytes(BOUNCE_BYTES, self.alignment).unwrap_or(usize::MAX))
-    }
-
     /// Reads the extent; returns where in `buffer` it lies.
-    pub(crate) fn read(&self, extent: Extent, buffer: &mut AlignedBuffer) -> Result<Range<usize>, Error> {
+    pub(crate) fn read(&self, extent: Extent, buffer: &mut [u8]) -> Result<Range<usize>, Error> {
         let mut progress = self.begin(extent, buffer.len())?;
         while !progress.is_whole() {
             let (offset, range) = progress.rest();
@@ -112,33 +103,8 @@ impl<P: Positional> Reader<P> {
         Ok(())
     }
 
-    /// Reads the extent into `out`, piece by piece through `bounce`.
-    pub(crate) fn read_now(
-        &self,
-        extent: Extent,
-        out: &mut [u8],
-        bounce: &mut AlignedBuffer,
-    ) -> Result<(), Error> {
-        let file = self.check(extent)?;
-        if out.len() as u64 != extent.bytes {
-            let message = format!("{}: {} cannot be read into {} bytes", name(file), text(extent), out.len());
-            return Err(Error::new(ErrorKind::TooLarge, message));
-        }
-        let mut offset = extent.offset;
-        for piece in out.chunks_mut(BOUNCE_BYTES) {
-            let bytes = piece.len() as u64;
-            let range = self.read(Extent { file: extent.file, offset, bytes }, bounce)?;
-            // `read` answers a range of the buffer as long as the piece.
-            if let Some(read) = bounce.get(range) {
-                piece.copy_from_slice(read);
-            }
-            offset += bytes;
-        }
-        Ok(())
-    }
-
     /// The extent's file, once the extent is known to lie within it.
-    fn check(&self, extent: Extent) -> Result<&File, Error> {
+    pub(crate) fn check(&self, extent: Extent) -> Result<&File, Error> {
         let Some(file) = self.table.get(extent.file.0 as usize) else {
             let message = format!("file {} of {} open files does not exist", extent.file.0, self.table.len());
             return Err(Error::new(ErrorKind::Bounds, message));
@@ -184,10 +150,6 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn file(&self) -> FileId {
-        self.extent.file
-    }
-
     /// Whether there is nothing left to read.
     pub(crate) fn is_whole(&self) -> bool {
         self.done >= self.span.need
@@ -215,6 +177,7 @@ fn text(extent: Extent) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::buffer_bytes;
 
     #[test]
     fn spans_are_aligned_and_fit_the_buffers_made_for_them() {

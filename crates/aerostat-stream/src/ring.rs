@@ -59,6 +59,8 @@ pub struct Stats {
     pub stalls: u64,
     /// Reads that failed.
     pub failures: u64,
+    /// What the source's threads used of the processors.
+    pub cpu_time: Duration,
 }
 
 impl Stats {
@@ -188,26 +190,37 @@ impl Ring {
     /// Reads a small extent at once, past the order and without a slot. `out` must be as long as the extent.
     ///
     /// # Errors
-    /// As [`Source::read_now`].
+    /// As [`Source::read_many_now`].
     pub fn read_now(&mut self, extent: Extent, out: &mut [u8]) -> Result<(), Error> {
+        self.read_many_now(&[extent], out)
+    }
+
+    /// Reads many small extents at once, side by side, past the order and without slots: rows of a table, say.
+    /// `out` takes their bytes one behind the other, and must be as long as all of them. What is asked for twice
+    /// is read once, and counted once in [`Stats`].
+    ///
+    /// # Errors
+    /// As [`Source::read_many_now`].
+    pub fn read_many_now(&mut self, extents: &[Extent], out: &mut [u8]) -> Result<(), Error> {
         let begun = Instant::now();
-        let result = self.source.read_now(extent, out);
+        let result = self.source.read_many_now(extents, out);
         self.drain();
         if self.in_flight == 0 {
             let begun = self.finished_last.map_or(begun, |finished| finished.max(begun));
             self.stats.read_time += begun.elapsed();
         }
-        match result {
-            Ok(()) => self.count_read(extent),
-            Err(_) => self.stats.failures += 1,
-        }
-        result
+        let gathered = result.inspect_err(|_| self.stats.failures += 1)?;
+        self.stats.reads += gathered.reads;
+        self.stats.read_bytes += gathered.bytes;
+        self.stats.device_bytes += gathered.device_bytes;
+        Ok(())
     }
 
     /// What passed through so far.
     pub fn stats(&self) -> Stats {
         let running = self.busy_since.map_or(Duration::ZERO, |since| since.elapsed());
-        Stats { read_time: self.stats.read_time + running, ..self.stats }
+        let read_time = self.stats.read_time + running;
+        Stats { read_time, cpu_time: self.source.cpu_time(), ..self.stats }
     }
 
     /// How the source reads.

@@ -29,12 +29,13 @@ use std::time::{Duration, Instant};
 
 use aerostat_checkpoint::{Extent, File, FileId};
 
-use crate::buffer::AlignedBuffer;
 use crate::error::{Error, ErrorKind};
-use crate::overlap::{Call, Kernel};
-use crate::pool::{Pool, cancelled};
+use crate::gather::Gather;
+use crate::overlap::{Call, Event, Kernel};
+use crate::pool::Pool;
+use crate::queues::{Lanes, cancelled};
 use crate::reader::{Positional, Reader};
-use crate::source::{Done, IoKind, Read, Source};
+use crate::source::{Done, Gathered, IoKind, Read, Source};
 use crate::system;
 
 /// The bytes of a simulated file.
@@ -53,8 +54,10 @@ pub struct Script {
     pub seed: u64,
     /// Alignment of the disk, a power of two up to a page; a read call that breaks it is refused.
     pub alignment: usize,
-    /// Reads under way at once, one at least.
+    /// Reads under way at once, one at least; on each device, behind a pool.
     pub depth: usize,
+    /// The device each file lies on, for pools; further files lie on the first.
+    pub devices: Vec<u64>,
     /// A read of [`open`] takes up to so many ticks of a clock that moves by one with every poll, and with
     /// a wait to the end of the read that ends first.
     pub latency_ticks_max: u64,
@@ -99,6 +102,7 @@ impl Default for Script {
             seed: 0,
             alignment: 512,
             depth: 4,
+            devices: Vec::new(),
             latency_ticks_max: 0,
             sleep_max: Duration::ZERO,
             interrupted_percent: 0,
@@ -116,10 +120,10 @@ impl Default for Script {
 pub fn open(contents: Vec<Contents>, script: Script) -> Result<Box<dyn Source>, Error> {
     let (seed, depth, latency_ticks_max) = (script.seed, script.depth.max(1), script.latency_ticks_max);
     let reader = reader(contents, script)?;
-    let bounce = reader.bounce()?;
+    let gather = Gather::new(reader.alignment())?;
     Ok(Box::new(Simulated {
         reader,
-        bounce,
+        gather,
         seed,
         depth,
         latency_ticks_max,
@@ -137,7 +141,8 @@ pub fn open(contents: Vec<Contents>, script: Script) -> Result<Box<dyn Source>, 
 /// As [`open`].
 pub fn open_pooled(contents: Vec<Contents>, script: Script) -> Result<Box<dyn Source>, Error> {
     let depth = script.depth;
-    Ok(Box::new(Pool::start(IoKind::Simulated, reader(contents, script)?, depth)?))
+    let lanes = Lanes::new(script.devices.iter().copied());
+    Ok(Box::new(Pool::start(IoKind::Simulated, reader(contents, script)?, lanes, depth)?))
 }
 
 /// The same files behind the one thread that keeps many reads under way: `depth` calls at a time, which end in
@@ -147,9 +152,11 @@ pub fn open_pooled(contents: Vec<Contents>, script: Script) -> Result<Box<dyn So
 /// As [`open`].
 pub fn open_overlapped(contents: Vec<Contents>, script: Script) -> Result<Box<dyn Source>, Error> {
     let (seed, depth) = (script.seed, script.depth);
+    let lanes = Lanes::new(script.devices.iter().copied());
     let reader = reader(contents, script)?;
-    let kernel = Unordered { files: Arc::clone(reader.files()), seed, calls: Vec::new(), ended: 0 };
-    Ok(Box::new(Pool::start_overlapped(IoKind::Simulated, reader, depth, kernel)?))
+    let kernel = |_| Unordered { files: Arc::clone(reader.files()), seed, calls: Vec::new(), ended: 0 };
+    let kernels = (0..lanes.count()).map(kernel).collect();
+    Ok(Box::new(Pool::start_overlapped(IoKind::Simulated, reader, lanes, depth, kernels)?))
 }
 
 fn reader(contents: Vec<Contents>, script: Script) -> Result<Reader<Arc<Files>>, Error> {
@@ -179,7 +186,7 @@ fn reader(contents: Vec<Contents>, script: Script) -> Result<Reader<Arc<Files>>,
 
 struct Simulated {
     reader: Reader<Arc<Files>>,
-    bounce: AlignedBuffer,
+    gather: Gather,
     seed: u64,
     depth: usize,
     latency_ticks_max: u64,
@@ -249,8 +256,8 @@ impl Source for Simulated {
         self.cancelled.extend(self.queue.drain(..).map(cancelled));
     }
 
-    fn read_now(&mut self, extent: Extent, out: &mut [u8]) -> Result<(), Error> {
-        self.reader.read_now(extent, out, &mut self.bounce)
+    fn read_many_now(&mut self, extents: &[Extent], out: &mut [u8]) -> Result<Gathered, Error> {
+        self.gather.run(&self.reader, None, extents, out)
     }
 }
 
@@ -268,14 +275,14 @@ impl Kernel for Unordered {
         self.calls.push(call);
     }
 
-    fn finish(&mut self) -> Option<(Call, io::Result<usize>)> {
-        let index = random(self.seed ^ 5, self.ended).checked_rem(self.calls.len() as u64)?;
+    fn finish(&mut self) -> Event {
+        let index = random(self.seed ^ 5, self.ended).checked_rem(self.calls.len() as u64);
+        let Some(index) = index else { return Event::Idle };
         self.ended += 1;
         let mut call = self.calls.swap_remove(index as usize);
-        let (offset, range) = call.progress.rest();
-        let out = call.buffer.get_mut(range).unwrap_or_default();
-        let answer = self.files.read_at(call.progress.file(), offset, out);
-        Some((call, answer))
+        let (file, offset, out) = call.rest();
+        let answer = self.files.read_at(file, offset, out);
+        Event::Over(call, answer)
     }
 }
 

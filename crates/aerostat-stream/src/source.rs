@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aerostat_checkpoint::Extent;
 
@@ -93,12 +93,31 @@ pub trait Source: Send {
     /// come back through [`Source::wait`] or [`Source::poll`].
     fn cancel(&mut self);
 
-    /// Reads a few bytes at once, past the queue, through a small buffer of its own. `out` must be as long
-    /// as the extent.
+    /// Reads many small extents at once, before all that is queued, through small buffers of its own. `out`
+    /// takes their bytes one behind the other, and must be as long as all of them. What is asked for twice is
+    /// read once.
     ///
     /// # Errors
-    /// As for queued reads; [`ErrorKind::TooLarge`] if the lengths differ.
-    fn read_now(&mut self, extent: Extent, out: &mut [u8]) -> Result<(), Error>;
+    /// As for queued reads: the first of them, and then `out` means nothing; [`ErrorKind::TooLarge`] if the
+    /// lengths differ.
+    fn read_many_now(&mut self, extents: &[Extent], out: &mut [u8]) -> Result<Gathered, Error>;
+
+    /// What its threads have used of the processors, user and system together. Zero if it has none, or where the
+    /// system does not tell.
+    fn cpu_time(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// What [`Source::read_many_now`] asked of the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Gathered {
+    /// Reads, after extents were joined or taken apart.
+    pub reads: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Their bytes with what alignment adds.
+    pub device_bytes: u64,
 }
 
 /// Bytes a buffer needs so that any extent of up to `extent_bytes` can be read into it with `alignment`;

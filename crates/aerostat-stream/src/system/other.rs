@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use crate::overlap::{Call, Kernel};
+use crate::overlap::{Call, Event, Kernel};
 
 pub(crate) const DEPTH_MAX: usize = 1;
 
@@ -39,7 +39,7 @@ impl Kernel for Uring {
         match *self {}
     }
 
-    fn finish(&mut self) -> Option<(Call, io::Result<usize>)> {
+    fn finish(&mut self) -> Event {
         match *self {}
     }
 }

@@ -110,6 +110,39 @@ fn a_small_read_fails_alone() {
 }
 
 #[test]
+fn one_of_many_small_reads_that_fails_fails_them_all_and_no_later_ones() {
+    let small: Vec<Extent> = (0..60).map(|at| extent(at % 2, u64::from(at) * 160, 20)).collect();
+    let expected: Vec<u8> = small
+        .iter()
+        .flat_map(|at| bytes()[at.offset as usize..(at.offset + at.bytes) as usize].to_vec())
+        .collect();
+    // Reads of 512 bytes each hold several.
+    for call in [0, 7, 19] {
+        let faults = [(call, FaultKind::Failed), (call + 3, FaultKind::Interrupted)];
+        for mut ring in rings(&faults) {
+            let mut out = vec![0; expected.len()];
+            let error = ring.read_many_now(&small, &mut out).unwrap_err();
+            assert_eq!((error.kind(), ring.stats().failures), (ErrorKind::Io, 1));
+            for _ in 0..3 {
+                out.fill(0);
+                ring.read_many_now(&small, &mut out).unwrap();
+                assert!(out == expected);
+            }
+        }
+    }
+    for mut ring in rings(&[]) {
+        for bytes in [0, 1199, 1201] {
+            let error = ring.read_many_now(&small, &mut vec![0; bytes]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::TooLarge);
+            let text = "60 extents of 1200 bytes together cannot be read into";
+            assert!(error.to_string().starts_with(text), "{error}");
+        }
+        let beyond = [small[0], extent(1, 9_999, 2)];
+        assert_eq!(ring.read_many_now(&beyond, &mut [0; 22]).unwrap_err().kind(), ErrorKind::Bounds);
+    }
+}
+
+#[test]
 fn extents_beyond_the_files_are_refused_before_any_read() {
     let beyond =
         [(0, 0, 10_001), (0, 10_000, 1), (1, u64::MAX, 1), (1, 9_999, 2), (2, 0, 0), (u32::MAX, 0, 1)];

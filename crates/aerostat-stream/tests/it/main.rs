@@ -60,6 +60,7 @@ fn source(kind: Kind, files: &[File], seed: u64) -> Box<dyn Source> {
         seed,
         alignment: [1, 512, 4096][seed as usize % 3],
         depth: 1 + seed as usize % 5,
+        devices: vec![3, seed % 2, 3, seed % 3],
         latency_ticks_max: seed % 20,
         sleep_max: Duration::from_micros(seed % 3 * 50),
         interrupted_percent: 20,

@@ -140,6 +140,33 @@ fn small_reads_past_the_order_are_the_bytes_asked_for() {
 }
 
 #[test]
+fn many_small_reads_at_once_are_the_bytes_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let contents = contents();
+    let files = write(folder.path(), &contents);
+    let config = Config { cases: 200, failure_persistence: None, ..Config::default() };
+    let cases = (prop::sample::select(&KINDS[..]), any::<u16>(), extents());
+    TestRunner::new(config)
+        .run(&cases, |(kind, seed, extents)| {
+            let mut ring = Ring::new(source(kind, &files, seed.into()), 3, 8192).unwrap();
+            let order = [extent(1, 0, 8192), extent(0, 1, 8000), extent(0, 9000, 3), extent(2, 5, 700)];
+            ring.request(&order).unwrap();
+            let all: Vec<u8> =
+                extents.iter().flat_map(|extent| expected(&contents, *extent)).copied().collect();
+            for _ in 0..2 {
+                let mut out = vec![0; all.len()];
+                ring.read_many_now(&extents, &mut out).unwrap();
+                prop_assert!(out == all);
+            }
+            for extent in order {
+                prop_assert!(*ring.next().unwrap() == *expected(&contents, extent));
+            }
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
 fn a_source_alone_answers_every_read_once_with_its_buffer() {
     let folder = tempfile::tempdir().unwrap();
     let contents = contents();
