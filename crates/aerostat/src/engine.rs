@@ -291,7 +291,7 @@ impl Engine {
     }
 
     /// Puts the embeddings of a sweep's tokens into the residual stream: from memory where the embedding is a
-    /// resident head, else from disk, row by row.
+    /// resident head, else from disk.
     fn embed(&mut self, tokens: &[u32]) -> Result<(), Error> {
         let spec = self.model.spec();
         let embedding = &spec.embedding;
@@ -308,15 +308,13 @@ impl Engine {
             }
             return Ok(());
         }
-        for (&token, bytes) in tokens.iter().zip(self.gathered.chunks_exact_mut(row_bytes)) {
-            self.ring.read_now(embedding.rows_extent(token as usize, 1), bytes)?;
-        }
-        let bytes = &self.gathered[..tokens.len() * row_bytes];
-        for (i, row) in bytes.chunks_exact(row_bytes).enumerate() {
-            let tile = Tile { dtype, rows: 1, cols, bytes: row };
-            self.model.embed(&mut *self.backend, Weight::Streamed(tile), &[0], i)?;
-        }
-        Ok(())
+        let extents: Vec<Extent> =
+            tokens.iter().map(|token| embedding.rows_extent(*token as usize, 1)).collect();
+        let bytes = &mut self.gathered[..tokens.len() * row_bytes];
+        self.ring.read_many_now(&extents, bytes)?;
+        let tile = Tile { dtype, rows: tokens.len(), cols, bytes };
+        let ids: Vec<u32> = (0..tokens.len() as u32).collect();
+        Ok(self.model.embed(&mut *self.backend, Weight::Streamed(tile), &ids, 0)?)
     }
 
     fn progress(&self, place: Place) -> Progress {

@@ -4,7 +4,7 @@ use aerostat_text::{Detokenizer, Stops, Tokenizer};
 use serde::Serialize;
 
 use crate::engine::Engine;
-use crate::logits::{Sampler, log_probability};
+use crate::logits::{Sampler, has_nan, log_probability};
 use crate::model_files::check_tokens;
 use crate::observe::{Observer, Phase};
 use crate::schedule::{Rows, Schedule, Sequence, Want};
@@ -143,7 +143,7 @@ impl Engine {
             let mut bad = None;
             for (row, &(request, _)) in logits.chunks_exact(vocab).zip(&rows.owners) {
                 let Some(sequence) = schedule.sequence(request) else { continue };
-                if row.iter().any(|l| l.is_nan()) {
+                if has_nan(row) {
                     bad = Some((request, sequence.tokens.clone()));
                     break;
                 }

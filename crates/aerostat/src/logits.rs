@@ -39,6 +39,12 @@ pub(crate) fn log_probability(logits: &[f32], token: u32) -> f32 {
     logits.get(token as usize).map_or(f32::NEG_INFINITY, |l| (f64::from(*l) - log_sum_exp(logits)) as f32)
 }
 
+/// Whether some logit is no number.
+pub(crate) fn has_nan(logits: &[f32]) -> bool {
+    // Without an early end, so that it runs in vectors.
+    logits.iter().fold(false, |nan, l| nan | l.is_nan())
+}
+
 /// Chooses tokens; holds the scratch for it.
 #[derive(Debug, Default)]
 pub(crate) struct Sampler {
@@ -48,6 +54,9 @@ pub(crate) struct Sampler {
 impl Sampler {
     /// The token that follows `tokens`. `stream` tells apart several answers to one request.
     pub(crate) fn choose(&mut self, logits: &[f32], tokens: &[u32], sampling: &Sampling, stream: u64) -> u32 {
+        if sampling.temperature <= 0.0 && sampling.repetition_penalty == 1.0 {
+            return largest(logits);
+        }
         let candidates = &mut self.candidates;
         candidates.clear();
         candidates.extend(logits.iter().zip(0..).map(|(l, i)| (*l, i)));
@@ -63,10 +72,16 @@ impl Sampler {
         if sampling.top_k > 0 && sampling.top_k < candidates.len() {
             candidates.select_nth_unstable_by(sampling.top_k - 1, likelier);
             candidates.truncate(sampling.top_k);
+            candidates.sort_unstable_by_key(|(_, id)| *id);
         }
-        candidates.sort_unstable_by(likelier);
         draw(candidates, sampling, uniform(sampling.seed, stream, tokens.len() as u64))
     }
+}
+
+/// The first of the largest.
+fn largest(logits: &[f32]) -> u32 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
+    logits.iter().position(|l| *l >= max).unwrap_or(0) as u32
 }
 
 /// The likelier first; of equals the lower id.
@@ -84,30 +99,56 @@ fn penalise(candidates: &mut [(f32, u32)], logits: &[f32], tokens: &[u32], penal
     }
 }
 
-/// Draws from candidates that are sorted, the likeliest first.
-fn draw(candidates: &[(f32, u32)], sampling: &Sampling, uniform: f64) -> u32 {
-    let Some(&(max, first)) = candidates.first() else { return 0 };
+/// Draws from candidates in the order of their ids.
+fn draw(candidates: &mut [(f32, u32)], sampling: &Sampling, uniform: f64) -> u32 {
+    let max = candidates.iter().map(|c| c.0).fold(f32::NEG_INFINITY, f32::max);
     let weight = |logit: f32| angle::exp(f64::from(logit - max).max(-700.0));
     let total: f64 = candidates.iter().map(|c| weight(c.0)).sum();
-    let mut kept = 0;
-    let mut mass = 0.0;
-    for &(logit, _) in candidates {
-        let w = weight(logit);
-        let below_top_p = mass / total >= f64::from(sampling.top_p);
-        if kept > 0 && (below_top_p || w < f64::from(sampling.min_p)) {
-            break;
+    let mut sorted = Sorted { candidates, done: 0 };
+    let mut mass = total;
+    let mut kept = sorted.candidates.len();
+    if sampling.top_p < 1.0 || sampling.min_p > 0.0 {
+        (kept, mass) = (0, 0.0);
+        while let Some((logit, _)) = sorted.get(kept) {
+            let below_top_p = mass / total >= f64::from(sampling.top_p);
+            if kept > 0 && (below_top_p || weight(logit) < f64::from(sampling.min_p)) {
+                break;
+            }
+            mass += weight(logit);
+            kept += 1;
         }
-        mass += w;
-        kept += 1;
     }
     let mut left = uniform * mass;
-    for &(logit, id) in &candidates[..kept] {
+    for i in 0..kept {
+        let Some((logit, id)) = sorted.get(i) else { break };
         left -= weight(logit);
         if left < 0.0 {
             return id;
         }
     }
-    candidates.get(kept.saturating_sub(1)).map_or(first, |c| c.1)
+    sorted.get(kept.saturating_sub(1)).map_or(0, |(_, id)| id)
+}
+
+/// Candidates, the likeliest first; sorted as far as they are looked at, since most draws need a few of many.
+struct Sorted<'a> {
+    candidates: &'a mut [(f32, u32)],
+    done: usize,
+}
+
+impl Sorted<'_> {
+    fn get(&mut self, i: usize) -> Option<(f32, u32)> {
+        const FIRST: usize = 64;
+        while i >= self.done && self.done < self.candidates.len() {
+            let rest = &mut self.candidates[self.done..];
+            let more = self.done.max(FIRST).min(rest.len());
+            if more < rest.len() {
+                rest.select_nth_unstable_by(more, likelier);
+            }
+            rest[..more].sort_unstable_by(likelier);
+            self.done += more;
+        }
+        self.candidates.get(i).copied()
+    }
 }
 
 /// A number in [0, 1) that depends on the seed, the stream and the position alone.
@@ -169,6 +210,19 @@ mod tests {
         assert_eq!(count(&Sampling { temperature: 1.0, top_p: 0.8, ..Sampling::default() })[2..], [0.0, 0.0]);
         let min_p = count(&Sampling { temperature: 1.0, min_p: 0.1, ..Sampling::default() });
         assert!(min_p[2] > 0.0 && min_p[3] == 0.0);
+    }
+
+    #[test]
+    fn sorting_as_far_as_needed_is_sorting() {
+        let mut candidates: Vec<(f32, u32)> = (0..1000).map(|i| ((i * 7919 % 500) as f32, i)).collect();
+        let mut want = candidates.clone();
+        want.sort_by(likelier);
+        let mut sorted = Sorted { candidates: &mut candidates, done: 0 };
+        for i in [0, 63, 64, 500, 999] {
+            assert_eq!(sorted.get(i), Some(want[i]));
+            assert!(sorted.done <= (2 * i).max(64));
+        }
+        assert_eq!(sorted.get(1000), None);
     }
 
     #[test]

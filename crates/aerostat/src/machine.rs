@@ -127,9 +127,11 @@ pub(crate) fn multiply_rates(
 ) -> Result<Vec<Multiply>, Error> {
     const ROWS: [usize; 4] = [1, 8, 32, 128];
     const TILE_BYTES: u64 = 1 << 20;
-    const TIME: Duration = Duration::from_millis(8);
     const RUNS_MIN: usize = 3;
     let Some(matrix) = spec.matrices().max_by_key(|m| m.extent.bytes) else { return Ok(Vec::new()) };
+    // Models of a sweep shorter than this deserve no longer look.
+    let model_bytes: u64 = spec.matrices().map(|m| m.extent.bytes).sum();
+    let time = Duration::from_nanos(model_bytes).min(Duration::from_millis(8));
     let row_bytes = matrix.row_bytes().max(1);
     let outputs = (TILE_BYTES / row_bytes).clamp(1, matrix.rows as u64) as usize;
     let tile_bytes = outputs * row_bytes as usize;
@@ -145,7 +147,7 @@ pub(crate) fn multiply_rates(
         let (x, y) = (Mat { rows, ..x }, Mat { rows, ..y });
         let mut times = Vec::new();
         let begun = Instant::now();
-        while (times.len() < RUNS_MIN || begun.elapsed() < TIME)
+        while (times.len() < RUNS_MIN || begun.elapsed() < time)
             && let Some(bytes) = tiles.next()
         {
             let run = Instant::now();

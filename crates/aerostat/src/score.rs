@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::engine::Engine;
-use crate::logits::log_probability;
+use crate::logits::{has_nan, log_probability};
 use crate::model_files::check_tokens;
 use crate::observe::{Observer, Phase};
 use crate::schedule::{Rows, Schedule, Sequence, Want};
@@ -87,7 +87,7 @@ impl Engine {
             let mut finished = Vec::new();
             for (row, &(request, position)) in logits.chunks_exact(vocab).zip(&rows.owners) {
                 let score = &mut scores[request];
-                if row.iter().any(|l| l.is_nan()) {
+                if has_nan(row) {
                     bad = Some((request, score.token_ids.clone()));
                     break;
                 }
