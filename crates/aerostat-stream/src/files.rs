@@ -16,9 +16,10 @@ use crate::reader::{Positional, Reader};
 use crate::source::{IoKind, Source};
 use crate::system;
 
-/// Reads at once where the options name no number. Reads of a few megabytes are split by the kernel into
-/// many requests each, so a few threads fill a disk's queue; more than 8 gained nothing in measurements.
-pub const DEPTH_DEFAULT: usize = 8;
+/// Reads at once, on each device, where the options name no number. Reads of a few megabytes are split by the
+/// kernel into many requests each, so 8 threads fill a disk's queue with them; reads of 1 MiB and less were faster
+/// by half with 16.
+pub const DEPTH_DEFAULT: usize = 16;
 
 /// As [`DEPTH_DEFAULT`], for io_uring, where a read under way costs no thread: all slots of a usual ring.
 pub const DEPTH_URING_DEFAULT: usize = 32;
@@ -27,11 +28,14 @@ pub const DEPTH_URING_DEFAULT: usize = 32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum IoChoice {
-    /// Direct where it works, else buffered.
+    /// By io_uring where it works, else direct, else buffered.
     ///
-    /// Not io_uring: in measurements it was as fast as the pool and took a quarter less processor time, which
-    /// is about a hundredth of a second for a GiB; but with 2 or 4 slots of 256 KiB it was slower by a
-    /// third, and it is forbidden in many containers.
+    /// Nothing is probed, since one of them is right wherever tiles have their usual size: with reads of 4 MiB
+    /// both are as fast, and io_uring takes less processor time (6 to 12 milliseconds a GB against 10 to 14; with
+    /// 256 KiB, about half as much). With reads of 1 MiB and less, io_uring was the faster on a disk and the pool
+    /// on a loop device over memory, and with 2 slots of 256 KiB the pool was by a quarter; all this on a busy
+    /// machine, where runs differ by as much. The pool is for systems that forbid io_uring, as many
+    /// containers do.
     #[default]
     Auto,
     /// Direct by a pool of threads, or an error.
@@ -88,18 +92,32 @@ fn open_direct(files: &[File], io: IoChoice, depth: Option<NonZeroUsize>) -> Res
             if error.cause().is_some_and(knows_no_direct_reads) { unsupported(file) } else { error }
         })?;
     }
-    if io != IoChoice::Uring {
-        let depth = depth.map_or(DEPTH_DEFAULT, NonZeroUsize::get);
-        return Ok(Box::new(Pool::start(IoKind::Direct, reader, lanes, depth)?));
+    let rings = match io {
+        IoChoice::Direct => None,
+        IoChoice::Uring => Some(rings(&reader, &lanes, depth)?),
+        _ => rings(&reader, &lanes, depth).ok(),
+    };
+    if let Some((depth, kernels)) = rings {
+        return Ok(Box::new(Pool::start_overlapped(IoKind::Uring, reader, lanes, depth, kernels)?));
     }
+    let depth = depth.map_or(DEPTH_DEFAULT, NonZeroUsize::get);
+    Ok(Box::new(Pool::start(IoKind::Direct, reader, lanes, depth)?))
+}
+
+/// An io_uring for each device, and the reads each is to have under way.
+fn rings(
+    reader: &Reader<Direct>,
+    lanes: &Lanes,
+    depth: Option<NonZeroUsize>,
+) -> Result<(usize, Vec<system::Uring>), Error> {
     let depth = depth.map_or(DEPTH_URING_DEFAULT, NonZeroUsize::get).min(system::DEPTH_MAX);
-    let kernel = |_| system::Uring::new(&reader.files().0, depth + GATHER_DEPTH);
-    let kernels = (0..lanes.count()).map(kernel).collect::<io::Result<_>>().map_err(|cause| {
+    let ring = |_| system::Uring::new(&reader.files().0, depth + GATHER_DEPTH);
+    let rings = (0..lanes.count()).map(ring).collect::<io::Result<_>>().map_err(|cause| {
         let message =
             "io_uring does not work on this system, or is forbidden here; use --io direct (or auto)";
         Error::caused(ErrorKind::Unsupported, message, cause)
     })?;
-    Ok(Box::new(Pool::start_overlapped(IoKind::Uring, reader, lanes, depth, kernels)?))
+    Ok((depth, rings))
 }
 
 /// One for each device. Where the system names none, all files lie on one.

@@ -99,7 +99,8 @@ impl Gather {
         Ok(gathered)
     }
 
-    /// Takes in one of the reads under way, or does it if no thread has begun it.
+    /// Takes in one of the reads under way: one that is over, so that its buffer is soon in use again, else one
+    /// that no thread has begun, which this thread does meanwhile.
     fn finish_one<P: Positional>(
         &mut self,
         reader: &Reader<P>,
@@ -110,13 +111,14 @@ impl Gather {
             return Err(Error::new(ErrorKind::Resources, "the buffers for small reads were lost in a panic"));
         };
         self.under_way -= 1;
-        match queues.steal_urgent() {
-            Some(read) => self.read_here(reader, read, out),
-            None => {
-                let done = queues.wait_urgent();
-                self.take_in(done.tag, done.buffer, done.result, out)
-            }
-        }
+        let done = match queues.poll_urgent() {
+            Some(done) => done,
+            None => match queues.steal_urgent() {
+                Some(read) => return self.read_here(reader, read, out),
+                None => queues.wait_urgent(),
+            },
+        };
+        self.take_in(done.tag, done.buffer, done.result, out)
     }
 
     fn read_here<P: Positional>(

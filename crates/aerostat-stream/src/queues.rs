@@ -168,9 +168,17 @@ impl Queues {
         self.lock().done.pop_front()
     }
 
-    /// An urgent read that no thread has begun.
+    /// An urgent read that is over.
+    pub(crate) fn poll_urgent(&self) -> Option<Done> {
+        self.lock().done_urgent.pop_front()
+    }
+
+    /// An urgent read that no thread has begun, of a lane whose threads do one read after the other: the others
+    /// begin theirs at once.
     pub(crate) fn steal_urgent(&self) -> Option<Read> {
-        self.lock().lanes.iter_mut().find_map(|lane| lane.urgent.pop_front())
+        let mut state = self.lock();
+        let mut lanes = state.lanes.iter_mut().zip(&self.work).filter(|(_, (_, waker))| waker.is_none());
+        lanes.find_map(|(lane, _)| lane.urgent.pop_front())
     }
 
     /// Ends the reads that no thread has begun.

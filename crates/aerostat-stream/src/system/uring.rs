@@ -1,4 +1,7 @@
 //! Linux: direct reads through io_uring.
+//!
+//! Left out since they earned too little, measured with reads of 256 KiB to 4 MiB: registered buffers save 2 to 6
+//! milliseconds of processor time a GB, and pin the ring's memory for it; deferred task work saves nothing.
 
 use std::fs::File;
 use std::io;

@@ -1,6 +1,6 @@
 //! Real files: which way of reading is chosen, and what is refused at the door.
 
-use aerostat_stream::{DEPTH_URING_DEFAULT, ErrorKind, IoKind, Ring};
+use aerostat_stream::{DEPTH_DEFAULT, DEPTH_URING_DEFAULT, ErrorKind, IoKind, Ring};
 
 use super::*;
 
@@ -83,7 +83,7 @@ fn files_in_memory_are_read_buffered_and_direct_by_name_is_refused() {
 
 #[test]
 fn a_real_file_that_shrinks_is_named() {
-    for io in [IoChoice::Auto, IoChoice::Uring, IoChoice::Buffered] {
+    for io in CHOICES {
         let folder = tempfile::tempdir().unwrap();
         let files = write(folder.path(), &contents());
         let source = match open(&files, options(io)) {
@@ -123,5 +123,29 @@ fn the_depth_asked_for_is_used() {
     let files = write(folder.path(), &contents());
     let depth = std::num::NonZeroUsize::new(3);
     assert_eq!(open(&files, SourceOptions { depth, ..SourceOptions::default() }).unwrap().depth_max(), 3);
-    assert_eq!(open(&files, SourceOptions::default()).unwrap().depth_max(), aerostat_stream::DEPTH_DEFAULT);
+    let source = open(&files, SourceOptions::default()).unwrap();
+    let expected = match source.kind() {
+        IoKind::Uring => DEPTH_URING_DEFAULT,
+        _ => DEPTH_DEFAULT,
+    };
+    assert_eq!(source.depth_max(), expected);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn shards_on_two_devices_are_read_as_one() {
+    let Ok(other) = tempfile::tempdir_in("/dev/shm") else {
+        eprintln!("skipped: /dev/shm cannot be written to");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let contents = contents();
+    let mut files = write(folder.path(), &contents);
+    files[1] = write(other.path(), &contents)[1].clone();
+    for io in [IoChoice::Auto, IoChoice::Buffered] {
+        let mut ring = Ring::new(open(&files, options(io)).unwrap(), 3, 8192).unwrap();
+        let order: Vec<Extent> = (0..20).map(|at| extent(at % 3, u64::from(at) * 100, 5000)).collect();
+        ring.request(&order).unwrap();
+        assert!(order.iter().all(|at| *ring.next().unwrap() == *expected(&contents, *at)));
+    }
 }

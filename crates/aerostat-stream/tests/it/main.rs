@@ -18,7 +18,7 @@ const LENGTHS: [usize; 5] = [300_001, 8192, 65_537, 1, 0];
 /// Every kind of source there is to test.
 const KINDS: [Kind; 7] = [
     Kind::Auto,
-    Kind::Uring,
+    Kind::Direct,
     Kind::Buffered,
     Kind::Simulated,
     Kind::SimulatedOnDisk,
@@ -29,8 +29,8 @@ const KINDS: [Kind; 7] = [
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
     Auto,
-    /// Where the system lets us.
-    Uring,
+    /// Where the system can.
+    Direct,
     Buffered,
     Simulated,
     SimulatedOnDisk,
@@ -71,7 +71,7 @@ fn source(kind: Kind, files: &[File], seed: u64) -> Box<dyn Source> {
     let real = |io| open(files, SourceOptions { io, depth: None });
     match kind {
         Kind::Auto => real(IoChoice::Auto).unwrap(),
-        Kind::Uring => real(IoChoice::Uring).or_else(|_| real(IoChoice::Auto)).unwrap(),
+        Kind::Direct => real(IoChoice::Direct).or_else(|_| real(IoChoice::Auto)).unwrap(),
         Kind::Buffered => real(IoChoice::Buffered).unwrap(),
         Kind::Simulated => simulated::open(memory(), script).unwrap(),
         Kind::Pooled => simulated::open_pooled(memory(), script).unwrap(),
