@@ -78,7 +78,7 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// A field that is a number, finite and not negative.
+    /// A field that is a number, not negative.
     ///
     /// # Errors
     /// It is absent or something else.
@@ -126,9 +126,9 @@ impl<'a> Node<'a> {
     /// It is there and not two numbers in order.
     pub(super) fn spread(&self, field: &str) -> Result<Option<(f64, f64)>> {
         let Some(node) = self.get(field) else { return Ok(None) };
-        let numbers = node.value.as_array().map(|list| list.iter().map(Value::as_f64).collect::<Vec<_>>());
+        let numbers = node.value.as_array().map(|list| list.iter().map(measured).collect::<Vec<_>>());
         match numbers.as_deref() {
-            Some([Some(low), Some(high)]) if low <= high && *low >= 0.0 => Ok(Some((*low, *high))),
+            Some([Some(low), Some(high)]) if low <= high => Ok(Some((*low, *high))),
             _ => Err(node.wrong("[low, high]")),
         }
     }
@@ -152,13 +152,17 @@ impl<'a> Node<'a> {
     }
 
     fn as_number(&self) -> Result<f64> {
-        let number = self.value.as_f64().filter(|number| number.is_finite() && *number >= 0.0);
-        number.ok_or_else(|| self.wrong("a number that is not negative"))
+        measured(self.value).ok_or_else(|| self.wrong("zero or a number from 1e-12 to 1e18"))
     }
 
     fn as_text(&self) -> Result<String> {
         self.value.as_str().map(str::to_owned).ok_or_else(|| self.wrong("text"))
     }
+}
+
+/// A number such as is measured: what lies outside comes from a mistake, and its ratios would overflow.
+fn measured(value: &Value) -> Option<f64> {
+    value.as_f64().filter(|number| *number == 0.0 || (1e-12..=1e18).contains(number))
 }
 
 #[cfg(test)]
@@ -167,13 +171,16 @@ mod tests {
 
     #[test]
     fn errors_name_file_and_field() {
-        let source =
-            Source::parse("disk", r#"{"points": [{"a": 1}, {"a": "x", "s": [2, 1], "z": 0}], "n": null}"#)
-                .expect("valid");
+        let source = Source::parse(
+            "disk",
+            r#"{"points": [{"a": 1, "e": 1e300}, {"a": "x", "s": [2, 1], "z": 0}], "n": null}"#,
+        )
+        .expect("valid");
         let root = source.root();
         let points = root.list("points").expect("a list");
         let errors = [
-            (points[1].number("a").map(|_| ()), "disk.json: points[1].a: \"x\" found, a number"),
+            (points[1].number("a").map(|_| ()), "disk.json: points[1].a: \"x\" found, zero or a number"),
+            (points[0].number("e").map(|_| ()), "disk.json: points[0].e: 1e+300 found"),
             (points[0].number("b").map(|_| ()), "disk.json: points[0].b: missing"),
             (points[1].spread("s").map(|_| ()), "disk.json: points[1].s: [2,1] found, [low, high] wanted"),
             (points[1].positive("z").map(|_| ()), "disk.json: points[1].z: 0 found, above zero wanted"),
