@@ -42,6 +42,7 @@ pub(super) fn peers(page: &mut Page, sources: &[Source]) -> Result<()> {
         };
         page.paragraph(&format!("{how} {}", source.provenance()?));
         let results = source.root().list("results")?.iter().map(Outcome::read).collect::<Result<Vec<_>>>()?;
+        let results = merge(results);
         table(page, &results);
         plots(page, name, heading, &results);
     }
@@ -59,6 +60,8 @@ struct Outcome {
     /// Tokens per second of a prompt.
     prompt: Option<f64>,
     seconds: Option<f64>,
+    /// CPU time of a step.
+    cpu_seconds: Option<f64>,
     peak: Option<f64>,
     failed: Option<String>,
 }
@@ -87,8 +90,9 @@ impl Outcome {
             tokens,
             tokens_spread,
             prompt: node.number_if_any("prompt_tokens_per_second")?.filter(|&prompt| prompt > 0.0),
-            seconds: node.number_if_any("seconds_per_step")?,
-            peak: node.number_if_any("memory_peak_bytes")?,
+            seconds: node.number_of_any(&["seconds_per_step", "step_seconds"])?,
+            cpu_seconds: node.number_if_any("step_cpu_seconds")?,
+            peak: node.number_of_any(&["memory_peak_bytes", "peak_cgroup_bytes", "peak_resident_bytes"])?,
             failed,
         })
     }
@@ -108,6 +112,48 @@ impl Outcome {
     }
 }
 
+/// One outcome for all repeats of the same program under the same condition.
+fn merge(results: Vec<Outcome>) -> Vec<Outcome> {
+    let mut groups: Vec<Vec<Outcome>> = Vec::new();
+    for result in results {
+        let is_same = |other: &Outcome| other.peer == result.peer && other.condition == result.condition;
+        match groups.iter_mut().find(|group| group.iter().any(is_same)) {
+            Some(group) => group.push(result),
+            None => groups.push(vec![result]),
+        }
+    }
+    groups.into_iter().filter_map(merge_group).collect()
+}
+
+/// Medians, the largest peak, and how far the rates lie apart. A failure counts where nothing succeeded.
+fn merge_group(mut group: Vec<Outcome>) -> Option<Outcome> {
+    if group.iter().any(|result| result.failed.is_none()) {
+        group.retain(|result| result.failed.is_none());
+    }
+    let last = group.pop()?;
+    if group.is_empty() {
+        return Some(last);
+    }
+    let all = || group.iter().chain([&last]);
+    let median = |field: fn(&Outcome) -> Option<f64>| {
+        let mut values: Vec<f64> = all().filter_map(field).collect();
+        values.sort_by(f64::total_cmp);
+        let (low, high) = (values.get(values.len().saturating_sub(1) / 2)?, values.get(values.len() / 2)?);
+        Some((low + high) / 2.0)
+    };
+    let ends = all().filter_map(|one| one.tokens_spread.or(one.tokens.map(|tokens| (tokens, tokens))));
+    Some(Outcome {
+        tokens: median(|result| result.tokens),
+        tokens_spread: ends
+            .reduce(|(low, high), (other_low, other_high)| (low.min(other_low), high.max(other_high))),
+        prompt: median(|result| result.prompt),
+        seconds: median(|result| result.seconds),
+        cpu_seconds: median(|result| result.cpu_seconds),
+        peak: all().filter_map(|result| result.peak).reduce(f64::max),
+        ..last
+    })
+}
+
 fn table(page: &mut Page, results: &[Outcome]) {
     let conditions = ["format", "threads", "rows"];
     let conditions =
@@ -119,7 +165,12 @@ fn table(page: &mut Page, results: &[Outcome]) {
     if has_prompt {
         heads.extend(["prompt tokens/s", "prompt: Aerostat / peer"]);
     }
-    heads.extend(["s a step", "peak memory", "tokens/s", "Aerostat / peer"]);
+    let has_cpu = results.iter().any(|result| result.cpu_seconds.is_some());
+    heads.push("s a step");
+    if has_cpu {
+        heads.push("CPU s a step");
+    }
+    heads.extend(["peak memory", "tokens/s", "Aerostat / peer"]);
     let row = |result: &Outcome| {
         let ratio = |rate: fn(&Outcome) -> Option<f64>| maybe(result.ratio(results, rate), short);
         let mut cells = vec![result.peer.clone()];
@@ -129,8 +180,12 @@ fn table(page: &mut Page, results: &[Outcome]) {
         }
         let tokens = maybe(result.tokens, |tokens| spread(tokens, result.tokens_spread, short));
         let failed = result.failed.as_ref().map(|why| format!("failed: {why}"));
-        cells.extend([maybe(result.seconds, short), maybe(result.peak, bytes), failed.unwrap_or(tokens)]);
-        cells.push(ratio(|result| result.tokens));
+        cells.push(maybe(result.seconds, short));
+        if has_cpu {
+            cells.push(maybe(result.cpu_seconds, short));
+        }
+        let peak = maybe(result.peak, bytes);
+        cells.extend([peak, failed.unwrap_or(tokens), ratio(|result| result.tokens)]);
         cells
     };
     page.table(&heads, &results.iter().map(row).collect::<Vec<_>>());
@@ -224,6 +279,27 @@ mod tests {
             assert!(page.text.contains(line), "{line}\n{}", page.text);
         }
         assert!(page.plots.contains_key("peers-resident"));
+    }
+
+    #[test]
+    fn repeats_become_their_median() {
+        let page = page(
+            "peers-fast",
+            r#"{"peer": "aerostat", "rows": 1, "tokens_per_second": 2, "step_seconds": 0.5, "peak_cgroup_bytes": null,
+                "peak_resident_bytes": 1024, "step_cpu_seconds": 1},
+               {"peer": "airllm", "rows": 1, "failed": "a"},
+               {"peer": "aerostat", "rows": 1, "tokens_per_second": 4, "step_seconds": 0.25, "peak_resident_bytes": 2048,
+                "step_cpu_seconds": 2},
+               {"peer": "airllm", "rows": 1, "failed": "b"},
+               {"peer": "aerostat", "rows": 1, "failed": "c"}"#,
+        )
+        .expect("complete");
+        for line in [
+            "| aerostat | 1 | 0.375 | 1.50 | 2 KiB | 3.00 (2.00–4.00) | – |\n",
+            "| airllm | 1 | – | – | – | failed: b | – |\n",
+        ] {
+            assert!(page.text.contains(line), "{line}\n{}", page.text);
+        }
     }
 
     #[test]

@@ -38,7 +38,8 @@ impl Source {
     pub(super) fn provenance(&self) -> Result<String> {
         let root = self.root();
         let machine = root.need("machine")?;
-        let mut parts = vec![machine.text("cpu")?];
+        let cpu = if machine.get("cpu").is_none() { machine.text_if_any("processor")? } else { None };
+        let mut parts = vec![cpu.map_or_else(|| machine.text("cpu"), Ok)?];
         if let Some(threads) = machine.number_if_any("threads")? {
             parts.push(format!("{threads} threads"));
         }
@@ -102,6 +103,14 @@ impl<'a> Node<'a> {
     /// It is there and no number, or negative.
     pub(super) fn number_if_any(&self, field: &str) -> Result<Option<f64>> {
         self.get(field).map(|node| node.as_number()).transpose()
+    }
+
+    /// The first number that is there under one of several names.
+    ///
+    /// # Errors
+    /// It is there and no number, or negative.
+    pub(super) fn number_of_any(&self, fields: &[&str]) -> Result<Option<f64>> {
+        fields.iter().find_map(|field| self.number_if_any(field).transpose()).transpose()
     }
 
     /// A field that is text.
