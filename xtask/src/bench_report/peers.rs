@@ -125,12 +125,16 @@ fn merge(results: Vec<Outcome>) -> Vec<Outcome> {
     groups.into_iter().filter_map(merge_group).collect()
 }
 
-/// Medians, the largest peak, and how far the rates lie apart. A failure counts where nothing succeeded.
+/// Medians, the largest peak, and how far the rates lie apart. Failures beside successes are told.
 fn merge_group(mut group: Vec<Outcome>) -> Option<Outcome> {
-    if group.iter().any(|result| result.failed.is_none()) {
+    let (count, failures) = (group.len(), group.iter().filter(|result| result.failed.is_some()).count());
+    if failures < count {
         group.retain(|result| result.failed.is_none());
     }
-    let last = group.pop()?;
+    let mut last = group.pop()?;
+    if 0 < failures && failures < count {
+        last.failed = Some(format!("{failures} of {count} failed"));
+    }
     if group.is_empty() {
         return Some(last);
     }
@@ -179,13 +183,17 @@ fn table(page: &mut Page, results: &[Outcome]) {
             cells.extend([maybe(result.prompt, short), ratio(|result| result.prompt)]);
         }
         let tokens = maybe(result.tokens, |tokens| spread(tokens, result.tokens_spread, short));
-        let failed = result.failed.as_ref().map(|why| format!("failed: {why}"));
+        let outcome = match &result.failed {
+            None => tokens,
+            Some(why) if result.tokens.is_some() => format!("{tokens}; {why}"),
+            Some(why) => format!("failed: {why}"),
+        };
         cells.push(maybe(result.seconds, short));
         if has_cpu {
             cells.push(maybe(result.cpu_seconds, short));
         }
         let peak = maybe(result.peak, bytes);
-        cells.extend([peak, failed.unwrap_or(tokens), ratio(|result| result.tokens)]);
+        cells.extend([peak, outcome, ratio(|result| result.tokens)]);
         cells
     };
     page.table(&heads, &results.iter().map(row).collect::<Vec<_>>());
@@ -295,7 +303,7 @@ mod tests {
         )
         .expect("complete");
         for line in [
-            "| aerostat | 1 | 0.375 | 1.50 | 2 KiB | 3.00 (2.00–4.00) | – |\n",
+            "| aerostat | 1 | 0.375 | 1.50 | 2 KiB | 3.00 (2.00–4.00); 1 of 3 failed | – |\n",
             "| airllm | 1 | – | – | – | failed: b | – |\n",
         ] {
             assert!(page.text.contains(line), "{line}\n{}", page.text);
