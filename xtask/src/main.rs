@@ -1,6 +1,7 @@
-//! Chores of the workspace, run as `cargo xtask`: the checks, the tidy rules, synthetic checkpoints.
+//! Chores of the workspace, run as `cargo xtask`: the checks, the tidy rules, synthetic checkpoints, the report of benchmarks.
 #![forbid(unsafe_code)]
 
+mod bench_report;
 mod check;
 mod synth;
 mod tidy;
@@ -26,6 +27,8 @@ enum Chore {
     Tidy,
     /// Write a Hugging Face folder of random weights in the shape of a known model.
     Synth(synth::Options),
+    /// Write docs/benchmarks.md and its plots from the measured files in docs/benchmarks.
+    BenchReport(bench_report::Options),
 }
 
 fn main() -> ExitCode {
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         Chore::Check(options) => check::run(&root, &options),
         Chore::Tidy => tidy::run(&root),
         Chore::Synth(options) => synth::run(&options),
+        Chore::BenchReport(options) => bench_report::run(&root, &options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
