@@ -161,8 +161,7 @@ fn throughput(args: &BenchThroughputArgs, output: &OutputArgs) -> Result<(), Fai
     };
     let names = ["test", "tokens", "sequences", "tokens/s", "least", "most", "peak"];
     let [test, tokens, sequences, rate, least, most, peak] = names;
-    let head =
-        format!("{test:<8} {tokens:>6} {sequences:>9} {rate:>10} {least:>10} {most:>10} {peak:>9}\n");
+    let head = format!("{test:<8} {tokens:>6} {sequences:>9} {rate:>10} {least:>10} {most:>10} {peak:>9}\n");
     Ok(output::text(&(head + &points.iter().map(row).collect::<String>()))?)
 }
 
@@ -171,8 +170,7 @@ fn kernels(args: &BenchKernelsArgs, output: &OutputArgs) -> Result<(), Failure> 
     let rows: Vec<usize> = args.rows.iter().map(|r| *r as usize).collect();
     let threads = args.threads.map_or_else(machine::cores, |n| n as usize);
     let _graceful = interrupt::graceful();
-    let kernels =
-        bench::kernels(&formats, &rows, threads, args.isa, args.seconds, &interrupt::requested)?;
+    let kernels = bench::kernels(&formats, &rows, threads, args.isa, args.seconds, &interrupt::requested)?;
     if output.json {
         return report(None, kernels);
     }

@@ -83,9 +83,8 @@ impl Cost {
     /// The rows at which computing takes as long as what it hides behind: reading, or one row's pass through memory.
     pub fn knee(&self) -> usize {
         let fixed = self.seconds(1, 1);
-        let computes = |rows: usize| {
-            (self.blocks.weights + self.head.weights) as f64 * self.per_weight(rows) <= fixed
-        };
+        let computes =
+            |rows: usize| (self.blocks.weights + self.head.weights) as f64 * self.per_weight(rows) <= fixed;
         let (mut low, mut high) = (1, 1 << 20);
         while low + 1 < high {
             let middle = (low + high) / 2;

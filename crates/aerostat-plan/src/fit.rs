@@ -50,6 +50,9 @@ const TILE_BYTES_MIN: u64 = 256 << 10;
 const SLOTS_MIN: usize = 2;
 /// Enough to keep a disk's queue full while a tile is computed.
 const SLOTS_GOOD: usize = 12;
+/// Reads of less cost a disk a third of its rate, or more; a small ring has fewer slots rather.
+const TILE_BYTES_GOOD: u64 = 1 << 20;
+const SLOTS_SOME: usize = 4;
 
 /// Makes the plan.
 ///
@@ -157,7 +160,8 @@ impl Fit<'_> {
         self.grow_work(&mut layout, half);
         let minimum_ring = layout.ring();
         let ring = minimum_ring + spare(&layout) / 4 * 3;
-        layout.tile = self.tile(ring / SLOTS_GOOD as u64);
+        let some = (ring / SLOTS_SOME as u64).min(TILE_BYTES_GOOD);
+        layout.tile = self.tile((ring / SLOTS_GOOD as u64).max(some));
         layout.slot = self.slot(layout.tile);
         while layout.slot * SLOTS_MIN as u64 > ring {
             layout.tile = self.tile(layout.tile / 2);

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aerostat_checkpoint::{Extent, File, FileId};
 
@@ -23,6 +24,9 @@ pub const DEPTH_DEFAULT: usize = 16;
 
 /// As [`DEPTH_DEFAULT`], for io_uring, where a read under way costs no thread: all slots of a usual ring.
 pub const DEPTH_URING_DEFAULT: usize = 32;
+
+/// Bytes of a file that buffered reads leave in the page cache before it is told to forget them.
+const HELD_BYTES_MAX: u64 = 8 << 20;
 
 /// How to read, as users choose it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -71,6 +75,7 @@ pub fn open(files: &[File], options: SourceOptions) -> Result<Box<dyn Source>, E
     let handles =
         files.iter().map(|file| open_one(file, system::open_buffered)).collect::<Result<Vec<_>, _>>()?;
     let lanes = lanes(&handles);
+    let handles = handles.into_iter().map(|handle| (handle, AtomicU64::new(0))).collect();
     let reader = Reader::new(Buffered(handles), files.to_vec(), 1);
     let depth = options.depth.map_or(DEPTH_DEFAULT, NonZeroUsize::get);
     Ok(Box::new(Pool::start(IoKind::Buffered, reader, lanes, depth)?))
@@ -166,17 +171,32 @@ impl Positional for Direct {
     }
 }
 
-struct Buffered(Vec<fs::File>);
+/// Files, and the bytes read of each that the page cache may still hold.
+struct Buffered(Vec<(fs::File, AtomicU64)>);
 
 impl Positional for Buffered {
     fn read_at(&self, file: FileId, offset: u64, out: &mut [u8]) -> io::Result<usize> {
-        let handle = handle(&self.0, file)?;
+        let (handle, held) = handle(&self.0, file)?;
         let read = system::read_at(handle, offset, out)?;
-        system::forget(handle, offset, read as u64);
+        // Not after every read: forgetting interrupts all processors.
+        let now = held.fetch_add(read as u64, Ordering::Relaxed) + read as u64;
+        if now >= HELD_BYTES_MAX {
+            held.fetch_sub(now, Ordering::Relaxed);
+            system::forget(handle);
+        }
         Ok(read)
     }
 }
 
-fn handle(handles: &[fs::File], file: FileId) -> io::Result<&fs::File> {
+impl Drop for Buffered {
+    fn drop(&mut self) {
+        self.0
+            .iter()
+            .filter(|(_, held)| held.load(Ordering::Relaxed) > 0)
+            .for_each(|(f, _)| system::forget(f));
+    }
+}
+
+fn handle<T>(handles: &[T], file: FileId) -> io::Result<&T> {
     handles.get(file.0 as usize).ok_or_else(|| io::ErrorKind::NotFound.into())
 }

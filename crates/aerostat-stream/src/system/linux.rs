@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::num::NonZeroU64;
 use std::path::Path;
 
 use rustix::fs::{self, Advice, AtFlags, Mode, OFlags, StatxFlags};
@@ -44,13 +43,8 @@ pub(crate) fn open_buffered(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Lets the page cache forget the pages that hold these bytes.
-pub(crate) fn forget(file: &File, offset: u64, bytes: u64) {
-    let page = PAGE_BYTES as u64;
-    let start = offset - offset % page;
-    let end = offset.saturating_add(bytes).checked_next_multiple_of(page).unwrap_or(u64::MAX);
-    if let Some(bytes) = NonZeroU64::new(end - start) {
-        // Only a wish, as above.
-        let _ = fs::fadvise(file, start, Some(bytes), Advice::DontNeed);
-    }
+/// Lets the page cache forget a file, as far as nobody writes to it.
+pub(crate) fn forget(file: &File) {
+    // Only a wish, as above.
+    let _ = fs::fadvise(file, 0, None, Advice::DontNeed);
 }

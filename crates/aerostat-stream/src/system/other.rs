@@ -23,7 +23,7 @@ pub(crate) fn open_buffered(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-pub(crate) fn forget(_: &File, _: u64, _: u64) {}
+pub(crate) fn forget(_: &File) {}
 
 /// There is no io_uring here.
 pub(crate) enum Uring {}
