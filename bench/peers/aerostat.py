@@ -15,7 +15,7 @@ def streamed(binary, model, prompts, steps, memory_bytes, threads):
     return argv + (["--memory", f"{memory_bytes}B"] if memory_bytes else [])
 
 
-def streamed_result(output):
+def streamed_result(output, _steps=None):
     """Seconds of all sweeps together, without loading; the first also carries the prompts."""
     told = json.loads(output)
     return {"all_steps_seconds": told["stats"]["sweep_seconds"], "tokens": told["results"][0]["token_ids"]}

@@ -115,6 +115,7 @@ def fast_device(folder, sources):
             file.truncate(size)
         device = call("losetup", "--find", "--show", "--direct-io=on", image)
         undo.callback(call, "losetup", "--detach", device)
+        same_read_ahead(folder, Path(device).name)
         call("mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", "-E", "nodiscard", device)
         call("mount", "-o", "noatime", device, disk)
         undo.callback(call, "umount", disk)
@@ -124,6 +125,16 @@ def fast_device(folder, sources):
         os.sync()
         call("mount", "-o", "remount,ro", disk)
         yield disk
+
+
+def same_read_ahead(folder, device):
+    """Give the device the read-ahead of the disk under `folder`: what peers that map files live on."""
+    number = folder.stat().st_dev
+    disk = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve()
+    for queue in (disk / "queue", disk.parent / "queue"):
+        if (queue / "read_ahead_kb").exists():
+            Path(f"/sys/block/{device}/queue/read_ahead_kb").write_text((queue / "read_ahead_kb").read_text())
+            return
 
 
 def bytes_in(path):

@@ -17,8 +17,8 @@ PROGRAMS = ("llama-bench", "llama-batched-bench", "llama-quantize")
 def batched(folder, model, rows, steps, prompt_tokens, threads):
     """`rows` sequences of their own that decode together, over the mapped file."""
     context = -(-rows * (prompt_tokens + steps) // 256) * 256
-    return [folder / "llama-batched-bench", "-m", model, "-c", context, "-b", 2048, "-ub", 512, "-t", threads, "-ngl", 0,
-            "-npp", prompt_tokens, "-ntg", steps, "-npl", rows, "-kvu", "--output-format", "jsonl"]
+    return [folder / "llama-batched-bench", "-m", model, "-c", context, "-t", threads, "-ngl", 0, "-npp",
+            prompt_tokens, "-ntg", steps, "-npl", rows, "-kvu", "--output-format", "jsonl"]
 
 
 def batched_result(output, steps):

@@ -18,10 +18,23 @@ def markdown(record, median):
         if rows:
             heading = title.format(limit=machine["memory_limit_bytes"] / 1e6, weights=machine["weight_bytes"] / 1e9)
             parts.append(f"## {heading}\n" + table(STEP_HEAD, rows))
+    if record["steps"]:
+        parts.append(agreement(record["steps"]))
     if record["resident"]:
         parts.append("## Resident, the same GGUF file: tokens/s\n" + resident(record["resident"], median))
     parts += [f"Skipped {name}: {why}" for name, why in record["skipped"].items()]
     return "\n\n".join(parts) + "\n"
+
+
+def agreement(entries):
+    """Whether the peers computed the same thing: the greedy tokens of the first prompt."""
+    told, known = {}, [entry for entry in entries if entry.get("tokens")]
+    for entry in known:
+        told.setdefault((entry["case"], entry["rows"]), set()).add(tuple(entry["tokens"]))
+    names = ", ".join(dict.fromkeys(entry["peer"] for entry in known))
+    differ = [f"{case} with {rows} prompts" for (case, rows), answers in told.items() if len(answers) > 1]
+    verdict = f"differ in {', '.join(differ)}" if differ else "equal"
+    return f"Greedy tokens of the first prompt ({names}): {verdict}."
 
 
 def groups(entries, case):

@@ -1,6 +1,6 @@
 """Measure Aerostat and its peers side by side: same machine, same weights, same memory limit, interleaved.
 
-    python bench/peers/run.py --aerostat target/release/aerostat --work DIR [--case streamed|fast|resident] [--repeats N]
+    python bench/peers/run.py --aerostat target/release/aerostat --work DIR
 
 Needs Linux and root (memory cgroup, page cache, loop device). Peers that are not installed are skipped by name, with
 the lines that install them. Writes DIR/results.json after every measurement, and DIR/results.md.
@@ -9,6 +9,7 @@ the lines that install them. Writes DIR/results.json after every measurement, an
 import argparse
 import ast
 import dataclasses
+import itertools
 import json
 import os
 import platform
@@ -109,11 +110,11 @@ def peers(options):
 
     limited, every = ("streamed", "fast"), ("streamed", "fast", "rows")
     air, plain = options.airllm_python, options.python
+    binary, llama = options.aerostat, options.llama / "llama-batched-bench"
     return [
-        Peer("aerostat", options.aerostat, "aerostat.py", every, ours(whole), lambda out, _: aerostat.streamed_result(out)),
-        Peer("aerostat-200MB", options.aerostat, "aerostat.py", limited, ours(lambda _: SMALL_BYTES),
-             lambda out, _: aerostat.streamed_result(out)),
-        Peer("llama.cpp", options.llama / "llama-batched-bench", "llama_cpp.py", every, batched, llama_cpp.batched_result),
+        Peer("aerostat", binary, "aerostat.py", every, ours(whole), aerostat.streamed_result),
+        Peer("aerostat-200MB", binary, "aerostat.py", limited, ours(lambda _: SMALL_BYTES), aerostat.streamed_result),
+        Peer("llama.cpp", llama, "llama_cpp.py", every, batched, llama_cpp.batched_result),
         Peer("transformers", plain, "transformers_run.py", every, theirs(plain, "transformers_run.py"), last_line),
         Peer("accelerate", plain, "accelerate_offload.py", limited, theirs(plain, "accelerate_offload.py"), last_line),
         Peer("airllm-nogc", air, "airllm_run.py", limited, theirs(air, "airllm_run.py", "--split", "SPLIT", "--no-gc"),
@@ -200,6 +201,7 @@ def measure(peer, place, rows, steps):
     entry = {**ran, "steps": steps, "tokens": told.get("tokens"), "command": line(argv)}
     if "stamps" in told:
         one, two = told["stamps"][FEW], told["stamps"][-1]
+        entry["steps_seconds"] = [b[0] - a[0] for a, b in itertools.pairwise(told["stamps"])]
         seconds, cpu, read = ((b - a) / (steps - FEW) for a, b in zip(one, two, strict=True))
     else:
         short = cold(peer.command(place, rows, FEW), place)
@@ -236,7 +238,7 @@ def note(options, record, table, entry):
     record[table].append(entry | {"load_average": os.getloadavg()[0]})
     save(options, record)
     shown = {key: round(value, 3) if isinstance(value, float) else value for key, value in entry.items()
-             if key not in ("command", "commands", "tokens")}
+             if key not in ("command", "commands", "tokens", "steps_seconds")}
     print(time.strftime("%H:%M:%S"), *(f"{key}={value}" for key, value in shown.items()), file=sys.stderr, flush=True)
 
 
