@@ -27,14 +27,16 @@ def markdown(record, median):
 
 
 def agreement(entries):
-    """Whether the peers computed the same thing: the greedy tokens of the first prompt."""
-    told, known = {}, [entry for entry in entries if entry.get("tokens")]
-    for entry in known:
-        told.setdefault((entry["case"], entry["rows"]), set()).add(tuple(entry["tokens"]))
+    """Whether the peers computed the same thing: the greedy tokens of the first prompt, against the first peer's."""
+    known = [entry for entry in entries if entry.get("tokens")]
     names = ", ".join(dict.fromkeys(entry["peer"] for entry in known))
-    differ = [f"{case} with {rows} prompts" for (case, rows), answers in told.items() if len(answers) > 1]
-    verdict = f"differ in {', '.join(differ)}" if differ else "equal"
-    return f"Greedy tokens of the first prompt ({names}): {verdict}."
+    first, differ = {}, {}
+    for entry in known:
+        tokens = first.setdefault((entry["case"], entry["rows"]), entry["tokens"])
+        if entry["tokens"] != tokens:
+            differ[f"{entry['peer']} ({entry['case']}, {entry['rows']} prompts)"] = None
+    verdict = f"not those of the first peer: {', '.join(differ)}" if differ else "all equal"
+    return f"Greedy tokens of the first prompt, {names}: {verdict}."
 
 
 def groups(entries, case):

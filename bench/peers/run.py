@@ -156,7 +156,7 @@ def resident(options, everyone, record):
     folder, gguf = models.folder(options.work), models.gguf(options.work, options.python)
     take_turns(options, "rows", Place(folder, gguf, None, None), everyone, record)
     for repeat in range(options.repeats):
-        for name in options.formats.split(","):
+        for name in filter(None, options.formats.split(",")):
             file = gguf if name == "bf16" else models.quantised(options.work, options.llama, name)
             for threads in dict.fromkeys([options.threads, 1]):
                 if file:
