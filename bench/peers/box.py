@@ -40,9 +40,13 @@ def run(argv, limit_bytes=None, timeout_seconds=1800, environment=None):
         clock.start()
         try:
             output = child.stdout.read().decode(errors="replace")
-            _, status, usage = os.wait4(child.pid, 0)
+        except BaseException:  # interrupted: nothing may stay behind in the cgroup or on the device
+            child.kill()
+            child.wait()
+            raise
         finally:
             clock.cancel()
+        _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         wall = time.monotonic() - begin
         if child.returncode != 0:

@@ -3,7 +3,7 @@
     python bench/peers/run.py --aerostat target/release/aerostat --work DIR
 
 Needs Linux and root (memory cgroup, page cache, loop device). Peers that are not installed are skipped by name, with
-the lines that install them. Writes DIR/results.json after every measurement, and DIR/results.md.
+the lines that install them. Writes DIR/results-CASE.json and .md after every measurement.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import platform
+import signal
 import statistics
 import sys
 import time
@@ -31,6 +32,7 @@ STEPS = {"streamed": 10, "fast": 10, "rows": 26}
 FEW = 2  # steps that are left out: the prompt, and what is read or built once
 SMALL_BYTES = 200_000_000
 PROMPT, GENERATE = 512, 64
+BUSY = 0.5  # load average
 
 
 @dataclasses.dataclass
@@ -57,13 +59,16 @@ class Peer:
 
 def main():
     options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     options.work.mkdir(parents=True, exist_ok=True)
+    if os.getloadavg()[0] > BUSY:
+        print("other work runs here; peers whose threads spin while they wait suffer most from it", file=sys.stderr)
     record = {"machine": machine(options), "skipped": {}, "steps": [], "resident": []}
     all_peers = list(installed([peer for peer in peers(options) if wanted(options, peer.name)], record))
     for case in [options.case] if options.case else ["streamed", "fast", "resident"]:
         {"streamed": streamed, "fast": fast, "resident": resident}[case](options, all_peers, record)
     save(options, record)
-    print((options.work / "results.md").read_text())
+    print(results(options, "md").read_text())
 
 
 def arguments():
@@ -243,8 +248,12 @@ def note(options, record, table, entry):
 
 
 def save(options, record):
-    (options.work / "results.json").write_text(json.dumps(record, indent=1))
-    (options.work / "results.md").write_text(report.markdown(record, statistics.median))
+    results(options, "json").write_text(json.dumps(record, indent=1))
+    results(options, "md").write_text(report.markdown(record, statistics.median))
+
+
+def results(options, suffix):
+    return options.work / f"results-{options.case or 'all'}.{suffix}"
 
 
 def machine(options):
