@@ -1,7 +1,7 @@
 """llama.cpp: `llama-batched-bench` for streamed steps, `llama-bench` where the model is resident.
 
 Install (needs a C++ compiler; the release of the Python bindings carries the sources):
-    pip install cmake==4.4.3
+    pip install cmake==4.4.4
     pip download --no-deps --no-binary llama-cpp-python llama-cpp-python==0.3.36
     tar xf llama_cpp_python-0.3.36.tar.gz && cd llama_cpp_python-0.3.36/vendor/llama.cpp
     cmake -B BUILD -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_CURL=OFF -DBUILD_SHARED_LIBS=OFF
