@@ -22,13 +22,12 @@ def streamed_result(output, _steps=None):
 
 
 def resident(binary, model, prompt, generate, threads):
-    """Two commands: one sweep of a prompt, and generation from nothing but one token, as llama-bench does them."""
-    long = [3 + (place * 131) % 31000 for place in range(prompt)]
-    return (streamed(binary, model, [long], 1, None, threads),
-            streamed(binary, model, [long[:1]], generate, None, threads))
+    """A prompt in one sweep, and an answer to a prompt of one token, as llama-bench has them."""
+    return [binary, "bench", "throughput", model, "--prompt", prompt, "--generate", generate, "--threads", threads,
+            "--rounds", 2, "--json", "--quiet"]
 
 
-def resident_result(prompt, generate, outputs):
+def resident_result(output):
     """Tokens per second of the prompt and of generation."""
-    first, second = (streamed_result(output)["all_steps_seconds"] for output in outputs)
-    return {"prompt_tokens_per_second": prompt / first, "tokens_per_second": generate / second}
+    rates = {point["test"]: point["tokens_per_second"] for point in json.loads(output)["points"]}
+    return {"prompt_tokens_per_second": rates["prompt"], "tokens_per_second": rates["generate"]}

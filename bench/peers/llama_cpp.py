@@ -28,7 +28,7 @@ def batched_result(output, steps):
 
 
 def resident(folder, model, prompt, generate, threads):
-    return [folder / "llama-bench", "-m", model, "-p", prompt, "-n", generate, "-t", threads, "-r", 1, "-ngl", 0,
+    return [folder / "llama-bench", "-m", model, "-p", prompt, "-n", generate, "-t", threads, "-r", 2, "-ngl", 0,
             "-o", "json"]
 
 

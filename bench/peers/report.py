@@ -26,6 +26,16 @@ def markdown(record, median):
     return "\n\n".join(parts) + "\n"
 
 
+def cases(record):
+    """What is published of each case: without the commands, which name places on one machine, and the tokens."""
+    found = {"streamed": [], "fast": [], "resident": []}
+    for entry in record["steps"] + record["resident"]:
+        case = {"rows": "resident"}.get(entry.get("case"), entry.get("case", "resident"))
+        private = ("command", "tokens", "steps_seconds", "case")
+        found[case].append({key: value for key, value in entry.items() if key not in private})
+    return {case: entries for case, entries in found.items() if entries}
+
+
 def agreement(entries):
     """Whether the peers computed the same thing: the greedy tokens of the first prompt, against the first peer's."""
     known = [entry for entry in entries if entry.get("tokens")]

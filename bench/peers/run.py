@@ -170,15 +170,17 @@ def resident(options, everyone, record):
 
 def one_format(options, record, point, file):
     """llama.cpp and Aerostat, one after the other, on the same file."""
-    theirs = [llama_cpp.resident(options.llama, file, PROMPT, GENERATE, point["threads"])]
-    ours = aerostat.resident(options.aerostat, file, PROMPT, GENERATE, point["threads"])
-    for name, commands in (("llama.cpp", theirs), ("aerostat", ours)):
-        if wanted(options, name) and Path(commands[0][0]).exists():
-            entry = {**point, "peer": name, "commands": [line(argv) for argv in commands]}
+    sides = {
+        "llama.cpp": (llama_cpp.resident(options.llama, file, PROMPT, GENERATE, point["threads"]),
+                      llama_cpp.resident_result),
+        "aerostat": (aerostat.resident(options.aerostat, file, PROMPT, GENERATE, point["threads"]),
+                     aerostat.resident_result),
+    }
+    for name, (argv, result) in sides.items():
+        if wanted(options, name) and Path(argv[0]).exists():
+            entry = {**point, "peer": name, "command": line(argv)}
             try:
-                outputs = [box.run(argv)["output"] for argv in commands]
-                entry |= (llama_cpp.resident_result(outputs[0]) if name == "llama.cpp"
-                          else aerostat.resident_result(PROMPT, GENERATE, outputs))
+                entry |= result(box.run(argv)["output"])
             except box.Failed as error:
                 entry["failed"] = str(error)
             note(options, record, "resident", entry)
@@ -250,6 +252,12 @@ def note(options, record, table, entry):
 def save(options, record):
     results(options, "json").write_text(json.dumps(record, indent=1))
     results(options, "md").write_text(report.markdown(record, statistics.median))
+    for case, entries in report.cases(record).items():
+        command = f"python bench/peers/run.py --case {case} --repeats {options.repeats}"
+        machine = {"cpu": record["machine"]["processor"], "threads": options.threads,
+                   "system": record["machine"]["system"]}
+        told = {"command": command, "machine": machine, "case": case, "results": entries}
+        (options.work / f"peers-{case}.json").write_text(json.dumps(told, indent=1) + "\n")
 
 
 def results(options, suffix):
