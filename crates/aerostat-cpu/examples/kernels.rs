@@ -1,5 +1,5 @@
 //! Measures the kernels against what the machine can do:
-//! `cargo run --release -p aerostat-cpu --example kernels [THREADS] [ISA] [ceilings|one|many|attention|small ...]`.
+//! `cargo run --release -p aerostat-cpu --example kernels [THREADS] [ISA] [ceilings|one|cached|many|attention|small ...]`.
 //!
 //! The ceilings are measured first: fused multiply-adds in registers, and reads of memory far larger than the caches.
 //! Every figure is the median of many short runs; the spread is that from the tenth to the ninetieth percentile.
@@ -61,7 +61,10 @@ fn main() -> Outcome {
         small(&mut cpu)?;
     }
     if wanted("one") {
-        one_row(config, &ceilings)?;
+        one_row(config, &ceilings, false)?;
+    }
+    if wanted("cached") {
+        one_row(config, &ceilings, true)?;
     }
     if wanted("many") {
         many_rows(&mut cpu, &ceilings)?;
@@ -72,23 +75,26 @@ fn main() -> Outcome {
     Ok(())
 }
 
-/// One activation row, weights from memory.
-fn one_row(config: CpuConfig, ceilings: &Ceilings) -> Outcome {
+/// One activation row: weights from memory, or from the second-level cache, where only computing takes time.
+fn one_row(config: CpuConfig, ceilings: &Ceilings, cached: bool) -> Outcome {
     for &dtype in formats::SUPPORTED {
         // Pinned tiles live as long as the device.
         let cpu = &mut Cpu::new(config)?;
         let (x, y) = operands(cpu, 1)?;
-        let bytes = tile_bytes(dtype);
-        let tile = Tile { dtype, rows: TILE_ROWS, cols: SIZE, bytes: &bytes };
-        let tiles: Vec<WeightId> =
-            (0..COLD_BYTES / bytes.len()).map(|_| cpu.pin(tile)).collect::<Result<_, _>>()?;
+        let rows = if cached { 64 * config.threads } else { TILE_ROWS };
+        let bytes = &tile_bytes(dtype)[..SIZE / dtype.block_len() * dtype.block_bytes() * rows];
+        let tile = Tile { dtype, rows, cols: SIZE, bytes };
+        let count = if cached { 1 } else { COLD_BYTES / bytes.len() };
+        let tiles: Vec<WeightId> = (0..count).map(|_| cpu.pin(tile)).collect::<Result<_, _>>()?;
         let mut next = tiles.iter().cycle();
+        let y = Mat { cols: rows, stride: rows, ..y };
         let time = measure(cpu.capabilities().threads, || match next.next() {
             Some(&tile) => cpu.matmul(Weight::Pinned(tile), x, y),
             None => Ok(()),
         })?;
         let gigabytes = |seconds: f64| bytes.len() as f64 / seconds / 1e9;
-        report(&format!("{dtype:>5}    1 row "), "GB/s", gigabytes, time, Some(ceilings.gigabytes));
+        let place = if cached { "1 row cached" } else { "1 row" };
+        report(&format!("{dtype:>5} {place:12}"), "GB/s", gigabytes, time, Some(ceilings.gigabytes));
     }
     Ok(())
 }

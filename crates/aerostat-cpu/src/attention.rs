@@ -19,6 +19,8 @@ pub(crate) const QUERIES_MAX: usize = 16;
 const KEYS: usize = 4;
 /// Queries that are multiplied at a time.
 const QUERIES: usize = 4;
+/// Pages between those that are computed and those that are fetched: one takes less time than memory needs to answer.
+const PAGES_AHEAD: usize = 2;
 
 /// The query heads `head .. head + heads` of the rows `row .. row + rows`: at most [`HEADS_MAX`] heads, all of one KV
 /// head, and [`QUERIES_MAX`] queries. `scores` is valid for a line of `pitch` elements for each query, and `pitch` is
@@ -124,10 +126,11 @@ impl Attend<'_> {
         (left.min(last + 1 - from), self.kv.slot(&self.places, self.places.rows[self.row], from))
     }
 
-    /// The slot after a run of slots, whose rows are fetched while the run is computed: pages lie apart.
+    /// The slot that starts a page to come, whose rows are fetched while a run of slots is computed: pages lie apart.
     #[inline(always)]
     fn slot_after(&self, (from, run, slot): (usize, usize, usize), last: usize) -> usize {
-        if from + run <= last { self.run_of_slots(from + run, last).1 } else { slot }
+        let to_come = from + run + (PAGES_AHEAD - 1) * self.kv.page_tokens;
+        if to_come <= last { self.run_of_slots(to_come, last).1 } else { slot }
     }
 
     /// This task's KV head.

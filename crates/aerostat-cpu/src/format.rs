@@ -3,6 +3,7 @@
 
 #![allow(non_camel_case_types, reason = "the names are those of the formats")]
 
+use crate::memory::Line;
 use crate::vector::{LANES, Vector};
 
 /// A stored format.
@@ -17,8 +18,8 @@ pub(crate) trait Format {
     /// Plain formats: an element that is -0.0, little-endian. Plain formats have one group in a "block" and may end
     /// within it; the others end with a block.
     const PAD: &[u8] = &[];
-    /// Groups that share work, which is found when they are expanded one after the other.
-    const CHUNK: usize = if Self::GROUPS > 4 { 4 } else { Self::GROUPS };
+    /// Groups that share bytes and are best expanded one after the other.
+    const CHUNK: usize = 1;
     /// What is decoded once for a block.
     type Head: Copy;
 
@@ -75,7 +76,7 @@ plain!(BF16, 0x8000u16.to_le_bytes(), bytes => V::load_bf16(bytes));
 /// A format of blocks.
 macro_rules! blocks {
     (
-        $name:ident, $groups:literal groups in $bytes:literal bytes, head $head:ty,
+        $name:ident, $groups:literal groups $(by $chunk:literal)? in $bytes:literal bytes, head $head:ty,
         |$b:ident| $head_body:expr, |$block:ident, $h:ident, $g:ident| $group_body:expr
     ) => {
         pub(crate) struct $name;
@@ -83,6 +84,7 @@ macro_rules! blocks {
         impl Format for $name {
             const GROUPS: usize = $groups;
             const BYTES: usize = $bytes;
+            $(const CHUNK: usize = $chunk;)?
             type Head = $head;
 
             #[inline(always)]
@@ -100,54 +102,54 @@ macro_rules! blocks {
     };
 }
 
-blocks!(Q8_0, 2 groups in 34 bytes, head f32, |b| half::<V>(b, 0), |b, d, g| {
-    V::mul(V::floats(V::signed(b.add(2 + 16 * g))), V::splat(*d))
+blocks!(Q8_0, 2 groups in 34 bytes, head [f32; 2], |b| V::two_halves(b), |b, h, g| {
+    V::mul(V::floats(V::signed(b.add(2 + 16 * g))), V::splat(h[0]))
 });
-blocks!(Q4_0, 2 groups in 18 bytes, head f32, |b| half::<V>(b, 0), |b, d, g| {
-    V::look_up16(V::table16(*d, -8, None), nibbles::<V>(b.add(2), g))
+blocks!(Q4_0, 2 groups in 18 bytes, head [f32; 2], |b| V::two_halves(b), |b, h, g| {
+    V::look_up::<4>(V::table::<4>(h[0], -8, None), nibbles::<V>(b.add(2), g))
 });
-blocks!(Q4_1, 2 groups in 20 bytes, head (f32, f32), |b| (half::<V>(b, 0), half::<V>(b, 2)), |b, h, g| {
-    V::look_up16(V::table16(h.0, 0, Some(h.1)), nibbles::<V>(b.add(4), g))
+blocks!(Q4_1, 2 groups in 20 bytes, head [f32; 2], |b| V::two_halves(b), |b, h, g| {
+    V::look_up::<4>(V::table::<4>(h[0], 0, Some(h[1])), nibbles::<V>(b.add(4), g))
 });
-blocks!(Q5_0, 2 groups in 22 bytes, head f32, |b| half::<V>(b, 0), |b, d, g| {
-    let high = V::bits((word(b.add(2)) >> (16 * g)) as u16);
-    V::look_up32(V::table32(*d, -16, None), nibbles::<V>(b.add(6), g), high)
+blocks!(Q5_0, 2 groups in 22 bytes, head [f32; 2], |b| V::two_halves(b), |b, h, g| {
+    let q = V::with_fifth(nibbles::<V>(b.add(6), g), (word(b.add(2)) >> (16 * g)) as u16);
+    V::mul(V::splat(h[0]), V::floats(V::add_int(q, -16)))
 });
-blocks!(Q5_1, 2 groups in 24 bytes, head (f32, f32), |b| (half::<V>(b, 0), half::<V>(b, 2)), |b, h, g| {
-    let high = V::bits((word(b.add(4)) >> (16 * g)) as u16);
-    V::look_up32(V::table32(h.0, 0, Some(h.1)), nibbles::<V>(b.add(8), g), high)
+blocks!(Q5_1, 2 groups in 24 bytes, head [f32; 2], |b| V::two_halves(b), |b, h, g| {
+    let q = V::with_fifth(nibbles::<V>(b.add(8), g), (word(b.add(4)) >> (16 * g)) as u16);
+    V::mul_add(V::splat(h[0]), V::floats(q), V::splat(h[1]))
 });
-blocks!(Q2_K, 16 groups in 84 bytes, head ([f32; 16], [f32; 16]), |b| {
+blocks!(Q2_K, 16 groups by 4 in 84 bytes, head [Line; 2], |b| {
     let both = V::unsigned(b);
     let scales = V::mul(V::splat(half::<V>(b, 80)), V::floats(V::and(both, 15)));
-    let minima = V::mul(V::splat(half::<V>(b, 82)), V::floats(V::shift_right(both, 4)));
-    (array(scales), array(minima))
+    let minima = V::mul(V::splat(-half::<V>(b, 82)), V::floats(V::shift_right(both, 4)));
+    [array(scales), array(minima)]
 }, |b, h, g| {
-    let q = V::floats(two_bits::<V>(b.add(16), g));
-    V::sub(V::mul(V::splat(h.0[g]), q), V::splat(h.1[g]))
+    let q = V::unsigned(b.add(16 + 32 * (g / 8) + 16 * (g % 2)));
+    V::look_up::<2>(V::table::<2>(h[0].0[g], 0, Some(h[1].0[g])), V::shift_right(q, 2 * (g / 2 % 4)))
 });
-blocks!(Q3_K, 16 groups in 110 bytes, head [f32; 16], |b| {
+blocks!(Q3_K, 16 groups in 110 bytes, head (Line, Bytes), |b| {
     let bytes = three_k_scales(b.add(96));
     let scales = V::floats(V::add_int(V::unsigned(bytes.as_ptr().cast()), -32));
-    array(V::mul(V::splat(half::<V>(b, 108)), scales))
-}, |b, scales, g| {
-    // The offset of 4 is not taken where the high bit is set.
-    let high = V::and(V::shift_right(V::unsigned(b.add(16 * (g % 2))), g / 2), 1);
-    let q = V::add_int(V::or(two_bits::<V>(b.add(32), g), V::shift_left(high, 2)), -4);
-    V::mul(V::splat(scales[g]), V::floats(q))
+    (array(V::mul(V::splat(half::<V>(b, 108)), scales)), three_bits(&*b.add(32).cast(), &*b.cast()))
+}, |_b, h, g| {
+    V::mul(V::splat(h.0.0[g]), V::floats(V::signed(h.1.0.as_ptr().add(16 * g).cast())))
 });
-blocks!(Q4_K, 16 groups in 144 bytes, head [f32; 16], |b| six_bit_scales::<V>(b), |b, h, g| {
-    V::look_up16(V::table16(h[g / 2], 0, Some(h[8 + g / 2])), long_nibbles::<V>(b.add(16), g))
+blocks!(Q4_K, 16 groups by 4 in 144 bytes, head [Line; 2], |b| six_bit_scales::<V>(b), |b, h, g| {
+    let q = nibbles::<V>(b.add(16 + 32 * (g / 4) + 16 * (g % 2)), g / 2 % 2);
+    V::look_up::<4>(V::table::<4>(h[0].0[g / 2], 0, Some(h[1].0[8 + g / 2])), q)
 });
-blocks!(Q5_K, 16 groups in 176 bytes, head [f32; 16], |b| six_bit_scales::<V>(b), |b, h, g| {
-    let high = V::bits_at(b.add(16 + 16 * (g % 2)), g / 2);
-    V::look_up32(V::table32(h[g / 2], 0, Some(h[8 + g / 2])), long_nibbles::<V>(b.add(48), g), high)
+blocks!(Q5_K, 16 groups in 176 bytes, head ([Line; 2], Bytes), |b| {
+    (six_bit_scales::<V>(b), five_bits(&*b.add(48).cast(), &*b.add(16).cast()))
+}, |_b, h, g| {
+    let q = V::floats(V::signed(h.1.0.as_ptr().add(16 * g).cast()));
+    V::mul_add(V::splat(h.0[0].0[g / 2]), q, V::splat(h.0[1].0[8 + g / 2]))
 });
-blocks!(Q6_K, 16 groups in 210 bytes, head ([f32; 16], [i8; 256]), |b| {
+blocks!(Q6_K, 16 groups in 210 bytes, head (Line, Bytes), |b| {
     let scales = V::mul(V::splat(half::<V>(b, 208)), V::floats(V::signed(b.add(192))));
     (array(scales), six_bits(&*b.cast(), &*b.add(128).cast()))
 }, |_b, h, g| {
-    V::mul(V::splat(h.0[g]), V::floats(V::signed(h.1.as_ptr().add(16 * g).cast())))
+    V::mul(V::splat(h.0.0[g]), V::floats(V::signed(h.1.0.as_ptr().add(16 * g).cast())))
 });
 
 /// The f16 at byte `at`.
@@ -171,12 +173,17 @@ unsafe fn word(from: *const u8) -> u32 {
 /// # Safety
 /// As [`Vector`].
 #[inline(always)]
-unsafe fn array<V: Vector>(a: V) -> [f32; LANES] {
-    let mut out = [0.0; LANES];
+unsafe fn array<V: Vector>(a: V) -> Line {
+    let mut out = Line([0.0; LANES]);
     // SAFETY: the caller's promise; `out` has 16 elements.
-    unsafe { V::store(a, out.as_mut_ptr()) };
+    unsafe { V::store(a, out.0.as_mut_ptr()) };
     out
 }
+
+/// The elements of a block before they are scaled, aligned so that they are not stored across cache lines.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(crate) struct Bytes([i8; 256]);
 
 /// 32 elements in 16 bytes: group 0 is the low nibbles. What stands above the four bits is left.
 ///
@@ -186,28 +193,6 @@ unsafe fn array<V: Vector>(a: V) -> [f32; LANES] {
 unsafe fn nibbles<V: Vector>(q: *const u8, group: usize) -> V::Ints {
     // SAFETY: the caller's promise.
     unsafe { V::shift_right(V::unsigned(q), 4 * group) }
-}
-
-/// 256 elements in runs of 64: 32 low nibbles, then 32 high ones.
-///
-/// # Safety
-/// As [`Vector`]; 128 bytes from `q` are readable.
-#[inline(always)]
-unsafe fn long_nibbles<V: Vector>(q: *const u8, group: usize) -> V::Ints {
-    // SAFETY: the caller's promise.
-    unsafe { nibbles::<V>(q.add(32 * (group / 4) + 16 * (group % 2)), group / 2 % 2) }
-}
-
-/// 256 elements in runs of 128: 32 bytes, four times two bits.
-#[inline(always)]
-unsafe fn two_bits<V: Vector>(q: *const u8, group: usize) -> V::Ints {
-    // SAFETY: the caller's promise.
-    unsafe {
-        V::and(
-            V::shift_right(V::unsigned(q.add(32 * (group / 8) + 16 * (group % 2))), 2 * (group / 2 % 4)),
-            3,
-        )
-    }
 }
 
 /// The sixteen 6-bit scales of Q3_K from their 12 bytes, still offset by 32.
@@ -222,34 +207,61 @@ unsafe fn three_k_scales(from: *const u8) -> [u32; 4] {
     [join(a, high), join(b, high >> 2), join(a >> 4, high >> 4), join(b >> 4, high >> 6)]
 }
 
-/// The scales, then the negated minima, of the eight sub-blocks of Q4_K and Q5_K, multiplied by `d` and `dmin`.
+/// The scales of the eight sub-blocks of Q4_K and Q5_K times `d`: the first eight of the first array; and their minima
+/// times `-dmin`: the last eight of the second.
 ///
 /// # Safety
 /// As [`Vector`]; 16 bytes from `block` are readable.
 #[inline(always)]
-unsafe fn six_bit_scales<V: Vector>(block: *const u8) -> [f32; 16] {
+unsafe fn six_bit_scales<V: Vector>(block: *const u8) -> [Line; 2] {
     // SAFETY: the caller's promise.
     unsafe {
         let (s, m, both) = (word(block.add(4)), word(block.add(8)), word(block.add(12)));
         let bytes = [
-            s & 0x3f3f_3f3f,
-            (both & 0x0f0f_0f0f) | ((s >> 2) & 0x3030_3030),
-            m & 0x3f3f_3f3f,
-            ((both >> 4) & 0x0f0f_0f0f) | ((m >> 2) & 0x3030_3030),
+            (s & 0x3f3f_3f3f).to_le(),
+            ((both & 0x0f0f_0f0f) | ((s >> 2) & 0x3030_3030)).to_le(),
+            (m & 0x3f3f_3f3f).to_le(),
+            (((both >> 4) & 0x0f0f_0f0f) | ((m >> 2) & 0x3030_3030)).to_le(),
         ];
-        let bytes = bytes.map(u32::to_le);
-        let mut factors = [half::<V>(block, 0); 16];
-        factors[8..].fill(-half::<V>(block, 2));
-        array(V::mul(V::load(factors.as_ptr()), V::floats(V::unsigned(bytes.as_ptr().cast()))))
+        let both = V::floats(V::unsigned(bytes.as_ptr().cast()));
+        let (d, minimum) = (V::splat(half::<V>(block, 0)), V::splat(-half::<V>(block, 2)));
+        [array(V::mul(d, both)), array(V::mul(minimum, both))]
     }
+}
+
+// What follows is plain Rust, which the compiler turns into operations on as many bytes as a register holds.
+
+/// The elements of Q3_K, by halves of 128: a high bit that is clear subtracts 4.
+#[inline(always)]
+fn three_bits(low: &[[u8; 32]; 2], high: &[u8; 32]) -> Bytes {
+    let mut out = Bytes([0; 256]);
+    for (run, out) in out.0.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        for i in 0..32 {
+            let (low, high) = (low[run / 4][i] >> (2 * (run % 4)) & 3, high[i] >> run & 1);
+            out[i] = (low | high << 2) as i8 - 4;
+        }
+    }
+    out
+}
+
+/// The elements of Q5_K, by runs of 64: 32 low nibbles, then 32 high ones.
+#[inline(always)]
+fn five_bits(low: &[[u8; 32]; 4], high: &[u8; 32]) -> Bytes {
+    let mut out = Bytes([0; 256]);
+    for (run, out) in out.0.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        for i in 0..32 {
+            out[i] = (low[run / 2][i] >> (4 * (run % 2)) & 15 | (high[i] >> run & 1) << 4) as i8;
+        }
+    }
+    out
 }
 
 /// The elements of Q6_K, by halves of 128.
 #[inline(always)]
-fn six_bits(low: &[[u8; 64]; 2], high: &[[u8; 32]; 2]) -> [i8; 256] {
-    let mut out = [[0i8; 128]; 2];
-    for half in 0..2 {
-        let (low, high, out) = (&low[half], &high[half], &mut out[half]);
+fn six_bits(low: &[[u8; 64]; 2], high: &[[u8; 32]; 2]) -> Bytes {
+    let mut out = Bytes([0; 256]);
+    for (half, out) in out.0.as_chunks_mut::<128>().0.iter_mut().enumerate() {
+        let (low, high) = (&low[half], &high[half]);
         for i in 0..32 {
             let join = |low: u8, high: u8| (low & 15 | (high & 3) << 4) as i8 - 32;
             out[i] = join(low[i], high[i]);
@@ -258,8 +270,5 @@ fn six_bits(low: &[[u8; 64]; 2], high: &[[u8; 32]; 2]) -> [i8; 256] {
             out[96 + i] = join(low[32 + i] >> 4, high[i] >> 6);
         }
     }
-    let mut all = [0; 256];
-    all[..128].copy_from_slice(&out[0]);
-    all[128..].copy_from_slice(&out[1]);
-    all
+    out
 }

@@ -14,13 +14,15 @@ use crate::vector::{avx2::Avx2, avx512::Avx512};
 pub enum Isa {
     /// What the compiler's target has; runs everywhere.
     Portable,
+    /// aarch64 with Advanced SIMD, little-endian.
+    Neon,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
     /// x86-64 with AVX-512 F, BW, VL and DQ besides.
     Avx512,
 }
 
-const ALL: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512];
+const ALL: [Isa; 4] = [Isa::Portable, Isa::Neon, Isa::Avx2, Isa::Avx512];
 
 impl Isa {
     /// The widest instruction set that this CPU has.
@@ -44,12 +46,22 @@ impl Isa {
             && is_x86_feature_detected!("avx512dq");
         match self {
             Self::Portable => true,
+            Self::Neon => false,
             Self::Avx2 => avx2,
             Self::Avx512 => avx2 && avx512,
         }
     }
 
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    fn is_available(self) -> bool {
+        match self {
+            Self::Portable => true,
+            Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            Self::Avx2 | Self::Avx512 => false,
+        }
+    }
+
+    #[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little"))))]
     fn is_available(self) -> bool {
         self == Self::Portable
     }
@@ -57,6 +69,7 @@ impl Isa {
     fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
+            Self::Neon => "neon",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
         }
@@ -74,7 +87,8 @@ impl FromStr for Isa {
 
     fn from_str(name: &str) -> Result<Self, Error> {
         ALL.into_iter().find(|isa| isa.name() == name).ok_or_else(|| {
-            let message = format!("unknown instruction set {name:?}; known are portable, avx2 and avx512");
+            let message =
+                format!("unknown instruction set {name:?}; known are portable, neon, avx2 and avx512");
             Error::new(ErrorKind::Unsupported, message)
         })
     }
@@ -132,6 +146,9 @@ impl Token {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { enter_avx2(kernel) },
+            // SAFETY: as above.
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Isa::Neon => unsafe { enter_neon(kernel) },
             // SAFETY: needs no instructions of its own; the pointers are the caller's promise.
             _ => unsafe { kernel.run::<Portable, 2, 2>() },
         }
@@ -158,6 +175,17 @@ unsafe fn enter_avx512<K: Kernel>(kernel: K) -> K::Output {
 unsafe fn enter_avx2<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the caller's promise, passed on.
     unsafe { kernel.run::<Avx2, 3, 2>() }
+}
+
+/// A vector is four of 32 registers here: 24 of accumulators, as many as leave room for activations and a weight.
+///
+/// # Safety
+/// As [`Token::enter`]; the instructions exist.
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+#[target_feature(enable = "neon")]
+unsafe fn enter_neon<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the caller's promise, passed on.
+    unsafe { kernel.run::<crate::vector::neon::Neon, 3, 2>() }
 }
 
 #[cfg(test)]

@@ -250,7 +250,10 @@ impl<F: Format> Kernel for Expand<'_, F> {
                 for block in 0..cols / block_len {
                     let bytes = from.add(block * F::BYTES);
                     prefetch::<V>(next.wrapping_add(block * F::BYTES), F::BYTES);
-                    let head = F::head::<V>(bytes);
+                    let mut head = F::head::<V>(bytes);
+                    if F::GROUPS > 1 {
+                        V::settle(&mut head);
+                    }
                     for chunk in (0..F::GROUPS).step_by(F::CHUNK) {
                         for group in 0..F::CHUNK {
                             let to = matmul.panel::<M>(m, block * F::GROUPS + chunk + group);

@@ -1,5 +1,7 @@
 //! Matrices as kernels see them, and the inner sum that matmul and attention share.
 
+use std::mem::MaybeUninit;
+
 use aerostat_backend::View;
 
 use crate::format::{Format, group_part};
@@ -55,19 +57,23 @@ pub(crate) unsafe fn accumulate<V: Vector, F: Format, const M: usize, const N: u
     // SAFETY: all accesses are below `len`, by the caller's promise within the rows.
     unsafe {
         for block in 0..len / block_len {
-            let mut heads = [F::head::<V>(w[0].add(block * F::BYTES)); M];
+            let mut heads = [const { MaybeUninit::uninit() }; M];
             for m in 0..M {
                 if ahead > 0 {
                     prefetch::<V>(w[m].wrapping_add(block * F::BYTES + ahead), F::BYTES);
                 }
-                if m > 0 {
-                    heads[m] = F::head::<V>(w[m].add(block * F::BYTES));
-                }
+                heads[m].write(F::head::<V>(w[m].add(block * F::BYTES)));
             }
-            for chunk in (0..F::GROUPS).step_by(F::CHUNK) {
+            if F::GROUPS > 1 {
+                V::settle(&mut heads);
+            }
+            for chunk in 0..F::GROUPS / F::CHUNK {
+                let chunk = chunk * F::CHUNK;
+                // Rows take turns as often as they can, so that their sums do not wait for themselves.
                 for m in 0..M {
+                    let head = heads[m].assume_init_ref();
                     for group in chunk..chunk + F::CHUNK {
-                        let weights: V = F::group(w[m].add(block * F::BYTES), &heads[m], group);
+                        let weights: V = F::group(w[m].add(block * F::BYTES), head, group);
                         for n in 0..N {
                             let xs = V::load(x[n].add(block * block_len + group * LANES));
                             sums[m][n] = V::mul_add(weights, xs, sums[m][n]);

@@ -4,6 +4,8 @@
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+pub(crate) mod neon;
 mod portable;
 
 pub(crate) use portable::Portable;
@@ -21,18 +23,13 @@ pub(crate) const LANES: usize = aerostat_backend::numerics::LANES;
 pub(crate) trait Vector: Copy {
     /// Sixteen i32.
     type Ints: Copy;
-    /// Sixteen bits.
-    type Bits: Copy;
-    /// What `scale * (q + offset) + addend` is for each `q` of four bits.
-    type Table16: Copy;
-    /// The same for five bits.
-    type Table32: Copy;
+    /// What `scale * (q + offset) + addend` is for each small `q`.
+    type Table: Copy;
 
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(a: Self, to: *mut f32);
     unsafe fn add(a: Self, b: Self) -> Self;
-    unsafe fn sub(a: Self, b: Self) -> Self;
     unsafe fn mul(a: Self, b: Self) -> Self;
     /// `a * b + c`, rounded once.
     unsafe fn mul_add(a: Self, b: Self, c: Self) -> Self;
@@ -50,28 +47,25 @@ pub(crate) trait Vector: Copy {
     unsafe fn load_bf16(from: *const u8) -> Self;
     /// One f16.
     unsafe fn half(bits: u16) -> f32;
+    /// The first two of four f16.
+    unsafe fn two_halves(from: *const u8) -> [f32; 2];
+    /// Brings what lies behind a pointer to memory. From there a value is copied to all lanes for nothing, from a register
+    /// by a shuffle, of which there are too many.
+    unsafe fn settle<T>(at: *mut T);
 
     /// Sixteen u8.
     unsafe fn unsigned(from: *const u8) -> Self::Ints;
     /// Sixteen i8.
     unsafe fn signed(from: *const u8) -> Self::Ints;
-    /// Bits for [`look_up32`](Self::look_up32).
-    unsafe fn bits(bits: u16) -> Self::Bits;
-    /// Bit `bit` of each of sixteen u8.
-    unsafe fn bits_at(from: *const u8, bit: usize) -> Self::Bits;
-    /// Both operations are rounded; `None` adds nothing.
-    unsafe fn table16(scale: f32, offset: i32, addend: Option<f32>) -> Self::Table16;
-    unsafe fn table32(scale: f32, offset: i32, addend: Option<f32>) -> Self::Table32;
-    /// Of each `q` only the low four bits count.
-    unsafe fn look_up16(table: Self::Table16, q: Self::Ints) -> Self;
     /// The low four bits of each `q`, and a fifth.
-    unsafe fn look_up32(table: Self::Table32, q: Self::Ints, fifth: Self::Bits) -> Self;
+    unsafe fn with_fifth(q: Self::Ints, fifth: u16) -> Self::Ints;
+    /// `q` has up to four `BITS`. `scale * (q + offset)` is exact, adding is rounded; `None` adds nothing.
+    unsafe fn table<const BITS: u32>(scale: f32, offset: i32, addend: Option<f32>) -> Self::Table;
+    /// Of each `q` only the low `BITS` count.
+    unsafe fn look_up<const BITS: u32>(table: Self::Table, q: Self::Ints) -> Self;
     /// Logical shift; `by` is below 32.
     unsafe fn shift_right(a: Self::Ints, by: usize) -> Self::Ints;
-    /// `by` is below 32.
-    unsafe fn shift_left(a: Self::Ints, by: usize) -> Self::Ints;
     unsafe fn and(a: Self::Ints, mask: i32) -> Self::Ints;
-    unsafe fn or(a: Self::Ints, b: Self::Ints) -> Self::Ints;
     unsafe fn add_int(a: Self::Ints, b: i32) -> Self::Ints;
     unsafe fn floats(a: Self::Ints) -> Self;
 }
@@ -143,10 +137,9 @@ impl<V: Vector> Steps<V> {
         // SAFETY: the caller's promise.
         unsafe {
             let q = if self.offset == 0 { q } else { V::add_int(q, self.offset) };
-            let scaled = V::mul(self.scale, V::floats(q));
             match self.addend {
-                Some(addend) => V::add(scaled, addend),
-                None => scaled,
+                Some(addend) => V::mul_add(self.scale, V::floats(q), addend),
+                None => V::mul(self.scale, V::floats(q)),
             }
         }
     }
@@ -157,10 +150,10 @@ impl<V: Vector> Steps<V> {
 /// # Safety
 /// The promise of the trait.
 macro_rules! vector_functions {
-    ($(fn $name:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)? $body:block)*) => {
+    ($(fn $name:ident$([$($generic:tt)*])?($($arg:ident: $ty:ty),*) $(-> $ret:ty)? $body:block)*) => {
         $(
             #[inline(always)]
-            unsafe fn $name($($arg: $ty),*) $(-> $ret)? {
+            unsafe fn $name$(<$($generic)*>)?($($arg: $ty),*) $(-> $ret)? {
                 // SAFETY: the promise of the trait: the instructions exist, pointers are valid for 16 elements.
                 #[allow(unused_unsafe, reason = "some bodies are plain Rust")]
                 unsafe { $body }

@@ -9,9 +9,7 @@ pub(crate) struct Avx2(__m256, __m256);
 
 impl Vector for Avx2 {
     type Ints = (__m256i, __m256i);
-    type Bits = Self::Ints;
-    type Table16 = Steps<Self>;
-    type Table32 = Steps<Self>;
+    type Table = Steps<Self>;
 
     vector_functions! {
         fn splat(x: f32) -> Self {
@@ -26,9 +24,6 @@ impl Vector for Avx2 {
         }
         fn add(a: Self, b: Self) -> Self {
             Self(_mm256_add_ps(a.0, b.0), _mm256_add_ps(a.1, b.1))
-        }
-        fn sub(a: Self, b: Self) -> Self {
-            Self(_mm256_sub_ps(a.0, b.0), _mm256_sub_ps(a.1, b.1))
         }
         fn mul(a: Self, b: Self) -> Self {
             Self(_mm256_mul_ps(a.0, b.0), _mm256_mul_ps(a.1, b.1))
@@ -49,7 +44,7 @@ impl Vector for Avx2 {
             [out[0], out[4], out[2], out[6]]
         }
         fn prefetch(from: *const u8) {
-            _mm_prefetch::<_MM_HINT_T0>(from.cast())
+            _mm_prefetch::<_MM_HINT_T1>(from.cast())
         }
         fn load_f16(from: *const u8) -> Self {
             let (low, high) = (_mm_loadu_si128(from.cast()), _mm_loadu_si128(from.add(16).cast()));
@@ -66,6 +61,12 @@ impl Vector for Avx2 {
         fn half(bits: u16) -> f32 {
             one_half(bits)
         }
+        fn two_halves(from: *const u8) -> [f32; 2] {
+            two_halves(from)
+        }
+        fn settle[T](at: *mut T) {
+            settle(at)
+        }
         fn unsigned(from: *const u8) -> Self::Ints {
             let bytes = _mm_loadu_si128(from.cast());
             (_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_unpackhi_epi64(bytes, bytes)))
@@ -74,42 +75,29 @@ impl Vector for Avx2 {
             let bytes = _mm_loadu_si128(from.cast());
             (_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(bytes, bytes)))
         }
-        fn bits(bits: u16) -> Self::Bits {
-            let (all, one) = (_mm256_set1_epi32(i32::from(bits)), _mm256_set1_epi32(16));
+        fn with_fifth(q: Self::Ints, fifth: u16) -> Self::Ints {
+            let (all, one) = (_mm256_set1_epi32(i32::from(fifth)), _mm256_set1_epi32(16));
             let low = _mm256_srlv_epi32(_mm256_slli_epi32::<4>(all), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
             let high = _mm256_srlv_epi32(all, _mm256_setr_epi32(4, 5, 6, 7, 8, 9, 10, 11));
-            (_mm256_and_si256(low, one), _mm256_and_si256(high, one))
+            let q = Self::and(q, 15);
+            (
+                _mm256_or_si256(q.0, _mm256_and_si256(low, one)),
+                _mm256_or_si256(q.1, _mm256_and_si256(high, one)),
+            )
         }
-        fn bits_at(from: *const u8, bit: usize) -> Self::Bits {
-            let bits = Self::and(Self::shift_right(Self::unsigned(from), bit), 1);
-            Self::shift_left(bits, 4)
-        }
-        fn table16(scale: f32, offset: i32, addend: Option<f32>) -> Self::Table16 {
+        fn table[const BITS: u32](scale: f32, offset: i32, addend: Option<f32>) -> Self::Table {
             Steps::new(scale, offset, addend)
         }
-        fn table32(scale: f32, offset: i32, addend: Option<f32>) -> Self::Table32 {
-            Steps::new(scale, offset, addend)
-        }
-        fn look_up16(table: Self::Table16, q: Self::Ints) -> Self {
-            table.at(Self::and(q, 15))
-        }
-        fn look_up32(table: Self::Table32, q: Self::Ints, fifth: Self::Bits) -> Self {
-            table.at(Self::or(Self::and(q, 15), fifth))
+        fn look_up[const BITS: u32](table: Self::Table, q: Self::Ints) -> Self {
+            table.at(Self::and(q, (1 << BITS) - 1))
         }
         fn shift_right(a: Self::Ints, by: usize) -> Self::Ints {
             let by = _mm_cvtsi32_si128(by as i32);
             (_mm256_srl_epi32(a.0, by), _mm256_srl_epi32(a.1, by))
         }
-        fn shift_left(a: Self::Ints, by: usize) -> Self::Ints {
-            let by = _mm_cvtsi32_si128(by as i32);
-            (_mm256_sll_epi32(a.0, by), _mm256_sll_epi32(a.1, by))
-        }
         fn and(a: Self::Ints, mask: i32) -> Self::Ints {
             let mask = _mm256_set1_epi32(mask);
             (_mm256_and_si256(a.0, mask), _mm256_and_si256(a.1, mask))
-        }
-        fn or(a: Self::Ints, b: Self::Ints) -> Self::Ints {
-            (_mm256_or_si256(a.0, b.0), _mm256_or_si256(a.1, b.1))
         }
         fn add_int(a: Self::Ints, b: i32) -> Self::Ints {
             let b = _mm256_set1_epi32(b);
@@ -134,6 +122,31 @@ pub(super) unsafe fn one_half(bits: u16) -> f32 {
         std::arch::asm!("/* {0:e} */", inout(reg) bits, options(pure, nomem, nostack, preserves_flags));
         _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits)))
     }
+}
+
+/// The first two of four f16.
+///
+/// # Safety
+/// The CPU has F16C; the pointer is valid for eight bytes.
+#[inline(always)]
+pub(super) unsafe fn two_halves(from: *const u8) -> [f32; 2] {
+    let mut out = [0.0; 2];
+    // SAFETY: the caller's promise; `out` has eight bytes.
+    unsafe {
+        let four = _mm_cvtph_ps(_mm_loadl_epi64(from.cast()));
+        _mm_storel_epi64(out.as_mut_ptr().cast(), _mm_castps_si128(four));
+    }
+    out
+}
+
+/// The compiler must believe that the assembly reads and writes what lies behind the pointer.
+///
+/// # Safety
+/// None.
+#[inline(always)]
+pub(super) unsafe fn settle<T>(at: *mut T) {
+    // SAFETY: the assembly has no instruction.
+    unsafe { std::arch::asm!("/* {0} */", in(reg) at, options(nostack, preserves_flags)) }
 }
 
 /// The last three steps of the canonical tree: `i` with `i + 4`, `i + 2`, `i + 1`.

@@ -9,9 +9,7 @@ pub(crate) struct Avx512(__m512);
 
 impl Vector for Avx512 {
     type Ints = __m512i;
-    type Bits = __mmask16;
-    type Table16 = Self;
-    type Table32 = [Self; 2];
+    type Table = Self;
 
     vector_functions! {
         fn splat(x: f32) -> Self {
@@ -25,9 +23,6 @@ impl Vector for Avx512 {
         }
         fn add(a: Self, b: Self) -> Self {
             Self(_mm512_add_ps(a.0, b.0))
-        }
-        fn sub(a: Self, b: Self) -> Self {
-            Self(_mm512_sub_ps(a.0, b.0))
         }
         fn mul(a: Self, b: Self) -> Self {
             Self(_mm512_mul_ps(a.0, b.0))
@@ -52,7 +47,7 @@ impl Vector for Avx512 {
             out
         }
         fn prefetch(from: *const u8) {
-            _mm_prefetch::<_MM_HINT_T0>(from.cast())
+            _mm_prefetch::<_MM_HINT_T1>(from.cast())
         }
         fn load_f16(from: *const u8) -> Self {
             Self(_mm512_cvtph_ps(_mm256_loadu_si256(from.cast())))
@@ -64,50 +59,39 @@ impl Vector for Avx512 {
         fn half(bits: u16) -> f32 {
             avx2::one_half(bits)
         }
+        fn two_halves(from: *const u8) -> [f32; 2] {
+            avx2::two_halves(from)
+        }
+        fn settle[T](at: *mut T) {
+            avx2::settle(at)
+        }
         fn unsigned(from: *const u8) -> Self::Ints {
             _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()))
         }
         fn signed(from: *const u8) -> Self::Ints {
             _mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))
         }
-        fn bits(bits: u16) -> Self::Bits {
-            bits
+        fn with_fifth(q: Self::Ints, fifth: u16) -> Self::Ints {
+            let low = Self::and(q, 15);
+            _mm512_mask_or_epi32(low, fifth, low, _mm512_set1_epi32(16))
         }
-        fn bits_at(from: *const u8, bit: usize) -> Self::Bits {
-            _mm_test_epi8_mask(_mm_loadu_si128(from.cast()), _mm_set1_epi8((1u8 << bit) as i8))
-        }
-        fn table16(scale: f32, offset: i32, addend: Option<f32>) -> Self::Table16 {
-            let q = _mm512_add_epi32(
-                _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                _mm512_set1_epi32(offset),
-            );
-            let scaled = Self::mul(Self::splat(scale), Self::floats(q));
+        fn table[const BITS: u32](scale: f32, offset: i32, addend: Option<f32>) -> Self::Table {
+            let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+            // Lanes look at four bits of their `q`; what stands above `BITS` changes nothing.
+            let q = Self::floats(Self::add_int(Self::and(lanes, (1 << BITS) - 1), offset));
             match addend {
-                Some(addend) => Self::add(scaled, Self::splat(addend)),
-                None => scaled,
+                Some(addend) => Self::mul_add(Self::splat(scale), q, Self::splat(addend)),
+                None => Self::mul(Self::splat(scale), q),
             }
         }
-        fn table32(scale: f32, offset: i32, addend: Option<f32>) -> Self::Table32 {
-            [Self::table16(scale, offset, addend), Self::table16(scale, offset + 16, addend)]
-        }
-        fn look_up16(table: Self::Table16, q: Self::Ints) -> Self {
+        fn look_up[const BITS: u32](table: Self::Table, q: Self::Ints) -> Self {
             Self(_mm512_permutexvar_ps(q, table.0))
-        }
-        fn look_up32(table: Self::Table32, q: Self::Ints, fifth: Self::Bits) -> Self {
-            let low = _mm512_permutexvar_ps(q, table[0].0);
-            Self(_mm512_mask_permutexvar_ps(low, fifth, q, table[1].0))
         }
         fn shift_right(a: Self::Ints, by: usize) -> Self::Ints {
             _mm512_srl_epi32(a, _mm_cvtsi32_si128(by as i32))
         }
-        fn shift_left(a: Self::Ints, by: usize) -> Self::Ints {
-            _mm512_sll_epi32(a, _mm_cvtsi32_si128(by as i32))
-        }
         fn and(a: Self::Ints, mask: i32) -> Self::Ints {
             _mm512_and_si512(a, _mm512_set1_epi32(mask))
-        }
-        fn or(a: Self::Ints, b: Self::Ints) -> Self::Ints {
-            _mm512_or_si512(a, b)
         }
         fn add_int(a: Self::Ints, b: i32) -> Self::Ints {
             _mm512_add_epi32(a, _mm512_set1_epi32(b))

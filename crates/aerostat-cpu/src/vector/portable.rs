@@ -9,9 +9,7 @@ pub(crate) struct Portable([f32; LANES]);
 
 impl Vector for Portable {
     type Ints = [i32; LANES];
-    type Bits = [i32; LANES];
-    type Table16 = Steps<Self>;
-    type Table32 = Steps<Self>;
+    type Table = Steps<Self>;
 
     vector_functions! {
         fn splat(x: f32) -> Self {
@@ -25,9 +23,6 @@ impl Vector for Portable {
         }
         fn add(a: Self, b: Self) -> Self {
             Self(std::array::from_fn(|i| a.0[i] + b.0[i]))
-        }
-        fn sub(a: Self, b: Self) -> Self {
-            Self(std::array::from_fn(|i| a.0[i] - b.0[i]))
         }
         fn mul(a: Self, b: Self) -> Self {
             Self(std::array::from_fn(|i| a.0[i] * b.0[i]))
@@ -53,41 +48,31 @@ impl Vector for Portable {
         fn half(bits: u16) -> f32 {
             f16::from_bits(bits).to_f32()
         }
+        fn two_halves(from: *const u8) -> [f32; 2] {
+            let halves = from.cast::<[u16; 2]>().read_unaligned();
+            halves.map(|h| f16::from_bits(u16::from_le(h)).to_f32())
+        }
+        fn settle[T](_at: *mut T) {}
         fn unsigned(from: *const u8) -> Self::Ints {
             from.cast::<[u8; LANES]>().read_unaligned().map(i32::from)
         }
         fn signed(from: *const u8) -> Self::Ints {
             from.cast::<[i8; LANES]>().read_unaligned().map(i32::from)
         }
-        fn bits(bits: u16) -> Self::Bits {
-            std::array::from_fn(|i| i32::from(bits >> i & 1) << 4)
+        fn with_fifth(q: Self::Ints, fifth: u16) -> Self::Ints {
+            std::array::from_fn(|i| q[i] & 15 | i32::from(fifth >> i & 1) << 4)
         }
-        fn bits_at(from: *const u8, bit: usize) -> Self::Bits {
-            from.cast::<[u8; LANES]>().read_unaligned().map(|byte| i32::from(byte >> bit & 1) << 4)
-        }
-        fn table16(scale: f32, offset: i32, addend: Option<f32>) -> Self::Table16 {
+        fn table[const BITS: u32](scale: f32, offset: i32, addend: Option<f32>) -> Self::Table {
             Steps::new(scale, offset, addend)
         }
-        fn table32(scale: f32, offset: i32, addend: Option<f32>) -> Self::Table32 {
-            Steps::new(scale, offset, addend)
-        }
-        fn look_up16(table: Self::Table16, q: Self::Ints) -> Self {
-            table.at(Self::and(q, 15))
-        }
-        fn look_up32(table: Self::Table32, q: Self::Ints, fifth: Self::Bits) -> Self {
-            table.at(Self::or(Self::and(q, 15), fifth))
+        fn look_up[const BITS: u32](table: Self::Table, q: Self::Ints) -> Self {
+            table.at(Self::and(q, (1 << BITS) - 1))
         }
         fn shift_right(a: Self::Ints, by: usize) -> Self::Ints {
             a.map(|a| (a as u32 >> by) as i32)
         }
-        fn shift_left(a: Self::Ints, by: usize) -> Self::Ints {
-            a.map(|a| a << by)
-        }
         fn and(a: Self::Ints, mask: i32) -> Self::Ints {
             a.map(|a| a & mask)
-        }
-        fn or(a: Self::Ints, b: Self::Ints) -> Self::Ints {
-            std::array::from_fn(|i| a[i] | b[i])
         }
         fn add_int(a: Self::Ints, b: i32) -> Self::Ints {
             a.map(|a| a + b)
