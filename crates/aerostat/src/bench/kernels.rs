@@ -86,7 +86,7 @@ pub fn kernels(
     let isa = isa.unwrap_or_else(Isa::detect);
     let config = CpuConfig { threads, isa: Some(isa) };
     let ceilings = || -> Result<(f64, f64), Error> {
-        Ok((peaks::fma_peak(threads, isa)?, peaks::read_peak(threads, 64 << 20)?))
+        Ok((peaks::fma_peak(threads, isa)?, peaks::read_peak(threads, COLD_BYTES)?))
     };
     let before = ceilings()?;
     let mut measured = Vec::new();
