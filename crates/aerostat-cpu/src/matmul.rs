@@ -17,6 +17,8 @@ use crate::vector::{LANES, Vector, load_part};
 
 /// Weight rows of a task.
 pub(crate) const TASK_ROWS: usize = 24;
+/// The same for one activation row: what a task fetches ahead at its end is another thread's, so ends should be few.
+const TASK_ROWS_ONE: usize = 64;
 /// Weight rows of a task that uses panels: activations are packed once for all of them.
 pub(crate) const PANEL_TASK_ROWS: usize = 48;
 /// Activation rows of a block: with a slab's columns they stay in the second-level cache.
@@ -28,6 +30,9 @@ const SLAB_COLS: usize = 512;
 const PANEL_ROWS: usize = 6;
 /// Weight rows that are multiplied at a time without a panel.
 const DIRECT_ROWS: usize = 4;
+/// The same for one activation row and a plain format, where registers allow: more rows keep more of memory's reads under
+/// way, by a tenth.
+const DIRECT_ROWS_ONE: usize = 8;
 /// Activation rows that all weight rows of a task use before the next ones, without a panel.
 const DIRECT_BLOCK_ROWS: usize = 16;
 const _: () = assert!(PANEL_TASK_ROWS.is_multiple_of(PANEL_ROWS) && SLAB_COLS.is_multiple_of(256));
@@ -79,7 +84,11 @@ struct Block {
 
 /// Weight rows of a task that multiplies `rows` activation rows.
 pub(crate) fn task_rows<F: Format>(token: Token, rows: usize) -> usize {
-    if is_direct::<F>(token, rows) { TASK_ROWS } else { PANEL_TASK_ROWS }
+    match rows {
+        0 | 1 => TASK_ROWS_ONE,
+        _ if is_direct::<F>(token, rows) => TASK_ROWS,
+        _ => PANEL_TASK_ROWS,
+    }
 }
 
 fn is_direct<F: Format>(token: Token, rows: usize) -> bool {
@@ -160,6 +169,13 @@ impl<F: Format> Kernel for Direct<'_, F> {
     #[inline(always)]
     unsafe fn run<V: Vector, const M: usize, const N: usize>(self) {
         const { assert!(DIRECT_BLOCK_ROWS.is_multiple_of(N) && N <= 4) };
+        if self.0.x.rows == 1 && F::GROUPS == 1 && V::REGISTERS >= 2 * DIRECT_ROWS_ONE {
+            for row in (self.0.start..self.0.end).step_by(DIRECT_ROWS_ONE) {
+                // SAFETY: the promise of `Matmul`.
+                unsafe { self.tile::<V, DIRECT_ROWS_ONE, 1>(row, 0) };
+            }
+            return;
+        }
         for first in (0..self.0.x.rows).step_by(DIRECT_BLOCK_ROWS) {
             let end = self.0.x.rows.min(first + DIRECT_BLOCK_ROWS);
             for row in (self.0.start..self.0.end).step_by(DIRECT_ROWS) {
@@ -167,10 +183,10 @@ impl<F: Format> Kernel for Direct<'_, F> {
                     // SAFETY: the promise of `Matmul`; `i` plus the tile's rows stays within the activations.
                     unsafe {
                         match end - i {
-                            1 => self.tile::<V, 1>(row, i),
-                            2 if N > 2 => self.tile::<V, 2>(row, i),
-                            3 if N > 3 => self.tile::<V, 3>(row, i),
-                            _ => self.tile::<V, N>(row, i),
+                            1 => self.tile::<V, DIRECT_ROWS, 1>(row, i),
+                            2 if N > 2 => self.tile::<V, DIRECT_ROWS, 2>(row, i),
+                            3 if N > 3 => self.tile::<V, DIRECT_ROWS, 3>(row, i),
+                            _ => self.tile::<V, DIRECT_ROWS, N>(row, i),
                         }
                     }
                 }
@@ -180,17 +196,17 @@ impl<F: Format> Kernel for Direct<'_, F> {
 }
 
 impl<F: Format> Direct<'_, F> {
-    /// [`DIRECT_ROWS`] weight rows from `row`, times `N` activation rows from `i`.
+    /// `R` weight rows from `row`, times `N` activation rows from `i`.
     ///
     /// # Safety
     /// What the struct says holds; `row` is within the task, `i + N` within the rows of `x`.
     #[inline(always)]
-    unsafe fn tile<V: Vector, const N: usize>(&self, row: usize, i: usize) {
+    unsafe fn tile<V: Vector, const R: usize, const N: usize>(&self, row: usize, i: usize) {
         let Matmul { w, x, y, end, .. } = self.0;
-        let rows = DIRECT_ROWS.min(end - row);
-        let mut ws = [std::ptr::null(); DIRECT_ROWS];
+        let rows = R.min(end - row);
+        let mut ws = [std::ptr::null(); R];
         let mut xs = [std::ptr::null(); N];
-        for m in 0..DIRECT_ROWS {
+        for m in 0..R {
             // Past the end the last row is multiplied again, for nothing.
             ws[m] = self.0.weights::<F>(row + m.min(rows - 1), 0);
         }
@@ -198,10 +214,10 @@ impl<F: Format> Direct<'_, F> {
             xs[n] = x.at(i + n, 0).cast_const();
         }
         // The rows that follow are fetched while the first activations are multiplied.
-        let ahead = if i == 0 { DIRECT_ROWS * self.0.row_bytes() } else { 0 };
+        let ahead = if i == 0 { R * self.0.row_bytes() } else { 0 };
         // SAFETY: the promise of `Matmul`; all rows are below `end`.
         unsafe {
-            let sums = dots::<V, F, DIRECT_ROWS, N>(ws, xs, w.cols, ahead);
+            let sums = dots::<V, F, R, N>(ws, xs, w.cols, ahead);
             for m in 0..rows {
                 for n in 0..N {
                     *y.at(i + n, row + m) = sums[m][n];

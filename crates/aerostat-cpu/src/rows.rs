@@ -58,8 +58,10 @@ pub(crate) unsafe fn accumulate<V: Vector, F: Format, const M: usize, const N: u
     unsafe {
         for block in 0..len / block_len {
             let mut heads = [const { MaybeUninit::uninit() }; M];
+            // Once for each cache line.
+            let fetches = ahead > 0 && (F::BYTES >= 64 || block.is_multiple_of(64 / F::BYTES));
             for m in 0..M {
-                if ahead > 0 {
+                if fetches {
                     prefetch::<V>(w[m].wrapping_add(block * F::BYTES + ahead), F::BYTES);
                 }
                 heads[m].write(F::head::<V>(w[m].add(block * F::BYTES)));
@@ -113,10 +115,16 @@ pub(crate) unsafe fn dots<V: Vector, F: Format, const M: usize, const N: usize>(
         let mut sums = [[V::splat(0.0); N]; M];
         accumulate::<V, F, M, N>(&mut sums, w, x, len, ahead);
         for n in 0..N {
-            if M == 4 {
-                let four = V::reduce_four([sums[0][n], sums[1 % M][n], sums[2 % M][n], sums[3 % M][n]]);
-                for m in 0..M {
-                    out[m][n] = four[m];
+            if M.is_multiple_of(4) {
+                for first in (0..M).step_by(4) {
+                    let mut four = [sums[first][n]; 4];
+                    for m in 1..4 {
+                        four[m] = sums[first + m][n];
+                    }
+                    let four = V::reduce_four(four);
+                    for m in 0..4 {
+                        out[first + m][n] = four[m];
+                    }
                 }
             } else {
                 for m in 0..M {

@@ -21,6 +21,8 @@ pub(crate) const LANES: usize = aerostat_backend::numerics::LANES;
 /// named type. Implementations are `#[inline(always)]` without a `target_feature` of their own: they take on the
 /// caller's. For the same reason kernels do not pass closures.
 pub(crate) trait Vector: Copy {
+    /// How many of these the registers hold.
+    const REGISTERS: usize;
     /// Sixteen i32.
     type Ints: Copy;
     /// What `scale * (q + offset) + addend` is for each small `q`.

@@ -8,6 +8,8 @@ use super::{Steps, Vector, vector_functions};
 pub(crate) struct Avx2(__m256, __m256);
 
 impl Vector for Avx2 {
+    const REGISTERS: usize = 8;
+
     type Ints = (__m256i, __m256i);
     type Table = Steps<Self>;
 

@@ -8,6 +8,8 @@ use super::{Vector, avx2, vector_functions};
 pub(crate) struct Avx512(__m512);
 
 impl Vector for Avx512 {
+    const REGISTERS: usize = 32;
+
     type Ints = __m512i;
     type Table = Self;
 

@@ -10,6 +10,8 @@ use super::{Steps, Vector, vector_functions};
 pub(crate) struct Neon([float32x4_t; 4]);
 
 impl Vector for Neon {
+    const REGISTERS: usize = 8;
+
     type Ints = [int32x4_t; 4];
     type Table = Steps<Self>;
 

@@ -8,6 +8,8 @@ use super::{LANES, Steps, Vector, vector_functions};
 pub(crate) struct Portable([f32; LANES]);
 
 impl Vector for Portable {
+    const REGISTERS: usize = 4;
+
     type Ints = [i32; LANES];
     type Table = Steps<Self>;
 

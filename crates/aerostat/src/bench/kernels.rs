@@ -25,8 +25,10 @@ pub struct Kernels {
     pub isa: String,
     /// Fused multiply-adds on registers, two operations each.
     pub fma_flops_per_second: f64,
-    /// Reads of memory far larger than the caches.
+    /// Reads of memory far larger than the caches: median over the formats, before each of which it is measured.
     pub memory_bytes_per_second: f64,
+    /// Slowest and fastest.
+    pub memory_bytes_per_second_spread: (f64, f64),
     /// Format by format.
     pub points: Vec<KernelPoint>,
 }
@@ -85,12 +87,12 @@ pub fn kernels(
 ) -> Result<Kernels, Error> {
     let isa = isa.unwrap_or_else(Isa::detect);
     let config = CpuConfig { threads, isa: Some(isa) };
-    let ceilings = || -> Result<(f64, f64), Error> {
-        Ok((peaks::fma_peak(threads, isa)?, peaks::read_peak(threads, COLD_BYTES)?))
-    };
-    let before = ceilings()?;
+    // Measured in turns with the kernels, so that both meet the same machine.
+    let (mut fma, mut reads) = (0.0f64, Vec::new());
     let mut measured = Vec::new();
     for &format in formats {
+        fma = fma.max(peaks::fma_peak(threads, isa)?);
+        reads.push(peaks::read_peak(threads, COLD_BYTES)?);
         // Pinned tiles live as long as the device.
         let cpu = &mut Cpu::new(config)?;
         let bytes = vec![0x3cu8; TILE_ROWS * COLS / format.block_len() * format.block_bytes()];
@@ -105,9 +107,7 @@ pub fn kernels(
             measured.push((format, rows, bytes.len(), runs(cpu, tiles, rows, time)?));
         }
     }
-    // Whatever else the machine did, the faster measurement is the nearer to its peak.
-    let after = ceilings()?;
-    let (fma, memory) = (before.0.max(after.0), before.1.max(after.1));
+    let (memory, memory_spread) = median(reads);
     let point = |(format, rows, bytes, times): (DType, usize, usize, Vec<f64>)| {
         let (seconds, seconds_spread) = median(times);
         let flops_per_second = 2.0 * (rows * TILE_ROWS * COLS) as f64 / seconds;
@@ -128,6 +128,7 @@ pub fn kernels(
         isa: isa.to_string(),
         fma_flops_per_second: fma,
         memory_bytes_per_second: memory,
+        memory_bytes_per_second_spread: memory_spread,
         points: measured.into_iter().map(point).collect(),
     })
 }
