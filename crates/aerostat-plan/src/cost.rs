@@ -55,14 +55,17 @@ impl Cost {
         Self { read_bytes_per_second: bytes_per_second, ..self.clone() }
     }
 
-    /// Seconds of a sweep with this many rows, some of them with logits: computing hides behind reading or the other
-    /// way round; the longer counts. Without logits the head is left out.
+    /// Seconds of a sweep with this many rows, some of them with logits; without any the head is left out.
+    ///
+    /// Computing hides behind reading or the other way round: the longer counts. Where they take nearly the same time,
+    /// neither hides wholly, since they share memory and processors; the sum of fourth powers fits what is measured there
+    /// (a fifth more where they are equal, 2 % where one takes half as long).
     pub fn seconds(&self, rows: usize, logit_rows: usize) -> f64 {
         let head = if logit_rows > 0 { self.head } else { Part::default() };
         let read = (self.blocks.streamed_bytes + head.streamed_bytes) as f64 / self.read_bytes_per_second;
         let compute = self.blocks.weights as f64 * self.per_weight(rows)
             + head.weights as f64 * self.per_weight(logit_rows);
-        read.max(compute)
+        (read.powi(4) + compute.powi(4)).sqrt().sqrt()
     }
 
     /// Seconds that a weight takes with this many rows: on the lines through what was measured, and in proportion to
@@ -119,14 +122,15 @@ mod tests {
 
     #[test]
     fn the_longer_of_reading_and_computing_counts() {
-        let near = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-9, "{a} {b}");
+        let near = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 0.02, "{a} {b}");
         let streamed = cost(1_000_000_000);
         for (rows, logit_rows, seconds) in
-            [(1, 1, 1.0), (50, 50, 1.0), (128, 128, 1.28), (256, 256, 2.56), (128, 1, 1.0), (128, 0, 0.64)]
+            [(1, 1, 1.0), (8, 8, 1.0), (256, 256, 2.577), (512, 512, 5.12), (128, 1, 1.075), (512, 0, 2.56)]
         {
             near(streamed.seconds(rows, logit_rows), seconds);
         }
-        near(streamed.at_read_rate(5e8).seconds(128, 128), 2.0);
+        near(streamed.seconds(99, 99), 1.19);
+        near(streamed.at_read_rate(5e8).seconds(50, 50), 2.0);
         near(cost(0).seconds(1, 1), 0.1);
         near(cost(0).seconds(68, 68), 0.7);
     }

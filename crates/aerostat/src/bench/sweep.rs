@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Stoppable, median, raw_read};
 use crate::generate::{Request, demand};
 use crate::observe::Observer;
-use crate::{Engine, Error, ModelFiles, Options, machine};
+use crate::{Engine, Error, ErrorKind, ModelFiles, Options, machine};
 
 /// What sweeps reached beside raw reads of the same files in the same run.
 #[derive(Clone, Debug, Serialize)]
@@ -65,7 +65,7 @@ pub struct SweepSettings {
 /// whole generation, first token to last, between two spells of raw reads.
 ///
 /// # Errors
-/// Those of [`Engine::open`] and [`Engine::generate`].
+/// [`ErrorKind::Usage`] if the budget does not allow that many rows; those of [`Engine::open`] and [`Engine::generate`].
 pub fn sweep(
     files: &ModelFiles,
     options: &Options,
@@ -82,6 +82,12 @@ pub fn sweep(
     // What earlier measurements held is no part of this one's budget.
     machine::forget_peak();
     let mut engine = Engine::open(files, &options, &demand(&requests), observer)?;
+    let plan = engine.current_plan();
+    let rows_max = plan.rows_max.min(plan.logit_rows_max).min(plan.kv_pages / pages_each(settings));
+    if rows > rows_max {
+        let message = format!("the budget allows sweeps of {rows_max} rows, not {rows}; raise --memory");
+        return Err(Error::new(ErrorKind::Usage, message));
+    }
     let streamed = engine.current_plan().streamed_bytes_per_sweep;
     let mut place = 0;
     let mut raw = || raw(files, &options, settings.raw_time, &mut place);
@@ -129,6 +135,11 @@ pub fn sweep(
         memory_budget_bytes: end.memory_budget_bytes,
         memory_peak_bytes: end.memory_peak_bytes,
     })
+}
+
+/// Pages of the KV cache that a sequence takes.
+fn pages_each(settings: SweepSettings) -> usize {
+    (1 + settings.sweeps.max(1)).div_ceil(aerostat_plan::PAGE_TOKENS)
 }
 
 /// Sequences of one token and so many more.
