@@ -92,6 +92,13 @@ def old_phi3(config):
     return old(config, rope_scaling={"type": "longrope", **lists})
 
 
+def old_internlm3(config):
+    """InternLM 3 as released, by its own code."""
+    config = old(config, architectures=["InternLM3ForCausalLM"], qkv_bias=config["attention_bias"], bias=config["mlp_bias"])
+    del config["attention_bias"], config["mlp_bias"]
+    return config
+
+
 def old_neox(config):
     """Pythia as released: `rotary_pct` and `rotary_emb_base`."""
     part = config["rope_parameters"]["partial_rotary_factor"]
@@ -330,6 +337,10 @@ FIXTURES = {
         hidden_size=48, num_attention_heads=6, tie_word_embeddings=False)),
     # Llama with a twist
     "internlm3": dict(family="InternLM3", dtype="bf16", lengths=SHORT, config=dict(head_dim=12)),
+    "internlm3_bias": dict(family="InternLM3", dtype="bf16", lengths=SHORT, config=dict(
+        head_dim=12, attention_bias=True, mlp_bias=True)),
+    "internlm3_old": dict(family="InternLM3", dtype="bf16", lengths=SHORT, edit=old_internlm3, config=dict(
+        head_dim=12, attention_bias=True, mlp_bias=True)),
     "ernie4_5": dict(family="Ernie4_5", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(head_dim=12)),
     "ernie4_5_bias": dict(family="Ernie4_5", dtype="bf16", lengths=SHORT, config=dict(
         head_dim=12, use_bias=True, tie_word_embeddings=False)),

@@ -120,7 +120,8 @@ pub enum Bias {
     Never,
     /// Always.
     Always,
-    /// If this key of `config.json` says so, with this default; in GGUF, if the tensor is there.
+    /// If this key of `config.json` says so, with this default; in GGUF, if the tensor is there. Where `|` separates
+    /// keys, the first that is given counts.
     Key(&'static str, bool),
 }
 

@@ -280,7 +280,10 @@ impl<'a> Tensors<'a> {
             Bias::Never => false,
             Bias::Always => true,
             Bias::Key(..) if self.keys.is_gguf() => self.catalog.get(&name).is_some(),
-            Bias::Key(key, default) => self.keys.flag(key, default)?,
+            Bias::Key(keys, default) => {
+                let key = keys.split('|').find(|key| self.keys.json(key).is_some()).unwrap_or(keys);
+                self.keys.flag(key, default)?
+            }
         };
         biased.then(|| self.vector_part(&name, part)).transpose()
     }

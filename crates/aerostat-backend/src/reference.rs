@@ -136,7 +136,7 @@ impl Kernels for Naive {
                 let mut sum = vec![0.0; shape.value_dim];
                 let key = |j: usize| &keys[j - first][..];
                 let value = |j: usize| &values[j - first][..];
-                numerics::attend(&query, shape, head, first, last, key, value, &mut scores, &mut sum);
+                numerics::attend(&query, shape, head, (first, last), key, value, &mut scores, &mut sum);
                 set(&out.row(r)[head * shape.value_dim..], &sum);
             }
         }
