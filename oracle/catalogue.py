@@ -1,6 +1,6 @@
 """The list of fixture models: which family, which shape, which stored dtype, which prompts, which twins.
 
-Every entry is plain data; `make_fixtures.py` turns it into a folder under `fixtures/`.
+Keys of BASE that a family's configuration does not have are left out. Every entry is plain data; `make_fixtures.py` turns it into a folder under `fixtures/`.
 
 Keys of an entry
   family      name of the transformers configuration class, without `Config`
@@ -9,14 +9,22 @@ Keys of an entry
   lengths     prompt lengths in tokens
   shard       optional: bytes per safetensors shard
   edit        optional: function that rewrites config.json as an older transformers wrote it
+  recast      optional: function that renames and joins the tensors, and rewrites the configuration, as a family has them
+              whose code is published with its models only; what is expected was computed before
   twins       optional: list of GGUF forms: f32, f16, bf16, or a quantised type
+  embedding   optional: scale of the random embeddings
   options     optional: set of words. For the GGUF writer: v2, split, no_local_base (as older converters wrote
               Gemma 3); plain: the GGUF file alone is kept
 """
 
+import re
+
+import torch
+
 BASE = dict(
     vocab_size=128, hidden_size=40, intermediate_size=56, num_hidden_layers=2, num_attention_heads=4,
     num_key_value_heads=2, max_position_embeddings=128, rms_norm_eps=1e-4,
+    layer_norm_eps=1e-4, layer_norm_epsilon=1e-4, norm_epsilon=1e-4, norm_eps=1e-4,
     bos_token_id=1, eos_token_id=2, pad_token_id=0,
 )
 SHORT = [1, 7, 23]
@@ -77,6 +85,112 @@ def gemma3_rope(scaling=None, base=20000.0, local=500.0):
     }
 
 
+def old_phi3(config):
+    """Phi 3 as released: flat keys, and the trained length beside the lists, not among them."""
+    scaling = config["rope_parameters"]
+    lists = {key: scaling[key] for key in ("short_factor", "long_factor")}
+    return old(config, rope_scaling={"type": "longrope", **lists})
+
+
+def old_internlm3(config):
+    """InternLM 3 as released, by its own code."""
+    config = old(config, architectures=["InternLM3ForCausalLM"], qkv_bias=config["attention_bias"], bias=config["mlp_bias"])
+    del config["attention_bias"], config["mlp_bias"]
+    return config
+
+
+def old_neox(config):
+    """Pythia as released: `rotary_pct` and `rotary_emb_base`."""
+    part = config["rope_parameters"]["partial_rotary_factor"]
+    return old(config, rotary_pct=part, rotary_emb_base=10000, rope_scaling=None)
+
+
+def rename(state, names):
+    """Tensor names by regular expressions, the first that matches."""
+    def new(name):
+        for pattern, replacement in names.items():
+            if re.search(pattern, name):
+                return re.sub(pattern, replacement, name)
+        return name
+
+    return {new(name): tensor for name, tensor in state.items()}
+
+
+def join(state, parts, whole, how=torch.cat):
+    """Join tensors that differ in a part of their names, such as q_proj, k_proj and v_proj."""
+    joined = dict(state)
+    for name in state:
+        if f".{parts[0]}." in name:
+            tensors = [joined.pop(name.replace(f".{parts[0]}.", f".{part}.")) for part in parts]
+            joined[name.replace(f".{parts[0]}.", f".{whole}.")] = how(tensors)
+    return joined
+
+
+QKV = ["q_proj", "k_proj", "v_proj"]
+
+
+def rename_config(config, architecture, model_type, keys=None, **values):
+    """The configuration of a family of remote code: flat rope keys, other names."""
+    changed = old(config, architectures=[architecture], model_type=model_type, **values)
+    for name, new in (keys or {}).items():
+        changed[new] = changed.pop(name)
+    config.clear()
+    config.update(changed)
+
+
+def as_internlm(config, state):
+    """InternLM 1: Llama with `bias`."""
+    del config["num_key_value_heads"], config["attention_bias"], config["head_dim"]
+    rename_config(config, "InternLMForCausalLM", "internlm", bias=True)
+    return state
+
+
+def as_internlm2(config, state):
+    """InternLM 2: for each KV head its queries, its key, its value in `wqkv`."""
+    heads, head_dim = config["num_key_value_heads"], config["head_dim"]
+    del config["attention_bias"], config["mlp_bias"], config["head_dim"]
+    rename_config(config, "InternLM2ForCausalLM", "internlm2", bias=False)
+
+    def by_head(parts):
+        split = [part.reshape(heads, -1, head_dim, part.shape[-1]) for part in parts]
+        return torch.cat(split, dim=1).reshape(-1, parts[0].shape[-1])
+
+    return rename(join(state, QKV, "wqkv", by_head), {
+        r"embed_tokens": "tok_embeddings", r"self_attn\.wqkv": "attention.wqkv", r"self_attn\.o_proj": "attention.wo",
+        r"input_layernorm": "attention_norm", r"post_attention_layernorm": "ffn_norm", r"mlp\.gate_proj": "feed_forward.w1",
+        r"mlp\.up_proj": "feed_forward.w3", r"mlp\.down_proj": "feed_forward.w2", r"^lm_head": "output"})
+
+
+def as_baichuan(config, state):
+    """Baichuan 7B, the first: q, k and v in `W_pack`."""
+    del config["num_key_value_heads"], config["attention_bias"], config["mlp_bias"], config["head_dim"]
+    rename_config(config, "BaiChuanForCausalLM", "baichuan")
+    return join(state, QKV, "W_pack")
+
+
+def as_chatglm(config, state):
+    """ChatGLM 2, 3 and GLM-4 as first released."""
+    ratio = config["rope_parameters"]["rope_theta"] / 10000
+    rename_config(config, "ChatGLMModel", "chatglm", dict(
+        num_hidden_layers="num_layers", intermediate_size="ffn_hidden_size", head_dim="kv_channels", vocab_size="padded_vocab_size",
+        num_key_value_heads="multi_query_group_num", rms_norm_eps="layernorm_epsilon", max_position_embeddings="seq_length",
+        attention_bias="add_qkv_bias"), rope_ratio=ratio, multi_query_attention=True, rmsnorm=True, post_layer_norm=True,
+        add_bias_linear=False, apply_residual_connection_post_layernorm=False, original_rope=True)
+    for key in ("rope_theta", "rope_scaling", "hidden_act", "tie_word_embeddings"):
+        config.pop(key, None)
+    return rename(join(state, QKV, "query_key_value"), {
+        r"^model\.embed_tokens": "transformer.embedding.word_embeddings", r"^lm_head": "transformer.output_layer",
+        r"^model\.norm": "transformer.encoder.final_layernorm",
+        r"^model\.layers\.(\d+)\.self_attn\.o_proj": r"transformer.encoder.layers.\1.self_attention.dense",
+        r"^model\.layers\.(\d+)\.self_attn\.": r"transformer.encoder.layers.\1.self_attention.",
+        r"^model\.layers\.(\d+)\.mlp\.gate_up_proj": r"transformer.encoder.layers.\1.mlp.dense_h_to_4h",
+        r"^model\.layers\.(\d+)\.mlp\.down_proj": r"transformer.encoder.layers.\1.mlp.dense_4h_to_h",
+        r"^model\.": "transformer.encoder."})
+
+
+LONGROPE = {"rope_type": "longrope", "rope_theta": 1000.0, "original_max_position_embeddings": 24,
+            "partial_rotary_factor": 0.75, "short_factor": [1.0, 1.02, 1.05, 1.1, 1.2, 1.3],
+            "long_factor": [1.1, 1.5, 2.5, 4.0, 6.0, 9.0]}
 YARN = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 24}
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 1000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 24}
@@ -149,6 +263,104 @@ FIXTURES = {
         GEMMA3, num_hidden_layers=4, query_pre_attn_scalar=5,
         layer_types=["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
         rope_parameters=gemma3_rope({"rope_type": "linear", "factor": 4.0}))),
+    # Phi 3
+    "phi3": dict(family="Phi3", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict()),
+    "phi3_longrope": dict(family="Phi3", dtype="bf16", lengths=[7, 13, 40], twins=["bf16"], config=dict(
+        hidden_size=64, max_position_embeddings=96, original_max_position_embeddings=24, rope_parameters=LONGROPE)),
+    "phi3_old": dict(family="Phi3", dtype="bf16", lengths=[7, 13, 40], edit=old_phi3, config=dict(
+        hidden_size=48, max_position_embeddings=96, original_max_position_embeddings=24,
+        rope_parameters={**LONGROPE, "partial_rotary_factor": 1.0})),
+    "phi3_window": dict(family="Phi3", dtype="f16", lengths=LONG, config=dict(sliding_window=6)),
+    # Phi 1 and 2
+    "phi": dict(family="Phi", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(hidden_size=48)),
+    # SmolLM 3
+    "smollm3": dict(family="SmolLM3", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(num_hidden_layers=5)),
+    "smollm3_list": dict(family="SmolLM3", dtype="bf16", lengths=LONG, config=dict(
+        num_hidden_layers=3, no_rope_layers=[0, 1, 0], use_sliding_window=True, sliding_window=6,
+        attention_bias=True, mlp_bias=True, tie_word_embeddings=False)),
+    # OLMo 1, 2, 3
+    "olmo": dict(family="Olmo", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict()),
+    "olmo2": dict(family="Olmo2", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict()),
+    "olmo3": dict(family="Olmo3", dtype="bf16", lengths=LONG, twins=["bf16"], config=dict(
+        num_hidden_layers=5, sliding_window=6)),
+    "olmo3_yarn": dict(family="Olmo3", dtype="bf16", lengths=LONG, config=dict(
+        num_hidden_layers=2, sliding_window=6, layer_types=["full_attention", "sliding_attention"], attention_bias=True,
+        rope_parameters={"full_attention": {**YARN, "rope_theta": 500000.0, "attention_factor": 1.2},
+                         "sliding_attention": {"rope_type": "default", "rope_theta": 500000.0}})),
+    # Granite
+    "granite": dict(family="Granite", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        embedding_multiplier=3.0, logits_scaling=1.75, residual_multiplier=0.6, attention_multiplier=0.2)),
+    "granite_bias": dict(family="Granite", dtype="bf16", lengths=SHORT, config=dict(
+        attention_bias=True, mlp_bias=True, tie_word_embeddings=True, attention_multiplier=0.3)),
+    # Cohere 1 and 2
+    "cohere": dict(family="Cohere", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(logit_scale=0.75)),
+    "cohere_norms": dict(family="Cohere", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        logit_scale=0.75, use_qk_norm=True, attention_bias=True)),
+    "cohere2": dict(family="Cohere2", dtype="bf16", lengths=LONG, twins=["bf16"], config=dict(
+        logit_scale=0.75, num_hidden_layers=5, head_dim=12, sliding_window=6)),
+    # GLM
+    "glm": dict(family="Glm", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(head_dim=12)),
+    "glm4": dict(family="Glm4", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(head_dim=12)),
+    "glm4_bare": dict(family="Glm4", dtype="bf16", lengths=SHORT, config=dict(
+        head_dim=12, attention_bias=False, rope_parameters={"rope_type": "default", "rope_theta": 1000.0,
+                                                            "partial_rotary_factor": 1.0})),
+    # StarCoder 2, StableLM
+    "starcoder2": dict(family="Starcoder2", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict()),
+    "starcoder2_window": dict(family="Starcoder2", dtype="bf16", lengths=LONG, config=dict(
+        sliding_window=6, use_bias=False, tie_word_embeddings=False)),
+    "stablelm": dict(family="StableLm", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        hidden_size=64, use_qkv_bias=True)),
+    "stablelm_parallel": dict(family="StableLm", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        hidden_size=64, use_parallel_residual=True)),
+    # GPT-NeoX, GPT-J, GPT-2, GPT-BigCode
+    "gpt_neox": dict(family="GPTNeoX", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(hidden_size=64)),
+    "gpt_neox_sequential": dict(family="GPTNeoX", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        hidden_size=64, use_parallel_residual=False, attention_bias=False)),
+    "gpt_neox_old": dict(family="GPTNeoX", dtype="f16", lengths=SHORT, edit=old_neox, config=dict(
+        hidden_size=48, rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5})),
+    "gptj": dict(family="GPTJ", dtype="bf16", lengths=SHORT, config=dict(hidden_size=48, rotary_dim=8)),
+    "gpt2": dict(family="GPT2", dtype="bf16", lengths=SHORT, twins=["bf16"], options={"plain"}, config=dict()),
+    "gpt_bigcode": dict(family="GPTBigCode", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(num_key_value_heads=1)),
+    "gpt_bigcode_heads": dict(family="GPTBigCode", dtype="bf16", lengths=SHORT, config=dict(
+        multi_query=False, num_key_value_heads=4, n_inner=56)),
+    # Falcon
+    "falcon": dict(family="Falcon", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict()),
+    "falcon_new": dict(family="Falcon", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        new_decoder_architecture=True, num_kv_heads=2)),
+    "falcon_one_norm": dict(family="Falcon", dtype="bf16", lengths=SHORT, config=dict(
+        new_decoder_architecture=True, num_kv_heads=2, num_ln_in_parallel_attn=1, ffn_hidden_size=56)),
+    "falcon_sequential": dict(family="Falcon", dtype="bf16", lengths=SHORT, config=dict(
+        multi_query=False, parallel_attn=False, bias=True)),
+    # OPT, BLOOM
+    "opt": dict(family="OPT", dtype="bf16", lengths=SHORT, config=dict(ffn_dim=56, word_embed_proj_dim=40)),
+    "bloom": dict(family="Bloom", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        hidden_size=48, num_attention_heads=6, tie_word_embeddings=False)),
+    # Llama with a twist
+    "internlm3": dict(family="InternLM3", dtype="bf16", lengths=SHORT, config=dict(head_dim=12)),
+    "internlm3_bias": dict(family="InternLM3", dtype="bf16", lengths=SHORT, config=dict(
+        head_dim=12, attention_bias=True, mlp_bias=True)),
+    "internlm3_old": dict(family="InternLM3", dtype="bf16", lengths=SHORT, edit=old_internlm3, config=dict(
+        head_dim=12, attention_bias=True, mlp_bias=True)),
+    "ernie4_5": dict(family="Ernie4_5", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(head_dim=12)),
+    "ernie4_5_bias": dict(family="Ernie4_5", dtype="bf16", lengths=SHORT, config=dict(
+        head_dim=12, use_bias=True, tie_word_embeddings=False)),
+    "nemotron": dict(family="Nemotron", dtype="bf16", lengths=SHORT, twins=["bf16"], embedding=0.2, config=dict(head_dim=12)),
+    "nemotron_bias": dict(family="Nemotron", dtype="bf16", lengths=SHORT, embedding=0.2, config=dict(
+        head_dim=12, attention_bias=True, mlp_bias=True)),
+    "arcee": dict(family="Arcee", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(head_dim=12)),
+    "exaone4": dict(family="Exaone4", dtype="bf16", lengths=LONG, twins=["bf16"], config=dict(
+        num_hidden_layers=5, sliding_window=6)),
+    "exaone4_full": dict(family="Exaone4", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        sliding_window=None, layer_types=["full_attention"] * 2)),
+    "seed_oss": dict(family="SeedOss", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(head_dim=12)),
+    "helium": dict(family="Helium", dtype="bf16", lengths=SHORT, config=dict(head_dim=10)),
+    # Families whose code is published with their models only
+    "internlm": dict(family="Llama", dtype="bf16", lengths=SHORT, recast=as_internlm, config=dict(
+        num_key_value_heads=4, attention_bias=True)),
+    "internlm2": dict(family="Llama", dtype="bf16", lengths=SHORT, recast=as_internlm2, config=dict()),
+    "baichuan": dict(family="Llama", dtype="bf16", lengths=SHORT, recast=as_baichuan, config=dict(num_key_value_heads=4)),
+    "chatglm": dict(family="Glm", dtype="bf16", lengths=SHORT, recast=as_chatglm, config=dict(
+        head_dim=12, rope_parameters={"rope_type": "default", "rope_theta": 500000.0, "partial_rotary_factor": 0.5})),
     # GGUF only: the quantised formats, 32-wide blocks and then 256-wide ones
     **{f"gguf_{q}": dict(family="Llama", dtype="f32", lengths=[1, 23], twins=[q], options={"plain"},
                          config=dict(hidden_size=96, intermediate_size=160, num_attention_heads=3, num_key_value_heads=1))

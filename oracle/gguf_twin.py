@@ -8,20 +8,19 @@ import gguf
 import numpy as np
 import torch
 
-ARCH = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma": "gemma", "gemma2": "gemma2",
-        "gemma3_text": "gemma3"}
+ARCH = {
+    "llama": "llama", "mistral": "llama", "internlm3": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma": "gemma",
+    "gemma2": "gemma2", "gemma3_text": "gemma3", "phi3": "phi3", "phi": "phi2", "smollm3": "smollm3", "olmo": "olmo",
+    "olmo2": "olmo2", "olmo3": "olmo2", "granite": "granite", "cohere": "command-r", "cohere2": "cohere2", "glm": "chatglm",
+    "glm4": "glm4", "starcoder2": "starcoder2", "stablelm": "stablelm", "gpt_neox": "gptneox", "gpt2": "gpt2",
+    "gpt_bigcode": "starcoder", "falcon": "falcon", "bloom": "bloom", "ernie4_5": "ernie4_5", "nemotron": "nemotron",
+    "arcee": "arcee", "exaone4": "exaone4", "seed_oss": "seed_oss",
+}
+# Architectures whose converter interleaves the rows of q and k.
+PERMUTED = {"llama", "smollm3", "olmo", "granite", "arcee"}
 TYPE = gguf.GGMLQuantizationType
 K_TYPES = [TYPE.Q2_K, TYPE.Q3_K, TYPE.Q4_K, TYPE.Q5_K, TYPE.Q6_K]
 FILE_TYPE = {"f32": 0, "f16": 1, "bf16": 32, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "k_mixed": 15}
-NAMES = {
-    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
-    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
-}
-# Where a family has only two norms, the one after attention is the one before the MLP; Gemma 2 and 3 have four.
-TWO_NORMS = {"post_attention_layernorm": "ffn_norm"}
-FOUR_NORMS = {"post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
-              "post_feedforward_layernorm": "post_ffw_norm"}
 
 
 def write(path, model, kind, options=frozenset(), vocabulary=None):
@@ -37,11 +36,14 @@ def write(path, model, kind, options=frozenset(), vocabulary=None):
     writer.add_quantization_version(2)
     state, rng = {}, np.random.default_rng(7)
     for index, (name, tensor) in enumerate(model.state_dict().items()):
-        if name == "lm_head.weight" and config.tie_word_embeddings:
+        if name == "lm_head.weight" and config.tie_word_embeddings or name.endswith((".attn.bias", ".masked_bias")):
             continue
         state[name] = add(writer, config, name, tensor, kind, index, rng)
     if rope(config).get("rope_type") == "llama3":
         writer.add_tensor("rope_freqs.weight", llama3_factors(config))
+    if rope(config).get("rope_type") == "longrope":
+        for length in ("long", "short"):
+            writer.add_tensor(f"rope_factors_{length}.weight", np.array(rope(config)[f"{length}_factor"], dtype=np.float32))
     writer.write_header_to_file(path)
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -57,10 +59,10 @@ def add(writer, config, name, tensor, kind, index, rng):
     """Add one tensor under its GGUF name; give back what it reads as, in the layout of transformers."""
     data = tensor.detach().to(torch.float32).numpy()
     heads = permuted_heads(config, name)
-    if name.endswith("norm.weight") and config.model_type.startswith("gemma"):
+    if name.endswith("norm.weight") and config.model_type.startswith(("gemma", "nemotron")):
         writer.add_tensor(gguf_name(config, name), data + np.float32(1.0))
         return tensor
-    stored = permute(data, heads) if heads else data
+    stored = permute(data, heads) if heads else restack(config, name, data)
     if data.ndim == 1 or kind == "f32":
         writer.add_tensor(gguf_name(config, name), np.ascontiguousarray(stored))
         return tensor
@@ -72,23 +74,45 @@ def add(writer, config, name, tensor, kind, index, rng):
         raw = gguf.quantize(np.ascontiguousarray(stored), quant)
     writer.add_tensor(gguf_name(config, name), raw, raw_dtype=quant)
     read = gguf.dequantize(raw, quant).astype(np.float32).reshape(stored.shape)
+    if np.array_equal(read, stored):
+        return tensor
     return torch.from_numpy((unpermute(read, heads) if heads else read).copy())
 
 
 def gguf_name(config, name):
-    """`model.layers.0.mlp.up_proj.weight` → `blk.0.ffn_up.weight`."""
-    stem, suffix = name.rsplit(".", 1)
-    whole = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-    if stem in whole:
-        return f"{whole[stem]}.{suffix}"
-    _, _, layer, part = stem.split(".", 3)
-    norms = FOUR_NORMS if config.model_type in ("gemma2", "gemma3_text") else TWO_NORMS
-    return f"blk.{layer}.{ {**NAMES, **norms}[part] }.{suffix}"
+    """`model.layers.0.mlp.up_proj.weight` → `blk.0.ffn_up.weight`, by the converter's own table."""
+    arch = next(a for a, n in gguf.MODEL_ARCH_NAMES.items() if n == ARCH[config.model_type])
+    if config.model_type == "bloom":
+        name = name.removeprefix("transformer.")
+    found = gguf.get_tensor_name_map(arch, config.num_hidden_layers).get_name(name, try_suffixes=(".weight", ".bias"))
+    assert found, name
+    return found
+
+
+def restack(config, name, rows):
+    """Queries, keys and values from one KV head after the other to all queries, all keys, all values."""
+    if config.model_type == "gpt2" and rows.ndim == 2 and ".h." in name:
+        return rows.T  # outputs by inputs
+    if config.model_type not in ("gpt_neox", "bloom", "falcon") or "query_key_value" not in name:
+        return rows
+    heads, kv_heads = config.num_attention_heads, kv_head_count(config)
+    parts = rows.reshape(kv_heads, heads // kv_heads + 2, -1, *rows.shape[1:])
+    q, k, v = parts[:, :-2], parts[:, -2], parts[:, -1]
+    return np.concatenate([part.reshape(-1, *rows.shape[1:]) for part in (q, k, v)])
+
+
+def kv_head_count(config):
+    if config.model_type == "gpt_bigcode" or config.model_type == "falcon" and not config.new_decoder_architecture:
+        return 1 if config.multi_query else config.num_attention_heads
+    for key in ("num_kv_heads", "num_key_value_heads"):
+        if getattr(config, key, None) and config.model_type not in ("bloom", "gpt_neox"):
+            return getattr(config, key)
+    return config.num_attention_heads
 
 
 def permuted_heads(config, name):
     """The head count whose rows the `llama` architecture interleaves, or 0."""
-    if ARCH[config.model_type] != "llama":
+    if ARCH[config.model_type] not in PERMUTED:
         return 0
     return {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(name.split(".")[-2], 0)
 
@@ -103,33 +127,52 @@ def unpermute(rows, heads):
 
 
 def rope(config):
-    return config.rope_parameters.get("full_attention", config.rope_parameters)
+    parameters = getattr(config, "rope_parameters", None) or {}
+    return parameters.get("full_attention", parameters)
 
 
 def metadata(writer, config, kind, options):
     """The hyperparameters; which family writes which key follows the converter."""
-    writer.add_context_length(config.max_position_embeddings)
+    first = lambda *keys: next((v for v in (getattr(config, k, None) for k in keys) if v is not None), None)
+    kind_of_model = config.model_type
+    writer.add_context_length(first("max_position_embeddings", "n_positions") or 2048)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_feed_forward_length(first("intermediate_size", "ffn_hidden_size", "n_inner") or 4 * config.hidden_size)
     writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_head_count_kv(kv_head_count(config))
+    if first("rms_norm_eps") is not None:
+        writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    else:
+        writer.add_layer_norm_eps(first("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps") or 1e-5)
     writer.add_file_type(FILE_TYPE[kind])
     head_dim = getattr(config, "head_dim", None)
     if head_dim is not None:
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
-    if ARCH[config.model_type] == "llama":
+    partial = rope(config).get("partial_rotary_factor")
+    if ARCH[kind_of_model] == "llama":
         writer.add_vocab_size(config.vocab_size)
         writer.add_rope_dimension_count(head_dim)
-    if config.model_type == "gemma2":
+    elif partial is not None:
+        writer.add_rope_dimension_count(int((head_dim or config.hidden_size // config.num_attention_heads) * partial))
+    if kind_of_model == "gemma2":
         writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
     if getattr(config, "final_logit_softcapping", None):
         writer.add_final_logit_softcapping(config.final_logit_softcapping)
-    if config.model_type in ("gemma2", "gemma3_text"):
-        writer.add_sliding_window(config.sliding_window)
-    if config.model_type not in ("gemma", "gemma2"):  # those two have a fixed base of 10,000
+    if kind_of_model in ("gemma2", "gemma3_text", "phi3", "olmo3", "cohere2", "exaone4", "starcoder2"):
+        if config.sliding_window or kind_of_model == "phi3":
+            writer.add_sliding_window(config.sliding_window or 0)
+    if kind_of_model in ("gpt_neox", "stablelm"):
+        writer.add_parallel_residual(config.use_parallel_residual)
+    if kind_of_model in ("cohere", "cohere2"):
+        writer.add_logit_scale(config.logit_scale)
+    if kind_of_model == "granite":
+        writer.add_attention_scale(config.attention_multiplier)
+        writer.add_embedding_scale(config.embedding_multiplier)
+        writer.add_residual_scale(config.residual_multiplier)
+        writer.add_logit_scale(config.logits_scaling)
+    if rope(config) and kind_of_model not in ("gemma", "gemma2"):  # those two have a fixed base of 10,000
         rope_metadata(writer, config, options)
 
 
@@ -137,11 +180,16 @@ def rope_metadata(writer, config, options):
     parameters = rope(config)
     writer.add_rope_freq_base(parameters["rope_theta"])
     local = config.rope_parameters.get("sliding_attention")
-    if local and "no_local_base" not in options:  # older converters left it out: 10,000
+    if local and config.model_type == "gemma3_text" and "no_local_base" not in options:  # older converters left it out: 10,000
         writer.add_rope_freq_base_swa(local["rope_theta"])
     if parameters["rope_type"] == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(parameters["factor"])
+    if parameters["rope_type"] == "longrope":
+        original = config.original_max_position_embeddings
+        scale = max(config.max_position_embeddings / original, 1.0)
+        writer.add_rope_scaling_orig_ctx_len(original)
+        writer.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(scale) / math.log(original)))
     if parameters["rope_type"] == "yarn":
         writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
         writer.add_rope_scaling_factor(parameters["factor"])

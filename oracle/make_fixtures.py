@@ -14,6 +14,7 @@ import pathlib
 import shutil
 
 import numpy as np
+import safetensors.torch
 import torch
 import transformers
 
@@ -47,20 +48,24 @@ def make(name, entry, out):
 def build(entry, seed):
     """A model of random weights, large enough that every part of it moves the logits."""
     config_class = getattr(transformers, entry["family"] + "Config")
-    config = config_class(**{**BASE, **copy.deepcopy(entry["config"])})
+    known = {*config_class().to_dict(), *config_class.attribute_map}
+    base = {key: value for key, value in BASE.items() if key in known}
+    config = config_class(**{**base, **copy.deepcopy(entry["config"])})
     config._attn_implementation = "eager"
     model = transformers.AutoModelForCausalLM.from_config(config)
-    centre = 0.0 if config.model_type.startswith("gemma") else 1.0
+    centre = 0.0 if config.model_type.startswith(("gemma", "nemotron")) else 1.0
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    norms = {id(m.weight) for m in model.modules() if "Norm" in type(m).__name__ and hasattr(m, "weight")}
     generator = torch.Generator().manual_seed(1000 + seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if name.endswith("norm.weight"):
+            if id(parameter) in norms:
                 parameter.copy_(centre + 0.3 * noise)
             elif parameter.ndim == 1:
                 parameter.copy_(0.3 * noise)
-            elif "embed" in name:  # Gemma scales embeddings up; a token must not answer itself
-                parameter.copy_((0.2 if centre else 0.1) * noise)
+            elif id(parameter) in embeddings:  # Gemma scales embeddings up; a token must not answer itself
+                parameter.copy_(entry.get("embedding", 0.2 if centre else 0.1) * noise)
             else:
                 parameter.copy_(1.5 * parameter.shape[1] ** -0.5 * noise)
     return model.to(DTYPES[entry["dtype"]])
@@ -92,15 +97,26 @@ def checkpoint(folder, model, entry, seed):
         stem = "twin" if len(kinds) == 1 else f"twin-{kind}"
         source = load(folder)
         state = gguf_twin.write(folder / f"{stem}.gguf", source, kind, options)
-        if any(not torch.equal(value, source.state_dict()[key]) for key, value in state.items()):
+        if "plain" in options or any(not torch.equal(value, source.state_dict()[key]) for key, value in state.items()):
             records.append(expect(loaded_with(folder, state), prompts, seed))
             write_json(folder / f"{stem}.expected.json", records[-1])
     if "plain" in options:
         for path in (*folder.glob("*.safetensors"), folder / "config.json", folder / "generation_config.json"):
             path.unlink()
+    if "recast" in entry:
+        recast(folder, entry["recast"])
     for path in folder.iterdir():
         path.chmod(0o644)
     return records
+
+
+def recast(folder, change):
+    """Rewrite a checkpoint as one of a family that transformers does not hold, of the same mathematics."""
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    values = json.loads(config.read_text())
+    state = change(values, safetensors.torch.load_file(weights))
+    safetensors.torch.save_file({k: v.contiguous() for k, v in state.items()}, weights, metadata={"format": "pt"})
+    config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
 def load(folder):

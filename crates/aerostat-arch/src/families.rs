@@ -1,12 +1,43 @@
 //! The families that are known, one file each.
 
+mod arcee;
+mod baichuan;
+mod bloom;
+mod chatglm;
+mod cohere;
+mod cohere2;
+mod ernie4_5;
+mod exaone4;
+mod falcon;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod glm;
+mod glm4;
+mod gpt2;
+mod gpt_bigcode;
+mod gpt_neox;
+mod gptj;
+mod granite;
+mod helium;
+mod internlm;
+mod internlm2;
+mod internlm3;
 mod llama;
 mod mistral;
+mod nemotron;
+mod olmo;
+mod olmo2;
+mod olmo3;
+mod opt;
+mod phi;
+mod phi3;
 mod qwen2;
 mod qwen3;
+mod seed_oss;
+mod smollm3;
+mod stablelm;
+mod starcoder2;
 
 use crate::family::Family;
 
@@ -19,4 +50,35 @@ pub const FAMILIES: &[&Family] = &[
     &gemma::FAMILY,
     &gemma2::FAMILY,
     &gemma3::FAMILY,
+    &phi3::FAMILY,
+    &phi::FAMILY,
+    &smollm3::FAMILY,
+    &olmo::FAMILY,
+    &olmo2::FAMILY,
+    &olmo3::FAMILY,
+    &granite::FAMILY,
+    &cohere::FAMILY,
+    &cohere2::FAMILY,
+    &chatglm::FAMILY,
+    &glm::FAMILY,
+    &glm4::FAMILY,
+    &starcoder2::FAMILY,
+    &stablelm::FAMILY,
+    &gpt_neox::FAMILY,
+    &gptj::FAMILY,
+    &gpt2::FAMILY,
+    &gpt_bigcode::FAMILY,
+    &falcon::FAMILY,
+    &opt::FAMILY,
+    &baichuan::FAMILY,
+    &bloom::FAMILY,
+    &internlm::FAMILY,
+    &internlm2::FAMILY,
+    &internlm3::FAMILY,
+    &ernie4_5::FAMILY,
+    &nemotron::FAMILY,
+    &arcee::FAMILY,
+    &exaone4::FAMILY,
+    &seed_oss::FAMILY,
+    &helium::FAMILY,
 ];

@@ -1,6 +1,7 @@
 //! What the data of a family consists of.
 
-use crate::spec::{Activation, RopeStyle};
+use crate::keys::{self, Key};
+use crate::spec::{Activation, NormKind, RopeStyle};
 
 /// One family: how its models are named and which options of the block they use.
 #[derive(Debug)]
@@ -13,16 +14,38 @@ pub struct Family {
     pub model_types: &'static [&'static str],
     /// `general.architecture` in GGUF.
     pub gguf: &'static [&'static str],
+    /// What asks for mathematics that is not implemented.
+    pub refused: &'static [Refused],
     /// Tensor names in a Hugging Face checkpoint, after a prefix such as `model.`.
     pub names: Names,
     /// Tensor names in GGUF.
     pub gguf_names: Names,
-    /// Order of rotated pairs in GGUF; Hugging Face checkpoints always use [`RopeStyle::Half`].
+    /// Order of rotated pairs in Hugging Face checkpoints.
+    pub rope: RopeStyle,
+    /// Order of rotated pairs in GGUF.
     pub gguf_rope: RopeStyle,
+    /// Which layers are rotated.
+    pub rotated: Rotated,
+    /// How the residual stream is normalised.
+    pub norm: NormKind,
+    /// Norms have weights.
+    pub norm_weights: bool,
+    /// Norms around attention and MLP, and the last one, have a bias.
+    pub norm_bias: Bias,
     /// Added to stored norm weights in Hugging Face checkpoints (GGUF stores the sum).
     pub norm_offset: f32,
-    /// Embeddings are scaled by the square root of the hidden size.
-    pub embedding_scaled: bool,
+    /// Inputs of attention and MLP are normalised.
+    pub pre_norms: bool,
+    /// Outputs of attention and MLP are normalised.
+    pub post_norms: bool,
+    /// The embeddings are normalised.
+    pub embedding_norm: bool,
+    /// Norms of q and k.
+    pub head_norms: HeadNorms,
+    /// The MLP reads what attention reads. Its own norm is optional then.
+    pub parallel: Switch,
+    /// The MLP has a gate. Without one its width is four times that of the stream, unless it is given.
+    pub gated: bool,
     /// The MLP's activation where the configuration names none.
     pub activation: Activation,
     /// The key of `config.json` that names it.
@@ -35,32 +58,110 @@ pub struct Family {
     pub output_bias: Bias,
     /// Biases of gate, up and down.
     pub mlp_bias: Bias,
-    /// q and k are normalised per head.
-    pub head_norms: bool,
-    /// Outputs of attention and MLP are normalised.
-    pub post_norms: bool,
+    /// Bias of the head.
+    pub head_bias: Bias,
     /// Which layers see a window only.
     pub windows: Windows,
     /// Layers with a window rotate with their own base; this is its default.
     pub local_rope_theta: Option<f64>,
+    /// Learned positions; the number is the row of position 0.
+    pub positions: Option<usize>,
+    /// Scores fall off linearly with distance, each head by its own slope (ALiBi).
+    pub alibi: bool,
+    /// One key/value head, if `multi_query` says so; the number of them is read with `new_decoder_architecture` only.
+    pub multi_query: bool,
     /// Scores are scaled by `query_pre_attn_scalar`, not by the head size; GGUF does not store it, so there the
     /// models with this many layers use `hidden / heads`.
     pub query_scalar: Option<usize>,
+    /// On attention scores, in place of the root of the head size; in GGUF always where it is given.
+    pub score_scale: Factor,
+    /// On embeddings.
+    pub embedding_scale: Factor,
+    /// On what attention and MLP give.
+    pub residual_scale: Factor,
+    /// On logits.
+    pub logit_scale: Factor,
     /// Soft caps of attention scores and of logits.
     pub softcaps: (Softcap, Softcap),
     /// Values of configuration keys that a file may leave out.
     pub defaults: Defaults,
 }
 
-/// Whether a linear map has a bias.
+/// What cannot be run.
+#[derive(Clone, Copy, Debug)]
+pub enum Refused {
+    /// This flag, if it is this.
+    Flag(&'static str, bool),
+    /// This key, if its value is not null.
+    Given(&'static str),
+    /// These two numbers, if both are given and differ.
+    Unequal(&'static str, &'static str),
+    /// This key of GGUF metadata, after the architecture's name.
+    Metadata(&'static str),
+    /// All Hugging Face checkpoints; why, and what to do.
+    HuggingFace(&'static str),
+}
+
+/// Whether the block has an option.
+#[derive(Clone, Copy, Debug)]
+pub enum Switch {
+    /// Never.
+    Never,
+    /// Always.
+    Always,
+    /// As this flag says; the default where it is absent.
+    Flag(&'static Key, bool),
+}
+
+/// Whether a linear map or a norm has a bias.
 #[derive(Clone, Copy, Debug)]
 pub enum Bias {
     /// Never.
     Never,
     /// Always.
     Always,
-    /// If this key of `config.json` says so; in GGUF, if the tensor is there.
-    Key(&'static str),
+    /// If this key of `config.json` says so, with this default; in GGUF, if the tensor is there. Where `|` separates
+    /// keys, the first that is given counts.
+    Key(&'static str, bool),
+}
+
+/// A factor on activations.
+#[derive(Clone, Copy, Debug)]
+pub enum Factor {
+    /// None.
+    One,
+    /// The root of the width of the residual stream.
+    RootOfHidden,
+    /// This number of the configuration; the default where it is absent.
+    Key(&'static Key, f64),
+    /// One over it.
+    Inverse(&'static Key, f64),
+}
+
+/// How q and k are normalised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadNorms {
+    /// Not at all.
+    Never,
+    /// Per head, with weights that all heads share.
+    Shared,
+    /// Per head, each with its own weights, if this key of `config.json` says so; in GGUF, if the tensors are there.
+    Own(&'static str),
+    /// Over all heads together.
+    Row,
+}
+
+/// Which layers are rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotated {
+    /// All.
+    All,
+    /// None.
+    None,
+    /// Those with a window.
+    Windows,
+    /// As the list `no_rope_layers` says (1: rotated), else all but every `no_rope_layer_interval`-th, by default this.
+    AllButEvery(usize),
 }
 
 /// Whether values are capped.
@@ -81,6 +182,8 @@ pub enum Windows {
     All,
     /// With `use_sliding_window`, those from `max_window_layers` on.
     FromLayer,
+    /// With `use_sliding_window`, those that are not rotated.
+    Unrotated,
     /// The first, the third and so on.
     EveryOther,
     /// All but every `n`-th; `sliding_window_pattern` may name another number.
@@ -98,17 +201,24 @@ pub struct Defaults {
     pub head_dim: Option<usize>,
     /// `rope_theta`.
     pub rope_theta: f64,
+    /// `partial_rotary_factor`.
+    pub rotary: f64,
     /// `sliding_window`.
     pub window: Option<usize>,
     /// `max_position_embeddings`.
     pub context: usize,
+    /// The norms' `eps`.
+    pub eps: f64,
 }
 
-/// Names of tensors; `{}` stands for the layer's number. `.weight` or `.bias` is appended.
+/// Names of tensors; `{}` stands for the layer's number. `.weight` or `.bias` is appended. Where `|` separates names, the
+/// first that is in the checkpoint counts.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
 pub struct Names {
     pub embedding: &'static str,
+    pub positions: &'static str,
+    pub embedding_norm: &'static str,
     pub final_norm: &'static str,
     /// In Hugging Face checkpoints without the prefix.
     pub head: &'static str,
@@ -116,6 +226,8 @@ pub struct Names {
     pub q: &'static str,
     pub k: &'static str,
     pub v: &'static str,
+    /// One tensor in place of the three; used where it is in the checkpoint.
+    pub qkv: Option<(&'static str, Fused)>,
     pub o: &'static str,
     pub q_norm: &'static str,
     pub k_norm: &'static str,
@@ -123,20 +235,34 @@ pub struct Names {
     pub mlp_norm: &'static str,
     pub gate: &'static str,
     pub up: &'static str,
+    /// One tensor in place of the two: first the gate; used where it is in the checkpoint and no gate is.
+    pub gate_up: Option<&'static str>,
     pub down: &'static str,
     pub mlp_post_norm: &'static str,
+}
+
+/// How the rows of queries, keys and values lie in one tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fused {
+    /// All queries, all keys, all values.
+    Stacked,
+    /// For each KV head its queries, its key, its value.
+    ByKvHead,
 }
 
 impl Names {
     /// The names most Hugging Face families share.
     pub const HUGGING_FACE: Self = Self {
         embedding: "embed_tokens",
+        positions: "embed_positions",
+        embedding_norm: "embed_layernorm",
         final_norm: "norm",
         head: "lm_head",
         attention_norm: "layers.{}.input_layernorm",
         q: "layers.{}.self_attn.q_proj",
         k: "layers.{}.self_attn.k_proj",
         v: "layers.{}.self_attn.v_proj",
+        qkv: None,
         o: "layers.{}.self_attn.o_proj",
         q_norm: "layers.{}.self_attn.q_norm",
         k_norm: "layers.{}.self_attn.k_norm",
@@ -144,6 +270,7 @@ impl Names {
         mlp_norm: "layers.{}.post_attention_layernorm",
         gate: "layers.{}.mlp.gate_proj",
         up: "layers.{}.mlp.up_proj",
+        gate_up: None,
         down: "layers.{}.mlp.down_proj",
         mlp_post_norm: "layers.{}.post_feedforward_layernorm",
     };
@@ -155,12 +282,15 @@ impl Names {
     /// The names of GGUF.
     pub const GGUF: Self = Self {
         embedding: "token_embd",
+        positions: "position_embd",
+        embedding_norm: "token_embd_norm",
         final_norm: "output_norm",
         head: "output",
         attention_norm: "blk.{}.attn_norm",
         q: "blk.{}.attn_q",
         k: "blk.{}.attn_k",
         v: "blk.{}.attn_v",
+        qkv: Some(("blk.{}.attn_qkv", Fused::Stacked)),
         o: "blk.{}.attn_output",
         q_norm: "blk.{}.attn_q_norm",
         k_norm: "blk.{}.attn_k_norm",
@@ -168,6 +298,7 @@ impl Names {
         mlp_norm: "blk.{}.ffn_norm",
         gate: "blk.{}.ffn_gate",
         up: "blk.{}.ffn_up",
+        gate_up: Some("blk.{}.ffn_up"),
         down: "blk.{}.ffn_down",
         mlp_post_norm: "blk.{}.post_ffw_norm",
     };
@@ -180,30 +311,57 @@ impl Family {
         architectures: &[],
         model_types: &[],
         gguf: &[],
+        refused: &[],
         names: Names::HUGGING_FACE,
         gguf_names: Names::GGUF,
+        rope: RopeStyle::Half,
         gguf_rope: RopeStyle::Half,
+        rotated: Rotated::All,
+        norm: NormKind::Rms,
+        norm_weights: true,
+        norm_bias: Bias::Never,
         norm_offset: 0.0,
-        embedding_scaled: false,
+        pre_norms: true,
+        post_norms: false,
+        embedding_norm: false,
+        head_norms: HeadNorms::Never,
+        parallel: Switch::Never,
+        gated: true,
         activation: Activation::Silu,
         activation_key: "hidden_act",
         gelu_means_tanh: false,
         qkv_bias: Bias::Never,
         output_bias: Bias::Never,
         mlp_bias: Bias::Never,
-        head_norms: false,
-        post_norms: false,
+        head_bias: Bias::Never,
         windows: Windows::Never,
         local_rope_theta: None,
+        positions: None,
+        alibi: false,
+        multi_query: false,
         query_scalar: None,
+        score_scale: Factor::One,
+        embedding_scale: Factor::One,
+        residual_scale: Factor::One,
+        logit_scale: Factor::One,
         softcaps: (Softcap::Never, Softcap::Never),
         defaults: Defaults {
             tied: false,
             kv_heads: None,
             head_dim: None,
             rope_theta: 10_000.0,
+            rotary: 1.0,
             window: None,
             context: 2048,
+            eps: 1e-6,
         },
     };
+
+    /// The key of the norms' `eps`.
+    pub(crate) fn eps_key(&self) -> &'static Key {
+        match self.norm {
+            NormKind::Rms => &keys::EPS,
+            NormKind::Layer => &keys::LAYER_EPS,
+        }
+    }
 }

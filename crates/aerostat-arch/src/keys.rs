@@ -7,31 +7,43 @@ use serde_json::Value;
 
 use crate::error::{Error, ErrorKind};
 
-/// A configuration value's name in both worlds. The GGUF key is completed by the architecture's name.
-pub(crate) struct Key {
-    pub(crate) hugging_face: &'static str,
+/// A configuration value's names. The first in `hugging_face` is the usual one, others are those of some families. The
+/// GGUF key is completed by the architecture's name.
+#[derive(Debug)]
+pub struct Key {
+    pub(crate) hugging_face: &'static [&'static str],
     pub(crate) gguf: &'static str,
 }
 
 macro_rules! keys {
-    ($($name:ident = $hf:literal, $gguf:literal;)*) => {
-        $(pub(crate) const $name: Key = Key { hugging_face: $hf, gguf: $gguf };)*
+    ($($name:ident = [$($hf:literal),*], $gguf:literal;)*) => {
+        $(pub(crate) const $name: Key = Key { hugging_face: &[$($hf),*], gguf: $gguf };)*
     };
 }
 
 keys! {
-    LAYERS = "num_hidden_layers", "block_count";
-    HIDDEN = "hidden_size", "embedding_length";
-    INTERMEDIATE = "intermediate_size", "feed_forward_length";
-    HEADS = "num_attention_heads", "attention.head_count";
-    KV_HEADS = "num_key_value_heads", "attention.head_count_kv";
-    HEAD_DIM = "head_dim", "attention.key_length";
-    CONTEXT = "max_position_embeddings", "context_length";
-    EPS = "rms_norm_eps", "attention.layer_norm_rms_epsilon";
-    WINDOW = "sliding_window", "attention.sliding_window";
-    WINDOW_PATTERN = "sliding_window_pattern", "attention.sliding_window_pattern";
-    ATTENTION_SOFTCAP = "attn_logit_softcapping", "attn_logit_softcapping";
-    FINAL_SOFTCAP = "final_logit_softcapping", "final_logit_softcapping";
+    LAYERS = ["num_hidden_layers", "n_layer", "num_layers"], "block_count";
+    HIDDEN = ["hidden_size", "n_embd", "n_embed"], "embedding_length";
+    INTERMEDIATE = ["intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"], "feed_forward_length";
+    HEADS = ["num_attention_heads", "n_head"], "attention.head_count";
+    KV_HEADS = ["num_key_value_heads", "num_kv_heads", "multi_query_group_num"], "attention.head_count_kv";
+    HEAD_DIM = ["head_dim", "kv_channels"], "attention.key_length";
+    CONTEXT = ["max_position_embeddings", "n_positions", "seq_length"], "context_length";
+    EPS = ["rms_norm_eps", "layer_norm_epsilon", "layernorm_epsilon"], "attention.layer_norm_rms_epsilon";
+    LAYER_EPS =
+        ["layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps", "layernorm_epsilon"],
+        "attention.layer_norm_epsilon";
+    WINDOW = ["sliding_window"], "attention.sliding_window";
+    WINDOW_PATTERN = ["sliding_window_pattern"], "attention.sliding_window_pattern";
+    NO_ROPE_INTERVAL = ["no_rope_layer_interval"], "no_rope_layer_interval";
+    ATTENTION_SOFTCAP = ["attn_logit_softcapping"], "attn_logit_softcapping";
+    FINAL_SOFTCAP = ["final_logit_softcapping"], "final_logit_softcapping";
+    PARALLEL = ["use_parallel_residual", "parallel_attn"], "use_parallel_residual";
+    EMBEDDING_SCALE = ["embedding_multiplier"], "embedding_scale";
+    RESIDUAL_SCALE = ["residual_multiplier"], "residual_scale";
+    SCORE_SCALE = ["attention_multiplier"], "attention.scale";
+    LOGIT_SCALE = ["logit_scale"], "logit_scale";
+    LOGIT_DIVISOR = ["logits_scaling"], "logit_scale";
 }
 
 /// A checkpoint's configuration.
@@ -73,15 +85,16 @@ impl<'a> Keys<'a> {
 
     /// Whether `config.json` holds the key with the value `null`.
     pub(crate) fn is_null(&self, key: &Key) -> bool {
-        matches!(self, Self::HuggingFace(hf) if hf.config.get(key.hugging_face).is_some_and(Value::is_null))
+        let null = |hf: &HfConfig| hf.config.get(spelling(hf, key)).is_some_and(Value::is_null);
+        matches!(self, Self::HuggingFace(hf) if null(hf))
     }
 
     /// A number, if it is there.
     pub(crate) fn number(&self, key: &Key) -> Result<Option<f64>, Error> {
         match self {
-            Self::HuggingFace(_) => match self.json(key.hugging_face) {
+            Self::HuggingFace(hf) => match self.json(spelling(hf, key)) {
                 None => Ok(None),
-                Some(v) => v.as_f64().map(Some).ok_or_else(|| self.wrong(key.hugging_face, "a number", v)),
+                Some(v) => v.as_f64().map(Some).ok_or_else(|| self.wrong(spelling(hf, key), "a number", v)),
             },
             Self::Gguf(meta, arch) => Ok(gguf_number(meta, &format!("{arch}.{}", key.gguf))),
         }
@@ -113,6 +126,14 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// A boolean in either world, or the default.
+    pub(crate) fn switch(&self, key: &Key, default: bool) -> Result<bool, Error> {
+        match self {
+            Self::HuggingFace(hf) => self.flag(spelling(hf, key), default),
+            Self::Gguf(meta, arch) => Ok(meta.bool(&format!("{arch}.{}", key.gguf)).unwrap_or(default)),
+        }
+    }
+
     /// A string of `config.json`.
     pub(crate) fn text(&self, key: &str) -> Result<Option<&'a str>, Error> {
         match self.json(key) {
@@ -140,7 +161,7 @@ impl<'a> Keys<'a> {
     /// The key's name in this file.
     pub(crate) fn name(&self, key: &Key) -> String {
         match self {
-            Self::HuggingFace(_) => key.hugging_face.to_owned(),
+            Self::HuggingFace(hf) => spelling(hf, key).to_owned(),
             Self::Gguf(_, arch) => format!("{arch}.{}", key.gguf),
         }
     }
@@ -158,6 +179,12 @@ impl<'a> Keys<'a> {
         found.truncate(found.char_indices().nth(60).map_or(found.len(), |(i, _)| i));
         self.config(format!("`{key}` is {found}; {wanted} is needed"))
     }
+}
+
+/// The name under which this file holds a key, else the usual one.
+fn spelling(hf: &HfConfig, key: &Key) -> &'static str {
+    let usual = key.hugging_face.first().copied().unwrap_or_default();
+    key.hugging_face.iter().find(|name| hf.config.get(**name).is_some()).copied().unwrap_or(usual)
 }
 
 /// A number of any type; where layers may differ and the value is a list, its only distinct element.

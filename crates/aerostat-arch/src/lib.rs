@@ -11,13 +11,19 @@ mod families;
 mod family;
 mod keys;
 mod rope;
+mod shape;
 mod spec;
+mod tensors;
 
 pub use build::describe;
 pub use error::{Error, ErrorKind};
 pub use families::FAMILIES;
-pub use family::{Bias, Defaults, Family, Names, Softcap, Windows};
-pub use rope::{RopeSpec, Scaling};
+pub use family::{
+    Bias, Defaults, Factor, Family, Fused, HeadNorms, Names, Refused, Rotated, Softcap, Switch, Windows,
+};
+pub use keys::Key;
+pub use rope::{Divisors, RopeSpec, Scaling};
 pub use spec::{
-    Activation, AttentionSpec, Block, Head, Linear, Matrix, MlpSpec, ModelSpec, Norm, RopeStyle, Vector,
+    Activation, AttentionSpec, Block, Head, Linear, Matrix, MlpSpec, ModelSpec, Norm, NormKind, Positions,
+    Role, RopeStyle, Runs, Vector,
 };

@@ -17,8 +17,28 @@ pub struct RopeSpec {
     pub style: RopeStyle,
     /// Stretching beyond the trained context.
     pub scaling: Scaling,
-    /// Divisors of the frequencies that GGUF stores as a tensor, `rotary / 2` of them.
-    pub divisors: Option<Vector>,
+    /// Divisors of the frequencies.
+    pub divisors: Option<Divisors>,
+    /// The divisors of long sequences, with [`Scaling::Long`].
+    pub long_divisors: Option<Divisors>,
+}
+
+/// Divisors of the frequencies, `rotary / 2` of them.
+#[derive(Clone, Debug)]
+pub enum Divisors {
+    /// As the configuration lists them.
+    Given(Vec<f32>),
+    /// As GGUF stores them.
+    Stored(Vector),
+}
+
+impl RopeSpec {
+    pub(crate) fn vectors(&self) -> impl Iterator<Item = &Vector> {
+        [&self.divisors, &self.long_divisors].into_iter().flatten().filter_map(|d| match d {
+            Divisors::Given(_) => None,
+            Divisors::Stored(vector) => Some(vector),
+        })
+    }
 }
 
 /// How frequencies are stretched. The formulas are those of transformers' `modeling_rope_utils.py`.
@@ -64,12 +84,23 @@ pub enum Scaling {
         /// The ramp's ends are rounded outwards to whole dimensions.
         truncate: bool,
     },
+    /// LongRoPE: sequences longer than `original` have divisors of their own; cosines and sines are scaled.
+    Long {
+        /// Trained length in positions.
+        original: f64,
+        /// Factor on cosines and sines.
+        attention_factor: f64,
+    },
 }
 
 /// Base and scaling as the configuration gives them.
 pub(crate) struct RopeConfig {
     pub(crate) theta: f64,
     pub(crate) scaling: Scaling,
+    /// The part of a head that is rotated.
+    pub(crate) rotary: f64,
+    pub(crate) divisors: Option<Vec<f32>>,
+    pub(crate) long_divisors: Option<Vec<f32>>,
 }
 
 /// The layers a rotation is for.
@@ -84,9 +115,11 @@ pub(crate) enum Layers {
 }
 
 /// Reads `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (before), or the GGUF keys.
-pub(crate) fn read(keys: &Keys<'_>, layers: Layers, theta: f64) -> Result<RopeConfig, Error> {
+///
+/// `theta` and `rotary` are the family's defaults.
+pub(crate) fn read(keys: &Keys<'_>, layers: Layers, theta: f64, rotary: f64) -> Result<RopeConfig, Error> {
     if keys.is_gguf() {
-        return read_gguf(keys, layers, theta);
+        return read_gguf(keys, layers, theta, rotary);
     }
     let dict = parameters(keys, layers);
     let key = if layers == Layers::Sliding { "rope_local_base_freq" } else { "rope_theta" };
@@ -94,9 +127,32 @@ pub(crate) fn read(keys: &Keys<'_>, layers: Layers, theta: f64) -> Result<RopeCo
         Some(t) => t,
         None => keys.json(key).and_then(Value::as_f64).unwrap_or(theta),
     };
+    let theta = theta * keys.json("rope_ratio").and_then(Value::as_f64).unwrap_or(1.0);
     let kind = dict.get("rope_type").or_else(|| dict.get("type")).and_then(Value::as_str);
-    let scaling = scaling(keys, &dict, kind.unwrap_or("default"))?;
-    check(keys, RopeConfig { theta, scaling })
+    // The first Phi-3 models called it "su" or "yarn".
+    let kind = match kind.unwrap_or("default") {
+        "su" => "longrope",
+        "yarn" if dict.contains_key("short_factor") => "longrope",
+        other => other,
+    };
+    let scaling = scaling(keys, &dict, kind)?;
+    let part = ["partial_rotary_factor", "rotary_pct"].into_iter().find_map(|key| keys.json(key)?.as_f64());
+    let rotary = number(keys, &dict, "partial_rotary_factor")?.or(part).unwrap_or(rotary);
+    let divisors = |key: &str| match kind {
+        "longrope" => list(keys, &dict, key).map(Some),
+        _ => Ok(None),
+    };
+    let (divisors, long_divisors) = (divisors("short_factor")?, divisors("long_factor")?);
+    check(keys, RopeConfig { theta, scaling, rotary, divisors, long_divisors })
+}
+
+/// A list of numbers that must be there.
+fn list(keys: &Keys<'_>, dict: &Map<String, Value>, key: &str) -> Result<Vec<f32>, Error> {
+    let number = |v: &Value| v.as_f64().filter(|n| *n > 0.0).map(|n| n as f32);
+    let list = dict.get(key).and_then(Value::as_array).and_then(|l| l.iter().map(number).collect());
+    list.ok_or_else(|| {
+        keys.config(format!("rope scaling `longrope` needs a list `{key}` of numbers above 0"))
+    })
 }
 
 /// The parameters of these layers as transformers puts them together from the keys a file may have.
@@ -173,8 +229,14 @@ fn scaling(keys: &Keys<'_>, dict: &Map<String, Value>, kind: &str) -> Result<Sca
                 truncate,
             }
         }
+        "longrope" => {
+            let original = original()?;
+            let factor = context()? / original;
+            let scale = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / original.ln()).sqrt() };
+            Scaling::Long { original, attention_factor: optional("attention_factor")?.unwrap_or(scale) }
+        }
         other => {
-            let known = "default, linear, dynamic, llama3, yarn";
+            let known = "default, linear, dynamic, llama3, yarn, longrope";
             return Err(keys.unsupported(format!("rope scaling `{other}` is not supported; known: {known}")));
         }
     })
@@ -188,10 +250,11 @@ fn yarn_attention_factor(factor: f64, mscale: Option<f64>, mscale_all_dim: Optio
     }
 }
 
-fn read_gguf(keys: &Keys<'_>, layers: Layers, theta: f64) -> Result<RopeConfig, Error> {
+fn read_gguf(keys: &Keys<'_>, layers: Layers, theta: f64, rotary: f64) -> Result<RopeConfig, Error> {
+    let config = |theta, scaling| RopeConfig { theta, scaling, rotary, divisors: None, long_divisors: None };
     if layers == Layers::Sliding {
         let theta = keys.gguf_number("rope.freq_base_swa").unwrap_or(theta);
-        return check(keys, RopeConfig { theta, scaling: Scaling::None });
+        return check(keys, config(theta, Scaling::None));
     }
     let theta = keys.gguf_number("rope.freq_base").unwrap_or(10_000.0);
     let factor = keys.gguf_number("rope.scaling.factor").or_else(|| keys.gguf_number("rope.scale_linear"));
@@ -220,7 +283,7 @@ fn read_gguf(keys: &Keys<'_>, layers: Layers, theta: f64) -> Result<RopeConfig, 
                 .unsupported(format!("rope scaling `{other}` is not supported; known: none, linear, yarn")));
         }
     };
-    check(keys, RopeConfig { theta, scaling })
+    check(keys, config(theta, scaling))
 }
 
 /// Refuses values that would make frequencies infinite or undefined.
@@ -233,6 +296,11 @@ fn check(keys: &Keys<'_>, rope: RopeConfig) -> Result<RopeConfig, Error> {
         | Scaling::Yarn { factor, original, .. } => {
             [("rope_theta", rope.theta), ("factor", factor), ("original_max_position_embeddings", original)]
         }
+        Scaling::Long { original, attention_factor } => [
+            ("rope_theta", rope.theta),
+            ("attention_factor", attention_factor),
+            ("original_max_position_embeddings", original),
+        ],
     };
     for (name, value) in positive {
         if !(value.is_finite() && *value > 0.0) {

@@ -19,6 +19,10 @@ pub struct ModelSpec {
     pub embedding: Matrix,
     /// Embeddings are multiplied by this.
     pub embedding_scale: Option<f32>,
+    /// Learned positions, added to the embeddings.
+    pub positions: Option<Positions>,
+    /// On the embeddings, before the first block.
+    pub embedding_norm: Option<Norm>,
     /// The rotations that blocks refer to.
     pub ropes: Vec<RopeSpec>,
     /// First to last.
@@ -38,15 +42,17 @@ pub struct ModelSpec {
 impl ModelSpec {
     /// Every weight matrix of a sweep in the order of use, the head last; the embedding is not among them.
     pub fn matrices(&self) -> impl Iterator<Item = &Matrix> {
-        let blocks = self.blocks.iter().flat_map(|b| b.linears().into_iter().map(|l| &l.weight));
+        let blocks = self.blocks.iter().flat_map(|b| b.linears().map(|(_, linear)| &linear.weight));
         blocks.chain(std::iter::once(&self.head.weight))
     }
 
     /// Every small tensor, in no particular order.
     pub fn vectors(&self) -> impl Iterator<Item = &Vector> {
         let blocks = self.blocks.iter().flat_map(Block::vectors);
-        let divisors = self.ropes.iter().filter_map(|r| r.divisors.as_ref());
-        blocks.chain(std::iter::once(&self.final_norm.weight)).chain(divisors)
+        let divisors = self.ropes.iter().flat_map(RopeSpec::vectors);
+        let norms = self.embedding_norm.iter().chain([&self.final_norm]).flat_map(Norm::vectors);
+        let positions = self.positions.as_ref().map(|p| &p.table);
+        blocks.chain(norms).chain(positions).chain(&self.head.bias).chain(divisors)
     }
 
     /// Whether head and embedding are one tensor.
@@ -55,7 +61,22 @@ impl ModelSpec {
     }
 }
 
-/// A weight matrix `[rows, cols]`, row-major and contiguous on disk.
+/// What a matrix does in its block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Role {
+    Q,
+    K,
+    V,
+    Output,
+    Gate,
+    Up,
+    Down,
+    /// The LM head, after the last block.
+    Head,
+}
+
+/// A weight matrix `[rows, cols]`, row-major on disk: a whole tensor, or some rows of one.
 #[derive(Clone, Debug)]
 pub struct Matrix {
     /// The tensor's name.
@@ -66,8 +87,27 @@ pub struct Matrix {
     pub rows: usize,
     /// Inputs.
     pub cols: usize,
-    /// Where its bytes lie.
+    /// Where its bytes lie; with `runs`, where they begin, and how many they are.
     pub extent: Extent,
+    /// How its rows lie among those of a tensor that holds other matrices too; `None`: one after the other.
+    pub runs: Option<Runs>,
+}
+
+/// Runs of `rows` rows (or elements of a vector), one every `stride`: the part of one matrix in a tensor where the
+/// heads of queries, keys and values alternate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Runs {
+    /// Rows in a run; at least 1.
+    pub rows: usize,
+    /// From the start of a run to the next one's, in rows.
+    pub stride: usize,
+}
+
+impl Runs {
+    /// Where row `index` lies, counted from the first.
+    pub fn place(&self, index: usize) -> usize {
+        index / self.rows * self.stride + index % self.rows
+    }
 }
 
 impl Matrix {
@@ -76,18 +116,24 @@ impl Matrix {
         self.extent.bytes / self.rows.max(1) as u64
     }
 
-    /// Where the rows `start .. start + rows` lie.
+    /// Rows that lie one after the other; no tile crosses from one run to the next.
+    pub fn run_rows(&self) -> usize {
+        self.runs.map_or(self.rows, |runs| runs.rows)
+    }
+
+    /// Where the rows `start .. start + rows` of one run lie.
     pub fn rows_extent(&self, start: usize, rows: usize) -> Extent {
         let row = self.row_bytes();
+        let place = self.runs.map_or(start, |runs| runs.place(start));
         Extent {
             file: self.extent.file,
-            offset: self.extent.offset + start as u64 * row,
+            offset: self.extent.offset + place as u64 * row,
             bytes: rows as u64 * row,
         }
     }
 }
 
-/// A small tensor of one dimension, kept in memory as f32.
+/// A small tensor, kept in memory as f32.
 #[derive(Clone, Debug)]
 pub struct Vector {
     /// The tensor's name.
@@ -96,8 +142,10 @@ pub struct Vector {
     pub dtype: DType,
     /// Elements.
     pub len: usize,
-    /// Where its bytes lie.
+    /// Where its bytes lie; with `runs`, those between its runs too.
     pub extent: Extent,
+    /// Where its elements are among those stored; `None`: one after the other.
+    pub runs: Option<Runs>,
     /// Added to each element after expansion (1 where norm weights are stored as `w - 1`).
     pub offset: f32,
 }
@@ -111,45 +159,84 @@ pub struct Linear {
     pub bias: Option<Vector>,
 }
 
-/// A root-mean-square norm.
+/// How values are normalised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// Divided by their root mean square.
+    Rms,
+    /// Less their mean, divided by their standard deviation.
+    Layer,
+}
+
+/// A norm over each group of `size` columns.
 #[derive(Clone, Debug)]
 pub struct Norm {
-    /// One per column of the group it normalises.
-    pub weight: Vector,
+    /// What is taken away and divided by.
+    pub kind: NormKind,
+    /// Columns that are normalised together.
+    pub size: usize,
+    /// Factors: one per column of a group, or one per column of the whole row. Root-mean-square norms have one per
+    /// column of a group.
+    pub weight: Option<Vector>,
+    /// Added at the end; as many as factors.
+    pub bias: Option<Vector>,
     /// Added to the mean of squares.
     pub eps: f32,
 }
 
-/// One block: attention, then MLP, each added to the residual stream.
+impl Norm {
+    fn vectors(&self) -> impl Iterator<Item = &Vector> {
+        self.weight.iter().chain(&self.bias)
+    }
+}
+
+/// A learned vector for each position.
+#[derive(Clone, Debug)]
+pub struct Positions {
+    /// `[rows, hidden]`, one row after the other.
+    pub table: Vector,
+    /// Positions it has, `offset` included.
+    pub rows: usize,
+    /// The row of position 0.
+    pub offset: usize,
+}
+
+/// One block: attention and MLP, each added to the residual stream.
 #[derive(Clone, Debug)]
 pub struct Block {
-    /// Before attention.
-    pub attention_norm: Norm,
+    /// Before attention; `None`: it reads the stream itself.
+    pub attention_norm: Option<Norm>,
     /// Attention.
     pub attention: AttentionSpec,
     /// On attention's output, before it is added.
     pub attention_post_norm: Option<Norm>,
-    /// Before the MLP.
-    pub mlp_norm: Norm,
+    /// Before the MLP; `None`: it reads what attention reads in a parallel block, else the stream itself.
+    pub mlp_norm: Option<Norm>,
     /// The MLP.
     pub mlp: MlpSpec,
     /// On the MLP's output, before it is added.
     pub mlp_post_norm: Option<Norm>,
+    /// The MLP reads the stream as it was before attention.
+    pub parallel: bool,
+    /// What attention and MLP give is multiplied by this before it is added.
+    pub residual_scale: Option<f32>,
 }
 
 impl Block {
     /// Its linear maps in the order of use.
-    pub fn linears(&self) -> [&Linear; 7] {
+    pub fn linears(&self) -> impl Iterator<Item = (Role, &Linear)> {
         let (a, m) = (&self.attention, &self.mlp);
-        [&a.q, &a.k, &a.v, &a.o, &m.gate, &m.up, &m.down]
+        let attention = [(Role::Q, &a.q), (Role::K, &a.k), (Role::V, &a.v), (Role::Output, &a.o)];
+        let gate = m.gate.as_ref().map(|gate| (Role::Gate, gate));
+        attention.into_iter().chain(gate).chain([(Role::Up, &m.up), (Role::Down, &m.down)])
     }
 
     /// Its norms and biases.
     fn vectors(&self) -> impl Iterator<Item = &Vector> {
         let a = &self.attention;
-        let optional = [&a.q_norm, &a.k_norm, &self.attention_post_norm, &self.mlp_post_norm];
-        let norms = [&self.attention_norm, &self.mlp_norm].into_iter().chain(optional.into_iter().flatten());
-        norms.map(|n| &n.weight).chain(self.linears().into_iter().filter_map(|l| l.bias.as_ref()))
+        let around = [&self.attention_norm, &self.attention_post_norm, &self.mlp_norm, &self.mlp_post_norm];
+        let norms = around.into_iter().chain([&a.q_norm, &a.k_norm]).flatten().flat_map(Norm::vectors);
+        norms.chain(self.linears().filter_map(|(_, linear)| linear.bias.as_ref()))
     }
 }
 
@@ -164,9 +251,9 @@ pub struct AttentionSpec {
     pub v: Linear,
     /// `[hidden, heads * head_dim]`.
     pub o: Linear,
-    /// On each query head, before rotation.
+    /// On queries, before rotation.
     pub q_norm: Option<Norm>,
-    /// On each key head, before rotation.
+    /// On keys, before rotation.
     pub k_norm: Option<Norm>,
     /// Query heads.
     pub heads: usize,
@@ -180,20 +267,22 @@ pub struct AttentionSpec {
     pub softcap: Option<f32>,
     /// Positions a row sees, itself included; `None`: all.
     pub window: Option<usize>,
-    /// Index into [`ModelSpec::ropes`].
-    pub rope: usize,
+    /// Scores fall off linearly with distance, each head by its own slope.
+    pub alibi: bool,
+    /// Index into [`ModelSpec::ropes`]; `None`: not rotated.
+    pub rope: Option<usize>,
 }
 
-/// A gated MLP: `down(activation(gate(x)) * up(x))`.
+/// An MLP: `down(activation(gate(x)) * up(x))`, or `down(activation(up(x)))` without a gate.
 #[derive(Clone, Debug)]
 pub struct MlpSpec {
     /// `[intermediate, hidden]`.
-    pub gate: Linear,
+    pub gate: Option<Linear>,
     /// `[intermediate, hidden]`.
     pub up: Linear,
     /// `[hidden, intermediate]`.
     pub down: Linear,
-    /// On the gate.
+    /// On the gate, or on `up` where there is none.
     pub activation: Activation,
 }
 
@@ -202,7 +291,11 @@ pub struct MlpSpec {
 pub struct Head {
     /// `[vocab, hidden]`; the embedding itself where the two are tied.
     pub weight: Matrix,
-    /// `cap * tanh(logit / cap)`.
+    /// One per token.
+    pub bias: Option<Vector>,
+    /// Logits are multiplied by this.
+    pub scale: Option<f32>,
+    /// `cap * tanh(logit / cap)`, after scaling.
     pub softcap: Option<f32>,
 }
 
@@ -217,6 +310,8 @@ pub enum Activation {
     GeluErf,
     /// `max(x, 0)`.
     Relu,
+    /// `max(x, 0)` squared.
+    ReluSquared,
 }
 
 /// Which elements of a head are rotated together.

@@ -39,10 +39,14 @@ pub enum Elementwise {
     Add,
     /// [`Backend::add_bias`].
     AddBias,
+    /// [`Backend::mul_columns`].
+    MulColumns,
     /// [`Backend::scale`].
     Scale(f32),
     /// [`Backend::softcap`].
     Softcap(f32),
+    /// [`Backend::activate`].
+    Activate(Activation),
     /// [`Backend::glu`], to a matrix of its own.
     Glu(Activation),
     /// [`Backend::glu`], over its first input.
@@ -57,6 +61,7 @@ pub enum Case {
     ExpandRows { dtype: DType, n: usize, k: usize, weights: Keep },
     Elementwise { op: Elementwise, rows: usize, cols: usize, values: Values },
     RmsNorm { rows: usize, groups: usize, size: usize, in_place: bool, values: Values },
+    LayerNorm { rows: usize, groups: usize, size: usize, in_place: bool, values: Values },
     Rope { rows: usize, heads: usize, rope: Rope },
     Gather { rows: usize, cols: usize },
     Attention { kv_type: KvType, shape: Attention, page_tokens: usize, lengths: Vec<usize>, values: Values },
@@ -168,6 +173,13 @@ impl Case {
                 device.rms_norm(x, weight, 1e-6, out)?;
                 everything(device, out)
             }
+            Self::LayerNorm { rows, groups, size, in_place, values } => {
+                let x = matrix(device, random, rows, groups * size, values)?;
+                let out = matrix(device, random, rows, groups * size, Values::Plain)?;
+                let out = if in_place { x } else { out };
+                device.layer_norm(x, size, 1e-5, out)?;
+                everything(device, out)
+            }
             Self::Rope { rows, heads, rope } => {
                 let x = matrix(device, random, rows, heads * rope.head_dim, Values::Plain)?;
                 let angles = matrix(device, random, rows, rope.rotary, Values::Plain)?;
@@ -245,9 +257,10 @@ fn matmul_cases(cases: &mut Vec<Case>) {
 }
 
 fn elementwise_cases(cases: &mut Vec<Case>) {
-    const OPS: [Elementwise; 10] = [
+    const OPS: [Elementwise; 17] = [
         Elementwise::Add,
         Elementwise::AddBias,
+        Elementwise::MulColumns,
         Elementwise::Scale(-1.7),
         Elementwise::Softcap(30.0),
         Elementwise::Softcap(0.5),
@@ -255,6 +268,12 @@ fn elementwise_cases(cases: &mut Vec<Case>) {
         Elementwise::Glu(Activation::GeluTanh),
         Elementwise::Glu(Activation::GeluErf),
         Elementwise::Glu(Activation::Relu),
+        Elementwise::Glu(Activation::ReluSquared),
+        Elementwise::Activate(Activation::Silu),
+        Elementwise::Activate(Activation::GeluTanh),
+        Elementwise::Activate(Activation::GeluErf),
+        Elementwise::Activate(Activation::Relu),
+        Elementwise::Activate(Activation::ReluSquared),
         Elementwise::GluInPlace(Activation::Silu),
     ];
     for op in OPS {
@@ -271,6 +290,7 @@ fn row_cases(cases: &mut Vec<Case>) {
     for (i, (groups, size)) in sizes.into_iter().enumerate() {
         for (rows, values) in [(1, Values::Plain), (33, Values::Plain), (5, Values::Special)] {
             cases.push(Case::RmsNorm { rows, groups, size, in_place: i % 2 == 0, values });
+            cases.push(Case::LayerNorm { rows, groups, size, in_place: i % 2 == 1, values });
         }
     }
     for style in [RopeStyle::Half, RopeStyle::Interleaved] {
@@ -290,13 +310,21 @@ fn row_cases(cases: &mut Vec<Case>) {
 fn attention_cases(cases: &mut Vec<Case>) {
     let dims = [(12, 12), (20, 20), (64, 64), (80, 80), (128, 128), (256, 256), (192, 128)];
     let heads = [(1, 1), (4, 4), (6, 2), (9, 3), (8, 1), (10, 2), (5, 5)];
-    let rules = [(None, None), (Some(1), None), (Some(17), Some(50.0)), (None, Some(20.0)), (Some(40), None)];
+    let rules = [
+        (None, None, false),
+        (Some(1), None, false),
+        (Some(17), Some(50.0), false),
+        (None, Some(20.0), false),
+        (Some(40), None, false),
+        (None, None, true),
+        (Some(21), Some(10.0), true),
+    ];
     for kv_type in [KvType::F16, KvType::BF16, KvType::F32] {
         for (i, (key_dim, value_dim)) in dims.into_iter().enumerate() {
-            for (j, (window, softcap)) in rules.into_iter().enumerate() {
+            for (j, (window, softcap, alibi)) in rules.into_iter().enumerate() {
                 let (heads, kv_heads) = heads[(i + j) % heads.len()];
                 let scale = 1.0 / (key_dim as f32).sqrt();
-                let shape = Attention { heads, kv_heads, key_dim, value_dim, scale, softcap, window };
+                let shape = Attention { heads, kv_heads, key_dim, value_dim, scale, softcap, window, alibi };
                 let page_tokens = [16, 32, 5][(i + j) % 3];
                 let values = if (i + j) % 6 == 5 { Values::Special } else { Values::Plain };
                 let lengths = if j == 0 { vec![1, 17, 33] } else { vec![70, 3] };
@@ -310,6 +338,8 @@ fn elementwise(device: &mut dyn Backend, op: Elementwise, a: Mat, b: Mat, out: M
     match op {
         Elementwise::Add => device.add(a, b)?,
         Elementwise::AddBias => device.add_bias(a, b.row_range(0, 1))?,
+        Elementwise::MulColumns => device.mul_columns(a, b.row_range(0, 1))?,
+        Elementwise::Activate(activation) => device.activate(a, activation)?,
         Elementwise::Scale(factor) => device.scale(a, factor)?,
         Elementwise::Softcap(cap) => device.softcap(a, cap)?,
         Elementwise::Glu(activation) => device.glu(a, b, activation, out)?,

@@ -31,6 +31,9 @@ pub trait Kernels: Send {
     /// [`Backend::rms_norm`]; `weight` has one row.
     fn rms_norm(&mut self, x: View<'_>, weight: View<'_>, eps: f32, out: View<'_>);
 
+    /// [`Backend::layer_norm`].
+    fn layer_norm(&mut self, x: View<'_>, size: usize, eps: f32, out: View<'_>);
+
     /// [`Backend::rope`].
     fn rope(&mut self, x: View<'_>, rope: Rope, angles: View<'_>);
 
@@ -166,6 +169,27 @@ impl<D: HostDevice> Backend for D {
         Ok(())
     }
 
+    fn layer_norm(&mut self, x: Mat, size: usize, eps: f32, out: Mat) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        if size == 0 || !x.cols.is_multiple_of(size) {
+            return Err(Error::shape(format!("{} columns are not groups of {size}", x.cols)));
+        }
+        check::same_shape(&x, &out, "the output")?;
+        check::same_or_apart(&out, &x)?;
+        let [x, out] = memory::views(&mut memory.buffers, [x, out])?;
+        kernels.layer_norm(x, size, eps, out);
+        Ok(())
+    }
+
+    fn mul_columns(&mut self, x: Mat, factors: Mat) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        check::shape(&factors, 1, x.cols, "the row of factors")?;
+        check::apart(&x, &factors)?;
+        let [x, factors] = memory::views(&mut memory.buffers, [x, factors])?;
+        kernels.map(Map::Multiply, x, factors.repeated(x.rows()), x);
+        Ok(())
+    }
+
     fn rope(&mut self, x: Mat, rope: Rope, angles: Mat) -> Result<(), Error> {
         let (memory, kernels) = self.parts(Checks(()));
         check::rope(&x, &rope, &angles)?;
@@ -214,6 +238,13 @@ impl<D: HostDevice> Backend for D {
         }
         let [gate, up, out] = memory::views(&mut memory.buffers, [gate, up, out])?;
         kernels.map(Map::Gated(activation), gate, up, out);
+        Ok(())
+    }
+
+    fn activate(&mut self, x: Mat, activation: Activation) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        let [x] = memory::views(&mut memory.buffers, [x])?;
+        kernels.map(Map::Activate(activation), x, x, x);
         Ok(())
     }
 

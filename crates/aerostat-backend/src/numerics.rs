@@ -46,7 +46,39 @@ pub fn rms_scale(sum_of_squares: f32, len: usize, eps: f32) -> f32 {
     1.0 / (sum_of_squares / len as f32 + eps).sqrt()
 }
 
-/// One query head over the positions `first ..= last` of one KV head.
+/// `out = (x - mean) * 1/sqrt(mean((x - mean)²) + eps)`, both sums in canonical order.
+pub fn layer_norm(x: &[f32], eps: f32, out: &mut [f32]) {
+    let mut lanes = [0.0f32; LANES];
+    for (i, v) in x.iter().enumerate() {
+        lanes[i % LANES] += v;
+    }
+    let mean = reduce(lanes) / x.len() as f32;
+    for (o, &v) in out.iter_mut().zip(x) {
+        *o = v - mean;
+    }
+    let scale = rms_scale(dot(out, out), x.len(), eps);
+    for o in out {
+        *o *= scale;
+    }
+}
+
+/// The slope of a head in attention with linear biases: of `2^n` heads, the powers of `2^(-8 / 2^n)` from the first on;
+/// heads beyond the largest power of two have every other slope of twice as many.
+pub fn alibi_slope(heads: usize, head: usize) -> f32 {
+    let whole = 1 << heads.max(1).ilog2();
+    let (of, power) = if head < whole { (whole, head + 1) } else { (2 * whole, 2 * (head - whole) + 1) };
+    // 2^(-8 / of): halvings of the exponent are square roots, which are exact everywhere.
+    let base = (0..of.ilog2()).fold(1.0 / 256.0, |base: f64, _| base.sqrt());
+    (0..power).fold(1.0, |slope, _| slope * base) as f32
+}
+
+/// What a slope adds to the score of position `j` as seen from `p`.
+#[inline(always)]
+pub fn alibi(slope: f32, j: usize, p: usize) -> f32 {
+    slope * (j as i32 - p as i32) as f32
+}
+
+/// The query head `head` over the positions `first ..= last` of one KV head.
 ///
 /// `key(j)` and `value(j)` give the rows at position `j`; `scores` is scratch of at least `last + 1` values, indexed
 /// by position. Weights `exp(s - max)` are summed in lanes by position (`j % 16`), values are accumulated in
@@ -54,16 +86,20 @@ pub fn rms_scale(sum_of_squares: f32, len: usize, eps: f32) -> f32 {
 pub fn attend<'a>(
     q: &[f32],
     shape: &Attention,
-    first: usize,
-    last: usize,
+    head: usize,
+    (first, last): (usize, usize),
     mut key: impl FnMut(usize) -> &'a [f32],
     mut value: impl FnMut(usize) -> &'a [f32],
     scores: &mut [f32],
     out: &mut [f32],
 ) {
+    let slope = alibi_slope(shape.heads, head);
     let mut max = f32::NEG_INFINITY;
     for (j, kept) in scores.iter_mut().enumerate().take(last + 1).skip(first) {
-        let s = score(dot(q, key(j)), shape.scale, shape.softcap);
+        let mut s = score(dot(q, key(j)), shape.scale, shape.softcap);
+        if shape.alibi {
+            s += alibi(slope, j, last);
+        }
         *kept = s;
         max = if s > max { s } else { max };
     }
@@ -87,10 +123,14 @@ pub fn attend<'a>(
 pub enum Map {
     /// `a + b`.
     Add,
+    /// `a * b`.
+    Multiply,
     /// `a * factor`.
     Scale(f32),
     /// `cap * tanh(a / cap)`.
     Softcap(f32),
+    /// `activation(a)`.
+    Activate(Activation),
     /// `activation(a) * b`.
     Gated(Activation),
 }
@@ -101,6 +141,8 @@ impl Map {
     pub fn apply(self, a: f32, b: f32) -> f32 {
         match self {
             Self::Add => a + b,
+            Self::Multiply => a * b,
+            Self::Activate(activation) => activate(a, activation),
             Self::Scale(factor) => a * factor,
             Self::Softcap(cap) => softcap_one(a, cap),
             Self::Gated(activation) => activate(a, activation) * b,
@@ -130,7 +172,7 @@ pub fn softcap_one(x: f32, cap: f32) -> f32 {
     cap * tanh(x / cap)
 }
 
-/// The activation of a gated MLP.
+/// The activation of an MLP.
 #[inline(always)]
 pub fn activate(x: f32, activation: Activation) -> f32 {
     match activation {
@@ -146,6 +188,10 @@ pub fn activate(x: f32, activation: Activation) -> f32 {
             } else {
                 x
             }
+        }
+        Activation::ReluSquared => {
+            let positive = activate(x, Activation::Relu);
+            positive * positive
         }
         Activation::GeluErf => 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)),
     }
@@ -247,6 +293,30 @@ mod tests {
             assert!((f64::from(erf(x)) - want).abs() < 3e-7, "erf({x})");
             assert!((f64::from(erf(-x)) + want).abs() < 3e-7, "erf(-{x})");
         }
+    }
+
+    #[test]
+    fn layer_norm_gives_mean_zero_and_deviation_one() {
+        let x: Vec<f32> = (0..37).map(|i| 5.0 + (i as f32 * 0.7).sin()).collect();
+        let mut out = vec![0.0; 37];
+        layer_norm(&x, 0.0, &mut out);
+        let mean = out.iter().map(|v| f64::from(*v)).sum::<f64>() / 37.0;
+        let squares = out.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / 37.0;
+        assert!(mean.abs() < 1e-6 && (squares - 1.0).abs() < 1e-6, "{mean} {squares}");
+        assert!(out[2] > out[0] && out[7] < out[2], "order stays");
+        layer_norm(&[3.0; 5], 1e-5, &mut out[..5]);
+        assert_eq!(out[..5], [0.0; 5]);
+    }
+
+    #[test]
+    fn alibi_slopes_are_those_of_the_paper() {
+        let slopes = |heads: usize| (0..heads).map(|h| alibi_slope(heads, h)).collect::<Vec<_>>();
+        assert_eq!(slopes(8), [0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.00390625]);
+        assert_eq!(slopes(4), [0.25, 0.0625, 0.015625, 0.00390625]);
+        assert_eq!(slopes(6)[4..], [0.5, 0.125]);
+        assert!((slopes(16)[0] - std::f32::consts::FRAC_1_SQRT_2).abs() < 1e-7);
+        assert_eq!(slopes(1), [1.0 / 256.0]);
+        assert_eq!((alibi(0.5, 3, 7), alibi(0.5, 7, 7)), (-2.0, 0.0));
     }
 
     #[test]

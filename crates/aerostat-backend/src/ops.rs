@@ -142,6 +142,9 @@ pub struct Attention {
     pub softcap: Option<f32>,
     /// A row at position `p` sees positions `p + 1 - window ..= p`.
     pub window: Option<usize>,
+    /// The score of position `j` as seen from `p` gets `slope * (j - p)` added at the end, where `slope` is
+    /// [`numerics::alibi_slope`](crate::numerics::alibi_slope) of the head.
+    pub alibi: bool,
 }
 
 /// Which elements of a head are rotated together.
@@ -164,7 +167,7 @@ pub struct Rope {
     pub style: RopeStyle,
 }
 
-/// The non-linearity of a gated MLP.
+/// The non-linearity of an MLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// `x * sigmoid(x)`.
@@ -175,6 +178,8 @@ pub enum Activation {
     GeluErf,
     /// `max(x, 0)`.
     Relu,
+    /// `max(x, 0)` squared.
+    ReluSquared,
 }
 
 /// What a device can do.
@@ -226,6 +231,13 @@ pub trait Backend: Send {
     /// [`numerics::rms_norm`](crate::numerics::rms_norm). `out` may be `x`.
     fn rms_norm(&mut self, x: Mat, weight: Mat, eps: f32, out: Mat) -> Result<(), Error>;
 
+    /// Takes from each group of `size` columns its mean and divides by its standard deviation:
+    /// [`numerics::layer_norm`](crate::numerics::layer_norm). `out` may be `x`. Weights and bias are ops of their own.
+    fn layer_norm(&mut self, x: Mat, size: usize, eps: f32, out: Mat) -> Result<(), Error>;
+
+    /// `x[r, c] *= factors[0, c]`.
+    fn mul_columns(&mut self, x: Mat, factors: Mat) -> Result<(), Error>;
+
     /// Rotates the heads of each row in place; row `r` of `angles` is `rotary / 2` cosines, then as many sines.
     fn rope(&mut self, x: Mat, rope: Rope, angles: Mat) -> Result<(), Error>;
 
@@ -245,6 +257,9 @@ pub trait Backend: Send {
 
     /// `out = activation(gate) * up`, element by element. `out` may be `gate` or `up`.
     fn glu(&mut self, gate: Mat, up: Mat, activation: Activation, out: Mat) -> Result<(), Error>;
+
+    /// `x = activation(x)`.
+    fn activate(&mut self, x: Mat, activation: Activation) -> Result<(), Error>;
 
     /// `x += y`.
     fn add(&mut self, x: Mat, y: Mat) -> Result<(), Error>;

@@ -83,6 +83,16 @@ impl Kernels for Naive {
         }
     }
 
+    fn layer_norm(&mut self, x: View<'_>, size: usize, eps: f32, out: View<'_>) {
+        for r in 0..x.rows() {
+            for (x, out) in x.row(r).chunks(size).zip(out.row(r).chunks(size)) {
+                let mut normed = vec![0.0; size];
+                numerics::layer_norm(&copy(x), eps, &mut normed);
+                set(out, &normed);
+            }
+        }
+    }
+
     fn rope(&mut self, x: View<'_>, rope: Rope, angles: View<'_>) {
         let half = rope.rotary / 2;
         for r in 0..x.rows() {
@@ -126,7 +136,7 @@ impl Kernels for Naive {
                 let mut sum = vec![0.0; shape.value_dim];
                 let key = |j: usize| &keys[j - first][..];
                 let value = |j: usize| &values[j - first][..];
-                numerics::attend(&query, shape, first, last, key, value, &mut scores, &mut sum);
+                numerics::attend(&query, shape, head, (first, last), key, value, &mut scores, &mut sum);
                 set(&out.row(r)[head * shape.value_dim..], &sum);
             }
         }

@@ -55,7 +55,7 @@ fn matmul_multiplies_by_the_transposed_weights() {
 fn attention_is_a_softmax_over_the_visible_positions() {
     let (length, dim) = (7, 4);
     let (k, v, q) = (wave(length * dim, 0.7), wave(length * dim, 0.3), wave(2 * dim, 1.3));
-    let shape = |window| Attention {
+    let shape = |window, alibi| Attention {
         heads: 2,
         kv_heads: 1,
         key_dim: dim,
@@ -63,14 +63,20 @@ fn attention_is_a_softmax_over_the_visible_positions() {
         scale: 0.5,
         softcap: Some(3.0),
         window,
+        alibi,
     };
-    for (window, first) in [(None, 0), (Some(3), 4), (Some(100), 0)] {
+    let ways =
+        [(None, 0, false), (Some(3), 4, false), (Some(100), 0, false), (None, 0, true), (Some(3), 4, true)];
+    for (window, first, alibi) in ways {
         let mut want = Vec::new();
-        for head in q.chunks(dim) {
+        // Slopes of two heads: 2^-4 and 2^-8.
+        for (head, slope) in q.chunks(dim).zip([1.0 / 16.0, 1.0 / 256.0]) {
+            let slope = if alibi { slope } else { 0.0 };
+            let bias = |j: usize| slope * (j as f64 - (length - 1) as f64);
             let dot =
                 |j: usize| -> f64 { (0..dim).map(|i| f64::from(head[i]) * f64::from(k[j * dim + i])).sum() };
             let weights: Vec<f64> =
-                (first..length).map(|j| (3.0 * (dot(j) * 0.5 / 3.0).tanh()).exp()).collect();
+                (first..length).map(|j| (3.0 * (dot(j) * 0.5 / 3.0).tanh() + bias(j)).exp()).collect();
             let sum: f64 = weights.iter().sum();
             let value = |i: usize| -> f64 {
                 (first..length).map(|j| weights[j - first] / sum * f64::from(v[j * dim + i])).sum()
@@ -92,9 +98,38 @@ fn attention_is_a_softmax_over_the_visible_positions() {
         let q = put(&mut device, 1, 2 * dim, &q);
         let out = put(&mut device, 1, 2 * dim, &[0.0; 8]);
         let places = Placement { rows: &rows[length - 1..], pages: &pages };
-        device.attention(0, q, out, &shape(window), places).unwrap();
+        device.attention(0, q, out, &shape(window, alibi), places).unwrap();
         near(device.read(out).unwrap(), &want, 1e-6);
     }
+}
+
+#[test]
+fn layer_norm_takes_the_mean_and_divides_by_the_deviation_of_each_group() {
+    let (rows, groups, size) = (2, 3, 21);
+    let x = wave(rows * groups * size, 0.23).iter().map(|v| 3.0 + 2.0 * v).collect::<Vec<_>>();
+    let want = x.chunks(size).flat_map(|group| {
+        let mean = |f: &dyn Fn(f64) -> f64| group.iter().map(|v| f(f64::from(*v))).sum::<f64>() / size as f64;
+        let middle = mean(&|v| v);
+        let deviation = (mean(&|v| (v - middle).powi(2)) + 0.01).sqrt();
+        group.iter().map(move |v| (f64::from(*v) - middle) / deviation).collect::<Vec<_>>()
+    });
+    let want: Vec<f64> = want.collect();
+    let mut device = Reference::new();
+    let x = put(&mut device, rows, groups * size, &x);
+    let out = put(&mut device, rows, groups * size, &vec![9.0; rows * groups * size]);
+    device.layer_norm(x, size, 0.01, out).unwrap();
+    near(device.read(out).unwrap(), &want, 1e-6);
+    assert!(device.layer_norm(x, 20, 0.01, out).is_err(), "groups are whole");
+}
+
+#[test]
+fn columns_are_multiplied_each_by_its_factor() {
+    let mut device = Reference::new();
+    let x = put(&mut device, 2, 3, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    let factors = put(&mut device, 1, 3, &[2.0, 0.0, -1.0]);
+    device.mul_columns(x, factors).unwrap();
+    assert_eq!(device.read(x).unwrap(), [2.0, 0.0, -3.0, 8.0, 0.0, -6.0]);
+    assert!(device.mul_columns(x, factors.col_range(0, 2)).is_err(), "one factor for each column");
 }
 
 #[test]
@@ -123,6 +158,7 @@ fn activations_match_f64() {
         // The two GELUs differ by less than 0.001.
         (Activation::GeluErf, 1e-3, &gelu),
         (Activation::Relu, 1e-7, &|x| x.max(0.0)),
+        (Activation::ReluSquared, 1e-5, &|x| x.max(0.0).powi(2)),
     ] {
         let mut device = Reference::new();
         let (gate, up) = (put(&mut device, 1, 64, &x), put(&mut device, 1, 64, &[2.0; 64]));

@@ -126,6 +126,7 @@ fn attention(cpu: &mut Cpu, ceilings: &Ceilings) -> Outcome {
         scale: 0.1,
         softcap: None,
         window: None,
+        alibi: false,
     };
     let (key_widths, value_widths) = (vec![1024; 2], vec![1024; 2]);
     cpu.kv_allocate(&KvLayout {

@@ -239,7 +239,9 @@ impl Kernel for Softmax<'_> {
     #[inline(always)]
     unsafe fn run<V: Vector, const M: usize, const N: usize>(self) -> f32 {
         let Self(attend, query) = self;
-        let (first, last) = attend.visible(attend.query(query).0);
+        let (row, head) = attend.query(query);
+        let (first, last) = attend.visible(row);
+        let slope = numerics::alibi_slope(attend.shape.heads, head);
         let (scale, softcap) = (attend.shape.scale, attend.shape.softcap);
         let mut max = [f32::NEG_INFINITY; LANES];
         let mut sum = [0.0; LANES];
@@ -252,6 +254,11 @@ impl Kernel for Softmax<'_> {
                 match softcap {
                     Some(cap) => s = capped(s, scale, cap),
                     None => s = scaled(s, scale),
+                }
+                if attend.shape.alibi {
+                    for (i, s) in s.iter_mut().enumerate() {
+                        *s += numerics::alibi(slope, group * LANES + i, last);
+                    }
                 }
                 put(&s, at, LANES);
                 mask(&mut s, group, (first, last), f32::NEG_INFINITY);

@@ -13,6 +13,7 @@ use crate::attention::{Attend, HEADS_MAX, QUERIES_MAX};
 use crate::elementwise::{MapRows, NormRows, RopeRows};
 use crate::format::{self, Format};
 use crate::isa::{Isa, Token};
+use crate::layer_norm::LayerNormRows;
 use crate::matmul::{Matmul, SCRATCH_LEN, task_rows};
 use crate::memory::{Line, advise, grow};
 use crate::pool::Pool;
@@ -141,6 +142,14 @@ impl Kernels for CpuKernels {
         self.by_rows(x.rows, x.cols, &|start, end| {
             // SAFETY: the operands were checked: `out` has the shape of `x`, whole groups of `weight`.
             unsafe { token.enter(NormRows { x, weight, eps, out, start, end }) }
+        });
+    }
+
+    fn layer_norm(&mut self, x: View<'_>, size: usize, eps: f32, out: View<'_>) {
+        let (token, x, out) = (self.token, Rows::from(x), Rows::from(out));
+        self.by_rows(x.rows, x.cols, &|start, end| {
+            // SAFETY: the operands were checked: `out` has the shape of `x`, whole groups of `size`.
+            unsafe { token.enter(LayerNormRows { x, size, eps, out, start, end }) }
         });
     }
 

@@ -29,11 +29,18 @@ impl Kernel for MapRows {
         unsafe {
             match self.map {
                 Map::Add => self.each(Map::Add),
+                Map::Multiply => self.each(Map::Multiply),
                 Map::Scale(factor) => self.each(Map::Scale(factor)),
                 Map::Softcap(cap) => self.each(Map::Softcap(cap)),
+                Map::Activate(Activation::Silu) => self.each(Map::Activate(Activation::Silu)),
+                Map::Activate(Activation::GeluTanh) => self.each(Map::Activate(Activation::GeluTanh)),
+                Map::Activate(Activation::Relu) => self.each(Map::Activate(Activation::Relu)),
+                Map::Activate(Activation::ReluSquared) => self.each(Map::Activate(Activation::ReluSquared)),
+                Map::Activate(Activation::GeluErf) => self.each(Map::Activate(Activation::GeluErf)),
                 Map::Gated(Activation::Silu) => self.each(Map::Gated(Activation::Silu)),
                 Map::Gated(Activation::GeluTanh) => self.each(Map::Gated(Activation::GeluTanh)),
                 Map::Gated(Activation::Relu) => self.each(Map::Gated(Activation::Relu)),
+                Map::Gated(Activation::ReluSquared) => self.each(Map::Gated(Activation::ReluSquared)),
                 Map::Gated(Activation::GeluErf) => self.each(Map::Gated(Activation::GeluErf)),
             }
         }

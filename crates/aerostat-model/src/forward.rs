@@ -1,10 +1,11 @@
 //! The block forward.
 
-use aerostat_arch::{Activation, AttentionSpec, ModelSpec, Norm, RopeStyle, Vector};
-use aerostat_backend::{self as backend, Backend, BufferId, Error, Mat, Placement, Rope, Tile, Weight};
+use aerostat_arch::{Activation, AttentionSpec, Block, ModelSpec, Norm, Positions, RopeStyle, Vector};
+use aerostat_backend::{self as backend, Backend, BufferId, Error, Mat, Placement, Rope, Weight};
 use aerostat_plan::{Role, Step};
 
 use crate::rope::Frequencies;
+use crate::vectors::{BlockVectors, NormVectors, load_vector};
 
 /// How large a batch can be.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +35,10 @@ pub struct Model {
     limits: Limits,
     buffers: Buffers,
     blocks: Vec<BlockVectors>,
-    final_norm: BufferId,
+    positions: Option<BufferId>,
+    embedding_norm: Option<NormVectors>,
+    final_norm: NormVectors,
+    head_bias: Option<BufferId>,
     ropes: Vec<Frequencies>,
     /// Host side of the angles; the largest of all ropes.
     angles: Vec<f32>,
@@ -64,19 +68,6 @@ struct Buffers {
     logits: BufferId,
 }
 
-/// A block's norms and biases.
-#[derive(Debug)]
-struct BlockVectors {
-    attention_norm: BufferId,
-    attention_post_norm: Option<BufferId>,
-    mlp_norm: BufferId,
-    mlp_post_norm: Option<BufferId>,
-    q_norm: Option<BufferId>,
-    k_norm: Option<BufferId>,
-    /// Of q, k, v, o, gate, up, down.
-    biases: [Option<BufferId>; 7],
-}
-
 impl Model {
     /// Allocates activations and loads the small tensors; `read` gives a vector's stored bytes.
     ///
@@ -88,46 +79,33 @@ impl Model {
         b: &mut dyn Backend,
         mut read: impl FnMut(&Vector) -> Result<Vec<u8>, E>,
     ) -> Result<Self, E> {
-        let mut load =
-            |b: &mut dyn Backend, v: &Vector| -> Result<BufferId, E> { load_vector(b, v, &read(v)?) };
-        let mut blocks = Vec::with_capacity(spec.blocks.len());
-        for block in &spec.blocks {
-            let mut norm = |n: &Norm| load(b, &n.weight);
-            let mut optional = |n: &Option<Norm>| n.as_ref().map(&mut norm).transpose();
-            let (attention_post_norm, mlp_post_norm) =
-                (optional(&block.attention_post_norm)?, optional(&block.mlp_post_norm)?);
-            let (q_norm, k_norm) = (optional(&block.attention.q_norm)?, optional(&block.attention.k_norm)?);
-            let (attention_norm, mlp_norm) = (norm(&block.attention_norm)?, norm(&block.mlp_norm)?);
-            let mut biases = [None; 7];
-            for (slot, linear) in biases.iter_mut().zip(block.linears()) {
-                *slot = linear.bias.as_ref().map(|v| load(b, v)).transpose()?;
-            }
-            blocks.push(BlockVectors {
-                attention_norm,
-                attention_post_norm,
-                mlp_norm,
-                mlp_post_norm,
-                q_norm,
-                k_norm,
-                biases,
-            });
-        }
-        let final_norm = load(b, &spec.final_norm.weight)?;
-        let mut ropes = Vec::new();
-        for rope in &spec.ropes {
-            let divisors = match &rope.divisors {
-                None => None,
-                Some(v) => {
-                    let id = load(b, v)?;
-                    Some(b.read(Mat::new(id, 1, v.len))?.to_vec())
-                }
-            };
-            ropes.push(Frequencies::new(rope.clone(), divisors.as_deref()));
-        }
+        let read: &mut dyn FnMut(&Vector) -> Result<Vec<u8>, E> = &mut read;
+        let blocks = spec.blocks.iter().map(|block| BlockVectors::load(b, block, read));
+        let blocks = blocks.collect::<Result<Vec<_>, E>>()?;
+        let table = spec.positions.as_ref().map(|p| &p.table);
+        let positions = table.map(|v| load_vector(b, v, v.len, read)).transpose()?;
+        let embedding_norm = spec.embedding_norm.as_ref();
+        let embedding_norm =
+            embedding_norm.map(|n| NormVectors::load(b, n, spec.hidden, read)).transpose()?;
+        let final_norm = NormVectors::load(b, &spec.final_norm, spec.hidden, read)?;
+        let head_bias = spec.head.bias.as_ref().map(|v| load_vector(b, v, v.len, read)).transpose()?;
+        let ropes = spec.ropes.iter().map(|rope| Frequencies::load(b, rope, read));
+        let ropes = ropes.collect::<Result<Vec<_>, E>>()?;
         let buffers = Buffers::new(&spec, limits, b)?;
         let widest = ropes.iter().map(Frequencies::rotary).max().unwrap_or(0);
         let angles = vec![0.0; limits.rows_max * widest];
-        Ok(Self { spec, limits, buffers, blocks, final_norm, ropes, angles })
+        Ok(Self {
+            spec,
+            limits,
+            buffers,
+            blocks,
+            positions,
+            embedding_norm,
+            final_norm,
+            head_bias,
+            ropes,
+            angles,
+        })
     }
 
     /// What the model is.
@@ -140,7 +118,8 @@ impl Model {
         self.limits
     }
 
-    /// Begins a sweep: the angles of every row.
+    /// Begins a sweep, once the embeddings are in the residual stream: what is done to them, and the angles of every
+    /// row.
     pub fn begin(&mut self, b: &mut dyn Backend, batch: &Batch<'_>) -> Result<(), Error> {
         let rows = batch.places.rows.len();
         for (rope, buffer) in self.ropes.iter_mut().zip(&self.buffers.angles) {
@@ -152,7 +131,30 @@ impl Model {
             }
             b.write(Mat::new(*buffer, rows, width), angles)?;
         }
-        Ok(())
+        let x = Mat::new(self.buffers.x, rows, self.spec.hidden);
+        if let Some((positions, table)) = self.spec.positions.as_ref().zip(self.positions) {
+            self.add_positions(b, batch, positions, table)?;
+        }
+        match self.spec.embedding_norm.as_ref().zip(self.embedding_norm.as_ref()) {
+            Some((spec, vectors)) => vectors.apply(b, x, spec, x),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds the learned vector of each row's position.
+    fn add_positions(
+        &self,
+        b: &mut dyn Backend,
+        batch: &Batch<'_>,
+        positions: &Positions,
+        table: BufferId,
+    ) -> Result<(), Error> {
+        let (rows, hidden) = (batch.places.rows.len(), self.spec.hidden);
+        let places: Vec<u32> =
+            batch.places.rows.iter().map(|p| p.position + positions.offset as u32).collect();
+        let y = Mat::new(self.buffers.y, rows, hidden);
+        b.gather_rows(Mat::new(table, positions.rows, hidden), &places, y)?;
+        b.add(Mat { buffer: self.buffers.x, ..y }, y)
     }
 
     /// Puts embedding rows into the residual stream: rows `start ..` become rows `ids` of `weight`.
@@ -201,17 +203,33 @@ impl Model {
         let hidden = self.spec.hidden;
         let rows = if step.role == Role::Head { batch.logit_rows.len() } else { batch.places.rows.len() };
         let matrix = step.matrix(&self.spec);
+        let block = self.spec.blocks.get(step.block);
+        let attention = block.map_or(f.h, |block| self.attention_input(block));
         let (input, output) = match step.role {
-            Role::Q => (f.h, f.q),
-            Role::K => (f.h, f.k),
-            Role::V => (f.h, f.v),
+            Role::Q => (attention, f.q),
+            Role::K => (attention, f.k),
+            Role::V => (attention, f.v),
             Role::Output => (f.mixed, f.y),
-            Role::Gate => (f.h, f.gate),
-            Role::Up => (f.h, f.up),
-            Role::Down => (f.gate, f.y),
+            Role::Gate => (block.map_or(f.h, |block| self.mlp_input(block)), f.gate),
+            Role::Up => (block.map_or(f.h, |block| self.mlp_input(block)), f.up),
+            Role::Down => (f.up, f.y),
             Role::Head => return (Mat::new(f.picked, rows, hidden), Mat::new(f.logits, rows, matrix.rows)),
         };
         (Mat::new(input, rows, matrix.cols), Mat::new(output, rows, matrix.rows))
+    }
+
+    /// What q, k and v are made of.
+    fn attention_input(&self, block: &Block) -> BufferId {
+        if block.attention_norm.is_some() { self.buffers.h } else { self.buffers.x }
+    }
+
+    /// What gate and up are made of.
+    fn mlp_input(&self, block: &Block) -> BufferId {
+        match block.mlp_norm {
+            Some(_) => self.buffers.h,
+            None if block.parallel => self.attention_input(block),
+            None => self.buffers.x,
+        }
     }
 
     /// What a matrix's input needs first.
@@ -219,52 +237,68 @@ impl Model {
         let f = &self.buffers;
         let rows = batch.places.rows.len();
         let x = Mat::new(f.x, rows, self.spec.hidden);
-        let h = Mat::new(f.h, rows, self.spec.hidden);
-        match step.role {
-            Role::Q => norm(
-                b,
-                x,
-                &self.spec.blocks[step.block].attention_norm,
-                self.blocks[step.block].attention_norm,
-                h,
-            ),
-            Role::Gate => {
-                norm(b, x, &self.spec.blocks[step.block].mlp_norm, self.blocks[step.block].mlp_norm, h)
-            }
-            Role::Head => {
-                let picked = Mat::new(f.picked, batch.logit_rows.len(), self.spec.hidden);
-                b.gather_rows(x, batch.logit_rows, picked)?;
-                norm(b, picked, &self.spec.final_norm, self.final_norm, picked)
-            }
-            _ => Ok(()),
+        let h = Mat { buffer: f.h, ..x };
+        if step.role == Role::Head {
+            let picked = Mat::new(f.picked, batch.logit_rows.len(), self.spec.hidden);
+            b.gather_rows(x, batch.logit_rows, picked)?;
+            return self.final_norm.apply(b, picked, &self.spec.final_norm, picked);
         }
+        let (block, vectors) = (&self.spec.blocks[step.block], &self.blocks[step.block]);
+        let mlp = if block.mlp.gate.is_some() { Role::Gate } else { Role::Up };
+        let norm = match step.role {
+            Role::Q => block.attention_norm.as_ref().zip(vectors.attention_norm.as_ref()),
+            role if role == mlp && !block.parallel => block.mlp_norm.as_ref().zip(vectors.mlp_norm.as_ref()),
+            _ => None,
+        };
+        norm.map_or(Ok(()), |(spec, vectors)| vectors.apply(b, x, spec, h))
     }
 
     /// What follows a whole matrix's output `y`.
     fn after(&mut self, b: &mut dyn Backend, batch: &Batch<'_>, step: &Step, y: Mat) -> Result<(), Error> {
         if step.role == Role::Head {
-            return match self.spec.head.softcap {
-                Some(cap) => b.softcap(y, cap),
-                None => Ok(()),
-            };
+            return self.finish_logits(b, y);
         }
-        let vectors = &self.blocks[step.block];
+        let (block, vectors) = (&self.spec.blocks[step.block], &self.blocks[step.block]);
         if let Some(bias) = vectors.biases[step.role as usize] {
             b.add_bias(y, Mat::new(bias, 1, y.cols))?;
         }
-        let block = &self.spec.blocks[step.block];
         match step.role {
             Role::V => self.attend(b, batch, step.block),
             Role::Output => {
-                self.add(b, y, block.attention_post_norm.as_ref().zip(vectors.attention_post_norm))
+                if let Some((spec, norm)) = block.mlp_norm.as_ref().zip(vectors.mlp_norm.as_ref())
+                    && block.parallel
+                {
+                    // The MLP of a parallel block reads the stream before attention is added to it.
+                    let x = Mat { buffer: self.buffers.x, ..y };
+                    norm.apply(b, x, spec, Mat { buffer: self.buffers.h, ..y })?;
+                }
+                let norm = block.attention_post_norm.as_ref().zip(vectors.attention_post_norm.as_ref());
+                self.add(b, y, norm, block.residual_scale)
             }
             Role::Up => {
-                let gate = Mat { buffer: self.buffers.gate, ..y };
-                b.glu(gate, y, activation(block.mlp.activation), gate)
+                let activation = activation(block.mlp.activation);
+                match block.mlp.gate {
+                    Some(_) => b.glu(Mat { buffer: self.buffers.gate, ..y }, y, activation, y),
+                    None => b.activate(y, activation),
+                }
             }
-            Role::Down => self.add(b, y, block.mlp_post_norm.as_ref().zip(vectors.mlp_post_norm)),
+            Role::Down => {
+                let norm = block.mlp_post_norm.as_ref().zip(vectors.mlp_post_norm.as_ref());
+                self.add(b, y, norm, block.residual_scale)
+            }
             _ => Ok(()),
         }
+    }
+
+    /// What follows the head: bias, scale, soft cap.
+    fn finish_logits(&self, b: &mut dyn Backend, logits: Mat) -> Result<(), Error> {
+        if let Some(bias) = self.head_bias {
+            b.add_bias(logits, Mat::new(bias, 1, logits.cols))?;
+        }
+        if let Some(scale) = self.spec.head.scale {
+            b.scale(logits, scale)?;
+        }
+        self.spec.head.softcap.map_or(Ok(()), |cap| b.softcap(logits, cap))
     }
 
     /// Once q, k and v are there: head norms, rotation, cache, attention.
@@ -276,28 +310,44 @@ impl Model {
         let q = Mat::new(f.q, rows, a.heads * a.head_dim);
         let k = Mat::new(f.k, rows, a.kv_heads * a.head_dim);
         let v = Mat { buffer: f.v, ..k };
-        let style = match self.spec.ropes[a.rope].style {
-            RopeStyle::Half => backend::RopeStyle::Half,
-            RopeStyle::Interleaved => backend::RopeStyle::Interleaved,
-        };
-        let rotary = self.ropes[a.rope].rotary();
-        let rope = Rope { head_dim: a.head_dim, rotary, style };
-        let angles = Mat::new(f.angles[a.rope], rows, rotary);
-        let norms = [a.q_norm.as_ref().zip(vectors.q_norm), a.k_norm.as_ref().zip(vectors.k_norm)];
+        let norms =
+            [a.q_norm.as_ref().zip(vectors.q_norm.as_ref()), a.k_norm.as_ref().zip(vectors.k_norm.as_ref())];
         for (m, head_norm) in [q, k].into_iter().zip(norms) {
-            if let Some((spec, weight)) = head_norm {
-                norm(b, m, spec, weight, m)?;
+            if let Some((spec, norm)) = head_norm {
+                norm.apply(b, m, spec, m)?;
             }
-            b.rope(m, rope, angles)?;
+            if let Some(rope) = a.rope {
+                self.rotate(b, m, rope, a.head_dim)?;
+            }
         }
         b.kv_write(layer, k, v, batch.places)?;
         b.attention(layer, q, Mat { buffer: f.mixed, ..q }, &shape(a), batch.places)
     }
 
-    /// Adds a half's output to the residual stream, normalised first where the family does so.
-    fn add(&self, b: &mut dyn Backend, y: Mat, post: Option<(&Norm, BufferId)>) -> Result<(), Error> {
-        if let Some((spec, weight)) = post {
-            norm(b, y, spec, weight, y)?;
+    /// Rotates the heads of queries or keys.
+    fn rotate(&self, b: &mut dyn Backend, x: Mat, rope: usize, head_dim: usize) -> Result<(), Error> {
+        let style = match self.spec.ropes[rope].style {
+            RopeStyle::Half => backend::RopeStyle::Half,
+            RopeStyle::Interleaved => backend::RopeStyle::Interleaved,
+        };
+        let rotary = self.ropes[rope].rotary();
+        let angles = Mat::new(self.buffers.angles[rope], x.rows, rotary);
+        b.rope(x, Rope { head_dim, rotary, style }, angles)
+    }
+
+    /// Adds a half's output to the residual stream, normalised and scaled first where the family does so.
+    fn add(
+        &self,
+        b: &mut dyn Backend,
+        y: Mat,
+        post: Option<(&Norm, &NormVectors)>,
+        scale: Option<f32>,
+    ) -> Result<(), Error> {
+        if let Some((spec, norm)) = post {
+            norm.apply(b, y, spec, y)?;
+        }
+        if let Some(scale) = scale {
+            b.scale(y, scale)?;
         }
         b.add(Mat { buffer: self.buffers.x, ..y }, y)
     }
@@ -315,30 +365,13 @@ impl Buffers {
             mixed: rows(widest(|b| b.attention.q.weight.rows))?,
             k: rows(widest(|b| b.attention.k.weight.rows))?,
             v: rows(widest(|b| b.attention.v.weight.rows))?,
-            gate: rows(widest(|b| b.mlp.gate.weight.rows))?,
+            gate: rows(widest(|b| b.mlp.gate.as_ref().map_or(0, |gate| gate.weight.rows)))?,
             up: rows(widest(|b| b.mlp.up.weight.rows))?,
             angles: spec.ropes.iter().map(|r| rows(r.rotary)).collect::<Result<_, _>>()?,
             picked: b.allocate(limits.logit_rows_max * spec.hidden)?,
             logits: b.allocate(limits.logit_rows_max * spec.vocab)?,
         })
     }
-}
-
-/// Expands a small tensor into a buffer of its own.
-fn load_vector<E: From<Error>>(b: &mut dyn Backend, v: &Vector, bytes: &[u8]) -> Result<BufferId, E> {
-    let id = b.allocate(v.len)?;
-    let mat = Mat::new(id, 1, v.len);
-    let tile = Tile { dtype: v.dtype, rows: 1, cols: v.len, bytes };
-    b.expand_rows(Weight::Streamed(tile), &[0], mat)?;
-    if v.offset != 0.0 {
-        let values: Vec<f32> = b.read(mat)?.iter().map(|w| w + v.offset).collect();
-        b.write(mat, &values)?;
-    }
-    Ok(id)
-}
-
-fn norm(b: &mut dyn Backend, x: Mat, spec: &Norm, weight: BufferId, out: Mat) -> Result<(), Error> {
-    b.rms_norm(x, Mat::new(weight, 1, spec.weight.len), spec.eps, out)
 }
 
 fn shape(a: &AttentionSpec) -> backend::Attention {
@@ -350,6 +383,7 @@ fn shape(a: &AttentionSpec) -> backend::Attention {
         scale: a.scale,
         softcap: a.softcap,
         window: a.window,
+        alibi: a.alibi,
     }
 }
 
@@ -359,5 +393,6 @@ fn activation(a: Activation) -> backend::Activation {
         Activation::GeluTanh => backend::Activation::GeluTanh,
         Activation::GeluErf => backend::Activation::GeluErf,
         Activation::Relu => backend::Activation::Relu,
+        Activation::ReluSquared => backend::Activation::ReluSquared,
     }
 }

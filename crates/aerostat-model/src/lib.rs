@@ -10,6 +10,7 @@ pub mod angle;
 mod forward;
 mod pages;
 mod rope;
+mod vectors;
 
 pub use forward::{Batch, Limits, Model};
 pub use pages::Pages;

@@ -1,8 +1,10 @@
 //! Frequencies and angles of rotary position embedding, after transformers' `modeling_rope_utils.py`.
 
-use aerostat_arch::{RopeSpec, Scaling};
+use aerostat_arch::{Divisors, RopeSpec, Scaling};
+use aerostat_backend::{Backend, Error, Mat};
 
 use crate::angle;
+use crate::vectors::{Read, load_vector};
 
 /// The angles of one rotation.
 #[derive(Debug)]
@@ -10,6 +12,8 @@ pub(crate) struct Frequencies {
     spec: RopeSpec,
     /// Radians per position, rounded to f32 as the reference does; `rotary / 2`.
     inverse: Vec<f32>,
+    /// The same for sequences beyond the trained length, where they have their own.
+    long: Option<Vec<f32>>,
     /// The sequence length `inverse` was computed for, where it matters.
     length: u32,
     /// Factor on cosines and sines.
@@ -17,17 +21,37 @@ pub(crate) struct Frequencies {
 }
 
 impl Frequencies {
-    /// `divisors` are the values of the tensor that the specification names, if it names one.
-    pub(crate) fn new(spec: RopeSpec, divisors: Option<&[f32]>) -> Self {
+    /// Reads the divisors that the checkpoint stores.
+    pub(crate) fn load<E: From<Error>>(
+        b: &mut dyn Backend,
+        spec: &RopeSpec,
+        read: Read<'_, E>,
+    ) -> Result<Self, E> {
+        let mut values = |divisors: &Option<Divisors>| -> Result<Option<Vec<f32>>, E> {
+            Ok(match divisors {
+                None => None,
+                Some(Divisors::Given(values)) => Some(values.clone()),
+                Some(Divisors::Stored(v)) => {
+                    let id = load_vector(b, v, v.len, read)?;
+                    Some(b.read(Mat::new(id, 1, v.len))?.to_vec())
+                }
+            })
+        };
+        let (divisors, long) = (values(&spec.divisors)?, values(&spec.long_divisors)?);
+        Ok(Self::new(spec.clone(), divisors.as_deref(), long.as_deref()))
+    }
+
+    /// With the values of the divisors that the specification names.
+    fn new(spec: RopeSpec, divisors: Option<&[f32]>, long_divisors: Option<&[f32]>) -> Self {
         let factor = match spec.scaling {
-            Scaling::Yarn { attention_factor, .. } => attention_factor as f32,
+            Scaling::Yarn { attention_factor, .. } | Scaling::Long { attention_factor, .. } => {
+                attention_factor as f32
+            }
             _ => 1.0,
         };
-        let mut inverse = inverse_frequencies(&spec, 0);
-        for (f, d) in inverse.iter_mut().zip(divisors.unwrap_or_default()) {
-            *f /= d;
-        }
-        Self { spec, inverse, length: 0, factor }
+        let inverse = inverse_frequencies(&spec, 0, divisors);
+        let long = long_divisors.map(|long| inverse_frequencies(&spec, 0, Some(long)));
+        Self { spec, inverse, long, length: 0, factor }
     }
 
     pub(crate) fn rotary(&self) -> usize {
@@ -37,11 +61,15 @@ impl Frequencies {
     /// Writes the cosines, then the sines, of a row at `position` in a sequence of `length` tokens.
     pub(crate) fn angles(&mut self, position: u32, length: u32, out: &mut [f32]) {
         if matches!(self.spec.scaling, Scaling::Dynamic { .. }) && self.length != length {
-            self.inverse = inverse_frequencies(&self.spec, length);
+            self.inverse = inverse_frequencies(&self.spec, length, None);
             self.length = length;
         }
-        let (cosines, sines) = out.split_at_mut(self.inverse.len());
-        for ((c, s), &f) in cosines.iter_mut().zip(sines).zip(&self.inverse) {
+        let inverse = match (self.spec.scaling, &self.long) {
+            (Scaling::Long { original, .. }, Some(long)) if f64::from(length) > original => long,
+            _ => &self.inverse,
+        };
+        let (cosines, sines) = out.split_at_mut(inverse.len());
+        for ((c, s), &f) in cosines.iter_mut().zip(sines).zip(inverse) {
             let (sin, cos) = angle::sin_cos(f64::from(position as f32 * f));
             *c = cos as f32 * self.factor;
             *s = sin as f32 * self.factor;
@@ -50,7 +78,7 @@ impl Frequencies {
 }
 
 /// Each step is rounded to f32 as the reference rounds it: a unit in the last place here is multiplied by positions.
-fn inverse_frequencies(spec: &RopeSpec, length: u32) -> Vec<f32> {
+fn inverse_frequencies(spec: &RopeSpec, length: u32, divisors: Option<&[f32]>) -> Vec<f32> {
     let dim = spec.rotary as f32;
     let theta = match spec.scaling {
         Scaling::Dynamic { factor, original } if f64::from(length) > original => {
@@ -62,9 +90,10 @@ fn inverse_frequencies(spec: &RopeSpec, length: u32) -> Vec<f32> {
         }
         _ => spec.theta,
     };
-    let wavelength = |i: usize| angle::pow(theta, f64::from(2.0 * i as f32 / dim)) as f32;
+    let divisor = |i: usize| divisors.and_then(|d| d.get(i)).copied().unwrap_or(1.0);
+    let wavelength = |i: usize| divisor(i) * angle::pow(theta, f64::from(2.0 * i as f32 / dim)) as f32;
     let scaled = |i: usize| match spec.scaling {
-        Scaling::None | Scaling::Dynamic { .. } => 1.0 / wavelength(i),
+        Scaling::None | Scaling::Dynamic { .. } | Scaling::Long { .. } => 1.0 / wavelength(i),
         Scaling::Linear { factor } => 1.0 / wavelength(i) / factor as f32,
         Scaling::Llama3 { factor, low, high, original } => {
             llama3(1.0 / wavelength(i), factor as f32, low as f32, high as f32, original as f32)
@@ -108,23 +137,30 @@ mod tests {
     use super::*;
 
     fn spec(scaling: Scaling) -> RopeSpec {
-        RopeSpec { theta: 10_000.0, rotary: 8, style: RopeStyle::Half, scaling, divisors: None }
+        RopeSpec {
+            theta: 10_000.0,
+            rotary: 8,
+            style: RopeStyle::Half,
+            scaling,
+            divisors: None,
+            long_divisors: None,
+        }
     }
 
     #[test]
     fn unscaled_frequencies_are_a_geometric_series() {
-        let f = Frequencies::new(spec(Scaling::None), None);
+        let f = Frequencies::new(spec(Scaling::None), None, None);
         assert_eq!(f.inverse, [1.0, 0.1, 0.01, 0.001]);
     }
 
     #[test]
     fn dynamic_scaling_starts_beyond_the_original_length() {
-        let mut f = Frequencies::new(spec(Scaling::Dynamic { factor: 2.0, original: 16.0 }), None);
+        let mut f = Frequencies::new(spec(Scaling::Dynamic { factor: 2.0, original: 16.0 }), None, None);
         let mut short = [0.0; 8];
         let mut long = [0.0; 8];
         f.angles(5, 16, &mut short);
         let mut plain = [0.0; 8];
-        Frequencies::new(spec(Scaling::None), None).angles(5, 16, &mut plain);
+        Frequencies::new(spec(Scaling::None), None, None).angles(5, 16, &mut plain);
         assert_eq!(short, plain);
         f.angles(5, 17, &mut long);
         assert_ne!(long, plain);
@@ -133,8 +169,26 @@ mod tests {
     }
 
     #[test]
+    fn long_sequences_have_divisors_of_their_own() {
+        let scaling = Scaling::Long { original: 16.0, attention_factor: 1.5 };
+        let (short, long) = ([1.0, 1.0, 2.0, 2.0], [1.0, 4.0, 4.0, 8.0]);
+        let mut f = Frequencies::new(spec(scaling), Some(&short), Some(&long));
+        let angles = |f: &mut Frequencies, length: u32| {
+            let mut out = [0.0; 8];
+            f.angles(3, length, &mut out);
+            out
+        };
+        let plain = |divisors: &[f32]| {
+            angles(&mut Frequencies::new(spec(Scaling::None), Some(divisors), None), 16).map(|a| a * 1.5)
+        };
+        assert_eq!(angles(&mut f, 16), plain(&short));
+        assert_eq!(angles(&mut f, 17), plain(&long));
+        assert_eq!(angles(&mut f, 5), plain(&short));
+    }
+
+    #[test]
     fn divisors_divide_frequencies() {
-        let f = Frequencies::new(spec(Scaling::None), Some(&[1.0, 2.0, 4.0, 8.0]));
+        let f = Frequencies::new(spec(Scaling::None), Some(&[1.0, 2.0, 4.0, 8.0]), None);
         assert_eq!(f.inverse, [1.0, 0.05, 0.0025, 0.000_125]);
     }
 }

@@ -13,10 +13,11 @@ mod steps;
 use aerostat_arch::ModelSpec;
 use serde::Serialize;
 
+pub use aerostat_arch::Role;
 pub use cost::Cost;
 pub use explain::size;
 pub use fit::{Error, plan};
-pub use steps::{Role, Step};
+pub use steps::Step;
 
 /// Positions in a page of the KV cache.
 pub const PAGE_TOKENS: usize = 16;
@@ -163,7 +164,7 @@ impl Sizes {
             |f: fn(&aerostat_arch::Block) -> usize| spec.blocks.iter().map(f).max().unwrap_or(0) as u64;
         let q = widest(|b| b.attention.q.weight.rows);
         let kv = widest(|b| b.attention.k.weight.rows + b.attention.v.weight.rows);
-        let mlp = widest(|b| b.mlp.gate.weight.rows);
+        let mlp = widest(|b| b.mlp.up.weight.rows);
         let angles: u64 = spec.ropes.iter().map(|r| r.rotary as u64).sum();
         // The residual stream, its norm, a step's output; q and attention's output; k and v; gate and up; angles
         // here and on the host; the embedding row as stored.

@@ -1,25 +1,7 @@
 //! The tiles of a sweep.
 
-use aerostat_arch::{Matrix, ModelSpec};
+use aerostat_arch::{Matrix, ModelSpec, Role};
 use aerostat_checkpoint::Extent;
-
-/// What a matrix does in its block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
-pub enum Role {
-    Q,
-    K,
-    V,
-    Output,
-    Gate,
-    Up,
-    Down,
-    /// The LM head, after the last block.
-    Head,
-}
-
-/// The roles of a block's linears, in the order of [`aerostat_arch::Block::linears`].
-const BLOCK: [Role; 7] = [Role::Q, Role::K, Role::V, Role::Output, Role::Gate, Role::Up, Role::Down];
 
 /// One tile of a sweep: rows `start .. start + rows` of one matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +28,9 @@ impl Step {
     /// The matrix it is a tile of.
     pub fn matrix<'a>(&self, spec: &'a ModelSpec) -> &'a Matrix {
         match spec.blocks.get(self.block) {
-            Some(block) => BLOCK
-                .iter()
-                .zip(block.linears())
-                .find(|(role, _)| **role == self.role)
+            Some(block) => block
+                .linears()
+                .find(|(role, _)| *role == self.role)
                 .map_or(&spec.head.weight, |(_, linear)| &linear.weight),
             None => &spec.head.weight,
         }
@@ -60,7 +41,7 @@ impl Step {
 pub(crate) fn tiles(spec: &ModelSpec, tile_bytes: u64) -> Vec<Step> {
     let mut steps = Vec::new();
     for (block, b) in spec.blocks.iter().enumerate() {
-        for (role, linear) in BLOCK.into_iter().zip(b.linears()) {
+        for (role, linear) in b.linears() {
             split(&mut steps, block, role, &linear.weight, tile_bytes);
         }
     }
@@ -68,24 +49,18 @@ pub(crate) fn tiles(spec: &ModelSpec, tile_bytes: u64) -> Vec<Step> {
     steps
 }
 
-/// Cuts a matrix into tiles of nearly equal size.
+/// Cuts a matrix into tiles of nearly equal size, none of which crosses a run.
 fn split(steps: &mut Vec<Step>, block: usize, role: Role, matrix: &Matrix, tile_bytes: u64) {
     let rows_max = (tile_bytes / matrix.row_bytes().max(1)).max(1) as usize;
-    let count = matrix.rows.div_ceil(rows_max).max(1);
-    for i in 0..count {
-        let start = matrix.rows * i / count;
-        let rows = matrix.rows * (i + 1) / count - start;
+    let run = matrix.run_rows().max(1);
+    let count = run.div_ceil(rows_max);
+    for i in 0..matrix.rows.div_ceil(run) * count {
+        let (base, i) = (i / count * run, i % count);
+        let start = base + run * i / count;
+        let rows = base + run * (i + 1) / count - start;
         let extent = matrix.rows_extent(start, rows);
-        steps.push(Step {
-            block,
-            role,
-            start,
-            rows,
-            first: i == 0,
-            last: i + 1 == count,
-            extent,
-            pinned: false,
-        });
+        let (first, last) = (start == 0, start + rows == matrix.rows);
+        steps.push(Step { block, role, start, rows, first, last, extent, pinned: false });
     }
 }
 

@@ -94,7 +94,7 @@ impl Engine {
         observer: &mut dyn Observer,
     ) -> Result<Answers, Error> {
         for (i, request) in requests.iter().enumerate() {
-            check_tokens(self.model().spec().vocab, i, &request.token_ids)?;
+            check_tokens(self.model().spec(), i, &request.token_ids, request.max_new_tokens)?;
             if !request.stop.is_empty() && tokenizer.is_none() {
                 return Err(Error::new(
                     ErrorKind::Usage,

@@ -128,7 +128,7 @@ impl ModelFiles {
     /// # Errors
     /// [`ErrorKind::Usage`].
     pub fn check_tokens(&self, index: usize, tokens: &[u32]) -> Result<(), Error> {
-        check_tokens(self.spec.vocab, index, tokens)
+        check_tokens(&self.spec, index, tokens, 0)
     }
 
     /// How the model's makers sample: `generation_config.json`, else greedy.
@@ -150,10 +150,23 @@ impl ModelFiles {
     }
 }
 
-pub(crate) fn check_tokens(vocab: usize, index: usize, tokens: &[u32]) -> Result<(), Error> {
+/// Refuses a prompt that cannot be run with `new_tokens` after it.
+pub(crate) fn check_tokens(
+    spec: &ModelSpec,
+    index: usize,
+    tokens: &[u32],
+    new_tokens: usize,
+) -> Result<(), Error> {
+    let vocab = spec.vocab;
     let refuse = |why: String| Err(Error::new(ErrorKind::Usage, format!("prompt {index}{why}")));
     if tokens.is_empty() {
         return refuse(" is empty: at least one token is needed".to_owned());
+    }
+    // The last new token is not computed with.
+    let positions = tokens.len() + new_tokens.saturating_sub(1);
+    if let Some(p) = spec.positions.as_ref().filter(|p| positions > p.rows.saturating_sub(p.offset)) {
+        let have = p.rows.saturating_sub(p.offset);
+        return refuse(format!(" and its answer take {positions} positions; this model has learned {have}"));
     }
     match tokens.iter().find(|t| **t as usize >= vocab) {
         Some(t) => refuse(format!(": token id {t} is outside the vocabulary of {vocab} tokens")),

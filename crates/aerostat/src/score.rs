@@ -48,7 +48,7 @@ impl Engine {
         observer: &mut dyn Observer,
     ) -> Result<Vec<Score>, Error> {
         for (i, tokens) in sequences.iter().enumerate() {
-            check_tokens(self.model().spec().vocab, i, tokens)?;
+            check_tokens(self.model().spec(), i, tokens, 0)?;
         }
         let score = |tokens: &Vec<u32>| Score {
             token_ids: tokens.clone(),

@@ -1,6 +1,6 @@
 //! Gemma 1: GeGLU, scaled embeddings, norm weights stored less one.
 
-use crate::family::{Bias, Defaults, Family};
+use crate::family::{Bias, Defaults, Factor, Family};
 use crate::spec::Activation;
 
 pub(crate) const FAMILY: Family = Family {
@@ -9,11 +9,11 @@ pub(crate) const FAMILY: Family = Family {
     model_types: &["gemma"],
     gguf: &["gemma"],
     norm_offset: 1.0,
-    embedding_scaled: true,
+    embedding_scale: Factor::RootOfHidden,
     activation: Activation::GeluTanh,
     gelu_means_tanh: true,
-    qkv_bias: Bias::Key("attention_bias"),
-    output_bias: Bias::Key("attention_bias"),
+    qkv_bias: Bias::Key("attention_bias", false),
+    output_bias: Bias::Key("attention_bias", false),
     defaults: Defaults {
         tied: true,
         kv_heads: Some(16),

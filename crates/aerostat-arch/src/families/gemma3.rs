@@ -1,14 +1,14 @@
 //! Gemma 3 text models: Gemma 2 without caps, with head norms and two rope bases.
 
 use super::gemma2;
-use crate::family::{Defaults, Family, Softcap, Windows};
+use crate::family::{Defaults, Family, HeadNorms, Softcap, Windows};
 
 pub(crate) const FAMILY: Family = Family {
     name: "gemma3",
     architectures: &["Gemma3ForCausalLM"],
     model_types: &["gemma3_text"],
     gguf: &["gemma3"],
-    head_norms: true,
+    head_norms: HeadNorms::Shared,
     windows: Windows::AllButEvery(6),
     local_rope_theta: Some(10_000.0),
     query_scalar: Some(62),

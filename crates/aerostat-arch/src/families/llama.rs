@@ -10,8 +10,8 @@ pub(crate) const FAMILY: Family = Family {
     gguf: &["llama"],
     // Rows of q and k are stored so that neighbours are rotated together.
     gguf_rope: RopeStyle::Interleaved,
-    qkv_bias: Bias::Key("attention_bias"),
-    output_bias: Bias::Key("attention_bias"),
-    mlp_bias: Bias::Key("mlp_bias"),
+    qkv_bias: Bias::Key("attention_bias", false),
+    output_bias: Bias::Key("attention_bias", false),
+    mlp_bias: Bias::Key("mlp_bias", false),
     ..Family::PLAIN
 };

@@ -1,15 +1,15 @@
 //! Qwen 3: q and k are normalised per head.
 
-use crate::family::{Bias, Defaults, Family, Windows};
+use crate::family::{Bias, Defaults, Family, HeadNorms, Windows};
 
 pub(crate) const FAMILY: Family = Family {
     name: "qwen3",
     architectures: &["Qwen3ForCausalLM"],
     model_types: &["qwen3"],
     gguf: &["qwen3"],
-    qkv_bias: Bias::Key("attention_bias"),
-    output_bias: Bias::Key("attention_bias"),
-    head_norms: true,
+    qkv_bias: Bias::Key("attention_bias", false),
+    output_bias: Bias::Key("attention_bias", false),
+    head_norms: HeadNorms::Shared,
     windows: Windows::FromLayer,
     defaults: Defaults {
         kv_heads: Some(32),

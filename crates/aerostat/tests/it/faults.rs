@@ -104,6 +104,17 @@ fn requests_that_cannot_be_run_are_refused() {
     assert_eq!(refused(vec![1], vec!["x".to_owned()]), ErrorKind::Usage);
 }
 
+#[test]
+fn learned_positions_end_where_their_table_ends() {
+    let opt = fixture("opt").path;
+    let request =
+        |length: usize| Request { token_ids: vec![7; length], max_new_tokens: 5, ..Request::default() };
+    assert!(run(&opt, &request(124)).is_ok(), "128 positions are there");
+    let error = run(&opt, &request(125)).expect_err("129 are not");
+    assert_eq!(error.kind(), ErrorKind::Usage);
+    assert!(error.to_string().contains("128"), "{error}");
+}
+
 /// Stops the run after so many tiles.
 struct StopAfter(usize);
 

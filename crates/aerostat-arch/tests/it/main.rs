@@ -1,8 +1,10 @@
 //! What is refused, and with which words; what configurations mean.
 
+mod families;
+
 use std::path::Path;
 
-use aerostat_arch::{ErrorKind, FAMILIES, ModelSpec, Scaling, describe};
+use aerostat_arch::{Divisors, ErrorKind, FAMILIES, ModelSpec, Scaling, describe};
 use aerostat_checkpoint::Checkpoint;
 use aerostat_testkit::{fixture, fixtures};
 
@@ -34,8 +36,14 @@ fn what_cannot_run_is_refused_by_name() {
         (
             "llama",
             &[("\"rope_type\": \"default\"", "\"rope_type\": \"longrope\"")],
+            ErrorKind::Config,
+            "short_factor",
+        ),
+        (
+            "llama",
+            &[("\"rope_type\": \"default\"", "\"rope_type\": \"elastic\"")],
             ErrorKind::Unsupported,
-            "longrope",
+            "elastic",
         ),
         ("llama_linear", &[("\"factor\"", "\"other\"")], ErrorKind::Config, "factor"),
         ("llama", &[("\"hidden_size\": 40", "\"hidden_size\": 44")], ErrorKind::Tensor, "embed_tokens"),
@@ -147,7 +155,9 @@ fn a_checkpoint_and_its_twin_describe_the_same_model() {
         );
         assert_eq!(twin.tied(), own.tied(), "{}", f.name);
         // llama3 scaling is a tensor of divisors in GGUF.
-        let extra = twin.ropes.iter().filter_map(|r| r.divisors.as_ref()).map(|v| v.len as u64).sum::<u64>();
+        let stored = twin.ropes.iter().flat_map(|r| [&r.divisors, &r.long_divisors]).flatten();
+        let len = |d: &Divisors| if let Divisors::Stored(v) = d { v.len as u64 } else { 0 };
+        let extra = stored.map(len).sum::<u64>();
         assert_eq!(twin.parameters - extra, own.parameters, "{}", f.name);
         for (t, o) in twin.blocks.iter().zip(&own.blocks) {
             assert_eq!(

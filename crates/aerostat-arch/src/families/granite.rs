@@ -1,0 +1,17 @@
+//! Granite 3 and 4 dense: Llama with factors on embeddings, scores, residuals and logits.
+
+use super::llama;
+use crate::family::{Factor, Family};
+use crate::keys;
+
+pub(crate) const FAMILY: Family = Family {
+    name: "granite",
+    architectures: &["GraniteForCausalLM"],
+    model_types: &["granite"],
+    gguf: &["granite"],
+    score_scale: Factor::Key(&keys::SCORE_SCALE, 1.0),
+    embedding_scale: Factor::Key(&keys::EMBEDDING_SCALE, 1.0),
+    residual_scale: Factor::Key(&keys::RESIDUAL_SCALE, 1.0),
+    logit_scale: Factor::Inverse(&keys::LOGIT_DIVISOR, 1.0),
+    ..llama::FAMILY
+};

@@ -1,0 +1,19 @@
+//! OLMo 1: Llama with layer norms that have no weights.
+
+use crate::family::{Bias, Defaults, Family, Refused};
+use crate::spec::{NormKind, RopeStyle};
+
+pub(crate) const FAMILY: Family = Family {
+    name: "olmo",
+    architectures: &["OlmoForCausalLM"],
+    model_types: &["olmo"],
+    gguf: &["olmo"],
+    refused: &[Refused::Given("clip_qkv"), Refused::Metadata("attention.clamp_kqv")],
+    gguf_rope: RopeStyle::Interleaved,
+    norm: NormKind::Layer,
+    norm_weights: false,
+    qkv_bias: Bias::Key("attention_bias", false),
+    output_bias: Bias::Key("attention_bias", false),
+    defaults: Defaults { eps: 1e-5, ..Family::PLAIN.defaults },
+    ..Family::PLAIN
+};

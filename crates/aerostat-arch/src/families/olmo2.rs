@@ -1,0 +1,16 @@
+//! OLMo 2: norms on the outputs of attention and MLP only, q and k normalised over all heads.
+
+use crate::family::{Bias, Defaults, Family, HeadNorms};
+
+pub(crate) const FAMILY: Family = Family {
+    name: "olmo2",
+    architectures: &["Olmo2ForCausalLM"],
+    model_types: &["olmo2"],
+    pre_norms: false,
+    post_norms: true,
+    head_norms: HeadNorms::Row,
+    qkv_bias: Bias::Key("attention_bias", false),
+    output_bias: Bias::Key("attention_bias", false),
+    defaults: Defaults { eps: 1e-5, ..Family::PLAIN.defaults },
+    ..Family::PLAIN
+};

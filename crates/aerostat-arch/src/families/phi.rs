@@ -1,0 +1,32 @@
+//! Phi 1, 1.5 and 2: a parallel block with one layer norm, biases everywhere, an MLP without a gate.
+
+use crate::family::{Bias, Defaults, Family, Names, Refused, Switch};
+use crate::spec::{Activation, NormKind};
+
+pub(crate) const FAMILY: Family = Family {
+    name: "phi",
+    architectures: &["PhiForCausalLM"],
+    model_types: &["phi"],
+    gguf: &["phi2"],
+    refused: &[Refused::Flag("qk_layernorm", true)],
+    names: Names {
+        final_norm: "final_layernorm",
+        o: "layers.{}.self_attn.dense",
+        up: "layers.{}.mlp.fc1",
+        down: "layers.{}.mlp.fc2",
+        // Its block has no second norm.
+        mlp_norm: "",
+        ..Names::HUGGING_FACE
+    },
+    norm: NormKind::Layer,
+    norm_bias: Bias::Always,
+    parallel: Switch::Always,
+    gated: false,
+    activation: Activation::GeluTanh,
+    qkv_bias: Bias::Always,
+    output_bias: Bias::Always,
+    mlp_bias: Bias::Always,
+    head_bias: Bias::Always,
+    defaults: Defaults { rotary: 0.5, eps: 1e-5, ..Family::PLAIN.defaults },
+    ..Family::PLAIN
+};

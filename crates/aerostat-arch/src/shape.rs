@@ -1,0 +1,263 @@
+//! The numbers of a configuration.
+
+use serde_json::Value;
+
+use crate::error::Error;
+use crate::family::{Factor, Family, HeadNorms, Rotated, Softcap, Switch, Windows};
+use crate::keys::{self, Keys};
+use crate::rope::{self, Layers, RopeConfig};
+use crate::spec::Activation;
+
+/// The numbers of a configuration.
+pub(crate) struct Shape {
+    pub(crate) layers: usize,
+    pub(crate) hidden: usize,
+    pub(crate) intermediate: usize,
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) context: usize,
+    pub(crate) eps: f32,
+    pub(crate) scale: f32,
+    pub(crate) embedding_scale: Option<f32>,
+    pub(crate) residual_scale: Option<f32>,
+    pub(crate) logit_scale: Option<f32>,
+    pub(crate) attention_softcap: Option<f32>,
+    pub(crate) final_softcap: Option<f32>,
+    pub(crate) activation: Activation,
+    pub(crate) parallel: bool,
+    /// Queries and keys are normalised; in GGUF, tensors decide where the family leaves it open.
+    pub(crate) head_norms: bool,
+    pub(crate) windows: Vec<Option<usize>>,
+    pub(crate) rotated: Vec<bool>,
+    pub(crate) ropes: Vec<RopeConfig>,
+}
+
+impl Shape {
+    pub(crate) fn read(keys: &Keys<'_>, family: &Family) -> Result<Self, Error> {
+        const LAYERS_MAX: usize = 10_000;
+        let layers = keys.count(&keys::LAYERS)?;
+        if layers > LAYERS_MAX {
+            return Err(keys.config(format!("{layers} layers are more than any model has")));
+        }
+        let hidden = keys.count(&keys::HIDDEN)?;
+        let heads = keys.count(&keys::HEADS)?;
+        let kv_heads = kv_heads(keys, family, heads)?;
+        let head_dim_default = family.defaults.head_dim.filter(|_| !keys.is_gguf()).unwrap_or(hidden / heads);
+        let head_dim = keys.count_or(&keys::HEAD_DIM, None)?.unwrap_or(head_dim_default);
+        let intermediate = match keys.count_or(&keys::INTERMEDIATE, None)? {
+            None if !family.gated => 4 * hidden,
+            None => keys.count(&keys::INTERMEDIATE)?,
+            Some(n) => n,
+        };
+        let listed = listed_rotation(keys, family, layers)?;
+        let windows = windows(keys, family, &listed)?;
+        Ok(Self {
+            layers,
+            hidden,
+            intermediate,
+            heads,
+            kv_heads,
+            head_dim,
+            context: keys.count_or(&keys::CONTEXT, None)?.unwrap_or(family.defaults.context),
+            eps: keys.number(family.eps_key())?.unwrap_or(family.defaults.eps) as f32,
+            scale: score_scale(keys, family, layers, hidden / heads, head_dim)?,
+            embedding_scale: factor(keys, family.embedding_scale, hidden)?,
+            residual_scale: factor(keys, family.residual_scale, hidden)?,
+            logit_scale: factor(keys, family.logit_scale, hidden)?,
+            attention_softcap: softcap(keys, &keys::ATTENTION_SOFTCAP, family.softcaps.0)?,
+            final_softcap: softcap(keys, &keys::FINAL_SOFTCAP, family.softcaps.1)?,
+            activation: activation(keys, family)?,
+            parallel: switch(keys, family.parallel)?,
+            head_norms: match family.head_norms {
+                HeadNorms::Never => false,
+                HeadNorms::Shared | HeadNorms::Row => true,
+                HeadNorms::Own(key) => keys.is_gguf() || keys.flag(key, false)?,
+            },
+            rotated: match family.rotated {
+                Rotated::Windows if windows.iter().any(Option::is_some) => {
+                    windows.iter().map(Option::is_some).collect()
+                }
+                _ => listed,
+            },
+            windows,
+            ropes: ropes(keys, family)?,
+        })
+    }
+}
+
+fn kv_heads(keys: &Keys<'_>, family: &Family, heads: usize) -> Result<usize, Error> {
+    if family.multi_query && !keys.is_gguf() && !keys.flag("new_decoder_architecture", false)? {
+        return Ok(if keys.flag("multi_query", true)? { 1 } else { heads });
+    }
+    // `null` means as many as query heads; a missing key, the family's number.
+    let missing = !keys.is_gguf() && !keys.is_null(&keys::KV_HEADS);
+    let kv_heads = keys.count_or(&keys::KV_HEADS, family.defaults.kv_heads.filter(|_| missing))?;
+    let kv_heads = kv_heads.unwrap_or(heads);
+    if heads.is_multiple_of(kv_heads) {
+        return Ok(kv_heads);
+    }
+    Err(keys.config(format!("{heads} query heads cannot share {kv_heads} key/value heads evenly")))
+}
+
+/// The rotations that layers choose from: one, or that of layers without and that of layers with a window.
+fn ropes(keys: &Keys<'_>, family: &Family) -> Result<Vec<RopeConfig>, Error> {
+    let theta = family.defaults.rope_theta;
+    let read = |layers, theta| rope::read(keys, layers, theta, family.defaults.rotary);
+    Ok(match family.local_rope_theta {
+        _ if family.rotated == Rotated::None => Vec::new(),
+        None => vec![read(Layers::All, theta)?],
+        Some(local) => vec![read(Layers::Full, theta)?, read(Layers::Sliding, local)?],
+    })
+}
+
+/// Which layers are rotated, windows aside.
+fn listed_rotation(keys: &Keys<'_>, family: &Family, layers: usize) -> Result<Vec<bool>, Error> {
+    let Rotated::AllButEvery(n) = family.rotated else {
+        return Ok(vec![family.rotated != Rotated::None; layers]);
+    };
+    if let Some(list) = keys.json("no_rope_layers") {
+        let rotated = |v: &Value| v.as_u64().map(|n| n != 0);
+        let list: Option<Vec<bool>> = list.as_array().and_then(|l| l.iter().map(rotated).collect());
+        return list
+            .filter(|l| l.len() >= layers)
+            .map(|mut l| {
+                l.truncate(layers);
+                l
+            })
+            .ok_or_else(|| keys.config(format!("`no_rope_layers` must list {layers} numbers")));
+    }
+    let n = keys.count_or(&keys::NO_ROPE_INTERVAL, Some(n))?.unwrap_or(n);
+    Ok((1..=layers).map(|i| !i.is_multiple_of(n)).collect())
+}
+
+fn switch(keys: &Keys<'_>, switch: Switch) -> Result<bool, Error> {
+    match switch {
+        Switch::Never => Ok(false),
+        Switch::Always => Ok(true),
+        Switch::Flag(key, default) => keys.switch(key, default),
+    }
+}
+
+/// A factor, if it is not 1.
+fn factor(keys: &Keys<'_>, factor: Factor, hidden: usize) -> Result<Option<f32>, Error> {
+    let factor = match factor {
+        Factor::One => return Ok(None),
+        Factor::RootOfHidden => (hidden as f64).sqrt(),
+        Factor::Key(key, default) => keys.number(key)?.unwrap_or(default),
+        Factor::Inverse(key, default) => 1.0 / keys.number(key)?.unwrap_or(default),
+    };
+    match factor.is_finite() {
+        true => Ok(Some(factor as f32).filter(|f| *f != 1.0)),
+        false => Err(keys.config("a factor on activations is not finite")),
+    }
+}
+
+fn softcap(keys: &Keys<'_>, key: &keys::Key, softcap: Softcap) -> Result<Option<f32>, Error> {
+    let Softcap::Key(default) = softcap else { return Ok(None) };
+    match keys.number(key)? {
+        Some(cap) if cap > 0.0 => Ok(Some(cap as f32)),
+        Some(0.0) => Ok(None),
+        Some(cap) => Err(keys.config(format!("`{}` is {cap}; it must be above 0", keys.name(key)))),
+        None if keys.is_null(key) => Ok(None),
+        None => Ok(default),
+    }
+}
+
+/// The factor on attention scores.
+fn score_scale(
+    keys: &Keys<'_>,
+    family: &Family,
+    layers: usize,
+    even: usize,
+    head_dim: usize,
+) -> Result<f32, Error> {
+    if let Some(scale) = keys.gguf_number("attention.scale").filter(|s| *s != 0.0) {
+        return Ok(scale as f32);
+    }
+    if let Factor::Key(key, default) = family.score_scale
+        && !keys.is_gguf()
+    {
+        return Ok(keys.number(key)?.unwrap_or(default) as f32);
+    }
+    let width = match family.query_scalar {
+        None => head_dim as f64,
+        Some(large) if keys.is_gguf() => (if layers == large { even } else { head_dim }) as f64,
+        Some(_) => match keys.json("query_pre_attn_scalar") {
+            None => 256.0,
+            Some(v) => v.as_f64().filter(|n| *n > 0.0).ok_or_else(|| {
+                keys.config(format!("`query_pre_attn_scalar` is {v}; a number above 0 is needed"))
+            })?,
+        },
+    };
+    Ok(width.powf(-0.5) as f32)
+}
+
+fn activation(keys: &Keys<'_>, family: &Family) -> Result<Activation, Error> {
+    Ok(match keys.text(family.activation_key)? {
+        None => family.activation,
+        Some("silu" | "swish") => Activation::Silu,
+        Some("gelu") if family.gelu_means_tanh => Activation::GeluTanh,
+        Some("gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" | "gelu_python_tanh" | "gelu_accurate") => {
+            Activation::GeluTanh
+        }
+        Some("gelu" | "gelu_python") => Activation::GeluErf,
+        Some("relu") => Activation::Relu,
+        Some("relu2") => Activation::ReluSquared,
+        Some(other) => {
+            let known = "silu, relu, relu2, gelu, gelu_pytorch_tanh";
+            return Err(
+                keys.unsupported(format!("the activation `{other}` is not supported; known: {known}"))
+            );
+        }
+    })
+}
+
+/// The window of each layer; `rotated` says of each whether it is rotated.
+fn windows(keys: &Keys<'_>, family: &Family, rotated: &[bool]) -> Result<Vec<Option<usize>>, Error> {
+    let layers = rotated.len();
+    let default = family.defaults.window.filter(|_| !keys.is_gguf() && !keys.is_null(&keys::WINDOW));
+    // GGUF files of Phi 4 say 0: none.
+    let given = keys.number(&keys::WINDOW)? != Some(0.0);
+    let window = if given { keys.count_or(&keys::WINDOW, default)? } else { None };
+    let types =
+        match keys.json("layer_types").filter(|_| !matches!(family.windows, Windows::Never | Windows::All)) {
+            None => None,
+            Some(v) => {
+                let types = v.as_array().filter(|t| t.len() == layers);
+                Some(types.ok_or_else(|| keys.config(format!("`layer_types` must list {layers} layers")))?)
+            }
+        };
+    let slides: Box<dyn Fn(usize) -> bool> = match family.windows {
+        // A GGUF of this architecture may be another family's; the key is there only if the model slides.
+        Windows::Never => Box::new(|_| keys.is_gguf()),
+        Windows::All => Box::new(|_| true),
+        Windows::FromLayer => {
+            let enabled = keys.flag("use_sliding_window", false)?;
+            let first = keys.json("max_window_layers").and_then(Value::as_u64).unwrap_or(28);
+            Box::new(move |i| enabled && i as u64 >= first)
+        }
+        Windows::Unrotated => match keys.flag("use_sliding_window", false)? {
+            true => Box::new(|i| rotated.get(i) == Some(&false)),
+            false => return Ok(vec![None; layers]),
+        },
+        Windows::EveryOther => Box::new(|i| i % 2 == 0),
+        // Where the layers are listed, the pattern may be anything.
+        Windows::AllButEvery(_) if types.is_some() => Box::new(|_| false),
+        Windows::AllButEvery(n) => {
+            let n = keys.count_or(&keys::WINDOW_PATTERN, Some(n))?.unwrap_or(n);
+            Box::new(move |i| !(i + 1).is_multiple_of(n))
+        }
+    };
+    let layer = |i: usize| match types.and_then(|t| t.get(i)) {
+        None => Ok(window.filter(|_| slides(i))),
+        Some(kind) => match kind.as_str() {
+            Some("full_attention") => Ok(None),
+            Some("sliding_attention") => window
+                .map(Some)
+                .ok_or_else(|| keys.config(format!("layer {i} slides, but `sliding_window` is not given"))),
+            _ => Err(keys.unsupported(format!("layer type {kind} of layer {i} is not supported"))),
+        },
+    };
+    (0..layers).map(layer).collect()
+}

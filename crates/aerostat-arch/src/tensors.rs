@@ -1,0 +1,417 @@
+//! The tensors of a family in a catalogue.
+
+use aerostat_checkpoint::{Catalog, DType, Extent, Tensor};
+use serde_json::Value;
+
+use crate::error::{Error, ErrorKind};
+use crate::family::{Bias, Family, Fused, HeadNorms, Names};
+use crate::keys::Keys;
+use crate::rope::{Divisors, RopeConfig, RopeSpec, Scaling};
+use crate::shape::Shape;
+use crate::spec::{AttentionSpec, Block, Linear, Matrix, MlpSpec, Norm, Positions, Runs, Vector};
+
+/// Formats that a sweep can compute with.
+const COMPUTABLE: &[DType] = &[
+    DType::F32,
+    DType::F16,
+    DType::BF16,
+    DType::Q8_0,
+    DType::Q4_0,
+    DType::Q4_1,
+    DType::Q5_0,
+    DType::Q5_1,
+    DType::Q2_K,
+    DType::Q3_K,
+    DType::Q4_K,
+    DType::Q5_K,
+    DType::Q6_K,
+];
+
+/// Finds the tensors of a family in a catalogue.
+pub(crate) struct Tensors<'a> {
+    catalog: &'a Catalog,
+    keys: &'a Keys<'a>,
+    family: &'a Family,
+    shape: &'a Shape,
+    pub(crate) names: &'a Names,
+    prefix: &'static str,
+}
+
+impl<'a> Tensors<'a> {
+    pub(crate) fn new(
+        catalog: &'a Catalog,
+        keys: &'a Keys<'a>,
+        family: &'a Family,
+        shape: &'a Shape,
+    ) -> Result<Self, Error> {
+        const PREFIXES: &[&str] = &[
+            "model.",
+            "",
+            "language_model.model.",
+            "model.language_model.",
+            "transformer.",
+            "gpt_neox.",
+            "model.decoder.",
+            "decoder.",
+        ];
+        let names = if keys.is_gguf() { &family.gguf_names } else { &family.names };
+        let has = |prefix: &&&str| catalog.get(&format!("{prefix}{}.weight", names.embedding)).is_some();
+        let prefix = match keys.is_gguf() {
+            true => "",
+            false => PREFIXES.iter().find(has).copied().unwrap_or("model."),
+        };
+        Ok(Self { catalog, keys, family, shape, names, prefix })
+    }
+
+    /// The name that is in the checkpoint, else the first.
+    pub(crate) fn top(&self, names: &str) -> String {
+        let full = |name: &str| format!("{}{name}", self.prefix);
+        let mut all = names.split('|').map(full);
+        let first = all.next().unwrap_or_default();
+        if self.has(&first) { first } else { all.find(|name| self.has(name)).unwrap_or(first) }
+    }
+
+    pub(crate) fn embedding(&self) -> Result<Matrix, Error> {
+        let name = format!("{}.weight", self.top(self.names.embedding));
+        let tensor = self.require(&name)?;
+        let rows = usize::try_from(tensor.shape.first().copied().unwrap_or(0)).unwrap_or(0);
+        if let Some(vocab) = self.keys.json("vocab_size").and_then(Value::as_u64)
+            && vocab != rows as u64
+        {
+            return Err(self.bad(tensor, format!("`vocab_size` is {vocab}")));
+        }
+        self.matrix(&name, rows, self.shape.hidden)
+    }
+
+    /// The stored head, whatever the configuration says, as transformers does; else the embedding, if the two are tied.
+    pub(crate) fn head(&self, embedding: &Matrix) -> Result<(Matrix, Option<Vector>), Error> {
+        let mut names = self.names.head.split('|');
+        let stem = names.clone().find(|name| self.has(name)).or(names.next()).unwrap_or_default();
+        let name = format!("{stem}.weight");
+        let tied = self.keys.is_gguf() || self.keys.flag("tie_word_embeddings", self.family.defaults.tied)?;
+        let weight = match self.catalog.get(&name) {
+            None if tied => embedding.clone(),
+            _ => self.matrix(&name, embedding.rows, self.shape.hidden)?,
+        };
+        Ok((weight, self.bias(stem, self.family.head_bias, Part::all(embedding.rows))?))
+    }
+
+    pub(crate) fn positions(&self) -> Result<Option<Positions>, Error> {
+        let Some(offset) = self.family.positions else { return Ok(None) };
+        let name = format!("{}.weight", self.top(self.names.positions));
+        let rows = self.require(&name)?.shape.first().copied().unwrap_or(0) as usize;
+        let table = self.vector(&name, &[rows, self.shape.hidden], 0.0)?;
+        Ok(Some(Positions { table, rows, offset }))
+    }
+
+    pub(crate) fn embedding_norm(&self) -> Result<Option<Norm>, Error> {
+        match self.family.embedding_norm {
+            true => self.norm(&self.top(self.names.embedding_norm), self.shape.hidden).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    pub(crate) fn ropes(&self) -> Result<Vec<RopeSpec>, Error> {
+        let head_dim = self.shape.head_dim;
+        let rotate = |rope: &RopeConfig| {
+            let rotary = self.keys.gguf_number("rope.dimension_count");
+            let rotary = rotary.or(self.keys.json("rotary_dim").and_then(Value::as_f64));
+            let rotary = rotary.unwrap_or(head_dim as f64 * rope.rotary) as usize;
+            if rotary == 0 || !rotary.is_multiple_of(2) || rotary > head_dim {
+                let message = format!("{rotary} of {head_dim} dimensions of a head cannot be rotated");
+                return Err(self.keys.config(message));
+            }
+            let RopeConfig { theta, scaling, .. } = *rope;
+            let divisors = |given: &Option<Vec<f32>>| match given {
+                None => Ok(None),
+                Some(given) if given.len() == rotary / 2 => Ok(Some(Divisors::Given(given.clone()))),
+                Some(given) => Err(self.keys.config(format!(
+                    "{} divisors of rotation are given for {} pairs",
+                    given.len(),
+                    rotary / 2
+                ))),
+            };
+            let style = if self.keys.is_gguf() { self.family.gguf_rope } else { self.family.rope };
+            let (divisors, long_divisors) = (divisors(&rope.divisors)?, divisors(&rope.long_divisors)?);
+            Ok(RopeSpec { theta, rotary, style, scaling, divisors, long_divisors })
+        };
+        let mut ropes = self.shape.ropes.iter().map(rotate).collect::<Result<Vec<_>, _>>()?;
+        if let Some(rope) = ropes.first_mut().filter(|_| self.keys.is_gguf()) {
+            self.stored_divisors(rope)?;
+        }
+        Ok(ropes)
+    }
+
+    /// What GGUF stores as tensors: the divisors of Llama 3's scaling, or those of long and short sequences.
+    fn stored_divisors(&self, rope: &mut RopeSpec) -> Result<(), Error> {
+        let divisors = |name: &str| match self.has(name) {
+            true => self
+                .vector(&format!("{name}.weight"), &[rope.rotary / 2], 0.0)
+                .map(Divisors::Stored)
+                .map(Some),
+            false => Ok(None),
+        };
+        let (all, short, long) =
+            (divisors("rope_freqs")?, divisors("rope_factors_short")?, divisors("rope_factors_long")?);
+        if long.is_some() {
+            let original = self.keys.gguf_number("rope.scaling.original_context_length");
+            let attention_factor = self.keys.gguf_number("rope.scaling.attn_factor").unwrap_or(1.0);
+            let original = original.unwrap_or(self.shape.context as f64);
+            rope.scaling = Scaling::Long { original, attention_factor };
+        }
+        rope.long_divisors = long;
+        rope.divisors = all.or(short);
+        Ok(())
+    }
+
+    pub(crate) fn block(&self, i: usize) -> Result<Block, Error> {
+        let (n, f, s) = (self.names, self.family, self.shape);
+        let name = |pattern: &str| self.top(&pattern.replace("{}", &i.to_string()));
+        let norm = |pattern: &str, wanted: bool| match wanted {
+            true => self.norm(&name(pattern), s.hidden).map(Some),
+            false => Ok(None),
+        };
+        let linear = |pattern: &str, bias: Bias, rows: usize, cols: usize| {
+            self.linear(&name(pattern), bias, Part::all(rows), cols)
+        };
+        let [q, k, v] = self.queries_keys_values(&name)?;
+        let (gate, up) = self.gate_and_up(&name)?;
+        let window = s.windows.get(i).copied().flatten();
+        let rope = usize::from(window.is_some() && s.ropes.len() > 1);
+        let rope = Some(rope).filter(|_| s.rotated.get(i) == Some(&true));
+        let (attention_norm, mlp_norm) = (name(n.attention_norm), name(n.mlp_norm));
+        let own_norm = !s.parallel || mlp_norm != attention_norm && self.has(&mlp_norm);
+        Ok(Block {
+            attention_norm: norm(n.attention_norm, f.pre_norms)?,
+            attention: AttentionSpec {
+                q,
+                k,
+                v,
+                o: linear(n.o, f.output_bias, s.hidden, s.heads * s.head_dim)?,
+                q_norm: self.head_norm(&name(n.q_norm), s.heads)?,
+                k_norm: self.head_norm(&name(n.k_norm), s.kv_heads)?,
+                heads: s.heads,
+                kv_heads: s.kv_heads,
+                head_dim: s.head_dim,
+                scale: s.scale,
+                softcap: s.attention_softcap,
+                window,
+                alibi: f.alibi,
+                rope,
+            },
+            attention_post_norm: norm(n.attention_post_norm, f.post_norms)?,
+            mlp_norm: norm(n.mlp_norm, f.pre_norms && own_norm)?,
+            mlp: MlpSpec {
+                gate,
+                up,
+                down: linear(n.down, f.mlp_bias, s.hidden, s.intermediate)?,
+                activation: s.activation,
+            },
+            mlp_post_norm: norm(n.mlp_post_norm, f.post_norms)?,
+            parallel: s.parallel,
+            residual_scale: s.residual_scale,
+        })
+    }
+
+    /// q, k and v: tensors of their own, or rows of one.
+    fn queries_keys_values(&self, name: &dyn Fn(&str) -> String) -> Result<[Linear; 3], Error> {
+        let (n, s) = (self.names, self.shape);
+        let (q, kv) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
+        let linear =
+            |pattern: &str, part: Part| self.linear(&name(pattern), self.family.qkv_bias, part, s.hidden);
+        let Some((fused, order)) = n.qkv.filter(|(fused, _)| self.is_fused(&name(fused), &name(n.q))) else {
+            return Ok([
+                linear(n.q, Part::all(q))?,
+                linear(n.k, Part::all(kv))?,
+                linear(n.v, Part::all(kv))?,
+            ]);
+        };
+        let part = |first: usize, rows: usize, run: usize| {
+            let stride = (s.heads / s.kv_heads + 2) * s.head_dim;
+            let runs = (order == Fused::ByKvHead && s.kv_heads > 1).then_some(Runs { rows: run, stride });
+            linear(fused, Part { first, rows, total: q + 2 * kv, runs })
+        };
+        Ok(match order {
+            Fused::Stacked => [part(0, q, q)?, part(q, kv, kv)?, part(q + kv, kv, kv)?],
+            Fused::ByKvHead => {
+                let group = q / s.kv_heads;
+                [part(0, q, group)?, part(group, kv, s.head_dim)?, part(group + s.head_dim, kv, s.head_dim)?]
+            }
+        })
+    }
+
+    /// The gate, if there is one, and up: tensors of their own, or rows of one.
+    fn gate_and_up(&self, name: &dyn Fn(&str) -> String) -> Result<(Option<Linear>, Linear), Error> {
+        let (n, s) = (self.names, self.shape);
+        let width = s.intermediate;
+        let linear =
+            |pattern: &str, part: Part| self.linear(&name(pattern), self.family.mlp_bias, part, s.hidden);
+        if !self.family.gated {
+            return Ok((None, linear(n.up, Part::all(width))?));
+        }
+        match n.gate_up.filter(|fused| self.is_fused(&name(fused), &name(n.gate))) {
+            None => Ok((Some(linear(n.gate, Part::all(width))?), linear(n.up, Part::all(width))?)),
+            Some(fused) => {
+                let part = |first| linear(fused, Part { first, rows: width, total: 2 * width, runs: None });
+                Ok((Some(part(0)?), part(width)?))
+            }
+        }
+    }
+
+    /// Whether to look for the tensor `fused` and not for `own`.
+    fn is_fused(&self, fused: &str, own: &str) -> bool {
+        !self.has(own) && (self.has(fused) || !self.keys.is_gguf())
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.catalog.get(&format!("{name}.weight")).is_some()
+    }
+
+    fn linear(&self, name: &str, bias: Bias, part: Part, cols: usize) -> Result<Linear, Error> {
+        Ok(Linear {
+            weight: self.matrix_part(&format!("{name}.weight"), part, cols)?,
+            bias: self.bias(name, bias, part)?,
+        })
+    }
+
+    fn bias(&self, name: &str, bias: Bias, part: Part) -> Result<Option<Vector>, Error> {
+        let name = format!("{name}.bias");
+        let biased = match bias {
+            Bias::Never => false,
+            Bias::Always => true,
+            Bias::Key(..) if self.keys.is_gguf() => self.catalog.get(&name).is_some(),
+            Bias::Key(keys, default) => {
+                let key = keys.split('|').find(|key| self.keys.json(key).is_some()).unwrap_or(keys);
+                self.keys.flag(key, default)?
+            }
+        };
+        biased.then(|| self.vector_part(&name, part)).transpose()
+    }
+
+    /// A norm of groups of `size` columns.
+    pub(crate) fn norm(&self, name: &str, size: usize) -> Result<Norm, Error> {
+        let (f, s) = (self.family, self.shape);
+        let offset = if self.keys.is_gguf() { 0.0 } else { f.norm_offset };
+        let weight = f.norm_weights.then(|| self.vector(&format!("{name}.weight"), &[size], offset));
+        let bias = self.bias(name, f.norm_bias, Part::all(size))?;
+        Ok(Norm { kind: f.norm, size, weight: weight.transpose()?, bias, eps: s.eps })
+    }
+
+    /// The norm of queries or keys of `heads` heads.
+    fn head_norm(&self, name: &str, heads: usize) -> Result<Option<Norm>, Error> {
+        let (f, s) = (self.family, self.shape);
+        let offset = if self.keys.is_gguf() { 0.0 } else { f.norm_offset };
+        let (size, shape) = match f.head_norms {
+            _ if !s.head_norms => return Ok(None),
+            HeadNorms::Own(_) if self.keys.is_gguf() && !self.has(name) => return Ok(None),
+            HeadNorms::Never => return Ok(None),
+            HeadNorms::Shared => (s.head_dim, vec![s.head_dim]),
+            HeadNorms::Own(_) => (s.head_dim, vec![heads, s.head_dim]),
+            HeadNorms::Row => (heads * s.head_dim, vec![heads * s.head_dim]),
+        };
+        let weight = Some(self.vector(&format!("{name}.weight"), &shape, offset)?);
+        Ok(Some(Norm { kind: f.norm, size, weight, bias: None, eps: s.eps }))
+    }
+
+    fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix, Error> {
+        self.matrix_part(name, Part::all(rows), cols)
+    }
+
+    fn matrix_part(&self, name: &str, part: Part, cols: usize) -> Result<Matrix, Error> {
+        let tensor = self.expect(name, &[part.total, cols])?;
+        if !cols.is_multiple_of(tensor.dtype.block_len()) {
+            return Err(self.bad(tensor, format!("its rows are not whole blocks of {}", tensor.dtype.name())));
+        }
+        let extent = part.extent(tensor, part.rows);
+        Ok(Matrix {
+            name: name.to_owned(),
+            dtype: tensor.dtype,
+            rows: part.rows,
+            cols,
+            extent,
+            runs: part.runs,
+        })
+    }
+
+    fn vector(&self, name: &str, shape: &[usize], offset: f32) -> Result<Vector, Error> {
+        let tensor = self.expect(name, shape)?;
+        let len = shape.iter().product();
+        Ok(Vector {
+            name: name.to_owned(),
+            dtype: tensor.dtype,
+            len,
+            extent: tensor.extent,
+            runs: None,
+            offset,
+        })
+    }
+
+    fn vector_part(&self, name: &str, part: Part) -> Result<Vector, Error> {
+        let tensor = self.expect(name, &[part.total])?;
+        if part.rows != part.total && tensor.dtype.block_len() != 1 {
+            let message = format!("a part of it is needed, and {} has blocks", tensor.dtype.name());
+            return Err(self.bad(tensor, message));
+        }
+        let stored = part.runs.map_or(part.rows, |runs| runs.place(part.rows.saturating_sub(1)) + 1);
+        Ok(Vector {
+            name: name.to_owned(),
+            dtype: tensor.dtype,
+            len: part.rows,
+            extent: part.extent(tensor, stored),
+            runs: part.runs,
+            offset: 0.0,
+        })
+    }
+
+    /// The tensor, if it has this shape and a format that can be computed with.
+    fn expect(&self, name: &str, shape: &[usize]) -> Result<&'a Tensor, Error> {
+        let tensor = self.require(name)?;
+        if !tensor.shape.iter().copied().eq(shape.iter().map(|n| *n as u64)) {
+            return Err(self.bad(tensor, format!("the configuration calls for {shape:?}")));
+        }
+        if !COMPUTABLE.contains(&tensor.dtype) {
+            let message =
+                format!("tensor `{name}` is stored as {}, which is not supported yet", tensor.dtype.name());
+            return Err(Error::new(ErrorKind::Unsupported, self.catalog.file_of(tensor), message));
+        }
+        Ok(tensor)
+    }
+
+    fn require(&self, name: &str) -> Result<&'a Tensor, Error> {
+        self.catalog.get(name).ok_or_else(|| {
+            let message = format!(
+                "the model `{}` needs a tensor `{name}`, which is not in the checkpoint",
+                self.family.name
+            );
+            Error::new(ErrorKind::MissingTensor, self.keys.path(), message)
+        })
+    }
+
+    fn bad(&self, tensor: &Tensor, why: String) -> Error {
+        let message = format!("tensor `{}` has shape {:?}; {why}", tensor.name, tensor.shape);
+        Error::new(ErrorKind::Tensor, self.catalog.file_of(tensor), message)
+    }
+}
+
+/// Some rows of a tensor.
+#[derive(Clone, Copy)]
+struct Part {
+    first: usize,
+    rows: usize,
+    /// Rows of the tensor.
+    total: usize,
+    runs: Option<Runs>,
+}
+
+impl Part {
+    fn all(rows: usize) -> Self {
+        Self { first: 0, rows, total: rows, runs: None }
+    }
+
+    /// The bytes of `rows` rows from the first.
+    fn extent(self, tensor: &Tensor, rows: usize) -> Extent {
+        let row = tensor.extent.bytes / self.total.max(1) as u64;
+        let offset = tensor.extent.offset + self.first as u64 * row;
+        Extent { file: tensor.extent.file, offset, bytes: rows as u64 * row }
+    }
+}

@@ -1,0 +1,112 @@
+//! The small tensors of a model on a device: norms and biases.
+
+use aerostat_arch::{Block, Norm, NormKind, Vector};
+use aerostat_backend::{Backend, BufferId, Error, Mat, Tile, Weight};
+
+/// Gives a vector's stored bytes.
+pub(crate) type Read<'a, E> = &'a mut dyn FnMut(&Vector) -> Result<Vec<u8>, E>;
+
+/// A block's norms and biases.
+#[derive(Debug)]
+pub(crate) struct BlockVectors {
+    pub(crate) attention_norm: Option<NormVectors>,
+    pub(crate) attention_post_norm: Option<NormVectors>,
+    pub(crate) mlp_norm: Option<NormVectors>,
+    pub(crate) mlp_post_norm: Option<NormVectors>,
+    pub(crate) q_norm: Option<NormVectors>,
+    pub(crate) k_norm: Option<NormVectors>,
+    /// By role.
+    pub(crate) biases: [Option<BufferId>; 7],
+}
+
+impl BlockVectors {
+    pub(crate) fn load<E: From<Error>>(
+        b: &mut dyn Backend,
+        block: &Block,
+        read: Read<'_, E>,
+    ) -> Result<Self, E> {
+        let hidden = block.attention.q.weight.cols;
+        let a = &block.attention;
+        let mut norm = |norm: &Option<Norm>, width: usize| {
+            norm.as_ref().map(|norm| NormVectors::load(b, norm, width, read)).transpose()
+        };
+        let mut vectors = Self {
+            attention_norm: norm(&block.attention_norm, hidden)?,
+            attention_post_norm: norm(&block.attention_post_norm, hidden)?,
+            mlp_norm: norm(&block.mlp_norm, hidden)?,
+            mlp_post_norm: norm(&block.mlp_post_norm, hidden)?,
+            q_norm: norm(&a.q_norm, a.q.weight.rows)?,
+            k_norm: norm(&a.k_norm, a.k.weight.rows)?,
+            biases: [None; 7],
+        };
+        for (role, linear) in block.linears() {
+            let bias = linear.bias.as_ref();
+            vectors.biases[role as usize] = bias.map(|v| load_vector(b, v, v.len, read)).transpose()?;
+        }
+        Ok(vectors)
+    }
+}
+
+/// The tensors of a norm.
+#[derive(Debug)]
+pub(crate) struct NormVectors {
+    weight: Option<(BufferId, usize)>,
+    bias: Option<(BufferId, usize)>,
+}
+
+impl NormVectors {
+    /// For rows of `width` columns.
+    pub(crate) fn load<E: From<Error>>(
+        b: &mut dyn Backend,
+        norm: &Norm,
+        width: usize,
+        read: Read<'_, E>,
+    ) -> Result<Self, E> {
+        // The op of root-mean-square norms repeats the weights of a group by itself.
+        let weight_width = if norm.kind == NormKind::Rms { norm.size } else { width };
+        let mut vector = |v: &Option<Vector>, width: usize| {
+            let row = |v: &Vector| Ok::<_, E>((load_vector(b, v, width, read)?, width));
+            v.as_ref().map(row).transpose()
+        };
+        Ok(Self { weight: vector(&norm.weight, weight_width)?, bias: vector(&norm.bias, width)? })
+    }
+
+    /// `out` may be `x`.
+    pub(crate) fn apply(&self, b: &mut dyn Backend, x: Mat, norm: &Norm, out: Mat) -> Result<(), Error> {
+        let row = |(buffer, width)| Mat::new(buffer, 1, width);
+        match (norm.kind, self.weight) {
+            (NormKind::Rms, Some(weight)) => b.rms_norm(x, row(weight), norm.eps, out)?,
+            (NormKind::Rms, None) => {
+                return Err(Error::shape("a root-mean-square norm has no weights"));
+            }
+            (NormKind::Layer, weight) => {
+                b.layer_norm(x, norm.size, norm.eps, out)?;
+                weight.map_or(Ok(()), |weight| b.mul_columns(out, row(weight)))?;
+            }
+        }
+        self.bias.map_or(Ok(()), |bias| b.add_bias(out, row(bias)))
+    }
+}
+
+/// Expands a small tensor into a buffer of its own, repeated to `width` elements.
+pub(crate) fn load_vector<E: From<Error>>(
+    b: &mut dyn Backend,
+    v: &Vector,
+    width: usize,
+    read: Read<'_, E>,
+) -> Result<BufferId, E> {
+    let bytes = read(v)?;
+    let stored = bytes.len() / v.dtype.block_bytes().max(1) * v.dtype.block_len();
+    let tile = Tile { dtype: v.dtype, rows: 1, cols: stored, bytes: &bytes };
+    let id = b.allocate(width.max(stored))?;
+    let all = Mat::new(id, 1, stored);
+    b.expand_rows(Weight::Streamed(tile), &[0], all)?;
+    if v.offset != 0.0 || v.runs.is_some() || width != stored {
+        let values = b.read(all)?;
+        let place = |i: usize| v.runs.map_or(i, |runs| runs.place(i));
+        let value = |i: usize| values.get(place(i % v.len.max(1))).map_or(f32::NAN, |w| w + v.offset);
+        let values: Vec<f32> = (0..width).map(value).collect();
+        b.write(Mat::new(id, 1, width), &values)?;
+    }
+    Ok(id)
+}
