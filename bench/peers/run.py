@@ -28,7 +28,7 @@ import report
 HERE = Path(__file__).parent
 PROMPT_TOKENS = 4  # as in steps.py
 ROWS = (1, 50)
-STEPS = {"streamed": 10, "fast": 10, "rows": 26}
+STEPS = {"streamed": 6, "fast": 6, "rows": 18}
 FEW = 2  # steps that are left out: the prompt, and what is read or built once
 SMALL_BYTES = 200_000_000
 PROMPT, GENERATE = 512, 64
@@ -163,9 +163,8 @@ def resident(options, everyone, record):
     for repeat in range(options.repeats):
         for name in filter(None, options.formats.split(",")):
             file = gguf if name == "bf16" else models.quantised(options.work, options.llama, name)
-            for threads in dict.fromkeys([options.threads, 1]):
-                if file:
-                    one_format(options, record, {"format": name, "threads": threads, "repeat": repeat}, file)
+            if file:
+                one_format(options, record, {"format": name, "threads": options.threads, "repeat": repeat}, file)
 
 
 def one_format(options, record, point, file):
