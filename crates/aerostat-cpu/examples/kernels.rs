@@ -1,16 +1,15 @@
-//! Measures the kernels against what the machine can do:
-//! `cargo run --release -p aerostat-cpu --example kernels [THREADS] [ISA] [ceilings|one|cached|many|attention|small ...]`.
+//! Measures what `aerostat bench kernels` does not: weights that lie in the cache, attention, small ops.
+//! `cargo run --release -p aerostat-cpu --example kernels [THREADS] [ISA] [cached|attention|small ...]`.
 //!
 //! The ceilings are measured first: fused multiply-adds in registers, and reads of memory far larger than the caches.
 //! Every figure is the median of many short runs; the spread is that from the tenth to the ninetieth percentile.
-//! Formats take turns, so that a busy machine does not fall on one of them.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
 
 use aerostat_backend::{
     Activation, Attention, Backend, KvLayout, KvType, Mat, Placement, Rope, RopeStyle, RowPlace, Tile,
-    Weight, WeightId, formats,
+    Weight, formats,
 };
 use aerostat_checkpoint::DType;
 use aerostat_cpu::{Cpu, CpuConfig, Isa, peaks};
@@ -18,11 +17,11 @@ use rustix::time::{ClockId, clock_gettime};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
-/// Columns of all weights; rows of a tile.
+/// Columns of weights and of queries.
 const SIZE: usize = 4096;
-const TILE_ROWS: usize = 512;
-const ROWS: [usize; 7] = [2, 4, 8, 16, 32, 64, 128];
-/// Bytes of the weights that one row is multiplied with: far larger than the caches.
+/// Rows of weights that the second-level cache of a thread holds in every format.
+const CACHED_ROWS: usize = 64;
+/// Bytes that are read for the ceiling: far more than the caches hold.
 const COLD_BYTES: usize = 320 << 20;
 /// Time given to each figure.
 const TIME: Duration = Duration::from_millis(400);
@@ -47,8 +46,7 @@ fn main() -> Outcome {
     let isa = args.next().map_or(Ok(Isa::detect()), |isa| isa.parse())?;
     let parts: Vec<String> = args.collect();
     let wanted = |part: &str| parts.is_empty() || parts.iter().any(|p| p == part);
-    let config = CpuConfig { threads, isa: Some(isa) };
-    let mut cpu = Cpu::new(config)?;
+    let mut cpu = Cpu::new(CpuConfig { threads, isa: Some(isa) })?;
     let ceilings = Ceilings {
         gflops: peaks::fma_peak(threads, isa)? / 1e9,
         gigabytes: peaks::read_peak(threads, COLD_BYTES)? / 1e9,
@@ -60,14 +58,8 @@ fn main() -> Outcome {
     if wanted("small") {
         small(&mut cpu)?;
     }
-    if wanted("one") {
-        one_row(config, &ceilings, false)?;
-    }
     if wanted("cached") {
-        one_row(config, &ceilings, true)?;
-    }
-    if wanted("many") {
-        many_rows(&mut cpu, &ceilings)?;
+        cached(&mut cpu, &ceilings)?;
     }
     if wanted("attention") {
         attention(&mut cpu, &ceilings)?;
@@ -75,43 +67,17 @@ fn main() -> Outcome {
     Ok(())
 }
 
-/// One activation row: weights from memory, or from the second-level cache, where only computing takes time.
-fn one_row(config: CpuConfig, ceilings: &Ceilings, cached: bool) -> Outcome {
+/// One activation row, weights in the second-level cache, where only computing takes time.
+fn cached(cpu: &mut Cpu, ceilings: &Ceilings) -> Outcome {
+    let threads = cpu.capabilities().threads;
+    let rows = CACHED_ROWS * threads;
+    let (x, y) = (operand(cpu, 1, SIZE)?, operand(cpu, 1, rows)?);
     for &dtype in formats::SUPPORTED {
-        // Pinned tiles live as long as the device.
-        let cpu = &mut Cpu::new(config)?;
-        let (x, y) = operands(cpu, 1)?;
-        let rows = if cached { 64 * config.threads } else { TILE_ROWS };
-        let bytes = &tile_bytes(dtype)[..SIZE / dtype.block_len() * dtype.block_bytes() * rows];
-        let tile = Tile { dtype, rows, cols: SIZE, bytes };
-        let count = if cached { 1 } else { COLD_BYTES / bytes.len() };
-        let tiles: Vec<WeightId> = (0..count).map(|_| cpu.pin(tile)).collect::<Result<_, _>>()?;
-        let mut next = tiles.iter().cycle();
-        let y = Mat { cols: rows, stride: rows, ..y };
-        let time = measure(cpu.capabilities().threads, || match next.next() {
-            Some(&tile) => cpu.matmul(Weight::Pinned(tile), x, y),
-            None => Ok(()),
-        })?;
+        let bytes = vec![0x3cu8; rows * SIZE / dtype.block_len() * dtype.block_bytes()];
+        let tile = Weight::Pinned(cpu.pin(Tile { dtype, rows, cols: SIZE, bytes: &bytes })?);
+        let time = measure(threads, || cpu.matmul(tile, x, y))?;
         let gigabytes = |seconds: f64| bytes.len() as f64 / seconds / 1e9;
-        let place = if cached { "1 row cached" } else { "1 row" };
-        report(&format!("{dtype:>5} {place:12}"), "GB/s", gigabytes, time, Some(ceilings.gigabytes));
-    }
-    Ok(())
-}
-
-fn many_rows(cpu: &mut Cpu, ceilings: &Ceilings) -> Outcome {
-    let mut tiles = Vec::new();
-    for &dtype in formats::SUPPORTED {
-        let tile = Tile { dtype, rows: TILE_ROWS, cols: SIZE, bytes: &tile_bytes(dtype) };
-        tiles.push((dtype, cpu.pin(tile)?));
-    }
-    for rows in ROWS {
-        let (x, y) = operands(cpu, rows)?;
-        for &(dtype, tile) in &tiles {
-            let time = measure(cpu.capabilities().threads, || cpu.matmul(Weight::Pinned(tile), x, y))?;
-            let gflops = |seconds: f64| 2.0 * (rows * TILE_ROWS * SIZE) as f64 / seconds / 1e9;
-            report(&format!("{dtype:>5} {rows:4} rows"), "GFLOP/s", gflops, time, Some(ceilings.gflops));
-        }
+        report(&format!("{dtype:>5} cached"), "GB/s", gigabytes, time, Some(ceilings.gigabytes));
     }
     Ok(())
 }
@@ -139,10 +105,9 @@ fn attention(cpu: &mut Cpu, ceilings: &Ceilings) -> Outcome {
     })?;
     let pages: Vec<u32> = (0..2048).map(|page| page * 5 % 2048).collect();
     let all: Vec<RowPlace> = (0..32768).map(|position| RowPlace { position, table: 0 }).collect();
-    let ones = cpu.allocate(512 * 1024)?;
-    cpu.write(Mat::new(ones, 1, 512 * 1024), &vec![0.5; 512 * 1024])?;
+    let ones = operand(cpu, 512, 1024)?;
     for rows in all.chunks(512) {
-        let kv = Mat::new(ones, rows.len(), 1024);
+        let kv = Mat { rows: rows.len(), ..ones };
         for layer in 0..2 {
             cpu.kv_write(layer, kv, kv, Placement { rows, pages: &pages })?;
         }
@@ -150,12 +115,12 @@ fn attention(cpu: &mut Cpu, ceilings: &Ceilings) -> Outcome {
     for (rows, context) in
         [(1, 64), (1, 1024), (1, 4096), (1, 32768), (8, 4096), (128, 128), (128, 1024), (512, 4096)]
     {
-        let (q, out) = operands(cpu, rows)?;
+        let (q, out) = (operand(cpu, rows, SIZE)?, operand(cpu, rows, SIZE)?);
         let places = Placement { rows: &all[context - rows..context], pages: &pages };
         let mut layer = 0;
         let time = measure(cpu.capabilities().threads, || {
             layer = 1 - layer;
-            cpu.attention(layer, q, Mat { cols: SIZE, stride: SIZE, ..out }, &shape, places)
+            cpu.attention(layer, q, out, &shape, places)
         })?;
         let name = format!("attention {rows:3} rows at {context:5}");
         if rows == 1 {
@@ -199,16 +164,10 @@ fn small(cpu: &mut Cpu) -> Outcome {
     Ok(())
 }
 
-/// Activations of `rows` rows, and room for their products with a tile or for attention.
-fn operands(cpu: &mut Cpu, rows: usize) -> Outcome<(Mat, Mat)> {
-    let (x, y) = (cpu.allocate(SIZE * rows)?, cpu.allocate(SIZE * rows)?);
-    let x = Mat::new(x, rows, SIZE);
-    cpu.write(x, &vec![0.5; SIZE * rows])?;
-    Ok((x, Mat::new(y, rows, TILE_ROWS)))
-}
-
-fn tile_bytes(dtype: DType) -> Vec<u8> {
-    vec![0x3cu8; TILE_ROWS * SIZE / dtype.block_len() * dtype.block_bytes()]
+fn operand(cpu: &mut Cpu, rows: usize, cols: usize) -> Outcome<Mat> {
+    let mat = Mat::new(cpu.allocate(rows * cols)?, rows, cols);
+    cpu.write(mat, &vec![0.5; rows * cols])?;
+    Ok(mat)
 }
 
 /// Runs for [`TIME`], at least five times.

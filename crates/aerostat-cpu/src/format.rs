@@ -105,10 +105,10 @@ macro_rules! blocks {
 blocks!(Q8_0, 2 groups in 34 bytes, head [f32; 2], |b| V::two_halves(b), |b, h, g| {
     V::mul(V::floats(V::signed(b.add(2 + 16 * g))), V::splat(h[0]))
 });
-blocks!(Q4_0, 2 groups in 18 bytes, head [f32; 2], |b| V::two_halves(b), |b, h, g| {
+blocks!(Q4_0, 2 groups by 2 in 18 bytes, head [f32; 2], |b| V::two_halves(b), |b, h, g| {
     V::look_up::<4>(V::table::<4>(h[0], -8, None), nibbles::<V>(b.add(2), g))
 });
-blocks!(Q4_1, 2 groups in 20 bytes, head [f32; 2], |b| V::two_halves(b), |b, h, g| {
+blocks!(Q4_1, 2 groups by 2 in 20 bytes, head [f32; 2], |b| V::two_halves(b), |b, h, g| {
     V::look_up::<4>(V::table::<4>(h[0], 0, Some(h[1])), nibbles::<V>(b.add(4), g))
 });
 blocks!(Q5_0, 2 groups in 22 bytes, head [f32; 2], |b| V::two_halves(b), |b, h, g| {
