@@ -32,6 +32,7 @@ const SHAPE: Attention = Attention {
     scale: 0.1,
     softcap: None,
     window: None,
+    alibi: false,
 };
 
 /// An op that has run once: what it allocates the first time does not count.
