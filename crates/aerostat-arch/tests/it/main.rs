@@ -28,9 +28,60 @@ fn edited(name: &str, edits: Edits<'_>) -> Result<ModelSpec, aerostat_arch::Erro
     describe(&Checkpoint::open(folder.path()).unwrap())
 }
 
+/// What to edit in a fixture, and what it is then refused with.
+type Refusals<'a> = &'a [(&'a str, Edits<'a>, ErrorKind, &'a str)];
+
+fn check_refused(cases: Refusals<'_>) {
+    for (name, edits, kind, word) in cases {
+        let error = edited(name, edits).expect_err(word);
+        assert_eq!(error.kind(), *kind, "{error}");
+        assert!(error.to_string().contains(word), "{error} names {word}");
+    }
+}
+
+#[test]
+fn what_a_family_cannot_compute_is_refused_by_name() {
+    check_refused(&[
+        ("phi3_old", &[("\"long_factor\": [", "\"long_factor\": [2.0,")], ErrorKind::Config, "divisors"),
+        (
+            "phi",
+            &[("\"qk_layernorm\": false", "\"qk_layernorm\": true")],
+            ErrorKind::Unsupported,
+            "qk_layernorm",
+        ),
+        ("olmo", &[("\"clip_qkv\": null", "\"clip_qkv\": 8.0")], ErrorKind::Unsupported, "clip_qkv"),
+        (
+            "opt",
+            &[("\"word_embed_proj_dim\": 40", "\"word_embed_proj_dim\": 20")],
+            ErrorKind::Unsupported,
+            "word_embed_proj_dim",
+        ),
+        ("falcon", &[("\"alibi\": false", "\"alibi\": true")], ErrorKind::Unsupported, "alibi"),
+        (
+            "llama",
+            &[("LlamaForCausalLM", "GPT2LMHeadModel"), ("\"llama\"", "\"gpt2\"")],
+            ErrorKind::Unsupported,
+            "GGUF",
+        ),
+        ("baichuan", &[("BaiChuan", "Baichuan")], ErrorKind::UnknownFamily, "BaichuanForCausalLM"),
+        (
+            "gpt_neox",
+            &[("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3")],
+            ErrorKind::MissingTensor,
+            "layers.2",
+        ),
+        (
+            "smollm3_list",
+            &[("\"no_rope_layers\": [", "\"no_rope_layers\": [],\"x\": [")],
+            ErrorKind::Config,
+            "no_rope_layers",
+        ),
+    ]);
+}
+
 #[test]
 fn what_cannot_run_is_refused_by_name() {
-    let cases: &[(&str, Edits<'_>, ErrorKind, &str)] = &[
+    let cases: Refusals<'_> = &[
         ("llama", &[("LlamaForCausalLM", "MambaForCausalLM")], ErrorKind::UnknownFamily, "MambaForCausalLM"),
         ("llama", &[("\"silu\"", "\"relu6\"")], ErrorKind::Unsupported, "relu6"),
         (
@@ -74,46 +125,8 @@ fn what_cannot_run_is_refused_by_name() {
         ("llama", &[("\"vocab_size\": 128", "\"vocab_size\": 129")], ErrorKind::Tensor, "vocab_size"),
         ("llama", &[("10000.0", "-1")], ErrorKind::Config, "rope_theta"),
         ("llama", &[("\"hidden_size\": 40", "\"hidden_size\": \"wide\"")], ErrorKind::Config, "hidden_size"),
-        ("phi3_old", &[("\"long_factor\": [", "\"long_factor\": [2.0,")], ErrorKind::Config, "divisors"),
-        (
-            "phi",
-            &[("\"qk_layernorm\": false", "\"qk_layernorm\": true")],
-            ErrorKind::Unsupported,
-            "qk_layernorm",
-        ),
-        ("olmo", &[("\"clip_qkv\": null", "\"clip_qkv\": 8.0")], ErrorKind::Unsupported, "clip_qkv"),
-        (
-            "opt",
-            &[("\"word_embed_proj_dim\": 40", "\"word_embed_proj_dim\": 20")],
-            ErrorKind::Unsupported,
-            "word_embed_proj_dim",
-        ),
-        ("falcon", &[("\"alibi\": false", "\"alibi\": true")], ErrorKind::Unsupported, "alibi"),
-        (
-            "llama",
-            &[("LlamaForCausalLM", "GPT2LMHeadModel"), ("\"llama\"", "\"gpt2\"")],
-            ErrorKind::Unsupported,
-            "GGUF",
-        ),
-        ("baichuan", &[("BaiChuan", "Baichuan")], ErrorKind::UnknownFamily, "BaichuanForCausalLM"),
-        (
-            "gpt_neox",
-            &[("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3")],
-            ErrorKind::MissingTensor,
-            "layers.2",
-        ),
-        (
-            "smollm3_list",
-            &[("\"no_rope_layers\": [", "\"no_rope_layers\": [],\"x\": [")],
-            ErrorKind::Config,
-            "no_rope_layers",
-        ),
     ];
-    for (name, edits, kind, word) in cases {
-        let error = edited(name, edits).expect_err(word);
-        assert_eq!(error.kind(), *kind, "{error}");
-        assert!(error.to_string().contains(word), "{error} names {word}");
-    }
+    check_refused(cases);
     let unknown =
         edited("llama", &[("LlamaForCausalLM", "MambaForCausalLM")]).expect_err("unknown").to_string();
     assert!(FAMILIES.iter().all(|f| unknown.contains(f.name)), "{unknown}");
