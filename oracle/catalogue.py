@@ -9,6 +9,7 @@ Keys of an entry
   lengths     prompt lengths in tokens
   shard       optional: bytes per safetensors shard
   edit        optional: function that rewrites config.json as an older transformers wrote it
+  twin_of     optional: the family, by `model_type`, that twins are of
   recast      optional: function that renames and joins the tensors, and rewrites the configuration, as a family has them
               whose code is published with its models only; what is expected was computed before
   twins       optional: list of GGUF forms: f32, f16, bf16, or a quantised type
@@ -159,6 +160,17 @@ def as_internlm2(config, state):
         r"embed_tokens": "tok_embeddings", r"self_attn\.wqkv": "attention.wqkv", r"self_attn\.o_proj": "attention.wo",
         r"input_layernorm": "attention_norm", r"post_attention_layernorm": "ffn_norm", r"mlp\.gate_proj": "feed_forward.w1",
         r"mlp\.up_proj": "feed_forward.w3", r"mlp\.down_proj": "feed_forward.w2", r"^lm_head": "output"})
+
+
+def as_minicpm(config, state):
+    """MiniCPM: its own numbers for the factors that Granite has."""
+    depth = config["residual_multiplier"] * config["num_hidden_layers"] ** 0.5
+    width = config["hidden_size"] / config["logits_scaling"]
+    for key in ("residual_multiplier", "logits_scaling", "attention_multiplier", "attention_bias", "mlp_bias"):
+        del config[key]
+    rename_config(config, "MiniCPMForCausalLM", "minicpm", dict(embedding_multiplier="scale_emb"),
+                  scale_depth=depth, dim_model_base=round(width))
+    return state
 
 
 def as_baichuan(config, state):
@@ -312,6 +324,8 @@ FIXTURES = {
         hidden_size=64, use_qkv_bias=True)),
     "stablelm_parallel": dict(family="StableLm", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
         hidden_size=64, use_parallel_residual=True)),
+    "stablelm_norms": dict(family="StableLm", dtype="bf16", lengths=SHORT, twins=["bf16"], options={"plain"}, config=dict(
+        hidden_size=64, qk_layernorm=True, use_parallel_residual=True)),
     # GPT-NeoX, GPT-J, GPT-2, GPT-BigCode
     "gpt_neox": dict(family="GPTNeoX", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(hidden_size=64)),
     "gpt_neox_sequential": dict(family="GPTNeoX", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
@@ -357,7 +371,11 @@ FIXTURES = {
     # Families whose code is published with their models only
     "internlm": dict(family="Llama", dtype="bf16", lengths=SHORT, recast=as_internlm, config=dict(
         num_key_value_heads=4, attention_bias=True)),
-    "internlm2": dict(family="Llama", dtype="bf16", lengths=SHORT, recast=as_internlm2, config=dict()),
+    "internlm2": dict(family="Llama", dtype="bf16", lengths=SHORT, recast=as_internlm2, twin_of="internlm2", twins=["bf16"],
+                      config=dict()),
+    "minicpm": dict(family="Granite", dtype="bf16", lengths=SHORT, recast=as_minicpm, twin_of="minicpm", twins=["bf16"],
+                    config=dict(embedding_multiplier=3.0, residual_multiplier=1.4 / 2 ** 0.5, logits_scaling=40 / 16,
+                                attention_multiplier=10 ** -0.5)),
     "baichuan": dict(family="Llama", dtype="bf16", lengths=SHORT, recast=as_baichuan, config=dict(num_key_value_heads=4)),
     "chatglm": dict(family="Glm", dtype="bf16", lengths=SHORT, recast=as_chatglm, config=dict(
         head_dim=12, rope_parameters={"rope_type": "default", "rope_theta": 500000.0, "partial_rotary_factor": 0.5})),

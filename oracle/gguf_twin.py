@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import struct
 
 import gguf
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 ARCH = {
-    "llama": "llama", "mistral": "llama", "internlm3": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma": "gemma",
+    "llama": "llama", "mistral": "llama", "internlm2": "internlm2", "internlm3": "llama", "minicpm": "minicpm", "qwen2": "qwen2", "qwen3": "qwen3", "gemma": "gemma",
     "gemma2": "gemma2", "gemma3_text": "gemma3", "phi3": "phi3", "phi": "phi2", "smollm3": "smollm3", "olmo": "olmo",
     "olmo2": "olmo2", "olmo3": "olmo2", "granite": "granite", "cohere": "command-r", "cohere2": "cohere2", "glm": "chatglm",
     "glm4": "glm4", "starcoder2": "starcoder2", "stablelm": "stablelm", "gpt_neox": "gptneox", "gpt2": "gpt2",
@@ -17,7 +18,7 @@ ARCH = {
     "arcee": "arcee", "exaone4": "exaone4", "seed_oss": "seed_oss",
 }
 # Architectures whose converter interleaves the rows of q and k.
-PERMUTED = {"llama", "smollm3", "olmo", "granite", "arcee"}
+PERMUTED = {"llama", "internlm2", "minicpm", "smollm3", "olmo", "granite", "arcee"}
 TYPE = gguf.GGMLQuantizationType
 K_TYPES = [TYPE.Q2_K, TYPE.Q3_K, TYPE.Q4_K, TYPE.Q5_K, TYPE.Q6_K]
 FILE_TYPE = {"f32": 0, "f16": 1, "bf16": 32, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "k_mixed": 15}
@@ -35,7 +36,7 @@ def write(path, model, kind, options=frozenset(), vocabulary=None):
     (vocabulary or no_vocabulary)(writer)
     writer.add_quantization_version(2)
     state, rng = {}, np.random.default_rng(7)
-    for index, (name, tensor) in enumerate(model.state_dict().items()):
+    for index, (name, tensor) in enumerate(stack_head_norms(model.state_dict()).items()):
         if name == "lm_head.weight" and config.tie_word_embeddings or name.endswith((".attn.bias", ".masked_bias")):
             continue
         state[name] = add(writer, config, name, tensor, kind, index, rng)
@@ -87,6 +88,17 @@ def gguf_name(config, name):
     found = gguf.get_tensor_name_map(arch, config.num_hidden_layers).get_name(name, try_suffixes=(".weight", ".bias"))
     assert found, name
     return found
+
+
+def stack_head_norms(state):
+    """The norms of heads that are a tensor each become one tensor, a row a head."""
+    stacked = {}
+    for name, tensor in state.items():
+        if match := re.fullmatch(r"(.*)_layernorm\.norms\.(\d+)\.weight", name):
+            stacked.setdefault(f"{match[1]}_layernorm.weight", []).append(tensor)
+        else:
+            stacked[name] = tensor
+    return {n: torch.stack(t) if isinstance(t, list) else t for n, t in stacked.items()}
 
 
 def restack(config, name, rows):
@@ -169,6 +181,7 @@ def metadata(writer, config, kind, options):
         writer.add_logit_scale(config.logit_scale)
     if kind_of_model == "granite":
         writer.add_attention_scale(config.attention_multiplier)
+    if kind_of_model in ("granite", "minicpm"):
         writer.add_embedding_scale(config.embedding_multiplier)
         writer.add_residual_scale(config.residual_multiplier)
         writer.add_logit_scale(config.logits_scaling)

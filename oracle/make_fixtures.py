@@ -96,9 +96,12 @@ def checkpoint(folder, model, entry, seed):
     for kind in kinds:
         stem = "twin" if len(kinds) == 1 else f"twin-{kind}"
         source = load(folder)
+        source.config.model_type = entry.get("twin_of", source.config.model_type)
         state = gguf_twin.write(folder / f"{stem}.gguf", source, kind, options)
-        if "plain" in options or any(not torch.equal(value, source.state_dict()[key]) for key, value in state.items()):
-            records.append(expect(loaded_with(folder, state), prompts, seed))
+        own = source.state_dict()
+        changed = any(key in own and not torch.equal(value, own[key]) for key, value in state.items())
+        if changed or "plain" in options:
+            records.append(expect(loaded_with(folder, state) if changed else load(folder), prompts, seed))
             write_json(folder / f"{stem}.expected.json", records[-1])
     if "plain" in options:
         for path in (*folder.glob("*.safetensors"), folder / "config.json", folder / "generation_config.json"):

@@ -24,6 +24,7 @@ mod internlm;
 mod internlm2;
 mod internlm3;
 mod llama;
+mod minicpm;
 mod mistral;
 mod nemotron;
 mod olmo;
@@ -57,6 +58,7 @@ pub const FAMILIES: &[&Family] = &[
     &olmo2::FAMILY,
     &olmo3::FAMILY,
     &granite::FAMILY,
+    &minicpm::FAMILY,
     &cohere::FAMILY,
     &cohere2::FAMILY,
     &chatglm::FAMILY,

@@ -136,6 +136,11 @@ pub enum Factor {
     Key(&'static Key, f64),
     /// One over it.
     Inverse(&'static Key, f64),
+    /// This number of `config.json`, or the default, over the root of the number of layers; in GGUF as it is stored.
+    OverRootOfLayers(&'static Key, f64),
+    /// This number of `config.json`, or the default, over the width of the residual stream; in GGUF one over what is
+    /// stored.
+    OverHidden(&'static Key, f64),
 }
 
 /// How q and k are normalised.

@@ -39,10 +39,12 @@ keys! {
     ATTENTION_SOFTCAP = ["attn_logit_softcapping"], "attn_logit_softcapping";
     FINAL_SOFTCAP = ["final_logit_softcapping"], "final_logit_softcapping";
     PARALLEL = ["use_parallel_residual", "parallel_attn"], "use_parallel_residual";
-    EMBEDDING_SCALE = ["embedding_multiplier"], "embedding_scale";
+    EMBEDDING_SCALE = ["embedding_multiplier", "scale_emb"], "embedding_scale";
     RESIDUAL_SCALE = ["residual_multiplier"], "residual_scale";
+    RESIDUAL_DEPTH = ["scale_depth"], "residual_scale";
     SCORE_SCALE = ["attention_multiplier"], "attention.scale";
     LOGIT_SCALE = ["logit_scale"], "logit_scale";
+    LOGIT_WIDTH = ["dim_model_base"], "logit_scale";
     LOGIT_DIVISOR = ["logits_scaling"], "logit_scale";
 }
 

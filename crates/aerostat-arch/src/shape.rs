@@ -62,9 +62,9 @@ impl Shape {
             context: keys.count_or(&keys::CONTEXT, None)?.unwrap_or(family.defaults.context),
             eps: keys.number(family.eps_key())?.unwrap_or(family.defaults.eps) as f32,
             scale: score_scale(keys, family, layers, hidden / heads, head_dim)?,
-            embedding_scale: factor(keys, family.embedding_scale, hidden)?,
-            residual_scale: factor(keys, family.residual_scale, hidden)?,
-            logit_scale: factor(keys, family.logit_scale, hidden)?,
+            embedding_scale: factor(keys, family.embedding_scale, hidden, layers)?,
+            residual_scale: factor(keys, family.residual_scale, hidden, layers)?,
+            logit_scale: factor(keys, family.logit_scale, hidden, layers)?,
             attention_softcap: softcap(keys, &keys::ATTENTION_SOFTCAP, family.softcaps.0)?,
             final_softcap: softcap(keys, &keys::FINAL_SOFTCAP, family.softcaps.1)?,
             activation: activation(keys, family)?,
@@ -140,12 +140,20 @@ fn switch(keys: &Keys<'_>, switch: Switch) -> Result<bool, Error> {
 }
 
 /// A factor, if it is not 1.
-fn factor(keys: &Keys<'_>, factor: Factor, hidden: usize) -> Result<Option<f32>, Error> {
+fn factor(keys: &Keys<'_>, factor: Factor, hidden: usize, layers: usize) -> Result<Option<f32>, Error> {
     let factor = match factor {
         Factor::One => return Ok(None),
         Factor::RootOfHidden => (hidden as f64).sqrt(),
         Factor::Key(key, default) => keys.number(key)?.unwrap_or(default),
         Factor::Inverse(key, default) => 1.0 / keys.number(key)?.unwrap_or(default),
+        Factor::OverRootOfLayers(key, default) => {
+            let whole = keys.number(key)?.unwrap_or(default);
+            if keys.is_gguf() { whole } else { whole / (layers as f64).sqrt() }
+        }
+        Factor::OverHidden(key, default) => {
+            let whole = keys.number(key)?.unwrap_or(default);
+            if keys.is_gguf() { 1.0 / whole } else { whole / hidden as f64 }
+        }
     };
     match factor.is_finite() {
         true => Ok(Some(factor as f32).filter(|f| *f != 1.0)),

@@ -116,7 +116,8 @@ fn mark_test_modules(sources: &mut [Source]) {
 
 fn is_test_path(path: &str) -> bool {
     let in_test_folder = path.split('/').any(|part| matches!(part, "tests" | "benches" | "examples"));
-    in_test_folder || path.starts_with("fuzz/") || path.starts_with("crates/aerostat-testkit/")
+    let never_shipped = ["bench/", "fuzz/", "crates/aerostat-testkit/"];
+    in_test_folder || never_shipped.iter().any(|folder| path.starts_with(folder))
 }
 
 fn paths(root: &Path) -> Result<Vec<String>> {

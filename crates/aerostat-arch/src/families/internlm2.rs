@@ -1,11 +1,14 @@
 //! InternLM 2 and 2.5: Llama with each KV head's queries, key and value side by side in one tensor.
 
 use crate::family::{Bias, Defaults, Family, Fused, Names};
+use crate::spec::RopeStyle;
 
 pub(crate) const FAMILY: Family = Family {
     name: "internlm2",
     architectures: &["InternLM2ForCausalLM"],
     model_types: &["internlm2"],
+    gguf: &["internlm2"],
+    gguf_rope: RopeStyle::Interleaved,
     names: Names {
         embedding: "tok_embeddings",
         head: "output",

@@ -28,9 +28,60 @@ fn edited(name: &str, edits: Edits<'_>) -> Result<ModelSpec, aerostat_arch::Erro
     describe(&Checkpoint::open(folder.path()).unwrap())
 }
 
+/// What to edit in a fixture, and what it is then refused with.
+type Refusals<'a> = &'a [(&'a str, Edits<'a>, ErrorKind, &'a str)];
+
+fn check_refused(cases: Refusals<'_>) {
+    for (name, edits, kind, word) in cases {
+        let error = edited(name, edits).expect_err(word);
+        assert_eq!(error.kind(), *kind, "{error}");
+        assert!(error.to_string().contains(word), "{error} names {word}");
+    }
+}
+
+#[test]
+fn what_a_family_cannot_compute_is_refused_by_name() {
+    check_refused(&[
+        ("phi3_old", &[("\"long_factor\": [", "\"long_factor\": [2.0,")], ErrorKind::Config, "divisors"),
+        (
+            "phi",
+            &[("\"qk_layernorm\": false", "\"qk_layernorm\": true")],
+            ErrorKind::Unsupported,
+            "qk_layernorm",
+        ),
+        ("olmo", &[("\"clip_qkv\": null", "\"clip_qkv\": 8.0")], ErrorKind::Unsupported, "clip_qkv"),
+        (
+            "opt",
+            &[("\"word_embed_proj_dim\": 40", "\"word_embed_proj_dim\": 20")],
+            ErrorKind::Unsupported,
+            "word_embed_proj_dim",
+        ),
+        ("falcon", &[("\"alibi\": false", "\"alibi\": true")], ErrorKind::Unsupported, "alibi"),
+        (
+            "llama",
+            &[("LlamaForCausalLM", "GPT2LMHeadModel"), ("\"llama\"", "\"gpt2\"")],
+            ErrorKind::Unsupported,
+            "GGUF",
+        ),
+        ("baichuan", &[("BaiChuan", "Baichuan")], ErrorKind::UnknownFamily, "BaichuanForCausalLM"),
+        (
+            "gpt_neox",
+            &[("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3")],
+            ErrorKind::MissingTensor,
+            "layers.2",
+        ),
+        (
+            "smollm3_list",
+            &[("\"no_rope_layers\": [", "\"no_rope_layers\": [],\"x\": [")],
+            ErrorKind::Config,
+            "no_rope_layers",
+        ),
+    ]);
+}
+
 #[test]
 fn what_cannot_run_is_refused_by_name() {
-    let cases: &[(&str, Edits<'_>, ErrorKind, &str)] = &[
+    let cases: Refusals<'_> = &[
         ("llama", &[("LlamaForCausalLM", "MambaForCausalLM")], ErrorKind::UnknownFamily, "MambaForCausalLM"),
         ("llama", &[("\"silu\"", "\"relu6\"")], ErrorKind::Unsupported, "relu6"),
         (
@@ -75,11 +126,7 @@ fn what_cannot_run_is_refused_by_name() {
         ("llama", &[("10000.0", "-1")], ErrorKind::Config, "rope_theta"),
         ("llama", &[("\"hidden_size\": 40", "\"hidden_size\": \"wide\"")], ErrorKind::Config, "hidden_size"),
     ];
-    for (name, edits, kind, word) in cases {
-        let error = edited(name, edits).expect_err(word);
-        assert_eq!(error.kind(), *kind, "{error}");
-        assert!(error.to_string().contains(word), "{error} names {word}");
-    }
+    check_refused(cases);
     let unknown =
         edited("llama", &[("LlamaForCausalLM", "MambaForCausalLM")]).expect_err("unknown").to_string();
     assert!(FAMILIES.iter().all(|f| unknown.contains(f.name)), "{unknown}");
@@ -169,4 +216,29 @@ fn a_checkpoint_and_its_twin_describe_the_same_model() {
             assert!((t.attention.scale - o.attention.scale).abs() < 1e-7, "{}", f.name);
         }
     }
+}
+
+/// The places of rows of q, k and v in a tensor that holds them all.
+#[test]
+fn rows_of_fused_tensors_are_found() {
+    let block = |name: &str| {
+        let mut spec = describe(&Checkpoint::open(&fixture(name).path).unwrap()).unwrap();
+        spec.blocks.swap_remove(0).attention
+    };
+    // Two KV heads of ten dimensions, each with two queries: rows 0..20 and 40..60 are queries, 20..30 and 60..70 keys.
+    let a = block("falcon_new");
+    let row = a.q.weight.row_bytes();
+    let start = a.q.weight.extent.offset;
+    let place = |m: &aerostat_arch::Matrix, r: usize| (m.rows_extent(r, 1).offset - start) / row;
+    assert_eq!([0, 19, 20, 39].map(|r| place(&a.q.weight, r)), [0, 19, 40, 59]);
+    assert_eq!([0, 9, 10, 19].map(|r| place(&a.k.weight, r)), [20, 29, 60, 69]);
+    assert_eq!([0, 10].map(|r| place(&a.v.weight, r)), [30, 70]);
+    assert_eq!((a.q.weight.run_rows(), a.k.weight.run_rows()), (20, 10));
+    // One KV head: the rows of each follow each other.
+    let a = block("falcon");
+    assert_eq!((a.q.weight.runs, a.k.weight.runs, a.q.weight.rows, a.k.weight.rows), (None, None, 40, 10));
+    let a = block("phi3");
+    let start = a.q.weight.extent.offset;
+    assert_eq!(a.k.weight.extent.offset, start + 40 * a.q.weight.row_bytes());
+    assert_eq!(a.v.weight.extent.offset, start + 60 * a.q.weight.row_bytes());
 }
