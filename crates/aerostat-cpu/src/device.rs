@@ -14,7 +14,7 @@ use crate::elementwise::{MapRows, NormRows, RopeRows};
 use crate::format::{self, Format};
 use crate::isa::{Isa, Token};
 use crate::layer_norm::LayerNormRows;
-use crate::matmul::{Matmul, SCRATCH_LEN, task_rows};
+use crate::matmul::{Matmul, SCRATCH_LEN, Tasks};
 use crate::memory::{Line, advise, grow};
 use crate::pool::Pool;
 use crate::rows::Rows;
@@ -197,9 +197,9 @@ impl Kernels for CpuKernels {
 impl CpuKernels {
     fn matmul_format<F: Format>(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>) {
         let (token, scratch, x, y) = (self.token, &self.scratch, Rows::from(x), Rows::from(y));
-        let task_rows = task_rows::<F>(token, x.rows);
-        self.pool.run(w.rows.div_ceil(task_rows), &|task, thread| {
-            let (start, end) = (task * task_rows, w.rows.min((task + 1) * task_rows));
+        let tasks = Tasks::new::<F>(token, w.rows, x.rows, self.pool.threads());
+        self.pool.run(tasks.count(), &|task, thread| {
+            let (start, end) = tasks.range(task);
             let mut guard = lock(&scratch[thread]);
             let scratch = guard.matmul.as_mut_ptr().cast();
             // SAFETY: the operands were checked: the tile has its bytes and fits `x` and `y`; the format is its own.

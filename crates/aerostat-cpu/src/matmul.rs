@@ -16,11 +16,11 @@ use crate::rows::{Rows, Sums, dots, prefetch};
 use crate::vector::{LANES, Vector, load_part};
 
 /// Weight rows of a task.
-pub(crate) const TASK_ROWS: usize = 24;
+const TASK_ROWS: usize = 24;
 /// The same for one activation row: what a task fetches ahead at its end is another thread's, so ends should be few.
 const TASK_ROWS_ONE: usize = 64;
 /// Weight rows of a task that uses panels: activations are packed once for all of them.
-pub(crate) const PANEL_TASK_ROWS: usize = 48;
+const PANEL_TASK_ROWS: usize = 48;
 /// Activation rows of a block: with a slab's columns they stay in the second-level cache.
 const BLOCK_ROWS: usize = 64;
 /// Columns of a slab, whole blocks of every format: a panel and a tile of activations fill two thirds of the first-level
@@ -35,6 +35,8 @@ const DIRECT_ROWS: usize = 4;
 const DIRECT_ROWS_ONE: usize = 8;
 /// Activation rows that all weight rows of a task use before the next ones, without a panel.
 const DIRECT_BLOCK_ROWS: usize = 16;
+const _: () = assert!((TASK_ROWS_ONE / 4).is_multiple_of(DIRECT_ROWS_ONE));
+const _: () = assert!((TASK_ROWS / 3).is_multiple_of(DIRECT_ROWS));
 const _: () = assert!(PANEL_TASK_ROWS.is_multiple_of(PANEL_ROWS) && SLAB_COLS.is_multiple_of(256));
 
 const SUMS_LEN: usize = PANEL_TASK_ROWS * BLOCK_ROWS * LANES;
@@ -42,7 +44,7 @@ const PANEL_LEN: usize = PANEL_ROWS * SLAB_COLS;
 /// Scratch of a thread in f32: the sums, the panel, the packed activations.
 pub(crate) const SCRATCH_LEN: usize = SUMS_LEN + PANEL_LEN + BLOCK_ROWS * SLAB_COLS;
 
-/// Rows `start .. end`, at most [`task_rows`] of them, of a weight tile times all rows of `x`, to the columns `start .. end` of
+/// Rows `start .. end`, those of one of its [`Tasks`], of a weight tile times all rows of `x`, to the columns `start .. end` of
 /// `y`. The tile's shape fits `x` and `y`, and `scratch` is valid for [`SCRATCH_LEN`] elements.
 #[derive(Clone, Copy)]
 pub(crate) struct Matmul<'a> {
@@ -82,12 +84,42 @@ struct Block {
     count: usize,
 }
 
-/// Weight rows of a task that multiplies `rows` activation rows.
-pub(crate) fn task_rows<F: Format>(token: Token, rows: usize) -> usize {
-    match rows {
-        0 | 1 => TASK_ROWS_ONE,
-        _ if is_direct::<F>(token, rows) => TASK_ROWS,
-        _ => PANEL_TASK_ROWS,
+/// How the rows of a weight tile are cut into tasks: even ones, and smaller ones towards the end, so that all threads end
+/// at about the same time.
+#[derive(Clone, Copy)]
+pub(crate) struct Tasks {
+    rows: usize,
+    large: usize,
+    large_count: usize,
+    small: usize,
+}
+
+impl Tasks {
+    /// Of a tile of `weight_rows` that multiplies `rows` activation rows on so many threads.
+    pub(crate) fn new<F: Format>(token: Token, weight_rows: usize, rows: usize, threads: usize) -> Self {
+        let (large, small) = match rows {
+            0 | 1 => (TASK_ROWS_ONE, TASK_ROWS_ONE / 4),
+            _ if is_direct::<F>(token, rows) => (TASK_ROWS, TASK_ROWS / 3),
+            _ => (PANEL_TASK_ROWS, PANEL_TASK_ROWS),
+        };
+        let large_count = match threads {
+            1 => weight_rows.div_ceil(large),
+            _ => weight_rows.saturating_sub(threads * large) / large,
+        };
+        Self { rows: weight_rows, large, large_count, small }
+    }
+
+    pub(crate) fn count(self) -> usize {
+        self.large_count + self.rows.saturating_sub(self.large_count * self.large).div_ceil(self.small)
+    }
+
+    /// First row of a task, and the one after its last.
+    pub(crate) fn range(self, task: usize) -> (usize, usize) {
+        let (start, rows) = match task.checked_sub(self.large_count) {
+            None => (task * self.large, self.large),
+            Some(small) => (self.large_count * self.large + small * self.small, self.small),
+        };
+        (start, self.rows.min(start + rows))
     }
 }
 

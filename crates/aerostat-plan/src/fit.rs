@@ -44,6 +44,9 @@ const LOGIT_ROWS_MIN: usize = 4;
 const THREAD_BYTES: u64 = 1 << 20;
 /// Attention scores of a worker thread, for each position of the KV cache.
 const SCORE_BYTES: u64 = 16;
+/// Tiles of a model that stays in memory are not larger.
+const TILE_BYTES_RESIDENT_MAX: u64 = 16 << 20;
+const _: () = assert!(TILE_BYTES_RESIDENT_MAX >= TILE_BYTES_MAX);
 /// Tiles are not cut smaller than this unless the user says so.
 const TILE_BYTES_MIN: u64 = 256 << 10;
 /// Buffers of a ring: at least to compute on one while another is read.
@@ -139,9 +142,16 @@ impl Fit<'_> {
         }
     }
 
-    /// Everything in memory, with all rows and sequences that are useful, if the budget allows.
+    /// Everything in memory, with all rows and sequences that are useful, if the budget allows: in large tiles, which
+    /// threads begin and end together less often, or else in usual ones.
     fn resident(&self, budget: u64) -> Option<Layout> {
-        let tile = self.tile(TILE_BYTES_MAX);
+        let weights: u64 = self.spec.matrices().map(|m| m.extent.bytes).sum();
+        let large = (weights / 64).clamp(TILE_BYTES_MAX, TILE_BYTES_RESIDENT_MAX);
+        [large, TILE_BYTES_MAX].into_iter().find_map(|tile| self.resident_in_tiles(tile, budget))
+    }
+
+    fn resident_in_tiles(&self, tile: u64, budget: u64) -> Option<Layout> {
+        let tile = self.demand.tile_bytes.unwrap_or(tile).max(self.sizes.row_bytes_max);
         let mut layout = Layout { tile, slot: self.slot(tile), slots: SLOTS_MIN * 2, ..self.minimum() };
         layout.pinned = steps::pin_all_bytes(&steps::tiles(self.spec, tile));
         if self.demand.pinned_bytes_max.is_some_and(|max| max < layout.pinned) {
