@@ -11,6 +11,8 @@ and give BUILD/bin to run.py as --llama.
 
 import json
 
+import box
+
 PROGRAMS = ("llama-bench", "llama-batched-bench", "llama-quantize")
 
 
@@ -23,7 +25,9 @@ def batched(folder, model, rows, steps, prompt_tokens, threads):
 
 def batched_result(output, steps):
     """Seconds of one step of generation, which it measures itself."""
-    told = next(json.loads(line) for line in output.splitlines() if line.startswith("{"))
+    told = next((json.loads(line) for line in output.splitlines() if line.startswith("{")), None)
+    if told is None:
+        raise box.Failed("llama-batched-bench printed no result")
     return {"step_seconds": told["t_tg"] / steps}
 
 
