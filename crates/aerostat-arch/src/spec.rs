@@ -46,6 +46,11 @@ impl ModelSpec {
         blocks.chain(std::iter::once(&self.head.weight))
     }
 
+    /// Stored bytes of all of them.
+    pub fn matrix_bytes(&self) -> u64 {
+        self.matrices().map(|m| m.extent.bytes).sum()
+    }
+
     /// Every small tensor, in no particular order.
     pub fn vectors(&self) -> impl Iterator<Item = &Vector> {
         let blocks = self.blocks.iter().flat_map(Block::vectors);

@@ -10,23 +10,6 @@ use crate::rope::{Divisors, RopeConfig, RopeSpec, Scaling};
 use crate::shape::Shape;
 use crate::spec::{AttentionSpec, Block, Linear, Matrix, MlpSpec, Norm, Positions, Runs, Vector};
 
-/// Formats that a sweep can compute with.
-const COMPUTABLE: &[DType] = &[
-    DType::F32,
-    DType::F16,
-    DType::BF16,
-    DType::Q8_0,
-    DType::Q4_0,
-    DType::Q4_1,
-    DType::Q5_0,
-    DType::Q5_1,
-    DType::Q2_K,
-    DType::Q3_K,
-    DType::Q4_K,
-    DType::Q5_K,
-    DType::Q6_K,
-];
-
 /// Finds the tensors of a family in a catalogue.
 pub(crate) struct Tensors<'a> {
     catalog: &'a Catalog,
@@ -369,7 +352,7 @@ impl<'a> Tensors<'a> {
         if !tensor.shape.iter().copied().eq(shape.iter().map(|n| *n as u64)) {
             return Err(self.bad(tensor, format!("the configuration calls for {shape:?}")));
         }
-        if !COMPUTABLE.contains(&tensor.dtype) {
+        if !DType::COMPUTABLE.contains(&tensor.dtype) {
             let message =
                 format!("tensor `{name}` is stored as {}, which is not supported yet", tensor.dtype.name());
             return Err(Error::new(ErrorKind::Unsupported, self.catalog.file_of(tensor), message));

@@ -2,7 +2,7 @@
 
 use aerostat_checkpoint::DType;
 
-use crate::{Attention, Error, ErrorKind, KvLayout, Mat, Placement, Rope, Tile, formats};
+use crate::{Attention, Error, ErrorKind, KvLayout, Mat, Placement, Rope, Tile};
 
 /// A matrix lies within a buffer of `len` elements and its rows do not overlap.
 pub(crate) fn mat(mat: &Mat, len: usize) -> Result<(), Error> {
@@ -69,7 +69,7 @@ pub(crate) fn tile(tile: &Tile<'_>) -> Result<(), Error> {
 
 /// Host devices compute with this format.
 pub(crate) fn supported(dtype: DType) -> Result<(), Error> {
-    if formats::SUPPORTED.contains(&dtype) {
+    if DType::COMPUTABLE.contains(&dtype) {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Unsupported, format!("weights in {dtype:?} are not supported on the CPU")))

@@ -229,7 +229,7 @@ fn matmul_cases(cases: &mut Vec<Case>) {
     const COLS: [usize; 11] = [1, 15, 16, 17, 31, 32, 33, 100, 256, 512, 1000];
     const OUTPUTS: [usize; 7] = [1, 2, 5, 7, 24, 25, 49];
     let values = Values::Plain;
-    for &dtype in crate::formats::SUPPORTED {
+    for &dtype in DType::COMPUTABLE {
         let fits = |k: &&usize| k.is_multiple_of(dtype.block_len());
         for (i, &rows) in ROWS.iter().enumerate() {
             for (j, &k) in COLS.iter().filter(fits).enumerate() {

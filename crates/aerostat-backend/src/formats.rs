@@ -9,27 +9,10 @@ use half::{bf16, f16};
 
 use crate::{Error, check};
 
-/// The formats in which host devices take weights.
-pub const SUPPORTED: &[DType] = &[
-    DType::F32,
-    DType::F16,
-    DType::BF16,
-    DType::Q8_0,
-    DType::Q4_0,
-    DType::Q4_1,
-    DType::Q5_0,
-    DType::Q5_1,
-    DType::Q2_K,
-    DType::Q3_K,
-    DType::Q4_K,
-    DType::Q5_K,
-    DType::Q6_K,
-];
-
 /// Expands a run of whole blocks to f32.
 ///
 /// # Errors
-/// `Unsupported` for a format outside [`SUPPORTED`]; `Shape` when `bytes` is not exactly the `out.len()` elements.
+/// `Unsupported` for a format outside [`DType::COMPUTABLE`]; `Shape` when `bytes` is not exactly the `out.len()` elements.
 pub fn expand(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
     check::supported(dtype)?;
     if dtype.bytes_for(out.len() as u64) != Some(bytes.len() as u64) {

@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 
+use aerostat_checkpoint::DType;
+
 use crate::numerics::{self, Map};
 use crate::{
     Attention, Capabilities, Checks, Error, HostDevice, HostMemory, Kernels, KvType, KvView, Placement, Rope,
@@ -43,7 +45,7 @@ impl Kernels for Naive {
         Capabilities {
             device: "reference",
             detail: "naive".to_owned(),
-            weights: formats::SUPPORTED,
+            weights: DType::COMPUTABLE,
             kv: &[KvType::F16, KvType::BF16, KvType::F32],
             threads: 1,
         }

@@ -8,8 +8,7 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use aerostat_backend::{
-    Activation, Attention, Backend, KvLayout, KvType, Mat, Placement, Rope, RopeStyle, RowPlace, Tile,
-    Weight, formats,
+    Activation, Attention, Backend, KvLayout, KvType, Mat, Placement, Rope, RopeStyle, RowPlace, Tile, Weight,
 };
 use aerostat_checkpoint::DType;
 use aerostat_cpu::{Cpu, CpuConfig, Isa, peaks};
@@ -72,7 +71,7 @@ fn cached(cpu: &mut Cpu, ceilings: &Ceilings) -> Outcome {
     let threads = cpu.capabilities().threads;
     let rows = CACHED_ROWS * threads;
     let (x, y) = (operand(cpu, 1, SIZE)?, operand(cpu, 1, rows)?);
-    for &dtype in formats::SUPPORTED {
+    for &dtype in DType::COMPUTABLE {
         let bytes = vec![0x3cu8; rows * SIZE / dtype.block_len() * dtype.block_bytes()];
         let tile = Weight::Pinned(cpu.pin(Tile { dtype, rows, cols: SIZE, bytes: &bytes })?);
         let time = measure(threads, || cpu.matmul(tile, x, y))?;

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use aerostat_backend::numerics::Map;
 use aerostat_backend::{
     Attention, Capabilities, Checks, Error, HostDevice, HostMemory, Kernels, KvType, KvView, Placement, Rope,
-    Tile, View, formats,
+    Tile, View,
 };
 use aerostat_checkpoint::DType;
 
@@ -92,7 +92,7 @@ impl Kernels for CpuKernels {
         Capabilities {
             device: "cpu",
             detail: self.token.isa().to_string(),
-            weights: formats::SUPPORTED,
+            weights: DType::COMPUTABLE,
             kv: &[KvType::F16, KvType::BF16, KvType::F32],
             threads: self.pool.threads(),
         }

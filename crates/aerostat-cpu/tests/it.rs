@@ -2,7 +2,7 @@
 
 use aerostat_backend::conformance::{self, Case, Keep, Tolerance, Values};
 use aerostat_backend::reference::Reference;
-use aerostat_backend::{Attention, Backend, ErrorKind, KvType, Mat, Tile, Weight, formats};
+use aerostat_backend::{Attention, Backend, ErrorKind, KvType, Mat, Tile, Weight};
 use aerostat_checkpoint::DType;
 use aerostat_cpu::{Cpu, CpuConfig, Isa};
 use proptest::prelude::*;
@@ -71,9 +71,9 @@ proptest! {
 
     #[test]
     fn matmul_of_any_shape(
-        format in 0..formats::SUPPORTED.len(), rows in 1..80usize, n in 1..60usize, k in 1..1200usize, shift in 0..8usize,
+        format in 0..DType::COMPUTABLE.len(), rows in 1..80usize, n in 1..60usize, k in 1..1200usize, shift in 0..8usize,
     ) {
-        let dtype = formats::SUPPORTED[format];
+        let dtype = DType::COMPUTABLE[format];
         let k = k.next_multiple_of(dtype.block_len());
         agree(Case::Matmul { dtype, rows, n, k, weights: Keep::Streamed(shift), values: Values::Plain })?;
     }

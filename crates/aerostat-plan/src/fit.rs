@@ -145,7 +145,7 @@ impl Fit<'_> {
     /// Everything in memory, with all rows and sequences that are useful, if the budget allows: in large tiles, which
     /// threads begin and end together less often, or else in usual ones.
     fn resident(&self, budget: u64) -> Option<Layout> {
-        let weights: u64 = self.spec.matrices().map(|m| m.extent.bytes).sum();
+        let weights = self.spec.matrix_bytes();
         let large = (weights / 64).clamp(TILE_BYTES_MAX, TILE_BYTES_RESIDENT_MAX);
         [large, TILE_BYTES_MAX].into_iter().find_map(|tile| self.resident_in_tiles(tile, budget))
     }

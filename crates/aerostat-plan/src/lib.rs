@@ -141,6 +141,12 @@ impl Plan {
         let blocks = self.steps.iter().position(|s| s.role == Role::Head).unwrap_or(self.steps.len());
         self.steps.split_at(blocks)
     }
+
+    /// The part of the weights of a sweep that stays in memory, from 0 to 1.
+    pub fn pinned_fraction(&self) -> f64 {
+        let all: u64 = self.steps.iter().map(|s| s.extent.bytes).sum();
+        1.0 - self.streamed_bytes_per_sweep as f64 / all.max(1) as f64
+    }
 }
 
 /// Sizes that follow from the model alone.
@@ -157,7 +163,7 @@ pub(crate) struct Sizes {
 impl Sizes {
     pub(crate) fn of(spec: &ModelSpec) -> Self {
         const F32: u64 = 4;
-        let matrix_bytes: u64 = spec.matrices().map(|m| m.extent.bytes).sum();
+        let matrix_bytes = spec.matrix_bytes();
         let embedding = if spec.tied() { 0 } else { spec.embedding.extent.bytes };
         let vectors = spec.vectors().map(|v| v.len as u64).sum::<u64>() * F32;
         let widest =

@@ -130,7 +130,7 @@ pub(crate) fn multiply_rates(
     const RUNS_MIN: usize = 3;
     let Some(matrix) = spec.matrices().max_by_key(|m| m.extent.bytes) else { return Ok(Vec::new()) };
     // Models of a sweep shorter than this deserve no longer look.
-    let model_bytes: u64 = spec.matrices().map(|m| m.extent.bytes).sum();
+    let model_bytes = spec.matrix_bytes();
     let time = Duration::from_nanos(model_bytes).min(Duration::from_millis(8));
     let row_bytes = matrix.row_bytes().max(1);
     let outputs = (TILE_BYTES / row_bytes).clamp(1, matrix.rows as u64) as usize;

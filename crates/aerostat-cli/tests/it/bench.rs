@@ -37,3 +37,39 @@ fn disks_are_measured_by_size_and_depth() {
     assert_eq!(too_large.code, Some(2), "{}", too_large.stderr);
     assert_eq!(run(&["bench", "disk", model, "--seconds", "-1"]).code, Some(2));
 }
+
+#[test]
+fn more_rows_than_the_budget_allows_are_refused() {
+    let model = fixture("qwen2");
+    let model = model.to_str().unwrap();
+    let refused = run(&["bench", "sweep", model, "--rows", "600", "--rows-max", "8", "--rounds", "1"]);
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    assert!(refused.stderr.contains("the budget allows sweeps of 8 rows, not 600"), "{}", refused.stderr);
+}
+
+#[test]
+fn kernels_are_measured_beside_the_processor() {
+    let quick = ["--formats", "bf16,Q4_0", "--rows", "1,4", "--seconds", "0.01"];
+    let report = json(&[&["bench", "kernels"][..], &quick].concat());
+    let points = report["points"].as_array().unwrap();
+    let ways: Vec<(&str, u64)> =
+        points.iter().map(|p| (p["format"].as_str().unwrap(), p["rows"].as_u64().unwrap())).collect();
+    assert_eq!(ways, [("BF16", 1), ("BF16", 4), ("Q4_0", 1), ("Q4_0", 4)]);
+    assert!(points.iter().all(|p| p["flops_per_second"].as_f64().unwrap() > 0.0), "{points:?}");
+    let unknown = run(&["bench", "kernels", "--formats", "Q9_9"]);
+    assert_eq!(unknown.code, Some(2), "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("Q9_9") && unknown.stderr.contains("Q8_0"), "{}", unknown.stderr);
+}
+
+#[test]
+fn prompts_and_answers_are_measured() {
+    let model = fixture("qwen2");
+    let model = model.to_str().unwrap();
+    let quick = ["--prompt", "5", "--generate", "3", "--rounds", "1"];
+    let report = json(&[&["bench", "throughput", model][..], &quick].concat());
+    let points = report["points"].as_array().unwrap();
+    let tests: Vec<(&str, u64)> =
+        points.iter().map(|p| (p["test"].as_str().unwrap(), p["tokens"].as_u64().unwrap())).collect();
+    assert_eq!(tests, [("prompt", 5), ("generate", 3)]);
+    assert!(points.iter().all(|p| p["tokens_per_second"].as_f64().unwrap() > 0.0), "{points:?}");
+}

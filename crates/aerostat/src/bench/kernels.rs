@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use aerostat_backend::{Backend, Mat, Tile, Weight, WeightId, formats};
+use aerostat_backend::{Backend, Mat, Tile, Weight, WeightId};
 use aerostat_checkpoint::DType;
 use aerostat_cpu::{Cpu, CpuConfig, Isa, peaks};
 use serde::Serialize;
@@ -61,11 +61,11 @@ pub struct KernelPoint {
 /// [`ErrorKind::Usage`] for a name that is none.
 pub fn kernel_formats(names: &[String]) -> Result<Vec<DType>, Error> {
     if names.is_empty() {
-        return Ok(formats::SUPPORTED.to_vec());
+        return Ok(DType::COMPUTABLE.to_vec());
     }
     let find = |name: &String| {
-        formats::SUPPORTED.iter().copied().find(|f| f.name().eq_ignore_ascii_case(name)).ok_or_else(|| {
-            let known: Vec<&str> = formats::SUPPORTED.iter().map(|f| f.name()).collect();
+        DType::COMPUTABLE.iter().copied().find(|f| f.name().eq_ignore_ascii_case(name)).ok_or_else(|| {
+            let known: Vec<&str> = DType::COMPUTABLE.iter().map(|f| f.name()).collect();
             let message = format!("unknown format {name:?}; known are {}", known.join(", "));
             Error::new(ErrorKind::Usage, message)
         })

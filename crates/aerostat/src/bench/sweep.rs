@@ -76,7 +76,7 @@ pub fn sweep(
 ) -> Result<SweepPoint, Error> {
     let rows = rows.max(1);
     let requests = requests(files, rows, settings.sweeps.max(1));
-    let weights: u64 = files.spec.matrices().map(|m| m.extent.bytes).sum();
+    let weights = files.spec.matrix_bytes();
     let pinned_bytes_max = (pinned_fraction < 1.0).then_some((weights as f64 * pinned_fraction) as u64);
     let options = Options { pinned_bytes_max, ..options.clone() };
     // What earlier measurements held is no part of this one's budget.
@@ -118,7 +118,7 @@ pub fn sweep(
     Ok(SweepPoint {
         rows,
         weight_bytes: weights,
-        pinned_fraction: 1.0 - streamed as f64 / weights.max(1) as f64,
+        pinned_fraction: engine.current_plan().pinned_fraction(),
         sweeps,
         streamed_bytes: streamed,
         sweep_seconds,

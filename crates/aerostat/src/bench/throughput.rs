@@ -60,7 +60,7 @@ pub fn throughput(
         };
         (0..settings.sequences.max(1)).map(request).collect()
     };
-    // A prompt's first answer token comes with its last row; an answer of one token more takes that many sweeps.
+    // A prompt's last row gives the first token of its answer, so a prompt of one token and an answer of n take n sweeps.
     let tests: Vec<(&'static str, usize, Vec<Request>)> = [
         ("prompt", settings.prompt, requests(settings.prompt, 1)),
         ("generate", settings.generate, requests(1, settings.generate)),
@@ -83,8 +83,7 @@ pub fn throughput(
             }
         }
     }
-    let weights: u64 = files.spec.matrices().map(|m| m.extent.bytes).sum();
-    let streamed = engine.current_plan().streamed_bytes_per_sweep;
+    let pinned_fraction = engine.current_plan().pinned_fraction();
     let point = |((test, tokens, requests), rates): ((&'static str, usize, Vec<Request>), Vec<f64>)| {
         let (tokens_per_second, tokens_per_second_spread) = median(rates);
         ThroughputPoint {
@@ -93,7 +92,7 @@ pub fn throughput(
             sequences: requests.len(),
             tokens_per_second,
             tokens_per_second_spread,
-            pinned_fraction: 1.0 - streamed as f64 / weights.max(1) as f64,
+            pinned_fraction,
             memory_peak_bytes: engine.stats().memory_peak_bytes,
         }
     };
