@@ -544,6 +544,9 @@ fn tile_bytes(random: &mut Random, dtype: DType, len: usize, values: Values) -> 
         DType::Q2_K => &[80, 82],
         DType::Q3_K => &[108],
         DType::Q6_K => &[208],
+        DType::TQ1_0 => &[52],
+        DType::TQ2_0 => &[64],
+        DType::MXFP4 => &[],
         _ => &[0],
     };
     let mut bytes: Vec<u8> =
@@ -552,6 +555,9 @@ fn tile_bytes(random: &mut Random, dtype: DType, len: usize, values: Values) -> 
         for &at in scales {
             let scale = half::f16::from_f32(random.value(values) * 0.05);
             block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
+        }
+        if dtype == DType::MXFP4 && values == Values::Plain {
+            block[0] = 110 + block[0] % 16;
         }
     }
     bytes

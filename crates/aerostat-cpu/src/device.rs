@@ -126,6 +126,11 @@ impl Kernels for CpuKernels {
             DType::Q4_K => self.matmul_format::<format::Q4_K>(w, x, y),
             DType::Q5_K => self.matmul_format::<format::Q5_K>(w, x, y),
             DType::Q6_K => self.matmul_format::<format::Q6_K>(w, x, y),
+            DType::IQ4_NL => self.matmul_format::<format::IQ4_NL>(w, x, y),
+            DType::IQ4_XS => self.matmul_format::<format::IQ4_XS>(w, x, y),
+            DType::TQ1_0 => self.matmul_format::<format::TQ1_0>(w, x, y),
+            DType::TQ2_0 => self.matmul_format::<format::TQ2_0>(w, x, y),
+            DType::MXFP4 => self.matmul_format::<format::MXFP4>(w, x, y),
             other => unreachable!("a tile in {other} does not pass the checks"),
         }
     }
