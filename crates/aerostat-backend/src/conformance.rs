@@ -204,26 +204,7 @@ impl Case {
                 with_weight(device, dtype, (n, k), &bytes, weights, |device, w| device.matmul(w, x, y))?;
                 everything(device, y)
             }
-            Self::MatmulKMajor { dtype, rows, n, k, tile_rows, weights, values } => {
-                let x = matrix(device, random, rows, k, values)?;
-                let y = matrix(device, random, rows, n, Values::Plain)?;
-                let lanes = matrix(device, random, rows, 16 * n, Values::Special)?;
-                let bytes = tile_bytes(random, dtype, n * k, values);
-                if other {
-                    let bytes = transposed(&bytes, k, n);
-                    let multiply = |device: &mut dyn Backend, w: Weight<'_>| device.matmul(w, x, y);
-                    with_weight(device, dtype, (n, k), &bytes, weights, multiply)?;
-                } else {
-                    for (tile, bytes) in bytes.chunks(tile_rows * n * dtype.block_bytes()).enumerate() {
-                        let shape = (bytes.len() / (n * dtype.block_bytes()), n);
-                        with_weight(device, dtype, shape, bytes, weights, |device, w| {
-                            device.matmul_k_major(w, x, lanes, tile * tile_rows)
-                        })?;
-                    }
-                    device.sum_lanes(lanes, y)?;
-                }
-                everything(device, y)
-            }
+            Self::MatmulKMajor { .. } => self.by_inputs(device, random, other),
             Self::ExpandRows { dtype, n, k, weights } => {
                 let rows: Vec<u32> = (0..n + 2).map(|_| random.below(n) as u32).collect();
                 let out = matrix(device, random, rows.len(), k, Values::Plain)?;
@@ -272,6 +253,36 @@ impl Case {
                 attention(device, random, kv_type, shape, page_tokens, lengths, values)
             }
         }
+    }
+
+    /// [`Case::MatmulKMajor`].
+    fn by_inputs(
+        &self,
+        device: &mut dyn Backend,
+        random: &mut Random,
+        other: bool,
+    ) -> Result<Vec<f32>, Error> {
+        let Self::MatmulKMajor { dtype, rows, n, k, tile_rows, weights, values } = *self else {
+            return Ok(Vec::new());
+        };
+        let x = matrix(device, random, rows, k, values)?;
+        let y = matrix(device, random, rows, n, Values::Plain)?;
+        let lanes = matrix(device, random, rows, 16 * n, Values::Special)?;
+        let bytes = tile_bytes(random, dtype, n * k, values);
+        if other {
+            let bytes = transposed(&bytes, k, n);
+            let multiply = |device: &mut dyn Backend, w: Weight<'_>| device.matmul(w, x, y);
+            with_weight(device, dtype, (n, k), &bytes, weights, multiply)?;
+        } else {
+            for (tile, bytes) in bytes.chunks(tile_rows * n * dtype.block_bytes()).enumerate() {
+                let shape = (bytes.len() / (n * dtype.block_bytes()), n);
+                with_weight(device, dtype, shape, bytes, weights, |device, w| {
+                    device.matmul_k_major(w, x, lanes, tile * tile_rows)
+                })?;
+            }
+            device.sum_lanes(lanes, y)?;
+        }
+        everything(device, y)
     }
 }
 

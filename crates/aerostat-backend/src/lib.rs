@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+pub mod coded;
 pub mod conformance;
 mod error;
 pub mod formats;

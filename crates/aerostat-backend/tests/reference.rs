@@ -211,18 +211,6 @@ fn operands_that_do_not_fit_are_refused() {
             device.kv_write(0, x, x, Placement { rows: &rows, pages: &[page] })
         }
     };
-    let k_major = |dtype, k0, lanes: usize| {
-        move |device: &mut Reference, x: Mat, _: Mat| {
-            let lanes = put(device, 4, lanes, &vec![0.0; 4 * lanes]);
-            let bytes = vec![0; dtype_bytes(dtype, 2, 32)];
-            device.matmul_k_major(
-                Weight::Streamed(Tile { dtype, rows: 2, cols: 32, bytes: &bytes }),
-                x,
-                lanes,
-                k0,
-            )
-        }
-    };
     let cases: &[(&str, ErrorKind, &Op)] = &[
         ("unknown buffer", ErrorKind::Shape, &|d, x, _| d.scale(Mat { buffer: BufferId(99), ..x }, 1.0)),
         ("past the end", ErrorKind::Shape, &|d, x, _| d.scale(Mat { offset: 1, ..x }, 1.0)),
@@ -236,11 +224,6 @@ fn operands_that_do_not_fit_are_refused() {
         ("short tile", ErrorKind::Shape, &tile(DType::F32, 63)),
         ("part of a block", ErrorKind::Shape, &tile(DType::Q8_0, 34)),
         ("unknown format", ErrorKind::Unsupported, &tile(DType::I8, 16)),
-        ("inputs past the end", ErrorKind::Shape, &k_major(DType::F32, 3, 512)),
-        ("inputs far past the end", ErrorKind::Shape, &k_major(DType::F32, usize::MAX, 512)),
-        ("fewer lanes", ErrorKind::Shape, &k_major(DType::F32, 0, 256)),
-        ("inputs in blocks", ErrorKind::Unsupported, &k_major(DType::Q8_0, 0, 512)),
-        ("sums of fewer lanes", ErrorKind::Shape, &|d, x, y| d.sum_lanes(x, y)),
         ("unknown pin", ErrorKind::Shape, &|d, x, y| d.matmul(Weight::Pinned(WeightId(0)), x, y)),
         ("output is input", ErrorKind::Shape, &|d, x, _| tile(DType::F32, 64)(d, x, x)),
         ("no KV cache", ErrorKind::Shape, &|d, x, _| {
@@ -260,5 +243,27 @@ fn operands_that_do_not_fit_are_refused() {
         assert_eq!(error.kind(), *kind, "{name}: {error}");
         assert_eq!(device.read(x).unwrap(), [1.0; 16], "{name}: nothing may change");
         assert_eq!(device.read(y).unwrap(), [2.0; 16], "{name}: nothing may change");
+    }
+}
+
+#[test]
+fn tiles_by_inputs_that_do_not_fit_are_refused() {
+    let cases = [
+        ("fits", None, DType::F32, 2, 512),
+        ("inputs past the end", Some(ErrorKind::Shape), DType::F32, 3, 512),
+        ("inputs far past the end", Some(ErrorKind::Shape), DType::F32, usize::MAX, 512),
+        ("fewer lanes", Some(ErrorKind::Shape), DType::F32, 0, 256),
+        ("blocks", Some(ErrorKind::Unsupported), DType::Q8_0, 0, 512),
+    ];
+    for (name, kind, dtype, k0, lanes) in cases {
+        let mut device = Reference::new();
+        let x = put(&mut device, 4, 4, &[1.0; 16]);
+        let lanes = put(&mut device, 4, lanes, &vec![0.0; 4 * lanes]);
+        let bytes = vec![0; dtype_bytes(dtype, 2, 32)];
+        let tile = Tile { dtype, rows: 2, cols: 32, bytes: &bytes };
+        let done = device.matmul_k_major(Weight::Streamed(tile), x, lanes, k0);
+        assert_eq!(done.err().map(|error| error.kind()), kind, "{name}");
+        let y = Mat::new(x.buffer, 4, lanes.cols / 16 + 1);
+        assert_eq!(device.sum_lanes(lanes, y).unwrap_err().kind(), ErrorKind::Shape, "{name}");
     }
 }

@@ -16,7 +16,7 @@ blocks!(IQ4_XS, 16 groups by 2 in 136 bytes, head Line, |b| {
     let (high, low) = (word(b) >> 16, word(b.add(4)));
     let mut scales = [0i8; LANES];
     for i in 0..8 {
-        scales[i] = (low >> (4 * i) & 15 | (high >> (2 * i) & 3) << 4) as i8 - 32;
+        scales[i] = ((low >> (4 * i)) & 15 | ((high >> (2 * i)) & 3) << 4) as i8 - 32;
     }
     array(V::mul(V::splat(half::<V>(b, 0)), V::floats(V::signed(scales.as_ptr().cast()))))
 }, |b, h, g| {
@@ -50,7 +50,7 @@ const fn floats(values: [i8; LANES]) -> [f32; LANES] {
 #[inline(always)]
 fn digits(first: &[u8; 32], second: &[u8; 16], last: &[u8; 4]) -> Bytes {
     const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
-    let digit = |byte: u8, power: u8| (u16::from(byte.wrapping_mul(power)) * 3 >> 8) as i8 - 1;
+    let digit = |byte: u8, power: u8| ((u16::from(byte.wrapping_mul(power)) * 3) >> 8) as i8 - 1;
     let mut out = Bytes([0; 256]);
     for (d, power) in POWERS.into_iter().enumerate() {
         for i in 0..32 {
