@@ -84,6 +84,14 @@ pub(crate) fn rows(indices: &[u32], rows: usize, cols: usize, out: &Mat) -> Resu
     }
 }
 
+/// One factor for each row.
+pub(crate) fn factors(factors: &[f32], rows: usize) -> Result<(), Error> {
+    if factors.len() == rows {
+        return Ok(());
+    }
+    Err(Error::shape(format!("{} factors were given for {rows} rows", factors.len())))
+}
+
 /// Rotation of a matrix by a table of angles.
 pub(crate) fn rope(x: &Mat, rope: &Rope, angles: &Mat) -> Result<(), Error> {
     let Rope { head_dim, rotary, .. } = *rope;

@@ -64,6 +64,7 @@ pub enum Case {
     LayerNorm { rows: usize, groups: usize, size: usize, in_place: bool, values: Values },
     Rope { rows: usize, heads: usize, rope: Rope },
     Gather { rows: usize, cols: usize },
+    Scatter { rows: usize, cols: usize },
     Attention { kv_type: KvType, shape: Attention, page_tokens: usize, lengths: Vec<usize>, values: Values },
 }
 
@@ -193,6 +194,16 @@ impl Case {
                 device.gather_rows(x, &picks, out)?;
                 everything(device, out)
             }
+            Self::Scatter { rows, cols } => {
+                let places: Vec<u32> = (0..rows + 3).map(|_| random.below(rows) as u32).collect();
+                let x = matrix(device, random, places.len(), cols, Values::Special)?;
+                let out = matrix(device, random, rows + 1, cols, Values::Plain)?;
+                let factors: Vec<f32> = places.iter().map(|p| 0.3 + *p as f32 / 7.0).collect();
+                device.scatter_rows(x, &places, &factors, out)?;
+                device.scale_rows(out, &factors[..rows + 1])?;
+                device.clear(out.row_range(rows, 1))?;
+                everything(device, out)
+            }
             Self::Attention { kv_type, ref shape, page_tokens, ref lengths, values } => {
                 attention(device, random, kv_type, shape, page_tokens, lengths, values)
             }
@@ -304,6 +315,7 @@ fn row_cases(cases: &mut Vec<Case>) {
     }
     for (rows, cols) in [(1, 1), (5, 33), (9, 1000)] {
         cases.push(Case::Gather { rows, cols });
+        cases.push(Case::Scatter { rows, cols });
     }
 }
 

@@ -181,6 +181,19 @@ fn a_norm_works_on_groups_and_strided_rows() {
 }
 
 #[test]
+fn rows_are_scaled_and_added_where_they_belong() {
+    let mut device = Reference::new();
+    let x = put(&mut device, 3, 2, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    let y = put(&mut device, 2, 2, &[0.5, 0.5, 10.0, 20.0]);
+    device.scatter_rows(x, &[1, 0, 1], &[1.0, 2.0, 0.5], y).unwrap();
+    assert_eq!(device.read(y).unwrap(), [6.5, 8.5, 13.5, 25.0]);
+    device.scale_rows(y, &[2.0, -1.0]).unwrap();
+    assert_eq!(device.read(y).unwrap(), [13.0, 17.0, -13.5, -25.0]);
+    device.clear(y.row_range(1, 1)).unwrap();
+    assert_eq!(device.read(y).unwrap(), [13.0, 17.0, 0.0, 0.0]);
+}
+
+#[test]
 fn operands_that_do_not_fit_are_refused() {
     type Op<'a> = dyn Fn(&mut Reference, Mat, Mat) -> Result<(), Error> + 'a;
     let kv = |device: &mut Reference, pages| {
@@ -214,6 +227,10 @@ fn operands_that_do_not_fit_are_refused() {
         ("summand is the sum", ErrorKind::Shape, &|d, x, _| d.add(x, x)),
         ("gather in place", ErrorKind::Shape, &|d, x, _| d.gather_rows(x, &[0, 1, 2, 3], x)),
         ("row out of range", ErrorKind::Shape, &|d, x, y| d.gather_rows(x, &[0, 1, 2, 4], y)),
+        ("scatter past the end", ErrorKind::Shape, &|d, x, y| d.scatter_rows(x, &[0, 1, 2, 4], &[1.0; 4], y)),
+        ("scatter in place", ErrorKind::Shape, &|d, x, _| d.scatter_rows(x, &[0, 1, 2, 3], &[1.0; 4], x)),
+        ("a factor too few", ErrorKind::Shape, &|d, x, y| d.scatter_rows(x, &[0, 1, 2, 3], &[1.0; 3], y)),
+        ("a factor too many", ErrorKind::Shape, &|d, x, _| d.scale_rows(x, &[1.0; 5])),
         ("bias of two rows", ErrorKind::Shape, &|d, x, y| d.add_bias(x, y)),
         ("short write", ErrorKind::Shape, &|d, x, _| d.write(x, &[0.0; 15])),
         ("strided read", ErrorKind::Shape, &|d, x, _| d.read(x.col_range(0, 2)).map(|_| ())),

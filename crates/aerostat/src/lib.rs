@@ -22,6 +22,7 @@ pub mod bench;
 mod diagnose;
 mod engine;
 mod error;
+mod flow;
 pub mod generate;
 mod logits;
 pub mod machine;

@@ -118,7 +118,7 @@ pub fn sweep(
     Ok(SweepPoint {
         rows,
         weight_bytes: weights,
-        pinned_fraction: engine.current_plan().pinned_fraction(),
+        pinned_fraction: engine.current_plan().pinned_fraction(&files.spec),
         sweeps,
         streamed_bytes: streamed,
         sweep_seconds,
