@@ -166,11 +166,15 @@ impl Plan {
         experts.chain(self.steps.iter().copied()).map(|s| s.extent.bytes).max().unwrap_or(0)
     }
 
+    /// What every sweep reads, whatever experts it uses.
+    pub fn certain_bytes(&self) -> u64 {
+        self.steps.iter().filter(|s| !s.pinned).map(|s| s.extent.bytes).sum()
+    }
+
     /// The part of the weights that stays in memory, from 0 to 1.
     pub fn pinned_fraction(&self, spec: &ModelSpec) -> f64 {
-        let streamed: u64 = self.steps.iter().filter(|s| !s.pinned).map(|s| s.extent.bytes).sum();
-        let experts: u64 = self.cost.expert_bytes();
-        1.0 - (streamed + experts) as f64 / spec.matrix_bytes().max(1) as f64
+        let streamed = self.certain_bytes() + self.cost.expert_bytes();
+        1.0 - streamed as f64 / spec.matrix_bytes().max(1) as f64
     }
 }
 
