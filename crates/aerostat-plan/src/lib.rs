@@ -9,6 +9,7 @@ mod cost;
 mod explain;
 mod fit;
 mod steps;
+mod uses;
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,7 @@ pub use cost::Cost;
 pub use explain::size;
 pub use fit::{Error, plan};
 pub use steps::Step;
+pub use uses::ExpertUse;
 
 /// Positions in a page of the KV cache.
 pub const PAGE_TOKENS: usize = 16;
@@ -54,6 +56,8 @@ pub struct Demand {
     pub tile_bytes: Option<u64>,
     /// Upper bound of pinned weights; for measurements. `None`: as much as the budget allows.
     pub pinned_bytes_max: Option<u64>,
+    /// How often each expert was used before, if that is known.
+    pub expert_use: Option<ExpertUse>,
 }
 
 /// What the plan must know of the machine, all of it measured by others.
