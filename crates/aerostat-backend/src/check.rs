@@ -2,6 +2,7 @@
 
 use aerostat_checkpoint::DType;
 
+use crate::numerics::LANES;
 use crate::{Attention, Error, ErrorKind, KvLayout, Mat, Placement, Rope, Tile};
 
 /// A matrix lies within a buffer of `len` elements and its rows do not overlap.
@@ -65,6 +66,28 @@ pub(crate) fn tile(tile: &Tile<'_>) -> Result<(), Error> {
         )));
     }
     Ok(())
+}
+
+/// A tile of rows `k0 ..` of a matrix stored `[K, N]`, in a plain format, has its inputs in `x`.
+pub(crate) fn k_major(tile: &Tile<'_>, x: &Mat, k0: usize) -> Result<(), Error> {
+    if tile.dtype.block_len() != 1 {
+        let message = format!("a matrix stored by inputs cannot be in blocks of {:?}", tile.dtype);
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
+    match k0.checked_add(tile.rows) {
+        Some(end) if end <= x.cols => Ok(()),
+        _ => Err(Error::shape(format!(
+            "a tile of {} inputs from {k0} on does not fit the {} of {x:?}",
+            tile.rows, x.cols
+        ))),
+    }
+}
+
+/// A matrix holds the lanes of so many rows and outputs.
+pub(crate) fn lanes(lanes: &Mat, rows: usize, outputs: usize) -> Result<(), Error> {
+    let cols =
+        outputs.checked_mul(LANES).ok_or_else(|| Error::shape(format!("{outputs} outputs overflow")))?;
+    shape(lanes, rows, cols, "the matrix of lanes")
 }
 
 /// Host devices compute with this format.

@@ -22,6 +22,10 @@ fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
+fn dtype_bytes(dtype: DType, rows: usize, cols: usize) -> usize {
+    dtype.bytes_for((rows * cols) as u64).unwrap() as usize
+}
+
 fn near(got: &[f32], want: &[f64], bound: f64) {
     assert_eq!(got.len(), want.len());
     for (i, (&got, want)) in got.iter().zip(want).enumerate() {
@@ -220,6 +224,18 @@ fn operands_that_do_not_fit_are_refused() {
             device.kv_write(0, x, x, Placement { rows: &rows, pages: &[page] })
         }
     };
+    let k_major = |dtype, k0, lanes: usize| {
+        move |device: &mut Reference, x: Mat, _: Mat| {
+            let lanes = put(device, 4, lanes, &vec![0.0; 4 * lanes]);
+            let bytes = vec![0; dtype_bytes(dtype, 2, 32)];
+            device.matmul_k_major(
+                Weight::Streamed(Tile { dtype, rows: 2, cols: 32, bytes: &bytes }),
+                x,
+                lanes,
+                k0,
+            )
+        }
+    };
     let cases: &[(&str, ErrorKind, &Op)] = &[
         ("unknown buffer", ErrorKind::Shape, &|d, x, _| d.scale(Mat { buffer: BufferId(99), ..x }, 1.0)),
         ("past the end", ErrorKind::Shape, &|d, x, _| d.scale(Mat { offset: 1, ..x }, 1.0)),
@@ -237,6 +253,11 @@ fn operands_that_do_not_fit_are_refused() {
         ("short tile", ErrorKind::Shape, &tile(DType::F32, 63)),
         ("part of a block", ErrorKind::Shape, &tile(DType::Q8_0, 34)),
         ("unknown format", ErrorKind::Unsupported, &tile(DType::I8, 16)),
+        ("inputs past the end", ErrorKind::Shape, &k_major(DType::F32, 3, 512)),
+        ("inputs far past the end", ErrorKind::Shape, &k_major(DType::F32, usize::MAX, 512)),
+        ("fewer lanes", ErrorKind::Shape, &k_major(DType::F32, 0, 256)),
+        ("inputs in blocks", ErrorKind::Unsupported, &k_major(DType::Q8_0, 0, 512)),
+        ("sums of fewer lanes", ErrorKind::Shape, &|d, x, y| d.sum_lanes(x, y)),
         ("unknown pin", ErrorKind::Shape, &|d, x, y| d.matmul(Weight::Pinned(WeightId(0)), x, y)),
         ("output is input", ErrorKind::Shape, &|d, x, _| tile(DType::F32, 64)(d, x, x)),
         ("no KV cache", ErrorKind::Shape, &|d, x, _| {
