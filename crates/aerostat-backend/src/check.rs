@@ -107,6 +107,18 @@ pub(crate) fn rows(indices: &[u32], rows: usize, cols: usize, out: &Mat) -> Resu
     }
 }
 
+/// The columns of `out` lie in `x`, one every `step` from the `first`.
+pub(crate) fn columns(x: &Mat, first: usize, step: usize, out: &Mat) -> Result<(), Error> {
+    let last = out.cols.checked_sub(1).map(|last| last.saturating_mul(step).saturating_add(first));
+    if step > 0 && x.rows == out.rows && last.is_none_or(|last| last < x.cols) {
+        return Ok(());
+    }
+    let (rows, cols, wanted) = (x.rows, x.cols, out.cols);
+    let message =
+        format!("{wanted} columns from {first} by {step} do not lie in a matrix of {rows} x {cols}");
+    Err(Error::shape(message))
+}
+
 /// One factor for each row.
 pub(crate) fn factors(factors: &[f32], rows: usize) -> Result<(), Error> {
     if factors.len() == rows {

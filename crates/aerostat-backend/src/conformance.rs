@@ -208,26 +208,7 @@ impl Case {
                 with_weight(device, dtype, (n, k), &bytes, weights, |device, w| device.matmul(w, x, y))?;
                 everything(device, y)
             }
-            Self::MatmulKMajor { dtype, rows, n, k, tile_rows, weights, values } => {
-                let x = matrix(device, random, rows, k, values)?;
-                let y = matrix(device, random, rows, n, Values::Plain)?;
-                let lanes = matrix(device, random, rows, 16 * n, Values::Special)?;
-                let bytes = tile_bytes(random, dtype, n * k, values);
-                if other {
-                    let bytes = transposed(&bytes, k, n);
-                    let multiply = |device: &mut dyn Backend, w: Weight<'_>| device.matmul(w, x, y);
-                    with_weight(device, dtype, (n, k), &bytes, weights, multiply)?;
-                } else {
-                    for (tile, bytes) in bytes.chunks(tile_rows * n * dtype.block_bytes()).enumerate() {
-                        let shape = (bytes.len() / (n * dtype.block_bytes()), n);
-                        with_weight(device, dtype, shape, bytes, weights, |device, w| {
-                            device.matmul_k_major(w, x, lanes, tile * tile_rows)
-                        })?;
-                    }
-                    device.sum_lanes(lanes, y)?;
-                }
-                everything(device, y)
-            }
+            Self::MatmulKMajor { .. } => self.k_major(device, other, random),
             Self::ExpandRows { dtype, n, k, weights } => {
                 let rows: Vec<u32> = (0..n + 2).map(|_| random.below(n) as u32).collect();
                 let out = matrix(device, random, rows.len(), k, Values::Plain)?;
@@ -272,21 +253,52 @@ impl Case {
                 device.gather_rows(x, &picks, out)?;
                 everything(device, out)
             }
-            Self::Scatter { rows, cols } => {
-                let places: Vec<u32> = (0..rows + 3).map(|_| random.below(rows) as u32).collect();
-                let x = matrix(device, random, places.len(), cols, Values::Special)?;
-                let out = matrix(device, random, rows + 1, cols, Values::Plain)?;
-                let factors: Vec<f32> = places.iter().map(|p| 0.3 + *p as f32 / 7.0).collect();
-                device.scatter_rows(x, &places, &factors, out)?;
-                device.scale_rows(out, &factors[..rows + 1])?;
-                device.clear(out.row_range(rows, 1))?;
-                everything(device, out)
-            }
+            Self::Scatter { rows, cols } => scatter(device, random, rows, cols),
             Self::Attention { kv_type, ref shape, page_tokens, ref lengths, values } => {
                 attention(device, random, kv_type, shape, page_tokens, lengths, values)
             }
         }
     }
+
+    fn k_major(&self, device: &mut dyn Backend, other: bool, random: &mut Random) -> Result<Vec<f32>, Error> {
+        let Self::MatmulKMajor { dtype, rows, n, k, tile_rows, weights, values } = *self else {
+            return Ok(Vec::new());
+        };
+        let x = matrix(device, random, rows, k, values)?;
+        let y = matrix(device, random, rows, n, Values::Plain)?;
+        let lanes = matrix(device, random, rows, 16 * n, Values::Special)?;
+        let bytes = tile_bytes(random, dtype, n * k, values);
+        if other {
+            let bytes = transposed(&bytes, k, n);
+            let multiply = |device: &mut dyn Backend, w: Weight<'_>| device.matmul(w, x, y);
+            with_weight(device, dtype, (n, k), &bytes, weights, multiply)?;
+        } else {
+            for (tile, bytes) in bytes.chunks(tile_rows * n * dtype.block_bytes()).enumerate() {
+                let shape = (bytes.len() / (n * dtype.block_bytes()), n);
+                with_weight(device, dtype, shape, bytes, weights, |device, w| {
+                    device.matmul_k_major(w, x, lanes, tile * tile_rows)
+                })?;
+            }
+            device.sum_lanes(lanes, y)?;
+        }
+        everything(device, y)
+    }
+}
+
+fn scatter(
+    device: &mut dyn Backend,
+    random: &mut Random,
+    rows: usize,
+    cols: usize,
+) -> Result<Vec<f32>, Error> {
+    let places: Vec<u32> = (0..rows + 3).map(|_| random.below(rows) as u32).collect();
+    let x = matrix(device, random, places.len(), cols, Values::Special)?;
+    let out = matrix(device, random, rows + 1, cols, Values::Plain)?;
+    let factors: Vec<f32> = places.iter().map(|p| 0.3 + *p as f32 / 7.0).collect();
+    device.scatter_rows(x, &places, &factors, out)?;
+    device.scale_rows(out, &factors[..rows + 1])?;
+    device.clear(out.row_range(rows, 1))?;
+    everything(device, out)
 }
 
 fn compare(

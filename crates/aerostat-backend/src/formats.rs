@@ -121,7 +121,7 @@ fn tq1_0(b: &[u8], i: usize) -> f32 {
         _ => (48 + i % 4, (i - 240) / 4),
     };
     let fraction = b[byte].wrapping_mul(POWERS[digit]);
-    let q = (u16::from(fraction) * 3 >> 8) as i8 - 1;
+    let q = ((u16::from(fraction) * 3) >> 8) as i8 - 1;
     half_at(b, 52) * f32::from(q)
 }
 

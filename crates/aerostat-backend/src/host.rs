@@ -310,6 +310,18 @@ impl<D: HostDevice> Backend for D {
         Ok(())
     }
 
+    fn take_columns(&mut self, x: Mat, first: usize, step: usize, out: Mat) -> Result<(), Error> {
+        check::columns(&x, first, step, &out)?;
+        check::apart(&out, &x)?;
+        let (memory, _) = self.parts(Checks(()));
+        let [x, view] = memory::views(&mut memory.buffers, [x, out])?;
+        for row in 0..out.rows {
+            let from = x.row(row).iter().skip(first).step_by(step);
+            view.row(row).iter().zip(from).for_each(|(to, from)| to.set(from.get()));
+        }
+        Ok(())
+    }
+
     fn scatter_rows(&mut self, x: Mat, rows: &[u32], factors: &[f32], out: Mat) -> Result<(), Error> {
         let (memory, _) = self.parts(Checks(()));
         check::rows(rows, out.rows, out.cols, &x)?;

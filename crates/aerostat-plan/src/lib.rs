@@ -13,7 +13,7 @@ mod uses;
 
 use std::collections::BTreeMap;
 
-use aerostat_arch::{Block, ModelSpec};
+use aerostat_arch::{Block, MlpSpec, ModelSpec};
 use serde::Serialize;
 
 pub use aerostat_arch::Role;
@@ -204,7 +204,7 @@ impl Sizes {
         let q = widest(|b| b.attention.q.weight.rows);
         let kv = widest(|b| b.attention.k.weight.rows + b.attention.v.weight.rows);
         let mlp = widest(mlp_width);
-        let mixture = widest(mixture_width);
+        let mixture = widest(mixture_width) + spec.lanes() as u64 + widest(joined_width);
         let angles: u64 = spec.ropes.iter().map(|r| r.rotary as u64).sum();
         // The residual stream, its norm, a step's output; q and attention's output; k and v; gate and up; what experts
         // take besides; angles here and on the host; the embedding row as stored.
@@ -226,7 +226,7 @@ impl Sizes {
 
 /// The width of a block's widest MLP.
 fn mlp_width(block: &Block) -> usize {
-    block.mlps().map(|mlp| mlp.up.weight.rows).max().unwrap_or(0)
+    block.mlps().map(MlpSpec::width).max().unwrap_or(0)
 }
 
 /// What experts take for a row beside an MLP: their input and output, what the router says (here and on the host, with
@@ -234,4 +234,9 @@ fn mlp_width(block: &Block) -> usize {
 fn mixture_width(block: &Block) -> usize {
     let Some(experts) = &block.experts else { return 0 };
     2 * experts.router.weight.cols + experts.mlps.len() + 4 * experts.routing.chosen + 1
+}
+
+/// What gate and up have where they are one matrix.
+fn joined_width(block: &Block) -> usize {
+    block.mlps().filter(|mlp| mlp.joined.is_some()).map(|mlp| mlp.up.weight.rows).max().unwrap_or(0)
 }

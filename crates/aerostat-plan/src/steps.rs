@@ -5,7 +5,7 @@ use aerostat_checkpoint::Extent;
 
 use crate::uses::ExpertUse;
 
-/// One tile of a sweep: rows `start .. start + rows` of one matrix.
+/// One tile of a sweep: rows `start .. start + rows` of one matrix as it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     /// The block; for the head, the number of blocks.
@@ -77,12 +77,13 @@ fn split(
     let rows_max = (tile_bytes / matrix.row_bytes().max(1)).max(1) as usize;
     let run = matrix.run_rows().max(1);
     let count = run.div_ceil(rows_max);
-    for i in 0..matrix.rows.div_ceil(run) * count {
+    let all = matrix.stored().0;
+    for i in 0..all.div_ceil(run) * count {
         let (base, i) = (i / count * run, i % count);
         let start = base + run * i / count;
         let rows = base + run * (i + 1) / count - start;
         let extent = matrix.rows_extent(start, rows);
-        let (first, last) = (start == 0, start + rows == matrix.rows);
+        let (first, last) = (start == 0, start + rows == all);
         steps.push(Step { block, expert, role, start, rows, first, last, extent, pinned: false });
     }
 }

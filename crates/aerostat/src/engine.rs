@@ -455,7 +455,7 @@ struct Place {
 /// The operand that a step's bytes are.
 fn tile<'a>(model: &Model, step: &Step, bytes: &'a [u8]) -> Tile<'a> {
     let matrix = step.matrix(model.spec());
-    Tile { dtype: matrix.dtype, rows: step.rows, cols: matrix.cols, bytes }
+    Tile { dtype: matrix.dtype, rows: step.rows, cols: matrix.stored().1, bytes }
 }
 
 fn threads(options: &Options) -> usize {

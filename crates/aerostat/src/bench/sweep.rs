@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use aerostat_plan::Plan;
 use serde::Serialize;
 
 use super::{Stoppable, median, raw_read};
@@ -85,11 +86,7 @@ pub fn sweep(
     machine::forget_peak();
     let mut engine = Engine::open(files, &options, &demand(&requests), observer)?;
     let plan = engine.current_plan();
-    let rows_max = plan.rows_max.min(plan.logit_rows_max).min(plan.kv_pages / pages_each(settings));
-    if rows > rows_max {
-        let message = format!("the budget allows sweeps of {rows_max} rows, not {rows}; raise --memory");
-        return Err(Error::new(ErrorKind::Usage, message));
-    }
+    fits(rows, settings, plan)?;
     let certain = engine.current_plan().certain_bytes();
     let mut place = 0;
     let mut raw = || raw(files, &options, settings.raw_time, &mut place);
@@ -143,9 +140,15 @@ pub fn sweep(
     })
 }
 
-/// Pages of the KV cache that a sequence takes.
-fn pages_each(settings: SweepSettings) -> usize {
-    (1 + settings.sweeps.max(1)).div_ceil(aerostat_plan::PAGE_TOKENS)
+/// Whether the plan allows sweeps of so many rows.
+fn fits(rows: usize, settings: SweepSettings, plan: &Plan) -> Result<(), Error> {
+    let pages_each = (1 + settings.sweeps.max(1)).div_ceil(aerostat_plan::PAGE_TOKENS);
+    let rows_max = plan.rows_max.min(plan.logit_rows_max).min(plan.kv_pages / pages_each);
+    if rows <= rows_max {
+        return Ok(());
+    }
+    let message = format!("the budget allows sweeps of {rows_max} rows, not {rows}; raise --memory");
+    Err(Error::new(ErrorKind::Usage, message))
 }
 
 /// Sequences of one token and so many more.
