@@ -92,6 +92,11 @@ impl Cost {
         (self.blocks.streamed_bytes + head) as f64 + experts
     }
 
+    /// Whether there are experts.
+    pub(crate) fn has_experts(&self) -> bool {
+        !self.mixtures.is_empty()
+    }
+
     /// Stored bytes of all experts that do not stay in memory.
     pub(crate) fn expert_bytes(&self) -> u64 {
         self.mixtures.iter().map(|m| m.all.streamed_bytes).sum()

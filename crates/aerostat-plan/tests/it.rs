@@ -152,6 +152,9 @@ fn a_plan_prints_what_it_holds() {
     for word in ["gemma3", "budget", "KV cache", "ring", "pinned", "read once", "tokens/s"] {
         assert!(text.contains(word), "{text}");
     }
+    assert!(!text.contains("experts"), "{text}");
+    let text = plan(&spec("mixtral"), &demand(), &machine()).unwrap().to_string();
+    assert!(text.contains("8 pinned; a sweep is expected to read 0 B with 1 rows"), "{text}");
 }
 
 #[test]
