@@ -256,6 +256,19 @@ FIXTURES = {
     "qwen3_tied": dict(family="Qwen3", dtype="f32", lengths=SHORT, twins=["f32"],
                        config=dict(head_dim=12, tie_word_embeddings=True, num_key_value_heads=4)),
     "qwen3_bias": dict(family="Qwen3", dtype="f32", lengths=SHORT, shard=30000, config=dict(head_dim=12, attention_bias=True)),
+    # Mixtures of experts
+    "mixtral": dict(family="Mixtral", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        num_local_experts=4, num_experts_per_tok=2, intermediate_size=24, sliding_window=None)),
+    "qwen2_moe": dict(family="Qwen2Moe", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        num_experts=6, num_experts_per_tok=3, moe_intermediate_size=24, shared_expert_intermediate_size=48)),
+    "qwen2_moe_sparse": dict(family="Qwen2Moe", dtype="f32", lengths=SHORT, config=dict(
+        num_experts=5, num_experts_per_tok=2, moe_intermediate_size=24, shared_expert_intermediate_size=16,
+        num_hidden_layers=3, mlp_only_layers=[1], norm_topk_prob=True)),
+    "qwen3_moe": dict(family="Qwen3Moe", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        head_dim=12, num_experts=7, num_experts_per_tok=3, moe_intermediate_size=24, norm_topk_prob=True)),
+    "qwen3_moe_step": dict(family="Qwen3Moe", dtype="f16", lengths=SHORT, shard=60000, config=dict(
+        head_dim=12, num_experts=12, num_experts_per_tok=2, moe_intermediate_size=16, decoder_sparse_step=2,
+        num_hidden_layers=3, norm_topk_prob=False, tie_word_embeddings=True)),
     # Gemma 1, 2, 3
     "gemma": dict(family="Gemma", dtype="bf16", lengths=SHORT, twins=["bf16"], config=GEMMA),
     "gemma_old_gelu": dict(family="Gemma", dtype="f32", lengths=SHORT, edit=old_gemma_gelu, twins=["f32"],

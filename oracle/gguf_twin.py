@@ -15,6 +15,7 @@ ARCH = {
     "olmo2": "olmo2", "olmo3": "olmo2", "granite": "granite", "cohere": "command-r", "cohere2": "cohere2", "glm": "chatglm",
     "glm4": "glm4", "starcoder2": "starcoder2", "stablelm": "stablelm", "gpt_neox": "gptneox", "gpt2": "gpt2",
     "gpt_bigcode": "starcoder", "falcon": "falcon", "bloom": "bloom", "ernie4_5": "ernie4_5", "nemotron": "nemotron",
+    "mixtral": "llama", "qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe",
     "arcee": "arcee", "exaone4": "exaone4", "seed_oss": "seed_oss",
 }
 # Architectures whose converter interleaves the rows of q and k.
@@ -36,7 +37,7 @@ def write(path, model, kind, options=frozenset(), vocabulary=None):
     (vocabulary or no_vocabulary)(writer)
     writer.add_quantization_version(2)
     state, rng = {}, np.random.default_rng(7)
-    for index, (name, tensor) in enumerate(stack_head_norms(model.state_dict()).items()):
+    for index, (name, tensor) in enumerate(unjoin_experts(stack_head_norms(model.state_dict())).items()):
         if name == "lm_head.weight" and config.tie_word_embeddings or name.endswith((".attn.bias", ".masked_bias")):
             continue
         state[name] = add(writer, config, name, tensor, kind, index, rng)
@@ -99,6 +100,20 @@ def stack_head_norms(state):
         else:
             stacked[name] = tensor
     return {n: torch.stack(t) if isinstance(t, list) else t for n, t in stacked.items()}
+
+
+def unjoin_experts(state):
+    """Gates and ups of all experts as tensors of their own."""
+    apart = {}
+    for name, tensor in state.items():
+        if name.endswith("experts.gate_up_proj"):
+            for part, half in zip(("gate_proj", "up_proj"), tensor.chunk(2, dim=1)):
+                apart[name.replace("gate_up_proj", part) + ".weight"] = half.contiguous()
+        elif name.endswith("experts.down_proj"):
+            apart[name + ".weight"] = tensor
+        else:
+            apart[name] = tensor
+    return apart
 
 
 def restack(config, name, rows):
@@ -165,9 +180,17 @@ def metadata(writer, config, kind, options):
     partial = rope(config).get("partial_rotary_factor")
     if ARCH[kind_of_model] == "llama":
         writer.add_vocab_size(config.vocab_size)
-        writer.add_rope_dimension_count(head_dim)
+        writer.add_rope_dimension_count(head_dim or config.hidden_size // config.num_attention_heads)
     elif partial is not None:
         writer.add_rope_dimension_count(int((head_dim or config.hidden_size // config.num_attention_heads) * partial))
+    experts = first("num_local_experts", "num_experts", "n_routed_experts")
+    if experts:
+        writer.add_expert_count(experts)
+        writer.add_expert_used_count(config.num_experts_per_tok)
+        if first("moe_intermediate_size"):
+            writer.add_expert_feed_forward_length(config.moe_intermediate_size)
+        if first("shared_expert_intermediate_size"):
+            writer.add_expert_shared_feed_forward_length(config.shared_expert_intermediate_size)
     if kind_of_model == "gemma2":
         writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
     if getattr(config, "final_logit_softcapping", None):

@@ -66,8 +66,8 @@ def build(entry, seed):
                 parameter.copy_(0.3 * noise)
             elif id(parameter) in embeddings:  # Gemma scales embeddings up; a token must not answer itself
                 parameter.copy_(entry.get("embedding", 0.2 if centre else 0.1) * noise)
-            else:
-                parameter.copy_(1.5 * parameter.shape[1] ** -0.5 * noise)
+            else:  # experts are stacked: their inputs are the last dimension
+                parameter.copy_(1.5 * parameter.shape[-1] ** -0.5 * noise)
     return model.to(DTYPES[entry["dtype"]])
 
 

@@ -1,6 +1,7 @@
 //! What the data of a family consists of.
 
 use crate::keys::{self, Key};
+use crate::mixture::Mixture;
 use crate::spec::{Activation, NormKind, RopeStyle};
 
 /// One family: how its models are named and which options of the block they use.
@@ -83,6 +84,8 @@ pub struct Family {
     pub logit_scale: Factor,
     /// Soft caps of attention scores and of logits.
     pub softcaps: (Softcap, Softcap),
+    /// Some layers have experts.
+    pub mixture: Option<Mixture>,
     /// Values of configuration keys that a file may leave out.
     pub defaults: Defaults,
 }
@@ -123,6 +126,13 @@ pub enum Bias {
     /// If this key of `config.json` says so, with this default; in GGUF, if the tensor is there. Where `|` separates
     /// keys, the first that is given counts.
     Key(&'static str, bool),
+}
+
+impl Bias {
+    /// Whether there can be one.
+    pub(crate) fn is_ever(self) -> bool {
+        !matches!(self, Self::Never)
+    }
 }
 
 /// A factor on activations.
@@ -350,6 +360,7 @@ impl Family {
         residual_scale: Factor::One,
         logit_scale: Factor::One,
         softcaps: (Softcap::Never, Softcap::Never),
+        mixture: None,
         defaults: Defaults {
             tied: false,
             kv_heads: None,

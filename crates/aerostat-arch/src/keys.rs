@@ -45,6 +45,14 @@ keys! {
     SCORE_SCALE = ["attention_multiplier"], "attention.scale";
     LOGIT_SCALE = ["logit_scale"], "logit_scale";
     LOGIT_WIDTH = ["dim_model_base"], "logit_scale";
+    EXPERTS =
+        ["num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"], "expert_count";
+    EXPERTS_CHOSEN =
+        ["num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_k"], "expert_used_count";
+    EXPERT_WIDTH = ["moe_intermediate_size"], "expert_feed_forward_length";
+    EXPERT_GROUPS = ["n_group"], "expert_group_count";
+    EXPERT_GROUPS_OPEN = ["topk_group"], "expert_group_used_count";
+    EXPERT_NORMALISE = ["norm_topk_prob"], "expert_weights_norm";
     LOGIT_DIVISOR = ["logits_scaling"], "logit_scale";
 }
 

@@ -10,6 +10,7 @@ mod error;
 mod families;
 mod family;
 mod keys;
+mod mixture;
 mod rope;
 mod shape;
 mod spec;
@@ -22,8 +23,9 @@ pub use family::{
     Bias, Defaults, Factor, Family, Fused, HeadNorms, Names, Refused, Rotated, Softcap, Switch, Windows,
 };
 pub use keys::Key;
+pub use mixture::{Mixture, MixtureNames};
 pub use rope::{Divisors, RopeSpec, Scaling};
 pub use spec::{
-    Activation, AttentionSpec, Block, Head, Linear, Matrix, MlpSpec, ModelSpec, Norm, NormKind, Positions,
-    Role, RopeStyle, Runs, Vector,
+    Activation, AttentionSpec, Block, Experts, Groups, Head, Joined, Linear, Matrix, MlpSpec, ModelSpec,
+    Norm, NormKind, Positions, Role, RopeStyle, Routing, Runs, Score, Vector,
 };

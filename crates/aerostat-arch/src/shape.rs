@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::error::Error;
 use crate::family::{Factor, Family, HeadNorms, Rotated, Softcap, Switch, Windows};
 use crate::keys::{self, Keys};
+use crate::mixture::MixtureShape;
 use crate::rope::{self, Layers, RopeConfig};
 use crate::spec::Activation;
 
@@ -31,6 +32,7 @@ pub(crate) struct Shape {
     pub(crate) windows: Vec<Option<usize>>,
     pub(crate) rotated: Vec<bool>,
     pub(crate) ropes: Vec<RopeConfig>,
+    pub(crate) mixture: Option<MixtureShape>,
 }
 
 impl Shape {
@@ -82,6 +84,10 @@ impl Shape {
             },
             windows,
             ropes: ropes(keys, family)?,
+            mixture: match &family.mixture {
+                Some(mixture) => MixtureShape::read(keys, mixture, intermediate)?,
+                None => None,
+            },
         })
     }
 }
@@ -131,7 +137,7 @@ fn listed_rotation(keys: &Keys<'_>, family: &Family, layers: usize) -> Result<Ve
     Ok((1..=layers).map(|i| !i.is_multiple_of(n)).collect())
 }
 
-fn switch(keys: &Keys<'_>, switch: Switch) -> Result<bool, Error> {
+pub(crate) fn switch(keys: &Keys<'_>, switch: Switch) -> Result<bool, Error> {
     match switch {
         Switch::Never => Ok(false),
         Switch::Always => Ok(true),
@@ -140,7 +146,12 @@ fn switch(keys: &Keys<'_>, switch: Switch) -> Result<bool, Error> {
 }
 
 /// A factor, if it is not 1.
-fn factor(keys: &Keys<'_>, factor: Factor, hidden: usize, layers: usize) -> Result<Option<f32>, Error> {
+pub(crate) fn factor(
+    keys: &Keys<'_>,
+    factor: Factor,
+    hidden: usize,
+    layers: usize,
+) -> Result<Option<f32>, Error> {
     let factor = match factor {
         Factor::One => return Ok(None),
         Factor::RootOfHidden => (hidden as f64).sqrt(),

@@ -40,15 +40,21 @@ pub struct ModelSpec {
 }
 
 impl ModelSpec {
-    /// Every weight matrix of a sweep in the order of use, the head last; the embedding is not among them.
+    /// Every weight matrix in the order of use, the head last; the embedding is not among them.
     pub fn matrices(&self) -> impl Iterator<Item = &Matrix> {
-        let blocks = self.blocks.iter().flat_map(|b| b.linears().map(|(_, linear)| &linear.weight));
+        let linears = |b| Block::linears(b).chain(b.experts.iter().flat_map(Experts::linears));
+        let blocks = self.blocks.iter().flat_map(move |b| linears(b).map(|(_, linear)| &linear.weight));
         blocks.chain(std::iter::once(&self.head.weight))
     }
 
     /// Stored bytes of all of them.
     pub fn matrix_bytes(&self) -> u64 {
         self.matrices().map(|m| m.extent.bytes).sum()
+    }
+
+    /// Partial sums of a row that the widest matrix stored by inputs needs: sixteen for each output.
+    pub fn lanes(&self) -> usize {
+        self.matrices().filter(|m| m.k_major).map(|m| 16 * m.rows).max().unwrap_or(0)
     }
 
     /// Every small tensor, in no particular order.
@@ -74,6 +80,10 @@ pub enum Role {
     K,
     V,
     Output,
+    /// Says how much of the block's own MLP a row takes beside its experts.
+    SharedGate,
+    /// Says which experts a row uses.
+    Router,
     Gate,
     Up,
     Down,
@@ -81,7 +91,7 @@ pub enum Role {
     Head,
 }
 
-/// A weight matrix `[rows, cols]`, row-major on disk: a whole tensor, or some rows of one.
+/// A weight matrix of `rows` outputs and `cols` inputs: a whole tensor, or some rows of one.
 #[derive(Clone, Debug)]
 pub struct Matrix {
     /// The tensor's name.
@@ -96,6 +106,8 @@ pub struct Matrix {
     pub extent: Extent,
     /// How its rows lie among those of a tensor that holds other matrices too; `None`: one after the other.
     pub runs: Option<Runs>,
+    /// It is stored `[cols, rows]`: one row on disk for each input.
+    pub k_major: bool,
 }
 
 /// Runs of `rows` rows (or elements of a vector), one every `stride`: the part of one matrix in a tensor where the
@@ -116,17 +128,22 @@ impl Runs {
 }
 
 impl Matrix {
-    /// Bytes of one row.
+    /// Rows and columns as they lie on disk.
+    pub fn stored(&self) -> (usize, usize) {
+        if self.k_major { (self.cols, self.rows) } else { (self.rows, self.cols) }
+    }
+
+    /// Bytes of one stored row.
     pub fn row_bytes(&self) -> u64 {
-        self.extent.bytes / self.rows.max(1) as u64
+        self.extent.bytes / self.stored().0.max(1) as u64
     }
 
-    /// Rows that lie one after the other; no tile crosses from one run to the next.
+    /// Stored rows that lie one after the other; no tile crosses from one run to the next.
     pub fn run_rows(&self) -> usize {
-        self.runs.map_or(self.rows, |runs| runs.rows)
+        self.runs.map_or(self.stored().0, |runs| runs.rows)
     }
 
-    /// Where the rows `start .. start + rows` of one run lie.
+    /// Where the stored rows `start .. start + rows` of one run lie.
     pub fn rows_extent(&self, start: usize, rows: usize) -> Extent {
         let row = self.row_bytes();
         let place = self.runs.map_or(start, |runs| runs.place(start));
@@ -217,8 +234,10 @@ pub struct Block {
     pub attention_post_norm: Option<Norm>,
     /// Before the MLP; `None`: it reads what attention reads in a parallel block, else the stream itself.
     pub mlp_norm: Option<Norm>,
-    /// The MLP.
-    pub mlp: MlpSpec,
+    /// The MLP that every row uses; with experts, the one they share.
+    pub mlp: Option<MlpSpec>,
+    /// MLPs of which each row uses some. What they give is added to what the shared one gives.
+    pub experts: Option<Experts>,
     /// On the MLP's output, before it is added.
     pub mlp_post_norm: Option<Norm>,
     /// The MLP reads the stream as it was before attention.
@@ -228,12 +247,20 @@ pub struct Block {
 }
 
 impl Block {
-    /// Its linear maps in the order of use.
+    /// The linear maps that every sweep uses, in the order of use: all but those of experts.
     pub fn linears(&self) -> impl Iterator<Item = (Role, &Linear)> {
-        let (a, m) = (&self.attention, &self.mlp);
+        let a = &self.attention;
         let attention = [(Role::Q, &a.q), (Role::K, &a.k), (Role::V, &a.v), (Role::Output, &a.o)];
-        let gate = m.gate.as_ref().map(|gate| (Role::Gate, gate));
-        attention.into_iter().chain(gate).chain([(Role::Up, &m.up), (Role::Down, &m.down)])
+        let router = self.experts.iter().flat_map(|experts| {
+            let shared = experts.shared_gate.iter().map(|linear| (Role::SharedGate, linear));
+            shared.chain([(Role::Router, &experts.router)])
+        });
+        attention.into_iter().chain(router).chain(self.mlp.iter().flat_map(MlpSpec::linears))
+    }
+
+    /// Its MLPs: the one that every row uses, and the experts.
+    pub fn mlps(&self) -> impl Iterator<Item = &MlpSpec> {
+        self.mlp.iter().chain(self.experts.iter().flat_map(|experts| &experts.mlps))
     }
 
     /// Its norms and biases.
@@ -241,7 +268,10 @@ impl Block {
         let a = &self.attention;
         let around = [&self.attention_norm, &self.attention_post_norm, &self.mlp_norm, &self.mlp_post_norm];
         let norms = around.into_iter().chain([&a.q_norm, &a.k_norm]).flatten().flat_map(Norm::vectors);
-        norms.chain(self.linears().filter_map(|(_, linear)| linear.bias.as_ref()))
+        let experts = self.experts.iter().flat_map(Experts::linears);
+        let correction = self.experts.iter().filter_map(|e| e.routing.correction.as_ref());
+        let biases = self.linears().chain(experts).filter_map(|(_, linear)| linear.bias.as_ref());
+        norms.chain(correction).chain(biases)
     }
 }
 
@@ -283,12 +313,111 @@ pub struct AttentionSpec {
 pub struct MlpSpec {
     /// `[intermediate, hidden]`.
     pub gate: Option<Linear>,
-    /// `[intermediate, hidden]`.
+    /// `[intermediate, hidden]`; where it holds the gate too, twice as many rows.
     pub up: Linear,
+    /// How the gate lies in `up`, if it does.
+    pub joined: Option<Joined>,
     /// `[hidden, intermediate]`.
     pub down: Linear,
     /// On the gate, or on `up` where there is none.
     pub activation: Activation,
+}
+
+/// How the outputs of gate and up lie in those of one matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joined {
+    /// First all of the gate.
+    Halves,
+    /// Gate, up, gate, up, and so on.
+    Alternating,
+}
+
+impl MlpSpec {
+    /// Its inner width.
+    pub fn width(&self) -> usize {
+        self.down.weight.cols
+    }
+
+    /// Its linear maps in the order of use.
+    pub fn linears(&self) -> impl Iterator<Item = (Role, &Linear)> {
+        let gate = self.gate.as_ref().map(|gate| (Role::Gate, gate));
+        gate.into_iter().chain([(Role::Up, &self.up), (Role::Down, &self.down)])
+    }
+
+    /// Bytes of its matrices.
+    pub fn bytes(&self) -> u64 {
+        self.linears().map(|(_, linear)| linear.weight.extent.bytes).sum()
+    }
+}
+
+/// A mixture of experts.
+#[derive(Clone, Debug)]
+pub struct Experts {
+    /// `[experts, hidden]`, on what the MLP reads.
+    pub router: Linear,
+    /// `[1, hidden]`: the shared MLP's output is multiplied by its sigmoid.
+    pub shared_gate: Option<Linear>,
+    /// What follows from the router.
+    pub routing: Routing,
+    /// The experts, by index.
+    pub mlps: Vec<MlpSpec>,
+    /// Their indices as they lie on disk: the order in which they are read, computed and added.
+    pub order: Vec<u32>,
+}
+
+impl Experts {
+    /// The linear maps of all experts.
+    fn linears(&self) -> impl Iterator<Item = (Role, &Linear)> {
+        self.order.iter().filter_map(|e| self.mlps.get(*e as usize)).flat_map(MlpSpec::linears)
+    }
+
+    /// Bytes of all experts.
+    pub fn bytes(&self) -> u64 {
+        self.mlps.iter().map(MlpSpec::bytes).sum()
+    }
+}
+
+/// How experts are chosen, and how much of each is taken.
+#[derive(Clone, Debug)]
+pub struct Routing {
+    /// Experts of a row.
+    pub chosen: usize,
+    /// What the router's outputs become.
+    pub score: Score,
+    /// Added to the scores for the choice alone.
+    pub correction: Option<Vector>,
+    /// Only experts of some groups can be chosen.
+    pub groups: Option<Groups>,
+    /// The scores of the chosen are divided by their sum, to which this is added, and which is at least the second.
+    pub normalise: Option<(f32, f32)>,
+    /// Then they are multiplied by this.
+    pub scale: f32,
+    /// They multiply what experts read, not what they give.
+    pub at_input: bool,
+}
+
+/// What a router's outputs become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Score {
+    /// Their softmax over all experts.
+    Softmax,
+    /// Their softmax over the chosen ones.
+    SoftmaxOfChosen,
+    /// The sigmoid of each.
+    Sigmoid,
+}
+
+/// Experts in groups of equal size, of which the best are open to the choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Groups {
+    /// Number of groups.
+    pub count: usize,
+    /// Of which so many are open.
+    pub open: usize,
+    /// A group is as good as the sum of so many of its best experts.
+    pub best: usize,
+    /// An expert of a closed group scores 0 in the choice; else it cannot be chosen.
+    pub closed_score_zero: bool,
 }
 
 /// The LM head.

@@ -13,9 +13,9 @@ use crate::spec::{AttentionSpec, Block, Linear, Matrix, MlpSpec, Norm, Positions
 /// Finds the tensors of a family in a catalogue.
 pub(crate) struct Tensors<'a> {
     catalog: &'a Catalog,
-    keys: &'a Keys<'a>,
-    family: &'a Family,
-    shape: &'a Shape,
+    pub(crate) keys: &'a Keys<'a>,
+    pub(crate) family: &'a Family,
+    pub(crate) shape: &'a Shape,
     pub(crate) names: &'a Names,
     prefix: &'static str,
 }
@@ -158,7 +158,10 @@ impl<'a> Tensors<'a> {
             self.linear(&name(pattern), bias, Part::all(rows), cols)
         };
         let [q, k, v] = self.queries_keys_values(&name)?;
-        let (gate, up) = self.gate_and_up(&name)?;
+        let (mlp, experts) = match self.experts(i)? {
+            Some((shared, experts)) => (shared, Some(experts)),
+            None => (Some(self.mlp(&name)?), None),
+        };
         let window = s.windows.get(i).copied().flatten();
         let rope = usize::from(window.is_some() && s.ropes.len() > 1);
         let rope = Some(rope).filter(|_| s.rotated.get(i) == Some(&true));
@@ -184,12 +187,8 @@ impl<'a> Tensors<'a> {
             },
             attention_post_norm: norm(n.attention_post_norm, f.post_norms)?,
             mlp_norm: norm(n.mlp_norm, f.pre_norms && own_norm)?,
-            mlp: MlpSpec {
-                gate,
-                up,
-                down: linear(n.down, f.mlp_bias, s.hidden, s.intermediate)?,
-                activation: s.activation,
-            },
+            mlp,
+            experts,
             mlp_post_norm: norm(n.mlp_post_norm, f.post_norms)?,
             parallel: s.parallel,
             residual_scale: s.residual_scale,
@@ -223,6 +222,13 @@ impl<'a> Tensors<'a> {
         })
     }
 
+    fn mlp(&self, name: &dyn Fn(&str) -> String) -> Result<MlpSpec, Error> {
+        let (gate, up) = self.gate_and_up(name)?;
+        let (hidden, width) = (self.shape.hidden, self.shape.intermediate);
+        let down = self.linear(&name(self.names.down), self.family.mlp_bias, Part::all(hidden), width)?;
+        Ok(MlpSpec { gate, up, joined: None, down, activation: self.shape.activation })
+    }
+
     /// The gate, if there is one, and up: tensors of their own, or rows of one.
     fn gate_and_up(&self, name: &dyn Fn(&str) -> String) -> Result<(Option<Linear>, Linear), Error> {
         let (n, s) = (self.names, self.shape);
@@ -246,11 +252,21 @@ impl<'a> Tensors<'a> {
         !self.has(own) && (self.has(fused) || !self.keys.is_gguf())
     }
 
-    fn has(&self, name: &str) -> bool {
-        self.catalog.get(&format!("{name}.weight")).is_some()
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.contains(&format!("{name}.weight"))
     }
 
-    fn linear(&self, name: &str, bias: Bias, part: Part, cols: usize) -> Result<Linear, Error> {
+    /// Whether the checkpoint has a tensor of exactly this name.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.catalog.get(name).is_some()
+    }
+
+    /// Rows of a tensor, all it holds.
+    pub(crate) fn rows(&self, name: &str) -> Option<usize> {
+        self.catalog.get(name).and_then(|t| usize::try_from(*t.shape.first()?).ok())
+    }
+
+    pub(crate) fn linear(&self, name: &str, bias: Bias, part: Part, cols: usize) -> Result<Linear, Error> {
         Ok(Linear {
             weight: self.matrix_part(&format!("{name}.weight"), part, cols)?,
             bias: self.bias(name, bias, part)?,
@@ -301,22 +317,69 @@ impl<'a> Tensors<'a> {
     }
 
     fn matrix_part(&self, name: &str, part: Part, cols: usize) -> Result<Matrix, Error> {
-        let tensor = self.expect(name, &[part.total, cols])?;
+        self.matrix_of(self.expect(name, &[part.total, cols])?, part, cols)
+    }
+
+    fn matrix_of(&self, tensor: &Tensor, part: Part, cols: usize) -> Result<Matrix, Error> {
         if !cols.is_multiple_of(tensor.dtype.block_len()) {
             return Err(self.bad(tensor, format!("its rows are not whole blocks of {}", tensor.dtype.name())));
         }
         let extent = part.extent(tensor, part.rows);
         Ok(Matrix {
-            name: name.to_owned(),
+            name: tensor.name.clone(),
             dtype: tensor.dtype,
             rows: part.rows,
             cols,
             extent,
             runs: part.runs,
+            k_major: false,
         })
     }
 
-    fn vector(&self, name: &str, shape: &[usize], offset: f32) -> Result<Vector, Error> {
+    /// Some rows of one matrix of a stack of matrices in one tensor.
+    pub(crate) fn stacked_matrix(
+        &self,
+        name: &str,
+        stack: Stack,
+        part: Part,
+        cols: usize,
+    ) -> Result<Matrix, Error> {
+        let tensor = self.expect(name, &[stack.count, part.total, cols])?;
+        self.matrix_of(tensor, stack.part(part), cols)
+    }
+
+    /// One matrix of a stack of matrices in one tensor, each stored `[cols, rows]`.
+    pub(crate) fn stacked_k_major(
+        &self,
+        name: &str,
+        stack: Stack,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Matrix, Error> {
+        let tensor = self.expect(name, &[stack.count, cols, rows])?;
+        if tensor.dtype.block_len() != 1 {
+            return Err(self.bad(tensor, format!("stored by inputs, it cannot be {}", tensor.dtype.name())));
+        }
+        let stored = self.matrix_of(tensor, stack.part(Part::all(cols)), rows)?;
+        Ok(Matrix { rows, cols, k_major: true, ..stored })
+    }
+
+    /// Some elements of one vector of a stack of vectors in one tensor.
+    pub(crate) fn stacked_vector(&self, name: &str, stack: Stack, part: Part) -> Result<Vector, Error> {
+        let tensor = self.expect(name, &[stack.count, part.total])?;
+        self.vector_of(tensor, stack.part(part))
+    }
+
+    /// A matrix of one row, which may be stored as a vector.
+    pub(crate) fn one_row(&self, name: &str, cols: usize) -> Result<Matrix, Error> {
+        let tensor = match self.require(name)?.shape.len() {
+            1 => self.expect(name, &[cols])?,
+            _ => self.expect(name, &[1, cols])?,
+        };
+        self.matrix_of(tensor, Part::all(1), cols)
+    }
+
+    pub(crate) fn vector(&self, name: &str, shape: &[usize], offset: f32) -> Result<Vector, Error> {
         let tensor = self.expect(name, shape)?;
         let len = shape.iter().product();
         Ok(Vector {
@@ -330,14 +393,17 @@ impl<'a> Tensors<'a> {
     }
 
     fn vector_part(&self, name: &str, part: Part) -> Result<Vector, Error> {
-        let tensor = self.expect(name, &[part.total])?;
+        self.vector_of(self.expect(name, &[part.total])?, part)
+    }
+
+    fn vector_of(&self, tensor: &Tensor, part: Part) -> Result<Vector, Error> {
         if part.rows != part.total && tensor.dtype.block_len() != 1 {
             let message = format!("a part of it is needed, and {} has blocks", tensor.dtype.name());
             return Err(self.bad(tensor, message));
         }
         let stored = part.runs.map_or(part.rows, |runs| runs.place(part.rows.saturating_sub(1)) + 1);
         Ok(Vector {
-            name: name.to_owned(),
+            name: tensor.name.clone(),
             dtype: tensor.dtype,
             len: part.rows,
             extent: part.extent(tensor, stored),
@@ -378,16 +444,30 @@ impl<'a> Tensors<'a> {
 
 /// Some rows of a tensor.
 #[derive(Clone, Copy)]
-struct Part {
-    first: usize,
-    rows: usize,
+pub(crate) struct Part {
+    pub(crate) first: usize,
+    pub(crate) rows: usize,
     /// Rows of the tensor.
-    total: usize,
-    runs: Option<Runs>,
+    pub(crate) total: usize,
+    pub(crate) runs: Option<Runs>,
+}
+
+/// One of several matrices of equal shape that lie one after the other in a tensor.
+#[derive(Clone, Copy)]
+pub(crate) struct Stack {
+    pub(crate) count: usize,
+    pub(crate) index: usize,
+}
+
+impl Stack {
+    /// Some rows of this matrix among those of all.
+    fn part(self, part: Part) -> Part {
+        Part { first: self.index * part.total + part.first, total: self.count * part.total, ..part }
+    }
 }
 
 impl Part {
-    fn all(rows: usize) -> Self {
+    pub(crate) fn all(rows: usize) -> Self {
         Self { first: 0, rows, total: rows, runs: None }
     }
 

@@ -107,6 +107,26 @@ pub(crate) fn rows(indices: &[u32], rows: usize, cols: usize, out: &Mat) -> Resu
     }
 }
 
+/// The columns of `out` lie in `x`, one every `step` from the `first`.
+pub(crate) fn columns(x: &Mat, first: usize, step: usize, out: &Mat) -> Result<(), Error> {
+    let last = out.cols.checked_sub(1).map(|last| last.saturating_mul(step).saturating_add(first));
+    if step > 0 && x.rows == out.rows && last.is_none_or(|last| last < x.cols) {
+        return Ok(());
+    }
+    let (rows, cols, wanted) = (x.rows, x.cols, out.cols);
+    let message =
+        format!("{wanted} columns from {first} by {step} do not lie in a matrix of {rows} x {cols}");
+    Err(Error::shape(message))
+}
+
+/// One factor for each row.
+pub(crate) fn factors(factors: &[f32], rows: usize) -> Result<(), Error> {
+    if factors.len() == rows {
+        return Ok(());
+    }
+    Err(Error::shape(format!("{} factors were given for {rows} rows", factors.len())))
+}
+
 /// Rotation of a matrix by a table of angles.
 pub(crate) fn rope(x: &Mat, rope: &Rope, angles: &Mat) -> Result<(), Error> {
     let Rope { head_dim, rotary, .. } = *rope;

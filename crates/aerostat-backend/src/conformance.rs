@@ -110,6 +110,10 @@ pub enum Case {
         rows: usize,
         cols: usize,
     },
+    Scatter {
+        rows: usize,
+        cols: usize,
+    },
     Attention {
         kv_type: KvType,
         shape: Attention,
@@ -204,7 +208,7 @@ impl Case {
                 with_weight(device, dtype, (n, k), &bytes, weights, |device, w| device.matmul(w, x, y))?;
                 everything(device, y)
             }
-            Self::MatmulKMajor { .. } => self.by_inputs(device, random, other),
+            Self::MatmulKMajor { .. } => self.k_major(device, other, random),
             Self::ExpandRows { dtype, n, k, weights } => {
                 let rows: Vec<u32> = (0..n + 2).map(|_| random.below(n) as u32).collect();
                 let out = matrix(device, random, rows.len(), k, Values::Plain)?;
@@ -249,19 +253,14 @@ impl Case {
                 device.gather_rows(x, &picks, out)?;
                 everything(device, out)
             }
+            Self::Scatter { rows, cols } => scatter(device, random, rows, cols),
             Self::Attention { kv_type, ref shape, page_tokens, ref lengths, values } => {
                 attention(device, random, kv_type, shape, page_tokens, lengths, values)
             }
         }
     }
 
-    /// [`Case::MatmulKMajor`].
-    fn by_inputs(
-        &self,
-        device: &mut dyn Backend,
-        random: &mut Random,
-        other: bool,
-    ) -> Result<Vec<f32>, Error> {
+    fn k_major(&self, device: &mut dyn Backend, other: bool, random: &mut Random) -> Result<Vec<f32>, Error> {
         let Self::MatmulKMajor { dtype, rows, n, k, tile_rows, weights, values } = *self else {
             return Ok(Vec::new());
         };
@@ -284,6 +283,22 @@ impl Case {
         }
         everything(device, y)
     }
+}
+
+fn scatter(
+    device: &mut dyn Backend,
+    random: &mut Random,
+    rows: usize,
+    cols: usize,
+) -> Result<Vec<f32>, Error> {
+    let places: Vec<u32> = (0..rows + 3).map(|_| random.below(rows) as u32).collect();
+    let x = matrix(device, random, places.len(), cols, Values::Special)?;
+    let out = matrix(device, random, rows + 1, cols, Values::Plain)?;
+    let factors: Vec<f32> = places.iter().map(|p| 0.3 + *p as f32 / 7.0).collect();
+    device.scatter_rows(x, &places, &factors, out)?;
+    device.scale_rows(out, &factors[..rows + 1])?;
+    device.clear(out.row_range(rows, 1))?;
+    everything(device, out)
 }
 
 fn compare(
@@ -410,6 +425,7 @@ fn row_cases(cases: &mut Vec<Case>) {
     }
     for (rows, cols) in [(1, 1), (5, 33), (9, 1000)] {
         cases.push(Case::Gather { rows, cols });
+        cases.push(Case::Scatter { rows, cols });
     }
 }
 

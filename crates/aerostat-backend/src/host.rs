@@ -309,6 +309,47 @@ impl<D: HostDevice> Backend for D {
         }
         Ok(())
     }
+
+    fn take_columns(&mut self, x: Mat, first: usize, step: usize, out: Mat) -> Result<(), Error> {
+        check::columns(&x, first, step, &out)?;
+        check::apart(&out, &x)?;
+        let (memory, _) = self.parts(Checks(()));
+        let [x, view] = memory::views(&mut memory.buffers, [x, out])?;
+        for row in 0..out.rows {
+            let from = x.row(row).iter().skip(first).step_by(step);
+            view.row(row).iter().zip(from).for_each(|(to, from)| to.set(from.get()));
+        }
+        Ok(())
+    }
+
+    fn scatter_rows(&mut self, x: Mat, rows: &[u32], factors: &[f32], out: Mat) -> Result<(), Error> {
+        let (memory, _) = self.parts(Checks(()));
+        check::rows(rows, out.rows, out.cols, &x)?;
+        check::factors(factors, rows.len())?;
+        check::apart(&out, &x)?;
+        let [x, out] = memory::views(&mut memory.buffers, [x, out])?;
+        for (i, (&row, factor)) in rows.iter().zip(factors).enumerate() {
+            for (to, from) in out.row(row as usize).iter().zip(x.row(i)) {
+                to.set(to.get() + factor * from.get());
+            }
+        }
+        Ok(())
+    }
+
+    fn scale_rows(&mut self, x: Mat, factors: &[f32]) -> Result<(), Error> {
+        check::factors(factors, x.rows)?;
+        let [x] = memory::views(&mut self.parts(Checks(())).0.buffers, [x])?;
+        for (row, factor) in factors.iter().enumerate() {
+            x.row(row).iter().for_each(|cell| cell.set(cell.get() * factor));
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self, x: Mat) -> Result<(), Error> {
+        let [view] = memory::views(&mut self.parts(Checks(())).0.buffers, [x])?;
+        (0..x.rows).for_each(|row| view.row(row).iter().for_each(|cell| cell.set(0.0)));
+        Ok(())
+    }
 }
 
 fn no_kv() -> Error {

@@ -285,4 +285,16 @@ pub trait Backend: Send {
 
     /// `out[i, :] = x[rows[i], :]`.
     fn gather_rows(&mut self, x: Mat, rows: &[u32], out: Mat) -> Result<(), Error>;
+
+    /// `out[r, c] = x[r, first + c * step]`.
+    fn take_columns(&mut self, x: Mat, first: usize, step: usize, out: Mat) -> Result<(), Error>;
+
+    /// `out[rows[i], :] += factors[i] * x[i, :]`, by ascending `i`; the product is rounded, then the sum.
+    fn scatter_rows(&mut self, x: Mat, rows: &[u32], factors: &[f32], out: Mat) -> Result<(), Error>;
+
+    /// `x[r, :] *= factors[r]`.
+    fn scale_rows(&mut self, x: Mat, factors: &[f32]) -> Result<(), Error>;
+
+    /// `x = 0`.
+    fn clear(&mut self, x: Mat) -> Result<(), Error>;
 }

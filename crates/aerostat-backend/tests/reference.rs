@@ -185,6 +185,29 @@ fn a_norm_works_on_groups_and_strided_rows() {
 }
 
 #[test]
+fn rows_are_scaled_and_added_where_they_belong() {
+    let mut device = Reference::new();
+    let x = put(&mut device, 3, 2, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    let y = put(&mut device, 2, 2, &[0.5, 0.5, 10.0, 20.0]);
+    device.scatter_rows(x, &[1, 0, 1], &[1.0, 2.0, 0.5], y).unwrap();
+    assert_eq!(device.read(y).unwrap(), [6.5, 8.5, 13.5, 25.0]);
+    device.scale_rows(y, &[2.0, -1.0]).unwrap();
+    assert_eq!(device.read(y).unwrap(), [13.0, 17.0, -13.5, -25.0]);
+    device.clear(y.row_range(1, 1)).unwrap();
+    assert_eq!(device.read(y).unwrap(), [13.0, 17.0, 0.0, 0.0]);
+    let wide = put(&mut device, 2, 5, &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]);
+    for (rows, factors, from) in
+        [(&[0, 3][..], &[1.0; 2][..], y), (&[0, 1], &[1.0; 1], y), (&[0, 1, 2], &[1.0; 3], x)]
+    {
+        assert!(device.scatter_rows(from, rows, factors, x).is_err(), "{rows:?}");
+    }
+    assert!(device.scale_rows(x, &[1.0; 2]).is_err());
+    device.take_columns(wide, 1, 2, y).unwrap();
+    assert_eq!(device.read(y).unwrap(), [1.0, 3.0, 6.0, 8.0]);
+    assert!(device.take_columns(wide, 2, 3, y).is_err() && device.take_columns(wide, 0, 0, y).is_err());
+}
+
+#[test]
 fn operands_that_do_not_fit_are_refused() {
     type Op<'a> = dyn Fn(&mut Reference, Mat, Mat) -> Result<(), Error> + 'a;
     let kv = |device: &mut Reference, pages| {

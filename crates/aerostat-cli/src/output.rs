@@ -63,4 +63,13 @@ pub(crate) fn summary(output: &OutputArgs, stats: &Stats) {
         size(stats.memory_peak_bytes),
         size(stats.memory_budget_bytes),
     );
+    if stats.experts > 0 {
+        eprintln!(
+            "{} experts used, {} of them in memory already, {} read: {} a token",
+            stats.experts,
+            stats.experts - stats.experts_read,
+            size(stats.expert_bytes),
+            size(stats.read_bytes / stats.tokens.max(1)),
+        );
+    }
 }

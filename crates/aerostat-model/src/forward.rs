@@ -1,10 +1,13 @@
 //! The block forward.
 
-use aerostat_arch::{Activation, AttentionSpec, Block, ModelSpec, Norm, Positions, RopeStyle, Vector};
+use aerostat_arch::{
+    Activation, AttentionSpec, Block, Joined, MlpSpec, ModelSpec, Norm, Positions, RopeStyle, Vector,
+};
 use aerostat_backend::{self as backend, Backend, BufferId, Error, Mat, Placement, Rope, Weight};
 use aerostat_plan::{Role, Step};
 
 use crate::rope::Frequencies;
+use crate::routing::{Routed, sigmoid};
 use crate::vectors::{BlockVectors, NormVectors, load_vector};
 
 /// How large a batch can be.
@@ -42,6 +45,8 @@ pub struct Model {
     ropes: Vec<Frequencies>,
     /// Host side of the angles; the largest of all ropes.
     angles: Vec<f32>,
+    /// The experts of the present block.
+    routed: Routed,
 }
 
 /// Activations; each `[rows_max, width]`.
@@ -60,6 +65,18 @@ struct Buffers {
     mixed: BufferId,
     gate: BufferId,
     up: BufferId,
+    /// Gate and up, where they are one matrix.
+    both: BufferId,
+    /// Partial sums of matrices that are stored by inputs.
+    lanes: BufferId,
+    /// What the router says, one per expert.
+    router: BufferId,
+    /// How much of the shared expert is taken, one.
+    shared: BufferId,
+    /// The rows that use an expert, `[.., hidden]`.
+    expert_input: BufferId,
+    /// What it gives, `[.., hidden]`.
+    expert_output: BufferId,
     /// One per rope, `[.., rotary]`.
     angles: Vec<BufferId>,
     /// `[logit_rows_max, hidden]`.
@@ -105,6 +122,7 @@ impl Model {
             head_bias,
             ropes,
             angles,
+            routed: Routed::default(),
         })
     }
 
@@ -185,11 +203,96 @@ impl Model {
             self.before(b, batch, step)?;
         }
         let (x, y) = self.operands(batch, step);
-        b.matmul(weight, x, y.col_range(step.start, step.rows))?;
+        self.multiply(b, step, weight, x, y)?;
         if step.last {
             self.after(b, batch, step, y)?;
         }
         Ok(())
+    }
+
+    /// Once the router of a block has spoken: the experts that the batch's rows use, in the order in which they are
+    /// to be computed.
+    pub fn route(&mut self, b: &mut dyn Backend, batch: &Batch<'_>, block: usize) -> Result<&[u32], Error> {
+        let rows = batch.places.rows.len();
+        let (spec, vectors) = (&self.spec.blocks[block], &self.blocks[block]);
+        if let Some(experts) = &spec.experts {
+            let outputs = b.read(Mat::new(self.buffers.router, rows, experts.mlps.len()))?;
+            self.routed.choose(&experts.routing, vectors.correction.as_deref(), &experts.order, outputs);
+        }
+        if spec.mlp.is_none() {
+            b.clear(Mat::new(self.buffers.y, rows, self.spec.hidden))?;
+        }
+        Ok(&self.routed.experts)
+    }
+
+    /// Multiplies one tile of the `index`-th expert that [`Model::route`] gave.
+    pub fn expert_step(
+        &mut self,
+        b: &mut dyn Backend,
+        batch: &Batch<'_>,
+        index: usize,
+        step: &Step,
+        weight: Weight<'_>,
+    ) -> Result<(), Error> {
+        let (block, vectors) = (&self.spec.blocks[step.block], &self.blocks[step.block]);
+        let Some((expert, experts)) = step.expert.map(|e| e as usize).zip(block.experts.as_ref()) else {
+            return Err(Error::shape("a step of no expert"));
+        };
+        let f = &self.buffers;
+        let hidden = self.spec.hidden;
+        let all = Mat::new(f.y, batch.places.rows.len(), hidden);
+        let (rows, factors) = self.routed.rows(index);
+        let mat = |buffer, cols| Mat::new(buffer, rows.len(), cols);
+        let matrix = step.matrix(&self.spec);
+        let mlp = &experts.mlps[expert];
+        let at_input = experts.routing.at_input;
+        if step.first && mlp.linears().next().is_some_and(|(role, _)| role == step.role) {
+            let input = mat(f.expert_input, hidden);
+            b.gather_rows(Mat { buffer: self.mlp_input(block), ..all }, &rows, input)?;
+            if at_input {
+                b.scale_rows(input, &factors)?;
+            }
+        }
+        let (x, y) = match step.role {
+            Role::Gate => (f.expert_input, f.gate),
+            Role::Up => (f.expert_input, f.up),
+            _ => (f.up, f.expert_output),
+        };
+        let y = if step.role == Role::Up && mlp.joined.is_some() { f.both } else { y };
+        let (x, y) = (mat(x, matrix.cols), mat(y, matrix.rows));
+        self.multiply(b, step, weight, x, y)?;
+        if !step.last {
+            return Ok(());
+        }
+        if let Some(bias) = vectors.expert_biases.get(expert).and_then(|biases| biases[step.role as usize]) {
+            b.add_bias(y, Mat::new(bias, 1, y.cols))?;
+        }
+        match step.role {
+            Role::Up => self.activate(b, Some(mlp), y),
+            Role::Down if at_input => b.scatter_rows(y, &rows, &vec![1.0; rows.len()], all),
+            Role::Down => b.scatter_rows(y, &rows, &factors, all),
+            _ => Ok(()),
+        }
+    }
+
+    /// Once all experts of a block are computed: adds what they gave to the residual stream.
+    pub fn finish_experts(
+        &mut self,
+        b: &mut dyn Backend,
+        batch: &Batch<'_>,
+        block: usize,
+    ) -> Result<(), Error> {
+        self.add_mlp(b, block, Mat::new(self.buffers.y, batch.places.rows.len(), self.spec.hidden))
+    }
+
+    /// What the shared expert gives, as much of it as its gate says.
+    fn weigh_shared(&self, b: &mut dyn Backend, block: &Block, y: Mat) -> Result<(), Error> {
+        if block.experts.as_ref().is_none_or(|experts| experts.shared_gate.is_none()) {
+            return Ok(());
+        }
+        let gates = b.read(Mat::new(self.buffers.shared, y.rows, 1))?;
+        let factors: Vec<f32> = gates.iter().map(|gate| sigmoid(*gate)).collect();
+        b.scale_rows(y, &factors)
     }
 
     /// The logits of the batch's logit rows, `[rows, vocab]`, once the head's last tile is done.
@@ -205,17 +308,43 @@ impl Model {
         let matrix = step.matrix(&self.spec);
         let block = self.spec.blocks.get(step.block);
         let attention = block.map_or(f.h, |block| self.attention_input(block));
+        let mlp = block.map_or(f.h, |block| self.mlp_input(block));
         let (input, output) = match step.role {
             Role::Q => (attention, f.q),
             Role::K => (attention, f.k),
             Role::V => (attention, f.v),
             Role::Output => (f.mixed, f.y),
-            Role::Gate => (block.map_or(f.h, |block| self.mlp_input(block)), f.gate),
-            Role::Up => (block.map_or(f.h, |block| self.mlp_input(block)), f.up),
+            Role::Gate => (mlp, f.gate),
+            Role::Up if self.is_joined(block) => (mlp, f.both),
+            Role::Up => (mlp, f.up),
+            Role::Router => (mlp, f.router),
+            Role::SharedGate => (mlp, f.shared),
             Role::Down => (f.up, f.y),
             Role::Head => return (Mat::new(f.picked, rows, hidden), Mat::new(f.logits, rows, matrix.rows)),
         };
         (Mat::new(input, rows, matrix.cols), Mat::new(output, rows, matrix.rows))
+    }
+
+    /// Whether gate and up of the block's own MLP are one matrix.
+    fn is_joined(&self, block: Option<&Block>) -> bool {
+        block.and_then(|block| block.mlp.as_ref()).is_some_and(|mlp| mlp.joined.is_some())
+    }
+
+    /// Multiplies one tile; `y` is the whole output of its matrix.
+    fn multiply(
+        &self,
+        b: &mut dyn Backend,
+        step: &Step,
+        weight: Weight<'_>,
+        x: Mat,
+        y: Mat,
+    ) -> Result<(), Error> {
+        if !step.matrix(&self.spec).k_major {
+            return b.matmul(weight, x, y.col_range(step.start, step.rows));
+        }
+        let lanes = Mat::new(self.buffers.lanes, x.rows, 16 * y.cols);
+        b.matmul_k_major(weight, x, lanes, step.start)?;
+        if step.last { b.sum_lanes(lanes, y) } else { Ok(()) }
     }
 
     /// What q, k and v are made of.
@@ -243,14 +372,11 @@ impl Model {
             b.gather_rows(x, batch.logit_rows, picked)?;
             return self.final_norm.apply(b, picked, &self.spec.final_norm, picked);
         }
-        let (block, vectors) = (&self.spec.blocks[step.block], &self.blocks[step.block]);
-        let mlp = if block.mlp.gate.is_some() { Role::Gate } else { Role::Up };
-        let norm = match step.role {
-            Role::Q => block.attention_norm.as_ref().zip(vectors.attention_norm.as_ref()),
-            role if role == mlp && !block.parallel => block.mlp_norm.as_ref().zip(vectors.mlp_norm.as_ref()),
-            _ => None,
-        };
-        norm.map_or(Ok(()), |(spec, vectors)| vectors.apply(b, x, spec, h))
+        if step.role == Role::Q {
+            let (block, vectors) = (&self.spec.blocks[step.block], &self.blocks[step.block]);
+            return normalise(b, x, &block.attention_norm, &vectors.attention_norm, h);
+        }
+        Ok(())
     }
 
     /// What follows a whole matrix's output `y`.
@@ -265,29 +391,52 @@ impl Model {
         match step.role {
             Role::V => self.attend(b, batch, step.block),
             Role::Output => {
-                if let Some((spec, norm)) = block.mlp_norm.as_ref().zip(vectors.mlp_norm.as_ref())
-                    && block.parallel
-                {
-                    // The MLP of a parallel block reads the stream before attention is added to it.
-                    let x = Mat { buffer: self.buffers.x, ..y };
-                    norm.apply(b, x, spec, Mat { buffer: self.buffers.h, ..y })?;
-                }
+                let x = Mat { buffer: self.buffers.x, ..y };
+                let h = Mat { buffer: self.buffers.h, ..y };
                 let norm = block.attention_post_norm.as_ref().zip(vectors.attention_post_norm.as_ref());
-                self.add(b, y, norm, block.residual_scale)
-            }
-            Role::Up => {
-                let activation = activation(block.mlp.activation);
-                match block.mlp.gate {
-                    Some(_) => b.glu(Mat { buffer: self.buffers.gate, ..y }, y, activation, y),
-                    None => b.activate(y, activation),
+                // The MLP of a parallel block reads the stream before attention is added to it.
+                if block.parallel {
+                    normalise(b, x, &block.mlp_norm, &vectors.mlp_norm, h)?;
+                    return self.add(b, y, norm, block.residual_scale);
                 }
+                self.add(b, y, norm, block.residual_scale)?;
+                normalise(b, x, &block.mlp_norm, &vectors.mlp_norm, h)
             }
-            Role::Down => {
-                let norm = block.mlp_post_norm.as_ref().zip(vectors.mlp_post_norm.as_ref());
-                self.add(b, y, norm, block.residual_scale)
-            }
+            Role::Up => self.activate(b, block.mlp.as_ref(), y),
+            Role::Down if block.experts.is_some() => self.weigh_shared(b, block, y),
+            Role::Down => self.add_mlp(b, step.block, y),
             _ => Ok(()),
         }
+    }
+
+    /// What follows `up` of an MLP.
+    fn activate(&self, b: &mut dyn Backend, mlp: Option<&MlpSpec>, up: Mat) -> Result<(), Error> {
+        let Some(mlp) = mlp else { return Ok(()) };
+        let f = &self.buffers;
+        let activation = activation(mlp.activation);
+        let gate = Mat::new(f.gate, up.rows, mlp.width());
+        match (mlp.joined, &mlp.gate) {
+            (Some(joined), _) => {
+                let both = up;
+                let up = Mat { buffer: f.up, ..gate };
+                let (first, step) = match joined {
+                    Joined::Halves => (mlp.width(), 1),
+                    Joined::Alternating => (1, 2),
+                };
+                b.take_columns(both, 0, step, gate)?;
+                b.take_columns(both, first, step, up)?;
+                b.glu(gate, up, activation, up)
+            }
+            (None, Some(_)) => b.glu(gate, up, activation, up),
+            (None, None) => b.activate(up, activation),
+        }
+    }
+
+    /// Adds what the MLP gives to the residual stream.
+    fn add_mlp(&self, b: &mut dyn Backend, block: usize, y: Mat) -> Result<(), Error> {
+        let (block, vectors) = (&self.spec.blocks[block], &self.blocks[block]);
+        let norm = block.mlp_post_norm.as_ref().zip(vectors.mlp_post_norm.as_ref());
+        self.add(b, y, norm, block.residual_scale)
     }
 
     /// What follows the head: bias, scale, soft cap.
@@ -365,13 +514,48 @@ impl Buffers {
             mixed: rows(widest(|b| b.attention.q.weight.rows))?,
             k: rows(widest(|b| b.attention.k.weight.rows))?,
             v: rows(widest(|b| b.attention.v.weight.rows))?,
-            gate: rows(widest(|b| b.mlp.gate.as_ref().map_or(0, |gate| gate.weight.rows)))?,
-            up: rows(widest(|b| b.mlp.up.weight.rows))?,
+            gate: rows(widest(mlp_width))?,
+            up: rows(widest(mlp_width))?,
+            both: rows(widest(joined_width))?,
+            lanes: rows(spec.lanes())?,
+            router: rows(widest(|b| b.experts.as_ref().map_or(0, |e| e.mlps.len())))?,
+            shared: rows(widest(|b| usize::from(b.experts.is_some())))?,
+            expert_input: rows(widest(mixture_width))?,
+            expert_output: rows(widest(mixture_width))?,
             angles: spec.ropes.iter().map(|r| rows(r.rotary)).collect::<Result<_, _>>()?,
             picked: b.allocate(limits.logit_rows_max * spec.hidden)?,
             logits: b.allocate(limits.logit_rows_max * spec.vocab)?,
         })
     }
+}
+
+/// Applies a norm, if there is one.
+fn normalise(
+    b: &mut dyn Backend,
+    x: Mat,
+    spec: &Option<Norm>,
+    vectors: &Option<NormVectors>,
+    out: Mat,
+) -> Result<(), Error> {
+    match spec.as_ref().zip(vectors.as_ref()) {
+        Some((spec, vectors)) => vectors.apply(b, x, spec, out),
+        None => Ok(()),
+    }
+}
+
+/// The width of a block's widest MLP.
+fn mlp_width(block: &Block) -> usize {
+    block.mlps().map(MlpSpec::width).max().unwrap_or(0)
+}
+
+/// What gate and up have where they are one matrix.
+fn joined_width(block: &Block) -> usize {
+    block.mlps().filter(|mlp| mlp.joined.is_some()).map(|mlp| mlp.up.weight.rows).max().unwrap_or(0)
+}
+
+/// What an expert reads and gives.
+fn mixture_width(block: &Block) -> usize {
+    block.experts.as_ref().map_or(0, |experts| experts.router.weight.cols)
 }
 
 fn shape(a: &AttentionSpec) -> backend::Attention {

@@ -10,6 +10,7 @@ pub mod angle;
 mod forward;
 mod pages;
 mod rope;
+mod routing;
 mod vectors;
 
 pub use forward::{Batch, Limits, Model};

@@ -1,6 +1,6 @@
 //! The small tensors of a model on a device: norms and biases.
 
-use aerostat_arch::{Block, Norm, NormKind, Vector};
+use aerostat_arch::{Block, Linear, MlpSpec, Norm, NormKind, Role, Vector};
 use aerostat_backend::{Backend, BufferId, Error, Mat, Tile, Weight};
 
 /// Gives a vector's stored bytes.
@@ -16,8 +16,15 @@ pub(crate) struct BlockVectors {
     pub(crate) q_norm: Option<NormVectors>,
     pub(crate) k_norm: Option<NormVectors>,
     /// By role.
-    pub(crate) biases: [Option<BufferId>; 7],
+    pub(crate) biases: Biases,
+    /// Of experts, by index; none at all if none has one.
+    pub(crate) expert_biases: Vec<Biases>,
+    /// What the router's scores are corrected by.
+    pub(crate) correction: Option<Vec<f32>>,
 }
+
+/// One for each role that has a bias.
+pub(crate) type Biases = [Option<BufferId>; Role::Head as usize];
 
 impl BlockVectors {
     pub(crate) fn load<E: From<Error>>(
@@ -37,14 +44,35 @@ impl BlockVectors {
             mlp_post_norm: norm(&block.mlp_post_norm, hidden)?,
             q_norm: norm(&a.q_norm, a.q.weight.rows)?,
             k_norm: norm(&a.k_norm, a.k.weight.rows)?,
-            biases: [None; 7],
+            biases: biases(b, block.linears(), read)?,
+            expert_biases: Vec::new(),
+            correction: None,
         };
-        for (role, linear) in block.linears() {
-            let bias = linear.bias.as_ref();
-            vectors.biases[role as usize] = bias.map(|v| load_vector(b, v, v.len, read)).transpose()?;
+        if let Some(experts) = &block.experts {
+            if let Some(v) = &experts.routing.correction {
+                let id = load_vector(b, v, v.len, read)?;
+                vectors.correction = Some(b.read(Mat::new(id, 1, v.len))?.to_vec());
+            }
+            let biased = |mlp: &MlpSpec| mlp.linears().any(|(_, linear)| linear.bias.is_some());
+            for mlp in experts.mlps.iter().filter(|mlp| biased(mlp)) {
+                vectors.expert_biases.push(biases(b, mlp.linears(), read)?);
+            }
         }
         Ok(vectors)
     }
+}
+
+fn biases<'a, E: From<Error>>(
+    b: &mut dyn Backend,
+    linears: impl Iterator<Item = (Role, &'a Linear)>,
+    read: Read<'_, E>,
+) -> Result<Biases, E> {
+    let mut biases = Biases::default();
+    for (role, linear) in linears {
+        let bias = linear.bias.as_ref();
+        biases[role as usize] = bias.map(|v| load_vector(b, v, v.len, read)).transpose()?;
+    }
+    Ok(biases)
 }
 
 /// The tensors of a norm.

@@ -22,6 +22,8 @@ pub struct Cost {
     #[serde(skip)]
     head: Part,
     #[serde(skip)]
+    mixtures: Vec<Mixture>,
+    #[serde(skip)]
     multiply: Vec<Multiply>,
 }
 
@@ -32,8 +34,24 @@ pub(crate) struct Part {
     pub(crate) weights: u64,
 }
 
+/// Some experts of one block that are equally likely to be used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mixture {
+    /// How likely a row is to use a certain one of them.
+    pub(crate) chance: f64,
+    /// All of them together.
+    pub(crate) all: Part,
+}
+
+impl Mixture {
+    /// The part of them that some row of a sweep uses, if rows choose independently of each other.
+    fn coverage(&self, rows: usize) -> f64 {
+        1.0 - (1.0 - self.chance).max(0.0).powf(rows as f64)
+    }
+}
+
 impl Cost {
-    pub(crate) fn new(blocks: Part, head: Part, machine: &Machine) -> Self {
+    pub(crate) fn new(blocks: Part, head: Part, mixtures: Vec<Mixture>, machine: &Machine) -> Self {
         let multiply = machine.multiply.clone();
         let rate = |m: &Multiply| 2.0 * m.rows as f64 / m.seconds_per_weight;
         let mut cost = Self {
@@ -43,6 +61,7 @@ impl Cost {
             flops_per_second: multiply.last().map_or(f64::INFINITY, rate),
             blocks,
             head,
+            mixtures,
             multiply,
         };
         cost.sweep_seconds = cost.seconds(1, 1);
@@ -61,33 +80,62 @@ impl Cost {
     /// neither hides wholly, since they share memory and processors; the sum of fourth powers fits what is measured there
     /// (a fifth more where they are equal, 2 % where one takes half as long).
     pub fn seconds(&self, rows: usize, logit_rows: usize) -> f64 {
-        let head = if logit_rows > 0 { self.head } else { Part::default() };
-        let read = (self.blocks.streamed_bytes + head.streamed_bytes) as f64 / self.read_bytes_per_second;
-        let compute = self.blocks.weights as f64 * self.per_weight(rows)
-            + head.weights as f64 * self.per_weight(logit_rows);
+        let read = self.read_bytes(rows, logit_rows) / self.read_bytes_per_second;
+        let compute = self.compute_seconds(rows, logit_rows);
         (read.powi(4) + compute.powi(4)).sqrt().sqrt()
+    }
+
+    /// Bytes that a sweep is expected to read.
+    pub fn read_bytes(&self, rows: usize, logit_rows: usize) -> f64 {
+        let head = if logit_rows > 0 { self.head.streamed_bytes } else { 0 };
+        let experts: f64 = self.mixtures.iter().map(|m| m.coverage(rows) * m.all.streamed_bytes as f64).sum();
+        (self.blocks.streamed_bytes + head) as f64 + experts
+    }
+
+    /// Whether there are experts.
+    pub(crate) fn has_experts(&self) -> bool {
+        !self.mixtures.is_empty()
+    }
+
+    /// Stored bytes of all experts that do not stay in memory.
+    pub(crate) fn expert_bytes(&self) -> u64 {
+        self.mixtures.iter().map(|m| m.all.streamed_bytes).sum()
+    }
+
+    fn compute_seconds(&self, rows: usize, logit_rows: usize) -> f64 {
+        let experts = |m: &Mixture| {
+            let coverage = m.coverage(rows);
+            let rows_each = rows as f64 * m.chance / coverage.max(f64::MIN_POSITIVE);
+            m.all.weights as f64 * coverage * self.per_weight(rows_each.max(1.0))
+        };
+        let head = if logit_rows > 0 { self.head.weights } else { 0 };
+        self.blocks.weights as f64 * self.per_weight(rows as f64)
+            + head as f64 * self.per_weight(logit_rows as f64)
+            + self.mixtures.iter().map(experts).sum::<f64>()
     }
 
     /// Seconds that a weight takes with this many rows: on the lines through what was measured, and in proportion to
     /// rows beyond.
-    fn per_weight(&self, rows: usize) -> f64 {
+    fn per_weight(&self, rows: f64) -> f64 {
         let (Some(first), Some(last)) = (self.multiply.first(), self.multiply.last()) else { return 0.0 };
-        if rows <= first.rows {
+        if rows <= first.rows as f64 {
             return first.seconds_per_weight;
         }
-        let between = self.multiply.windows(2).find(|pair| rows <= pair[1].rows);
+        let between = self.multiply.windows(2).find(|pair| rows <= pair[1].rows as f64);
         let Some([a, b]) = between else {
-            return last.seconds_per_weight * rows as f64 / last.rows as f64;
+            return last.seconds_per_weight * rows / last.rows as f64;
         };
-        let share = (rows - a.rows) as f64 / (b.rows - a.rows).max(1) as f64;
+        let share = (rows - a.rows as f64) / (b.rows - a.rows).max(1) as f64;
         a.seconds_per_weight + share * (b.seconds_per_weight - a.seconds_per_weight)
     }
 
     /// The rows at which computing takes as long as what it hides behind: reading, or one row's pass through memory.
     pub fn knee(&self) -> usize {
         let fixed = self.seconds(1, 1);
-        let computes =
-            |rows: usize| (self.blocks.weights + self.head.weights) as f64 * self.per_weight(rows) <= fixed;
+        let computes = |rows: usize| {
+            let read = self.read_bytes(rows, rows) / self.read_bytes_per_second;
+            self.compute_seconds(rows, rows) <= fixed.max(read)
+        };
         let (mut low, mut high) = (1, 1 << 20);
         while low + 1 < high {
             let middle = (low + high) / 2;
@@ -117,7 +165,7 @@ mod tests {
             ],
         };
         let half = Part { streamed_bytes: streamed_bytes / 2, weights: 250_000_000 };
-        Cost::new(half, half, &machine)
+        Cost::new(half, half, Vec::new(), &machine)
     }
 
     #[test]

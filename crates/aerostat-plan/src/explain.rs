@@ -39,6 +39,13 @@ impl fmt::Display for Plan {
         } else {
             line("streamed", format!("{} in every sweep", size(self.streamed_bytes_per_sweep)))?;
         }
+        if self.cost.has_experts() {
+            let pinned: usize = self.pinned_experts.iter().map(Vec::len).sum();
+            let bytes = self.expected_sweep_bytes.iter();
+            let bytes: Vec<String> =
+                bytes.map(|(rows, bytes)| format!("{} with {rows} rows", size(*bytes))).collect();
+            line("experts", format!("{pinned} pinned; a sweep is expected to read {}", bytes.join(", ")))?;
+        }
         let c = &self.cost;
         line("disk", format!("{:.2} GB/s", c.read_bytes_per_second / 1e9))?;
         line("sweep", format!("{:.3} s; knee at {} rows", c.sweep_seconds, self.rows_at_knee))?;

@@ -1,9 +1,12 @@
 //! Fits a model and a demand into a budget.
 
+use std::ops::Range;
+
 use aerostat_arch::ModelSpec;
 
-use crate::cost::{Cost, Part};
+use crate::cost::{Cost, Mixture, Part};
 use crate::explain::size;
+use crate::uses::ExpertUse;
 use crate::{Demand, Machine, PAGE_TOKENS, Plan, ROWS_MAX, Role, Sizes, TILE_BYTES_MAX, steps};
 
 /// A budget that cannot work.
@@ -153,7 +156,8 @@ impl Fit<'_> {
     fn resident_in_tiles(&self, tile: u64, budget: u64) -> Option<Layout> {
         let tile = self.demand.tile_bytes.unwrap_or(tile).max(self.sizes.row_bytes_max);
         let mut layout = Layout { tile, slot: self.slot(tile), slots: SLOTS_MIN * 2, ..self.minimum() };
-        layout.pinned = steps::pin_all_bytes(&steps::tiles(self.spec, tile));
+        layout.pinned = steps::pin_all_bytes(&steps::tiles(self.spec, tile))
+            + steps::pin_experts(self.spec, None, tile, u64::MAX).1;
         if self.demand.pinned_bytes_max.is_some_and(|max| max < layout.pinned) {
             return None;
         }
@@ -179,7 +183,9 @@ impl Fit<'_> {
         }
         layout.slots = ((ring / layout.slot) as usize).clamp(SLOTS_MIN, SLOTS_GOOD);
         let left = spare(&layout).min(self.demand.pinned_bytes_max.unwrap_or(u64::MAX));
-        layout.pinned = steps::pin(&mut steps::tiles(self.spec, layout.tile), left);
+        let uses = self.demand.expert_use.as_ref();
+        let certain = steps::pin(&mut steps::tiles(self.spec, layout.tile), left);
+        layout.pinned = certain + steps::pin_experts(self.spec, uses, layout.tile, left - certain).1;
         layout
     }
 
@@ -210,7 +216,10 @@ impl Fit<'_> {
 
     fn finish(&self, layout: Layout, budget: u64, minimum: u64) -> Plan {
         let mut tiles = steps::tiles(self.spec, layout.tile);
-        let pinned = steps::pin(&mut tiles, layout.pinned);
+        let certain = steps::pin(&mut tiles, layout.pinned);
+        let uses = self.demand.expert_use.as_ref();
+        let (pinned_experts, pinned) =
+            steps::pin_experts(self.spec, uses, layout.tile, layout.pinned - certain);
         let part = |head: bool| {
             let steps = || tiles.iter().filter(move |s| (s.role == Role::Head) == head);
             Part {
@@ -219,8 +228,10 @@ impl Fit<'_> {
             }
         };
         let (blocks, head) = (part(false), part(true));
+        let mixtures = mixtures(self.spec, &pinned_experts, uses);
         let streamed = blocks.streamed_bytes + head.streamed_bytes;
-        let cost = Cost::new(blocks, head, self.machine);
+        let resident = streamed == 0 && mixtures.iter().all(|m| m.all.streamed_bytes == 0);
+        let cost = Cost::new(blocks, head, mixtures, self.machine);
         Plan {
             family: self.spec.family.to_owned(),
             parameters: self.spec.parameters,
@@ -228,8 +239,9 @@ impl Fit<'_> {
             // A default budget is what the layout needs.
             budget_bytes: if self.demand.budget_bytes.is_some() { budget } else { layout.total() },
             minimum_bytes: minimum,
-            pinned_bytes: pinned,
-            streamed_bytes_per_sweep: streamed,
+            pinned_bytes: certain + pinned,
+            streamed_bytes_per_sweep: cost.read_bytes(1, 1).round() as u64,
+            expected_sweep_bytes: [1, 8, 64].map(|r| (r, cost.read_bytes(r, r).round() as u64)).into(),
             ring_bytes: layout.ring(),
             ring_slots: layout.slots,
             slot_bytes: layout.slot,
@@ -243,9 +255,10 @@ impl Fit<'_> {
             rows_max: layout.rows,
             logit_rows_max: layout.logit_rows,
             rows_at_knee: cost.knee(),
-            resident: streamed == 0,
+            resident,
             cost,
             steps: tiles,
+            pinned_experts,
         }
     }
 
@@ -269,4 +282,33 @@ impl Fit<'_> {
         let aligned = self.machine.alignment.max(1);
         tile.next_multiple_of(aligned) + 2 * aligned
     }
+}
+
+/// The experts of each block that has some: all alike, or each by its use.
+fn mixtures(spec: &ModelSpec, pinned: &[Vec<u32>], uses: Option<&ExpertUse>) -> Vec<Mixture> {
+    let mut mixtures = Vec::new();
+    for (i, (block, pinned)) in spec.blocks.iter().zip(pinned).enumerate() {
+        let Some(experts) = &block.experts else { continue };
+        let part = |range: Range<usize>| {
+            let mlps = || experts.mlps[range.clone()].iter().zip(range.start as u32..);
+            let matrices = mlps().flat_map(|(mlp, _)| mlp.linears()).map(|(_, linear)| &linear.weight);
+            let streamed = mlps().filter(|(_, e)| pinned.binary_search(e).is_err());
+            Part {
+                streamed_bytes: streamed.map(|(mlp, _)| mlp.bytes()).sum(),
+                weights: matrices.map(|m| m.rows as u64 * m.cols as u64).sum(),
+            }
+        };
+        let count = experts.mlps.len();
+        let chosen = experts.routing.chosen as f64;
+        match uses.and_then(|uses| uses.shares(i, count)) {
+            None => mixtures.push(Mixture { chance: chosen / count as f64, all: part(0..count) }),
+            Some(shares) => mixtures.extend(
+                shares
+                    .iter()
+                    .enumerate()
+                    .map(|(e, share)| Mixture { chance: (chosen * share).min(1.0), all: part(e..e + 1) }),
+            ),
+        }
+    }
+    mixtures
 }

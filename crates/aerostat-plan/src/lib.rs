@@ -9,8 +9,11 @@ mod cost;
 mod explain;
 mod fit;
 mod steps;
+mod uses;
 
-use aerostat_arch::ModelSpec;
+use std::collections::BTreeMap;
+
+use aerostat_arch::{Block, MlpSpec, ModelSpec};
 use serde::Serialize;
 
 pub use aerostat_arch::Role;
@@ -18,6 +21,7 @@ pub use cost::Cost;
 pub use explain::size;
 pub use fit::{Error, plan};
 pub use steps::Step;
+pub use uses::ExpertUse;
 
 /// Positions in a page of the KV cache.
 pub const PAGE_TOKENS: usize = 16;
@@ -52,6 +56,8 @@ pub struct Demand {
     pub tile_bytes: Option<u64>,
     /// Upper bound of pinned weights; for measurements. `None`: as much as the budget allows.
     pub pinned_bytes_max: Option<u64>,
+    /// How often each expert was used before, if that is known.
+    pub expert_use: Option<ExpertUse>,
 }
 
 /// What the plan must know of the machine, all of it measured by others.
@@ -97,8 +103,10 @@ pub struct Plan {
     pub minimum_bytes: u64,
     /// Weights kept in memory.
     pub pinned_bytes: u64,
-    /// Weights read in every sweep, head included.
+    /// Weights read in every sweep, head included; of experts, as many as one row uses.
     pub streamed_bytes_per_sweep: u64,
+    /// Weights that sweeps with this many rows are expected to read; it differs only where there are experts.
+    pub expected_sweep_bytes: BTreeMap<usize, u64>,
     /// The ring, `ring_slots` buffers of `slot_bytes`.
     pub ring_bytes: u64,
     /// Buffers of the ring.
@@ -130,9 +138,12 @@ pub struct Plan {
     /// What a sweep costs.
     #[serde(flatten)]
     pub cost: Cost,
-    /// The tiles of a sweep in order, the head's last.
+    /// The tiles that every sweep uses, in order, the head's last; those of experts are [`Plan::expert_steps`].
     #[serde(skip)]
     pub steps: Vec<Step>,
+    /// The experts of each block that stay in memory, in ascending order.
+    #[serde(skip)]
+    pub pinned_experts: Vec<Vec<u32>>,
 }
 
 impl Plan {
@@ -142,10 +153,32 @@ impl Plan {
         self.steps.split_at(blocks)
     }
 
-    /// The part of the weights of a sweep that stays in memory, from 0 to 1.
-    pub fn pinned_fraction(&self) -> f64 {
-        let all: u64 = self.steps.iter().map(|s| s.extent.bytes).sum();
-        1.0 - self.streamed_bytes_per_sweep as f64 / all.max(1) as f64
+    /// The tiles of one expert of a block, in order.
+    pub fn expert_steps(&self, spec: &ModelSpec, block: usize, expert: u32) -> Vec<Step> {
+        let pinned =
+            self.pinned_experts.get(block).is_some_and(|experts| experts.binary_search(&expert).is_ok());
+        let mut steps = steps::expert_tiles(spec, block, expert, self.tile_bytes);
+        steps.iter_mut().for_each(|step| step.pinned = pinned);
+        steps
+    }
+
+    /// The largest tile, in bytes.
+    pub fn largest_tile(&self, spec: &ModelSpec) -> u64 {
+        let first =
+            |(i, block): (usize, &Block)| block.experts.is_some().then(|| self.expert_steps(spec, i, 0));
+        let experts = spec.blocks.iter().enumerate().filter_map(first).flatten();
+        experts.chain(self.steps.iter().copied()).map(|s| s.extent.bytes).max().unwrap_or(0)
+    }
+
+    /// What every sweep reads, whatever experts it uses.
+    pub fn certain_bytes(&self) -> u64 {
+        self.steps.iter().filter(|s| !s.pinned).map(|s| s.extent.bytes).sum()
+    }
+
+    /// The part of the weights that stays in memory, from 0 to 1.
+    pub fn pinned_fraction(&self, spec: &ModelSpec) -> f64 {
+        let streamed = self.certain_bytes() + self.cost.expert_bytes();
+        1.0 - streamed as f64 / spec.matrix_bytes().max(1) as f64
     }
 }
 
@@ -170,11 +203,12 @@ impl Sizes {
             |f: fn(&aerostat_arch::Block) -> usize| spec.blocks.iter().map(f).max().unwrap_or(0) as u64;
         let q = widest(|b| b.attention.q.weight.rows);
         let kv = widest(|b| b.attention.k.weight.rows + b.attention.v.weight.rows);
-        let mlp = widest(|b| b.mlp.up.weight.rows);
+        let mlp = widest(mlp_width);
+        let mixture = widest(mixture_width) + spec.lanes() as u64 + widest(joined_width);
         let angles: u64 = spec.ropes.iter().map(|r| r.rotary as u64).sum();
-        // The residual stream, its norm, a step's output; q and attention's output; k and v; gate and up; angles
-        // here and on the host; the embedding row as stored.
-        let per_row = 3 * spec.hidden as u64 + 2 * q + kv + 2 * mlp + 2 * angles;
+        // The residual stream, its norm, a step's output; q and attention's output; k and v; gate and up; what experts
+        // take besides; angles here and on the host; the embedding row as stored.
+        let per_row = 3 * spec.hidden as u64 + 2 * q + kv + 2 * mlp + mixture + 2 * angles;
         Self {
             weight_bytes: matrix_bytes + embedding + vectors,
             vector_bytes: vectors,
@@ -188,4 +222,21 @@ impl Sizes {
                 .sum(),
         }
     }
+}
+
+/// The width of a block's widest MLP.
+fn mlp_width(block: &Block) -> usize {
+    block.mlps().map(MlpSpec::width).max().unwrap_or(0)
+}
+
+/// What experts take for a row beside an MLP: their input and output, what the router says (here and on the host, with
+/// room for the choice), and the weight of the shared one.
+fn mixture_width(block: &Block) -> usize {
+    let Some(experts) = &block.experts else { return 0 };
+    2 * experts.router.weight.cols + experts.mlps.len() + 4 * experts.routing.chosen + 1
+}
+
+/// What gate and up have where they are one matrix.
+fn joined_width(block: &Block) -> usize {
+    block.mlps().filter(|mlp| mlp.joined.is_some()).map(|mlp| mlp.up.weight.rows).max().unwrap_or(0)
 }

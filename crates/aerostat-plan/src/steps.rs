@@ -1,13 +1,17 @@
 //! The tiles of a sweep.
 
-use aerostat_arch::{Matrix, ModelSpec, Role};
+use aerostat_arch::{Block, Matrix, MlpSpec, ModelSpec, Role};
 use aerostat_checkpoint::Extent;
 
-/// One tile of a sweep: rows `start .. start + rows` of one matrix.
+use crate::uses::ExpertUse;
+
+/// One tile of a sweep: rows `start .. start + rows` of one matrix as it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     /// The block; for the head, the number of blocks.
     pub block: usize,
+    /// Which of its experts; `None`: what every sweep uses.
+    pub expert: Option<u32>,
     /// Which matrix of it.
     pub role: Role,
     /// First row.
@@ -27,40 +31,60 @@ pub struct Step {
 impl Step {
     /// The matrix it is a tile of.
     pub fn matrix<'a>(&self, spec: &'a ModelSpec) -> &'a Matrix {
-        match spec.blocks.get(self.block) {
-            Some(block) => block
-                .linears()
-                .find(|(role, _)| *role == self.role)
-                .map_or(&spec.head.weight, |(_, linear)| &linear.weight),
-            None => &spec.head.weight,
-        }
+        let head = &spec.head.weight;
+        let Some(block) = spec.blocks.get(self.block) else { return head };
+        let found = match self.expert {
+            None => block.linears().find(|(role, _)| *role == self.role),
+            Some(e) => mlp(block, e).and_then(|mlp| mlp.linears().find(|(role, _)| *role == self.role)),
+        };
+        found.map_or(head, |(_, linear)| &linear.weight)
     }
 }
 
-/// All tiles in the order of use, none pinned.
+fn mlp(block: &Block, expert: u32) -> Option<&MlpSpec> {
+    block.experts.as_ref().and_then(|experts| experts.mlps.get(expert as usize))
+}
+
+/// The tiles that every sweep uses, in the order of use, none pinned.
 pub(crate) fn tiles(spec: &ModelSpec, tile_bytes: u64) -> Vec<Step> {
     let mut steps = Vec::new();
     for (block, b) in spec.blocks.iter().enumerate() {
         for (role, linear) in b.linears() {
-            split(&mut steps, block, role, &linear.weight, tile_bytes);
+            split(&mut steps, (block, None, role), &linear.weight, tile_bytes);
         }
     }
-    split(&mut steps, spec.blocks.len(), Role::Head, &spec.head.weight, tile_bytes);
+    split(&mut steps, (spec.blocks.len(), None, Role::Head), &spec.head.weight, tile_bytes);
+    steps
+}
+
+/// The tiles of one expert, in the order of use.
+pub(crate) fn expert_tiles(spec: &ModelSpec, block: usize, expert: u32, tile_bytes: u64) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mlp = spec.blocks.get(block).and_then(|b| mlp(b, expert));
+    for (role, linear) in mlp.iter().flat_map(|mlp| mlp.linears()) {
+        split(&mut steps, (block, Some(expert), role), &linear.weight, tile_bytes);
+    }
     steps
 }
 
 /// Cuts a matrix into tiles of nearly equal size, none of which crosses a run.
-fn split(steps: &mut Vec<Step>, block: usize, role: Role, matrix: &Matrix, tile_bytes: u64) {
+fn split(
+    steps: &mut Vec<Step>,
+    (block, expert, role): (usize, Option<u32>, Role),
+    matrix: &Matrix,
+    tile_bytes: u64,
+) {
     let rows_max = (tile_bytes / matrix.row_bytes().max(1)).max(1) as usize;
     let run = matrix.run_rows().max(1);
     let count = run.div_ceil(rows_max);
-    for i in 0..matrix.rows.div_ceil(run) * count {
+    let all = matrix.stored().0;
+    for i in 0..all.div_ceil(run) * count {
         let (base, i) = (i / count * run, i % count);
         let start = base + run * i / count;
         let rows = base + run * (i + 1) / count - start;
         let extent = matrix.rows_extent(start, rows);
-        let (first, last) = (start == 0, start + rows == matrix.rows);
-        steps.push(Step { block, role, start, rows, first, last, extent, pinned: false });
+        let (first, last) = (start == 0, start + rows == all);
+        steps.push(Step { block, expert, role, start, rows, first, last, extent, pinned: false });
     }
 }
 
@@ -87,6 +111,35 @@ pub(crate) fn pin(steps: &mut [Step], bytes: u64) -> u64 {
     used
 }
 
+/// Pins whole experts of up to `bytes`, those first that were used most, else as many of each block, and gives those of
+/// each block in ascending order. Returns the bytes pinned too.
+pub(crate) fn pin_experts(
+    spec: &ModelSpec,
+    uses: Option<&ExpertUse>,
+    tile_bytes: u64,
+    bytes: u64,
+) -> (Vec<Vec<u32>>, u64) {
+    let count = |block: &Block| block.experts.as_ref().map_or(0, |experts| experts.mlps.len());
+    let mut order: Vec<(u64, usize, usize)> = Vec::new();
+    for (i, block) in spec.blocks.iter().enumerate() {
+        let used = |expert| uses.map_or(0, |uses| uses.count(i, expert));
+        order.extend((0..count(block)).map(|expert| (u64::MAX - used(expert), expert, i)));
+    }
+    order.sort_unstable();
+    let mut pinned = vec![Vec::new(); spec.blocks.len()];
+    let mut used = 0;
+    for (_, expert, block) in order {
+        let need = pin_all_bytes(&expert_tiles(spec, block, expert as u32, tile_bytes));
+        if used + need > bytes {
+            break;
+        }
+        used += need;
+        pinned[block].push(expert as u32);
+    }
+    pinned.iter_mut().for_each(|experts| experts.sort_unstable());
+    (pinned, used)
+}
+
 /// What pinning every tile would take.
 pub(crate) fn pin_all_bytes(steps: &[Step]) -> u64 {
     steps.iter().map(|s| s.extent.bytes.next_multiple_of(4096)).sum()
@@ -102,6 +155,7 @@ mod tests {
     fn pinned_tiles_are_spread_evenly_and_use_what_they_may() {
         let tile = |i: u64| Step {
             block: 0,
+            expert: None,
             role: Role::Up,
             start: 0,
             rows: 1,

@@ -1,14 +1,18 @@
 //! A model opened for work: the sweep loop.
 
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use aerostat_backend::{Backend, KvLayout, KvType, Tile, Weight, WeightId, reference::Reference};
 use aerostat_checkpoint::Extent;
 use aerostat_cpu::{Cpu, CpuConfig, Isa};
-use aerostat_model::{Limits, Model, Pages};
-use aerostat_plan::{Demand, Machine, PAGE_TOKENS, Plan, Step};
+use aerostat_model::{Batch, Limits, Model, Pages};
+use aerostat_plan::{Demand, ExpertUse, Machine, PAGE_TOKENS, Plan, Role, Step};
 use aerostat_stream::{IoChoice, Ring, Source, SourceOptions};
 
+use crate::flow::Flow;
+use crate::learned;
 use crate::machine;
 use crate::model_files::ModelFiles;
 use crate::observe::{Observer, Phase, Progress};
@@ -61,20 +65,26 @@ pub struct Options {
     pub prefill_chunk: Option<usize>,
     /// Weights kept in memory at most; for measurements. `None`: as much as the budget allows.
     pub pinned_bytes_max: Option<u64>,
+    /// A small file that learns which experts are used, so that later runs keep those in memory: read when a model is
+    /// opened, added to when the engine is dropped. It may be missing or deleted. It changes no results.
+    pub expert_use: Option<PathBuf>,
 }
 
 /// A model opened for work. Everything large is allocated when it is opened.
 pub struct Engine {
     plan: Plan,
     backend: Box<dyn Backend>,
-    ring: Ring,
+    flow: Flow,
     model: Model,
     /// For each step of the plan, its resident tile if it has one.
     pinned: Vec<Option<WeightId>>,
-    /// Streamed tiles of the blocks, and of the head.
-    streamed: [Vec<Extent>; 2],
-    /// The blocks' tiles of the next sweep are already asked for.
-    ahead: bool,
+    /// The tiles of resident experts, by block and index.
+    pinned_experts: HashMap<(usize, u32), Vec<WeightId>>,
+    /// Which experts were used, and the file that learns it.
+    uses: ExpertUse,
+    learned: Option<PathBuf>,
+    /// The tiles of the present block's experts: which of those in use, and the step.
+    routed: Vec<(usize, Step)>,
     /// Embedding rows as stored.
     gathered: Vec<u8>,
     pub(crate) pages: Pages,
@@ -91,6 +101,10 @@ pub(crate) struct Clock {
     load: Duration,
     sweeping: Duration,
     compute: Duration,
+    /// Experts that rows used, block by block and sweep by sweep; how many of them were read, and their bytes.
+    experts: u64,
+    experts_read: u64,
+    expert_bytes: u64,
     /// What the plan says the sweeps so far take, in seconds.
     predicted: f64,
     pub(crate) tokens: u64,
@@ -127,6 +141,7 @@ impl Engine {
             kv_element_bytes: kv_type(options.kv).bytes(),
             tile_bytes: options.tile_bytes,
             pinned_bytes_max: options.pinned_bytes_max,
+            expert_use: options.expert_use.as_deref().and_then(learned::read),
         };
         Ok(aerostat_plan::plan(&files.spec, &demand, &machine)?)
     }
@@ -161,8 +176,7 @@ impl Engine {
     ) -> Result<Self, Error> {
         let opened = Instant::now();
         let spec = files.spec.clone();
-        let slot_bytes = plan.steps.iter().map(|s| s.extent.bytes).max().unwrap_or(0);
-        let mut ring = Ring::new(source, plan.ring_slots, slot_bytes as usize)?;
+        let mut ring = Ring::new(source, plan.ring_slots, plan.largest_tile(&spec) as usize)?;
         let mut backend = backend(options)?;
         backend.kv_allocate(&KvLayout {
             kv_type: kv_type(options.kv),
@@ -179,20 +193,19 @@ impl Engine {
             ring.read_now(vector.extent, &mut bytes)?;
             Ok::<_, Error>(bytes)
         })?;
-        let streams = |steps: &[Step]| steps.iter().filter(|s| !s.pinned).map(|s| s.extent).collect();
-        let (blocks, head) = plan.sweep();
-        let streamed = [streams(blocks), streams(head)];
         let mut engine = Self {
             pages: Pages::new(plan.kv_pages, PAGE_TOKENS),
             prefill_chunk: options.prefill_chunk.unwrap_or(usize::MAX).max(1),
             clock: Clock::default(),
             pinned: Vec::new(),
-            ahead: false,
+            pinned_experts: HashMap::new(),
+            flow: Flow::new(ring, &plan, model.spec()),
             plan,
             backend,
-            ring,
             model,
-            streamed,
+            uses: ExpertUse::default(),
+            learned: options.expert_use.clone(),
+            routed: Vec::new(),
             gathered,
             opened,
         };
@@ -202,25 +215,24 @@ impl Engine {
 
     /// Reads what stays in memory.
     fn load(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
-        let pinned: Vec<Extent> = self.plan.steps.iter().filter(|s| s.pinned).map(|s| s.extent).collect();
-        self.ring.request(&pinned)?;
-        let mut done = 0;
-        for i in 0..self.plan.steps.len() {
-            let step = self.plan.steps[i];
-            if !step.pinned {
-                self.pinned.push(None);
-                continue;
+        let spec = self.model.spec();
+        let experts = self.plan.pinned_experts.iter().enumerate();
+        let experts = experts.flat_map(|(block, pinned)| pinned.iter().map(move |e| (block, *e)));
+        let experts = experts.flat_map(|(block, e)| self.plan.expert_steps(spec, block, e));
+        let steps: Vec<Step> = self.plan.steps.iter().copied().filter(|s| s.pinned).chain(experts).collect();
+        self.flow.ring.request(&steps.iter().map(|s| s.extent).collect::<Vec<_>>())?;
+        self.pinned.resize(self.plan.steps.len(), None);
+        let mut certain = (0..self.plan.steps.len()).filter(|i| self.plan.steps[*i].pinned);
+        for (i, step) in steps.iter().enumerate() {
+            let bytes = self.flow.ring.next()?;
+            let id = self.backend.pin(tile(&self.model, step, &bytes))?;
+            match step.expert {
+                Some(expert) => self.pinned_experts.entry((step.block, expert)).or_default().push(id),
+                None => certain.next().into_iter().for_each(|place| self.pinned[place] = Some(id)),
             }
-            let bytes = self.ring.next()?;
-            let id = self.backend.pin(tile(&self.model, &step, &bytes))?;
-            self.pinned.push(Some(id));
-            done += 1;
-            let place =
-                Place { phase: Phase::Loading, tile: done, tiles: pinned.len(), block: step.block, rows: 0 };
-            if observer.progress(&self.progress(place)) {
-                self.ring.cancel();
-                return Err(Error::interrupted());
-            }
+            let (phase, tiles) = (Phase::Loading, steps.len());
+            let place = Place { phase, tile: i + 1, tiles, block: step.block, rows: 0 };
+            self.show(place, observer).inspect_err(|_| self.flow.cancel())?;
         }
         self.clock.load = self.opened.elapsed();
         Ok(())
@@ -239,7 +251,7 @@ impl Engine {
         let begun = Instant::now();
         let batch = rows.batch();
         let head = !batch.logit_rows.is_empty();
-        self.read_ahead(head, more)?;
+        self.flow.begin(head, more)?;
         self.embed(&rows.tokens)?;
         self.model.begin(&mut *self.backend, &batch)?;
         self.clock.sweeps += 1;
@@ -252,42 +264,71 @@ impl Engine {
             let weight = match self.pinned[i] {
                 Some(id) => Weight::Pinned(id),
                 None => {
-                    bytes = self.ring.next()?;
+                    bytes = self.flow.certain()?;
                     Weight::Streamed(tile(&self.model, &step, &bytes))
                 }
             };
             let computing = Instant::now();
             self.model.step(&mut *self.backend, &batch, &step, weight)?;
             self.clock.compute += computing.elapsed();
+            if step.role == Role::Router && step.last {
+                self.route(&batch, step.block)?;
+            }
+            let ends = self.plan.steps.get(i + 1).is_none_or(|next| next.block != step.block);
             let place = Place { phase, tile: i + 1, tiles, block: step.block, rows: rows.tokens.len() };
-            if observer.progress(&self.progress(place)) {
-                return Err(Error::interrupted());
+            self.show(place, observer)?;
+            if ends && !self.routed.is_empty() {
+                self.experts(&batch, place, observer)?;
             }
         }
         self.clock.sweeping += begun.elapsed();
         if head { Ok(self.model.logits(&mut *self.backend, &batch)?) } else { Ok(&[]) }
     }
 
-    /// Asks for the tiles of this sweep, unless the last one already did, and for the next one's if there will be one.
-    fn read_ahead(&mut self, head: bool, more: bool) -> Result<(), Error> {
-        let [blocks, head_tiles] = &self.streamed;
-        if !self.ahead {
-            self.ring.request(blocks)?;
+    /// Once a block's router has spoken: asks for its experts.
+    fn route(&mut self, batch: &Batch<'_>, block: usize) -> Result<(), Error> {
+        let experts = self.model.route(&mut *self.backend, batch, block)?.to_vec();
+        self.routed.clear();
+        for (index, &expert) in experts.iter().enumerate() {
+            let steps = self.plan.expert_steps(self.model.spec(), block, expert);
+            self.clock.experts += 1;
+            self.uses.add(block, expert as usize);
+            self.clock.experts_read += u64::from(steps.iter().any(|step| !step.pinned));
+            self.routed.extend(steps.into_iter().map(|step| (index, step)));
         }
-        if head {
-            self.ring.request(head_tiles)?;
+        let streamed = self.routed.iter().filter(|(_, step)| !step.pinned);
+        let streamed: Vec<Extent> = streamed.map(|(_, step)| step.extent).collect();
+        self.clock.expert_bytes += streamed.iter().map(|extent| extent.bytes).sum::<u64>();
+        Ok(self.flow.route(&streamed)?)
+    }
+
+    /// Computes the experts of a block that [`Engine::route`] asked for.
+    fn experts(&mut self, batch: &Batch<'_>, place: Place, observer: &mut dyn Observer) -> Result<(), Error> {
+        let (mut expert, mut tile_of) = (usize::MAX, 0);
+        for (index, step) in std::mem::take(&mut self.routed) {
+            tile_of = if index == expert { tile_of + 1 } else { 0 };
+            expert = index;
+            let resident = step.expert.and_then(|e| self.pinned_experts.get(&(place.block, e)));
+            let bytes;
+            let weight = match resident.and_then(|tiles| tiles.get(tile_of)) {
+                Some(id) => Weight::Pinned(*id),
+                None => {
+                    bytes = self.flow.expert()?;
+                    Weight::Streamed(tile(&self.model, &step, &bytes))
+                }
+            };
+            let computing = Instant::now();
+            self.model.expert_step(&mut *self.backend, batch, index, &step, weight)?;
+            self.clock.compute += computing.elapsed();
+            self.show(place, observer)?;
         }
-        if more {
-            self.ring.request(blocks)?;
-        }
-        self.ahead = more;
-        Ok(())
+        Ok(self.model.finish_experts(&mut *self.backend, batch, place.block)?)
     }
 
     /// Forgets tiles that were asked for; the next sweep starts afresh.
     pub(crate) fn stop_reading(&mut self) {
-        self.ring.cancel();
-        self.ahead = false;
+        self.flow.cancel();
+        self.routed.clear();
     }
 
     /// Puts the embeddings of a sweep's tokens into the residual stream: from memory where the embedding is a
@@ -311,10 +352,15 @@ impl Engine {
         let extents: Vec<Extent> =
             tokens.iter().map(|token| embedding.rows_extent(*token as usize, 1)).collect();
         let bytes = &mut self.gathered[..tokens.len() * row_bytes];
-        self.ring.read_many_now(&extents, bytes)?;
+        self.flow.ring.read_many_now(&extents, bytes)?;
         let tile = Tile { dtype, rows: tokens.len(), cols, bytes };
         let ids: Vec<u32> = (0..tokens.len() as u32).collect();
         Ok(self.model.embed(&mut *self.backend, Weight::Streamed(tile), &ids, 0)?)
+    }
+
+    /// Tells the observer, who may ask to stop.
+    fn show(&self, place: Place, observer: &mut dyn Observer) -> Result<(), Error> {
+        if observer.progress(&self.progress(place)) { Err(Error::interrupted()) } else { Ok(()) }
     }
 
     fn progress(&self, place: Place) -> Progress {
@@ -327,7 +373,7 @@ impl Engine {
             tile: place.tile,
             tiles: place.tiles,
             rows: place.rows,
-            read_bytes: self.ring.stats().read_bytes,
+            read_bytes: self.flow.ring.stats().read_bytes,
             tokens: self.clock.tokens,
             tokens_left: self.clock.tokens_left,
             elapsed: self.opened.elapsed(),
@@ -344,7 +390,7 @@ impl Engine {
     }
 
     pub(crate) fn ring(&mut self) -> &mut Ring {
-        &mut self.ring
+        &mut self.flow.ring
     }
 
     pub(crate) fn clock(&mut self) -> &mut Clock {
@@ -353,7 +399,7 @@ impl Engine {
 
     /// What happened so far.
     pub fn stats(&self) -> Stats {
-        let ring = self.ring.stats();
+        let ring = self.flow.ring.stats();
         let capabilities = self.backend.capabilities();
         let per_second = |n: f64, s: f64| if s > 0.0 { n / s } else { 0.0 };
         let sweeping = self.clock.sweeping.as_secs_f64();
@@ -376,15 +422,28 @@ impl Engine {
             tokens: self.clock.tokens,
             load_seconds: self.clock.load.as_secs_f64(),
             sweep_seconds: sweeping,
+            experts: self.clock.experts,
+            experts_read: self.clock.experts_read,
+            expert_bytes: self.clock.expert_bytes,
             predicted_seconds: self.clock.predicted,
             predicted_sweep_seconds: self.plan.cost.sweep_seconds,
             device: format!("{} {}", capabilities.device, capabilities.detail).trim().to_owned(),
-            io: self.ring.kind().name().to_owned(),
+            io: self.flow.ring.kind().name().to_owned(),
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(path) = self.learned.as_deref().filter(|_| !self.uses.is_empty()) {
+            // What is not learned now may be another time.
+            let _ = learned::add(path, &self.uses);
         }
     }
 }
 
 /// Where in a sweep or load a tile stands.
+#[derive(Clone, Copy)]
 struct Place {
     phase: Phase,
     tile: usize,
@@ -396,7 +455,7 @@ struct Place {
 /// The operand that a step's bytes are.
 fn tile<'a>(model: &Model, step: &Step, bytes: &'a [u8]) -> Tile<'a> {
     let matrix = step.matrix(model.spec());
-    Tile { dtype: matrix.dtype, rows: step.rows, cols: matrix.cols, bytes }
+    Tile { dtype: matrix.dtype, rows: step.rows, cols: matrix.stored().1, bytes }
 }
 
 fn threads(options: &Options) -> usize {

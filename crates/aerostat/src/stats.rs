@@ -41,6 +41,12 @@ pub struct Stats {
     pub load_seconds: f64,
     /// Time from the first sweep's beginning to the last one's end.
     pub sweep_seconds: f64,
+    /// Experts that rows used, counted once for each block and sweep.
+    pub experts: u64,
+    /// How many of them were read; the others stay in memory.
+    pub experts_read: u64,
+    /// The bytes of those, in `read_bytes` too.
+    pub expert_bytes: u64,
     /// What the plan predicted for the sweeps that were made, in place of `sweep_seconds`.
     pub predicted_seconds: f64,
     /// What a one-row sweep was predicted to take.

@@ -1,6 +1,7 @@
 //! Llama 1, 2, 3 and the many models built like them.
 
 use crate::family::{Bias, Family};
+use crate::mixture::Mixture;
 use crate::spec::RopeStyle;
 
 pub(crate) const FAMILY: Family = Family {
@@ -13,5 +14,7 @@ pub(crate) const FAMILY: Family = Family {
     qkv_bias: Bias::Key("attention_bias", false),
     output_bias: Bias::Key("attention_bias", false),
     mlp_bias: Bias::Key("mlp_bias", false),
+    // Mixtral calls itself "llama" in GGUF.
+    mixture: Some(Mixture::PLAIN),
     ..Family::PLAIN
 };

@@ -83,7 +83,7 @@ pub fn throughput(
             }
         }
     }
-    let pinned_fraction = engine.current_plan().pinned_fraction();
+    let pinned_fraction = engine.current_plan().pinned_fraction(&files.spec);
     let point = |((test, tokens, requests), rates): ((&'static str, usize, Vec<Request>), Vec<f64>)| {
         let (tokens_per_second, tokens_per_second_spread) = median(rates);
         ThroughputPoint {

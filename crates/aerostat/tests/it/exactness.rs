@@ -4,6 +4,8 @@ use aerostat::{
     Device, Engine, IoChoice, Isa, KvChoice, ModelFiles, Options, Request, Sampling, Score, Silent,
 };
 use aerostat_testkit::{Fixture, fixture, fixtures};
+
+use crate::experts::mixtures;
 use proptest::prelude::*;
 
 fn score(fixture: &Fixture, options: &Options, sequences: &[Vec<u32>]) -> Vec<Score> {
@@ -71,6 +73,30 @@ fn ways() -> impl Strategy<Value = Way> {
     )
 }
 
+/// Whether a way of computing gives a fixture's bits.
+fn agrees(fixture: &Fixture, way: &Way, kv: KvChoice) -> Result<(), TestCaseError> {
+    let prompts: Vec<Vec<u32>> = fixture.prompts.iter().map(|p| p.ids.clone()).collect();
+    let plain = Options { kv, threads: Some(1), isa: Some(Isa::Portable), ..Options::default() };
+    let want: Vec<_> =
+        prompts.iter().map(|p| bits(&score(fixture, &plain, std::slice::from_ref(p))[0])).collect();
+    // The prompts among others: copies of them, cut to various lengths.
+    let other = |i: usize| {
+        let p = &prompts[i % prompts.len()];
+        p[..p.len().min(1 + i)].to_vec()
+    };
+    let half = way.company / 2;
+    let mut sequences: Vec<Vec<u32>> = (0..half).map(other).collect();
+    sequences.extend(prompts.iter().cloned());
+    sequences.extend((half..way.company).map(other));
+    let found = score(fixture, &Options { kv, ..way.options.clone() }, &sequences);
+    for (i, want) in want.iter().enumerate() {
+        prop_assert_eq!(&bits(&found[half + i]), want, "{}, prompt {}", fixture.name, i);
+    }
+    Ok(())
+}
+
+const KV: [KvChoice; 3] = [KvChoice::F16, KvChoice::BF16, KvChoice::F32];
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -78,26 +104,14 @@ proptest! {
     fn any_way_of_computing_gives_the_same_bits(
         way in ways(),
         which in any::<prop::sample::Index>(),
-        kv in prop::sample::select(vec![KvChoice::F16, KvChoice::BF16, KvChoice::F32]),
+        kv in prop::sample::select(&KV[..]),
     ) {
-        let all = fixtures();
-        let fixture = which.get(&all);
-        let prompts: Vec<Vec<u32>> = fixture.prompts.iter().map(|p| p.ids.clone()).collect();
-        let plain = Options { kv, threads: Some(1), isa: Some(Isa::Portable), ..Options::default() };
-        let want: Vec<_> = prompts.iter().map(|p| bits(&score(fixture, &plain, std::slice::from_ref(p))[0])).collect();
-        // The prompts among others: copies of them, cut to various lengths.
-        let other = |i: usize| {
-            let p = &prompts[i % prompts.len()];
-            p[..p.len().min(1 + i)].to_vec()
-        };
-        let half = way.company / 2;
-        let mut sequences: Vec<Vec<u32>> = (0..half).map(other).collect();
-        sequences.extend(prompts.iter().cloned());
-        sequences.extend((half..way.company).map(other));
-        let found = score(fixture, &Options { kv, ..way.options.clone() }, &sequences);
-        for (i, want) in want.iter().enumerate() {
-            prop_assert_eq!(&bits(&found[half + i]), want, "{}, prompt {}", fixture.name, i);
-        }
+        agrees(which.get(&fixtures()), &way, kv)?;
+    }
+
+    #[test]
+    fn with_experts_too(way in ways(), which in any::<prop::sample::Index>(), kv in prop::sample::select(&KV[..])) {
+        agrees(which.get(&mixtures()), &way, kv)?;
     }
 }
 

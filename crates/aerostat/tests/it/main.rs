@@ -1,6 +1,7 @@
 //! Runs of whole models against independent results and against each other.
 
 mod exactness;
+mod experts;
 mod faults;
 mod golden;
 mod tasks;

@@ -1,0 +1,21 @@
+//! Qwen 2 with experts, one of which all rows share, each as much of it as a gate says.
+
+use super::qwen2;
+use crate::family::{Defaults, Family, Switch};
+use crate::keys;
+use crate::mixture::Mixture;
+
+pub(crate) const FAMILY: Family = Family {
+    name: "qwen2_moe",
+    architectures: &["Qwen2MoeForCausalLM"],
+    model_types: &["qwen2_moe"],
+    gguf: &["qwen2moe"],
+    mixture: Some(Mixture {
+        normalise: Switch::Flag(&keys::EXPERT_NORMALISE, false),
+        gguf_normalise: false,
+        chosen: Some(4),
+        ..Mixture::PLAIN
+    }),
+    defaults: Defaults { kv_heads: Some(16), ..qwen2::FAMILY.defaults },
+    ..qwen2::FAMILY
+};

@@ -1,0 +1,20 @@
+//! Qwen 3 with experts.
+
+use super::qwen3;
+use crate::family::{Defaults, Family, Switch};
+use crate::keys;
+use crate::mixture::Mixture;
+
+pub(crate) const FAMILY: Family = Family {
+    name: "qwen3_moe",
+    architectures: &["Qwen3MoeForCausalLM"],
+    model_types: &["qwen3_moe"],
+    gguf: &["qwen3moe"],
+    mixture: Some(Mixture {
+        normalise: Switch::Flag(&keys::EXPERT_NORMALISE, false),
+        chosen: Some(8),
+        ..Mixture::PLAIN
+    }),
+    defaults: Defaults { kv_heads: Some(4), head_dim: None, ..qwen3::FAMILY.defaults },
+    ..qwen3::FAMILY
+};
