@@ -360,6 +360,7 @@ impl GenerationArgs {
             min_p: self.min_p.unwrap_or(model.min_p),
             repetition_penalty: self.repetition_penalty.unwrap_or(model.repetition_penalty),
             seed: self.seed.unwrap_or(model.seed),
+            ..model
         }
     }
 }
