@@ -5,14 +5,17 @@ use std::time::Duration;
 use aerostat::{Device, IoChoice, Isa, KvChoice, Options, Sampling};
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
+use crate::batch::BatchArgs;
 use crate::failure::Failure;
+use crate::jobs::JobsArgs;
 use crate::output;
 use crate::prompts::Prompts;
 use crate::size;
 
 /// Tokens of an answer unless the user says how many.
-const NEW_TOKENS_DEFAULT: usize = 256;
-const MODEL_HELP: &str = "a Hugging Face folder, a .gguf file, a Hub id (org/name[@revision]), or `demo`";
+pub(crate) const NEW_TOKENS_DEFAULT: usize = 256;
+pub(crate) const MODEL_HELP: &str =
+    "a Hugging Face folder, a .gguf file, a Hub id (org/name[@revision]), or `demo`";
 
 /// Run language models far larger than memory.
 #[derive(Debug, Parser)]
@@ -30,6 +33,10 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Talk in turns.
     Chat(ChatArgs),
+    /// Work through an OpenAI Batch file, durably; given again, the same command goes on where it was stopped.
+    Batch(BatchArgs),
+    /// The batch jobs of a folder, and how far they are.
+    Jobs(JobsArgs),
     /// Log-probabilities of given tokens.
     Score(ScoreArgs),
     /// What would stay in memory, what would stream, and how long a sweep takes.
@@ -368,6 +375,7 @@ impl GenerationArgs {
             min_p: self.min_p.unwrap_or(model.min_p),
             repetition_penalty: self.repetition_penalty.unwrap_or(model.repetition_penalty),
             seed: self.seed.unwrap_or(model.seed),
+            ..model
         }
     }
 }

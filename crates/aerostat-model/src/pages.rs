@@ -4,13 +4,19 @@
 #[derive(Debug)]
 pub struct Pages {
     free: Vec<u32>,
+    pages: usize,
     page_tokens: usize,
 }
 
 impl Pages {
     /// `pages` free pages of `page_tokens` positions.
     pub fn new(pages: usize, page_tokens: usize) -> Self {
-        Self { free: (0..pages as u32).rev().collect(), page_tokens }
+        Self { free: (0..pages as u32).rev().collect(), pages, page_tokens }
+    }
+
+    /// Positions of all pages.
+    pub fn tokens(&self) -> usize {
+        self.pages * self.page_tokens
     }
 
     /// Pages that `tokens` positions need.

@@ -15,17 +15,21 @@ struct Part {
 }
 
 impl Engine {
-    /// The error for logits that are NaN: looks through the tensors that could have caused it and names the first
-    /// that holds a value that is not finite.
-    pub(crate) fn not_finite(&mut self, request: usize, tokens: &[u32]) -> Error {
+    /// Why the logits of a request are NaN: looks through the tensors that could have caused it. The error of the
+    /// request alone if all are finite; if one is not, an error for all, which names it.
+    pub(crate) fn not_finite(&mut self, request: u64, tokens: &[u32]) -> Result<Error, Error> {
         self.stop_reading();
-        let found = self.find_not_finite(tokens);
-        let message = match found {
-            Ok(Some(name)) => format!("tensor `{name}` holds values that are not finite (NaN or infinity)"),
-            Ok(None) => "no weight is NaN or infinite: an activation overflowed; try --kv f32".to_owned(),
-            Err(e) => format!("looking for the cause failed too: {e}"),
+        let error = |message: &str| {
+            let message = format!("the logits of prompt {request} are not numbers: {message}");
+            Error::new(ErrorKind::NotFinite, message)
         };
-        Error::new(ErrorKind::NotFinite, format!("the logits of prompt {request} are not numbers: {message}"))
+        match self.find_not_finite(tokens) {
+            Ok(None) => Ok(error("no weight is NaN or infinite: an activation overflowed; try --kv f32")),
+            Ok(Some(name)) => {
+                Err(error(&format!("tensor `{name}` holds values that are not finite (NaN or infinity)")))
+            }
+            Err(e) => Err(error(&format!("looking for the cause failed too: {e}"))),
+        }
     }
 
     fn find_not_finite(&mut self, tokens: &[u32]) -> Result<Option<String>, Error> {

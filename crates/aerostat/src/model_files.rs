@@ -127,7 +127,7 @@ impl ModelFiles {
     ///
     /// # Errors
     /// [`ErrorKind::Usage`].
-    pub fn check_tokens(&self, index: usize, tokens: &[u32]) -> Result<(), Error> {
+    pub fn check_tokens(&self, index: u64, tokens: &[u32]) -> Result<(), Error> {
         check_tokens(&self.spec, index, tokens, 0)
     }
 
@@ -153,7 +153,7 @@ impl ModelFiles {
 /// Refuses a prompt that cannot be run with `new_tokens` after it.
 pub(crate) fn check_tokens(
     spec: &ModelSpec,
-    index: usize,
+    index: u64,
     tokens: &[u32],
     new_tokens: usize,
 ) -> Result<(), Error> {

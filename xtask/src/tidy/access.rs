@@ -46,7 +46,15 @@ const BANS: &[Ban] = &[
 ];
 
 const FILE_CRATES: &[&str] =
-    &["aerostat-checkpoint", "aerostat-stream", "aerostat-text", "aerostat-hub", "aerostat-cli", "xtask"];
+    &[
+        "aerostat-checkpoint",
+        "aerostat-stream",
+        "aerostat-text",
+        "aerostat-hub",
+        "aerostat-jobs",
+        "aerostat-cli",
+        "xtask",
+    ];
 
 /// No crate touches what it may not, but for the files listed.
 pub(super) fn bans(sources: &[Source], list: &str) -> Vec<Finding> {

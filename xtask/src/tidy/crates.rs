@@ -24,7 +24,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("aerostat-text", &[]),
     ("aerostat-hub", &[]),
     ("aerostat", LIBRARIES),
-    ("aerostat-cli", &["aerostat"]),
+    ("aerostat-jobs", &["aerostat"]),
+    ("aerostat-cli", &["aerostat", "aerostat-jobs"]),
     ("aerostat-testkit", &["aerostat-checkpoint"]),
     ("xtask", &["aerostat-checkpoint", "aerostat-testkit"]),
 ];

@@ -1,5 +1,6 @@
 //! The command as users meet it: arguments in, stdout, stderr and exit code out.
 
+mod batch;
 mod bench;
 mod errors;
 mod formats;

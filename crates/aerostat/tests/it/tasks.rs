@@ -61,7 +61,7 @@ fn log_probabilities_of_an_answer_are_those_of_scoring_it() {
     let request = Request {
         token_ids: fixture.prompts[2].ids.clone(),
         max_new_tokens: 6,
-        logprobs: true,
+        top_logprobs: Some(0),
         ..Request::default()
     };
     let answer = generate(&files, None, &[request]).completions.remove(0);
