@@ -267,6 +267,8 @@ impl<'a> Runner<'a> {
                 PartResult::Text { text: completion.text, finish }
             }
             Outcome::Score(score) => PartResult::Logprobs(score.logprobs),
+            // Not asked for.
+            Outcome::TopK(_) | Outcome::Hidden(_) => return,
             Outcome::Failed(error) => {
                 let custom_id = self.active.remove(&number).map(|a| a.item.custom_id);
                 self.queue.retain(|r| r.id >> PART_BITS != number);
