@@ -459,6 +459,7 @@ fn put_away(sequence: &mut Sequence<'_>, spill: &mut Spill, memory: &mut Memory<
 mod tests {
     use crate::Silent;
     use aerostat_backend::reference::Reference;
+    use aerostat_backend::{KvLayout, KvType};
 
     use crate::run::{Request, Want};
 
@@ -517,6 +518,43 @@ mod tests {
         assert_eq!(schedule.take_done(&mut pages).len(), 1);
         schedule.fill(&mut rows, limits, &mut memory(&mut pages, &mut backend), &mut next).unwrap();
         assert_eq!(schedule.active.iter().map(|s| s.id).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn those_with_most_left_make_room_and_come_back_before_anybody_new() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut coming: Vec<_> =
+            [(2, 5), (1, 40), (0, 60)].map(|(id, answer)| sequence(id, 10, answer, Want::Generate)).into();
+        let mut next = || Ok(coming.pop());
+        let limits = Limits { rows_max: 100, logit_rows_max: 100 };
+        let spill = Some(Spill::new(folder.path()));
+        let mut schedule = Schedule::new(Rules { spill, ..rules(usize::MAX) });
+        let (mut rows, mut pages) = (Rows::default(), Pages::new(5, 16));
+        let mut backend = Reference::new();
+        let layout = KvLayout {
+            kv_type: KvType::F32,
+            key_widths: vec![2],
+            value_widths: vec![2],
+            heads: vec![1],
+            page_tokens: 16,
+            pages: 5,
+        };
+        backend.kv_allocate(&layout).unwrap();
+        let mut active: Vec<Vec<u64>> = Vec::new();
+        while schedule.fill(&mut rows, limits, &mut memory(&mut pages, &mut backend), &mut next).unwrap() {
+            let ids: Vec<u64> = schedule.active.iter().map(|s| s.id).collect();
+            if active.last() != Some(&ids) {
+                active.push(ids);
+            }
+            answer(&mut schedule, &rows);
+            schedule.take_done(&mut pages);
+        }
+        // Two have room for a start; then the one with 40 tokens to go grows at the cost of the one with 60, which comes
+        // back when that is done; only then the third may enter.
+        assert_eq!(active, [vec![0, 1], vec![1], vec![0, 2], vec![0]]);
+        let page_bytes = 2 * 16 * 2 * 4;
+        assert_eq!(schedule.spilled_bytes(), (2 * page_bytes, 2 * page_bytes));
+        assert!(!schedule.open() && pages.available() == 5);
     }
 
     #[test]

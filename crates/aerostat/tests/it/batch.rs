@@ -140,7 +140,7 @@ pub(crate) fn requests(fixture: &Fixture) -> Vec<Request> {
         layer: if i % 4 < 2 { Layer::Final } else { Layer::After(i % 3) },
         pooling,
         dimensions: Some(7),
-        normalize: i % 2 == 0,
+        normalize: i.is_multiple_of(2),
     };
     let poolings = [None, Some(Pooling::Mean), Some(Pooling::LastToken), Some(Pooling::WeightedMean)];
     (0..27)
@@ -229,8 +229,8 @@ fn requests_come_and_go_at_any_sweep() {
     let fixture = fixture("llama");
     let requests = requests(&fixture);
     let want = alone(&fixture, &Options::default(), &requests);
-    let mut journal = Journal::default();
-    journal.coming = requests.iter().enumerate().map(|(i, r)| (i / 3 * 2, r.clone())).collect();
+    let coming = requests.iter().enumerate().map(|(i, r)| (i / 3 * 2, r.clone())).collect();
+    let mut journal = Journal { coming, ..Journal::default() };
     let mut engine = engine(&fixture, &Options::default(), &requests);
     while !journal.coming.is_empty() {
         // With nobody active a run ends; the rest comes in the next.
