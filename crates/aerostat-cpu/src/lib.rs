@@ -27,6 +27,7 @@ mod isa;
 mod layer_norm;
 mod matmul;
 mod memory;
+mod packed;
 pub mod peaks;
 mod pool;
 mod rows;
