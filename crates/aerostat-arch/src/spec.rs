@@ -1,5 +1,8 @@
 //! What a model is: blocks in order, each with its weights and rules. Plain data.
 
+use std::sync::Arc;
+
+use aerostat_checkpoint::packed::TileRows;
 use aerostat_checkpoint::{DType, Extent};
 
 use crate::rope::RopeSpec;
@@ -96,6 +99,9 @@ pub struct Matrix {
     pub extent: Extent,
     /// How its rows lie among those of a tensor that holds other matrices too; `None`: one after the other.
     pub runs: Option<Runs>,
+    /// Its tiles in a packed folder, by its own rows: then rows do not lie one by one, and the extent is that of all
+    /// tiles together, or where the first begins.
+    pub tiles: Option<Arc<[TileRows]>>,
 }
 
 /// Runs of `rows` rows (or elements of a vector), one every `stride`: the part of one matrix in a tensor where the
@@ -116,9 +122,20 @@ impl Runs {
 }
 
 impl Matrix {
-    /// Bytes of one row.
+    /// Bytes of one row, unpacked.
     pub fn row_bytes(&self) -> u64 {
-        self.extent.bytes / self.rows.max(1) as u64
+        self.dtype.bytes_for(self.cols as u64).unwrap_or(0)
+    }
+
+    /// Its weights are coded: they are expanded before they are multiplied.
+    pub fn is_coded(&self) -> bool {
+        self.tiles.is_some() && self.dtype == DType::BF16
+    }
+
+    /// The fewest bytes that can be read and multiplied: a row, or the largest of its packed tiles.
+    pub fn unit_bytes(&self) -> u64 {
+        let largest = |tiles: &Arc<[TileRows]>| tiles.iter().map(|t| t.extent.bytes).max().unwrap_or(0);
+        self.tiles.as_ref().map_or(self.row_bytes(), largest)
     }
 
     /// Rows that lie one after the other; no tile crosses from one run to the next.
@@ -126,7 +143,7 @@ impl Matrix {
         self.runs.map_or(self.rows, |runs| runs.rows)
     }
 
-    /// Where the rows `start .. start + rows` of one run lie.
+    /// Where the rows `start .. start + rows` of one run lie, if they are not packed.
     pub fn rows_extent(&self, start: usize, rows: usize) -> Extent {
         let row = self.row_bytes();
         let place = self.runs.map_or(start, |runs| runs.place(start));
@@ -234,6 +251,15 @@ impl Block {
         let attention = [(Role::Q, &a.q), (Role::K, &a.k), (Role::V, &a.v), (Role::Output, &a.o)];
         let gate = m.gate.as_ref().map(|gate| (Role::Gate, gate));
         attention.into_iter().chain(gate).chain([(Role::Up, &m.up), (Role::Down, &m.down)])
+    }
+
+    /// The same, to change them.
+    pub fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        let (a, m) = (&mut self.attention, &mut self.mlp);
+        [&mut a.q, &mut a.k, &mut a.v, &mut a.o]
+            .into_iter()
+            .chain(&mut m.gate)
+            .chain([&mut m.up, &mut m.down])
     }
 
     /// Its norms and biases.

@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use crate::gguf::{self, SplitName};
 use crate::safetensors::{self, Index};
-use crate::{Catalog, Checkpoint, Config, Error, ErrorKind, HEADER_BYTES_MAX, HfConfig, TextFiles, disk};
+use crate::{
+    Catalog, Checkpoint, Config, Error, ErrorKind, HEADER_BYTES_MAX, HfConfig, TextFiles, disk, packed,
+};
 
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
@@ -108,10 +110,20 @@ fn open_hugging_face(folder: &Path, names: &BTreeSet<String>) -> Result<Checkpoi
     };
     Ok(Checkpoint {
         path: folder.to_owned(),
-        catalog: open_weights(folder, names)?,
+        catalog: open_guarded(folder, names)?,
         config: Config::HuggingFace(HfConfig { path, config, generation }),
         text,
     })
+}
+
+/// The weights, and what a sidecar says of them.
+fn open_guarded(folder: &Path, names: &BTreeSet<String>) -> Result<Catalog, Error> {
+    if !names.contains(packed::SIDECAR) && folder.join(packed::NOTES).is_dir() {
+        let message = "packing this folder was not finished; the same `aerostat pack` again goes on with it";
+        return Err(Error::new(ErrorKind::MissingShard, folder, message));
+    }
+    let catalog = open_weights(folder, names)?;
+    if names.contains(packed::SIDECAR) { packed::open(folder, catalog) } else { Ok(catalog) }
 }
 
 fn open_weights(folder: &Path, names: &BTreeSet<String>) -> Result<Catalog, Error> {

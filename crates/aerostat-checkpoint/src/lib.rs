@@ -23,6 +23,7 @@ mod dtype;
 mod error;
 mod folder;
 pub mod gguf;
+pub mod packed;
 mod safetensors;
 
 use std::path::{Path, PathBuf};

@@ -93,6 +93,8 @@ struct Layout {
     slot: u64,
     slots: usize,
     pinned: u64,
+    /// Coded weights are kept expanded.
+    expanded: bool,
 }
 
 impl Layout {
@@ -139,6 +141,7 @@ impl Fit<'_> {
             slot: self.slot(tile),
             slots: SLOTS_MIN,
             pinned: 0,
+            expanded: false,
         }
     }
 
@@ -147,13 +150,21 @@ impl Fit<'_> {
     fn resident(&self, budget: u64) -> Option<Layout> {
         let weights = self.spec.matrix_bytes();
         let large = (weights / 64).clamp(TILE_BYTES_MAX, TILE_BYTES_RESIDENT_MAX);
-        [large, TILE_BYTES_MAX].into_iter().find_map(|tile| self.resident_in_tiles(tile, budget))
+        // Coded weights are expanded once if they fit so: from memory that is faster than to expand them in every sweep.
+        let expanded = self.spec.matrices().any(|m| m.is_coded()).then_some((TILE_BYTES_MAX, true));
+        let ways = expanded.into_iter().chain([(large, false), (TILE_BYTES_MAX, false)]);
+        ways.into_iter().find_map(|(tile, expanded)| self.resident_in_tiles(tile, expanded, budget))
     }
 
-    fn resident_in_tiles(&self, tile: u64, budget: u64) -> Option<Layout> {
+    fn resident_in_tiles(&self, tile: u64, expanded: bool, budget: u64) -> Option<Layout> {
         let tile = self.demand.tile_bytes.unwrap_or(tile).max(self.sizes.row_bytes_max);
-        let mut layout = Layout { tile, slot: self.slot(tile), slots: SLOTS_MIN * 2, ..self.minimum() };
-        layout.pinned = steps::pin_all_bytes(&steps::tiles(self.spec, tile));
+        let slot = self.slot(tile);
+        let mut layout = Layout { tile, slot, slots: SLOTS_MIN * 2, expanded, ..self.minimum() };
+        let tiles = steps::tiles(self.spec, tile);
+        layout.pinned = match expanded {
+            true => steps::expanded_bytes(self.spec, &tiles),
+            false => steps::pin_all_bytes(&tiles),
+        };
         if self.demand.pinned_bytes_max.is_some_and(|max| max < layout.pinned) {
             return None;
         }
@@ -210,7 +221,8 @@ impl Fit<'_> {
 
     fn finish(&self, layout: Layout, budget: u64, minimum: u64) -> Plan {
         let mut tiles = steps::tiles(self.spec, layout.tile);
-        let pinned = steps::pin(&mut tiles, layout.pinned);
+        let pinned =
+            steps::pin(&mut tiles, layout.pinned).max(if layout.expanded { layout.pinned } else { 0 });
         let part = |head: bool| {
             let steps = || tiles.iter().filter(move |s| (s.role == Role::Head) == head);
             Part {
@@ -244,6 +256,7 @@ impl Fit<'_> {
             logit_rows_max: layout.logit_rows,
             rows_at_knee: cost.knee(),
             resident: streamed == 0,
+            expanded: layout.expanded,
             cost,
             steps: tiles,
         }

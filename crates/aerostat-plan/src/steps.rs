@@ -2,6 +2,7 @@
 
 use aerostat_arch::{Matrix, ModelSpec, Role};
 use aerostat_checkpoint::Extent;
+use aerostat_checkpoint::packed::TileRows;
 
 /// One tile of a sweep: rows `start .. start + rows` of one matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,9 @@ pub(crate) fn tiles(spec: &ModelSpec, tile_bytes: u64) -> Vec<Step> {
 
 /// Cuts a matrix into tiles of nearly equal size, none of which crosses a run.
 fn split(steps: &mut Vec<Step>, block: usize, role: Role, matrix: &Matrix, tile_bytes: u64) {
+    if let Some(tiles) = &matrix.tiles {
+        return join(steps, (block, role), tiles, matrix.rows, tile_bytes);
+    }
     let rows_max = (tile_bytes / matrix.row_bytes().max(1)).max(1) as usize;
     let run = matrix.run_rows().max(1);
     let count = run.div_ceil(rows_max);
@@ -61,6 +65,30 @@ fn split(steps: &mut Vec<Step>, block: usize, role: Role, matrix: &Matrix, tile_
         let extent = matrix.rows_extent(start, rows);
         let (first, last) = (start == 0, start + rows == matrix.rows);
         steps.push(Step { block, role, start, rows, first, last, extent, pinned: false });
+    }
+}
+
+/// Joins packed tiles that lie one behind the other to steps of up to `tile_bytes`.
+fn join(steps: &mut Vec<Step>, place: (usize, Role), tiles: &[TileRows], rows: usize, tile_bytes: u64) {
+    let begun = steps.len();
+    for &TileRows { start, rows, extent } in tiles {
+        let end = |e: &Extent| (e.file, e.offset + e.bytes);
+        match steps.get_mut(begun..).and_then(<[Step]>::last_mut) {
+            Some(step)
+                if end(&step.extent) == (extent.file, extent.offset)
+                    && step.extent.bytes + extent.bytes <= tile_bytes =>
+            {
+                step.extent.bytes += extent.bytes;
+                step.rows += rows;
+            }
+            _ => {
+                let ((block, role), first) = (place, start == 0);
+                steps.push(Step { block, role, start, rows, first, last: false, extent, pinned: false });
+            }
+        }
+    }
+    for step in steps.iter_mut().skip(begun) {
+        step.last = step.start + step.rows == rows;
     }
 }
 
@@ -90,6 +118,15 @@ pub(crate) fn pin(steps: &mut [Step], bytes: u64) -> u64 {
 /// What pinning every tile would take.
 pub(crate) fn pin_all_bytes(steps: &[Step]) -> u64 {
     steps.iter().map(|s| s.extent.bytes.next_multiple_of(4096)).sum()
+}
+
+/// What pinning every tile would take if coded ones were expanded.
+pub(crate) fn expanded_bytes(spec: &ModelSpec, steps: &[Step]) -> u64 {
+    let bytes = |step: &Step| match step.matrix(spec) {
+        matrix if matrix.is_coded() => matrix.row_bytes() * step.rows as u64,
+        _ => step.extent.bytes,
+    };
+    steps.iter().map(|s| bytes(s).next_multiple_of(4096)).sum()
 }
 
 #[cfg(test)]

@@ -12,8 +12,9 @@ use aerostat_stream::{IoChoice, Ring, Source, SourceOptions};
 use crate::machine;
 use crate::model_files::ModelFiles;
 use crate::observe::{Observer, Phase, Progress};
+use crate::packed::{self, PackedRows};
 use crate::schedule::Rows;
-use crate::{Error, Need, Stats};
+use crate::{Error, ErrorKind, Need, Stats};
 
 /// Where ops run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,6 +78,8 @@ pub struct Engine {
     ahead: bool,
     /// Embedding rows as stored.
     gathered: Vec<u8>,
+    /// Where the rows of a packed embedding lie.
+    packed: Option<PackedRows>,
     pub(crate) pages: Pages,
     pub(crate) prefill_chunk: usize,
     opened: Instant,
@@ -172,6 +175,8 @@ impl Engine {
             page_tokens: PAGE_TOKENS,
             pages: plan.kv_pages,
         })?;
+        packed::check_vectors(&files.checkpoint.catalog, &spec, &mut ring)?;
+        let packed = PackedRows::open(&spec.embedding, &mut ring)?;
         let limits = Limits { rows_max: plan.rows_max, logit_rows_max: plan.logit_rows_max };
         let gathered = vec![0; plan.rows_max * spec.embedding.row_bytes() as usize];
         let model = Model::new(spec, limits, &mut *backend, |vector| {
@@ -194,6 +199,7 @@ impl Engine {
             model,
             streamed,
             gathered,
+            packed,
             opened,
         };
         engine.load(observer)?;
@@ -204,7 +210,7 @@ impl Engine {
     fn load(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
         let pinned: Vec<Extent> = self.plan.steps.iter().filter(|s| s.pinned).map(|s| s.extent).collect();
         self.ring.request(&pinned)?;
-        let mut done = 0;
+        let (mut done, mut expanded) = (0, Vec::new());
         for i in 0..self.plan.steps.len() {
             let step = self.plan.steps[i];
             if !step.pinned {
@@ -212,7 +218,18 @@ impl Engine {
                 continue;
             }
             let bytes = self.ring.next()?;
-            let id = self.backend.pin(tile(&self.model, &step, &bytes))?;
+            let id = match weight(&self.model, &step, &bytes) {
+                Weight::Packed(tile) if self.plan.expanded => {
+                    expanded.clear();
+                    let mut parts = aerostat_backend::packed::parts(&tile);
+                    let rows = parts.try_for_each(|part| part?.expand(&mut expanded));
+                    rows.and_then(|()| self.backend.pin(Tile { bytes: &expanded, ..tile }))
+                }
+                Weight::Packed(tile) => self.backend.pin_packed(tile),
+                Weight::Streamed(tile) => self.backend.pin(tile),
+                Weight::Pinned(id) => Ok(id),
+            };
+            let id = id.map_err(|e| named(&self.model, &step, e))?;
             self.pinned.push(Some(id));
             done += 1;
             let place =
@@ -253,11 +270,12 @@ impl Engine {
                 Some(id) => Weight::Pinned(id),
                 None => {
                     bytes = self.ring.next()?;
-                    Weight::Streamed(tile(&self.model, &step, &bytes))
+                    weight(&self.model, &step, &bytes)
                 }
             };
             let computing = Instant::now();
-            self.model.step(&mut *self.backend, &batch, &step, weight)?;
+            let done = self.model.step(&mut *self.backend, &batch, &step, weight);
+            done.map_err(|e| named(&self.model, &step, e))?;
             self.clock.compute += computing.elapsed();
             let place = Place { phase, tile: i + 1, tiles, block: step.block, rows: rows.tokens.len() };
             if observer.progress(&self.progress(place)) {
@@ -308,10 +326,15 @@ impl Engine {
             }
             return Ok(());
         }
-        let extents: Vec<Extent> =
-            tokens.iter().map(|token| embedding.rows_extent(*token as usize, 1)).collect();
         let bytes = &mut self.gathered[..tokens.len() * row_bytes];
-        self.ring.read_many_now(&extents, bytes)?;
+        match &self.packed {
+            Some(packed) => packed.read(&mut self.ring, tokens, bytes)?,
+            None => {
+                let extents: Vec<Extent> =
+                    tokens.iter().map(|token| embedding.rows_extent(*token as usize, 1)).collect();
+                self.ring.read_many_now(&extents, bytes)?;
+            }
+        }
         let tile = Tile { dtype, rows: tokens.len(), cols, bytes };
         let ids: Vec<u32> = (0..tokens.len() as u32).collect();
         Ok(self.model.embed(&mut *self.backend, Weight::Streamed(tile), &ids, 0)?)
@@ -341,6 +364,10 @@ impl Engine {
 
     pub(crate) fn model(&self) -> &Model {
         &self.model
+    }
+
+    pub(crate) fn packed(&mut self) -> (Option<&PackedRows>, &mut Ring) {
+        (self.packed.as_ref(), &mut self.ring)
     }
 
     pub(crate) fn ring(&mut self) -> &mut Ring {
@@ -394,9 +421,21 @@ struct Place {
 }
 
 /// The operand that a step's bytes are.
-fn tile<'a>(model: &Model, step: &Step, bytes: &'a [u8]) -> Tile<'a> {
+fn weight<'a>(model: &Model, step: &Step, bytes: &'a [u8]) -> Weight<'a> {
     let matrix = step.matrix(model.spec());
-    Tile { dtype: matrix.dtype, rows: step.rows, cols: matrix.cols, bytes }
+    let tile = Tile { dtype: matrix.dtype, rows: step.rows, cols: matrix.cols, bytes };
+    if matrix.tiles.is_some() { Weight::Packed(tile) } else { Weight::Streamed(tile) }
+}
+
+/// An error of a step, with the name of its tensor where that is damaged.
+fn named(model: &Model, step: &Step, error: aerostat_backend::Error) -> Error {
+    match error.kind() {
+        aerostat_backend::ErrorKind::Corrupt => {
+            let name = &step.matrix(model.spec()).name;
+            Error::new(ErrorKind::Io, format!("tensor {name:?}, rows from {}: {error}", step.start))
+        }
+        _ => error.into(),
+    }
 }
 
 fn threads(options: &Options) -> usize {

@@ -27,6 +27,7 @@ mod logits;
 pub mod machine;
 mod model_files;
 mod observe;
+mod packed;
 mod resolve;
 mod schedule;
 pub mod score;
