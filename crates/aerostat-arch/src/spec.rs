@@ -1,5 +1,8 @@
 //! What a model is: blocks in order, each with its weights and rules. Plain data.
 
+use std::sync::Arc;
+
+use aerostat_checkpoint::packed::TileRows;
 use aerostat_checkpoint::{DType, Extent};
 
 use crate::rope::RopeSpec;
@@ -108,6 +111,9 @@ pub struct Matrix {
     pub runs: Option<Runs>,
     /// It is stored `[cols, rows]`: one row on disk for each input.
     pub k_major: bool,
+    /// Its tiles in a packed folder, by its own rows: then rows do not lie one by one, and the extent is that of all
+    /// tiles together, or where the first begins.
+    pub tiles: Option<Arc<[TileRows]>>,
 }
 
 /// Runs of `rows` rows (or elements of a vector), one every `stride`: the part of one matrix in a tensor where the
@@ -133,9 +139,20 @@ impl Matrix {
         if self.k_major { (self.cols, self.rows) } else { (self.rows, self.cols) }
     }
 
-    /// Bytes of one stored row.
+    /// Bytes of one stored row, unpacked.
     pub fn row_bytes(&self) -> u64 {
-        self.extent.bytes / self.stored().0.max(1) as u64
+        self.dtype.bytes_for(self.stored().1 as u64).unwrap_or(0)
+    }
+
+    /// Its weights are coded: they are expanded before they are multiplied.
+    pub fn is_coded(&self) -> bool {
+        self.tiles.is_some() && self.dtype == DType::BF16
+    }
+
+    /// The fewest bytes that can be read and multiplied: a row, or the largest of its packed tiles.
+    pub fn unit_bytes(&self) -> u64 {
+        let largest = |tiles: &Arc<[TileRows]>| tiles.iter().map(|t| t.extent.bytes).max().unwrap_or(0);
+        self.tiles.as_ref().map_or(self.row_bytes(), largest)
     }
 
     /// Stored rows that lie one after the other; no tile crosses from one run to the next.
@@ -143,7 +160,7 @@ impl Matrix {
         self.runs.map_or(self.stored().0, |runs| runs.rows)
     }
 
-    /// Where the stored rows `start .. start + rows` of one run lie.
+    /// Where the stored rows `start .. start + rows` of one run lie, if they are not packed.
     pub fn rows_extent(&self, start: usize, rows: usize) -> Extent {
         let row = self.row_bytes();
         let place = self.runs.map_or(start, |runs| runs.place(start));
@@ -261,6 +278,18 @@ impl Block {
     /// Its MLPs: the one that every row uses, and the experts.
     pub fn mlps(&self) -> impl Iterator<Item = &MlpSpec> {
         self.mlp.iter().chain(self.experts.iter().flat_map(|experts| &experts.mlps))
+    }
+
+    /// All its linear maps, those of experts too, to change them.
+    pub fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        let a = &mut self.attention;
+        let (router, mlps) = match &mut self.experts {
+            Some(experts) => (Some(&mut experts.router), experts.mlps.as_mut_slice()),
+            None => (None, [].as_mut_slice()),
+        };
+        let mlps = self.mlp.iter_mut().chain(mlps);
+        let mlps = mlps.flat_map(|m| m.gate.iter_mut().chain([&mut m.up, &mut m.down]));
+        [&mut a.q, &mut a.k, &mut a.v, &mut a.o].into_iter().chain(router).chain(mlps)
     }
 
     /// Its norms and biases.

@@ -3,7 +3,7 @@
 use crate::numerics::Map;
 use crate::{
     Activation, Attention, Backend, BufferId, Capabilities, Error, HostMemory, KvLayout, KvView, Mat,
-    Placement, Rope, Tile, View, Weight, WeightId, check, formats, memory,
+    Placement, Rope, Tile, View, Weight, WeightId, check, formats, memory, packed,
 };
 
 /// Elements that [`Backend::expand_rows`] expands at a time: a whole number of blocks of every format.
@@ -33,6 +33,24 @@ pub trait Kernels: Send {
 
     /// `out[r, c] = map(a[r, c], b[r, c])`; `out` may be `a` or `b`, and `b` may be one row repeated.
     fn map(&mut self, map: Map, a: View<'_>, b: View<'_>, out: View<'_>);
+
+    /// The same of [packed tiles](crate::packed), which have not been looked at yet; `checked` says that their checksums
+    /// have.
+    ///
+    /// # Errors
+    /// `Corrupt`, and then `y` means nothing.
+    fn matmul_packed(&mut self, w: Tile<'_>, _checked: bool, x: View<'_>, y: View<'_>) -> Result<(), Error> {
+        let (mut start, mut bytes) = (0, Vec::new());
+        for part in packed::parts(&w) {
+            let part = part?;
+            bytes.clear();
+            part.expand(&mut bytes)?;
+            let tile = Tile { rows: part.rows, bytes: &bytes, ..w };
+            self.matmul(tile, x, y.col_range(start, part.rows));
+            start += part.rows;
+        }
+        Ok(())
+    }
 
     /// [`Backend::rms_norm`]; `weight` has one row.
     fn rms_norm(&mut self, x: View<'_>, weight: View<'_>, eps: f32, out: View<'_>);
@@ -83,6 +101,28 @@ impl<D: HostDevice> Backend for D {
     fn pin(&mut self, tile: Tile<'_>) -> Result<WeightId, Error> {
         check::tile(&tile)?;
         let (memory, kernels) = self.parts(Checks(()));
+        let tile = memory::Operand::Plain(tile);
+        let id = memory.pinned.add(tile, &|start, bytes| kernels.advise(start, bytes))?;
+        Ok(WeightId(id as u32))
+    }
+
+    fn pin_packed(&mut self, tile: Tile<'_>) -> Result<WeightId, Error> {
+        let mut rows = Vec::new();
+        for part in packed::parts(&tile) {
+            let part = part?;
+            part.check()?;
+            match part.stored() {
+                Some(stored) => rows.extend_from_slice(stored.bytes),
+                None => rows.clear(),
+            }
+        }
+        let plain = Tile { bytes: &rows, ..tile };
+        if check::tile(&plain).is_ok() {
+            // What is not coded is kept as other tiles are.
+            return self.pin(plain);
+        }
+        let (memory, kernels) = self.parts(Checks(()));
+        let tile = memory::Operand::Packed(tile, true);
         let id = memory.pinned.add(tile, &|start, bytes| kernels.advise(start, bytes))?;
         Ok(WeightId(id as u32))
     }
@@ -122,14 +162,19 @@ impl<D: HostDevice> Backend for D {
 
     fn expand_rows(&mut self, w: Weight<'_>, rows: &[u32], out: Mat) -> Result<(), Error> {
         let (memory, _) = self.parts(Checks(()));
-        let tile = memory::tile(&memory.pinned, w)?;
+        let weight = memory::operand(&memory.pinned, w)?;
+        let tile = weight.tile();
         check::rows(rows, tile.rows, tile.cols, &out)?;
         let [out] = memory::views(&mut memory.buffers, [out])?;
-        let row_bytes = tile.bytes.len() / tile.rows.max(1);
+        let row_bytes = tile.cols / tile.dtype.block_len() * tile.dtype.block_bytes();
+        let mut unpacked = Vec::new();
         let chunk_bytes = EXPAND_LEN / tile.dtype.block_len() * tile.dtype.block_bytes();
         let mut values = [0.0; EXPAND_LEN];
         for (i, &row) in rows.iter().enumerate() {
-            let bytes = &tile.bytes[row as usize * row_bytes..][..row_bytes];
+            let bytes = match weight {
+                memory::Operand::Plain(tile) => &tile.bytes[row as usize * row_bytes..][..row_bytes],
+                memory::Operand::Packed(tile, _) => packed::row(&tile, row as usize, &mut unpacked)?,
+            };
             for (bytes, cells) in bytes.chunks(chunk_bytes).zip(out.row(i).chunks(EXPAND_LEN)) {
                 let values = &mut values[..cells.len()];
                 formats::expand(tile.dtype, bytes, values)?;
@@ -143,18 +188,24 @@ impl<D: HostDevice> Backend for D {
 
     fn matmul(&mut self, w: Weight<'_>, x: Mat, y: Mat) -> Result<(), Error> {
         let (memory, kernels) = self.parts(Checks(()));
-        let tile = memory::tile(&memory.pinned, w)?;
+        let weight = memory::operand(&memory.pinned, w)?;
+        let tile = weight.tile();
         check::shape(&x, x.rows, tile.cols, "the input")?;
         check::shape(&y, x.rows, tile.rows, "the output")?;
         check::apart(&y, &x)?;
         let [x, y] = memory::views(&mut memory.buffers, [x, y])?;
-        kernels.matmul(tile, x, y);
+        match weight {
+            memory::Operand::Plain(tile) => kernels.matmul(tile, x, y),
+            memory::Operand::Packed(tile, checked) => kernels.matmul_packed(tile, checked, x, y)?,
+        }
         Ok(())
     }
 
     fn matmul_k_major(&mut self, w: Weight<'_>, x: Mat, lanes: Mat, k0: usize) -> Result<(), Error> {
         let (memory, kernels) = self.parts(Checks(()));
-        let tile = memory::tile(&memory.pinned, w)?;
+        let memory::Operand::Plain(tile) = memory::operand(&memory.pinned, w)? else {
+            return Err(Error::shape("tiles of a matrix stored by inputs cannot be packed"));
+        };
         check::k_major(&tile, &x, k0)?;
         check::lanes(&lanes, x.rows, tile.cols)?;
         check::apart(&lanes, &x)?;

@@ -64,6 +64,9 @@ pub struct Tile<'a> {
 pub enum Weight<'a> {
     /// Bytes in host memory, valid during the call.
     Streamed(Tile<'a>),
+    /// The same, as [packed tiles](crate::packed) end to end; the tile's format and shape are what they expand to.
+    /// Their checksums are checked before what they are multiplied to is given out.
+    Packed(Tile<'a>),
     /// What [`Backend::pin`] returned.
     Pinned(WeightId),
 }
@@ -208,6 +211,9 @@ pub trait Backend: Send {
 
     /// Keeps a copy of a tile on the device. Called at open only.
     fn pin(&mut self, tile: Tile<'_>) -> Result<WeightId, Error>;
+
+    /// The same of [`Weight::Packed`]: checksums are checked now and not again.
+    fn pin_packed(&mut self, tile: Tile<'_>) -> Result<WeightId, Error>;
 
     /// Allocates the KV cache. Called once, at open.
     fn kv_allocate(&mut self, layout: &KvLayout) -> Result<(), Error>;

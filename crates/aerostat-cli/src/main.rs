@@ -16,6 +16,7 @@ mod interrupt;
 mod jobs;
 mod model;
 mod output;
+mod pack;
 mod plan;
 mod prompts;
 mod pull;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Score(args) => score::execute(args, output),
         Command::Plan(args) => plan::execute(&args, output),
         Command::Inspect(args) => inspect::execute(&args, output),
+        Command::Pack(args) => pack::execute(&args, output),
         Command::Pull(args) => pull::execute(&args, output),
         Command::Bench(args) => bench::execute(&args, output),
     });

@@ -1,11 +1,12 @@
 //! The device: kernels, cut into tasks, on the pool.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use aerostat_backend::numerics::Map;
+use aerostat_backend::packed::PackedTile;
 use aerostat_backend::{
     Attention, Capabilities, Checks, Error, HostDevice, HostMemory, Kernels, KvType, KvView, Placement, Rope,
-    Tile, View,
+    Tile, View, packed,
 };
 use aerostat_checkpoint::DType;
 
@@ -17,6 +18,7 @@ use crate::k_major::{self, KMajor, SumLanes};
 use crate::layer_norm::LayerNormRows;
 use crate::matmul::{Matmul, SCRATCH_LEN, Tasks};
 use crate::memory::{Line, advise, grow};
+use crate::packed::PackedMatmul;
 use crate::pool::Pool;
 use crate::rows::Rows;
 use crate::vector::LANES;
@@ -52,6 +54,8 @@ pub struct CpuKernels {
 
 struct Scratch {
     matmul: Vec<Line>,
+    /// Rows of packed tiles, expanded; grows to what the widest takes.
+    expanded: Vec<Line>,
     /// Lines of scores, at least [`HEADS_MAX`].
     scores: Vec<Line>,
 }
@@ -69,7 +73,7 @@ impl Cpu {
         let scratch = (0..config.threads).map(|_| {
             let mut matmul = Vec::new();
             grow(&mut matmul, SCRATCH_LEN)?;
-            Ok(Mutex::new(Scratch { matmul, scores: Vec::new() }))
+            Ok(Mutex::new(Scratch { matmul, expanded: Vec::new(), scores: Vec::new() }))
         });
         let scratch = scratch.collect::<Result<_, Error>>()?;
         Ok(Self { memory: HostMemory::default(), kernels: CpuKernels { token, pool, scratch } })
@@ -150,6 +154,26 @@ impl Kernels for CpuKernels {
             // SAFETY: the operands were checked: `lanes` has sixteen columns for each of `y`.
             unsafe { token.enter(SumLanes { lanes, y, start, end }) }
         });
+    }
+
+    fn matmul_packed(&mut self, w: Tile<'_>, checked: bool, x: View<'_>, y: View<'_>) -> Result<(), Error> {
+        let parts = packed::parts(&w).collect::<Result<Vec<_>, _>>()?;
+        let mut row = 0;
+        for run in parts.chunk_by(|a, b| a.stored().is_none() && b.stored().is_none()) {
+            let rows = run.iter().map(|part| part.rows).sum();
+            let y = y.col_range(row, rows);
+            match run.first().and_then(|part| part.stored()) {
+                None => self.matmul_coded(run, checked, x, y)?,
+                Some(rows) => {
+                    if !checked {
+                        self.check(run)?;
+                    }
+                    self.matmul(rows, x, y);
+                }
+            }
+            row += rows;
+        }
+        Ok(())
     }
 
     fn map(&mut self, map: Map, a: View<'_>, b: View<'_>, out: View<'_>) {
@@ -239,6 +263,40 @@ impl CpuKernels {
             // SAFETY: the operands were checked: the tile has its bytes and fits `x` and `lanes`; the format is its own.
             unsafe { token.enter(KMajor::<F>::new(w, x, lanes, k0, (start, end))) }
         });
+    }
+
+    fn matmul_coded(
+        &mut self,
+        parts: &[PackedTile<'_>],
+        checked: bool,
+        x: View<'_>,
+        y: View<'_>,
+    ) -> Result<(), Error> {
+        let (token, scratch) = (self.token, &self.scratch);
+        let job = PackedMatmul::new(parts, checked, Rows::from(x), Rows::from(y));
+        self.pool.run(job.tasks(), &|task, thread| {
+            let Scratch { matmul, expanded, .. } = &mut *lock(&scratch[thread]);
+            // SAFETY: the operands were checked: the tiles fit `x` and `y`, whose columns are divided among tasks. The
+            // scratch has its length and is locked.
+            unsafe { job.run(task, token, expanded, matmul.as_mut_ptr().cast()) }
+        });
+        job.finish()
+    }
+
+    /// Checks the checksums of a tile's groups, some for each thread.
+    fn check(&mut self, parts: &[PackedTile<'_>]) -> Result<(), Error> {
+        for part in parts {
+            let failed = OnceLock::new();
+            let each = part.groups.div_ceil(2 * self.pool.threads());
+            self.pool.run(part.groups.div_ceil(each), &|task, _| {
+                let mut groups = task * each..part.groups.min((task + 1) * each);
+                if let Err(error) = groups.try_for_each(|group| part.checked(group).map(|_| ())) {
+                    let _ = failed.set(error);
+                }
+            });
+            failed.into_inner().map_or(Ok(()), Err)?;
+        }
+        Ok(())
     }
 
     /// Runs `work(start, end)` over ranges of rows.

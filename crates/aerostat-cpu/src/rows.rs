@@ -29,6 +29,11 @@ impl From<View<'_>> for Rows {
 }
 
 impl Rows {
+    /// Without the columns before `col`.
+    pub(crate) fn columns_from(self, col: usize) -> Self {
+        Self { start: self.at(0, col), cols: self.cols.saturating_sub(col), ..self }
+    }
+
     /// Element (`row`, `col`), which must exist for the pointer to be used.
     #[inline(always)]
     pub(crate) fn at(&self, row: usize, col: usize) -> *mut f32 {

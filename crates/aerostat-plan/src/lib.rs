@@ -135,6 +135,8 @@ pub struct Plan {
     pub rows_at_knee: usize,
     /// Everything is pinned: weights are read once.
     pub resident: bool,
+    /// Packed weights are kept in memory as they were before they were packed.
+    pub expanded: bool,
     /// What a sweep costs.
     #[serde(flatten)]
     pub cost: Cost,
@@ -212,7 +214,7 @@ impl Sizes {
         Self {
             weight_bytes: matrix_bytes + embedding + vectors,
             vector_bytes: vectors,
-            row_bytes_max: spec.matrices().map(|m| m.row_bytes()).max().unwrap_or(0),
+            row_bytes_max: spec.matrices().map(|m| m.unit_bytes()).max().unwrap_or(0),
             activation_bytes_per_row: per_row * F32 + spec.embedding.row_bytes() + 64,
             logit_bytes_per_row: (spec.vocab + spec.hidden) as u64 * F32,
             kv_elements_per_token: spec

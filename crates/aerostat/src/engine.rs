@@ -17,8 +17,9 @@ use crate::learned;
 use crate::machine;
 use crate::model_files::ModelFiles;
 use crate::observe::{Observer, Phase, Progress};
+use crate::packed::{self, PackedRows};
 use crate::schedule::{Memory, Rows, Tap};
-use crate::{Error, Need, Stats};
+use crate::{Error, ErrorKind, Need, Stats};
 
 /// Where ops run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,6 +104,8 @@ pub struct Engine {
     routed: Vec<(usize, Step)>,
     /// Embedding rows as stored.
     gathered: Vec<u8>,
+    /// Where the rows of a packed embedding lie.
+    packed: Option<PackedRows>,
     pub(crate) pages: Pages,
     pub(crate) prefill_chunk: usize,
     pub(crate) prefixes: Prefixes,
@@ -207,6 +210,8 @@ impl Engine {
             page_tokens: PAGE_TOKENS,
             pages: plan.kv_pages,
         })?;
+        packed::check_vectors(&files.checkpoint.catalog, &spec, &mut ring)?;
+        let packed = PackedRows::open(&spec.embedding, &mut ring)?;
         let limits = Limits { rows_max: plan.rows_max, logit_rows_max: plan.logit_rows_max };
         let gathered = vec![0; plan.rows_max * spec.embedding.row_bytes() as usize];
         let model = Model::new(spec, limits, &mut *backend, |vector| {
@@ -230,6 +235,7 @@ impl Engine {
             learned: options.expert_use.clone(),
             routed: Vec::new(),
             gathered,
+            packed,
             opened,
         };
         engine.load(observer)?;
@@ -246,9 +252,12 @@ impl Engine {
         self.flow.ring.request(&steps.iter().map(|s| s.extent).collect::<Vec<_>>())?;
         self.pinned.resize(self.plan.steps.len(), None);
         let mut certain = (0..self.plan.steps.len()).filter(|i| self.plan.steps[*i].pinned);
+        let mut expanded = Vec::new();
         for (i, step) in steps.iter().enumerate() {
             let bytes = self.flow.ring.next()?;
-            let id = self.backend.pin(tile(&self.model, step, &bytes))?;
+            let operand = weight(&self.model, step, &bytes);
+            let id = pin(&mut *self.backend, operand, self.plan.expanded, &mut expanded);
+            let id = id.map_err(|e| named(&self.model, step, e))?;
             match step.expert {
                 Some(expert) => self.pinned_experts.entry((step.block, expert)).or_default().push(id),
                 None => certain.next().into_iter().for_each(|place| self.pinned[place] = Some(id)),
@@ -291,11 +300,12 @@ impl Engine {
                 Some(id) => Weight::Pinned(id),
                 None => {
                     bytes = self.flow.certain()?;
-                    Weight::Streamed(tile(&self.model, &step, &bytes))
+                    weight(&self.model, &step, &bytes)
                 }
             };
             let computing = Instant::now();
-            self.model.step(&mut *self.backend, &batch, &step, weight)?;
+            let done = self.model.step(&mut *self.backend, &batch, &step, weight);
+            done.map_err(|e| named(&self.model, &step, e))?;
             self.clock.compute += computing.elapsed();
             if step.role == Role::Router && step.last {
                 self.route(&batch, step.block)?;
@@ -359,11 +369,12 @@ impl Engine {
                 Some(id) => Weight::Pinned(*id),
                 None => {
                     bytes = self.flow.expert()?;
-                    Weight::Streamed(tile(&self.model, &step, &bytes))
+                    weight(&self.model, &step, &bytes)
                 }
             };
             let computing = Instant::now();
-            self.model.expert_step(&mut *self.backend, batch, index, &step, weight)?;
+            let done = self.model.expert_step(&mut *self.backend, batch, index, &step, weight);
+            done.map_err(|e| named(&self.model, &step, e))?;
             self.clock.compute += computing.elapsed();
             self.show(place, observer)?;
         }
@@ -394,10 +405,15 @@ impl Engine {
             }
             return Ok(());
         }
-        let extents: Vec<Extent> =
-            tokens.iter().map(|token| embedding.rows_extent(*token as usize, 1)).collect();
         let bytes = &mut self.gathered[..tokens.len() * row_bytes];
-        self.flow.ring.read_many_now(&extents, bytes)?;
+        match &self.packed {
+            Some(packed) => packed.read(&mut self.flow.ring, tokens, bytes)?,
+            None => {
+                let extents: Vec<Extent> =
+                    tokens.iter().map(|token| embedding.rows_extent(*token as usize, 1)).collect();
+                self.flow.ring.read_many_now(&extents, bytes)?;
+            }
+        }
         let tile = Tile { dtype, rows: tokens.len(), cols, bytes };
         let ids: Vec<u32> = (0..tokens.len() as u32).collect();
         Ok(self.model.embed(&mut *self.backend, Weight::Streamed(tile), &ids, 0)?)
@@ -436,6 +452,10 @@ impl Engine {
 
     pub(crate) fn memory(&mut self) -> Memory<'_> {
         Memory { pages: &mut self.pages, backend: &mut *self.backend }
+    }
+
+    pub(crate) fn packed(&mut self) -> (Option<&PackedRows>, &mut Ring) {
+        (self.packed.as_ref(), &mut self.flow.ring)
     }
 
     pub(crate) fn ring(&mut self) -> &mut Ring {
@@ -505,9 +525,40 @@ struct Place {
 }
 
 /// The operand that a step's bytes are.
-fn tile<'a>(model: &Model, step: &Step, bytes: &'a [u8]) -> Tile<'a> {
+fn weight<'a>(model: &Model, step: &Step, bytes: &'a [u8]) -> Weight<'a> {
     let matrix = step.matrix(model.spec());
-    Tile { dtype: matrix.dtype, rows: step.rows, cols: matrix.stored().1, bytes }
+    let tile = Tile { dtype: matrix.dtype, rows: step.rows, cols: matrix.stored().1, bytes };
+    if matrix.tiles.is_some() { Weight::Packed(tile) } else { Weight::Streamed(tile) }
+}
+
+/// Keeps a tile in memory, as it is stored or expanded.
+fn pin(
+    b: &mut dyn Backend,
+    weight: Weight<'_>,
+    expand: bool,
+    expanded: &mut Vec<u8>,
+) -> Result<WeightId, aerostat_backend::Error> {
+    match weight {
+        Weight::Packed(tile) if expand => {
+            expanded.clear();
+            aerostat_backend::packed::parts(&tile).try_for_each(|part| part?.expand(expanded))?;
+            b.pin(Tile { bytes: expanded, ..tile })
+        }
+        Weight::Packed(tile) => b.pin_packed(tile),
+        Weight::Streamed(tile) => b.pin(tile),
+        Weight::Pinned(id) => Ok(id),
+    }
+}
+
+/// An error of a step, with the name of its tensor where that is damaged.
+fn named(model: &Model, step: &Step, error: aerostat_backend::Error) -> Error {
+    match error.kind() {
+        aerostat_backend::ErrorKind::Corrupt => {
+            let name = &step.matrix(model.spec()).name;
+            Error::new(ErrorKind::Io, format!("tensor {name:?}, rows from {}: {error}", step.start))
+        }
+        _ => error.into(),
+    }
 }
 
 fn threads(options: &Options) -> usize {

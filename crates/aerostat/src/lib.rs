@@ -32,6 +32,7 @@ mod logits;
 pub mod machine;
 mod model_files;
 mod observe;
+mod packed;
 mod resolve;
 pub mod run;
 mod schedule;

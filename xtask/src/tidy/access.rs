@@ -47,6 +47,7 @@ const BANS: &[Ban] = &[
 
 const FILE_CRATES: &[&str] = &[
     "aerostat-checkpoint",
+    "aerostat-pack",
     "aerostat-stream",
     "aerostat-text",
     "aerostat-hub",

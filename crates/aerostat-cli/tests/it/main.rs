@@ -7,5 +7,7 @@ mod formats;
 mod generation;
 #[cfg(unix)]
 mod interrupts;
+#[cfg(unix)]
+mod pack;
 mod support;
 mod usage;
