@@ -209,6 +209,7 @@ impl Engine {
     ) -> Result<RunEnd, Error> {
         let mut schedule = Schedule::new(Rules {
             chunk: self.prefill_chunk,
+            knee: self.current_plan().rows_at_knee,
             shares: (self.prefixes == Prefixes::Shared).then(|| Rotations::of(self.model().spec())),
             spill: self.spill.as_deref().map(Spill::new),
         });

@@ -168,6 +168,8 @@ pub(crate) struct Memory<'a> {
 pub(crate) struct Rules {
     /// Rows of one sequence in one sweep at most.
     pub(crate) chunk: usize,
+    /// Rows that a sweep carries for free.
+    pub(crate) knee: usize,
     /// Pages that begin alike are held once; how rotations depend on length.
     pub(crate) shares: Option<Rotations>,
     /// Pages may wait on disk.
@@ -184,6 +186,10 @@ pub(crate) struct Schedule<'t> {
     spilled: Vec<Sequence<'t>>,
     rules: Rules,
     arrivals: u64,
+    /// Someone waited for pages when there last were rows for more.
+    short: bool,
+    /// Of the last sweeps.
+    mean_rows: f64,
     /// Rows that were not computed because others had computed them.
     pub(crate) shared_rows: u64,
     /// Why pages were computed again and not read back; to be told once.
@@ -200,6 +206,8 @@ impl<'t> Schedule<'t> {
             spilled: Vec::new(),
             rules,
             arrivals: 0,
+            short: false,
+            mean_rows: 0.0,
             shared_rows: 0,
             trouble: None,
             counted: (0, 0),
@@ -217,17 +225,28 @@ impl<'t> Schedule<'t> {
         rows.clear();
         self.make_room(memory);
         while self.restore(limits, memory) {}
-        for decoding in [true, false] {
-            for index in 0..self.active.len() {
-                if self.active[index].decodes() == decoding {
-                    self.take_rows(index, rows, limits, memory.pages);
-                }
-            }
+        let decodes: Vec<bool> = self.active.iter().map(Sequence::decodes).collect();
+        for index in (0..decodes.len()).filter(|i| decodes[*i]) {
+            self.take_rows(index, rows, limits, memory.pages);
+        }
+        let limits = Limits { rows_max: self.rows_due(rows.tokens.len(), limits.rows_max), ..limits };
+        for index in (0..decodes.len()).filter(|i| !decodes[*i]) {
+            self.take_rows(index, rows, limits, memory.pages);
         }
         while self.admit(rows, limits, memory.pages, next)? {
             self.take_rows(self.active.len() - 1, rows, limits, memory.pages);
         }
+        self.mean_rows = 0.9 * self.mean_rows + 0.1 * rows.tokens.len() as f64;
         Ok(!rows.tokens.is_empty())
+    }
+
+    /// Rows that prompts may fill a sweep to, which has `rows` already. Where pages keep others from entering, sweeps to
+    /// come have few rows; prompts are spread over them then, since rows up to the knee are free and those above are not.
+    fn rows_due(&self, rows: usize, rows_max: usize) -> usize {
+        if !self.short {
+            return rows_max;
+        }
+        self.rules.knee.max((1.2 * self.mean_rows) as usize).max(rows + 1).min(rows_max)
     }
 
     /// Whether some sequence is left.
@@ -245,10 +264,12 @@ impl<'t> Schedule<'t> {
     ) -> Result<bool, Error> {
         let full = rows.tokens.len() >= limits.rows_max || rows.logit_rows.len() >= limits.logit_rows_max;
         if full || !self.spilled.is_empty() {
+            self.short |= !self.spilled.is_empty();
             return Ok(false);
         }
         if self.waiting.is_none() {
             self.waiting = next()?;
+            self.short &= self.waiting.is_some();
         }
         let crowded = self.crowded(limits);
         let Some(mut sequence) = self.waiting.take_if(|s| !s.generates() || !crowded) else {
@@ -266,6 +287,7 @@ impl<'t> Schedule<'t> {
             None => {
                 sequence.release(pages);
                 self.waiting = Some(sequence);
+                self.short = true;
                 return Ok(false);
             }
         }
@@ -473,7 +495,7 @@ mod tests {
     }
 
     fn rules(chunk: usize) -> Rules {
-        Rules { chunk, shares: None, spill: None }
+        Rules { chunk, knee: 1, shares: None, spill: None }
     }
 
     fn memory<'a>(pages: &'a mut Pages, backend: &'a mut Reference) -> Memory<'a> {
