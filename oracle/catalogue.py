@@ -9,6 +9,8 @@ Keys of an entry
   lengths     prompt lengths in tokens
   shard       optional: bytes per safetensors shard
   edit        optional: function that rewrites config.json as an older transformers wrote it
+  text        optional: of a family with several towers, the configuration class of the text tower; `config` is its own
+  towers      with it: keyword arguments of the whole
   twin_of     optional: the family, by `model_type`, that twins are of
   recast      optional: function that renames and joins the tensors, and rewrites the configuration, as a family has them
               whose code is published with its models only; what is expected was computed before
@@ -200,6 +202,33 @@ def as_chatglm(config, state):
         r"^model\.": "transformer.encoder."})
 
 
+VISION = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4)
+
+
+def towers(kind, **own):
+    """A tiny vision tower, and tokens for images that no prompt holds."""
+    return dict(vision_config=dict(VISION, model_type=kind), image_token_id=200, tie_word_embeddings=False, **own)
+
+
+def qwen_towers(**own):
+    vision = dict(depth=1, num_heads=2, patch_size=4, spatial_merge_size=1, temporal_patch_size=1, **own)
+    return dict(vision_config=vision, image_token_id=200, video_token_id=201, vision_start_token_id=202, vision_end_token_id=203)
+
+
+def mrope(*sections):
+    return {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": list(sections)}
+
+
+def old_gemma3_towers(config):
+    """Gemma 3 as released: what is usual is left out, heads too."""
+    text = config["text_config"]
+    text = {k: text[k] for k in ("hidden_size", "intermediate_size", "num_hidden_layers", "sliding_window", "head_dim", "vocab_size",
+                                 "num_key_value_heads", "query_pre_attn_scalar", "rms_norm_eps")}
+    text.update(model_type="gemma3_text", rope_scaling={"factor": 8.0, "rope_type": "linear"})
+    config = {k: v for k, v in config.items() if k != "tie_word_embeddings"}
+    return dict(config, text_config=text)
+
+
 LONGROPE = {"rope_type": "longrope", "rope_theta": 1000.0, "original_max_position_embeddings": 24,
             "partial_rotary_factor": 0.75, "short_factor": [1.0, 1.02, 1.05, 1.1, 1.2, 1.3],
             "long_factor": [1.1, 1.5, 2.5, 4.0, 6.0, 9.0]}
@@ -241,6 +270,31 @@ FIXTURES = {
     "mistral_window": dict(family="Mistral", dtype="bf16", lengths=LONG, config=dict(sliding_window=6)),
     "mistral": dict(family="Mistral", dtype="bf16", lengths=SHORT, twins=["f32", "bf16"],
                     config=dict(sliding_window=None, head_dim=20, num_key_value_heads=1)),
+    "ministral": dict(family="Ministral", dtype="bf16", lengths=LONG, config=dict(head_dim=10, 
+        sliding_window=6, layer_types=["sliding_attention", "full_attention"])),
+    "ministral3": dict(family="Ministral3", dtype="bf16", lengths=LONG, config=dict(
+        head_dim=12, rope_parameters=dict(YARN, original_max_position_embeddings=16, beta_fast=8.0, mscale=1.0, mscale_all_dim=1.0,
+                                          llama_4_scaling_beta=0.3))),
+    # Text towers of checkpoints with several
+    "mistral3": dict(family="Mistral3", text="Mistral", towers=towers("pixtral"), dtype="bf16", lengths=SHORT, config=dict(
+        head_dim=12, sliding_window=None)),
+    "mistral3_yarn": dict(family="Mistral3", text="Ministral3", towers=dict(towers("pixtral"), tie_word_embeddings=True), dtype="bf16",
+                          lengths=LONG, config=dict(head_dim=12, tie_word_embeddings=True, rope_parameters=dict(
+                              YARN, original_max_position_embeddings=16, beta_fast=8.0, llama_4_scaling_beta=0.2))),
+    "gemma3_towers": dict(family="Gemma3", text="Gemma3Text", towers=dict(towers("siglip_vision_model", mm_tokens_per_image=4),
+                                                                          tie_word_embeddings=True),
+                          dtype="bf16", lengths=LONG, edit=old_gemma3_towers, config=dict(
+        GEMMA3, num_hidden_layers=6, num_attention_heads=8, head_dim=4, query_pre_attn_scalar=5,
+        rope_parameters=gemma3_rope({"rope_type": "linear", "factor": 8.0}, base=1000000.0, local=10000.0))),
+    "llava": dict(family="Llava", text="Llama", towers=towers("clip_vision_model"), dtype="bf16", lengths=SHORT, config=dict()),
+    "qwen2_vl": dict(family="Qwen2VL", text="Qwen2VLText", towers=qwen_towers(embed_dim=8, hidden_size=40, mlp_ratio=1), dtype="bf16",
+                     lengths=SHORT, config=dict(rope_parameters=mrope(2, 2, 1))),
+    "qwen2_5_vl": dict(family="Qwen2_5_VL", text="Qwen2_5_VLText", towers=qwen_towers(
+        hidden_size=8, intermediate_size=8, out_hidden_size=40, fullatt_block_indexes=[0]), dtype="bf16", lengths=SHORT,
+        config=dict(rope_parameters=mrope(1, 2, 2))),
+    "qwen3_vl": dict(family="Qwen3VL", text="Qwen3VLText", towers=qwen_towers(
+        hidden_size=8, intermediate_size=8, out_hidden_size=40, num_position_embeddings=4, deepstack_visual_indexes=[0]),
+        dtype="bf16", lengths=SHORT, config=dict(head_dim=12, rope_parameters=mrope(2, 2, 2))),
     # Qwen 2 and 3
     "qwen2": dict(family="Qwen2", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict()),
     "qwen2_tied": dict(family="Qwen2", dtype="f32", lengths=SHORT, twins=["f32"],
@@ -266,6 +320,47 @@ FIXTURES = {
     "qwen3_moe_step": dict(family="Qwen3Moe", dtype="f16", lengths=SHORT, shard=60000, config=dict(
         head_dim=12, num_experts=12, num_experts_per_tok=2, moe_intermediate_size=16, decoder_sparse_step=2,
         num_hidden_layers=3, norm_topk_prob=False, tie_word_embeddings=True)),
+    "olmoe": dict(family="Olmoe", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        intermediate_size=16, num_experts=5, num_experts_per_tok=3)),
+    "olmoe_clip": dict(family="Olmoe", dtype="f32", lengths=SHORT, config=dict(
+        intermediate_size=16, num_experts=5, num_experts_per_tok=2, norm_topk_prob=True, clip_qkv=0.6, attention_bias=True,
+        num_hidden_layers=1)),
+    "flex_olmo": dict(family="FlexOlmo", dtype="bf16", lengths=SHORT, config=dict(
+        intermediate_size=16, num_experts=5, num_experts_per_tok=2)),
+    "glm4_moe": dict(family="Glm4Moe", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        num_hidden_layers=2, head_dim=12, n_routed_experts=6, num_experts_per_tok=2, moe_intermediate_size=16,
+        routed_scaling_factor=1.7, use_qk_norm=True, attention_bias=True)),
+    "glm4_moe_groups": dict(family="Glm4Moe", dtype="bf16", lengths=SHORT, config=dict(
+        first_k_dense_replace=0, n_routed_experts=8, num_experts_per_tok=3, moe_intermediate_size=16, n_shared_experts=2,
+        n_group=4, topk_group=2, norm_topk_prob=False, head_dim=20)),
+    "solar_open": dict(family="SolarOpen", dtype="bf16", lengths=SHORT, config=dict(
+        head_dim=12, n_routed_experts=6, num_experts_per_tok=2, moe_intermediate_size=16)),
+    "dots1": dict(family="Dots1", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        num_hidden_layers=2, first_k_dense_replace=1, n_routed_experts=6, num_experts_per_tok=2, moe_intermediate_size=16,
+        n_shared_experts=1, norm_topk_prob=True, routed_scaling_factor=2.5)),
+    "dots1_window": dict(family="Dots1", dtype="bf16", lengths=LONG, config=dict(
+        n_routed_experts=6, num_experts_per_tok=2, moe_intermediate_size=16, n_shared_experts=2, n_group=2, topk_group=1,
+        max_window_layers=1, sliding_window=6, attention_bias=True)),
+    "exaone_moe": dict(family="ExaoneMoe", dtype="bf16", lengths=LONG, config=dict(
+        num_hidden_layers=4, head_dim=12, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=16, sliding_window=6)),
+    "ernie4_5_moe": dict(family="Ernie4_5_Moe", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        num_hidden_layers=2, moe_num_experts=6, moe_k=2, moe_intermediate_size=16, moe_num_shared_experts=2)),
+    "ernie4_5_moe_bias": dict(family="Ernie4_5_Moe", dtype="bf16", lengths=SHORT, config=dict(
+        num_hidden_layers=3, moe_num_experts=6, moe_k=3, moe_intermediate_size=16, moe_num_shared_experts=0,
+        moe_layer_start_index=0, moe_layer_interval=2, use_bias=True, tie_word_embeddings=False, moe_norm_min=0.9)),
+    "granitemoe": dict(family="GraniteMoe", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        intermediate_size=16, num_local_experts=5, num_experts_per_tok=2, embedding_multiplier=3.0, logits_scaling=1.75,
+        residual_multiplier=0.6, attention_multiplier=0.2)),
+    "granitemoe_shared": dict(family="GraniteMoeShared", dtype="bf16", lengths=SHORT, config=dict(
+        intermediate_size=16, num_local_experts=5, num_experts_per_tok=3, shared_intermediate_size=32, attention_bias=True,
+        tie_word_embeddings=True, attention_multiplier=0.3)),
+    "phimoe": dict(family="Phimoe", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        intermediate_size=16, num_local_experts=5, rms_norm_eps=1e-5, attention_bias=True, lm_head_bias=True)),
+    "phimoe_mixed": dict(family="Phimoe", dtype="bf16", lengths=LONG, config=dict(
+        intermediate_size=16, num_local_experts=6, router_jitter_noise=0.4, sliding_window=6)),
+    "minimax_m2": dict(family="MiniMaxM2", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        intermediate_size=16, num_local_experts=5, num_experts_per_tok=2, head_dim=12,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5})),
     # Gemma 1, 2, 3
     "gemma": dict(family="Gemma", dtype="bf16", lengths=SHORT, twins=["bf16"], config=GEMMA),
     "gemma_old_gelu": dict(family="Gemma", dtype="f32", lengths=SHORT, edit=old_gemma_gelu, twins=["f32"],
@@ -305,6 +400,7 @@ FIXTURES = {
         attention_bias=True, mlp_bias=True, tie_word_embeddings=False)),
     # OLMo 1, 2, 3
     "olmo": dict(family="Olmo", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict()),
+    "olmo_clip": dict(family="Olmo", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(clip_qkv=0.7)),
     "olmo2": dict(family="Olmo2", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict()),
     "olmo3": dict(family="Olmo3", dtype="bf16", lengths=LONG, twins=["bf16"], config=dict(
         num_hidden_layers=5, sliding_window=6)),

@@ -16,10 +16,12 @@ ARCH = {
     "glm4": "glm4", "starcoder2": "starcoder2", "stablelm": "stablelm", "gpt_neox": "gptneox", "gpt2": "gpt2",
     "gpt_bigcode": "starcoder", "falcon": "falcon", "bloom": "bloom", "ernie4_5": "ernie4_5", "nemotron": "nemotron",
     "mixtral": "llama", "qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe",
+    "olmoe": "olmoe", "glm4_moe": "glm4moe", "dots1": "dots1", "ernie4_5_moe": "ernie4_5-moe", "granitemoe": "granitemoe",
+    "phimoe": "phimoe", "minimax_m2": "minimax-m2",
     "arcee": "arcee", "exaone4": "exaone4", "seed_oss": "seed_oss",
 }
 # Architectures whose converter interleaves the rows of q and k.
-PERMUTED = {"llama", "internlm2", "minicpm", "smollm3", "olmo", "granite", "arcee"}
+PERMUTED = {"llama", "internlm2", "minicpm", "smollm3", "olmo", "granite", "granitemoe", "arcee"}
 TYPE = gguf.GGMLQuantizationType
 K_TYPES = [TYPE.Q2_K, TYPE.Q3_K, TYPE.Q4_K, TYPE.Q5_K, TYPE.Q6_K]
 FILE_TYPE = {"f32": 0, "f16": 1, "bf16": 32, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "k_mixed": 15}
@@ -60,6 +62,7 @@ def write(path, model, kind, options=frozenset(), vocabulary=None):
 def add(writer, config, name, tensor, kind, index, rng):
     """Add one tensor under its GGUF name; give back what it reads as, in the layout of transformers."""
     data = tensor.detach().to(torch.float32).numpy()
+    data = data.squeeze() if name.endswith("e_score_correction_bias") else data
     heads = permuted_heads(config, name)
     if name.endswith("norm.weight") and config.model_type.startswith(("gemma", "nemotron")):
         writer.add_tensor(gguf_name(config, name), data + np.float32(1.0))
@@ -84,6 +87,11 @@ def add(writer, config, name, tensor, kind, index, rng):
 def gguf_name(config, name):
     """`model.layers.0.mlp.up_proj.weight` → `blk.0.ffn_up.weight`, by the converter's own table."""
     arch = next(a for a, n in gguf.MODEL_ARCH_NAMES.items() if n == ARCH[config.model_type])
+    name = name.replace("e_score_correction_bias", "e_score_correction.bias").replace(".gate.e_score", ".e_score")
+    name = name.replace("block_sparse_moe.router", "block_sparse_moe.router.layer").replace(".gate.moe_statics", ".moe_statics")
+    name = name.replace("block_sparse_moe.experts", "mlp.experts")
+    if config.model_type == "phimoe":
+        name = name.replace("mlp.router", "mlp.gate")
     if config.model_type == "bloom":
         name = name.removeprefix("transformer.")
     found = gguf.get_tensor_name_map(arch, config.num_hidden_layers).get_name(name, try_suffixes=(".weight", ".bias"))
@@ -164,7 +172,10 @@ def metadata(writer, config, kind, options):
     kind_of_model = config.model_type
     writer.add_context_length(first("max_position_embeddings", "n_positions") or 2048)
     writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
+    further = config.num_mtp_layers if kind_of_model == "glm4_moe" else 0
+    writer.add_block_count(config.num_hidden_layers + further)
+    if further:  # counted, and not among the tensors here
+        writer.add_nextn_predict_layers(further)
     writer.add_feed_forward_length(first("intermediate_size", "ffn_hidden_size", "n_inner") or 4 * config.hidden_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(kv_head_count(config))
@@ -189,8 +200,11 @@ def metadata(writer, config, kind, options):
         writer.add_expert_used_count(config.num_experts_per_tok)
         if first("moe_intermediate_size"):
             writer.add_expert_feed_forward_length(config.moe_intermediate_size)
+        deepseek_experts(writer, config)
         if first("shared_expert_intermediate_size"):
             writer.add_expert_shared_feed_forward_length(config.shared_expert_intermediate_size)
+    if getattr(config, "clip_qkv", None):
+        writer.add_clamp_kqv(config.clip_qkv)
     if kind_of_model == "gemma2":
         writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
     if getattr(config, "final_logit_softcapping", None):
@@ -202,14 +216,32 @@ def metadata(writer, config, kind, options):
         writer.add_parallel_residual(config.use_parallel_residual)
     if kind_of_model in ("cohere", "cohere2"):
         writer.add_logit_scale(config.logit_scale)
-    if kind_of_model == "granite":
+    if kind_of_model in ("granite", "granitemoe"):
         writer.add_attention_scale(config.attention_multiplier)
-    if kind_of_model in ("granite", "minicpm"):
+    if kind_of_model in ("granite", "granitemoe", "minicpm"):
         writer.add_embedding_scale(config.embedding_multiplier)
         writer.add_residual_scale(config.residual_multiplier)
         writer.add_logit_scale(config.logits_scaling)
     if rope(config) and kind_of_model not in ("gemma", "gemma2"):  # those two have a fixed base of 10,000
         rope_metadata(writer, config, options)
+
+
+def deepseek_experts(writer, config):
+    """What the converter says of experts that are scored by sigmoid, or as DeepSeek has them."""
+    kind = config.model_type
+    if kind in ("glm4_moe", "dots1"):
+        writer.add_leading_dense_block_count(config.first_k_dense_replace)
+        writer.add_expert_shared_count(config.n_shared_experts)
+        writer.add_expert_weights_scale(config.routed_scaling_factor)
+        writer.add_expert_weights_norm(config.norm_topk_prob)
+    if kind in ("glm4_moe", "dots1", "minimax_m2"):
+        writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+    if kind == "minimax_m2":
+        writer.add_expert_feed_forward_length(config.intermediate_size)
+    if kind == "ernie4_5_moe":
+        writer.add_interleave_moe_layer_step(config.moe_layer_interval)
+        writer.add_leading_dense_block_count(config.moe_layer_start_index)
+        writer.add_expert_shared_feed_forward_length(config.moe_intermediate_size * config.moe_num_shared_experts)
 
 
 def rope_metadata(writer, config, options):

@@ -25,7 +25,20 @@ pub struct Family {
     pub rope: RopeStyle,
     /// Order of rotated pairs in GGUF.
     pub gguf_rope: RopeStyle,
-    /// Which layers are rotated.
+    /// How queries grow with their position, by `1 + beta * ln(1 + floor(position / floor))`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Temperature {
+    /// Not at all.
+    Never,
+    /// On all layers; `beta` is `llama_4_scaling_beta` and `floor` `original_max_position_embeddings` of the rotation's
+    /// parameters.
+    AllLayers,
+    /// On layers that are not rotated, if `attn_temperature_tuning` says so; `beta` is `attn_scale` and `floor`
+    /// `floor_scale`, and positions count from 1.
+    Unrotated,
+}
+
+/// Which layers are rotated.
     pub rotated: Rotated,
     /// How the residual stream is normalised.
     pub norm: NormKind,
@@ -43,6 +56,8 @@ pub struct Family {
     pub embedding_norm: bool,
     /// Norms of q and k.
     pub head_norms: HeadNorms,
+    /// Queries, keys and values are clipped, if the configuration names a limit.
+    pub clip_qkv: bool,
     /// The MLP reads what attention reads. Its own norm is optional then.
     pub parallel: Switch,
     /// The MLP has a gate. Without one its width is four times that of the stream, unless it is given.
@@ -74,6 +89,8 @@ pub struct Family {
     /// Scores are scaled by `query_pre_attn_scalar`, not by the head size; GGUF does not store it, so there the
     /// models with this many layers use `hidden / heads`.
     pub query_scalar: Option<usize>,
+    /// How queries grow with their position.
+    pub temperature: Temperature,
     /// On attention scores, in place of the root of the head size; in GGUF always where it is given.
     pub score_scale: Factor,
     /// On embeddings.
@@ -160,6 +177,8 @@ pub enum HeadNorms {
     Never,
     /// Per head, with weights that all heads share.
     Shared,
+    /// The same, if this key of `config.json` says so; in GGUF, if the tensors are there.
+    SharedIf(&'static str),
     /// Per head, each with its own weights, if this key of `config.json` says so; in GGUF, if the tensors are there.
     Own(&'static str),
     /// Over all heads together.
@@ -210,6 +229,8 @@ pub enum Windows {
 pub struct Defaults {
     /// `tie_word_embeddings`.
     pub tied: bool,
+    /// `num_attention_heads`; `None`: must be given.
+    pub heads: Option<usize>,
     /// `num_key_value_heads`; `None`: as many as query heads.
     pub kv_heads: Option<usize>,
     /// `head_dim`; `None`: `hidden / heads`.
@@ -340,6 +361,7 @@ impl Family {
         post_norms: false,
         embedding_norm: false,
         head_norms: HeadNorms::Never,
+        clip_qkv: false,
         parallel: Switch::Never,
         gated: true,
         activation: Activation::Silu,
@@ -355,6 +377,7 @@ impl Family {
         alibi: false,
         multi_query: false,
         query_scalar: None,
+        temperature: Temperature::Never,
         score_scale: Factor::One,
         embedding_scale: Factor::One,
         residual_scale: Factor::One,
@@ -363,6 +386,7 @@ impl Family {
         mixture: None,
         defaults: Defaults {
             tied: false,
+            heads: None,
             kv_heads: None,
             head_dim: None,
             rope_theta: 10_000.0,

@@ -132,6 +132,8 @@ pub(crate) fn read(keys: &Keys<'_>, layers: Layers, theta: f64, rotary: f64) -> 
     // The first Phi-3 models called it "su" or "yarn".
     let kind = match kind.unwrap_or("default") {
         "su" => "longrope",
+        // Of a text alone, the positions of all sections are the same.
+        "mrope" => "default",
         "yarn" if dict.contains_key("short_factor") => "longrope",
         other => other,
     };

@@ -3,11 +3,11 @@
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::family::{Factor, Family, HeadNorms, Rotated, Softcap, Switch, Windows};
+use crate::family::{Factor, Family, HeadNorms, Rotated, Softcap, Switch, Temperature, Windows};
 use crate::keys::{self, Keys};
 use crate::mixture::MixtureShape;
 use crate::rope::{self, Layers, RopeConfig};
-use crate::spec::Activation;
+use crate::spec::{Activation, Growth};
 
 /// The numbers of a configuration.
 pub(crate) struct Shape {
@@ -29,6 +29,8 @@ pub(crate) struct Shape {
     pub(crate) parallel: bool,
     /// Queries and keys are normalised; in GGUF, tensors decide where the family leaves it open.
     pub(crate) head_norms: bool,
+    pub(crate) clip: Option<f32>,
+    pub(crate) growth: Option<Growth>,
     pub(crate) windows: Vec<Option<usize>>,
     pub(crate) rotated: Vec<bool>,
     pub(crate) ropes: Vec<RopeConfig>,
@@ -38,12 +40,17 @@ pub(crate) struct Shape {
 impl Shape {
     pub(crate) fn read(keys: &Keys<'_>, family: &Family) -> Result<Self, Error> {
         const LAYERS_MAX: usize = 10_000;
-        let layers = keys.count(&keys::LAYERS)?;
+        // GGUF counts the layers that predict further tokens, which come last and are not used.
+        let further = keys.gguf_number("nextn_predict_layers").unwrap_or(0.0) as usize;
+        let layers = keys.count(&keys::LAYERS)?.saturating_sub(further);
         if layers > LAYERS_MAX {
             return Err(keys.config(format!("{layers} layers are more than any model has")));
         }
         let hidden = keys.count(&keys::HIDDEN)?;
-        let heads = keys.count(&keys::HEADS)?;
+        let heads = match keys.count_or(&keys::HEADS, family.defaults.heads)? {
+            Some(heads) => heads,
+            None => keys.count(&keys::HEADS)?,
+        };
         let kv_heads = kv_heads(keys, family, heads)?;
         let head_dim_default = family.defaults.head_dim.filter(|_| !keys.is_gguf()).unwrap_or(hidden / heads);
         let head_dim = keys.count_or(&keys::HEAD_DIM, None)?.unwrap_or(head_dim_default);
@@ -74,8 +81,10 @@ impl Shape {
             head_norms: match family.head_norms {
                 HeadNorms::Never => false,
                 HeadNorms::Shared | HeadNorms::Row => true,
-                HeadNorms::Own(key) => keys.is_gguf() || keys.flag(key, false)?,
+                HeadNorms::Own(key) | HeadNorms::SharedIf(key) => keys.is_gguf() || keys.flag(key, false)?,
             },
+            growth: growth(keys, family)?,
+            clip: if family.clip_qkv { keys.number(&keys::CLIP)?.map(|n| n as f32) } else { None },
             rotated: match family.rotated {
                 Rotated::Windows if windows.iter().any(Option::is_some) => {
                     windows.iter().map(Option::is_some).collect()
@@ -210,6 +219,32 @@ fn score_scale(
         },
     };
     Ok(width.powf(-0.5) as f32)
+}
+
+/// How queries grow, on the layers where they do.
+fn growth(keys: &Keys<'_>, family: &Family) -> Result<Option<Growth>, Error> {
+    let number = |dict: Option<&Value>, key: &str| dict.and_then(|d| d.get(key)).and_then(Value::as_f64);
+    let own = |key: &str| keys.json(key).and_then(Value::as_f64);
+    let growth = match family.temperature {
+        Temperature::Never => return Ok(None),
+        Temperature::AllLayers => {
+            let rope = keys.json("rope_parameters").or(keys.json("rope_scaling"));
+            let Some(beta) = number(rope, "llama_4_scaling_beta") else { return Ok(None) };
+            let floor = number(rope, "original_max_position_embeddings").unwrap_or(0.0);
+            Growth { beta, floor, offset: 0 }
+        }
+        Temperature::Unrotated => {
+            if !keys.flag("attn_temperature_tuning", true)? {
+                return Ok(None);
+            }
+            let (beta, floor) = (own("attn_scale").unwrap_or(0.1), own("floor_scale").unwrap_or(8192.0));
+            Growth { beta, floor, offset: 1 }
+        }
+    };
+    match growth.floor >= 1.0 && growth.beta.is_finite() {
+        true => Ok(Some(growth)),
+        false => Err(keys.config(format!("queries cannot grow by {growth:?}"))),
+    }
 }
 
 fn activation(keys: &Keys<'_>, family: &Family) -> Result<Activation, Error> {

@@ -278,6 +278,10 @@ pub struct AttentionSpec {
     pub q_norm: Option<Norm>,
     /// On keys, before rotation.
     pub k_norm: Option<Norm>,
+    /// Queries, keys and values are clipped to this size, after norms.
+    pub clip: Option<f32>,
+    /// Queries grow with their position.
+    pub growth: Option<Growth>,
     /// Query heads.
     pub heads: usize,
     /// Key/value heads.
@@ -294,6 +298,15 @@ pub struct AttentionSpec {
     pub alibi: bool,
     /// Index into [`ModelSpec::ropes`]; `None`: not rotated.
     pub rope: Option<usize>,
+}
+
+/// A row's query is multiplied by `1 + beta * ln(1 + floor((position + offset) / floor))`, after rotation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub struct Growth {
+    pub beta: f64,
+    pub floor: f64,
+    pub offset: u32,
 }
 
 /// An MLP: `down(activation(gate(x)) * up(x))`, or `down(activation(up(x)))` without a gate.
@@ -369,7 +382,7 @@ pub struct Routing {
 }
 
 /// What a router's outputs become.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Score {
     /// Their softmax over all experts.
     Softmax,
@@ -377,6 +390,9 @@ pub enum Score {
     SoftmaxOfChosen,
     /// The sigmoid of each.
     Sigmoid,
+    /// The best two, each with its softmax among those that are less than twice this (relatively) behind it; the
+    /// second without the first.
+    SparseMixer(f32),
 }
 
 /// Experts in groups of equal size, of which the best are open to the choice.

@@ -4,7 +4,7 @@ use aerostat_checkpoint::{Catalog, DType, Extent, Tensor};
 use serde_json::Value;
 
 use crate::error::{Error, ErrorKind};
-use crate::family::{Bias, Family, Fused, HeadNorms, Names};
+use crate::family::{Bias, Family, Fused, HeadNorms, Names, Temperature};
 use crate::keys::Keys;
 use crate::rope::{Divisors, RopeConfig, RopeSpec, Scaling};
 use crate::shape::Shape;
@@ -68,10 +68,13 @@ impl<'a> Tensors<'a> {
 
     /// The stored head, whatever the configuration says, as transformers does; else the embedding, if the two are tied.
     pub(crate) fn head(&self, embedding: &Matrix) -> Result<(Matrix, Option<Vector>), Error> {
-        let mut names = self.names.head.split('|');
+        // Some text towers have a head of their own.
+        let mut names = self.names.head.split('|').chain(["language_model.lm_head"]);
         let stem = names.clone().find(|name| self.has(name)).or(names.next()).unwrap_or_default();
         let name = format!("{stem}.weight");
-        let tied = self.keys.is_gguf() || self.keys.flag("tie_word_embeddings", self.family.defaults.tied)?;
+        let whole = self.keys.whole("tie_word_embeddings").and_then(Value::as_bool) == Some(true);
+        let own = self.keys.flag("tie_word_embeddings", self.family.defaults.tied)?;
+        let tied = self.keys.is_gguf() || whole || own;
         let weight = match self.catalog.get(&name) {
             None if tied => embedding.clone(),
             _ => self.matrix(&name, embedding.rows, self.shape.hidden)?,
@@ -176,6 +179,8 @@ impl<'a> Tensors<'a> {
                 o: linear(n.o, f.output_bias, s.hidden, s.heads * s.head_dim)?,
                 q_norm: self.head_norm(&name(n.q_norm), s.heads)?,
                 k_norm: self.head_norm(&name(n.k_norm), s.kv_heads)?,
+                clip: s.clip,
+                growth: s.growth.filter(|_| f.temperature == Temperature::AllLayers || rope.is_none()),
                 heads: s.heads,
                 kv_heads: s.kv_heads,
                 head_dim: s.head_dim,
@@ -302,9 +307,9 @@ impl<'a> Tensors<'a> {
         let offset = if self.keys.is_gguf() { 0.0 } else { f.norm_offset };
         let (size, shape) = match f.head_norms {
             _ if !s.head_norms => return Ok(None),
-            HeadNorms::Own(_) if self.keys.is_gguf() && !self.has(name) => return Ok(None),
+            HeadNorms::Own(_) | HeadNorms::SharedIf(_) if self.keys.is_gguf() && !self.has(name) => return Ok(None),
             HeadNorms::Never => return Ok(None),
-            HeadNorms::Shared => (s.head_dim, vec![s.head_dim]),
+            HeadNorms::Shared | HeadNorms::SharedIf(_) => (s.head_dim, vec![s.head_dim]),
             HeadNorms::Own(_) => (s.head_dim, vec![heads, s.head_dim]),
             HeadNorms::Row => (heads * s.head_dim, vec![heads * s.head_dim]),
         };
@@ -360,6 +365,12 @@ impl<'a> Tensors<'a> {
             _ => self.expect(name, &[1, cols])?,
         };
         self.matrix_of(tensor, Part::all(1), cols)
+    }
+
+    /// A vector, which may be stored as a matrix of one row.
+    pub(crate) fn vector_or_row(&self, name: &str, len: usize) -> Result<Vector, Error> {
+        let row = self.require(name)?.shape.len() == 2;
+        self.vector(name, if row { &[1, len][..] } else { &[len] }, 0.0)
     }
 
     pub(crate) fn vector(&self, name: &str, shape: &[usize], offset: f32) -> Result<Vector, Error> {

@@ -45,6 +45,8 @@ pub enum Elementwise {
     Scale(f32),
     /// [`Backend::softcap`].
     Softcap(f32),
+    /// [`Backend::clip`].
+    Clip(f32),
     /// [`Backend::activate`].
     Activate(Activation),
     /// [`Backend::glu`], to a matrix of its own.
@@ -268,13 +270,14 @@ fn matmul_cases(cases: &mut Vec<Case>) {
 }
 
 fn elementwise_cases(cases: &mut Vec<Case>) {
-    const OPS: [Elementwise; 17] = [
+    const OPS: [Elementwise; 18] = [
         Elementwise::Add,
         Elementwise::AddBias,
         Elementwise::MulColumns,
         Elementwise::Scale(-1.7),
         Elementwise::Softcap(30.0),
         Elementwise::Softcap(0.5),
+        Elementwise::Clip(0.5),
         Elementwise::Glu(Activation::Silu),
         Elementwise::Glu(Activation::GeluTanh),
         Elementwise::Glu(Activation::GeluErf),
@@ -354,6 +357,7 @@ fn elementwise(device: &mut dyn Backend, op: Elementwise, a: Mat, b: Mat, out: M
         Elementwise::Activate(activation) => device.activate(a, activation)?,
         Elementwise::Scale(factor) => device.scale(a, factor)?,
         Elementwise::Softcap(cap) => device.softcap(a, cap)?,
+        Elementwise::Clip(limit) => device.clip(a, limit)?,
         Elementwise::Glu(activation) => device.glu(a, b, activation, out)?,
         Elementwise::GluInPlace(activation) => device.glu(a, b, activation, a)?,
     }

@@ -271,6 +271,13 @@ impl<D: HostDevice> Backend for D {
         Ok(())
     }
 
+    fn clip(&mut self, x: Mat, limit: f32) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        let [x] = memory::views(&mut memory.buffers, [x])?;
+        kernels.map(Map::Clip(limit), x, x, x);
+        Ok(())
+    }
+
     fn gather_rows(&mut self, x: Mat, rows: &[u32], out: Mat) -> Result<(), Error> {
         let (memory, _) = self.parts(Checks(()));
         check::rows(rows, x.rows, x.cols, &out)?;

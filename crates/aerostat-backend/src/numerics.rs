@@ -129,6 +129,8 @@ pub enum Map {
     Scale(f32),
     /// `cap * tanh(a / cap)`.
     Softcap(f32),
+    /// `a`, but at most `limit` and at least `-limit`; NaN stays.
+    Clip(f32),
     /// `activation(a)`.
     Activate(Activation),
     /// `activation(a) * b`.
@@ -145,6 +147,7 @@ impl Map {
             Self::Activate(activation) => activate(a, activation),
             Self::Scale(factor) => a * factor,
             Self::Softcap(cap) => softcap_one(a, cap),
+            Self::Clip(limit) => clip_one(a, limit),
             Self::Gated(activation) => activate(a, activation) * b,
         }
     }
@@ -170,6 +173,13 @@ pub fn score(dot: f32, scale: f32, softcap: Option<f32>) -> f32 {
 #[inline(always)]
 pub fn softcap_one(x: f32, cap: f32) -> f32 {
     cap * tanh(x / cap)
+}
+
+/// `x` between `-limit` and `limit`; NaN stays.
+#[inline(always)]
+pub fn clip_one(x: f32, limit: f32) -> f32 {
+    let x = if x > limit { limit } else { x };
+    if x < -limit { -limit } else { x }
 }
 
 /// The activation of an MLP.

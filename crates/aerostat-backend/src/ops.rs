@@ -270,6 +270,9 @@ pub trait Backend: Send {
     /// `x = cap * tanh(x / cap)`.
     fn softcap(&mut self, x: Mat, cap: f32) -> Result<(), Error>;
 
+    /// `x = min(max(x, -limit), limit)`; NaN stays.
+    fn clip(&mut self, x: Mat, limit: f32) -> Result<(), Error>;
+
     /// `out[i, :] = x[rows[i], :]`.
     fn gather_rows(&mut self, x: Mat, rows: &[u32], out: Mat) -> Result<(), Error>;
 

@@ -32,6 +32,7 @@ impl Kernel for MapRows {
                 Map::Multiply => self.each(Map::Multiply),
                 Map::Scale(factor) => self.each(Map::Scale(factor)),
                 Map::Softcap(cap) => self.each(Map::Softcap(cap)),
+                Map::Clip(limit) => self.each(Map::Clip(limit)),
                 Map::Activate(Activation::Silu) => self.each(Map::Activate(Activation::Silu)),
                 Map::Activate(Activation::GeluTanh) => self.each(Map::Activate(Activation::GeluTanh)),
                 Map::Activate(Activation::Relu) => self.each(Map::Activate(Activation::Relu)),

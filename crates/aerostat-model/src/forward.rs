@@ -1,11 +1,12 @@
 //! The block forward.
 
 use aerostat_arch::{
-    Activation, AttentionSpec, Block, MlpSpec, ModelSpec, Norm, Positions, RopeStyle, Vector,
+    Activation, AttentionSpec, Block, Growth, MlpSpec, ModelSpec, Norm, Positions, RopeStyle, Vector,
 };
 use aerostat_backend::{self as backend, Backend, BufferId, Error, Mat, Placement, Rope, Weight};
 use aerostat_plan::{Role, Step};
 
+use crate::angle;
 use crate::rope::Frequencies;
 use crate::routing::{Routed, sigmoid};
 use crate::vectors::{BlockVectors, NormVectors, load_vector};
@@ -424,10 +425,17 @@ impl Model {
             if let Some((spec, norm)) = head_norm {
                 norm.apply(b, m, spec, m)?;
             }
+            if let Some(limit) = a.clip {
+                b.clip(m, limit)?;
+            }
             if let Some(rope) = a.rope {
                 self.rotate(b, m, rope, a.head_dim)?;
             }
         }
+        if let Some(growth) = a.growth {
+            b.scale_rows(q, &growth_of(growth, batch))?;
+        }
+        a.clip.map_or(Ok(()), |limit| b.clip(v, limit))?;
         b.kv_write(layer, k, v, batch.places)?;
         b.attention(layer, q, Mat { buffer: f.mixed, ..q }, &shape(a), batch.places)
     }
@@ -508,6 +516,15 @@ fn mlp_width(block: &Block) -> usize {
 /// What an expert reads and gives.
 fn mixture_width(block: &Block) -> usize {
     block.experts.as_ref().map_or(0, |experts| experts.router.weight.cols)
+}
+
+/// What the query of each row is multiplied by.
+fn growth_of(growth: Growth, batch: &Batch<'_>) -> Vec<f32> {
+    let factor = |position: u32| {
+        let steps = (f64::from(position + growth.offset) / growth.floor).floor();
+        (1.0 + growth.beta * angle::ln(1.0 + steps)) as f32
+    };
+    batch.places.rows.iter().map(|place| factor(place.position)).collect()
 }
 
 fn shape(a: &AttentionSpec) -> backend::Attention {
