@@ -14,6 +14,7 @@ Keys of an entry
   twin_of     optional: the family, by `model_type`, that twins are of
   recast      optional: function that renames and joins the tensors, and rewrites the configuration, as a family has them
               whose code is published with its models only; what is expected was computed before
+  pytorch     optional: how many PyTorch files the weights are in, instead of safetensors
   twins       optional: list of GGUF forms: f32, f16, bf16, or a quantised type
   embedding   optional: scale of the random embeddings
   options     optional: set of words. For the GGUF writer: v2, split, no_local_base (as older converters wrote
@@ -263,6 +264,8 @@ FIXTURES = {
     "llama_head_dim": dict(family="Llama", dtype="f16", lengths=SHORT, twins=["f16"], options={"split"},
                            config=dict(hidden_size=39, head_dim=20, num_attention_heads=3, num_key_value_heads=1, intermediate_size=77)),
     "llama_sharded_f16": dict(family="Llama", dtype="f16", lengths=SHORT, shard=20000, config=dict(num_hidden_layers=3)),
+    "llama_pytorch": dict(family="Llama", dtype="bf16", lengths=SHORT, pytorch=1, config=dict(tie_word_embeddings=True)),
+    "llama_pytorch_shards": dict(family="Llama", dtype="f16", lengths=SHORT, pytorch=3, config=dict()),
     "llama_old_linear": dict(family="Llama", dtype="f16", lengths=LONG, edit=old_linear_type,
                              config=dict(rope_parameters={"rope_type": "linear", "rope_theta": 1000.0, "factor": 2.5})),
     "llama_old_llama3": dict(family="Llama", dtype="bf16", lengths=LONG, edit=old, config=dict(rope_parameters=LLAMA3)),

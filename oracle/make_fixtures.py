@@ -124,6 +124,8 @@ def checkpoint(folder, model, entry, seed):
             path.unlink()
     if "recast" in entry:
         recast(folder, entry["recast"])
+    if "pytorch" in entry:
+        pickled(folder, entry["pytorch"])
     for path in folder.iterdir():
         path.chmod(0o644)
     return records
@@ -136,6 +138,23 @@ def recast(folder, change):
     state = change(values, safetensors.torch.load_file(weights))
     safetensors.torch.save_file({k: v.contiguous() for k, v in state.items()}, weights, metadata={"format": "pt"})
     config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+def pickled(folder, shards):
+    """Replace the safetensors file by PyTorch files; tied embeddings are there twice, sharing their storage."""
+    weights = folder / "model.safetensors"
+    state = safetensors.torch.load_file(weights)
+    if json.loads((folder / "config.json").read_text())["tie_word_embeddings"]:
+        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    weights.unlink()
+    if shards == 1:
+        return torch.save(state, folder / "pytorch_model.bin")
+    names = [f"pytorch_model-{i + 1:05}-of-{shards:05}.bin" for i in range(shards)]
+    places = {name: names[i * shards // len(state)] for i, name in enumerate(state)}
+    for file in names:
+        torch.save({name: state[name] for name in state if places[name] == file}, folder / file)
+    index = {"metadata": {"total_size": sum(tensor.nbytes for tensor in state.values())}, "weight_map": places}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
 def load(folder):

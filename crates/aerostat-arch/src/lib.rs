@@ -27,6 +27,6 @@ pub use keys::Key;
 pub use mixture::{Mixture, MixtureNames};
 pub use rope::{Divisors, RopeSpec, Scaling};
 pub use spec::{
-    Activation, AttentionSpec, Block, Experts, Groups, Growth, Head, Linear, Matrix, MlpSpec, ModelSpec, Norm,
-    NormKind, Positions, Role, RopeStyle, Routing, Runs, Score, Vector,
+    Activation, AttentionSpec, Block, Experts, Groups, Growth, Head, Joined, Linear, Matrix, MlpSpec,
+    ModelSpec, Norm, NormKind, Positions, Role, RopeStyle, Routing, Runs, Score, Vector,
 };

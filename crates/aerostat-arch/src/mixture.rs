@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::family::{Bias, Factor, Switch};
 use crate::keys;
 use crate::shape;
-use crate::spec::{Experts, Groups, Linear, MlpSpec, Routing, Score};
+use crate::spec::{Experts, Groups, Joined, Linear, MlpSpec, Routing, Score, Vector};
 use crate::tensors::{Part, Stack, Tensors};
 
 /// How a family mixes experts. A layer has experts if its router is in the checkpoint.
@@ -29,6 +29,9 @@ pub struct Mixture {
     pub at_input: bool,
     /// Bias of the router.
     pub router_bias: Bias,
+    /// Where experts share tensors in Hugging Face checkpoints, those are `[experts, inputs, outputs]`, and this is how
+    /// gate and up lie in theirs.
+    pub k_major: Option<Joined>,
     /// Biases of experts.
     pub bias: Bias,
     /// Names of tensors in Hugging Face checkpoints.
@@ -103,6 +106,7 @@ impl Mixture {
         groups: None,
         at_input: false,
         router_bias: Bias::Never,
+        k_major: None,
         bias: Bias::Never,
         names: MixtureNames::HUGGING_FACE,
         gguf_names: MixtureNames::GGUF,
@@ -296,17 +300,30 @@ impl Place<'_> {
         let part = Part { first, rows, total, runs: None };
         match self.find(names) {
             Some((name, true)) => {
-                let all = Stack { count: self.experts, index: self.expert };
-                let biased =
-                    ["_bias", ".bias"].map(|suffix| format!("{}{suffix}", name.trim_end_matches(".weight")));
-                let biased = biased.into_iter().find(|name| bias.is_ever() && t.contains(name));
-                Ok(Linear {
-                    weight: t.stacked_matrix(&name, all, part, cols)?,
-                    bias: biased.map(|name| t.stacked_vector(&name, all, part)).transpose()?,
-                })
+                let (weight, bias) =
+                    (t.stacked_matrix(&name, self.stack(), part, cols)?, self.bias(&name, bias, part)?);
+                Ok(Linear { weight, bias })
             }
             _ => t.linear(&self.name(names), bias, part, cols),
         }
+    }
+
+    fn stack(&self) -> Stack {
+        Stack { count: self.experts, index: self.expert }
+    }
+
+    /// The expert's part of a bias that all share, beside the weights of this name.
+    fn bias(&self, weights: &str, bias: Bias, part: Part) -> Result<Option<Vector>, Error> {
+        let stem = weights.trim_end_matches(".weight");
+        let mut names = ["_bias", ".bias"].into_iter().map(|suffix| format!("{stem}{suffix}"));
+        let name = names.find(|name| bias.is_ever() && self.tensors.contains(name));
+        name.map(|name| self.tensors.stacked_vector(&name, self.stack(), part)).transpose()
+    }
+
+    /// The expert's part of a tensor `[experts, cols, rows]`.
+    fn k_major(&self, name: &str, bias: Bias, rows: usize, cols: usize) -> Result<Linear, Error> {
+        let weight = self.tensors.stacked_k_major(name, self.stack(), rows, cols)?;
+        Ok(Linear { weight, bias: self.bias(name, bias, Part::all(rows))? })
     }
 
     fn expert(&self, mixture: &Mixture, names: &MixtureNames, width: usize) -> Result<MlpSpec, Error> {
@@ -314,6 +331,15 @@ impl Place<'_> {
         let linear = |names: &str, first, rows, total, cols| {
             self.linear(names, mixture.bias, first, rows, total, cols)
         };
+        if let Some((joined, (name, true))) = mixture.k_major.zip(self.find(names.gate_up))
+            && !self.tensors.keys.is_gguf()
+        {
+            let up = self.k_major(&name, mixture.bias, 2 * width, hidden)?;
+            let (down, _) = self.find(names.down).unwrap_or((self.name(names.down), true));
+            let down = self.k_major(&down, mixture.bias, hidden, width)?;
+            let activation = self.tensors.shape.activation;
+            return Ok(MlpSpec { gate: None, up, joined: Some(joined), down, activation });
+        }
         let (gate, up) = match self.find(names.gate_up) {
             Some(_) => (
                 linear(names.gate_up, 0, width, 2 * width, hidden)?,
@@ -324,7 +350,7 @@ impl Place<'_> {
             }
         };
         let down = linear(names.down, 0, hidden, hidden, width)?;
-        Ok(MlpSpec { gate: Some(gate), up, down, activation: self.tensors.shape.activation })
+        Ok(MlpSpec { gate: Some(gate), up, joined: None, down, activation: self.tensors.shape.activation })
     }
 
     /// The MLP that all rows use, as wide as its tensors are.
@@ -349,6 +375,6 @@ impl Place<'_> {
         };
         let width = up.weight.rows;
         let down = linear(names.shared_down, 0, hidden, hidden, width)?;
-        Ok(Some(MlpSpec { gate: Some(gate), up, down, activation: t.shape.activation }))
+        Ok(Some(MlpSpec { gate: Some(gate), up, joined: None, down, activation: t.shape.activation }))
     }
 }

@@ -52,6 +52,11 @@ impl ModelSpec {
         self.matrices().map(|m| m.extent.bytes).sum()
     }
 
+    /// Partial sums of a row that the widest matrix stored by inputs needs: sixteen for each output.
+    pub fn lanes(&self) -> usize {
+        self.matrices().filter(|m| m.k_major).map(|m| 16 * m.rows).max().unwrap_or(0)
+    }
+
     /// Every small tensor, in no particular order.
     pub fn vectors(&self) -> impl Iterator<Item = &Vector> {
         let blocks = self.blocks.iter().flat_map(Block::vectors);
@@ -86,7 +91,7 @@ pub enum Role {
     Head,
 }
 
-/// A weight matrix `[rows, cols]`, row-major on disk: a whole tensor, or some rows of one.
+/// A weight matrix of `rows` outputs and `cols` inputs: a whole tensor, or some rows of one.
 #[derive(Clone, Debug)]
 pub struct Matrix {
     /// The tensor's name.
@@ -101,6 +106,8 @@ pub struct Matrix {
     pub extent: Extent,
     /// How its rows lie among those of a tensor that holds other matrices too; `None`: one after the other.
     pub runs: Option<Runs>,
+    /// It is stored `[cols, rows]`: one row on disk for each input.
+    pub k_major: bool,
 }
 
 /// Runs of `rows` rows (or elements of a vector), one every `stride`: the part of one matrix in a tensor where the
@@ -121,17 +128,22 @@ impl Runs {
 }
 
 impl Matrix {
-    /// Bytes of one row.
+    /// Rows and columns as they lie on disk.
+    pub fn stored(&self) -> (usize, usize) {
+        if self.k_major { (self.cols, self.rows) } else { (self.rows, self.cols) }
+    }
+
+    /// Bytes of one stored row.
     pub fn row_bytes(&self) -> u64 {
-        self.extent.bytes / self.rows.max(1) as u64
+        self.extent.bytes / self.stored().0.max(1) as u64
     }
 
-    /// Rows that lie one after the other; no tile crosses from one run to the next.
+    /// Stored rows that lie one after the other; no tile crosses from one run to the next.
     pub fn run_rows(&self) -> usize {
-        self.runs.map_or(self.rows, |runs| runs.rows)
+        self.runs.map_or(self.stored().0, |runs| runs.rows)
     }
 
-    /// Where the rows `start .. start + rows` of one run lie.
+    /// Where the stored rows `start .. start + rows` of one run lie.
     pub fn rows_extent(&self, start: usize, rows: usize) -> Extent {
         let row = self.row_bytes();
         let place = self.runs.map_or(start, |runs| runs.place(start));
@@ -314,15 +326,31 @@ pub struct Growth {
 pub struct MlpSpec {
     /// `[intermediate, hidden]`.
     pub gate: Option<Linear>,
-    /// `[intermediate, hidden]`.
+    /// `[intermediate, hidden]`; where it holds the gate too, twice as many rows.
     pub up: Linear,
+    /// How the gate lies in `up`, if it does.
+    pub joined: Option<Joined>,
     /// `[hidden, intermediate]`.
     pub down: Linear,
     /// On the gate, or on `up` where there is none.
     pub activation: Activation,
 }
 
+/// How the outputs of gate and up lie in those of one matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joined {
+    /// First all of the gate.
+    Halves,
+    /// Gate, up, gate, up, and so on.
+    Alternating,
+}
+
 impl MlpSpec {
+    /// Its inner width.
+    pub fn width(&self) -> usize {
+        self.down.weight.cols
+    }
+
     /// Its linear maps in the order of use.
     pub fn linears(&self) -> impl Iterator<Item = (Role, &Linear)> {
         let gate = self.gate.as_ref().map(|gate| (Role::Gate, gate));

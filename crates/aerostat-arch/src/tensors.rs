@@ -231,7 +231,7 @@ impl<'a> Tensors<'a> {
         let (gate, up) = self.gate_and_up(name)?;
         let (hidden, width) = (self.shape.hidden, self.shape.intermediate);
         let down = self.linear(&name(self.names.down), self.family.mlp_bias, Part::all(hidden), width)?;
-        Ok(MlpSpec { gate, up, down, activation: self.shape.activation })
+        Ok(MlpSpec { gate, up, joined: None, down, activation: self.shape.activation })
     }
 
     /// The gate, if there is one, and up: tensors of their own, or rows of one.
@@ -337,6 +337,7 @@ impl<'a> Tensors<'a> {
             cols,
             extent,
             runs: part.runs,
+            k_major: false,
         })
     }
 
@@ -350,6 +351,22 @@ impl<'a> Tensors<'a> {
     ) -> Result<Matrix, Error> {
         let tensor = self.expect(name, &[stack.count, part.total, cols])?;
         self.matrix_of(tensor, stack.part(part), cols)
+    }
+
+    /// One matrix of a stack of matrices in one tensor, each stored `[cols, rows]`.
+    pub(crate) fn stacked_k_major(
+        &self,
+        name: &str,
+        stack: Stack,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Matrix, Error> {
+        let tensor = self.expect(name, &[stack.count, cols, rows])?;
+        if tensor.dtype.block_len() != 1 {
+            return Err(self.bad(tensor, format!("stored by inputs, it cannot be {}", tensor.dtype.name())));
+        }
+        let stored = self.matrix_of(tensor, stack.part(Part::all(cols)), rows)?;
+        Ok(Matrix { rows, cols, k_major: true, ..stored })
     }
 
     /// Some elements of one vector of a stack of vectors in one tensor.

@@ -2,6 +2,7 @@
 
 use aerostat_checkpoint::DType;
 
+use crate::numerics::LANES;
 use crate::{Attention, Error, ErrorKind, KvLayout, Mat, Placement, Rope, Tile};
 
 /// A matrix lies within a buffer of `len` elements and its rows do not overlap.
@@ -67,6 +68,28 @@ pub(crate) fn tile(tile: &Tile<'_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// A tile of rows `k0 ..` of a matrix stored `[K, N]`, in a plain format, has its inputs in `x`.
+pub(crate) fn k_major(tile: &Tile<'_>, x: &Mat, k0: usize) -> Result<(), Error> {
+    if tile.dtype.block_len() != 1 {
+        let message = format!("a matrix stored by inputs cannot be in blocks of {:?}", tile.dtype);
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
+    match k0.checked_add(tile.rows) {
+        Some(end) if end <= x.cols => Ok(()),
+        _ => Err(Error::shape(format!(
+            "a tile of {} inputs from {k0} on does not fit the {} of {x:?}",
+            tile.rows, x.cols
+        ))),
+    }
+}
+
+/// A matrix holds the lanes of so many rows and outputs.
+pub(crate) fn lanes(lanes: &Mat, rows: usize, outputs: usize) -> Result<(), Error> {
+    let cols =
+        outputs.checked_mul(LANES).ok_or_else(|| Error::shape(format!("{outputs} outputs overflow")))?;
+    shape(lanes, rows, cols, "the matrix of lanes")
+}
+
 /// Host devices compute with this format.
 pub(crate) fn supported(dtype: DType) -> Result<(), Error> {
     if DType::COMPUTABLE.contains(&dtype) {
@@ -82,6 +105,18 @@ pub(crate) fn rows(indices: &[u32], rows: usize, cols: usize, out: &Mat) -> Resu
         Some(row) => Err(Error::shape(format!("row {row} was asked of a matrix of {rows} rows"))),
         None => Ok(()),
     }
+}
+
+/// The columns of `out` lie in `x`, one every `step` from the `first`.
+pub(crate) fn columns(x: &Mat, first: usize, step: usize, out: &Mat) -> Result<(), Error> {
+    let last = out.cols.checked_sub(1).map(|last| last.saturating_mul(step).saturating_add(first));
+    if step > 0 && x.rows == out.rows && last.is_none_or(|last| last < x.cols) {
+        return Ok(());
+    }
+    let (rows, cols, wanted) = (x.rows, x.cols, out.cols);
+    let message =
+        format!("{wanted} columns from {first} by {step} do not lie in a matrix of {rows} x {cols}");
+    Err(Error::shape(message))
 }
 
 /// One factor for each row.

@@ -59,15 +59,70 @@ pub enum Elementwise {
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "the fields are the shapes that the ops name")]
 pub enum Case {
-    Matmul { dtype: DType, rows: usize, n: usize, k: usize, weights: Keep, values: Values },
-    ExpandRows { dtype: DType, n: usize, k: usize, weights: Keep },
-    Elementwise { op: Elementwise, rows: usize, cols: usize, values: Values },
-    RmsNorm { rows: usize, groups: usize, size: usize, in_place: bool, values: Values },
-    LayerNorm { rows: usize, groups: usize, size: usize, in_place: bool, values: Values },
-    Rope { rows: usize, heads: usize, rope: Rope },
-    Gather { rows: usize, cols: usize },
-    Scatter { rows: usize, cols: usize },
-    Attention { kv_type: KvType, shape: Attention, page_tokens: usize, lengths: Vec<usize>, values: Values },
+    Matmul {
+        dtype: DType,
+        rows: usize,
+        n: usize,
+        k: usize,
+        weights: Keep,
+        values: Values,
+    },
+    /// [`Backend::matmul_k_major`] by tiles of `tile_rows`; the other device multiplies by the transposed matrix.
+    MatmulKMajor {
+        dtype: DType,
+        rows: usize,
+        n: usize,
+        k: usize,
+        tile_rows: usize,
+        weights: Keep,
+        values: Values,
+    },
+    ExpandRows {
+        dtype: DType,
+        n: usize,
+        k: usize,
+        weights: Keep,
+    },
+    Elementwise {
+        op: Elementwise,
+        rows: usize,
+        cols: usize,
+        values: Values,
+    },
+    RmsNorm {
+        rows: usize,
+        groups: usize,
+        size: usize,
+        in_place: bool,
+        values: Values,
+    },
+    LayerNorm {
+        rows: usize,
+        groups: usize,
+        size: usize,
+        in_place: bool,
+        values: Values,
+    },
+    Rope {
+        rows: usize,
+        heads: usize,
+        rope: Rope,
+    },
+    Gather {
+        rows: usize,
+        cols: usize,
+    },
+    Scatter {
+        rows: usize,
+        cols: usize,
+    },
+    Attention {
+        kv_type: KvType,
+        shape: Attention,
+        page_tokens: usize,
+        lengths: Vec<usize>,
+        values: Values,
+    },
 }
 
 /// How a case gives its weights.
@@ -112,6 +167,7 @@ pub fn check(case: &Case, make: Make<'_>, against: Make<'_>, tolerance: Toleranc
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     matmul_cases(&mut cases);
+    k_major_cases(&mut cases);
     elementwise_cases(&mut cases);
     row_cases(&mut cases);
     attention_cases(&mut cases);
@@ -122,9 +178,9 @@ impl Case {
     /// The device declares the formats of this case.
     pub fn is_declared(&self, capabilities: &Capabilities) -> bool {
         match self {
-            Self::Matmul { dtype, .. } | Self::ExpandRows { dtype, .. } => {
-                capabilities.weights.contains(dtype)
-            }
+            Self::Matmul { dtype, .. }
+            | Self::MatmulKMajor { dtype, .. }
+            | Self::ExpandRows { dtype, .. } => capabilities.weights.contains(dtype),
             Self::Attention { kv_type, .. } => capabilities.kv.contains(kv_type),
             _ => true,
         }
@@ -133,6 +189,7 @@ impl Case {
     fn suits(&self, tolerance: Tolerance) -> bool {
         let special = match self {
             Self::Matmul { values, .. }
+            | Self::MatmulKMajor { values, .. }
             | Self::Elementwise { values, .. }
             | Self::RmsNorm { values, .. }
             | Self::Attention { values, .. } => *values == Values::Special,
@@ -141,8 +198,9 @@ impl Case {
         !special || matches!(tolerance, Tolerance::Exact)
     }
 
-    /// Computes the case; gives all that was written and what lies between.
-    fn compute(&self, device: &mut dyn Backend) -> Result<Vec<f32>, Error> {
+    /// Computes the case; gives all that was written and what lies between. Where there are two ways to the same result,
+    /// the tested device goes one and the `other` device the other.
+    fn compute(&self, device: &mut dyn Backend, other: bool) -> Result<Vec<f32>, Error> {
         let random = &mut Random::new(self);
         match *self {
             Self::Matmul { dtype, rows, n, k, weights, values } => {
@@ -152,6 +210,7 @@ impl Case {
                 with_weight(device, dtype, (n, k), &bytes, weights, |device, w| device.matmul(w, x, y))?;
                 everything(device, y)
             }
+            Self::MatmulKMajor { .. } => self.k_major(device, other, random),
             Self::ExpandRows { dtype, n, k, weights } => {
                 let rows: Vec<u32> = (0..n + 2).map(|_| random.below(n) as u32).collect();
                 let out = matrix(device, random, rows.len(), k, Values::Plain)?;
@@ -196,21 +255,52 @@ impl Case {
                 device.gather_rows(x, &picks, out)?;
                 everything(device, out)
             }
-            Self::Scatter { rows, cols } => {
-                let places: Vec<u32> = (0..rows + 3).map(|_| random.below(rows) as u32).collect();
-                let x = matrix(device, random, places.len(), cols, Values::Special)?;
-                let out = matrix(device, random, rows + 1, cols, Values::Plain)?;
-                let factors: Vec<f32> = places.iter().map(|p| 0.3 + *p as f32 / 7.0).collect();
-                device.scatter_rows(x, &places, &factors, out)?;
-                device.scale_rows(out, &factors[..rows + 1])?;
-                device.clear(out.row_range(rows, 1))?;
-                everything(device, out)
-            }
+            Self::Scatter { rows, cols } => scatter(device, random, rows, cols),
             Self::Attention { kv_type, ref shape, page_tokens, ref lengths, values } => {
                 attention(device, random, kv_type, shape, page_tokens, lengths, values)
             }
         }
     }
+
+    fn k_major(&self, device: &mut dyn Backend, other: bool, random: &mut Random) -> Result<Vec<f32>, Error> {
+        let Self::MatmulKMajor { dtype, rows, n, k, tile_rows, weights, values } = *self else {
+            return Ok(Vec::new());
+        };
+        let x = matrix(device, random, rows, k, values)?;
+        let y = matrix(device, random, rows, n, Values::Plain)?;
+        let lanes = matrix(device, random, rows, 16 * n, Values::Special)?;
+        let bytes = tile_bytes(random, dtype, n * k, values);
+        if other {
+            let bytes = transposed(&bytes, k, n);
+            let multiply = |device: &mut dyn Backend, w: Weight<'_>| device.matmul(w, x, y);
+            with_weight(device, dtype, (n, k), &bytes, weights, multiply)?;
+        } else {
+            for (tile, bytes) in bytes.chunks(tile_rows * n * dtype.block_bytes()).enumerate() {
+                let shape = (bytes.len() / (n * dtype.block_bytes()), n);
+                with_weight(device, dtype, shape, bytes, weights, |device, w| {
+                    device.matmul_k_major(w, x, lanes, tile * tile_rows)
+                })?;
+            }
+            device.sum_lanes(lanes, y)?;
+        }
+        everything(device, y)
+    }
+}
+
+fn scatter(
+    device: &mut dyn Backend,
+    random: &mut Random,
+    rows: usize,
+    cols: usize,
+) -> Result<Vec<f32>, Error> {
+    let places: Vec<u32> = (0..rows + 3).map(|_| random.below(rows) as u32).collect();
+    let x = matrix(device, random, places.len(), cols, Values::Special)?;
+    let out = matrix(device, random, rows + 1, cols, Values::Plain)?;
+    let factors: Vec<f32> = places.iter().map(|p| 0.3 + *p as f32 / 7.0).collect();
+    device.scatter_rows(x, &places, &factors, out)?;
+    device.scale_rows(out, &factors[..rows + 1])?;
+    device.clear(out.row_range(rows, 1))?;
+    everything(device, out)
 }
 
 fn compare(
@@ -219,9 +309,9 @@ fn compare(
     other: &mut dyn Backend,
     tolerance: Tolerance,
 ) -> Result<(), String> {
-    let got = case.compute(device).map_err(|error| format!("{case:?} failed: {error}"))?;
+    let got = case.compute(device, false).map_err(|error| format!("{case:?} failed: {error}"))?;
     let want =
-        case.compute(other).map_err(|error| format!("{case:?} failed on the other device: {error}"))?;
+        case.compute(other, true).map_err(|error| format!("{case:?} failed on the other device: {error}"))?;
     let largest = want.iter().fold(0.0f32, |largest, v| largest.max(v.abs()));
     let near = |a: f32, b: f32| {
         let same = a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
@@ -266,6 +356,26 @@ fn matmul_cases(cases: &mut Vec<Case>) {
         for (weights, k) in [(Keep::Pinned, 512), (Keep::Streamed(3), 768)] {
             cases.push(Case::ExpandRows { dtype, n: 5, k, weights });
         }
+    }
+}
+
+/// Plain formats; rows up to those of several register tiles, tiles cut anywhere.
+fn k_major_cases(cases: &mut Vec<Case>) {
+    const ROWS: [usize; 12] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 17, 33, 70];
+    const SHAPES: [(usize, usize); 9] =
+        [(1, 1), (15, 3), (16, 16), (17, 33), (100, 15), (96, 64), (130, 200), (200, 47), (300, 600)];
+    const TILE_ROWS: [usize; 6] = [1000, 16, 1, 17, 50, 33];
+    for (d, dtype) in [DType::F32, DType::F16, DType::BF16].into_iter().enumerate() {
+        for (i, &rows) in ROWS.iter().enumerate() {
+            for (j, &(n, k)) in SHAPES.iter().enumerate() {
+                let tile_rows = TILE_ROWS[(d + i + j) % TILE_ROWS.len()];
+                let weights = if j == 5 { Keep::Pinned } else { Keep::Streamed((i + j) % 4) };
+                let values = if (i + j) % 5 == 4 { Values::Special } else { Values::Plain };
+                cases.push(Case::MatmulKMajor { dtype, rows, n, k, tile_rows, weights, values });
+            }
+        }
+        let (weights, values) = (Keep::Streamed(1), Values::Plain);
+        cases.push(Case::MatmulKMajor { dtype, rows: 3, n: 70, k: 2100, tile_rows: 1111, weights, values });
     }
 }
 
@@ -465,6 +575,9 @@ fn tile_bytes(random: &mut Random, dtype: DType, len: usize, values: Values) -> 
         DType::Q2_K => &[80, 82],
         DType::Q3_K => &[108],
         DType::Q6_K => &[208],
+        DType::TQ1_0 => &[52],
+        DType::TQ2_0 => &[64],
+        DType::MXFP4 => &[],
         _ => &[0],
     };
     let mut bytes: Vec<u8> =
@@ -474,8 +587,18 @@ fn tile_bytes(random: &mut Random, dtype: DType, len: usize, values: Values) -> 
             let scale = half::f16::from_f32(random.value(values) * 0.05);
             block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
         }
+        if dtype == DType::MXFP4 && values == Values::Plain {
+            block[0] = 110 + block[0] % 16;
+        }
     }
     bytes
+}
+
+/// The transpose of a plain matrix of this shape.
+fn transposed(bytes: &[u8], rows: usize, cols: usize) -> Vec<u8> {
+    let element = bytes.len() / (rows * cols);
+    let at = |i: usize| (i % rows * cols + i / rows) * element;
+    (0..rows * cols).flat_map(|i| &bytes[at(i)..][..element]).copied().collect()
 }
 
 /// A small generator (splitmix64), the same on every machine.

@@ -35,7 +35,12 @@ pub fn expand(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> 
         DType::Q3_K => q3_k,
         DType::Q4_K => q4_k,
         DType::Q5_K => q5_k,
-        _ => q6_k,
+        DType::Q6_K => q6_k,
+        DType::IQ4_NL => |b: &[u8], i| half_at(b, 0) * f32::from(IQ4_VALUES[usize::from(nibble(&b[2..], i))]),
+        DType::IQ4_XS => iq4_xs,
+        DType::TQ1_0 => tq1_0,
+        DType::TQ2_0 => |b: &[u8], i| half_at(b, 64) * f32::from(two_bits(b, i) as i8 - 1),
+        _ => |b: &[u8], i| e8m0_half(b[0]) * f32::from(E2M1_DOUBLED[usize::from(nibble(&b[1..], i))]),
     };
     let (block_len, block_bytes) = (dtype.block_len(), dtype.block_bytes());
     for (block, out) in bytes.chunks_exact(block_bytes).zip(out.chunks_exact_mut(block_len)) {
@@ -44,6 +49,20 @@ pub fn expand(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> 
         }
     }
     Ok(())
+}
+
+/// What the four bits of IQ4_NL and IQ4_XS stand for.
+pub const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+/// What the four bits of MXFP4 stand for, times two: a sign, two bits of exponent, one of mantissa.
+pub const E2M1_DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// Half of `2^(bits - 127)`.
+pub fn e8m0_half(bits: u8) -> f32 {
+    match bits {
+        0 | 1 => f32::from_bits(0x0020_0000 << bits),
+        _ => f32::from_bits(u32::from(bits - 1) << 23),
+    }
 }
 
 /// `scales[16] quants[64] d dmin`: 16 elements share a 4-bit scale and a 4-bit minimum.
@@ -80,6 +99,30 @@ fn q6_k(b: &[u8], i: usize) -> f32 {
     let high = (b[128 + 32 * half + within % 32] >> (2 * (within / 32))) & 3;
     let scale = f32::from(b[192 + i / 16] as i8);
     (half_at(b, 208) * scale) * f32::from((low | high << 4) as i8 - 32)
+}
+
+/// `d high_scales[2] low_scales[4] quants[128]`: 32 elements share a 6-bit scale.
+fn iq4_xs(b: &[u8], i: usize) -> f32 {
+    let group = i / 32;
+    let high = (u16::from_le_bytes([b[2], b[3]]) >> (2 * group)) as u8 & 3;
+    let low = (b[4 + group / 2] >> (4 * (group % 2))) & 15;
+    let scale = (low | high << 4) as i8 - 32;
+    let value = IQ4_VALUES[usize::from(nibble(&b[8 + 16 * group..], i % 32))];
+    (half_at(b, 0) * f32::from(scale)) * f32::from(value)
+}
+
+/// `five_digits[48] four_digits[4] d`: digits to the base of three, each byte a fraction of 256 of which multiplying by
+/// three brings the next digit out at the top.
+fn tq1_0(b: &[u8], i: usize) -> f32 {
+    const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
+    let (byte, digit) = match i {
+        0..160 => (i % 32, i / 32),
+        160..240 => (32 + i % 16, (i - 160) / 16),
+        _ => (48 + i % 4, (i - 240) / 4),
+    };
+    let fraction = b[byte].wrapping_mul(POWERS[digit]);
+    let q = ((u16::from(fraction) * 3) >> 8) as i8 - 1;
+    half_at(b, 52) * f32::from(q)
 }
 
 /// `d * scale * q - dmin * minimum`, the 6-bit scales and minima as in [`q4_k`].

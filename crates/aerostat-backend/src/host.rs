@@ -25,6 +25,12 @@ pub trait Kernels: Send {
     /// [`Backend::matmul`].
     fn matmul(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>);
 
+    /// [`Backend::matmul_k_major`].
+    fn matmul_k_major(&mut self, w: Tile<'_>, x: View<'_>, lanes: View<'_>, k0: usize);
+
+    /// [`Backend::sum_lanes`].
+    fn sum_lanes(&mut self, lanes: View<'_>, y: View<'_>);
+
     /// `out[r, c] = map(a[r, c], b[r, c])`; `out` may be `a` or `b`, and `b` may be one row repeated.
     fn map(&mut self, map: Map, a: View<'_>, b: View<'_>, out: View<'_>);
 
@@ -143,6 +149,26 @@ impl<D: HostDevice> Backend for D {
         check::apart(&y, &x)?;
         let [x, y] = memory::views(&mut memory.buffers, [x, y])?;
         kernels.matmul(tile, x, y);
+        Ok(())
+    }
+
+    fn matmul_k_major(&mut self, w: Weight<'_>, x: Mat, lanes: Mat, k0: usize) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        let tile = memory::tile(&memory.pinned, w)?;
+        check::k_major(&tile, &x, k0)?;
+        check::lanes(&lanes, x.rows, tile.cols)?;
+        check::apart(&lanes, &x)?;
+        let [x, lanes] = memory::views(&mut memory.buffers, [x, lanes])?;
+        kernels.matmul_k_major(tile, x, lanes, k0);
+        Ok(())
+    }
+
+    fn sum_lanes(&mut self, lanes: Mat, y: Mat) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        check::lanes(&lanes, y.rows, y.cols)?;
+        check::apart(&y, &lanes)?;
+        let [lanes, y] = memory::views(&mut memory.buffers, [lanes, y])?;
+        kernels.sum_lanes(lanes, y);
         Ok(())
     }
 
@@ -287,6 +313,18 @@ impl<D: HostDevice> Backend for D {
             for (to, from) in out.row(i).iter().zip(x.row(row as usize)) {
                 to.set(from.get());
             }
+        }
+        Ok(())
+    }
+
+    fn take_columns(&mut self, x: Mat, first: usize, step: usize, out: Mat) -> Result<(), Error> {
+        check::columns(&x, first, step, &out)?;
+        check::apart(&out, &x)?;
+        let (memory, _) = self.parts(Checks(()));
+        let [x, view] = memory::views(&mut memory.buffers, [x, out])?;
+        for row in 0..out.rows {
+            let from = x.row(row).iter().skip(first).step_by(step);
+            view.row(row).iter().zip(from).for_each(|(to, from)| to.set(from.get()));
         }
         Ok(())
     }

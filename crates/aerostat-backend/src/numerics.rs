@@ -32,6 +32,15 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     reduce(lanes)
 }
 
+/// Adds element `k` of the dot products of `x` and the columns of a matrix: `weights` is the matrix's row `k`, `x` the
+/// vector's element `k`, `lanes` 16 rows of `weights.len()` partial sums, one for each column.
+pub fn accumulate(weights: &[f32], x: f32, k: usize, lanes: &mut [f32]) {
+    let lane = k % LANES * weights.len();
+    for (sum, weight) in lanes[lane..].iter_mut().zip(weights) {
+        *sum = weight.mul_add(x, *sum);
+    }
+}
+
 /// `out = (x * 1/sqrt(mean(x²) + eps)) * weight`, the squares summed in canonical order.
 pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let scale = rms_scale(dot(x, x), x.len(), eps);

@@ -224,6 +224,19 @@ pub trait Backend: Send {
     /// `y[r, n] = Σ_k w[n, k] · x[r, k]`, each sum in canonical order ([`numerics::dot`](crate::numerics::dot)).
     fn matmul(&mut self, w: Weight<'_>, x: Mat, y: Mat) -> Result<(), Error>;
 
+    /// The same product from a matrix that is stored `[K, N]`, by tiles of its rows: `w` is its rows `k0 .. k0 + w.rows`,
+    /// of `w.cols` outputs, in a plain format. `x` is `[rows, K]`; its columns `k0 .. k0 + w.rows` are used. Running sums
+    /// are in `lanes`, `[rows, 16 * w.cols]`: lane `k % 16` of output `n` is column `k % 16 * w.cols + n`
+    /// ([`numerics::accumulate`](crate::numerics::accumulate)).
+    ///
+    /// Tiles follow each other in ascending `k0`; at `k0 = 0` what was in `lanes` is forgotten. After the last one
+    /// [`sum_lanes`](Self::sum_lanes) gives the bits that [`matmul`](Self::matmul) gives for the transposed matrix.
+    fn matmul_k_major(&mut self, w: Weight<'_>, x: Mat, lanes: Mat, k0: usize) -> Result<(), Error>;
+
+    /// `y[r, n]` is the sum of the lanes `l * y.cols + n` of row `r`, in canonical order
+    /// ([`numerics::reduce`](crate::numerics::reduce)).
+    fn sum_lanes(&mut self, lanes: Mat, y: Mat) -> Result<(), Error>;
+
     /// `x[r, c] += bias[0, c]`.
     fn add_bias(&mut self, x: Mat, bias: Mat) -> Result<(), Error>;
 
@@ -275,6 +288,9 @@ pub trait Backend: Send {
 
     /// `out[i, :] = x[rows[i], :]`.
     fn gather_rows(&mut self, x: Mat, rows: &[u32], out: Mat) -> Result<(), Error>;
+
+    /// `out[r, c] = x[r, first + c * step]`.
+    fn take_columns(&mut self, x: Mat, first: usize, step: usize, out: Mat) -> Result<(), Error>;
 
     /// `out[rows[i], :] += factors[i] * x[i, :]`, by ascending `i`; the product is rounded, then the sum.
     fn scatter_rows(&mut self, x: Mat, rows: &[u32], factors: &[f32], out: Mat) -> Result<(), Error>;

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use aerostat_checkpoint::DType;
 
-use crate::numerics::{self, Map};
+use crate::numerics::{self, LANES, Map};
 use crate::{
     Attention, Capabilities, Checks, Error, HostDevice, HostMemory, Kernels, KvType, KvView, Placement, Rope,
     RopeStyle, Tile, View, check, formats,
@@ -62,6 +62,31 @@ impl Kernels for Naive {
             let weights = expand(w, n * row_bytes, row_bytes);
             for (r, x) in x.iter().enumerate() {
                 y.row(r)[n].set(numerics::dot(&weights, x));
+            }
+        }
+    }
+
+    fn matmul_k_major(&mut self, w: Tile<'_>, x: View<'_>, lanes: View<'_>, k0: usize) {
+        let row_bytes = w.bytes.len() / w.rows.max(1);
+        for r in 0..x.rows() {
+            let mut sums = copy(lanes.row(r));
+            if k0 == 0 {
+                sums.fill(0.0);
+            }
+            for k in 0..w.rows {
+                let weights = expand(w, k * row_bytes, row_bytes);
+                numerics::accumulate(&weights, x.row(r)[k0 + k].get(), k0 + k, &mut sums);
+            }
+            set(lanes.row(r), &sums);
+        }
+    }
+
+    fn sum_lanes(&mut self, lanes: View<'_>, y: View<'_>) {
+        for r in 0..y.rows() {
+            for (n, y) in y.row(r).iter().enumerate() {
+                y.set(numerics::reduce(std::array::from_fn(|lane| {
+                    lanes.row(r)[lane * lanes.cols() / LANES + n].get()
+                })));
             }
         }
     }

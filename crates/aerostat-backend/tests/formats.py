@@ -18,6 +18,7 @@ BLOCKS_256 = 6
 SCALES = {
     "Q8_0": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2],
     "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
+    "IQ4_NL": [0], "IQ4_XS": [0], "TQ1_0": [52], "TQ2_0": [64], "MXFP4": [],
 }
 # Scales that the first blocks get: zeros, subnormals, the largest, negative.
 ODD_SCALES = [0x0000, 0x8000, 0x0001, 0x83FF, 0x7BFF, 0xBC00]

@@ -22,6 +22,10 @@ fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
+fn dtype_bytes(dtype: DType, rows: usize, cols: usize) -> usize {
+    dtype.bytes_for((rows * cols) as u64).unwrap() as usize
+}
+
 fn near(got: &[f32], want: &[f64], bound: f64) {
     assert_eq!(got.len(), want.len());
     for (i, (&got, want)) in got.iter().zip(want).enumerate() {
@@ -191,6 +195,16 @@ fn rows_are_scaled_and_added_where_they_belong() {
     assert_eq!(device.read(y).unwrap(), [13.0, 17.0, -13.5, -25.0]);
     device.clear(y.row_range(1, 1)).unwrap();
     assert_eq!(device.read(y).unwrap(), [13.0, 17.0, 0.0, 0.0]);
+    let wide = put(&mut device, 2, 5, &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]);
+    for (rows, factors, from) in
+        [(&[0, 3][..], &[1.0; 2][..], y), (&[0, 1], &[1.0; 1], y), (&[0, 1, 2], &[1.0; 3], x)]
+    {
+        assert!(device.scatter_rows(from, rows, factors, x).is_err(), "{rows:?}");
+    }
+    assert!(device.scale_rows(x, &[1.0; 2]).is_err());
+    device.take_columns(wide, 1, 2, y).unwrap();
+    assert_eq!(device.read(y).unwrap(), [1.0, 3.0, 6.0, 8.0]);
+    assert!(device.take_columns(wide, 2, 3, y).is_err() && device.take_columns(wide, 0, 0, y).is_err());
 }
 
 #[test]
@@ -220,6 +234,18 @@ fn operands_that_do_not_fit_are_refused() {
             device.kv_write(0, x, x, Placement { rows: &rows, pages: &[page] })
         }
     };
+    let k_major = |dtype, k0, lanes: usize| {
+        move |device: &mut Reference, x: Mat, _: Mat| {
+            let lanes = put(device, 4, lanes, &vec![0.0; 4 * lanes]);
+            let bytes = vec![0; dtype_bytes(dtype, 2, 32)];
+            device.matmul_k_major(
+                Weight::Streamed(Tile { dtype, rows: 2, cols: 32, bytes: &bytes }),
+                x,
+                lanes,
+                k0,
+            )
+        }
+    };
     let cases: &[(&str, ErrorKind, &Op)] = &[
         ("unknown buffer", ErrorKind::Shape, &|d, x, _| d.scale(Mat { buffer: BufferId(99), ..x }, 1.0)),
         ("past the end", ErrorKind::Shape, &|d, x, _| d.scale(Mat { offset: 1, ..x }, 1.0)),
@@ -227,16 +253,17 @@ fn operands_that_do_not_fit_are_refused() {
         ("summand is the sum", ErrorKind::Shape, &|d, x, _| d.add(x, x)),
         ("gather in place", ErrorKind::Shape, &|d, x, _| d.gather_rows(x, &[0, 1, 2, 3], x)),
         ("row out of range", ErrorKind::Shape, &|d, x, y| d.gather_rows(x, &[0, 1, 2, 4], y)),
-        ("scatter past the end", ErrorKind::Shape, &|d, x, y| d.scatter_rows(x, &[0, 1, 2, 4], &[1.0; 4], y)),
-        ("scatter in place", ErrorKind::Shape, &|d, x, _| d.scatter_rows(x, &[0, 1, 2, 3], &[1.0; 4], x)),
-        ("a factor too few", ErrorKind::Shape, &|d, x, y| d.scatter_rows(x, &[0, 1, 2, 3], &[1.0; 3], y)),
-        ("a factor too many", ErrorKind::Shape, &|d, x, _| d.scale_rows(x, &[1.0; 5])),
         ("bias of two rows", ErrorKind::Shape, &|d, x, y| d.add_bias(x, y)),
         ("short write", ErrorKind::Shape, &|d, x, _| d.write(x, &[0.0; 15])),
         ("strided read", ErrorKind::Shape, &|d, x, _| d.read(x.col_range(0, 2)).map(|_| ())),
         ("short tile", ErrorKind::Shape, &tile(DType::F32, 63)),
         ("part of a block", ErrorKind::Shape, &tile(DType::Q8_0, 34)),
         ("unknown format", ErrorKind::Unsupported, &tile(DType::I8, 16)),
+        ("inputs past the end", ErrorKind::Shape, &k_major(DType::F32, 3, 512)),
+        ("inputs far past the end", ErrorKind::Shape, &k_major(DType::F32, usize::MAX, 512)),
+        ("fewer lanes", ErrorKind::Shape, &k_major(DType::F32, 0, 256)),
+        ("inputs in blocks", ErrorKind::Unsupported, &k_major(DType::Q8_0, 0, 512)),
+        ("sums of fewer lanes", ErrorKind::Shape, &|d, x, y| d.sum_lanes(x, y)),
         ("unknown pin", ErrorKind::Shape, &|d, x, y| d.matmul(Weight::Pinned(WeightId(0)), x, y)),
         ("output is input", ErrorKind::Shape, &|d, x, _| tile(DType::F32, 64)(d, x, x)),
         ("no KV cache", ErrorKind::Shape, &|d, x, _| {

@@ -65,12 +65,18 @@ impl Catalog {
     /// [`ErrorKind::Header`] for a name that occurs twice, [`ErrorKind::ShapeMismatch`] for a length that is not that of
     /// shape and type, [`ErrorKind::OutOfRange`] for an extent outside its file, [`ErrorKind::Overlap`] for extents that
     /// share bytes.
-    pub fn new(files: Vec<File>, mut tensors: Vec<Tensor>) -> Result<Catalog, Error> {
+    pub fn new(files: Vec<File>, tensors: Vec<Tensor>) -> Result<Catalog, Error> {
+        let catalog = Catalog::sharing(files, tensors)?;
+        check_overlap(&catalog.files, &catalog.tensors)?;
+        Ok(catalog)
+    }
+
+    /// As [`new`](Self::new), where tensors may share bytes.
+    pub(crate) fn sharing(files: Vec<File>, mut tensors: Vec<Tensor>) -> Result<Catalog, Error> {
         for tensor in &tensors {
             check_tensor(&files, tensor)?;
         }
         tensors.sort_by_key(|tensor| (tensor.extent.file, tensor.extent.offset, tensor.extent.bytes));
-        check_overlap(&files, &tensors)?;
         let count = u32::try_from(tensors.len())
             .map_err(|_| Error::new(ErrorKind::Header, first_path(&files), "more than 2^32 tensors"))?;
         let mut by_name: Vec<u32> = (0..count).collect();
@@ -88,7 +94,7 @@ impl Catalog {
     }
 
     /// One catalogue of several, whose files follow each other; of the tensors of catalogue `i`, those called `name`
-    /// for which `keep(i, name)` holds.
+    /// for which `keep(i, name)` holds. What may share bytes was decided when each was made.
     pub(crate) fn merge(
         catalogs: Vec<Catalog>,
         keep: impl Fn(usize, &str) -> bool,
@@ -103,7 +109,7 @@ impl Catalog {
                 tensor
             }));
         }
-        Catalog::new(files, tensors)
+        Catalog::sharing(files, tensors)
     }
 
     /// The files, indexed by [`FileId`].
@@ -144,9 +150,16 @@ impl Catalog {
         self.tensors.is_empty()
     }
 
-    /// The bytes of all tensors together.
+    /// The bytes of all tensors together; those that tensors share count once.
     pub fn weight_bytes(&self) -> u64 {
-        self.tensors.iter().fold(0, |sum: u64, tensor| sum.saturating_add(tensor.extent.bytes))
+        let (mut sum, mut done) = (0u64, (FileId(0), 0));
+        for Extent { file, offset, bytes } in self.tensors.iter().map(|tensor| tensor.extent) {
+            let end = offset.saturating_add(bytes);
+            let start = if done.0 == file { offset.max(done.1) } else { offset };
+            sum = sum.saturating_add(end.saturating_sub(start));
+            done = (file, end.max(start));
+        }
+        sum
     }
 
     /// The file in which a tensor of this catalogue lies; empty for a tensor of another catalogue.

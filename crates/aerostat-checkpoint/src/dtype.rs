@@ -89,8 +89,10 @@ const SAFETENSORS: &[DType] = &[
 
 impl DType {
     /// The types that a sweep can compute with.
-    pub const COMPUTABLE: &[DType] =
-        &[F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K];
+    pub const COMPUTABLE: &[DType] = &[
+        F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, TQ1_0,
+        TQ2_0, MXFP4,
+    ];
 
     /// Elements per block; 1 for plain types.
     pub const fn block_len(self) -> usize {

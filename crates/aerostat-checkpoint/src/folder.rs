@@ -8,15 +8,43 @@ use serde_json::Value;
 
 use crate::gguf::{self, SplitName};
 use crate::safetensors::{self, Index};
-use crate::{Catalog, Checkpoint, Config, Error, ErrorKind, HEADER_BYTES_MAX, HfConfig, TextFiles, disk};
+use crate::{
+    Catalog, Checkpoint, Config, Error, ErrorKind, HEADER_BYTES_MAX, HfConfig, TextFiles, disk, pytorch,
+};
 
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
 const WANTED: &str =
     "a model is a folder with config.json and *.safetensors, as on the Hugging Face Hub, or a .gguf file";
+
+/// How the weights of a Hugging Face folder are named and opened.
+struct Layout {
+    /// The only file of a model that has one.
+    single: &'static str,
+    /// The index of a model that has several.
+    index: &'static str,
+    suffix: &'static str,
+    /// What names of numbered shards start with.
+    numbered: &'static str,
+    open: fn(&Path) -> Result<Catalog, Error>,
+}
+
+const SAFETENSORS: Layout = Layout {
+    single: "model.safetensors",
+    index: "model.safetensors.index.json",
+    suffix: ".safetensors",
+    numbered: "model-",
+    open: safetensors::open,
+};
+
+const PYTORCH: Layout = Layout {
+    single: "pytorch_model.bin",
+    index: "pytorch_model.bin.index.json",
+    suffix: ".bin",
+    numbered: "pytorch_model-",
+    open: pytorch::open,
+};
 
 /// Opens whatever model lies at `path`.
 pub(crate) fn open(path: &Path) -> Result<Checkpoint, Error> {
@@ -35,7 +63,7 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, Error> {
 
 fn open_file(path: &Path) -> Result<Checkpoint, Error> {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    if matches!(extension, "safetensors" | "json") {
+    if matches!(extension, "safetensors" | "bin" | "json") {
         let message = "this is one file of a model; give the folder that holds it and config.json";
         return Err(Error::new(ErrorKind::Unsupported, path, message));
     }
@@ -61,9 +89,12 @@ fn open_folder(folder: &Path) -> Result<Checkpoint, Error> {
     let any =
         |suffixes: &[&str]| names.iter().any(|name| suffixes.iter().any(|suffix| name.ends_with(suffix)));
     let not_found = |message: String| Err(Error::new(ErrorKind::NotFound, folder, message));
-    let safetensors = any(&[".safetensors"]) || has(INDEX);
-    if has(CONFIG) && safetensors {
-        return open_hugging_face(folder, &names);
+    let safetensors = any(&[SAFETENSORS.suffix]) || has(SAFETENSORS.index);
+    // Other pickles lie around that are no weights: those of optimizers, and of whoever wrote the name.
+    let pytorch =
+        has(PYTORCH.single) || has(PYTORCH.index) || names.iter().any(|name| PYTORCH.is_numbered(name));
+    if has(CONFIG) && (safetensors || pytorch) {
+        return open_hugging_face(folder, &names, if safetensors { &SAFETENSORS } else { &PYTORCH });
     }
     let models = gguf_models(&names);
     match models.as_slice() {
@@ -76,14 +107,15 @@ fn open_folder(folder: &Path) -> Result<Checkpoint, Error> {
             ));
         }
     }
-    if safetensors {
+    if safetensors || pytorch {
+        let suffix = if safetensors { SAFETENSORS.suffix } else { PYTORCH.suffix };
         return not_found(format!(
-            "the folder has *.safetensors but no {CONFIG}; copy it from where they are from"
+            "the folder has *{suffix} but no {CONFIG}; copy it from where they are from"
         ));
     }
     if any(&[".bin", ".pt", ".pth"]) {
-        let message = "the folder has only pickled PyTorch weights (*.bin, *.pt), which are not read: \
-                       take the model's safetensors or convert it to them";
+        let message = "the folder has pickles (*.bin, *.pt), but none is named as the weights of a model are: \
+                       pytorch_model.bin, or pytorch_model-00001-of-00002.bin and so on";
         return Err(Error::new(ErrorKind::Unsupported, folder, message));
     }
     if has(CONFIG) {
@@ -94,7 +126,7 @@ fn open_folder(folder: &Path) -> Result<Checkpoint, Error> {
     not_found(format!("the folder holds no model; {WANTED}"))
 }
 
-fn open_hugging_face(folder: &Path, names: &BTreeSet<String>) -> Result<Checkpoint, Error> {
+fn open_hugging_face(folder: &Path, names: &BTreeSet<String>, layout: &Layout) -> Result<Checkpoint, Error> {
     let file = |name: &str| names.contains(name).then(|| folder.join(name));
     let path = folder.join(CONFIG);
     let config = read_json_object(&path)?;
@@ -108,63 +140,65 @@ fn open_hugging_face(folder: &Path, names: &BTreeSet<String>) -> Result<Checkpoi
     };
     Ok(Checkpoint {
         path: folder.to_owned(),
-        catalog: open_weights(folder, names)?,
+        catalog: open_weights(folder, names, layout)?,
         config: Config::HuggingFace(HfConfig { path, config, generation }),
         text,
     })
 }
 
-fn open_weights(folder: &Path, names: &BTreeSet<String>) -> Result<Catalog, Error> {
-    if names.contains(SINGLE) {
-        return safetensors::open(&folder.join(SINGLE));
+fn open_weights(folder: &Path, names: &BTreeSet<String>, layout: &Layout) -> Result<Catalog, Error> {
+    if names.contains(layout.single) {
+        return (layout.open)(&folder.join(layout.single));
     }
-    if names.contains(INDEX) {
-        return open_indexed(folder);
+    if names.contains(layout.index) {
+        return open_indexed(folder, layout);
     }
     let mut shards: Vec<&str> =
-        names.iter().map(String::as_str).filter(|name| name.ends_with(".safetensors")).collect();
+        names.iter().map(String::as_str).filter(|name| name.ends_with(layout.suffix)).collect();
     // Beside numbered shards, other files are copies of the same weights or adapters.
-    let is_numbered = |name: &&str| name.starts_with("model-") && shard_count(name).is_some();
-    if shards.iter().any(is_numbered) {
-        shards.retain(is_numbered);
+    if shards.iter().any(|name| layout.is_numbered(name)) {
+        shards.retain(|name| layout.is_numbered(name));
     }
-    check_numbered(folder, &shards)?;
-    let catalogs = shards.iter().map(|name| safetensors::open(&folder.join(name)));
+    check_numbered(folder, &shards, layout)?;
+    let catalogs = shards.iter().map(|name| (layout.open)(&folder.join(name)));
     Catalog::merge(catalogs.collect::<Result<_, _>>()?, |_, _| true)
 }
 
 /// A sharded model with an index. The index decides which of two tensors of one name counts.
-fn open_indexed(folder: &Path) -> Result<Catalog, Error> {
-    let path = folder.join(INDEX);
+fn open_indexed(folder: &Path, layout: &Layout) -> Result<Catalog, Error> {
+    let name = layout.index;
+    let path = folder.join(name);
     let json = disk::read(&path, HEADER_BYTES_MAX)?;
     let index = Index::parse(&json, &path)?;
     let mut catalogs = Vec::with_capacity(index.shards.len());
     for shard in &index.shards {
         let shard = folder.join(shard.as_ref());
         if !shard.is_file() {
-            let message = format!("{INDEX} names this file, but it is not there; was the download finished?");
+            let message = format!("{name} names this file, but it is not there; was the download finished?");
             return Err(Error::new(ErrorKind::MissingShard, &shard, message));
         }
-        catalogs.push(safetensors::open(&shard)?);
+        catalogs.push((layout.open)(&shard)?);
     }
     let catalog =
         Catalog::merge(catalogs, |shard, name| index.shard_of(name).is_none_or(|wanted| wanted == shard))?;
-    for (name, shard) in &index.tensors {
-        if catalog.get(name).is_none() {
+    for (tensor, shard) in &index.tensors {
+        if catalog.get(tensor).is_none() {
             let shard = index.shards.get(*shard).map_or("", |shard| shard.as_ref());
-            let message = format!("{INDEX} says that it is in this file, but it is not");
-            return Err(Error::new(ErrorKind::MissingTensor, &folder.join(shard), message).with_tensor(name));
+            let message = format!("{name} says that it is in this file, but it is not");
+            return Err(
+                Error::new(ErrorKind::MissingTensor, &folder.join(shard), message).with_tensor(tensor)
+            );
         }
     }
     Ok(catalog)
 }
 
 /// Of shards named `…-00001-of-00003.safetensors`, all must be there.
-fn check_numbered(folder: &Path, shards: &[&str]) -> Result<(), Error> {
+fn check_numbered(folder: &Path, shards: &[&str], layout: &Layout) -> Result<(), Error> {
     for name in shards {
-        let Some((prefix, count)) = shard_count(name) else { continue };
+        let Some((prefix, count)) = layout.shard_count(name) else { continue };
         for number in 1..=count {
-            let shard = format!("{prefix}-{number:05}-of-{count:05}.safetensors");
+            let shard = format!("{prefix}-{number:05}-of-{count:05}{}", layout.suffix);
             if !shards.contains(&shard.as_str()) {
                 let message = format!("the file is not there, but {name} is of the same set");
                 return Err(Error::new(ErrorKind::MissingShard, &folder.join(shard), message));
@@ -174,11 +208,17 @@ fn check_numbered(folder: &Path, shards: &[&str]) -> Result<(), Error> {
     Ok(())
 }
 
-/// The prefix and the number of files of the set of `prefix-00001-of-00003.safetensors`.
-fn shard_count(name: &str) -> Option<(&str, u32)> {
-    let (rest, count) = name.strip_suffix(".safetensors")?.rsplit_once("-of-")?;
-    let (prefix, number) = rest.rsplit_once('-')?;
-    (number.len() == 5 && count.len() == 5).then_some((prefix, count.parse().ok()?))
+impl Layout {
+    fn is_numbered(&self, name: &str) -> bool {
+        name.starts_with(self.numbered) && self.shard_count(name).is_some()
+    }
+
+    /// The prefix and the number of files of the set of `prefix-00001-of-00003.safetensors`.
+    fn shard_count<'a>(&self, name: &'a str) -> Option<(&'a str, u32)> {
+        let (rest, count) = name.strip_suffix(self.suffix)?.rsplit_once("-of-")?;
+        let (prefix, number) = rest.rsplit_once('-')?;
+        (number.len() == 5 && count.len() == 5).then_some((prefix, count.parse().ok()?))
+    }
 }
 
 /// The GGUF models among `names`; a split set is its first part that is there. Vision projectors are no models.

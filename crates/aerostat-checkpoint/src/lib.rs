@@ -1,9 +1,10 @@
-//! Headers of safetensors and GGUF checkpoints: a catalogue of tensors and their places on disk.
+//! Headers of safetensors, PyTorch and GGUF checkpoints: a catalogue of tensors and their places on disk.
 //!
-//! [`Checkpoint::open`] takes a Hugging Face folder (`config.json` with one or many `*.safetensors`) or a GGUF file (any
-//! part of a split set stands for the whole set). It reads headers and configuration only, never tensor bytes, and
-//! trusts nothing in them: counts, lengths and nesting are capped, arithmetic is checked, and every tensor's extent is
-//! known to lie inside its file, to overlap no other and to have the length that its shape and type demand.
+//! [`Checkpoint::open`] takes a Hugging Face folder (`config.json` with one or many `*.safetensors`, or else
+//! `pytorch_model*.bin`) or a GGUF file (any part of a split set stands for the whole set). It reads headers and
+//! configuration only, never tensor bytes, and trusts nothing in them: counts, lengths and nesting are capped, arithmetic
+//! is checked, and every tensor's extent is known to lie inside its file, to have the length that its shape and type
+//! demand and to overlap no other; but tensors of a PyTorch file may share a storage. Pickles are interpreted, never run.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), aerostat_checkpoint::Error> {
@@ -23,6 +24,7 @@ mod dtype;
 mod error;
 mod folder;
 pub mod gguf;
+mod pytorch;
 mod safetensors;
 
 use std::path::{Path, PathBuf};
@@ -35,6 +37,8 @@ pub use error::{Error, ErrorKind};
 const HEADER_BYTES_MAX: u64 = 100_000_000;
 /// The most tensors in one file.
 const TENSORS_MAX: usize = 1 << 20;
+/// The most dimensions of a tensor.
+const DIMENSIONS_MAX: usize = 16;
 
 /// A model on disk: where its tensors lie, its configuration, and where its tokenizer is.
 #[derive(Debug)]
@@ -90,9 +94,9 @@ pub enum TextFiles {
 }
 
 impl Checkpoint {
-    /// Opens a folder with `config.json` and safetensors files, or a `.gguf` file.
+    /// Opens a folder with `config.json` and safetensors files (PyTorch files where there are none), or a `.gguf` file.
     ///
-    /// A folder without safetensors that holds exactly one GGUF model (one file or one split set) opens as that model.
+    /// A folder without either that holds exactly one GGUF model (one file or one split set) opens as that model.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is no model at `path`, [`ErrorKind::Unsupported`] for formats that are not read,
@@ -115,6 +119,10 @@ pub mod fuzzing {
 
     pub fn gguf(bytes: &[u8]) -> Result<(gguf::Metadata, Catalog), Error> {
         gguf::read(bytes, file(bytes), gguf::ALIGNMENT_DEFAULT)
+    }
+
+    pub fn pytorch(bytes: &[u8]) -> Result<Catalog, Error> {
+        pytorch::read(std::io::Cursor::new(bytes), file(bytes))
     }
 
     pub fn index(bytes: &[u8]) -> Result<usize, Error> {

@@ -14,11 +14,11 @@ use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqA
 
 use crate::catalog::bytes_of;
 use crate::{
-    Catalog, DType, Error, ErrorKind, Extent, File, FileId, HEADER_BYTES_MAX, TENSORS_MAX, Tensor, disk,
+    Catalog, DIMENSIONS_MAX, DType, Error, ErrorKind, Extent, File, FileId, HEADER_BYTES_MAX, TENSORS_MAX,
+    Tensor, disk,
 };
 
 const LENGTH_BYTES: u64 = 8;
-const DIMENSIONS_MAX: usize = 16;
 
 /// Opens one safetensors file.
 pub(crate) fn open(path: &Path) -> Result<Catalog, Error> {
@@ -57,7 +57,7 @@ pub(crate) fn read(mut source: impl Read, file: File) -> Result<Catalog, Error> 
     Ok(catalog)
 }
 
-/// `model.safetensors.index.json`: which shard holds which tensor.
+/// `model.safetensors.index.json` and its like: which shard holds which tensor.
 pub(crate) struct Index<'a> {
     /// The file names of the shards, sorted.
     pub(crate) shards: Vec<Cow<'a, str>>,

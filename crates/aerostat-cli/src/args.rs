@@ -294,6 +294,9 @@ pub(crate) struct EngineArgs {
     /// Tokens of one prompt in one sweep at most.
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     prefill_chunk: Option<u32>,
+    /// Do not learn which experts a model uses, nor use what earlier runs learned. Results never depend on it.
+    #[arg(long)]
+    no_learn: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -332,6 +335,11 @@ impl EngineArgs {
             prefill_chunk: self.prefill_chunk.map(|n| n as usize),
             ..Options::default()
         })
+    }
+
+    /// Whether to learn which experts a model uses.
+    pub(crate) fn learns(&self) -> bool {
+        !self.no_learn
     }
 
     /// Tokens of a sequence at most, if the user names a bound.

@@ -103,13 +103,15 @@ fn sweep(args: &BenchSweepArgs, output: &OutputArgs) -> Result<(), Failure> {
 
 fn head() -> String {
     format!(
-        "{:>5} {:>7} {:>9} {:>9} {:>9} {:>9} {:>10} {:>8} {:>8} {:>15} {:>5} {:>9}\n",
+        "{:>5} {:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>8} {:>8} {:>15} {:>5} {:>9}\n",
         "rows",
         "pinned",
         "sweep s",
         "predicted",
         "compute s",
         "stall s",
+        "GB",
+        "expected",
         "tokens/s",
         "GB/s",
         "of raw",
@@ -121,13 +123,15 @@ fn head() -> String {
 
 fn row(p: &SweepPoint) -> String {
     format!(
-        "{:>5} {:>6.1}% {:>9.4} {:>9.4} {:>9.4} {:>9.4} {:>10.2} {:>8.3} {:>8.3} {:>6.3} to {:<5.3} {:>5} {:>9}\n",
+        "{:>5} {:>6.1}% {:>9.4} {:>9.4} {:>9.4} {:>9.4} {:>9.4} {:>9.4} {:>10.2} {:>8.3} {:>8.3} {:>6.3} to {:<5.3} {:>5} {:>9}\n",
         p.rows,
         p.pinned_fraction * 100.0,
         p.sweep_seconds,
         p.predicted_seconds,
         p.compute_seconds,
         p.stall_seconds,
+        p.streamed_bytes as f64 / 1e9,
+        p.predicted_bytes as f64 / 1e9,
         p.tokens_per_second,
         p.read_bytes_per_second / 1e9,
         p.fraction_of_raw,

@@ -45,6 +45,7 @@ struct Chat<'a> {
 pub(crate) fn execute(args: &ChatArgs, output: &OutputArgs) -> Result<(), Failure> {
     let options = args.engine.options(output)?;
     let files = model::open(&args.model, output)?;
+    let options = model::learning(options, &args.engine, &files);
     let Some(tokenizer) = model::tokenizer(&files, true, output)? else { return Ok(()) };
     let encoder = Encoder::new(&files, Some(&tokenizer), &args.generation, output)?;
     if !encoder.has_template() && !args.generation.raw {

@@ -1,11 +1,12 @@
 //! From MODEL to files, tokenizer and template.
 
 use std::env;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
-use aerostat::{ModelFiles, Tokenizer};
+use aerostat::{ModelFiles, Options, Tokenizer};
 
-use crate::args::OutputArgs;
+use crate::args::{EngineArgs, OutputArgs};
 use crate::download::Bar;
 use crate::failure::Failure;
 use crate::interrupt;
@@ -49,6 +50,19 @@ pub(crate) fn tokenizer(
             Ok(None)
         }
     }
+}
+
+/// The options with the file that learns which experts this model uses, if it has some and the user allows it.
+pub(crate) fn learning(options: Options, args: &EngineArgs, files: &ModelFiles) -> Options {
+    let mixes = files.spec().blocks.iter().any(|block| block.experts.is_some());
+    if !mixes || !args.learns() {
+        return options;
+    }
+    let mut name = DefaultHasher::new();
+    files.path().canonicalize().unwrap_or_else(|_| files.path().to_owned()).hash(&mut name);
+    files.spec().matrix_bytes().hash(&mut name);
+    let file = format!("experts/{:016x}.json", name.finish());
+    Options { expert_use: own_cache().ok().map(|cache| cache.join(file)), ..options }
 }
 
 /// The folder for downloads that do not come from the Hub.

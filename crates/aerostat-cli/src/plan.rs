@@ -21,6 +21,7 @@ struct Report<'a> {
 pub(crate) fn execute(args: &PlanArgs, output: &OutputArgs) -> Result<(), Failure> {
     let options = args.engine.options(output)?;
     let files = model::open(&args.model, output)?;
+    let options = model::learning(options, &args.engine, &files);
     // It counts: a run would hold it, too.
     let _tokenizer = model::tokenizer(&files, false, output)?;
     let context = args.engine.context().unwrap_or(files.spec().context_max.min(CONTEXT_DEFAULT));

@@ -13,6 +13,7 @@ use crate::attention::{Attend, HEADS_MAX, QUERIES_MAX};
 use crate::elementwise::{MapRows, NormRows, RopeRows};
 use crate::format::{self, Format};
 use crate::isa::{Isa, Token};
+use crate::k_major::{self, KMajor, SumLanes};
 use crate::layer_norm::LayerNormRows;
 use crate::matmul::{Matmul, SCRATCH_LEN, Tasks};
 use crate::memory::{Line, advise, grow};
@@ -125,8 +126,30 @@ impl Kernels for CpuKernels {
             DType::Q4_K => self.matmul_format::<format::Q4_K>(w, x, y),
             DType::Q5_K => self.matmul_format::<format::Q5_K>(w, x, y),
             DType::Q6_K => self.matmul_format::<format::Q6_K>(w, x, y),
+            DType::IQ4_NL => self.matmul_format::<format::IQ4_NL>(w, x, y),
+            DType::IQ4_XS => self.matmul_format::<format::IQ4_XS>(w, x, y),
+            DType::TQ1_0 => self.matmul_format::<format::TQ1_0>(w, x, y),
+            DType::TQ2_0 => self.matmul_format::<format::TQ2_0>(w, x, y),
+            DType::MXFP4 => self.matmul_format::<format::MXFP4>(w, x, y),
             other => unreachable!("a tile in {other} does not pass the checks"),
         }
+    }
+
+    fn matmul_k_major(&mut self, w: Tile<'_>, x: View<'_>, lanes: View<'_>, k0: usize) {
+        match w.dtype {
+            DType::F32 => self.k_major_format::<format::F32>(w, x, lanes, k0),
+            DType::F16 => self.k_major_format::<format::F16>(w, x, lanes, k0),
+            DType::BF16 => self.k_major_format::<format::BF16>(w, x, lanes, k0),
+            other => unreachable!("a tile in {other} does not pass the checks"),
+        }
+    }
+
+    fn sum_lanes(&mut self, lanes: View<'_>, y: View<'_>) {
+        let (token, lanes, y) = (self.token, Rows::from(lanes), Rows::from(y));
+        self.by_rows(y.rows, lanes.cols, &|start, end| {
+            // SAFETY: the operands were checked: `lanes` has sixteen columns for each of `y`.
+            unsafe { token.enter(SumLanes { lanes, y, start, end }) }
+        });
     }
 
     fn map(&mut self, map: Map, a: View<'_>, b: View<'_>, out: View<'_>) {
@@ -205,6 +228,16 @@ impl CpuKernels {
             // SAFETY: the operands were checked: the tile has its bytes and fits `x` and `y`; the format is its own.
             // The scratch has its length and is locked.
             unsafe { Matmul { w, x, y, start, end, scratch }.run::<F>(token) }
+        });
+    }
+
+    fn k_major_format<F: Format>(&mut self, w: Tile<'_>, x: View<'_>, lanes: View<'_>, k0: usize) {
+        let (token, x, lanes) = (self.token, Rows::from(x), Rows::from(lanes));
+        self.pool.run(w.cols.div_ceil(k_major::TASK_COLS), &|task, _| {
+            let start = task * k_major::TASK_COLS;
+            let end = w.cols.min(start + k_major::TASK_COLS);
+            // SAFETY: the operands were checked: the tile has its bytes and fits `x` and `lanes`; the format is its own.
+            unsafe { token.enter(KMajor::<F>::new(w, x, lanes, k0, (start, end))) }
         });
     }
 

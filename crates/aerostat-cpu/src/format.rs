@@ -102,6 +102,9 @@ macro_rules! blocks {
     };
 }
 
+mod tables;
+pub(crate) use tables::{IQ4_NL, IQ4_XS, MXFP4, TQ1_0, TQ2_0};
+
 blocks!(Q8_0, 2 groups in 34 bytes, head [f32; 2], |b| V::two_halves(b), |b, h, g| {
     V::mul(V::floats(V::signed(b.add(2 + 16 * g))), V::splat(h[0]))
 });

@@ -24,6 +24,7 @@ mod device;
 mod elementwise;
 mod format;
 mod isa;
+mod k_major;
 mod layer_norm;
 mod matmul;
 mod memory;

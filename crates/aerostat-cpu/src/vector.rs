@@ -65,6 +65,8 @@ pub(crate) trait Vector: Copy {
     unsafe fn table<const BITS: u32>(scale: f32, offset: i32, addend: Option<f32>) -> Self::Table;
     /// Of each `q` only the low `BITS` count.
     unsafe fn look_up<const BITS: u32>(table: Self::Table, q: Self::Ints) -> Self;
+    /// Element `q` of the sixteen for each `q`, of which only the low four bits count.
+    unsafe fn choose(from: Self, q: Self::Ints) -> Self;
     /// Logical shift; `by` is below 32.
     unsafe fn shift_right(a: Self::Ints, by: usize) -> Self::Ints;
     unsafe fn and(a: Self::Ints, mask: i32) -> Self::Ints;

@@ -1,7 +1,7 @@
 //! The block forward.
 
 use aerostat_arch::{
-    Activation, AttentionSpec, Block, Growth, MlpSpec, ModelSpec, Norm, Positions, RopeStyle, Vector,
+    Activation, AttentionSpec, Block, Growth, Joined, MlpSpec, ModelSpec, Norm, Positions, RopeStyle, Vector,
 };
 use aerostat_backend::{self as backend, Backend, BufferId, Error, Mat, Placement, Rope, Weight};
 use aerostat_plan::{Role, Step};
@@ -66,6 +66,10 @@ struct Buffers {
     mixed: BufferId,
     gate: BufferId,
     up: BufferId,
+    /// Gate and up, where they are one matrix.
+    both: BufferId,
+    /// Partial sums of matrices that are stored by inputs.
+    lanes: BufferId,
     /// What the router says, one per expert.
     router: BufferId,
     /// How much of the shared expert is taken, one.
@@ -200,7 +204,7 @@ impl Model {
             self.before(b, batch, step)?;
         }
         let (x, y) = self.operands(batch, step);
-        b.matmul(weight, x, y.col_range(step.start, step.rows))?;
+        self.multiply(b, step, weight, x, y)?;
         if step.last {
             self.after(b, batch, step, y)?;
         }
@@ -255,8 +259,9 @@ impl Model {
             Role::Up => (f.expert_input, f.up),
             _ => (f.up, f.expert_output),
         };
+        let y = if step.role == Role::Up && mlp.joined.is_some() { f.both } else { y };
         let (x, y) = (mat(x, matrix.cols), mat(y, matrix.rows));
-        b.matmul(weight, x, y.col_range(step.start, step.rows))?;
+        self.multiply(b, step, weight, x, y)?;
         if !step.last {
             return Ok(());
         }
@@ -311,6 +316,7 @@ impl Model {
             Role::V => (attention, f.v),
             Role::Output => (f.mixed, f.y),
             Role::Gate => (mlp, f.gate),
+            Role::Up if self.is_joined(block) => (mlp, f.both),
             Role::Up => (mlp, f.up),
             Role::Router => (mlp, f.router),
             Role::SharedGate => (mlp, f.shared),
@@ -318,6 +324,28 @@ impl Model {
             Role::Head => return (Mat::new(f.picked, rows, hidden), Mat::new(f.logits, rows, matrix.rows)),
         };
         (Mat::new(input, rows, matrix.cols), Mat::new(output, rows, matrix.rows))
+    }
+
+    /// Whether gate and up of the block's own MLP are one matrix.
+    fn is_joined(&self, block: Option<&Block>) -> bool {
+        block.and_then(|block| block.mlp.as_ref()).is_some_and(|mlp| mlp.joined.is_some())
+    }
+
+    /// Multiplies one tile; `y` is the whole output of its matrix.
+    fn multiply(
+        &self,
+        b: &mut dyn Backend,
+        step: &Step,
+        weight: Weight<'_>,
+        x: Mat,
+        y: Mat,
+    ) -> Result<(), Error> {
+        if !step.matrix(&self.spec).k_major {
+            return b.matmul(weight, x, y.col_range(step.start, step.rows));
+        }
+        let lanes = Mat::new(self.buffers.lanes, x.rows, 16 * y.cols);
+        b.matmul_k_major(weight, x, lanes, step.start)?;
+        if step.last { b.sum_lanes(lanes, y) } else { Ok(()) }
     }
 
     /// What q, k and v are made of.
@@ -385,10 +413,23 @@ impl Model {
     /// What follows `up` of an MLP.
     fn activate(&self, b: &mut dyn Backend, mlp: Option<&MlpSpec>, up: Mat) -> Result<(), Error> {
         let Some(mlp) = mlp else { return Ok(()) };
+        let f = &self.buffers;
         let activation = activation(mlp.activation);
-        match mlp.gate {
-            Some(_) => b.glu(Mat { buffer: self.buffers.gate, ..up }, up, activation, up),
-            None => b.activate(up, activation),
+        let gate = Mat::new(f.gate, up.rows, mlp.width());
+        match (mlp.joined, &mlp.gate) {
+            (Some(joined), _) => {
+                let both = up;
+                let up = Mat { buffer: f.up, ..gate };
+                let (first, step) = match joined {
+                    Joined::Halves => (mlp.width(), 1),
+                    Joined::Alternating => (1, 2),
+                };
+                b.take_columns(both, 0, step, gate)?;
+                b.take_columns(both, first, step, up)?;
+                b.glu(gate, up, activation, up)
+            }
+            (None, Some(_)) => b.glu(gate, up, activation, up),
+            (None, None) => b.activate(up, activation),
         }
     }
 
@@ -483,6 +524,8 @@ impl Buffers {
             v: rows(widest(|b| b.attention.v.weight.rows))?,
             gate: rows(widest(mlp_width))?,
             up: rows(widest(mlp_width))?,
+            both: rows(widest(joined_width))?,
+            lanes: rows(spec.lanes())?,
             router: rows(widest(|b| b.experts.as_ref().map_or(0, |e| e.mlps.len())))?,
             shared: rows(widest(|b| usize::from(b.experts.is_some())))?,
             expert_input: rows(widest(mixture_width))?,
@@ -510,7 +553,12 @@ fn normalise(
 
 /// The width of a block's widest MLP.
 fn mlp_width(block: &Block) -> usize {
-    block.mlps().map(|mlp| mlp.up.weight.rows).max().unwrap_or(0)
+    block.mlps().map(MlpSpec::width).max().unwrap_or(0)
+}
+
+/// What gate and up have where they are one matrix.
+fn joined_width(block: &Block) -> usize {
+    block.mlps().filter(|mlp| mlp.joined.is_some()).map(|mlp| mlp.up.weight.rows).max().unwrap_or(0)
 }
 
 /// What an expert reads and gives.

@@ -34,22 +34,19 @@ pub(crate) struct Part {
     pub(crate) weights: u64,
 }
 
-/// The experts of one block.
+/// Some experts of one block that are equally likely to be used.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mixture {
-    /// How many there are.
-    pub(crate) experts: usize,
-    /// How many a row uses.
-    pub(crate) chosen: usize,
+    /// How likely a row is to use a certain one of them.
+    pub(crate) chance: f64,
     /// All of them together.
     pub(crate) all: Part,
 }
 
 impl Mixture {
-    /// The part of them that some row of a sweep uses, if every choice is as likely as another.
+    /// The part of them that some row of a sweep uses, if rows choose independently of each other.
     fn coverage(&self, rows: usize) -> f64 {
-        let unused = 1.0 - self.chosen as f64 / self.experts.max(1) as f64;
-        1.0 - unused.powf(rows as f64)
+        1.0 - (1.0 - self.chance).max(0.0).powf(rows as f64)
     }
 }
 
@@ -103,7 +100,7 @@ impl Cost {
     fn compute_seconds(&self, rows: usize, logit_rows: usize) -> f64 {
         let experts = |m: &Mixture| {
             let coverage = m.coverage(rows);
-            let rows_each = rows as f64 * m.chosen as f64 / m.experts.max(1) as f64 / coverage;
+            let rows_each = rows as f64 * m.chance / coverage.max(f64::MIN_POSITIVE);
             m.all.weights as f64 * coverage * self.per_weight(rows_each.max(1.0))
         };
         let head = if logit_rows > 0 { self.head.weights } else { 0 };

@@ -1,9 +1,12 @@
 //! Fits a model and a demand into a budget.
 
-use aerostat_arch::{MlpSpec, ModelSpec};
+use std::ops::Range;
+
+use aerostat_arch::ModelSpec;
 
 use crate::cost::{Cost, Mixture, Part};
 use crate::explain::size;
+use crate::uses::ExpertUse;
 use crate::{Demand, Machine, PAGE_TOKENS, Plan, ROWS_MAX, Role, Sizes, TILE_BYTES_MAX, steps};
 
 /// A budget that cannot work.
@@ -154,7 +157,7 @@ impl Fit<'_> {
         let tile = self.demand.tile_bytes.unwrap_or(tile).max(self.sizes.row_bytes_max);
         let mut layout = Layout { tile, slot: self.slot(tile), slots: SLOTS_MIN * 2, ..self.minimum() };
         layout.pinned = steps::pin_all_bytes(&steps::tiles(self.spec, tile))
-            + steps::pin_experts(self.spec, tile, u64::MAX).1;
+            + steps::pin_experts(self.spec, None, tile, u64::MAX).1;
         if self.demand.pinned_bytes_max.is_some_and(|max| max < layout.pinned) {
             return None;
         }
@@ -180,8 +183,9 @@ impl Fit<'_> {
         }
         layout.slots = ((ring / layout.slot) as usize).clamp(SLOTS_MIN, SLOTS_GOOD);
         let left = spare(&layout).min(self.demand.pinned_bytes_max.unwrap_or(u64::MAX));
+        let uses = self.demand.expert_use.as_ref();
         let certain = steps::pin(&mut steps::tiles(self.spec, layout.tile), left);
-        layout.pinned = certain + steps::pin_experts(self.spec, layout.tile, left - certain).1;
+        layout.pinned = certain + steps::pin_experts(self.spec, uses, layout.tile, left - certain).1;
         layout
     }
 
@@ -213,7 +217,9 @@ impl Fit<'_> {
     fn finish(&self, layout: Layout, budget: u64, minimum: u64) -> Plan {
         let mut tiles = steps::tiles(self.spec, layout.tile);
         let certain = steps::pin(&mut tiles, layout.pinned);
-        let (pinned_experts, pinned) = steps::pin_experts(self.spec, layout.tile, layout.pinned - certain);
+        let uses = self.demand.expert_use.as_ref();
+        let (pinned_experts, pinned) =
+            steps::pin_experts(self.spec, uses, layout.tile, layout.pinned - certain);
         let part = |head: bool| {
             let steps = || tiles.iter().filter(move |s| (s.role == Role::Head) == head);
             Part {
@@ -222,7 +228,7 @@ impl Fit<'_> {
             }
         };
         let (blocks, head) = (part(false), part(true));
-        let mixtures: Vec<Mixture> = mixtures(self.spec, &pinned_experts).collect();
+        let mixtures = mixtures(self.spec, &pinned_experts, uses);
         let streamed = blocks.streamed_bytes + head.streamed_bytes;
         let resident = streamed == 0 && mixtures.iter().all(|m| m.all.streamed_bytes == 0);
         let cost = Cost::new(blocks, head, mixtures, self.machine);
@@ -278,19 +284,31 @@ impl Fit<'_> {
     }
 }
 
-/// The experts of each block that has some.
-fn mixtures(spec: &ModelSpec, pinned: &[Vec<u32>]) -> impl Iterator<Item = Mixture> {
-    spec.blocks.iter().zip(pinned).filter_map(|(block, pinned)| {
-        let experts = block.experts.as_ref()?;
-        let streamed = experts.mlps.iter().zip(0..).filter(|(_, e)| pinned.binary_search(e).is_err());
-        let matrices = experts.mlps.iter().flat_map(MlpSpec::linears).map(|(_, linear)| &linear.weight);
-        Some(Mixture {
-            experts: experts.mlps.len(),
-            chosen: experts.routing.chosen,
-            all: Part {
+/// The experts of each block that has some: all alike, or each by its use.
+fn mixtures(spec: &ModelSpec, pinned: &[Vec<u32>], uses: Option<&ExpertUse>) -> Vec<Mixture> {
+    let mut mixtures = Vec::new();
+    for (i, (block, pinned)) in spec.blocks.iter().zip(pinned).enumerate() {
+        let Some(experts) = &block.experts else { continue };
+        let part = |range: Range<usize>| {
+            let mlps = || experts.mlps[range.clone()].iter().zip(range.start as u32..);
+            let matrices = mlps().flat_map(|(mlp, _)| mlp.linears()).map(|(_, linear)| &linear.weight);
+            let streamed = mlps().filter(|(_, e)| pinned.binary_search(e).is_err());
+            Part {
                 streamed_bytes: streamed.map(|(mlp, _)| mlp.bytes()).sum(),
                 weights: matrices.map(|m| m.rows as u64 * m.cols as u64).sum(),
-            },
-        })
-    })
+            }
+        };
+        let count = experts.mlps.len();
+        let chosen = experts.routing.chosen as f64;
+        match uses.and_then(|uses| uses.shares(i, count)) {
+            None => mixtures.push(Mixture { chance: chosen / count as f64, all: part(0..count) }),
+            Some(shares) => mixtures.extend(
+                shares
+                    .iter()
+                    .enumerate()
+                    .map(|(e, share)| Mixture { chance: (chosen * share).min(1.0), all: part(e..e + 1) }),
+            ),
+        }
+    }
+    mixtures
 }

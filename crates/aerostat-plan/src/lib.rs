@@ -9,10 +9,11 @@ mod cost;
 mod explain;
 mod fit;
 mod steps;
+mod uses;
 
 use std::collections::BTreeMap;
 
-use aerostat_arch::{Block, ModelSpec};
+use aerostat_arch::{Block, MlpSpec, ModelSpec};
 use serde::Serialize;
 
 pub use aerostat_arch::Role;
@@ -20,6 +21,7 @@ pub use cost::Cost;
 pub use explain::size;
 pub use fit::{Error, plan};
 pub use steps::Step;
+pub use uses::ExpertUse;
 
 /// Positions in a page of the KV cache.
 pub const PAGE_TOKENS: usize = 16;
@@ -54,6 +56,8 @@ pub struct Demand {
     pub tile_bytes: Option<u64>,
     /// Upper bound of pinned weights; for measurements. `None`: as much as the budget allows.
     pub pinned_bytes_max: Option<u64>,
+    /// How often each expert was used before, if that is known.
+    pub expert_use: Option<ExpertUse>,
 }
 
 /// What the plan must know of the machine, all of it measured by others.
@@ -166,11 +170,15 @@ impl Plan {
         experts.chain(self.steps.iter().copied()).map(|s| s.extent.bytes).max().unwrap_or(0)
     }
 
+    /// What every sweep reads, whatever experts it uses.
+    pub fn certain_bytes(&self) -> u64 {
+        self.steps.iter().filter(|s| !s.pinned).map(|s| s.extent.bytes).sum()
+    }
+
     /// The part of the weights that stays in memory, from 0 to 1.
     pub fn pinned_fraction(&self, spec: &ModelSpec) -> f64 {
-        let streamed: u64 = self.steps.iter().filter(|s| !s.pinned).map(|s| s.extent.bytes).sum();
-        let experts: u64 = self.cost.expert_bytes();
-        1.0 - (streamed + experts) as f64 / spec.matrix_bytes().max(1) as f64
+        let streamed = self.certain_bytes() + self.cost.expert_bytes();
+        1.0 - streamed as f64 / spec.matrix_bytes().max(1) as f64
     }
 }
 
@@ -196,7 +204,7 @@ impl Sizes {
         let q = widest(|b| b.attention.q.weight.rows);
         let kv = widest(|b| b.attention.k.weight.rows + b.attention.v.weight.rows);
         let mlp = widest(mlp_width);
-        let mixture = widest(mixture_width);
+        let mixture = widest(mixture_width) + spec.lanes() as u64 + widest(joined_width);
         let angles: u64 = spec.ropes.iter().map(|r| r.rotary as u64).sum();
         // The residual stream, its norm, a step's output; q and attention's output; k and v; gate and up; what experts
         // take besides; angles here and on the host; the embedding row as stored.
@@ -218,7 +226,7 @@ impl Sizes {
 
 /// The width of a block's widest MLP.
 fn mlp_width(block: &Block) -> usize {
-    block.mlps().map(|mlp| mlp.up.weight.rows).max().unwrap_or(0)
+    block.mlps().map(MlpSpec::width).max().unwrap_or(0)
 }
 
 /// What experts take for a row beside an MLP: their input and output, what the router says (here and on the host, with
@@ -226,4 +234,9 @@ fn mlp_width(block: &Block) -> usize {
 fn mixture_width(block: &Block) -> usize {
     let Some(experts) = &block.experts else { return 0 };
     2 * experts.router.weight.cols + experts.mlps.len() + 4 * experts.routing.chosen + 1
+}
+
+/// What gate and up have where they are one matrix.
+fn joined_width(block: &Block) -> usize {
+    block.mlps().filter(|mlp| mlp.joined.is_some()).map(|mlp| mlp.up.weight.rows).max().unwrap_or(0)
 }

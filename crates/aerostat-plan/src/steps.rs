@@ -3,7 +3,9 @@
 use aerostat_arch::{Block, Matrix, MlpSpec, ModelSpec, Role};
 use aerostat_checkpoint::Extent;
 
-/// One tile of a sweep: rows `start .. start + rows` of one matrix.
+use crate::uses::ExpertUse;
+
+/// One tile of a sweep: rows `start .. start + rows` of one matrix as it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     /// The block; for the head, the number of blocks.
@@ -75,12 +77,13 @@ fn split(
     let rows_max = (tile_bytes / matrix.row_bytes().max(1)).max(1) as usize;
     let run = matrix.run_rows().max(1);
     let count = run.div_ceil(rows_max);
-    for i in 0..matrix.rows.div_ceil(run) * count {
+    let all = matrix.stored().0;
+    for i in 0..all.div_ceil(run) * count {
         let (base, i) = (i / count * run, i % count);
         let start = base + run * i / count;
         let rows = base + run * (i + 1) / count - start;
         let extent = matrix.rows_extent(start, rows);
-        let (first, last) = (start == 0, start + rows == matrix.rows);
+        let (first, last) = (start == 0, start + rows == all);
         steps.push(Step { block, expert, role, start, rows, first, last, extent, pinned: false });
     }
 }
@@ -108,22 +111,32 @@ pub(crate) fn pin(steps: &mut [Step], bytes: u64) -> u64 {
     used
 }
 
-/// Pins whole experts of up to `bytes`, as many of each block, and gives those of each block in ascending order.
-/// Returns the bytes pinned too.
-pub(crate) fn pin_experts(spec: &ModelSpec, tile_bytes: u64, bytes: u64) -> (Vec<Vec<u32>>, u64) {
+/// Pins whole experts of up to `bytes`, those first that were used most, else as many of each block, and gives those of
+/// each block in ascending order. Returns the bytes pinned too.
+pub(crate) fn pin_experts(
+    spec: &ModelSpec,
+    uses: Option<&ExpertUse>,
+    tile_bytes: u64,
+    bytes: u64,
+) -> (Vec<Vec<u32>>, u64) {
     let count = |block: &Block| block.experts.as_ref().map_or(0, |experts| experts.mlps.len());
+    let mut order: Vec<(u64, usize, usize)> = Vec::new();
+    for (i, block) in spec.blocks.iter().enumerate() {
+        let used = |expert| uses.map_or(0, |uses| uses.count(i, expert));
+        order.extend((0..count(block)).map(|expert| (u64::MAX - used(expert), expert, i)));
+    }
+    order.sort_unstable();
     let mut pinned = vec![Vec::new(); spec.blocks.len()];
     let mut used = 0;
-    let most = spec.blocks.iter().map(count).max().unwrap_or(0) as u32;
-    let all = (0..most).flat_map(|e| spec.blocks.iter().enumerate().map(move |(i, block)| (e, i, block)));
-    for (expert, i, _) in all.filter(|(e, _, block)| (*e as usize) < count(block)) {
-        let need = pin_all_bytes(&expert_tiles(spec, i, expert, tile_bytes));
+    for (_, expert, block) in order {
+        let need = pin_all_bytes(&expert_tiles(spec, block, expert as u32, tile_bytes));
         if used + need > bytes {
             break;
         }
         used += need;
-        pinned[i].push(expert);
+        pinned[block].push(expert as u32);
     }
+    pinned.iter_mut().for_each(|experts| experts.sort_unstable());
     (pinned, used)
 }
 

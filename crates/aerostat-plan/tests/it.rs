@@ -1,8 +1,8 @@
 //! Plans of the fixtures' models under drawn demands and machines.
 
-use aerostat_arch::{ModelSpec, describe};
+use aerostat_arch::{Matrix, ModelSpec, describe};
 use aerostat_checkpoint::Checkpoint;
-use aerostat_plan::{Demand, Machine, Multiply, Plan, plan};
+use aerostat_plan::{Demand, ExpertUse, Machine, Multiply, Plan, Step, plan};
 use aerostat_testkit::fixture;
 use proptest::prelude::*;
 
@@ -23,6 +23,7 @@ fn demand() -> Demand {
         kv_element_bytes: 2,
         tile_bytes: None,
         pinned_bytes_max: None,
+        expert_use: None,
     }
 }
 
@@ -45,24 +46,39 @@ fn spent(plan: &Plan) -> u64 {
     plan.overhead_bytes + plan.activation_bytes + plan.kv_bytes + plan.ring_bytes + plan.pinned_bytes
 }
 
-/// Every row of every matrix is in one step, in the order of the sweep.
+/// Every row of every matrix is in one step, in the order of use: those that every sweep uses, then each expert's.
 fn check_coverage(spec: &ModelSpec, plan: &Plan) {
-    let mut steps = plan.steps.iter();
-    for matrix in spec.matrices() {
+    let blocks = || spec.blocks.iter().enumerate();
+    let certain = blocks().flat_map(|(_, b)| b.linears()).map(|(_, l)| &l.weight).chain([&spec.head.weight]);
+    covers(plan, &plan.steps, certain, spec);
+    let mut streamed: u64 = plan.steps.iter().filter(|s| !s.pinned).map(|s| s.extent.bytes).sum();
+    assert_eq!(streamed, plan.certain_bytes());
+    for (i, mixture) in blocks().filter_map(|(i, block)| Some((i, block.experts.as_ref()?))) {
+        for (e, mlp) in mixture.mlps.iter().enumerate() {
+            let steps = plan.expert_steps(spec, i, e as u32);
+            covers(plan, &steps, mlp.linears().map(|(_, linear)| &linear.weight), spec);
+            streamed += steps.iter().filter(|s| !s.pinned).map(|s| s.extent.bytes).sum::<u64>();
+        }
+    }
+    assert_eq!(plan.resident, streamed == 0);
+    assert!((plan.pinned_fraction(spec) - (1.0 - streamed as f64 / spec.matrix_bytes() as f64)).abs() < 1e-9);
+}
+
+fn covers<'a>(plan: &Plan, steps: &[Step], matrices: impl Iterator<Item = &'a Matrix>, spec: &ModelSpec) {
+    let mut steps = steps.iter();
+    for matrix in matrices {
         let mut row = 0;
         while row < matrix.rows {
             let step = steps.next().expect("a step for every row");
             assert_eq!((step.start, step.first, step.last), (row, row == 0, row + step.rows == matrix.rows));
             assert_eq!(step.extent, matrix.rows_extent(step.start, step.rows));
-            assert_eq!(step.matrix(spec).name, matrix.name);
+            assert_eq!(step.matrix(spec).extent, matrix.extent);
             assert!(step.extent.bytes <= plan.tile_bytes.max(matrix.row_bytes()));
+            assert!(step.extent.bytes <= plan.largest_tile(spec));
             row += step.rows;
         }
     }
     assert!(steps.next().is_none());
-    let streamed: u64 = plan.steps.iter().filter(|s| !s.pinned).map(|s| s.extent.bytes).sum();
-    assert_eq!(streamed, plan.streamed_bytes_per_sweep);
-    assert_eq!(plan.resident, streamed == 0);
 }
 
 proptest! {
@@ -70,7 +86,7 @@ proptest! {
 
     #[test]
     fn a_plan_keeps_its_budget_and_covers_the_model(
-        name in prop::sample::select(vec!["llama", "gemma3", "qwen2_tied", "gguf_k_mixed/twin.gguf"]),
+        name in prop::sample::select(vec!["llama", "gemma3", "qwen2_tied", "gguf_k_mixed/twin.gguf", "qwen3_moe", "mixtral/twin.gguf"]),
         above in prop_oneof![0u64..1 << 20, 0u64..64 << 20],
         sequence in 1usize..3000,
         sequences in 1usize..20,
@@ -136,4 +152,23 @@ fn a_plan_prints_what_it_holds() {
     for word in ["gemma3", "budget", "KV cache", "ring", "pinned", "read once", "tokens/s"] {
         assert!(text.contains(word), "{text}");
     }
+}
+
+#[test]
+fn experts_that_were_used_most_are_pinned_first() {
+    let spec = spec("qwen3_moe");
+    let mut uses = ExpertUse::default();
+    (0..100).for_each(|_| uses.add(1, 6));
+    (0..90).for_each(|_| uses.add(0, 3));
+    let certain = plan(&spec, &demand(), &machine()).unwrap().steps;
+    let certain: u64 = certain.iter().map(|s| s.extent.bytes.next_multiple_of(4096)).sum();
+    let expert = spec.blocks[0].experts.as_ref().unwrap().mlps[0].bytes() + 3 * 4096;
+    let pinned = |uses: Option<ExpertUse>| {
+        let demand = Demand { pinned_bytes_max: Some(certain + 2 * expert), expert_use: uses, ..demand() };
+        plan(&spec, &demand, &machine()).unwrap()
+    };
+    assert_eq!(pinned(None).pinned_experts, [[0], [0]]);
+    let learned = pinned(Some(uses));
+    assert_eq!(learned.pinned_experts, [[3], [6]]);
+    assert!(learned.cost.read_bytes(1, 1) < pinned(None).cost.read_bytes(1, 1), "they are the likelier ones");
 }

@@ -1,16 +1,18 @@
 //! A model opened for work: the sweep loop.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use aerostat_backend::{Backend, KvLayout, KvType, Tile, Weight, WeightId, reference::Reference};
 use aerostat_checkpoint::Extent;
 use aerostat_cpu::{Cpu, CpuConfig, Isa};
 use aerostat_model::{Batch, Limits, Model, Pages};
-use aerostat_plan::{Demand, Machine, PAGE_TOKENS, Plan, Role, Step};
+use aerostat_plan::{Demand, ExpertUse, Machine, PAGE_TOKENS, Plan, Role, Step};
 use aerostat_stream::{IoChoice, Ring, Source, SourceOptions};
 
 use crate::flow::Flow;
+use crate::learned;
 use crate::machine;
 use crate::model_files::ModelFiles;
 use crate::observe::{Observer, Phase, Progress};
@@ -63,6 +65,9 @@ pub struct Options {
     pub prefill_chunk: Option<usize>,
     /// Weights kept in memory at most; for measurements. `None`: as much as the budget allows.
     pub pinned_bytes_max: Option<u64>,
+    /// A small file that learns which experts are used, so that later runs keep those in memory: read when a model is
+    /// opened, added to when the engine is dropped. It may be missing or deleted. It changes no results.
+    pub expert_use: Option<PathBuf>,
 }
 
 /// A model opened for work. Everything large is allocated when it is opened.
@@ -75,6 +80,9 @@ pub struct Engine {
     pinned: Vec<Option<WeightId>>,
     /// The tiles of resident experts, by block and index.
     pinned_experts: HashMap<(usize, u32), Vec<WeightId>>,
+    /// Which experts were used, and the file that learns it.
+    uses: ExpertUse,
+    learned: Option<PathBuf>,
     /// The tiles of the present block's experts: which of those in use, and the step.
     routed: Vec<(usize, Step)>,
     /// Embedding rows as stored.
@@ -133,6 +141,7 @@ impl Engine {
             kv_element_bytes: kv_type(options.kv).bytes(),
             tile_bytes: options.tile_bytes,
             pinned_bytes_max: options.pinned_bytes_max,
+            expert_use: options.expert_use.as_deref().and_then(learned::read),
         };
         Ok(aerostat_plan::plan(&files.spec, &demand, &machine)?)
     }
@@ -194,6 +203,8 @@ impl Engine {
             plan,
             backend,
             model,
+            uses: ExpertUse::default(),
+            learned: options.expert_use.clone(),
             routed: Vec::new(),
             gathered,
             opened,
@@ -281,6 +292,7 @@ impl Engine {
         for (index, &expert) in experts.iter().enumerate() {
             let steps = self.plan.expert_steps(self.model.spec(), block, expert);
             self.clock.experts += 1;
+            self.uses.add(block, expert as usize);
             self.clock.experts_read += u64::from(steps.iter().any(|step| !step.pinned));
             self.routed.extend(steps.into_iter().map(|step| (index, step)));
         }
@@ -421,6 +433,15 @@ impl Engine {
     }
 }
 
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(path) = self.learned.as_deref().filter(|_| !self.uses.is_empty()) {
+            // What is not learned now may be another time.
+            let _ = learned::add(path, &self.uses);
+        }
+    }
+}
+
 /// Where in a sweep or load a tile stands.
 #[derive(Clone, Copy)]
 struct Place {
@@ -434,7 +455,7 @@ struct Place {
 /// The operand that a step's bytes are.
 fn tile<'a>(model: &Model, step: &Step, bytes: &'a [u8]) -> Tile<'a> {
     let matrix = step.matrix(model.spec());
-    Tile { dtype: matrix.dtype, rows: step.rows, cols: matrix.cols, bytes }
+    Tile { dtype: matrix.dtype, rows: step.rows, cols: matrix.stored().1, bytes }
 }
 
 fn threads(options: &Options) -> usize {

@@ -31,7 +31,7 @@ enum Kind {
 impl Flow {
     /// For this plan; the ring has its buffers.
     pub(crate) fn new(ring: Ring, plan: &Plan, spec: &ModelSpec) -> Self {
-        let certain = Certain::new(plan, spec, ring.slots() / 2);
+        let certain = Certain::new(plan, spec, (ring.slots() / 4).max(1));
         Self { ring, certain, order: VecDeque::new(), aside: VecDeque::new() }
     }
 

@@ -24,6 +24,7 @@ mod engine;
 mod error;
 mod flow;
 pub mod generate;
+mod learned;
 mod logits;
 pub mod machine;
 mod model_files;

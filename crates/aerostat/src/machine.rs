@@ -128,7 +128,9 @@ pub(crate) fn multiply_rates(
     const ROWS: [usize; 4] = [1, 8, 32, 128];
     const TILE_BYTES: u64 = 1 << 20;
     const RUNS_MIN: usize = 3;
-    let Some(matrix) = spec.matrices().max_by_key(|m| m.extent.bytes) else { return Ok(Vec::new()) };
+    let Some(matrix) = spec.matrices().filter(|m| !m.k_major).max_by_key(|m| m.extent.bytes) else {
+        return Ok(Vec::new());
+    };
     // Models of a sweep shorter than this deserve no longer look.
     let model_bytes = spec.matrix_bytes();
     let time = Duration::from_nanos(model_bytes).min(Duration::from_millis(8));

@@ -1,4 +1,4 @@
-//! Shapes of known dense models, and how flags change them.
+//! Shapes of known models, and how flags change them.
 
 use anyhow::{Result, ensure};
 
@@ -10,6 +10,8 @@ pub(super) enum Family {
     Qwen2,
     Qwen3,
     Gemma3,
+    Mixtral,
+    Qwen3Moe,
 }
 
 /// How positions are turned beyond the plain way.
@@ -22,7 +24,7 @@ pub(super) enum Rope {
     Linear(f64),
 }
 
-/// A dense model: everything that its configuration and its tensors follow from. Sizes are in elements.
+/// A model: everything that its configuration and its tensors follow from. Sizes are in elements.
 #[derive(Clone, Debug)]
 pub(super) struct Shape {
     pub(super) family: Family,
@@ -31,7 +33,11 @@ pub(super) struct Shape {
     pub(super) heads: u64,
     pub(super) kv_heads: u64,
     pub(super) head_dim: u64,
+    /// Of the MLP, or of an expert.
     pub(super) intermediate: u64,
+    /// How many there are, and how many of them a row uses; 0 where there are none.
+    pub(super) experts: u64,
+    pub(super) experts_chosen: u64,
     pub(super) vocab: u64,
     /// The head is the embedding.
     pub(super) tied: bool,
@@ -61,7 +67,7 @@ pub(super) struct Overrides {
     /// Width of a head; hidden / heads where that is how the known shape has it.
     #[arg(long, value_parser = clap::value_parser!(u64).range(2..=1 << 12))]
     pub(super) head_dim: Option<u64>,
-    /// Width of the MLP.
+    /// Width of the MLP, or of an expert.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub(super) intermediate: Option<u64>,
     /// Number of tokens.
@@ -129,6 +135,7 @@ struct Known {
     rope: Rope,
     norm_epsilon: f64,
     window: u64,
+    experts: [u64; 2],
 }
 
 impl Known {
@@ -143,6 +150,7 @@ impl Known {
             rope: Rope::Plain,
             norm_epsilon: 1e-5,
             window: 0,
+            experts: [0, 0],
         }
     }
 
@@ -178,6 +186,8 @@ impl Known {
             rope: self.rope,
             norm_epsilon: self.norm_epsilon,
             window: self.window,
+            experts: self.experts[0],
+            experts_chosen: self.experts[1],
         }
     }
 }
@@ -206,6 +216,12 @@ const KNOWN: &[Known] = &[
         rope_theta: 1e6,
         ..Known::new("mistral-7b", Family::Mistral, [32, 4096, 32, 8, 128, 14_336, 32_768])
     },
+    Known {
+        context: 32_768,
+        rope_theta: 1e6,
+        experts: [8, 2],
+        ..Known::new("mixtral-8x7b", Family::Mixtral, [32, 4096, 32, 8, 128, 14_336, 32_000])
+    },
     Known::qwen("qwen2.5-0.5b", Family::Qwen2, [24, 896, 14, 2, 64, 4864, 151_936], true),
     Known::qwen("qwen2.5-7b", Family::Qwen2, [28, 3584, 28, 4, 128, 18_944, 152_064], false),
     Known::qwen("qwen2.5-72b", Family::Qwen2, [80, 8192, 64, 8, 128, 29_568, 152_064], false),
@@ -220,6 +236,11 @@ const KNOWN: &[Known] = &[
     Known {
         context: 40_960,
         ..Known::qwen("qwen3-32b", Family::Qwen3, [64, 5120, 64, 8, 128, 25_600, 151_936], false)
+    },
+    Known {
+        context: 40_960,
+        experts: [128, 8],
+        ..Known::qwen("qwen3-30b-a3b", Family::Qwen3Moe, [48, 2048, 32, 4, 128, 768, 151_936], false)
     },
     Known::gemma3("gemma3-1b", [26, 1152, 4, 1, 256, 6912, 262_144], 512),
     Known {

@@ -50,7 +50,7 @@ fn block(shape: &Shape, at: &str, tensors: &mut Vec<Tensor>) {
             tensors.push(bias(&name, rows));
         }
     }
-    if matches!(shape.family, Family::Qwen3 | Family::Gemma3) {
+    if matches!(shape.family, Family::Qwen3 | Family::Qwen3Moe | Family::Gemma3) {
         tensors.push(norm(shape, &format!("{at}.self_attn.q_norm"), head_dim));
         tensors.push(norm(shape, &format!("{at}.self_attn.k_norm"), head_dim));
     }
@@ -60,9 +60,20 @@ fn block(shape: &Shape, at: &str, tensors: &mut Vec<Tensor>) {
         tensors.push(norm(shape, &format!("{at}.pre_feedforward_layernorm"), hidden));
         tensors.push(norm(shape, &format!("{at}.post_feedforward_layernorm"), hidden));
     }
-    tensors.push(matrix(&format!("{at}.mlp.gate_proj"), intermediate, hidden));
-    tensors.push(matrix(&format!("{at}.mlp.up_proj"), intermediate, hidden));
-    tensors.push(matrix(&format!("{at}.mlp.down_proj"), hidden, intermediate));
+    let mut mlp = |at: &str, [gate, up, down]: [&str; 3]| {
+        tensors.push(matrix(&format!("{at}.{gate}"), intermediate, hidden));
+        tensors.push(matrix(&format!("{at}.{up}"), intermediate, hidden));
+        tensors.push(matrix(&format!("{at}.{down}"), hidden, intermediate));
+    };
+    let (own, names) = match shape.family {
+        Family::Mixtral => ("block_sparse_moe", ["w1", "w3", "w2"]),
+        _ => ("mlp", ["gate_proj", "up_proj", "down_proj"]),
+    };
+    if shape.experts == 0 {
+        return mlp(&format!("{at}.{own}"), names);
+    }
+    (0..shape.experts).for_each(|expert| mlp(&format!("{at}.{own}.experts.{expert}"), names));
+    tensors.push(matrix(&format!("{at}.{own}.gate"), shape.experts, hidden));
 }
 
 /// A matrix that keeps the variance of what it multiplies.
@@ -109,6 +120,8 @@ mod tests {
             ("qwen3-8b", 8_190_735_360),
             ("qwen3-32b", 32_762_123_264),
             ("gemma3-1b", 999_885_952),
+            ("mixtral-8x7b", 46_702_792_704),
+            ("qwen3-30b-a3b", 30_532_122_624),
         ] {
             let shape = Shape::named(name, &Overrides::default()).expect("known");
             assert_eq!(of(&shape).iter().map(Tensor::elements).sum::<u64>(), parameters, "{name}");

@@ -376,7 +376,9 @@ mod tests {
 
     #[test]
     fn files_hold_every_tensor_once_and_nothing_else() {
-        for name in ["custom", "mistral-7b", "qwen2.5-7b", "qwen3-8b", "gemma3-1b"] {
+        for name in
+            ["custom", "mistral-7b", "qwen2.5-7b", "qwen3-8b", "gemma3-1b", "mixtral-8x7b", "qwen3-30b-a3b"]
+        {
             let job = job(name, Dtype::Bf16);
             let files = write(&job);
             let index: Value =

@@ -6,7 +6,7 @@ use std::path::Path;
 use aerostat_checkpoint::ErrorKind::{self, *};
 use aerostat_checkpoint::{Checkpoint, Config, Error, TextFiles};
 
-use crate::write::{Gguf, gguf_part, vectors};
+use crate::write::{Gguf, gguf_part, pytorch_vectors, vectors};
 
 type Files<'a> = &'a [(&'a str, Vec<u8>)];
 
@@ -45,6 +45,32 @@ fn the_weights_of_a_folder_are_found() {
             ],
             &["a", "b"],
         ),
+        ("a PyTorch file", &[config(), ("pytorch_model.bin", pytorch_vectors(&["a", "b"]))], &["a", "b"]),
+        (
+            "PyTorch shards beside an optimizer",
+            &[
+                config(),
+                ("pytorch_model-00001-of-00002.bin", pytorch_vectors(&["a"])),
+                ("pytorch_model-00002-of-00002.bin", pytorch_vectors(&["b"])),
+                ("optimizer.bin", Vec::new()),
+            ],
+            &["a", "b"],
+        ),
+        (
+            "PyTorch shards with an index",
+            &[
+                config(),
+                ("pytorch_model.bin.index.json", br#"{"weight_map":{"a":"x.bin","b":"y.bin"}}"#.to_vec()),
+                ("x.bin", pytorch_vectors(&["a"])),
+                ("y.bin", pytorch_vectors(&["b", "a"])),
+            ],
+            &["a", "b"],
+        ),
+        (
+            "safetensors before PyTorch",
+            &[config(), ("pytorch_model.bin", Vec::new()), ("model.safetensors", vectors(&["a"]))],
+            &["a"],
+        ),
         ("another name", &[config(), ("consolidated.safetensors", vectors(&["a"]))], &["a"]),
         ("a lone GGUF", &[config(), ("m.gguf", Gguf::new().vector("g").bytes())], &["g"]),
         (
@@ -77,7 +103,16 @@ fn what_cannot_be_opened_is_refused_with_a_hint() {
         (&[config(), weights()], "model.safetensors", Unsupported, "give the folder"),
         (&[config(), weights()], "config.json", Unsupported, "give the folder"),
         (&[("notes.txt", b"hello".to_vec())], "notes.txt", Unsupported, "not a GGUF"),
-        (&[config(), ("pytorch_model.bin", Vec::new())], "", Unsupported, "PyTorch"),
+        (&[config(), ("pytorch_model.bin", Vec::new())], "", Truncated, "pytorch_model.bin"),
+        (&[config(), ("training_args.bin", Vec::new())], "", Unsupported, "pytorch_model.bin"),
+        (&[("pytorch_model.bin", Vec::new())], "", NotFound, "no config.json"),
+        (&[config(), ("pytorch_model.bin", Vec::new())], "pytorch_model.bin", Unsupported, "give the folder"),
+        (
+            &[config(), ("pytorch_model-00001-of-00002.bin", pytorch_vectors(&["a"]))],
+            "",
+            MissingShard,
+            "pytorch_model-00002-of-00002.bin",
+        ),
         (&[("a.gguf", Vec::new()), ("b.gguf", Vec::new())], "", NotFound, "a.gguf, b.gguf"),
         (&[("config.json", b"{\"a\":\n1,}".to_vec()), weights()], "", ErrorKind::Config, "line 2 column"),
         (&[("config.json", b"[]".to_vec()), weights()], "", ErrorKind::Config, "not an object"),

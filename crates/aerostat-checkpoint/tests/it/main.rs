@@ -3,5 +3,6 @@
 mod corpus;
 mod folder;
 mod oracle;
+mod pickles;
 mod seeds;
 mod write;

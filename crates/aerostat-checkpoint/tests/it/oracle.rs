@@ -24,6 +24,15 @@ fn safetensors_is_read_as_python_wrote_it() {
     assert_tensors(&catalog, &listing()["safetensors"]["tensors"]);
 }
 
+#[test]
+fn pytorch_is_read_as_python_wrote_it() {
+    let catalog = fuzzing::pytorch(&fs::read(fixture("python.bin")).unwrap()).unwrap();
+    assert_tensors(&catalog, &listing()["pytorch"]["tensors"]);
+    // Tensors that share a storage count once.
+    let sum: u64 = catalog.tensors().map(|tensor| tensor.extent.bytes).sum();
+    assert_eq!(catalog.weight_bytes(), sum - (96 + 32 + 4));
+}
+
 /// Compares with a list of [name, type, shape, offset, bytes] in any order.
 fn assert_tensors(catalog: &Catalog, expected: &Json) {
     let expected = expected.as_array().unwrap();

@@ -2,7 +2,7 @@
 
 use aerostat_checkpoint::ErrorKind::{self, *};
 
-use crate::write::{Gguf, array, safetensors, string, vectors};
+use crate::write::{Gguf, Pickled, Zip, array, pickle, pytorch_vectors, safetensors, string, vectors};
 
 /// What it is, what opening it gives (`None`: it is valid), its bytes.
 pub(crate) type Seed = (&'static str, Option<ErrorKind>, Vec<u8>);
@@ -72,6 +72,86 @@ pub(crate) fn index_seeds() -> Vec<Seed> {
         ("dots", Some(Header), index(r#"{"a":".."}"#)),
         ("absolute path", Some(Header), index(r#"{"a":"/1.safetensors"}"#)),
         ("backslash", Some(Header), index(r#"{"a":"x\\1.safetensors"}"#)),
+    ]
+}
+
+pub(crate) fn pytorch_seeds() -> Vec<Seed> {
+    let one = |tensor: Pickled<'_>| Zip::checkpoint(pickle(&[tensor]), &[24]).bytes();
+    let whole = || Zip::checkpoint(pickle(&[("a", (0, 6), 0, &[2, 3], &[3, 1])]), &[24]);
+    let with = |change: &dyn Fn(&mut Zip)| {
+        let mut zip = whole();
+        change(&mut zip);
+        zip.bytes()
+    };
+    let raw = |pickle: &[u8]| Zip::checkpoint(pickle.to_vec(), &[]).bytes();
+    let huge = i32::MAX;
+    let tied: [Pickled<'_>; 3] = [
+        ("a", (0, 6), 0, &[2, 3], &[3, 1]),
+        ("b", (0, 6), 0, &[6], &[1]),
+        ("c", (0, 6), 3, &[1, 3], &[9, 1]),
+    ];
+    let two_lengths: [Pickled<'_>; 2] = [("a", (0, 6), 0, &[6], &[1]), ("b", (0, 5), 0, &[5], &[1])];
+    let many_dimensions = [1; 17];
+    vec![
+        ("matrix", None, whole().bytes()),
+        ("three vectors", None, pytorch_vectors(&["a", "b", "c"])),
+        ("tied", None, Zip::checkpoint(pickle(&tied), &[24]).bytes()),
+        ("no tensors", None, raw(&pickle(&[]))),
+        ("no elements", None, Zip::checkpoint(pickle(&[("a", (0, 0), 0, &[0, 4], &[7, 1])]), &[0]).bytes()),
+        ("64-bit zip", None, with(&|zip| zip.long = true)),
+        ("comment", None, with(&|zip| zip.comment = b"PK\x05\x06 and more".to_vec())),
+        ("no byteorder", None, with(&|zip| drop(zip.files.remove(1)))),
+        ("no bytes", Some(Truncated), Vec::new()),
+        ("cut", Some(Truncated), whole().bytes()[..400].to_vec()),
+        ("not a zip", Some(Truncated), vec![7; 100]),
+        ("before 1.6", Some(Unsupported), b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M".to_vec()),
+        ("big-endian", Some(Unsupported), with(&|zip| zip.files[1].1 = b"big".to_vec())),
+        ("compressed", Some(Unsupported), with(&|zip| zip.method = 8)),
+        ("encrypted", Some(Unsupported), with(&|zip| zip.flags = 1)),
+        ("sizes differ", Some(Unsupported), with(&|zip| zip.lies[0] = 1)),
+        (
+            "another length",
+            Some(ShapeMismatch),
+            with(&|zip| zip.lies = [8u32.wrapping_neg(), 8u32.wrapping_neg(), 0]),
+        ),
+        ("out of the file", Some(OutOfRange), with(&|zip| zip.lies = [1 << 20, 1 << 20, 0])),
+        ("header out of the file", Some(OutOfRange), with(&|zip| zip.lies[2] = 1 << 20)),
+        ("no header there", Some(Header), with(&|zip| zip.lies[2] = 1)),
+        (
+            "header of another",
+            Some(Header),
+            with(&|zip| {
+                zip.lies[2] = (zip.files[1].0.len() + zip.files[1].1.len() + 33).wrapping_neg() as u32;
+            }),
+        ),
+        ("no pickle", Some(Unsupported), with(&|zip| drop(zip.files.remove(0)))),
+        (
+            "two pickles",
+            Some(Unsupported),
+            with(&|zip| zip.files.insert(0, ("n/data.pkl".into(), Vec::new()))),
+        ),
+        ("no folder", Some(Unsupported), with(&|zip| zip.files[0].0 = "data.pkl".into())),
+        ("one file twice", Some(Header), with(&|zip| zip.files.push(zip.files[0].clone()))),
+        ("storage is absent", Some(MissingTensor), with(&|zip| drop(zip.files.pop()))),
+        ("two lengths", Some(Header), Zip::checkpoint(pickle(&two_lengths), &[24]).bytes()),
+        ("columns", Some(Unsupported), one(("a", (0, 6), 0, &[3, 2], &[1, 3]))),
+        ("rows apart", Some(Unsupported), one(("a", (0, 6), 0, &[2, 2], &[3, 1]))),
+        ("repeated", Some(Unsupported), one(("a", (0, 6), 0, &[4], &[0]))),
+        ("fewer strides", Some(Unsupported), one(("a", (0, 6), 0, &[2, 3], &[1]))),
+        ("past the storage", Some(OutOfRange), one(("a", (0, 6), 1, &[6], &[1]))),
+        ("offset far past", Some(OutOfRange), one(("a", (0, 6), huge, &[1], &[1]))),
+        ("shape far past", Some(Unsupported), one(("a", (0, 6), 0, &[huge, huge, huge], &[huge, huge, 1]))),
+        ("negative dimension", Some(Header), one(("a", (0, 6), 0, &[-1], &[1]))),
+        ("many dimensions", Some(Header), one(("a", (0, 6), 0, &many_dimensions, &many_dimensions))),
+        ("one name twice", Some(Header), pytorch_vectors(&["a", "a"])),
+        ("empty pickle", Some(Truncated), raw(b"")),
+        ("no result", Some(Header), raw(b"\x80\x02.")),
+        ("a number", Some(Unsupported), raw(b"\x80\x02K\x01.")),
+        ("tensors below a key", Some(Unsupported), raw(b"\x80\x02}X\x05\0\0\0model}s.")),
+        ("entry of a number", Some(Header), raw(b"\x80\x02K\x01(K\x01K\x02u.")),
+        ("key without a value", Some(Header), raw(b"\x80\x02}(K\x01u.")),
+        ("long integer", Some(Header), raw(b"\x80\x02\x8a\x09123456789.")),
+        ("text not UTF-8", Some(Header), raw(b"\x80\x02X\x01\0\0\0\xff.")),
     ]
 }
 

@@ -93,6 +93,9 @@ impl Vector for Avx2 {
         fn look_up[const BITS: u32](table: Self::Table, q: Self::Ints) -> Self {
             table.at(Self::and(q, (1 << BITS) - 1))
         }
+        fn choose(from: Self, q: Self::Ints) -> Self {
+            Self(choose_eight(from, q.0), choose_eight(from, q.1))
+        }
         fn shift_right(a: Self::Ints, by: usize) -> Self::Ints {
             let by = _mm_cvtsi32_si128(by as i32);
             (_mm256_srl_epi32(a.0, by), _mm256_srl_epi32(a.1, by))
@@ -108,6 +111,19 @@ impl Vector for Avx2 {
         fn floats(a: Self::Ints) -> Self {
             Self(_mm256_cvtepi32_ps(a.0), _mm256_cvtepi32_ps(a.1))
         }
+    }
+}
+
+/// Elements of the sixteen, by the low four bits of each `q`.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn choose_eight(from: Avx2, q: __m256i) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (low, high) = (_mm256_permutevar8x32_ps(from.0, q), _mm256_permutevar8x32_ps(from.1, q));
+        _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32::<28>(q)))
     }
 }
 

@@ -89,6 +89,9 @@ impl Vector for Avx512 {
         fn look_up[const BITS: u32](table: Self::Table, q: Self::Ints) -> Self {
             Self(_mm512_permutexvar_ps(q, table.0))
         }
+        fn choose(from: Self, q: Self::Ints) -> Self {
+            Self(_mm512_permutexvar_ps(q, from.0))
+        }
         fn shift_right(a: Self::Ints, by: usize) -> Self::Ints {
             _mm512_srl_epi32(a, _mm_cvtsi32_si128(by as i32))
         }

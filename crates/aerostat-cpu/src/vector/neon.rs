@@ -116,6 +116,23 @@ impl Vector for Neon {
         fn look_up[const BITS: u32](table: Self::Table, q: Self::Ints) -> Self {
             table.at(Self::and(q, (1 << BITS) - 1))
         }
+        fn choose(from: Self, q: Self::Ints) -> Self {
+            let [a, b, c, d] = from.0;
+            let bytes = uint8x16x4_t(
+                vreinterpretq_u8_f32(a),
+                vreinterpretq_u8_f32(b),
+                vreinterpretq_u8_f32(c),
+                vreinterpretq_u8_f32(d),
+            );
+            let mut out = from.0;
+            for i in 0..4 {
+                // The four bytes of element `q`.
+                let first = vmulq_n_s32(vandq_s32(q[i], vdupq_n_s32(15)), 0x0404_0404);
+                let at = vreinterpretq_u8_s32(vaddq_s32(first, vdupq_n_s32(0x0302_0100)));
+                out[i] = vreinterpretq_f32_u8(vqtbl4q_u8(bytes, at));
+            }
+            Self(out)
+        }
         fn shift_right(a: Self::Ints, by: usize) -> Self::Ints {
             let (mut out, by) = (a, vdupq_n_s32(-(by as i32)));
             for i in 0..4 {

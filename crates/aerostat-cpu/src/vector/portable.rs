@@ -70,6 +70,9 @@ impl Vector for Portable {
         fn look_up[const BITS: u32](table: Self::Table, q: Self::Ints) -> Self {
             table.at(Self::and(q, (1 << BITS) - 1))
         }
+        fn choose(from: Self, q: Self::Ints) -> Self {
+            Self(q.map(|q| from.0[q as usize % LANES]))
+        }
         fn shift_right(a: Self::Ints, by: usize) -> Self::Ints {
             a.map(|a| (a as u32 >> by) as i32)
         }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use aerostat_plan::Plan;
 use serde::Serialize;
 
 use super::{Stoppable, median, raw_read};
@@ -20,8 +21,10 @@ pub struct SweepPoint {
     pub pinned_fraction: f64,
     /// Sweeps measured.
     pub sweeps: u64,
-    /// Weight bytes read in every sweep.
+    /// Weight bytes read in a sweep; where there are experts, on average.
     pub streamed_bytes: u64,
+    /// What the plan expects of them.
+    pub predicted_bytes: u64,
     /// Median sweep of a whole generation: wall time over sweeps.
     pub sweep_seconds: f64,
     /// Fastest and slowest round.
@@ -83,28 +86,26 @@ pub fn sweep(
     machine::forget_peak();
     let mut engine = Engine::open(files, &options, &demand(&requests), observer)?;
     let plan = engine.current_plan();
-    let rows_max = plan.rows_max.min(plan.logit_rows_max).min(plan.kv_pages / pages_each(settings));
-    if rows > rows_max {
-        let message = format!("the budget allows sweeps of {rows_max} rows, not {rows}; raise --memory");
-        return Err(Error::new(ErrorKind::Usage, message));
-    }
-    let streamed = engine.current_plan().streamed_bytes_per_sweep;
+    fits(rows, settings, plan)?;
+    let certain = engine.current_plan().certain_bytes();
     let mut place = 0;
     let mut raw = || raw(files, &options, settings.raw_time, &mut place);
     let (mut seconds, mut fractions, mut raws) = (Vec::new(), Vec::new(), Vec::new());
     let mut before = raw()?;
     let start = engine.stats();
     for _ in 0..settings.rounds.max(1) {
-        let (sweeps, begun) = (engine.stats().sweeps, Instant::now());
+        let (earlier, begun) = (engine.stats(), Instant::now());
         if engine.generate(&requests, None, &mut Stoppable(observer))?.interrupted {
             return Err(Error::interrupted());
         }
         let wall = begun.elapsed().as_secs_f64();
-        let sweeps = (engine.stats().sweeps - sweeps) as f64;
+        let now = engine.stats();
+        let sweeps = (now.sweeps - earlier.sweeps) as f64;
+        let read = certain as f64 * sweeps + (now.expert_bytes - earlier.expert_bytes) as f64;
         let after = raw()?;
         let ceiling = (before + after) / 2.0;
         seconds.push(wall / sweeps);
-        fractions.push(streamed as f64 * sweeps / wall / ceiling);
+        fractions.push(read / wall / ceiling);
         raws.push(ceiling);
         before = after;
     }
@@ -115,19 +116,21 @@ pub fn sweep(
     let (fraction_of_raw, fraction_spread) = median(fractions);
     let raw_bytes_per_second = median(raws).0;
     let cost = engine.current_plan().cost.at_read_rate(raw_bytes_per_second);
+    let streamed = certain as f64 + each((end.expert_bytes - start.expert_bytes) as f64);
     Ok(SweepPoint {
         rows,
         weight_bytes: weights,
         pinned_fraction: engine.current_plan().pinned_fraction(&files.spec),
         sweeps,
-        streamed_bytes: streamed,
+        streamed_bytes: streamed.round() as u64,
+        predicted_bytes: cost.read_bytes(rows, rows).round() as u64,
         sweep_seconds,
         sweep_seconds_spread,
         predicted_seconds: cost.seconds(rows, rows),
         compute_seconds: each(end.compute_seconds - start.compute_seconds),
         stall_seconds: each(end.stall_seconds - start.stall_seconds),
         tokens_per_second: (end.rows - start.rows) as f64 / sweeps.max(1) as f64 / sweep_seconds,
-        read_bytes_per_second: streamed as f64 / sweep_seconds,
+        read_bytes_per_second: streamed / sweep_seconds,
         raw_bytes_per_second,
         fraction_of_raw,
         fraction_spread,
@@ -137,9 +140,15 @@ pub fn sweep(
     })
 }
 
-/// Pages of the KV cache that a sequence takes.
-fn pages_each(settings: SweepSettings) -> usize {
-    (1 + settings.sweeps.max(1)).div_ceil(aerostat_plan::PAGE_TOKENS)
+/// Whether the plan allows sweeps of so many rows.
+fn fits(rows: usize, settings: SweepSettings, plan: &Plan) -> Result<(), Error> {
+    let pages_each = (1 + settings.sweeps.max(1)).div_ceil(aerostat_plan::PAGE_TOKENS);
+    let rows_max = plan.rows_max.min(plan.logit_rows_max).min(plan.kv_pages / pages_each);
+    if rows <= rows_max {
+        return Ok(());
+    }
+    let message = format!("the budget allows sweeps of {rows_max} rows, not {rows}; raise --memory");
+    Err(Error::new(ErrorKind::Usage, message))
 }
 
 /// Sequences of one token and so many more.

@@ -62,3 +62,34 @@ fn rows_that_choose_the_same_expert_read_it_once() {
         );
     }
 }
+
+#[test]
+fn what_was_used_is_kept_in_memory_the_next_time() {
+    let fixture = mixtures().into_iter().find(|f| f.name == "qwen3_moe").unwrap();
+    let files = ModelFiles::open(&fixture.path).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let table = folder.path().join("new/experts.json");
+    let request = Request { token_ids: vec![9, 5], max_new_tokens: 30, ..Request::default() };
+    let need = aerostat::generate::demand(std::slice::from_ref(&request));
+    let all: u64 = files.spec().blocks.iter().filter_map(|b| b.experts.as_ref()).map(|e| e.bytes()).sum();
+    let pinned = files.spec().matrix_bytes() - all / 2;
+    let run = |expert_use: Option<&std::path::Path>| {
+        let options = Options {
+            pinned_bytes_max: Some(pinned),
+            expert_use: expert_use.map(Into::into),
+            ..Options::default()
+        };
+        let mut engine = Engine::open(&files, &options, &need, &mut Silent).unwrap();
+        let answers = engine.generate(std::slice::from_ref(&request), None, &mut Silent).unwrap();
+        (answers.completions[0].token_ids.clone(), engine.stats())
+    };
+    let (tokens, fixed) = run(None);
+    assert!(fixed.experts_read < fixed.experts && fixed.experts_read > 0, "{fixed:?}");
+    assert_eq!(run(Some(&table)).0, tokens);
+    let (again, learned) = run(Some(&table));
+    assert_eq!(again, tokens, "what is kept changes no result");
+    assert!(learned.experts_read < fixed.experts_read, "{} of {}", learned.experts_read, fixed.experts_read);
+    // A broken table is no table.
+    std::fs::write(&table, b"{\"blocks\": [[1, 2").unwrap();
+    assert_eq!(run(Some(&table)).1.experts_read, fixed.experts_read);
+}
