@@ -18,6 +18,7 @@ ARCH = {
     "mixtral": "llama", "qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe",
     "olmoe": "olmoe", "glm4_moe": "glm4moe", "dots1": "dots1", "ernie4_5_moe": "ernie4_5-moe", "granitemoe": "granitemoe",
     "phimoe": "phimoe", "minimax_m2": "minimax-m2",
+    "gpt_oss": "gpt-oss", "llama4_text": "llama4", "hunyuan_v1_dense": "hunyuan-dense", "hunyuan_v1_moe": "hunyuan-moe",
     "arcee": "arcee", "exaone4": "exaone4", "seed_oss": "seed_oss",
 }
 # Architectures whose converter interleaves the rows of q and k.
@@ -39,7 +40,7 @@ def write(path, model, kind, options=frozenset(), vocabulary=None):
     (vocabulary or no_vocabulary)(writer)
     writer.add_quantization_version(2)
     state, rng = {}, np.random.default_rng(7)
-    for index, (name, tensor) in enumerate(unjoin_experts(stack_head_norms(model.state_dict())).items()):
+    for index, (name, tensor) in enumerate(unjoin_experts(config, stack_head_norms(model.state_dict())).items()):
         if name == "lm_head.weight" and config.tie_word_embeddings or name.endswith((".attn.bias", ".masked_bias")):
             continue
         state[name] = add(writer, config, name, tensor, kind, index, rng)
@@ -110,17 +111,22 @@ def stack_head_norms(state):
     return {n: torch.stack(t) if isinstance(t, list) else t for n, t in stacked.items()}
 
 
-def unjoin_experts(state):
-    """Gates and ups of all experts as tensors of their own."""
+def unjoin_experts(config, state):
+    """Gates and ups of all experts as tensors of their own, outputs by inputs."""
+    by_inputs = config.model_type in ("gpt_oss", "llama4_text")
     apart = {}
     for name, tensor in state.items():
-        if name.endswith("experts.gate_up_proj"):
-            for part, half in zip(("gate_proj", "up_proj"), tensor.chunk(2, dim=1)):
-                apart[name.replace("gate_up_proj", part) + ".weight"] = half.contiguous()
-        elif name.endswith("experts.down_proj"):
-            apart[name + ".weight"] = tensor
+        tensor = tensor.transpose(1, 2) if by_inputs and name.endswith(("experts.gate_up_proj", "experts.down_proj")) else tensor
+        suffix = ".bias" if name.endswith("_bias") else ".weight"
+        stem = name.removesuffix("_bias")
+        if stem.endswith("experts.gate_up_proj"):
+            halves = (tensor[:, ::2], tensor[:, 1::2]) if config.model_type == "gpt_oss" else tensor.chunk(2, dim=1)
+            for part, half in zip(("gate_proj", "up_proj"), halves):
+                apart[stem.replace("gate_up_proj", part) + suffix] = half.contiguous()
+        elif stem.endswith("experts.down_proj"):
+            apart[stem + suffix] = tensor.contiguous()
         else:
-            apart[name] = tensor
+            apart[name + ".weight" if name.endswith(".sinks") else name] = tensor
     return apart
 
 
@@ -176,7 +182,7 @@ def metadata(writer, config, kind, options):
     writer.add_block_count(config.num_hidden_layers + further)
     if further:  # counted, and not among the tensors here
         writer.add_nextn_predict_layers(further)
-    writer.add_feed_forward_length(first("intermediate_size", "ffn_hidden_size", "n_inner") or 4 * config.hidden_size)
+    writer.add_feed_forward_length(first("intermediate_size_mlp", "intermediate_size", "ffn_hidden_size", "n_inner") or 4 * config.hidden_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(kv_head_count(config))
     if first("rms_norm_eps") is not None:
@@ -209,7 +215,7 @@ def metadata(writer, config, kind, options):
         writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
     if getattr(config, "final_logit_softcapping", None):
         writer.add_final_logit_softcapping(config.final_logit_softcapping)
-    if kind_of_model in ("gemma2", "gemma3_text", "phi3", "olmo3", "cohere2", "exaone4", "starcoder2"):
+    if kind_of_model in ("gemma2", "gemma3_text", "phi3", "olmo3", "cohere2", "exaone4", "starcoder2", "gpt_oss"):
         if config.sliding_window or kind_of_model == "phi3":
             writer.add_sliding_window(config.sliding_window or 0)
     if kind_of_model in ("gpt_neox", "stablelm"):
@@ -236,7 +242,9 @@ def deepseek_experts(writer, config):
         writer.add_expert_weights_norm(config.norm_topk_prob)
     if kind in ("glm4_moe", "dots1", "minimax_m2"):
         writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
-    if kind == "minimax_m2":
+    if kind == "llama4_text":
+        writer.add_interleave_moe_layer_step(config.interleave_moe_layer_step)
+    if kind in ("minimax_m2", "gpt_oss", "llama4_text"):
         writer.add_expert_feed_forward_length(config.intermediate_size)
     if kind == "ernie4_5_moe":
         writer.add_interleave_moe_layer_step(config.moe_layer_interval)

@@ -8,10 +8,12 @@ versions (requirements.txt) give the same bytes again.
 """
 
 import argparse
+import contextlib
 import copy
 import json
 import pathlib
 import shutil
+import unittest.mock
 
 import numpy as np
 import safetensors.torch
@@ -68,12 +70,14 @@ def build(entry, seed):
         for name, buffer in model.named_buffers():
             if name.endswith("e_score_correction_bias"):
                 buffer.copy_(0.2 * torch.randn(buffer.shape, generator=generator))
+    entry.get("prepare", lambda model: None)(model)
     return model.to(DTYPES[entry["dtype"]])
 
 
 def configuration(entry):
     """The configuration of an entry; with `towers`, `config` is that of the text tower."""
-    config_class = getattr(transformers, entry.get("text", entry["family"]) + "Config")
+    name = entry.get("text", entry["family"]) + "Config"
+    config_class = getattr(transformers, name, None) or getattr(transformers.models.llama4, name)
     known = {*config_class().to_dict(), *config_class.attribute_map}
     base = {key: value for key, value in BASE.items() if key in known}
     config = config_class(**{**base, **copy.deepcopy(entry["config"])})
@@ -253,7 +257,13 @@ def main():
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)
     for name in args.names or [*FIXTURES, "chat"]:
-        chat.make(args.out) if name == "chat" else make(name, FIXTURES[name], args.out)
+        if name == "chat":
+            chat.make(args.out)
+            continue
+        with contextlib.ExitStack() as altered:
+            for change in FIXTURES[name].get("alter", list)():
+                altered.enter_context(unittest.mock.patch.object(*change))
+            make(name, FIXTURES[name], args.out)
 
 
 if __name__ == "__main__":

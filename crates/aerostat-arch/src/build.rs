@@ -129,7 +129,8 @@ fn special_tokens(config: &Config, key: &str, gguf: &[&str]) -> Vec<u32> {
     match config {
         Config::HuggingFace(hf) => {
             let generation = hf.generation.as_ref().and_then(|g| g.get(key)).map(ids).unwrap_or_default();
-            let own = || [text_config(hf), &hf.config].iter().find_map(|c| c.get(key).map(ids)).unwrap_or_default();
+            let own =
+                || [text_config(hf), &hf.config].iter().find_map(|c| c.get(key).map(ids)).unwrap_or_default();
             if generation.is_empty() { own() } else { generation }
         }
         Config::Gguf(meta) => {

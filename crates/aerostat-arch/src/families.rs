@@ -4,8 +4,8 @@ mod arcee;
 mod baichuan;
 mod bloom;
 mod chatglm;
-mod cohere2;
 mod cohere;
+mod cohere2;
 mod dots1;
 mod ernie4_5;
 mod ernie4_5_moe;
@@ -13,23 +13,26 @@ mod exaone4;
 mod exaone_moe;
 mod falcon;
 mod flex_olmo;
+mod gemma;
 mod gemma2;
 mod gemma3;
-mod gemma;
+mod glm;
 mod glm4;
 mod glm4_moe;
-mod glm;
 mod gpt2;
 mod gpt_bigcode;
 mod gpt_neox;
+mod gpt_oss;
 mod gptj;
 mod granite;
 mod granitemoe;
 mod helium;
+mod hunyuan;
+mod internlm;
 mod internlm2;
 mod internlm3;
-mod internlm;
 mod llama;
+mod llama4;
 mod minicpm;
 mod minimax_m2;
 mod ministral;
@@ -37,13 +40,13 @@ mod ministral3;
 mod mistral;
 mod mixtral;
 mod nemotron;
+mod olmo;
 mod olmo2;
 mod olmo3;
-mod olmo;
 mod olmoe;
 mod opt;
-mod phi3;
 mod phi;
+mod phi3;
 mod phimoe;
 mod qwen2;
 mod qwen2_moe;
@@ -60,6 +63,8 @@ use crate::family::Family;
 /// Every family, in the order in which GGUF architectures are looked up.
 pub const FAMILIES: &[&Family] = &[
     &llama::FAMILY,
+    &llama4::FAMILY,
+    &gpt_oss::FAMILY,
     &mistral::FAMILY,
     &ministral::FAMILY,
     &ministral3::FAMILY,
@@ -102,6 +107,7 @@ pub const FAMILIES: &[&Family] = &[
     &opt::FAMILY,
     &baichuan::FAMILY,
     &bloom::FAMILY,
+    &hunyuan::FAMILY,
     &internlm::FAMILY,
     &internlm2::FAMILY,
     &internlm3::FAMILY,

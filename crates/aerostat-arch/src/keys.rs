@@ -25,7 +25,9 @@ macro_rules! keys {
 keys! {
     LAYERS = ["num_hidden_layers", "n_layer", "num_layers"], "block_count";
     HIDDEN = ["hidden_size", "n_embd", "n_embed"], "embedding_length";
-    INTERMEDIATE = ["intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"], "feed_forward_length";
+    INTERMEDIATE =
+        ["intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "moe_intermediate_size"], "feed_forward_length";
+    DENSE_INTERMEDIATE = ["intermediate_size_mlp"], "feed_forward_length";
     HEADS = ["num_attention_heads", "n_head"], "attention.head_count";
     KV_HEADS = ["num_key_value_heads", "num_kv_heads", "multi_query_group_num"], "attention.head_count_kv";
     HEAD_DIM = ["head_dim", "kv_channels"], "attention.key_length";
@@ -35,6 +37,7 @@ keys! {
         ["layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps", "layernorm_epsilon", "rms_norm_eps"],
         "attention.layer_norm_epsilon";
     WINDOW = ["sliding_window"], "attention.sliding_window";
+    CHUNK = ["attention_chunk_size"], "attention.chunk_size";
     WINDOW_PATTERN = ["sliding_window_pattern"], "attention.sliding_window_pattern";
     NO_ROPE_INTERVAL = ["no_rope_layer_interval"], "no_rope_layer_interval";
     ATTENTION_SOFTCAP = ["attn_logit_softcapping"], "attn_logit_softcapping";
@@ -52,7 +55,7 @@ keys! {
     EXPERTS_CHOSEN =
         ["num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_k", "moe_topk"],
         "expert_used_count";
-    EXPERT_WIDTH = ["moe_intermediate_size"], "expert_feed_forward_length";
+    EXPERT_WIDTH = ["moe_intermediate_size", "intermediate_size"], "expert_feed_forward_length";
     EXPERT_GROUPS = ["n_group"], "expert_group_count";
     EXPERT_GROUPS_OPEN = ["topk_group"], "expert_group_used_count";
     EXPERT_NORMALISE = ["norm_topk_prob"], "expert_weights_norm";
@@ -127,7 +130,9 @@ impl<'a> Keys<'a> {
         match self {
             Self::HuggingFace(hf) => match self.json(spelling(hf, key)) {
                 None => Ok(None),
-                Some(v) => json_number(v).map(Some).ok_or_else(|| self.wrong(spelling(hf, key), "a number", v)),
+                Some(v) => {
+                    json_number(v).map(Some).ok_or_else(|| self.wrong(spelling(hf, key), "a number", v))
+                }
             },
             Self::Gguf(meta, arch) => Ok(gguf_number(meta, &format!("{arch}.{}", key.gguf))),
         }

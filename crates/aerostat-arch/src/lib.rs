@@ -21,7 +21,8 @@ pub use build::describe;
 pub use error::{Error, ErrorKind};
 pub use families::FAMILIES;
 pub use family::{
-    Bias, Defaults, Factor, Family, Fused, HeadNorms, Names, Refused, Rotated, Softcap, Switch, Temperature, Windows,
+    Bias, Defaults, Factor, Family, Fused, HeadNorms, Names, Refused, Rotated, Softcap, Switch, Temperature,
+    Windows,
 };
 pub use keys::Key;
 pub use mixture::{Mixture, MixtureNames};

@@ -271,7 +271,7 @@ impl Block {
         let experts = self.experts.iter().flat_map(Experts::linears);
         let correction = self.experts.iter().filter_map(|e| e.routing.correction.as_ref());
         let biases = self.linears().chain(experts).filter_map(|(_, linear)| linear.bias.as_ref());
-        norms.chain(correction).chain(biases)
+        norms.chain(correction).chain(biases).chain(&a.sinks)
     }
 }
 
@@ -306,6 +306,12 @@ pub struct AttentionSpec {
     pub softcap: Option<f32>,
     /// Positions a row sees, itself included; `None`: all.
     pub window: Option<usize>,
+    /// It sees its own chunk of so many positions, not the last ones.
+    pub chunked: bool,
+    /// A score for each head that takes part in the softmax, and has no value.
+    pub sinks: Option<Vector>,
+    /// Queries and keys are normalised after rotation.
+    pub norms_after_rope: bool,
     /// Scores fall off linearly with distance, each head by its own slope.
     pub alibi: bool,
     /// Index into [`ModelSpec::ropes`]; `None`: not rotated.
@@ -450,7 +456,7 @@ pub struct Head {
 }
 
 /// The non-linearity of an MLP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
     /// `x * sigmoid(x)`.
     Silu,
@@ -462,6 +468,13 @@ pub enum Activation {
     Relu,
     /// `max(x, 0)` squared.
     ReluSquared,
+    /// `x * sigmoid(alpha * x)` of `x` up to `limit`; what it gates is clipped to `limit`, and 1 is added.
+    ClippedSilu {
+        /// In the sigmoid.
+        alpha: f32,
+        /// The largest gate, and the largest size of what is gated.
+        limit: f32,
+    },
 }
 
 /// Which elements of a head are rotated together.

@@ -4,7 +4,7 @@ use aerostat_checkpoint::{Catalog, DType, Extent, Tensor};
 use serde_json::Value;
 
 use crate::error::{Error, ErrorKind};
-use crate::family::{Bias, Family, Fused, HeadNorms, Names, Temperature};
+use crate::family::{Bias, Family, Fused, HeadNorms, Names, Temperature, Windows};
 use crate::keys::Keys;
 use crate::rope::{Divisors, RopeConfig, RopeSpec, Scaling};
 use crate::shape::Shape;
@@ -168,6 +168,12 @@ impl<'a> Tensors<'a> {
         let window = s.windows.get(i).copied().flatten();
         let rope = usize::from(window.is_some() && s.ropes.len() > 1);
         let rope = Some(rope).filter(|_| s.rotated.get(i) == Some(&true));
+        // Norms without weights come with rotation.
+        let head_norm = |pattern: &str, heads: usize| match f.head_norms {
+            HeadNorms::Bare(_) if rope.is_none() => Ok(None),
+            _ => self.head_norm(&name(pattern), heads),
+        };
+        let sinks = f.sinks.then(|| self.vector(&name(n.sinks), &[s.heads], 0.0)).transpose()?;
         let (attention_norm, mlp_norm) = (name(n.attention_norm), name(n.mlp_norm));
         let own_norm = !s.parallel || mlp_norm != attention_norm && self.has(&mlp_norm);
         Ok(Block {
@@ -177,8 +183,8 @@ impl<'a> Tensors<'a> {
                 k,
                 v,
                 o: linear(n.o, f.output_bias, s.hidden, s.heads * s.head_dim)?,
-                q_norm: self.head_norm(&name(n.q_norm), s.heads)?,
-                k_norm: self.head_norm(&name(n.k_norm), s.kv_heads)?,
+                q_norm: head_norm(n.q_norm, s.heads)?,
+                k_norm: head_norm(n.k_norm, s.kv_heads)?,
                 clip: s.clip,
                 growth: s.growth.filter(|_| f.temperature == Temperature::AllLayers || rope.is_none()),
                 heads: s.heads,
@@ -187,6 +193,9 @@ impl<'a> Tensors<'a> {
                 scale: s.scale,
                 softcap: s.attention_softcap,
                 window,
+                chunked: matches!(f.windows, Windows::ChunksOfRotated),
+                sinks,
+                norms_after_rope: f.norms_after_rope,
                 alibi: f.alibi,
                 rope,
             },
@@ -307,8 +316,19 @@ impl<'a> Tensors<'a> {
         let offset = if self.keys.is_gguf() { 0.0 } else { f.norm_offset };
         let (size, shape) = match f.head_norms {
             _ if !s.head_norms => return Ok(None),
-            HeadNorms::Own(_) | HeadNorms::SharedIf(_) if self.keys.is_gguf() && !self.has(name) => return Ok(None),
+            HeadNorms::Own(_) | HeadNorms::SharedIf(_) if self.keys.is_gguf() && !self.has(name) => {
+                return Ok(None);
+            }
             HeadNorms::Never => return Ok(None),
+            HeadNorms::Bare(_) => {
+                return Ok(Some(Norm {
+                    kind: f.norm,
+                    size: s.head_dim,
+                    weight: None,
+                    bias: None,
+                    eps: s.eps,
+                }));
+            }
             HeadNorms::Shared | HeadNorms::SharedIf(_) => (s.head_dim, vec![s.head_dim]),
             HeadNorms::Own(_) => (s.head_dim, vec![heads, s.head_dim]),
             HeadNorms::Row => (heads * s.head_dim, vec![heads * s.head_dim]),
@@ -386,8 +406,9 @@ impl<'a> Tensors<'a> {
 
     /// A vector, which may be stored as a matrix of one row.
     pub(crate) fn vector_or_row(&self, name: &str, len: usize) -> Result<Vector, Error> {
+        let shape = [1, len];
         let row = self.require(name)?.shape.len() == 2;
-        self.vector(name, if row { &[1, len][..] } else { &[len] }, 0.0)
+        self.vector(name, &shape[usize::from(!row)..], 0.0)
     }
 
     pub(crate) fn vector(&self, name: &str, shape: &[usize], offset: f32) -> Result<Vector, Error> {

@@ -7,7 +7,7 @@ use aerostat_checkpoint::DType;
 
 use crate::{
     Activation, Attention, Backend, BufferId, Capabilities, Error, KvLayout, KvType, Mat, Placement, Rope,
-    RopeStyle, RowPlace, Tile, Weight,
+    RopeStyle, RowPlace, Tile, Weight, Window,
 };
 
 /// Makes a fresh device.
@@ -380,7 +380,8 @@ fn k_major_cases(cases: &mut Vec<Case>) {
 }
 
 fn elementwise_cases(cases: &mut Vec<Case>) {
-    const OPS: [Elementwise; 18] = [
+    const CLIPPED: Activation = Activation::ClippedSilu { alpha: 1.7, limit: 0.6 };
+    const OPS: [Elementwise; 20] = [
         Elementwise::Add,
         Elementwise::AddBias,
         Elementwise::MulColumns,
@@ -393,6 +394,8 @@ fn elementwise_cases(cases: &mut Vec<Case>) {
         Elementwise::Glu(Activation::GeluErf),
         Elementwise::Glu(Activation::Relu),
         Elementwise::Glu(Activation::ReluSquared),
+        Elementwise::Glu(CLIPPED),
+        Elementwise::Activate(CLIPPED),
         Elementwise::Activate(Activation::Silu),
         Elementwise::Activate(Activation::GeluTanh),
         Elementwise::Activate(Activation::GeluErf),
@@ -449,7 +452,11 @@ fn attention_cases(cases: &mut Vec<Case>) {
             for (j, (window, softcap, alibi)) in rules.into_iter().enumerate() {
                 let (heads, kv_heads) = heads[(i + j) % heads.len()];
                 let scale = 1.0 / (key_dim as f32).sqrt();
-                let shape = Attention { heads, kv_heads, key_dim, value_dim, scale, softcap, window, alibi };
+                let window = window.map(if j == 4 { Window::Chunk } else { Window::Last });
+                // Any matrix: a case makes its own.
+                let sinks = (j % 3 == 1).then(|| Mat::new(BufferId(0), 1, heads));
+                let shape =
+                    Attention { heads, kv_heads, key_dim, value_dim, scale, softcap, window, alibi, sinks };
                 let page_tokens = [16, 32, 5][(i + j) % 3];
                 let values = if (i + j) % 6 == 5 { Values::Special } else { Values::Plain };
                 let lengths = if j == 0 { vec![1, 17, 33] } else { vec![70, 3] };
@@ -515,6 +522,8 @@ fn attention(
     device.kv_write(1, k, v, Placement { rows: &all, pages: &order })?;
     let q = matrix(device, random, asked.len(), shape.heads * shape.key_dim, values)?;
     let out = matrix(device, random, asked.len(), shape.heads * shape.value_dim, Values::Plain)?;
+    let sinks = shape.sinks.map(|_| matrix(device, random, 1, shape.heads, values)).transpose()?;
+    let shape = &Attention { sinks, ..*shape };
     device.attention(1, q, out, shape, Placement { rows: &asked, pages: &order })?;
     everything(device, out)
 }

@@ -87,7 +87,7 @@ pub fn alibi(slope: f32, j: usize, p: usize) -> f32 {
     slope * (j as i32 - p as i32) as f32
 }
 
-/// The query head `head` over the positions `first ..= last` of one KV head.
+/// The query head `head`, with the score of its sink, over the positions `first ..= last` of one KV head.
 ///
 /// `key(j)` and `value(j)` give the rows at position `j`; `scores` is scratch of at least `last + 1` values, indexed
 /// by position. Weights `exp(s - max)` are summed in lanes by position (`j % 16`), values are accumulated in
@@ -95,7 +95,7 @@ pub fn alibi(slope: f32, j: usize, p: usize) -> f32 {
 pub fn attend<'a>(
     q: &[f32],
     shape: &Attention,
-    head: usize,
+    (head, sink): (usize, Option<f32>),
     (first, last): (usize, usize),
     mut key: impl FnMut(usize) -> &'a [f32],
     mut value: impl FnMut(usize) -> &'a [f32],
@@ -112,6 +112,7 @@ pub fn attend<'a>(
         *kept = s;
         max = if s > max { s } else { max };
     }
+    max = with_sink(max, sink);
     let mut lanes = [0.0f32; LANES];
     out.fill(0.0);
     for (j, s) in scores.iter().enumerate().take(last + 1).skip(first) {
@@ -121,9 +122,27 @@ pub fn attend<'a>(
             *o = weight.mul_add(v, *o);
         }
     }
-    let scale = 1.0 / reduce(lanes);
+    let scale = 1.0 / sum_with_sink(reduce(lanes), max, sink);
     for o in out {
         *o *= scale;
+    }
+}
+
+/// The largest score, that of the sink included.
+#[inline(always)]
+pub fn with_sink(max: f32, sink: Option<f32>) -> f32 {
+    match sink {
+        Some(sink) if sink > max => sink,
+        _ => max,
+    }
+}
+
+/// The sum of weights, that of the sink included.
+#[inline(always)]
+pub fn sum_with_sink(sum: f32, max: f32, sink: Option<f32>) -> f32 {
+    match sink {
+        Some(sink) => sum + exp(sink - max),
+        None => sum,
     }
 }
 
@@ -157,7 +176,7 @@ impl Map {
             Self::Scale(factor) => a * factor,
             Self::Softcap(cap) => softcap_one(a, cap),
             Self::Clip(limit) => clip_one(a, limit),
-            Self::Gated(activation) => activate(a, activation) * b,
+            Self::Gated(activation) => activate(a, activation) * gated(b, activation),
         }
     }
 }
@@ -212,7 +231,20 @@ pub fn activate(x: f32, activation: Activation) -> f32 {
             let positive = activate(x, Activation::Relu);
             positive * positive
         }
+        Activation::ClippedSilu { alpha, limit } => {
+            let x = if x > limit { limit } else { x };
+            x / (1.0 + exp(-(alpha * x)))
+        }
         Activation::GeluErf => 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)),
+    }
+}
+
+/// What an MLP's gate multiplies.
+#[inline(always)]
+fn gated(x: f32, activation: Activation) -> f32 {
+    match activation {
+        Activation::ClippedSilu { limit, .. } => clip_one(x, limit) + 1.0,
+        _ => x,
     }
 }
 

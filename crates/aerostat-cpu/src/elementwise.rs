@@ -38,6 +38,8 @@ impl Kernel for MapRows {
                 Map::Activate(Activation::Relu) => self.each(Map::Activate(Activation::Relu)),
                 Map::Activate(Activation::ReluSquared) => self.each(Map::Activate(Activation::ReluSquared)),
                 Map::Activate(Activation::GeluErf) => self.each(Map::Activate(Activation::GeluErf)),
+                Map::Activate(clipped @ Activation::ClippedSilu { .. }) => self.each(Map::Activate(clipped)),
+                Map::Gated(clipped @ Activation::ClippedSilu { .. }) => self.each(Map::Gated(clipped)),
                 Map::Gated(Activation::Silu) => self.each(Map::Gated(Activation::Silu)),
                 Map::Gated(Activation::GeluTanh) => self.each(Map::Gated(Activation::GeluTanh)),
                 Map::Gated(Activation::Relu) => self.each(Map::Gated(Activation::Relu)),

@@ -1,9 +1,9 @@
 //! K-EXAONE: heads normalised, windows on three layers of four, which alone are rotated, experts as in DeepSeek V3.
 
 use super::glm4_moe;
+use crate::family::Factor;
 use crate::family::{Defaults, Family, HeadNorms, Rotated, Windows};
 use crate::keys;
-use crate::family::Factor;
 use crate::mixture::{Mixture, MixtureNames};
 
 pub(crate) const FAMILY: Family = Family {
