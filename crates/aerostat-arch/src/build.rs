@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::error::{Error, ErrorKind};
 use crate::families::FAMILIES;
 use crate::family::{Family, Refused};
-use crate::keys::Keys;
+use crate::keys::{Keys, text_config};
 use crate::shape::Shape;
 use crate::spec::{Head, Matrix, ModelSpec};
 use crate::tensors::Tensors;
@@ -57,18 +57,19 @@ fn find_family(keys: &Keys<'_>) -> Result<&'static Family, Error> {
     let (found, name) = match keys {
         Keys::Gguf(_, arch) => (FAMILIES.iter().find(|f| f.gguf.contains(arch)), (*arch).to_owned()),
         Keys::HuggingFace(_) => {
-            let architecture = keys.json("architectures").and_then(|a| a.get(0)).and_then(Value::as_str);
-            let model_type = keys.text("model_type")?;
+            let architecture = keys.whole("architectures").and_then(|a| a.get(0)).and_then(Value::as_str);
+            let tower = keys.text_tower();
+            let model_type = if tower.is_some() { tower } else { keys.text("model_type")? };
             let named = |a: &str| FAMILIES.iter().find(|f| f.architectures.contains(&a));
             // As transformers does, by `model_type`; but a causal model of another name computes something else.
             let found = match (model_type, architecture) {
-                (_, Some(a)) if a.ends_with("ForCausalLM") && named(a).is_none() => None,
+                (_, Some(a)) if tower.is_none() && a.ends_with("ForCausalLM") && named(a).is_none() => None,
                 (Some(t), _) => FAMILIES.iter().find(|f| f.model_types.contains(&t)),
                 (None, Some(a)) => named(a),
                 (None, None) => return Err(keys.config("neither `model_type` nor `architectures` is given")),
             };
             if found.is_some() {
-                refuse_other_tasks(keys, architecture)?;
+                refuse_other_tasks(keys, architecture.filter(|_| tower.is_none()))?;
             }
             let names: Vec<&str> = architecture.into_iter().chain(model_type).collect();
             (found, names.join("`, `"))
@@ -89,7 +90,7 @@ fn refuse_other_tasks(keys: &Keys<'_>, architecture: Option<&str>) -> Result<(),
     if keys.flag("use_bidirectional_attention", false)? {
         return Err(keys.unsupported("`use_bidirectional_attention` is not supported"));
     }
-    match keys.json("quantization_config") {
+    match keys.whole("quantization_config").or(keys.json("quantization_config")) {
         None => Ok(()),
         Some(q) => {
             let method = q.get("quant_method").and_then(Value::as_str).unwrap_or("unknown");
@@ -128,7 +129,9 @@ fn special_tokens(config: &Config, key: &str, gguf: &[&str]) -> Vec<u32> {
     match config {
         Config::HuggingFace(hf) => {
             let generation = hf.generation.as_ref().and_then(|g| g.get(key)).map(ids).unwrap_or_default();
-            if generation.is_empty() { hf.config.get(key).map(ids).unwrap_or_default() } else { generation }
+            let own =
+                || [text_config(hf), &hf.config].iter().find_map(|c| c.get(key).map(ids)).unwrap_or_default();
+            if generation.is_empty() { own() } else { generation }
         }
         Config::Gguf(meta) => {
             let mut found: Vec<u32> =

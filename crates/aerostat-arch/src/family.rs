@@ -43,6 +43,12 @@ pub struct Family {
     pub embedding_norm: bool,
     /// Norms of q and k.
     pub head_norms: HeadNorms,
+    /// They come after rotation.
+    pub norms_after_rope: bool,
+    /// Each head has a score that takes part in the softmax, and has no value.
+    pub sinks: bool,
+    /// Queries, keys and values are clipped, if the configuration names a limit.
+    pub clip_qkv: bool,
     /// The MLP reads what attention reads. Its own norm is optional then.
     pub parallel: Switch,
     /// The MLP has a gate. Without one its width is four times that of the stream, unless it is given.
@@ -74,6 +80,8 @@ pub struct Family {
     /// Scores are scaled by `query_pre_attn_scalar`, not by the head size; GGUF does not store it, so there the
     /// models with this many layers use `hidden / heads`.
     pub query_scalar: Option<usize>,
+    /// How queries grow with their position.
+    pub temperature: Temperature,
     /// On attention scores, in place of the root of the head size; in GGUF always where it is given.
     pub score_scale: Factor,
     /// On embeddings.
@@ -160,10 +168,28 @@ pub enum HeadNorms {
     Never,
     /// Per head, with weights that all heads share.
     Shared,
+    /// The same, if this key of `config.json` says so; in GGUF, if the tensors are there.
+    SharedIf(&'static str),
+    /// Per head, without weights, where it is rotated, if this key of `config.json` says so (by default it does); in
+    /// GGUF, unless there are 128 experts.
+    Bare(&'static str),
     /// Per head, each with its own weights, if this key of `config.json` says so; in GGUF, if the tensors are there.
     Own(&'static str),
     /// Over all heads together.
     Row,
+}
+
+/// How queries grow with their position, by `1 + beta * ln(1 + floor(position / floor))`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Temperature {
+    /// Not at all.
+    Never,
+    /// On all layers; `beta` is `llama_4_scaling_beta` and `floor` `original_max_position_embeddings` of the rotation's
+    /// parameters.
+    AllLayers,
+    /// On layers that are not rotated, if `attn_temperature_tuning` says so; `beta` is `attn_scale` and `floor`
+    /// `floor_scale`, and positions count from 1.
+    Unrotated,
 }
 
 /// Which layers are rotated.
@@ -201,6 +227,8 @@ pub enum Windows {
     Unrotated,
     /// The first, the third and so on.
     EveryOther,
+    /// Those that are rotated see their own chunk of `attention_chunk_size` positions.
+    ChunksOfRotated,
     /// All but every `n`-th; `sliding_window_pattern` may name another number.
     AllButEvery(usize),
 }
@@ -210,6 +238,8 @@ pub enum Windows {
 pub struct Defaults {
     /// `tie_word_embeddings`.
     pub tied: bool,
+    /// `num_attention_heads`; `None`: must be given.
+    pub heads: Option<usize>,
     /// `num_key_value_heads`; `None`: as many as query heads.
     pub kv_heads: Option<usize>,
     /// `head_dim`; `None`: `hidden / heads`.
@@ -246,6 +276,8 @@ pub struct Names {
     pub o: &'static str,
     pub q_norm: &'static str,
     pub k_norm: &'static str,
+    /// With its suffix.
+    pub sinks: &'static str,
     pub attention_post_norm: &'static str,
     pub mlp_norm: &'static str,
     pub gate: &'static str,
@@ -281,6 +313,7 @@ impl Names {
         o: "layers.{}.self_attn.o_proj",
         q_norm: "layers.{}.self_attn.q_norm",
         k_norm: "layers.{}.self_attn.k_norm",
+        sinks: "layers.{}.self_attn.sinks",
         attention_post_norm: "layers.{}.post_attention_layernorm",
         mlp_norm: "layers.{}.post_attention_layernorm",
         gate: "layers.{}.mlp.gate_proj",
@@ -309,6 +342,7 @@ impl Names {
         o: "blk.{}.attn_output",
         q_norm: "blk.{}.attn_q_norm",
         k_norm: "blk.{}.attn_k_norm",
+        sinks: "blk.{}.attn_sinks.weight",
         attention_post_norm: "blk.{}.post_attention_norm",
         mlp_norm: "blk.{}.ffn_norm",
         gate: "blk.{}.ffn_gate",
@@ -340,6 +374,9 @@ impl Family {
         post_norms: false,
         embedding_norm: false,
         head_norms: HeadNorms::Never,
+        norms_after_rope: false,
+        sinks: false,
+        clip_qkv: false,
         parallel: Switch::Never,
         gated: true,
         activation: Activation::Silu,
@@ -355,6 +392,7 @@ impl Family {
         alibi: false,
         multi_query: false,
         query_scalar: None,
+        temperature: Temperature::Never,
         score_scale: Factor::One,
         embedding_scale: Factor::One,
         residual_scale: Factor::One,
@@ -363,6 +401,7 @@ impl Family {
         mixture: None,
         defaults: Defaults {
             tied: false,
+            heads: None,
             kv_heads: None,
             head_dim: None,
             rope_theta: 10_000.0,

@@ -15,17 +15,19 @@ mod rope;
 mod shape;
 mod spec;
 mod tensors;
+mod towers;
 
 pub use build::describe;
 pub use error::{Error, ErrorKind};
 pub use families::FAMILIES;
 pub use family::{
-    Bias, Defaults, Factor, Family, Fused, HeadNorms, Names, Refused, Rotated, Softcap, Switch, Windows,
+    Bias, Defaults, Factor, Family, Fused, HeadNorms, Names, Refused, Rotated, Softcap, Switch, Temperature,
+    Windows,
 };
 pub use keys::Key;
 pub use mixture::{Mixture, MixtureNames};
 pub use rope::{Divisors, RopeSpec, Scaling};
 pub use spec::{
-    Activation, AttentionSpec, Block, Experts, Groups, Head, Joined, Linear, Matrix, MlpSpec, ModelSpec,
-    Norm, NormKind, Positions, Role, RopeStyle, Routing, Runs, Score, Vector,
+    Activation, AttentionSpec, Block, Experts, Groups, Growth, Head, Joined, Linear, Matrix, MlpSpec,
+    ModelSpec, Norm, NormKind, Positions, Role, RopeStyle, Routing, Runs, Score, Vector,
 };

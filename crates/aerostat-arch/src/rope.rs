@@ -132,8 +132,16 @@ pub(crate) fn read(keys: &Keys<'_>, layers: Layers, theta: f64, rotary: f64) -> 
     // The first Phi-3 models called it "su" or "yarn".
     let kind = match kind.unwrap_or("default") {
         "su" => "longrope",
+        // Of a text alone, the positions of all sections are the same.
+        "mrope" => "default",
         "yarn" if dict.contains_key("short_factor") => "longrope",
         other => other,
+    };
+    // A fixed `alpha` stretches the base once and for all.
+    let alpha = number(keys, &dict, "alpha")?.filter(|alpha| kind == "dynamic" && *alpha > 0.0);
+    let (theta, kind) = match alpha {
+        Some(alpha) => (theta * stretch(keys, alpha)?, "default"),
+        None => (theta, kind),
     };
     let scaling = scaling(keys, &dict, kind)?;
     let part = ["partial_rotary_factor", "rotary_pct"].into_iter().find_map(|key| keys.json(key)?.as_f64());
@@ -144,6 +152,15 @@ pub(crate) fn read(keys: &Keys<'_>, layers: Layers, theta: f64, rotary: f64) -> 
     };
     let (divisors, long_divisors) = (divisors("short_factor")?, divisors("long_factor")?);
     check(keys, RopeConfig { theta, scaling, rotary, divisors, long_divisors })
+}
+
+/// What the base of whole heads is multiplied by, to stretch the longest wavelength by `alpha`.
+fn stretch(keys: &Keys<'_>, alpha: f64) -> Result<f64, Error> {
+    let dim = match keys.count_or(&keys::HEAD_DIM, None)? {
+        Some(dim) => dim,
+        None => keys.count(&keys::HIDDEN)? / keys.count(&keys::HEADS)?,
+    } as f64;
+    Ok(alpha.powf(dim / (dim - 2.0)))
 }
 
 /// A list of numbers that must be there.
@@ -233,7 +250,13 @@ fn scaling(keys: &Keys<'_>, dict: &Map<String, Value>, kind: &str) -> Result<Sca
             let original = original()?;
             let factor = context()? / original;
             let scale = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / original.ln()).sqrt() };
-            Scaling::Long { original, attention_factor: optional("attention_factor")?.unwrap_or(scale) }
+            // Phi 3.5 with experts names the factor of short and of long sequences.
+            let (short, long) = (optional("short_mscale")?, optional("long_mscale")?);
+            if short != long {
+                return Err(keys.unsupported("`long_mscale` other than `short_mscale` is not supported"));
+            }
+            let attention_factor = optional("attention_factor")?.or(short).unwrap_or(scale);
+            Scaling::Long { original, attention_factor }
         }
         other => {
             let known = "default, linear, dynamic, llama3, yarn, longrope";
@@ -275,7 +298,8 @@ fn read_gguf(keys: &Keys<'_>, layers: Layers, theta: f64, rotary: f64) -> Result
                 beta_slow: keys.gguf_number("rope.scaling.yarn_beta_slow").unwrap_or(1.0),
                 original,
                 attention_factor: scale * keys.gguf_number("rope.scaling.attn_factor").unwrap_or(1.0),
-                truncate: true,
+                // This family alone does not round the ramp.
+                truncate: !matches!(keys, Keys::Gguf(_, "gpt-oss")),
             }
         }
         (other, _) => {

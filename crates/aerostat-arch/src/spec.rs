@@ -300,7 +300,7 @@ impl Block {
         let experts = self.experts.iter().flat_map(Experts::linears);
         let correction = self.experts.iter().filter_map(|e| e.routing.correction.as_ref());
         let biases = self.linears().chain(experts).filter_map(|(_, linear)| linear.bias.as_ref());
-        norms.chain(correction).chain(biases)
+        norms.chain(correction).chain(biases).chain(&a.sinks)
     }
 }
 
@@ -319,6 +319,10 @@ pub struct AttentionSpec {
     pub q_norm: Option<Norm>,
     /// On keys, before rotation.
     pub k_norm: Option<Norm>,
+    /// Queries, keys and values are clipped to this size, after norms.
+    pub clip: Option<f32>,
+    /// Queries grow with their position.
+    pub growth: Option<Growth>,
     /// Query heads.
     pub heads: usize,
     /// Key/value heads.
@@ -331,10 +335,25 @@ pub struct AttentionSpec {
     pub softcap: Option<f32>,
     /// Positions a row sees, itself included; `None`: all.
     pub window: Option<usize>,
+    /// It sees its own chunk of so many positions, not the last ones.
+    pub chunked: bool,
+    /// A score for each head that takes part in the softmax, and has no value.
+    pub sinks: Option<Vector>,
+    /// Queries and keys are normalised after rotation.
+    pub norms_after_rope: bool,
     /// Scores fall off linearly with distance, each head by its own slope.
     pub alibi: bool,
     /// Index into [`ModelSpec::ropes`]; `None`: not rotated.
     pub rope: Option<usize>,
+}
+
+/// A row's query is multiplied by `1 + beta * ln(1 + floor((position + offset) / floor))`, after rotation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub struct Growth {
+    pub beta: f64,
+    pub floor: f64,
+    pub offset: u32,
 }
 
 /// An MLP: `down(activation(gate(x)) * up(x))`, or `down(activation(up(x)))` without a gate.
@@ -426,7 +445,7 @@ pub struct Routing {
 }
 
 /// What a router's outputs become.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Score {
     /// Their softmax over all experts.
     Softmax,
@@ -434,6 +453,9 @@ pub enum Score {
     SoftmaxOfChosen,
     /// The sigmoid of each.
     Sigmoid,
+    /// The best two, each with its softmax among those that are less than twice this (relatively) behind it; the
+    /// second without the first.
+    SparseMixer(f32),
 }
 
 /// Experts in groups of equal size, of which the best are open to the choice.
@@ -463,7 +485,7 @@ pub struct Head {
 }
 
 /// The non-linearity of an MLP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
     /// `x * sigmoid(x)`.
     Silu,
@@ -475,6 +497,13 @@ pub enum Activation {
     Relu,
     /// `max(x, 0)` squared.
     ReluSquared,
+    /// `x * sigmoid(alpha * x)` of `x` up to `limit`; what it gates is clipped to `limit`, and 1 is added.
+    ClippedSilu {
+        /// In the sigmoid.
+        alpha: f32,
+        /// The largest gate, and the largest size of what is gated.
+        limit: f32,
+    },
 }
 
 /// Which elements of a head are rotated together.

@@ -7,7 +7,7 @@ use aerostat_checkpoint::{Catalog, DType, Extent, Tensor};
 use serde_json::Value;
 
 use crate::error::{Error, ErrorKind};
-use crate::family::{Bias, Family, Fused, HeadNorms, Names};
+use crate::family::{Bias, Family, Fused, HeadNorms, Names, Temperature, Windows};
 use crate::keys::Keys;
 use crate::rope::{Divisors, RopeConfig, RopeSpec, Scaling};
 use crate::shape::Shape;
@@ -71,10 +71,13 @@ impl<'a> Tensors<'a> {
 
     /// The stored head, whatever the configuration says, as transformers does; else the embedding, if the two are tied.
     pub(crate) fn head(&self, embedding: &Matrix) -> Result<(Matrix, Option<Vector>), Error> {
-        let mut names = self.names.head.split('|');
+        // Some text towers have a head of their own.
+        let mut names = self.names.head.split('|').chain(["language_model.lm_head"]);
         let stem = names.clone().find(|name| self.has(name)).or(names.next()).unwrap_or_default();
         let name = format!("{stem}.weight");
-        let tied = self.keys.is_gguf() || self.keys.flag("tie_word_embeddings", self.family.defaults.tied)?;
+        let whole = self.keys.whole("tie_word_embeddings").and_then(Value::as_bool) == Some(true);
+        let own = self.keys.flag("tie_word_embeddings", self.family.defaults.tied)?;
+        let tied = self.keys.is_gguf() || whole || own;
         let weight = match self.catalog.get(&name) {
             None if tied => embedding.clone(),
             _ => self.matrix(&name, embedding.rows, self.shape.hidden)?,
@@ -168,6 +171,12 @@ impl<'a> Tensors<'a> {
         let window = s.windows.get(i).copied().flatten();
         let rope = usize::from(window.is_some() && s.ropes.len() > 1);
         let rope = Some(rope).filter(|_| s.rotated.get(i) == Some(&true));
+        // Norms without weights come with rotation.
+        let head_norm = |pattern: &str, heads: usize| match f.head_norms {
+            HeadNorms::Bare(_) if rope.is_none() => Ok(None),
+            _ => self.head_norm(&name(pattern), heads),
+        };
+        let sinks = f.sinks.then(|| self.vector(&name(n.sinks), &[s.heads], 0.0)).transpose()?;
         let (attention_norm, mlp_norm) = (name(n.attention_norm), name(n.mlp_norm));
         let own_norm = !s.parallel || mlp_norm != attention_norm && self.has(&mlp_norm);
         Ok(Block {
@@ -177,14 +186,19 @@ impl<'a> Tensors<'a> {
                 k,
                 v,
                 o: linear(n.o, f.output_bias, s.hidden, s.heads * s.head_dim)?,
-                q_norm: self.head_norm(&name(n.q_norm), s.heads)?,
-                k_norm: self.head_norm(&name(n.k_norm), s.kv_heads)?,
+                q_norm: head_norm(n.q_norm, s.heads)?,
+                k_norm: head_norm(n.k_norm, s.kv_heads)?,
+                clip: s.clip,
+                growth: s.growth.filter(|_| f.temperature == Temperature::AllLayers || rope.is_none()),
                 heads: s.heads,
                 kv_heads: s.kv_heads,
                 head_dim: s.head_dim,
                 scale: s.scale,
                 softcap: s.attention_softcap,
                 window,
+                chunked: matches!(f.windows, Windows::ChunksOfRotated),
+                sinks,
+                norms_after_rope: f.norms_after_rope,
                 alibi: f.alibi,
                 rope,
             },
@@ -305,9 +319,20 @@ impl<'a> Tensors<'a> {
         let offset = if self.keys.is_gguf() { 0.0 } else { f.norm_offset };
         let (size, shape) = match f.head_norms {
             _ if !s.head_norms => return Ok(None),
-            HeadNorms::Own(_) if self.keys.is_gguf() && !self.has(name) => return Ok(None),
+            HeadNorms::Own(_) | HeadNorms::SharedIf(_) if self.keys.is_gguf() && !self.has(name) => {
+                return Ok(None);
+            }
             HeadNorms::Never => return Ok(None),
-            HeadNorms::Shared => (s.head_dim, vec![s.head_dim]),
+            HeadNorms::Bare(_) => {
+                return Ok(Some(Norm {
+                    kind: f.norm,
+                    size: s.head_dim,
+                    weight: None,
+                    bias: None,
+                    eps: s.eps,
+                }));
+            }
+            HeadNorms::Shared | HeadNorms::SharedIf(_) => (s.head_dim, vec![s.head_dim]),
             HeadNorms::Own(_) => (s.head_dim, vec![heads, s.head_dim]),
             HeadNorms::Row => (heads * s.head_dim, vec![heads * s.head_dim]),
         };
@@ -397,6 +422,13 @@ impl<'a> Tensors<'a> {
             _ => self.expect(name, &[1, cols])?,
         };
         self.matrix_of(tensor, Part::all(1), cols)
+    }
+
+    /// A vector, which may be stored as a matrix of one row.
+    pub(crate) fn vector_or_row(&self, name: &str, len: usize) -> Result<Vector, Error> {
+        let shape = [1, len];
+        let row = self.require(name)?.shape.len() == 2;
+        self.vector(name, &shape[usize::from(!row)..], 0.0)
     }
 
     pub(crate) fn vector(&self, name: &str, shape: &[usize], offset: f32) -> Result<Vector, Error> {

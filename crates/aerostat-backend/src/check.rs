@@ -3,7 +3,7 @@
 use aerostat_checkpoint::DType;
 
 use crate::numerics::LANES;
-use crate::{Attention, Error, ErrorKind, KvLayout, Mat, Placement, Rope, Tile};
+use crate::{Attention, Error, ErrorKind, KvLayout, Mat, Placement, Rope, Tile, Window};
 
 /// A matrix lies within a buffer of `len` elements and its rows do not overlap.
 pub(crate) fn mat(mat: &Mat, len: usize) -> Result<(), Error> {
@@ -174,7 +174,7 @@ pub(crate) fn places(
     widths: (usize, usize),
     rows: usize,
     places: &Placement<'_>,
-    window: Option<usize>,
+    window: Option<Window>,
 ) -> Result<(), Error> {
     match (layout.key_widths.get(layer), layout.value_widths.get(layer)) {
         (Some(&key), Some(&value)) if (key, value) == widths => {}
@@ -211,16 +211,25 @@ pub(crate) fn attention(shape: &Attention) -> Result<(usize, usize), Error> {
     let Attention { heads, kv_heads, key_dim, value_dim, window, .. } = *shape;
     let widths = kv_heads.checked_mul(key_dim).zip(kv_heads.checked_mul(value_dim));
     match widths {
-        Some(widths) if kv_heads > 0 && heads > 0 && heads.is_multiple_of(kv_heads) && window != Some(0) => {
+        Some(widths) if kv_heads > 0 && heads > 0 && heads.is_multiple_of(kv_heads) && sees(window) => {
             Ok(widths)
         }
         _ => Err(Error::shape(format!("{shape:?} makes no sense"))),
     }
 }
 
+/// Whether a row sees anything.
+fn sees(window: Option<Window>) -> bool {
+    !matches!(window, Some(Window::Last(0) | Window::Chunk(0)))
+}
+
 /// The first position that a row at `position` sees.
-pub fn first_visible(position: usize, window: Option<usize>) -> usize {
-    window.map_or(0, |window| (position + 1).saturating_sub(window))
+pub fn first_visible(position: usize, window: Option<Window>) -> usize {
+    match window {
+        None => 0,
+        Some(Window::Last(n)) => (position + 1).saturating_sub(n),
+        Some(Window::Chunk(n)) => position - position % n.max(1),
+    }
 }
 
 /// Index of the last element, if it fits a usize and the matrix is not empty.

@@ -7,7 +7,7 @@ use aerostat_checkpoint::DType;
 
 use crate::{
     Activation, Attention, Backend, BufferId, Capabilities, Error, KvLayout, KvType, Mat, Placement, Rope,
-    RopeStyle, RowPlace, Tile, Weight,
+    RopeStyle, RowPlace, Tile, Weight, Window,
 };
 
 /// Makes a fresh device.
@@ -45,6 +45,8 @@ pub enum Elementwise {
     Scale(f32),
     /// [`Backend::softcap`].
     Softcap(f32),
+    /// [`Backend::clip`].
+    Clip(f32),
     /// [`Backend::activate`].
     Activate(Activation),
     /// [`Backend::glu`], to a matrix of its own.
@@ -378,18 +380,22 @@ fn k_major_cases(cases: &mut Vec<Case>) {
 }
 
 fn elementwise_cases(cases: &mut Vec<Case>) {
-    const OPS: [Elementwise; 17] = [
+    const CLIPPED: Activation = Activation::ClippedSilu { alpha: 1.7, limit: 0.6 };
+    const OPS: [Elementwise; 20] = [
         Elementwise::Add,
         Elementwise::AddBias,
         Elementwise::MulColumns,
         Elementwise::Scale(-1.7),
         Elementwise::Softcap(30.0),
         Elementwise::Softcap(0.5),
+        Elementwise::Clip(0.5),
         Elementwise::Glu(Activation::Silu),
         Elementwise::Glu(Activation::GeluTanh),
         Elementwise::Glu(Activation::GeluErf),
         Elementwise::Glu(Activation::Relu),
         Elementwise::Glu(Activation::ReluSquared),
+        Elementwise::Glu(CLIPPED),
+        Elementwise::Activate(CLIPPED),
         Elementwise::Activate(Activation::Silu),
         Elementwise::Activate(Activation::GeluTanh),
         Elementwise::Activate(Activation::GeluErf),
@@ -446,7 +452,11 @@ fn attention_cases(cases: &mut Vec<Case>) {
             for (j, (window, softcap, alibi)) in rules.into_iter().enumerate() {
                 let (heads, kv_heads) = heads[(i + j) % heads.len()];
                 let scale = 1.0 / (key_dim as f32).sqrt();
-                let shape = Attention { heads, kv_heads, key_dim, value_dim, scale, softcap, window, alibi };
+                let window = window.map(if j == 4 { Window::Chunk } else { Window::Last });
+                // Any matrix: a case makes its own.
+                let sinks = (j % 3 == 1).then(|| Mat::new(BufferId(0), 1, heads));
+                let shape =
+                    Attention { heads, kv_heads, key_dim, value_dim, scale, softcap, window, alibi, sinks };
                 let page_tokens = [16, 32, 5][(i + j) % 3];
                 let values = if (i + j) % 6 == 5 { Values::Special } else { Values::Plain };
                 let lengths = if j == 0 { vec![1, 17, 33] } else { vec![70, 3] };
@@ -464,6 +474,7 @@ fn elementwise(device: &mut dyn Backend, op: Elementwise, a: Mat, b: Mat, out: M
         Elementwise::Activate(activation) => device.activate(a, activation)?,
         Elementwise::Scale(factor) => device.scale(a, factor)?,
         Elementwise::Softcap(cap) => device.softcap(a, cap)?,
+        Elementwise::Clip(limit) => device.clip(a, limit)?,
         Elementwise::Glu(activation) => device.glu(a, b, activation, out)?,
         Elementwise::GluInPlace(activation) => device.glu(a, b, activation, a)?,
     }
@@ -511,6 +522,8 @@ fn attention(
     device.kv_write(1, k, v, Placement { rows: &all, pages: &order })?;
     let q = matrix(device, random, asked.len(), shape.heads * shape.key_dim, values)?;
     let out = matrix(device, random, asked.len(), shape.heads * shape.value_dim, Values::Plain)?;
+    let sinks = shape.sinks.map(|_| matrix(device, random, 1, shape.heads, values)).transpose()?;
+    let shape = &Attention { sinks, ..*shape };
     device.attention(1, q, out, shape, Placement { rows: &asked, pages: &order })?;
     everything(device, out)
 }

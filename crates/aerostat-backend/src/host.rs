@@ -3,7 +3,7 @@
 use crate::numerics::Map;
 use crate::{
     Activation, Attention, Backend, BufferId, Capabilities, Error, HostMemory, KvLayout, KvView, Mat,
-    Placement, Rope, Tile, View, Weight, WeightId, check, formats, memory, packed,
+    Placement, Rope, Tile, View, Weight, WeightId, Window, check, formats, memory, packed,
 };
 
 /// Elements that [`Backend::expand_rows`] expands at a time: a whole number of blocks of every format.
@@ -61,12 +61,13 @@ pub trait Kernels: Send {
     /// [`Backend::rope`].
     fn rope(&mut self, x: View<'_>, rope: Rope, angles: View<'_>);
 
-    /// [`Backend::attention`].
+    /// [`Backend::attention`]; `sinks` are those of `shape`.
     fn attention(
         &mut self,
         q: View<'_>,
         out: View<'_>,
         shape: &Attention,
+        sinks: Option<View<'_>>,
         kv: KvView<'_>,
         places: Placement<'_>,
     );
@@ -280,7 +281,7 @@ impl<D: HostDevice> Backend for D {
         let kv = memory.kv.as_mut().ok_or_else(no_kv)?;
         check::shape(&v, k.rows, v.cols, "the values")?;
         // A window of 1: only the page that is written must exist.
-        check::places(&kv.layout, layer, (k.cols, v.cols), k.rows, &places, Some(1))?;
+        check::places(&kv.layout, layer, (k.cols, v.cols), k.rows, &places, Some(Window::Last(1)))?;
         let [k, v] = memory::views(&mut memory.buffers, [k, v])?;
         kv.store(layer, k, v, places);
         Ok(())
@@ -313,8 +314,12 @@ impl<D: HostDevice> Backend for D {
         check::apart(&out, &q)?;
         check::places(&kv.layout, layer, widths, q.rows, &places, shape.window)?;
         check::heads(&kv.layout, layer, shape.kv_heads)?;
-        let [q, out] = memory::views(&mut memory.buffers, [q, out])?;
-        kernels.attention(q, out, shape, kv.view(layer), places);
+        if let Some(sinks) = shape.sinks {
+            check::shape(&sinks, 1, shape.heads, "the sinks")?;
+            check::apart(&out, &sinks)?;
+        }
+        let [q, out, sinks] = memory::views(&mut memory.buffers, [q, out, shape.sinks.unwrap_or(q)])?;
+        kernels.attention(q, out, shape, shape.sinks.map(|_| sinks), kv.view(layer), places);
         Ok(())
     }
 
@@ -356,6 +361,13 @@ impl<D: HostDevice> Backend for D {
         let (memory, kernels) = self.parts(Checks(()));
         let [x] = memory::views(&mut memory.buffers, [x])?;
         kernels.map(Map::Softcap(cap), x, x, x);
+        Ok(())
+    }
+
+    fn clip(&mut self, x: Mat, limit: f32) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        let [x] = memory::views(&mut memory.buffers, [x])?;
+        kernels.map(Map::Clip(limit), x, x, x);
         Ok(())
     }
 

@@ -28,5 +28,5 @@ pub use host::{Checks, HostDevice, Kernels};
 pub use memory::{HostMemory, KvView, View};
 pub use ops::{
     Activation, Attention, Backend, BufferId, Capabilities, KvLayout, KvType, Mat, Placement, Rope,
-    RopeStyle, RowPlace, Tile, Weight, WeightId,
+    RopeStyle, RowPlace, Tile, Weight, WeightId, Window,
 };

@@ -87,7 +87,7 @@ pub fn alibi(slope: f32, j: usize, p: usize) -> f32 {
     slope * (j as i32 - p as i32) as f32
 }
 
-/// The query head `head` over the positions `first ..= last` of one KV head.
+/// The query head `head`, with the score of its sink, over the positions `first ..= last` of one KV head.
 ///
 /// `key(j)` and `value(j)` give the rows at position `j`; `scores` is scratch of at least `last + 1` values, indexed
 /// by position. Weights `exp(s - max)` are summed in lanes by position (`j % 16`), values are accumulated in
@@ -95,7 +95,7 @@ pub fn alibi(slope: f32, j: usize, p: usize) -> f32 {
 pub fn attend<'a>(
     q: &[f32],
     shape: &Attention,
-    head: usize,
+    (head, sink): (usize, Option<f32>),
     (first, last): (usize, usize),
     mut key: impl FnMut(usize) -> &'a [f32],
     mut value: impl FnMut(usize) -> &'a [f32],
@@ -112,6 +112,7 @@ pub fn attend<'a>(
         *kept = s;
         max = if s > max { s } else { max };
     }
+    max = with_sink(max, sink);
     let mut lanes = [0.0f32; LANES];
     out.fill(0.0);
     for (j, s) in scores.iter().enumerate().take(last + 1).skip(first) {
@@ -121,9 +122,27 @@ pub fn attend<'a>(
             *o = weight.mul_add(v, *o);
         }
     }
-    let scale = 1.0 / reduce(lanes);
+    let scale = 1.0 / sum_with_sink(reduce(lanes), max, sink);
     for o in out {
         *o *= scale;
+    }
+}
+
+/// The largest score, that of the sink included.
+#[inline(always)]
+pub fn with_sink(max: f32, sink: Option<f32>) -> f32 {
+    match sink {
+        Some(sink) if sink > max => sink,
+        _ => max,
+    }
+}
+
+/// The sum of weights, that of the sink included.
+#[inline(always)]
+pub fn sum_with_sink(sum: f32, max: f32, sink: Option<f32>) -> f32 {
+    match sink {
+        Some(sink) => sum + exp(sink - max),
+        None => sum,
     }
 }
 
@@ -138,6 +157,8 @@ pub enum Map {
     Scale(f32),
     /// `cap * tanh(a / cap)`.
     Softcap(f32),
+    /// `a`, but at most `limit` and at least `-limit`; NaN stays.
+    Clip(f32),
     /// `activation(a)`.
     Activate(Activation),
     /// `activation(a) * b`.
@@ -154,7 +175,8 @@ impl Map {
             Self::Activate(activation) => activate(a, activation),
             Self::Scale(factor) => a * factor,
             Self::Softcap(cap) => softcap_one(a, cap),
-            Self::Gated(activation) => activate(a, activation) * b,
+            Self::Clip(limit) => clip_one(a, limit),
+            Self::Gated(activation) => activate(a, activation) * gated(b, activation),
         }
     }
 }
@@ -181,6 +203,13 @@ pub fn softcap_one(x: f32, cap: f32) -> f32 {
     cap * tanh(x / cap)
 }
 
+/// `x` between `-limit` and `limit`; NaN stays.
+#[inline(always)]
+pub fn clip_one(x: f32, limit: f32) -> f32 {
+    let x = if x > limit { limit } else { x };
+    if x < -limit { -limit } else { x }
+}
+
 /// The activation of an MLP.
 #[inline(always)]
 pub fn activate(x: f32, activation: Activation) -> f32 {
@@ -192,6 +221,10 @@ pub fn activate(x: f32, activation: Activation) -> f32 {
         }
         Activation::Relu => positive(x),
         Activation::ReluSquared => positive(x) * positive(x),
+        Activation::ClippedSilu { alpha, limit } => {
+            let x = if x > limit { limit } else { x };
+            x / (1.0 + exp(-(alpha * x)))
+        }
         Activation::GeluErf => 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)),
     }
 }
@@ -201,6 +234,15 @@ pub fn activate(x: f32, activation: Activation) -> f32 {
 #[inline(always)]
 fn positive(x: f32) -> f32 {
     if x < 0.0 { 0.0 } else { x }
+}
+
+/// What an MLP's gate multiplies.
+#[inline(always)]
+fn gated(x: f32, activation: Activation) -> f32 {
+    match activation {
+        Activation::ClippedSilu { limit, .. } => clip_one(x, limit) + 1.0,
+        _ => x,
+    }
 }
 
 /// `e^x` within 2 ULP; 0 below -104, infinity above 88.73, NaN for NaN.

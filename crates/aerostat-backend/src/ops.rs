@@ -143,11 +143,22 @@ pub struct Attention {
     pub scale: f32,
     /// Scores `s` become `cap * tanh(s / cap)` after scaling.
     pub softcap: Option<f32>,
-    /// A row at position `p` sees positions `p + 1 - window ..= p`.
-    pub window: Option<usize>,
+    /// The positions that a row sees; `None`: all up to its own.
+    pub window: Option<Window>,
     /// The score of position `j` as seen from `p` gets `slope * (j - p)` added at the end, where `slope` is
     /// [`numerics::alibi_slope`](crate::numerics::alibi_slope) of the head.
     pub alibi: bool,
+    /// `[1, heads]`: a score of each head that takes part in the softmax, and has no value.
+    pub sinks: Option<Mat>,
+}
+
+/// The positions that a row at position `p` sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// `p + 1 - n ..= p`.
+    Last(usize),
+    /// From the last multiple of this up to `p`.
+    Chunk(usize),
 }
 
 /// Which elements of a head are rotated together.
@@ -171,7 +182,7 @@ pub struct Rope {
 }
 
 /// The non-linearity of an MLP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
     /// `x * sigmoid(x)`.
     Silu,
@@ -183,6 +194,13 @@ pub enum Activation {
     Relu,
     /// `max(x, 0)` squared.
     ReluSquared,
+    /// `x * sigmoid(alpha * x)` of `x` up to `limit`. What it gates is clipped to `limit`, and 1 is added.
+    ClippedSilu {
+        /// In the sigmoid.
+        alpha: f32,
+        /// The largest gate, and the largest size of what is gated.
+        limit: f32,
+    },
 }
 
 /// What a device can do.
@@ -292,6 +310,9 @@ pub trait Backend: Send {
 
     /// `x = cap * tanh(x / cap)`.
     fn softcap(&mut self, x: Mat, cap: f32) -> Result<(), Error>;
+
+    /// `x = min(max(x, -limit), limit)`; NaN stays.
+    fn clip(&mut self, x: Mat, limit: f32) -> Result<(), Error>;
 
     /// `out[i, :] = x[rows[i], :]`.
     fn gather_rows(&mut self, x: Mat, rows: &[u32], out: Mat) -> Result<(), Error>;

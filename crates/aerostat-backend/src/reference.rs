@@ -143,6 +143,7 @@ impl Kernels for Naive {
         q: View<'_>,
         out: View<'_>,
         shape: &Attention,
+        sinks: Option<View<'_>>,
         kv: KvView<'_>,
         places: Placement<'_>,
     ) {
@@ -163,7 +164,17 @@ impl Kernels for Naive {
                 let mut sum = vec![0.0; shape.value_dim];
                 let key = |j: usize| &keys[j - first][..];
                 let value = |j: usize| &values[j - first][..];
-                numerics::attend(&query, shape, head, (first, last), key, value, &mut scores, &mut sum);
+                let sink = sinks.map(|sinks| sinks.row(0)[head].get());
+                numerics::attend(
+                    &query,
+                    shape,
+                    (head, sink),
+                    (first, last),
+                    key,
+                    value,
+                    &mut scores,
+                    &mut sum,
+                );
                 set(&out.row(r)[head * shape.value_dim..], &sum);
             }
         }

@@ -92,6 +92,7 @@ fn attention(cpu: &mut Cpu, ceilings: &Ceilings) -> Outcome {
         softcap: None,
         window: None,
         alibi: false,
+        sinks: None,
     };
     let (key_widths, value_widths) = (vec![1024; 2], vec![1024; 2]);
     cpu.kv_allocate(&KvLayout {

@@ -31,6 +31,8 @@ pub(crate) struct Attend<'a> {
     pub(crate) q: Rows,
     pub(crate) out: Rows,
     pub(crate) shape: &'a Attention,
+    /// One row, of an element for each head.
+    pub(crate) sinks: Option<Rows>,
     pub(crate) kv: KvView<'a>,
     pub(crate) places: Placement<'a>,
     pub(crate) row: usize,
@@ -243,6 +245,9 @@ impl Kernel for Softmax<'_> {
         let (first, last) = attend.visible(row);
         let slope = numerics::alibi_slope(attend.shape.heads, head);
         let (scale, softcap) = (attend.shape.scale, attend.shape.softcap);
+        // SAFETY: the promise of the struct.
+        let sink = attend.sinks.map(|sinks| unsafe { *sinks.at(0, head) });
+        let mut most = f32::NEG_INFINITY;
         let mut max = [f32::NEG_INFINITY; LANES];
         let mut sum = [0.0; LANES];
         // SAFETY: the promise of the struct; `pitch` has whole groups.
@@ -266,10 +271,10 @@ impl Kernel for Softmax<'_> {
                     max[i] = if s[i] > max[i] { s[i] } else { max[i] };
                 }
             }
-            let mut most = f32::NEG_INFINITY;
             for m in max {
                 most = if m > most { m } else { most };
             }
+            most = numerics::with_sink(most, sink);
             for group in first / LANES..=last / LANES {
                 let at = scores.add(group * LANES);
                 let mut s = get(at, LANES);
@@ -283,7 +288,7 @@ impl Kernel for Softmax<'_> {
                 }
             }
         }
-        1.0 / numerics::reduce(sum)
+        1.0 / numerics::sum_with_sink(numerics::reduce(sum), most, sink)
     }
 }
 

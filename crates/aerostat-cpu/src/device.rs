@@ -213,10 +213,12 @@ impl Kernels for CpuKernels {
         q: View<'_>,
         out: View<'_>,
         shape: &Attention,
+        sinks: Option<View<'_>>,
         kv: KvView<'_>,
         places: Placement<'_>,
     ) {
         let (token, scratch, q, out) = (self.token, &self.scratch, Rows::from(q), Rows::from(out));
+        let sinks = sinks.map(Rows::from);
         let group = shape.heads / shape.kv_heads;
         let parts = group.div_ceil(HEADS_MAX);
         let longest = places.rows.iter().map(|place| place.position as usize + 1).max().unwrap_or(0);
@@ -236,7 +238,9 @@ impl Kernels for CpuKernels {
             let scores = guard.scores.as_mut_ptr().cast();
             // SAFETY: the operands and places were checked. There is room for a query of each head at all positions of
             // the KV cache, and for those of `task_rows` rows. A thread runs one task at a time.
-            unsafe { Attend { q, out, shape, kv, places, row, rows, head, heads, scores, pitch }.run(token) }
+            unsafe {
+                Attend { q, out, shape, sinks, kv, places, row, rows, head, heads, scores, pitch }.run(token)
+            }
         });
     }
 }

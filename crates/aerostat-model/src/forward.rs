@@ -1,11 +1,12 @@
 //! The block forward.
 
 use aerostat_arch::{
-    Activation, AttentionSpec, Block, Joined, MlpSpec, ModelSpec, Norm, Positions, RopeStyle, Vector,
+    Activation, AttentionSpec, Block, Growth, Joined, MlpSpec, ModelSpec, Norm, Positions, RopeStyle, Vector,
 };
 use aerostat_backend::{self as backend, Backend, BufferId, Error, Mat, Placement, Rope, Weight};
 use aerostat_plan::{Role, Step};
 
+use crate::angle;
 use crate::rope::Frequencies;
 use crate::routing::{Routed, sigmoid};
 use crate::vectors::{BlockVectors, NormVectors, load_vector};
@@ -474,15 +475,25 @@ impl Model {
         let norms =
             [a.q_norm.as_ref().zip(vectors.q_norm.as_ref()), a.k_norm.as_ref().zip(vectors.k_norm.as_ref())];
         for (m, head_norm) in [q, k].into_iter().zip(norms) {
-            if let Some((spec, norm)) = head_norm {
-                norm.apply(b, m, spec, m)?;
+            let normalise = |b: &mut dyn Backend, now: bool| match head_norm {
+                Some((spec, norm)) if now => norm.apply(b, m, spec, m),
+                _ => Ok(()),
+            };
+            normalise(b, !a.norms_after_rope)?;
+            if let Some(limit) = a.clip {
+                b.clip(m, limit)?;
             }
             if let Some(rope) = a.rope {
                 self.rotate(b, m, rope, a.head_dim)?;
             }
+            normalise(b, a.norms_after_rope)?;
         }
+        if let Some(growth) = a.growth {
+            b.scale_rows(q, &growth_of(growth, batch))?;
+        }
+        a.clip.map_or(Ok(()), |limit| b.clip(v, limit))?;
         b.kv_write(layer, k, v, batch.places)?;
-        b.attention(layer, q, Mat { buffer: f.mixed, ..q }, &shape(a), batch.places)
+        b.attention(layer, q, Mat { buffer: f.mixed, ..q }, &shape(a, vectors.sinks), batch.places)
     }
 
     /// Rotates the heads of queries or keys.
@@ -570,7 +581,16 @@ fn mixture_width(block: &Block) -> usize {
     block.experts.as_ref().map_or(0, |experts| experts.router.weight.cols)
 }
 
-fn shape(a: &AttentionSpec) -> backend::Attention {
+/// What the query of each row is multiplied by.
+fn growth_of(growth: Growth, batch: &Batch<'_>) -> Vec<f32> {
+    let factor = |position: u32| {
+        let steps = (f64::from(position + growth.offset) / growth.floor).floor();
+        (1.0 + growth.beta * angle::ln(1.0 + steps)) as f32
+    };
+    batch.places.rows.iter().map(|place| factor(place.position)).collect()
+}
+
+fn shape(a: &AttentionSpec, sinks: Option<BufferId>) -> backend::Attention {
     backend::Attention {
         heads: a.heads,
         kv_heads: a.kv_heads,
@@ -578,8 +598,9 @@ fn shape(a: &AttentionSpec) -> backend::Attention {
         value_dim: a.head_dim,
         scale: a.scale,
         softcap: a.softcap,
-        window: a.window,
+        window: a.window.map(if a.chunked { backend::Window::Chunk } else { backend::Window::Last }),
         alibi: a.alibi,
+        sinks: sinks.map(|buffer| Mat::new(buffer, 1, a.heads)),
     }
 }
 
@@ -590,5 +611,6 @@ fn activation(a: Activation) -> backend::Activation {
         Activation::GeluErf => backend::Activation::GeluErf,
         Activation::Relu => backend::Activation::Relu,
         Activation::ReluSquared => backend::Activation::ReluSquared,
+        Activation::ClippedSilu { alpha, limit } => backend::Activation::ClippedSilu { alpha, limit },
     }
 }

@@ -15,6 +15,7 @@ pub(crate) struct BlockVectors {
     pub(crate) mlp_post_norm: Option<NormVectors>,
     pub(crate) q_norm: Option<NormVectors>,
     pub(crate) k_norm: Option<NormVectors>,
+    pub(crate) sinks: Option<BufferId>,
     /// By role.
     pub(crate) biases: Biases,
     /// Of experts, by index; none at all if none has one.
@@ -44,6 +45,7 @@ impl BlockVectors {
             mlp_post_norm: norm(&block.mlp_post_norm, hidden)?,
             q_norm: norm(&a.q_norm, a.q.weight.rows)?,
             k_norm: norm(&a.k_norm, a.k.weight.rows)?,
+            sinks: a.sinks.as_ref().map(|v| load_vector(b, v, v.len, read)).transpose()?,
             biases: biases(b, block.linears(), read)?,
             expert_biases: Vec::new(),
             correction: None,
@@ -96,7 +98,13 @@ impl NormVectors {
             let row = |v: &Vector| Ok::<_, E>((load_vector(b, v, width, read)?, width));
             v.as_ref().map(row).transpose()
         };
-        Ok(Self { weight: vector(&norm.weight, weight_width)?, bias: vector(&norm.bias, width)? })
+        let (mut weight, bias) = (vector(&norm.weight, weight_width)?, vector(&norm.bias, width)?);
+        if norm.kind == NormKind::Rms && weight.is_none() {
+            let id = b.allocate(weight_width)?;
+            b.write(Mat::new(id, 1, weight_width), &vec![1.0; weight_width])?;
+            weight = Some((id, weight_width));
+        }
+        Ok(Self { weight, bias })
     }
 
     /// `out` may be `x`.
