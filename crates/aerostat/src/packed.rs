@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use aerostat_arch::{Matrix, ModelSpec};
-use aerostat_backend::packed::{self, PackedTile};
+use aerostat_backend::packed::PackedTile;
 use aerostat_checkpoint::packed::TileRows;
 use aerostat_checkpoint::{Catalog, Extent};
 use aerostat_stream::Ring;
