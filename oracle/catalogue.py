@@ -192,6 +192,11 @@ def with_unit_head(model):
         model.lm_head.weight.copy_(torch.nn.functional.normalize(model.lm_head.weight))
 
 
+def experts_by_inputs(config, state):
+    """Experts as Qwen 3 VL was released: `[experts, inputs, outputs]`."""
+    return {n: t.transpose(1, 2).contiguous() if ".experts." in n else t for n, t in state.items()}
+
+
 def as_baichuan2(config, state):
     """Baichuan 2 7B: its head is normalised."""
     state = as_baichuan(config, head_rows_stretched(state))
@@ -400,10 +405,11 @@ FIXTURES = {
     "qwen3_vl": dict(family="Qwen3VL", text="Qwen3VLText", towers=qwen_towers(
         hidden_size=8, intermediate_size=8, out_hidden_size=40, num_position_embeddings=4, deepstack_visual_indexes=[0]),
         dtype="bf16", lengths=SHORT, config=dict(head_dim=12, rope_parameters=mrope(2, 2, 2))),
-    "qwen3_vl_moe": dict(family="Qwen3VLMoe", text="Qwen3VLMoeText", towers=qwen_towers(
+    **{f"qwen3_vl_moe{name}": dict(recast=recast, family="Qwen3VLMoe", text="Qwen3VLMoeText", towers=qwen_towers(
         hidden_size=8, intermediate_size=8, out_hidden_size=40, num_position_embeddings=4, deepstack_visual_indexes=[0]),
         dtype="bf16", lengths=SHORT, config=dict(
-            head_dim=12, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=16, rope_parameters=mrope(2, 2, 2))),
+            head_dim=12, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=16, rope_parameters=mrope(2, 2, 2)))
+       for name, recast in (("", experts_by_inputs), ("_saved", lambda config, state: state))},
     # Qwen 2 and 3
     "qwen2": dict(family="Qwen2", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict()),
     "qwen2_tied": dict(family="Qwen2", dtype="f32", lengths=SHORT, twins=["f32"],

@@ -48,10 +48,12 @@ mod opt;
 mod phi;
 mod phi3;
 mod phimoe;
+mod qwen;
 mod qwen2;
 mod qwen2_moe;
 mod qwen3;
 mod qwen3_moe;
+mod qwen3_vl_moe;
 mod seed_oss;
 mod smollm3;
 mod solar_open;
@@ -68,11 +70,13 @@ pub const FAMILIES: &[&Family] = &[
     &mistral::FAMILY,
     &ministral::FAMILY,
     &ministral3::FAMILY,
+    &qwen::FAMILY,
     &qwen2::FAMILY,
     &qwen3::FAMILY,
     &mixtral::FAMILY,
     &qwen2_moe::FAMILY,
     &qwen3_moe::FAMILY,
+    &qwen3_vl_moe::FAMILY,
     &minimax_m2::FAMILY,
     &gemma::FAMILY,
     &gemma2::FAMILY,

@@ -53,6 +53,8 @@ pub struct Family {
     pub parallel: Switch,
     /// The MLP has a gate. Without one its width is four times that of the stream, unless it is given.
     pub gated: bool,
+    /// The MLP's width is half of what the configuration says.
+    pub halved_width: bool,
     /// The MLP's activation where the configuration names none.
     pub activation: Activation,
     /// The key of `config.json` that names it.
@@ -67,14 +69,17 @@ pub struct Family {
     pub mlp_bias: Bias,
     /// Bias of the head.
     pub head_bias: Bias,
+    /// The rows of the head are divided by their norms, if `z_loss_weight` is given or the vocabulary is Baichuan 2's;
+    /// GGUF stores the quotients.
+    pub normalised_head: bool,
     /// Which layers see a window only.
     pub windows: Windows,
     /// Layers with a window rotate with their own base; this is its default.
     pub local_rope_theta: Option<f64>,
     /// Learned positions; the number is the row of position 0.
     pub positions: Option<usize>,
-    /// Scores fall off linearly with distance, each head by its own slope (ALiBi).
-    pub alibi: bool,
+    /// Scores fall off linearly with distance, each head by its own slope (ALiBi); nothing is rotated then.
+    pub alibi: Alibi,
     /// One key/value head, if `multi_query` says so; the number of them is read with `new_decoder_architecture` only.
     pub multi_query: bool,
     /// Scores are scaled by `query_pre_attn_scalar`, not by the head size; GGUF does not store it, so there the
@@ -179,7 +184,18 @@ pub enum HeadNorms {
     Row,
 }
 
-/// How queries grow with their position, by `1 + beta * ln(1 + floor(position / floor))`.
+/// Whether a family has linear biases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alibi {
+    /// No.
+    Never,
+    /// Yes.
+    Always,
+    /// Where `config.json` names no `max_position_embeddings`.
+    WithoutContext,
+}
+
+/// How queries grow with their position: by `1 + beta * ln(1 + floor(position / floor))`, or as is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Temperature {
     /// Not at all.
@@ -187,6 +203,8 @@ pub enum Temperature {
     /// On all layers; `beta` is `llama_4_scaling_beta` and `floor` `original_max_position_embeddings` of the rotation's
     /// parameters.
     AllLayers,
+    /// By the logarithm of positions beyond `seq_length`, if `use_logn_attn` says so.
+    Logarithm,
     /// On layers that are not rotated, if `attn_temperature_tuning` says so; `beta` is `attn_scale` and `floor`
     /// `floor_scale`, and positions count from 1.
     Unrotated,
@@ -379,6 +397,7 @@ impl Family {
         clip_qkv: false,
         parallel: Switch::Never,
         gated: true,
+        halved_width: false,
         activation: Activation::Silu,
         activation_key: "hidden_act",
         gelu_means_tanh: false,
@@ -386,10 +405,11 @@ impl Family {
         output_bias: Bias::Never,
         mlp_bias: Bias::Never,
         head_bias: Bias::Never,
+        normalised_head: false,
         windows: Windows::Never,
         local_rope_theta: None,
         positions: None,
-        alibi: false,
+        alibi: Alibi::Never,
         multi_query: false,
         query_scalar: None,
         temperature: Temperature::Never,

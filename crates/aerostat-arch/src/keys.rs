@@ -31,7 +31,7 @@ keys! {
     HEADS = ["num_attention_heads", "n_head"], "attention.head_count";
     KV_HEADS = ["num_key_value_heads", "num_kv_heads", "multi_query_group_num"], "attention.head_count_kv";
     HEAD_DIM = ["head_dim", "kv_channels"], "attention.key_length";
-    CONTEXT = ["max_position_embeddings", "n_positions", "seq_length"], "context_length";
+    CONTEXT = ["max_position_embeddings", "n_positions", "seq_length", "model_max_length"], "context_length";
     EPS = ["rms_norm_eps", "layer_norm_epsilon", "layernorm_epsilon"], "attention.layer_norm_rms_epsilon";
     LAYER_EPS =
         ["layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps", "layernorm_epsilon", "rms_norm_eps"],

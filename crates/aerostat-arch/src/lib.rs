@@ -21,8 +21,8 @@ pub use build::describe;
 pub use error::{Error, ErrorKind};
 pub use families::FAMILIES;
 pub use family::{
-    Bias, Defaults, Factor, Family, Fused, HeadNorms, Names, Refused, Rotated, Softcap, Switch, Temperature,
-    Windows,
+    Alibi, Bias, Defaults, Factor, Family, Fused, HeadNorms, Names, Refused, Rotated, Softcap, Switch,
+    Temperature, Windows,
 };
 pub use keys::Key;
 pub use mixture::{Mixture, MixtureNames};
@@ -31,3 +31,4 @@ pub use spec::{
     Activation, AttentionSpec, Block, Experts, Groups, Growth, Head, Joined, Linear, Matrix, MlpSpec,
     ModelSpec, Norm, NormKind, Positions, Role, RopeStyle, Routing, Runs, Score, Vector,
 };
+pub use towers::TOWERS;

@@ -32,6 +32,8 @@ pub struct Mixture {
     /// Where experts share tensors in Hugging Face checkpoints, those are `[experts, inputs, outputs]`, and this is how
     /// gate and up lie in theirs.
     pub k_major: Option<Joined>,
+    /// Unless their shape is `[experts, outputs, inputs]`.
+    pub k_major_by_shape: bool,
     /// Biases of experts.
     pub bias: Bias,
     /// Names of tensors in Hugging Face checkpoints.
@@ -107,6 +109,7 @@ impl Mixture {
         at_input: false,
         router_bias: Bias::Never,
         k_major: None,
+        k_major_by_shape: false,
         bias: Bias::Never,
         names: MixtureNames::HUGGING_FACE,
         gguf_names: MixtureNames::GGUF,
@@ -333,6 +336,7 @@ impl Place<'_> {
         };
         if let Some((joined, (name, true))) = mixture.k_major.zip(self.find(names.gate_up))
             && !self.tensors.keys.is_gguf()
+            && !(mixture.k_major_by_shape && self.tensors.rows_of_each(&name) == Some(2 * width))
         {
             let up = self.k_major(&name, mixture.bias, 2 * width, hidden)?;
             let (down, _) = self.find(names.down).unwrap_or((self.name(names.down), true));

@@ -58,6 +58,11 @@ pub enum Scaling {
         /// Trained length in positions.
         original: f64,
     },
+    /// The base grows in steps with the length of the sequence, each time that it doubles beyond `original` (Qwen 1).
+    Steps {
+        /// Trained length in positions.
+        original: f64,
+    },
     /// Long wavelengths divided by `factor`, short ones kept, smooth between (Llama 3.1).
     Llama3 {
         /// The divisor.
@@ -122,7 +127,11 @@ pub(crate) fn read(keys: &Keys<'_>, layers: Layers, theta: f64, rotary: f64) -> 
         return read_gguf(keys, layers, theta, rotary);
     }
     let dict = parameters(keys, layers);
-    let key = if layers == Layers::Sliding { "rope_local_base_freq" } else { "rope_theta" };
+    let key = match layers {
+        Layers::Sliding => "rope_local_base_freq",
+        _ if keys.json("rotary_emb_base").is_some() => "rotary_emb_base",
+        _ => "rope_theta",
+    };
     let theta = match number(keys, &dict, "rope_theta")? {
         Some(t) => t,
         None => keys.json(key).and_then(Value::as_f64).unwrap_or(theta),
@@ -143,7 +152,10 @@ pub(crate) fn read(keys: &Keys<'_>, layers: Layers, theta: f64, rotary: f64) -> 
         Some(alpha) => (theta * stretch(keys, alpha)?, "default"),
         None => (theta, kind),
     };
-    let scaling = scaling(keys, &dict, kind)?;
+    let scaling = match keys.flag("use_dynamic_ntk", false)? {
+        true => Scaling::Steps { original: trained(keys) },
+        false => scaling(keys, &dict, kind)?,
+    };
     let part = ["partial_rotary_factor", "rotary_pct"].into_iter().find_map(|key| keys.json(key)?.as_f64());
     let rotary = number(keys, &dict, "partial_rotary_factor")?.or(part).unwrap_or(rotary);
     let divisors = |key: &str| match kind {
@@ -152,6 +164,11 @@ pub(crate) fn read(keys: &Keys<'_>, layers: Layers, theta: f64, rotary: f64) -> 
     };
     let (divisors, long_divisors) = (divisors("short_factor")?, divisors("long_factor")?);
     check(keys, RopeConfig { theta, scaling, rotary, divisors, long_divisors })
+}
+
+/// `seq_length`, which Qwen 1 tells from the length that its scaling is for.
+pub(crate) fn trained(keys: &Keys<'_>) -> f64 {
+    keys.json("seq_length").and_then(Value::as_f64).unwrap_or(8192.0)
 }
 
 /// What the base of whole heads is multiplied by, to stretch the longest wavelength by `alpha`.
@@ -314,6 +331,7 @@ fn read_gguf(keys: &Keys<'_>, layers: Layers, theta: f64, rotary: f64) -> Result
 fn check(keys: &Keys<'_>, rope: RopeConfig) -> Result<RopeConfig, Error> {
     let positive: &[(&str, f64)] = &match rope.scaling {
         Scaling::None => [("rope_theta", rope.theta), ("", 1.0), ("", 1.0)],
+        Scaling::Steps { original } => [("rope_theta", rope.theta), ("seq_length", original), ("", 1.0)],
         Scaling::Linear { factor } => [("rope_theta", rope.theta), ("factor", factor), ("", 1.0)],
         Scaling::Dynamic { factor, original }
         | Scaling::Llama3 { factor, original, .. }

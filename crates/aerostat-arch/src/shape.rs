@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::family::{Factor, Family, HeadNorms, Rotated, Softcap, Switch, Temperature, Windows};
+use crate::family::{Alibi, Factor, Family, HeadNorms, Rotated, Softcap, Switch, Temperature, Windows};
 use crate::keys::{self, Keys};
 use crate::mixture::MixtureShape;
 use crate::rope::{self, Layers, RopeConfig};
@@ -27,6 +27,7 @@ pub(crate) struct Shape {
     pub(crate) final_softcap: Option<f32>,
     pub(crate) activation: Activation,
     pub(crate) parallel: bool,
+    pub(crate) alibi: bool,
     /// Queries and keys are normalised; in GGUF, tensors decide where the family leaves it open.
     pub(crate) head_norms: bool,
     pub(crate) clip: Option<f32>,
@@ -47,21 +48,17 @@ impl Shape {
             return Err(keys.config(format!("{layers} layers are more than any model has")));
         }
         let hidden = keys.count(&keys::HIDDEN)?;
-        let heads = match keys.count_or(&keys::HEADS, family.defaults.heads)? {
-            Some(heads) => heads,
-            None => keys.count(&keys::HEADS)?,
-        };
+        let heads = heads(keys, family)?;
         let kv_heads = kv_heads(keys, family, heads)?;
         let head_dim_default = family.defaults.head_dim.filter(|_| !keys.is_gguf()).unwrap_or(hidden / heads);
         let head_dim = keys.count_or(&keys::HEAD_DIM, None)?.unwrap_or(head_dim_default);
-        let dense = keys.count_or(&keys::DENSE_INTERMEDIATE, None)?;
-        let intermediate =
-            match dense.map_or_else(|| keys.count_or(&keys::INTERMEDIATE, None), |n| Ok(Some(n)))? {
-                None if !family.gated => 4 * hidden,
-                None => keys.count(&keys::INTERMEDIATE)?,
-                Some(n) => n,
-            };
+        let intermediate = intermediate(keys, family, hidden)?;
         let listed = listed_rotation(keys, family, layers)?;
+        let alibi = match family.alibi {
+            Alibi::Never => false,
+            Alibi::Always => true,
+            Alibi::WithoutContext => keys.json("max_position_embeddings").is_none(),
+        };
         let windows = windows(keys, family, &listed)?;
         Ok(Self {
             layers,
@@ -80,6 +77,7 @@ impl Shape {
             final_softcap: softcap(keys, &keys::FINAL_SOFTCAP, family.softcaps.1)?,
             activation: activation(keys, family)?,
             parallel: switch(keys, family.parallel)?,
+            alibi,
             head_norms: match family.head_norms {
                 HeadNorms::Never => false,
                 HeadNorms::Shared | HeadNorms::Row => true,
@@ -90,9 +88,8 @@ impl Shape {
             growth: growth(keys, family)?,
             clip: if family.clip_qkv { keys.number(&keys::CLIP)?.map(|n| n as f32) } else { None },
             rotated: match family.rotated {
-                Rotated::Windows if windows.iter().any(Option::is_some) => {
-                    windows.iter().map(Option::is_some).collect()
-                }
+                _ if alibi => vec![false; layers],
+                Rotated::Windows => rotated_windows(&windows).unwrap_or(listed),
                 _ => listed,
             },
             windows,
@@ -103,6 +100,25 @@ impl Shape {
             },
         })
     }
+}
+
+/// The width of an MLP that is not an expert.
+fn intermediate(keys: &Keys<'_>, family: &Family, hidden: usize) -> Result<usize, Error> {
+    let given = match keys.count_or(&keys::DENSE_INTERMEDIATE, None)? {
+        Some(dense) => Some(dense),
+        None => keys.count_or(&keys::INTERMEDIATE, None)?,
+    };
+    let whole = match given {
+        None if !family.gated => 4 * hidden,
+        None => keys.count(&keys::INTERMEDIATE)?,
+        Some(n) => n,
+    };
+    Ok(if family.halved_width { whole / 2 } else { whole })
+}
+
+fn heads(keys: &Keys<'_>, family: &Family) -> Result<usize, Error> {
+    let usual = keys.count_or(&keys::HEADS, family.defaults.heads)?;
+    usual.map_or_else(|| keys.count(&keys::HEADS), Ok)
 }
 
 fn kv_heads(keys: &Keys<'_>, family: &Family, heads: usize) -> Result<usize, Error> {
@@ -128,6 +144,11 @@ fn ropes(keys: &Keys<'_>, family: &Family) -> Result<Vec<RopeConfig>, Error> {
         None => vec![read(Layers::All, theta)?],
         Some(local) => vec![read(Layers::Full, theta)?, read(Layers::Sliding, local)?],
     })
+}
+
+/// The layers with a window, if there are any.
+fn rotated_windows(windows: &[Option<usize>]) -> Option<Vec<bool>> {
+    windows.iter().any(Option::is_some).then(|| windows.iter().map(Option::is_some).collect())
 }
 
 /// Which layers are rotated, windows aside.
@@ -236,19 +257,22 @@ fn growth(keys: &Keys<'_>, family: &Family) -> Result<Option<Growth>, Error> {
             let rope = keys.json("rope_parameters").or(keys.json("rope_scaling"));
             let Some(beta) = number(rope, "llama_4_scaling_beta") else { return Ok(None) };
             let floor = number(rope, "original_max_position_embeddings").unwrap_or(0.0);
-            Growth { beta, floor, offset: 0 }
+            Growth::Steps { beta, floor, offset: 0 }
         }
+        Temperature::Logarithm if !keys.flag("use_logn_attn", false)? => return Ok(None),
+        Temperature::Logarithm => Growth::Log { original: rope::trained(keys) },
         Temperature::Unrotated => {
             if !keys.flag("attn_temperature_tuning", true)? {
                 return Ok(None);
             }
             let (beta, floor) = (own("attn_scale").unwrap_or(0.1), own("floor_scale").unwrap_or(8192.0));
-            Growth { beta, floor, offset: 1 }
+            Growth::Steps { beta, floor, offset: 1 }
         }
     };
-    match growth.floor >= 1.0 && growth.beta.is_finite() {
-        true => Ok(Some(growth)),
-        false => Err(keys.config(format!("queries cannot grow by {growth:?}"))),
+    match growth {
+        Growth::Steps { beta, floor, .. } if floor >= 1.0 && beta.is_finite() => Ok(Some(growth)),
+        Growth::Log { original } if original > 1.0 => Ok(Some(growth)),
+        _ => Err(keys.config(format!("queries cannot grow by {growth:?}"))),
     }
 }
 

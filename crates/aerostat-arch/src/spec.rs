@@ -36,6 +36,8 @@ pub struct ModelSpec {
     pub head: Head,
     /// Elements of all tensors in use, a shared embedding and head counted once.
     pub parameters: u64,
+    /// Where this is the text tower of several: tensors that are not its own, which are never read, and their bytes.
+    pub other_towers: Option<(usize, u64)>,
     /// Tokens that end a sequence.
     pub eos: Vec<u32>,
     /// The token that begins a text, if the configuration names one.
@@ -347,13 +349,14 @@ pub struct AttentionSpec {
     pub rope: Option<usize>,
 }
 
-/// A row's query is multiplied by `1 + beta * ln(1 + floor((position + offset) / floor))`, after rotation.
+/// What a row's query is multiplied by, after rotation.
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[allow(missing_docs)]
-pub struct Growth {
-    pub beta: f64,
-    pub floor: f64,
-    pub offset: u32,
+#[allow(missing_docs, reason = "the formulas say it")]
+pub enum Growth {
+    /// `1 + beta * ln(1 + floor((position + offset) / floor))`.
+    Steps { beta: f64, floor: f64, offset: u32 },
+    /// `ln(position + 1) / ln(original)` beyond that many positions.
+    Log { original: f64 },
 }
 
 /// An MLP: `down(activation(gate(x)) * up(x))`, or `down(activation(up(x)))` without a gate.
@@ -478,6 +481,8 @@ pub struct Head {
     pub weight: Matrix,
     /// One per token.
     pub bias: Option<Vector>,
+    /// Its rows are divided by their norms.
+    pub normalised: bool,
     /// Logits are multiplied by this.
     pub scale: Option<f32>,
     /// `cap * tanh(logit / cap)`, after scaling.

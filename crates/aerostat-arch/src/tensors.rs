@@ -189,7 +189,7 @@ impl<'a> Tensors<'a> {
                 q_norm: head_norm(n.q_norm, s.heads)?,
                 k_norm: head_norm(n.k_norm, s.kv_heads)?,
                 clip: s.clip,
-                growth: s.growth.filter(|_| f.temperature == Temperature::AllLayers || rope.is_none()),
+                growth: s.growth.filter(|_| f.temperature != Temperature::Unrotated || rope.is_none()),
                 heads: s.heads,
                 kv_heads: s.kv_heads,
                 head_dim: s.head_dim,
@@ -199,7 +199,7 @@ impl<'a> Tensors<'a> {
                 chunked: matches!(f.windows, Windows::ChunksOfRotated),
                 sinks,
                 norms_after_rope: f.norms_after_rope,
-                alibi: f.alibi,
+                alibi: s.alibi,
                 rope,
             },
             attention_post_norm: norm(n.attention_post_norm, f.post_norms)?,
@@ -281,6 +281,11 @@ impl<'a> Tensors<'a> {
     /// Rows of a tensor, all it holds.
     pub(crate) fn rows(&self, name: &str) -> Option<usize> {
         self.catalog.get(name).and_then(|t| usize::try_from(*t.shape.first()?).ok())
+    }
+
+    /// Rows of each matrix of a stack.
+    pub(crate) fn rows_of_each(&self, name: &str) -> Option<usize> {
+        self.catalog.get(name).and_then(|t| usize::try_from(*t.shape.get(1)?).ok())
     }
 
     pub(crate) fn linear(&self, name: &str, bias: Bias, part: Part, cols: usize) -> Result<Linear, Error> {

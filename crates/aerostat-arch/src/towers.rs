@@ -1,7 +1,7 @@
 //! Checkpoints of several towers, of which the text tower is run.
 
-/// `model_type` of the whole, and of its text tower where the configuration does not name it.
-const TOWERS: &[(&str, &str)] = &[
+/// Checkpoints of several towers: `model_type` of the whole, and of its text tower where the configuration does not name it.
+pub const TOWERS: &[(&str, &str)] = &[
     ("gemma3", "gemma3_text"),
     ("mistral3", "mistral"),
     ("llama4", "llama4_text"),
@@ -9,8 +9,6 @@ const TOWERS: &[(&str, &str)] = &[
     ("qwen2_5_vl", "qwen2_5_vl_text"),
     ("qwen3_vl", "qwen3_vl_text"),
     ("qwen3_vl_moe", "qwen3_vl_moe_text"),
-    ("glm4v", "glm4v_text"),
-    ("glm4v_moe", "glm4v_moe_text"),
     ("llava", "llama"),
     ("llava_next", "llama"),
     ("llava_onevision", "qwen2"),

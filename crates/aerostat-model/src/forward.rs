@@ -3,7 +3,7 @@
 use aerostat_arch::{
     Activation, AttentionSpec, Block, Growth, Joined, MlpSpec, ModelSpec, Norm, Positions, RopeStyle, Vector,
 };
-use aerostat_backend::{self as backend, Backend, BufferId, Error, Mat, Placement, Rope, Weight};
+use aerostat_backend::{self as backend, Backend, BufferId, Error, Mat, Placement, Rope, Weight, numerics};
 use aerostat_plan::{Role, Step};
 
 use crate::angle;
@@ -43,6 +43,8 @@ pub struct Model {
     embedding_norm: Option<NormVectors>,
     final_norm: NormVectors,
     head_bias: Option<BufferId>,
+    /// Rows of a normalised head whose norms are known.
+    head_rows_known: usize,
     ropes: Vec<Frequencies>,
     /// Host side of the angles; the largest of all ropes.
     angles: Vec<f32>,
@@ -84,6 +86,10 @@ struct Buffers {
     picked: BufferId,
     /// `[logit_rows_max, vocab]`.
     logits: BufferId,
+    /// What logits are multiplied by where the head is normalised, `[1, vocab]`.
+    head_norms: BufferId,
+    /// One of its rows, `[1, hidden]`.
+    head_row: BufferId,
 }
 
 impl Model {
@@ -121,6 +127,7 @@ impl Model {
             embedding_norm,
             final_norm,
             head_bias,
+            head_rows_known: 0,
             ropes,
             angles,
             routed: Routed::default(),
@@ -205,6 +212,7 @@ impl Model {
         }
         let (x, y) = self.operands(batch, step);
         self.multiply(b, step, weight, x, y)?;
+        self.measure_head(b, step, weight)?;
         if step.last {
             self.after(b, batch, step, y)?;
         }
@@ -360,6 +368,26 @@ impl Model {
         if step.last { b.sum_lanes(lanes, y) } else { Ok(()) }
     }
 
+    /// The norms of a tile of a normalised head, the first time it passes.
+    fn measure_head(&mut self, b: &mut dyn Backend, step: &Step, weight: Weight<'_>) -> Result<(), Error> {
+        if step.role != Role::Head || !self.spec.head.normalised || step.start < self.head_rows_known {
+            return Ok(());
+        }
+        let row = Mat::new(self.buffers.head_row, 1, self.spec.hidden);
+        let mut inverse = Vec::with_capacity(step.rows);
+        for i in 0..step.rows as u32 {
+            b.expand_rows(weight, &[i], row)?;
+            let row = b.read(row)?;
+            inverse.push(1.0 / numerics::dot(row, row).sqrt().max(1e-12));
+        }
+        b.write(
+            Mat::new(self.buffers.head_norms, 1, self.spec.vocab).col_range(step.start, step.rows),
+            &inverse,
+        )?;
+        self.head_rows_known = step.start + step.rows;
+        Ok(())
+    }
+
     /// What q, k and v are made of.
     fn attention_input(&self, block: &Block) -> BufferId {
         if block.attention_norm.is_some() { self.buffers.h } else { self.buffers.x }
@@ -454,6 +482,9 @@ impl Model {
 
     /// What follows the head: bias, scale, soft cap.
     fn finish_logits(&self, b: &mut dyn Backend, logits: Mat) -> Result<(), Error> {
+        if self.spec.head.normalised {
+            b.mul_columns(logits, Mat::new(self.buffers.head_norms, 1, logits.cols))?;
+        }
         if let Some(bias) = self.head_bias {
             b.add_bias(logits, Mat::new(bias, 1, logits.cols))?;
         }
@@ -548,6 +579,8 @@ impl Buffers {
             angles: spec.ropes.iter().map(|r| rows(r.rotary)).collect::<Result<_, _>>()?,
             picked: b.allocate(limits.logit_rows_max * spec.hidden)?,
             logits: b.allocate(limits.logit_rows_max * spec.vocab)?,
+            head_norms: b.allocate(if spec.head.normalised { spec.vocab } else { 0 })?,
+            head_row: b.allocate(if spec.head.normalised { spec.hidden } else { 0 })?,
         })
     }
 }
@@ -583,9 +616,14 @@ fn mixture_width(block: &Block) -> usize {
 
 /// What the query of each row is multiplied by.
 fn growth_of(growth: Growth, batch: &Batch<'_>) -> Vec<f32> {
-    let factor = |position: u32| {
-        let steps = (f64::from(position + growth.offset) / growth.floor).floor();
-        (1.0 + growth.beta * angle::ln(1.0 + steps)) as f32
+    let factor = |position: u32| match growth {
+        Growth::Steps { beta, floor, offset } => {
+            let steps = (f64::from(position + offset) / floor).floor();
+            (1.0 + beta * angle::ln(1.0 + steps)) as f32
+        }
+        Growth::Log { original } => {
+            (angle::ln(f64::from(position) + 1.0) / angle::ln(original)).max(1.0) as f32
+        }
     };
     batch.places.rows.iter().map(|place| factor(place.position)).collect()
 }

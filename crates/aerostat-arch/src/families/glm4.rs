@@ -6,7 +6,7 @@ use crate::family::{Family, Names};
 pub(crate) const FAMILY: Family = Family {
     name: "glm4",
     architectures: &["Glm4ForCausalLM"],
-    model_types: &["glm4", "glm4v_text"],
+    model_types: &["glm4"],
     gguf: &["glm4"],
     names: Names {
         attention_post_norm: "layers.{}.post_self_attn_layernorm",

@@ -19,7 +19,7 @@ pub(crate) const MIXTURE: Mixture = Mixture {
 pub(crate) const FAMILY: Family = Family {
     name: "glm4_moe",
     architectures: &["Glm4MoeForCausalLM"],
-    model_types: &["glm4_moe", "glm4v_moe_text"],
+    model_types: &["glm4_moe"],
     gguf: &["glm4moe"],
     gguf_names: Names { mlp_norm: "blk.{}.post_attention_norm", ..Names::GGUF },
     head_norms: HeadNorms::SharedIf("use_qk_norm"),
