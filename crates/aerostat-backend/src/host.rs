@@ -209,6 +209,17 @@ impl<D: HostDevice> Backend for D {
         Ok(())
     }
 
+    fn kv_page(&mut self, page: u32, visit: &mut dyn FnMut(&mut [u8])) -> Result<(), Error> {
+        let (memory, _) = self.parts(Checks(()));
+        let kv = memory.kv.as_mut().ok_or_else(no_kv)?;
+        if page as usize >= kv.layout.pages {
+            let pages = kv.layout.pages;
+            return Err(Error::shape(format!("there is no page {page}; the KV cache has {pages}")));
+        }
+        kv.visit(page as usize, visit);
+        Ok(())
+    }
+
     fn attention(
         &mut self,
         layer: usize,

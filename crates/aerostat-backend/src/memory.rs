@@ -207,6 +207,18 @@ impl KvMemory {
         }
     }
 
+    /// Gives the bytes of a page that exists to `visit`, layer by layer.
+    pub(crate) fn visit(&mut self, page: usize, visit: &mut dyn FnMut(&mut [u8])) {
+        let KvLayout { kv_type, page_tokens, ref key_widths, ref value_widths, .. } = self.layout;
+        let layers = self.keys.iter_mut().zip(key_widths).zip(self.values.iter_mut().zip(value_widths));
+        for (keys, values) in layers {
+            for (memory, width) in [keys, values] {
+                let bytes = page_tokens * width * kv_type.bytes();
+                visit(&mut memory.as_mut_slice()[page * bytes..][..bytes]);
+            }
+        }
+    }
+
     /// Stores the rows `k` and `v`, all of them checked.
     pub(crate) fn store(&mut self, layer: usize, k: View<'_>, v: View<'_>, places: Placement<'_>) {
         let KvLayout { kv_type, page_tokens, .. } = self.layout;

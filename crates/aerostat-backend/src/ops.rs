@@ -244,6 +244,10 @@ pub trait Backend: Send {
     /// Stores the key and value of every row at its place in `layer`'s cache.
     fn kv_write(&mut self, layer: usize, k: Mat, v: Mat, places: Placement<'_>) -> Result<(), Error>;
 
+    /// Gives the bytes that a page of the cache holds to `visit`, layer by layer, keys before values, to be kept elsewhere
+    /// or overwritten with what was kept: always in the same pieces, and of the same sense on this device alone.
+    fn kv_page(&mut self, page: u32, visit: &mut dyn FnMut(&mut [u8])) -> Result<(), Error>;
+
     /// Causal attention of every row over its own sequence in `layer`'s cache, its own position included:
     /// [`numerics::attend`](crate::numerics::attend). `q` is `[rows, heads * key_dim]`, `out` `[rows, heads * value_dim]`.
     fn attention(

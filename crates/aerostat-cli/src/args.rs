@@ -123,6 +123,8 @@ pub(crate) enum BenchCommand {
     Sweep(BenchSweepArgs),
     /// Tokens per second of a prompt and of an answer.
     Throughput(BenchThroughputArgs),
+    /// A job of many prompts of mixed lengths, beside the best that its plan allows.
+    Batch(BenchBatchArgs),
     /// How fast weights of each format are multiplied, beside what the processor and its memory can do.
     Kernels(BenchKernelsArgs),
 }
@@ -187,6 +189,32 @@ pub(crate) struct BenchThroughputArgs {
     /// How often each is measured; the table shows medians.
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) rounds: u16,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchBatchArgs {
+    #[arg(help = MODEL_HELP)]
+    pub(crate) model: String,
+    /// Prompts.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) requests: u32,
+    /// Tokens of the shortest and the longest prompt.
+    #[arg(long, value_name = "LEAST,MOST", value_delimiter = ',', num_args = 1, default_value = "16,512")]
+    pub(crate) prompt: Vec<u32>,
+    /// Tokens of the shortest and the longest answer.
+    #[arg(long, value_name = "LEAST,MOST", value_delimiter = ',', num_args = 1, default_value = "1,128")]
+    pub(crate) answer: Vec<u32>,
+    /// Each prompt computes and holds what it shares with others by itself.
+    #[arg(long)]
+    pub(crate) no_sharing: bool,
+    /// Folder where parts of the KV cache may wait on disk.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) spill: Option<std::path::PathBuf>,
+    /// Raw reading before and after.
+    #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
+    pub(crate) raw_seconds: Duration,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
 }

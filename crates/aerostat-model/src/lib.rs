@@ -13,4 +13,4 @@ mod rope;
 mod vectors;
 
 pub use forward::{Batch, Limits, Model};
-pub use pages::Pages;
+pub use pages::{Before, Pages, Rotations};

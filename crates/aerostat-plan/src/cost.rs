@@ -68,6 +68,12 @@ impl Cost {
         (read.powi(4) + compute.powi(4)).sqrt().sqrt()
     }
 
+    /// Seconds of computing alone that so many rows take in sweeps of many rows: the roofline.
+    pub fn compute_seconds(&self, rows: u64, logit_rows: u64) -> f64 {
+        let work = self.blocks.weights as f64 * rows as f64 + self.head.weights as f64 * logit_rows as f64;
+        2.0 * work / self.flops_per_second
+    }
+
     /// Seconds that a weight takes with this many rows: on the lines through what was measured, and in proportion to
     /// rows beyond.
     fn per_weight(&self, rows: usize) -> f64 {

@@ -1,5 +1,6 @@
 //! A model opened for work: the sweep loop.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use aerostat_backend::{Backend, KvLayout, KvType, Tile, Weight, WeightId, reference::Reference};
@@ -9,10 +10,11 @@ use aerostat_model::{Limits, Model, Pages};
 use aerostat_plan::{Demand, Machine, PAGE_TOKENS, Plan, Step};
 use aerostat_stream::{IoChoice, Ring, Source, SourceOptions};
 
+use crate::embed::Layer;
 use crate::machine;
 use crate::model_files::ModelFiles;
 use crate::observe::{Observer, Phase, Progress};
-use crate::schedule::Rows;
+use crate::schedule::{Memory, Rows, Tap};
 use crate::{Error, Need, Stats};
 
 /// Where ops run.
@@ -37,6 +39,16 @@ pub enum KvChoice {
     F32,
 }
 
+/// What is done with sequences that begin alike. Results are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Prefixes {
+    /// Compute and hold what they share once.
+    #[default]
+    Shared,
+    /// Each computes and holds its own.
+    Apart,
+}
+
 /// How a model is run.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -59,6 +71,11 @@ pub struct Options {
     pub tile_bytes: Option<u64>,
     /// Rows of one prompt in one sweep at most.
     pub prefill_chunk: Option<usize>,
+    /// Whether sequences that begin alike compute and hold what they share once.
+    pub prefixes: Prefixes,
+    /// Where parts of the KV cache may wait on disk, so that more sequences are active at once; `None`: a sequence waits
+    /// until its longest answer has room.
+    pub spill: Option<PathBuf>,
     /// Weights kept in memory at most; for measurements. `None`: as much as the budget allows.
     pub pinned_bytes_max: Option<u64>,
 }
@@ -79,6 +96,8 @@ pub struct Engine {
     gathered: Vec<u8>,
     pub(crate) pages: Pages,
     pub(crate) prefill_chunk: usize,
+    pub(crate) prefixes: Prefixes,
+    pub(crate) spill: Option<PathBuf>,
     opened: Instant,
     clock: Clock,
 }
@@ -95,6 +114,9 @@ pub(crate) struct Clock {
     predicted: f64,
     pub(crate) tokens: u64,
     pub(crate) tokens_left: u64,
+    pub(crate) shared_rows: u64,
+    /// Written, and read back.
+    pub(crate) spilled_bytes: (u64, u64),
 }
 
 impl Engine {
@@ -185,6 +207,8 @@ impl Engine {
         let mut engine = Self {
             pages: Pages::new(plan.kv_pages, PAGE_TOKENS),
             prefill_chunk: options.prefill_chunk.unwrap_or(usize::MAX).max(1),
+            prefixes: options.prefixes,
+            spill: options.spill.clone(),
             clock: Clock::default(),
             pinned: Vec::new(),
             ahead: false,
@@ -228,20 +252,23 @@ impl Engine {
 
     /// One pass over the weights for the given rows; the head runs only if some of them need logits.
     ///
-    /// `more` says that another sweep is likely to follow: its first tiles are then read while this one ends.
+    /// `more` says that another sweep is likely to follow: its first tiles are then read while this one ends. `give` takes
+    /// the hidden states of rows that are tapped.
     pub(crate) fn sweep(
         &mut self,
         rows: &Rows,
         phase: Phase,
         more: bool,
+        give: &mut dyn FnMut(&Tap, &[f32]),
         observer: &mut dyn Observer,
     ) -> Result<&[f32], Error> {
         let begun = Instant::now();
         let batch = rows.batch();
         let head = !batch.logit_rows.is_empty();
         self.read_ahead(head, more)?;
-        self.embed(&rows.tokens)?;
+        self.embed_tokens(&rows.tokens)?;
         self.model.begin(&mut *self.backend, &batch)?;
+        self.tap(rows, 0, give)?;
         self.clock.sweeps += 1;
         self.clock.rows += rows.tokens.len() as u64;
         self.clock.predicted += self.plan.cost.seconds(rows.tokens.len(), batch.logit_rows.len());
@@ -259,6 +286,9 @@ impl Engine {
             let computing = Instant::now();
             self.model.step(&mut *self.backend, &batch, &step, weight)?;
             self.clock.compute += computing.elapsed();
+            if self.plan.steps.get(i + 1).is_none_or(|next| next.block != step.block) {
+                self.tap(rows, step.block + 1, give)?;
+            }
             let place = Place { phase, tile: i + 1, tiles, block: step.block, rows: rows.tokens.len() };
             if observer.progress(&self.progress(place)) {
                 return Err(Error::interrupted());
@@ -266,6 +296,22 @@ impl Engine {
         }
         self.clock.sweeping += begun.elapsed();
         if head { Ok(self.model.logits(&mut *self.backend, &batch)?) } else { Ok(&[]) }
+    }
+
+    /// Gives the hidden states that are wanted after so many blocks.
+    fn tap(&mut self, rows: &Rows, blocks: usize, give: &mut dyn FnMut(&Tap, &[f32])) -> Result<(), Error> {
+        let last = self.model.spec().blocks.len();
+        for layer in [Layer::After(blocks), Layer::Final] {
+            let wanted = || rows.taps.iter().filter(|tap| tap.layer == layer);
+            if wanted().next().is_none() || (layer == Layer::Final && blocks != last) {
+                continue;
+            }
+            let width = self.model.spec().hidden;
+            let normed = layer == Layer::Final;
+            let hidden = self.model.hidden(&mut *self.backend, rows.tokens.len(), normed)?;
+            wanted().for_each(|tap| give(tap, &hidden[tap.row * width..][..width]));
+        }
+        Ok(())
     }
 
     /// Asks for the tiles of this sweep, unless the last one already did, and for the next one's if there will be one.
@@ -292,7 +338,7 @@ impl Engine {
 
     /// Puts the embeddings of a sweep's tokens into the residual stream: from memory where the embedding is a
     /// resident head, else from disk.
-    fn embed(&mut self, tokens: &[u32]) -> Result<(), Error> {
+    fn embed_tokens(&mut self, tokens: &[u32]) -> Result<(), Error> {
         let spec = self.model.spec();
         let embedding = &spec.embedding;
         let (dtype, cols, row_bytes) = (embedding.dtype, embedding.cols, embedding.row_bytes() as usize);
@@ -343,6 +389,10 @@ impl Engine {
         &self.model
     }
 
+    pub(crate) fn memory(&mut self) -> Memory<'_> {
+        Memory { pages: &mut self.pages, backend: &mut *self.backend }
+    }
+
     pub(crate) fn ring(&mut self) -> &mut Ring {
         &mut self.ring
     }
@@ -374,6 +424,9 @@ impl Engine {
             memory_peak_bytes: machine::peak_resident_bytes(),
             tokens_per_second: per_second(self.clock.tokens as f64, sweeping),
             tokens: self.clock.tokens,
+            shared_rows: self.clock.shared_rows,
+            spilled_bytes: self.clock.spilled_bytes.0,
+            restored_bytes: self.clock.spilled_bytes.1,
             load_seconds: self.clock.load.as_secs_f64(),
             sweep_seconds: sweeping,
             predicted_seconds: self.clock.predicted,

@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::engine::Engine;
 use crate::logits::{Sampler, token_logprobs};
 use crate::observe::{Observer, Silent};
-use crate::run::{Constraint, Gained, Outcome, Request, RunEnd, TokenLogprobs, Work};
-use crate::{Error, ErrorKind, Need, Sampling};
+use crate::run::{Constraint, Gained, Outcome, Request, RunEnd, TokenLogprobs, Want};
+use crate::{Error, Need, Sampling};
 
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -60,12 +60,12 @@ pub fn demand(requests: &[Request]) -> Need {
 }
 
 impl Engine {
-    /// Answers all requests, whose ids are not looked at. Text is given to the observer as it comes, under the request's
+    /// Answers all requests; their ids and what else they want are not looked at. Text is given to the observer as it comes, under the request's
     /// place in the list.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] for an empty prompt, token ids outside the vocabulary, or stop strings without a
-    /// tokenizer; [`ErrorKind::Io`], [`ErrorKind::Device`], [`ErrorKind::NotFinite`]. Being asked to stop is not an
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for an empty prompt, token ids outside the vocabulary, or stop strings without a
+    /// tokenizer; [`ErrorKind::Io`](crate::ErrorKind::Io), [`ErrorKind::Device`](crate::ErrorKind::Device), [`ErrorKind::NotFinite`](crate::ErrorKind::NotFinite). Being asked to stop is not an
     /// error: what was generated is returned.
     pub fn generate(
         &mut self,
@@ -73,11 +73,12 @@ impl Engine {
         tokenizer: Option<&Tokenizer>,
         observer: &mut dyn Observer,
     ) -> Result<Answers, Error> {
-        let mut list = List { requests, next: 0, completions: vec![None; requests.len()] };
-        for (id, request) in (0..).zip(requests) {
-            self.check(&Request { id, ..request.clone() }, tokenizer.is_some())?;
-        }
-        let end = self.run(&mut list, tokenizer, observer)?;
+        let (outcomes, end) = self.run_list(
+            requests.len(),
+            &|i| Request { want: Want::Generate, ..requests[i].clone() },
+            tokenizer,
+            observer,
+        )?;
         let untouched = |(index, request): (usize, &Request)| Completion {
             index,
             prompt_token_ids: request.token_ids.clone(),
@@ -87,47 +88,12 @@ impl Engine {
             logprobs: request.top_logprobs.map(|_| Vec::new()),
             top_logprobs: None,
         };
-        let completions = list.completions.into_iter().zip(requests.iter().enumerate());
-        let completions = completions.map(|(done, request)| done.unwrap_or_else(|| untouched(request)));
-        Ok(Answers { completions: completions.collect(), interrupted: end == RunEnd::Interrupted })
-    }
-}
-
-/// A list of requests to be answered.
-struct List<'a> {
-    requests: &'a [Request],
-    next: usize,
-    completions: Vec<Option<Completion>>,
-}
-
-impl Work for List<'_> {
-    fn next(&mut self) -> Result<Option<Request>, Error> {
-        let Some(request) = self.requests.get(self.next) else { return Ok(None) };
-        let id = self.next as u64;
-        self.next += 1;
-        Ok(Some(Request { id, ..request.clone() }))
-    }
-
-    fn finished(&mut self, id: u64, outcome: Outcome) -> Result<(), Error> {
-        match outcome {
-            Outcome::Completion(completion) => self.unfinished(id, completion),
-            Outcome::Failed(error) => Err(error),
-            Outcome::Score(_) => Err(Error::new(
-                ErrorKind::Usage,
-                format!("request {id} wants no answer: give it to Engine::run"),
-            )),
-        }
-    }
-
-    fn unfinished(&mut self, id: u64, so_far: Completion) -> Result<(), Error> {
-        if let Some(place) = self.completions.get_mut(id as usize) {
-            *place = Some(so_far);
-        }
-        Ok(())
-    }
-
-    fn tokens_left(&self) -> u64 {
-        self.requests[self.next..].iter().map(|r| r.max_new_tokens as u64).sum()
+        let completion = |(outcome, request)| match outcome {
+            Some(Outcome::Completion(completion)) => completion,
+            _ => untouched(request),
+        };
+        let completions = outcomes.into_iter().zip(requests.iter().enumerate()).map(completion).collect();
+        Ok(Answers { completions, interrupted: end == RunEnd::Interrupted })
     }
 }
 

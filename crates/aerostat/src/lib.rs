@@ -19,7 +19,10 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod classify;
 mod diagnose;
+pub mod distil;
+pub mod embed;
 mod engine;
 mod error;
 pub mod generate;
@@ -31,6 +34,7 @@ mod resolve;
 pub mod run;
 mod schedule;
 pub mod score;
+mod spill;
 mod stats;
 mod task;
 
@@ -38,7 +42,10 @@ pub use aerostat_cpu::Isa;
 pub use aerostat_plan::{Plan, size};
 pub use aerostat_stream::{IoChoice, Source};
 pub use aerostat_text::{ChatTemplate, Message, Tokenizer};
-pub use engine::{Device, Engine, KvChoice, Options};
+pub use classify::{Choices, Classification, Measure};
+pub use distil::TopK;
+pub use embed::{Hidden, Layer, Pooling};
+pub use engine::{Device, Engine, KvChoice, Options, Prefixes};
 pub use error::{Error, ErrorKind};
 pub use generate::{Answers, Completion, FinishReason};
 pub use logits::Sampling;
@@ -97,10 +104,13 @@ impl Need {
 
     /// A request more with a prompt of so many tokens and an answer of up to `answer`.
     pub fn add_tokens(&mut self, prompt: usize, answer: usize, want: Want) {
+        let few = |rows: usize| rows.min(64usize.saturating_sub(self.logit_rows_useful));
         let logit_rows = match want {
             Want::Generate => 1,
-            // Few at a time do, and their rows of logits are large.
-            Want::Score { .. } => prompt.min(64usize.saturating_sub(self.logit_rows_useful)),
+            // Few at a time do: rows of logits are large.
+            Want::Score { from, .. } => few(prompt + 1 - from.clamp(1, prompt.max(1))),
+            Want::TopK { from, .. } => few(prompt.saturating_sub(from)),
+            Want::Hidden(_) => 0,
         };
         self.sequence_tokens_max = self.sequence_tokens_max.max(prompt + answer);
         self.sequences += 1;

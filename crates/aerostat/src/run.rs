@@ -7,15 +7,19 @@
 use std::fmt;
 
 use aerostat_arch::ModelSpec;
+use aerostat_model::{Pages, Rotations};
 use aerostat_text::Tokenizer;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::Engine;
+use crate::distil::TopK;
+use crate::embed::{self, Hidden};
+use crate::engine::{Engine, Prefixes};
 use crate::generate::Completion;
 use crate::logits::{Sampler, has_nan};
 use crate::model_files::check_tokens;
 use crate::observe::{Observer, Phase};
-use crate::schedule::{Rows, Schedule, Sequence};
+use crate::schedule::{Rows, Rules, Schedule, Sequence, Tap};
+use crate::spill::Spill;
 use crate::task::Task;
 use crate::{Error, ErrorKind, Sampling, Score};
 
@@ -63,6 +67,15 @@ pub enum Want {
         /// Also the logits after the last token.
         logits_last: bool,
     },
+    /// The likeliest tokens after each token of the prompt: [`Outcome::TopK`].
+    TopK {
+        /// How many.
+        k: usize,
+        /// The first position after which they are wanted.
+        from: usize,
+    },
+    /// Hidden states of the prompt: [`Outcome::Hidden`].
+    Hidden(Hidden),
 }
 
 /// Log-probabilities where a token was chosen, before penalties, masks, temperature and cuts.
@@ -126,6 +139,10 @@ pub enum Outcome {
     Completion(Completion),
     /// Of [`Want::Score`].
     Score(Score),
+    /// Of [`Want::TopK`].
+    TopK(TopK),
+    /// Of [`Want::Hidden`]: one vector if they are pooled, else one for each token.
+    Hidden(Vec<Vec<f32>>),
     /// It cannot be run, or failed; others go on.
     Failed(Error),
 }
@@ -190,10 +207,19 @@ impl Engine {
         tokenizer: Option<&Tokenizer>,
         observer: &mut dyn Observer,
     ) -> Result<RunEnd, Error> {
-        let mut schedule = Schedule::new(self.prefill_chunk);
+        let mut schedule = Schedule::new(Rules {
+            chunk: self.prefill_chunk,
+            knee: self.current_plan().rows_at_knee,
+            shares: (self.prefixes == Prefixes::Shared).then(|| Rotations::of(self.model().spec())),
+            spill: self.spill.as_deref().map(Spill::new),
+        });
         let result = self.run_sweeps(&mut schedule, work, tokenizer, observer);
         self.stop_reading();
         let left = schedule.clear(&mut self.pages);
+        if !matches!(result, Ok(RunEnd::Done)) {
+            // Pages of a sweep that was not finished are known to hold what they do not.
+            self.pages.forget();
+        }
         let end = match result {
             Err(e) if e.kind() == ErrorKind::Interrupted => RunEnd::Interrupted,
             other => other?,
@@ -219,14 +245,18 @@ impl Engine {
         let (mut rows, mut sampler) = (Rows::default(), Sampler::default());
         loop {
             let mut next = || intake.next(work, observer);
-            if !schedule.fill(&mut rows, limits, &mut self.pages, &mut next)? {
-                return Ok(RunEnd::Done);
+            if !schedule.fill(&mut rows, limits, &mut self.memory(), &mut next)? {
+                return if schedule.open() { Err(stuck()) } else { Ok(RunEnd::Done) };
             }
             if observer.enough() {
                 return Ok(RunEnd::Interrupted);
             }
-            self.clock().tokens_left = schedule.tokens_left() + work.tokens_left();
-            let logits = self.sweep(&rows, phase(&rows), schedule.more(), observer)?;
+            self.count(schedule, work, observer);
+            let (phase, more) = (phase(&rows), schedule.more());
+            let mut give = |tap: &Tap, state: &[f32]| {
+                schedule.active[tap.index].take_hidden(tap.position, state);
+            };
+            let logits = self.sweep(&rows, phase, more, &mut give, observer)?;
             let width = intake.spec.vocab;
             for (row, &(index, position)) in logits.chunks_exact(width).zip(&rows.owners) {
                 let sequence = &mut schedule.active[index];
@@ -238,6 +268,42 @@ impl Engine {
             self.explain_nan(schedule)?;
             self.clock().tokens += settle(schedule, &rows, &mut self.pages, work, observer)?;
         }
+    }
+
+    /// Counts what a schedule did, and tells what went wrong with it.
+    fn count(&mut self, schedule: &mut Schedule<'_>, work: &dyn Work, observer: &mut dyn Observer) {
+        let (written, read) = schedule.spilled_bytes();
+        let counted = std::mem::replace(&mut schedule.counted, (written, read));
+        let clock = self.clock();
+        clock.tokens_left = schedule.tokens_left() + work.tokens_left();
+        clock.shared_rows += std::mem::take(&mut schedule.shared_rows);
+        clock.spilled_bytes.0 += written - counted.0;
+        clock.spilled_bytes.1 += read - counted.1;
+        if let Some(error) = schedule.trouble.take() {
+            observer.note(&format!(
+                "what was to wait on disk could not be written or read ({error}); it is computed again"
+            ));
+        }
+    }
+
+    /// Runs requests numbered from 0 and gives their outcomes in order; those that cannot be run are refused before any
+    /// work. What an interrupted run leaves behind is there as far as it came.
+    pub(crate) fn run_list(
+        &mut self,
+        count: usize,
+        request: &dyn Fn(usize) -> Request,
+        tokenizer: Option<&Tokenizer>,
+        observer: &mut dyn Observer,
+    ) -> Result<(Vec<Option<Outcome>>, RunEnd), Error> {
+        let outcomes = (0..count).map(|_| None).collect();
+        let mut list = List { request, next: 0, outcomes, tokens_left: 0 };
+        for i in 0..count {
+            let request = list.request(i);
+            self.check(&request, tokenizer.is_some())?;
+            list.tokens_left += tokens(&request);
+        }
+        let end = self.run(&mut list, tokenizer, observer)?;
+        Ok((list.outcomes, end))
     }
 
     /// Fails sequences whose logits are not numbers, unless a weight is to blame: then all would be.
@@ -258,6 +324,59 @@ impl Engine {
     pub(crate) fn check(&self, request: &Request, tokenizer: bool) -> Result<(), Error> {
         check(self.model().spec(), self.pages.tokens(), request, tokenizer)
     }
+}
+
+/// Requests by number.
+struct List<'a> {
+    request: &'a dyn Fn(usize) -> Request,
+    next: usize,
+    outcomes: Vec<Option<Outcome>>,
+    tokens_left: u64,
+}
+
+impl List<'_> {
+    fn request(&self, number: usize) -> Request {
+        Request { id: number as u64, ..(self.request)(number) }
+    }
+}
+
+impl Work for List<'_> {
+    fn next(&mut self) -> Result<Option<Request>, Error> {
+        if self.next == self.outcomes.len() {
+            return Ok(None);
+        }
+        let request = self.request(self.next);
+        self.next += 1;
+        self.tokens_left = self.tokens_left.saturating_sub(tokens(&request));
+        Ok(Some(request))
+    }
+
+    fn finished(&mut self, id: u64, outcome: Outcome) -> Result<(), Error> {
+        if let Outcome::Failed(error) = outcome {
+            return Err(error);
+        }
+        if let Some(place) = self.outcomes.get_mut(id as usize) {
+            *place = Some(outcome);
+        }
+        Ok(())
+    }
+
+    fn unfinished(&mut self, id: u64, so_far: Completion) -> Result<(), Error> {
+        self.finished(id, Outcome::Completion(so_far))
+    }
+
+    fn tokens_left(&self) -> u64 {
+        self.tokens_left
+    }
+}
+
+/// Tokens to generate or to compute, for progress.
+fn tokens(request: &Request) -> u64 {
+    (if request.want == Want::Generate { request.max_new_tokens } else { request.token_ids.len() }) as u64
+}
+
+fn stuck() -> Error {
+    Error::new(ErrorKind::Device, "no sequence can go on: a defect of the scheduler")
 }
 
 /// What turns requests into sequences.
@@ -308,6 +427,9 @@ fn check(spec: &ModelSpec, tokens_max: usize, request: &Request, tokenizer: bool
             request.id, spec.vocab
         ));
     }
+    if let Want::Hidden(hidden) = request.want {
+        embed::check(hidden, spec.blocks.len(), request.id)?;
+    }
     if !request.stop.is_empty() && !tokenizer {
         return refuse("stop strings need a tokenizer; this model has none".to_owned());
     }
@@ -328,7 +450,7 @@ fn phase(rows: &Rows) -> Phase {
 fn settle(
     schedule: &mut Schedule<'_>,
     rows: &Rows,
-    pages: &mut aerostat_model::Pages,
+    pages: &mut Pages,
     work: &mut dyn Work,
     observer: &mut dyn Observer,
 ) -> Result<u64, Error> {

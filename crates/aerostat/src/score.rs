@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::engine::Engine;
 use crate::logits::log_probability;
 use crate::observe::Observer;
-use crate::run::{Outcome, Request, RunEnd, Want, Work};
+use crate::run::{Outcome, Request, RunEnd, Want};
 use crate::{Error, Need};
 
 /// The log-probabilities of a sequence of tokens.
@@ -41,53 +41,17 @@ impl Engine {
         logits: bool,
         observer: &mut dyn Observer,
     ) -> Result<Vec<Score>, Error> {
-        let mut list = List { sequences, logits, next: 0, scores: vec![None; sequences.len()] };
-        for id in 0..sequences.len() {
-            self.check(&list.request(id), false)?;
+        let want = Want::Score { from: 1, logits_last: logits };
+        let request = |i: usize| Request { token_ids: sequences[i].clone(), want, ..Request::default() };
+        let (outcomes, end) = self.run_list(sequences.len(), &request, None, observer)?;
+        if end == RunEnd::Interrupted {
+            return Err(Error::interrupted());
         }
-        match self.run(&mut list, None, observer)? {
-            RunEnd::Interrupted => Err(Error::interrupted()),
-            RunEnd::Done => Ok(list.scores.into_iter().flatten().collect()),
-        }
-    }
-}
-
-/// Sequences to be scored.
-struct List<'a> {
-    sequences: &'a [Vec<u32>],
-    logits: bool,
-    next: usize,
-    scores: Vec<Option<Score>>,
-}
-
-impl List<'_> {
-    fn request(&self, index: usize) -> Request {
-        Request {
-            id: index as u64,
-            token_ids: self.sequences[index].clone(),
-            want: Want::Score { from: 1, logits_last: self.logits },
-            ..Request::default()
-        }
-    }
-}
-
-impl Work for List<'_> {
-    fn next(&mut self) -> Result<Option<Request>, Error> {
-        self.next += 1;
-        Ok((self.next <= self.sequences.len()).then(|| self.request(self.next - 1)))
-    }
-
-    fn finished(&mut self, id: u64, outcome: Outcome) -> Result<(), Error> {
-        match (outcome, self.scores.get_mut(id as usize)) {
-            (Outcome::Score(score), Some(place)) => *place = Some(score),
-            (Outcome::Failed(error), _) => return Err(error),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn tokens_left(&self) -> u64 {
-        self.sequences.iter().skip(self.next).map(|t| t.len() as u64).sum()
+        let score = |outcome: Option<Outcome>| match outcome {
+            Some(Outcome::Score(score)) => Some(score),
+            _ => None,
+        };
+        Ok(outcomes.into_iter().filter_map(score).collect())
     }
 }
 

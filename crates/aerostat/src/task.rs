@@ -3,8 +3,10 @@
 use aerostat_text::Tokenizer;
 
 use crate::Error;
+use crate::distil::TopK;
+use crate::embed::{Layer, Pool};
 use crate::generate::Answer;
-use crate::logits::Sampler;
+use crate::logits::{Sampler, has_nan};
 use crate::observe::Observer;
 use crate::run::{Gained, Outcome, Request, Want};
 use crate::schedule::Sequence;
@@ -13,8 +15,11 @@ use crate::score::Scoring;
 /// What a sequence is computed for.
 #[derive(Debug)]
 pub(crate) enum Task<'t> {
-    Generate(Answer<'t>),
+    Generate(Box<Answer<'t>>),
     Score(Scoring),
+    /// And how many tokens are wanted for each position.
+    TopK(TopK, usize),
+    Hidden(Pool),
 }
 
 impl<'t> Sequence<'t> {
@@ -29,12 +34,17 @@ impl<'t> Sequence<'t> {
             Want::Generate => {
                 let capacity = prompt + request.max_new_tokens.max(1) - 1;
                 let (tokens, answer) = Answer::new(request, tokenizer, observer)?;
-                (tokens, capacity, Task::Generate(answer))
+                (tokens, capacity, Task::Generate(Box::new(answer)))
             }
             Want::Score { from, logits_last } => {
                 let scoring = Scoring::new(prompt, from, logits_last);
                 (request.token_ids, prompt, Task::Score(scoring))
             }
+            Want::TopK { k, from } => {
+                let top = TopK { from: from.min(prompt - 1), ..TopK::default() };
+                (request.token_ids, prompt, Task::TopK(top, k))
+            }
+            Want::Hidden(hidden) => (request.token_ids, prompt, Task::Hidden(Pool::new(hidden, prompt))),
         };
         Ok(Self::with_task(id, tokens, prompt, capacity, task))
     }
@@ -46,14 +56,34 @@ impl<'t> Sequence<'t> {
             // The last token of an answer is not computed with.
             Task::Generate(answer) => tokens - usize::from(answer.ended()),
             Task::Score(scoring) => tokens - usize::from(!scoring.logits_last),
+            Task::TopK(..) => tokens,
+            Task::Hidden(pool) => pool.range().1,
         }
     }
 
-    /// The first position whose logits are needed; all that follow are, too.
-    pub(crate) fn logits_from(&self) -> usize {
+    /// The first position of whose row something is wanted; of all that follow it is, too.
+    pub(crate) fn results_from(&self) -> usize {
         match &self.task {
             Task::Generate(answer) => answer.logits_from(self.tokens.len()),
             Task::Score(scoring) => scoring.logits_from(),
+            Task::TopK(top, _) => top.from,
+            Task::Hidden(pool) => pool.range().0,
+        }
+    }
+
+    /// Where hidden states are wanted; `None`: logits are.
+    pub(crate) fn layer(&self) -> Option<Layer> {
+        match &self.task {
+            Task::Hidden(pool) => Some(pool.layer()),
+            _ => None,
+        }
+    }
+
+    /// Takes the hidden state of one of its rows.
+    pub(crate) fn take_hidden(&mut self, position: usize, state: &[f32]) {
+        self.not_finite |= has_nan(state);
+        if let Task::Hidden(pool) = &mut self.task {
+            pool.take(position, state);
         }
     }
 
@@ -73,6 +103,11 @@ impl<'t> Sequence<'t> {
                 scoring.take_logits(&self.tokens, position, logits);
                 Ok(())
             }
+            Task::TopK(top, k) => {
+                top.take_logits(*k, logits, sampler);
+                Ok(())
+            }
+            Task::Hidden(_) => Ok(()),
         };
         if let Err(error) = taken {
             self.failed = Some(error);
@@ -83,7 +118,7 @@ impl<'t> Sequence<'t> {
     pub(crate) fn done(&self) -> bool {
         let open = match &self.task {
             Task::Generate(answer) => !answer.complete(self.tokens.len() - self.prompt),
-            Task::Score(_) => self.computed < self.end(),
+            _ => self.computed < self.end(),
         };
         self.failed.is_some() || !open
     }
@@ -92,7 +127,7 @@ impl<'t> Sequence<'t> {
     pub(crate) fn gained(&self) -> Option<Gained<'_>> {
         match &self.task {
             Task::Generate(answer) => answer.gained(self.id, self.tokens.get(self.prompt..)?),
-            Task::Score(_) => None,
+            _ => None,
         }
     }
 
@@ -107,7 +142,7 @@ impl<'t> Sequence<'t> {
     pub(crate) fn tokens_left(&self) -> usize {
         match &self.task {
             Task::Generate(answer) => answer.tokens_left(self.tokens.len() - self.prompt),
-            Task::Score(_) => self.end() - self.computed,
+            _ => self.end() - self.computed,
         }
     }
 
@@ -118,6 +153,8 @@ impl<'t> Sequence<'t> {
             (None, Task::Generate(answer)) => {
                 Outcome::Completion(answer.finish(self.id, &self.tokens, observer))
             }
+            (None, Task::TopK(top, _)) => Outcome::TopK(TopK { token_ids: self.tokens, ..top }),
+            (None, Task::Hidden(pool)) => Outcome::Hidden(pool.finish()),
             (None, Task::Score(scoring)) => Outcome::Score(scoring.finish(self.tokens)),
         }
     }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use aerostat::{
-    Completion, Constraint, Engine, Error, ErrorKind, FinishReason, Gained, ModelFiles, Need, Observer,
-    Options, Outcome, Progress, Request, RunEnd, Sampling, Silent, TokenLogprobs, Want, Work,
+    Completion, Constraint, Engine, Error, ErrorKind, FinishReason, Gained, Hidden, Layer, ModelFiles, Need,
+    Observer, Options, Outcome, Pooling, Prefixes, Progress, Request, RunEnd, Sampling, Silent,
+    TokenLogprobs, Want, Work,
 };
 use aerostat_testkit::{Fixture, fixture};
 
@@ -28,6 +29,10 @@ pub(crate) fn bits(outcome: Outcome) -> Bits {
             let numbers = s.logprobs.into_iter().map(Option::unwrap_or_default);
             Bits::Numbers(numbers.chain(s.logits_last.unwrap_or_default()).map(f32::to_bits).collect())
         }
+        Outcome::TopK(t) => {
+            Bits::Numbers(t.ids.into_iter().chain(t.logprobs.iter().map(|l| l.to_bits())).collect())
+        }
+        Outcome::Hidden(vectors) => Bits::Numbers(vectors.into_iter().flatten().map(f32::to_bits).collect()),
         Outcome::Failed(e) => Bits::Failed(e.kind()),
     }
 }
@@ -131,7 +136,14 @@ impl Constraint for Threes {
 /// Requests of every kind and of many lengths.
 pub(crate) fn requests(fixture: &Fixture) -> Vec<Request> {
     let long: Vec<u32> = fixture.prompts.iter().flat_map(|p| p.ids.iter().copied()).collect();
-    (0..18)
+    let pool = |i: usize, pooling| Hidden {
+        layer: if i % 4 < 2 { Layer::Final } else { Layer::After(i % 3) },
+        pooling,
+        dimensions: Some(7),
+        normalize: i.is_multiple_of(2),
+    };
+    let poolings = [None, Some(Pooling::Mean), Some(Pooling::LastToken), Some(Pooling::WeightedMean)];
+    (0..27)
         .map(|i: usize| {
             let request = Request {
                 id: i as u64 + 100,
@@ -141,7 +153,7 @@ pub(crate) fn requests(fixture: &Fixture) -> Vec<Request> {
                 ..Request::default()
             };
             let seed = Sampling { temperature: 1.2, seed: i as u64, ..Sampling::default() };
-            match i % 6 {
+            match i % 9 {
                 0 => request,
                 1 => Request {
                     sampling: Sampling {
@@ -161,6 +173,8 @@ pub(crate) fn requests(fixture: &Fixture) -> Vec<Request> {
                     sampling: seed,
                     ..request
                 },
+                5 => Request { want: Want::TopK { k: 4, from: i % 4 }, ..request },
+                6 | 7 => Request { want: Want::Hidden(pool(i, poolings[i % 4])), ..request },
                 _ => Request { end_tokens: (0..40).collect(), sampling: seed, ..request },
             }
         })
@@ -215,8 +229,8 @@ fn requests_come_and_go_at_any_sweep() {
     let fixture = fixture("llama");
     let requests = requests(&fixture);
     let want = alone(&fixture, &Options::default(), &requests);
-    let mut journal = Journal::default();
-    journal.coming = requests.iter().enumerate().map(|(i, r)| (i / 3 * 2, r.clone())).collect();
+    let coming = requests.iter().enumerate().map(|(i, r)| (i / 3 * 2, r.clone())).collect();
+    let mut journal = Journal { coming, ..Journal::default() };
     let mut engine = engine(&fixture, &Options::default(), &requests);
     while !journal.coming.is_empty() {
         // With nobody active a run ends; the rest comes in the next.
@@ -383,4 +397,125 @@ fn a_bad_request_fails_alone() {
         assert_eq!(results[&id], Bits::Failed(ErrorKind::Usage), "{id}");
     }
     assert_eq!(results[&1], alone(&fixture, &Options::default(), &[good])[&1]);
+}
+
+/// Requests that begin alike: by a preamble, wholly, or not at all; some are answers of many to one prompt.
+fn alike(fixture: &Fixture) -> Vec<Request> {
+    let preamble: Vec<u32> = fixture.prompts.iter().flat_map(|p| p.ids.clone()).cycle().take(70).collect();
+    (0..24)
+        .map(|i: usize| {
+            let own = (0..i as u32 % 5 * 4).map(|t| t * 7 % 90 + i as u32 % 3);
+            let cut = [70, 64, 33, 9, 17][i % 5];
+            let request = Request {
+                id: i as u64,
+                token_ids: preamble[..cut].iter().copied().chain(own).collect(),
+                max_new_tokens: 20 + i * 17 % 70,
+                stream: i as u64,
+                sampling: Sampling { temperature: 1.1, seed: 5, ..Sampling::default() },
+                ..Request::default()
+            };
+            match i % 8 {
+                5 => Request { want: Want::Score { from: 50.min(cut - 1), logits_last: true }, ..request },
+                6 => Request {
+                    want: Want::Hidden(Hidden {
+                        pooling: Some(if i > 10 { Pooling::LastToken } else { Pooling::Mean }),
+                        ..Hidden::default()
+                    }),
+                    ..request
+                },
+                7 => Request { want: Want::TopK { k: 3, from: 8 }, ..request },
+                _ => request,
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn shared_prefixes_and_pages_on_disk_change_no_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["llama_gqa_bf16", "gemma3", "llama_dynamic", "phi3_longrope", "opt"] {
+        let fixture = fixture(name);
+        let requests: Vec<Request> = alike(&fixture)
+            .into_iter()
+            .map(|r| Request { max_new_tokens: r.max_new_tokens.min(128 - r.token_ids.len()), ..r })
+            .collect();
+        let plain = Options { prefixes: Prefixes::Apart, ..Options::default() };
+        let want = alone(&fixture, &plain, &requests);
+        let (mut shared, mut spilled) = (0, 0);
+        for (rows_max, pages) in [(None, None), (Some(9), Some(9)), (Some(50), Some(20))] {
+            for prefixes in [Prefixes::Shared, Prefixes::Apart] {
+                for spill in [None, Some(folder.path().to_owned())] {
+                    let options = Options { rows_max, prefixes, spill, ..Options::default() };
+                    let mut engine = engine_with_pages(&fixture, &options, &requests, pages);
+                    let mut journal = Journal::new(requests.iter().rev().cloned());
+                    assert_eq!(engine.run(&mut journal, None, &mut Silent).unwrap(), RunEnd::Done);
+                    let way = format!("{name}, {rows_max:?} rows, {pages:?} pages, {prefixes:?}");
+                    assert_eq!(journal.results(), want, "{way}");
+                    let stats = engine.stats();
+                    assert!(stats.shared_rows == 0 || prefixes == Prefixes::Shared, "{way}");
+                    shared += stats.shared_rows;
+                    spilled += stats.spilled_bytes;
+                }
+            }
+        }
+        assert!(shared > 0 && spilled > 0, "{name}: {shared} rows shared, {spilled} bytes spilled");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left on disk");
+}
+
+/// With a KV cache of so many pages.
+fn engine_with_pages(
+    fixture: &Fixture,
+    options: &Options,
+    requests: &[Request],
+    pages: Option<usize>,
+) -> Engine {
+    let files = ModelFiles::open(&fixture.path).unwrap();
+    let mut plan = Engine::plan(&files, options, &need(requests)).unwrap();
+    plan.kv_pages = pages.unwrap_or(plan.kv_pages);
+    let source = aerostat_stream::SourceOptions::default();
+    let catalog = aerostat_checkpoint::Checkpoint::open(&fixture.path).unwrap().catalog;
+    let source = aerostat_stream::open(catalog.files(), source).unwrap();
+    Engine::open_on(&files, options, plan, source, &mut Silent).unwrap()
+}
+
+#[test]
+fn a_disk_that_takes_no_pages_costs_time_but_no_bits() {
+    let fixture = fixture("llama");
+    let requests = alike(&fixture);
+    let want = alone(&fixture, &Options::default(), &requests);
+    let options = Options { spill: Some("/nowhere/at/all".into()), ..Options::default() };
+    let mut engine = engine_with_pages(&fixture, &options, &requests, Some(12));
+    let mut journal = Journal::new(requests);
+    engine.run(&mut journal, None, &mut Silent).unwrap();
+    assert_eq!(journal.results(), want);
+    assert_eq!(engine.stats().spilled_bytes, 0);
+}
+
+#[test]
+fn what_prompts_share_is_computed_once_and_kept_for_later_runs() {
+    let fixture = fixture("llama");
+    let prompt: Vec<u32> = (0..100).collect();
+    let request = |stream| Request {
+        token_ids: prompt.clone(),
+        max_new_tokens: 3,
+        stream,
+        sampling: Sampling { temperature: 1.0, seed: 1, ..Sampling::default() },
+        ..Request::default()
+    };
+    let requests: Vec<Request> = (0..10).map(request).collect();
+    let mut engine = engine(&fixture, &Options::default(), &requests);
+    engine.generate(&requests, None, &mut Silent).unwrap();
+    // 96 of 100 tokens fill six pages; nine of ten sequences find them.
+    assert_eq!((engine.stats().sweeps, engine.stats().shared_rows), (3, 9 * 96));
+    assert_eq!(engine.stats().rows, 100 + 9 * 4 + 2 * 10);
+    engine.generate(&requests[..1], None, &mut Silent).unwrap();
+    assert_eq!(engine.stats().shared_rows, 10 * 96);
+    // The tiles of one sweep are counted before the interruption; its pages are not trusted.
+    let other = [Request { token_ids: (1..100).collect(), ..requests[0].clone() }];
+    let mut stop = Stop { tiles: 3, sweeps: 0 };
+    assert!(engine.generate(&other, None, &mut stop).unwrap().interrupted);
+    let shared = engine.stats().shared_rows;
+    engine.generate(&other, None, &mut Silent).unwrap();
+    assert_eq!(engine.stats().shared_rows, shared);
 }
