@@ -68,6 +68,9 @@ def build(entry, seed):
                 parameter.copy_(entry.get("embedding", 0.2 if centre else 0.1) * noise)
             else:  # experts are stacked: their inputs are the last dimension
                 parameter.copy_(1.5 * parameter.shape[-1] ** -0.5 * noise)
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.copy_(0.3 * torch.randn(buffer.shape, generator=generator))
     return model.to(DTYPES[entry["dtype"]])
 
 

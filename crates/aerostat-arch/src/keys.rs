@@ -53,6 +53,7 @@ keys! {
     EXPERT_GROUPS = ["n_group"], "expert_group_count";
     EXPERT_GROUPS_OPEN = ["topk_group"], "expert_group_used_count";
     EXPERT_NORMALISE = ["norm_topk_prob"], "expert_weights_norm";
+    EXPERT_SCALE = ["routed_scaling_factor"], "expert_weights_scale";
     LOGIT_DIVISOR = ["logits_scaling"], "logit_scale";
 }
 

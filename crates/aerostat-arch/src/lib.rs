@@ -10,6 +10,7 @@ mod error;
 mod families;
 mod family;
 mod keys;
+mod latent;
 mod mixture;
 mod rope;
 mod shape;
@@ -23,9 +24,10 @@ pub use family::{
     Bias, Defaults, Factor, Family, Fused, HeadNorms, Names, Refused, Rotated, Softcap, Switch, Windows,
 };
 pub use keys::Key;
+pub use latent::{Indexer, Latent, LatentFamily, LatentNames, Selection};
 pub use mixture::{Mixture, MixtureNames};
 pub use rope::{Divisors, RopeSpec, Scaling};
 pub use spec::{
-    Activation, AttentionSpec, Block, Experts, Groups, Head, Joined, Linear, Matrix, MlpSpec, ModelSpec,
-    Norm, NormKind, Positions, Role, RopeStyle, Routing, Runs, Score, Vector,
+    Activation, AttentionSpec, AttentionWidths, Block, Experts, Groups, Head, Joined, Linear, Matrix,
+    MlpSpec, ModelSpec, Norm, NormKind, Positions, Role, RopeStyle, Routing, Runs, Score, Vector,
 };

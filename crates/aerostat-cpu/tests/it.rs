@@ -85,7 +85,8 @@ proptest! {
     ) {
         let kv_type = [KvType::F16, KvType::BF16, KvType::F32][kv];
         let (heads, window) = (kv_heads * group, (window > 0).then_some(window));
-        let shape = Attention { heads, kv_heads, key_dim, value_dim, scale: 0.2, softcap: None, window, alibi: page_tokens % 2 == 1 };
+        let (values_in_keys, alibi) = (value_dim < key_dim && page_tokens % 4 < 2, page_tokens % 2 == 1);
+        let shape = Attention { heads, kv_heads, key_dim, value_dim, values_in_keys, scale: 0.2, softcap: None, window, alibi };
         agree(Case::Attention { kv_type, shape, page_tokens, lengths, values: Values::Plain })?;
     }
 
