@@ -283,6 +283,12 @@ def as_qwen(config, state, trained=16):
         r"^model\.layers\.(\d+)\.mlp\.down_proj": r"transformer.h.\1.mlp.c_proj"})
 
 
+def as_kimi(config, state):
+    """Kimi K2 as released: DeepSeek V3 under a `model_type` of its own."""
+    rename_config(config, "DeepseekV3ForCausalLM", "kimi_k2")
+    return state
+
+
 def as_baichuan(config, state):
     """Baichuan 7B, the first: q, k and v in `W_pack`."""
     del config["num_key_value_heads"], config["attention_bias"], config["mlp_bias"], config["head_dim"]
@@ -341,6 +347,11 @@ LONGROPE = {"rope_type": "longrope", "rope_theta": 1000.0, "original_max_positio
             "partial_rotary_factor": 0.75, "short_factor": [1.0, 1.02, 1.05, 1.1, 1.2, 1.3],
             "long_factor": [1.1, 1.5, 2.5, 4.0, 6.0, 9.0]}
 YARN = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 24}
+YARN_LATENT = {**YARN, "mscale": 0.7, "mscale_all_dim": 0.7}
+LATENT = dict(num_key_value_heads=4, q_lora_rank=24, kv_lora_rank=20, qk_nope_head_dim=12, qk_rope_head_dim=8, v_head_dim=10,
+              num_hidden_layers=3, first_k_dense_replace=1, n_routed_experts=8, num_experts_per_tok=3, moe_intermediate_size=16,
+              n_shared_experts=1, n_group=4, topk_group=2)
+INDEX = dict(LATENT, index_n_heads=9, index_head_dim=12, index_topk=12)
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 1000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 24}
 GEMMA = dict(hidden_size=32, head_dim=20, intermediate_size=56, num_key_value_heads=1)
@@ -500,6 +511,27 @@ FIXTURES = {
         head_dim=12, attention_bias=True, rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "alpha": 50.0, "factor": 1.0})),
     "hunyuan_moe": dict(family="HunYuanMoEV1", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
         head_dim=12, intermediate_size=16, num_experts=4, moe_topk=2)),
+    # DeepSeek V2, V3 and V3.2, Kimi K2, GLM 5
+    "deepseek_v2": dict(family="DeepseekV2", dtype="bf16", lengths=LONG, config=dict(
+        LATENT, topk_method="group_limited_greedy", routed_scaling_factor=2.0, n_shared_experts=2,
+        rope_parameters={**YARN, "mscale": 0.9, "mscale_all_dim": 0.4})),
+    "deepseek_v2_lite": dict(family="DeepseekV2", dtype="bf16", lengths=SHORT, twins=["bf16"], options={"whole"}, config=dict(
+        LATENT, q_lora_rank=None, topk_method="greedy", n_group=1, topk_group=1, rope_parameters=YARN_LATENT)),
+    "deepseek_v2_bias": dict(family="DeepseekV2", dtype="f32", lengths=SHORT, edit=old, config=dict(
+        LATENT, attention_bias=True, mlp_bias=True, topk_method="greedy", first_k_dense_replace=2)),
+    "deepseek_v3": dict(family="DeepseekV3", dtype="bf16", lengths=LONG, twins=["f32", "bf16"], config=dict(
+        LATENT, rope_parameters=YARN_LATENT)),
+    "deepseek_v3_plain": dict(family="DeepseekV3", dtype="f32", lengths=SHORT, config=dict(
+        LATENT, q_lora_rank=None, rope_interleave=False, norm_topk_prob=False, n_group=1, topk_group=1, n_shared_experts=2,
+        attention_bias=True, first_k_dense_replace=0, tie_word_embeddings=True)),
+    "kimi_k2": dict(family="DeepseekV3", dtype="bf16", lengths=SHORT, recast=as_kimi, config=dict(
+        LATENT, n_group=1, topk_group=1, routed_scaling_factor=2.8, rope_parameters={**YARN, "mscale": 1.0, "mscale_all_dim": 1.0})),
+    "deepseek_v32": dict(family="DeepseekV32", dtype="bf16", lengths=LONG, config=dict(INDEX, rope_parameters=YARN_LATENT)),
+    "glm_moe_dsa": dict(family="GlmMoeDsa", dtype="bf16", lengths=LONG, config=dict(
+        INDEX, num_hidden_layers=4, n_group=1, topk_group=1, indexer_types=["full", "shared", "full", "shared"])),
+    "glm_moe_dsa_full": dict(family="GlmMoeDsa", dtype="f32", lengths=LONG, config=dict(
+        INDEX, num_hidden_layers=2, n_group=1, topk_group=1, index_topk=5, qk_nope_head_dim=14, v_head_dim=20,
+        tie_word_embeddings=True)),
     # Gemma 1, 2, 3
     "gemma": dict(family="Gemma", dtype="bf16", lengths=SHORT, twins=["bf16"], config=GEMMA),
     "gemma_old_gelu": dict(family="Gemma", dtype="f32", lengths=SHORT, edit=old_gemma_gelu, twins=["f32"],

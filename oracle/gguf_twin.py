@@ -15,6 +15,7 @@ ARCH = {
     "olmo2": "olmo2", "olmo3": "olmo2", "granite": "granite", "cohere": "command-r", "cohere2": "cohere2", "glm": "chatglm",
     "glm4": "glm4", "starcoder2": "starcoder2", "stablelm": "stablelm", "gpt_neox": "gptneox", "gpt2": "gpt2",
     "gpt_bigcode": "starcoder", "falcon": "falcon", "bloom": "bloom", "ernie4_5": "ernie4_5", "nemotron": "nemotron",
+    "deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2",
     "mixtral": "llama", "qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe",
     "olmoe": "olmoe", "glm4_moe": "glm4moe", "dots1": "dots1", "ernie4_5_moe": "ernie4_5-moe", "granitemoe": "granitemoe",
     "phimoe": "phimoe", "minimax_m2": "minimax-m2",
@@ -43,7 +44,7 @@ def write(path, model, kind, options=frozenset(), vocabulary=None):
     for index, (name, tensor) in enumerate(unjoin_experts(config, stack_head_norms(model.state_dict())).items()):
         if name == "lm_head.weight" and config.tie_word_embeddings or name.endswith((".attn.bias", ".masked_bias")):
             continue
-        state[name] = add(writer, config, name, tensor, kind, index, rng)
+        state[name] = add(writer, config, name, tensor, kind, index, rng, options)
     if rope(config).get("rope_type") == "llama3":
         writer.add_tensor("rope_freqs.weight", llama3_factors(config))
     if rope(config).get("rope_type") == "longrope":
@@ -60,10 +61,14 @@ def write(path, model, kind, options=frozenset(), vocabulary=None):
     return state
 
 
-def add(writer, config, name, tensor, kind, index, rng):
+def add(writer, config, name, tensor, kind, index, rng, options):
     """Add one tensor under its GGUF name; give back what it reads as, in the layout of transformers."""
     data = tensor.detach().to(torch.float32).numpy()
     data = data.squeeze() if name.endswith("e_score_correction_bias") else data
+    if ".kv_b_proj." in name and "whole" not in options:
+        for part, rows in latent_parts(config, data).items():
+            writer.add_tensor(gguf_name(config, name.replace("kv_b_proj", part)), *stored_as(rows, kind))
+        return tensor
     heads = permuted_heads(config, name)
     if name.endswith("norm.weight") and config.model_type.startswith(("gemma", "nemotron")):
         writer.add_tensor(gguf_name(config, name), data + np.float32(1.0))
@@ -85,6 +90,21 @@ def add(writer, config, name, tensor, kind, index, rng):
     return torch.from_numpy((unpermute(read, heads) if heads else read).copy())
 
 
+def latent_parts(config, rows):
+    """What takes queries into the space of compressed keys, rows and columns exchanged, and values out of it; head by head."""
+    heads = rows.reshape(config.num_attention_heads, -1, rows.shape[-1])
+    keys, values = heads[:, :config.qk_nope_head_dim], heads[:, config.qk_nope_head_dim:]
+    return {"k_b_proj": keys.swapaxes(1, 2), "v_b_proj": values}
+
+
+def stored_as(rows, kind):
+    """The arguments of `add_tensor`."""
+    rows = np.ascontiguousarray(rows)
+    if kind == "f32":
+        return (rows,)
+    return gguf.quantize(rows, TYPE[kind.upper()]), None, TYPE[kind.upper()]
+
+
 def gguf_name(config, name):
     """`model.layers.0.mlp.up_proj.weight` → `blk.0.ffn_up.weight`, by the converter's own table."""
     arch = next(a for a, n in gguf.MODEL_ARCH_NAMES.items() if n == ARCH[config.model_type])
@@ -95,6 +115,7 @@ def gguf_name(config, name):
         name = name.replace("mlp.router", "mlp.gate")
     if config.model_type == "bloom":
         name = name.removeprefix("transformer.")
+    name = name.replace("e_score_correction_bias", "e_score_correction.bias")
     found = gguf.get_tensor_name_map(arch, config.num_hidden_layers).get_name(name, try_suffixes=(".weight", ".bias"))
     assert found, name
     return found
@@ -184,14 +205,17 @@ def metadata(writer, config, kind, options):
         writer.add_nextn_predict_layers(further)
     writer.add_feed_forward_length(first("intermediate_size_mlp", "intermediate_size", "ffn_hidden_size", "n_inner") or 4 * config.hidden_size)
     writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(kv_head_count(config))
+    latent = getattr(config, "kv_lora_rank", None)
+    writer.add_head_count_kv(1 if latent and "whole" not in options else kv_head_count(config))
     if first("rms_norm_eps") is not None:
         writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     else:
         writer.add_layer_norm_eps(first("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps") or 1e-5)
     writer.add_file_type(FILE_TYPE[kind])
     head_dim = getattr(config, "head_dim", None)
-    if head_dim is not None:
+    if latent:
+        latent_metadata(writer, config, options)
+    elif head_dim is not None:
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
     partial = rope(config).get("partial_rotary_factor")
@@ -252,6 +276,31 @@ def deepseek_experts(writer, config):
         writer.add_expert_shared_feed_forward_length(config.moe_intermediate_size * config.moe_num_shared_experts)
 
 
+def latent_metadata(writer, config, options):
+    head_dim = config.qk_nope_head_dim + config.qk_rope_head_dim
+    if config.q_lora_rank:
+        writer.add_q_lora_rank(config.q_lora_rank)
+    writer.add_kv_lora_rank(config.kv_lora_rank)
+    writer.add_rope_dimension_count(config.qk_rope_head_dim)
+    if "whole" in options:  # as older converters wrote it
+        writer.add_key_length(head_dim)
+        writer.add_value_length(config.v_head_dim)
+    else:
+        writer.add_key_length(config.kv_lora_rank + config.qk_rope_head_dim)
+        writer.add_value_length(config.kv_lora_rank)
+        writer.add_key_length_mla(head_dim)
+        writer.add_value_length_mla(config.v_head_dim)
+    writer.add_leading_dense_block_count(config.first_k_dense_replace)
+    writer.add_expert_shared_count(config.n_shared_experts)
+    writer.add_expert_weights_scale(config.routed_scaling_factor)
+    sigmoid = config.model_type == "deepseek_v3"
+    writer.add_expert_weights_norm(sigmoid and config.norm_topk_prob)
+    if "whole" not in options:
+        writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID if sigmoid else gguf.ExpertGatingFuncType.SOFTMAX)
+        writer.add_expert_group_count(config.n_group)
+        writer.add_expert_group_used_count(config.topk_group)
+
+
 def rope_metadata(writer, config, options):
     parameters = rope(config)
     writer.add_rope_freq_base(parameters["rope_theta"])
@@ -270,6 +319,8 @@ def rope_metadata(writer, config, options):
         writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
         writer.add_rope_scaling_factor(parameters["factor"])
         writer.add_rope_scaling_orig_ctx_len(parameters["original_max_position_embeddings"])
+        if parameters.get("mscale_all_dim"):
+            writer.add_rope_scaling_yarn_log_mul(0.1 * parameters["mscale_all_dim"])
 
 
 def llama3_factors(config):

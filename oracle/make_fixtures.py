@@ -69,7 +69,7 @@ def build(entry, seed):
                 parameter.copy_(1.5 * parameter.shape[-1] ** -0.5 * noise)
         for name, buffer in model.named_buffers():
             if name.endswith("e_score_correction_bias"):
-                buffer.copy_(0.2 * torch.randn(buffer.shape, generator=generator))
+                buffer.copy_((0.3 if hasattr(config, "kv_lora_rank") else 0.2) * torch.randn(buffer.shape, generator=generator))
     entry.get("prepare", lambda model: None)(model)
     return model.to(DTYPES[entry["dtype"]])
 

@@ -6,6 +6,9 @@ mod bloom;
 mod chatglm;
 mod cohere;
 mod cohere2;
+mod deepseek_v2;
+mod deepseek_v3;
+mod deepseek_v32;
 mod dots1;
 mod ernie4_5;
 mod ernie4_5_moe;
@@ -19,6 +22,7 @@ mod gemma3;
 mod glm;
 mod glm4;
 mod glm4_moe;
+mod glm_moe_dsa;
 mod gpt2;
 mod gpt_bigcode;
 mod gpt_neox;
@@ -123,4 +127,8 @@ pub const FAMILIES: &[&Family] = &[
     &exaone_moe::FAMILY,
     &seed_oss::FAMILY,
     &helium::FAMILY,
+    &deepseek_v2::FAMILY,
+    &deepseek_v3::FAMILY,
+    &deepseek_v32::FAMILY,
+    &glm_moe_dsa::FAMILY,
 ];

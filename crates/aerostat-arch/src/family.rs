@@ -1,6 +1,7 @@
 //! What the data of a family consists of.
 
 use crate::keys::{self, Key};
+use crate::latent::LatentFamily;
 use crate::mixture::Mixture;
 use crate::spec::{Activation, NormKind, RopeStyle};
 
@@ -97,6 +98,8 @@ pub struct Family {
     pub logit_scale: Factor,
     /// Soft caps of attention scores and of logits.
     pub softcaps: (Softcap, Softcap),
+    /// Keys and values are compressed.
+    pub latent: Option<LatentFamily>,
     /// Some layers have experts.
     pub mixture: Option<Mixture>,
     /// Values of configuration keys that a file may leave out.
@@ -418,6 +421,7 @@ impl Family {
         residual_scale: Factor::One,
         logit_scale: Factor::One,
         softcaps: (Softcap::Never, Softcap::Never),
+        latent: None,
         mixture: None,
         defaults: Defaults {
             tied: false,

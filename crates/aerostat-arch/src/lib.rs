@@ -10,6 +10,7 @@ mod error;
 mod families;
 mod family;
 mod keys;
+mod latent;
 mod mixture;
 mod rope;
 mod shape;
@@ -25,10 +26,11 @@ pub use family::{
     Temperature, Windows,
 };
 pub use keys::Key;
+pub use latent::{Indexer, Latent, LatentFamily, LatentNames, Selection};
 pub use mixture::{Mixture, MixtureNames};
 pub use rope::{Divisors, RopeSpec, Scaling};
 pub use spec::{
-    Activation, AttentionSpec, Block, Experts, Groups, Growth, Head, Joined, Linear, Matrix, MlpSpec,
-    ModelSpec, Norm, NormKind, Positions, Role, RopeStyle, Routing, Runs, Score, Vector,
+    Activation, AttentionSpec, AttentionWidths, Block, Experts, Groups, Growth, Head, Joined, Linear, Matrix,
+    MlpSpec, ModelSpec, Norm, NormKind, Positions, Role, RopeStyle, Routing, Runs, Score, Vector,
 };
 pub use towers::TOWERS;

@@ -174,7 +174,16 @@ fn groups(
     experts: usize,
     chosen: usize,
 ) -> Result<Option<Groups>, Error> {
-    let Some((best, closed_score_zero)) = mixture.groups else { return Ok(None) };
+    let Some(rule) = mixture.groups else { return Ok(None) };
+    // GGUF files of DeepSeek V2 and V3 differ by what router outputs become.
+    let (best, closed_score_zero) = match keys.gguf_number("expert_gating_func") {
+        Some(2.0) => (2, false),
+        _ => rule,
+    };
+    // Where a group is as good as its best expert, groups count by this method alone.
+    if best == 1 && !keys.is_gguf() && keys.text("topk_method")? != Some("group_limited_greedy") {
+        return Ok(None);
+    }
     let count = keys.count_or(&keys::EXPERT_GROUPS, Some(1))?.unwrap_or(1);
     let open = keys.count_or(&keys::EXPERT_GROUPS_OPEN, Some(count))?.unwrap_or(count);
     if count == 1 || open == count && closed_score_zero {

@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::error::Error;
 use crate::family::{Alibi, Factor, Family, HeadNorms, Rotated, Softcap, Switch, Temperature, Windows};
 use crate::keys::{self, Keys};
+use crate::latent::{self, LatentShape};
 use crate::mixture::MixtureShape;
 use crate::rope::{self, Layers, RopeConfig};
 use crate::spec::{Activation, Growth};
@@ -35,6 +36,7 @@ pub(crate) struct Shape {
     pub(crate) windows: Vec<Option<usize>>,
     pub(crate) rotated: Vec<bool>,
     pub(crate) ropes: Vec<RopeConfig>,
+    pub(crate) latent: Option<LatentShape>,
     pub(crate) mixture: Option<MixtureShape>,
 }
 
@@ -51,7 +53,12 @@ impl Shape {
         let heads = heads(keys, family)?;
         let kv_heads = kv_heads(keys, family, heads)?;
         let head_dim_default = family.defaults.head_dim.filter(|_| !keys.is_gguf()).unwrap_or(hidden / heads);
-        let head_dim = keys.count_or(&keys::HEAD_DIM, None)?.unwrap_or(head_dim_default);
+        let latent =
+            family.latent.as_ref().map(|family| LatentShape::read(keys, family, layers)).transpose()?;
+        let head_dim = match &latent {
+            Some(latent) => latent.nope + latent.rope,
+            None => keys.count_or(&keys::HEAD_DIM, None)?.unwrap_or(head_dim_default),
+        };
         let intermediate = intermediate(keys, family, hidden)?;
         let listed = listed_rotation(keys, family, layers)?;
         let alibi = match family.alibi {
@@ -69,7 +76,8 @@ impl Shape {
             head_dim,
             context: keys.count_or(&keys::CONTEXT, None)?.unwrap_or(family.defaults.context),
             eps: keys.number(family.eps_key())?.unwrap_or(family.defaults.eps) as f32,
-            scale: score_scale(keys, family, layers, hidden / heads, head_dim)?,
+            scale: score_scale(keys, family, layers, hidden / heads, head_dim)?
+                * latent.as_ref().map_or(1.0, |latent| latent.scale),
             embedding_scale: factor(keys, family.embedding_scale, hidden, layers)?,
             residual_scale: factor(keys, family.residual_scale, hidden, layers)?,
             logit_scale: factor(keys, family.logit_scale, hidden, layers)?,
@@ -93,7 +101,11 @@ impl Shape {
                 _ => listed,
             },
             windows,
-            ropes: ropes(keys, family)?,
+            ropes: match &latent {
+                None => ropes(keys, family)?,
+                Some(_) => latent::ropes(keys, ropes(keys, family)?),
+            },
+            latent,
             mixture: match &family.mixture {
                 Some(mixture) => MixtureShape::read(keys, mixture, intermediate)?,
                 None => None,

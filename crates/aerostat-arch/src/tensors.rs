@@ -11,7 +11,7 @@ use crate::family::{Bias, Family, Fused, HeadNorms, Names, Temperature, Windows}
 use crate::keys::Keys;
 use crate::rope::{Divisors, RopeConfig, RopeSpec, Scaling};
 use crate::shape::Shape;
-use crate::spec::{AttentionSpec, Block, Linear, Matrix, MlpSpec, Norm, Positions, Runs, Vector};
+use crate::spec::{AttentionSpec, Block, Linear, Matrix, MlpSpec, Norm, Positions, RopeStyle, Runs, Vector};
 
 /// Finds the tensors of a family in a catalogue.
 pub(crate) struct Tensors<'a> {
@@ -103,9 +103,10 @@ impl<'a> Tensors<'a> {
     pub(crate) fn ropes(&self) -> Result<Vec<RopeSpec>, Error> {
         let head_dim = self.shape.head_dim;
         let rotate = |rope: &RopeConfig| {
+            let part = self.shape.latent.as_ref().map(|latent| latent.rope as f64);
             let rotary = self.keys.gguf_number("rope.dimension_count");
             let rotary = rotary.or(self.keys.json("rotary_dim").and_then(Value::as_f64));
-            let rotary = rotary.unwrap_or(head_dim as f64 * rope.rotary) as usize;
+            let rotary = part.or(rotary).unwrap_or(head_dim as f64 * rope.rotary) as usize;
             if rotary == 0 || !rotary.is_multiple_of(2) || rotary > head_dim {
                 let message = format!("{rotary} of {head_dim} dimensions of a head cannot be rotated");
                 return Err(self.keys.config(message));
@@ -120,7 +121,11 @@ impl<'a> Tensors<'a> {
                     rotary / 2
                 ))),
             };
-            let style = if self.keys.is_gguf() { self.family.gguf_rope } else { self.family.rope };
+            let style = match self.keys.is_gguf() {
+                true => self.family.gguf_rope,
+                false if !self.keys.flag("rope_interleave", true)? => RopeStyle::Half,
+                false => self.family.rope,
+            };
             let (divisors, long_divisors) = (divisors(&rope.divisors)?, divisors(&rope.long_divisors)?);
             Ok(RopeSpec { theta, rotary, style, scaling, divisors, long_divisors })
         };
@@ -163,7 +168,11 @@ impl<'a> Tensors<'a> {
         let linear = |pattern: &str, bias: Bias, rows: usize, cols: usize| {
             self.linear(&name(pattern), bias, Part::all(rows), cols)
         };
-        let [q, k, v] = self.queries_keys_values(&name)?;
+        let ([q, k, v], latent) = match &s.latent {
+            Some(latent) => self.latent(latent, i, &name)?,
+            None => (self.queries_keys_values(&name)?, None),
+        };
+        let latent_width = latent.as_ref().map(|_| v.weight.rows);
         let (mlp, experts) = match self.experts(i)? {
             Some((shared, experts)) => (shared, Some(experts)),
             None => (Some(self.mlp(&name)?), None),
@@ -185,7 +194,7 @@ impl<'a> Tensors<'a> {
                 q,
                 k,
                 v,
-                o: linear(n.o, f.output_bias, s.hidden, s.heads * s.head_dim)?,
+                o: linear(n.o, f.output_bias, s.hidden, latent_width.unwrap_or(s.heads * s.head_dim))?,
                 q_norm: head_norm(n.q_norm, s.heads)?,
                 k_norm: head_norm(n.k_norm, s.kv_heads)?,
                 clip: s.clip,
@@ -201,6 +210,7 @@ impl<'a> Tensors<'a> {
                 norms_after_rope: f.norms_after_rope,
                 alibi: s.alibi,
                 rope,
+                latent,
             },
             attention_post_norm: norm(n.attention_post_norm, f.post_norms)?,
             mlp_norm: norm(n.mlp_norm, f.pre_norms && own_norm)?,
@@ -353,7 +363,7 @@ impl<'a> Tensors<'a> {
         self.matrix_of(self.expect(name, &[part.total, cols])?, part, cols)
     }
 
-    fn matrix_of(&self, tensor: &Tensor, part: Part, cols: usize) -> Result<Matrix, Error> {
+    pub(crate) fn matrix_of(&self, tensor: &Tensor, part: Part, cols: usize) -> Result<Matrix, Error> {
         if !cols.is_multiple_of(tensor.dtype.block_len()) {
             return Err(self.bad(tensor, format!("its rows are not whole blocks of {}", tensor.dtype.name())));
         }
@@ -470,7 +480,7 @@ impl<'a> Tensors<'a> {
     }
 
     /// The tensor, if it has this shape and a format that can be computed with.
-    fn expect(&self, name: &str, shape: &[usize]) -> Result<&'a Tensor, Error> {
+    pub(crate) fn expect(&self, name: &str, shape: &[usize]) -> Result<&'a Tensor, Error> {
         let tensor = self.require(name)?;
         if !tensor.shape.iter().copied().eq(shape.iter().map(|n| *n as u64)) {
             return Err(self.bad(tensor, format!("the configuration calls for {shape:?}")));

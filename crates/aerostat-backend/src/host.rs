@@ -2,8 +2,8 @@
 
 use crate::numerics::Map;
 use crate::{
-    Activation, Attention, Backend, BufferId, Capabilities, Error, HostMemory, KvLayout, KvView, Mat,
-    Placement, Rope, Tile, View, Weight, WeightId, Window, check, formats, memory, packed,
+    Activation, Attention, Backend, BufferId, Capabilities, Error, HostMemory, Index, KvLayout, KvView, Mat,
+    Placement, Rope, Tile, View, Weight, WeightId, Window, check, formats, memory, packed, sparse,
 };
 
 /// Elements that [`Backend::expand_rows`] expands at a time: a whole number of blocks of every format.
@@ -70,6 +70,28 @@ pub trait Kernels: Send {
         sinks: Option<View<'_>>,
         kv: KvView<'_>,
         places: Placement<'_>,
+    );
+
+    /// [`Backend::select_positions`].
+    fn select_positions(
+        &mut self,
+        q: View<'_>,
+        weights: View<'_>,
+        out: View<'_>,
+        index: &Index,
+        kv: KvView<'_>,
+        places: Placement<'_>,
+    );
+
+    /// [`Backend::sparse_attention`]; `selected` has each row's positions, ascending, none above the row's own.
+    fn sparse_attention(
+        &mut self,
+        q: View<'_>,
+        out: View<'_>,
+        shape: &Attention,
+        kv: KvView<'_>,
+        places: Placement<'_>,
+        selected: &[Vec<u32>],
     );
 }
 
@@ -281,7 +303,7 @@ impl<D: HostDevice> Backend for D {
         let kv = memory.kv.as_mut().ok_or_else(no_kv)?;
         check::shape(&v, k.rows, v.cols, "the values")?;
         // A window of 1: only the page that is written must exist.
-        check::places(&kv.layout, layer, (k.cols, v.cols), k.rows, &places, Some(Window::Last(1)))?;
+        check::places(&kv.layout, layer, (k.cols, Some(v.cols)), k.rows, &places, Some(Window::Last(1)))?;
         let [k, v] = memory::views(&mut memory.buffers, [k, v])?;
         kv.store(layer, k, v, places);
         Ok(())
@@ -319,7 +341,50 @@ impl<D: HostDevice> Backend for D {
             check::apart(&out, &sinks)?;
         }
         let [q, out, sinks] = memory::views(&mut memory.buffers, [q, out, shape.sinks.unwrap_or(q)])?;
-        kernels.attention(q, out, shape, shape.sinks.map(|_| sinks), kv.view(layer), places);
+        kernels.attention(
+            q,
+            out,
+            shape,
+            shape.sinks.map(|_| sinks),
+            kv.view(layer).for_attention(shape),
+            places,
+        );
+        Ok(())
+    }
+
+    fn select_positions(
+        &mut self,
+        layer: usize,
+        q: Mat,
+        weights: Mat,
+        out: Mat,
+        index: &Index,
+        places: Placement<'_>,
+    ) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        let kv = memory.kv.as_ref().ok_or_else(no_kv)?;
+        sparse::check_index(&kv.layout, layer, [q, weights, out], index, &places)?;
+        let [q, weights, out] = memory::views(&mut memory.buffers, [q, weights, out])?;
+        kernels.select_positions(q, weights, out, index, kv.view(layer), places);
+        Ok(())
+    }
+
+    fn sparse_attention(
+        &mut self,
+        layer: usize,
+        q: Mat,
+        out: Mat,
+        shape: &Attention,
+        selected: Mat,
+        places: Placement<'_>,
+    ) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        let kv = memory.kv.as_ref().ok_or_else(no_kv)?;
+        check::heads(&kv.layout, layer, shape.kv_heads)?;
+        sparse::check_attention(&kv.layout, layer, [q, out, selected], shape, &places)?;
+        let [q, out, selected] = memory::views(&mut memory.buffers, [q, out, selected])?;
+        let selected = sparse::positions(selected, &places)?;
+        kernels.sparse_attention(q, out, shape, kv.view(layer).for_attention(shape), places, &selected);
         Ok(())
     }
 

@@ -5,7 +5,7 @@
 //! Transcendental functions are polynomials made of IEEE operations that every instruction set has, so that a
 //! vectorised twin gives the same bits.
 
-use crate::{Activation, Attention};
+use crate::{Activation, Attention, Index};
 
 /// Number of partial sums of a canonical sum.
 pub const LANES: usize = 16;
@@ -87,16 +87,16 @@ pub fn alibi(slope: f32, j: usize, p: usize) -> f32 {
     slope * (j as i32 - p as i32) as f32
 }
 
-/// The query head `head`, with the score of its sink, over the positions `first ..= last` of one KV head.
+/// The query head `head`, with the score of its sink, over some positions of one KV head, ascending, the last of them the
+/// row's own where biases depend on it.
 ///
-/// `key(j)` and `value(j)` give the rows at position `j`; `scores` is scratch of at least `last + 1` values, indexed
-/// by position. Weights `exp(s - max)` are summed in lanes by position (`j % 16`), values are accumulated in
+/// `key(j)` and `value(j)` give the rows at position `j`; `scores` is scratch, one for each position. Weights `exp(s - max)` are summed in lanes by position (`j % 16`), values are accumulated in
 /// ascending position by fused multiply-add, and the result is multiplied once by the reciprocal of the sum.
 pub fn attend<'a>(
     q: &[f32],
     shape: &Attention,
     (head, sink): (usize, Option<f32>),
-    (first, last): (usize, usize),
+    positions: &[usize],
     mut key: impl FnMut(usize) -> &'a [f32],
     mut value: impl FnMut(usize) -> &'a [f32],
     scores: &mut [f32],
@@ -104,9 +104,9 @@ pub fn attend<'a>(
 ) {
     let slope = alibi_slope(shape.heads, head);
     let mut max = f32::NEG_INFINITY;
-    for (j, kept) in scores.iter_mut().enumerate().take(last + 1).skip(first) {
+    for (kept, &j) in scores.iter_mut().zip(positions) {
         let mut s = score(dot(q, key(j)), shape.scale, shape.softcap);
-        if shape.alibi {
+        if let Some(&last) = positions.last().filter(|_| shape.alibi) {
             s += alibi(slope, j, last);
         }
         *kept = s;
@@ -115,7 +115,7 @@ pub fn attend<'a>(
     max = with_sink(max, sink);
     let mut lanes = [0.0f32; LANES];
     out.fill(0.0);
-    for (j, s) in scores.iter().enumerate().take(last + 1).skip(first) {
+    for (s, &j) in scores.iter().zip(positions) {
         let weight = exp(s - max);
         lanes[j % LANES] += weight;
         for (o, &v) in out.iter_mut().zip(value(j)) {
@@ -143,6 +143,53 @@ pub fn sum_with_sink(sum: f32, max: f32, sink: Option<f32>) -> f32 {
     match sink {
         Some(sink) => sum + exp(sink - max),
         None => sum,
+    }
+}
+
+/// How good a position is to attend to: over its heads by ascending number, the sum of a weight times what is positive of
+/// a query's product with the position's key.
+pub fn index_score<'a>(
+    index: &Index,
+    mut query: impl FnMut(usize) -> &'a [f32],
+    weights: impl Iterator<Item = f32>,
+    key: &[f32],
+) -> f32 {
+    let mut sum = 0.0;
+    for (head, weight) in weights.enumerate() {
+        sum = index_term(weight, dot(query(head), key), index.scale, sum);
+    }
+    sum
+}
+
+/// Adds one head's part to an [`index_score`].
+#[inline(always)]
+pub fn index_term(weight: f32, dot: f32, scale: f32, sum: f32) -> f32 {
+    weight.mul_add(activate(dot * scale, Activation::Relu), sum)
+}
+
+/// Gives the `count` positions of the highest scores by ascending position; of equal ones the first. `room` is scratch as
+/// long as `scores`.
+pub fn select(scores: &[f32], room: &mut [f32], count: usize, mut give: impl FnMut(usize)) {
+    if scores.len() <= count {
+        return (0..scores.len()).for_each(give);
+    }
+    if count == 0 {
+        return;
+    }
+    room.copy_from_slice(scores);
+    let (better, least, _) = room.select_nth_unstable_by(count - 1, |a, b| b.total_cmp(a));
+    let least = *least;
+    let equal = |s: &f32| s.total_cmp(&least).is_eq();
+    let mut ties = count - better.iter().filter(|s| !equal(s)).count();
+    for (position, s) in scores.iter().enumerate() {
+        if equal(s) {
+            if ties > 0 {
+                ties -= 1;
+                give(position);
+            }
+        } else if s.total_cmp(&least).is_gt() {
+            give(position);
+        }
     }
 }
 

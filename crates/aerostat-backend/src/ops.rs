@@ -139,6 +139,8 @@ pub struct Attention {
     pub key_dim: usize,
     /// Size of a value head.
     pub value_dim: usize,
+    /// A value is the first `value_dim` elements of its key; the cache's values are something else.
+    pub values_in_keys: bool,
     /// Scores are multiplied by this.
     pub scale: f32,
     /// Scores `s` become `cap * tanh(s / cap)` after scaling.
@@ -175,10 +177,23 @@ pub enum RopeStyle {
 pub struct Rope {
     /// Size of a head; the matrix holds a whole number of heads.
     pub head_dim: usize,
-    /// The first `rotary` elements of each head are rotated; even, at most `head_dim`.
+    /// Where in a head the rotated elements begin.
+    pub start: usize,
+    /// So many elements are rotated; even, within the head.
     pub rotary: usize,
     /// Which elements form a pair.
     pub style: RopeStyle,
+}
+
+/// Shape and rules of a choice of positions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Index {
+    /// Query heads, which share one key.
+    pub heads: usize,
+    /// Size of a head.
+    pub dim: usize,
+    /// Products of queries and keys are multiplied by this.
+    pub scale: f32,
 }
 
 /// The non-linearity of an MLP.
@@ -249,7 +264,7 @@ pub trait Backend: Send {
     fn matmul(&mut self, w: Weight<'_>, x: Mat, y: Mat) -> Result<(), Error>;
 
     /// The same product from a matrix that is stored `[K, N]`, by tiles of its rows: `w` is its rows `k0 .. k0 + w.rows`,
-    /// of `w.cols` outputs, in a plain format. `x` is `[rows, K]`; its columns `k0 .. k0 + w.rows` are used. Running sums
+    /// of `w.cols` outputs. `x` is `[rows, K]`; its columns `k0 .. k0 + w.rows` are used. Running sums
     /// are in `lanes`, `[rows, 16 * w.cols]`: lane `k % 16` of output `n` is column `k % 16 * w.cols + n`
     /// ([`numerics::accumulate`](crate::numerics::accumulate)).
     ///
@@ -293,6 +308,32 @@ pub trait Backend: Send {
         q: Mat,
         out: Mat,
         shape: &Attention,
+        places: Placement<'_>,
+    ) -> Result<(), Error>;
+
+    /// The positions that each row's attention is to see: the `out.cols` best of its own and those before, by ascending
+    /// position, then -1 where there are fewer. How good a position is says [`numerics::index_score`](crate::numerics::index_score)
+    /// of the row's queries `[rows, heads * dim]` and `weights` `[rows, heads]`, and of what `layer`'s cache holds as that
+    /// position's value.
+    fn select_positions(
+        &mut self,
+        layer: usize,
+        q: Mat,
+        weights: Mat,
+        out: Mat,
+        index: &Index,
+        places: Placement<'_>,
+    ) -> Result<(), Error>;
+
+    /// [`Backend::attention`] over the positions in each row of `selected`, as [`Backend::select_positions`] gave them;
+    /// with neither window nor linear biases.
+    fn sparse_attention(
+        &mut self,
+        layer: usize,
+        q: Mat,
+        out: Mat,
+        shape: &Attention,
+        selected: Mat,
         places: Placement<'_>,
     ) -> Result<(), Error>;
 

@@ -64,6 +64,7 @@ fn attention_is_a_softmax_over_the_visible_positions() {
         kv_heads: 1,
         key_dim: dim,
         value_dim: dim,
+        values_in_keys: false,
         scale: 0.5,
         softcap: Some(3.0),
         window,
@@ -156,7 +157,7 @@ fn rope_rotates_the_pairs_of_its_style() {
         let x = put(&mut device, 1, 5, &x);
         // The first pair turns by 0, the second by a right angle.
         let angles = put(&mut device, 1, 4, &[1.0, 0.0, 0.0, 1.0]);
-        device.rope(x, Rope { head_dim: 5, rotary: 4, style }, angles).unwrap();
+        device.rope(x, Rope { head_dim: 5, start: 0, rotary: 4, style }, angles).unwrap();
         assert_eq!(device.read(x).unwrap(), want, "{style:?}");
     }
 }

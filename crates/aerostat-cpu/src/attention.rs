@@ -378,6 +378,8 @@ impl<F: Format> Mix<'_, F> {
     ) {
         let Self(attend, factors, _) = self;
         let dim = attend.shape.value_dim;
+        // Where values are parts of keys, the keys' rows are what follows one another.
+        let pitch = attend.kv.value_width / attend.kv.heads;
         let (from, end, is_first, is_last) = self.clip(query, page);
         let mut outs = [std::ptr::null_mut(); H];
         let mut scores = [std::ptr::null(); H];
@@ -397,7 +399,7 @@ impl<F: Format> Mix<'_, F> {
                 }
             }
             for position in from..end {
-                let row = (position - page.from) * dim * F::PAD.len();
+                let row = (position - page.from) * pitch * F::PAD.len();
                 if query == 0 && col == 0 {
                     prefetch::<V>(page.next.wrapping_add(row), dim * F::PAD.len());
                 }

@@ -145,6 +145,7 @@ impl RopeRows {
         let half = self.rope.rotary / 2;
         for i in (0..half).step_by(LANES) {
             let len = LANES.min(half - i);
+            let head = head + self.rope.start;
             let (first, second) = (self.x.at(row, head + i), self.x.at(row, head + half + i));
             // SAFETY: the promise of the struct; `i + len` is at most `half`.
             unsafe {
@@ -165,7 +166,7 @@ impl RopeRows {
     unsafe fn interleaved(&self, row: usize, head: usize) {
         let half = self.rope.rotary / 2;
         for i in 0..half {
-            let pair = self.x.at(row, head + 2 * i);
+            let pair = self.x.at(row, head + self.rope.start + 2 * i);
             // SAFETY: the promise of the struct; `i` is below `half`.
             unsafe {
                 let (cos, sin) = (*self.angles.at(row, i), *self.angles.at(row, half + i));

@@ -32,6 +32,7 @@ mod packed;
 pub mod peaks;
 mod pool;
 mod rows;
+mod sparse;
 mod vector;
 
 pub use device::{Cpu, CpuConfig, CpuKernels};

@@ -87,8 +87,8 @@ proptest! {
         let kind = if key_dim % 3 == 1 { Window::Chunk } else { Window::Last };
         let (heads, window) = (kv_heads * group, (window > 0).then(|| kind(window)));
         let sinks = (value_dim % 2 == 1).then(|| Mat::new(BufferId(0), 1, heads));
-        let alibi = page_tokens % 2 == 1;
-        let shape = Attention { heads, kv_heads, key_dim, value_dim, scale: 0.2, softcap: None, window, alibi, sinks };
+        let (values_in_keys, alibi) = (value_dim < key_dim && page_tokens % 4 < 2, page_tokens % 2 == 1);
+        let shape = Attention { heads, kv_heads, key_dim, value_dim, values_in_keys, scale: 0.2, softcap: None, window, alibi, sinks };
         agree(Case::Attention { kv_type, shape, page_tokens, lengths, values: Values::Plain })?;
     }
 

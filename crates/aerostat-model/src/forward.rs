@@ -1,7 +1,8 @@
 //! The block forward.
 
 use aerostat_arch::{
-    Activation, AttentionSpec, Block, Growth, Joined, MlpSpec, ModelSpec, Norm, Positions, RopeStyle, Vector,
+    Activation, AttentionSpec, AttentionWidths, Block, Growth, Joined, MlpSpec, ModelSpec, Norm, Positions,
+    RopeStyle, Vector,
 };
 use aerostat_backend::{self as backend, Backend, BufferId, Error, Mat, Placement, Rope, Weight, numerics};
 use aerostat_plan::{Role, Step};
@@ -35,17 +36,17 @@ pub struct Batch<'a> {
 /// A model on a device: its activations, its small tensors, and the forward over them.
 #[derive(Debug)]
 pub struct Model {
-    spec: ModelSpec,
+    pub(crate) spec: ModelSpec,
     limits: Limits,
-    buffers: Buffers,
-    blocks: Vec<BlockVectors>,
+    pub(crate) buffers: Buffers,
+    pub(crate) blocks: Vec<BlockVectors>,
     positions: Option<BufferId>,
     embedding_norm: Option<NormVectors>,
     final_norm: NormVectors,
     head_bias: Option<BufferId>,
     /// Rows of a normalised head whose norms are known.
     head_rows_known: usize,
-    ropes: Vec<Frequencies>,
+    pub(crate) ropes: Vec<Frequencies>,
     /// Host side of the angles; the largest of all ropes.
     angles: Vec<f32>,
     /// The experts of the present block.
@@ -54,38 +55,47 @@ pub struct Model {
 
 /// Activations; each `[rows_max, width]`.
 #[derive(Debug)]
-struct Buffers {
+pub(crate) struct Buffers {
     /// The residual stream, `[.., hidden]`.
-    x: BufferId,
+    pub(crate) x: BufferId,
     /// Its norm, `[.., hidden]`.
-    h: BufferId,
+    pub(crate) h: BufferId,
     /// What a half of the block adds, `[.., hidden]`.
-    y: BufferId,
-    q: BufferId,
-    k: BufferId,
-    v: BufferId,
-    /// Attention's output, as wide as `q`.
-    mixed: BufferId,
-    gate: BufferId,
-    up: BufferId,
+    pub(crate) y: BufferId,
+    pub(crate) q: BufferId,
+    pub(crate) k: BufferId,
+    pub(crate) v: BufferId,
+    /// Attention's output.
+    pub(crate) mixed: BufferId,
+    /// What queries are made of, where it is compressed.
+    pub(crate) q_low: BufferId,
+    /// Queries and attention's output in the space of compressed keys and values.
+    pub(crate) latent_q: BufferId,
+    pub(crate) latent_mixed: BufferId,
+    /// The queries that choose positions, their weights, and the positions.
+    pub(crate) index_q: BufferId,
+    pub(crate) index_weights: BufferId,
+    pub(crate) selected: BufferId,
+    pub(crate) gate: BufferId,
+    pub(crate) up: BufferId,
     /// Gate and up, where they are one matrix.
-    both: BufferId,
+    pub(crate) both: BufferId,
     /// Partial sums of matrices that are stored by inputs.
-    lanes: BufferId,
+    pub(crate) lanes: BufferId,
     /// What the router says, one per expert.
-    router: BufferId,
+    pub(crate) router: BufferId,
     /// How much of the shared expert is taken, one.
-    shared: BufferId,
+    pub(crate) shared: BufferId,
     /// The rows that use an expert, `[.., hidden]`.
-    expert_input: BufferId,
+    pub(crate) expert_input: BufferId,
     /// What it gives, `[.., hidden]`.
-    expert_output: BufferId,
+    pub(crate) expert_output: BufferId,
     /// One per rope, `[.., rotary]`.
-    angles: Vec<BufferId>,
+    pub(crate) angles: Vec<BufferId>,
     /// `[logit_rows_max, hidden]`.
-    picked: BufferId,
+    pub(crate) picked: BufferId,
     /// `[logit_rows_max, vocab]`.
-    logits: BufferId,
+    pub(crate) logits: BufferId,
     /// What logits are multiplied by where the head is normalised, `[1, vocab]`.
     head_norms: BufferId,
     /// One of its rows, `[1, hidden]`.
@@ -211,7 +221,10 @@ impl Model {
             self.before(b, batch, step)?;
         }
         let (x, y) = self.operands(batch, step);
-        self.multiply(b, step, weight, x, y)?;
+        match self.by_head(batch, step) {
+            Some(head) => head.multiply(b, weight)?,
+            None => self.multiply(b, step, weight, x, y)?,
+        }
         self.measure_head(b, step, weight)?;
         if step.last {
             self.after(b, batch, step, y)?;
@@ -331,7 +344,13 @@ impl Model {
         let attention = block.map_or(f.h, |block| self.attention_input(block));
         let mlp = block.map_or(f.h, |block| self.mlp_input(block));
         let (input, output) = match step.role {
+            Role::QDown => (attention, f.q_low),
+            Role::Q if block.is_some_and(compresses_queries) => (f.q_low, f.q),
             Role::Q => (attention, f.q),
+            Role::IndexQ => (f.q_low, f.index_q),
+            Role::KvDown => (attention, f.k),
+            Role::IndexK => (attention, f.v),
+            Role::IndexWeights => (attention, f.index_weights),
             Role::K => (attention, f.k),
             Role::V => (attention, f.v),
             Role::Output => (f.mixed, f.y),
@@ -413,11 +432,13 @@ impl Model {
             b.gather_rows(x, batch.logit_rows, picked)?;
             return self.final_norm.apply(b, picked, &self.spec.final_norm, picked);
         }
-        if step.role == Role::Q {
-            let (block, vectors) = (&self.spec.blocks[step.block], &self.blocks[step.block]);
-            return normalise(b, x, &block.attention_norm, &vectors.attention_norm, h);
+        let (block, vectors) = (&self.spec.blocks[step.block], &self.blocks[step.block]);
+        match step.role {
+            Role::Q if compresses_queries(block) => Ok(()),
+            Role::QDown | Role::Q => normalise(b, x, &block.attention_norm, &vectors.attention_norm, h),
+            Role::K if block.attention.latent.is_some() => self.enter_latent(b, batch, step.block),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// What follows a whole matrix's output `y`.
@@ -430,6 +451,18 @@ impl Model {
             b.add_bias(y, Mat::new(bias, 1, y.cols))?;
         }
         match step.role {
+            Role::QDown
+            | Role::Q
+            | Role::K
+            | Role::KvDown
+            | Role::IndexQ
+            | Role::IndexK
+            | Role::IndexWeights
+                if block.attention.latent.is_some() =>
+            {
+                self.after_latent(b, batch, step, y)
+            }
+            Role::V if block.attention.latent.is_some() => Ok(()),
             Role::V => self.attend(b, batch, step.block),
             Role::Output => {
                 let x = Mat { buffer: self.buffers.x, ..y };
@@ -515,7 +548,7 @@ impl Model {
                 b.clip(m, limit)?;
             }
             if let Some(rope) = a.rope {
-                self.rotate(b, m, rope, a.head_dim)?;
+                self.rotate(b, m, rope, (a.head_dim, 0), self.spec.ropes[rope].style)?;
             }
             normalise(b, a.norms_after_rope)?;
         }
@@ -527,15 +560,22 @@ impl Model {
         b.attention(layer, q, Mat { buffer: f.mixed, ..q }, &shape(a, vectors.sinks), batch.places)
     }
 
-    /// Rotates the heads of queries or keys.
-    fn rotate(&self, b: &mut dyn Backend, x: Mat, rope: usize, head_dim: usize) -> Result<(), Error> {
-        let style = match self.spec.ropes[rope].style {
+    /// Rotates the heads of queries or keys, each from an element of it on.
+    pub(crate) fn rotate(
+        &self,
+        b: &mut dyn Backend,
+        x: Mat,
+        rope: usize,
+        (head_dim, start): (usize, usize),
+        style: RopeStyle,
+    ) -> Result<(), Error> {
+        let style = match style {
             RopeStyle::Half => backend::RopeStyle::Half,
             RopeStyle::Interleaved => backend::RopeStyle::Interleaved,
         };
         let rotary = self.ropes[rope].rotary();
         let angles = Mat::new(self.buffers.angles[rope], x.rows, rotary);
-        b.rope(x, Rope { head_dim, rotary, style }, angles)
+        b.rope(x, Rope { head_dim, start, rotary, style }, angles)
     }
 
     /// Adds a half's output to the residual stream, normalised and scaled first where the family does so.
@@ -558,16 +598,24 @@ impl Model {
 
 impl Buffers {
     fn new(spec: &ModelSpec, limits: Limits, b: &mut dyn Backend) -> Result<Self, Error> {
-        let widest = |f: fn(&aerostat_arch::Block) -> usize| spec.blocks.iter().map(f).max().unwrap_or(0);
+        let widest = |f: fn(&Block) -> usize| spec.blocks.iter().map(f).max().unwrap_or(0);
+        let widths = spec.blocks.iter().map(|block| block.attention.widths());
+        let widths = widths.fold(AttentionWidths::default(), AttentionWidths::max);
         let mut rows = |width: usize| b.allocate(limits.rows_max * width);
         Ok(Self {
             x: rows(spec.hidden)?,
             h: rows(spec.hidden)?,
             y: rows(spec.hidden)?,
-            q: rows(widest(|b| b.attention.q.weight.rows))?,
-            mixed: rows(widest(|b| b.attention.q.weight.rows))?,
-            k: rows(widest(|b| b.attention.k.weight.rows))?,
-            v: rows(widest(|b| b.attention.v.weight.rows))?,
+            q: rows(widths.q)?,
+            mixed: rows(widths.mixed)?,
+            k: rows(widths.k)?,
+            v: rows(widths.v)?,
+            q_low: rows(widths.q_low)?,
+            latent_q: rows(widths.latent_q)?,
+            latent_mixed: rows(widths.latent_mixed)?,
+            index_q: rows(widths.index_q)?,
+            index_weights: rows(widths.index_weights)?,
+            selected: rows(widths.selected)?,
             gate: rows(widest(mlp_width))?,
             up: rows(widest(mlp_width))?,
             both: rows(widest(joined_width))?,
@@ -597,6 +645,11 @@ fn normalise(
         Some((spec, vectors)) => vectors.apply(b, x, spec, out),
         None => Ok(()),
     }
+}
+
+/// Queries are made in two steps.
+fn compresses_queries(block: &Block) -> bool {
+    block.attention.latent.as_ref().is_some_and(|latent| latent.q_down.is_some())
 }
 
 /// The width of a block's widest MLP.
@@ -634,6 +687,7 @@ fn shape(a: &AttentionSpec, sinks: Option<BufferId>) -> backend::Attention {
         kv_heads: a.kv_heads,
         key_dim: a.head_dim,
         value_dim: a.head_dim,
+        values_in_keys: false,
         scale: a.scale,
         softcap: a.softcap,
         window: a.window.map(if a.chunked { backend::Window::Chunk } else { backend::Window::Last }),

@@ -1,6 +1,6 @@
 //! The small tensors of a model on a device: norms and biases.
 
-use aerostat_arch::{Block, Linear, MlpSpec, Norm, NormKind, Role, Vector};
+use aerostat_arch::{Block, Latent, Linear, MlpSpec, Norm, NormKind, Role, Vector};
 use aerostat_backend::{Backend, BufferId, Error, Mat, Tile, Weight};
 
 /// Gives a vector's stored bytes.
@@ -16,6 +16,7 @@ pub(crate) struct BlockVectors {
     pub(crate) q_norm: Option<NormVectors>,
     pub(crate) k_norm: Option<NormVectors>,
     pub(crate) sinks: Option<BufferId>,
+    pub(crate) latent: Option<LatentVectors>,
     /// By role.
     pub(crate) biases: Biases,
     /// Of experts, by index; none at all if none has one.
@@ -33,8 +34,8 @@ impl BlockVectors {
         block: &Block,
         read: Read<'_, E>,
     ) -> Result<Self, E> {
-        let hidden = block.attention.q.weight.cols;
         let a = &block.attention;
+        let hidden = a.o.weight.rows;
         let mut norm = |norm: &Option<Norm>, width: usize| {
             norm.as_ref().map(|norm| NormVectors::load(b, norm, width, read)).transpose()
         };
@@ -46,10 +47,14 @@ impl BlockVectors {
             q_norm: norm(&a.q_norm, a.q.weight.rows)?,
             k_norm: norm(&a.k_norm, a.k.weight.rows)?,
             sinks: a.sinks.as_ref().map(|v| load_vector(b, v, v.len, read)).transpose()?,
+            latent: None,
             biases: biases(b, block.linears(), read)?,
             expert_biases: Vec::new(),
             correction: None,
         };
+        if let Some(latent) = &a.latent {
+            vectors.latent = Some(LatentVectors::load(b, latent, read)?);
+        }
         if let Some(experts) = &block.experts {
             if let Some(v) = &experts.routing.correction {
                 let id = load_vector(b, v, v.len, read)?;
@@ -61,6 +66,24 @@ impl BlockVectors {
             }
         }
         Ok(vectors)
+    }
+}
+
+/// The norms of compressed keys and values.
+#[derive(Debug)]
+pub(crate) struct LatentVectors {
+    pub(crate) q: Option<NormVectors>,
+    pub(crate) kv: NormVectors,
+    pub(crate) index: Option<NormVectors>,
+}
+
+impl LatentVectors {
+    fn load<E: From<Error>>(b: &mut dyn Backend, latent: &Latent, read: Read<'_, E>) -> Result<Self, E> {
+        let mut load = |norm: &Norm| NormVectors::load(b, norm, norm.size, read);
+        let q = latent.q_down.as_ref().map(|(_, norm)| load(norm)).transpose()?;
+        let kv = load(&latent.kv_norm)?;
+        let index = latent.indexer().map(|indexer| load(&indexer.k_norm)).transpose()?;
+        Ok(Self { q, kv, index })
     }
 }
 
