@@ -274,7 +274,8 @@ impl Case {
                 let q = matrix(device, random, cache.asked.len(), shape.heads * shape.key_dim, values)?;
                 let out =
                     matrix(device, random, cache.asked.len(), shape.heads * shape.value_dim, Values::Plain)?;
-                let sinks = shape.sinks.map(|_| matrix(device, random, 1, shape.heads, values)).transpose()?;
+                let sinks =
+                    shape.sinks.map(|_| matrix(device, random, 1, shape.heads, values)).transpose()?;
                 device.attention(1, q, out, &Attention { sinks, ..*shape }, cache.places())?;
                 everything(device, out)
             }

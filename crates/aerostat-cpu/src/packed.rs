@@ -215,7 +215,9 @@ unsafe fn blocks(
         );
         raw_at = next;
     }
-    true
+    // All of each stream was used.
+    (second_at.div_ceil(8), third_at.div_ceil(8), raw_at)
+        == (parts.second.len(), parts.third.len(), parts.raw.len())
 }
 
 /// At least `count` bits from bit `at`; what stands above them is left.

@@ -150,7 +150,7 @@ pub fn parts(bytes: &[u8], len: usize) -> Result<Parts<'_>, Error> {
 /// Appends the `len` elements of a group to `out` as BF16, in the plainest way.
 ///
 /// # Errors
-/// `Corrupt`: a part ends early.
+/// `Corrupt`: a part ends early, or late.
 pub fn expand(palette: &[u8; 16], bytes: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), Error> {
     let parts = parts(bytes, len)?;
     let (mut second, mut third) =
@@ -182,6 +182,10 @@ pub fn expand(palette: &[u8; 16], bytes: &[u8], len: usize, out: &mut Vec<u8>) -
         out.extend(block.as_flattened());
     }
     out.truncate(end);
+    let used = [&second, &third].map(|bits| bits.at.div_ceil(8) == bits.bytes.len());
+    if used != [true; 2] || !raw.as_slice().is_empty() {
+        return Err(corrupt("a group has more bits than its elements"));
+    }
     Ok(())
 }
 
