@@ -112,6 +112,9 @@ pub(crate) struct PlanArgs {
     /// Print what `aerostat pack` would make of it, too.
     #[arg(long)]
     pub(crate) compare: bool,
+    /// Bytes that reading yields in a second, such as 3GB; without it, what a look at the disk says.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub(crate) read_rate: Option<u64>,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
 }

@@ -35,7 +35,8 @@ struct Compared {
 pub(crate) fn execute(args: &PlanArgs, output: &OutputArgs) -> Result<(), Failure> {
     let options = args.engine.options(output)?;
     let files = model::open(&args.model, output)?;
-    let options = model::learning(options, &args.engine, &files);
+    let mut options = model::learning(options, &args.engine, &files);
+    options.read_bytes_per_second = args.read_rate.map(|rate| rate.max(1) as f64);
     // It counts: a run would hold it, too.
     let _tokenizer = model::tokenizer(&files, false, output)?;
     let context = args.engine.context().unwrap_or(files.spec().context_max.min(CONTEXT_DEFAULT));

@@ -82,6 +82,8 @@ pub struct Options {
     pub spill: Option<PathBuf>,
     /// Weights kept in memory at most; for measurements. `None`: as much as the budget allows.
     pub pinned_bytes_max: Option<u64>,
+    /// What the plan takes reading to yield; `None`: what a look at the disk says.
+    pub read_bytes_per_second: Option<f64>,
     /// A small file that learns which experts are used, so that later runs keep those in memory: read when a model is
     /// opened, added to when the engine is dropped. It may be missing or deleted. It changes no results.
     pub expert_use: Option<PathBuf>,
@@ -150,7 +152,10 @@ impl Engine {
             process_peak_bytes: machine::peak_resident_bytes(),
             threads: threads(options),
             alignment: 4096,
-            read_bytes_per_second: machine::read_rate(files.checkpoint.catalog.files(), source)?,
+            read_bytes_per_second: match options.read_bytes_per_second {
+                Some(rate) => rate,
+                None => machine::read_rate(files.checkpoint.catalog.files(), source)?,
+            },
             multiply: machine::multiply_rates(backend(options)?, &files.spec, probe_bytes)?,
         };
         let demand = Demand {

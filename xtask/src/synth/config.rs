@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::random::Dtype;
-use super::shape::{Family, Rope, Shape};
+use super::shape::{Family, Glm5, Rope, Shape};
 
 /// Token ids that begin and end a text, whatever the vocabulary.
 const BEGIN_TOKEN: u64 = 1;
@@ -102,6 +102,30 @@ fn own_keys(shape: &Shape) -> Value {
             "num_experts_per_tok": shape.experts_chosen,
             "sliding_window": null,
             "use_sliding_window": false,
+        }),
+        Family::Glm5 => json!({
+            "architectures": ["GlmMoeDsaForCausalLM"],
+            "attention_bias": false,
+            "first_k_dense_replace": Glm5::DENSE_LAYERS,
+            "hidden_act": "silu",
+            "index_head_dim": Glm5::INDEX_DIM,
+            "index_n_heads": Glm5::INDEX_HEADS,
+            "index_topk": 2048,
+            "intermediate_size": Glm5::DENSE_WIDTH,
+            "kv_lora_rank": Glm5::KV_RANK,
+            "model_type": "glm_moe_dsa",
+            "moe_intermediate_size": shape.intermediate,
+            "n_group": 1,
+            "n_routed_experts": shape.experts,
+            "n_shared_experts": 1,
+            "norm_topk_prob": true,
+            "num_experts_per_tok": shape.experts_chosen,
+            "q_lora_rank": Glm5::Q_RANK,
+            "qk_nope_head_dim": Glm5::NOPE,
+            "qk_rope_head_dim": Glm5::ROPE,
+            "routed_scaling_factor": 2.5,
+            "topk_group": 1,
+            "v_head_dim": Glm5::VALUE,
         }),
         Family::Gemma3 => json!({
             "architectures": ["Gemma3ForCausalLM"],

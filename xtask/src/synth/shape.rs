@@ -12,6 +12,23 @@ pub(super) enum Family {
     Gemma3,
     Mixtral,
     Qwen3Moe,
+    Glm5,
+}
+
+/// Sizes of GLM 5 that no flag changes: compressed queries, compressed keys and values, the parts of a head that are not and
+/// that are rotated, a value head; the indexer's heads and their size; dense layers, and their width.
+pub(super) struct Glm5;
+
+impl Glm5 {
+    pub(super) const Q_RANK: u64 = 2048;
+    pub(super) const KV_RANK: u64 = 512;
+    pub(super) const NOPE: u64 = 192;
+    pub(super) const ROPE: u64 = 64;
+    pub(super) const VALUE: u64 = 256;
+    pub(super) const INDEX_HEADS: u64 = 32;
+    pub(super) const INDEX_DIM: u64 = 128;
+    pub(super) const DENSE_LAYERS: u64 = 3;
+    pub(super) const DENSE_WIDTH: u64 = 12_288;
 }
 
 /// How positions are turned beyond the plain way.
@@ -241,6 +258,12 @@ const KNOWN: &[Known] = &[
         context: 40_960,
         experts: [128, 8],
         ..Known::qwen("qwen3-30b-a3b", Family::Qwen3Moe, [48, 2048, 32, 4, 128, 768, 151_936], false)
+    },
+    Known {
+        context: 202_752,
+        experts: [256, 8],
+        rope_theta: 1e6,
+        ..Known::new("glm5-744b", Family::Glm5, [78, 6144, 64, 64, 256, 2048, 154_880])
     },
     Known::gemma3("gemma3-1b", [26, 1152, 4, 1, 256, 6912, 262_144], 512),
     Known {

@@ -1,6 +1,6 @@
 //! The tensors of a shape, in the order of the forward pass.
 
-use super::shape::{Family, Shape};
+use super::shape::{Family, Glm5, Shape};
 
 /// How a tensor's values are distributed: a bell of this mean and deviation.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,11 @@ impl Tensor {
 pub(super) fn of(shape: &Shape) -> Vec<Tensor> {
     let mut tensors = vec![matrix("model.embed_tokens", shape.vocab, shape.hidden)];
     for layer in 0..shape.layers {
-        block(shape, &format!("model.layers.{layer}"), &mut tensors);
+        let at = format!("model.layers.{layer}");
+        match shape.family {
+            Family::Glm5 => latent_block(shape, layer, &at, &mut tensors),
+            _ => block(shape, &at, &mut tensors),
+        }
     }
     tensors.push(norm(shape, "model.norm", shape.hidden));
     if !shape.tied {
@@ -74,6 +78,44 @@ fn block(shape: &Shape, at: &str, tensors: &mut Vec<Tensor>) {
     }
     (0..shape.experts).for_each(|expert| mlp(&format!("{at}.{own}.experts.{expert}"), names));
     tensors.push(matrix(&format!("{at}.{own}.gate"), shape.experts, hidden));
+}
+
+/// A block of GLM 5: compressed queries, keys and values, an indexer, and an MLP or experts with a shared one.
+fn latent_block(shape: &Shape, layer: u64, at: &str, tensors: &mut Vec<Tensor>) {
+    let Shape { hidden, heads, intermediate, experts, .. } = *shape;
+    let attention = format!("{at}.self_attn");
+    let (query, key_value) = (Glm5::NOPE + Glm5::ROPE, Glm5::NOPE + Glm5::VALUE);
+    for (name, rows, columns) in [
+        ("q_a_proj", Glm5::Q_RANK, hidden),
+        ("q_b_proj", heads * query, Glm5::Q_RANK),
+        ("kv_a_proj_with_mqa", Glm5::KV_RANK + Glm5::ROPE, hidden),
+        ("kv_b_proj", heads * key_value, Glm5::KV_RANK),
+        ("o_proj", hidden, heads * Glm5::VALUE),
+        ("indexer.wq_b", Glm5::INDEX_HEADS * Glm5::INDEX_DIM, Glm5::Q_RANK),
+        ("indexer.wk", Glm5::INDEX_DIM, hidden),
+        ("indexer.weights_proj", Glm5::INDEX_HEADS, hidden),
+    ] {
+        tensors.push(matrix(&format!("{attention}.{name}"), rows, columns));
+    }
+    tensors.push(norm(shape, &format!("{attention}.q_a_layernorm"), Glm5::Q_RANK));
+    tensors.push(norm(shape, &format!("{attention}.kv_a_layernorm"), Glm5::KV_RANK));
+    tensors.push(norm(shape, &format!("{attention}.indexer.k_norm"), Glm5::INDEX_DIM));
+    tensors.push(bias(&format!("{attention}.indexer.k_norm"), Glm5::INDEX_DIM));
+    tensors.push(norm(shape, &format!("{at}.input_layernorm"), hidden));
+    tensors.push(norm(shape, &format!("{at}.post_attention_layernorm"), hidden));
+    let mut mlp = |at: String, width: u64| {
+        tensors.push(matrix(&format!("{at}.gate_proj"), width, hidden));
+        tensors.push(matrix(&format!("{at}.up_proj"), width, hidden));
+        tensors.push(matrix(&format!("{at}.down_proj"), hidden, width));
+    };
+    if layer < Glm5::DENSE_LAYERS {
+        return mlp(format!("{at}.mlp"), Glm5::DENSE_WIDTH);
+    }
+    (0..experts).for_each(|expert| mlp(format!("{at}.mlp.experts.{expert}"), intermediate));
+    mlp(format!("{at}.mlp.shared_experts"), intermediate);
+    tensors.push(matrix(&format!("{at}.mlp.gate"), experts, hidden));
+    let correction = bias("", experts);
+    tensors.push(Tensor { name: format!("{at}.mlp.gate.e_score_correction_bias"), ..correction });
 }
 
 /// A matrix that keeps the variance of what it multiplies.
