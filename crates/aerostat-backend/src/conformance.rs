@@ -5,9 +5,10 @@
 
 use aerostat_checkpoint::DType;
 
+use crate::coded::{self, Coding, Groups};
 use crate::{
     Activation, Attention, Backend, BufferId, Capabilities, Error, KvLayout, KvType, Mat, Placement, Rope,
-    RopeStyle, RowPlace, Tile, Weight,
+    RopeStyle, RowPlace, Scaling, Tile, Weight,
 };
 
 /// Makes a fresh device.
@@ -64,6 +65,16 @@ pub enum Case {
         k: usize,
         weights: Keep,
         values: Values,
+    },
+    /// [`Backend::matmul_scaled`] of a tile from `first_row` on; the other device multiplies by the expanded weights.
+    MatmulScaled {
+        coding: Coding,
+        rows: usize,
+        n: usize,
+        k: usize,
+        block: (usize, usize),
+        first_row: usize,
+        weights: Keep,
     },
     /// [`Backend::matmul_k_major`] by tiles of `tile_rows`; the other device multiplies by the transposed matrix.
     MatmulKMajor {
@@ -166,6 +177,7 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     matmul_cases(&mut cases);
     k_major_cases(&mut cases);
+    scaled_cases(&mut cases);
     elementwise_cases(&mut cases);
     row_cases(&mut cases);
     attention_cases(&mut cases);
@@ -209,6 +221,7 @@ impl Case {
                 everything(device, y)
             }
             Self::MatmulKMajor { .. } => self.k_major(device, other, random),
+            Self::MatmulScaled { .. } => self.scaled(device, other, random),
             Self::ExpandRows { dtype, n, k, weights } => {
                 let rows: Vec<u32> = (0..n + 2).map(|_| random.below(n) as u32).collect();
                 let out = matrix(device, random, rows.len(), k, Values::Plain)?;
@@ -283,6 +296,38 @@ impl Case {
         }
         everything(device, y)
     }
+
+    fn scaled(&self, device: &mut dyn Backend, other: bool, random: &mut Random) -> Result<Vec<f32>, Error> {
+        let Self::MatmulScaled { coding, rows, n, k, block: (block_rows, block_cols), first_row, weights } =
+            *self
+        else {
+            return Ok(Vec::new());
+        };
+        let x = matrix(device, random, rows, k, Values::Plain)?;
+        let y = matrix(device, random, rows, n, Values::Plain)?;
+        let (blocks, groups) = ((first_row + n).div_ceil(block_rows), k.div_ceil(block_cols));
+        let values: Vec<f32> = (0..blocks * groups).map(|_| random.value(Values::Plain) * 0.05).collect();
+        let row_bytes = coding.code.row_bytes(k);
+        let codes: Vec<u8> = (0..n * row_bytes).map(|_| random.next() as u8).collect();
+        if other {
+            let mut expanded = vec![0.0; n * k];
+            for (row, out) in expanded.chunks_mut(k).enumerate() {
+                let scales = &values[(first_row + row) / block_rows * groups..][..groups];
+                let codes = &codes[row * row_bytes..][..row_bytes];
+                coded::expand(&coding, codes, Groups { len: block_cols, scales, zeros: &[] }, out)?;
+            }
+            let bytes: Vec<u8> = expanded.iter().flat_map(|w| w.to_le_bytes()).collect();
+            with_weight(device, DType::F32, (n, k), &bytes, weights, |device, w| device.matmul(w, x, y))?;
+        } else {
+            let scales = Mat::new(device.allocate(blocks * groups)?, blocks, groups);
+            device.write(scales, &values)?;
+            let scaling = Scaling { coding, scales, block_rows, block_cols, first_row };
+            with_weight(device, DType::U8, (n, row_bytes), &codes, weights, |device, w| {
+                device.matmul_scaled(w, &scaling, x, y)
+            })?;
+        }
+        everything(device, y)
+    }
 }
 
 fn scatter(
@@ -353,6 +398,39 @@ fn matmul_cases(cases: &mut Vec<Case>) {
         }
         for (weights, k) in [(Keep::Pinned, 512), (Keep::Streamed(3), 768)] {
             cases.push(Case::ExpandRows { dtype, n: 5, k, weights });
+        }
+    }
+}
+
+/// Every code, with one scale for all, for each row, for runs of a row, and for blocks that tiles cut anywhere.
+fn scaled_cases(cases: &mut Vec<Case>) {
+    use coded::{Code, Rounding, Table};
+    const CODES: [Code; 9] = [
+        Code::E4M3,
+        Code::E5M2,
+        Code::I8,
+        Code::LowFirst(Table::E2M1),
+        Code::HighFirst(Table::Nf4),
+        Code::HighFirst(Table::Fp4),
+        Code::Packed(4),
+        Code::Packed(8),
+        Code::Packed(3),
+    ];
+    const SHAPES: [(usize, usize, usize, (usize, usize), usize); 6] = [
+        (1, 1, 2, (1, 1), 0),
+        (2, 29, 256, (16, 128), 5),
+        (5, 7, 160, (1, 32), 3),
+        (9, 40, 130, (1000, 1000), 9),
+        (33, 130, 96, (1, 96), 0),
+        (3, 17, 2050, (128, 128), 120),
+    ];
+    for (i, code) in CODES.into_iter().enumerate() {
+        for (j, (rows, n, k, block, first_row)) in SHAPES.into_iter().enumerate() {
+            let factor = if code == Code::I8 { 1.0 / 127.0 } else { 1.0 };
+            let rounding = [Rounding::BF16, Rounding::F32, Rounding::F16][(i + j) % 3];
+            let coding = Coding { code, factor, rounding };
+            let weights = if j == 4 { Keep::Pinned } else { Keep::Streamed(j % 4) };
+            cases.push(Case::MatmulScaled { coding, rows, n, k, block, first_row, weights });
         }
     }
 }

@@ -1,9 +1,10 @@
 //! What devices on the host share: operands are checked, resolved to views and handed to kernels.
 
+use crate::coded::Coding;
 use crate::numerics::Map;
 use crate::{
     Activation, Attention, Backend, BufferId, Capabilities, Error, HostMemory, KvLayout, KvView, Mat,
-    Placement, Rope, Tile, View, Weight, WeightId, check, formats, memory,
+    Placement, Rope, Scaling, Tile, View, Weight, WeightId, check, formats, memory,
 };
 
 /// Elements that [`Backend::expand_rows`] expands at a time: a whole number of blocks of every format.
@@ -24,6 +25,15 @@ pub trait Kernels: Send {
 
     /// [`Backend::matmul`].
     fn matmul(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>);
+
+    /// [`Backend::matmul_scaled`]; fails only for want of scratch.
+    fn matmul_scaled(
+        &mut self,
+        w: Tile<'_>,
+        scaling: ScalingView<'_>,
+        x: View<'_>,
+        y: View<'_>,
+    ) -> Result<(), Error>;
 
     /// [`Backend::matmul_k_major`].
     fn matmul_k_major(&mut self, w: Tile<'_>, x: View<'_>, lanes: View<'_>, k0: usize);
@@ -52,6 +62,21 @@ pub trait Kernels: Send {
         kv: KvView<'_>,
         places: Placement<'_>,
     );
+}
+
+/// A [`Scaling`] whose scales are at hand.
+#[derive(Clone, Copy)]
+pub struct ScalingView<'a> {
+    /// How elements are coded.
+    pub coding: Coding,
+    /// One for each block of the matrix.
+    pub scales: View<'a>,
+    /// Rows of a block.
+    pub block_rows: usize,
+    /// Columns of a block.
+    pub block_cols: usize,
+    /// Which row of the matrix the tile begins with.
+    pub first_row: usize,
 }
 
 /// A device made of kernels and host memory; it is a [`Backend`].
@@ -123,6 +148,7 @@ impl<D: HostDevice> Backend for D {
     fn expand_rows(&mut self, w: Weight<'_>, rows: &[u32], out: Mat) -> Result<(), Error> {
         let (memory, _) = self.parts(Checks(()));
         let tile = memory::tile(&memory.pinned, w)?;
+        check::supported(tile.dtype)?;
         check::rows(rows, tile.rows, tile.cols, &out)?;
         let [out] = memory::views(&mut memory.buffers, [out])?;
         let row_bytes = tile.bytes.len() / tile.rows.max(1);
@@ -144,12 +170,25 @@ impl<D: HostDevice> Backend for D {
     fn matmul(&mut self, w: Weight<'_>, x: Mat, y: Mat) -> Result<(), Error> {
         let (memory, kernels) = self.parts(Checks(()));
         let tile = memory::tile(&memory.pinned, w)?;
+        check::supported(tile.dtype)?;
         check::shape(&x, x.rows, tile.cols, "the input")?;
         check::shape(&y, x.rows, tile.rows, "the output")?;
         check::apart(&y, &x)?;
         let [x, y] = memory::views(&mut memory.buffers, [x, y])?;
         kernels.matmul(tile, x, y);
         Ok(())
+    }
+
+    fn matmul_scaled(&mut self, w: Weight<'_>, scaling: &Scaling, x: Mat, y: Mat) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        let tile = memory::tile(&memory.pinned, w)?;
+        let Scaling { coding, scales, block_rows, block_cols, first_row } = *scaling;
+        check::scaling(&tile, scaling, x.cols)?;
+        check::shape(&y, x.rows, tile.rows, "the output")?;
+        check::apart(&y, &x)?;
+        check::apart(&y, &scales)?;
+        let [x, y, scales] = memory::views(&mut memory.buffers, [x, y, scales])?;
+        kernels.matmul_scaled(tile, ScalingView { coding, scales, block_rows, block_cols, first_row }, x, y)
     }
 
     fn matmul_k_major(&mut self, w: Weight<'_>, x: Mat, lanes: Mat, k0: usize) -> Result<(), Error> {

@@ -23,9 +23,9 @@ pub mod reference;
 
 pub use check::first_visible;
 pub use error::{Error, ErrorKind};
-pub use host::{Checks, HostDevice, Kernels};
+pub use host::{Checks, HostDevice, Kernels, ScalingView};
 pub use memory::{HostMemory, KvView, View};
 pub use ops::{
     Activation, Attention, Backend, BufferId, Capabilities, KvLayout, KvType, Mat, Placement, Rope,
-    RopeStyle, RowPlace, Tile, Weight, WeightId,
+    RopeStyle, RowPlace, Scaling, Tile, Weight, WeightId,
 };

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use aerostat_backend::numerics::Map;
 use aerostat_backend::{
     Attention, Capabilities, Checks, Error, HostDevice, HostMemory, Kernels, KvType, KvView, Placement, Rope,
-    Tile, View,
+    ScalingView, Tile, View,
 };
 use aerostat_checkpoint::DType;
 
@@ -19,6 +19,7 @@ use crate::matmul::{Matmul, SCRATCH_LEN, Tasks};
 use crate::memory::{Line, advise, grow};
 use crate::pool::Pool;
 use crate::rows::Rows;
+use crate::scaled::{self, ScaledRows, Values};
 use crate::vector::LANES;
 
 /// Elements of an elementwise task: enough to be worth a thread's attention.
@@ -52,6 +53,8 @@ pub struct CpuKernels {
 
 struct Scratch {
     matmul: Vec<Line>,
+    /// Weight rows that were expanded for a task; as many as the widest matrix with scales apart has needed so far.
+    weights: Vec<Line>,
     /// Lines of scores, at least [`HEADS_MAX`].
     scores: Vec<Line>,
 }
@@ -69,7 +72,7 @@ impl Cpu {
         let scratch = (0..config.threads).map(|_| {
             let mut matmul = Vec::new();
             grow(&mut matmul, SCRATCH_LEN)?;
-            Ok(Mutex::new(Scratch { matmul, scores: Vec::new() }))
+            Ok(Mutex::new(Scratch { matmul, weights: Vec::new(), scores: Vec::new() }))
         });
         let scratch = scratch.collect::<Result<_, Error>>()?;
         Ok(Self { memory: HostMemory::default(), kernels: CpuKernels { token, pool, scratch } })
@@ -133,6 +136,53 @@ impl Kernels for CpuKernels {
             DType::MXFP4 => self.matmul_format::<format::MXFP4>(w, x, y),
             other => unreachable!("a tile in {other} does not pass the checks"),
         }
+    }
+
+    fn matmul_scaled(
+        &mut self,
+        w: Tile<'_>,
+        scaling: ScalingView<'_>,
+        x: View<'_>,
+        y: View<'_>,
+    ) -> Result<(), Error> {
+        let (token, scratch, values) = (self.token, &self.scratch, Values::new(scaling.coding.code));
+        for scratch in scratch {
+            let mut scratch = lock(scratch);
+            if scratch.weights.len() * LANES < scaled::TASK_ROWS * x.cols() {
+                grow(&mut scratch.weights, scaled::TASK_ROWS * x.cols())?;
+            }
+        }
+        let (scales, blocks) = (Rows::from(scaling.scales), (scaling.block_rows, scaling.block_cols));
+        let (coding, first_row) = (scaling.coding, scaling.first_row);
+        let (x, y) = (Rows::from(x), Rows::from(y));
+        self.pool.run(w.rows.div_ceil(scaled::TASK_ROWS), &|task, thread| {
+            let start = task * scaled::TASK_ROWS;
+            let end = w.rows.min(start + scaled::TASK_ROWS);
+            let mut guard = lock(&scratch[thread]);
+            let Scratch { matmul, weights, .. } = &mut *guard;
+            let rows = ScaledRows {
+                w,
+                coding,
+                values: &values,
+                scales,
+                blocks,
+                first_row,
+                cols: x.cols,
+                start,
+                end,
+                out: weights.as_mut_ptr().cast(),
+            };
+            // SAFETY: the operands were checked: the tile has its codes and there are scales for its rows. Both pieces of
+            // scratch have their lengths and are locked.
+            unsafe {
+                token.enter(rows);
+                let tile = rows.expanded();
+                let scratch = matmul.as_mut_ptr().cast();
+                Matmul { w: tile, x, y: y.from_col(start), start: 0, end: end - start, scratch }
+                    .run::<format::F32>(token);
+            }
+        });
+        Ok(())
     }
 
     fn matmul_k_major(&mut self, w: Tile<'_>, x: View<'_>, lanes: View<'_>, k0: usize) {

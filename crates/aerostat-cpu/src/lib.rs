@@ -31,6 +31,7 @@ mod memory;
 pub mod peaks;
 mod pool;
 mod rows;
+mod scaled;
 mod vector;
 
 pub use device::{Cpu, CpuConfig, CpuKernels};

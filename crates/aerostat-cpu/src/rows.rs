@@ -29,6 +29,11 @@ impl From<View<'_>> for Rows {
 }
 
 impl Rows {
+    /// The columns from `col` on.
+    pub(crate) fn from_col(self, col: usize) -> Self {
+        Self { start: self.start.wrapping_add(col), cols: self.cols - col, ..self }
+    }
+
     /// Element (`row`, `col`), which must exist for the pointer to be used.
     #[inline(always)]
     pub(crate) fn at(&self, row: usize, col: usize) -> *mut f32 {
