@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind};
 use crate::families::FAMILIES;
 use crate::family::{Family, Refused};
 use crate::keys::Keys;
+use crate::scales;
 use crate::shape::Shape;
 use crate::spec::{Head, Matrix, ModelSpec};
 use crate::tensors::Tensors;
@@ -89,13 +90,7 @@ fn refuse_other_tasks(keys: &Keys<'_>, architecture: Option<&str>) -> Result<(),
     if keys.flag("use_bidirectional_attention", false)? {
         return Err(keys.unsupported("`use_bidirectional_attention` is not supported"));
     }
-    match keys.json("quantization_config") {
-        None => Ok(()),
-        Some(q) => {
-            let method = q.get("quant_method").and_then(Value::as_str).unwrap_or("unknown");
-            Err(keys.unsupported(format!("weights quantised by `{method}` are not supported yet")))
-        }
-    }
+    scales::refuse_unknown(keys)
 }
 
 /// Refuses configuration values that the family names.

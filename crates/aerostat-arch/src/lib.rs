@@ -12,6 +12,7 @@ mod family;
 mod keys;
 mod mixture;
 mod rope;
+mod scales;
 mod shape;
 mod spec;
 mod tensors;
@@ -27,5 +28,5 @@ pub use mixture::{Mixture, MixtureNames};
 pub use rope::{Divisors, RopeSpec, Scaling};
 pub use spec::{
     Activation, AttentionSpec, Block, Experts, Groups, Head, Joined, Linear, Matrix, MlpSpec, ModelSpec,
-    Norm, NormKind, Positions, Role, RopeStyle, Routing, Runs, Score, Vector,
+    Norm, NormKind, Positions, Role, RopeStyle, Routing, Runs, Scales, Score, Vector,
 };

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use aerostat_arch::ModelSpec;
-use aerostat_backend::{Backend, Mat, Tile, Weight};
+use aerostat_backend::coded::{Code, Coding, Rounding};
+use aerostat_backend::{Backend, Mat, Scaling, Tile, Weight};
 use aerostat_checkpoint::{Extent, File, FileId};
 use aerostat_plan::Multiply;
 use aerostat_stream::{Ring, SourceOptions};
@@ -118,6 +119,13 @@ pub(crate) fn read_rate(files: &[File], options: SourceOptions) -> Result<f64, E
     Ok((read * EXTENT) as f64 / seconds)
 }
 
+/// One scale for codes of a byte each.
+fn one_scale(backend: &mut dyn Backend, cols: usize) -> Result<Scaling, Error> {
+    let scales = Mat::new(backend.allocate(1)?, 1, 1);
+    let coding = Coding { code: Code::E4M3, factor: 1.0, rounding: Rounding::BF16 };
+    Ok(Scaling { coding, scales, block_rows: usize::MAX, block_cols: cols, first_row: 0 })
+}
+
 /// Multiplies weights of the format that most of the model is stored in, for a moment, with one row and with more.
 /// `bytes_max` bounds the memory this takes, about: weights that do not fit in the caches give the rate of one row.
 pub(crate) fn multiply_rates(
@@ -145,6 +153,7 @@ pub(crate) fn multiply_rates(
     let rows_max = ROWS[ROWS.len() - 1];
     let x = Mat::new(backend.allocate(rows_max * matrix.cols)?, rows_max, matrix.cols);
     let y = Mat::new(backend.allocate(rows_max * outputs)?, rows_max, outputs);
+    let scaling = matrix.scales.as_ref().map(|_| one_scale(&mut *backend, matrix.cols)).transpose()?;
     for rows in ROWS {
         let (x, y) = (Mat { rows, ..x }, Mat { rows, ..y });
         let mut times = Vec::new();
@@ -154,7 +163,10 @@ pub(crate) fn multiply_rates(
         {
             let run = Instant::now();
             let tile = Tile { dtype: matrix.dtype, rows: outputs, cols: matrix.cols, bytes };
-            backend.matmul(Weight::Streamed(tile), x, y)?;
+            match &scaling {
+                Some(scaling) => backend.matmul_scaled(Weight::Streamed(tile), scaling, x, y)?,
+                None => backend.matmul(Weight::Streamed(tile), x, y)?,
+            }
             times.push(run.elapsed().as_secs_f64());
         }
         // The middle one: some met another process.
