@@ -137,5 +137,7 @@ fn special_tokens(config: &Config, key: &str, gguf: &[&str]) -> Vec<u32> {
 fn parameters(spec: &ModelSpec) -> u64 {
     let matrix = |m: &Matrix| m.rows as u64 * m.cols as u64;
     let embedding = if spec.tied() { 0 } else { matrix(&spec.embedding) };
-    embedding + spec.matrices().map(matrix).sum::<u64>() + spec.vectors().map(|v| v.len as u64).sum::<u64>()
+    let scales: u64 = spec.scales().map(|scales| scales.len as u64).sum();
+    let vectors = spec.vectors().map(|v| v.len as u64).sum::<u64>() - scales;
+    embedding + spec.matrices().map(matrix).sum::<u64>() + vectors
 }

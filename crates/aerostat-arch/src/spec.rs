@@ -1,5 +1,8 @@
 //! What a model is: blocks in order, each with its weights and rules. Plain data.
 
+use std::sync::Arc;
+
+use aerostat_checkpoint::packed::TileRows;
 use aerostat_checkpoint::{DType, Extent};
 
 use crate::rope::RopeSpec;
@@ -63,8 +66,12 @@ impl ModelSpec {
         let divisors = self.ropes.iter().flat_map(RopeSpec::vectors);
         let norms = self.embedding_norm.iter().chain([&self.final_norm]).flat_map(Norm::vectors);
         let positions = self.positions.as_ref().map(|p| &p.table);
-        let scales = self.matrices().filter_map(|m| m.scales.as_ref()).map(|scales| &scales.values);
-        blocks.chain(norms).chain(positions).chain(&self.head.bias).chain(divisors).chain(scales)
+        blocks.chain(norms).chain(positions).chain(&self.head.bias).chain(divisors).chain(self.scales())
+    }
+
+    /// The scales of matrices of codes; matrices that are parts of one tensor share theirs.
+    pub fn scales(&self) -> impl Iterator<Item = &Vector> {
+        self.matrices().filter_map(|m| m.scales.as_ref()).map(|scales| &scales.values)
     }
 
     /// Whether head and embedding are one tensor.
@@ -111,6 +118,9 @@ pub struct Matrix {
     pub k_major: bool,
     /// What its elements are multiplied by, where they are codes alone.
     pub scales: Option<Scales>,
+    /// Its tiles in a packed folder, by its own rows: then rows do not lie one by one, and the extent is that of all
+    /// tiles together, or where the first begins.
+    pub tiles: Option<Arc<[TileRows]>>,
 }
 
 /// The scales of a matrix of codes, one for each block of rows and columns; kept in memory.
@@ -151,9 +161,20 @@ impl Matrix {
         if self.k_major { (self.cols, self.rows) } else { (self.rows, self.cols) }
     }
 
-    /// Bytes of one stored row.
+    /// Bytes of one stored row, unpacked.
     pub fn row_bytes(&self) -> u64 {
-        self.extent.bytes / self.stored().0.max(1) as u64
+        self.dtype.bytes_for(self.stored().1 as u64).unwrap_or(0)
+    }
+
+    /// Its weights are coded: they are expanded before they are multiplied.
+    pub fn is_coded(&self) -> bool {
+        self.tiles.is_some() && self.dtype == DType::BF16
+    }
+
+    /// The fewest bytes that can be read and multiplied: a row, or the largest of its packed tiles.
+    pub fn unit_bytes(&self) -> u64 {
+        let largest = |tiles: &Arc<[TileRows]>| tiles.iter().map(|t| t.extent.bytes).max().unwrap_or(0);
+        self.tiles.as_ref().map_or(self.row_bytes(), largest)
     }
 
     /// Stored rows that lie one after the other; no tile crosses from one run to the next.
@@ -161,7 +182,7 @@ impl Matrix {
         self.runs.map_or(self.stored().0, |runs| runs.rows)
     }
 
-    /// Where the stored rows `start .. start + rows` of one run lie.
+    /// Where the stored rows `start .. start + rows` of one run lie, if they are not packed.
     pub fn rows_extent(&self, start: usize, rows: usize) -> Extent {
         let row = self.row_bytes();
         let place = self.runs.map_or(start, |runs| runs.place(start));
@@ -279,6 +300,18 @@ impl Block {
     /// Its MLPs: the one that every row uses, and the experts.
     pub fn mlps(&self) -> impl Iterator<Item = &MlpSpec> {
         self.mlp.iter().chain(self.experts.iter().flat_map(|experts| &experts.mlps))
+    }
+
+    /// All its linear maps, those of experts too, to change them.
+    pub fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        let a = &mut self.attention;
+        let (router, mlps) = match &mut self.experts {
+            Some(experts) => (Some(&mut experts.router), experts.mlps.as_mut_slice()),
+            None => (None, [].as_mut_slice()),
+        };
+        let mlps = self.mlp.iter_mut().chain(mlps);
+        let mlps = mlps.flat_map(|m| m.gate.iter_mut().chain([&mut m.up, &mut m.down]));
+        [&mut a.q, &mut a.k, &mut a.v, &mut a.o].into_iter().chain(router).chain(mlps)
     }
 
     /// Its norms and biases.

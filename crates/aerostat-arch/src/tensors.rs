@@ -1,5 +1,8 @@
 //! The tensors of a family in a catalogue.
 
+use std::sync::Arc;
+
+use aerostat_checkpoint::packed::TileRows;
 use aerostat_checkpoint::{Catalog, DType, Extent, Tensor};
 use serde_json::Value;
 
@@ -64,7 +67,7 @@ impl<'a> Tensors<'a> {
         {
             return Err(self.bad(tensor, format!("`vocab_size` is {vocab}")));
         }
-        self.matrix(&name, rows, self.shape.hidden)
+        self.matrix_of(self.expect(&name, &[rows, self.shape.hidden])?, Part::all(rows), self.shape.hidden)
     }
 
     /// The stored head, whatever the configuration says, as transformers does; else the embedding, if the two are tied.
@@ -325,7 +328,20 @@ impl<'a> Tensors<'a> {
         if !cols.is_multiple_of(tensor.dtype.block_len()) {
             return Err(self.bad(tensor, format!("its rows are not whole blocks of {}", tensor.dtype.name())));
         }
-        let extent = part.extent(tensor, part.rows);
+        let tiles = self.catalog.tiles(&tensor.name).map(|tiles| part.tiles(tiles));
+        let tiles = match tiles {
+            None => None,
+            Some(Some(tiles)) => Some(tiles),
+            Some(None) => return Err(self.bad(tensor, "its packed tiles are cut at other rows".to_owned())),
+        };
+        let extent = match &tiles {
+            None => part.extent(tensor, part.rows),
+            Some(tiles) => Extent {
+                offset: tiles.first().map_or(tensor.extent.offset, |t| t.extent.offset),
+                bytes: tiles.iter().map(|t| t.extent.bytes).sum(),
+                ..tensor.extent
+            },
+        };
         Ok(Matrix {
             name: tensor.name.clone(),
             dtype: tensor.dtype,
@@ -333,6 +349,7 @@ impl<'a> Tensors<'a> {
             cols,
             extent,
             runs: part.runs,
+            tiles,
             k_major: false,
             scales: scales::find(self, tensor, part, cols)?,
         })
@@ -363,12 +380,15 @@ impl<'a> Tensors<'a> {
             return Err(self.bad(tensor, format!("stored by inputs, it cannot be {}", tensor.dtype.name())));
         }
         let stored = self.matrix_of(tensor, stack.part(Part::all(cols)), rows)?;
+        if stored.tiles.is_some() {
+            return Err(self.bad(tensor, "stored by inputs, it cannot be packed".to_owned()));
+        }
         Ok(Matrix { rows, cols, k_major: true, ..stored })
     }
 
     /// Some elements of one vector of a stack of vectors in one tensor.
     pub(crate) fn stacked_vector(&self, name: &str, stack: Stack, part: Part) -> Result<Vector, Error> {
-        let tensor = self.expect(name, &[stack.count, part.total])?;
+        let tensor = self.expect_plain(name, &[stack.count, part.total])?;
         self.vector_of(tensor, stack.part(part))
     }
 
@@ -382,7 +402,7 @@ impl<'a> Tensors<'a> {
     }
 
     pub(crate) fn vector(&self, name: &str, shape: &[usize], offset: f32) -> Result<Vector, Error> {
-        let tensor = self.expect(name, shape)?;
+        let tensor = self.expect_plain(name, shape)?;
         let len = shape.iter().product();
         Ok(Vector {
             name: name.to_owned(),
@@ -395,7 +415,7 @@ impl<'a> Tensors<'a> {
     }
 
     fn vector_part(&self, name: &str, part: Part) -> Result<Vector, Error> {
-        self.vector_of(self.expect(name, &[part.total])?, part)
+        self.vector_of(self.expect_plain(name, &[part.total])?, part)
     }
 
     fn vector_of(&self, tensor: &Tensor, part: Part) -> Result<Vector, Error> {
@@ -446,6 +466,15 @@ impl<'a> Tensors<'a> {
         Ok(tensor)
     }
 
+    /// The same of what is read whole.
+    fn expect_plain(&self, name: &str, shape: &[usize]) -> Result<&'a Tensor, Error> {
+        let tensor = self.expect(name, shape)?;
+        match self.catalog.tiles(name) {
+            None => Ok(tensor),
+            Some(_) => Err(self.bad(tensor, "it is packed, which only matrices may be".to_owned())),
+        }
+    }
+
     fn require(&self, name: &str) -> Result<&'a Tensor, Error> {
         self.catalog.get(name).ok_or_else(|| {
             let message = format!(
@@ -489,6 +518,31 @@ impl Stack {
 impl Part {
     pub(crate) fn all(rows: usize) -> Self {
         Self { first: 0, rows, total: rows, runs: None }
+    }
+
+    /// The packed tiles of its rows, counted from its first; `None`: a tile crosses into other rows.
+    fn tiles(self, tiles: &Arc<[TileRows]>) -> Option<Arc<[TileRows]>> {
+        if self.rows == self.total {
+            return Some(Arc::clone(tiles));
+        }
+        let run = self.runs.map_or(self.rows, |runs| runs.rows).max(1);
+        let mut own = Vec::new();
+        for start in (0..self.rows).step_by(run) {
+            let place = self.first + self.runs.map_or(start, |runs| runs.place(start));
+            let (mut row, end) = (start, self.rows.min(start + run));
+            let of_run = tiles.get(tiles.partition_point(|t| t.start < place)..)?;
+            for tile in of_run.iter().take_while(|t| t.start < place + (end - start)) {
+                if tile.start != place + (row - start) {
+                    return None;
+                }
+                own.push(TileRows { start: row, ..*tile });
+                row += tile.rows;
+            }
+            if row != end {
+                return None;
+            }
+        }
+        Some(Arc::from(own))
     }
 
     /// The bytes of `rows` rows from the first.

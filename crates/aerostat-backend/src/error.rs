@@ -20,6 +20,8 @@ pub enum ErrorKind {
     OutOfMemory,
     /// The device itself failed.
     Device,
+    /// Packed weights whose checksums do not fit: a damaged file.
+    Corrupt,
 }
 
 impl Error {

@@ -4,7 +4,7 @@ use crate::coded::Coding;
 use crate::numerics::Map;
 use crate::{
     Activation, Attention, Backend, BufferId, Capabilities, Error, HostMemory, KvLayout, KvView, Mat,
-    Placement, Rope, Scaling, Tile, View, Weight, WeightId, check, formats, memory,
+    Placement, Rope, Scaling, Tile, View, Weight, WeightId, check, formats, memory, packed,
 };
 
 /// Elements that [`Backend::expand_rows`] expands at a time: a whole number of blocks of every format.
@@ -26,6 +26,11 @@ pub trait Kernels: Send {
     /// [`Backend::matmul`].
     fn matmul(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>);
 
+    /// [`Backend::scaled_reserve`].
+    fn scaled_reserve(&mut self, _cols: usize) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// [`Backend::matmul_scaled`]; fails only for want of scratch.
     fn matmul_scaled(
         &mut self,
@@ -43,6 +48,24 @@ pub trait Kernels: Send {
 
     /// `out[r, c] = map(a[r, c], b[r, c])`; `out` may be `a` or `b`, and `b` may be one row repeated.
     fn map(&mut self, map: Map, a: View<'_>, b: View<'_>, out: View<'_>);
+
+    /// The same of [packed tiles](crate::packed), which have not been looked at yet; `checked` says that their checksums
+    /// have.
+    ///
+    /// # Errors
+    /// `Corrupt`, and then `y` means nothing.
+    fn matmul_packed(&mut self, w: Tile<'_>, _checked: bool, x: View<'_>, y: View<'_>) -> Result<(), Error> {
+        let (mut start, mut bytes) = (0, Vec::new());
+        for part in packed::parts(&w) {
+            let part = part?;
+            bytes.clear();
+            part.expand(&mut bytes)?;
+            let tile = Tile { rows: part.rows, bytes: &bytes, ..w };
+            self.matmul(tile, x, y.col_range(start, part.rows));
+            start += part.rows;
+        }
+        Ok(())
+    }
 
     /// [`Backend::rms_norm`]; `weight` has one row.
     fn rms_norm(&mut self, x: View<'_>, weight: View<'_>, eps: f32, out: View<'_>);
@@ -108,6 +131,28 @@ impl<D: HostDevice> Backend for D {
     fn pin(&mut self, tile: Tile<'_>) -> Result<WeightId, Error> {
         check::tile(&tile)?;
         let (memory, kernels) = self.parts(Checks(()));
+        let tile = memory::Operand::Plain(tile);
+        let id = memory.pinned.add(tile, &|start, bytes| kernels.advise(start, bytes))?;
+        Ok(WeightId(id as u32))
+    }
+
+    fn pin_packed(&mut self, tile: Tile<'_>) -> Result<WeightId, Error> {
+        let mut rows = Vec::new();
+        for part in packed::parts(&tile) {
+            let part = part?;
+            part.check()?;
+            match part.stored() {
+                Some(stored) => rows.extend_from_slice(stored.bytes),
+                None => rows.clear(),
+            }
+        }
+        let plain = Tile { bytes: &rows, ..tile };
+        if check::tile(&plain).is_ok() {
+            // What is not coded is kept as other tiles are.
+            return self.pin(plain);
+        }
+        let (memory, kernels) = self.parts(Checks(()));
+        let tile = memory::Operand::Packed(tile, true);
         let id = memory.pinned.add(tile, &|start, bytes| kernels.advise(start, bytes))?;
         Ok(WeightId(id as u32))
     }
@@ -147,15 +192,20 @@ impl<D: HostDevice> Backend for D {
 
     fn expand_rows(&mut self, w: Weight<'_>, rows: &[u32], out: Mat) -> Result<(), Error> {
         let (memory, _) = self.parts(Checks(()));
-        let tile = memory::tile(&memory.pinned, w)?;
+        let weight = memory::operand(&memory.pinned, w)?;
+        let tile = weight.tile();
         check::supported(tile.dtype)?;
         check::rows(rows, tile.rows, tile.cols, &out)?;
         let [out] = memory::views(&mut memory.buffers, [out])?;
-        let row_bytes = tile.bytes.len() / tile.rows.max(1);
+        let row_bytes = tile.cols / tile.dtype.block_len() * tile.dtype.block_bytes();
+        let mut unpacked = Vec::new();
         let chunk_bytes = EXPAND_LEN / tile.dtype.block_len() * tile.dtype.block_bytes();
         let mut values = [0.0; EXPAND_LEN];
         for (i, &row) in rows.iter().enumerate() {
-            let bytes = &tile.bytes[row as usize * row_bytes..][..row_bytes];
+            let bytes = match weight {
+                memory::Operand::Plain(tile) => &tile.bytes[row as usize * row_bytes..][..row_bytes],
+                memory::Operand::Packed(tile, _) => packed::row(&tile, row as usize, &mut unpacked)?,
+            };
             for (bytes, cells) in bytes.chunks(chunk_bytes).zip(out.row(i).chunks(EXPAND_LEN)) {
                 let values = &mut values[..cells.len()];
                 formats::expand(tile.dtype, bytes, values)?;
@@ -169,19 +219,29 @@ impl<D: HostDevice> Backend for D {
 
     fn matmul(&mut self, w: Weight<'_>, x: Mat, y: Mat) -> Result<(), Error> {
         let (memory, kernels) = self.parts(Checks(()));
-        let tile = memory::tile(&memory.pinned, w)?;
+        let weight = memory::operand(&memory.pinned, w)?;
+        let tile = weight.tile();
         check::supported(tile.dtype)?;
         check::shape(&x, x.rows, tile.cols, "the input")?;
         check::shape(&y, x.rows, tile.rows, "the output")?;
         check::apart(&y, &x)?;
         let [x, y] = memory::views(&mut memory.buffers, [x, y])?;
-        kernels.matmul(tile, x, y);
+        match weight {
+            memory::Operand::Plain(tile) => kernels.matmul(tile, x, y),
+            memory::Operand::Packed(tile, checked) => kernels.matmul_packed(tile, checked, x, y)?,
+        }
         Ok(())
+    }
+
+    fn scaled_reserve(&mut self, cols: usize) -> Result<(), Error> {
+        self.parts(Checks(())).1.scaled_reserve(cols)
     }
 
     fn matmul_scaled(&mut self, w: Weight<'_>, scaling: &Scaling, x: Mat, y: Mat) -> Result<(), Error> {
         let (memory, kernels) = self.parts(Checks(()));
-        let tile = memory::tile(&memory.pinned, w)?;
+        let memory::Operand::Plain(tile) = memory::operand(&memory.pinned, w)? else {
+            return Err(Error::shape("tiles of codes whose scales lie apart cannot be packed"));
+        };
         let Scaling { coding, scales, block_rows, block_cols, first_row } = *scaling;
         check::scaling(&tile, scaling, x.cols)?;
         check::shape(&y, x.rows, tile.rows, "the output")?;
@@ -193,7 +253,9 @@ impl<D: HostDevice> Backend for D {
 
     fn matmul_k_major(&mut self, w: Weight<'_>, x: Mat, lanes: Mat, k0: usize) -> Result<(), Error> {
         let (memory, kernels) = self.parts(Checks(()));
-        let tile = memory::tile(&memory.pinned, w)?;
+        let memory::Operand::Plain(tile) = memory::operand(&memory.pinned, w)? else {
+            return Err(Error::shape("tiles of a matrix stored by inputs cannot be packed"));
+        };
         check::k_major(&tile, &x, k0)?;
         check::lanes(&lanes, x.rows, tile.cols)?;
         check::apart(&lanes, &x)?;
@@ -271,6 +333,17 @@ impl<D: HostDevice> Backend for D {
         check::places(&kv.layout, layer, (k.cols, v.cols), k.rows, &places, Some(1))?;
         let [k, v] = memory::views(&mut memory.buffers, [k, v])?;
         kv.store(layer, k, v, places);
+        Ok(())
+    }
+
+    fn kv_page(&mut self, page: u32, visit: &mut dyn FnMut(&mut [u8])) -> Result<(), Error> {
+        let (memory, _) = self.parts(Checks(()));
+        let kv = memory.kv.as_mut().ok_or_else(no_kv)?;
+        if page as usize >= kv.layout.pages {
+            let pages = kv.layout.pages;
+            return Err(Error::shape(format!("there is no page {page}; the KV cache has {pages}")));
+        }
+        kv.visit(page as usize, visit);
         Ok(())
     }
 

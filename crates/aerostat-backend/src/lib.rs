@@ -19,6 +19,7 @@ mod host;
 mod memory;
 pub mod numerics;
 mod ops;
+pub mod packed;
 pub mod reference;
 
 pub use check::first_visible;

@@ -58,6 +58,15 @@ impl<'a> View<'a> {
         &self.cells[row * self.stride..][..self.cols]
     }
 
+    /// Its columns `start .. start + cols`.
+    ///
+    /// # Panics
+    /// When they are not among its columns.
+    pub fn col_range(self, start: usize, cols: usize) -> Self {
+        assert!(start <= self.cols && cols <= self.cols - start);
+        Self { cells: self.cells.get(start..).unwrap_or_default(), cols, ..self }
+    }
+
     /// Element (0, 0); row `r` starts `r * stride` elements further. All elements lie in one allocation.
     pub fn as_ptr(&self) -> *mut f32 {
         self.cells.as_ptr().cast_mut().cast()
@@ -127,12 +136,31 @@ struct Place {
     arena: usize,
     start: usize,
     len: usize,
+    packed: bool,
+}
+
+/// A weight operand whose bytes have been found.
+#[derive(Clone, Copy)]
+pub(crate) enum Operand<'a> {
+    /// As stored, and checked.
+    Plain(Tile<'a>),
+    /// Packed; whether its checksums have been checked.
+    Packed(Tile<'a>, bool),
+}
+
+impl<'a> Operand<'a> {
+    pub(crate) fn tile(self) -> Tile<'a> {
+        match self {
+            Self::Plain(tile) | Self::Packed(tile, _) => tile,
+        }
+    }
 }
 
 impl Pinned {
     /// Copies a tile; gives its index.
-    pub(crate) fn add(&mut self, tile: Tile<'_>, advise: Advise<'_>) -> Result<usize, Error> {
-        let Tile { dtype, rows, cols, bytes } = tile;
+    pub(crate) fn add(&mut self, weight: Operand<'_>, advise: Advise<'_>) -> Result<usize, Error> {
+        let Tile { dtype, rows, cols, bytes } = weight.tile();
+        let packed = matches!(weight, Operand::Packed(..));
         let needed = bytes.len().saturating_add(TILE_ALIGN_BYTES);
         if self.arenas.last().is_none_or(|arena| arena.capacity() - arena.len() < needed) {
             let arena = reserve(needed.max(ARENA_BYTES)).or_else(|| reserve(needed)).ok_or_else(|| {
@@ -150,16 +178,18 @@ impl Pinned {
         let start = arena.len() + pad;
         arena.resize(start, 0);
         arena.extend_from_slice(bytes);
-        self.tiles.push(Place { dtype, rows, cols, arena: index, start, len: bytes.len() });
+        self.tiles.push(Place { dtype, rows, cols, arena: index, start, len: bytes.len(), packed });
         Ok(self.tiles.len() - 1)
     }
 
-    fn tile(&self, id: u32) -> Result<Tile<'_>, Error> {
-        let Some(&Place { dtype, rows, cols, arena, start, len }) = self.tiles.get(id as usize) else {
+    fn get(&self, id: u32) -> Result<Operand<'_>, Error> {
+        let Some(&Place { dtype, rows, cols, arena, start, len, packed }) = self.tiles.get(id as usize)
+        else {
             let count = self.tiles.len();
             return Err(Error::shape(format!("there is no pinned weight {id}; {count} are pinned")));
         };
-        Ok(Tile { dtype, rows, cols, bytes: &self.arenas[arena][start..][..len] })
+        let tile = Tile { dtype, rows, cols, bytes: &self.arenas[arena][start..][..len] };
+        Ok(if packed { Operand::Packed(tile, true) } else { Operand::Plain(tile) })
     }
 }
 
@@ -204,6 +234,18 @@ impl KvMemory {
             key_width: self.layout.key_widths[layer],
             value_width: self.layout.value_widths[layer],
             page_tokens: self.layout.page_tokens,
+        }
+    }
+
+    /// Gives the bytes of a page that exists to `visit`, layer by layer.
+    pub(crate) fn visit(&mut self, page: usize, visit: &mut dyn FnMut(&mut [u8])) {
+        let KvLayout { kv_type, page_tokens, ref key_widths, ref value_widths, .. } = self.layout;
+        let layers = self.keys.iter_mut().zip(key_widths).zip(self.values.iter_mut().zip(value_widths));
+        for (keys, values) in layers {
+            for (memory, width) in [keys, values] {
+                let bytes = page_tokens * width * kv_type.bytes();
+                visit(&mut memory.as_mut_slice()[page * bytes..][..bytes]);
+            }
         }
     }
 
@@ -293,13 +335,14 @@ pub(crate) fn views<const N: usize>(
 }
 
 /// The tile behind a weight operand, checked.
-pub(crate) fn tile<'a>(pinned: &'a Pinned, weight: Weight<'a>) -> Result<Tile<'a>, Error> {
+pub(crate) fn operand<'a>(pinned: &'a Pinned, weight: Weight<'a>) -> Result<Operand<'a>, Error> {
     match weight {
         Weight::Streamed(tile) => {
             check::tile(&tile)?;
-            Ok(tile)
+            Ok(Operand::Plain(tile))
         }
-        Weight::Pinned(WeightId(id)) => pinned.tile(id),
+        Weight::Packed(tile) => Ok(Operand::Packed(tile, false)),
+        Weight::Pinned(WeightId(id)) => pinned.get(id),
     }
 }
 

@@ -65,6 +65,9 @@ pub struct Tile<'a> {
 pub enum Weight<'a> {
     /// Bytes in host memory, valid during the call.
     Streamed(Tile<'a>),
+    /// The same, as [packed tiles](crate::packed) end to end; the tile's format and shape are what they expand to.
+    /// Their checksums are checked before what they are multiplied to is given out.
+    Packed(Tile<'a>),
     /// What [`Backend::pin`] returned.
     Pinned(WeightId),
 }
@@ -226,6 +229,9 @@ pub trait Backend: Send {
     /// open only.
     fn pin(&mut self, tile: Tile<'_>) -> Result<WeightId, Error>;
 
+    /// The same of [`Weight::Packed`]: checksums are checked now and not again.
+    fn pin_packed(&mut self, tile: Tile<'_>) -> Result<WeightId, Error>;
+
     /// Allocates the KV cache. Called once, at open.
     fn kv_allocate(&mut self, layout: &KvLayout) -> Result<(), Error>;
 
@@ -240,6 +246,9 @@ pub trait Backend: Send {
 
     /// `y[r, n] = Σ_k w[n, k] · x[r, k]`, each sum in canonical order ([`numerics::dot`](crate::numerics::dot)).
     fn matmul(&mut self, w: Weight<'_>, x: Mat, y: Mat) -> Result<(), Error>;
+
+    /// Allocates the scratch that [`matmul_scaled`](Self::matmul_scaled) takes with up to `cols` inputs. Called at open only.
+    fn scaled_reserve(&mut self, cols: usize) -> Result<(), Error>;
 
     /// The same product from codes whose scales lie apart: the weights are what [`coded::expand`](crate::coded::expand) gives.
     /// `w` is codes of `x.cols` inputs in each row, in any type of the right length: bytes in `U8`, words in `I32`.
@@ -277,6 +286,10 @@ pub trait Backend: Send {
 
     /// Stores the key and value of every row at its place in `layer`'s cache.
     fn kv_write(&mut self, layer: usize, k: Mat, v: Mat, places: Placement<'_>) -> Result<(), Error>;
+
+    /// Gives the bytes that a page of the cache holds to `visit`, layer by layer, keys before values, to be kept elsewhere
+    /// or overwritten with what was kept: always in the same pieces, and of the same sense on this device alone.
+    fn kv_page(&mut self, page: u32, visit: &mut dyn FnMut(&mut [u8])) -> Result<(), Error>;
 
     /// Causal attention of every row over its own sequence in `layer`'s cache, its own position included:
     /// [`numerics::attend`](crate::numerics::attend). `q` is `[rows, heads * key_dim]`, `out` `[rows, heads * value_dim]`.

@@ -1,7 +1,10 @@
 //! The catalogue: which tensors there are and where their bytes lie.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::packed::{Sidecar, TileRows};
 use crate::{DType, Error, ErrorKind};
 
 /// The index of a file in [`Catalog::files`].
@@ -49,6 +52,23 @@ pub struct Catalog {
     tensors: Vec<Tensor>,
     /// Indices into `tensors`, sorted by name; names are not stored twice.
     by_name: Vec<u32>,
+    /// Of a packed folder.
+    packing: Option<Arc<Packing>>,
+}
+
+#[derive(Debug)]
+struct Packing {
+    codec: String,
+    guards: BTreeMap<String, Guard>,
+}
+
+/// How a tensor of a packed folder is guarded.
+#[derive(Debug)]
+pub(crate) enum Guard {
+    /// By the tiles it is packed in; what it is when they are unpacked.
+    Tiles { dtype: DType, shape: Vec<u64>, tiles: Arc<[TileRows]> },
+    /// By the CRC-32C of its bytes.
+    Whole(u32),
 }
 
 impl Tensor {
@@ -90,7 +110,7 @@ impl Catalog {
                 return Err(Error::new(ErrorKind::Header, path(b), message).with_tensor(name_at(&tensors, b)));
             }
         }
-        Ok(Catalog { files, tensors, by_name })
+        Ok(Catalog { files, tensors, by_name, packing: None })
     }
 
     /// One catalogue of several, whose files follow each other; of the tensors of catalogue `i`, those called `name`
@@ -110,6 +130,38 @@ impl Catalog {
             }));
         }
         Catalog::sharing(files, tensors)
+    }
+
+    /// The same tensors with what a sidecar says of them.
+    pub(crate) fn guarded(mut self, guards: BTreeMap<String, Guard>, sidecar: &Sidecar) -> Catalog {
+        for tensor in &mut self.tensors {
+            if let Some(Guard::Tiles { dtype, shape, .. }) = guards.get(&tensor.name) {
+                (tensor.dtype, tensor.shape) = (*dtype, shape.clone());
+            }
+        }
+        self.packing = Some(Arc::new(Packing { codec: sidecar.codec.clone(), guards }));
+        self
+    }
+
+    /// The codec of a packed folder.
+    pub fn codec(&self) -> Option<&str> {
+        self.packing.as_ref().map(|packing| packing.codec.as_str())
+    }
+
+    /// The tiles of a packed tensor, first row to last. Its extent is theirs; type and shape are those it unpacks to.
+    pub fn tiles(&self, name: &str) -> Option<&Arc<[TileRows]>> {
+        match self.packing.as_ref()?.guards.get(name)? {
+            Guard::Tiles { tiles, .. } => Some(tiles),
+            Guard::Whole(_) => None,
+        }
+    }
+
+    /// The CRC-32C that the bytes of a tensor of a packed folder must have, unless it is in tiles.
+    pub fn checksum(&self, name: &str) -> Option<u32> {
+        match self.packing.as_ref()?.guards.get(name)? {
+            Guard::Tiles { .. } => None,
+            Guard::Whole(crc32c) => Some(*crc32c),
+        }
     }
 
     /// The files, indexed by [`FileId`].

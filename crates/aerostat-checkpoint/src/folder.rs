@@ -9,7 +9,8 @@ use serde_json::Value;
 use crate::gguf::{self, SplitName};
 use crate::safetensors::{self, Index};
 use crate::{
-    Catalog, Checkpoint, Config, Error, ErrorKind, HEADER_BYTES_MAX, HfConfig, TextFiles, disk, pytorch,
+    Catalog, Checkpoint, Config, Error, ErrorKind, HEADER_BYTES_MAX, HfConfig, TextFiles, disk, packed,
+    pytorch,
 };
 
 const CONFIG: &str = "config.json";
@@ -140,10 +141,20 @@ fn open_hugging_face(folder: &Path, names: &BTreeSet<String>, layout: &Layout) -
     };
     Ok(Checkpoint {
         path: folder.to_owned(),
-        catalog: open_weights(folder, names, layout)?,
+        catalog: open_guarded(folder, names, layout)?,
         config: Config::HuggingFace(HfConfig { path, config, generation }),
         text,
     })
+}
+
+/// The weights, and what a sidecar says of them.
+fn open_guarded(folder: &Path, names: &BTreeSet<String>, layout: &Layout) -> Result<Catalog, Error> {
+    if !names.contains(packed::SIDECAR) && folder.join(packed::NOTES).is_dir() {
+        let message = "packing this folder was not finished; the same `aerostat pack` again goes on with it";
+        return Err(Error::new(ErrorKind::MissingShard, folder, message));
+    }
+    let catalog = open_weights(folder, names, layout)?;
+    if names.contains(packed::SIDECAR) { packed::open(folder, catalog) } else { Ok(catalog) }
 }
 
 fn open_weights(folder: &Path, names: &BTreeSet<String>, layout: &Layout) -> Result<Catalog, Error> {

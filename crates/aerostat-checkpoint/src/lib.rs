@@ -24,6 +24,7 @@ mod dtype;
 mod error;
 mod folder;
 pub mod gguf;
+pub mod packed;
 mod pytorch;
 mod safetensors;
 

@@ -1,18 +1,23 @@
 //! What can be typed, and what it means to the engine.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use aerostat::{Device, IoChoice, Isa, KvChoice, Options, Sampling};
+use aerostat_pack::Codec;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
+use crate::batch::BatchArgs;
 use crate::failure::Failure;
+use crate::jobs::JobsArgs;
 use crate::output;
 use crate::prompts::Prompts;
 use crate::size;
 
 /// Tokens of an answer unless the user says how many.
-const NEW_TOKENS_DEFAULT: usize = 256;
-const MODEL_HELP: &str = "a Hugging Face folder, a .gguf file, a Hub id (org/name[@revision]), or `demo`";
+pub(crate) const NEW_TOKENS_DEFAULT: usize = 256;
+pub(crate) const MODEL_HELP: &str =
+    "a Hugging Face folder, a .gguf file, a Hub id (org/name[@revision]), or `demo`";
 
 /// Run language models far larger than memory.
 #[derive(Debug, Parser)]
@@ -30,12 +35,18 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Talk in turns.
     Chat(ChatArgs),
+    /// Work through an OpenAI Batch file, durably; given again, the same command goes on where it was stopped.
+    Batch(BatchArgs),
+    /// The batch jobs of a folder, and how far they are.
+    Jobs(JobsArgs),
     /// Log-probabilities of given tokens.
     Score(ScoreArgs),
     /// What would stay in memory, what would stream, and how long a sweep takes.
     Plan(PlanArgs),
     /// Tensors, formats, sizes, family, and what is unsupported and why.
     Inspect(InspectArgs),
+    /// Make a copy that reads faster: lossless, or in 8 or 4 bits.
+    Pack(PackArgs),
     /// Download a model, or what is missing of it.
     Pull(PullArgs),
     /// Measure the disk, and sweeps beside it.
@@ -98,6 +109,9 @@ pub(crate) struct ScoreArgs {
 pub(crate) struct PlanArgs {
     #[arg(help = MODEL_HELP)]
     pub(crate) model: String,
+    /// Print what `aerostat pack` would make of it, too.
+    #[arg(long)]
+    pub(crate) compare: bool,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
 }
@@ -116,6 +130,8 @@ pub(crate) enum BenchCommand {
     Sweep(BenchSweepArgs),
     /// Tokens per second of a prompt and of an answer.
     Throughput(BenchThroughputArgs),
+    /// A job of many prompts of mixed lengths, beside the best that its plan allows.
+    Batch(BenchBatchArgs),
     /// How fast weights of each format are multiplied, beside what the processor and its memory can do.
     Kernels(BenchKernelsArgs),
 }
@@ -185,6 +201,32 @@ pub(crate) struct BenchThroughputArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct BenchBatchArgs {
+    #[arg(help = MODEL_HELP)]
+    pub(crate) model: String,
+    /// Prompts.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) requests: u32,
+    /// Tokens of the shortest and the longest prompt.
+    #[arg(long, value_name = "LEAST,MOST", value_delimiter = ',', num_args = 1, default_value = "16,512")]
+    pub(crate) prompt: Vec<u32>,
+    /// Tokens of the shortest and the longest answer.
+    #[arg(long, value_name = "LEAST,MOST", value_delimiter = ',', num_args = 1, default_value = "1,128")]
+    pub(crate) answer: Vec<u32>,
+    /// Each prompt computes and holds what it shares with others by itself.
+    #[arg(long)]
+    pub(crate) no_sharing: bool,
+    /// Folder where parts of the KV cache may wait on disk.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) spill: Option<std::path::PathBuf>,
+    /// Raw reading before and after.
+    #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
+    pub(crate) raw_seconds: Duration,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct BenchKernelsArgs {
     /// Formats, such as BF16 or Q4_K; all that can be computed unless given.
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
@@ -207,6 +249,32 @@ pub(crate) struct BenchKernelsArgs {
 pub(crate) struct InspectArgs {
     #[arg(help = MODEL_HELP)]
     pub(crate) model: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PackArgs {
+    #[arg(help = "a Hugging Face folder, a Hub id (org/name[@revision])")]
+    pub(crate) model: String,
+    /// The folder to make; the same command again goes on with one that is not finished.
+    pub(crate) out: PathBuf,
+    /// lossless: the same weights in two thirds of the bytes of BF16; q8, q4: about 0.53 and 0.29 of them, with loss.
+    #[arg(long, value_name = "CODEC", default_value = "lossless")]
+    pub(crate) codec: Codec,
+    /// Read everything back at the end and check it.
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Delete each file of the original once its weights are in the copy, read back and checked.
+    #[arg(long)]
+    pub(crate) delete_original: bool,
+    /// Threads that code; without it, one per core.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1024))]
+    pub(crate) threads: Option<u32>,
+    /// Bytes of a tile, the unit of reading, before it is coded.
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = size::parse)]
+    pub(crate) tile_bytes: u64,
+    /// Bytes of the original in each file of the copy.
+    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = size::parse)]
+    pub(crate) shard_bytes: u64,
 }
 
 #[derive(Debug, Args)]
@@ -368,6 +436,7 @@ impl GenerationArgs {
             min_p: self.min_p.unwrap_or(model.min_p),
             repetition_penalty: self.repetition_penalty.unwrap_or(model.repetition_penalty),
             seed: self.seed.unwrap_or(model.seed),
+            ..model
         }
     }
 }

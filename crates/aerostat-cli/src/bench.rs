@@ -1,13 +1,15 @@
 //! `aerostat bench`: the disk, sweeps beside the disk, kernels beside the processor, and what of it a user meets.
 
 use aerostat::bench::{
-    self, DiskPoint, KernelPoint, Kernels, SweepPoint, SweepSettings, ThroughputPoint, ThroughputSettings,
+    self, BatchPoint, BatchSettings, DiskPoint, KernelPoint, Kernels, SweepPoint, SweepSettings,
+    ThroughputPoint, ThroughputSettings,
 };
-use aerostat::{machine, size};
+use aerostat::{Options, Prefixes, machine, size};
 use serde::Serialize;
 
 use crate::args::{
-    BenchArgs, BenchCommand, BenchDiskArgs, BenchKernelsArgs, BenchSweepArgs, BenchThroughputArgs, OutputArgs,
+    BenchArgs, BenchBatchArgs, BenchCommand, BenchDiskArgs, BenchKernelsArgs, BenchSweepArgs,
+    BenchThroughputArgs, OutputArgs,
 };
 use crate::failure::Failure;
 use crate::watch::Watch;
@@ -40,6 +42,7 @@ pub(crate) fn execute(args: &BenchArgs, output: &OutputArgs) -> Result<(), Failu
         BenchCommand::Disk(args) => disk(args, output),
         BenchCommand::Sweep(args) => sweep(args, output),
         BenchCommand::Throughput(args) => throughput(args, output),
+        BenchCommand::Batch(args) => batch(args, output),
         BenchCommand::Kernels(args) => kernels(args, output),
     }
 }
@@ -167,6 +170,61 @@ fn throughput(args: &BenchThroughputArgs, output: &OutputArgs) -> Result<(), Fai
     let [test, tokens, sequences, rate, least, most, peak] = names;
     let head = format!("{test:<8} {tokens:>6} {sequences:>9} {rate:>10} {least:>10} {most:>10} {peak:>9}\n");
     Ok(output::text(&(head + &points.iter().map(row).collect::<String>()))?)
+}
+
+fn batch(args: &BenchBatchArgs, output: &OutputArgs) -> Result<(), Failure> {
+    let prefixes = if args.no_sharing { Prefixes::Apart } else { Prefixes::Shared };
+    let options = Options { prefixes, spill: args.spill.clone(), ..args.engine.options(output)? };
+    let files = model::open(&args.model, output)?;
+    let range = |lengths: &[u32]| match *lengths {
+        [least, most] => Ok((least as usize, most as usize)),
+        [only] => Ok((only as usize, only as usize)),
+        _ => Err(Failure::usage("lengths are given as LEAST,MOST".to_owned())),
+    };
+    let settings = BatchSettings {
+        requests: args.requests as usize,
+        prompt: range(&args.prompt)?,
+        answer: range(&args.answer)?,
+        raw_time: args.raw_seconds,
+    };
+    let _graceful = interrupt::graceful();
+    let mut watch = Watch::new(output, false);
+    let point = bench::batch(&files, &options, &settings, &mut watch)?;
+    watch.finish()?;
+    if output.json {
+        return report(Some(&args.model), Points { points: &[point] });
+    }
+    Ok(output::text(&batch_table(&point))?)
+}
+
+fn batch_table(p: &BatchPoint) -> String {
+    let BatchPoint { requests, prompt_tokens, answer_tokens, sweeps, sweeps_min, .. } = *p;
+    format!(
+        "{requests} prompts of {prompt_tokens} tokens, answers of {answer_tokens}\n\
+         wall           {:>10.1} s   {:.3} of the ideal, {:.1} tokens/s\n\
+         ideal          {:>10.1} s   the larger of computing, {:.1} s, and reading, {:.1} s at {:.3} GB/s\n\
+         one by one     {:>10.1} s   {:.1} times the wall; the ideal allows {:.1} times\n\
+         sweeps         {sweeps:>10}     {sweeps_min} at least; {:.1} rows each, {} at most, knee {}\n\
+         KV cache       {:>10}     tokens; {} written to disk\n\
+         memory         {:>10}     of {}\n",
+        p.wall_seconds,
+        p.of_ideal,
+        p.tokens_per_second,
+        p.ideal_seconds,
+        p.ideal_compute_seconds,
+        p.ideal_read_seconds,
+        p.raw_bytes_per_second / 1e9,
+        p.one_by_one_seconds,
+        p.times_one_by_one,
+        p.times_one_by_one_max,
+        p.rows_per_sweep,
+        p.rows_max,
+        p.rows_at_knee,
+        p.kv_tokens,
+        size(p.spilled_bytes),
+        size(p.memory_peak_bytes),
+        size(p.memory_budget_bytes)
+    )
 }
 
 fn kernels(args: &BenchKernelsArgs, output: &OutputArgs) -> Result<(), Failure> {

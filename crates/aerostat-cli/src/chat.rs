@@ -138,10 +138,10 @@ impl Chat<'_> {
             token_ids,
             max_new_tokens,
             sampling: self.sampling.clone(),
-            stream: 0,
             end_tokens: self.end_tokens.clone(),
             stop: generation.stop.clone(),
-            logprobs: generation.logprobs,
+            top_logprobs: generation.logprobs.then_some(0),
+            ..Request::default()
         };
         let _graceful = interrupt::graceful();
         let mut watch = Watch::new(self.output, !self.output.json);

@@ -17,6 +17,8 @@ pub(crate) enum Failure {
     Failed(String),
     /// The user stopped it; what was finished has been printed.
     Interrupted,
+    /// It is done, but some requests failed; the message says where they are.
+    Partly(String),
     /// Nobody reads stdout any more, which is no error.
     Unread,
 }
@@ -35,6 +37,7 @@ impl Failure {
         match self {
             Self::Usage(message) | Self::Failed(message) => eprintln!("error: {message}"),
             Self::Interrupted => eprintln!("interrupted"),
+            Self::Partly(message) => eprintln!("{message}"),
             Self::Unread => {}
         }
     }
@@ -44,6 +47,7 @@ impl Failure {
             Self::Usage(_) => ExitCode::from(2),
             Self::Failed(_) => ExitCode::FAILURE,
             Self::Interrupted => ExitCode::from(INTERRUPTED),
+            Self::Partly(_) => ExitCode::from(3),
             Self::Unread => ExitCode::SUCCESS,
         }
     }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use aerostat::{Inspection, ModelFiles, size};
+use aerostat_pack::Codec;
 use serde::Serialize;
 
 use crate::args::{InspectArgs, OutputArgs};
@@ -23,8 +24,18 @@ struct Report<'a> {
     weight_bytes: u64,
     formats: BTreeMap<&'static str, Format>,
     tensors: Vec<Tensor<'a>>,
+    /// The codec of a packed folder.
+    codec: Option<&'a str>,
+    /// What `aerostat pack` would make of it.
+    pack: BTreeMap<&'static str, Pack>,
     tokenizer: bool,
     chat_template: bool,
+}
+
+#[derive(Serialize)]
+struct Pack {
+    bytes: u64,
+    ratio: f64,
 }
 
 #[derive(Default, Serialize)]
@@ -76,9 +87,25 @@ fn report<'a>(model: &'a str, inspection: &'a Inspection) -> Report<'a> {
         weight_bytes: tensors.iter().map(|t| t.bytes).sum(),
         formats,
         tensors,
+        codec: inspection.codec.as_deref(),
+        pack: pack(inspection),
         tokenizer: inspection.tokenizer,
         chat_template: inspection.chat_template,
     }
+}
+
+/// About what each codec would make of a folder that is not packed.
+fn pack(inspection: &Inspection) -> BTreeMap<&'static str, Pack> {
+    // Only folders are packed.
+    let (Ok(spec), None, true) = (&inspection.spec, &inspection.codec, inspection.path.is_dir()) else {
+        return BTreeMap::new();
+    };
+    let before: u64 = inspection.tensors.iter().map(|(_, _, _, bytes, _)| bytes).sum();
+    let of = |codec: Codec| {
+        let bytes = aerostat_pack::estimate(&inspection.catalog, spec, codec).bytes;
+        (codec.name(), Pack { bytes, ratio: bytes as f64 / before.max(1) as f64 })
+    };
+    Codec::ALL.map(of).into_iter().filter(|(_, pack)| pack.bytes < before).collect()
 }
 
 fn table(report: &Report<'_>, inspection: &Inspection, verbose: bool) -> String {
@@ -101,6 +128,12 @@ fn table(report: &Report<'_>, inspection: &Inspection, verbose: bool) -> String 
     line("weights", format!("{} in {} tensors", size(report.weight_bytes), report.tensors.len()));
     for (name, format) in &report.formats {
         line(&format!("  {name}"), format!("{} in {} tensors", size(format.bytes), format.tensors));
+    }
+    if let Some(codec) = report.codec {
+        line("packed", codec.to_owned());
+    }
+    for (codec, pack) in &report.pack {
+        line(&format!("pack {codec}"), format!("about {} ({:.0} %)", size(pack.bytes), 100.0 * pack.ratio));
     }
     let mut files: BTreeMap<&Path, u64> = BTreeMap::new();
     for tensor in &report.tensors {

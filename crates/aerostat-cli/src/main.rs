@@ -1,10 +1,11 @@
 //! The `aerostat` command.
 //!
-//! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted.
+//! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 done but for some requests, 130 interrupted.
 
 #![forbid(unsafe_code)]
 
 mod args;
+mod batch;
 mod bench;
 mod chat;
 mod download;
@@ -12,8 +13,10 @@ mod encode;
 mod failure;
 mod inspect;
 mod interrupt;
+mod jobs;
 mod model;
 mod output;
+mod pack;
 mod plan;
 mod prompts;
 mod pull;
@@ -34,9 +37,12 @@ fn main() -> ExitCode {
     let result = interrupt::install().and_then(|()| match cli.command {
         Command::Run(args) => run::execute(args, output),
         Command::Chat(args) => chat::execute(&args, output),
+        Command::Batch(args) => batch::execute(&args, output),
+        Command::Jobs(args) => jobs::execute(&args, output),
         Command::Score(args) => score::execute(args, output),
         Command::Plan(args) => plan::execute(&args, output),
         Command::Inspect(args) => inspect::execute(&args, output),
+        Command::Pack(args) => pack::execute(&args, output),
         Command::Pull(args) => pull::execute(&args, output),
         Command::Bench(args) => bench::execute(&args, output),
     });

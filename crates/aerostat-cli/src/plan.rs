@@ -1,6 +1,7 @@
 //! `aerostat plan`: what a run would do, without running.
 
-use aerostat::{Engine, Need, Plan};
+use aerostat::{Engine, ModelFiles, Need, Options, Plan, size};
+use aerostat_pack::Codec;
 use serde::Serialize;
 
 use crate::args::{OutputArgs, PlanArgs};
@@ -16,6 +17,19 @@ struct Report<'a> {
     model: &'a str,
     #[serde(flatten)]
     plan: &'a Plan,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    compare: Vec<Compared>,
+}
+
+/// A codec, and what it would do.
+#[derive(Serialize)]
+struct Compared {
+    codec: &'static str,
+    weight_bytes: u64,
+    streamed_bytes_per_sweep: u64,
+    sweep_seconds: f64,
+    /// With 32 rows.
+    sweep_seconds_32: f64,
 }
 
 pub(crate) fn execute(args: &PlanArgs, output: &OutputArgs) -> Result<(), Failure> {
@@ -26,8 +40,56 @@ pub(crate) fn execute(args: &PlanArgs, output: &OutputArgs) -> Result<(), Failur
     let _tokenizer = model::tokenizer(&files, false, output)?;
     let context = args.engine.context().unwrap_or(files.spec().context_max.min(CONTEXT_DEFAULT));
     let plan = Engine::plan(&files, &options, &Need::one(context))?;
+    let compared = if args.compare { compare(&files, &options, context, &plan)? } else { Vec::new() };
     if output.json {
-        return output::json(&Report { model: &args.model, plan: &plan });
+        return output::json(&Report { model: &args.model, plan: &plan, compare: compared });
     }
-    Ok(output::text(&format!("{} with {context} tokens\n{plan}", args.model))?)
+    let table: String = compared.iter().map(Compared::line).collect();
+    Ok(output::text(&format!("{} with {context} tokens\n{plan}{table}", args.model))?)
+}
+
+/// A sweep of the model as it is, and as each codec would make it, at the same rate of the disk.
+fn compare(
+    files: &ModelFiles,
+    options: &Options,
+    context: usize,
+    plan: &Plan,
+) -> Result<Vec<Compared>, Failure> {
+    let catalog = files.catalog();
+    if catalog.codec().is_some() {
+        return Err(Failure::usage("--compare compares what is not packed yet; give the original"));
+    }
+    let mut compared = vec![Compared::new("as it is", plan, plan)];
+    for codec in Codec::ALL {
+        let spec = aerostat_pack::packed_spec(catalog, files.spec(), codec)
+            .map_err(|error| Failure::failed(error.to_string()))?;
+        let packed = Engine::plan(&files.with_spec(spec), options, &Need::one(context))?;
+        compared.push(Compared::new(codec.name(), &packed, plan));
+    }
+    Ok(compared)
+}
+
+impl Compared {
+    fn new(codec: &'static str, plan: &Plan, raw: &Plan) -> Self {
+        let cost = |plan: &Plan| plan.cost.at_read_rate(raw.cost.read_bytes_per_second);
+        let cost = cost(plan);
+        Self {
+            codec,
+            weight_bytes: plan.weight_bytes,
+            streamed_bytes_per_sweep: plan.streamed_bytes_per_sweep,
+            sweep_seconds: cost.seconds(1, 1),
+            sweep_seconds_32: cost.seconds(32, 32),
+        }
+    }
+
+    fn line(&self) -> String {
+        format!(
+            "  {:<22}{} of weights, {} streamed; sweep {:.3} s with 1 row, {:.3} s with 32\n",
+            self.codec,
+            size(self.weight_bytes),
+            size(self.streamed_bytes_per_sweep),
+            self.sweep_seconds,
+            self.sweep_seconds_32
+        )
+    }
 }

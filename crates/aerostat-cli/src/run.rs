@@ -68,17 +68,17 @@ fn requests(
     let mut requests = Vec::new();
     for (i, prompt) in prompts.iter().enumerate() {
         let token_ids = encoder.prompt(prompt)?;
-        files.check_tokens(i, &token_ids)?;
+        files.check_tokens(i as u64, &token_ids)?;
         let max_new_tokens =
             encode::answer_tokens_max(token_ids.len(), generation.max_new_tokens(), args.engine.context())?;
         let request = Request {
             token_ids,
             max_new_tokens,
             sampling: sampling.clone(),
-            stream: 0,
             end_tokens: end_tokens.clone(),
             stop: generation.stop.clone(),
-            logprobs: generation.logprobs,
+            top_logprobs: generation.logprobs.then_some(0),
+            ..Request::default()
         };
         requests.extend((0..u64::from(args.n)).map(|stream| Request { stream, ..request.clone() }));
     }

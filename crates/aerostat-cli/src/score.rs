@@ -31,7 +31,7 @@ pub(crate) fn execute(mut args: ScoreArgs, output: &OutputArgs) -> Result<(), Fa
     let mut sequences = Vec::new();
     for (i, prompt) in prompts.iter().enumerate() {
         let ids = encoder.prompt(prompt)?;
-        files.check_tokens(i, &ids)?;
+        files.check_tokens(i as u64, &ids)?;
         encode::answer_tokens_max(ids.len(), 0, args.engine.context())?;
         sequences.push(ids);
     }

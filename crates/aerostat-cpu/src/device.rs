@@ -1,11 +1,12 @@
 //! The device: kernels, cut into tasks, on the pool.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use aerostat_backend::numerics::Map;
+use aerostat_backend::packed::PackedTile;
 use aerostat_backend::{
     Attention, Capabilities, Checks, Error, HostDevice, HostMemory, Kernels, KvType, KvView, Placement, Rope,
-    ScalingView, Tile, View,
+    ScalingView, Tile, View, packed,
 };
 use aerostat_checkpoint::DType;
 
@@ -17,6 +18,7 @@ use crate::k_major::{self, KMajor, SumLanes};
 use crate::layer_norm::LayerNormRows;
 use crate::matmul::{Matmul, SCRATCH_LEN, Tasks};
 use crate::memory::{Line, advise, grow};
+use crate::packed::PackedMatmul;
 use crate::pool::Pool;
 use crate::rows::Rows;
 use crate::scaled::{self, ScaledRows, Values};
@@ -53,8 +55,8 @@ pub struct CpuKernels {
 
 struct Scratch {
     matmul: Vec<Line>,
-    /// Weight rows that were expanded for a task; as many as the widest matrix with scales apart has needed so far.
-    weights: Vec<Line>,
+    /// Weight rows, expanded: of packed tiles, or of codes whose scales lie apart; grows to what the widest takes.
+    expanded: Vec<Line>,
     /// Lines of scores, at least [`HEADS_MAX`].
     scores: Vec<Line>,
 }
@@ -72,7 +74,7 @@ impl Cpu {
         let scratch = (0..config.threads).map(|_| {
             let mut matmul = Vec::new();
             grow(&mut matmul, SCRATCH_LEN)?;
-            Ok(Mutex::new(Scratch { matmul, weights: Vec::new(), scores: Vec::new() }))
+            Ok(Mutex::new(Scratch { matmul, expanded: Vec::new(), scores: Vec::new() }))
         });
         let scratch = scratch.collect::<Result<_, Error>>()?;
         Ok(Self { memory: HostMemory::default(), kernels: CpuKernels { token, pool, scratch } })
@@ -138,6 +140,17 @@ impl Kernels for CpuKernels {
         }
     }
 
+    fn scaled_reserve(&mut self, cols: usize) -> Result<(), Error> {
+        let len = scaled::task_rows(cols).saturating_mul(cols);
+        for scratch in &self.scratch {
+            let expanded = &mut lock(scratch).expanded;
+            if expanded.len() * LANES < len {
+                grow(expanded, len)?;
+            }
+        }
+        Ok(())
+    }
+
     fn matmul_scaled(
         &mut self,
         w: Tile<'_>,
@@ -145,21 +158,17 @@ impl Kernels for CpuKernels {
         x: View<'_>,
         y: View<'_>,
     ) -> Result<(), Error> {
+        self.scaled_reserve(x.cols())?;
         let (token, scratch, values) = (self.token, &self.scratch, Values::new(scaling.coding.code));
-        for scratch in scratch {
-            let mut scratch = lock(scratch);
-            if scratch.weights.len() * LANES < scaled::TASK_ROWS * x.cols() {
-                grow(&mut scratch.weights, scaled::TASK_ROWS * x.cols())?;
-            }
-        }
+        let task_rows = scaled::task_rows(x.cols());
         let (scales, blocks) = (Rows::from(scaling.scales), (scaling.block_rows, scaling.block_cols));
         let (coding, first_row) = (scaling.coding, scaling.first_row);
         let (x, y) = (Rows::from(x), Rows::from(y));
-        self.pool.run(w.rows.div_ceil(scaled::TASK_ROWS), &|task, thread| {
-            let start = task * scaled::TASK_ROWS;
-            let end = w.rows.min(start + scaled::TASK_ROWS);
+        self.pool.run(w.rows.div_ceil(task_rows), &|task, thread| {
+            let start = task * task_rows;
+            let end = w.rows.min(start + task_rows);
             let mut guard = lock(&scratch[thread]);
-            let Scratch { matmul, weights, .. } = &mut *guard;
+            let Scratch { matmul, expanded, .. } = &mut *guard;
             let rows = ScaledRows {
                 w,
                 coding,
@@ -170,7 +179,7 @@ impl Kernels for CpuKernels {
                 cols: x.cols,
                 start,
                 end,
-                out: weights.as_mut_ptr().cast(),
+                out: expanded.as_mut_ptr().cast(),
             };
             // SAFETY: the operands were checked: the tile has its codes and there are scales for its rows. Both pieces of
             // scratch have their lengths and are locked.
@@ -178,7 +187,7 @@ impl Kernels for CpuKernels {
                 token.enter(rows);
                 let tile = rows.expanded();
                 let scratch = matmul.as_mut_ptr().cast();
-                Matmul { w: tile, x, y: y.from_col(start), start: 0, end: end - start, scratch }
+                Matmul { w: tile, x, y: y.columns_from(start), start: 0, end: end - start, scratch }
                     .run::<format::F32>(token);
             }
         });
@@ -200,6 +209,26 @@ impl Kernels for CpuKernels {
             // SAFETY: the operands were checked: `lanes` has sixteen columns for each of `y`.
             unsafe { token.enter(SumLanes { lanes, y, start, end }) }
         });
+    }
+
+    fn matmul_packed(&mut self, w: Tile<'_>, checked: bool, x: View<'_>, y: View<'_>) -> Result<(), Error> {
+        let parts = packed::parts(&w).collect::<Result<Vec<_>, _>>()?;
+        let mut row = 0;
+        for run in parts.chunk_by(|a, b| a.stored().is_none() && b.stored().is_none()) {
+            let rows = run.iter().map(|part| part.rows).sum();
+            let y = y.col_range(row, rows);
+            match run.first().and_then(|part| part.stored()) {
+                None => self.matmul_coded(run, checked, x, y)?,
+                Some(rows) => {
+                    if !checked {
+                        self.check(run)?;
+                    }
+                    self.matmul(rows, x, y);
+                }
+            }
+            row += rows;
+        }
+        Ok(())
     }
 
     fn map(&mut self, map: Map, a: View<'_>, b: View<'_>, out: View<'_>) {
@@ -289,6 +318,40 @@ impl CpuKernels {
             // SAFETY: the operands were checked: the tile has its bytes and fits `x` and `lanes`; the format is its own.
             unsafe { token.enter(KMajor::<F>::new(w, x, lanes, k0, (start, end))) }
         });
+    }
+
+    fn matmul_coded(
+        &mut self,
+        parts: &[PackedTile<'_>],
+        checked: bool,
+        x: View<'_>,
+        y: View<'_>,
+    ) -> Result<(), Error> {
+        let (token, scratch) = (self.token, &self.scratch);
+        let job = PackedMatmul::new(parts, checked, Rows::from(x), Rows::from(y));
+        self.pool.run(job.tasks(), &|task, thread| {
+            let Scratch { matmul, expanded, .. } = &mut *lock(&scratch[thread]);
+            // SAFETY: the operands were checked: the tiles fit `x` and `y`, whose columns are divided among tasks. The
+            // scratch has its length and is locked.
+            unsafe { job.run(task, token, expanded, matmul.as_mut_ptr().cast()) }
+        });
+        job.finish()
+    }
+
+    /// Checks the checksums of a tile's groups, some for each thread.
+    fn check(&mut self, parts: &[PackedTile<'_>]) -> Result<(), Error> {
+        for part in parts {
+            let failed = OnceLock::new();
+            let each = part.groups.div_ceil(2 * self.pool.threads());
+            self.pool.run(part.groups.div_ceil(each), &|task, _| {
+                let mut groups = task * each..part.groups.min((task + 1) * each);
+                if let Err(error) = groups.try_for_each(|group| part.checked(group).map(|_| ())) {
+                    let _ = failed.set(error);
+                }
+            });
+            failed.into_inner().map_or(Ok(()), Err)?;
+        }
+        Ok(())
     }
 
     /// Runs `work(start, end)` over ranges of rows.

@@ -106,21 +106,21 @@ mod tables;
 pub(crate) use tables::{IQ4_NL, IQ4_XS, MXFP4, TQ1_0, TQ2_0};
 
 blocks!(Q8_0, 2 groups in 34 bytes, head [f32; 2], |b| V::two_halves(b), |b, h, g| {
-    V::mul(V::floats(V::signed(b.add(2 + 16 * g))), V::splat(h[0]))
+    V::mul_copies(V::floats(V::signed(b.add(2 + 16 * g))), &h[0])
 });
 blocks!(Q4_0, 2 groups by 2 in 18 bytes, head [f32; 2], |b| V::two_halves(b), |b, h, g| {
-    V::look_up::<4>(V::table::<4>(h[0], -8, None), nibbles::<V>(b.add(2), g))
+    V::look_up::<4>(V::table::<4>(&h[0], -8, None), nibbles::<V>(b.add(2), g))
 });
 blocks!(Q4_1, 2 groups by 2 in 20 bytes, head [f32; 2], |b| V::two_halves(b), |b, h, g| {
-    V::look_up::<4>(V::table::<4>(h[0], 0, Some(h[1])), nibbles::<V>(b.add(4), g))
+    V::look_up::<4>(V::table::<4>(&h[0], 0, Some(&h[1])), nibbles::<V>(b.add(4), g))
 });
-blocks!(Q5_0, 2 groups in 22 bytes, head [f32; 2], |b| V::two_halves(b), |b, h, g| {
+blocks!(Q5_0, 2 groups by 2 in 22 bytes, head [f32; 2], |b| V::two_halves(b), |b, h, g| {
     let q = V::with_fifth(nibbles::<V>(b.add(6), g), (word(b.add(2)) >> (16 * g)) as u16);
-    V::mul(V::splat(h[0]), V::floats(V::add_int(q, -16)))
+    V::mul_copies(V::floats(V::add_int(q, -16)), &h[0])
 });
-blocks!(Q5_1, 2 groups in 24 bytes, head [f32; 2], |b| V::two_halves(b), |b, h, g| {
+blocks!(Q5_1, 2 groups by 2 in 24 bytes, head [f32; 2], |b| V::two_halves(b), |b, h, g| {
     let q = V::with_fifth(nibbles::<V>(b.add(8), g), (word(b.add(4)) >> (16 * g)) as u16);
-    V::mul_add(V::splat(h[0]), V::floats(q), V::splat(h[1]))
+    V::mul_add_copies(V::floats(q), &h[0], &h[1])
 });
 blocks!(Q2_K, 16 groups by 4 in 84 bytes, head [Line; 2], |b| {
     let both = V::unsigned(b);
@@ -129,30 +129,32 @@ blocks!(Q2_K, 16 groups by 4 in 84 bytes, head [Line; 2], |b| {
     [array(scales), array(minima)]
 }, |b, h, g| {
     let q = V::unsigned(b.add(16 + 32 * (g / 8) + 16 * (g % 2)));
-    V::look_up::<2>(V::table::<2>(h[0].0[g], 0, Some(h[1].0[g])), V::shift_right(q, 2 * (g / 2 % 4)))
+    V::look_up::<2>(V::table::<2>(&h[0].0[g], 0, Some(&h[1].0[g])), V::shift_bytes(q, 2 * (g / 2 % 4)))
 });
 blocks!(Q3_K, 16 groups in 110 bytes, head (Line, Bytes), |b| {
     let bytes = three_k_scales(b.add(96));
     let scales = V::floats(V::add_int(V::unsigned(bytes.as_ptr().cast()), -32));
     (array(V::mul(V::splat(half::<V>(b, 108)), scales)), three_bits(&*b.add(32).cast(), &*b.cast()))
 }, |_b, h, g| {
-    V::mul(V::splat(h.0.0[g]), V::floats(V::signed(h.1.0.as_ptr().add(16 * g).cast())))
+    V::mul_copies(V::floats(V::signed(h.1.0.as_ptr().add(16 * g).cast())), &h.0.0[g])
 });
 blocks!(Q4_K, 16 groups by 4 in 144 bytes, head [Line; 2], |b| six_bit_scales::<V>(b), |b, h, g| {
     let q = nibbles::<V>(b.add(16 + 32 * (g / 4) + 16 * (g % 2)), g / 2 % 2);
-    V::look_up::<4>(V::table::<4>(h[0].0[g / 2], 0, Some(h[1].0[8 + g / 2])), q)
+    let at = six_bit_place(g);
+    V::look_up::<4>(V::table::<4>(&h[0].0[at], 0, Some(&h[1].0[at + 4])), q)
 });
 blocks!(Q5_K, 16 groups in 176 bytes, head ([Line; 2], Bytes), |b| {
     (six_bit_scales::<V>(b), five_bits(&*b.add(48).cast(), &*b.add(16).cast()))
 }, |_b, h, g| {
     let q = V::floats(V::signed(h.1.0.as_ptr().add(16 * g).cast()));
-    V::mul_add(V::splat(h.0[0].0[g / 2]), q, V::splat(h.0[1].0[8 + g / 2]))
+    let at = six_bit_place(g);
+    V::mul_add_copies(q, &h.0[0].0[at], &h.0[1].0[at + 4])
 });
 blocks!(Q6_K, 16 groups in 210 bytes, head (Line, Bytes), |b| {
     let scales = V::mul(V::splat(half::<V>(b, 208)), V::floats(V::signed(b.add(192))));
     (array(scales), six_bits(&*b.cast(), &*b.add(128).cast()))
 }, |_b, h, g| {
-    V::mul(V::splat(h.0.0[g]), V::floats(V::signed(h.1.0.as_ptr().add(16 * g).cast())))
+    V::mul_copies(V::floats(V::signed(h.1.0.as_ptr().add(16 * g).cast())), &h.0.0[g])
 });
 
 /// The f16 at byte `at`.
@@ -171,6 +173,14 @@ unsafe fn half<V: Vector>(block: *const u8, at: usize) -> f32 {
 unsafe fn word(from: *const u8) -> u32 {
     // SAFETY: the caller's promise; the word is within the block.
     unsafe { u32::from_le(from.cast::<u32>().read_unaligned()) }
+}
+
+/// # Safety
+/// Eight bytes from `from` are readable.
+#[inline(always)]
+unsafe fn long(from: *const u8) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe { u64::from_le(from.cast::<u64>().read_unaligned()) }
 }
 
 /// # Safety
@@ -195,7 +205,7 @@ pub(crate) struct Bytes([i8; 256]);
 #[inline(always)]
 unsafe fn nibbles<V: Vector>(q: *const u8, group: usize) -> V::Ints {
     // SAFETY: the caller's promise.
-    unsafe { V::shift_right(V::unsigned(q), 4 * group) }
+    unsafe { V::shift_bytes(V::unsigned(q), 4 * group) }
 }
 
 /// The sixteen 6-bit scales of Q3_K from their 12 bytes, still offset by 32.
@@ -210,8 +220,8 @@ unsafe fn three_k_scales(from: *const u8) -> [u32; 4] {
     [join(a, high), join(b, high >> 2), join(a >> 4, high >> 4), join(b >> 4, high >> 6)]
 }
 
-/// The scales of the eight sub-blocks of Q4_K and Q5_K times `d`: the first eight of the first array; and their minima
-/// times `-dmin`: the last eight of the second.
+/// The scales of the eight sub-blocks of Q4_K and Q5_K times `d`, and their minima times `-dmin`. Both arrays hold
+/// both: the scales of four sub-blocks, their minima, the same of the other four.
 ///
 /// # Safety
 /// As [`Vector`]; 16 bytes from `block` are readable.
@@ -219,17 +229,23 @@ unsafe fn three_k_scales(from: *const u8) -> [u32; 4] {
 unsafe fn six_bit_scales<V: Vector>(block: *const u8) -> [Line; 2] {
     // SAFETY: the caller's promise.
     unsafe {
-        let (s, m, both) = (word(block.add(4)), word(block.add(8)), word(block.add(12)));
-        let bytes = [
-            (s & 0x3f3f_3f3f).to_le(),
-            ((both & 0x0f0f_0f0f) | ((s >> 2) & 0x3030_3030)).to_le(),
-            (m & 0x3f3f_3f3f).to_le(),
-            (((both >> 4) & 0x0f0f_0f0f) | ((m >> 2) & 0x3030_3030)).to_le(),
-        ];
-        let both = V::floats(V::unsigned(bytes.as_ptr().cast()));
-        let (d, minimum) = (V::splat(half::<V>(block, 0)), V::splat(-half::<V>(block, 2)));
-        [array(V::mul(d, both)), array(V::mul(minimum, both))]
+        let (low, both) = (long(block.add(4)), u64::from(word(block.add(12))));
+        let both = (both | both << 28) & 0x0f0f_0f0f_0f0f_0f0f;
+        let bytes =
+            [(low & 0x3f3f_3f3f_3f3f_3f3f).to_le(), (both | low >> 2 & 0x3030_3030_3030_3030).to_le()];
+        let bytes = V::floats(V::unsigned(bytes.as_ptr().cast()));
+        let mut factors = V::two_halves(block);
+        factors[1] = -factors[1];
+        V::settle(&mut factors);
+        [array(V::mul_copies(bytes, &factors[0])), array(V::mul_copies(bytes, &factors[1]))]
     }
+}
+
+/// Where [`six_bit_scales`] holds the scale of a group; four further on is the minimum. In terms of runs of four groups, so
+/// that the compiler sees which groups share a scale.
+#[inline(always)]
+fn six_bit_place(group: usize) -> usize {
+    group / 8 * 8 + group / 4 % 2 * 2 + group / 2 % 2
 }
 
 // What follows is plain Rust, which the compiler turns into operations on as many bytes as a register holds.

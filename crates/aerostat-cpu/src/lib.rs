@@ -28,6 +28,7 @@ mod k_major;
 mod layer_norm;
 mod matmul;
 mod memory;
+mod packed;
 pub mod peaks;
 mod pool;
 mod rows;

@@ -20,7 +20,7 @@ const TASK_ROWS: usize = 24;
 /// The same for one activation row: what a task fetches ahead at its end is another thread's, so ends should be few.
 const TASK_ROWS_ONE: usize = 64;
 /// Weight rows of a task that uses panels: activations are packed once for all of them.
-const PANEL_TASK_ROWS: usize = 48;
+const PANEL_TASK_ROWS: usize = 96;
 /// Activation rows of a block: with a slab's columns they stay in the second-level cache.
 const BLOCK_ROWS: usize = 64;
 /// Columns of a slab, whole blocks of every format: a panel and a tile of activations fill two thirds of the first-level
@@ -28,6 +28,8 @@ const BLOCK_ROWS: usize = 64;
 const SLAB_COLS: usize = 512;
 /// Weight rows of a panel; whole tiles of every instruction set.
 const PANEL_ROWS: usize = 6;
+/// Activation rows from what is packed to what is fetched.
+const PACK_AHEAD_ROWS: usize = 2;
 /// Weight rows that are multiplied at a time without a panel.
 const DIRECT_ROWS: usize = 4;
 /// The same for one activation row and a plain format, where registers allow: more rows keep more of memory's reads under
@@ -37,7 +39,7 @@ const DIRECT_ROWS_ONE: usize = 8;
 const DIRECT_BLOCK_ROWS: usize = 16;
 const _: () = assert!((TASK_ROWS_ONE / 4).is_multiple_of(DIRECT_ROWS_ONE));
 const _: () = assert!((TASK_ROWS / 3).is_multiple_of(DIRECT_ROWS));
-const _: () = assert!(PANEL_TASK_ROWS.is_multiple_of(PANEL_ROWS) && SLAB_COLS.is_multiple_of(256));
+const _: () = assert!((PANEL_TASK_ROWS / 2).is_multiple_of(PANEL_ROWS) && SLAB_COLS.is_multiple_of(256));
 
 const SUMS_LEN: usize = PANEL_TASK_ROWS * BLOCK_ROWS * LANES;
 const PANEL_LEN: usize = PANEL_ROWS * SLAB_COLS;
@@ -100,7 +102,7 @@ impl Tasks {
         let (large, small) = match rows {
             0 | 1 => (TASK_ROWS_ONE, TASK_ROWS_ONE / 4),
             _ if is_direct::<F>(token, rows) => (TASK_ROWS, TASK_ROWS / 3),
-            _ => (PANEL_TASK_ROWS, PANEL_TASK_ROWS),
+            _ => (PANEL_TASK_ROWS, PANEL_TASK_ROWS / 2),
         };
         let large_count = match threads {
             1 => weight_rows.div_ceil(large),
@@ -268,9 +270,12 @@ impl Kernel for Pack<'_> {
         let Self(matmul, slab, block) = self;
         for i in 0..block.count {
             let from = matmul.x.at(block.first + i, slab.col).cast_const();
+            // The rows that follow are fetched meanwhile: a slab's part of a row is too short for the hardware to do so.
+            let next = matmul.x.at(block.first + i + PACK_AHEAD_ROWS, slab.col).cast_const();
             // SAFETY: the promise of `Matmul`; the slab lies within the row, and the scratch holds a block.
             unsafe {
                 for step in 0..slab.cols / LANES {
+                    V::prefetch(next.wrapping_add(step * LANES).cast());
                     V::store(V::load(from.add(step * LANES)), matmul.packed::<N>(i, step));
                 }
                 let (done, rest) = (slab.cols / LANES, slab.cols % LANES);

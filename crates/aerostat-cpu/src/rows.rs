@@ -29,9 +29,9 @@ impl From<View<'_>> for Rows {
 }
 
 impl Rows {
-    /// The columns from `col` on.
-    pub(crate) fn from_col(self, col: usize) -> Self {
-        Self { start: self.start.wrapping_add(col), cols: self.cols - col, ..self }
+    /// Without the columns before `col`.
+    pub(crate) fn columns_from(self, col: usize) -> Self {
+        Self { start: self.at(0, col), cols: self.cols.saturating_sub(col), ..self }
     }
 
     /// Element (`row`, `col`), which must exist for the pointer to be used.
@@ -61,25 +61,38 @@ pub(crate) unsafe fn accumulate<V: Vector, F: Format, const M: usize, const N: u
     let block_len = LANES * F::GROUPS;
     // SAFETY: all accesses are below `len`, by the caller's promise within the rows.
     unsafe {
-        for block in 0..len / block_len {
-            let mut heads = [const { MaybeUninit::uninit() }; M];
+        let blocks = len / block_len;
+        let chunks = F::GROUPS / F::CHUNK;
+        // While a large block is multiplied the heads of the next one are decoded, some rows with each chunk: decoding
+        // waits for other parts of the core than multiplying does. It takes registers besides.
+        let is_early = chunks > 2 && V::REGISTERS >= 32;
+        let decoded = if is_early { M.div_ceil(chunks) } else { M };
+        let mut heads = [[const { MaybeUninit::uninit() }; M]; 2];
+        for m in 0..M {
+            if is_early && blocks > 0 {
+                heads[0][m].write(F::head::<V>(w[m]));
+            }
+        }
+        for block in 0..blocks {
+            let (current, other) = if is_early { (block % 2, (block + 1) % 2) } else { (0, 0) };
+            let next = if is_early { (block + 1).min(blocks - 1) } else { block };
             // Once for each cache line.
-            let fetches = ahead > 0 && (F::BYTES >= 64 || block.is_multiple_of(64 / F::BYTES));
-            for m in 0..M {
-                if fetches {
+            if ahead > 0 && (F::BYTES >= 64 || block.is_multiple_of(64 / F::BYTES)) {
+                for m in 0..M {
                     prefetch::<V>(w[m].wrapping_add(block * F::BYTES + ahead), F::BYTES);
                 }
-                heads[m].write(F::head::<V>(w[m].add(block * F::BYTES)));
             }
-            if F::GROUPS > 1 {
-                V::settle(&mut heads);
-            }
-            for chunk in 0..F::GROUPS / F::CHUNK {
-                let chunk = chunk * F::CHUNK;
+            for chunk in 0..chunks {
+                for m in chunk * decoded..M.min((chunk + 1) * decoded) {
+                    heads[other][m].write(F::head::<V>(w[m].add(next * F::BYTES)));
+                }
+                if F::GROUPS > 1 {
+                    V::settle(&mut heads);
+                }
                 // Rows take turns as often as they can, so that their sums do not wait for themselves.
                 for m in 0..M {
-                    let head = heads[m].assume_init_ref();
-                    for group in chunk..chunk + F::CHUNK {
+                    let head = heads[current][m].assume_init_ref();
+                    for group in chunk * F::CHUNK..(chunk + 1) * F::CHUNK {
                         let weights: V = F::group(w[m].add(block * F::BYTES), head, group);
                         for n in 0..N {
                             let xs = V::load(x[n].add(block * block_len + group * LANES));

@@ -11,8 +11,10 @@ use crate::isa::Kernel;
 use crate::rows::Rows;
 use crate::vector::Vector;
 
-/// Weight rows of a task: whole tiles of the kernels that multiply them.
-pub(crate) const TASK_ROWS: usize = 24;
+/// Weight rows of a task, unless they are wide: whole tiles of the kernels that multiply them.
+const TASK_ROWS: usize = 24;
+/// Elements of a task's expanded rows, unless one row has more; `aerostat-plan` counts them for each thread.
+const TASK_LEN: usize = 128 << 10;
 
 /// What every byte of codes stands for.
 pub(crate) enum Values {
@@ -38,6 +40,11 @@ pub(crate) struct ScaledRows<'a> {
     pub(crate) start: usize,
     pub(crate) end: usize,
     pub(crate) out: *mut f32,
+}
+
+/// Weight rows of a task, where each has `cols` elements.
+pub(crate) fn task_rows(cols: usize) -> usize {
+    (TASK_LEN / cols.max(1)).clamp(1, TASK_ROWS)
 }
 
 impl Values {

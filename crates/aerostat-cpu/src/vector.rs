@@ -33,6 +33,18 @@ pub(crate) trait Vector: Copy {
     unsafe fn store(a: Self, to: *mut f32);
     unsafe fn add(a: Self, b: Self) -> Self;
     unsafe fn mul(a: Self, b: Self) -> Self;
+    /// `a` times a number in memory.
+    #[inline(always)]
+    unsafe fn mul_copies(a: Self, b: &f32) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self::mul(a, Self::splat(*b)) }
+    }
+    /// `a` times a number in memory, plus another; the product is exact.
+    #[inline(always)]
+    unsafe fn mul_add_copies(a: Self, b: &f32, c: &f32) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self::mul_add(a, Self::splat(*b), Self::splat(*c)) }
+    }
     /// `a * b + c`, rounded once.
     unsafe fn mul_add(a: Self, b: Self, c: Self) -> Self;
     /// Adds the lanes as `numerics::reduce` does.
@@ -62,13 +74,19 @@ pub(crate) trait Vector: Copy {
     /// The low four bits of each `q`, and a fifth.
     unsafe fn with_fifth(q: Self::Ints, fifth: u16) -> Self::Ints;
     /// `q` has up to four `BITS`. `scale * (q + offset)` is exact, adding is rounded; `None` adds nothing.
-    unsafe fn table<const BITS: u32>(scale: f32, offset: i32, addend: Option<f32>) -> Self::Table;
+    unsafe fn table<const BITS: u32>(scale: &f32, offset: i32, addend: Option<&f32>) -> Self::Table;
     /// Of each `q` only the low `BITS` count.
     unsafe fn look_up<const BITS: u32>(table: Self::Table, q: Self::Ints) -> Self;
     /// Element `q` of the sixteen for each `q`, of which only the low four bits count.
     unsafe fn choose(from: Self, q: Self::Ints) -> Self;
     /// Logical shift; `by` is below 32.
     unsafe fn shift_right(a: Self::Ints, by: usize) -> Self::Ints;
+    /// The same for `a` below 256 and `by` below 8; what stands above the eight bits may be anything.
+    #[inline(always)]
+    unsafe fn shift_bytes(a: Self::Ints, by: usize) -> Self::Ints {
+        // SAFETY: the caller's promise.
+        unsafe { Self::shift_right(a, by) }
+    }
     unsafe fn and(a: Self::Ints, mask: i32) -> Self::Ints;
     unsafe fn add_int(a: Self::Ints, b: i32) -> Self::Ints;
     unsafe fn floats(a: Self::Ints) -> Self;
@@ -123,14 +141,14 @@ impl<V: Vector> Steps<V> {
     /// As [`Vector`].
     #[inline(always)]
     #[allow(clippy::manual_map, reason = "a closure would not take on the caller's instructions")]
-    unsafe fn new(scale: f32, offset: i32, addend: Option<f32>) -> Self {
+    unsafe fn new(scale: &f32, offset: i32, addend: Option<&f32>) -> Self {
         // SAFETY: the caller's promise.
         unsafe {
             let addend = match addend {
-                Some(addend) => Some(V::splat(addend)),
+                Some(addend) => Some(V::splat(*addend)),
                 None => None,
             };
-            Self { scale: V::splat(scale), offset, addend }
+            Self { scale: V::splat(*scale), offset, addend }
         }
     }
 

@@ -3,7 +3,7 @@
 use aerostat_backend::coded::{Code, Coding, Rounding, Table};
 use aerostat_backend::conformance::{self, Case, Keep, Tolerance, Values};
 use aerostat_backend::reference::Reference;
-use aerostat_backend::{Attention, Backend, ErrorKind, KvType, Mat, Tile, Weight};
+use aerostat_backend::{Attention, Backend, ErrorKind, KvType, Mat, Tile, Weight, packed};
 use aerostat_checkpoint::DType;
 use aerostat_cpu::{Cpu, CpuConfig, Isa};
 use proptest::prelude::*;
@@ -104,5 +104,122 @@ proptest! {
     #[test]
     fn norm_of_any_shape(rows in 1..20usize, groups in 1..5usize, size in 1..600usize, in_place: bool) {
         agree(Case::RmsNorm { rows, groups, size, in_place, values: Values::Plain })?;
+    }
+}
+
+/// BF16 such as trained ones, with some of every exponent among them.
+fn weights(len: usize, odd_every: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let value = |i: usize| match i % odd_every {
+        0 => next() as u16 & 0xff7f,
+        _ => {
+            let sum: f32 = (0..6).map(|_| (next() >> 40) as f32 / (1u64 << 24) as f32 - 0.5).sum();
+            (0.03 * sum).to_bits().wrapping_shr(16) as u16
+        }
+    };
+    (0..len).map(value).flat_map(u16::to_le_bytes).collect()
+}
+
+/// Multiplies `w`, and gives all of `y`.
+fn product(device: &mut dyn Backend, w: Weight<'_>, rows: usize, (n, k): (usize, usize)) -> Vec<f32> {
+    let x = Mat::new(device.allocate(rows * k).unwrap(), rows, k);
+    let y = Mat::new(device.allocate(rows * n).unwrap(), rows, n);
+    let values: Vec<f32> = (0..rows * k).map(|i| (i as f32 * 0.37).sin()).collect();
+    device.write(x, &values).unwrap();
+    device.matmul(w, x, y).unwrap();
+    device.read(y).unwrap().to_vec()
+}
+
+#[test]
+fn packed_tiles_give_the_bits_of_the_weights_they_were_made_of() {
+    let shapes = [(1, 7), (8, 64), (9, 65), (57, 100), (24, 512), (130, 1030), (3, 20_000), (5, 140_000)];
+    for (shape, odd_every) in shapes.into_iter().zip([1, 2, 3, 5, 50, 1000, 64, 300].into_iter().cycle()) {
+        let (n, k) = shape;
+        let bytes = weights(n * k, odd_every);
+        let plain = Tile { dtype: DType::BF16, rows: n, cols: k, bytes: &bytes };
+        let cut = n.div_ceil(3);
+        let parts = bytes.chunks(cut * 2 * k).enumerate().flat_map(|(i, bytes)| {
+            let tile = Tile { rows: bytes.len() / (2 * k), bytes, ..plain };
+            packed::pack(&tile, i != 1).unwrap()
+        });
+        let parts: Vec<u8> = parts.collect();
+        let packed = Tile { bytes: &parts, ..plain };
+        for isa in Isa::available() {
+            for rows in [1, 2, 7, 33] {
+                if rows * k > 1_000_000 {
+                    continue;
+                }
+                let mut cpu = cpu(isa, 2);
+                let want = product(&mut *cpu, Weight::Streamed(plain), rows, shape);
+                let pinned = cpu.pin_packed(packed).unwrap();
+                for w in [Weight::Packed(packed), Weight::Pinned(pinned)] {
+                    let got = product(&mut *cpu, w, rows, shape);
+                    let same = got.iter().zip(&want).all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan());
+                    assert!(same, "{isa}, {shape:?}, {rows} rows, {odd_every}");
+                }
+                let ids = [n as u32 - 1, 0];
+                let out = [(); 2].map(|()| Mat::new(cpu.allocate(2 * k).unwrap(), 2, k));
+                cpu.expand_rows(Weight::Streamed(plain), &ids, out[0]).unwrap();
+                cpu.expand_rows(Weight::Packed(packed), &ids, out[1]).unwrap();
+                let read = out.map(|m| cpu.read(m).unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>());
+                assert_eq!(read[0], read[1]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_flipped_byte_anywhere_in_a_packed_tile_is_refused() {
+    let (n, k) = (20, 48);
+    for lossless in [true, false] {
+        let bytes = weights(n * k, 40);
+        let tile = Tile { dtype: DType::BF16, rows: n, cols: k, bytes: &bytes };
+        let good = packed::pack(&tile, lossless).unwrap();
+        for isa in Isa::available() {
+            let mut cpu = cpu(isa, 2);
+            let x = Mat::new(cpu.allocate(k).unwrap(), 1, k);
+            let y = Mat::new(cpu.allocate(n).unwrap(), 1, n);
+            for at in 0..good.len() {
+                let mut bad = good.clone();
+                bad[at] ^= 1 << (at % 8);
+                let w = Tile { bytes: &bad, ..tile };
+                let error = cpu.matmul(Weight::Packed(w), x, y).expect_err("damage must be noticed");
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "byte {at}");
+                if at % 16 == 0 {
+                    assert_eq!(cpu.pin_packed(w).unwrap_err().kind(), ErrorKind::Corrupt, "byte {at}");
+                }
+            }
+        }
+    }
+}
+
+/// Files may lie on purpose, with checksums that fit: nothing is read that is not there.
+#[test]
+fn malformed_groups_with_good_checksums_are_refused() {
+    let (n, k) = (8, 64);
+    let bytes = weights(n * k, 3);
+    let tile = Tile { dtype: DType::BF16, rows: n, cols: k, bytes: &bytes };
+    let good = packed::pack(&tile, true).unwrap();
+    let group = 64 + 8;
+    for (at, value) in [(group, 1u32), (group + 4, 1), (group + 8, 0), (group + 8, 1 << 30), (group, 4000)] {
+        let mut bad = good.clone();
+        bad[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        let crc = crc32c::crc32c(&bad[group..]);
+        bad[group - 4..group].copy_from_slice(&crc.to_le_bytes());
+        let crc = crc32c::crc32c(&bad[4..group]);
+        bad[..4].copy_from_slice(&crc.to_le_bytes());
+        for isa in Isa::available() {
+            let mut cpu = cpu(isa, 1);
+            let x = Mat::new(cpu.allocate(k).unwrap(), 1, k);
+            let y = Mat::new(cpu.allocate(n).unwrap(), 1, n);
+            let refused = cpu.matmul(Weight::Packed(Tile { bytes: &bad, ..tile }), x, y);
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::Corrupt, "{isa}, {at} {value}");
+        }
     }
 }

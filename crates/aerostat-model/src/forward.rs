@@ -303,6 +303,18 @@ impl Model {
         b.read(Mat::new(self.buffers.logits, batch.logit_rows.len(), self.spec.vocab))
     }
 
+    /// The residual stream of a sweep's rows, `[rows, hidden]`, between two blocks; `normed`, after the last one: what the
+    /// final norm makes of it.
+    pub fn hidden<'b>(&self, b: &'b mut dyn Backend, rows: usize, normed: bool) -> Result<&'b [f32], Error> {
+        let x = Mat::new(self.buffers.x, rows, self.spec.hidden);
+        if !normed {
+            return b.read(x);
+        }
+        let h = Mat { buffer: self.buffers.h, ..x };
+        self.final_norm.apply(b, x, &self.spec.final_norm, h)?;
+        b.read(h)
+    }
+
     /// Input and output of a step's matrix.
     fn operands(&self, batch: &Batch<'_>, step: &Step) -> (Mat, Mat) {
         let f = &self.buffers;

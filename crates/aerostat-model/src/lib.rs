@@ -14,4 +14,4 @@ mod routing;
 mod vectors;
 
 pub use forward::{Batch, Limits, Model};
-pub use pages::Pages;
+pub use pages::{Before, Pages, Rotations};

@@ -144,6 +144,8 @@ impl ScaleTable {
                 len += scales.values.len;
             }
         }
+        let cols = spec.matrices().filter(|matrix| matrix.scales.is_some()).map(|matrix| matrix.cols).max();
+        cols.map_or(Ok(()), |cols| b.scaled_reserve(cols))?;
         let buffer = b.allocate(len)?;
         for (offset, vector) in vectors {
             let bytes = read(vector)?;

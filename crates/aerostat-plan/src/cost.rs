@@ -81,7 +81,7 @@ impl Cost {
     /// (a fifth more where they are equal, 2 % where one takes half as long).
     pub fn seconds(&self, rows: usize, logit_rows: usize) -> f64 {
         let read = self.read_bytes(rows, logit_rows) / self.read_bytes_per_second;
-        let compute = self.compute_seconds(rows, logit_rows);
+        let compute = self.computing(rows, logit_rows);
         (read.powi(4) + compute.powi(4)).sqrt().sqrt()
     }
 
@@ -102,7 +102,8 @@ impl Cost {
         self.mixtures.iter().map(|m| m.all.streamed_bytes).sum()
     }
 
-    fn compute_seconds(&self, rows: usize, logit_rows: usize) -> f64 {
+    /// Seconds of computing in a sweep.
+    fn computing(&self, rows: usize, logit_rows: usize) -> f64 {
         let experts = |m: &Mixture| {
             let coverage = m.coverage(rows);
             let rows_each = rows as f64 * m.chance / coverage.max(f64::MIN_POSITIVE);
@@ -112,6 +113,13 @@ impl Cost {
         self.blocks.weights as f64 * self.per_weight(rows as f64)
             + head as f64 * self.per_weight(logit_rows as f64)
             + self.mixtures.iter().map(experts).sum::<f64>()
+    }
+
+    /// Seconds of computing alone that so many rows take in sweeps of many rows: the roofline.
+    pub fn compute_seconds(&self, rows: u64, logit_rows: u64) -> f64 {
+        let experts: f64 = self.mixtures.iter().map(|m| m.all.weights as f64 * m.chance).sum();
+        let blocks = self.blocks.weights as f64 + experts;
+        2.0 * (blocks * rows as f64 + self.head.weights as f64 * logit_rows as f64) / self.flops_per_second
     }
 
     /// Seconds that a weight takes with this many rows: on the lines through what was measured, and in proportion to
@@ -134,7 +142,7 @@ impl Cost {
         let fixed = self.seconds(1, 1);
         let computes = |rows: usize| {
             let read = self.read_bytes(rows, rows) / self.read_bytes_per_second;
-            self.compute_seconds(rows, rows) <= fixed.max(read)
+            self.computing(rows, rows) <= fixed.max(read)
         };
         let (mut low, mut high) = (1, 1 << 20);
         while low + 1 < high {

@@ -96,6 +96,8 @@ struct Layout {
     slot: u64,
     slots: usize,
     pinned: u64,
+    /// Coded weights are kept expanded.
+    expanded: bool,
 }
 
 impl Layout {
@@ -126,7 +128,7 @@ impl Fit<'_> {
         let tile = self.tile(TILE_BYTES_MIN);
         let held =
             self.machine.process_bytes.max(self.machine.process_peak_bytes.saturating_sub(RESERVE_BYTES));
-        let scratch = self.machine.threads as u64 * THREAD_BYTES;
+        let scratch = self.machine.threads as u64 * (THREAD_BYTES + self.sizes.scaled_bytes_per_thread);
         let results = self.demand.logit_rows_kept as u64 * self.sizes.logit_bytes_per_row;
         let kv_pages = self.demand.sequence_tokens_max.div_ceil(PAGE_TOKENS).max(1);
         let rows = self.rows_wanted().min(ROWS_MIN);
@@ -142,6 +144,7 @@ impl Fit<'_> {
             slot: self.slot(tile),
             slots: SLOTS_MIN,
             pinned: 0,
+            expanded: false,
         }
     }
 
@@ -150,14 +153,23 @@ impl Fit<'_> {
     fn resident(&self, budget: u64) -> Option<Layout> {
         let weights = self.spec.matrix_bytes();
         let large = (weights / 64).clamp(TILE_BYTES_MAX, TILE_BYTES_RESIDENT_MAX);
-        [large, TILE_BYTES_MAX].into_iter().find_map(|tile| self.resident_in_tiles(tile, budget))
+        // Coded weights are expanded once if they fit so: from memory that is faster than to expand them in every sweep.
+        let mixes = self.spec.blocks.iter().any(|block| block.experts.is_some());
+        let coded = !mixes && self.spec.matrices().any(|m| m.is_coded());
+        let expanded = coded.then_some((TILE_BYTES_MAX, true));
+        let ways = expanded.into_iter().chain([(large, false), (TILE_BYTES_MAX, false)]);
+        ways.into_iter().find_map(|(tile, expanded)| self.resident_in_tiles(tile, expanded, budget))
     }
 
-    fn resident_in_tiles(&self, tile: u64, budget: u64) -> Option<Layout> {
+    fn resident_in_tiles(&self, tile: u64, expanded: bool, budget: u64) -> Option<Layout> {
         let tile = self.demand.tile_bytes.unwrap_or(tile).max(self.sizes.row_bytes_max);
-        let mut layout = Layout { tile, slot: self.slot(tile), slots: SLOTS_MIN * 2, ..self.minimum() };
-        layout.pinned = steps::pin_all_bytes(&steps::tiles(self.spec, tile))
-            + steps::pin_experts(self.spec, None, tile, u64::MAX).1;
+        let slot = self.slot(tile);
+        let mut layout = Layout { tile, slot, slots: SLOTS_MIN * 2, expanded, ..self.minimum() };
+        let tiles = steps::tiles(self.spec, tile);
+        layout.pinned = match expanded {
+            true => steps::expanded_bytes(self.spec, &tiles),
+            false => steps::pin_all_bytes(&tiles) + steps::pin_experts(self.spec, None, tile, u64::MAX).1,
+        };
         if self.demand.pinned_bytes_max.is_some_and(|max| max < layout.pinned) {
             return None;
         }
@@ -219,7 +231,7 @@ impl Fit<'_> {
         let certain = steps::pin(&mut tiles, layout.pinned);
         let uses = self.demand.expert_use.as_ref();
         let (pinned_experts, pinned) =
-            steps::pin_experts(self.spec, uses, layout.tile, layout.pinned - certain);
+            steps::pin_experts(self.spec, uses, layout.tile, layout.pinned.saturating_sub(certain));
         let part = |head: bool| {
             let steps = || tiles.iter().filter(move |s| (s.role == Role::Head) == head);
             Part {
@@ -239,7 +251,7 @@ impl Fit<'_> {
             // A default budget is what the layout needs.
             budget_bytes: if self.demand.budget_bytes.is_some() { budget } else { layout.total() },
             minimum_bytes: minimum,
-            pinned_bytes: certain + pinned,
+            pinned_bytes: if layout.expanded { layout.pinned } else { certain + pinned },
             streamed_bytes_per_sweep: cost.read_bytes(1, 1).round() as u64,
             expected_sweep_bytes: [1, 8, 64].map(|r| (r, cost.read_bytes(r, r).round() as u64)).into(),
             ring_bytes: layout.ring(),
@@ -256,6 +268,7 @@ impl Fit<'_> {
             logit_rows_max: layout.logit_rows,
             rows_at_knee: cost.knee(),
             resident,
+            expanded: layout.expanded,
             cost,
             steps: tiles,
             pinned_experts,

@@ -135,6 +135,8 @@ pub struct Plan {
     pub rows_at_knee: usize,
     /// Everything is pinned: weights are read once.
     pub resident: bool,
+    /// Packed weights are kept in memory as they were before they were packed.
+    pub expanded: bool,
     /// What a sweep costs.
     #[serde(flatten)]
     pub cost: Cost,
@@ -182,6 +184,9 @@ impl Plan {
     }
 }
 
+/// What a thread expands codes to whose scales lie apart, unless one row has more.
+const SCALED_BYTES: u64 = 512 << 10;
+
 /// Sizes that follow from the model alone.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
@@ -191,6 +196,8 @@ pub(crate) struct Sizes {
     pub(crate) activation_bytes_per_row: u64,
     pub(crate) logit_bytes_per_row: u64,
     pub(crate) kv_elements_per_token: u64,
+    /// Rows of codes whose scales lie apart are expanded to f32 here.
+    pub(crate) scaled_bytes_per_thread: u64,
 }
 
 impl Sizes {
@@ -208,13 +215,15 @@ impl Sizes {
         let angles: u64 = spec.ropes.iter().map(|r| r.rotary as u64).sum();
         // The residual stream, its norm, a step's output; q and attention's output; k and v; gate and up; what experts
         // take besides; angles here and on the host; the embedding row as stored.
+        let scaled = spec.matrices().filter(|m| m.scales.is_some()).map(|m| m.cols as u64 * F32).max();
         let per_row = 3 * spec.hidden as u64 + 2 * q + kv + 2 * mlp + mixture + 2 * angles;
         Self {
             weight_bytes: matrix_bytes + embedding + vectors,
             vector_bytes: vectors,
-            row_bytes_max: spec.matrices().map(|m| m.row_bytes()).max().unwrap_or(0),
+            row_bytes_max: spec.matrices().map(|m| m.unit_bytes()).max().unwrap_or(0),
             activation_bytes_per_row: per_row * F32 + spec.embedding.row_bytes() + 64,
             logit_bytes_per_row: (spec.vocab + spec.hidden) as u64 * F32,
+            scaled_bytes_per_thread: scaled.map_or(0, |row| row.max(SCALED_BYTES)),
             kv_elements_per_token: spec
                 .blocks
                 .iter()

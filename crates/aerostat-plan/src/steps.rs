@@ -2,6 +2,7 @@
 
 use aerostat_arch::{Block, Matrix, MlpSpec, ModelSpec, Role};
 use aerostat_checkpoint::Extent;
+use aerostat_checkpoint::packed::TileRows;
 
 use crate::uses::ExpertUse;
 
@@ -74,6 +75,9 @@ fn split(
     matrix: &Matrix,
     tile_bytes: u64,
 ) {
+    if let Some(tiles) = &matrix.tiles {
+        return join(steps, (block, expert, role), tiles, matrix.rows, tile_bytes);
+    }
     let rows_max = (tile_bytes / matrix.row_bytes().max(1)).max(1) as usize;
     let run = matrix.run_rows().max(1);
     let count = run.div_ceil(rows_max);
@@ -85,6 +89,46 @@ fn split(
         let extent = matrix.rows_extent(start, rows);
         let (first, last) = (start == 0, start + rows == all);
         steps.push(Step { block, expert, role, start, rows, first, last, extent, pinned: false });
+    }
+}
+
+/// Joins packed tiles that lie one behind the other to steps of up to `tile_bytes`.
+fn join(
+    steps: &mut Vec<Step>,
+    place: (usize, Option<u32>, Role),
+    tiles: &[TileRows],
+    rows: usize,
+    tile_bytes: u64,
+) {
+    let begun = steps.len();
+    for &TileRows { start, rows, extent } in tiles {
+        let end = |e: &Extent| (e.file, e.offset + e.bytes);
+        match steps.get_mut(begun..).and_then(<[Step]>::last_mut) {
+            Some(step)
+                if end(&step.extent) == (extent.file, extent.offset)
+                    && step.extent.bytes + extent.bytes <= tile_bytes =>
+            {
+                step.extent.bytes += extent.bytes;
+                step.rows += rows;
+            }
+            _ => {
+                let ((block, expert, role), first) = (place, start == 0);
+                steps.push(Step {
+                    block,
+                    expert,
+                    role,
+                    start,
+                    rows,
+                    first,
+                    last: false,
+                    extent,
+                    pinned: false,
+                });
+            }
+        }
+    }
+    for step in steps.iter_mut().skip(begun) {
+        step.last = step.start + step.rows == rows;
     }
 }
 
@@ -143,6 +187,15 @@ pub(crate) fn pin_experts(
 /// What pinning every tile would take.
 pub(crate) fn pin_all_bytes(steps: &[Step]) -> u64 {
     steps.iter().map(|s| s.extent.bytes.next_multiple_of(4096)).sum()
+}
+
+/// What pinning every tile would take if coded ones were expanded.
+pub(crate) fn expanded_bytes(spec: &ModelSpec, steps: &[Step]) -> u64 {
+    let bytes = |step: &Step| match step.matrix(spec) {
+        matrix if matrix.is_coded() => matrix.row_bytes() * step.rows as u64,
+        _ => step.extent.bytes,
+    };
+    steps.iter().map(|s| bytes(s).next_multiple_of(4096)).sum()
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub struct Detokenizer<'a> {
 
 impl<'a> Detokenizer<'a> {
     pub(crate) fn new(tokenizer: &'a Tokenizer, skip_special: bool) -> Self {
-        let byte_level = matches!(tokenizer.decoder(), Some(DecoderWrapper::ByteLevel(_)));
+        let byte_level = is_byte_level(tokenizer);
         Detokenizer { tokenizer, skip_special, byte_level, previous: None, half: Vec::new() }
     }
 
@@ -76,6 +76,21 @@ impl<'a> Detokenizer<'a> {
                 }
             }
         }
+    }
+}
+
+fn is_byte_level(tokenizer: &Tokenizer) -> bool {
+    matches!(tokenizer.decoder(), Some(DecoderWrapper::ByteLevel(_)))
+}
+
+/// The bytes that a token, written `text` in the vocabulary, stands for.
+pub(crate) fn token_bytes(tokenizer: &Tokenizer, id: u32, text: &str) -> Vec<u8> {
+    if is_byte_level(tokenizer) {
+        return byte_level_bytes(text).unwrap_or_else(|| text.as_bytes().to_vec());
+    }
+    match byte_token(text).filter(|_| tokenizer.decode(&[id], false) != text) {
+        Some(byte) => vec![byte],
+        None => text.replace('\u{2581}', " ").into_bytes(),
     }
 }
 

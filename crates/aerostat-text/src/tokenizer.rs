@@ -10,7 +10,7 @@ use tokenizers::{
     TokenizerBuilder, TokenizerImpl,
 };
 
-use crate::detokenize::Detokenizer;
+use crate::detokenize::{Detokenizer, token_bytes};
 use crate::error::{Error, ErrorKind, guarded};
 use crate::gguf::GgufVocab;
 use crate::hugging_face::{TokenizerConfig, TokenizerJson, read_json};
@@ -119,6 +119,15 @@ impl Tokenizer {
     /// A token as the vocabulary writes it (`Ġthe`, `▁the`, `<0x0A>`).
     pub fn token_text(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
+    }
+
+    /// The bytes that a token stands for inside a text; `None` for special tokens and ids outside the vocabulary. Where a
+    /// vocabulary marks the beginning of a word (`▁the`), that is a space.
+    pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
+        if self.is_special(id) {
+            return None;
+        }
+        Some(token_bytes(self, id, &self.token_text(id)?))
     }
 
     /// Whether `id` is a special (control) token, which `decode` can skip.

@@ -1,6 +1,6 @@
 //! Why logits are not numbers.
 
-use aerostat_backend::formats;
+use aerostat_backend::{Tile, formats, packed};
 use aerostat_checkpoint::{DType, Extent};
 
 use crate::engine::Engine;
@@ -15,17 +15,21 @@ struct Part {
 }
 
 impl Engine {
-    /// The error for logits that are NaN: looks through the tensors that could have caused it and names the first
-    /// that holds a value that is not finite.
-    pub(crate) fn not_finite(&mut self, request: usize, tokens: &[u32]) -> Error {
+    /// Why the logits of a request are NaN: looks through the tensors that could have caused it. The error of the
+    /// request alone if all are finite; if one is not, an error for all, which names it.
+    pub(crate) fn not_finite(&mut self, request: u64, tokens: &[u32]) -> Result<Error, Error> {
         self.stop_reading();
-        let found = self.find_not_finite(tokens);
-        let message = match found {
-            Ok(Some(name)) => format!("tensor `{name}` holds values that are not finite (NaN or infinity)"),
-            Ok(None) => "no weight is NaN or infinite: an activation overflowed; try --kv f32".to_owned(),
-            Err(e) => format!("looking for the cause failed too: {e}"),
+        let error = |message: &str| {
+            let message = format!("the logits of prompt {request} are not numbers: {message}");
+            Error::new(ErrorKind::NotFinite, message)
         };
-        Error::new(ErrorKind::NotFinite, format!("the logits of prompt {request} are not numbers: {message}"))
+        match self.find_not_finite(tokens) {
+            Ok(None) => Ok(error("no weight is NaN or infinite: an activation overflowed; try --kv f32")),
+            Ok(Some(name)) => {
+                Err(error(&format!("tensor `{name}` holds values that are not finite (NaN or infinity)")))
+            }
+            Err(e) => Err(error(&format!("looking for the cause failed too: {e}"))),
+        }
     }
 
     fn find_not_finite(&mut self, tokens: &[u32]) -> Result<Option<String>, Error> {
@@ -43,11 +47,21 @@ impl Engine {
             cols: v.len,
             extent: v.extent,
         });
-        let small: Vec<Part> = rows.chain(vectors).collect();
+        let packed = embedding.tiles.is_some();
+        let row_bytes = embedding.row_bytes() as usize;
+        let small: Vec<Part> = rows.filter(|_| !packed).chain(vectors).collect();
+        if let (Some(packed), ring) = self.packed() {
+            let mut bytes = vec![0; tokens.len() * row_bytes];
+            packed.read(ring, tokens, &mut bytes)?;
+            let embedding = &self.model().spec().embedding;
+            if !finite(embedding.dtype, embedding.cols, &bytes)? {
+                return Ok(Some(embedding.name.clone()));
+            }
+        }
         for part in small {
             let mut bytes = vec![0; part.extent.bytes as usize];
             self.ring().read_now(part.extent, &mut bytes)?;
-            if !finite(&part, &bytes)? {
+            if !finite(part.dtype, part.cols, &bytes)? {
                 return Ok(Some(part.name));
             }
         }
@@ -57,15 +71,16 @@ impl Engine {
         let mut found = None;
         for step in steps {
             let matrix = step.matrix(self.model().spec());
-            let part = Part {
-                name: matrix.name.clone(),
-                dtype: matrix.dtype,
-                cols: matrix.cols,
-                extent: step.extent,
-            };
+            let (name, dtype, cols, packed) =
+                (matrix.name.clone(), matrix.dtype, matrix.cols, matrix.tiles.is_some());
             let bytes = self.ring().next()?;
-            if !finite(&part, &bytes)? {
-                found = Some(part.name);
+            let tile = Tile { dtype, rows: step.rows, cols, bytes: &bytes };
+            let mut unpacked = Vec::new();
+            if packed {
+                packed::parts(&tile).try_for_each(|part| part?.expand(&mut unpacked))?;
+            }
+            if !finite(dtype, cols, if packed { &unpacked } else { &bytes })? {
+                found = Some(name);
                 break;
             }
         }
@@ -75,11 +90,11 @@ impl Engine {
 }
 
 /// Whether all values of some rows are finite.
-fn finite(part: &Part, bytes: &[u8]) -> Result<bool, Error> {
-    let mut row = vec![0.0; part.cols];
-    let row_bytes = part.dtype.bytes_for(part.cols as u64).unwrap_or(0).max(1) as usize;
+fn finite(dtype: DType, cols: usize, bytes: &[u8]) -> Result<bool, Error> {
+    let mut row = vec![0.0; cols];
+    let row_bytes = dtype.bytes_for(cols as u64).unwrap_or(0).max(1) as usize;
     for stored in bytes.chunks_exact(row_bytes) {
-        formats::expand(part.dtype, stored, &mut row)?;
+        formats::expand(dtype, stored, &mut row)?;
         if row.iter().any(|v| !v.is_finite()) {
             return Ok(false);
         }

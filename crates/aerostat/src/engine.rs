@@ -11,13 +11,15 @@ use aerostat_model::{Batch, Limits, Model, Pages};
 use aerostat_plan::{Demand, ExpertUse, Machine, PAGE_TOKENS, Plan, Role, Step};
 use aerostat_stream::{IoChoice, Ring, Source, SourceOptions};
 
+use crate::embed::Layer;
 use crate::flow::Flow;
 use crate::learned;
 use crate::machine;
 use crate::model_files::ModelFiles;
 use crate::observe::{Observer, Phase, Progress};
-use crate::schedule::Rows;
-use crate::{Error, Need, Stats};
+use crate::packed::{self, PackedRows};
+use crate::schedule::{Memory, Rows, Tap};
+use crate::{Error, ErrorKind, Need, Stats};
 
 /// Where ops run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +41,16 @@ pub enum KvChoice {
     F16,
     BF16,
     F32,
+}
+
+/// What is done with sequences that begin alike. Results are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Prefixes {
+    /// Compute and hold what they share once.
+    #[default]
+    Shared,
+    /// Each computes and holds its own.
+    Apart,
 }
 
 /// How a model is run.
@@ -63,6 +75,11 @@ pub struct Options {
     pub tile_bytes: Option<u64>,
     /// Rows of one prompt in one sweep at most.
     pub prefill_chunk: Option<usize>,
+    /// Whether sequences that begin alike compute and hold what they share once.
+    pub prefixes: Prefixes,
+    /// Where parts of the KV cache may wait on disk, so that more sequences are active at once; `None`: a sequence waits
+    /// until its longest answer has room.
+    pub spill: Option<PathBuf>,
     /// Weights kept in memory at most; for measurements. `None`: as much as the budget allows.
     pub pinned_bytes_max: Option<u64>,
     /// A small file that learns which experts are used, so that later runs keep those in memory: read when a model is
@@ -87,8 +104,12 @@ pub struct Engine {
     routed: Vec<(usize, Step)>,
     /// Embedding rows as stored.
     gathered: Vec<u8>,
+    /// Where the rows of a packed embedding lie.
+    packed: Option<PackedRows>,
     pub(crate) pages: Pages,
     pub(crate) prefill_chunk: usize,
+    pub(crate) prefixes: Prefixes,
+    pub(crate) spill: Option<PathBuf>,
     opened: Instant,
     clock: Clock,
 }
@@ -109,6 +130,9 @@ pub(crate) struct Clock {
     predicted: f64,
     pub(crate) tokens: u64,
     pub(crate) tokens_left: u64,
+    pub(crate) shared_rows: u64,
+    /// Written, and read back.
+    pub(crate) spilled_bytes: (u64, u64),
 }
 
 impl Engine {
@@ -186,6 +210,8 @@ impl Engine {
             page_tokens: PAGE_TOKENS,
             pages: plan.kv_pages,
         })?;
+        packed::check_vectors(&files.checkpoint.catalog, &spec, &mut ring)?;
+        let packed = PackedRows::open(&spec.embedding, &mut ring)?;
         let limits = Limits { rows_max: plan.rows_max, logit_rows_max: plan.logit_rows_max };
         let gathered = vec![0; plan.rows_max * spec.embedding.row_bytes() as usize];
         let model = Model::new(spec, limits, &mut *backend, |vector| {
@@ -196,6 +222,8 @@ impl Engine {
         let mut engine = Self {
             pages: Pages::new(plan.kv_pages, PAGE_TOKENS),
             prefill_chunk: options.prefill_chunk.unwrap_or(usize::MAX).max(1),
+            prefixes: options.prefixes,
+            spill: options.spill.clone(),
             clock: Clock::default(),
             pinned: Vec::new(),
             pinned_experts: HashMap::new(),
@@ -207,6 +235,7 @@ impl Engine {
             learned: options.expert_use.clone(),
             routed: Vec::new(),
             gathered,
+            packed,
             opened,
         };
         engine.load(observer)?;
@@ -223,9 +252,12 @@ impl Engine {
         self.flow.ring.request(&steps.iter().map(|s| s.extent).collect::<Vec<_>>())?;
         self.pinned.resize(self.plan.steps.len(), None);
         let mut certain = (0..self.plan.steps.len()).filter(|i| self.plan.steps[*i].pinned);
+        let mut expanded = Vec::new();
         for (i, step) in steps.iter().enumerate() {
             let bytes = self.flow.ring.next()?;
-            let id = self.backend.pin(tile(&self.model, step, &bytes))?;
+            let operand = weight(&self.model, step, &bytes);
+            let id = pin(&mut *self.backend, operand, self.plan.expanded, &mut expanded);
+            let id = id.map_err(|e| named(&self.model, step, e))?;
             match step.expert {
                 Some(expert) => self.pinned_experts.entry((step.block, expert)).or_default().push(id),
                 None => certain.next().into_iter().for_each(|place| self.pinned[place] = Some(id)),
@@ -240,20 +272,23 @@ impl Engine {
 
     /// One pass over the weights for the given rows; the head runs only if some of them need logits.
     ///
-    /// `more` says that another sweep is likely to follow: its first tiles are then read while this one ends.
+    /// `more` says that another sweep is likely to follow: its first tiles are then read while this one ends. `give` takes
+    /// the hidden states of rows that are tapped.
     pub(crate) fn sweep(
         &mut self,
         rows: &Rows,
         phase: Phase,
         more: bool,
+        give: &mut dyn FnMut(&Tap, &[f32]),
         observer: &mut dyn Observer,
     ) -> Result<&[f32], Error> {
         let begun = Instant::now();
         let batch = rows.batch();
         let head = !batch.logit_rows.is_empty();
         self.flow.begin(head, more)?;
-        self.embed(&rows.tokens)?;
+        self.embed_tokens(&rows.tokens)?;
         self.model.begin(&mut *self.backend, &batch)?;
+        self.tap(rows, 0, give)?;
         self.clock.sweeps += 1;
         self.clock.rows += rows.tokens.len() as u64;
         self.clock.predicted += self.plan.cost.seconds(rows.tokens.len(), batch.logit_rows.len());
@@ -265,11 +300,12 @@ impl Engine {
                 Some(id) => Weight::Pinned(id),
                 None => {
                     bytes = self.flow.certain()?;
-                    Weight::Streamed(tile(&self.model, &step, &bytes))
+                    weight(&self.model, &step, &bytes)
                 }
             };
             let computing = Instant::now();
-            self.model.step(&mut *self.backend, &batch, &step, weight)?;
+            let done = self.model.step(&mut *self.backend, &batch, &step, weight);
+            done.map_err(|e| named(&self.model, &step, e))?;
             self.clock.compute += computing.elapsed();
             if step.role == Role::Router && step.last {
                 self.route(&batch, step.block)?;
@@ -280,9 +316,28 @@ impl Engine {
             if ends && !self.routed.is_empty() {
                 self.experts(&batch, place, observer)?;
             }
+            if ends {
+                self.tap(rows, step.block + 1, give)?;
+            }
         }
         self.clock.sweeping += begun.elapsed();
         if head { Ok(self.model.logits(&mut *self.backend, &batch)?) } else { Ok(&[]) }
+    }
+
+    /// Gives the hidden states that are wanted after so many blocks.
+    fn tap(&mut self, rows: &Rows, blocks: usize, give: &mut dyn FnMut(&Tap, &[f32])) -> Result<(), Error> {
+        let last = self.model.spec().blocks.len();
+        for layer in [Layer::After(blocks), Layer::Final] {
+            let wanted = || rows.taps.iter().filter(|tap| tap.layer == layer);
+            if wanted().next().is_none() || (layer == Layer::Final && blocks != last) {
+                continue;
+            }
+            let width = self.model.spec().hidden;
+            let normed = layer == Layer::Final;
+            let hidden = self.model.hidden(&mut *self.backend, rows.tokens.len(), normed)?;
+            wanted().for_each(|tap| give(tap, &hidden[tap.row * width..][..width]));
+        }
+        Ok(())
     }
 
     /// Once a block's router has spoken: asks for its experts.
@@ -314,11 +369,12 @@ impl Engine {
                 Some(id) => Weight::Pinned(*id),
                 None => {
                     bytes = self.flow.expert()?;
-                    Weight::Streamed(tile(&self.model, &step, &bytes))
+                    weight(&self.model, &step, &bytes)
                 }
             };
             let computing = Instant::now();
-            self.model.expert_step(&mut *self.backend, batch, index, &step, weight)?;
+            let done = self.model.expert_step(&mut *self.backend, batch, index, &step, weight);
+            done.map_err(|e| named(&self.model, &step, e))?;
             self.clock.compute += computing.elapsed();
             self.show(place, observer)?;
         }
@@ -333,7 +389,7 @@ impl Engine {
 
     /// Puts the embeddings of a sweep's tokens into the residual stream: from memory where the embedding is a
     /// resident head, else from disk.
-    fn embed(&mut self, tokens: &[u32]) -> Result<(), Error> {
+    fn embed_tokens(&mut self, tokens: &[u32]) -> Result<(), Error> {
         let spec = self.model.spec();
         let embedding = &spec.embedding;
         let (dtype, cols, row_bytes) = (embedding.dtype, embedding.cols, embedding.row_bytes() as usize);
@@ -349,10 +405,15 @@ impl Engine {
             }
             return Ok(());
         }
-        let extents: Vec<Extent> =
-            tokens.iter().map(|token| embedding.rows_extent(*token as usize, 1)).collect();
         let bytes = &mut self.gathered[..tokens.len() * row_bytes];
-        self.flow.ring.read_many_now(&extents, bytes)?;
+        match &self.packed {
+            Some(packed) => packed.read(&mut self.flow.ring, tokens, bytes)?,
+            None => {
+                let extents: Vec<Extent> =
+                    tokens.iter().map(|token| embedding.rows_extent(*token as usize, 1)).collect();
+                self.flow.ring.read_many_now(&extents, bytes)?;
+            }
+        }
         let tile = Tile { dtype, rows: tokens.len(), cols, bytes };
         let ids: Vec<u32> = (0..tokens.len() as u32).collect();
         Ok(self.model.embed(&mut *self.backend, Weight::Streamed(tile), &ids, 0)?)
@@ -389,6 +450,14 @@ impl Engine {
         &self.model
     }
 
+    pub(crate) fn memory(&mut self) -> Memory<'_> {
+        Memory { pages: &mut self.pages, backend: &mut *self.backend }
+    }
+
+    pub(crate) fn packed(&mut self) -> (Option<&PackedRows>, &mut Ring) {
+        (self.packed.as_ref(), &mut self.flow.ring)
+    }
+
     pub(crate) fn ring(&mut self) -> &mut Ring {
         &mut self.flow.ring
     }
@@ -420,6 +489,9 @@ impl Engine {
             memory_peak_bytes: machine::peak_resident_bytes(),
             tokens_per_second: per_second(self.clock.tokens as f64, sweeping),
             tokens: self.clock.tokens,
+            shared_rows: self.clock.shared_rows,
+            spilled_bytes: self.clock.spilled_bytes.0,
+            restored_bytes: self.clock.spilled_bytes.1,
             load_seconds: self.clock.load.as_secs_f64(),
             sweep_seconds: sweeping,
             experts: self.clock.experts,
@@ -453,9 +525,40 @@ struct Place {
 }
 
 /// The operand that a step's bytes are.
-fn tile<'a>(model: &Model, step: &Step, bytes: &'a [u8]) -> Tile<'a> {
+fn weight<'a>(model: &Model, step: &Step, bytes: &'a [u8]) -> Weight<'a> {
     let matrix = step.matrix(model.spec());
-    Tile { dtype: matrix.dtype, rows: step.rows, cols: matrix.stored().1, bytes }
+    let tile = Tile { dtype: matrix.dtype, rows: step.rows, cols: matrix.stored().1, bytes };
+    if matrix.tiles.is_some() { Weight::Packed(tile) } else { Weight::Streamed(tile) }
+}
+
+/// Keeps a tile in memory, as it is stored or expanded.
+fn pin(
+    b: &mut dyn Backend,
+    weight: Weight<'_>,
+    expand: bool,
+    expanded: &mut Vec<u8>,
+) -> Result<WeightId, aerostat_backend::Error> {
+    match weight {
+        Weight::Packed(tile) if expand => {
+            expanded.clear();
+            aerostat_backend::packed::parts(&tile).try_for_each(|part| part?.expand(expanded))?;
+            b.pin(Tile { bytes: expanded, ..tile })
+        }
+        Weight::Packed(tile) => b.pin_packed(tile),
+        Weight::Streamed(tile) => b.pin(tile),
+        Weight::Pinned(id) => Ok(id),
+    }
+}
+
+/// An error of a step, with the name of its tensor where that is damaged.
+fn named(model: &Model, step: &Step, error: aerostat_backend::Error) -> Error {
+    match error.kind() {
+        aerostat_backend::ErrorKind::Corrupt => {
+            let name = &step.matrix(model.spec()).name;
+            Error::new(ErrorKind::Io, format!("tensor {name:?}, rows from {}: {error}", step.start))
+        }
+        _ => error.into(),
+    }
 }
 
 fn threads(options: &Options) -> usize {

@@ -26,12 +26,15 @@ pub enum ErrorKind {
     Device,
     /// Logits are not numbers.
     NotFinite,
+    /// What feeds the engine or keeps its results failed: an input, a journal, an output.
+    Job,
     /// The caller asked to stop.
     Interrupted,
 }
 
 impl Error {
-    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+    /// An error of a class.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
     }
 

@@ -1,39 +1,21 @@
 //! Answers to prompts: many at once, every sweep shared.
 
+use std::fmt;
+
 use aerostat_text::{Detokenizer, Stops, Tokenizer};
 use serde::Serialize;
 
 use crate::engine::Engine;
-use crate::logits::{Sampler, has_nan, log_probability};
-use crate::model_files::check_tokens;
-use crate::observe::{Observer, Phase};
-use crate::schedule::{Rows, Schedule, Sequence, Want};
-use crate::{Error, ErrorKind, Need, Sampling};
-
-/// One prompt and how to answer it.
-#[derive(Clone, Debug, Default)]
-pub struct Request {
-    /// The prompt; at least one token.
-    pub token_ids: Vec<u32>,
-    /// Tokens of the answer at most.
-    pub max_new_tokens: usize,
-    /// How tokens are chosen.
-    pub sampling: Sampling,
-    /// Which of several answers to the same prompt this is.
-    pub stream: u64,
-    /// Tokens that end the answer; empty: only its length does.
-    pub end_tokens: Vec<u32>,
-    /// Strings that end the answer; they are not part of it. They need a tokenizer.
-    pub stop: Vec<String>,
-    /// Report the log-probability of every token of the answer.
-    pub logprobs: bool,
-}
+use crate::logits::{Sampler, token_logprobs};
+use crate::observe::{Observer, Silent};
+use crate::run::{Constraint, Gained, Outcome, Request, RunEnd, TokenLogprobs, Want};
+use crate::{Error, Need, Sampling};
 
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
-    /// An end token or a stop string.
+    /// An end token, a stop string, or the end of a grammar.
     Stop,
     /// Its length.
     Length,
@@ -56,6 +38,9 @@ pub struct Completion {
     pub finish_reason: FinishReason,
     /// Log-probabilities of the answer's tokens before temperature and cuts, if asked for.
     pub logprobs: Option<Vec<f32>>,
+    /// For each token of the answer the likeliest tokens in its place with their log-probabilities, if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_logprobs: Option<Vec<Vec<(u32, f32)>>>,
 }
 
 /// All answers, in the order of the requests.
@@ -69,23 +54,18 @@ pub struct Answers {
 
 /// What the plan must provide for these requests.
 pub fn demand(requests: &[Request]) -> Need {
-    let tokens = |r: &Request| r.token_ids.len() + r.max_new_tokens;
-    Need {
-        sequence_tokens_max: requests.iter().map(tokens).max().unwrap_or(1),
-        sequences: requests.len(),
-        tokens_total: requests.iter().map(tokens).sum(),
-        rows_useful: requests.iter().map(|r| r.token_ids.len()).sum(),
-        logit_rows_useful: requests.len(),
-        logit_rows_kept: 0,
-    }
+    let mut need = Need::none();
+    requests.iter().for_each(|r| need.add(r));
+    need
 }
 
 impl Engine {
-    /// Answers all requests. Text is given to the observer as it comes.
+    /// Answers all requests; their ids and what else they want are not looked at. Text is given to the observer as it comes, under the request's
+    /// place in the list.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] for an empty prompt, token ids outside the vocabulary, or stop strings without a
-    /// tokenizer; [`ErrorKind::Io`], [`ErrorKind::Device`], [`ErrorKind::NotFinite`]. Being asked to stop is not an
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for an empty prompt, token ids outside the vocabulary, or stop strings without a
+    /// tokenizer; [`ErrorKind::Io`](crate::ErrorKind::Io), [`ErrorKind::Device`](crate::ErrorKind::Device), [`ErrorKind::NotFinite`](crate::ErrorKind::NotFinite). Being asked to stop is not an
     /// error: what was generated is returned.
     pub fn generate(
         &mut self,
@@ -93,136 +73,216 @@ impl Engine {
         tokenizer: Option<&Tokenizer>,
         observer: &mut dyn Observer,
     ) -> Result<Answers, Error> {
-        for (i, request) in requests.iter().enumerate() {
-            check_tokens(self.model().spec(), i, &request.token_ids, request.max_new_tokens)?;
-            if !request.stop.is_empty() && tokenizer.is_none() {
-                return Err(Error::new(
-                    ErrorKind::Usage,
-                    "stop strings need a tokenizer; this model has none",
-                ));
-            }
-        }
-        let mut answers: Vec<Answer<'_>> = requests.iter().map(|r| Answer::new(r, tokenizer)).collect();
-        let sequences = requests.iter().enumerate().filter(|(_, r)| r.max_new_tokens > 0);
-        let mut schedule = Schedule::new(
-            sequences.map(|(i, r)| Sequence::new(i, r.token_ids.clone(), r.max_new_tokens, Want::Last)),
-        );
-        self.clock().tokens_left = requests.iter().map(|r| r.max_new_tokens as u64).sum();
-        let result = self.generate_all(&mut schedule, &mut answers, observer);
-        self.stop_reading();
-        for sequence in std::mem::take(&mut schedule.active) {
-            self.pages.release(sequence.into_pages());
-        }
-        let interrupted = match result {
-            Err(e) if e.kind() == ErrorKind::Interrupted => true,
-            other => other.map(|()| false)?,
+        let (outcomes, end) = self.run_list(
+            requests.len(),
+            &|i| Request { want: Want::Generate, ..requests[i].clone() },
+            tokenizer,
+            observer,
+        )?;
+        let untouched = |(index, request): (usize, &Request)| Completion {
+            index,
+            prompt_token_ids: request.token_ids.clone(),
+            token_ids: Vec::new(),
+            text: tokenizer.map(|_| String::new()),
+            finish_reason: FinishReason::Interrupted,
+            logprobs: request.top_logprobs.map(|_| Vec::new()),
+            top_logprobs: None,
         };
-        let completions =
-            answers.into_iter().enumerate().map(|(i, a)| a.finish(i, interrupted, observer)).collect();
-        Ok(Answers { completions, interrupted })
-    }
-
-    fn generate_all(
-        &mut self,
-        schedule: &mut Schedule,
-        answers: &mut [Answer<'_>],
-        observer: &mut dyn Observer,
-    ) -> Result<(), Error> {
-        let mut rows = Rows::default();
-        let mut sampler = Sampler::default();
-        let limits = self.model().limits();
-        let vocab = self.model().spec().vocab;
-        loop {
-            let chunk = self.prefill_chunk;
-            if !schedule.fill(&mut rows, limits, &mut self.pages, chunk) {
-                return Ok(());
-            }
-            let phase = if rows.decodes { Phase::Decode } else { Phase::Prefill };
-            let logits = self.sweep(&rows, phase, schedule.more(), observer)?;
-            let mut finished = Vec::new();
-            let mut bad = None;
-            for (row, &(request, _)) in logits.chunks_exact(vocab).zip(&rows.owners) {
-                let Some(sequence) = schedule.sequence(request) else { continue };
-                if has_nan(row) {
-                    bad = Some((request, sequence.tokens.clone()));
-                    break;
-                }
-                let answer = &mut answers[request];
-                let token =
-                    sampler.choose(row, &sequence.tokens, &answer.request.sampling, answer.request.stream);
-                sequence.tokens.push(token);
-                if answer.push(request, token, row, observer) {
-                    finished.push(request);
-                }
-            }
-            if let Some((request, tokens)) = bad {
-                return Err(self.not_finite(request, &tokens));
-            }
-            self.clock().tokens += rows.owners.len() as u64;
-            for request in finished {
-                schedule.finish(request, &mut self.pages);
-            }
-            self.clock().tokens_left = answers.iter().map(Answer::left).sum();
-        }
+        let completion = |(outcome, request)| match outcome {
+            Some(Outcome::Completion(completion)) => completion,
+            _ => untouched(request),
+        };
+        let completions = outcomes.into_iter().zip(requests.iter().enumerate()).map(completion).collect();
+        Ok(Answers { completions, interrupted: end == RunEnd::Interrupted })
     }
 }
 
-/// An answer in the making.
-struct Answer<'a> {
-    request: &'a Request,
-    token_ids: Vec<u32>,
-    logprobs: Vec<f32>,
-    text: Option<Text<'a>>,
+/// An answer in the making. Its tokens follow the prompt's in the sequence.
+#[derive(Debug)]
+pub(crate) struct Answer<'t> {
+    prompt: usize,
+    max_new_tokens: usize,
+    sampling: Sampling,
+    stream: u64,
+    end_tokens: Vec<u32>,
+    top_logprobs: Option<usize>,
+    constraint: Option<Box<dyn Constraint>>,
+    /// Of the first tokens of the answer, if wanted: those of forced tokens come a sweep later than they.
+    logprobs: Vec<TokenLogprobs>,
+    text: Option<Text<'t>>,
     reason: Option<FinishReason>,
+    /// Tokens that were told of.
+    told: usize,
 }
 
 /// Its text.
-struct Text<'a> {
-    detokenizer: Detokenizer<'a>,
+struct Text<'t> {
+    detokenizer: Detokenizer<'t>,
     stops: Stops,
     shown: String,
 }
 
-impl<'a> Answer<'a> {
-    fn new(request: &'a Request, tokenizer: Option<&'a Tokenizer>) -> Self {
+impl<'t> Answer<'t> {
+    /// The tokens of the prompt and of the answer so far, and the answer.
+    pub(crate) fn new(
+        request: Request,
+        tokenizer: Option<&'t Tokenizer>,
+        observer: &mut dyn Observer,
+    ) -> Result<(Vec<u32>, Self), Error> {
         let text = tokenizer.map(|t| Text {
             detokenizer: t.stream(true),
-            stops: Stops::new(request.stop.iter().cloned()),
+            stops: Stops::new(request.stop),
             shown: String::new(),
         });
-        let reason = (request.max_new_tokens == 0).then_some(FinishReason::Length);
-        Self { request, token_ids: Vec::new(), logprobs: Vec::new(), text, reason }
+        let mut tokens = request.token_ids;
+        let mut answer = Self {
+            prompt: tokens.len(),
+            max_new_tokens: request.max_new_tokens,
+            sampling: request.sampling,
+            stream: request.stream,
+            end_tokens: request.end_tokens,
+            top_logprobs: request.top_logprobs,
+            constraint: request.constraint,
+            logprobs: request.resumed_logprobs,
+            text,
+            reason: (request.max_new_tokens == 0).then_some(FinishReason::Length),
+            told: request.resumed.len(),
+        };
+        answer.logprobs.truncate(answer.top_logprobs.map_or(0, |_| request.resumed.len()));
+        for token in request.resumed {
+            if answer.ended() {
+                break;
+            }
+            answer.push(request.id, &mut tokens, token, &mut Silent)?;
+        }
+        if answer.constraint.as_ref().is_some_and(|c| c.ended()) {
+            answer.reason.get_or_insert(FinishReason::Stop);
+        }
+        answer.push_forced(request.id, &mut tokens, observer)?;
+        Ok((tokens, answer))
     }
 
-    /// Takes the next token; true if it is the last.
-    fn push(&mut self, index: usize, token: u32, logits: &[f32], observer: &mut dyn Observer) -> bool {
-        self.token_ids.push(token);
-        if self.request.logprobs {
-            self.logprobs.push(log_probability(logits, token));
-        }
-        let ends = self.request.end_tokens.contains(&token);
-        if ends || self.text.as_mut().is_some_and(|t| t.push(index, token, observer)) {
-            self.reason = Some(FinishReason::Stop);
-        } else if self.token_ids.len() >= self.request.max_new_tokens {
-            self.reason = Some(FinishReason::Length);
-        }
+    pub(crate) fn ended(&self) -> bool {
         self.reason.is_some()
     }
 
-    fn left(&self) -> u64 {
-        if self.reason.is_some() { 0 } else { (self.request.max_new_tokens - self.token_ids.len()) as u64 }
+    /// It has ended, and all that is wanted of it is known.
+    pub(crate) fn complete(&self, tokens: usize) -> bool {
+        self.ended() && self.known(tokens) == tokens
     }
 
-    fn finish(self, index: usize, interrupted: bool, observer: &mut dyn Observer) -> Completion {
-        let reason =
-            self.reason.unwrap_or(if interrupted { FinishReason::Interrupted } else { FinishReason::Length });
+    /// How many of its tokens have what is wanted with them.
+    fn known(&self, tokens: usize) -> usize {
+        if self.top_logprobs.is_some() { self.logprobs.len() } else { tokens }
+    }
+
+    /// The first position whose logits are needed, of a sequence of `tokens`.
+    pub(crate) fn logits_from(&self, tokens: usize) -> usize {
+        match self.top_logprobs {
+            Some(_) => self.prompt - 1 + self.logprobs.len(),
+            None => tokens - 1,
+        }
+    }
+
+    /// Takes the logits after `position`: of the last one, to choose the next token.
+    pub(crate) fn take_logits(
+        &mut self,
+        id: u64,
+        tokens: &mut Vec<u32>,
+        position: usize,
+        logits: &[f32],
+        sampler: &mut Sampler,
+        observer: &mut dyn Observer,
+    ) -> Result<(), Error> {
+        let chooses = position + 1 == tokens.len();
+        if chooses {
+            let mask = self.constraint.as_deref_mut();
+            let token = sampler.choose(logits, (tokens, self.prompt), &self.sampling, self.stream, mask)?;
+            self.push(id, tokens, token, observer)?;
+        }
+        if let (Some(top), Some(&token)) = (self.top_logprobs, tokens.get(position + 1)) {
+            self.logprobs.push(token_logprobs(logits, token, top, sampler));
+        }
+        if chooses { self.push_forced(id, tokens, observer) } else { Ok(()) }
+    }
+
+    /// Takes what the grammar says must follow.
+    fn push_forced(
+        &mut self,
+        id: u64,
+        tokens: &mut Vec<u32>,
+        observer: &mut dyn Observer,
+    ) -> Result<(), Error> {
+        while !self.ended() {
+            let forced = self.constraint.as_mut().map_or(Ok(Vec::new()), |c| c.forced())?;
+            if forced.is_empty() {
+                break;
+            }
+            for token in forced {
+                if !self.ended() {
+                    self.push(id, tokens, token, observer)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the next token.
+    fn push(
+        &mut self,
+        id: u64,
+        tokens: &mut Vec<u32>,
+        token: u32,
+        observer: &mut dyn Observer,
+    ) -> Result<(), Error> {
+        tokens.push(token);
+        let mut stops = self.end_tokens.contains(&token);
+        if !stops {
+            stops = self.text.as_mut().is_some_and(|t| t.push(id as usize, token, observer));
+            if let Some(constraint) = &mut self.constraint {
+                constraint.accept(token)?;
+                stops |= constraint.ended();
+            }
+        }
+        if stops {
+            self.reason = Some(FinishReason::Stop);
+        } else if tokens.len() - self.prompt >= self.max_new_tokens {
+            self.reason = Some(FinishReason::Length);
+        }
+        Ok(())
+    }
+
+    /// What has not been told of the answer's `tokens`.
+    pub(crate) fn gained<'a>(&'a self, id: u64, tokens: &'a [u32]) -> Option<Gained<'a>> {
+        let known = self.known(tokens.len());
+        let tokens = tokens.get(self.told..known).filter(|new| !new.is_empty())?;
+        Some(Gained { id, tokens, logprobs: self.logprobs.get(self.told..known).unwrap_or_default() })
+    }
+
+    /// All that is known of `tokens` tokens has been told.
+    pub(crate) fn reported(&mut self, tokens: usize) {
+        self.told = self.told.max(self.known(tokens));
+    }
+
+    /// Tokens that may follow.
+    pub(crate) fn tokens_left(&self, tokens: usize) -> usize {
+        if self.ended() { 0 } else { self.max_new_tokens - tokens }
+    }
+
+    /// The answer in a sequence, as far as it came.
+    pub(crate) fn finish(self, id: u64, tokens: &[u32], observer: &mut dyn Observer) -> Completion {
+        let (prompt, answer) = tokens.split_at(self.prompt.min(tokens.len()));
+        let known = self.known(answer.len());
+        let logprobs = self.top_logprobs.map(|_| self.logprobs.iter().map(|l| l.logprob).collect());
+        let top = self.top_logprobs.filter(|k| *k > 0);
         Completion {
-            index,
-            prompt_token_ids: self.request.token_ids.clone(),
-            token_ids: self.token_ids,
-            text: self.text.map(|t| t.finish(index, observer)),
-            finish_reason: reason,
-            logprobs: self.request.logprobs.then_some(self.logprobs),
+            index: id as usize,
+            prompt_token_ids: prompt.to_vec(),
+            token_ids: answer.get(..known).unwrap_or(answer).to_vec(),
+            text: self.text.map(|t| t.finish(id as usize, observer)),
+            finish_reason: self.reason.unwrap_or(FinishReason::Interrupted),
+            logprobs,
+            top_logprobs: top.map(|_| self.logprobs.into_iter().map(|l| l.top).collect()),
         }
     }
 }
@@ -252,5 +312,11 @@ impl Text<'_> {
             observer.text(index, text);
             self.shown.push_str(text);
         }
+    }
+}
+
+impl fmt::Debug for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Text").field("shown", &self.shown).finish_non_exhaustive()
     }
 }

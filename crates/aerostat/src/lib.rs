@@ -19,7 +19,10 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod classify;
 mod diagnose;
+pub mod distil;
+pub mod embed;
 mod engine;
 mod error;
 mod flow;
@@ -29,27 +32,35 @@ mod logits;
 pub mod machine;
 mod model_files;
 mod observe;
+mod packed;
 mod resolve;
+pub mod run;
 mod schedule;
 pub mod score;
+mod spill;
 mod stats;
+mod task;
 
 pub use aerostat_cpu::Isa;
 pub use aerostat_plan::{Plan, size};
 pub use aerostat_stream::{IoChoice, Source};
 pub use aerostat_text::{ChatTemplate, Message, Tokenizer};
-pub use engine::{Device, Engine, KvChoice, Options};
+pub use classify::{Choices, Classification, Measure};
+pub use distil::TopK;
+pub use embed::{Hidden, Layer, Pooling};
+pub use engine::{Device, Engine, KvChoice, Options, Prefixes};
 pub use error::{Error, ErrorKind};
-pub use generate::{Answers, Completion, FinishReason, Request};
+pub use generate::{Answers, Completion, FinishReason};
 pub use logits::Sampling;
 pub use machine::{available_bytes, peak_resident_bytes};
 pub use model_files::{Inspection, ModelFiles};
 pub use observe::{Observer, Phase, Progress, Silent};
 pub use resolve::{Download, pull, resolve};
+pub use run::{Constraint, Gained, Outcome, Request, RunEnd, TokenLogprobs, Want, Work};
 pub use score::Score;
 pub use stats::Stats;
 
-/// What a run needs from the plan; made by [`generate::demand`] and [`score::demand`].
+/// What a run needs from the plan: all its requests added up. Large lists cost nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Need {
     pub(crate) sequence_tokens_max: usize,
@@ -60,16 +71,54 @@ pub struct Need {
     pub(crate) logit_rows_kept: usize,
 }
 
+/// Tokens that a grammar forces at a time, as the plan expects it.
+const FORCED_TOKENS: usize = 16;
+
 impl Need {
-    /// One sequence of up to `tokens` tokens.
-    pub fn one(tokens: usize) -> Self {
+    /// Nothing yet.
+    pub fn none() -> Self {
         Self {
-            sequence_tokens_max: tokens,
-            sequences: 1,
-            tokens_total: tokens,
-            rows_useful: tokens,
-            logit_rows_useful: 1,
+            sequence_tokens_max: 1,
+            sequences: 0,
+            tokens_total: 0,
+            rows_useful: 0,
+            logit_rows_useful: 0,
             logit_rows_kept: 0,
         }
+    }
+
+    /// One sequence of up to `tokens` tokens.
+    pub fn one(tokens: usize) -> Self {
+        let mut need = Self::none();
+        need.add_tokens(tokens, 0, Want::Generate);
+        need
+    }
+
+    /// One request more.
+    pub fn add(&mut self, request: &Request) {
+        let answer = if request.want == Want::Generate { request.max_new_tokens } else { 0 };
+        self.add_tokens(request.token_ids.len(), answer, request.want);
+        if request.constraint.is_some() {
+            let forced = answer.min(FORCED_TOKENS);
+            self.rows_useful += forced;
+            self.logit_rows_useful += request.top_logprobs.map_or(0, |_| forced);
+        }
+    }
+
+    /// A request more with a prompt of so many tokens and an answer of up to `answer`.
+    pub fn add_tokens(&mut self, prompt: usize, answer: usize, want: Want) {
+        let few = |rows: usize| rows.min(64usize.saturating_sub(self.logit_rows_useful));
+        let logit_rows = match want {
+            Want::Generate => 1,
+            // Few at a time do: rows of logits are large.
+            Want::Score { from, .. } => few(prompt + 1 - from.clamp(1, prompt.max(1))),
+            Want::TopK { from, .. } => few(prompt.saturating_sub(from)),
+            Want::Hidden(_) => 0,
+        };
+        self.sequence_tokens_max = self.sequence_tokens_max.max(prompt + answer);
+        self.sequences += 1;
+        self.tokens_total += prompt + answer;
+        self.rows_useful += prompt;
+        self.logit_rows_useful += logit_rows;
     }
 }

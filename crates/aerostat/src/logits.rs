@@ -4,6 +4,9 @@ use std::cmp::Ordering;
 
 use aerostat_model::angle;
 
+use crate::run::{Constraint, TokenLogprobs};
+use crate::{Error, ErrorKind};
+
 /// How a token is chosen.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
@@ -17,13 +20,39 @@ pub struct Sampling {
     pub min_p: f32,
     /// Logits of tokens already present are divided by this (multiplied if negative); 1: no penalty.
     pub repetition_penalty: f32,
+    /// Taken from the logit of a token for each time the answer holds it; 0: nothing.
+    pub frequency_penalty: f32,
+    /// Taken from the logit of a token that the answer holds; 0: nothing.
+    pub presence_penalty: f32,
+    /// Added to the logits of tokens, before penalties.
+    pub logit_bias: Vec<(u32, f32)>,
     /// Of the generator. The same seed gives the same text, alone or among others.
     pub seed: u64,
 }
 
+impl Sampling {
+    /// Logits are changed before a token is chosen.
+    fn adjusts(&self) -> bool {
+        self.repetition_penalty != 1.0
+            || self.frequency_penalty != 0.0
+            || self.presence_penalty != 0.0
+            || !self.logit_bias.is_empty()
+    }
+}
+
 impl Default for Sampling {
     fn default() -> Self {
-        Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 }
+        Self {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            logit_bias: Vec::new(),
+            seed: 0,
+        }
     }
 }
 
@@ -45,23 +74,68 @@ pub(crate) fn has_nan(logits: &[f32]) -> bool {
     logits.iter().fold(false, |nan, l| nan | l.is_nan())
 }
 
+/// The log-probability of a token, and the `top` likeliest with theirs.
+pub(crate) fn token_logprobs(logits: &[f32], token: u32, top: usize, sampler: &mut Sampler) -> TokenLogprobs {
+    let sum = log_sum_exp(logits);
+    let logprob = |logit: f32| (f64::from(logit) - sum) as f32;
+    TokenLogprobs {
+        logprob: logits.get(token as usize).map_or(f32::NEG_INFINITY, |l| logprob(*l)),
+        top: sampler.top(logits, top).iter().map(|(l, id)| (*id, logprob(*l))).collect(),
+    }
+}
+
 /// Chooses tokens; holds the scratch for it.
 #[derive(Debug, Default)]
 pub(crate) struct Sampler {
     candidates: Vec<(f32, u32)>,
+    masked: Vec<f32>,
+    seen: Vec<u32>,
 }
 
 impl Sampler {
-    /// The token that follows `tokens`. `stream` tells apart several answers to one request.
-    pub(crate) fn choose(&mut self, logits: &[f32], tokens: &[u32], sampling: &Sampling, stream: u64) -> u32 {
-        if sampling.temperature <= 0.0 && sampling.repetition_penalty == 1.0 {
+    /// The token that follows `tokens`, of which so many are the prompt. `stream` tells apart several answers to one
+    /// request.
+    pub(crate) fn choose(
+        &mut self,
+        logits: &[f32],
+        (tokens, prompt): (&[u32], usize),
+        sampling: &Sampling,
+        stream: u64,
+        mask: Option<&mut (dyn Constraint + 'static)>,
+    ) -> Result<u32, Error> {
+        let mut masked = std::mem::take(&mut self.masked);
+        let logits = match mask {
+            None => logits,
+            Some(constraint) => {
+                masked.clear();
+                masked.extend_from_slice(logits);
+                constraint.mask(&mut masked)?;
+                if masked.iter().all(|l| *l == f32::NEG_INFINITY) {
+                    return Err(Error::new(ErrorKind::Usage, "the grammar allows no token here"));
+                }
+                &masked
+            }
+        };
+        let token = self.choose_of(logits, (tokens, prompt), sampling, stream);
+        self.masked = masked;
+        Ok(token)
+    }
+
+    fn choose_of(
+        &mut self,
+        logits: &[f32],
+        (tokens, prompt): (&[u32], usize),
+        sampling: &Sampling,
+        stream: u64,
+    ) -> u32 {
+        if sampling.temperature <= 0.0 && !sampling.adjusts() {
             return largest(logits);
         }
         let candidates = &mut self.candidates;
         candidates.clear();
         candidates.extend(logits.iter().zip(0..).map(|(l, i)| (*l, i)));
-        if sampling.repetition_penalty != 1.0 {
-            penalise(candidates, logits, tokens, sampling.repetition_penalty);
+        if sampling.adjusts() {
+            adjust(candidates, (tokens, prompt), sampling, &mut self.seen);
         }
         if sampling.temperature <= 0.0 {
             return candidates.iter().copied().min_by(likelier).map_or(0, |(_, id)| id);
@@ -76,6 +150,21 @@ impl Sampler {
         }
         draw(candidates, sampling, uniform(sampling.seed, stream, tokens.len() as u64))
     }
+
+    /// The `count` largest logits, largest first.
+    pub(crate) fn top(&mut self, logits: &[f32], count: usize) -> &[(f32, u32)] {
+        let candidates = &mut self.candidates;
+        candidates.clear();
+        if count > 0 {
+            candidates.extend(logits.iter().zip(0..).map(|(l, i)| (*l, i)));
+            if count < candidates.len() {
+                candidates.select_nth_unstable_by(count - 1, likelier);
+                candidates.truncate(count);
+            }
+            candidates.sort_unstable_by(likelier);
+        }
+        candidates
+    }
 }
 
 /// The first of the largest.
@@ -89,13 +178,35 @@ fn likelier(a: &(f32, u32), b: &(f32, u32)) -> Ordering {
     b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
 }
 
-fn penalise(candidates: &mut [(f32, u32)], logits: &[f32], tokens: &[u32], penalty: f32) {
-    for &token in tokens {
-        let i = token as usize;
-        if let (Some(c), Some(&l)) = (candidates.get_mut(i), logits.get(i)) {
-            // From the original logit, so that a token that occurs twice is penalised once.
-            c.0 = if l > 0.0 { l / penalty } else { l * penalty };
+/// Applies biases, then penalties. `seen` is scratch.
+fn adjust(
+    candidates: &mut [(f32, u32)],
+    (tokens, prompt): (&[u32], usize),
+    sampling: &Sampling,
+    seen: &mut Vec<u32>,
+) {
+    for &(token, bias) in &sampling.logit_bias {
+        if let Some((logit, _)) = candidates.get_mut(token as usize) {
+            *logit += bias;
         }
+    }
+    let mut each = |tokens: &[u32], change: &dyn Fn(f32, usize) -> f32| {
+        seen.clear();
+        seen.extend_from_slice(tokens);
+        seen.sort_unstable();
+        for same in seen.chunk_by(|a, b| a == b) {
+            if let Some((logit, _)) = candidates.get_mut(same[0] as usize) {
+                *logit = change(*logit, same.len());
+            }
+        }
+    };
+    let Sampling { repetition_penalty: repetition, frequency_penalty, presence_penalty, .. } = *sampling;
+    if repetition != 1.0 {
+        each(tokens, &|l, _| if l > 0.0 { l / repetition } else { l * repetition });
+    }
+    if frequency_penalty != 0.0 || presence_penalty != 0.0 {
+        let answer = tokens.get(prompt..).unwrap_or_default();
+        each(answer, &|l, times| l - times as f32 * frequency_penalty - presence_penalty);
     }
 }
 
@@ -170,7 +281,7 @@ mod tests {
     use super::*;
 
     fn choose(logits: &[f32], tokens: &[u32], sampling: &Sampling) -> u32 {
-        Sampler::default().choose(logits, tokens, sampling, 0)
+        Sampler::default().choose(logits, (tokens, 0), sampling, 0, None).unwrap()
     }
 
     #[test]
@@ -184,6 +295,33 @@ mod tests {
         assert_eq!(choose(&[3.0, 2.0], &[0], &sampling), 1);
         assert_eq!(choose(&[5.0, 2.0], &[0, 0, 0], &sampling), 0);
         assert_eq!(choose(&[-1.0, -1.5], &[0], &sampling), 1);
+    }
+
+    #[test]
+    fn biases_are_added_and_the_answers_own_tokens_are_penalised_by_count() {
+        let mut sampler = Sampler::default();
+        let mut choose = |sampling: &Sampling| {
+            sampler.choose(&[3.0, 2.5, 2.0], (&[0, 0, 1, 1, 2], 2), sampling, 0, None).unwrap()
+        };
+        let plain = Sampling::default();
+        assert_eq!(choose(&Sampling { logit_bias: vec![(2, 1.5)], ..plain.clone() }), 2);
+        assert_eq!(choose(&Sampling { logit_bias: vec![(0, -100.0)], ..plain.clone() }), 1);
+        // The prompt's two zeros do not count; the answer holds 1 twice and 2 once.
+        let frequency = |f| Sampling { frequency_penalty: f, logit_bias: vec![(0, -0.9)], ..plain.clone() };
+        assert_eq!(choose(&frequency(0.1)), 1);
+        assert_eq!(choose(&frequency(0.3)), 0);
+        let presence = |p| Sampling { presence_penalty: p, logit_bias: vec![(0, -0.9)], ..plain.clone() };
+        assert_eq!(choose(&presence(0.3)), 1);
+        assert_eq!(choose(&presence(0.5)), 0);
+    }
+
+    #[test]
+    fn the_likeliest_tokens_come_in_order() {
+        let logits = [0.5, 2.0, -1.0, 2.0];
+        let found = token_logprobs(&logits, 0, 3, &mut Sampler::default());
+        assert_eq!(found.top.iter().map(|t| t.0).collect::<Vec<_>>(), [1, 3, 0]);
+        assert_eq!((found.top[2].1, found.top[0].1), (found.logprob, log_probability(&logits, 1)));
+        assert_eq!(token_logprobs(&logits, 0, 9, &mut Sampler::default()).top.len(), 4);
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use aerostat_arch::ModelSpec;
 use aerostat_backend::coded::{Code, Coding, Rounding};
-use aerostat_backend::{Backend, Mat, Scaling, Tile, Weight};
-use aerostat_checkpoint::{Extent, File, FileId};
+use aerostat_backend::{Backend, Mat, Scaling, Tile, Weight, packed};
+use aerostat_checkpoint::{DType, Extent, File, FileId};
 use aerostat_plan::Multiply;
 use aerostat_stream::{Ring, SourceOptions};
 use serde::Serialize;
@@ -147,8 +147,11 @@ pub(crate) fn multiply_rates(
     let tile_bytes = outputs * row_bytes as usize;
     let weights = (outputs * matrix.cols) as f64;
     // No zeros: the system would give the same page again and again.
-    let bytes = vec![0x3c; (bytes_max.min(matrix.extent.bytes) as usize).max(tile_bytes)];
-    let mut tiles = bytes.chunks_exact(tile_bytes).cycle();
+    let sample = vec![0x3c; tile_bytes];
+    let sample = if matrix.is_coded() { coded(outputs, matrix.cols)? } else { sample };
+    let copies = (bytes_max.min(matrix.extent.bytes) as usize / sample.len()).max(1);
+    let bytes = sample.repeat(copies);
+    let mut tiles = bytes.chunks_exact(sample.len()).cycle();
     let mut rates = Vec::new();
     let rows_max = ROWS[ROWS.len() - 1];
     let x = Mat::new(backend.allocate(rows_max * matrix.cols)?, rows_max, matrix.cols);
@@ -165,6 +168,7 @@ pub(crate) fn multiply_rates(
             let tile = Tile { dtype: matrix.dtype, rows: outputs, cols: matrix.cols, bytes };
             match &scaling {
                 Some(scaling) => backend.matmul_scaled(Weight::Streamed(tile), scaling, x, y)?,
+                None if matrix.is_coded() => backend.matmul(Weight::Packed(tile), x, y)?,
                 None => backend.matmul(Weight::Streamed(tile), x, y)?,
             }
             times.push(run.elapsed().as_secs_f64());
@@ -175,4 +179,17 @@ pub(crate) fn multiply_rates(
         rates.push(Multiply { rows, seconds_per_weight: seconds / weights });
     }
     Ok(rates)
+}
+
+/// A packed tile of BF16 whose exponents are spread about as those of trained weights.
+fn coded(rows: usize, cols: usize) -> Result<Vec<u8>, Error> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut weight = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        // Four bytes added are bell-shaped enough.
+        let sum: i32 = (state >> 32).to_le_bytes().iter().take(4).map(|&b| i32::from(b) - 127).sum();
+        ((sum as f32 * 1e-4).to_bits() >> 16) as u16 | (state >> 24) as u16 & 0x7f
+    };
+    let bytes: Vec<u8> = (0..rows * cols).flat_map(|_| weight().to_le_bytes()).collect();
+    Ok(packed::pack(&Tile { dtype: DType::BF16, rows, cols, bytes: &bytes }, true)?)
 }

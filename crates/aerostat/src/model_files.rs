@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use aerostat_arch::ModelSpec;
-use aerostat_checkpoint::{Checkpoint, Config, TextFiles, gguf::Metadata};
+use aerostat_checkpoint::{Catalog, Checkpoint, Config, TextFiles, gguf::Metadata};
 use aerostat_text::{ChatTemplate, GgufVocab, Strings, Tokenizer};
 use serde_json::Value;
 
@@ -25,6 +25,10 @@ pub struct Inspection {
     pub spec: Result<ModelSpec, Error>,
     /// Name, format, shape, bytes and file of each tensor in the order of the files.
     pub tensors: Vec<(String, &'static str, Vec<u64>, u64, PathBuf)>,
+    /// The codec, if it is packed.
+    pub codec: Option<String>,
+    /// The tensors as `aerostat-pack` asks for them.
+    pub catalog: Catalog,
     /// Whether a tokenizer is there.
     pub tokenizer: bool,
     /// Whether a chat template is there.
@@ -64,12 +68,26 @@ impl ModelFiles {
             .collect();
         let tokenizer = has_tokenizer(&checkpoint);
         let chat_template = chat_template(&checkpoint, None).is_ok_and(|t| t.is_some());
-        Ok(Inspection { path: checkpoint.path, spec, tensors, tokenizer, chat_template })
+        let codec = catalog.codec().map(str::to_owned);
+        let Checkpoint { path, catalog, .. } = checkpoint;
+        Ok(Inspection { path, spec, tensors, codec, catalog, tokenizer, chat_template })
     }
 
     /// Where the model lies.
     pub fn path(&self) -> &Path {
         &self.checkpoint.path
+    }
+
+    /// Its tensors.
+    pub fn catalog(&self) -> &Catalog {
+        &self.checkpoint.catalog
+    }
+
+    /// The same files described in another way, for plans of what is not there yet.
+    pub fn with_spec(&self, spec: ModelSpec) -> Self {
+        let Checkpoint { path, catalog, config, text } = &self.checkpoint;
+        let (path, catalog, config, text) = (path.clone(), catalog.clone(), config.clone(), text.clone());
+        Self { checkpoint: Checkpoint { path, catalog, config, text }, spec }
     }
 
     /// What the model is.
@@ -127,7 +145,7 @@ impl ModelFiles {
     ///
     /// # Errors
     /// [`ErrorKind::Usage`].
-    pub fn check_tokens(&self, index: usize, tokens: &[u32]) -> Result<(), Error> {
+    pub fn check_tokens(&self, index: u64, tokens: &[u32]) -> Result<(), Error> {
         check_tokens(&self.spec, index, tokens, 0)
     }
 
@@ -153,7 +171,7 @@ impl ModelFiles {
 /// Refuses a prompt that cannot be run with `new_tokens` after it.
 pub(crate) fn check_tokens(
     spec: &ModelSpec,
-    index: usize,
+    index: u64,
     tokens: &[u32],
     new_tokens: usize,
 ) -> Result<(), Error> {

@@ -46,8 +46,13 @@ pub struct Progress {
 
 /// Receives progress and text. Its methods run between tiles: they must be quick.
 pub trait Observer {
-    /// Called after every tile; true asks the run to stop.
+    /// Called after every tile; true asks the run to stop at once.
     fn progress(&mut self, _progress: &Progress) -> bool {
+        false
+    }
+
+    /// Asked between sweeps; true ends the run there, with nothing half done.
+    fn enough(&mut self) -> bool {
         false
     }
 

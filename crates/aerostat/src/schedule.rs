@@ -1,13 +1,24 @@
 //! Which rows ride on which sweep.
 //!
-//! Every sweep carries one decoding row of each active sequence, then rows of prompts in the order of arrival, up to
-//! the plan's rows. A sequence enters when the pages that its longest answer needs are free, and leaves when it is
-//! finished. What rows it shares a sweep with never changes its bits.
+//! Every sweep carries the decoding rows of all active sequences, then rows of prompts in the order of arrival, up to
+//! the plan's rows. A sequence enters while there are rows for it and when the pages that its longest answer needs are
+//! free; it leaves when it is finished. Pages that begin alike are computed and held once.
+//!
+//! Where pages may wait on disk, a sequence enters with the pages of its prompt and one more, and takes others as it
+//! grows. When none are left, those that have most left to generate make room, and come back in the order of arrival
+//! before anybody new enters.
+//!
+//! What rows a sequence shares a sweep with, whose pages it reads and where it waited never changes its bits.
 
-use std::collections::VecDeque;
+use std::io;
 
-use aerostat_backend::{Placement, RowPlace};
-use aerostat_model::{Batch, Limits, Pages};
+use aerostat_backend::{Backend, Placement, RowPlace};
+use aerostat_model::{Batch, Before, Limits, Pages, Rotations};
+
+use crate::Error;
+use crate::embed::Layer;
+use crate::spill::{Slot, Spill};
+use crate::task::Task;
 
 /// The rows of one sweep and whose they are.
 #[derive(Debug, Default)]
@@ -17,10 +28,16 @@ pub(crate) struct Rows {
     pages: Vec<u32>,
     lengths: Vec<u32>,
     logit_rows: Vec<u32>,
-    /// For each logit row, the sequence's request and the row's position.
+    /// For each logit row, the index of its active sequence and its position.
     pub(crate) owners: Vec<(usize, usize)>,
+    /// The rows whose hidden states are wanted.
+    pub(crate) taps: Vec<Tap>,
     /// Some row continues an answer.
     pub(crate) decodes: bool,
+    /// Some row is of a sequence that is to be answered.
+    pub(crate) generates: bool,
+    /// Rows of sequences that are not to be answered.
+    pub(crate) given: u64,
 }
 
 impl Rows {
@@ -39,175 +56,541 @@ impl Rows {
         self.lengths.clear();
         self.logit_rows.clear();
         self.owners.clear();
-        self.decodes = false;
+        self.taps.clear();
+        (self.decodes, self.generates, self.given) = (false, false, 0);
     }
 }
 
-/// Which rows of a sequence need logits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Want {
-    /// That of its last token.
-    Last,
-    /// All.
-    All,
+/// A row whose hidden state is wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tap {
+    /// Among the sweep's rows.
+    pub(crate) row: usize,
+    /// Of its active sequence.
+    pub(crate) index: usize,
+    pub(crate) position: usize,
+    pub(crate) layer: Layer,
 }
 
 /// A sequence on its way through the model.
 #[derive(Debug)]
-pub(crate) struct Sequence {
+pub(crate) struct Sequence<'t> {
     /// The request it belongs to.
-    pub(crate) request: usize,
+    pub(crate) id: u64,
     /// Prompt and answer so far.
     pub(crate) tokens: Vec<u32>,
     /// Tokens of the prompt.
     pub(crate) prompt: usize,
-    /// Positions whose keys and values are in the cache.
-    computed: usize,
+    /// Positions whose keys and values are in the cache once the sweep at hand is done.
+    pub(crate) computed: usize,
     /// Positions it can have at most.
     capacity: usize,
-    want: Want,
     pages: Vec<u32>,
+    /// How many of its pages, from the first, others know of.
+    known: usize,
+    /// No more of them will be: others hold the same, or are rotated differently.
+    apart: bool,
+    /// Its pages on disk.
+    slots: Vec<Slot>,
+    /// Place in the order of arrival.
+    arrived: u64,
+    pub(crate) task: Task<'t>,
+    /// Its logits were not numbers.
+    pub(crate) not_finite: bool,
+    pub(crate) failed: Option<Error>,
 }
 
-impl Sequence {
-    pub(crate) fn new(request: usize, tokens: Vec<u32>, answer_max: usize, want: Want) -> Self {
-        let prompt = tokens.len();
-        Self { request, tokens, prompt, computed: 0, capacity: prompt + answer_max, want, pages: Vec::new() }
+impl<'t> Sequence<'t> {
+    pub(crate) fn with_task(
+        id: u64,
+        tokens: Vec<u32>,
+        prompt: usize,
+        capacity: usize,
+        task: Task<'t>,
+    ) -> Self {
+        Self {
+            id,
+            tokens,
+            prompt,
+            computed: 0,
+            capacity,
+            pages: Vec::new(),
+            known: 0,
+            apart: false,
+            slots: Vec::new(),
+            arrived: 0,
+            task,
+            not_finite: false,
+            failed: None,
+        }
     }
 
-    /// Gives up its pages.
-    pub(crate) fn into_pages(self) -> Vec<u32> {
-        self.pages
+    fn decodes(&self) -> bool {
+        self.computed >= self.prompt
+    }
+
+    pub(crate) fn generates(&self) -> bool {
+        matches!(self.task, Task::Generate(_))
+    }
+
+    /// What comes before page number `known`, and that page's tokens if they are computed in the same way whatever the
+    /// sequence's length: a sequence that shares them must be rotated like this one.
+    fn next_page(&self, page_tokens: usize, rotations: &Rotations) -> Option<(Before, &[u32])> {
+        let start = self.known * page_tokens;
+        let tokens = self.tokens.get(start..start + page_tokens)?;
+        let class = rotations.class(self.prompt);
+        let alike = |length: usize| rotations.class(self.prompt.max(length)) == class;
+        let before = match self.known.checked_sub(1) {
+            Some(last) => Before::Page(*self.pages.get(last)?),
+            None => Before::Start(class),
+        };
+        (alike(start + 1) && alike(start + page_tokens)).then_some((before, tokens))
+    }
+
+    /// Gives its pages back, and with them what was computed.
+    fn release(&mut self, pages: &mut Pages) {
+        pages.release(std::mem::take(&mut self.pages));
+        (self.computed, self.known, self.apart) = (0, 0, false);
     }
 }
 
-/// Sequences that wait and sequences that are active.
-#[derive(Debug, Default)]
-pub(crate) struct Schedule {
-    waiting: VecDeque<Sequence>,
-    pub(crate) active: Vec<Sequence>,
+/// Where the next sequence comes from.
+pub(crate) type Next<'a, 't> = &'a mut dyn FnMut() -> Result<Option<Sequence<'t>>, Error>;
+
+/// The KV cache.
+pub(crate) struct Memory<'a> {
+    pub(crate) pages: &'a mut Pages,
+    pub(crate) backend: &'a mut dyn Backend,
 }
 
-impl Schedule {
-    pub(crate) fn new(sequences: impl IntoIterator<Item = Sequence>) -> Self {
-        Self { waiting: sequences.into_iter().collect(), active: Vec::new() }
+/// How sequences are scheduled.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    /// Rows of one sequence in one sweep at most.
+    pub(crate) chunk: usize,
+    /// Rows that a sweep carries for free.
+    pub(crate) knee: usize,
+    /// Pages that begin alike are held once; how rotations depend on length.
+    pub(crate) shares: Option<Rotations>,
+    /// Pages may wait on disk.
+    pub(crate) spill: Option<Spill>,
+}
+
+/// The sequences that are active, in order of arrival, and those that wait.
+#[derive(Debug)]
+pub(crate) struct Schedule<'t> {
+    /// For room.
+    waiting: Option<Sequence<'t>>,
+    pub(crate) active: Vec<Sequence<'t>>,
+    /// With their pages on disk, in order of arrival.
+    spilled: Vec<Sequence<'t>>,
+    rules: Rules,
+    arrivals: u64,
+    /// Someone waited for pages when there last were rows for more.
+    short: bool,
+    /// Of the last sweeps.
+    mean_rows: f64,
+    /// Rows that were not computed because others had computed them.
+    pub(crate) shared_rows: u64,
+    /// Why pages were computed again and not read back; to be told once.
+    pub(crate) trouble: Option<io::Error>,
+    /// What of [`spilled_bytes`](Self::spilled_bytes) was counted elsewhere.
+    pub(crate) counted: (u64, u64),
+}
+
+impl<'t> Schedule<'t> {
+    pub(crate) fn new(rules: Rules) -> Self {
+        Self {
+            waiting: None,
+            active: Vec::new(),
+            spilled: Vec::new(),
+            rules,
+            arrivals: 0,
+            short: false,
+            mean_rows: 0.0,
+            shared_rows: 0,
+            trouble: None,
+            counted: (0, 0),
+        }
     }
 
-    /// Chooses the rows of the next sweep; false if there is nothing left to do.
-    pub(crate) fn fill(&mut self, rows: &mut Rows, limits: Limits, pages: &mut Pages, chunk: usize) -> bool {
-        self.admit(pages);
+    /// Chooses the rows of the next sweep; none if there is nothing left to do.
+    pub(crate) fn fill(
+        &mut self,
+        rows: &mut Rows,
+        limits: Limits,
+        memory: &mut Memory<'_>,
+        next: Next<'_, 't>,
+    ) -> Result<bool, Error> {
         rows.clear();
-        for decoding in [true, false] {
-            for sequence in &mut self.active {
-                let decodes = sequence.computed >= sequence.prompt;
-                if decodes == decoding {
-                    take_rows(sequence, rows, limits, chunk);
-                    rows.decodes |= decodes;
+        self.make_room(memory);
+        while self.restore(limits, memory) {}
+        let decodes: Vec<bool> = self.active.iter().map(Sequence::decodes).collect();
+        for index in (0..decodes.len()).filter(|i| decodes[*i]) {
+            self.take_rows(index, rows, limits, memory.pages);
+        }
+        let limits = Limits { rows_max: self.rows_due(rows.tokens.len(), limits.rows_max), ..limits };
+        for index in (0..decodes.len()).filter(|i| !decodes[*i]) {
+            self.take_rows(index, rows, limits, memory.pages);
+        }
+        while self.admit(rows, limits, memory.pages, next)? {
+            self.take_rows(self.active.len() - 1, rows, limits, memory.pages);
+        }
+        self.mean_rows = 0.9 * self.mean_rows + 0.1 * rows.tokens.len() as f64;
+        Ok(!rows.tokens.is_empty())
+    }
+
+    /// Rows that prompts may fill a sweep to, which has `rows` already. Where pages keep others from entering, sweeps to
+    /// come have few rows; prompts are spread over them then, since rows up to the knee are free and those above are not.
+    fn rows_due(&self, rows: usize, rows_max: usize) -> usize {
+        if !self.short {
+            return rows_max;
+        }
+        self.rules.knee.max((1.2 * self.mean_rows) as usize).max(rows + 1).min(rows_max)
+    }
+
+    /// Whether some sequence is left.
+    pub(crate) fn open(&self) -> bool {
+        self.waiting.is_some() || !self.active.is_empty() || !self.spilled.is_empty()
+    }
+
+    /// Lets the next sequence in if there are rows and pages for it.
+    fn admit(
+        &mut self,
+        rows: &Rows,
+        limits: Limits,
+        pages: &mut Pages,
+        next: Next<'_, 't>,
+    ) -> Result<bool, Error> {
+        let full = rows.tokens.len() >= limits.rows_max || rows.logit_rows.len() >= limits.logit_rows_max;
+        if full || !self.spilled.is_empty() {
+            self.short |= !self.spilled.is_empty();
+            return Ok(false);
+        }
+        if self.waiting.is_none() {
+            self.waiting = next()?;
+            self.short &= self.waiting.is_some();
+        }
+        let crowded = self.crowded(limits);
+        let Some(mut sequence) = self.waiting.take_if(|s| !s.generates() || !crowded) else {
+            return Ok(false);
+        };
+        let shared = adopt(&mut sequence, pages, self.rules.shares.as_ref());
+        let (positions, spare) = match self.rules.spill {
+            Some(_) => (sequence.tokens.len() + pages.page_tokens(), self.active.len()),
+            None => (sequence.capacity, 0),
+        };
+        let more = pages.needed(positions.min(sequence.capacity)).saturating_sub(sequence.pages.len());
+        let taken = if pages.available() < more + spare { None } else { pages.take(more) };
+        match taken {
+            Some(taken) => sequence.pages.extend(taken),
+            None => {
+                sequence.release(pages);
+                self.waiting = Some(sequence);
+                self.short = true;
+                return Ok(false);
+            }
+        }
+        self.shared_rows += shared as u64;
+        self.arrivals += 1;
+        sequence.arrived = self.arrivals;
+        self.active.push(sequence);
+        Ok(true)
+    }
+
+    /// More sequences are being answered than can have logits in a sweep: others would hold pages and wait.
+    fn crowded(&self, limits: Limits) -> bool {
+        self.active.iter().filter(|s| s.generates()).count() >= limits.logit_rows_max.min(limits.rows_max)
+    }
+
+    /// Gives growing sequences the pages of their next rows: first those that have least left to generate, at the cost
+    /// of those that have most.
+    fn make_room(&mut self, memory: &mut Memory<'_>) {
+        let Some(spill) = &mut self.rules.spill else { return };
+        let mut order: Vec<usize> = (0..self.active.len()).filter(|i| self.active[*i].generates()).collect();
+        order.sort_by_key(|&i| (self.active[i].tokens_left(), self.active[i].arrived));
+        let mut first = 0;
+        while let Some(&index) = order.get(first) {
+            let sequence = &mut self.active[index];
+            let end = sequence.end().min(sequence.computed.saturating_add(self.rules.chunk));
+            let more = memory.pages.needed(end).saturating_sub(sequence.pages.len());
+            if let Some(taken) = memory.pages.take(more) {
+                sequence.pages.extend(taken);
+                first += 1;
+            } else if let Some(last) = order.pop() {
+                let victim = &mut self.active[last];
+                if let Err(error) = put_away(victim, spill, memory) {
+                    self.trouble = Some(error);
                 }
             }
         }
-        !rows.tokens.is_empty()
+        // Those in order have pages, as have all that are not to be answered.
+        let away = self.active.extract_if(.., |s| s.pages.is_empty() && s.end() > 0);
+        self.spilled.extend(away);
+        self.spilled.sort_by_key(|s| s.arrived);
     }
 
-    /// Lets waiting sequences in while there are pages for their longest answer.
-    fn admit(&mut self, pages: &mut Pages) {
-        while let Some(next) = self.waiting.front() {
-            let Some(reserved) = pages.reserve(next.capacity) else { break };
-            if let Some(mut sequence) = self.waiting.pop_front() {
-                sequence.pages = reserved;
-                self.active.push(sequence);
-            }
+    /// Brings the first of the spilled sequences back if there is room for it and for others to grow; whether it did.
+    fn restore(&mut self, limits: Limits, memory: &mut Memory<'_>) -> bool {
+        let crowded = self.crowded(limits);
+        let (Some(spill), Some(sequence)) = (&mut self.rules.spill, self.spilled.first_mut()) else {
+            return false;
+        };
+        let wanted = memory.pages.needed(sequence.tokens.len().min(sequence.capacity));
+        if crowded || memory.pages.available() < wanted + self.active.len() {
+            return false;
         }
-    }
-
-    /// The active sequence of a request.
-    pub(crate) fn sequence(&mut self, request: usize) -> Option<&mut Sequence> {
-        self.active.iter_mut().find(|s| s.request == request)
-    }
-
-    /// Takes a finished sequence out.
-    pub(crate) fn finish(&mut self, request: usize, pages: &mut Pages) {
-        if let Some(i) = self.active.iter().position(|s| s.request == request) {
-            pages.release(self.active.remove(i).pages);
+        let slots = std::mem::take(&mut sequence.slots);
+        let computed = std::mem::take(&mut sequence.computed);
+        adopt(sequence, memory.pages, self.rules.shares.as_ref());
+        let held = sequence.pages.len();
+        sequence.pages.extend(memory.pages.take(wanted.saturating_sub(held)).unwrap_or_default());
+        let places = slots.iter().zip(&sequence.pages).skip(held);
+        let loaded: io::Result<()> =
+            { places }.try_for_each(|(slot, page)| spill.load(memory.backend, *slot, *page));
+        match loaded {
+            Ok(()) => sequence.computed = sequence.computed.max(computed),
+            Err(error) => self.trouble = Some(error),
         }
+        spill.free(slots);
+        let sequence = self.spilled.remove(0);
+        let place = self.active.partition_point(|s| s.arrived < sequence.arrived);
+        self.active.insert(place, sequence);
+        true
+    }
+
+    /// Takes finished sequences out.
+    pub(crate) fn take_done(&mut self, pages: &mut Pages) -> Vec<Sequence<'t>> {
+        let mut done: Vec<Sequence<'t>> = self.active.extract_if(.., |s| s.done()).collect();
+        done.iter_mut().for_each(|s| s.release(pages));
+        done
+    }
+
+    /// Takes all sequences out.
+    pub(crate) fn clear(&mut self, pages: &mut Pages) -> Vec<Sequence<'t>> {
+        let all = self.active.drain(..).chain(self.spilled.drain(..)).chain(self.waiting.take());
+        let mut all: Vec<Sequence<'t>> = all.collect();
+        all.iter_mut().for_each(|s| s.release(pages));
+        all
     }
 
     /// Whether sweeps will follow the one that `fill` chose, whatever its logits say.
     pub(crate) fn more(&self) -> bool {
-        let unfinished = |s: &Sequence| match s.want {
-            Want::Last => s.computed < s.tokens.len() || s.tokens.len() + 1 < s.capacity,
-            Want::All => s.computed < s.tokens.len(),
-        };
-        !self.waiting.is_empty() || self.active.iter().any(unfinished)
+        let unfinished = |s: &Sequence<'_>| s.computed < s.end() || s.generates() && s.tokens_left() > 1;
+        self.waiting.is_some() || !self.spilled.is_empty() || self.active.iter().any(unfinished)
+    }
+
+    /// Tokens that sequences may still take.
+    pub(crate) fn tokens_left(&self) -> u64 {
+        let all = self.active.iter().chain(&self.spilled).chain(&self.waiting);
+        all.map(|s| s.tokens_left() as u64).sum()
+    }
+
+    /// Bytes of pages written to disk, and read back.
+    pub(crate) fn spilled_bytes(&self) -> (u64, u64) {
+        self.rules.spill.as_ref().map_or((0, 0), |s| (s.written_bytes, s.read_bytes))
+    }
+
+    /// Adds the next rows of an active sequence, as far as limits allow.
+    fn take_rows(&mut self, index: usize, rows: &mut Rows, limits: Limits, pages: &mut Pages) {
+        let sequence = &mut self.active[index];
+        if rows.tokens.len() >= limits.rows_max {
+            return;
+        }
+        self.shared_rows += adopt(sequence, pages, self.rules.shares.as_ref()) as u64;
+        let end = sequence.end().min(sequence.computed.saturating_add(self.rules.chunk));
+        if sequence.computed >= end {
+            return;
+        }
+        rows.decodes |= sequence.decodes();
+        rows.generates |= sequence.generates();
+        let table = rows.pages.len() as u32;
+        rows.pages.extend(&sequence.pages);
+        let results_from = sequence.results_from();
+        let tapped = sequence.layer();
+        for position in sequence.computed..end {
+            let (row, wanted) = (rows.tokens.len(), position >= results_from);
+            let logits = wanted && tapped.is_none();
+            if row >= limits.rows_max || (logits && rows.logit_rows.len() >= limits.logit_rows_max) {
+                break;
+            }
+            if logits {
+                rows.logit_rows.push(row as u32);
+                rows.owners.push((index, position));
+            }
+            if let Some(layer) = tapped.filter(|_| wanted) {
+                rows.taps.push(Tap { row, index, position, layer });
+            }
+            rows.tokens.push(sequence.tokens[position]);
+            rows.places.push(RowPlace { position: position as u32, table });
+            rows.lengths.push(sequence.prompt.max(position + 1) as u32);
+            rows.given += u64::from(!sequence.generates());
+            sequence.computed = position + 1;
+        }
+        publish(sequence, pages, self.rules.shares.as_ref());
     }
 }
 
-/// Adds the next rows of a sequence, as far as limits allow.
-fn take_rows(sequence: &mut Sequence, rows: &mut Rows, limits: Limits, chunk: usize) {
-    let last = sequence.tokens.len();
-    let end = last.min(sequence.computed.saturating_add(chunk));
-    if sequence.computed >= end || rows.tokens.len() >= limits.rows_max {
-        return;
-    }
-    let table = rows.pages.len() as u32;
-    rows.pages.extend(&sequence.pages);
-    for position in sequence.computed..end {
-        let logits = sequence.want == Want::All || position + 1 == last;
-        let full = rows.tokens.len() >= limits.rows_max
-            || (logits && rows.logit_rows.len() >= limits.logit_rows_max);
-        if full {
-            break;
+/// Takes over pages that others have computed or compute in this sweep, as far as no result of their rows is wanted;
+/// gives the number of their rows. Every layer's keys and values are stored before any row attends to them, so that
+/// pages of this very sweep will do.
+fn adopt(sequence: &mut Sequence<'_>, pages: &mut Pages, shares: Option<&Rotations>) -> usize {
+    let Some(rotations) = shares else { return 0 };
+    let (page_tokens, before) = (pages.page_tokens(), sequence.computed);
+    while !sequence.apart
+        && sequence.computed == sequence.known * page_tokens
+        && sequence.computed + page_tokens <= sequence.results_from()
+    {
+        let found = sequence.next_page(page_tokens, rotations).and_then(|(b, tokens)| pages.find(b, tokens));
+        let Some(page) = found else { break };
+        pages.hold(page);
+        match sequence.pages.get_mut(sequence.known) {
+            Some(own) => pages.release([std::mem::replace(own, page)]),
+            None => sequence.pages.push(page),
         }
-        if logits {
-            rows.logit_rows.push(rows.tokens.len() as u32);
-            rows.owners.push((sequence.request, position));
-        }
-        rows.tokens.push(sequence.tokens[position]);
-        rows.places.push(RowPlace { position: position as u32, table });
-        rows.lengths.push(sequence.prompt.max(position + 1) as u32);
-        sequence.computed = position + 1;
+        sequence.known += 1;
+        sequence.computed += page_tokens;
     }
+    sequence.computed - before
+}
+
+/// Lets others know of pages that are full once the sweep at hand is done.
+fn publish(sequence: &mut Sequence<'_>, pages: &mut Pages, shares: Option<&Rotations>) {
+    let Some(rotations) = shares else { return };
+    let page_tokens = pages.page_tokens();
+    while !sequence.apart && (sequence.known + 1) * page_tokens <= sequence.computed {
+        let next = sequence.next_page(page_tokens, rotations);
+        let published = next
+            .is_some_and(|(before, tokens)| pages.publish(sequence.pages[sequence.known], before, tokens));
+        sequence.apart = !published;
+        sequence.known += usize::from(published);
+    }
+}
+
+/// Writes the pages of a sequence to disk and gives them back. If that fails, they will be computed again.
+fn put_away(sequence: &mut Sequence<'_>, spill: &mut Spill, memory: &mut Memory<'_>) -> io::Result<()> {
+    let (computed, used) = (sequence.computed, memory.pages.needed(sequence.computed));
+    let saved = spill.save(memory.backend, &sequence.pages[..used]);
+    sequence.release(memory.pages);
+    sequence.slots = saved?;
+    sequence.computed = computed;
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::Silent;
+    use aerostat_backend::reference::Reference;
+    use aerostat_backend::{KvLayout, KvType};
+
+    use crate::run::{Request, Want};
+
     use super::*;
 
     const LIMITS: Limits = Limits { rows_max: 6, logit_rows_max: 2 };
 
+    fn sequence(id: u64, tokens: usize, max_new_tokens: usize, want: Want) -> Sequence<'static> {
+        let request = Request { id, token_ids: vec![7; tokens], max_new_tokens, want, ..Request::default() };
+        Sequence::new(request, None, &mut Silent).unwrap()
+    }
+
+    fn rules(chunk: usize) -> Rules {
+        Rules { chunk, knee: 1, shares: None, spill: None }
+    }
+
+    fn memory<'a>(pages: &'a mut Pages, backend: &'a mut Reference) -> Memory<'a> {
+        Memory { pages, backend }
+    }
+
+    /// Takes a token for every sequence whose last row has logits.
+    fn answer(schedule: &mut Schedule<'_>, rows: &Rows) {
+        let mut sampler = crate::logits::Sampler::default();
+        for &(index, position) in &rows.owners {
+            schedule.active[index].take_logits(position, &[0.0, 1.0], &mut sampler, &mut Silent);
+        }
+    }
+
     #[test]
     fn decoding_rows_come_first_and_prompts_fill_the_rest() {
-        let sequences = [(0, 3), (1, 9)].map(|(i, n)| Sequence::new(i, vec![7; n], 4, Want::Last));
-        let mut schedule = Schedule::new(sequences);
+        let mut coming = vec![sequence(1, 9, 4, Want::Generate), sequence(0, 3, 4, Want::Generate)];
+        let mut next = || Ok(coming.pop());
+        let mut schedule = Schedule::new(rules(usize::MAX));
         let (mut rows, mut pages) = (Rows::default(), Pages::new(10, 16));
-        assert!(schedule.fill(&mut rows, LIMITS, &mut pages, usize::MAX));
+        let mut backend = Reference::new();
+        assert!(schedule.fill(&mut rows, LIMITS, &mut memory(&mut pages, &mut backend), &mut next).unwrap());
         assert_eq!((rows.tokens.len(), rows.owners.as_slice()), (6, &[(0, 2)][..]));
-        schedule.sequence(0).unwrap().tokens.push(5);
-        assert!(schedule.fill(&mut rows, LIMITS, &mut pages, usize::MAX));
-        assert_eq!(rows.tokens, [5, 7, 7, 7, 7, 7]);
+        answer(&mut schedule, &rows);
+        assert!(schedule.fill(&mut rows, LIMITS, &mut memory(&mut pages, &mut backend), &mut next).unwrap());
+        assert_eq!(rows.tokens, [1, 7, 7, 7, 7, 7]);
         assert!(rows.decodes && schedule.more());
         assert_eq!(rows.owners, [(0, 3)]);
     }
 
     #[test]
     fn a_sequence_waits_until_its_longest_answer_has_pages() {
-        let sequences = (0..3).map(|i| Sequence::new(i, vec![1; 10], 6, Want::Last));
-        let mut schedule = Schedule::new(sequences);
+        let mut coming: Vec<_> = (0..3).rev().map(|i| sequence(i, 10, 7, Want::Generate)).collect();
+        let mut next = || Ok(coming.pop());
+        let limits = Limits { rows_max: 100, logit_rows_max: 100 };
+        let mut schedule = Schedule::new(rules(usize::MAX));
         let (mut rows, mut pages) = (Rows::default(), Pages::new(2, 16));
-        schedule.fill(&mut rows, Limits { rows_max: 100, logit_rows_max: 100 }, &mut pages, usize::MAX);
+        let mut backend = Reference::new();
+        schedule.fill(&mut rows, limits, &mut memory(&mut pages, &mut backend), &mut next).unwrap();
         assert_eq!(schedule.active.len(), 2);
-        schedule.finish(0, &mut pages);
-        schedule.fill(&mut rows, Limits { rows_max: 100, logit_rows_max: 100 }, &mut pages, usize::MAX);
-        assert_eq!(schedule.active.iter().map(|s| s.request).collect::<Vec<_>>(), [1, 2]);
+        schedule.active[0].failed = Some(Error::interrupted());
+        assert_eq!(schedule.take_done(&mut pages).len(), 1);
+        schedule.fill(&mut rows, limits, &mut memory(&mut pages, &mut backend), &mut next).unwrap();
+        assert_eq!(schedule.active.iter().map(|s| s.id).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn those_with_most_left_make_room_and_come_back_before_anybody_new() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut coming: Vec<_> =
+            [(2, 5), (1, 40), (0, 60)].map(|(id, answer)| sequence(id, 10, answer, Want::Generate)).into();
+        let mut next = || Ok(coming.pop());
+        let limits = Limits { rows_max: 100, logit_rows_max: 100 };
+        let spill = Some(Spill::new(folder.path()));
+        let mut schedule = Schedule::new(Rules { spill, ..rules(usize::MAX) });
+        let (mut rows, mut pages) = (Rows::default(), Pages::new(5, 16));
+        let mut backend = Reference::new();
+        let layout = KvLayout {
+            kv_type: KvType::F32,
+            key_widths: vec![2],
+            value_widths: vec![2],
+            heads: vec![1],
+            page_tokens: 16,
+            pages: 5,
+        };
+        backend.kv_allocate(&layout).unwrap();
+        let mut active: Vec<Vec<u64>> = Vec::new();
+        while schedule.fill(&mut rows, limits, &mut memory(&mut pages, &mut backend), &mut next).unwrap() {
+            let ids: Vec<u64> = schedule.active.iter().map(|s| s.id).collect();
+            if active.last() != Some(&ids) {
+                active.push(ids);
+            }
+            answer(&mut schedule, &rows);
+            schedule.take_done(&mut pages);
+        }
+        // Two have room for a start; then the one with 40 tokens to go grows at the cost of the one with 60, which comes
+        // back when that is done; only then the third may enter.
+        assert_eq!(active, [vec![0, 1], vec![1], vec![0, 2], vec![0]]);
+        let page_bytes = 2 * 16 * 2 * 4;
+        assert_eq!(schedule.spilled_bytes(), (2 * page_bytes, 2 * page_bytes));
+        assert!(!schedule.open() && pages.available() == 5);
     }
 
     #[test]
     fn scored_rows_are_bounded_by_logit_rows_and_chunks() {
+        let want = Want::Score { from: 1, logits_last: true };
         for (chunk, wanted) in [(usize::MAX, vec![2, 2, 1]), (1, vec![1, 1, 1, 1, 1])] {
-            let mut schedule = Schedule::new([Sequence::new(0, vec![1; 5], 0, Want::All)]);
+            let mut coming = vec![sequence(0, 5, 0, want)];
+            let mut next = || Ok(coming.pop());
+            let mut schedule = Schedule::new(rules(chunk));
             let (mut rows, mut pages) = (Rows::default(), Pages::new(2, 16));
+            let mut backend = Reference::new();
             let mut taken = Vec::new();
-            while schedule.fill(&mut rows, LIMITS, &mut pages, chunk) {
+            while schedule.fill(&mut rows, LIMITS, &mut memory(&mut pages, &mut backend), &mut next).unwrap()
+            {
                 taken.push(rows.tokens.len());
             }
             assert_eq!(taken, wanted);

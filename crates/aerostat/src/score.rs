@@ -3,10 +3,9 @@
 use serde::Serialize;
 
 use crate::engine::Engine;
-use crate::logits::{has_nan, log_probability};
-use crate::model_files::check_tokens;
-use crate::observe::{Observer, Phase};
-use crate::schedule::{Rows, Schedule, Sequence, Want};
+use crate::logits::log_probability;
+use crate::observe::Observer;
+use crate::run::{Outcome, Request, RunEnd, Want};
 use crate::{Error, Need};
 
 /// The log-probabilities of a sequence of tokens.
@@ -23,91 +22,68 @@ pub struct Score {
 
 /// What the plan must provide to score these sequences; `logits` as in [`Engine::score`].
 pub fn demand(sequences: &[Vec<u32>], logits: bool) -> Need {
-    let total = sequences.iter().map(Vec::len).sum();
-    Need {
-        sequence_tokens_max: sequences.iter().map(Vec::len).max().unwrap_or(1),
-        sequences: sequences.len(),
-        tokens_total: total,
-        rows_useful: total,
-        logit_rows_useful: total.min(64),
-        logit_rows_kept: if logits { sequences.len() } else { 0 },
-    }
+    let mut need = Need::none();
+    let want = Want::Score { from: 1, logits_last: logits };
+    sequences.iter().for_each(|tokens| need.add_tokens(tokens.len(), 0, want));
+    need.logit_rows_kept = if logits { sequences.len() } else { 0 };
+    need
 }
 
 impl Engine {
     /// Scores all sequences; `logits` asks for the logits after the last token of each.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for empty sequences or token ids outside the vocabulary;
-    /// [`ErrorKind::Interrupted`](crate::ErrorKind::Interrupted) if the observer asked to stop; those of reading and
-    /// computing.
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for empty sequences or token ids outside the vocabulary; [`ErrorKind::Interrupted`](crate::ErrorKind::Interrupted) if the
+    /// observer asked to stop; those of reading and computing.
     pub fn score(
         &mut self,
         sequences: &[Vec<u32>],
         logits: bool,
         observer: &mut dyn Observer,
     ) -> Result<Vec<Score>, Error> {
-        for (i, tokens) in sequences.iter().enumerate() {
-            check_tokens(self.model().spec(), i, tokens, 0)?;
+        let want = Want::Score { from: 1, logits_last: logits };
+        let request = |i: usize| Request { token_ids: sequences[i].clone(), want, ..Request::default() };
+        let (outcomes, end) = self.run_list(sequences.len(), &request, None, observer)?;
+        if end == RunEnd::Interrupted {
+            return Err(Error::interrupted());
         }
-        let score = |tokens: &Vec<u32>| Score {
-            token_ids: tokens.clone(),
-            logprobs: vec![None; tokens.len()],
-            logits_last: None,
+        let score = |outcome: Option<Outcome>| match outcome {
+            Some(Outcome::Score(score)) => Some(score),
+            _ => None,
         };
-        let mut scores: Vec<Score> = sequences.iter().map(score).collect();
-        let waiting = sequences.iter().enumerate().map(|(i, t)| Sequence::new(i, t.clone(), 0, Want::All));
-        let mut schedule = Schedule::new(waiting);
-        self.clock().tokens_left = sequences.iter().map(|t| t.len() as u64).sum();
-        let result = self.score_all(&mut schedule, &mut scores, logits, observer);
-        self.stop_reading();
-        for sequence in std::mem::take(&mut schedule.active) {
-            self.pages.release(sequence.into_pages());
-        }
-        result.map(|()| scores)
+        Ok(outcomes.into_iter().filter_map(score).collect())
+    }
+}
+
+/// A score in the making.
+#[derive(Debug)]
+pub(crate) struct Scoring {
+    from: usize,
+    /// The logits after the last token are wanted.
+    pub(crate) logits_last: bool,
+    logprobs: Vec<Option<f32>>,
+    last: Option<Vec<f32>>,
+}
+
+impl Scoring {
+    /// Of `tokens` tokens, from number `from`.
+    pub(crate) fn new(tokens: usize, from: usize, logits_last: bool) -> Self {
+        Self { from: from.max(1), logits_last, logprobs: vec![None; tokens], last: None }
     }
 
-    fn score_all(
-        &mut self,
-        schedule: &mut Schedule,
-        scores: &mut [Score],
-        want_logits: bool,
-        observer: &mut dyn Observer,
-    ) -> Result<(), Error> {
-        let mut rows = Rows::default();
-        let limits = self.model().limits();
-        let vocab = self.model().spec().vocab;
-        loop {
-            let chunk = self.prefill_chunk;
-            if !schedule.fill(&mut rows, limits, &mut self.pages, chunk) {
-                return Ok(());
-            }
-            let logits = self.sweep(&rows, Phase::Score, schedule.more(), observer)?;
-            let mut bad = None;
-            let mut finished = Vec::new();
-            for (row, &(request, position)) in logits.chunks_exact(vocab).zip(&rows.owners) {
-                let score = &mut scores[request];
-                if has_nan(row) {
-                    bad = Some((request, score.token_ids.clone()));
-                    break;
-                }
-                match score.token_ids.get(position + 1) {
-                    Some(&next) => score.logprobs[position + 1] = Some(log_probability(row, next)),
-                    None => {
-                        score.logits_last = want_logits.then(|| row.to_vec());
-                        finished.push(request);
-                    }
-                }
-            }
-            if let Some((request, tokens)) = bad {
-                return Err(self.not_finite(request, &tokens));
-            }
-            for request in finished {
-                schedule.finish(request, &mut self.pages);
-            }
-            let clock = self.clock();
-            clock.tokens += rows.tokens.len() as u64;
-            clock.tokens_left = clock.tokens_left.saturating_sub(rows.tokens.len() as u64);
+    /// The first position whose logits are needed.
+    pub(crate) fn logits_from(&self) -> usize {
+        self.from - 1
+    }
+
+    pub(crate) fn take_logits(&mut self, tokens: &[u32], position: usize, logits: &[f32]) {
+        match (tokens.get(position + 1), self.logprobs.get_mut(position + 1)) {
+            (Some(&next), Some(place)) => *place = Some(log_probability(logits, next)),
+            _ => self.last = self.logits_last.then(|| logits.to_vec()),
         }
+    }
+
+    pub(crate) fn finish(self, token_ids: Vec<u32>) -> Score {
+        Score { token_ids, logprobs: self.logprobs, logits_last: self.last }
     }
 }

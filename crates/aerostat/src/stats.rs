@@ -37,6 +37,12 @@ pub struct Stats {
     pub tokens_per_second: f64,
     /// Tokens generated or scored.
     pub tokens: u64,
+    /// Rows that were not computed because they begin like others.
+    pub shared_rows: u64,
+    /// Bytes of the KV cache that were written to disk to make room.
+    pub spilled_bytes: u64,
+    /// Bytes of it that were read back.
+    pub restored_bytes: u64,
     /// Time before the first sweep: reading what stays in memory.
     pub load_seconds: f64,
     /// Time from the first sweep's beginning to the last one's end.

@@ -45,8 +45,16 @@ const BANS: &[Ban] = &[
     Ban { name: "streams", words: &["io::"], applies: |name| name == "aerostat-plan", except: "" },
 ];
 
-const FILE_CRATES: &[&str] =
-    &["aerostat-checkpoint", "aerostat-stream", "aerostat-text", "aerostat-hub", "aerostat-cli", "xtask"];
+const FILE_CRATES: &[&str] = &[
+    "aerostat-checkpoint",
+    "aerostat-pack",
+    "aerostat-stream",
+    "aerostat-text",
+    "aerostat-hub",
+    "aerostat-jobs",
+    "aerostat-cli",
+    "xtask",
+];
 
 /// No crate touches what it may not, but for the files listed.
 pub(super) fn bans(sources: &[Source], list: &str) -> Vec<Finding> {

@@ -21,10 +21,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("aerostat-backend", &["aerostat-checkpoint"]),
     ("aerostat-cpu", &["aerostat-backend", "aerostat-checkpoint"]),
     ("aerostat-model", &["aerostat-arch", "aerostat-backend", "aerostat-checkpoint", "aerostat-plan"]),
+    ("aerostat-pack", &["aerostat-arch", "aerostat-backend", "aerostat-checkpoint", "aerostat-stream"]),
     ("aerostat-text", &[]),
     ("aerostat-hub", &[]),
     ("aerostat", LIBRARIES),
-    ("aerostat-cli", &["aerostat"]),
+    ("aerostat-jobs", &["aerostat"]),
+    ("aerostat-cli", &["aerostat", "aerostat-jobs", "aerostat-pack"]),
     ("aerostat-testkit", &["aerostat-checkpoint"]),
     ("xtask", &["aerostat-checkpoint", "aerostat-testkit"]),
 ];

@@ -1,10 +1,13 @@
 //! The command as users meet it: arguments in, stdout, stderr and exit code out.
 
+mod batch;
 mod bench;
 mod errors;
 mod formats;
 mod generation;
 #[cfg(unix)]
 mod interrupts;
+#[cfg(unix)]
+mod pack;
 mod support;
 mod usage;

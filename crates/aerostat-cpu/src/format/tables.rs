@@ -33,7 +33,7 @@ blocks!(TQ1_0, 16 groups in 54 bytes, head (f32, Bytes), |b| {
 });
 blocks!(TQ2_0, 16 groups by 4 in 66 bytes, head f32, |b| half::<V>(b, 64), |b, h, g| {
     let q = V::unsigned(b.add(32 * (g / 8) + 16 * (g % 2)));
-    V::look_up::<2>(V::table::<2>(*h, -1, None), V::shift_right(q, 2 * (g / 2 % 4)))
+    V::look_up::<2>(V::table::<2>(h, -1, None), V::shift_right(q, 2 * (g / 2 % 4)))
 });
 
 const fn floats(values: [i8; LANES]) -> [f32; LANES] {

@@ -87,7 +87,7 @@ impl Vector for Avx2 {
                 _mm256_or_si256(q.1, _mm256_and_si256(high, one)),
             )
         }
-        fn table[const BITS: u32](scale: f32, offset: i32, addend: Option<f32>) -> Self::Table {
+        fn table[const BITS: u32](scale: &f32, offset: i32, addend: Option<&f32>) -> Self::Table {
             Steps::new(scale, offset, addend)
         }
         fn look_up[const BITS: u32](table: Self::Table, q: Self::Ints) -> Self {

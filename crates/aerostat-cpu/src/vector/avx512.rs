@@ -1,5 +1,6 @@
 //! One 512-bit register.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::{Vector, avx2, vector_functions};
@@ -28,6 +29,13 @@ impl Vector for Avx512 {
         }
         fn mul(a: Self, b: Self) -> Self {
             Self(_mm512_mul_ps(a.0, b.0))
+        }
+        fn mul_copies(a: Self, b: &f32) -> Self {
+            Self(mul_copies(a.0, b))
+        }
+        fn mul_add_copies(a: Self, b: &f32, c: &f32) -> Self {
+            // One fused operation copies only one of two numbers for nothing.
+            Self(add_copies(mul_copies(a.0, b), c))
         }
         fn mul_add(a: Self, b: Self, c: Self) -> Self {
             Self(_mm512_fmadd_ps(a.0, b.0, c.0))
@@ -77,13 +85,13 @@ impl Vector for Avx512 {
             let low = Self::and(q, 15);
             _mm512_mask_or_epi32(low, fifth, low, _mm512_set1_epi32(16))
         }
-        fn table[const BITS: u32](scale: f32, offset: i32, addend: Option<f32>) -> Self::Table {
+        fn table[const BITS: u32](scale: &f32, offset: i32, addend: Option<&f32>) -> Self::Table {
             let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
             // Lanes look at four bits of their `q`; what stands above `BITS` changes nothing.
             let q = Self::floats(Self::add_int(Self::and(lanes, (1 << BITS) - 1), offset));
             match addend {
-                Some(addend) => Self::mul_add(Self::splat(scale), q, Self::splat(addend)),
-                None => Self::mul(Self::splat(scale), q),
+                Some(addend) => Self::mul_add_copies(q, scale, addend),
+                None => Self::mul_copies(q, scale),
             }
         }
         fn look_up[const BITS: u32](table: Self::Table, q: Self::Ints) -> Self {
@@ -95,6 +103,12 @@ impl Vector for Avx512 {
         fn shift_right(a: Self::Ints, by: usize) -> Self::Ints {
             _mm512_srl_epi32(a, _mm_cvtsi32_si128(by as i32))
         }
+        fn shift_bytes(a: Self::Ints, by: usize) -> Self::Ints {
+            match by {
+                0 => a,
+                _ => Self::shift_right(opaque(a), by),
+            }
+        }
         fn and(a: Self::Ints, mask: i32) -> Self::Ints {
             _mm512_and_si512(a, _mm512_set1_epi32(mask))
         }
@@ -105,6 +119,51 @@ impl Vector for Avx512 {
             Self(_mm512_cvtepi32_ps(a))
         }
     }
+}
+
+/// `a` times copies of `b`, which come from memory for nothing: the compiler would load neighbours together and copy them
+/// with shuffles, of which there are too many.
+///
+/// # Safety
+/// The CPU has AVX-512 F.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn mul_copies(a: __m512, b: &f32) -> __m512 {
+    let product;
+    // SAFETY: the assembly reads what `b` refers to.
+    unsafe {
+        asm!("vmulps {0}, {1}, dword ptr [{2}]{{1to16}}", out(zmm_reg) product, in(zmm_reg) a, in(reg) b,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    product
+}
+
+/// `a` plus copies of `b`, as [`mul_copies`].
+///
+/// # Safety
+/// The CPU has AVX-512 F.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn add_copies(a: __m512, b: &f32) -> __m512 {
+    let sum;
+    // SAFETY: the assembly reads what `b` refers to.
+    unsafe {
+        asm!("vaddps {0}, {1}, dword ptr [{2}]{{1to16}}", out(zmm_reg) sum, in(zmm_reg) a, in(reg) b,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    sum
+}
+
+/// The same value, of which the compiler knows nothing: it would shift bytes before they are widened, and widen them twice.
+///
+/// # Safety
+/// The CPU has AVX-512 F.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn opaque(mut a: __m512i) -> __m512i {
+    // SAFETY: the assembly has no instruction.
+    unsafe { asm!("/* {0} */", inout(zmm_reg) a, options(pure, nomem, nostack, preserves_flags)) };
+    a
 }
 
 /// The sums of the halves of `a`, then of `b`.

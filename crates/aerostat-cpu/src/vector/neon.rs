@@ -110,7 +110,7 @@ impl Vector for Neon {
             }
             out
         }
-        fn table[const BITS: u32](scale: f32, offset: i32, addend: Option<f32>) -> Self::Table {
+        fn table[const BITS: u32](scale: &f32, offset: i32, addend: Option<&f32>) -> Self::Table {
             Steps::new(scale, offset, addend)
         }
         fn look_up[const BITS: u32](table: Self::Table, q: Self::Ints) -> Self {

@@ -64,7 +64,7 @@ impl Vector for Portable {
         fn with_fifth(q: Self::Ints, fifth: u16) -> Self::Ints {
             std::array::from_fn(|i| q[i] & 15 | i32::from(fifth >> i & 1) << 4)
         }
-        fn table[const BITS: u32](scale: f32, offset: i32, addend: Option<f32>) -> Self::Table {
+        fn table[const BITS: u32](scale: &f32, offset: i32, addend: Option<&f32>) -> Self::Table {
             Steps::new(scale, offset, addend)
         }
         fn look_up[const BITS: u32](table: Self::Table, q: Self::Ints) -> Self {

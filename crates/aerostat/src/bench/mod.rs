@@ -1,5 +1,6 @@
 //! Measurements beside the ceiling that bounds them, taken in one run so that both sides meet the same machine.
 
+mod batch;
 mod kernels;
 mod sweep;
 mod throughput;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use crate::observe::{Observer, Progress};
 use crate::{Error, ErrorKind, ModelFiles};
 
+pub use batch::{BatchPoint, BatchSettings, batch};
 pub use kernels::{KernelPoint, Kernels, kernel_formats, kernels};
 pub use sweep::{SweepPoint, SweepSettings, sweep};
 pub use throughput::{ThroughputPoint, ThroughputSettings, throughput};

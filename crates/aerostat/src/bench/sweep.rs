@@ -6,9 +6,9 @@ use aerostat_plan::Plan;
 use serde::Serialize;
 
 use super::{Stoppable, median, raw_read};
-use crate::generate::{Request, demand};
+use crate::generate::demand;
 use crate::observe::Observer;
-use crate::{Engine, Error, ErrorKind, ModelFiles, Options, machine};
+use crate::{Engine, Error, ErrorKind, ModelFiles, Options, Request, machine};
 
 /// What sweeps reached beside raw reads of the same files in the same run.
 #[derive(Clone, Debug, Serialize)]

@@ -5,9 +5,9 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::{Stoppable, median};
-use crate::generate::{Request, demand};
+use crate::generate::demand;
 use crate::observe::Observer;
-use crate::{Engine, Error, ModelFiles, Options};
+use crate::{Engine, Error, ModelFiles, Options, Request};
 
 /// How fast prompts are read or answers written.
 #[derive(Clone, Debug, Serialize)]

@@ -1,6 +1,9 @@
 //! Answers end where they should and say why.
 
-use aerostat::{Engine, FinishReason, ModelFiles, Options, Request, Sampling, Silent, Tokenizer};
+use aerostat::{
+    Choices, Engine, FinishReason, Hidden, Layer, Measure, ModelFiles, Options, Pooling, Request, Sampling,
+    Silent, Tokenizer, classify, distil, embed,
+};
 use aerostat_testkit::{fixture, fixtures_dir};
 
 fn generate(files: &ModelFiles, tokenizer: Option<&Tokenizer>, requests: &[Request]) -> aerostat::Answers {
@@ -61,7 +64,7 @@ fn log_probabilities_of_an_answer_are_those_of_scoring_it() {
     let request = Request {
         token_ids: fixture.prompts[2].ids.clone(),
         max_new_tokens: 6,
-        logprobs: true,
+        top_logprobs: Some(0),
         ..Request::default()
     };
     let answer = generate(&files, None, &[request]).completions.remove(0);
@@ -72,4 +75,111 @@ fn log_probabilities_of_an_answer_are_those_of_scoring_it() {
     let scored: Vec<f32> =
         score.logprobs[fixture.prompts[2].ids.len()..].iter().map(|p| p.unwrap()).collect();
     assert_eq!(answer.logprobs.unwrap(), scored);
+}
+
+#[test]
+fn labels_are_scored_after_their_text_in_one_sweep() {
+    let fixture = fixture("llama");
+    let files = ModelFiles::open(&fixture.path).unwrap();
+    let text = |n: u32| (0..40).map(|i| (i * n + 3) % 100).collect::<Vec<u32>>();
+    let labels = vec![vec![5], vec![9, 7, 4], vec![11, 2], vec![5]];
+    let items: Vec<Choices> =
+        [3, 7].iter().map(|n| Choices { prefix: text(*n), labels: labels.clone() }).collect();
+    for measure in [Measure::Sum, Measure::Mean, Measure::Calibrated(vec![1, 2])] {
+        let need = classify::demand(&items, &measure);
+        let mut engine = Engine::open(&files, &Options::default(), &need, &mut Silent).unwrap();
+        let found = engine.classify(&items, &measure, &mut Silent).unwrap();
+        assert_eq!(engine.stats().sweeps, 1);
+        for (item, found) in items.iter().zip(&found) {
+            let logprobs = |prefix: &[u32], label: &[u32]| -> Vec<f32> {
+                let need = aerostat::score::demand(&[[prefix, label].concat()], false);
+                let mut engine = Engine::open(&files, &Options::default(), &need, &mut Silent).unwrap();
+                let score = engine.score(&[[prefix, label].concat()], false, &mut Silent).unwrap().remove(0);
+                score.logprobs[prefix.len()..].iter().map(|l| l.unwrap()).collect()
+            };
+            let sum = |l: &[f32]| l.iter().map(|l| f64::from(*l)).sum::<f64>();
+            for (i, label) in item.labels.iter().enumerate() {
+                let want = logprobs(&item.prefix, label);
+                assert_eq!(found.logprobs[i], want);
+                let score = match &measure {
+                    Measure::Sum => sum(&want),
+                    Measure::Mean => sum(&want) / want.len() as f64,
+                    Measure::Calibrated(plain) => sum(&want) - sum(&logprobs(plain, label)),
+                };
+                assert_eq!(found.scores[i], score);
+                assert!(found.scores[found.best] >= score && found.best < 3);
+            }
+        }
+    }
+    let bad = [Choices { prefix: vec![1], labels: vec![vec![]] }];
+    let mut engine =
+        Engine::open(&files, &Options::default(), &classify::demand(&bad, &Measure::Sum), &mut Silent)
+            .unwrap();
+    assert!(engine.classify(&bad, &Measure::Sum, &mut Silent).is_err());
+}
+
+#[test]
+fn the_likeliest_tokens_are_those_of_the_logits() {
+    let fixture = fixture("qwen2");
+    let files = ModelFiles::open(&fixture.path).unwrap();
+    let texts: Vec<Vec<u32>> = fixture.prompts.iter().map(|p| p.ids.clone()).collect();
+    let mut engine =
+        Engine::open(&files, &super::golden::exact(), &distil::demand(&texts), &mut Silent).unwrap();
+    let found = engine.distil(&texts, 5, &mut Silent).unwrap();
+    for (top, prompt) in found.iter().zip(&fixture.prompts) {
+        assert_eq!(
+            (top.k, top.ids.len(), top.logprobs.len()),
+            (5, 5 * prompt.ids.len(), 5 * prompt.ids.len())
+        );
+        let mut order: Vec<u32> = (0..prompt.logits_last.len() as u32).collect();
+        order.sort_by(|a, b| prompt.logits_last[*b as usize].total_cmp(&prompt.logits_last[*a as usize]));
+        assert_eq!(top.ids[top.ids.len() - 5..], order[..5]);
+        for position in 1..prompt.ids.len() {
+            // Where the next token is among the likeliest, its log-probability is that of scoring.
+            let row = (position - 1) * 5..position * 5;
+            if let Some(at) = top.ids[row.clone()].iter().position(|id| *id == prompt.ids[position]) {
+                let want = prompt.logprobs[position].unwrap();
+                assert!((top.logprobs[row.start + at] - want).abs() < 3e-4);
+            }
+        }
+    }
+}
+
+#[test]
+fn hidden_states_agree_with_transformers() {
+    for name in ["llama_gqa_bf16", "gemma3", "gpt_neox", "cohere"] {
+        let fixture = fixture(name);
+        let text = std::fs::read(fixture.path.join("hidden.json")).unwrap();
+        let expected: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let files = ModelFiles::open(&fixture.path).unwrap();
+        for case in expected["cases"].as_array().unwrap() {
+            let floats = |key: &str| -> Vec<f32> { serde_json::from_value(case[key].clone()).unwrap() };
+            let texts: Vec<Vec<u32>> = vec![serde_json::from_value(case["ids"].clone()).unwrap()];
+            let mut engine =
+                Engine::open(&files, &super::golden::exact(), &embed::demand(&texts), &mut Silent).unwrap();
+            for (key, layer) in
+                [("first", Layer::After(0)), ("second", Layer::After(1)), ("last", Layer::Final)]
+            {
+                for (pooling, pooled) in [
+                    ("mean", Pooling::Mean),
+                    ("last_token", Pooling::LastToken),
+                    ("cls", Pooling::Cls),
+                    ("weighted", Pooling::WeightedMean),
+                ] {
+                    let hidden = Hidden { layer, pooling: Some(pooled), ..Hidden::default() };
+                    let found = engine.embed(&texts, hidden, &mut Silent).unwrap().remove(0);
+                    let want = floats(&format!("{key}_{pooling}"));
+                    assert_eq!(found.len(), want.len());
+                    for (f, w) in found.iter().zip(&want) {
+                        assert!((f - w).abs() < 3e-4, "{name}, {key}, {pooling}: {f} {w}");
+                    }
+                }
+            }
+        }
+        let far = Hidden { layer: Layer::After(99), ..Hidden::default() };
+        let texts = [vec![1]];
+        let mut engine =
+            Engine::open(&files, &Options::default(), &embed::demand(&texts), &mut Silent).unwrap();
+        assert!(engine.embed(&texts, far, &mut Silent).is_err());
+    }
 }

@@ -1,0 +1,354 @@
+//! `aerostat batch`: an OpenAI Batch file in, an OpenAI Batch file out, resumed by itself.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use aerostat::{Engine, Need, Options, Plan, Progress, Stats, Want, size};
+use aerostat_jobs::disk::System;
+use aerostat_jobs::{
+    Counts, ErrorKind, Job, JobOptions, JobPaths, JobProgress, Lengths, Setting, Survey, Watcher,
+    model_digest,
+};
+use clap::Args;
+use serde::Serialize;
+
+use crate::args::{EngineArgs, MODEL_HELP, NEW_TOKENS_DEFAULT, OutputArgs};
+use crate::failure::Failure;
+use crate::status::StatusLine;
+use crate::watch::Watch;
+use crate::{interrupt, model, output};
+
+/// The time between two lines of a log.
+const LOG_EVERY: Duration = Duration::from_secs(30);
+/// The time between two drawings on a terminal.
+const DRAW_EVERY: Duration = Duration::from_millis(250);
+
+#[derive(Debug, Args)]
+pub(crate) struct BatchArgs {
+    #[arg(short, long, help = MODEL_HELP)]
+    model: String,
+    /// The batch file: JSON lines, also .gz or .zst; `-` reads stdin.
+    #[arg(short, long, value_name = "IN.jsonl")]
+    input: PathBuf,
+    /// Where results go; packed if it ends in .gz or .zst.
+    #[arg(short, long, value_name = "OUT.jsonl")]
+    output: PathBuf,
+    /// Where failed requests go; beside the output unless given.
+    #[arg(long, value_name = "FILE")]
+    errors: Option<PathBuf>,
+    /// Begin anew and overwrite what is there.
+    #[arg(long)]
+    restart: bool,
+    /// Try failed requests again.
+    #[arg(long)]
+    retry_errors: bool,
+    /// Read and check the whole input, say how long it would take, and write nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Tokens of a chat's answer at most, where the request does not say.
+    #[arg(long, value_name = "N", default_value_t = NEW_TOKENS_DEFAULT)]
+    max_new_tokens: usize,
+    /// What the seeds of requests without one are made from.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    model: &'a str,
+    output: &'a Path,
+    errors: &'a Path,
+    total: u64,
+    done: u64,
+    failed: u64,
+    stats: Option<Stats>,
+}
+
+pub(crate) fn execute(args: &BatchArgs, output: &OutputArgs) -> Result<(), Failure> {
+    let options = args.engine.options(output)?;
+    let job_options = JobOptions {
+        context: args.engine.context(),
+        max_new_tokens: args.max_new_tokens,
+        seed: args.seed,
+        engine: format!("kv {:?}", options.kv).to_lowercase(),
+        restart: args.restart,
+        retry_errors: args.retry_errors,
+    };
+    let files = model::open(&args.model, output)?;
+    let setting = Setting::new(&files, &args.model, &job_options)?;
+    let _graceful = interrupt::graceful();
+    let paths = args.paths(output)?;
+    let signs = Signs::new(output);
+    if args.dry_run {
+        return dry_run(args, &files, &options, &paths, setting, &signs, output);
+    }
+    let digest = model_digest(files.path())?;
+    let job = Job::open(Box::new(System), paths.clone(), setting, &digest, &job_options, &signs);
+    let mut job = job.map_err(|e| args.failure(&e))?;
+    signs.clear();
+    opened(&job, output);
+    let mut stats = None;
+    if job.counts().left() > 0 {
+        let mut watch = Watch::new(output, false);
+        let mut engine = Engine::open(&files, &options, &need(&job.lengths()), &mut watch)?;
+        watch.finish()?;
+        drop(watch);
+        output::opened(output, &engine.stats());
+        let ended = job.run(&mut engine, &signs);
+        signs.clear();
+        stats = Some(engine.stats());
+        ended.map_err(|e| args.failure(&e))?;
+    }
+    let counts = job.counts();
+    if output.json {
+        let Counts { total, done, failed } = counts;
+        let (to, errors) = (&*paths.output, &*paths.errors);
+        output::json(&Report {
+            model: &args.model,
+            output: to,
+            errors,
+            total,
+            done,
+            failed,
+            stats: stats.clone(),
+        })?;
+    }
+    if let Some(stats) = &stats {
+        output::summary(output, stats);
+    }
+    finish(&counts, &paths, output)
+}
+
+/// How a job that ran to its end is told.
+fn finish(counts: &Counts, paths: &JobPaths, output: &OutputArgs) -> Result<(), Failure> {
+    if counts.failed > 0 {
+        let message = format!(
+            "{} of {} requests failed; they are in {} (--retry-errors tries them again)",
+            counts.failed,
+            counts.total,
+            paths.errors.display()
+        );
+        return Err(Failure::Partly(message));
+    }
+    output::note(output, &format!("{} results in {}", counts.done, paths.output.display()));
+    Ok(())
+}
+
+fn opened(job: &Job, output: &OutputArgs) {
+    let counts = job.counts();
+    let verb = if job.resumed() { "going on with" } else { "beginning" };
+    let failed = if counts.failed > 0 { format!(", {} failed", counts.failed) } else { String::new() };
+    let message = format!(
+        "{verb} {}: {} of {} requests done{failed}, {} left with {} tokens at most",
+        job.paths().output.display(),
+        counts.done,
+        counts.total,
+        counts.left(),
+        job.lengths().total
+    );
+    output::note(output, &message);
+}
+
+impl BatchArgs {
+    /// Where the job's files are; what comes through a pipe is kept first.
+    fn paths(&self, output: &OutputArgs) -> Result<JobPaths, Failure> {
+        let mut paths = JobPaths::beside(&self.input, &self.output);
+        if let Some(errors) = &self.errors {
+            paths.errors.clone_from(errors);
+        }
+        let copy = JobPaths::copy_of_input(&self.output);
+        if self.input == Path::new("-") {
+            if io::stdin().is_terminal() {
+                output::note(output, "reading requests from the terminal; end them with Ctrl-D");
+            }
+            aerostat_jobs::keep_input(io::stdin().lock(), &copy, self.restart)?;
+            paths.input = copy;
+        } else if aerostat_jobs::is_pipe(&self.input) {
+            aerostat_jobs::keep_pipe(&self.input, &copy, self.restart)?;
+            paths.input = copy;
+        }
+        Ok(paths)
+    }
+
+    /// A job's error as this command tells it.
+    fn failure(&self, error: &aerostat_jobs::Error) -> Failure {
+        if error.kind() == ErrorKind::Interrupted {
+            eprintln!("{error}; the same command goes on with {}", self.output.display());
+            return Failure::Interrupted;
+        }
+        Failure::from(error)
+    }
+}
+
+/// What the engine must provide.
+fn need(lengths: &Lengths) -> Need {
+    let mut need = Need::none();
+    let sequences = lengths.sequences.max(1);
+    let (prompt, answer) = (lengths.prompts / sequences, (lengths.total - lengths.prompts) / sequences);
+    // The plan looks at sums and at the longest.
+    for _ in 1..sequences {
+        need.add_tokens(prompt, answer, Want::Generate);
+    }
+    need.add_tokens(lengths.longest, 0, Want::Generate);
+    need
+}
+
+#[allow(clippy::too_many_arguments)]
+fn dry_run(
+    args: &BatchArgs,
+    files: &aerostat::ModelFiles,
+    options: &Options,
+    paths: &JobPaths,
+    setting: Setting,
+    signs: &Signs<'_>,
+    output: &OutputArgs,
+) -> Result<(), Failure> {
+    let survey = aerostat_jobs::survey(&paths.input, setting, signs).map_err(|e| args.failure(&e))?;
+    signs.clear();
+    let plan = Engine::plan(files, options, &need(&survey.lengths))?;
+    let (sweeps, seconds) = survey.forecast(&plan);
+    if output.json {
+        return output::json(&Dry { plan: &plan, survey: &survey, sweeps, seconds });
+    }
+    for (line, message) in &survey.first_errors {
+        eprintln!("line {line}: {message}");
+    }
+    let Survey { counts, lengths, .. } = &survey;
+    let text = format!(
+        "{plan}\n{} requests, {} of them bad\n{} tokens in prompts, {} in answers at most, {} in the longest sequence\n\
+         {sweeps:.0} sweeps at most, {} at {} a sweep\n",
+        counts.total,
+        counts.failed,
+        lengths.prompts,
+        lengths.total - lengths.prompts,
+        lengths.longest,
+        duration(seconds),
+        size(plan.streamed_bytes_per_sweep),
+    );
+    Ok(output::text(&text)?)
+}
+
+/// What `--dry-run --json` prints.
+#[derive(Serialize)]
+struct Dry<'a> {
+    plan: &'a Plan,
+    #[serde(flatten)]
+    survey: &'a Survey,
+    sweeps: f64,
+    seconds: f64,
+}
+
+/// Hours and minutes, or what is shorter.
+pub(crate) fn duration(seconds: f64) -> String {
+    let seconds = seconds.clamp(0.0, 1e12) as u64;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s} s"),
+        (0, m, s) => format!("{m} min {s:02} s"),
+        (h, m, _) => format!("{h} h {m:02} min"),
+    }
+}
+
+/// Signs of life on stderr: a line that is drawn over, or a line now and then.
+struct Signs<'a> {
+    output: &'a OutputArgs,
+    line: RefCell<StatusLine>,
+    last: Cell<Option<Instant>>,
+    told: Cell<Option<JobProgress>>,
+}
+
+impl<'a> Signs<'a> {
+    fn new(output: &'a OutputArgs) -> Self {
+        Self {
+            output,
+            line: RefCell::new(StatusLine::new(output)),
+            last: Cell::default(),
+            told: Cell::default(),
+        }
+    }
+
+    fn clear(&self) {
+        self.line.borrow_mut().clear();
+    }
+
+    /// Whether it is time for a sign.
+    fn due(&self) -> bool {
+        let every = if self.line.borrow().enabled() { DRAW_EVERY } else { LOG_EVERY };
+        let due = self.last.get().is_none_or(|last| last.elapsed() >= every);
+        if due {
+            self.last.set(Some(Instant::now()));
+        }
+        due
+    }
+
+    fn show(&self, line: &str) {
+        if self.line.borrow().enabled() {
+            self.line.borrow_mut().draw(line);
+        } else if !self.output.quiet {
+            eprintln!("{line}");
+        }
+    }
+}
+
+impl Watcher for Signs<'_> {
+    fn validating(&self, lines: u64) {
+        if self.line.borrow().enabled() && self.due() {
+            self.show(&format!("reading the input: {lines} requests"));
+        }
+    }
+
+    fn progress(&self, progress: &JobProgress) {
+        self.told.set(Some(*progress));
+        let last = progress.counts.left() == 0;
+        if self.due() || (last && !self.line.borrow().enabled()) {
+            self.show(&line(progress));
+        }
+    }
+
+    fn sweeping(&self, _progress: &Progress) {
+        if self.line.borrow().enabled()
+            && let Some(progress) = self.told.get()
+            && self.due()
+        {
+            self.show(&line(&progress));
+        }
+    }
+
+    fn stops(&self) -> bool {
+        interrupt::requested()
+    }
+}
+
+fn line(p: &JobProgress) -> String {
+    let failed = if p.counts.failed > 0 { format!(" ({} failed)", p.counts.failed) } else { String::new() };
+    let left = p.seconds_left.map_or_else(String::new, |s| format!("  {} left", duration(s)));
+    format!(
+        "{}/{}{failed}  {} tokens  {:.1} tokens/s  {:.2} GB/s  {:.0} rows/sweep{left}",
+        p.counts.done + p.counts.failed,
+        p.counts.total,
+        p.tokens,
+        p.tokens_per_second,
+        p.read_bytes_per_second / 1e9,
+        p.rows_per_sweep,
+    )
+}
+
+impl From<aerostat_jobs::Error> for Failure {
+    fn from(e: aerostat_jobs::Error) -> Self {
+        (&e).into()
+    }
+}
+
+impl From<&aerostat_jobs::Error> for Failure {
+    fn from(e: &aerostat_jobs::Error) -> Self {
+        match e.kind() {
+            ErrorKind::Usage => Self::Usage(e.to_string()),
+            ErrorKind::Interrupted => Self::Interrupted,
+            _ => Self::Failed(e.to_string()),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! `aerostat pack`: a copy of a model that reads faster.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use aerostat::size;
+use aerostat_pack::{Codec, ErrorKind, Options, Packed, Progress, Summary};
+use serde::Serialize;
+
+use crate::args::{OutputArgs, PackArgs};
+use crate::failure::Failure;
+use crate::status::StatusLine;
+use crate::{interrupt, model, output};
+
+/// The time between two drawings, and between two lines where there is no terminal.
+const INTERVAL: Duration = Duration::from_millis(100);
+const INTERVAL_LINES: Duration = Duration::from_secs(30);
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    path: &'a PathBuf,
+    codec: &'static str,
+    source_bytes: u64,
+    bytes: u64,
+    ratio: f64,
+    verified: bool,
+    deleted: &'a [PathBuf],
+    tensors: &'a [Tensor],
+}
+
+#[derive(Serialize)]
+struct Tensor {
+    name: String,
+    dtype: String,
+    source_bytes: u64,
+    bytes: u64,
+    /// Root of the mean square of the error over that of the weights.
+    error: f64,
+}
+
+pub(crate) fn execute(args: &PackArgs, output: &OutputArgs) -> Result<(), Failure> {
+    let source = model::find(&args.model, output)?;
+    let threads = args.threads.map_or_else(aerostat::machine::cores, |n| n as usize);
+    let options = Options {
+        verify: args.verify,
+        delete_original: args.delete_original,
+        tile_bytes: args.tile_bytes,
+        shard_bytes: args.shard_bytes,
+        ..Options::new(args.codec, threads)
+    };
+    let mut show = Show::new(args.codec, output);
+    let _graceful = interrupt::graceful();
+    let summary = aerostat_pack::pack(&source, &args.out, &options, &mut |progress| {
+        show.progress(progress);
+        interrupt::requested()
+    });
+    show.line.clear();
+    let summary = summary.map_err(failure)?;
+    if output.json {
+        return output::json(&report(args.codec, &summary, &show.tensors));
+    }
+    Ok(output::text(&text(args.codec, &summary))?)
+}
+
+fn failure(error: aerostat_pack::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::Usage => Failure::usage(error.to_string()),
+        ErrorKind::Interrupted => Failure::Interrupted,
+        _ => Failure::failed(error.to_string()),
+    }
+}
+
+fn report<'a>(codec: Codec, summary: &'a Summary, tensors: &'a [Tensor]) -> Report<'a> {
+    Report {
+        path: &summary.path,
+        codec: codec.name(),
+        source_bytes: summary.source_bytes,
+        bytes: summary.bytes,
+        ratio: summary.bytes as f64 / summary.source_bytes.max(1) as f64,
+        verified: summary.verified,
+        deleted: &summary.deleted,
+        tensors,
+    }
+}
+
+fn text(codec: Codec, summary: &Summary) -> String {
+    let ratio = 100.0 * summary.bytes as f64 / summary.source_bytes.max(1) as f64;
+    let mut text = format!(
+        "{}: {codec}, {} of {} ({ratio:.1} %) in {} tensors",
+        summary.path.display(),
+        size(summary.bytes),
+        size(summary.source_bytes),
+        summary.tensors
+    );
+    if let Some((name, error)) = &summary.worst {
+        text += &format!("; largest error {error:.4} in {name}");
+    }
+    if summary.verified {
+        text += "; verified";
+    }
+    for path in &summary.deleted {
+        text += &format!("\ndeleted {}", path.display());
+    }
+    text + "\n"
+}
+
+/// Tells how it goes.
+struct Show<'a> {
+    output: &'a OutputArgs,
+    lossy: bool,
+    line: StatusLine,
+    begun: Instant,
+    drawn: Option<Instant>,
+    tensors: Vec<Tensor>,
+}
+
+impl<'a> Show<'a> {
+    fn new(codec: Codec, output: &'a OutputArgs) -> Self {
+        let (line, lossy) = (StatusLine::new(output), codec != Codec::Lossless);
+        Self { output, lossy, line, begun: Instant::now(), drawn: None, tensors: Vec::new() }
+    }
+
+    fn progress(&mut self, progress: &Progress<'_>) {
+        if let Some(tensor) = &progress.tensor {
+            self.tensor(tensor);
+        }
+        let interval = if self.line.enabled() { INTERVAL } else { INTERVAL_LINES };
+        if self.drawn.is_some_and(|drawn| drawn.elapsed() < interval) {
+            return;
+        }
+        let first = self.drawn.replace(Instant::now()).is_none();
+        let line = self.status(progress);
+        if self.line.enabled() {
+            self.line.draw(&line);
+        } else if !self.output.quiet && !first {
+            eprintln!("{line}");
+        }
+    }
+
+    fn tensor(&mut self, tensor: &Packed<'_>) {
+        let (before, after) = tensor.bytes;
+        if !self.output.quiet && (self.lossy && tensor.error > 0.0 || self.output.verbose) {
+            self.line.clear();
+            let ratio = after as f64 / before.max(1) as f64;
+            eprintln!(
+                "{:<56} {:<5} {ratio:.4} of its bytes, error {:.5}",
+                tensor.name, tensor.dtype, tensor.error
+            );
+        }
+        self.tensors.push(Tensor {
+            name: tensor.name.to_owned(),
+            dtype: tensor.dtype.to_owned(),
+            source_bytes: before,
+            bytes: after,
+            error: tensor.error,
+        });
+    }
+
+    fn status(&self, progress: &Progress<'_>) -> String {
+        let Progress { done, total, written, resumed, .. } = *progress;
+        let seconds = self.begun.elapsed().as_secs_f64();
+        let rate = done.saturating_sub(resumed) as f64 / seconds.max(1e-3);
+        let left = (total.saturating_sub(done) as f64 / rate.max(1.0)) as u64;
+        let doing = if progress.verifying { "verifying" } else { "packing" };
+        let ratio = 100.0 * written as f64 / done.max(1) as f64;
+        format!(
+            "{doing} {} of {}, now {ratio:.1} %  {:.1} MB/s  {}:{:02} left",
+            size(done),
+            size(total),
+            rate / 1e6,
+            left / 60,
+            left % 60
+        )
+    }
+}

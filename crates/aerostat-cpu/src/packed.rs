@@ -1,0 +1,383 @@
+//! Packed tiles: the thread that multiplies a group of rows checks and expands it first, to scratch that stays in its
+//! second-level cache. What follows is the kernel for BF16, so the bits are those of unpacked weights.
+
+use std::sync::OnceLock;
+
+use aerostat_backend::packed::exponents::{self, BLOCK_LEN, Parts, RAW};
+use aerostat_backend::packed::{Coding, PackedTile, SLACK_BYTES};
+use aerostat_backend::{Error, ErrorKind, Tile};
+use aerostat_checkpoint::DType;
+
+use crate::format::BF16;
+use crate::isa::Token;
+use crate::matmul::Matmul;
+use crate::memory::{Line, grow};
+use crate::rows::Rows;
+use crate::vector::LANES;
+
+/// Weight rows of a task.
+const TASK_ROWS: usize = 48;
+/// Expanded bytes of a task's step, unless one group has more.
+const STEP_BYTES: usize = 256 << 10;
+
+/// Coded tiles times all rows of `x`, to the columns of `y`. The shapes fit.
+pub(crate) struct PackedMatmul<'a> {
+    parts: &'a [PackedTile<'a>],
+    tasks: Vec<Task>,
+    checked: bool,
+    x: Rows,
+    y: Rows,
+    failed: OnceLock<Error>,
+}
+
+/// Groups of one of the tiles.
+#[derive(Clone, Copy)]
+struct Task {
+    part: usize,
+    groups: (usize, usize),
+    /// The first column of `y`.
+    row: usize,
+}
+
+impl<'a> PackedMatmul<'a> {
+    /// Of tiles with coded exponents.
+    pub(crate) fn new(parts: &'a [PackedTile<'a>], checked: bool, x: Rows, y: Rows) -> Self {
+        let (mut tasks, mut first) = (Vec::new(), 0);
+        for (part, tile) in parts.iter().enumerate() {
+            let count = (TASK_ROWS / tile.group_rows).max(1);
+            for group in (0..tile.groups).step_by(count) {
+                let groups = (group, tile.groups.min(group + count));
+                tasks.push(Task { part, groups, row: first + group * tile.group_rows });
+            }
+            first += tile.rows;
+        }
+        Self { parts, tasks, checked, x, y, failed: OnceLock::new() }
+    }
+
+    pub(crate) fn tasks(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Runs a task; after an error, nothing.
+    ///
+    /// # Safety
+    /// `x` and `y` have the columns and rows of the tiles, and no other thread writes the task's columns of `y`.
+    /// `scratch` is valid for what [`Matmul`] needs.
+    pub(crate) unsafe fn run(&self, task: usize, token: Token, expanded: &mut Vec<Line>, scratch: *mut f32) {
+        if self.failed.get().is_none()
+            // SAFETY: the caller's promise.
+            && let Err(error) = unsafe { self.multiply(self.tasks[task], token, expanded, scratch) }
+        {
+            let _ = self.failed.set(error);
+        }
+    }
+
+    /// The first error.
+    pub(crate) fn finish(self) -> Result<(), Error> {
+        self.failed.into_inner().map_or(Ok(()), Err)
+    }
+
+    /// # Safety
+    /// As [`run`](Self::run).
+    unsafe fn multiply(
+        &self,
+        task: Task,
+        token: Token,
+        expanded: &mut Vec<Line>,
+        scratch: *mut f32,
+    ) -> Result<(), Error> {
+        let (tile, (mut group, end), mut row) = (&self.parts[task.part], task.groups, task.row);
+        let Coding::Exponents(palette) = &tile.coding else { return Err(broken()) };
+        let group_bytes = 2 * tile.group_rows * tile.cols;
+        let step = (STEP_BYTES / group_bytes).clamp(1, end - group);
+        let bytes = step * group_bytes + 2 * BLOCK_LEN;
+        if expanded.len() * size_of::<Line>() < bytes {
+            grow(expanded, bytes.div_ceil(size_of::<Line>()) * LANES)?;
+        }
+        let to: *mut u16 = expanded.as_mut_ptr().cast();
+        while group < end {
+            let mut rows = 0;
+            for group in group..end.min(group + step) {
+                let bytes = if self.checked { self.bytes(tile, group) } else { tile.checked(group)? };
+                let len = tile.rows_of(group) * tile.cols;
+                // SAFETY: there is room for the step's groups and a block; the parts lie within the tile, which goes on
+                // behind them.
+                unsafe {
+                    let parts = parts_within(tile, bytes, len)?;
+                    if !expand(token, palette, &parts, to.add(rows * tile.cols)) {
+                        return Err(broken());
+                    }
+                }
+                rows += tile.rows_of(group);
+            }
+            // SAFETY: so many rows have been written.
+            let bytes = unsafe { std::slice::from_raw_parts(to.cast_const().cast(), 2 * rows * tile.cols) };
+            let w = Tile { dtype: DType::BF16, rows, cols: tile.cols, bytes };
+            let y = self.y.columns_from(row);
+            // SAFETY: the caller's promise: `y` has these rows as columns from `row` on.
+            unsafe { Matmul { w, x: self.x, y, start: 0, end: rows, scratch }.run::<BF16>(token) };
+            (group, row) = (group + step, row + rows);
+        }
+        Ok(())
+    }
+
+    fn bytes(&self, tile: &PackedTile<'a>, group: usize) -> &'a [u8] {
+        &tile.bytes()[tile.place(group).0]
+    }
+}
+
+/// The parts of a group, which end [`SLACK_BYTES`] before the tile does.
+fn parts_within<'a>(tile: &PackedTile<'a>, bytes: &'a [u8], len: usize) -> Result<Parts<'a>, Error> {
+    let parts = exponents::parts(bytes, len)?;
+    let end = tile.bytes().as_ptr_range().end as usize;
+    if end - parts.raw.as_ptr_range().end as usize >= SLACK_BYTES { Ok(parts) } else { Err(broken()) }
+}
+
+fn broken() -> Error {
+    let message = "a packed weight tile is malformed; pack the model again from its original";
+    Error::new(ErrorKind::Corrupt, message)
+}
+
+/// Expands a group to BF16, whole blocks; whether its streams held all bits.
+///
+/// # Safety
+/// `parts` are those of one group, with [`SLACK_BYTES`] readable behind them; `to` is valid for all blocks.
+unsafe fn expand(token: Token, palette: &[u8; 16], parts: &Parts<'_>, to: *mut u16) -> bool {
+    // SAFETY: the caller's promise; instructions that a token does not prove are detected.
+    unsafe {
+        match token.isa() {
+            #[cfg(target_arch = "x86_64")]
+            crate::isa::Isa::Avx512 if x86::has_vbmi() => x86::expand_avx512(palette, parts, to),
+            #[cfg(target_arch = "x86_64")]
+            crate::isa::Isa::Avx512 | crate::isa::Isa::Avx2 if x86::has_bmi() => {
+                x86::expand_avx2(palette, parts, to)
+            }
+            _ => blocks(parts, to, deposit, |masks, raw, mantissas, to| {
+                expand_portable(palette, masks, raw, mantissas, to)
+            }),
+        }
+    }
+}
+
+/// The planes of a block: seven that are added with their weights of 1, 2, 1, 2, 1, 2, 4 to symbols, and which of them
+/// are raw.
+struct Masks {
+    planes: [u64; 7],
+    raw: u64,
+}
+
+/// Goes through the blocks of a group: finds the planes of each and gives them to `block`, with the raw exponents, the
+/// mantissas and the place of the block. `false`: a stream ends early.
+///
+/// # Safety
+/// As [`expand`]; `pdep` deposits the low bits of the first word at the ones of the second.
+#[inline(always)]
+unsafe fn blocks(
+    parts: &Parts<'_>,
+    to: *mut u16,
+    pdep: impl Fn(u64, u64) -> u64,
+    block: impl Fn(&Masks, *const u8, *const u8, *mut u16),
+) -> bool {
+    let (second, third) = (parts.second.as_ptr(), parts.third.as_ptr());
+    let (mut second_at, mut third_at, mut raw_at) = (0, 0, 0);
+    for (i, planes) in parts.planes.as_chunks::<16>().0.iter().enumerate() {
+        let both = u128::from_le_bytes(*planes);
+        let (low, high) = (both as u64, (both >> 64) as u64);
+        let others = low & high;
+        let count = others.count_ones() as usize;
+        if second_at + 2 * count > 8 * parts.second.len() {
+            return false;
+        }
+        // SAFETY: the bits are within the stream, with slack behind it.
+        let plane = |k: usize| pdep(unsafe { bits(second, second_at + k * count, count) }, others);
+        let (second_low, second_high) = (plane(0), plane(1));
+        second_at += 2 * count;
+        let others = second_low & second_high;
+        let count = others.count_ones() as usize;
+        if third_at + 3 * count > 8 * parts.third.len() {
+            return false;
+        }
+        // SAFETY: as above.
+        let plane = |k: usize| pdep(unsafe { bits(third, third_at + k * count, count) }, others);
+        let [a, b, c] = [plane(0), plane(1), plane(2)];
+        third_at += 3 * count;
+        let masks = Masks { planes: [low, high, second_low, second_high, a, b, c], raw: a & b & c };
+        let next = raw_at + masks.raw.count_ones() as usize;
+        if next > parts.raw.len() {
+            return false;
+        }
+        let at = i * BLOCK_LEN;
+        block(
+            &masks,
+            parts.raw.as_ptr().wrapping_add(raw_at),
+            parts.mantissas.as_ptr().wrapping_add(at),
+            to.wrapping_add(at),
+        );
+        raw_at = next;
+    }
+    true
+}
+
+/// At least `count` bits from bit `at`; what stands above them is left.
+///
+/// # Safety
+/// Nine bytes from the first bit's are readable.
+#[inline(always)]
+unsafe fn bits(from: *const u8, at: usize, count: usize) -> u64 {
+    let (from, shift) = (from.wrapping_add(at / 8), at % 8);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let low = u64::from_le(from.cast::<u64>().read_unaligned()) >> shift;
+        if count + shift > 64 { low | u64::from(from.add(8).read()) << (64 - shift) } else { low }
+    }
+}
+
+/// `pdep` in plain Rust.
+fn deposit(bits: u64, mut mask: u64) -> u64 {
+    let (mut out, mut i) = (0, 0);
+    while mask != 0 {
+        let lowest = mask & mask.wrapping_neg();
+        out |= if bits >> i & 1 == 1 { lowest } else { 0 };
+        (mask, i) = (mask ^ lowest, i + 1);
+    }
+    out
+}
+
+/// A block in plain Rust.
+///
+/// # Safety
+/// `mantissas` has 64 bytes, `raw` as many as the mask says, and `to` has 64 elements.
+#[inline(always)]
+unsafe fn expand_portable(
+    palette: &[u8; 16],
+    masks: &Masks,
+    mut raw: *const u8,
+    mantissas: *const u8,
+    to: *mut u16,
+) {
+    let mut exponents = [0u8; BLOCK_LEN];
+    for (plane, weight) in masks.planes.into_iter().zip([1, 2, 1, 2, 1, 2, 4]) {
+        for (at, symbol) in exponents.iter_mut().enumerate() {
+            *symbol += (plane >> at & 1) as u8 * weight;
+        }
+    }
+    for exponent in &mut exponents {
+        // SAFETY: the caller's promise.
+        unsafe {
+            *exponent = if *exponent == RAW {
+                raw = raw.add(1);
+                raw.sub(1).read()
+            } else {
+                palette[usize::from(*exponent) % 16]
+            };
+        }
+    }
+    for at in 0..BLOCK_LEN {
+        // SAFETY: the caller's promise; the order of planes is a permutation.
+        unsafe {
+            let value = u16::from(exponents[at]) << 8 | u16::from(mantissas.add(at).read());
+            to.add(exponents::element(at)).write_unaligned(value.rotate_right(1).to_le());
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::*;
+
+    /// What expanding takes beyond what [`Isa::Avx512`](crate::isa::Isa::Avx512) says.
+    pub(super) fn has_vbmi() -> bool {
+        has_bmi() && is_x86_feature_detected!("avx512vbmi") && is_x86_feature_detected!("avx512vbmi2")
+    }
+
+    /// What expanding takes beyond what [`Isa::Avx2`](crate::isa::Isa::Avx2) says.
+    pub(super) fn has_bmi() -> bool {
+        is_x86_feature_detected!("bmi2") && is_x86_feature_detected!("popcnt")
+    }
+
+    /// # Safety
+    /// As [`expand`]; the instructions exist.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+    pub(super) unsafe fn expand_avx512(palette: &[u8; 16], parts: &Parts<'_>, to: *mut u16) -> bool {
+        // SAFETY: the caller's promise; `blocks` keeps to the parts.
+        unsafe {
+            let palette = _mm512_broadcast_i32x4(_mm_loadu_si128(palette.as_ptr().cast()));
+            let weights = [1, 2, 1, 2, 1, 2, 4].map(|weight| _mm512_set1_epi8(weight));
+            blocks(
+                parts,
+                to,
+                |bits, mask| _pdep_u64(bits, mask),
+                |masks, raw, mantissas, to| {
+                    let mut symbols = _mm512_maskz_mov_epi8(masks.planes[0], weights[0]);
+                    for (plane, weight) in masks.planes.into_iter().zip(weights).skip(1) {
+                        symbols = _mm512_mask_add_epi8(symbols, plane, symbols, weight);
+                    }
+                    let mut exponents = _mm512_shuffle_epi8(palette, symbols);
+                    if masks.raw != 0 {
+                        exponents =
+                            _mm512_mask_expand_epi8(exponents, masks.raw, _mm512_loadu_si512(raw.cast()));
+                    }
+                    let mantissas = _mm512_loadu_si512(mantissas.cast());
+                    let low = _mm512_unpacklo_epi8(mantissas, exponents);
+                    let high = _mm512_unpackhi_epi8(mantissas, exponents);
+                    _mm512_storeu_si512(to.cast(), _mm512_shrdi_epi16::<1>(low, low));
+                    _mm512_storeu_si512(to.add(32).cast(), _mm512_shrdi_epi16::<1>(high, high));
+                },
+            )
+        }
+    }
+
+    /// # Safety
+    /// As [`expand`]; the instructions exist.
+    #[target_feature(enable = "avx2,bmi2,popcnt")]
+    pub(super) unsafe fn expand_avx2(palette: &[u8; 16], parts: &Parts<'_>, to: *mut u16) -> bool {
+        // SAFETY: the caller's promise; `blocks` keeps to the parts.
+        unsafe {
+            let palette = _mm256_broadcastsi128_si256(_mm_loadu_si128(palette.as_ptr().cast()));
+            let spread =
+                _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
+            let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+            let weights = [1, 2, 1, 2, 1, 2, 4].map(|weight| _mm256_set1_epi8(weight));
+            blocks(
+                parts,
+                to,
+                |bits, mask| _pdep_u64(bits, mask),
+                |masks, raw, mantissas, to| {
+                    let mut exponents = [_mm256_setzero_si256(); 2];
+                    for half in 0..2 {
+                        let mut symbols = _mm256_setzero_si256();
+                        for (plane, weight) in masks.planes.into_iter().zip(weights) {
+                            let bytes = _mm256_set1_epi32((plane >> (32 * half)) as i32);
+                            let ones = _mm256_and_si256(_mm256_shuffle_epi8(bytes, spread), bit);
+                            let ones = _mm256_cmpeq_epi8(ones, bit);
+                            symbols = _mm256_add_epi8(symbols, _mm256_and_si256(ones, weight));
+                        }
+                        exponents[half] = _mm256_shuffle_epi8(palette, symbols);
+                    }
+                    if masks.raw != 0 {
+                        let bytes: *mut u8 = exponents.as_mut_ptr().cast();
+                        let (mut rest, mut raw) = (masks.raw, raw);
+                        while rest != 0 {
+                            bytes.add(rest.trailing_zeros() as usize).write(raw.read());
+                            (rest, raw) = (rest & (rest - 1), raw.add(1));
+                        }
+                    }
+                    for half in 0..2 {
+                        let mantissas = _mm256_loadu_si256(mantissas.add(32 * half).cast());
+                        let low = _mm256_unpacklo_epi8(mantissas, exponents[half]);
+                        let high = _mm256_unpackhi_epi8(mantissas, exponents[half]);
+                        for (at, words) in [(0, low), (32, high)] {
+                            let turned = _mm256_or_si256(
+                                _mm256_srli_epi16::<1>(words),
+                                _mm256_slli_epi16::<15>(words),
+                            );
+                            _mm256_storeu_si256(to.add(16 * half + at).cast(), turned);
+                        }
+                    }
+                },
+            )
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The files that results go to, behind a small trait, so that tests can fill the disk and fail an fsync.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+/// What opens files and commits the database.
+pub trait Disk {
+    /// Opens a file for appending; makes it if it is not there.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Asked before each commit of the job's database; an error makes the commit fail.
+    ///
+    /// # Errors
+    /// None, but where a test wants one.
+    fn commits(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A file that grows at its end.
+pub trait DiskFile {
+    /// Its size in bytes.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn size(&self) -> io::Result<u64>;
+
+    /// Reads on from an offset.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn read_from(&mut self, offset: u64) -> io::Result<Box<dyn Read + '_>>;
+
+    /// Writes at the end. After an error some of the bytes may be there.
+    ///
+    /// # Errors
+    /// Those of the system: the disk is full, it broke.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Waits until all that was written is durable. After an error none of what was written since the last success is.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn sync(&mut self) -> io::Result<()>;
+
+    /// Cuts off what lies behind `bytes`.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn truncate(&mut self, bytes: u64) -> io::Result<()>;
+
+    /// Takes the file for this process alone until it is closed; false if another has it.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn lock(&mut self) -> io::Result<bool>;
+}
+
+/// The system's own files.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct System;
+
+impl Disk for System {
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let is_new = !path.exists();
+        let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        if is_new {
+            sync_folder_of(path)?;
+        }
+        Ok(Box::new(file))
+    }
+}
+
+impl DiskFile for File {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_from(&mut self, offset: u64) -> io::Result<Box<dyn Read + '_>> {
+        self.seek(SeekFrom::Start(offset))?;
+        Ok(Box::new(self))
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn truncate(&mut self, bytes: u64) -> io::Result<()> {
+        self.set_len(bytes)
+    }
+
+    fn lock(&mut self) -> io::Result<bool> {
+        match self.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(e)) => Err(e),
+        }
+    }
+}
+
+/// Makes the name of a new file durable.
+pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
+    if cfg!(windows) {
+        return Ok(());
+    }
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+/// Whether some process has the file for itself now.
+pub(crate) fn is_locked(path: &Path) -> bool {
+    let Ok(file) = fs::File::open(path) else { return false };
+    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+}

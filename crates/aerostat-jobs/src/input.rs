@@ -1,0 +1,213 @@
+//! The input, line by line, however it is packed and however it comes.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+use flate2::read::MultiGzDecoder;
+use sha2::{Digest, Sha256};
+
+use crate::disk::sync_folder_of;
+use crate::{Error, ErrorKind};
+
+/// The longest line that is taken; longer ones become errors of their own.
+pub(crate) const LINE_BYTES_MAX: usize = 64 << 20;
+
+/// How a file is packed; its name says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Packing {
+    /// Not at all.
+    Plain,
+    /// `.gz`
+    Gzip,
+    /// `.zst`
+    Zstd,
+}
+
+impl Packing {
+    pub(crate) fn of(path: &Path) -> Self {
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("gz") => Self::Gzip,
+            Some("zst") => Self::Zstd,
+            _ => Self::Plain,
+        }
+    }
+
+    /// Unpacks what is read.
+    pub(crate) fn reader<'a>(self, file: impl Read + 'a) -> io::Result<Box<dyn BufRead + 'a>> {
+        Ok(match self {
+            Self::Plain => Box::new(BufReader::with_capacity(1 << 16, file)),
+            Self::Gzip => Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(file))),
+            Self::Zstd => Box::new(BufReader::with_capacity(1 << 16, zstd::Decoder::new(file)?)),
+        })
+    }
+}
+
+/// The lines of a file that are not blank, one in memory at a time.
+pub(crate) struct Lines {
+    path: PathBuf,
+    reader: Box<dyn BufRead>,
+    line: Vec<u8>,
+    /// Lines read so far, blank ones included.
+    read: u64,
+}
+
+/// A line.
+#[derive(Debug)]
+pub(crate) struct Line<'a> {
+    /// Its number in the file, from 0.
+    pub(crate) number: u64,
+    /// What it says; `None` if it is longer than [`LINE_BYTES_MAX`].
+    pub(crate) bytes: Option<&'a [u8]>,
+}
+
+impl Lines {
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let failed = |e: io::Error| Error::file(ErrorKind::Input, "read", path, &e);
+        let reader = Packing::of(path).reader(File::open(path).map_err(failed)?).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), reader, line: Vec::new(), read: 0 })
+    }
+
+    /// The next line, but for blank ones.
+    pub(crate) fn next(&mut self) -> Result<Option<Line<'_>>, Error> {
+        loop {
+            let Some(whole) = self.advance()? else { return Ok(None) };
+            let blank = whole && self.line.iter().all(u8::is_ascii_whitespace);
+            if !blank {
+                let number = self.read - 1;
+                return Ok(Some(Line { number, bytes: whole.then_some(&self.line[..]) }));
+            }
+        }
+    }
+
+    /// Reads one line; whether it fits, or `None` at the end.
+    fn advance(&mut self) -> Result<Option<bool>, Error> {
+        let failed = |path: &Path, e: io::Error| Error::file(ErrorKind::Input, "read", path, &e);
+        self.line.clear();
+        let limit = LINE_BYTES_MAX as u64 + 1;
+        let taken = (&mut self.reader).take(limit).read_until(b'\n', &mut self.line);
+        if taken.map_err(|e| failed(&self.path, e))? == 0 {
+            return Ok(None);
+        }
+        self.read += 1;
+        let whole = self.line.ends_with(b"\n") || self.line.len() <= LINE_BYTES_MAX;
+        if !whole {
+            self.line = Vec::new();
+            self.reader.skip_until(b'\n').map_err(|e| failed(&self.path, e))?;
+        }
+        if self.read == 1 && self.line.starts_with(b"\xef\xbb\xbf") {
+            self.line.drain(..3);
+        }
+        Ok(Some(whole))
+    }
+}
+
+/// The SHA-256 of a file as it lies there, in hexadecimal.
+pub(crate) fn digest(path: &Path) -> Result<String, Error> {
+    let failed = |e: io::Error| Error::file(ErrorKind::Input, "read", path, &e);
+    let mut file = File::open(path).map_err(failed)?;
+    let mut sha = Sha256::new();
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        let count = match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(failed(e)),
+        };
+        sha.update(buffer.get(..count).unwrap_or_default());
+    }
+    Ok(hexadecimal(&sha.finalize()))
+}
+
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Keeps a copy of what comes through a pipe, since it comes once. An empty pipe stands for the copy that is there.
+///
+/// The copy is whole or absent; a second pipe with other contents takes its place only if `replace`.
+pub(crate) fn spool(mut pipe: impl Read, copy: &Path, replace: bool) -> Result<(), Error> {
+    let part = copy.with_added_extension("part");
+    let failed = |e: io::Error| Error::file(ErrorKind::Input, "keep a copy of the input in", &part, &e);
+    let mut file = File::create(&part).map_err(failed)?;
+    let bytes = io::copy(&mut pipe, &mut file).map_err(failed)?;
+    file.flush().and_then(|()| file.sync_all()).map_err(failed)?;
+    if bytes == 0 && copy.exists() {
+        return std::fs::remove_file(&part).map_err(failed);
+    }
+    if copy.exists() && !replace {
+        let same = digest(copy)? == digest(&part)?;
+        std::fs::remove_file(&part).map_err(failed)?;
+        if same {
+            return Ok(());
+        }
+        let message = format!(
+            "the input is not what this job was begun with (its copy is {}); \
+             --restart begins anew and gives up what is done",
+            copy.display()
+        );
+        return Err(Error::new(ErrorKind::Changed, message));
+    }
+    std::fs::rename(&part, copy).and_then(|()| sync_folder_of(copy)).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(path: &Path) -> Vec<(u64, Option<String>)> {
+        let mut lines = Lines::open(path).unwrap();
+        let mut found = Vec::new();
+        while let Some(line) = lines.next().unwrap() {
+            let text = line.bytes.map(|b| String::from_utf8_lossy(b).trim_end().to_owned());
+            found.push((line.number, text));
+        }
+        found
+    }
+
+    #[test]
+    fn lines_are_the_same_however_they_are_packed() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = b"\xef\xbb\xbf{\"a\":1}\n\n  \r\nsecond\nlast without an end";
+        let want = [(0, "{\"a\":1}"), (3, "second"), (4, "last without an end")]
+            .map(|(n, t)| (n, Some(t.to_owned())));
+        let gzip = |bytes: &[u8]| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        };
+        // Two members in one file are one text.
+        let members = [gzip(&text[..9]), gzip(&text[9..])].concat();
+        let zstd = zstd::encode_all(&text[..], 1).unwrap();
+        for (name, bytes) in [("a.jsonl", text.to_vec()), ("a.jsonl.gz", members), ("a.jsonl.zst", zstd)] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            assert_eq!(all(&path), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_told_and_the_rest_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("long.jsonl");
+        let mut text = vec![b'a'; LINE_BYTES_MAX + 5];
+        text.extend(b"\nnext\n");
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(all(&path), [(0, None), (1, Some("next".to_owned()))]);
+    }
+
+    #[test]
+    fn a_pipe_is_kept_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let copy = folder.path().join("out.jsonl.input");
+        spool(&b"one\n"[..], &copy, false).unwrap();
+        spool(&b""[..], &copy, false).unwrap();
+        spool(&b"one\n"[..], &copy, false).unwrap();
+        assert_eq!(spool(&b"two\n"[..], &copy, false).unwrap_err().kind(), ErrorKind::Changed);
+        assert_eq!(std::fs::read(&copy).unwrap(), b"one\n");
+        spool(&b"two\n"[..], &copy, true).unwrap();
+        assert_eq!(std::fs::read(&copy).unwrap(), b"two\n");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

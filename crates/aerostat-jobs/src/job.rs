@@ -1,0 +1,434 @@
+//! A job: begun, taken up again, and what is left of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::database::{Batch, Database, LineRow, State};
+use crate::disk::Disk;
+use crate::output::Appender;
+use crate::request::Setting;
+use crate::validate::{LazyGrammars, Verdict, validate};
+use crate::{Error, ErrorKind, Watcher, input, respond};
+
+/// Error lines are written when this much of them is there.
+const ERROR_BYTES_HELD: usize = 1 << 20;
+
+/// Where a job's files are.
+#[derive(Clone, Debug)]
+pub struct JobPaths {
+    /// The batch file: JSON lines, `.gz` and `.zst` too.
+    pub input: PathBuf,
+    /// Where results go.
+    pub output: PathBuf,
+    /// Where failures go.
+    pub errors: PathBuf,
+}
+
+impl JobPaths {
+    /// The paths of a job whose failures go beside its output: `out.errors.jsonl` beside `out.jsonl`.
+    pub fn beside(input: &Path, output: &Path) -> Self {
+        Self { input: input.to_owned(), output: output.to_owned(), errors: errors_beside(output) }
+    }
+
+    /// The job's database.
+    pub fn database(&self) -> PathBuf {
+        added(&self.output, "job")
+    }
+
+    /// Where the copy of an input that comes through a pipe is kept.
+    pub fn copy_of_input(output: &Path) -> PathBuf {
+        added(output, "input")
+    }
+}
+
+/// `path` with another extension behind those it has.
+pub(crate) fn added(path: &Path, extension: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(extension);
+    path.with_file_name(name)
+}
+
+fn errors_beside(output: &Path) -> PathBuf {
+    let name = output.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let packed = [".gz", ".zst"].into_iter().find(|e| name.ends_with(e)).unwrap_or_default();
+    let stem = name.strip_suffix(packed).unwrap_or(&name);
+    let (stem, extension) = match stem.rsplit_once('.') {
+        Some((stem, extension)) if !stem.is_empty() => (stem, extension),
+        _ => (stem, "jsonl"),
+    };
+    output.with_file_name(format!("{stem}.errors.{extension}{packed}"))
+}
+
+/// How a job is run. What changes results is part of what it was begun with.
+#[derive(Clone, Debug)]
+pub struct JobOptions {
+    /// Tokens of a sequence at most; `None`: what the model was made for.
+    pub context: Option<usize>,
+    /// Tokens of a chat's answer at most, where the request does not say.
+    pub max_new_tokens: usize,
+    /// What seeds of requests without one are made from.
+    pub seed: u64,
+    /// Options of the engine that change bits, in words: `kv f16`.
+    pub engine: String,
+    /// Begin anew, whatever is there.
+    pub restart: bool,
+    /// Try failed requests again.
+    pub retry_errors: bool,
+}
+
+impl Default for JobOptions {
+    fn default() -> Self {
+        let engine = String::new();
+        Self { context: None, max_new_tokens: 256, seed: 0, engine, restart: false, retry_errors: false }
+    }
+}
+
+impl JobOptions {
+    fn words(&self) -> String {
+        let context = self.context.map_or_else(|| "the model's".to_owned(), |n| n.to_string());
+        format!("context {context}, {} new tokens, seed {}, {}", self.max_new_tokens, self.seed, self.engine)
+    }
+}
+
+/// A job that is open for work: its files are this process's alone.
+pub struct Job {
+    pub(crate) disk: Box<dyn Disk>,
+    pub(crate) paths: JobPaths,
+    pub(crate) setting: Setting,
+    pub(crate) database: Database,
+    pub(crate) output: Appender,
+    pub(crate) errors: Appender,
+    /// All good lines and those that failed, by number.
+    pub(crate) rows: Vec<LineRow>,
+    pub(crate) grammars: LazyGrammars,
+    /// When it was begun, in seconds since 1970.
+    pub(crate) created: u64,
+    resumed: bool,
+}
+
+/// How many lines are where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// All of them.
+    pub total: u64,
+    /// With results.
+    pub done: u64,
+    /// In the error file.
+    pub failed: u64,
+}
+
+impl Counts {
+    /// Neither done nor failed.
+    pub fn left(&self) -> u64 {
+        self.total - self.done - self.failed
+    }
+}
+
+/// What the engine must have room for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Lengths {
+    /// Sequences that are left.
+    pub sequences: usize,
+    /// Tokens of the longest one, prompt and answer.
+    pub longest: usize,
+    /// Tokens of all of them.
+    pub total: usize,
+    /// Of these, tokens of prompts.
+    pub prompts: usize,
+}
+
+impl Job {
+    /// Begins a job, or takes it up where it was left.
+    ///
+    /// `model_digest` is [`crate::model_digest`]'s.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`], [`ErrorKind::Changed`], [`ErrorKind::Input`], [`ErrorKind::Disk`],
+    /// [`ErrorKind::Database`]; [`ErrorKind::Interrupted`] if the watcher asks to stop.
+    pub fn open(
+        disk: Box<dyn Disk>,
+        paths: JobPaths,
+        setting: Setting,
+        model_digest: &str,
+        options: &JobOptions,
+        watcher: &dyn Watcher,
+    ) -> Result<Self, Error> {
+        check_paths(&paths)?;
+        let digest = input::digest(&paths.input)?;
+        let mut output = Appender::open(&*disk, &paths.output)?;
+        let mut errors = Appender::open(&*disk, &paths.errors)?;
+        let path = paths.database();
+        if options.restart {
+            remove(&path)?;
+            output.cut(0)?;
+            errors.cut(0)?;
+        }
+        let is_new = !path.exists();
+        if is_new && output.size()? + errors.size()? > 0 {
+            let message = format!(
+                "{} is not empty and belongs to no job; name another output, or --restart to overwrite it",
+                paths.output.display()
+            );
+            return Err(Error::new(ErrorKind::Changed, message));
+        }
+        let database = Database::open(&path)?;
+        let identity = [
+            ("input", paths.input.display().to_string(), false),
+            ("input_digest", digest, true),
+            ("model", setting.model.clone(), false),
+            ("model_digest", model_digest.to_owned(), true),
+            ("options", options.words(), true),
+            ("errors", paths.errors.display().to_string(), false),
+        ];
+        let validated = !matches!(database.fact("state")?.as_deref(), None | Some("validating"));
+        let mut job = Self {
+            disk,
+            paths,
+            setting,
+            database,
+            output,
+            errors,
+            rows: Vec::new(),
+            grammars: LazyGrammars::default(),
+            created: 0,
+            resumed: validated,
+        };
+        if validated {
+            job.check_identity(&identity)?;
+            job.created = job.database.number("created")?;
+            job.setting.stop_clock(job.created);
+            job.take_up(options)?;
+        } else {
+            job.begin(&identity, watcher)?;
+        }
+        Ok(job)
+    }
+
+    fn begin(
+        &mut self,
+        identity: &[(&'static str, String, bool)],
+        watcher: &dyn Watcher,
+    ) -> Result<(), Error> {
+        self.created = now();
+        let mut facts: Vec<(&'static str, String)> =
+            identity.iter().map(|(key, value, _)| (*key, value.clone())).collect();
+        facts.extend([("created", self.created.to_string()), ("state", "validating".to_owned())]);
+        self.database.set(&*self.disk, &facts)?;
+        // What an earlier attempt at this left.
+        self.output.cut(0)?;
+        self.errors.cut(0)?;
+        self.setting.stop_clock(self.created);
+        let Self { database, errors, rows, setting, grammars, disk, paths, .. } = self;
+        let new = database.begin()?;
+        let mut held = 0;
+        validate(&paths.input, setting, grammars, watcher, |verdict| {
+            let row = match verdict {
+                Verdict::Good(row) => row,
+                Verdict::Bad { number, custom_id, refusal } => {
+                    let line = respond::failure(number, custom_id.as_deref(), 400, &refusal).to_string();
+                    held += line.len();
+                    errors.push(line.as_bytes());
+                    if held > ERROR_BYTES_HELD {
+                        errors.commit()?;
+                        held = 0;
+                    }
+                    LineRow::bad(number)
+                }
+            };
+            new.add(&row)?;
+            rows.push(row);
+            Ok(())
+        })?;
+        let bytes = errors.commit()?;
+        let facts = [
+            ("state", "running".to_owned()),
+            ("errors_bytes", bytes.to_string()),
+            ("bad_bytes", bytes.to_string()),
+            ("output_bytes", "0".to_owned()),
+        ];
+        new.commit(&**disk, &facts)
+    }
+
+    /// Refuses to go on with something else.
+    fn check_identity(&self, identity: &[(&'static str, String, bool)]) -> Result<(), Error> {
+        for (key, value, binding) in identity {
+            let was = self.database.fact(key)?.unwrap_or_default();
+            if !binding || was == *value {
+                continue;
+            }
+            let what = match *key {
+                "input_digest" => {
+                    format!("the input {} is not what this job was begun with", self.paths.input.display())
+                }
+                "model_digest" => "the model is not the one that this job was begun with".to_owned(),
+                _ => format!("the options ({value}) are not those that this job was begun with ({was})"),
+            };
+            let message = format!("{what}; --restart begins anew and gives up what is done");
+            return Err(Error::new(ErrorKind::Changed, message));
+        }
+        Ok(())
+    }
+
+    /// Brings files and database together after a stop of any kind.
+    fn take_up(&mut self, options: &JobOptions) -> Result<(), Error> {
+        let rows = &mut self.rows;
+        self.database.lines(|row| rows.push(row))?;
+        let left = self.output.recover(self.database.number("output_bytes")?)?;
+        self.adopt(left, State::Done)?;
+        let interrupted_retry = self.database.number("retrying")? > 0;
+        if options.retry_errors || interrupted_retry {
+            return self.retry();
+        }
+        let left = self.errors.recover(self.database.number("errors_bytes")?)?;
+        self.adopt(left, State::Failed)
+    }
+
+    /// Counts lines that were written but not counted yet. They are written again, since a line that can be read is not
+    /// always on the disk: after a failed fsync it is in memory only.
+    fn adopt(&mut self, lines: Vec<Vec<u8>>, state: State) -> Result<(), Error> {
+        let mut batch = Batch::default();
+        let file = if state == State::Done { &mut self.output } else { &mut self.errors };
+        for line in lines {
+            // What follows a hole is no result.
+            let Ok(head) = serde_json::from_slice::<Written>(&line) else { break };
+            let number = respond::number(&head.id);
+            let row = number.and_then(|n| self.rows.binary_search_by_key(&n, |r| r.number).ok());
+            let Some(row) = row.and_then(|i| self.rows.get_mut(i)) else { break };
+            if row.state == State::ToDo {
+                row.state = state;
+                row.generated = head.generated();
+                batch.settled.push((row.number, state, row.generated));
+                file.push(&line);
+            }
+        }
+        let key = if state == State::Done { "output_bytes" } else { "errors_bytes" };
+        batch.facts.push((key, file.commit()?.to_string()));
+        self.database.commit(&*self.disk, &batch)
+    }
+
+    /// Puts lines that failed when they were run back among those to do; what a crash interrupts here is repeated by the next start.
+    fn retry(&mut self) -> Result<(), Error> {
+        self.database.set(&*self.disk, &[("retrying", "1".to_owned())])?;
+        self.errors.cut(self.database.number("bad_bytes")?)?;
+        self.database.retry_failed(&*self.disk)?;
+        self.rows.iter_mut().filter(|r| r.state == State::Failed).for_each(|r| r.state = State::ToDo);
+        Ok(())
+    }
+
+    /// Where its files are.
+    pub fn paths(&self) -> &JobPaths {
+        &self.paths
+    }
+
+    /// Whether it goes on from an earlier run.
+    pub fn resumed(&self) -> bool {
+        self.resumed
+    }
+
+    /// How many lines are where.
+    pub fn counts(&self) -> Counts {
+        let count = |state| self.rows.iter().filter(|r| r.state == state).count() as u64;
+        let failed = count(State::Failed) + count(State::Bad);
+        Counts { total: self.rows.len() as u64, done: count(State::Done), failed }
+    }
+
+    /// What is left to do, in tokens.
+    pub fn lengths(&self) -> Lengths {
+        lengths(self.rows.iter().filter(|r| r.state == State::ToDo))
+    }
+}
+
+impl LineRow {
+    pub(crate) fn bad(number: u64) -> Self {
+        Self { number, state: State::Bad, parts: 1, prompt: 0, answer: 0, longest: 0, generated: 0 }
+    }
+}
+
+pub(crate) fn lengths<'a>(rows: impl Iterator<Item = &'a LineRow>) -> Lengths {
+    rows.fold(Lengths::default(), |sum, row| Lengths {
+        sequences: sum.sequences + row.parts as usize,
+        longest: sum.longest.max(row.longest as usize),
+        total: sum.total + row.prompt as usize + row.parts as usize * row.answer as usize,
+        prompts: sum.prompts + row.prompt as usize,
+    })
+}
+
+/// What must be known of a line that was written.
+#[derive(Deserialize)]
+struct Written {
+    id: String,
+    #[serde(default)]
+    response: serde_json::Value,
+}
+
+impl Written {
+    fn generated(&self) -> u32 {
+        let tokens = self.response.pointer("/body/usage/completion_tokens");
+        tokens.and_then(serde_json::Value::as_u64).and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
+    }
+}
+
+fn check_paths(paths: &JobPaths) -> Result<(), Error> {
+    let same = |a: &Path, b: &Path| match (a.canonicalize(), b.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => a == b,
+    };
+    let pairs = [
+        ("input and output", &paths.input, &paths.output),
+        ("input and errors", &paths.input, &paths.errors),
+        ("output and errors", &paths.output, &paths.errors),
+    ];
+    match pairs.iter().find(|(_, a, b)| same(a, b)) {
+        Some((what, path, _)) => {
+            Err(Error::new(ErrorKind::Usage, format!("{what} are the same file: {}", path.display())))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Removes a database with its log.
+fn remove(path: &Path) -> Result<(), Error> {
+    for path in [path.to_owned(), sibling(path, "-wal"), sibling(path, "-shm")] {
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::file(ErrorKind::Disk, "remove", &path, &e));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn sibling(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_beside_the_output_are_named_after_it() {
+        for (output, errors) in [
+            ("a/out.jsonl", "a/out.errors.jsonl"),
+            ("out.jsonl.gz", "out.errors.jsonl.gz"),
+            ("out.v2.jsonl.zst", "out.v2.errors.jsonl.zst"),
+            ("out", "out.errors.jsonl"),
+        ] {
+            let paths = JobPaths::beside(Path::new("in.jsonl"), Path::new(output));
+            assert_eq!(paths.errors, Path::new(errors));
+        }
+        let paths = JobPaths::beside(Path::new("in.jsonl"), Path::new("a/out.jsonl.gz"));
+        assert_eq!(paths.database(), Path::new("a/out.jsonl.gz.job"));
+    }
+}

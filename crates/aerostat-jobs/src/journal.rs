@@ -1,0 +1,162 @@
+//! What is saved of sequences under way, as bytes.
+
+use aerostat::{FinishReason, Gained};
+
+/// A token of an answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Token {
+    pub(crate) id: u32,
+    /// Its log-probability, if that is wanted.
+    pub(crate) logprob: Option<f32>,
+    /// The likeliest tokens in its place.
+    pub(crate) top: Vec<(u32, f32)>,
+}
+
+impl Token {
+    /// What a sweep added to an answer.
+    pub(crate) fn of(gained: &Gained<'_>) -> Vec<Self> {
+        let logprobs = gained.logprobs.iter().map(Some).chain(std::iter::repeat(None));
+        let token = |(id, logprobs): (&u32, Option<&aerostat::TokenLogprobs>)| Self {
+            id: *id,
+            logprob: logprobs.map(|l| l.logprob),
+            top: logprobs.map(|l| l.top.clone()).unwrap_or_default(),
+        };
+        gained.tokens.iter().zip(logprobs).map(token).collect()
+    }
+}
+
+/// How a sequence ended, without its tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum PartResult {
+    Text { text: Option<String>, finish: Finish },
+    Logprobs(Vec<Option<f32>>),
+    Vector(Vec<f32>),
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Finish {
+    Stop,
+    Length,
+}
+
+impl Finish {
+    pub(crate) fn of(reason: FinishReason) -> Self {
+        match reason {
+            FinishReason::Stop => Self::Stop,
+            _ => Self::Length,
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// Tokens as bytes: id, log-probability (NaN: none), number of alternatives, and those; little-endian.
+pub(crate) fn pack_tokens(tokens: &[Token]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(tokens.len() * 10);
+    for token in tokens {
+        bytes.extend(token.id.to_le_bytes());
+        bytes.extend(token.logprob.unwrap_or(f32::NAN).to_le_bytes());
+        bytes.extend((token.top.len() as u16).to_le_bytes());
+        for (id, logprob) in token.top.iter().take(usize::from(u16::MAX)) {
+            bytes.extend(id.to_le_bytes());
+            bytes.extend(logprob.to_le_bytes());
+        }
+    }
+    bytes
+}
+
+/// Back again; `None` if the bytes are not what [`pack_tokens`] wrote.
+pub(crate) fn unpack_tokens(mut bytes: &[u8]) -> Option<Vec<Token>> {
+    let mut tokens = Vec::new();
+    while !bytes.is_empty() {
+        let id = u32::from_le_bytes(take(&mut bytes)?);
+        let logprob = Some(f32::from_le_bytes(take(&mut bytes)?)).filter(|l| !l.is_nan());
+        let count = u16::from_le_bytes(take(&mut bytes)?);
+        let mut top = Vec::with_capacity(usize::from(count));
+        for _ in 0..count {
+            top.push((u32::from_le_bytes(take(&mut bytes)?), f32::from_le_bytes(take(&mut bytes)?)));
+        }
+        tokens.push(Token { id, logprob, top });
+    }
+    Some(tokens)
+}
+
+/// A result as bytes: its kind, then text (with how it ended) or floats.
+pub(crate) fn pack_result(result: &PartResult) -> Vec<u8> {
+    let floats = |kind: u8, list: &mut dyn Iterator<Item = f32>| {
+        std::iter::once(kind).chain(list.flat_map(f32::to_le_bytes)).collect()
+    };
+    match result {
+        PartResult::Text { text, finish } => {
+            let kind = match (text, finish) {
+                (None, Finish::Stop) => 0,
+                (None, Finish::Length) => 1,
+                (Some(_), Finish::Stop) => 2,
+                (Some(_), Finish::Length) => 3,
+            };
+            [&[kind], text.as_deref().unwrap_or_default().as_bytes()].concat()
+        }
+        PartResult::Logprobs(list) => floats(4, &mut list.iter().map(|l| l.unwrap_or(f32::NAN))),
+        PartResult::Vector(list) => floats(5, &mut list.iter().copied()),
+    }
+}
+
+/// Back again; `None` if the bytes are not what [`pack_result`] wrote.
+pub(crate) fn unpack_result(bytes: &[u8]) -> Option<PartResult> {
+    let (kind, rest) = bytes.split_first()?;
+    let text = || String::from_utf8(rest.to_vec()).ok();
+    let floats = || {
+        let (chunks, left) = rest.as_chunks::<4>();
+        left.is_empty().then(|| chunks.iter().map(|c| f32::from_le_bytes(*c)))
+    };
+    Some(match kind {
+        0 => PartResult::Text { text: None, finish: Finish::Stop },
+        1 => PartResult::Text { text: None, finish: Finish::Length },
+        2 => PartResult::Text { text: Some(text()?), finish: Finish::Stop },
+        3 => PartResult::Text { text: Some(text()?), finish: Finish::Length },
+        4 => PartResult::Logprobs(floats()?.map(|l| Some(l).filter(|l| !l.is_nan())).collect()),
+        5 => PartResult::Vector(floats()?.collect()),
+        _ => return None,
+    })
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, rest) = bytes.split_first_chunk::<N>()?;
+    *bytes = rest;
+    Some(*head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_and_results_come_back_as_they_were() {
+        let tokens = vec![
+            Token { id: 7, logprob: None, top: Vec::new() },
+            Token { id: u32::MAX, logprob: Some(-0.1), top: vec![(1, -0.1), (2, f32::NEG_INFINITY)] },
+        ];
+        let bytes = pack_tokens(&tokens);
+        assert_eq!(unpack_tokens(&bytes), Some(tokens));
+        assert_eq!(unpack_tokens(&bytes[..bytes.len() - 1]), None);
+        let text = |text: Option<&str>, finish| PartResult::Text { text: text.map(str::to_owned), finish };
+        for result in [
+            text(None, Finish::Stop),
+            text(None, Finish::Length),
+            text(Some(""), Finish::Stop),
+            text(Some("é\n"), Finish::Length),
+            PartResult::Logprobs(vec![None, Some(-1.5)]),
+            PartResult::Vector(vec![0.25, -3.0]),
+        ] {
+            assert_eq!(unpack_result(&pack_result(&result)), Some(result));
+        }
+        assert_eq!(unpack_result(&[]), None);
+        assert_eq!(unpack_result(&[9]), None);
+    }
+}

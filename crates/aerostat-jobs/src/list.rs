@@ -1,0 +1,94 @@
+//! What jobs there are, and how far they are.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::database::{Database, State};
+use crate::disk::is_locked;
+use crate::job::added;
+use crate::{Error, ErrorKind};
+
+/// A job as its database tells.
+#[derive(Clone, Debug, Serialize)]
+pub struct JobStatus {
+    /// Where its results go.
+    pub output: PathBuf,
+    /// `running`, `validating`, `interrupted`, `stopped`, `finished`; a job that was killed is `interrupted`.
+    pub state: String,
+    /// Why it stopped, if it did not finish.
+    pub reason: Option<String>,
+    /// Lines of the input.
+    pub total: u64,
+    /// With results.
+    pub done: u64,
+    /// In the error file.
+    pub failed: u64,
+    /// Seconds that are left, by the last word of its process.
+    pub seconds_left: Option<u64>,
+    /// When it was begun, in seconds since 1970.
+    pub created: u64,
+    /// When it last saved something.
+    pub updated: u64,
+    /// The model's name.
+    pub model: String,
+    /// The batch file.
+    pub input: String,
+}
+
+/// The jobs of a folder, or the job of an output.
+///
+/// # Errors
+/// [`ErrorKind::Input`] if there is no such folder or job, [`ErrorKind::Database`] if it cannot be read.
+pub fn list_jobs(path: &Path) -> Result<Vec<JobStatus>, Error> {
+    if !path.is_dir() {
+        let database =
+            if path.extension().is_some_and(|e| e == "job") { path.to_owned() } else { added(path, "job") };
+        if !database.exists() {
+            let message =
+                format!("{} is no folder, and there is no job {}", path.display(), database.display());
+            return Err(Error::new(ErrorKind::Input, message));
+        }
+        return Ok(vec![status(&database)?]);
+    }
+    let entries = fs::read_dir(path).map_err(|e| Error::file(ErrorKind::Input, "list", path, &e))?;
+    let mut found: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+    found.retain(|p| p.extension().is_some_and(|e| e == "job") && p.is_file());
+    found.sort();
+    // What is not ours is passed over.
+    Ok(found.iter().filter_map(|path| status(path).ok()).collect())
+}
+
+fn status(path: &Path) -> Result<JobStatus, Error> {
+    let database = Database::look(path)?;
+    let output = path.with_extension("");
+    let saved = database.fact("state")?.unwrap_or_else(|| "validating".to_owned());
+    let (state, reason) = match saved.split_once(": ") {
+        Some((state, reason)) => (state, Some(reason.to_owned())),
+        None => (saved.as_str(), None),
+    };
+    // Who runs says so by having the output for itself.
+    let state = match state {
+        "running" | "validating" if !is_locked(&output) => "interrupted",
+        state => state,
+    };
+    let (done, failed) =
+        (database.count(State::Done)?, database.count(State::Failed)? + database.count(State::Bad)?);
+    let total = done + failed + database.count(State::ToDo)?;
+    let text = |key: &str| database.fact(key).map(Option::unwrap_or_default);
+    let left = database.number("seconds_left")?;
+    Ok(JobStatus {
+        state: state.to_owned(),
+        reason,
+        total,
+        done,
+        failed,
+        seconds_left: (left > 0 && total > done + failed).then_some(left),
+        created: database.number("created")?,
+        updated: database.number("updated")?,
+        model: text("model")?,
+        input: text("input")?,
+        output,
+    })
+}

@@ -1,0 +1,498 @@
+//! A job at work: lines become requests, results become lines, and nothing is counted before it is durable.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use aerostat::{
+    Constraint, Engine, Gained, Observer, Outcome, Plan, Progress, Request, RunEnd, TokenLogprobs, Want, Work,
+};
+
+use crate::database::{Batch, State};
+use crate::fields::Refusal;
+use crate::forecast::{Endings, Forecast, Left, Pace, forecast};
+use crate::input::Lines;
+use crate::job::{Counts, Job, now};
+use crate::journal::{Finish, PartResult, Token, pack_result, pack_tokens, unpack_result, unpack_tokens};
+use crate::request::{Generation, Item, Task};
+use crate::respond::{self, Finished};
+use crate::{Error, ErrorKind, JobProgress, Watcher};
+
+/// Commits are at least this far apart, so that sweeps of a millisecond do not wait for the disk each time.
+const COMMIT_EVERY: Duration = Duration::from_millis(50);
+/// Forecasts are at least this far apart, and take a hundredth of the time at most.
+const FORECAST_EVERY: Duration = Duration::from_secs(1);
+/// A request's id is its line's number and, in these bits, its part's.
+const PART_BITS: u32 = 16;
+
+impl Job {
+    /// Does what is left. Being asked to stop ends it after a sweep with everything saved.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Interrupted`] if the watcher asked to stop; [`ErrorKind::Disk`], [`ErrorKind::Database`],
+    /// [`ErrorKind::Engine`]. After any of them the job can be taken up again.
+    pub fn run(&mut self, engine: &mut Engine, watcher: &dyn Watcher) -> Result<Counts, Error> {
+        let plan = engine.current_plan().clone();
+        let meter = Meter { watcher, seen: Cell::default() };
+        let mut observer = Watch { meter: &meter };
+        let tokenizer = self.setting.tokenizer.clone();
+        let mut runner = Runner::new(self, &plan, &meter)?;
+        let ended = engine.run(&mut runner, tokenizer.as_deref(), &mut observer);
+        runner.end(ended)
+    }
+}
+
+/// What the engine reports between a job's own signs of life.
+struct Meter<'a> {
+    watcher: &'a dyn Watcher,
+    seen: Cell<Option<Progress>>,
+}
+
+/// The engine's observer.
+struct Watch<'a> {
+    meter: &'a Meter<'a>,
+}
+
+impl Observer for Watch<'_> {
+    fn progress(&mut self, progress: &Progress) -> bool {
+        self.meter.seen.set(Some(*progress));
+        self.meter.watcher.sweeping(progress);
+        false
+    }
+
+    fn enough(&mut self) -> bool {
+        self.meter.watcher.stops()
+    }
+}
+
+/// A line under way.
+struct Active {
+    item: Item,
+    parts: Vec<Part>,
+    left: usize,
+}
+
+#[derive(Default)]
+struct Part {
+    tokens: Vec<Token>,
+    result: Option<PartResult>,
+}
+
+pub(crate) struct Runner<'a> {
+    job: &'a mut Job,
+    plan: &'a Plan,
+    meter: &'a Meter<'a>,
+    lines: Lines,
+    queue: VecDeque<Request>,
+    active: BTreeMap<u64, Active>,
+    /// Lines of which something was saved by an earlier run.
+    saved: HashSet<u64>,
+    batch: Batch,
+    /// What stopped the job, if it was not the engine.
+    failure: Option<Error>,
+    counts: Counts,
+    /// Sequences that gained something in the last sweep.
+    decodes: usize,
+    /// Tokens of lines that are not under way yet.
+    waiting_tokens: u64,
+    tally: Tally,
+    begun: Instant,
+    committed: Option<Instant>,
+    forecast: (Forecast, Option<Instant>, Duration),
+}
+
+/// What was counted in this run.
+#[derive(Default)]
+struct Tally {
+    tokens: u64,
+    /// Of all runs' answers that ended.
+    endings: Endings,
+    sweeps: u64,
+    rows: u64,
+    /// Seconds of sweeps, and what the plan said they would take.
+    seconds: f64,
+    predicted: f64,
+    swept: Option<Instant>,
+}
+
+impl<'a> Runner<'a> {
+    fn new(job: &'a mut Job, plan: &'a Plan, meter: &'a Meter<'a>) -> Result<Self, Error> {
+        let saved = job.database.lines_under_way()?.into_iter().collect();
+        let mut tally = Tally::default();
+        for row in job.rows.iter().filter(|r| r.state == State::Done && r.answer > 0) {
+            tally.endings.tokens += u64::from(row.generated);
+            tally.endings.ended += u64::from(row.generated < row.answer * row.parts);
+        }
+        job.database.set(&*job.disk, &[("state", "running".to_owned())])?;
+        Ok(Self {
+            lines: Lines::open(&job.paths.input)?,
+            counts: job.counts(),
+            decodes: 0,
+            waiting_tokens: job.lengths().total as u64,
+            job,
+            plan,
+            meter,
+            queue: VecDeque::new(),
+            active: BTreeMap::new(),
+            saved,
+            batch: Batch::default(),
+            failure: None,
+            tally,
+            begun: Instant::now(),
+            committed: None,
+            forecast: (Forecast::default(), None, Duration::ZERO),
+        })
+    }
+
+    /// Takes lines until there is one to do; false at the end of the input.
+    fn take_line(&mut self) -> Result<bool, Error> {
+        loop {
+            let Some(line) = self.lines.next()? else { return Ok(false) };
+            let number = line.number;
+            let row = self.job.rows.binary_search_by_key(&number, |r| r.number);
+            let to_do = row.ok().and_then(|i| self.job.rows.get(i)).is_some_and(|r| r.state == State::ToDo);
+            if !to_do {
+                continue;
+            }
+            let read = match line.bytes {
+                Some(bytes) => self.job.setting.read(number, bytes),
+                None => Err((None, Refusal::new("line_too_long", "the line is too long"))),
+            };
+            match read {
+                Ok(item) => self.enter(number, item)?,
+                Err((custom_id, refusal)) => self.fail(number, custom_id.as_deref(), 400, &refusal),
+            }
+            if let Some(row) = row.ok().and_then(|i| self.job.rows.get(i)) {
+                let tokens = u64::from(row.prompt) + u64::from(row.parts) * u64::from(row.answer);
+                self.waiting_tokens = self.waiting_tokens.saturating_sub(tokens);
+            }
+            return Ok(true);
+        }
+    }
+
+    /// Makes the requests of a line, less what an earlier run did of it.
+    fn enter(&mut self, number: u64, item: Item) -> Result<(), Error> {
+        let count = item.task.parts();
+        let mut parts: Vec<Part> = (0..count).map(|_| Part::default()).collect();
+        if self.saved.remove(&number) {
+            self.restore(number, &mut parts)?;
+        }
+        for (i, part) in parts.iter().enumerate().filter(|(_, p)| p.result.is_none()) {
+            match self.request(number, i, &item.task, part) {
+                Ok(request) => self.queue.push_back(request),
+                Err(message) => {
+                    self.queue.retain(|r| r.id >> PART_BITS != number);
+                    let refusal =
+                        Refusal::value("response_format", format!("the grammar cannot be used: {message}"));
+                    self.fail(number, Some(&item.custom_id), 400, &refusal);
+                    return Ok(());
+                }
+            }
+        }
+        let left = parts.iter().filter(|p| p.result.is_none()).count();
+        self.active.insert(number, Active { item, parts, left });
+        if left == 0 {
+            self.complete(number);
+        }
+        Ok(())
+    }
+
+    /// Reads what was saved of a line.
+    fn restore(&mut self, number: u64, parts: &mut [Part]) -> Result<(), Error> {
+        let broken = || {
+            let message =
+                format!("what was saved of line {} cannot be read; --restart begins anew", number + 1);
+            Error::new(ErrorKind::Database, message)
+        };
+        let saved = self.job.database.saved(number)?;
+        for (part, bytes) in saved.gained {
+            let tokens = unpack_tokens(&bytes).ok_or_else(broken)?;
+            parts.get_mut(part as usize).ok_or_else(broken)?.tokens.extend(tokens);
+        }
+        for (part, bytes) in saved.results {
+            let result = unpack_result(&bytes).ok_or_else(broken)?;
+            parts.get_mut(part as usize).ok_or_else(broken)?.result = Some(result);
+        }
+        Ok(())
+    }
+
+    fn request(&mut self, number: u64, index: usize, task: &Task, part: &Part) -> Result<Request, String> {
+        let id = (number << PART_BITS) | index as u64;
+        let (generation, prompt) = match task {
+            Task::Chat(g) | Task::Completions(g) => (g, g.prompts.get(index / g.n.max(1))),
+            Task::Embeddings(_) => return Err("embeddings are not served yet".to_owned()),
+            Task::Score(s) => {
+                let (ids, from) = s.sequences.get(index).cloned().unwrap_or_default();
+                return Ok(Request {
+                    id,
+                    token_ids: ids,
+                    want: Want::Score { from, logits_last: false },
+                    ..Request::default()
+                });
+            }
+        };
+        let constraint = self.constraint(generation)?;
+        let logprobs = |t: &Token| Some(TokenLogprobs { logprob: t.logprob?, top: t.top.clone() });
+        Ok(Request {
+            id,
+            token_ids: prompt.cloned().unwrap_or_default(),
+            resumed: part.tokens.iter().map(|t| t.id).collect(),
+            resumed_logprobs: part.tokens.iter().filter_map(logprobs).collect(),
+            max_new_tokens: generation.max_new_tokens,
+            sampling: generation.sampling.clone(),
+            stream: (index % generation.n.max(1)) as u64,
+            end_tokens: generation.end_tokens.clone(),
+            stop: generation.stop.clone(),
+            top_logprobs: generation.top_logprobs,
+            constraint,
+            want: Want::Generate,
+        })
+    }
+
+    fn constraint(&mut self, generation: &Generation) -> Result<Option<Box<dyn Constraint>>, String> {
+        let Some(shape) = &generation.shape else { return Ok(None) };
+        let grammars = self.job.grammars.get(&self.job.setting)?;
+        Ok(Some(Box::new(grammars.constraint(shape)?)))
+    }
+
+    /// Puts an outcome where it belongs.
+    fn settle(&mut self, id: u64, outcome: Outcome) {
+        let (number, index) = (id >> PART_BITS, (id & ((1 << PART_BITS) - 1)) as usize);
+        let Some(active) = self.active.get_mut(&number) else { return };
+        let Some(part) = active.parts.get_mut(index).filter(|p| p.result.is_none()) else { return };
+        let result = match outcome {
+            Outcome::Completion(completion) => {
+                let finish = Finish::of(completion.finish_reason);
+                self.tally.endings.ended += u64::from(finish == Finish::Stop);
+                PartResult::Text { text: completion.text, finish }
+            }
+            Outcome::Score(score) => PartResult::Logprobs(score.logprobs),
+            // Not asked for.
+            Outcome::TopK(_) | Outcome::Hidden(_) => return,
+            Outcome::Failed(error) => {
+                let custom_id = self.active.remove(&number).map(|a| a.item.custom_id);
+                self.queue.retain(|r| r.id >> PART_BITS != number);
+                self.fail(number, custom_id.as_deref(), 500, &Refusal::new("failed", error.to_string()));
+                return;
+            }
+        };
+        self.batch.parts.push((number, index as u32, pack_result(&result)));
+        part.result = Some(result);
+        active.left -= 1;
+        if active.left == 0 {
+            self.complete(number);
+        }
+    }
+
+    /// Makes the output line of a line whose parts are all there.
+    fn complete(&mut self, number: u64) {
+        let Some(active) = self.active.remove(&number) else { return };
+        let finished = |part: Part| part.result.map(|result| Finished { tokens: part.tokens, result });
+        let parts: Vec<Finished> = active.parts.into_iter().filter_map(finished).collect();
+        let generated = parts.iter().map(|p| p.tokens.len()).sum::<usize>() as u32;
+        let line = respond::success(&self.job.setting, self.job.created, number, &active.item, &parts);
+        self.job.output.push(line.to_string().as_bytes());
+        self.counts.done += 1;
+        self.mark(number, State::Done, generated);
+    }
+
+    fn fail(&mut self, number: u64, custom_id: Option<&str>, status: u16, refusal: &Refusal) {
+        let line = respond::failure(number, custom_id, status, refusal);
+        self.job.errors.push(line.to_string().as_bytes());
+        self.counts.failed += 1;
+        self.mark(number, State::Failed, 0);
+    }
+
+    fn mark(&mut self, number: u64, state: State, generated: u32) {
+        let row = self.job.rows.binary_search_by_key(&number, |r| r.number);
+        if let Some(row) = row.ok().and_then(|i| self.job.rows.get_mut(i)) {
+            row.state = state;
+            row.generated = generated;
+        }
+        self.batch.settled.push((number, state, generated));
+    }
+
+    /// Makes results durable, then counts them; saves the tokens of what is under way.
+    fn commit(&mut self) -> Result<(), Error> {
+        let job = &mut *self.job;
+        let output_bytes = job.output.commit()?;
+        let errors_bytes = job.errors.commit()?;
+        let settled: HashSet<u64> = self.batch.settled.iter().map(|(number, ..)| *number).collect();
+        self.batch.gained.retain(|(number, ..)| !settled.contains(number));
+        self.batch.parts.retain(|(number, ..)| !settled.contains(number));
+        self.batch.facts.extend([
+            ("output_bytes", output_bytes.to_string()),
+            ("errors_bytes", errors_bytes.to_string()),
+            ("updated", now().to_string()),
+            ("seconds_left", self.forecast.0.seconds.round().to_string()),
+        ]);
+        job.database.commit(&*job.disk, &self.batch)?;
+        self.batch = Batch::default();
+        self.committed = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Takes the new tokens of a sequence.
+    fn gain(&mut self, gained: &Gained<'_>) {
+        let (number, index) = (gained.id >> PART_BITS, (gained.id & ((1 << PART_BITS) - 1)) as usize);
+        let part = self.active.get_mut(&number).and_then(|a| a.parts.get_mut(index));
+        let Some(part) = part.filter(|_| !gained.tokens.is_empty()) else { return };
+        let position = part.tokens.len() as u32;
+        let tokens = Token::of(gained);
+        self.batch.gained.push((number, index as u32, position, pack_tokens(&tokens)));
+        part.tokens.extend(tokens);
+        self.tally.tokens += gained.tokens.len() as u64;
+        self.tally.endings.tokens += gained.tokens.len() as u64;
+    }
+
+    /// Keeps an error of the job's own, and gives the engine one that stops it.
+    fn told<T>(&mut self, result: Result<T, Error>) -> Result<T, aerostat::Error> {
+        result.map_err(|e| {
+            let stop = aerostat::Error::new(aerostat::ErrorKind::Job, e.to_string());
+            self.failure = Some(e);
+            stop
+        })
+    }
+
+    fn save_if_due(&mut self) -> Result<(), aerostat::Error> {
+        if self.committed.is_none_or(|c| c.elapsed() >= COMMIT_EVERY) {
+            let saved = self.commit();
+            self.told(saved)?;
+        }
+        Ok(())
+    }
+
+    /// Counts the sweep that ended.
+    fn count_sweep(&mut self) {
+        let now = Instant::now();
+        let Some(progress) = self.meter.seen.get() else { return };
+        if progress.sweep == self.tally.sweeps {
+            return;
+        }
+        let sweeps = progress.sweep - self.tally.sweeps;
+        self.tally.sweeps = progress.sweep;
+        self.tally.rows += progress.rows as u64 * sweeps;
+        if let Some(before) = self.tally.swept.replace(now) {
+            self.tally.seconds += now.duration_since(before).as_secs_f64();
+            self.tally.predicted +=
+                sweeps as f64 * self.plan.cost.seconds(progress.rows, self.decodes.max(1));
+        }
+    }
+
+    /// How long it will take yet, by the plan's word and by how true that was so far.
+    fn look_ahead(&mut self) {
+        let (_, last, took) = self.forecast;
+        let wait = FORECAST_EVERY.max(took * 100);
+        if last.is_some_and(|last| last.elapsed() < wait) {
+            return;
+        }
+        let begun = Instant::now();
+        let truth = if self.tally.predicted > 0.0 { self.tally.seconds / self.tally.predicted } else { 1.0 };
+        let cost = |rows, logit_rows| self.plan.cost.seconds(rows, logit_rows) * truth;
+        let pace = pace(self.plan, &cost);
+        let under_way = |number: u64| self.active.get(&number);
+        let rows = self.job.rows.iter().filter(|r| r.state == State::ToDo);
+        let left = rows.flat_map(|row| {
+            let parts = row.parts.max(1);
+            let active = under_way(row.number);
+            (0..parts as usize).filter_map(move |i| {
+                let part = active.and_then(|a| a.parts.get(i));
+                if part.is_some_and(|p| p.result.is_some()) {
+                    return None;
+                }
+                let has = part.map_or(0, |p| p.tokens.len());
+                let prompt = if has > 0 { 0 } else { row.prompt as usize / parts as usize };
+                let answer = (row.answer as usize).saturating_sub(has);
+                Some(Left { prompt, answer, positions: row.longest as usize })
+            })
+        });
+        self.forecast.0 = forecast(left, self.tally.endings, &pace);
+        self.forecast = (self.forecast.0, Some(Instant::now()), begun.elapsed());
+    }
+
+    fn tell(&self) {
+        let progress = self.meter.seen.get();
+        let seconds = self.begun.elapsed().as_secs_f64().max(1e-9);
+        let read = progress.map_or(0, |p| p.read_bytes);
+        self.meter.watcher.progress(&JobProgress {
+            counts: self.counts,
+            under_way: self.active.len() as u64,
+            tokens: self.tally.tokens,
+            tokens_per_second: self.tally.tokens as f64 / seconds,
+            read_bytes_per_second: read as f64 / seconds,
+            rows_per_sweep: self.tally.rows as f64 / self.tally.sweeps.max(1) as f64,
+            sweeps: self.tally.sweeps,
+            sweeps_left: self.forecast.0.sweeps,
+            seconds_left: self.forecast.1.map(|_| self.forecast.0.seconds),
+            elapsed: self.begun.elapsed(),
+        });
+    }
+
+    /// Saves what is left to save and says how it ended.
+    fn end(mut self, ended: Result<RunEnd, aerostat::Error>) -> Result<Counts, Error> {
+        let ended = match (ended, self.failure.take()) {
+            (Err(_), Some(e)) => Err(e),
+            (Err(e), None) => Err(e.into()),
+            (Ok(RunEnd::Interrupted), _) => {
+                Err(Error::new(ErrorKind::Interrupted, "interrupted; everything so far is saved"))
+            }
+            (Ok(RunEnd::Done), _) => Ok(()),
+        };
+        let saved = match &ended {
+            // A disk that failed is not tried again: what it says now cannot be trusted.
+            Err(e) if matches!(e.kind(), ErrorKind::Disk | ErrorKind::Database) => Ok(()),
+            _ => self.commit(),
+        };
+        let state = match (&ended, self.counts.left()) {
+            (Ok(()), 0) => "finished".to_owned(),
+            (Ok(()), _) => "stopped".to_owned(),
+            (Err(e), _) if e.kind() == ErrorKind::Interrupted => "interrupted".to_owned(),
+            (Err(e), _) => format!("stopped: {e}"),
+        };
+        let told = self.job.database.set(&*self.job.disk, &[("state", state)]);
+        ended?;
+        saved?;
+        told?;
+        self.tell();
+        Ok(self.counts)
+    }
+}
+
+/// What the plan's sweeps can carry.
+pub(crate) fn pace<'a>(plan: &Plan, seconds: &'a dyn Fn(usize, usize) -> f64) -> Pace<'a> {
+    const PAGE_TOKENS: usize = 16;
+    Pace { rows_max: plan.rows_max, positions: plan.kv_pages * PAGE_TOKENS, seconds }
+}
+
+impl Work for Runner<'_> {
+    fn next(&mut self) -> Result<Option<Request>, aerostat::Error> {
+        loop {
+            if let Some(request) = self.queue.pop_front() {
+                return Ok(Some(request));
+            }
+            let more = self.take_line();
+            if !self.told(more)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn swept(&mut self, gained: &[Gained<'_>]) -> Result<(), aerostat::Error> {
+        gained.iter().for_each(|gained| self.gain(gained));
+        self.decodes = gained.len();
+        self.count_sweep();
+        self.look_ahead();
+        self.save_if_due()?;
+        self.tell();
+        Ok(())
+    }
+
+    fn finished(&mut self, id: u64, outcome: Outcome) -> Result<(), aerostat::Error> {
+        self.settle(id, outcome);
+        self.save_if_due()
+    }
+
+    fn tokens_left(&self) -> u64 {
+        self.waiting_tokens
+    }
+}

@@ -1,0 +1,226 @@
+//! Batch files as users write them: what is served, in which shape, and what is refused, line by line.
+
+use std::fs;
+use std::io::Write;
+
+use aerostat_jobs::{Setting, Survey, Unwatched, list_jobs, survey};
+use serde_json::{Value, json};
+
+use crate::support::{Bench, chat, line, mixed, model};
+
+fn messages() -> Value {
+    json!([{"role": "user", "content": "hello"}])
+}
+
+#[test]
+fn every_bad_line_is_an_error_of_its_own_and_the_rest_goes_on() {
+    let chat = |id: &str, extra: Value| {
+        let mut body = json!({"messages": messages()});
+        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        line(id, "/v1/chat/completions", body)
+    };
+    let lines = [
+        ("{\"custom_id\": \"x\", ".to_owned(), "invalid_json"),
+        ("[1, 2]".to_owned(), "invalid_json"),
+        ("{\"url\": \"/v1/chat/completions\"}".to_owned(), "missing_parameter"),
+        (json!({"custom_id": 7, "url": "/v1/completions", "body": {}}).to_string(), "invalid_value"),
+        (json!({"custom_id": "nothing", "url": "/v1/completions"}).to_string(), "missing_parameter"),
+        (line("url", "/v1/images", json!({})), "unknown_url"),
+        (
+            line("method", "/v1/completions", json!({"prompt": "a"})).replace("POST", "GET"),
+            "unsupported_parameter",
+        ),
+        (chat("long", json!({"max_tokens": 5000})), "context_length_exceeded"),
+        (
+            line("longer", "/v1/completions", json!({"prompt": "x".repeat(1 << 20)})),
+            "context_length_exceeded",
+        ),
+        (chat("tools", json!({"tools": [{"type": "function"}]})), "unsupported_parameter"),
+        (chat("novel", json!({"telepathy": 1})), "unsupported_parameter"),
+        (chat("stream", json!({"stream": true})), "unsupported_parameter"),
+        (chat("hot", json!({"temperature": -1})), "invalid_value"),
+        (chat("word", json!({"temperature": "warm"})), "invalid_value"),
+        (chat("p", json!({"top_p": 1.5})), "invalid_value"),
+        (chat("bias", json!({"logit_bias": {"99999": 1}})), "invalid_value"),
+        (chat("top", json!({"top_logprobs": 3})), "invalid_value"),
+        (chat("format", json!({"response_format": {"type": "yaml"}})), "invalid_value"),
+        (
+            chat(
+                "schema",
+                json!({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "banana"}}}}),
+            ),
+            "invalid_value",
+        ),
+        (
+            line(
+                "image",
+                "/v1/chat/completions",
+                json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
+            ),
+            "invalid_value",
+        ),
+        (line("empty", "/v1/completions", json!({"prompt": []})), "invalid_value"),
+        (line("ids", "/v1/completions", json!({"prompt": [1, 100_000]})), "invalid_value"),
+        (chat("good", json!({"max_tokens": 2})), ""),
+        (chat("good", json!({"max_tokens": 2})), "duplicate_custom_id"),
+    ];
+    let bench = Bench::new(&lines.iter().map(|(line, _)| line.clone()).collect::<Vec<_>>());
+    let counts = bench.run().unwrap();
+    assert_eq!((counts.done, counts.failed as usize), (1, lines.len() - 1));
+    assert!(bench.results().contains_key("good"));
+    let failures = bench.failures();
+    let wanted = lines.iter().enumerate().filter(|(_, (_, code))| !code.is_empty());
+    for ((number, (line, code)), failure) in wanted.zip(&failures) {
+        assert_eq!(failure["error"]["code"], *code, "{line}: {failure}");
+        assert_eq!(failure["error"]["line"], number + 1);
+        assert_eq!(failure["response"]["status_code"], 400);
+        assert_eq!(failure["response"]["body"]["error"]["type"], "invalid_request_error");
+        assert!(!failure["error"]["message"].as_str().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn a_chat_answer_has_the_shape_of_openai() {
+    let body = json!({
+        "model": "some/model", "messages": [
+            {"role": "developer", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]}],
+        "n": 2, "temperature": 1, "seed": 5, "max_completion_tokens": 6, "logprobs": true, "top_logprobs": 3,
+        "user": "u", "metadata": {"a": "b"}, "store": false, "stop": null,
+    });
+    let bench = Bench::new(&[line("r", "/v1/chat/completions", body)]);
+    bench.run().unwrap();
+    let result = &bench.results()["r"];
+    assert_eq!(result["id"], "batch_req_0000000001");
+    assert_eq!(result["error"], Value::Null);
+    assert_eq!(result["response"]["status_code"], 200);
+    let body = &result["response"]["body"];
+    assert_eq!((&body["object"], &body["model"]), (&json!("chat.completion"), &json!("some/model")));
+    let choices = body["choices"].as_array().unwrap();
+    assert_eq!(choices.len(), 2);
+    assert_ne!(choices[0]["message"]["content"], choices[1]["message"]["content"]);
+    let mut tokens = 0;
+    for (i, choice) in choices.iter().enumerate() {
+        assert_eq!(choice["index"], i);
+        assert_eq!(choice["message"]["role"], "assistant");
+        let content = choice["logprobs"]["content"].as_array().unwrap();
+        tokens += content.len() as u64;
+        for token in content {
+            assert!(token["logprob"].as_f64().unwrap() <= 0.0 && token["token"].is_string());
+            assert_eq!(token["top_logprobs"].as_array().unwrap().len(), 3);
+        }
+    }
+    let usage = &body["usage"];
+    let number = |key: &str| usage[key].as_u64().unwrap();
+    assert!(number("completion_tokens") >= tokens && number("completion_tokens") <= 12);
+    assert_eq!(number("total_tokens"), number("prompt_tokens") + number("completion_tokens"));
+}
+
+#[test]
+fn completions_and_scores_have_their_shapes() {
+    let lines = [
+        line(
+            "c",
+            "/v1/completions",
+            json!({"prompt": ["a", [5, 6]], "n": 2, "max_tokens": 4, "logprobs": 2, "temperature": 0}),
+        ),
+        line("s", "/v1/score", json!({"text_1": "What is it?", "text_2": [" a cat", " a dog"]})),
+        line("i", "/v1/score", json!({"text_1": [5, 6, 7], "text_2": [8, 9]})),
+    ];
+    let bench = Bench::new(&lines);
+    bench.run().unwrap();
+    let results = bench.results();
+    let body = &results["c"]["response"]["body"];
+    assert_eq!(body["object"], "text_completion");
+    assert_eq!(body["choices"].as_array().unwrap().len(), 4);
+    assert_eq!(body["choices"][0]["text"], body["choices"][1]["text"], "greedy answers are the same");
+    let logprobs = &body["choices"][3]["logprobs"];
+    let count = logprobs["tokens"].as_array().unwrap().len();
+    for key in ["token_logprobs", "top_logprobs", "text_offset"] {
+        assert_eq!(logprobs[key].as_array().unwrap().len(), count, "{key}");
+    }
+    let data = results["s"]["response"]["body"]["data"].as_array().unwrap();
+    assert_eq!(data.len(), 2);
+    for one in data {
+        let sum: f64 = one["token_logprobs"].as_array().unwrap().iter().map(|l| l.as_f64().unwrap()).sum();
+        assert!((sum - one["score"].as_f64().unwrap()).abs() < 1e-4 && sum < 0.0);
+    }
+    assert_eq!(results["i"]["response"]["body"]["data"][0]["token_logprobs"].as_array().unwrap().len(), 2);
+}
+
+/// As vLLM's documentation writes batch files: chats with a system message, and scores of several texts.
+#[test]
+fn a_batch_file_in_the_manner_of_vllm_runs_unchanged() {
+    let chat = |id: &str, system: &str| {
+        json!({"custom_id": id, "method": "POST", "url": "/v1/chat/completions", "body": {
+            "model": "meta-llama/Meta-Llama-3-8B-Instruct",
+            "messages": [{"role": "system", "content": system}, {"role": "user", "content": "Hello world!"}],
+            "max_completion_tokens": 1000}})
+        .to_string()
+    };
+    let score = json!({"custom_id": "request-3", "method": "POST", "url": "/v1/score", "body": {
+        "model": "BAAI/bge-reranker-v2-m3", "text_1": "What is the capital of France?",
+        "text_2": ["The capital of Brazil is Brasilia.", "The capital of France is Paris."]}});
+    let lines = [
+        chat("request-1", "You are a helpful assistant."),
+        chat("request-2", "You are an unhelpful assistant."),
+        score.to_string(),
+    ];
+    let mut bench = Bench::new(&lines);
+    // The model was made for less than the file asks for.
+    bench.options.context = Some(2048);
+    let setting = Setting::new(&model(), "tiny", &bench.options).unwrap();
+    let survey: Survey = survey(&bench.paths.input, setting, &Unwatched).unwrap();
+    assert_eq!((survey.counts.total, survey.counts.failed), (3, 0), "{:?}", survey.first_errors);
+    assert_eq!(survey.lengths.sequences, 4);
+    assert_eq!(survey.lengths.total - survey.lengths.prompts, 2000);
+}
+
+#[test]
+fn packed_inputs_and_outputs_give_the_same_results() {
+    let lines = mixed(6);
+    let plain = Bench::new(&lines);
+    plain.run().unwrap();
+    for (name, output) in [("in.jsonl.gz", "out.jsonl.zst"), ("in.jsonl.zst", "out.jsonl.gz")] {
+        let mut bench = Bench::named(&lines, output);
+        let text = fs::read(&bench.paths.input).unwrap();
+        bench.paths.input = bench.folder.path().join(name);
+        let packed = if name.ends_with("gz") {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(&text).unwrap();
+            encoder.finish().unwrap()
+        } else {
+            zstd::encode_all(&text[..], 3).unwrap()
+        };
+        fs::write(&bench.paths.input, packed).unwrap();
+        bench.run().unwrap();
+        assert_eq!(bench.results(), plain.results());
+    }
+}
+
+/// The order of lines, and what else is in the file, do not show in a result.
+#[test]
+fn a_request_alone_gives_what_it_gives_among_others() {
+    let seeded = |i: usize| chat(i, json!({"max_tokens": 10 + i, "temperature": 1, "seed": i, "n": 2}));
+    let lines: Vec<String> = (0..8).map(seeded).collect();
+    let together = Bench::new(&lines);
+    together.run().unwrap();
+    let alone = Bench::new(&lines[5..6]);
+    alone.run().unwrap();
+    let body = |bench: &Bench| bench.results()["r5"]["response"]["body"]["choices"].clone();
+    assert_eq!(body(&alone), body(&together));
+}
+
+#[test]
+fn jobs_are_listed_with_how_far_they_are() {
+    let bench = Bench::new(&mixed(4));
+    bench.run().unwrap();
+    fs::write(bench.folder.path().join("other.job"), "nothing of ours").unwrap();
+    for path in [bench.folder.path(), &bench.paths.output] {
+        let jobs = list_jobs(path).unwrap();
+        assert_eq!(jobs.len(), 1);
+        assert_eq!((jobs[0].state.as_str(), jobs[0].total, jobs[0].failed), ("finished", 8, 2));
+        assert_eq!(jobs[0].output, bench.paths.output);
+    }
+    assert!(list_jobs(&bench.folder.path().join("nothing.jsonl")).is_err());
+}

@@ -1,0 +1,174 @@
+//! Whatever happens to the disk or to the process, the next start goes on, and the results are those of a run without.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fs;
+
+use aerostat_jobs::ErrorKind;
+use aerostat_jobs::disk::System;
+use serde_json::Value;
+
+use crate::support::{Bench, Faulty, StopsAfter, chat, mixed, text};
+
+/// The results of an undisturbed run.
+fn undisturbed(lines: &[String]) -> (BTreeMap<String, Value>, Vec<Value>) {
+    let bench = Bench::new(lines);
+    let counts = bench.run().unwrap();
+    assert_eq!(counts.left(), 0);
+    (bench.results(), bench.failures())
+}
+
+#[test]
+fn interrupts_at_every_sweep_change_nothing() {
+    let lines = mixed(12);
+    let (want, failures) = undisturbed(&lines);
+    for name in ["out.jsonl", "out.jsonl.gz", "out.jsonl.zst"] {
+        let bench = Bench::named(&lines, name);
+        let mut stops = 0;
+        // The first stop is in the validation's reach, the later ones after ever more sweeps.
+        while let Err(e) = bench.run_on(System, &StopsAfter(Cell::new(3))) {
+            assert_eq!(e.kind(), ErrorKind::Interrupted, "{e}");
+            stops += 1;
+            assert!(stops < 1000);
+        }
+        assert!(stops > 5, "{stops}");
+        assert_eq!(bench.results(), want, "{name}");
+        assert_eq!(bench.failures(), failures, "{name}");
+    }
+}
+
+#[test]
+fn a_full_disk_loses_nothing() {
+    let lines = mixed(12);
+    let (want, failures) = undisturbed(&lines);
+    let bench = Bench::new(&lines);
+    let mut tries = 0;
+    loop {
+        // Every time there is room for a little more; sometimes the torn line cannot even be cut off.
+        let disk = Faulty::default();
+        disk.plan.free.set(Some(700));
+        disk.plan.broken.set(tries % 2 == 1);
+        let plan = disk.plan.clone();
+        match bench.run_on(disk, &aerostat_jobs::Unwatched) {
+            Ok(_) => break,
+            Err(e) => {
+                assert_eq!(e.kind(), ErrorKind::Disk);
+                let message = e.to_string();
+                let torn = plan.broken.get() && message.contains("repair");
+                assert!(torn || message.contains("free some space"), "{message}");
+                assert!(plan.hits().contains(&"append") || torn, "{:?}", plan.hits());
+            }
+        }
+        tries += 1;
+        if tries > 3 {
+            bench.run().unwrap();
+            break;
+        }
+    }
+    assert!(tries > 0);
+    assert_eq!(bench.results(), want);
+    assert_eq!(bench.failures(), failures);
+}
+
+#[test]
+fn a_failed_sync_is_not_believed() {
+    let lines = mixed(12);
+    let (want, failures) = undisturbed(&lines);
+    for syncs in 0..12 {
+        let bench = Bench::new(&lines);
+        let disk = Faulty::default();
+        disk.plan.syncs.set(Some(syncs));
+        disk.plan.broken.set(syncs % 2 == 1);
+        let plan = disk.plan.clone();
+        if let Err(e) = bench.run_on(disk, &aerostat_jobs::Unwatched) {
+            assert_eq!(e.kind(), ErrorKind::Disk);
+            assert_eq!(plan.hits().first(), Some(&"sync"));
+        }
+        bench.run().unwrap();
+        assert_eq!(bench.results(), want, "after {syncs} syncs");
+        assert_eq!(bench.failures(), failures, "after {syncs} syncs");
+    }
+}
+
+#[test]
+fn lines_that_were_written_and_not_counted_are_adopted() {
+    let lines = mixed(12);
+    let (want, failures) = undisturbed(&lines);
+    for commits in 0..10 {
+        let bench = Bench::new(&lines);
+        let disk = Faulty::default();
+        disk.plan.commits.set(Some(commits));
+        let plan = disk.plan.clone();
+        let stopped = bench.run_on(disk, &aerostat_jobs::Unwatched);
+        assert_eq!(stopped.is_err(), !plan.hits().is_empty());
+        // What is in the output now stays there.
+        let there = if bench.paths.output.exists() { text(&bench.paths.output) } else { String::new() };
+        bench.run().unwrap();
+        assert!(text(&bench.paths.output).starts_with(&there), "after {commits} commits");
+        assert_eq!(bench.results(), want, "after {commits} commits");
+        assert_eq!(bench.failures(), failures, "after {commits} commits");
+    }
+}
+
+#[test]
+fn another_input_model_or_option_is_refused() {
+    let lines: Vec<String> = (0..3).map(|i| chat(i, serde_json::json!({}))).collect();
+    let mut bench = Bench::new(&lines);
+    bench.run().unwrap();
+    let first = bench.results();
+    let refused = |bench: &Bench| bench.open(System, &aerostat_jobs::Unwatched).err().map(|e| e.to_string());
+
+    bench.options.seed = 1;
+    assert!(refused(&bench).unwrap().contains("seed 0"), "the option is named");
+    bench.options.seed = 0;
+    fs::write(&bench.paths.input, lines[..2].join("\n")).unwrap();
+    assert!(refused(&bench).unwrap().contains("--restart"));
+    bench.options.restart = true;
+    bench.run().unwrap();
+    assert_eq!(bench.results().len(), 2);
+    bench.options.restart = false;
+    fs::write(&bench.paths.input, lines.join("\n")).unwrap();
+    bench.options.restart = true;
+    bench.run().unwrap();
+    assert_eq!(bench.results(), first);
+}
+
+#[test]
+fn an_output_that_is_no_jobs_is_left_alone() {
+    let bench = Bench::new(&[chat(0, serde_json::json!({}))]);
+    fs::write(&bench.paths.output, "precious\n").unwrap();
+    assert_eq!(bench.run().unwrap_err().kind(), ErrorKind::Changed);
+    assert_eq!(text(&bench.paths.output), "precious\n");
+    assert!(!bench.paths.database().exists());
+}
+
+#[test]
+fn an_output_that_was_shortened_is_noticed() {
+    let bench = Bench::new(&mixed(3));
+    bench.run().unwrap();
+    let whole = text(&bench.paths.output);
+    fs::write(&bench.paths.output, &whole[..whole.len() / 2]).unwrap();
+    assert_eq!(bench.run().unwrap_err().kind(), ErrorKind::Changed);
+}
+
+#[test]
+fn one_process_at_a_time() {
+    let bench = Bench::new(&mixed(2));
+    let first = bench.open(System, &aerostat_jobs::Unwatched).unwrap();
+    assert_eq!(bench.open(System, &aerostat_jobs::Unwatched).err().map(|e| e.kind()), Some(ErrorKind::Busy));
+    drop(first);
+    bench.run().unwrap();
+}
+
+#[test]
+fn failed_requests_can_be_tried_again() {
+    let mut bench = Bench::new(&mixed(6));
+    let counts = bench.run().unwrap();
+    let (results, failures) = (bench.results(), bench.failures());
+    assert_eq!(counts.failed as usize, failures.len());
+    bench.options.retry_errors = true;
+    // They fail again, and are there once.
+    assert_eq!(bench.run().unwrap(), counts);
+    assert_eq!(bench.results(), results);
+    assert_eq!(bench.failures().len(), failures.len());
+}

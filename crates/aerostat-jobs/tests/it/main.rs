@@ -1,0 +1,7 @@
+//! Jobs over real models of the fixtures, and over disks that fail.
+
+mod batches;
+mod durability;
+mod grammars;
+mod schema;
+mod support;

@@ -1,0 +1,133 @@
+//! What a codec makes of which tensor, and what that saves.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use aerostat_arch::{ModelSpec, Role};
+use aerostat_checkpoint::{Catalog, DType};
+
+use crate::{Error, ErrorKind};
+
+/// What to make of the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// BF16 with coded exponents: the same weights.
+    Lossless,
+    /// Eight bits: `Q8_0`.
+    Q8,
+    /// Four bits: `Q4_K`, and more for the matrices that matter more.
+    Q4,
+}
+
+/// Coded exponents of trained weights take so much of BF16; Gaussian ones take 0.668.
+pub(crate) const LOSSLESS_RATIO: f64 = 0.675;
+
+/// What packing would make of a model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// All tensors.
+    pub bytes: u64,
+    /// What a sweep reads.
+    pub sweep_bytes: u64,
+}
+
+impl Codec {
+    /// All of them.
+    pub const ALL: [Codec; 3] = [Codec::Lossless, Codec::Q8, Codec::Q4];
+
+    /// The name, as users type it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lossless => "lossless",
+            Self::Q8 => "q8",
+            Self::Q4 => "q4",
+        }
+    }
+
+    /// The format that a matrix of `cols` columns in this place becomes.
+    pub(crate) fn target(self, place: Place, dtype: DType, cols: u64) -> DType {
+        let plain = matches!(dtype, DType::F32 | DType::F16 | DType::BF16);
+        let wanted = match (self, place) {
+            (Self::Lossless, _) => return dtype,
+            _ if !plain => return dtype,
+            (Self::Q8, _) => [DType::Q8_0; 2],
+            (Self::Q4, Place::Head | Place::Values) => [DType::Q6_K, DType::Q8_0],
+            (Self::Q4, Place::Embedding) => [DType::Q5_K, DType::Q8_0],
+            (Self::Q4, Place::Other) => [DType::Q4_K, DType::Q5_0],
+        };
+        wanted.into_iter().find(|d| cols.is_multiple_of(d.block_len() as u64)).unwrap_or(dtype)
+    }
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Codec {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        Self::ALL.into_iter().find(|codec| codec.name() == name).ok_or_else(|| {
+            Error::new(ErrorKind::Usage, format!("there is no codec `{name}`; there are lossless, q8 and q4"))
+        })
+    }
+}
+
+/// What a matrix is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The LM head, and the embedding if the two are one.
+    Head,
+    Embedding,
+    /// Of attention.
+    Values,
+    Other,
+}
+
+/// The tensors that are matrices of the model, each with what it is for: in the order of use, the embedding first unless
+/// it is the head.
+pub(crate) fn matrices<'a>(
+    catalog: &Catalog,
+    spec: &'a ModelSpec,
+) -> (Vec<&'a str>, BTreeMap<&'a str, Place>) {
+    let (mut order, mut places) = (Vec::new(), BTreeMap::new());
+    let mut add = |name: &'a str, place: Place| {
+        let vector = spec.vectors().any(|vector| vector.name == name);
+        let flat = catalog.get(name).is_some_and(|tensor| tensor.shape.len() == 2);
+        if flat && !vector && places.insert(name, place).is_none() {
+            order.push(name);
+        }
+    };
+    if !spec.tied() {
+        add(&spec.embedding.name, Place::Embedding);
+    }
+    for block in &spec.blocks {
+        for (role, linear) in block.linears() {
+            // Where queries, keys and values are one tensor, queries have named it already.
+            let place = if role == Role::V { Place::Values } else { Place::Other };
+            add(&linear.weight.name, place);
+        }
+    }
+    add(&spec.head.weight.name, Place::Head);
+    (order, places)
+}
+
+/// About what packing would make of a model that is not packed, without reading its weights.
+pub fn estimate(catalog: &Catalog, spec: &ModelSpec, codec: Codec) -> Estimate {
+    let (_, places) = matrices(catalog, spec);
+    let size = |name: &str| {
+        let Some(tensor) = catalog.get(name) else { return 0 };
+        let cols = tensor.shape.last().copied().unwrap_or(0);
+        let Some(&place) = places.get(name) else { return tensor.extent.bytes };
+        let target = codec.target(place, tensor.dtype, cols);
+        let bytes = target.bytes_for(tensor.elements()).unwrap_or(tensor.extent.bytes);
+        if target == DType::BF16 { (bytes as f64 * LOSSLESS_RATIO) as u64 } else { bytes }
+    };
+    let bytes = catalog.tensors().map(|tensor| size(&tensor.name)).sum();
+    let untied = if spec.tied() { "" } else { spec.embedding.name.as_str() };
+    let sweep_bytes = places.keys().filter(|name| **name != untied).map(|name| size(name)).sum();
+    Estimate { bytes, sweep_bytes }
+}

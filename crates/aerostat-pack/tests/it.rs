@@ -1,0 +1,254 @@
+//! Packed copies: the same weights, found damage, and the same bytes however often packing was stopped.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use aerostat::{Engine, Isa, ModelFiles, Options as EngineOptions, Silent};
+use aerostat_backend::formats;
+use aerostat_checkpoint::{Checkpoint, DType};
+use aerostat_pack::{Codec, Error, ErrorKind, Options, Summary, pack, quantise};
+use aerostat_testkit::{Fixture, fixture, fixtures};
+
+fn options(codec: Codec) -> Options {
+    Options { tile_bytes: 2048, shard_bytes: 30_000, verify: true, ..Options::new(codec, 2) }
+}
+
+fn packed(source: &Path, out: &Path, options: &Options) -> Result<Summary, Error> {
+    pack(source, out, options, &mut |_| false)
+}
+
+/// The bits of log-probabilities and last logits of some prompts.
+fn bits(path: &Path, prompts: &[Vec<u32>], options: &EngineOptions) -> Result<Vec<u32>, aerostat::Error> {
+    let files = ModelFiles::open(path)?;
+    let need = aerostat::score::demand(prompts, true);
+    let mut engine = Engine::open(&files, options, &need, &mut Silent)?;
+    let scores = engine.score(prompts, true, &mut Silent)?;
+    let values =
+        scores.iter().flat_map(|s| s.logprobs.iter().flatten().chain(s.logits_last.iter().flatten()));
+    Ok(values.map(|v| v.to_bits()).collect())
+}
+
+fn prompts(fixture: &Fixture) -> Vec<Vec<u32>> {
+    fixture.prompts.iter().map(|prompt| prompt.ids.clone()).collect()
+}
+
+/// All files of a folder.
+fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files.map(|path| (path.file_name().unwrap().into(), fs::read(&path).unwrap())).collect()
+}
+
+#[test]
+fn every_fixture_computes_the_same_bits_packed() {
+    let folder = tempfile::tempdir().unwrap();
+    for fixture in fixtures().iter().filter(|f| f.path.is_dir()) {
+        let out = folder.path().join(&fixture.name);
+        let summary = packed(&fixture.path, &out, &options(Codec::Lossless)).expect(&fixture.name);
+        assert!(summary.verified);
+        let want = bits(&fixture.path, &prompts(fixture), &EngineOptions::default()).unwrap();
+        for pinned_bytes_max in [None, Some(0)] {
+            let options = EngineOptions { pinned_bytes_max, ..EngineOptions::default() };
+            let got = bits(&out, &prompts(fixture), &options).expect(&fixture.name);
+            assert_eq!(got, want, "{}", fixture.name);
+        }
+    }
+}
+
+#[test]
+fn tile_sizes_and_instruction_sets_change_no_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["llama_gqa_bf16", "gemma3", "falcon_new"] {
+        let fixture = fixture(name);
+        let want = bits(&fixture.path, &prompts(&fixture), &EngineOptions::default()).unwrap();
+        for tile_bytes in [1, 1000, 5000, 1 << 20] {
+            let out = folder.path().join(format!("{name}{tile_bytes}"));
+            packed(&fixture.path, &out, &Options { tile_bytes, ..options(Codec::Lossless) }).unwrap();
+            for isa in Isa::available() {
+                for tile_bytes in [None, Some(1), Some(20_000)] {
+                    let options = EngineOptions {
+                        isa: Some(isa),
+                        tile_bytes,
+                        pinned_bytes_max: Some(0),
+                        rows_max: Some(3),
+                        ..EngineOptions::default()
+                    };
+                    assert_eq!(bits(&out, &prompts(&fixture), &options).unwrap(), want, "{name} {isa}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_flipped_byte_anywhere_is_refused_or_changes_nothing_that_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = fixture("llama_gqa_bf16");
+    let out = folder.path().join("out");
+    packed(&fixture.path, &out, &options(Codec::Lossless)).unwrap();
+    let prompts = vec![(0..fixture.prompts[0].logits_last.len() as u32).collect::<Vec<u32>>()];
+    let prompts: Vec<Vec<u32>> = prompts[0].chunks(32).map(<[u32]>::to_vec).collect();
+    let engine = EngineOptions { pinned_bytes_max: Some(0), ..EngineOptions::default() };
+    bits(&out, &prompts, &engine).unwrap();
+    let names = content(&out).into_iter().filter(|(name, _)| {
+        let name = name.to_str().unwrap();
+        name.ends_with(".safetensors") || name == "aerostat.json"
+    });
+    for (name, good) in names {
+        let step = (good.len() / 60).max(1);
+        for at in (0..good.len()).step_by(step).map(|at| (at + at / step % 7).min(good.len() - 1)) {
+            let mut bad = good.clone();
+            bad[at] ^= 1 << (at % 8);
+            fs::write(out.join(&name), &bad).unwrap();
+            assert!(bits(&out, &prompts, &engine).is_err(), "{name:?}, byte {at} of {}", good.len());
+        }
+        fs::write(out.join(&name), &good).unwrap();
+    }
+}
+
+#[test]
+fn what_was_stopped_goes_on_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = fixture("llama_sharded_f16").path;
+    for codec in Codec::ALL {
+        let options = options(codec);
+        let whole = folder.path().join(format!("whole-{codec}"));
+        packed(&source, &whole, &options).unwrap();
+        for stride in [1, 2, 5] {
+            let out = folder.path().join(format!("parts-{codec}-{stride}"));
+            let mut calls = 0;
+            loop {
+                let mut left = stride + calls;
+                let result = pack(&source, &out, &options, &mut |_| {
+                    left -= 1;
+                    left < 0
+                });
+                match result {
+                    Ok(_) => break,
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::Interrupted, "{error}"),
+                }
+                // A tensor that was begun is begun again, so calls must get longer.
+                calls += 1;
+                assert!(calls < 200);
+            }
+            assert!(calls > 0);
+            assert_eq!(content(&out), content(&whole));
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_packing_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = fixture("llama_gqa_bf16").path;
+    let (whole, out) = (folder.path().join("whole"), folder.path().join("out"));
+    packed(&source, &whole, &options(Codec::Lossless)).unwrap();
+    let before = content(&source);
+    for space in [0, 10_000, 50_000] {
+        let options = Options { space: Some(space), ..options(Codec::Lossless) };
+        match packed(&source, &out, &options) {
+            Ok(_) => break,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Space, "{error}");
+                assert!(error.to_string().contains("nothing of the original is lost"), "{error}");
+                assert!(ModelFiles::open(&out).unwrap_err().to_string().contains("not finished"));
+            }
+        }
+    }
+    if out.join("aerostat-pack").exists() {
+        packed(&source, &out, &options(Codec::Lossless)).unwrap();
+    }
+    assert_eq!(content(&out), content(&whole));
+    assert_eq!(content(&source), before);
+}
+
+#[test]
+fn the_original_goes_file_by_file_once_its_weights_are_safe() {
+    let folder = tempfile::tempdir().unwrap();
+    let original = fixture("llama_sharded_f16");
+    let (source, out) = (folder.path().join("source"), folder.path().join("out"));
+    fs::create_dir(&source).unwrap();
+    for (name, bytes) in content(&original.path) {
+        fs::write(source.join(name), bytes).unwrap();
+    }
+    let want = bits(&source, &prompts(&original), &EngineOptions::default()).unwrap();
+    let options = Options { delete_original: true, ..options(Codec::Lossless) };
+    let shards = |folder: &Path| {
+        let names = content(folder).into_keys();
+        names.filter(|name| name.extension().is_some_and(|e| e == "safetensors")).count()
+    };
+    let all = shards(&source);
+    assert!(all > 1);
+    let (mut calls, mut seen) = (0, vec![all]);
+    loop {
+        let mut left = 2 + calls;
+        let result = pack(&source, &out, &options, &mut |_| {
+            left -= 1;
+            left < 0
+        });
+        seen.push(shards(&source));
+        match result {
+            Ok(summary) => {
+                assert_eq!(summary.deleted.len(), all);
+                break;
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Interrupted, "{error}"),
+        }
+        calls += 1;
+    }
+    assert_eq!(shards(&source), 0);
+    assert!(seen.windows(2).all(|pair| pair[1] <= pair[0]));
+    assert_eq!(bits(&out, &prompts(&original), &EngineOptions::default()).unwrap(), want);
+}
+
+#[test]
+fn folders_that_are_taken_and_models_that_do_not_fit_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let source = fixture("llama_gqa_bf16").path;
+    let kind = |result: Result<Summary, Error>| result.unwrap_err().kind();
+    assert_eq!(kind(packed(&source, folder.path().parent().unwrap(), &options(Codec::Q8))), ErrorKind::Usage);
+    assert_eq!(kind(packed(&source.join("twin.gguf"), &out, &options(Codec::Q8))), ErrorKind::Usage);
+    assert_eq!(kind(packed(&source.join("nothing"), &out, &options(Codec::Q8))), ErrorKind::Source);
+    packed(&source, &out, &options(Codec::Lossless)).unwrap();
+    assert_eq!(kind(packed(&source, &out, &options(Codec::Lossless))), ErrorKind::Usage);
+    assert_eq!(kind(packed(&out, &folder.path().join("twice"), &options(Codec::Q8))), ErrorKind::Usage);
+    assert_eq!(Checkpoint::open(&out).unwrap().catalog.codec(), Some("lossless"));
+}
+
+#[test]
+fn quantising_errs_as_little_as_the_formats_allow() {
+    let mut state = 1u64;
+    let mut uniform = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 24) as f32
+    };
+    let values: Vec<f32> =
+        (0..64 * 256).map(|_| (0..12).map(|_| uniform()).sum::<f32>() * 0.02 - 0.12).collect();
+    for (dtype, most) in [
+        (DType::Q8_0, 0.006),
+        (DType::Q6_K, 0.019),
+        (DType::Q5_K, 0.037),
+        (DType::Q5_0, 0.042),
+        (DType::Q4_K, 0.075),
+    ] {
+        let (mut bytes, mut back) = (Vec::new(), vec![0.0; values.len()]);
+        quantise(dtype, &values, &mut bytes).unwrap();
+        formats::expand(dtype, &bytes, &mut back).unwrap();
+        let squares =
+            |f: &dyn Fn(usize) -> f32| (0..values.len()).map(|i| f64::from(f(i)).powi(2)).sum::<f64>();
+        let error = (squares(&|i| values[i] - back[i]) / squares(&|i| values[i])).sqrt();
+        assert!(error < most, "{dtype:?} {error}");
+        for special in [0.0f32, -0.0, 1e-30, 3.0e4, -3.0e4] {
+            let (mut bytes, mut back) = (Vec::new(), vec![0.0; 256]);
+            quantise(dtype, &[special; 256], &mut bytes).unwrap();
+            formats::expand(dtype, &bytes, &mut back).unwrap();
+            let near = |v: f32| (v - special).abs() <= 0.02 * special.abs() + 1e-7;
+            assert!(back.iter().all(|&v| near(v)), "{dtype:?} {special}: {:?}", &back[..4]);
+        }
+    }
+    assert_eq!(
+        quantise(DType::Q8_0, &[f32::NAN; 32], &mut Vec::new()).unwrap_err().kind(),
+        ErrorKind::Source
+    );
+}
