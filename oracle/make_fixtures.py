@@ -18,9 +18,6 @@ import safetensors.torch
 import torch
 import transformers
 
-from compressed_tensors.quantization.lifecycle.forward_helpers import _dequantize
-from transformers.integrations.finegrained_fp8 import Fp8Dequantize
-
 import chat
 import gguf_twin
 from catalogue import BASE, FIXTURES
@@ -92,10 +89,12 @@ def checkpoint(folder, model, entry, seed):
         path.write_text(json.dumps(entry["edit"](json.loads(path.read_text())), indent=2, sort_keys=True) + "\n")
     prompts = [prompt(n, model.config.vocab_size, seed) for n in entry["lengths"]]
     records = []
-    dequantised = quantise(folder, **entry["fp8"]) if "fp8" in entry else None
     if "plain" not in options:
-        model = loaded_with(folder, dequantised) if dequantised else load(folder)
+        if "codes" in entry:
+            quantise(folder, **entry["codes"])
+        model = load(folder / "dequantised" if "codes" in entry else folder)
         records.append(expect(model, prompts, seed))
+        shutil.rmtree(folder / "dequantised", ignore_errors=True)
         write_json(folder / "expected.json", records[0])
     kinds = entry.get("twins", [])
     for kind in kinds:
@@ -129,31 +128,25 @@ def recast(folder, change):
     config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
-def quantise(folder, config, block=None):
-    """Make the matrices of the blocks FP8 codes, with scales for blocks, or for rows; give what the libraries make of them."""
-    weights = folder / "model.safetensors"
-    stored, dequantised = safetensors.torch.load_file(weights), {}
-    for name, tensor in list(stored.items()):
-        if tensor.ndim != 2 or ".layers." not in name:
-            dequantised[name] = tensor
-            continue
-        rows, cols = block or (1, tensor.shape[1])
-        blocks = tensor.float().view(tensor.shape[0] // rows, rows, tensor.shape[1] // cols, cols)
-        scales = blocks.abs().amax((1, 3), keepdim=True) / 448
-        scales = scales if block else scales.to(tensor.dtype).float()
-        codes = (blocks / scales).to(torch.float8_e4m3fn).view(tensor.shape)
-        scales = scales[:, 0, :, 0]
-        if block:
-            dequantised[name] = Fp8Dequantize(None)._dequantize_one(codes, scales, tensor.dtype)
-            stored[f"{name}_scale_inv"] = scales
-        else:
-            dequantised[name] = _dequantize(codes, scales.to(tensor.dtype))
-            stored[f"{name}_scale"] = scales.to(tensor.dtype)
-        stored[name] = codes
-    safetensors.torch.save_file({k: v.contiguous() for k, v in stored.items()}, weights, metadata={"format": "pt"})
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": config}, indent=2, sort_keys=True) + "\n")
-    return {name: tensor.float() for name, tensor in dequantised.items()}
+def quantise(folder, config, make):
+    """Make codes and scales of the matrices of the blocks, all but routers; leave what the libraries make of them in a
+    folder beside."""
+    weights, path = folder / "model.safetensors", folder / "config.json"
+    stored, plain = safetensors.torch.load_file(weights), folder / "dequantised"
+    dequantised = dict(stored)
+    for name, tensor in dequantised.items():
+        if tensor.ndim == 2 and ".layers." in name and not name.endswith("mlp.gate.weight"):
+            dequantised[name], tensors = make(tensor)
+            del stored[name]
+            stored.update({name.removesuffix("weight") + key: value for key, value in tensors.items()})
+    plain.mkdir()
+    for at, tensors in ((folder, stored), (plain, dequantised)):
+        tensors = {k: v.contiguous() for k, v in tensors.items()}
+        safetensors.torch.save_file(tensors, at / "model.safetensors", metadata={"format": "pt"})
+    values = json.loads(path.read_text())
+    write = lambda at, values: at.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+    write(plain / "config.json", values)
+    write(path, {**values, "quantization_config": config})
 
 
 def pickled(folder, shards):
@@ -179,12 +172,7 @@ def load(folder):
 
 
 def loaded_with(folder, state):
-    config = transformers.AutoConfig.from_pretrained(folder, attn_implementation="eager")
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-    else:
-        model = load(folder)
+    model = load(folder)
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected and set(missing) <= {"lm_head.weight"}, (missing, unexpected)
     return model

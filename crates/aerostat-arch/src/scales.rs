@@ -9,7 +9,7 @@ use crate::spec::{Scales, Vector};
 use crate::tensors::{Part, Tensors};
 
 /// Refuses quantised checkpoints but for those whose scales are found here: FP8 of transformers (`fp8`) and of
-/// compressed-tensors (`float-quantized`).
+/// compressed-tensors (`float-quantized`), and the 8 bits of bitsandbytes (LLM.int8).
 pub(crate) fn refuse_unknown(keys: &Keys<'_>) -> Result<(), Error> {
     let Some(config) = keys.json("quantization_config") else { return Ok(()) };
     let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or("unknown");
@@ -18,6 +18,10 @@ pub(crate) fn refuse_unknown(keys: &Keys<'_>) -> Result<(), Error> {
         ("compressed-tensors", format) => Err(keys.unsupported(format!(
             "weights quantised by `compressed-tensors` in the format `{format}` are not supported yet"
         ))),
+        ("bitsandbytes", _) if is_int8(config) => Ok(()),
+        ("bitsandbytes", _) => Err(keys.unsupported(
+            "weights quantised by `bitsandbytes` to 4 bits are not supported yet, those of 8 bits are",
+        )),
         (method, _) => {
             Err(keys.unsupported(format!("weights quantised by `{method}` are not supported yet")))
         }
@@ -26,12 +30,21 @@ pub(crate) fn refuse_unknown(keys: &Keys<'_>) -> Result<(), Error> {
 
 /// Whether a tensor is a matrix of codes that [`find`] can find scales for.
 pub(crate) fn are_codes(keys: &Keys<'_>, tensor: &Tensor) -> bool {
-    matches!(tensor.dtype, DType::F8_E4M3 | DType::F8_E5M2) && keys.json("quantization_config").is_some()
+    let Some(config) = keys.json("quantization_config") else { return false };
+    match tensor.dtype {
+        DType::F8_E4M3 | DType::F8_E5M2 => !is_int8(config),
+        DType::I8 => is_int8(config),
+        _ => false,
+    }
+}
+
+fn is_int8(config: &Value) -> bool {
+    config.get("load_in_8bit").and_then(Value::as_bool) == Some(true)
 }
 
 /// The scales of a part of a matrix of codes, if it is one: of 128 x 128 blocks or whatever the configuration says, of rows,
 /// or one for all. What is rounded to is what the libraries round to: transformers to the model's type, compressed-tensors
-/// to that of the scales.
+/// and bitsandbytes to that of the scales.
 pub(crate) fn find(
     tensors: &Tensors<'_>,
     codes: &Tensor,
@@ -43,7 +56,10 @@ pub(crate) fn find(
         return Ok(None);
     };
     let by_transformers = config.get("quant_method").and_then(Value::as_str) == Some("fp8");
-    let names = [format!("{}_scale_inv", codes.name), format!("{}_scale", codes.name)];
+    let names = match is_int8(config) {
+        true => vec![format!("{}.SCB", codes.name.trim_end_matches(".weight"))],
+        false => vec![format!("{}_scale_inv", codes.name), format!("{}_scale", codes.name)],
+    };
     let Some(scales) = names.iter().find_map(|name| tensors.catalog.get(name)) else {
         return Err(
             tensors.bad(codes, format!("it is {}, but there is no `{}`", codes.dtype.name(), names[0]))

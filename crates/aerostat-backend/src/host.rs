@@ -23,8 +23,8 @@ pub trait Kernels: Send {
     /// Told of each large allocation before it is touched, from its start: a device may ask for huge pages there.
     fn advise(&self, _start: *const u8, _bytes: usize) {}
 
-    /// [`Backend::matmul`].
-    fn matmul(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>);
+    /// [`Backend::matmul`]; fails only where the format is not one that the device can do.
+    fn matmul(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>) -> Result<(), Error>;
 
     /// [`Backend::scaled_reserve`].
     fn scaled_reserve(&mut self, _cols: usize) -> Result<(), Error> {
@@ -40,8 +40,8 @@ pub trait Kernels: Send {
         y: View<'_>,
     ) -> Result<(), Error>;
 
-    /// [`Backend::matmul_k_major`].
-    fn matmul_k_major(&mut self, w: Tile<'_>, x: View<'_>, lanes: View<'_>, k0: usize);
+    /// [`Backend::matmul_k_major`]; fails as [`matmul`](Self::matmul) does.
+    fn matmul_k_major(&mut self, w: Tile<'_>, x: View<'_>, lanes: View<'_>, k0: usize) -> Result<(), Error>;
 
     /// [`Backend::sum_lanes`].
     fn sum_lanes(&mut self, lanes: View<'_>, y: View<'_>);
@@ -61,7 +61,7 @@ pub trait Kernels: Send {
             bytes.clear();
             part.expand(&mut bytes)?;
             let tile = Tile { rows: part.rows, bytes: &bytes, ..w };
-            self.matmul(tile, x, y.col_range(start, part.rows));
+            self.matmul(tile, x, y.col_range(start, part.rows))?;
             start += part.rows;
         }
         Ok(())
@@ -228,9 +228,8 @@ impl<D: HostDevice> Backend for D {
         let [x, y] = memory::views(&mut memory.buffers, [x, y])?;
         match weight {
             memory::Operand::Plain(tile) => kernels.matmul(tile, x, y),
-            memory::Operand::Packed(tile, checked) => kernels.matmul_packed(tile, checked, x, y)?,
+            memory::Operand::Packed(tile, checked) => kernels.matmul_packed(tile, checked, x, y),
         }
-        Ok(())
     }
 
     fn scaled_reserve(&mut self, cols: usize) -> Result<(), Error> {
@@ -260,8 +259,7 @@ impl<D: HostDevice> Backend for D {
         check::lanes(&lanes, x.rows, tile.cols)?;
         check::apart(&lanes, &x)?;
         let [x, lanes] = memory::views(&mut memory.buffers, [x, lanes])?;
-        kernels.matmul_k_major(tile, x, lanes, k0);
-        Ok(())
+        kernels.matmul_k_major(tile, x, lanes, k0)
     }
 
     fn sum_lanes(&mut self, lanes: Mat, y: Mat) -> Result<(), Error> {

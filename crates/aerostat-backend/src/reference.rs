@@ -56,7 +56,7 @@ impl Kernels for Naive {
         Ok(())
     }
 
-    fn matmul(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>) {
+    fn matmul(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>) -> Result<(), Error> {
         let x: Vec<Vec<f32>> = (0..x.rows()).map(|r| copy(x.row(r))).collect();
         let row_bytes = w.bytes.len() / w.rows.max(1);
         for n in 0..w.rows {
@@ -65,6 +65,7 @@ impl Kernels for Naive {
                 y.row(r)[n].set(numerics::dot(&weights, x));
             }
         }
+        Ok(())
     }
 
     fn matmul_scaled(
@@ -88,7 +89,7 @@ impl Kernels for Naive {
         Ok(())
     }
 
-    fn matmul_k_major(&mut self, w: Tile<'_>, x: View<'_>, lanes: View<'_>, k0: usize) {
+    fn matmul_k_major(&mut self, w: Tile<'_>, x: View<'_>, lanes: View<'_>, k0: usize) -> Result<(), Error> {
         let row_bytes = w.bytes.len() / w.rows.max(1);
         for r in 0..x.rows() {
             let mut sums = copy(lanes.row(r));
@@ -101,6 +102,7 @@ impl Kernels for Naive {
             }
             set(lanes.row(r), &sums);
         }
+        Ok(())
     }
 
     fn sum_lanes(&mut self, lanes: View<'_>, y: View<'_>) {

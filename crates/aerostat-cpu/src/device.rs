@@ -5,8 +5,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use aerostat_backend::numerics::Map;
 use aerostat_backend::packed::PackedTile;
 use aerostat_backend::{
-    Attention, Capabilities, Checks, Error, HostDevice, HostMemory, Kernels, KvType, KvView, Placement, Rope,
-    ScalingView, Tile, View, packed,
+    Attention, Capabilities, Checks, Error, ErrorKind, HostDevice, HostMemory, Kernels, KvType, KvView,
+    Placement, Rope, ScalingView, Tile, View, packed,
 };
 use aerostat_checkpoint::DType;
 
@@ -116,7 +116,7 @@ impl Kernels for CpuKernels {
         advise(start, bytes);
     }
 
-    fn matmul(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>) {
+    fn matmul(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>) -> Result<(), Error> {
         match w.dtype {
             DType::F32 => self.matmul_format::<format::F32>(w, x, y),
             DType::F16 => self.matmul_format::<format::F16>(w, x, y),
@@ -136,8 +136,9 @@ impl Kernels for CpuKernels {
             DType::TQ1_0 => self.matmul_format::<format::TQ1_0>(w, x, y),
             DType::TQ2_0 => self.matmul_format::<format::TQ2_0>(w, x, y),
             DType::MXFP4 => self.matmul_format::<format::MXFP4>(w, x, y),
-            other => unreachable!("a tile in {other} does not pass the checks"),
+            other => return Err(unsupported(other)),
         }
+        Ok(())
     }
 
     fn scaled_reserve(&mut self, cols: usize) -> Result<(), Error> {
@@ -194,13 +195,14 @@ impl Kernels for CpuKernels {
         Ok(())
     }
 
-    fn matmul_k_major(&mut self, w: Tile<'_>, x: View<'_>, lanes: View<'_>, k0: usize) {
+    fn matmul_k_major(&mut self, w: Tile<'_>, x: View<'_>, lanes: View<'_>, k0: usize) -> Result<(), Error> {
         match w.dtype {
             DType::F32 => self.k_major_format::<format::F32>(w, x, lanes, k0),
             DType::F16 => self.k_major_format::<format::F16>(w, x, lanes, k0),
             DType::BF16 => self.k_major_format::<format::BF16>(w, x, lanes, k0),
-            other => unreachable!("a tile in {other} does not pass the checks"),
+            other => return Err(unsupported(other)),
         }
+        Ok(())
     }
 
     fn sum_lanes(&mut self, lanes: View<'_>, y: View<'_>) {
@@ -223,7 +225,7 @@ impl Kernels for CpuKernels {
                     if !checked {
                         self.check(run)?;
                     }
-                    self.matmul(rows, x, y);
+                    self.matmul(rows, x, y)?;
                 }
             }
             row += rows;
@@ -361,6 +363,10 @@ impl CpuKernels {
             work(task * task_rows, rows.min((task + 1) * task_rows))
         });
     }
+}
+
+fn unsupported(dtype: DType) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("weights in {dtype} cannot be multiplied on the CPU"))
 }
 
 fn lock(scratch: &Mutex<Scratch>) -> std::sync::MutexGuard<'_, Scratch> {

@@ -356,7 +356,7 @@ impl Model {
     ) -> Result<(), Error> {
         let matrix = step.matrix(&self.spec);
         if let Some(scales) = &matrix.scales {
-            let scaling = self.scales.scaling(matrix, scales, step.start);
+            let scaling = self.scales.scaling(matrix, scales, step.start)?;
             return b.matmul_scaled(weight, &scaling, x, y.col_range(step.start, step.rows));
         }
         if !matrix.k_major {

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use aerostat_arch::{Block, Linear, Matrix, MlpSpec, ModelSpec, Norm, NormKind, Role, Scales, Vector};
-use aerostat_backend::coded::{Code, Coding, Rounding};
-use aerostat_backend::{Backend, BufferId, Error, Mat, Scaling, Tile, Weight};
+use aerostat_backend::coded::{Coding, Rounding};
+use aerostat_backend::{Backend, BufferId, Error, ErrorKind, Mat, Scaling, Tile, Weight};
 use aerostat_checkpoint::{DType, Extent};
 
 /// Gives a vector's stored bytes.
@@ -157,19 +157,21 @@ impl ScaleTable {
     }
 
     /// How a tile of a matrix of codes is scaled that begins with row `start`.
-    pub(crate) fn scaling(&self, matrix: &Matrix, scales: &Scales, start: usize) -> Scaling {
+    pub(crate) fn scaling(&self, matrix: &Matrix, scales: &Scales, start: usize) -> Result<Scaling, Error> {
         let Scales { block_rows, block_cols, first_row, .. } = *scales;
-        let code = if matrix.dtype == DType::F8_E5M2 { Code::E5M2 } else { Code::E4M3 };
         let rounding = match scales.rounding {
             DType::BF16 => Rounding::BF16,
             DType::F16 => Rounding::F16,
             _ => Rounding::F32,
         };
+        let coding = Coding::of(matrix.dtype, rounding).ok_or_else(|| {
+            let message = format!("tensor `{}` of {} is not one of codes", matrix.name, matrix.dtype);
+            Error::new(ErrorKind::Unsupported, message)
+        })?;
         let groups = matrix.cols.div_ceil(block_cols.max(1)).max(1);
         let offset = self.places.get(&scales.values.extent).copied().unwrap_or(0);
         let scales = Mat { offset, ..Mat::new(self.buffer, scales.values.len / groups, groups) };
-        let coding = Coding { code, factor: 1.0, rounding };
-        Scaling { coding, scales, block_rows, block_cols, first_row: first_row + start }
+        Ok(Scaling { coding, scales, block_rows, block_cols, first_row: first_row + start })
     }
 }
 

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use aerostat_arch::ModelSpec;
-use aerostat_backend::coded::{Code, Coding, Rounding};
+use aerostat_arch::{Matrix, ModelSpec};
+use aerostat_backend::coded::{Coding, Rounding};
 use aerostat_backend::{Backend, Mat, Scaling, Tile, Weight, packed};
 use aerostat_checkpoint::{DType, Extent, File, FileId};
 use aerostat_plan::Multiply;
@@ -119,11 +119,11 @@ pub(crate) fn read_rate(files: &[File], options: SourceOptions) -> Result<f64, E
     Ok((read * EXTENT) as f64 / seconds)
 }
 
-/// One scale for codes of a byte each.
-fn one_scale(backend: &mut dyn Backend, cols: usize) -> Result<Scaling, Error> {
+/// One scale for a whole matrix, if it is of codes.
+fn one_scale(backend: &mut dyn Backend, matrix: &Matrix) -> Result<Option<Scaling>, Error> {
+    let Some(coding) = Coding::of(matrix.dtype, Rounding::BF16) else { return Ok(None) };
     let scales = Mat::new(backend.allocate(1)?, 1, 1);
-    let coding = Coding { code: Code::E4M3, factor: 1.0, rounding: Rounding::BF16 };
-    Ok(Scaling { coding, scales, block_rows: usize::MAX, block_cols: cols, first_row: 0 })
+    Ok(Some(Scaling { coding, scales, block_rows: usize::MAX, block_cols: matrix.cols, first_row: 0 }))
 }
 
 /// Multiplies weights of the format that most of the model is stored in, for a moment, with one row and with more.
@@ -156,7 +156,7 @@ pub(crate) fn multiply_rates(
     let rows_max = ROWS[ROWS.len() - 1];
     let x = Mat::new(backend.allocate(rows_max * matrix.cols)?, rows_max, matrix.cols);
     let y = Mat::new(backend.allocate(rows_max * outputs)?, rows_max, outputs);
-    let scaling = matrix.scales.as_ref().map(|_| one_scale(&mut *backend, matrix.cols)).transpose()?;
+    let scaling = one_scale(&mut *backend, matrix)?;
     for rows in ROWS {
         let (x, y) = (Mat { rows, ..x }, Mat { rows, ..y });
         let mut times = Vec::new();
