@@ -9,17 +9,23 @@ Keys of an entry
   lengths     prompt lengths in tokens
   shard       optional: bytes per safetensors shard
   edit        optional: function that rewrites config.json as an older transformers wrote it
+  text        optional: of a family with several towers, the configuration class of the text tower; `config` is its own
+  towers      with it: keyword arguments of the whole
   twin_of     optional: the family, by `model_type`, that twins are of
+  prepare     optional: function that changes the weights of the model before it is written
   recast      optional: function that renames and joins the tensors, and rewrites the configuration, as a family has them
               whose code is published with its models only; what is expected was computed before
   codes       optional: how the matrices of the blocks are quantised (`codes.py`), and the configuration that says so
   pytorch     optional: how many PyTorch files the weights are in, instead of safetensors
+  alter       optional: function that changes the code of transformers while the fixture is made: what only the code
+              that is published with a model has
   twins       optional: list of GGUF forms: f32, f16, bf16, or a quantised type
   embedding   optional: scale of the random embeddings
   options     optional: set of words. For the GGUF writer: v2, split, no_local_base (as older converters wrote
               Gemma 3); plain: the GGUF file alone is kept
 """
 
+import math
 import re
 
 import torch
@@ -177,6 +183,115 @@ def as_minicpm(config, state):
     return state
 
 
+def head_rows_stretched(state):
+    """A head that is to be normalised: its rows, which have norm 1, by powers of two."""
+    factors = 2.0 ** (torch.arange(state["lm_head.weight"].shape[0]) % 4 - 1)
+    return dict(state, **{"lm_head.weight": state["lm_head.weight"] * factors[:, None]})
+
+
+def with_unit_head(model):
+    """Give every row of the head the norm 1."""
+    with torch.no_grad():
+        model.lm_head.weight.copy_(torch.nn.functional.normalize(model.lm_head.weight))
+
+
+def experts_by_inputs(config, state):
+    """Experts as Qwen 3 VL was released: `[experts, inputs, outputs]`."""
+    return {n: t.transpose(1, 2).contiguous() if ".experts." in n else t for n, t in state.items()}
+
+
+def as_baichuan2(config, state):
+    """Baichuan 2 7B: its head is normalised."""
+    state = as_baichuan(config, head_rows_stretched(state))
+    config.update(architectures=["BaichuanForCausalLM"], z_loss_weight=0, model_max_length=config["max_position_embeddings"])
+    return state
+
+
+def as_baichuan_13b(config, state):
+    """Baichuan 13B, the first: linear biases; positions have no limit but that of the model."""
+    state = as_baichuan(config, state)
+    config.update(architectures=["BaichuanForCausalLM"], model_max_length=config.pop("max_position_embeddings"))
+    return state
+
+
+def as_baichuan2_13b(config, state):
+    state = as_baichuan2(config, state)
+    del config["max_position_embeddings"]
+    return state
+
+
+def slopes(heads):
+    """Of attention with linear biases, as Baichuan's code computes them."""
+    whole = 2 ** math.floor(math.log2(heads))
+    powers = lambda n: [2.0 ** (-8.0 * (i + 1) / n) for i in range(n)]
+    return torch.tensor(powers(whole) + (powers(2 * whole)[::2][:heads - whole] if heads > whole else []))
+
+
+def with_alibi():
+    """Llama without rotation, its scores falling off with distance."""
+    from transformers.models.llama import modeling_llama as llama
+
+    def attention(module, query, key, value, attention_mask, scaling, **kwargs):
+        queries, keys = query.shape[2], key.shape[2]
+        distance = torch.arange(keys)[None, :] - torch.arange(keys - queries, keys)[:, None]
+        bias = slopes(query.shape[1])[:, None, None] * distance
+        key, value = (llama.repeat_kv(states, module.num_key_value_groups) for states in (key, value))
+        scores = query @ key.transpose(2, 3) * scaling + bias
+        weights = scores.masked_fill(distance > 0, float("-inf")).softmax(-1)
+        return (weights @ value).transpose(1, 2).contiguous(), weights
+
+    return [(llama, "eager_attention_forward", attention), (llama, "apply_rotary_pos_emb", lambda q, k, *_, **__: (q, k))]
+
+
+def with_qwen_growth(trained=16):
+    """Qwen 1 beyond its trained length: a base that grows with the prompt's length, queries that grow with positions."""
+    from transformers.models.qwen2 import modeling_qwen2 as qwen2
+
+    original = qwen2.eager_attention_forward
+
+    def attention(module, query, key, *args, **kwargs):
+        count = torch.arange(key.shape[2] - query.shape[2], key.shape[2]) + 1
+        growth = (count.log() / math.log(trained)).clamp(min=1.0)
+        return original(module, query * growth[:, None], key, *args, **kwargs)
+
+    def rotation(self, x, position_ids):
+        if position_ids[0, 0] == 0:
+            length = int(position_ids.max()) + 1
+            self.alpha = max(2 ** math.ceil(math.log2(length / trained) + 1) - 1, 1)
+        dim = self.config.hidden_size // self.config.num_attention_heads
+        base = self.config.rope_parameters["rope_theta"] * self.alpha ** (dim / (dim - 2))
+        angles = position_ids[..., None].float() / base ** (torch.arange(0, dim, 2).float() / dim)
+        angles = torch.cat((angles, angles), dim=-1)
+        return angles.cos(), angles.sin()
+
+    return [(qwen2, "eager_attention_forward", attention), (qwen2.Qwen2RotaryEmbedding, "forward", rotation)]
+
+
+def as_qwen(config, state, trained=16):
+    """Qwen 1: an MLP whose width is said twofold, its gate second."""
+    for key in ("num_key_value_heads", "layer_types", "sliding_window", "use_sliding_window", "max_window_layers", "hidden_act"):
+        config.pop(key, None)
+    rename_config(config, "QWenLMHeadModel", "qwen", dict(rms_norm_eps="layer_norm_epsilon", rope_theta="rotary_emb_base"),
+                  intermediate_size=2 * config["intermediate_size"], seq_length=trained, use_dynamic_ntk=True, use_logn_attn=True,
+                  kv_channels=config["hidden_size"] // config["num_attention_heads"], no_bias=True, rotary_pct=1.0)
+    del config["rope_scaling"]
+    return rename(join(state, QKV, "c_attn"), {
+        r"^model\.embed_tokens": "transformer.wte", r"^model\.norm": "transformer.ln_f",
+        r"^model\.layers\.(\d+)\.self_attn\.c_attn": r"transformer.h.\1.attn.c_attn",
+        r"^model\.layers\.(\d+)\.self_attn\.o_proj": r"transformer.h.\1.attn.c_proj",
+        r"^model\.layers\.(\d+)\.input_layernorm": r"transformer.h.\1.ln_1",
+        r"^model\.layers\.(\d+)\.post_attention_layernorm": r"transformer.h.\1.ln_2",
+        r"^model\.layers\.(\d+)\.mlp\.gate_proj": r"transformer.h.\1.mlp.w2",
+        r"^model\.layers\.(\d+)\.mlp\.up_proj": r"transformer.h.\1.mlp.w1",
+        r"^model\.layers\.(\d+)\.mlp\.down_proj": r"transformer.h.\1.mlp.c_proj"})
+
+
+def as_kimi(config, state):
+    """Kimi K2 as released: DeepSeek V3 under a `model_type` of its own."""
+    rename_config(config, "DeepseekV3ForCausalLM", "kimi_k2")
+    return state
+
+
 def as_baichuan(config, state):
     """Baichuan 7B, the first: q, k and v in `W_pack`."""
     del config["num_key_value_heads"], config["attention_bias"], config["mlp_bias"], config["head_dim"]
@@ -204,10 +319,42 @@ def as_chatglm(config, state):
         r"^model\.": "transformer.encoder."})
 
 
+VISION = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4)
+
+
+def towers(kind, **own):
+    """A tiny vision tower, and tokens for images that no prompt holds."""
+    return dict(vision_config=dict(VISION, model_type=kind), image_token_id=200, tie_word_embeddings=False, **own)
+
+
+def qwen_towers(**own):
+    vision = dict(depth=1, num_heads=2, patch_size=4, spatial_merge_size=1, temporal_patch_size=1, **own)
+    return dict(vision_config=vision, image_token_id=200, video_token_id=201, vision_start_token_id=202, vision_end_token_id=203)
+
+
+def mrope(*sections):
+    return {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": list(sections)}
+
+
+def old_gemma3_towers(config):
+    """Gemma 3 as released: what is usual is left out, heads too."""
+    text = config["text_config"]
+    text = {k: text[k] for k in ("hidden_size", "intermediate_size", "num_hidden_layers", "sliding_window", "head_dim", "vocab_size",
+                                 "num_key_value_heads", "query_pre_attn_scalar", "rms_norm_eps")}
+    text.update(model_type="gemma3_text", rope_scaling={"factor": 8.0, "rope_type": "linear"})
+    config = {k: v for k, v in config.items() if k != "tie_word_embeddings"}
+    return dict(config, text_config=text)
+
+
 LONGROPE = {"rope_type": "longrope", "rope_theta": 1000.0, "original_max_position_embeddings": 24,
             "partial_rotary_factor": 0.75, "short_factor": [1.0, 1.02, 1.05, 1.1, 1.2, 1.3],
             "long_factor": [1.1, 1.5, 2.5, 4.0, 6.0, 9.0]}
 YARN = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 24}
+YARN_LATENT = {**YARN, "mscale": 0.7, "mscale_all_dim": 0.7}
+LATENT = dict(num_key_value_heads=4, q_lora_rank=24, kv_lora_rank=20, qk_nope_head_dim=12, qk_rope_head_dim=8, v_head_dim=10,
+              num_hidden_layers=3, first_k_dense_replace=1, n_routed_experts=8, num_experts_per_tok=3, moe_intermediate_size=16,
+              n_shared_experts=1, n_group=4, topk_group=2)
+INDEX = dict(LATENT, index_n_heads=9, index_head_dim=12, index_topk=12)
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 1000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 24}
 GEMMA = dict(hidden_size=32, head_dim=20, intermediate_size=56, num_key_value_heads=1)
@@ -258,6 +405,36 @@ FIXTURES = {
     "mistral_window": dict(family="Mistral", dtype="bf16", lengths=LONG, config=dict(sliding_window=6)),
     "mistral": dict(family="Mistral", dtype="bf16", lengths=SHORT, twins=["f32", "bf16"],
                     config=dict(sliding_window=None, head_dim=20, num_key_value_heads=1)),
+    "ministral": dict(family="Ministral", dtype="bf16", lengths=LONG, config=dict(head_dim=10, 
+        sliding_window=6, layer_types=["sliding_attention", "full_attention"])),
+    "ministral3": dict(family="Ministral3", dtype="bf16", lengths=LONG, config=dict(
+        head_dim=12, rope_parameters=dict(YARN, original_max_position_embeddings=16, beta_fast=8.0, mscale=1.0, mscale_all_dim=1.0,
+                                          llama_4_scaling_beta=0.3))),
+    # Text towers of checkpoints with several
+    "mistral3": dict(family="Mistral3", text="Mistral", towers=towers("pixtral"), dtype="bf16", lengths=SHORT, config=dict(
+        head_dim=12, sliding_window=None)),
+    "mistral3_yarn": dict(family="Mistral3", text="Ministral3", towers=dict(towers("pixtral"), tie_word_embeddings=True), dtype="bf16",
+                          lengths=LONG, config=dict(head_dim=12, tie_word_embeddings=True, rope_parameters=dict(
+                              YARN, original_max_position_embeddings=16, beta_fast=8.0, llama_4_scaling_beta=0.2))),
+    "gemma3_towers": dict(family="Gemma3", text="Gemma3Text", towers=dict(towers("siglip_vision_model", mm_tokens_per_image=4),
+                                                                          tie_word_embeddings=True),
+                          dtype="bf16", lengths=LONG, edit=old_gemma3_towers, config=dict(
+        GEMMA3, num_hidden_layers=6, num_attention_heads=8, head_dim=4, query_pre_attn_scalar=5,
+        rope_parameters=gemma3_rope({"rope_type": "linear", "factor": 8.0}, base=1000000.0, local=10000.0))),
+    "llava": dict(family="Llava", text="Llama", towers=towers("clip_vision_model"), dtype="bf16", lengths=SHORT, config=dict()),
+    "qwen2_vl": dict(family="Qwen2VL", text="Qwen2VLText", towers=qwen_towers(embed_dim=8, hidden_size=40, mlp_ratio=1), dtype="bf16",
+                     lengths=SHORT, config=dict(rope_parameters=mrope(2, 2, 1))),
+    "qwen2_5_vl": dict(family="Qwen2_5_VL", text="Qwen2_5_VLText", towers=qwen_towers(
+        hidden_size=8, intermediate_size=8, out_hidden_size=40, fullatt_block_indexes=[0]), dtype="bf16", lengths=SHORT,
+        config=dict(rope_parameters=mrope(1, 2, 2))),
+    "qwen3_vl": dict(family="Qwen3VL", text="Qwen3VLText", towers=qwen_towers(
+        hidden_size=8, intermediate_size=8, out_hidden_size=40, num_position_embeddings=4, deepstack_visual_indexes=[0]),
+        dtype="bf16", lengths=SHORT, config=dict(head_dim=12, rope_parameters=mrope(2, 2, 2))),
+    **{f"qwen3_vl_moe{name}": dict(recast=recast, family="Qwen3VLMoe", text="Qwen3VLMoeText", towers=qwen_towers(
+        hidden_size=8, intermediate_size=8, out_hidden_size=40, num_position_embeddings=4, deepstack_visual_indexes=[0]),
+        dtype="bf16", lengths=SHORT, config=dict(
+            head_dim=12, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=16, rope_parameters=mrope(2, 2, 2)))
+       for name, recast in (("", experts_by_inputs), ("_saved", lambda config, state: state))},
     # Qwen 2 and 3
     "qwen2": dict(family="Qwen2", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict()),
     "qwen2_tied": dict(family="Qwen2", dtype="f32", lengths=SHORT, twins=["f32"],
@@ -283,6 +460,92 @@ FIXTURES = {
     "qwen3_moe_step": dict(family="Qwen3Moe", dtype="f16", lengths=SHORT, shard=60000, config=dict(
         head_dim=12, num_experts=12, num_experts_per_tok=2, moe_intermediate_size=16, decoder_sparse_step=2,
         num_hidden_layers=3, norm_topk_prob=False, tie_word_embeddings=True)),
+    "olmoe": dict(family="Olmoe", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        intermediate_size=16, num_experts=5, num_experts_per_tok=3)),
+    "olmoe_clip": dict(family="Olmoe", dtype="f32", lengths=SHORT, config=dict(
+        intermediate_size=16, num_experts=5, num_experts_per_tok=2, norm_topk_prob=True, clip_qkv=0.6, attention_bias=True,
+        num_hidden_layers=1)),
+    "flex_olmo": dict(family="FlexOlmo", dtype="bf16", lengths=SHORT, config=dict(
+        intermediate_size=16, num_experts=5, num_experts_per_tok=2)),
+    "glm4_moe": dict(family="Glm4Moe", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        num_hidden_layers=2, head_dim=12, n_routed_experts=6, num_experts_per_tok=2, moe_intermediate_size=16,
+        routed_scaling_factor=1.7, use_qk_norm=True, attention_bias=True)),
+    "glm4_moe_groups": dict(family="Glm4Moe", dtype="bf16", lengths=SHORT, config=dict(
+        first_k_dense_replace=0, n_routed_experts=8, num_experts_per_tok=3, moe_intermediate_size=16, n_shared_experts=2,
+        n_group=4, topk_group=2, norm_topk_prob=False, head_dim=20)),
+    "solar_open": dict(family="SolarOpen", dtype="bf16", lengths=SHORT, config=dict(
+        head_dim=12, n_routed_experts=6, num_experts_per_tok=2, moe_intermediate_size=16)),
+    "dots1": dict(family="Dots1", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        num_hidden_layers=2, first_k_dense_replace=1, n_routed_experts=6, num_experts_per_tok=2, moe_intermediate_size=16,
+        n_shared_experts=1, norm_topk_prob=True, routed_scaling_factor=2.5)),
+    "dots1_window": dict(family="Dots1", dtype="bf16", lengths=LONG, config=dict(
+        n_routed_experts=6, num_experts_per_tok=2, moe_intermediate_size=16, n_shared_experts=2, n_group=2, topk_group=1,
+        max_window_layers=1, sliding_window=6, attention_bias=True)),
+    "exaone_moe": dict(family="ExaoneMoe", dtype="bf16", lengths=LONG, config=dict(
+        num_hidden_layers=4, head_dim=12, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=16, sliding_window=6)),
+    "ernie4_5_moe": dict(family="Ernie4_5_Moe", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        num_hidden_layers=2, moe_num_experts=6, moe_k=2, moe_intermediate_size=16, moe_num_shared_experts=2)),
+    "ernie4_5_moe_bias": dict(family="Ernie4_5_Moe", dtype="bf16", lengths=SHORT, config=dict(
+        num_hidden_layers=3, moe_num_experts=6, moe_k=3, moe_intermediate_size=16, moe_num_shared_experts=0,
+        moe_layer_start_index=0, moe_layer_interval=2, use_bias=True, tie_word_embeddings=False, moe_norm_min=0.9)),
+    "granitemoe": dict(family="GraniteMoe", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        intermediate_size=16, num_local_experts=5, num_experts_per_tok=2, embedding_multiplier=3.0, logits_scaling=1.75,
+        residual_multiplier=0.6, attention_multiplier=0.2)),
+    "granitemoe_shared": dict(family="GraniteMoeShared", dtype="bf16", lengths=SHORT, config=dict(
+        intermediate_size=16, num_local_experts=5, num_experts_per_tok=3, shared_intermediate_size=32, attention_bias=True,
+        tie_word_embeddings=True, attention_multiplier=0.3)),
+    "phimoe": dict(family="Phimoe", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        intermediate_size=16, num_local_experts=5, rms_norm_eps=1e-5, attention_bias=True, lm_head_bias=True)),
+    "phimoe_mixed": dict(family="Phimoe", dtype="bf16", lengths=LONG, config=dict(
+        intermediate_size=16, num_local_experts=6, router_jitter_noise=0.4, sliding_window=6)),
+    "minimax_m2": dict(family="MiniMaxM2", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        intermediate_size=16, num_local_experts=5, num_experts_per_tok=2, head_dim=12,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5})),
+    "gpt_oss": dict(family="GptOss", dtype="bf16", lengths=LONG, twins=["bf16"], config=dict(
+        head_dim=12, intermediate_size=16, num_local_experts=4, num_experts_per_tok=2, sliding_window=6,
+        rope_parameters=dict(YARN, truncate=False))),
+    "gpt_oss_clipped": dict(family="GptOss", dtype="bf16", lengths=LONG, config=dict(
+        head_dim=10, intermediate_size=16, num_local_experts=4, num_experts_per_tok=3, attention_bias=False, swiglu_limit=0.7,
+        swiglu_alpha=1.3, sliding_window=9, layer_types=["full_attention", "sliding_attention"],
+        rope_parameters={"rope_type": "default", "rope_theta": 1000.0})),
+    "llama4": dict(family="Llama4", text="Llama4Text", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        hidden_size=32, head_dim=8, intermediate_size=12, intermediate_size_mlp=16, num_local_experts=3, num_hidden_layers=4,
+        interleave_moe_layer_step=2)),
+    "llama4_chunks": dict(family="Llama4", text="Llama4Text", dtype="bf16", lengths=LONG, config=dict(
+        head_dim=10, intermediate_size=16, intermediate_size_mlp=16, num_local_experts=3, num_experts_per_tok=2,
+        no_rope_layers=[1, 0], use_qk_norm=False, attention_bias=True, attention_chunk_size=8, floor_scale=4, attn_scale=0.5)),
+    "llama4_norms": dict(family="Llama4", text="Llama4Text", dtype="bf16", lengths=LONG, config=dict(
+        head_dim=12, intermediate_size=16, intermediate_size_mlp=24, num_local_experts=3, attention_chunk_size=6,
+        attn_temperature_tuning=False, no_rope_layer_interval=2, moe_layers=[1])),
+    "llama4_towers": dict(family="Llama4", text="Llama4Text", dtype="bf16", lengths=LONG, towers=dict(
+        vision_config=dict(VISION, projector_input_dim=8, projector_output_dim=8, vision_output_dim=8), image_token_index=200), config=dict(
+        head_dim=12, intermediate_size=16, intermediate_size_mlp=24, num_local_experts=3, attention_chunk_size=7)),
+    "hunyuan": dict(family="HunYuanDenseV1", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(head_dim=12)),
+    "hunyuan_alpha": dict(family="HunYuanDenseV1", dtype="bf16", lengths=LONG, config=dict(
+        head_dim=12, attention_bias=True, rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "alpha": 50.0, "factor": 1.0})),
+    "hunyuan_moe": dict(family="HunYuanMoEV1", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        head_dim=12, intermediate_size=16, num_experts=4, moe_topk=2)),
+    # DeepSeek V2, V3 and V3.2, Kimi K2, GLM 5
+    "deepseek_v2": dict(family="DeepseekV2", dtype="bf16", lengths=LONG, config=dict(
+        LATENT, topk_method="group_limited_greedy", routed_scaling_factor=2.0, n_shared_experts=2,
+        rope_parameters={**YARN, "mscale": 0.9, "mscale_all_dim": 0.4})),
+    "deepseek_v2_lite": dict(family="DeepseekV2", dtype="bf16", lengths=SHORT, twins=["bf16"], options={"whole"}, config=dict(
+        LATENT, q_lora_rank=None, topk_method="greedy", n_group=1, topk_group=1, rope_parameters=YARN_LATENT)),
+    "deepseek_v2_bias": dict(family="DeepseekV2", dtype="f32", lengths=SHORT, edit=old, config=dict(
+        LATENT, attention_bias=True, mlp_bias=True, topk_method="greedy", first_k_dense_replace=2)),
+    "deepseek_v3": dict(family="DeepseekV3", dtype="bf16", lengths=LONG, twins=["f32", "bf16"], config=dict(
+        LATENT, rope_parameters=YARN_LATENT)),
+    "deepseek_v3_plain": dict(family="DeepseekV3", dtype="f32", lengths=SHORT, config=dict(
+        LATENT, q_lora_rank=None, rope_interleave=False, norm_topk_prob=False, n_group=1, topk_group=1, n_shared_experts=2,
+        attention_bias=True, first_k_dense_replace=0, tie_word_embeddings=True)),
+    "kimi_k2": dict(family="DeepseekV3", dtype="bf16", lengths=SHORT, recast=as_kimi, config=dict(
+        LATENT, n_group=1, topk_group=1, routed_scaling_factor=2.8, rope_parameters={**YARN, "mscale": 1.0, "mscale_all_dim": 1.0})),
+    "deepseek_v32": dict(family="DeepseekV32", dtype="bf16", lengths=LONG, config=dict(INDEX, rope_parameters=YARN_LATENT)),
+    "glm_moe_dsa": dict(family="GlmMoeDsa", dtype="bf16", lengths=LONG, config=dict(
+        INDEX, num_hidden_layers=4, n_group=1, topk_group=1, indexer_types=["full", "shared", "full", "shared"])),
+    "glm_moe_dsa_full": dict(family="GlmMoeDsa", dtype="f32", lengths=LONG, config=dict(
+        INDEX, num_hidden_layers=2, n_group=1, topk_group=1, index_topk=5, qk_nope_head_dim=14, v_head_dim=20,
+        tie_word_embeddings=True)),
     # Gemma 1, 2, 3
     "gemma": dict(family="Gemma", dtype="bf16", lengths=SHORT, twins=["bf16"], config=GEMMA),
     "gemma_old_gelu": dict(family="Gemma", dtype="f32", lengths=SHORT, edit=old_gemma_gelu, twins=["f32"],
@@ -322,6 +585,7 @@ FIXTURES = {
         attention_bias=True, mlp_bias=True, tie_word_embeddings=False)),
     # OLMo 1, 2, 3
     "olmo": dict(family="Olmo", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict()),
+    "olmo_clip": dict(family="Olmo", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(clip_qkv=0.7)),
     "olmo2": dict(family="Olmo2", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict()),
     "olmo3": dict(family="Olmo3", dtype="bf16", lengths=LONG, twins=["bf16"], config=dict(
         num_hidden_layers=5, sliding_window=6)),
@@ -407,6 +671,14 @@ FIXTURES = {
                     config=dict(embedding_multiplier=3.0, residual_multiplier=1.4 / 2 ** 0.5, logits_scaling=40 / 16,
                                 attention_multiplier=10 ** -0.5)),
     "baichuan": dict(family="Llama", dtype="bf16", lengths=SHORT, recast=as_baichuan, config=dict(num_key_value_heads=4)),
+    "baichuan2": dict(family="Llama", dtype="f32", lengths=SHORT, recast=as_baichuan2, prepare=with_unit_head, config=dict(
+        num_key_value_heads=4, num_hidden_layers=1)),
+    "baichuan_13b": dict(family="Llama", dtype="bf16", lengths=SHORT, recast=as_baichuan_13b, alter=with_alibi, config=dict(
+        num_key_value_heads=5, num_attention_heads=5)),
+    "baichuan2_13b": dict(family="Llama", dtype="f32", lengths=SHORT, recast=as_baichuan2_13b, prepare=with_unit_head, alter=with_alibi,
+                          config=dict(num_key_value_heads=4, num_hidden_layers=1)),
+    "qwen": dict(family="Qwen2", dtype="bf16", lengths=[5, 20], recast=as_qwen, alter=with_qwen_growth, config=dict(
+        num_key_value_heads=4)),
     "chatglm": dict(family="Glm", dtype="bf16", lengths=SHORT, recast=as_chatglm, config=dict(
         head_dim=12, rope_parameters={"rope_type": "default", "rope_theta": 500000.0, "partial_rotary_factor": 0.5})),
     # GGUF only: the quantised formats, 32-wide blocks and then 256-wide ones

@@ -15,11 +15,15 @@ ARCH = {
     "olmo2": "olmo2", "olmo3": "olmo2", "granite": "granite", "cohere": "command-r", "cohere2": "cohere2", "glm": "chatglm",
     "glm4": "glm4", "starcoder2": "starcoder2", "stablelm": "stablelm", "gpt_neox": "gptneox", "gpt2": "gpt2",
     "gpt_bigcode": "starcoder", "falcon": "falcon", "bloom": "bloom", "ernie4_5": "ernie4_5", "nemotron": "nemotron",
+    "deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2",
     "mixtral": "llama", "qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe",
+    "olmoe": "olmoe", "glm4_moe": "glm4moe", "dots1": "dots1", "ernie4_5_moe": "ernie4_5-moe", "granitemoe": "granitemoe",
+    "phimoe": "phimoe", "minimax_m2": "minimax-m2",
+    "gpt_oss": "gpt-oss", "llama4_text": "llama4", "hunyuan_v1_dense": "hunyuan-dense", "hunyuan_v1_moe": "hunyuan-moe",
     "arcee": "arcee", "exaone4": "exaone4", "seed_oss": "seed_oss",
 }
 # Architectures whose converter interleaves the rows of q and k.
-PERMUTED = {"llama", "internlm2", "minicpm", "smollm3", "olmo", "granite", "arcee"}
+PERMUTED = {"llama", "internlm2", "minicpm", "smollm3", "olmo", "granite", "granitemoe", "arcee"}
 TYPE = gguf.GGMLQuantizationType
 K_TYPES = [TYPE.Q2_K, TYPE.Q3_K, TYPE.Q4_K, TYPE.Q5_K, TYPE.Q6_K]
 FILE_TYPE = {"f32": 0, "f16": 1, "bf16": 32, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "k_mixed": 15}
@@ -37,10 +41,10 @@ def write(path, model, kind, options=frozenset(), vocabulary=None):
     (vocabulary or no_vocabulary)(writer)
     writer.add_quantization_version(2)
     state, rng = {}, np.random.default_rng(7)
-    for index, (name, tensor) in enumerate(unjoin_experts(stack_head_norms(model.state_dict())).items()):
+    for index, (name, tensor) in enumerate(unjoin_experts(config, stack_head_norms(model.state_dict())).items()):
         if name == "lm_head.weight" and config.tie_word_embeddings or name.endswith((".attn.bias", ".masked_bias")):
             continue
-        state[name] = add(writer, config, name, tensor, kind, index, rng)
+        state[name] = add(writer, config, name, tensor, kind, index, rng, options)
     if rope(config).get("rope_type") == "llama3":
         writer.add_tensor("rope_freqs.weight", llama3_factors(config))
     if rope(config).get("rope_type") == "longrope":
@@ -57,9 +61,14 @@ def write(path, model, kind, options=frozenset(), vocabulary=None):
     return state
 
 
-def add(writer, config, name, tensor, kind, index, rng):
+def add(writer, config, name, tensor, kind, index, rng, options):
     """Add one tensor under its GGUF name; give back what it reads as, in the layout of transformers."""
     data = tensor.detach().to(torch.float32).numpy()
+    data = data.squeeze() if name.endswith("e_score_correction_bias") else data
+    if ".kv_b_proj." in name and "whole" not in options:
+        for part, rows in latent_parts(config, data).items():
+            writer.add_tensor(gguf_name(config, name.replace("kv_b_proj", part)), *stored_as(rows, kind))
+        return tensor
     heads = permuted_heads(config, name)
     if name.endswith("norm.weight") and config.model_type.startswith(("gemma", "nemotron")):
         writer.add_tensor(gguf_name(config, name), data + np.float32(1.0))
@@ -81,11 +90,32 @@ def add(writer, config, name, tensor, kind, index, rng):
     return torch.from_numpy((unpermute(read, heads) if heads else read).copy())
 
 
+def latent_parts(config, rows):
+    """What takes queries into the space of compressed keys, rows and columns exchanged, and values out of it; head by head."""
+    heads = rows.reshape(config.num_attention_heads, -1, rows.shape[-1])
+    keys, values = heads[:, :config.qk_nope_head_dim], heads[:, config.qk_nope_head_dim:]
+    return {"k_b_proj": keys.swapaxes(1, 2), "v_b_proj": values}
+
+
+def stored_as(rows, kind):
+    """The arguments of `add_tensor`."""
+    rows = np.ascontiguousarray(rows)
+    if kind == "f32":
+        return (rows,)
+    return gguf.quantize(rows, TYPE[kind.upper()]), None, TYPE[kind.upper()]
+
+
 def gguf_name(config, name):
     """`model.layers.0.mlp.up_proj.weight` → `blk.0.ffn_up.weight`, by the converter's own table."""
     arch = next(a for a, n in gguf.MODEL_ARCH_NAMES.items() if n == ARCH[config.model_type])
+    name = name.replace("e_score_correction_bias", "e_score_correction.bias").replace(".gate.e_score", ".e_score")
+    name = name.replace("block_sparse_moe.router", "block_sparse_moe.router.layer").replace(".gate.moe_statics", ".moe_statics")
+    name = name.replace("block_sparse_moe.experts", "mlp.experts")
+    if config.model_type == "phimoe":
+        name = name.replace("mlp.router", "mlp.gate")
     if config.model_type == "bloom":
         name = name.removeprefix("transformer.")
+    name = name.replace("e_score_correction_bias", "e_score_correction.bias")
     found = gguf.get_tensor_name_map(arch, config.num_hidden_layers).get_name(name, try_suffixes=(".weight", ".bias"))
     assert found, name
     return found
@@ -102,17 +132,22 @@ def stack_head_norms(state):
     return {n: torch.stack(t) if isinstance(t, list) else t for n, t in stacked.items()}
 
 
-def unjoin_experts(state):
-    """Gates and ups of all experts as tensors of their own."""
+def unjoin_experts(config, state):
+    """Gates and ups of all experts as tensors of their own, outputs by inputs."""
+    by_inputs = config.model_type in ("gpt_oss", "llama4_text")
     apart = {}
     for name, tensor in state.items():
-        if name.endswith("experts.gate_up_proj"):
-            for part, half in zip(("gate_proj", "up_proj"), tensor.chunk(2, dim=1)):
-                apart[name.replace("gate_up_proj", part) + ".weight"] = half.contiguous()
-        elif name.endswith("experts.down_proj"):
-            apart[name + ".weight"] = tensor
+        tensor = tensor.transpose(1, 2) if by_inputs and name.endswith(("experts.gate_up_proj", "experts.down_proj")) else tensor
+        suffix = ".bias" if name.endswith("_bias") else ".weight"
+        stem = name.removesuffix("_bias")
+        if stem.endswith("experts.gate_up_proj"):
+            halves = (tensor[:, ::2], tensor[:, 1::2]) if config.model_type == "gpt_oss" else tensor.chunk(2, dim=1)
+            for part, half in zip(("gate_proj", "up_proj"), halves):
+                apart[stem.replace("gate_up_proj", part) + suffix] = half.contiguous()
+        elif stem.endswith("experts.down_proj"):
+            apart[stem + suffix] = tensor.contiguous()
         else:
-            apart[name] = tensor
+            apart[name + ".weight" if name.endswith(".sinks") else name] = tensor
     return apart
 
 
@@ -164,17 +199,23 @@ def metadata(writer, config, kind, options):
     kind_of_model = config.model_type
     writer.add_context_length(first("max_position_embeddings", "n_positions") or 2048)
     writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(first("intermediate_size", "ffn_hidden_size", "n_inner") or 4 * config.hidden_size)
+    further = config.num_mtp_layers if kind_of_model == "glm4_moe" else 0
+    writer.add_block_count(config.num_hidden_layers + further)
+    if further:  # counted, and not among the tensors here
+        writer.add_nextn_predict_layers(further)
+    writer.add_feed_forward_length(first("intermediate_size_mlp", "intermediate_size", "ffn_hidden_size", "n_inner") or 4 * config.hidden_size)
     writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(kv_head_count(config))
+    latent = getattr(config, "kv_lora_rank", None)
+    writer.add_head_count_kv(1 if latent and "whole" not in options else kv_head_count(config))
     if first("rms_norm_eps") is not None:
         writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     else:
         writer.add_layer_norm_eps(first("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps") or 1e-5)
     writer.add_file_type(FILE_TYPE[kind])
     head_dim = getattr(config, "head_dim", None)
-    if head_dim is not None:
+    if latent:
+        latent_metadata(writer, config, options)
+    elif head_dim is not None:
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
     partial = rope(config).get("partial_rotary_factor")
@@ -189,27 +230,75 @@ def metadata(writer, config, kind, options):
         writer.add_expert_used_count(config.num_experts_per_tok)
         if first("moe_intermediate_size"):
             writer.add_expert_feed_forward_length(config.moe_intermediate_size)
+        deepseek_experts(writer, config)
         if first("shared_expert_intermediate_size"):
             writer.add_expert_shared_feed_forward_length(config.shared_expert_intermediate_size)
+    if getattr(config, "clip_qkv", None):
+        writer.add_clamp_kqv(config.clip_qkv)
     if kind_of_model == "gemma2":
         writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
     if getattr(config, "final_logit_softcapping", None):
         writer.add_final_logit_softcapping(config.final_logit_softcapping)
-    if kind_of_model in ("gemma2", "gemma3_text", "phi3", "olmo3", "cohere2", "exaone4", "starcoder2"):
+    if kind_of_model in ("gemma2", "gemma3_text", "phi3", "olmo3", "cohere2", "exaone4", "starcoder2", "gpt_oss"):
         if config.sliding_window or kind_of_model == "phi3":
             writer.add_sliding_window(config.sliding_window or 0)
     if kind_of_model in ("gpt_neox", "stablelm"):
         writer.add_parallel_residual(config.use_parallel_residual)
     if kind_of_model in ("cohere", "cohere2"):
         writer.add_logit_scale(config.logit_scale)
-    if kind_of_model == "granite":
+    if kind_of_model in ("granite", "granitemoe"):
         writer.add_attention_scale(config.attention_multiplier)
-    if kind_of_model in ("granite", "minicpm"):
+    if kind_of_model in ("granite", "granitemoe", "minicpm"):
         writer.add_embedding_scale(config.embedding_multiplier)
         writer.add_residual_scale(config.residual_multiplier)
         writer.add_logit_scale(config.logits_scaling)
     if rope(config) and kind_of_model not in ("gemma", "gemma2"):  # those two have a fixed base of 10,000
         rope_metadata(writer, config, options)
+
+
+def deepseek_experts(writer, config):
+    """What the converter says of experts that are scored by sigmoid, or as DeepSeek has them."""
+    kind = config.model_type
+    if kind in ("glm4_moe", "dots1"):
+        writer.add_leading_dense_block_count(config.first_k_dense_replace)
+        writer.add_expert_shared_count(config.n_shared_experts)
+        writer.add_expert_weights_scale(config.routed_scaling_factor)
+        writer.add_expert_weights_norm(config.norm_topk_prob)
+    if kind in ("glm4_moe", "dots1", "minimax_m2"):
+        writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+    if kind == "llama4_text":
+        writer.add_interleave_moe_layer_step(config.interleave_moe_layer_step)
+    if kind in ("minimax_m2", "gpt_oss", "llama4_text"):
+        writer.add_expert_feed_forward_length(config.intermediate_size)
+    if kind == "ernie4_5_moe":
+        writer.add_interleave_moe_layer_step(config.moe_layer_interval)
+        writer.add_leading_dense_block_count(config.moe_layer_start_index)
+        writer.add_expert_shared_feed_forward_length(config.moe_intermediate_size * config.moe_num_shared_experts)
+
+
+def latent_metadata(writer, config, options):
+    head_dim = config.qk_nope_head_dim + config.qk_rope_head_dim
+    if config.q_lora_rank:
+        writer.add_q_lora_rank(config.q_lora_rank)
+    writer.add_kv_lora_rank(config.kv_lora_rank)
+    writer.add_rope_dimension_count(config.qk_rope_head_dim)
+    if "whole" in options:  # as older converters wrote it
+        writer.add_key_length(head_dim)
+        writer.add_value_length(config.v_head_dim)
+    else:
+        writer.add_key_length(config.kv_lora_rank + config.qk_rope_head_dim)
+        writer.add_value_length(config.kv_lora_rank)
+        writer.add_key_length_mla(head_dim)
+        writer.add_value_length_mla(config.v_head_dim)
+    writer.add_leading_dense_block_count(config.first_k_dense_replace)
+    writer.add_expert_shared_count(config.n_shared_experts)
+    writer.add_expert_weights_scale(config.routed_scaling_factor)
+    sigmoid = config.model_type == "deepseek_v3"
+    writer.add_expert_weights_norm(sigmoid and config.norm_topk_prob)
+    if "whole" not in options:
+        writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID if sigmoid else gguf.ExpertGatingFuncType.SOFTMAX)
+        writer.add_expert_group_count(config.n_group)
+        writer.add_expert_group_used_count(config.topk_group)
 
 
 def rope_metadata(writer, config, options):
@@ -230,6 +319,8 @@ def rope_metadata(writer, config, options):
         writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
         writer.add_rope_scaling_factor(parameters["factor"])
         writer.add_rope_scaling_orig_ctx_len(parameters["original_max_position_embeddings"])
+        if parameters.get("mscale_all_dim"):
+            writer.add_rope_scaling_yarn_log_mul(0.1 * parameters["mscale_all_dim"])
 
 
 def llama3_factors(config):

@@ -8,10 +8,12 @@ versions (requirements.txt) give the same bytes again.
 """
 
 import argparse
+import contextlib
 import copy
 import json
 import pathlib
 import shutil
+import unittest.mock
 
 import numpy as np
 import safetensors.torch
@@ -47,12 +49,9 @@ def make(name, entry, out):
 
 def build(entry, seed):
     """A model of random weights, large enough that every part of it moves the logits."""
-    config_class = getattr(transformers, entry["family"] + "Config")
-    known = {*config_class().to_dict(), *config_class.attribute_map}
-    base = {key: value for key, value in BASE.items() if key in known}
-    config = config_class(**{**base, **copy.deepcopy(entry["config"])})
+    config = configuration(entry)
     config._attn_implementation = "eager"
-    model = transformers.AutoModelForCausalLM.from_config(config)
+    model = auto_class("text_config" in config.to_dict()).from_config(config)
     centre = 0.0 if config.model_type.startswith(("gemma", "nemotron")) else 1.0
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     norms = {id(m.weight) for m in model.modules() if "Norm" in type(m).__name__ and hasattr(m, "weight")}
@@ -68,7 +67,28 @@ def build(entry, seed):
                 parameter.copy_(entry.get("embedding", 0.2 if centre else 0.1) * noise)
             else:  # experts are stacked: their inputs are the last dimension
                 parameter.copy_(1.5 * parameter.shape[-1] ** -0.5 * noise)
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.copy_((0.3 if hasattr(config, "kv_lora_rank") else 0.2) * torch.randn(buffer.shape, generator=generator))
+    entry.get("prepare", lambda model: None)(model)
     return model.to(DTYPES[entry["dtype"]])
+
+
+def configuration(entry):
+    """The configuration of an entry; with `towers`, `config` is that of the text tower."""
+    name = entry.get("text", entry["family"]) + "Config"
+    config_class = getattr(transformers, name, None) or getattr(transformers.models.llama4, name)
+    known = {*config_class().to_dict(), *config_class.attribute_map}
+    base = {key: value for key, value in BASE.items() if key in known}
+    config = config_class(**{**base, **copy.deepcopy(entry["config"])})
+    if "towers" not in entry:
+        return config
+    whole = getattr(transformers, entry["family"] + "Config")
+    return whole(text_config=config.to_dict(), **copy.deepcopy(entry["towers"]))
+
+
+def auto_class(towers):
+    return transformers.AutoModelForImageTextToText if towers else transformers.AutoModelForCausalLM
 
 
 def promising(model, entry, seed):
@@ -76,7 +96,7 @@ def promising(model, entry, seed):
     model = copy.deepcopy(model).float()
     if entry.get("options", set()) & {"plain"}:
         return True  # quantising changes the choices
-    steps = [generate(copy.deepcopy(model), prompt(n, model.config.vocab_size, seed), NEW_TOKENS) for n in entry["lengths"]]
+    steps = [generate(copy.deepcopy(model), prompt(n, model.config.get_text_config().vocab_size, seed), NEW_TOKENS) for n in entry["lengths"]]
     return all(clear_steps(*step) for step in steps)
 
 
@@ -87,7 +107,7 @@ def checkpoint(folder, model, entry, seed):
     if "edit" in entry:
         path = folder / "config.json"
         path.write_text(json.dumps(entry["edit"](json.loads(path.read_text())), indent=2, sort_keys=True) + "\n")
-    prompts = [prompt(n, model.config.vocab_size, seed) for n in entry["lengths"]]
+    prompts = [prompt(n, model.config.get_text_config().vocab_size, seed) for n in entry["lengths"]]
     records = []
     if "plain" not in options:
         if "codes" in entry:
@@ -167,8 +187,8 @@ def pickled(folder, shards):
 
 
 def load(folder):
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
-    return model.eval()
+    towers = "text_config" in json.loads((folder / "config.json").read_text())
+    return auto_class(towers).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
 
 
 def loaded_with(folder, state):
@@ -262,7 +282,13 @@ def main():
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)
     for name in args.names or [*FIXTURES, "chat"]:
-        chat.make(args.out) if name == "chat" else make(name, FIXTURES[name], args.out)
+        if name == "chat":
+            chat.make(args.out)
+            continue
+        with contextlib.ExitStack() as altered:
+            for change in FIXTURES[name].get("alter", list)():
+                altered.enter_context(unittest.mock.patch.object(*change))
+            make(name, FIXTURES[name], args.out)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 //! Joins a family's data with a configuration and a catalogue.
 
-use aerostat_checkpoint::{Checkpoint, Config};
+use std::collections::HashSet;
+
+use aerostat_checkpoint::{Catalog, Checkpoint, Config};
 use serde_json::Value;
 
 use crate::error::{Error, ErrorKind};
 use crate::families::FAMILIES;
 use crate::family::{Family, Refused};
-use crate::keys::Keys;
+use crate::keys::{Keys, text_config};
 use crate::scales;
 use crate::shape::Shape;
 use crate::spec::{Head, Matrix, ModelSpec};
@@ -39,8 +41,15 @@ pub fn describe(checkpoint: &Checkpoint) -> Result<ModelSpec, Error> {
         ropes: tensors.ropes()?,
         blocks,
         final_norm,
-        head: Head { weight: head, bias: head_bias, scale: shape.logit_scale, softcap: shape.final_softcap },
+        head: Head {
+            weight: head,
+            bias: head_bias,
+            normalised: normalised_head(&keys, family)?,
+            scale: shape.logit_scale,
+            softcap: shape.final_softcap,
+        },
         parameters: 0,
+        other_towers: None,
         eos: special_tokens(&checkpoint.config, "eos_token_id", GGUF_EOS),
         bos: special_tokens(&checkpoint.config, "bos_token_id", &["tokenizer.ggml.bos_token_id"])
             .first()
@@ -48,28 +57,50 @@ pub fn describe(checkpoint: &Checkpoint) -> Result<ModelSpec, Error> {
         embedding,
     };
     spec.parameters = parameters(&spec);
+    spec.other_towers = keys.text_tower().map(|_| unread(&spec, &checkpoint.catalog));
     Ok(spec)
+}
+
+/// Whether the rows of the head are divided by their norms, as of models that say so.
+fn normalised_head(keys: &Keys<'_>, family: &Family) -> Result<bool, Error> {
+    let large = keys.json("vocab_size").and_then(Value::as_u64) == Some(125_696);
+    Ok(family.normalised_head && !keys.is_gguf() && (large || keys.json("z_loss_weight").is_some()))
 }
 
 const GGUF_EOS: &[&str] =
     &["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
 
+/// What families need that is not implemented, by a part of their names in lower case.
+const MISSING: &[(&str, &str)] = &[
+    (
+        "gemma3n",
+        "embeddings of each layer, the four streams of AltUp, LAuReL, activations cut at a quantile, and layers that share \
+         their keys and values with others",
+    ),
+    (
+        "gemma4",
+        "embeddings of each layer, layers that share their keys and values with others, head sizes that differ from layer \
+         to layer, and experts beside a dense MLP with norms of their own",
+    ),
+];
+
 fn find_family(keys: &Keys<'_>) -> Result<&'static Family, Error> {
     let (found, name) = match keys {
         Keys::Gguf(_, arch) => (FAMILIES.iter().find(|f| f.gguf.contains(arch)), (*arch).to_owned()),
         Keys::HuggingFace(_) => {
-            let architecture = keys.json("architectures").and_then(|a| a.get(0)).and_then(Value::as_str);
-            let model_type = keys.text("model_type")?;
+            let architecture = keys.whole("architectures").and_then(|a| a.get(0)).and_then(Value::as_str);
+            let tower = keys.text_tower();
+            let model_type = if tower.is_some() { tower } else { keys.text("model_type")? };
             let named = |a: &str| FAMILIES.iter().find(|f| f.architectures.contains(&a));
             // As transformers does, by `model_type`; but a causal model of another name computes something else.
             let found = match (model_type, architecture) {
-                (_, Some(a)) if a.ends_with("ForCausalLM") && named(a).is_none() => None,
+                (_, Some(a)) if tower.is_none() && a.ends_with("ForCausalLM") && named(a).is_none() => None,
                 (Some(t), _) => FAMILIES.iter().find(|f| f.model_types.contains(&t)),
                 (None, Some(a)) => named(a),
                 (None, None) => return Err(keys.config("neither `model_type` nor `architectures` is given")),
             };
             if found.is_some() {
-                refuse_other_tasks(keys, architecture)?;
+                refuse_other_tasks(keys, architecture.filter(|_| tower.is_none()))?;
             }
             let names: Vec<&str> = architecture.into_iter().chain(model_type).collect();
             (found, names.join("`, `"))
@@ -77,6 +108,11 @@ fn find_family(keys: &Keys<'_>) -> Result<&'static Family, Error> {
     };
     found.copied().ok_or_else(|| {
         let known: Vec<&str> = FAMILIES.iter().map(|f| f.name).collect();
+        if let Some((_, missing)) = MISSING.iter().find(|(part, _)| name.to_ascii_lowercase().contains(part))
+        {
+            return keys
+                .unsupported(format!("the model family `{name}` is not supported: it needs {missing}"));
+        }
         let message = format!("the model family `{name}` is not known; known families: {}", known.join(", "));
         Error::new(ErrorKind::UnknownFamily, keys.path(), message)
     })
@@ -123,7 +159,9 @@ fn special_tokens(config: &Config, key: &str, gguf: &[&str]) -> Vec<u32> {
     match config {
         Config::HuggingFace(hf) => {
             let generation = hf.generation.as_ref().and_then(|g| g.get(key)).map(ids).unwrap_or_default();
-            if generation.is_empty() { hf.config.get(key).map(ids).unwrap_or_default() } else { generation }
+            let own =
+                || [text_config(hf), &hf.config].iter().find_map(|c| c.get(key).map(ids)).unwrap_or_default();
+            if generation.is_empty() { own() } else { generation }
         }
         Config::Gguf(meta) => {
             let mut found: Vec<u32> =
@@ -132,6 +170,14 @@ fn special_tokens(config: &Config, key: &str, gguf: &[&str]) -> Vec<u32> {
             found
         }
     }
+}
+
+/// Tensors that no part of the model refers to, and their bytes.
+fn unread(spec: &ModelSpec, catalog: &Catalog) -> (usize, u64) {
+    let matrices = spec.matrices().chain([&spec.embedding]).map(|m| m.name.as_str());
+    let used: HashSet<&str> = matrices.chain(spec.vectors().map(|v| v.name.as_str())).collect();
+    let unread = catalog.tensors().filter(|tensor| !used.contains(tensor.name.as_str()));
+    unread.fold((0, 0), |(count, bytes), tensor| (count + 1, bytes + tensor.extent.bytes))
 }
 
 fn parameters(spec: &ModelSpec) -> u64 {

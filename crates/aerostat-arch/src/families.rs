@@ -6,40 +6,61 @@ mod bloom;
 mod chatglm;
 mod cohere;
 mod cohere2;
+mod deepseek_v2;
+mod deepseek_v3;
+mod deepseek_v32;
+mod dots1;
 mod ernie4_5;
+mod ernie4_5_moe;
 mod exaone4;
+mod exaone_moe;
 mod falcon;
+mod flex_olmo;
 mod gemma;
 mod gemma2;
 mod gemma3;
 mod glm;
 mod glm4;
+mod glm4_moe;
+mod glm_moe_dsa;
 mod gpt2;
 mod gpt_bigcode;
 mod gpt_neox;
+mod gpt_oss;
 mod gptj;
 mod granite;
+mod granitemoe;
 mod helium;
+mod hunyuan;
 mod internlm;
 mod internlm2;
 mod internlm3;
 mod llama;
+mod llama4;
 mod minicpm;
+mod minimax_m2;
+mod ministral;
+mod ministral3;
 mod mistral;
 mod mixtral;
 mod nemotron;
 mod olmo;
 mod olmo2;
 mod olmo3;
+mod olmoe;
 mod opt;
 mod phi;
 mod phi3;
+mod phimoe;
+mod qwen;
 mod qwen2;
 mod qwen2_moe;
 mod qwen3;
 mod qwen3_moe;
+mod qwen3_vl_moe;
 mod seed_oss;
 mod smollm3;
+mod solar_open;
 mod stablelm;
 mod starcoder2;
 
@@ -48,28 +69,42 @@ use crate::family::Family;
 /// Every family, in the order in which GGUF architectures are looked up.
 pub const FAMILIES: &[&Family] = &[
     &llama::FAMILY,
+    &llama4::FAMILY,
+    &gpt_oss::FAMILY,
     &mistral::FAMILY,
+    &ministral::FAMILY,
+    &ministral3::FAMILY,
+    &qwen::FAMILY,
     &qwen2::FAMILY,
     &qwen3::FAMILY,
     &mixtral::FAMILY,
     &qwen2_moe::FAMILY,
     &qwen3_moe::FAMILY,
+    &qwen3_vl_moe::FAMILY,
+    &minimax_m2::FAMILY,
     &gemma::FAMILY,
     &gemma2::FAMILY,
     &gemma3::FAMILY,
     &phi3::FAMILY,
     &phi::FAMILY,
+    &phimoe::FAMILY,
     &smollm3::FAMILY,
     &olmo::FAMILY,
     &olmo2::FAMILY,
     &olmo3::FAMILY,
+    &olmoe::FAMILY,
+    &flex_olmo::FAMILY,
     &granite::FAMILY,
+    &granitemoe::FAMILY,
     &minicpm::FAMILY,
     &cohere::FAMILY,
     &cohere2::FAMILY,
     &chatglm::FAMILY,
     &glm::FAMILY,
     &glm4::FAMILY,
+    &glm4_moe::FAMILY,
+    &solar_open::FAMILY,
+    &dots1::FAMILY,
     &starcoder2::FAMILY,
     &stablelm::FAMILY,
     &gpt_neox::FAMILY,
@@ -80,13 +115,20 @@ pub const FAMILIES: &[&Family] = &[
     &opt::FAMILY,
     &baichuan::FAMILY,
     &bloom::FAMILY,
+    &hunyuan::FAMILY,
     &internlm::FAMILY,
     &internlm2::FAMILY,
     &internlm3::FAMILY,
     &ernie4_5::FAMILY,
+    &ernie4_5_moe::FAMILY,
     &nemotron::FAMILY,
     &arcee::FAMILY,
     &exaone4::FAMILY,
+    &exaone_moe::FAMILY,
     &seed_oss::FAMILY,
     &helium::FAMILY,
+    &deepseek_v2::FAMILY,
+    &deepseek_v3::FAMILY,
+    &deepseek_v32::FAMILY,
+    &glm_moe_dsa::FAMILY,
 ];

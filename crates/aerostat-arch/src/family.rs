@@ -1,6 +1,7 @@
 //! What the data of a family consists of.
 
 use crate::keys::{self, Key};
+use crate::latent::LatentFamily;
 use crate::mixture::Mixture;
 use crate::spec::{Activation, NormKind, RopeStyle};
 
@@ -43,10 +44,18 @@ pub struct Family {
     pub embedding_norm: bool,
     /// Norms of q and k.
     pub head_norms: HeadNorms,
+    /// They come after rotation.
+    pub norms_after_rope: bool,
+    /// Each head has a score that takes part in the softmax, and has no value.
+    pub sinks: bool,
+    /// Queries, keys and values are clipped, if the configuration names a limit.
+    pub clip_qkv: bool,
     /// The MLP reads what attention reads. Its own norm is optional then.
     pub parallel: Switch,
     /// The MLP has a gate. Without one its width is four times that of the stream, unless it is given.
     pub gated: bool,
+    /// The MLP's width is half of what the configuration says.
+    pub halved_width: bool,
     /// The MLP's activation where the configuration names none.
     pub activation: Activation,
     /// The key of `config.json` that names it.
@@ -61,19 +70,24 @@ pub struct Family {
     pub mlp_bias: Bias,
     /// Bias of the head.
     pub head_bias: Bias,
+    /// The rows of the head are divided by their norms, if `z_loss_weight` is given or the vocabulary is Baichuan 2's;
+    /// GGUF stores the quotients.
+    pub normalised_head: bool,
     /// Which layers see a window only.
     pub windows: Windows,
     /// Layers with a window rotate with their own base; this is its default.
     pub local_rope_theta: Option<f64>,
     /// Learned positions; the number is the row of position 0.
     pub positions: Option<usize>,
-    /// Scores fall off linearly with distance, each head by its own slope (ALiBi).
-    pub alibi: bool,
+    /// Scores fall off linearly with distance, each head by its own slope (ALiBi); nothing is rotated then.
+    pub alibi: Alibi,
     /// One key/value head, if `multi_query` says so; the number of them is read with `new_decoder_architecture` only.
     pub multi_query: bool,
     /// Scores are scaled by `query_pre_attn_scalar`, not by the head size; GGUF does not store it, so there the
     /// models with this many layers use `hidden / heads`.
     pub query_scalar: Option<usize>,
+    /// How queries grow with their position.
+    pub temperature: Temperature,
     /// On attention scores, in place of the root of the head size; in GGUF always where it is given.
     pub score_scale: Factor,
     /// On embeddings.
@@ -84,6 +98,8 @@ pub struct Family {
     pub logit_scale: Factor,
     /// Soft caps of attention scores and of logits.
     pub softcaps: (Softcap, Softcap),
+    /// Keys and values are compressed.
+    pub latent: Option<LatentFamily>,
     /// Some layers have experts.
     pub mixture: Option<Mixture>,
     /// Values of configuration keys that a file may leave out.
@@ -160,10 +176,41 @@ pub enum HeadNorms {
     Never,
     /// Per head, with weights that all heads share.
     Shared,
+    /// The same, if this key of `config.json` says so; in GGUF, if the tensors are there.
+    SharedIf(&'static str),
+    /// Per head, without weights, where it is rotated, if this key of `config.json` says so (by default it does); in
+    /// GGUF, unless there are 128 experts.
+    Bare(&'static str),
     /// Per head, each with its own weights, if this key of `config.json` says so; in GGUF, if the tensors are there.
     Own(&'static str),
     /// Over all heads together.
     Row,
+}
+
+/// Whether a family has linear biases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alibi {
+    /// No.
+    Never,
+    /// Yes.
+    Always,
+    /// Where `config.json` names no `max_position_embeddings`.
+    WithoutContext,
+}
+
+/// How queries grow with their position: by `1 + beta * ln(1 + floor(position / floor))`, or as is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Temperature {
+    /// Not at all.
+    Never,
+    /// On all layers; `beta` is `llama_4_scaling_beta` and `floor` `original_max_position_embeddings` of the rotation's
+    /// parameters.
+    AllLayers,
+    /// By the logarithm of positions beyond `seq_length`, if `use_logn_attn` says so.
+    Logarithm,
+    /// On layers that are not rotated, if `attn_temperature_tuning` says so; `beta` is `attn_scale` and `floor`
+    /// `floor_scale`, and positions count from 1.
+    Unrotated,
 }
 
 /// Which layers are rotated.
@@ -201,6 +248,8 @@ pub enum Windows {
     Unrotated,
     /// The first, the third and so on.
     EveryOther,
+    /// Those that are rotated see their own chunk of `attention_chunk_size` positions.
+    ChunksOfRotated,
     /// All but every `n`-th; `sliding_window_pattern` may name another number.
     AllButEvery(usize),
 }
@@ -210,6 +259,8 @@ pub enum Windows {
 pub struct Defaults {
     /// `tie_word_embeddings`.
     pub tied: bool,
+    /// `num_attention_heads`; `None`: must be given.
+    pub heads: Option<usize>,
     /// `num_key_value_heads`; `None`: as many as query heads.
     pub kv_heads: Option<usize>,
     /// `head_dim`; `None`: `hidden / heads`.
@@ -246,6 +297,8 @@ pub struct Names {
     pub o: &'static str,
     pub q_norm: &'static str,
     pub k_norm: &'static str,
+    /// With its suffix.
+    pub sinks: &'static str,
     pub attention_post_norm: &'static str,
     pub mlp_norm: &'static str,
     pub gate: &'static str,
@@ -281,6 +334,7 @@ impl Names {
         o: "layers.{}.self_attn.o_proj",
         q_norm: "layers.{}.self_attn.q_norm",
         k_norm: "layers.{}.self_attn.k_norm",
+        sinks: "layers.{}.self_attn.sinks",
         attention_post_norm: "layers.{}.post_attention_layernorm",
         mlp_norm: "layers.{}.post_attention_layernorm",
         gate: "layers.{}.mlp.gate_proj",
@@ -309,6 +363,7 @@ impl Names {
         o: "blk.{}.attn_output",
         q_norm: "blk.{}.attn_q_norm",
         k_norm: "blk.{}.attn_k_norm",
+        sinks: "blk.{}.attn_sinks.weight",
         attention_post_norm: "blk.{}.post_attention_norm",
         mlp_norm: "blk.{}.ffn_norm",
         gate: "blk.{}.ffn_gate",
@@ -340,8 +395,12 @@ impl Family {
         post_norms: false,
         embedding_norm: false,
         head_norms: HeadNorms::Never,
+        norms_after_rope: false,
+        sinks: false,
+        clip_qkv: false,
         parallel: Switch::Never,
         gated: true,
+        halved_width: false,
         activation: Activation::Silu,
         activation_key: "hidden_act",
         gelu_means_tanh: false,
@@ -349,20 +408,24 @@ impl Family {
         output_bias: Bias::Never,
         mlp_bias: Bias::Never,
         head_bias: Bias::Never,
+        normalised_head: false,
         windows: Windows::Never,
         local_rope_theta: None,
         positions: None,
-        alibi: false,
+        alibi: Alibi::Never,
         multi_query: false,
         query_scalar: None,
+        temperature: Temperature::Never,
         score_scale: Factor::One,
         embedding_scale: Factor::One,
         residual_scale: Factor::One,
         logit_scale: Factor::One,
         softcaps: (Softcap::Never, Softcap::Never),
+        latent: None,
         mixture: None,
         defaults: Defaults {
             tied: false,
+            heads: None,
             kv_heads: None,
             head_dim: None,
             rope_theta: 10_000.0,

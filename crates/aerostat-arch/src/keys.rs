@@ -6,6 +6,7 @@ use aerostat_checkpoint::{Config, HfConfig, gguf::Metadata};
 use serde_json::Value;
 
 use crate::error::{Error, ErrorKind};
+use crate::towers;
 
 /// A configuration value's names. The first in `hugging_face` is the usual one, others are those of some families. The
 /// GGUF key is completed by the architecture's name.
@@ -24,19 +25,23 @@ macro_rules! keys {
 keys! {
     LAYERS = ["num_hidden_layers", "n_layer", "num_layers"], "block_count";
     HIDDEN = ["hidden_size", "n_embd", "n_embed"], "embedding_length";
-    INTERMEDIATE = ["intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"], "feed_forward_length";
+    INTERMEDIATE =
+        ["intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "moe_intermediate_size"], "feed_forward_length";
+    DENSE_INTERMEDIATE = ["intermediate_size_mlp"], "feed_forward_length";
     HEADS = ["num_attention_heads", "n_head"], "attention.head_count";
     KV_HEADS = ["num_key_value_heads", "num_kv_heads", "multi_query_group_num"], "attention.head_count_kv";
     HEAD_DIM = ["head_dim", "kv_channels"], "attention.key_length";
-    CONTEXT = ["max_position_embeddings", "n_positions", "seq_length"], "context_length";
+    CONTEXT = ["max_position_embeddings", "n_positions", "seq_length", "model_max_length"], "context_length";
     EPS = ["rms_norm_eps", "layer_norm_epsilon", "layernorm_epsilon"], "attention.layer_norm_rms_epsilon";
     LAYER_EPS =
-        ["layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps", "layernorm_epsilon"],
+        ["layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps", "layernorm_epsilon", "rms_norm_eps"],
         "attention.layer_norm_epsilon";
     WINDOW = ["sliding_window"], "attention.sliding_window";
+    CHUNK = ["attention_chunk_size"], "attention.chunk_size";
     WINDOW_PATTERN = ["sliding_window_pattern"], "attention.sliding_window_pattern";
     NO_ROPE_INTERVAL = ["no_rope_layer_interval"], "no_rope_layer_interval";
     ATTENTION_SOFTCAP = ["attn_logit_softcapping"], "attn_logit_softcapping";
+    CLIP = ["clip_qkv"], "attention.clamp_kqv";
     FINAL_SOFTCAP = ["final_logit_softcapping"], "final_logit_softcapping";
     PARALLEL = ["use_parallel_residual", "parallel_attn"], "use_parallel_residual";
     EMBEDDING_SCALE = ["embedding_multiplier", "scale_emb"], "embedding_scale";
@@ -48,11 +53,15 @@ keys! {
     EXPERTS =
         ["num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"], "expert_count";
     EXPERTS_CHOSEN =
-        ["num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_k"], "expert_used_count";
-    EXPERT_WIDTH = ["moe_intermediate_size"], "expert_feed_forward_length";
+        ["num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_k", "moe_topk"],
+        "expert_used_count";
+    EXPERT_WIDTH = ["moe_intermediate_size", "intermediate_size"], "expert_feed_forward_length";
     EXPERT_GROUPS = ["n_group"], "expert_group_count";
     EXPERT_GROUPS_OPEN = ["topk_group"], "expert_group_used_count";
     EXPERT_NORMALISE = ["norm_topk_prob"], "expert_weights_norm";
+    EXPERT_NORMALISE_LEAST = ["moe_norm_min"], "expert_weights_norm_min";
+    EXPERT_SCALE = ["routed_scaling_factor"], "expert_weights_scale";
+    EXPERT_JITTER = ["router_jitter_noise"], "expert_jitter";
     LOGIT_DIVISOR = ["logits_scaling"], "logit_scale";
 }
 
@@ -85,17 +94,34 @@ impl<'a> Keys<'a> {
         matches!(self, Self::Gguf(..))
     }
 
-    /// A value of `config.json`; `null` counts as absent. Nothing in GGUF.
+    /// A value of `config.json`, that of the text tower where there are several; `null` counts as absent. Nothing in
+    /// GGUF.
     pub(crate) fn json(&self, key: &str) -> Option<&'a Value> {
+        match self {
+            Self::HuggingFace(hf) => text_config(hf).get(key).filter(|v| !v.is_null()),
+            Self::Gguf(..) => None,
+        }
+    }
+
+    /// A value of the whole of `config.json`, whatever its towers.
+    pub(crate) fn whole(&self, key: &str) -> Option<&'a Value> {
         match self {
             Self::HuggingFace(hf) => hf.config.get(key).filter(|v| !v.is_null()),
             Self::Gguf(..) => None,
         }
     }
 
+    /// The type of the text tower, if this is a checkpoint of several towers.
+    pub(crate) fn text_tower(&self) -> Option<&'a str> {
+        let Self::HuggingFace(hf) = self else { return None };
+        let named = hf.config.get("text_config").and_then(|text| text.get("model_type"));
+        towers::text_type(hf.config.get("model_type")?.as_str()?)
+            .map(|usual| named.and_then(Value::as_str).unwrap_or(usual))
+    }
+
     /// Whether `config.json` holds the key with the value `null`.
     pub(crate) fn is_null(&self, key: &Key) -> bool {
-        let null = |hf: &HfConfig| hf.config.get(spelling(hf, key)).is_some_and(Value::is_null);
+        let null = |hf: &HfConfig| text_config(hf).get(spelling(hf, key)).is_some_and(Value::is_null);
         matches!(self, Self::HuggingFace(hf) if null(hf))
     }
 
@@ -104,7 +130,9 @@ impl<'a> Keys<'a> {
         match self {
             Self::HuggingFace(hf) => match self.json(spelling(hf, key)) {
                 None => Ok(None),
-                Some(v) => v.as_f64().map(Some).ok_or_else(|| self.wrong(spelling(hf, key), "a number", v)),
+                Some(v) => {
+                    json_number(v).map(Some).ok_or_else(|| self.wrong(spelling(hf, key), "a number", v))
+                }
             },
             Self::Gguf(meta, arch) => Ok(gguf_number(meta, &format!("{arch}.{}", key.gguf))),
         }
@@ -191,10 +219,24 @@ impl<'a> Keys<'a> {
     }
 }
 
+/// The configuration of the text tower.
+pub(crate) fn text_config(hf: &HfConfig) -> &Value {
+    let tower = hf.config.get("model_type").and_then(Value::as_str).and_then(towers::text_type);
+    hf.config.get("text_config").filter(|text| tower.is_some() && text.is_object()).unwrap_or(&hf.config)
+}
+
 /// The name under which this file holds a key, else the usual one.
 fn spelling(hf: &HfConfig, key: &Key) -> &'static str {
     let usual = key.hugging_face.first().copied().unwrap_or_default();
-    key.hugging_face.iter().find(|name| hf.config.get(**name).is_some()).copied().unwrap_or(usual)
+    key.hugging_face.iter().find(|name| text_config(hf).get(**name).is_some()).copied().unwrap_or(usual)
+}
+
+/// A number; where layers may differ and the value is a list, its only distinct element.
+fn json_number(value: &Value) -> Option<f64> {
+    match value.as_array() {
+        None => value.as_f64(),
+        Some(list) => list.first().filter(|first| list.iter().all(|v| v == *first))?.as_f64(),
+    }
 }
 
 /// A number of any type; where layers may differ and the value is a list, its only distinct element.

@@ -10,23 +10,28 @@ mod error;
 mod families;
 mod family;
 mod keys;
+mod latent;
 mod mixture;
 mod rope;
 mod scales;
 mod shape;
 mod spec;
 mod tensors;
+mod towers;
 
 pub use build::describe;
 pub use error::{Error, ErrorKind};
 pub use families::FAMILIES;
 pub use family::{
-    Bias, Defaults, Factor, Family, Fused, HeadNorms, Names, Refused, Rotated, Softcap, Switch, Windows,
+    Alibi, Bias, Defaults, Factor, Family, Fused, HeadNorms, Names, Refused, Rotated, Softcap, Switch,
+    Temperature, Windows,
 };
 pub use keys::Key;
+pub use latent::{Indexer, Latent, LatentFamily, LatentNames, Selection};
 pub use mixture::{Mixture, MixtureNames};
 pub use rope::{Divisors, RopeSpec, Scaling};
 pub use spec::{
-    Activation, AttentionSpec, Block, Experts, Groups, Head, Joined, Linear, Matrix, MlpSpec, ModelSpec,
-    Norm, NormKind, Positions, Role, RopeStyle, Routing, Runs, Scales, Score, Vector,
+    Activation, AttentionSpec, AttentionWidths, Block, Experts, Groups, Growth, Head, Joined, Linear, Matrix,
+    MlpSpec, ModelSpec, Norm, NormKind, Positions, Role, RopeStyle, Routing, Runs, Scales, Score, Vector,
 };
+pub use towers::TOWERS;

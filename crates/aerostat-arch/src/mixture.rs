@@ -16,7 +16,7 @@ pub struct Mixture {
     pub normalise: Switch,
     /// The same in GGUF where the file says nothing.
     pub gguf_normalise: bool,
-    /// Added to that sum, and its least value.
+    /// Added to that sum, and its least value, unless `moe_norm_min` names another.
     pub normalise_guard: (f32, f32),
     /// On the scores in the end.
     pub scale: Factor,
@@ -32,6 +32,8 @@ pub struct Mixture {
     /// Where experts share tensors in Hugging Face checkpoints, those are `[experts, inputs, outputs]`, and this is how
     /// gate and up lie in theirs.
     pub k_major: Option<Joined>,
+    /// Unless their shape is `[experts, outputs, inputs]`.
+    pub k_major_by_shape: bool,
     /// Biases of experts.
     pub bias: Bias,
     /// Names of tensors in Hugging Face checkpoints.
@@ -46,7 +48,7 @@ pub struct Mixture {
 #[allow(missing_docs)]
 pub struct MixtureNames {
     pub router: &'static str,
-    /// With its suffix.
+    /// With its suffix; may be absent.
     pub correction: &'static str,
     pub gate: &'static str,
     pub up: &'static str,
@@ -107,6 +109,7 @@ impl Mixture {
         at_input: false,
         router_bias: Bias::Never,
         k_major: None,
+        k_major_by_shape: false,
         bias: Bias::Never,
         names: MixtureNames::HUGGING_FACE,
         gguf_names: MixtureNames::GGUF,
@@ -121,6 +124,7 @@ pub(crate) struct MixtureShape {
     chosen: usize,
     groups: Option<Groups>,
     normalise: Option<(f32, f32)>,
+    score: Score,
     scale: f32,
 }
 
@@ -134,6 +138,7 @@ impl MixtureShape {
         const EXPERTS_MAX: usize = 1 << 16;
         let Some(experts) = keys.count_or(&keys::EXPERTS, None)? else { return Ok(None) };
         let chosen = match keys.count_or(&keys::EXPERTS_CHOSEN, mixture.chosen)? {
+            Some(_) if matches!(mixture.score, Score::SparseMixer(_)) => 2,
             Some(chosen) => chosen,
             None => keys.count(&keys::EXPERTS_CHOSEN)?,
         };
@@ -145,12 +150,19 @@ impl MixtureShape {
             true => keys.switch(&keys::EXPERT_NORMALISE, mixture.gguf_normalise)?,
             false => shape::switch(keys, mixture.normalise)?,
         };
+        let (added, least) = mixture.normalise_guard;
+        let least = keys.number(&keys::EXPERT_NORMALISE_LEAST)?.map_or(least, |n| n as f32);
+        let jitter = keys.number(&keys::EXPERT_JITTER)?;
         Ok(Some(Self {
             experts,
             width,
             chosen,
             groups: groups(keys, mixture, experts, chosen)?,
-            normalise: normalised.then_some(mixture.normalise_guard),
+            normalise: normalised.then_some((added, least)),
+            score: match mixture.score {
+                Score::SparseMixer(default) => Score::SparseMixer(jitter.map_or(default, |n| n as f32)),
+                other => other,
+            },
             scale: shape::factor(keys, mixture.scale, 1, 1)?.unwrap_or(1.0),
         }))
     }
@@ -162,7 +174,16 @@ fn groups(
     experts: usize,
     chosen: usize,
 ) -> Result<Option<Groups>, Error> {
-    let Some((best, closed_score_zero)) = mixture.groups else { return Ok(None) };
+    let Some(rule) = mixture.groups else { return Ok(None) };
+    // GGUF files of DeepSeek V2 and V3 differ by what router outputs become.
+    let (best, closed_score_zero) = match keys.gguf_number("expert_gating_func") {
+        Some(2.0) => (2, false),
+        _ => rule,
+    };
+    // Where a group is as good as its best expert, groups count by this method alone.
+    if best == 1 && !keys.is_gguf() && keys.text("topk_method")? != Some("group_limited_greedy") {
+        return Ok(None);
+    }
     let count = keys.count_or(&keys::EXPERT_GROUPS, Some(1))?.unwrap_or(1);
     let open = keys.count_or(&keys::EXPERT_GROUPS_OPEN, Some(count))?.unwrap_or(count);
     if count == 1 || open == count && closed_score_zero {
@@ -208,21 +229,23 @@ impl Tensors<'_> {
         let experts = Experts {
             router: self.linear(&router, mixture.router_bias, Part::all(shape.experts), hidden)?,
             shared_gate,
-            routing: self.routing(mixture, shape, &place.name(names.correction))?,
+            routing: self.routing(mixture, shape, place.correction(names))?,
             mlps,
             order,
         };
         Ok(Some((place.shared(names)?, experts)))
     }
 
-    fn routing(&self, mixture: &Mixture, shape: MixtureShape, correction: &str) -> Result<Routing, Error> {
-        let correction = match self.contains(correction) {
-            true => Some(self.vector(correction, &[shape.experts], 0.0)?),
-            false => None,
-        };
+    fn routing(
+        &self,
+        mixture: &Mixture,
+        shape: MixtureShape,
+        correction: Option<String>,
+    ) -> Result<Routing, Error> {
+        let correction = correction.map(|name| self.vector_or_row(&name, shape.experts)).transpose()?;
         Ok(Routing {
             chosen: shape.chosen,
-            score: self.score(mixture)?,
+            score: self.score(shape.score)?,
             correction,
             groups: shape.groups,
             normalise: shape.normalise,
@@ -232,9 +255,9 @@ impl Tensors<'_> {
     }
 
     /// What the router's outputs become; GGUF may say it by a number.
-    fn score(&self, mixture: &Mixture) -> Result<Score, Error> {
+    fn score(&self, score: Score) -> Result<Score, Error> {
         match self.keys.gguf_number("expert_gating_func").map(|n| n as i64) {
-            None | Some(0) => Ok(mixture.score),
+            None | Some(0) => Ok(score),
             Some(1) => Ok(Score::Softmax),
             Some(2) => Ok(Score::Sigmoid),
             Some(3) => Ok(Score::SoftmaxOfChosen),
@@ -256,6 +279,12 @@ impl Place<'_> {
     fn name(&self, pattern: &str) -> String {
         let pattern = pattern.replace("{}", &self.layer.to_string());
         self.tensors.top(&pattern.replace("{e}", &self.expert.to_string()))
+    }
+
+    /// What is added to scores in the choice, if it is in the checkpoint.
+    fn correction(&self, names: &MixtureNames) -> Option<String> {
+        let mut all = names.correction.split('|').map(|pattern| self.name(pattern));
+        all.find(|name| self.tensors.contains(name))
     }
 
     /// The tensor of the first name that is in the checkpoint, and whether it holds all experts. Where they share one,
@@ -316,6 +345,7 @@ impl Place<'_> {
         };
         if let Some((joined, (name, true))) = mixture.k_major.zip(self.find(names.gate_up))
             && !self.tensors.keys.is_gguf()
+            && !(mixture.k_major_by_shape && self.tensors.rows_of_each(&name) == Some(2 * width))
         {
             let up = self.k_major(&name, mixture.bias, 2 * width, hidden)?;
             let (down, _) = self.find(names.down).unwrap_or((self.name(names.down), true));

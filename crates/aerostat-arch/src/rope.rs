@@ -58,6 +58,11 @@ pub enum Scaling {
         /// Trained length in positions.
         original: f64,
     },
+    /// The base grows in steps with the length of the sequence, each time that it doubles beyond `original` (Qwen 1).
+    Steps {
+        /// Trained length in positions.
+        original: f64,
+    },
     /// Long wavelengths divided by `factor`, short ones kept, smooth between (Llama 3.1).
     Llama3 {
         /// The divisor.
@@ -122,7 +127,11 @@ pub(crate) fn read(keys: &Keys<'_>, layers: Layers, theta: f64, rotary: f64) -> 
         return read_gguf(keys, layers, theta, rotary);
     }
     let dict = parameters(keys, layers);
-    let key = if layers == Layers::Sliding { "rope_local_base_freq" } else { "rope_theta" };
+    let key = match layers {
+        Layers::Sliding => "rope_local_base_freq",
+        _ if keys.json("rotary_emb_base").is_some() => "rotary_emb_base",
+        _ => "rope_theta",
+    };
     let theta = match number(keys, &dict, "rope_theta")? {
         Some(t) => t,
         None => keys.json(key).and_then(Value::as_f64).unwrap_or(theta),
@@ -132,10 +141,21 @@ pub(crate) fn read(keys: &Keys<'_>, layers: Layers, theta: f64, rotary: f64) -> 
     // The first Phi-3 models called it "su" or "yarn".
     let kind = match kind.unwrap_or("default") {
         "su" => "longrope",
+        // Of a text alone, the positions of all sections are the same.
+        "mrope" => "default",
         "yarn" if dict.contains_key("short_factor") => "longrope",
         other => other,
     };
-    let scaling = scaling(keys, &dict, kind)?;
+    // A fixed `alpha` stretches the base once and for all.
+    let alpha = number(keys, &dict, "alpha")?.filter(|alpha| kind == "dynamic" && *alpha > 0.0);
+    let (theta, kind) = match alpha {
+        Some(alpha) => (theta * stretch(keys, alpha)?, "default"),
+        None => (theta, kind),
+    };
+    let scaling = match keys.flag("use_dynamic_ntk", false)? {
+        true => Scaling::Steps { original: trained(keys) },
+        false => scaling(keys, &dict, kind)?,
+    };
     let part = ["partial_rotary_factor", "rotary_pct"].into_iter().find_map(|key| keys.json(key)?.as_f64());
     let rotary = number(keys, &dict, "partial_rotary_factor")?.or(part).unwrap_or(rotary);
     let divisors = |key: &str| match kind {
@@ -144,6 +164,20 @@ pub(crate) fn read(keys: &Keys<'_>, layers: Layers, theta: f64, rotary: f64) -> 
     };
     let (divisors, long_divisors) = (divisors("short_factor")?, divisors("long_factor")?);
     check(keys, RopeConfig { theta, scaling, rotary, divisors, long_divisors })
+}
+
+/// `seq_length`, which Qwen 1 tells from the length that its scaling is for.
+pub(crate) fn trained(keys: &Keys<'_>) -> f64 {
+    keys.json("seq_length").and_then(Value::as_f64).unwrap_or(8192.0)
+}
+
+/// What the base of whole heads is multiplied by, to stretch the longest wavelength by `alpha`.
+fn stretch(keys: &Keys<'_>, alpha: f64) -> Result<f64, Error> {
+    let dim = match keys.count_or(&keys::HEAD_DIM, None)? {
+        Some(dim) => dim,
+        None => keys.count(&keys::HIDDEN)? / keys.count(&keys::HEADS)?,
+    } as f64;
+    Ok(alpha.powf(dim / (dim - 2.0)))
 }
 
 /// A list of numbers that must be there.
@@ -233,7 +267,13 @@ fn scaling(keys: &Keys<'_>, dict: &Map<String, Value>, kind: &str) -> Result<Sca
             let original = original()?;
             let factor = context()? / original;
             let scale = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / original.ln()).sqrt() };
-            Scaling::Long { original, attention_factor: optional("attention_factor")?.unwrap_or(scale) }
+            // Phi 3.5 with experts names the factor of short and of long sequences.
+            let (short, long) = (optional("short_mscale")?, optional("long_mscale")?);
+            if short != long {
+                return Err(keys.unsupported("`long_mscale` other than `short_mscale` is not supported"));
+            }
+            let attention_factor = optional("attention_factor")?.or(short).unwrap_or(scale);
+            Scaling::Long { original, attention_factor }
         }
         other => {
             let known = "default, linear, dynamic, llama3, yarn, longrope";
@@ -275,7 +315,8 @@ fn read_gguf(keys: &Keys<'_>, layers: Layers, theta: f64, rotary: f64) -> Result
                 beta_slow: keys.gguf_number("rope.scaling.yarn_beta_slow").unwrap_or(1.0),
                 original,
                 attention_factor: scale * keys.gguf_number("rope.scaling.attn_factor").unwrap_or(1.0),
-                truncate: true,
+                // This family alone does not round the ramp.
+                truncate: !matches!(keys, Keys::Gguf(_, "gpt-oss")),
             }
         }
         (other, _) => {
@@ -290,6 +331,7 @@ fn read_gguf(keys: &Keys<'_>, layers: Layers, theta: f64, rotary: f64) -> Result
 fn check(keys: &Keys<'_>, rope: RopeConfig) -> Result<RopeConfig, Error> {
     let positive: &[(&str, f64)] = &match rope.scaling {
         Scaling::None => [("rope_theta", rope.theta), ("", 1.0), ("", 1.0)],
+        Scaling::Steps { original } => [("rope_theta", rope.theta), ("seq_length", original), ("", 1.0)],
         Scaling::Linear { factor } => [("rope_theta", rope.theta), ("factor", factor), ("", 1.0)],
         Scaling::Dynamic { factor, original }
         | Scaling::Llama3 { factor, original, .. }

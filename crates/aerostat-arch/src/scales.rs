@@ -11,7 +11,7 @@ use crate::tensors::{Part, Tensors};
 /// Refuses quantised checkpoints but for those whose scales are found here: FP8 of transformers (`fp8`) and of
 /// compressed-tensors (`float-quantized`), and the 8 bits of bitsandbytes (LLM.int8).
 pub(crate) fn refuse_unknown(keys: &Keys<'_>) -> Result<(), Error> {
-    let Some(config) = keys.json("quantization_config") else { return Ok(()) };
+    let Some(config) = config(keys) else { return Ok(()) };
     let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or("unknown");
     match (text("quant_method"), text("format")) {
         ("fp8", _) | ("compressed-tensors", "float-quantized") => Ok(()),
@@ -30,12 +30,17 @@ pub(crate) fn refuse_unknown(keys: &Keys<'_>) -> Result<(), Error> {
 
 /// Whether a tensor is a matrix of codes that [`find`] can find scales for.
 pub(crate) fn are_codes(keys: &Keys<'_>, tensor: &Tensor) -> bool {
-    let Some(config) = keys.json("quantization_config") else { return false };
+    let Some(config) = config(keys) else { return false };
     match tensor.dtype {
         DType::F8_E4M3 | DType::F8_E5M2 => !is_int8(config),
         DType::I8 => is_int8(config),
         _ => false,
     }
+}
+
+/// What is said of quantisation: of a model of several towers, beside them.
+fn config<'a>(keys: &Keys<'a>) -> Option<&'a Value> {
+    keys.whole("quantization_config").or(keys.json("quantization_config"))
 }
 
 fn is_int8(config: &Value) -> bool {
@@ -51,8 +56,7 @@ pub(crate) fn find(
     part: Part,
     cols: usize,
 ) -> Result<Option<Scales>, Error> {
-    let Some(config) = tensors.keys.json("quantization_config").filter(|_| are_codes(tensors.keys, codes))
-    else {
+    let Some(config) = config(tensors.keys).filter(|_| are_codes(tensors.keys, codes)) else {
         return Ok(None);
     };
     let by_transformers = config.get("quant_method").and_then(Value::as_str) == Some("fp8");
@@ -78,7 +82,14 @@ pub(crate) fn find(
     let wanted = [part.total.div_ceil(blocks.0.max(1)) as u64, cols.div_ceil(blocks.1.max(1)) as u64];
     let is_grid =
         scales.shape == wanted || wanted.iter().product::<u64>() == scales.elements() && wanted[1] == 1;
-    if !is_grid || part.runs.is_some() {
+    if part.runs.is_some() {
+        return Err(tensors.keys.unsupported(format!(
+            "tensor `{}` is {} and holds rows of several matrices in turn, which is not supported yet",
+            codes.name,
+            codes.dtype.name()
+        )));
+    }
+    if !is_grid {
         return Err(tensors.bad(scales, format!("{wanted:?} are the blocks of {:?}", codes.shape)));
     }
     if !matches!(scales.dtype, DType::F32 | DType::BF16 | DType::F16) {

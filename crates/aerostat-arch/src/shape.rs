@@ -3,11 +3,12 @@
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::family::{Factor, Family, HeadNorms, Rotated, Softcap, Switch, Windows};
+use crate::family::{Alibi, Factor, Family, HeadNorms, Rotated, Softcap, Switch, Temperature, Windows};
 use crate::keys::{self, Keys};
+use crate::latent::{self, LatentShape};
 use crate::mixture::MixtureShape;
 use crate::rope::{self, Layers, RopeConfig};
-use crate::spec::Activation;
+use crate::spec::{Activation, Growth};
 
 /// The numbers of a configuration.
 pub(crate) struct Shape {
@@ -27,32 +28,44 @@ pub(crate) struct Shape {
     pub(crate) final_softcap: Option<f32>,
     pub(crate) activation: Activation,
     pub(crate) parallel: bool,
+    pub(crate) alibi: bool,
     /// Queries and keys are normalised; in GGUF, tensors decide where the family leaves it open.
     pub(crate) head_norms: bool,
+    pub(crate) clip: Option<f32>,
+    pub(crate) growth: Option<Growth>,
     pub(crate) windows: Vec<Option<usize>>,
     pub(crate) rotated: Vec<bool>,
     pub(crate) ropes: Vec<RopeConfig>,
+    pub(crate) latent: Option<LatentShape>,
     pub(crate) mixture: Option<MixtureShape>,
 }
 
 impl Shape {
     pub(crate) fn read(keys: &Keys<'_>, family: &Family) -> Result<Self, Error> {
         const LAYERS_MAX: usize = 10_000;
-        let layers = keys.count(&keys::LAYERS)?;
+        // GGUF counts the layers that predict further tokens, which come last and are not used.
+        let further = keys.gguf_number("nextn_predict_layers").unwrap_or(0.0) as usize;
+        let layers = keys.count(&keys::LAYERS)?.saturating_sub(further);
         if layers > LAYERS_MAX {
             return Err(keys.config(format!("{layers} layers are more than any model has")));
         }
         let hidden = keys.count(&keys::HIDDEN)?;
-        let heads = keys.count(&keys::HEADS)?;
+        let heads = heads(keys, family)?;
         let kv_heads = kv_heads(keys, family, heads)?;
         let head_dim_default = family.defaults.head_dim.filter(|_| !keys.is_gguf()).unwrap_or(hidden / heads);
-        let head_dim = keys.count_or(&keys::HEAD_DIM, None)?.unwrap_or(head_dim_default);
-        let intermediate = match keys.count_or(&keys::INTERMEDIATE, None)? {
-            None if !family.gated => 4 * hidden,
-            None => keys.count(&keys::INTERMEDIATE)?,
-            Some(n) => n,
+        let latent =
+            family.latent.as_ref().map(|family| LatentShape::read(keys, family, layers)).transpose()?;
+        let head_dim = match &latent {
+            Some(latent) => latent.nope + latent.rope,
+            None => keys.count_or(&keys::HEAD_DIM, None)?.unwrap_or(head_dim_default),
         };
+        let intermediate = intermediate(keys, family, hidden)?;
         let listed = listed_rotation(keys, family, layers)?;
+        let alibi = match family.alibi {
+            Alibi::Never => false,
+            Alibi::Always => true,
+            Alibi::WithoutContext => keys.json("max_position_embeddings").is_none(),
+        };
         let windows = windows(keys, family, &listed)?;
         Ok(Self {
             layers,
@@ -63,7 +76,8 @@ impl Shape {
             head_dim,
             context: keys.count_or(&keys::CONTEXT, None)?.unwrap_or(family.defaults.context),
             eps: keys.number(family.eps_key())?.unwrap_or(family.defaults.eps) as f32,
-            scale: score_scale(keys, family, layers, hidden / heads, head_dim)?,
+            scale: score_scale(keys, family, layers, hidden / heads, head_dim)?
+                * latent.as_ref().map_or(1.0, |latent| latent.scale),
             embedding_scale: factor(keys, family.embedding_scale, hidden, layers)?,
             residual_scale: factor(keys, family.residual_scale, hidden, layers)?,
             logit_scale: factor(keys, family.logit_scale, hidden, layers)?,
@@ -71,25 +85,52 @@ impl Shape {
             final_softcap: softcap(keys, &keys::FINAL_SOFTCAP, family.softcaps.1)?,
             activation: activation(keys, family)?,
             parallel: switch(keys, family.parallel)?,
+            alibi,
             head_norms: match family.head_norms {
                 HeadNorms::Never => false,
                 HeadNorms::Shared | HeadNorms::Row => true,
-                HeadNorms::Own(key) => keys.is_gguf() || keys.flag(key, false)?,
+                HeadNorms::Bare(_) if keys.is_gguf() => keys.number(&keys::EXPERTS)? != Some(128.0),
+                HeadNorms::Bare(key) => keys.flag(key, true)?,
+                HeadNorms::Own(key) | HeadNorms::SharedIf(key) => keys.is_gguf() || keys.flag(key, false)?,
             },
+            growth: growth(keys, family)?,
+            clip: if family.clip_qkv { keys.number(&keys::CLIP)?.map(|n| n as f32) } else { None },
             rotated: match family.rotated {
-                Rotated::Windows if windows.iter().any(Option::is_some) => {
-                    windows.iter().map(Option::is_some).collect()
-                }
+                _ if alibi => vec![false; layers],
+                Rotated::Windows => rotated_windows(&windows).unwrap_or(listed),
                 _ => listed,
             },
             windows,
-            ropes: ropes(keys, family)?,
+            ropes: match &latent {
+                None => ropes(keys, family)?,
+                Some(_) => latent::ropes(keys, ropes(keys, family)?),
+            },
+            latent,
             mixture: match &family.mixture {
                 Some(mixture) => MixtureShape::read(keys, mixture, intermediate)?,
                 None => None,
             },
         })
     }
+}
+
+/// The width of an MLP that is not an expert.
+fn intermediate(keys: &Keys<'_>, family: &Family, hidden: usize) -> Result<usize, Error> {
+    let given = match keys.count_or(&keys::DENSE_INTERMEDIATE, None)? {
+        Some(dense) => Some(dense),
+        None => keys.count_or(&keys::INTERMEDIATE, None)?,
+    };
+    let whole = match given {
+        None if !family.gated => 4 * hidden,
+        None => keys.count(&keys::INTERMEDIATE)?,
+        Some(n) => n,
+    };
+    Ok(if family.halved_width { whole / 2 } else { whole })
+}
+
+fn heads(keys: &Keys<'_>, family: &Family) -> Result<usize, Error> {
+    let usual = keys.count_or(&keys::HEADS, family.defaults.heads)?;
+    usual.map_or_else(|| keys.count(&keys::HEADS), Ok)
 }
 
 fn kv_heads(keys: &Keys<'_>, family: &Family, heads: usize) -> Result<usize, Error> {
@@ -117,12 +158,18 @@ fn ropes(keys: &Keys<'_>, family: &Family) -> Result<Vec<RopeConfig>, Error> {
     })
 }
 
+/// The layers with a window, if there are any.
+fn rotated_windows(windows: &[Option<usize>]) -> Option<Vec<bool>> {
+    windows.iter().any(Option::is_some).then(|| windows.iter().map(Option::is_some).collect())
+}
+
 /// Which layers are rotated, windows aside.
 fn listed_rotation(keys: &Keys<'_>, family: &Family, layers: usize) -> Result<Vec<bool>, Error> {
     let Rotated::AllButEvery(n) = family.rotated else {
         return Ok(vec![family.rotated != Rotated::None; layers]);
     };
-    if let Some(list) = keys.json("no_rope_layers") {
+    let given = |v: &&Value| v.as_array().is_none_or(|list| !list.is_empty());
+    if let Some(list) = keys.json("no_rope_layers").filter(given) {
         let rotated = |v: &Value| v.as_u64().map(|n| n != 0);
         let list: Option<Vec<bool>> = list.as_array().and_then(|l| l.iter().map(rotated).collect());
         return list
@@ -212,7 +259,44 @@ fn score_scale(
     Ok(width.powf(-0.5) as f32)
 }
 
+/// How queries grow, on the layers where they do.
+fn growth(keys: &Keys<'_>, family: &Family) -> Result<Option<Growth>, Error> {
+    let number = |dict: Option<&Value>, key: &str| dict.and_then(|d| d.get(key)).and_then(Value::as_f64);
+    let own = |key: &str| keys.json(key).and_then(Value::as_f64);
+    let growth = match family.temperature {
+        Temperature::Never => return Ok(None),
+        Temperature::AllLayers => {
+            let rope = keys.json("rope_parameters").or(keys.json("rope_scaling"));
+            let Some(beta) = number(rope, "llama_4_scaling_beta") else { return Ok(None) };
+            let floor = number(rope, "original_max_position_embeddings").unwrap_or(0.0);
+            Growth::Steps { beta, floor, offset: 0 }
+        }
+        Temperature::Logarithm if !keys.flag("use_logn_attn", false)? => return Ok(None),
+        Temperature::Logarithm => Growth::Log { original: rope::trained(keys) },
+        Temperature::Unrotated => {
+            if !keys.flag("attn_temperature_tuning", true)? {
+                return Ok(None);
+            }
+            let (beta, floor) = (own("attn_scale").unwrap_or(0.1), own("floor_scale").unwrap_or(8192.0));
+            Growth::Steps { beta, floor, offset: 1 }
+        }
+    };
+    match growth {
+        Growth::Steps { beta, floor, .. } if floor >= 1.0 && beta.is_finite() => Ok(Some(growth)),
+        Growth::Log { original } if original > 1.0 => Ok(Some(growth)),
+        _ => Err(keys.config(format!("queries cannot grow by {growth:?}"))),
+    }
+}
+
 fn activation(keys: &Keys<'_>, family: &Family) -> Result<Activation, Error> {
+    if let Activation::ClippedSilu { alpha, limit } = family.activation {
+        let number =
+            |key: &str, default| keys.json(key).and_then(Value::as_f64).map_or(default, |n| n as f32);
+        return Ok(Activation::ClippedSilu {
+            alpha: number("swiglu_alpha", alpha),
+            limit: number("swiglu_limit", limit),
+        });
+    }
     Ok(match keys.text(family.activation_key)? {
         None => family.activation,
         Some("silu" | "swish") => Activation::Silu,
@@ -235,10 +319,12 @@ fn activation(keys: &Keys<'_>, family: &Family) -> Result<Activation, Error> {
 /// The window of each layer; `rotated` says of each whether it is rotated.
 fn windows(keys: &Keys<'_>, family: &Family, rotated: &[bool]) -> Result<Vec<Option<usize>>, Error> {
     let layers = rotated.len();
-    let default = family.defaults.window.filter(|_| !keys.is_gguf() && !keys.is_null(&keys::WINDOW));
+    let chunks = matches!(family.windows, Windows::ChunksOfRotated);
+    let key = if chunks { &keys::CHUNK } else { &keys::WINDOW };
+    let default = family.defaults.window.filter(|_| (chunks || !keys.is_gguf()) && !keys.is_null(key));
     // GGUF files of Phi 4 say 0: none.
-    let given = keys.number(&keys::WINDOW)? != Some(0.0);
-    let window = if given { keys.count_or(&keys::WINDOW, default)? } else { None };
+    let given = keys.number(key)? != Some(0.0);
+    let window = if given { keys.count_or(key, default)? } else { None };
     let types =
         match keys.json("layer_types").filter(|_| !matches!(family.windows, Windows::Never | Windows::All)) {
             None => None,
@@ -260,6 +346,7 @@ fn windows(keys: &Keys<'_>, family: &Family, rotated: &[bool]) -> Result<Vec<Opt
             true => Box::new(|i| rotated.get(i) == Some(&false)),
             false => return Ok(vec![None; layers]),
         },
+        Windows::ChunksOfRotated => Box::new(|i| rotated.get(i) == Some(&true)),
         Windows::EveryOther => Box::new(|i| i % 2 == 0),
         // Where the layers are listed, the pattern may be anything.
         Windows::AllButEvery(_) if types.is_some() => Box::new(|_| false),
@@ -272,6 +359,7 @@ fn windows(keys: &Keys<'_>, family: &Family, rotated: &[bool]) -> Result<Vec<Opt
         None => Ok(window.filter(|_| slides(i))),
         Some(kind) => match kind.as_str() {
             Some("full_attention") => Ok(None),
+            Some("chunked_attention") if chunks => Ok(window),
             Some("sliding_attention") => window
                 .map(Some)
                 .ok_or_else(|| keys.config(format!("layer {i} slides, but `sliding_window` is not given"))),

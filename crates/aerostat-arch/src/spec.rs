@@ -5,6 +5,7 @@ use std::sync::Arc;
 use aerostat_checkpoint::packed::TileRows;
 use aerostat_checkpoint::{DType, Extent};
 
+use crate::latent::Latent;
 use crate::rope::RopeSpec;
 
 /// A whole model.
@@ -36,6 +37,8 @@ pub struct ModelSpec {
     pub head: Head,
     /// Elements of all tensors in use, a shared embedding and head counted once.
     pub parameters: u64,
+    /// Where this is the text tower of several: tensors that are not its own, which are never read, and their bytes.
+    pub other_towers: Option<(usize, u64)>,
     /// Tokens that end a sequence.
     pub eos: Vec<u32>,
     /// The token that begins a text, if the configuration names one.
@@ -57,7 +60,10 @@ impl ModelSpec {
 
     /// Partial sums of a row that the widest matrix stored by inputs needs: sixteen for each output.
     pub fn lanes(&self) -> usize {
-        self.matrices().filter(|m| m.k_major).map(|m| 16 * m.rows).max().unwrap_or(0)
+        let latents = self.blocks.iter().filter_map(|block| block.attention.latent.as_ref());
+        let ranks = latents.filter(|latent| latent.k_by_rows).map(|latent| latent.rank);
+        let outputs = self.matrices().filter(|m| m.k_major).map(|m| m.rows);
+        16 * outputs.chain(ranks).max().unwrap_or(0)
     }
 
     /// Every small tensor, in no particular order.
@@ -84,7 +90,17 @@ impl ModelSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum Role {
+    /// Compresses what queries are made of.
+    QDown,
     Q,
+    /// The queries that choose positions.
+    IndexQ,
+    /// Compresses what keys and values are made of.
+    KvDown,
+    /// The keys that positions are chosen by.
+    IndexK,
+    /// Weights of the queries that choose positions.
+    IndexWeights,
     K,
     V,
     Output,
@@ -288,13 +304,12 @@ pub struct Block {
 impl Block {
     /// The linear maps that every sweep uses, in the order of use: all but those of experts.
     pub fn linears(&self) -> impl Iterator<Item = (Role, &Linear)> {
-        let a = &self.attention;
-        let attention = [(Role::Q, &a.q), (Role::K, &a.k), (Role::V, &a.v), (Role::Output, &a.o)];
+        let attention = self.attention.linears();
         let router = self.experts.iter().flat_map(|experts| {
             let shared = experts.shared_gate.iter().map(|linear| (Role::SharedGate, linear));
             shared.chain([(Role::Router, &experts.router)])
         });
-        attention.into_iter().chain(router).chain(self.mlp.iter().flat_map(MlpSpec::linears))
+        attention.chain(router).chain(self.mlp.iter().flat_map(MlpSpec::linears))
     }
 
     /// Its MLPs: the one that every row uses, and the experts.
@@ -318,15 +333,17 @@ impl Block {
     fn vectors(&self) -> impl Iterator<Item = &Vector> {
         let a = &self.attention;
         let around = [&self.attention_norm, &self.attention_post_norm, &self.mlp_norm, &self.mlp_post_norm];
-        let norms = around.into_iter().chain([&a.q_norm, &a.k_norm]).flatten().flat_map(Norm::vectors);
+        let norms = around.into_iter().chain([&a.q_norm, &a.k_norm]).flatten();
+        let norms = norms.chain(a.latent.iter().flat_map(|latent| latent.norms())).flat_map(Norm::vectors);
         let experts = self.experts.iter().flat_map(Experts::linears);
         let correction = self.experts.iter().filter_map(|e| e.routing.correction.as_ref());
         let biases = self.linears().chain(experts).filter_map(|(_, linear)| linear.bias.as_ref());
-        norms.chain(correction).chain(biases)
+        norms.chain(correction).chain(biases).chain(&a.sinks)
     }
 }
 
-/// Attention with grouped queries.
+/// Attention with grouped queries. With [`AttentionSpec::latent`], keys and values are compressed: `k` and `v` take them, head
+/// by head, out of what all heads share.
 #[derive(Clone, Debug)]
 pub struct AttentionSpec {
     /// `[heads * head_dim, hidden]`.
@@ -341,6 +358,10 @@ pub struct AttentionSpec {
     pub q_norm: Option<Norm>,
     /// On keys, before rotation.
     pub k_norm: Option<Norm>,
+    /// Queries, keys and values are clipped to this size, after norms.
+    pub clip: Option<f32>,
+    /// Queries grow with their position.
+    pub growth: Option<Growth>,
     /// Query heads.
     pub heads: usize,
     /// Key/value heads.
@@ -353,10 +374,120 @@ pub struct AttentionSpec {
     pub softcap: Option<f32>,
     /// Positions a row sees, itself included; `None`: all.
     pub window: Option<usize>,
+    /// It sees its own chunk of so many positions, not the last ones.
+    pub chunked: bool,
+    /// A score for each head that takes part in the softmax, and has no value.
+    pub sinks: Option<Vector>,
+    /// Queries and keys are normalised after rotation.
+    pub norms_after_rope: bool,
     /// Scores fall off linearly with distance, each head by its own slope.
     pub alibi: bool,
     /// Index into [`ModelSpec::ropes`]; `None`: not rotated.
     pub rope: Option<usize>,
+    /// Keys and values are compressed.
+    pub latent: Option<Latent>,
+}
+
+impl AttentionSpec {
+    /// Its linear maps in the order of use.
+    pub fn linears(&self) -> impl Iterator<Item = (Role, &Linear)> {
+        let latent = self.latent.as_ref();
+        let q_down = latent.and_then(|l| l.q_down.as_ref()).map(|(linear, _)| (Role::QDown, linear));
+        let indexer = latent.and_then(Latent::indexer);
+        let index_q = indexer.map(|i| (Role::IndexQ, &i.q));
+        let kv_down = latent.map(|l| (Role::KvDown, &l.kv_down));
+        let index = indexer.map(|i| [(Role::IndexK, &i.k), (Role::IndexWeights, &i.weights)]);
+        let before = q_down.into_iter().chain([(Role::Q, &self.q)]).chain(index_q).chain(kv_down);
+        let own = [(Role::K, &self.k), (Role::V, &self.v), (Role::Output, &self.o)];
+        before.chain(index.into_iter().flatten()).chain(own)
+    }
+
+    /// What a row takes while it passes through.
+    pub fn widths(&self) -> AttentionWidths {
+        let plain = AttentionWidths {
+            q: self.q.weight.rows,
+            k: self.k.weight.rows,
+            v: self.v.weight.rows,
+            mixed: self.o.weight.cols,
+            ..AttentionWidths::default()
+        };
+        self.latent.as_ref().map_or(plain, |latent| AttentionWidths {
+            k: latent.kv_down.weight.rows,
+            v: latent.indexer().map_or(0, |indexer| indexer.k.weight.rows),
+            q_low: latent.q_down.as_ref().map_or(0, |(linear, _)| linear.weight.rows),
+            latent_q: self.heads * latent.kv_down.weight.rows,
+            latent_mixed: self.heads * latent.rank,
+            index_q: latent.indexer().map_or(0, |indexer| indexer.q.weight.rows),
+            index_weights: latent.indexer().map_or(0, |indexer| indexer.heads),
+            selected: latent.selection.count(),
+            ..plain
+        })
+    }
+
+    /// Heads that the cache holds.
+    pub fn cache_heads(&self) -> usize {
+        if self.latent.is_some() { 1 } else { self.kv_heads }
+    }
+}
+
+/// Elements of a row in what attention reads and writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AttentionWidths {
+    /// Queries.
+    pub q: usize,
+    /// What the cache holds as key.
+    pub k: usize,
+    /// What the cache holds as value.
+    pub v: usize,
+    /// Attention's output.
+    pub mixed: usize,
+    /// What queries are made of, compressed.
+    pub q_low: usize,
+    /// Queries as compressed keys see them.
+    pub latent_q: usize,
+    /// Attention's output, compressed.
+    pub latent_mixed: usize,
+    /// The queries that choose positions.
+    pub index_q: usize,
+    /// Their weights.
+    pub index_weights: usize,
+    /// The positions that are chosen.
+    pub selected: usize,
+}
+
+impl AttentionWidths {
+    /// The larger of each.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            q: self.q.max(other.q),
+            k: self.k.max(other.k),
+            v: self.v.max(other.v),
+            mixed: self.mixed.max(other.mixed),
+            q_low: self.q_low.max(other.q_low),
+            latent_q: self.latent_q.max(other.latent_q),
+            latent_mixed: self.latent_mixed.max(other.latent_mixed),
+            index_q: self.index_q.max(other.index_q),
+            index_weights: self.index_weights.max(other.index_weights),
+            selected: self.selected.max(other.selected),
+        }
+    }
+
+    /// All together.
+    pub fn total(self) -> usize {
+        let latent = self.q_low + self.latent_q + self.latent_mixed;
+        self.q + self.k + self.v + self.mixed + latent + self.index_q + self.index_weights + self.selected
+    }
+}
+
+/// What a row's query is multiplied by, after rotation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(missing_docs, reason = "the formulas say it")]
+pub enum Growth {
+    /// `1 + beta * ln(1 + floor((position + offset) / floor))`.
+    Steps { beta: f64, floor: f64, offset: u32 },
+    /// `ln(position + 1) / ln(original)` beyond that many positions.
+    Log { original: f64 },
 }
 
 /// An MLP: `down(activation(gate(x)) * up(x))`, or `down(activation(up(x)))` without a gate.
@@ -448,7 +579,7 @@ pub struct Routing {
 }
 
 /// What a router's outputs become.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Score {
     /// Their softmax over all experts.
     Softmax,
@@ -456,6 +587,9 @@ pub enum Score {
     SoftmaxOfChosen,
     /// The sigmoid of each.
     Sigmoid,
+    /// The best two, each with its softmax among those that are less than twice this (relatively) behind it; the
+    /// second without the first.
+    SparseMixer(f32),
 }
 
 /// Experts in groups of equal size, of which the best are open to the choice.
@@ -478,6 +612,8 @@ pub struct Head {
     pub weight: Matrix,
     /// One per token.
     pub bias: Option<Vector>,
+    /// Its rows are divided by their norms.
+    pub normalised: bool,
     /// Logits are multiplied by this.
     pub scale: Option<f32>,
     /// `cap * tanh(logit / cap)`, after scaling.
@@ -485,7 +621,7 @@ pub struct Head {
 }
 
 /// The non-linearity of an MLP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
     /// `x * sigmoid(x)`.
     Silu,
@@ -497,6 +633,13 @@ pub enum Activation {
     Relu,
     /// `max(x, 0)` squared.
     ReluSquared,
+    /// `x * sigmoid(alpha * x)` of `x` up to `limit`; what it gates is clipped to `limit`, and 1 is added.
+    ClippedSilu {
+        /// In the sigmoid.
+        alpha: f32,
+        /// The largest gate, and the largest size of what is gated.
+        limit: f32,
+    },
 }
 
 /// Which elements of a head are rotated together.

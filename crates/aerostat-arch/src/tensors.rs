@@ -7,12 +7,12 @@ use aerostat_checkpoint::{Catalog, DType, Extent, Tensor};
 use serde_json::Value;
 
 use crate::error::{Error, ErrorKind};
-use crate::family::{Bias, Family, Fused, HeadNorms, Names};
+use crate::family::{Bias, Family, Fused, HeadNorms, Names, Temperature, Windows};
 use crate::keys::Keys;
 use crate::rope::{Divisors, RopeConfig, RopeSpec, Scaling};
 use crate::scales;
 use crate::shape::Shape;
-use crate::spec::{AttentionSpec, Block, Linear, Matrix, MlpSpec, Norm, Positions, Runs, Vector};
+use crate::spec::{AttentionSpec, Block, Linear, Matrix, MlpSpec, Norm, Positions, RopeStyle, Runs, Vector};
 
 /// Finds the tensors of a family in a catalogue.
 pub(crate) struct Tensors<'a> {
@@ -72,10 +72,13 @@ impl<'a> Tensors<'a> {
 
     /// The stored head, whatever the configuration says, as transformers does; else the embedding, if the two are tied.
     pub(crate) fn head(&self, embedding: &Matrix) -> Result<(Matrix, Option<Vector>), Error> {
-        let mut names = self.names.head.split('|');
+        // Some text towers have a head of their own.
+        let mut names = self.names.head.split('|').chain(["language_model.lm_head"]);
         let stem = names.clone().find(|name| self.has(name)).or(names.next()).unwrap_or_default();
         let name = format!("{stem}.weight");
-        let tied = self.keys.is_gguf() || self.keys.flag("tie_word_embeddings", self.family.defaults.tied)?;
+        let whole = self.keys.whole("tie_word_embeddings").and_then(Value::as_bool) == Some(true);
+        let own = self.keys.flag("tie_word_embeddings", self.family.defaults.tied)?;
+        let tied = self.keys.is_gguf() || whole || own;
         let weight = match self.catalog.get(&name) {
             None if tied => embedding.clone(),
             _ => self.matrix(&name, embedding.rows, self.shape.hidden)?,
@@ -101,9 +104,10 @@ impl<'a> Tensors<'a> {
     pub(crate) fn ropes(&self) -> Result<Vec<RopeSpec>, Error> {
         let head_dim = self.shape.head_dim;
         let rotate = |rope: &RopeConfig| {
+            let part = self.shape.latent.as_ref().map(|latent| latent.rope as f64);
             let rotary = self.keys.gguf_number("rope.dimension_count");
             let rotary = rotary.or(self.keys.json("rotary_dim").and_then(Value::as_f64));
-            let rotary = rotary.unwrap_or(head_dim as f64 * rope.rotary) as usize;
+            let rotary = part.or(rotary).unwrap_or(head_dim as f64 * rope.rotary) as usize;
             if rotary == 0 || !rotary.is_multiple_of(2) || rotary > head_dim {
                 let message = format!("{rotary} of {head_dim} dimensions of a head cannot be rotated");
                 return Err(self.keys.config(message));
@@ -118,7 +122,11 @@ impl<'a> Tensors<'a> {
                     rotary / 2
                 ))),
             };
-            let style = if self.keys.is_gguf() { self.family.gguf_rope } else { self.family.rope };
+            let style = match self.keys.is_gguf() {
+                true => self.family.gguf_rope,
+                false if !self.keys.flag("rope_interleave", true)? => RopeStyle::Half,
+                false => self.family.rope,
+            };
             let (divisors, long_divisors) = (divisors(&rope.divisors)?, divisors(&rope.long_divisors)?);
             Ok(RopeSpec { theta, rotary, style, scaling, divisors, long_divisors })
         };
@@ -161,7 +169,11 @@ impl<'a> Tensors<'a> {
         let linear = |pattern: &str, bias: Bias, rows: usize, cols: usize| {
             self.linear(&name(pattern), bias, Part::all(rows), cols)
         };
-        let [q, k, v] = self.queries_keys_values(&name)?;
+        let ([q, k, v], latent) = match &s.latent {
+            Some(latent) => self.latent(latent, i, &name)?,
+            None => (self.queries_keys_values(&name)?, None),
+        };
+        let latent_width = latent.as_ref().map(|_| v.weight.rows);
         let (mlp, experts) = match self.experts(i)? {
             Some((shared, experts)) => (shared, Some(experts)),
             None => (Some(self.mlp(&name)?), None),
@@ -169,6 +181,12 @@ impl<'a> Tensors<'a> {
         let window = s.windows.get(i).copied().flatten();
         let rope = usize::from(window.is_some() && s.ropes.len() > 1);
         let rope = Some(rope).filter(|_| s.rotated.get(i) == Some(&true));
+        // Norms without weights come with rotation.
+        let head_norm = |pattern: &str, heads: usize| match f.head_norms {
+            HeadNorms::Bare(_) if rope.is_none() => Ok(None),
+            _ => self.head_norm(&name(pattern), heads),
+        };
+        let sinks = f.sinks.then(|| self.vector(&name(n.sinks), &[s.heads], 0.0)).transpose()?;
         let (attention_norm, mlp_norm) = (name(n.attention_norm), name(n.mlp_norm));
         let own_norm = !s.parallel || mlp_norm != attention_norm && self.has(&mlp_norm);
         Ok(Block {
@@ -177,17 +195,23 @@ impl<'a> Tensors<'a> {
                 q,
                 k,
                 v,
-                o: linear(n.o, f.output_bias, s.hidden, s.heads * s.head_dim)?,
-                q_norm: self.head_norm(&name(n.q_norm), s.heads)?,
-                k_norm: self.head_norm(&name(n.k_norm), s.kv_heads)?,
+                o: linear(n.o, f.output_bias, s.hidden, latent_width.unwrap_or(s.heads * s.head_dim))?,
+                q_norm: head_norm(n.q_norm, s.heads)?,
+                k_norm: head_norm(n.k_norm, s.kv_heads)?,
+                clip: s.clip,
+                growth: s.growth.filter(|_| f.temperature != Temperature::Unrotated || rope.is_none()),
                 heads: s.heads,
                 kv_heads: s.kv_heads,
                 head_dim: s.head_dim,
                 scale: s.scale,
                 softcap: s.attention_softcap,
                 window,
-                alibi: f.alibi,
+                chunked: matches!(f.windows, Windows::ChunksOfRotated),
+                sinks,
+                norms_after_rope: f.norms_after_rope,
+                alibi: s.alibi,
                 rope,
+                latent,
             },
             attention_post_norm: norm(n.attention_post_norm, f.post_norms)?,
             mlp_norm: norm(n.mlp_norm, f.pre_norms && own_norm)?,
@@ -270,6 +294,11 @@ impl<'a> Tensors<'a> {
         self.catalog.get(name).and_then(|t| usize::try_from(*t.shape.first()?).ok())
     }
 
+    /// Rows of each matrix of a stack.
+    pub(crate) fn rows_of_each(&self, name: &str) -> Option<usize> {
+        self.catalog.get(name).and_then(|t| usize::try_from(*t.shape.get(1)?).ok())
+    }
+
     pub(crate) fn linear(&self, name: &str, bias: Bias, part: Part, cols: usize) -> Result<Linear, Error> {
         Ok(Linear {
             weight: self.matrix_part(&format!("{name}.weight"), part, cols)?,
@@ -306,9 +335,20 @@ impl<'a> Tensors<'a> {
         let offset = if self.keys.is_gguf() { 0.0 } else { f.norm_offset };
         let (size, shape) = match f.head_norms {
             _ if !s.head_norms => return Ok(None),
-            HeadNorms::Own(_) if self.keys.is_gguf() && !self.has(name) => return Ok(None),
+            HeadNorms::Own(_) | HeadNorms::SharedIf(_) if self.keys.is_gguf() && !self.has(name) => {
+                return Ok(None);
+            }
             HeadNorms::Never => return Ok(None),
-            HeadNorms::Shared => (s.head_dim, vec![s.head_dim]),
+            HeadNorms::Bare(_) => {
+                return Ok(Some(Norm {
+                    kind: f.norm,
+                    size: s.head_dim,
+                    weight: None,
+                    bias: None,
+                    eps: s.eps,
+                }));
+            }
+            HeadNorms::Shared | HeadNorms::SharedIf(_) => (s.head_dim, vec![s.head_dim]),
             HeadNorms::Own(_) => (s.head_dim, vec![heads, s.head_dim]),
             HeadNorms::Row => (heads * s.head_dim, vec![heads * s.head_dim]),
         };
@@ -324,7 +364,7 @@ impl<'a> Tensors<'a> {
         self.matrix_of(self.expect_matrix(name, &[part.total, cols])?, part, cols)
     }
 
-    fn matrix_of(&self, tensor: &Tensor, part: Part, cols: usize) -> Result<Matrix, Error> {
+    pub(crate) fn matrix_of(&self, tensor: &Tensor, part: Part, cols: usize) -> Result<Matrix, Error> {
         if !cols.is_multiple_of(tensor.dtype.block_len()) {
             return Err(self.bad(tensor, format!("its rows are not whole blocks of {}", tensor.dtype.name())));
         }
@@ -401,6 +441,13 @@ impl<'a> Tensors<'a> {
         self.matrix_of(tensor, Part::all(1), cols)
     }
 
+    /// A vector, which may be stored as a matrix of one row.
+    pub(crate) fn vector_or_row(&self, name: &str, len: usize) -> Result<Vector, Error> {
+        let shape = [1, len];
+        let row = self.require(name)?.shape.len() == 2;
+        self.vector(name, &shape[usize::from(!row)..], 0.0)
+    }
+
     pub(crate) fn vector(&self, name: &str, shape: &[usize], offset: f32) -> Result<Vector, Error> {
         let tensor = self.expect_plain(name, shape)?;
         let len = shape.iter().product();
@@ -435,7 +482,7 @@ impl<'a> Tensors<'a> {
     }
 
     /// The tensor, if it has this shape and a format that can be computed with.
-    fn expect(&self, name: &str, shape: &[usize]) -> Result<&'a Tensor, Error> {
+    pub(crate) fn expect(&self, name: &str, shape: &[usize]) -> Result<&'a Tensor, Error> {
         let tensor = self.expect_shape(name, shape)?;
         self.computable(tensor)
     }

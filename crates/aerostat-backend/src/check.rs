@@ -3,7 +3,7 @@
 use aerostat_checkpoint::DType;
 
 use crate::numerics::LANES;
-use crate::{Attention, Error, ErrorKind, KvLayout, Mat, Placement, Rope, Scaling, Tile};
+use crate::{Attention, Error, ErrorKind, KvLayout, Mat, Placement, Rope, Scaling, Tile, Window};
 
 /// A matrix lies within a buffer of `len` elements and its rows do not overlap.
 pub(crate) fn mat(mat: &Mat, len: usize) -> Result<(), Error> {
@@ -93,13 +93,9 @@ pub(crate) fn scaling(tile: &Tile<'_>, scaling: &Scaling, inputs: usize) -> Resu
     Ok(())
 }
 
-/// A tile of rows `k0 ..` of a matrix stored `[K, N]`, in a plain format, has its inputs in `x`.
+/// A tile of rows `k0 ..` of a matrix stored `[K, N]` has its inputs in `x`.
 pub(crate) fn k_major(tile: &Tile<'_>, x: &Mat, k0: usize) -> Result<(), Error> {
     supported(tile.dtype)?;
-    if tile.dtype.block_len() != 1 {
-        let message = format!("a matrix stored by inputs cannot be in blocks of {:?}", tile.dtype);
-        return Err(Error::new(ErrorKind::Unsupported, message));
-    }
     match k0.checked_add(tile.rows) {
         Some(end) if end <= x.cols => Ok(()),
         _ => Err(Error::shape(format!(
@@ -155,8 +151,9 @@ pub(crate) fn factors(factors: &[f32], rows: usize) -> Result<(), Error> {
 
 /// Rotation of a matrix by a table of angles.
 pub(crate) fn rope(x: &Mat, rope: &Rope, angles: &Mat) -> Result<(), Error> {
-    let Rope { head_dim, rotary, .. } = *rope;
-    if head_dim == 0 || rotary > head_dim || !rotary.is_multiple_of(2) || !x.cols.is_multiple_of(head_dim) {
+    let Rope { head_dim, start, rotary, .. } = *rope;
+    let within = start.checked_add(rotary).is_some_and(|end| end <= head_dim);
+    if head_dim == 0 || !within || !rotary.is_multiple_of(2) || !x.cols.is_multiple_of(head_dim) {
         return Err(Error::shape(format!("{rope:?} does not fit rows of {} columns", x.cols)));
     }
     shape(angles, x.rows, rotary, "the table of angles")?;
@@ -192,21 +189,21 @@ pub(crate) fn heads(layout: &KvLayout, layer: usize, heads: usize) -> Result<(),
     }
 }
 
-/// The layer exists, its widths are `key` and `value`, and every row's pages from its first visible position to its
+/// The layer exists, its widths are `key` and `value` (if any is named), and every row's pages from its first visible position to its
 /// own exist; `window` as in [`Attention`].
 pub(crate) fn places(
     layout: &KvLayout,
     layer: usize,
-    widths: (usize, usize),
+    widths: (usize, Option<usize>),
     rows: usize,
     places: &Placement<'_>,
-    window: Option<usize>,
+    window: Option<Window>,
 ) -> Result<(), Error> {
     match (layout.key_widths.get(layer), layout.value_widths.get(layer)) {
-        (Some(&key), Some(&value)) if (key, value) == widths => {}
+        (Some(&key), Some(&value)) if key == widths.0 && widths.1.is_none_or(|want| want == value) => {}
         (key, value) => {
             return Err(Error::shape(format!(
-                "layer {layer} of the KV cache has widths {key:?} and {value:?}, not {} and {}",
+                "layer {layer} of the KV cache has widths {key:?} and {value:?}, not {} and {:?}",
                 widths.0, widths.1
             )));
         }
@@ -232,21 +229,33 @@ pub(crate) fn places(
     Ok(())
 }
 
-/// The heads of an attention make sense; gives the widths of a key row and a value row.
-pub(crate) fn attention(shape: &Attention) -> Result<(usize, usize), Error> {
-    let Attention { heads, kv_heads, key_dim, value_dim, window, .. } = *shape;
+/// The heads of an attention make sense; gives the widths of a key row and a value row, if it reads values.
+pub(crate) fn attention(shape: &Attention) -> Result<(usize, Option<usize>), Error> {
+    let Attention { heads, kv_heads, key_dim, value_dim, values_in_keys, window, .. } = *shape;
     let widths = kv_heads.checked_mul(key_dim).zip(kv_heads.checked_mul(value_dim));
+    let values = !values_in_keys || value_dim <= key_dim;
     match widths {
-        Some(widths) if kv_heads > 0 && heads > 0 && heads.is_multiple_of(kv_heads) && window != Some(0) => {
-            Ok(widths)
+        Some((key, value))
+            if kv_heads > 0 && heads > 0 && heads.is_multiple_of(kv_heads) && sees(window) && values =>
+        {
+            Ok((key, (!values_in_keys).then_some(value)))
         }
         _ => Err(Error::shape(format!("{shape:?} makes no sense"))),
     }
 }
 
+/// Whether a row sees anything.
+fn sees(window: Option<Window>) -> bool {
+    !matches!(window, Some(Window::Last(0) | Window::Chunk(0)))
+}
+
 /// The first position that a row at `position` sees.
-pub fn first_visible(position: usize, window: Option<usize>) -> usize {
-    window.map_or(0, |window| (position + 1).saturating_sub(window))
+pub fn first_visible(position: usize, window: Option<Window>) -> usize {
+    match window {
+        None => 0,
+        Some(Window::Last(n)) => (position + 1).saturating_sub(n),
+        Some(Window::Chunk(n)) => position - position % n.max(1),
+    }
 }
 
 /// Index of the last element, if it fits a usize and the matrix is not empty.

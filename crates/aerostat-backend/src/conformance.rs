@@ -7,8 +7,8 @@ use aerostat_checkpoint::DType;
 
 use crate::coded::{self, Coding, Groups};
 use crate::{
-    Activation, Attention, Backend, BufferId, Capabilities, Error, KvLayout, KvType, Mat, Placement, Rope,
-    RopeStyle, RowPlace, Scaling, Tile, Weight,
+    Activation, Attention, Backend, BufferId, Capabilities, Error, Index, KvLayout, KvType, Mat, Placement,
+    Rope, RopeStyle, RowPlace, Scaling, Tile, Weight, Window,
 };
 
 /// Makes a fresh device.
@@ -46,6 +46,8 @@ pub enum Elementwise {
     Scale(f32),
     /// [`Backend::softcap`].
     Softcap(f32),
+    /// [`Backend::clip`].
+    Clip(f32),
     /// [`Backend::activate`].
     Activate(Activation),
     /// [`Backend::glu`], to a matrix of its own.
@@ -76,7 +78,8 @@ pub enum Case {
         first_row: usize,
         weights: Keep,
     },
-    /// [`Backend::matmul_k_major`] by tiles of `tile_rows`; the other device multiplies by the transposed matrix.
+    /// [`Backend::matmul_k_major`] by tiles of `tile_rows`; in plain formats the other device multiplies by the transposed
+    /// matrix.
     MatmulKMajor {
         dtype: DType,
         rows: usize,
@@ -132,6 +135,14 @@ pub enum Case {
         lengths: Vec<usize>,
         values: Values,
     },
+    SparseAttention {
+        kv_type: KvType,
+        shape: Attention,
+        index: Index,
+        count: usize,
+        page_tokens: usize,
+        lengths: Vec<usize>,
+    },
 }
 
 /// How a case gives its weights.
@@ -152,7 +163,7 @@ pub fn run(make: Make<'_>, against: Make<'_>, tolerance: Tolerance) {
     let capabilities = device.capabilities();
     let mut count = 0;
     for case in cases().iter().filter(|case| case.is_declared(&capabilities) && case.suits(tolerance)) {
-        if matches!(case, Case::Attention { .. }) {
+        if matches!(case, Case::Attention { .. } | Case::SparseAttention { .. }) {
             // The KV cache is allocated once in a device's life.
             (device, other) = (make(), against());
         }
@@ -191,7 +202,9 @@ impl Case {
             Self::Matmul { dtype, .. }
             | Self::MatmulKMajor { dtype, .. }
             | Self::ExpandRows { dtype, .. } => capabilities.weights.contains(dtype),
-            Self::Attention { kv_type, .. } => capabilities.kv.contains(kv_type),
+            Self::Attention { kv_type, .. } | Self::SparseAttention { kv_type, .. } => {
+                capabilities.kv.contains(kv_type)
+            }
             _ => true,
         }
     }
@@ -268,7 +281,30 @@ impl Case {
             }
             Self::Scatter { rows, cols } => scatter(device, random, rows, cols),
             Self::Attention { kv_type, ref shape, page_tokens, ref lengths, values } => {
-                attention(device, random, kv_type, shape, page_tokens, lengths, values)
+                let value_width = if shape.values_in_keys { 3 } else { shape.value_dim } * shape.kv_heads;
+                let cache =
+                    Cache::new(device, random, (kv_type, page_tokens, values), shape, value_width, lengths)?;
+                let q = matrix(device, random, cache.asked.len(), shape.heads * shape.key_dim, values)?;
+                let out =
+                    matrix(device, random, cache.asked.len(), shape.heads * shape.value_dim, Values::Plain)?;
+                let sinks =
+                    shape.sinks.map(|_| matrix(device, random, 1, shape.heads, values)).transpose()?;
+                device.attention(1, q, out, &Attention { sinks, ..*shape }, cache.places())?;
+                everything(device, out)
+            }
+            Self::SparseAttention { kv_type, ref shape, ref index, count, page_tokens, ref lengths } => {
+                let plain = Values::Plain;
+                let cache =
+                    Cache::new(device, random, (kv_type, page_tokens, plain), shape, index.dim, lengths)?;
+                let rows = cache.asked.len();
+                let q = matrix(device, random, rows, index.heads * index.dim, plain)?;
+                let weights = matrix(device, random, rows, index.heads, plain)?;
+                let chosen = matrix(device, random, rows, count, plain)?;
+                device.select_positions(1, q, weights, chosen, index, cache.places())?;
+                let q = matrix(device, random, rows, shape.heads * shape.key_dim, plain)?;
+                let out = matrix(device, random, rows, shape.heads * shape.value_dim, plain)?;
+                device.sparse_attention(1, q, out, shape, chosen, cache.places())?;
+                Ok([everything(device, chosen)?, everything(device, out)?].concat())
             }
         }
     }
@@ -281,13 +317,14 @@ impl Case {
         let y = matrix(device, random, rows, n, Values::Plain)?;
         let lanes = matrix(device, random, rows, 16 * n, Values::Special)?;
         let bytes = tile_bytes(random, dtype, n * k, values);
-        if other {
+        if other && dtype.block_len() == 1 {
             let bytes = transposed(&bytes, k, n);
             let multiply = |device: &mut dyn Backend, w: Weight<'_>| device.matmul(w, x, y);
             with_weight(device, dtype, (n, k), &bytes, weights, multiply)?;
         } else {
-            for (tile, bytes) in bytes.chunks(tile_rows * n * dtype.block_bytes()).enumerate() {
-                let shape = (bytes.len() / (n * dtype.block_bytes()), n);
+            let row_bytes = n / dtype.block_len() * dtype.block_bytes();
+            for (tile, bytes) in bytes.chunks(tile_rows * row_bytes).enumerate() {
+                let shape = (bytes.len() / row_bytes, n);
                 with_weight(device, dtype, shape, bytes, weights, |device, w| {
                     device.matmul_k_major(w, x, lanes, tile * tile_rows)
                 })?;
@@ -435,7 +472,7 @@ fn scaled_cases(cases: &mut Vec<Case>) {
     }
 }
 
-/// Plain formats; rows up to those of several register tiles, tiles cut anywhere.
+/// Rows up to those of several register tiles, tiles cut anywhere.
 fn k_major_cases(cases: &mut Vec<Case>) {
     const ROWS: [usize; 12] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 17, 33, 70];
     const SHAPES: [(usize, usize); 9] =
@@ -453,21 +490,31 @@ fn k_major_cases(cases: &mut Vec<Case>) {
         let (weights, values) = (Keep::Streamed(1), Values::Plain);
         cases.push(Case::MatmulKMajor { dtype, rows: 3, n: 70, k: 2100, tile_rows: 1111, weights, values });
     }
+    for &dtype in DType::COMPUTABLE.iter().filter(|dtype| dtype.block_len() > 1) {
+        for (rows, n, k, tile_rows) in [(1, 256, 5, 2), (5, 512, 40, 33)] {
+            let (weights, values) = (Keep::Streamed(rows), Values::Plain);
+            cases.push(Case::MatmulKMajor { dtype, rows, n, k, tile_rows, weights, values });
+        }
+    }
 }
 
 fn elementwise_cases(cases: &mut Vec<Case>) {
-    const OPS: [Elementwise; 17] = [
+    const CLIPPED: Activation = Activation::ClippedSilu { alpha: 1.7, limit: 0.6 };
+    const OPS: [Elementwise; 20] = [
         Elementwise::Add,
         Elementwise::AddBias,
         Elementwise::MulColumns,
         Elementwise::Scale(-1.7),
         Elementwise::Softcap(30.0),
         Elementwise::Softcap(0.5),
+        Elementwise::Clip(0.5),
         Elementwise::Glu(Activation::Silu),
         Elementwise::Glu(Activation::GeluTanh),
         Elementwise::Glu(Activation::GeluErf),
         Elementwise::Glu(Activation::Relu),
         Elementwise::Glu(Activation::ReluSquared),
+        Elementwise::Glu(CLIPPED),
+        Elementwise::Activate(CLIPPED),
         Elementwise::Activate(Activation::Silu),
         Elementwise::Activate(Activation::GeluTanh),
         Elementwise::Activate(Activation::GeluErf),
@@ -493,11 +540,19 @@ fn row_cases(cases: &mut Vec<Case>) {
         }
     }
     for style in [RopeStyle::Half, RopeStyle::Interleaved] {
-        for (head_dim, rotary) in
-            [(12, 12), (20, 10), (64, 64), (64, 16), (80, 32), (128, 128), (256, 64), (4, 0)]
-        {
+        for (head_dim, start, rotary) in [
+            (12, 0, 12),
+            (20, 0, 10),
+            (64, 0, 64),
+            (64, 0, 16),
+            (80, 48, 32),
+            (128, 0, 128),
+            (256, 3, 64),
+            (4, 0, 0),
+            (576, 512, 64),
+        ] {
             for (rows, heads) in [(1, 1), (9, 3), (130, 2)] {
-                cases.push(Case::Rope { rows, heads, rope: Rope { head_dim, rotary, style } });
+                cases.push(Case::Rope { rows, heads, rope: Rope { head_dim, start, rotary, style } });
             }
         }
     }
@@ -524,11 +579,50 @@ fn attention_cases(cases: &mut Vec<Case>) {
             for (j, (window, softcap, alibi)) in rules.into_iter().enumerate() {
                 let (heads, kv_heads) = heads[(i + j) % heads.len()];
                 let scale = 1.0 / (key_dim as f32).sqrt();
-                let shape = Attention { heads, kv_heads, key_dim, value_dim, scale, softcap, window, alibi };
+                let window = window.map(if j == 4 { Window::Chunk } else { Window::Last });
+                // Any matrix: a case makes its own.
+                let sinks = (j % 3 == 1).then(|| Mat::new(BufferId(0), 1, heads));
+                let values_in_keys = j == 3;
+                let shape = Attention {
+                    heads,
+                    kv_heads,
+                    key_dim,
+                    value_dim,
+                    values_in_keys,
+                    scale,
+                    softcap,
+                    window,
+                    alibi,
+                    sinks,
+                };
                 let page_tokens = [16, 32, 5][(i + j) % 3];
                 let values = if (i + j) % 6 == 5 { Values::Special } else { Values::Plain };
                 let lengths = if j == 0 { vec![1, 17, 33] } else { vec![70, 3] };
                 cases.push(Case::Attention { kv_type, shape, page_tokens, lengths, values });
+            }
+        }
+        for (i, (heads, key_dim, value_dim)) in
+            [(1, 12, 9), (6, 40, 32), (16, 576, 512)].into_iter().enumerate()
+        {
+            let index = Index { heads: 1 + 3 * i, dim: 7 + 16 * i, scale: 0.3 };
+            let (values_in_keys, scale) = (i > 0, 0.2);
+            let (softcap, window, alibi) = ((i == 1).then_some(20.0), None, false);
+            let kv_heads = 1;
+            let shape = Attention {
+                heads,
+                kv_heads,
+                key_dim,
+                value_dim,
+                values_in_keys,
+                scale,
+                softcap,
+                window,
+                alibi,
+                sinks: None,
+            };
+            let index = if values_in_keys { index } else { Index { dim: value_dim, ..index } };
+            for (count, page_tokens, lengths) in [(1, 16, vec![1, 33]), (20, 5, vec![50, 3, 21])] {
+                cases.push(Case::SparseAttention { kv_type, shape, index, count, page_tokens, lengths });
             }
         }
     }
@@ -542,55 +636,62 @@ fn elementwise(device: &mut dyn Backend, op: Elementwise, a: Mat, b: Mat, out: M
         Elementwise::Activate(activation) => device.activate(a, activation)?,
         Elementwise::Scale(factor) => device.scale(a, factor)?,
         Elementwise::Softcap(cap) => device.softcap(a, cap)?,
+        Elementwise::Clip(limit) => device.clip(a, limit)?,
         Elementwise::Glu(activation) => device.glu(a, b, activation, out)?,
         Elementwise::GluInPlace(activation) => device.glu(a, b, activation, a)?,
     }
     Ok(if matches!(op, Elementwise::Glu(_)) { out } else { a })
 }
 
-/// Sequences of the given lengths in shuffled pages; queries at every fifth and the last position of each.
-fn attention(
-    device: &mut dyn Backend,
-    random: &mut Random,
-    kv_type: KvType,
-    shape: &Attention,
-    page_tokens: usize,
-    lengths: &[usize],
-    values: Values,
-) -> Result<Vec<f32>, Error> {
-    let (key_width, value_width) = (shape.kv_heads * shape.key_dim, shape.kv_heads * shape.value_dim);
-    let pages: usize = lengths.iter().map(|length| length.div_ceil(page_tokens)).sum();
-    // Positions run up to the longest sequence; a spare page and a spare layer show wrong strides.
-    let (key_widths, value_widths) = (vec![key_width; 2], vec![value_width; 2]);
-    let heads = vec![shape.kv_heads; 2];
-    device.kv_allocate(&KvLayout {
-        kv_type,
-        key_widths,
-        value_widths,
-        heads,
-        page_tokens,
-        pages: pages + 1,
-    })?;
-    let mut order: Vec<u32> = (0..=pages as u32).collect();
-    for i in (1..order.len()).rev() {
-        order.swap(i, random.below(i + 1));
+/// Sequences in shuffled pages of a device's cache, and the rows that ask for them.
+struct Cache {
+    /// Every fifth and the last position of each sequence.
+    asked: Vec<RowPlace>,
+    pages: Vec<u32>,
+}
+
+impl Cache {
+    /// Sequences of the given lengths.
+    fn new(
+        device: &mut dyn Backend,
+        random: &mut Random,
+        (kv_type, page_tokens, values): (KvType, usize, Values),
+        shape: &Attention,
+        value_width: usize,
+        lengths: &[usize],
+    ) -> Result<Self, Error> {
+        let key_width = shape.kv_heads * shape.key_dim;
+        let pages: usize = lengths.iter().map(|length| length.div_ceil(page_tokens)).sum();
+        // Positions run up to the longest sequence; a spare page and a spare layer show wrong strides.
+        device.kv_allocate(&KvLayout {
+            kv_type,
+            key_widths: vec![key_width; 2],
+            value_widths: vec![value_width; 2],
+            heads: vec![shape.kv_heads; 2],
+            page_tokens,
+            pages: pages + 1,
+        })?;
+        let mut order: Vec<u32> = (0..=pages as u32).collect();
+        for i in (1..order.len()).rev() {
+            order.swap(i, random.below(i + 1));
+        }
+        let (mut all, mut asked, mut table) = (Vec::new(), Vec::new(), 0);
+        for &length in lengths {
+            let places = (0..length as u32).map(|position| RowPlace { position, table });
+            let picked = |place: &RowPlace| place.position % 5 == 0 || place.position as usize == length - 1;
+            asked.extend(places.clone().filter(picked));
+            all.extend(places);
+            table += length.div_ceil(page_tokens) as u32;
+        }
+        let k = matrix(device, random, all.len(), key_width, values)?;
+        let v = matrix(device, random, all.len(), value_width, values)?;
+        device.kv_write(1, k, v, Placement { rows: &all, pages: &order })?;
+        Ok(Self { asked, pages: order })
     }
-    let (mut all, mut asked, mut table) = (Vec::new(), Vec::new(), 0);
-    for &length in lengths {
-        let places = (0..length as u32).map(|position| RowPlace { position, table });
-        asked.extend(
-            places.clone().filter(|place| place.position % 5 == 0 || place.position as usize == length - 1),
-        );
-        all.extend(places);
-        table += length.div_ceil(page_tokens) as u32;
+
+    fn places(&self) -> Placement<'_> {
+        Placement { rows: &self.asked, pages: &self.pages }
     }
-    let k = matrix(device, random, all.len(), key_width, values)?;
-    let v = matrix(device, random, all.len(), value_width, values)?;
-    device.kv_write(1, k, v, Placement { rows: &all, pages: &order })?;
-    let q = matrix(device, random, asked.len(), shape.heads * shape.key_dim, values)?;
-    let out = matrix(device, random, asked.len(), shape.heads * shape.value_dim, Values::Plain)?;
-    device.attention(1, q, out, shape, Placement { rows: &asked, pages: &order })?;
-    everything(device, out)
 }
 
 /// A matrix of random values, somewhere in a buffer of random values.

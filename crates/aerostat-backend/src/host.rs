@@ -3,8 +3,8 @@
 use crate::coded::Coding;
 use crate::numerics::Map;
 use crate::{
-    Activation, Attention, Backend, BufferId, Capabilities, Error, HostMemory, KvLayout, KvView, Mat,
-    Placement, Rope, Scaling, Tile, View, Weight, WeightId, check, formats, memory, packed,
+    Activation, Attention, Backend, BufferId, Capabilities, Error, HostMemory, Index, KvLayout, KvView, Mat,
+    Placement, Rope, Scaling, Tile, View, Weight, WeightId, Window, check, formats, memory, packed, sparse,
 };
 
 /// Elements that [`Backend::expand_rows`] expands at a time: a whole number of blocks of every format.
@@ -76,14 +76,37 @@ pub trait Kernels: Send {
     /// [`Backend::rope`].
     fn rope(&mut self, x: View<'_>, rope: Rope, angles: View<'_>);
 
-    /// [`Backend::attention`].
+    /// [`Backend::attention`]; `sinks` are those of `shape`.
     fn attention(
+        &mut self,
+        q: View<'_>,
+        out: View<'_>,
+        shape: &Attention,
+        sinks: Option<View<'_>>,
+        kv: KvView<'_>,
+        places: Placement<'_>,
+    );
+
+    /// [`Backend::select_positions`].
+    fn select_positions(
+        &mut self,
+        q: View<'_>,
+        weights: View<'_>,
+        out: View<'_>,
+        index: &Index,
+        kv: KvView<'_>,
+        places: Placement<'_>,
+    );
+
+    /// [`Backend::sparse_attention`]; `selected` has each row's positions, ascending, none above the row's own.
+    fn sparse_attention(
         &mut self,
         q: View<'_>,
         out: View<'_>,
         shape: &Attention,
         kv: KvView<'_>,
         places: Placement<'_>,
+        selected: &[Vec<u32>],
     );
 }
 
@@ -328,7 +351,7 @@ impl<D: HostDevice> Backend for D {
         let kv = memory.kv.as_mut().ok_or_else(no_kv)?;
         check::shape(&v, k.rows, v.cols, "the values")?;
         // A window of 1: only the page that is written must exist.
-        check::places(&kv.layout, layer, (k.cols, v.cols), k.rows, &places, Some(1))?;
+        check::places(&kv.layout, layer, (k.cols, Some(v.cols)), k.rows, &places, Some(Window::Last(1)))?;
         let [k, v] = memory::views(&mut memory.buffers, [k, v])?;
         kv.store(layer, k, v, places);
         Ok(())
@@ -361,8 +384,55 @@ impl<D: HostDevice> Backend for D {
         check::apart(&out, &q)?;
         check::places(&kv.layout, layer, widths, q.rows, &places, shape.window)?;
         check::heads(&kv.layout, layer, shape.kv_heads)?;
-        let [q, out] = memory::views(&mut memory.buffers, [q, out])?;
-        kernels.attention(q, out, shape, kv.view(layer), places);
+        if let Some(sinks) = shape.sinks {
+            check::shape(&sinks, 1, shape.heads, "the sinks")?;
+            check::apart(&out, &sinks)?;
+        }
+        let [q, out, sinks] = memory::views(&mut memory.buffers, [q, out, shape.sinks.unwrap_or(q)])?;
+        kernels.attention(
+            q,
+            out,
+            shape,
+            shape.sinks.map(|_| sinks),
+            kv.view(layer).for_attention(shape),
+            places,
+        );
+        Ok(())
+    }
+
+    fn select_positions(
+        &mut self,
+        layer: usize,
+        q: Mat,
+        weights: Mat,
+        out: Mat,
+        index: &Index,
+        places: Placement<'_>,
+    ) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        let kv = memory.kv.as_ref().ok_or_else(no_kv)?;
+        sparse::check_index(&kv.layout, layer, [q, weights, out], index, &places)?;
+        let [q, weights, out] = memory::views(&mut memory.buffers, [q, weights, out])?;
+        kernels.select_positions(q, weights, out, index, kv.view(layer), places);
+        Ok(())
+    }
+
+    fn sparse_attention(
+        &mut self,
+        layer: usize,
+        q: Mat,
+        out: Mat,
+        shape: &Attention,
+        selected: Mat,
+        places: Placement<'_>,
+    ) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        let kv = memory.kv.as_ref().ok_or_else(no_kv)?;
+        check::heads(&kv.layout, layer, shape.kv_heads)?;
+        sparse::check_attention(&kv.layout, layer, [q, out, selected], shape, &places)?;
+        let [q, out, selected] = memory::views(&mut memory.buffers, [q, out, selected])?;
+        let selected = sparse::positions(selected, &places)?;
+        kernels.sparse_attention(q, out, shape, kv.view(layer).for_attention(shape), places, &selected);
         Ok(())
     }
 
@@ -404,6 +474,13 @@ impl<D: HostDevice> Backend for D {
         let (memory, kernels) = self.parts(Checks(()));
         let [x] = memory::views(&mut memory.buffers, [x])?;
         kernels.map(Map::Softcap(cap), x, x, x);
+        Ok(())
+    }
+
+    fn clip(&mut self, x: Mat, limit: f32) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        let [x] = memory::views(&mut memory.buffers, [x])?;
+        kernels.map(Map::Clip(limit), x, x, x);
         Ok(())
     }
 

@@ -21,12 +21,13 @@ pub mod numerics;
 mod ops;
 pub mod packed;
 pub mod reference;
+mod sparse;
 
 pub use check::first_visible;
 pub use error::{Error, ErrorKind};
 pub use host::{Checks, HostDevice, Kernels, ScalingView};
 pub use memory::{HostMemory, KvView, View};
 pub use ops::{
-    Activation, Attention, Backend, BufferId, Capabilities, KvLayout, KvType, Mat, Placement, Rope,
-    RopeStyle, RowPlace, Scaling, Tile, Weight, WeightId,
+    Activation, Attention, Backend, BufferId, Capabilities, Index, KvLayout, KvType, Mat, Placement, Rope,
+    RopeStyle, RowPlace, Scaling, Tile, Weight, WeightId, Window,
 };

@@ -5,7 +5,8 @@ use std::cell::Cell;
 use aerostat_checkpoint::DType;
 
 use crate::{
-    BufferId, Error, ErrorKind, KvLayout, KvType, Mat, Placement, RowPlace, Tile, Weight, WeightId, check,
+    Attention, BufferId, Error, ErrorKind, KvLayout, KvType, Mat, Placement, RowPlace, Tile, Weight,
+    WeightId, check,
 };
 
 /// Alignment of buffers and of the KV cache: one cache line, one AVX-512 vector.
@@ -91,13 +92,21 @@ pub struct KvView<'a> {
     pub heads: usize,
     /// Key elements of a slot.
     pub key_width: usize,
-    /// Value elements of a slot.
+    /// Value elements of a slot; where values are the first elements of keys, that of a key.
     pub value_width: usize,
     /// Positions in a page.
     pub page_tokens: usize,
 }
 
 impl KvView<'_> {
+    /// With the values that an attention reads.
+    pub(crate) fn for_attention(self, shape: &Attention) -> Self {
+        match shape.values_in_keys {
+            true => Self { values: self.keys, value_width: self.key_width, ..self },
+            false => self,
+        }
+    }
+
     /// The slot of `position` in the sequence of `place`.
     #[inline]
     pub fn slot(&self, places: &Placement<'_>, place: RowPlace, position: usize) -> usize {

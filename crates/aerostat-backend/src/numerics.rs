@@ -5,7 +5,7 @@
 //! Transcendental functions are polynomials made of IEEE operations that every instruction set has, so that a
 //! vectorised twin gives the same bits.
 
-use crate::{Activation, Attention};
+use crate::{Activation, Attention, Index};
 
 /// Number of partial sums of a canonical sum.
 pub const LANES: usize = 16;
@@ -87,16 +87,16 @@ pub fn alibi(slope: f32, j: usize, p: usize) -> f32 {
     slope * (j as i32 - p as i32) as f32
 }
 
-/// The query head `head` over the positions `first ..= last` of one KV head.
+/// The query head `head`, with the score of its sink, over some positions of one KV head, ascending, the last of them the
+/// row's own where biases depend on it.
 ///
-/// `key(j)` and `value(j)` give the rows at position `j`; `scores` is scratch of at least `last + 1` values, indexed
-/// by position. Weights `exp(s - max)` are summed in lanes by position (`j % 16`), values are accumulated in
+/// `key(j)` and `value(j)` give the rows at position `j`; `scores` is scratch, one for each position. Weights `exp(s - max)` are summed in lanes by position (`j % 16`), values are accumulated in
 /// ascending position by fused multiply-add, and the result is multiplied once by the reciprocal of the sum.
 pub fn attend<'a>(
     q: &[f32],
     shape: &Attention,
-    head: usize,
-    (first, last): (usize, usize),
+    (head, sink): (usize, Option<f32>),
+    positions: &[usize],
     mut key: impl FnMut(usize) -> &'a [f32],
     mut value: impl FnMut(usize) -> &'a [f32],
     scores: &mut [f32],
@@ -104,26 +104,92 @@ pub fn attend<'a>(
 ) {
     let slope = alibi_slope(shape.heads, head);
     let mut max = f32::NEG_INFINITY;
-    for (j, kept) in scores.iter_mut().enumerate().take(last + 1).skip(first) {
+    for (kept, &j) in scores.iter_mut().zip(positions) {
         let mut s = score(dot(q, key(j)), shape.scale, shape.softcap);
-        if shape.alibi {
+        if let Some(&last) = positions.last().filter(|_| shape.alibi) {
             s += alibi(slope, j, last);
         }
         *kept = s;
         max = if s > max { s } else { max };
     }
+    max = with_sink(max, sink);
     let mut lanes = [0.0f32; LANES];
     out.fill(0.0);
-    for (j, s) in scores.iter().enumerate().take(last + 1).skip(first) {
+    for (s, &j) in scores.iter().zip(positions) {
         let weight = exp(s - max);
         lanes[j % LANES] += weight;
         for (o, &v) in out.iter_mut().zip(value(j)) {
             *o = weight.mul_add(v, *o);
         }
     }
-    let scale = 1.0 / reduce(lanes);
+    let scale = 1.0 / sum_with_sink(reduce(lanes), max, sink);
     for o in out {
         *o *= scale;
+    }
+}
+
+/// The largest score, that of the sink included.
+#[inline(always)]
+pub fn with_sink(max: f32, sink: Option<f32>) -> f32 {
+    match sink {
+        Some(sink) if sink > max => sink,
+        _ => max,
+    }
+}
+
+/// The sum of weights, that of the sink included.
+#[inline(always)]
+pub fn sum_with_sink(sum: f32, max: f32, sink: Option<f32>) -> f32 {
+    match sink {
+        Some(sink) => sum + exp(sink - max),
+        None => sum,
+    }
+}
+
+/// How good a position is to attend to: over its heads by ascending number, the sum of a weight times what is positive of
+/// a query's product with the position's key.
+pub fn index_score<'a>(
+    index: &Index,
+    mut query: impl FnMut(usize) -> &'a [f32],
+    weights: impl Iterator<Item = f32>,
+    key: &[f32],
+) -> f32 {
+    let mut sum = 0.0;
+    for (head, weight) in weights.enumerate() {
+        sum = index_term(weight, dot(query(head), key), index.scale, sum);
+    }
+    sum
+}
+
+/// Adds one head's part to an [`index_score`].
+#[inline(always)]
+pub fn index_term(weight: f32, dot: f32, scale: f32, sum: f32) -> f32 {
+    weight.mul_add(activate(dot * scale, Activation::Relu), sum)
+}
+
+/// Gives the `count` positions of the highest scores by ascending position; of equal ones the first. `room` is scratch as
+/// long as `scores`.
+pub fn select(scores: &[f32], room: &mut [f32], count: usize, mut give: impl FnMut(usize)) {
+    if scores.len() <= count {
+        return (0..scores.len()).for_each(give);
+    }
+    if count == 0 {
+        return;
+    }
+    room.copy_from_slice(scores);
+    let (better, least, _) = room.select_nth_unstable_by(count - 1, |a, b| b.total_cmp(a));
+    let least = *least;
+    let equal = |s: &f32| s.total_cmp(&least).is_eq();
+    let mut ties = count - better.iter().filter(|s| !equal(s)).count();
+    for (position, s) in scores.iter().enumerate() {
+        if equal(s) {
+            if ties > 0 {
+                ties -= 1;
+                give(position);
+            }
+        } else if s.total_cmp(&least).is_gt() {
+            give(position);
+        }
     }
 }
 
@@ -138,6 +204,8 @@ pub enum Map {
     Scale(f32),
     /// `cap * tanh(a / cap)`.
     Softcap(f32),
+    /// `a`, but at most `limit` and at least `-limit`; NaN stays.
+    Clip(f32),
     /// `activation(a)`.
     Activate(Activation),
     /// `activation(a) * b`.
@@ -154,7 +222,8 @@ impl Map {
             Self::Activate(activation) => activate(a, activation),
             Self::Scale(factor) => a * factor,
             Self::Softcap(cap) => softcap_one(a, cap),
-            Self::Gated(activation) => activate(a, activation) * b,
+            Self::Clip(limit) => clip_one(a, limit),
+            Self::Gated(activation) => activate(a, activation) * gated(b, activation),
         }
     }
 }
@@ -181,6 +250,13 @@ pub fn softcap_one(x: f32, cap: f32) -> f32 {
     cap * tanh(x / cap)
 }
 
+/// `x` between `-limit` and `limit`; NaN stays.
+#[inline(always)]
+pub fn clip_one(x: f32, limit: f32) -> f32 {
+    let x = if x > limit { limit } else { x };
+    if x < -limit { -limit } else { x }
+}
+
 /// The activation of an MLP.
 #[inline(always)]
 pub fn activate(x: f32, activation: Activation) -> f32 {
@@ -192,6 +268,10 @@ pub fn activate(x: f32, activation: Activation) -> f32 {
         }
         Activation::Relu => positive(x),
         Activation::ReluSquared => positive(x) * positive(x),
+        Activation::ClippedSilu { alpha, limit } => {
+            let x = if x > limit { limit } else { x };
+            x / (1.0 + exp(-(alpha * x)))
+        }
         Activation::GeluErf => 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)),
     }
 }
@@ -201,6 +281,15 @@ pub fn activate(x: f32, activation: Activation) -> f32 {
 #[inline(always)]
 fn positive(x: f32) -> f32 {
     if x < 0.0 { 0.0 } else { x }
+}
+
+/// What an MLP's gate multiplies.
+#[inline(always)]
+fn gated(x: f32, activation: Activation) -> f32 {
+    match activation {
+        Activation::ClippedSilu { limit, .. } => clip_one(x, limit) + 1.0,
+        _ => x,
+    }
 }
 
 /// `e^x` within 2 ULP; 0 below -104, infinity above 88.73, NaN for NaN.

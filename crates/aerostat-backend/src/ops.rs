@@ -155,15 +155,28 @@ pub struct Attention {
     pub key_dim: usize,
     /// Size of a value head.
     pub value_dim: usize,
+    /// A value is the first `value_dim` elements of its key; the cache's values are something else.
+    pub values_in_keys: bool,
     /// Scores are multiplied by this.
     pub scale: f32,
     /// Scores `s` become `cap * tanh(s / cap)` after scaling.
     pub softcap: Option<f32>,
-    /// A row at position `p` sees positions `p + 1 - window ..= p`.
-    pub window: Option<usize>,
+    /// The positions that a row sees; `None`: all up to its own.
+    pub window: Option<Window>,
     /// The score of position `j` as seen from `p` gets `slope * (j - p)` added at the end, where `slope` is
     /// [`numerics::alibi_slope`](crate::numerics::alibi_slope) of the head.
     pub alibi: bool,
+    /// `[1, heads]`: a score of each head that takes part in the softmax, and has no value.
+    pub sinks: Option<Mat>,
+}
+
+/// The positions that a row at position `p` sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// `p + 1 - n ..= p`.
+    Last(usize),
+    /// From the last multiple of this up to `p`.
+    Chunk(usize),
 }
 
 /// Which elements of a head are rotated together.
@@ -180,14 +193,27 @@ pub enum RopeStyle {
 pub struct Rope {
     /// Size of a head; the matrix holds a whole number of heads.
     pub head_dim: usize,
-    /// The first `rotary` elements of each head are rotated; even, at most `head_dim`.
+    /// Where in a head the rotated elements begin.
+    pub start: usize,
+    /// So many elements are rotated; even, within the head.
     pub rotary: usize,
     /// Which elements form a pair.
     pub style: RopeStyle,
 }
 
+/// Shape and rules of a choice of positions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Index {
+    /// Query heads, which share one key.
+    pub heads: usize,
+    /// Size of a head.
+    pub dim: usize,
+    /// Products of queries and keys are multiplied by this.
+    pub scale: f32,
+}
+
 /// The non-linearity of an MLP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
     /// `x * sigmoid(x)`.
     Silu,
@@ -199,6 +225,13 @@ pub enum Activation {
     Relu,
     /// `max(x, 0)` squared.
     ReluSquared,
+    /// `x * sigmoid(alpha * x)` of `x` up to `limit`. What it gates is clipped to `limit`, and 1 is added.
+    ClippedSilu {
+        /// In the sigmoid.
+        alpha: f32,
+        /// The largest gate, and the largest size of what is gated.
+        limit: f32,
+    },
 }
 
 /// What a device can do.
@@ -255,7 +288,7 @@ pub trait Backend: Send {
     fn matmul_scaled(&mut self, w: Weight<'_>, scaling: &Scaling, x: Mat, y: Mat) -> Result<(), Error>;
 
     /// The same product from a matrix that is stored `[K, N]`, by tiles of its rows: `w` is its rows `k0 .. k0 + w.rows`,
-    /// of `w.cols` outputs, in a plain format. `x` is `[rows, K]`; its columns `k0 .. k0 + w.rows` are used. Running sums
+    /// of `w.cols` outputs. `x` is `[rows, K]`; its columns `k0 .. k0 + w.rows` are used. Running sums
     /// are in `lanes`, `[rows, 16 * w.cols]`: lane `k % 16` of output `n` is column `k % 16 * w.cols + n`
     /// ([`numerics::accumulate`](crate::numerics::accumulate)).
     ///
@@ -302,6 +335,32 @@ pub trait Backend: Send {
         places: Placement<'_>,
     ) -> Result<(), Error>;
 
+    /// The positions that each row's attention is to see: the `out.cols` best of its own and those before, by ascending
+    /// position, then -1 where there are fewer. How good a position is says [`numerics::index_score`](crate::numerics::index_score)
+    /// of the row's queries `[rows, heads * dim]` and `weights` `[rows, heads]`, and of what `layer`'s cache holds as that
+    /// position's value.
+    fn select_positions(
+        &mut self,
+        layer: usize,
+        q: Mat,
+        weights: Mat,
+        out: Mat,
+        index: &Index,
+        places: Placement<'_>,
+    ) -> Result<(), Error>;
+
+    /// [`Backend::attention`] over the positions in each row of `selected`, as [`Backend::select_positions`] gave them;
+    /// with neither window nor linear biases.
+    fn sparse_attention(
+        &mut self,
+        layer: usize,
+        q: Mat,
+        out: Mat,
+        shape: &Attention,
+        selected: Mat,
+        places: Placement<'_>,
+    ) -> Result<(), Error>;
+
     /// `out = activation(gate) * up`, element by element. `out` may be `gate` or `up`.
     fn glu(&mut self, gate: Mat, up: Mat, activation: Activation, out: Mat) -> Result<(), Error>;
 
@@ -316,6 +375,9 @@ pub trait Backend: Send {
 
     /// `x = cap * tanh(x / cap)`.
     fn softcap(&mut self, x: Mat, cap: f32) -> Result<(), Error>;
+
+    /// `x = min(max(x, -limit), limit)`; NaN stays.
+    fn clip(&mut self, x: Mat, limit: f32) -> Result<(), Error>;
 
     /// `out[i, :] = x[rows[i], :]`.
     fn gather_rows(&mut self, x: Mat, rows: &[u32], out: Mat) -> Result<(), Error>;

@@ -7,8 +7,8 @@ use aerostat_checkpoint::DType;
 use crate::coded::{self, Groups};
 use crate::numerics::{self, LANES, Map};
 use crate::{
-    Attention, Capabilities, Checks, Error, HostDevice, HostMemory, Kernels, KvType, KvView, Placement, Rope,
-    RopeStyle, ScalingView, Tile, View, check, formats,
+    Attention, Capabilities, Checks, Error, HostDevice, HostMemory, Index, Kernels, KvType, KvView,
+    Placement, Rope, RopeStyle, RowPlace, ScalingView, Tile, View, check, formats,
 };
 
 /// The reference device.
@@ -151,8 +151,8 @@ impl Kernels for Naive {
             for head in x.row(r).chunks(rope.head_dim) {
                 for i in 0..half {
                     let (first, second) = match rope.style {
-                        RopeStyle::Half => (&head[i], &head[i + half]),
-                        RopeStyle::Interleaved => (&head[2 * i], &head[2 * i + 1]),
+                        RopeStyle::Half => (&head[rope.start + i], &head[rope.start + i + half]),
+                        RopeStyle::Interleaved => (&head[rope.start + 2 * i], &head[rope.start + 2 * i + 1]),
                     };
                     let (a, b) = numerics::rotate(first.get(), second.get(), cos[i].get(), sin[i].get());
                     first.set(a);
@@ -167,30 +167,86 @@ impl Kernels for Naive {
         q: View<'_>,
         out: View<'_>,
         shape: &Attention,
+        sinks: Option<View<'_>>,
         kv: KvView<'_>,
         places: Placement<'_>,
     ) {
         for (r, &place) in places.rows.iter().enumerate() {
             let last = place.position as usize;
-            let first = check::first_visible(last, shape.window);
-            // The row of one KV head at every visible position.
-            let rows = |bytes: &[u8], at: &dyn Fn(usize) -> usize, dim: usize| -> Vec<Vec<f32>> {
-                let row = |j| kv_row(kv.kv_type, bytes, at(kv.slot(&places, place, j)), dim);
-                (first..=last).map(row).collect()
-            };
-            for head in 0..shape.heads {
-                let kv_head = head / (shape.heads / shape.kv_heads);
-                let keys = rows(kv.keys, &|slot| kv.key_at(slot, kv_head), shape.key_dim);
-                let values = rows(kv.values, &|slot| kv.value_at(slot, kv_head), shape.value_dim);
-                let query = copy(&q.row(r)[head * shape.key_dim..][..shape.key_dim]);
-                let mut scores = vec![0.0; last + 1];
-                let mut sum = vec![0.0; shape.value_dim];
-                let key = |j: usize| &keys[j - first][..];
-                let value = |j: usize| &values[j - first][..];
-                numerics::attend(&query, shape, head, (first, last), key, value, &mut scores, &mut sum);
-                set(&out.row(r)[head * shape.value_dim..], &sum);
-            }
+            let seen: Vec<usize> = (check::first_visible(last, shape.window)..=last).collect();
+            attend(q.row(r), out.row(r), (shape, sinks), (kv, &places, place), &seen);
         }
+    }
+
+    fn select_positions(
+        &mut self,
+        q: View<'_>,
+        weights: View<'_>,
+        out: View<'_>,
+        index: &Index,
+        kv: KvView<'_>,
+        places: Placement<'_>,
+    ) {
+        for (r, &place) in places.rows.iter().enumerate() {
+            let queries = copy(q.row(r));
+            let score = |j: usize| {
+                let at = kv.value_at(kv.slot(&places, place, j), 0);
+                let key = kv_row(kv.kv_type, kv.values, at, index.dim);
+                let query = |head: usize| &queries[head * index.dim..][..index.dim];
+                numerics::index_score(index, query, weights.row(r).iter().map(Cell::get), &key)
+            };
+            let scores: Vec<f32> = (0..=place.position as usize).map(score).collect();
+            let mut cells = out.row(r).iter();
+            numerics::select(&scores, &mut scores.clone(), out.cols(), |j| {
+                cells.next().into_iter().for_each(|cell| cell.set(j as f32));
+            });
+            cells.for_each(|cell| cell.set(-1.0));
+        }
+    }
+
+    fn sparse_attention(
+        &mut self,
+        q: View<'_>,
+        out: View<'_>,
+        shape: &Attention,
+        kv: KvView<'_>,
+        places: Placement<'_>,
+        selected: &[Vec<u32>],
+    ) {
+        for (r, (&place, selected)) in places.rows.iter().zip(selected).enumerate() {
+            let seen: Vec<usize> = selected.iter().map(|j| *j as usize).collect();
+            attend(q.row(r), out.row(r), (shape, None), (kv, &places, place), &seen);
+        }
+    }
+}
+
+/// One row over the positions `seen`.
+fn attend(
+    q: &[Cell<f32>],
+    out: &[Cell<f32>],
+    (shape, sinks): (&Attention, Option<View<'_>>),
+    (kv, places, place): (KvView<'_>, &Placement<'_>, RowPlace),
+    seen: &[usize],
+) {
+    let end = place.position as usize + 1;
+    // The row of one KV head at every position that is seen.
+    let rows = |bytes: &[u8], at: &dyn Fn(usize) -> usize, dim: usize| -> Vec<Vec<f32>> {
+        let mut rows = vec![Vec::new(); end];
+        for &j in seen {
+            rows[j] = kv_row(kv.kv_type, bytes, at(kv.slot(places, place, j)), dim);
+        }
+        rows
+    };
+    for head in 0..shape.heads {
+        let kv_head = head / (shape.heads / shape.kv_heads);
+        let keys = rows(kv.keys, &|slot| kv.key_at(slot, kv_head), shape.key_dim);
+        let values = rows(kv.values, &|slot| kv.value_at(slot, kv_head), shape.value_dim);
+        let query = copy(&q[head * shape.key_dim..][..shape.key_dim]);
+        let (mut scores, mut sum) = (vec![0.0; seen.len()], vec![0.0; shape.value_dim]);
+        let head_and_sink = (head, sinks.map(|sinks| sinks.row(0)[head].get()));
+        let (key, value) = (|j: usize| &keys[j][..], |j: usize| &values[j][..]);
+        numerics::attend(&query, shape, head_and_sink, seen, key, value, &mut scores, &mut sum);
+        set(&out[head * shape.value_dim..], &sum);
     }
 }
 

@@ -4,7 +4,7 @@ use aerostat_backend::conformance::{self, Tolerance};
 use aerostat_backend::reference::Reference;
 use aerostat_backend::{
     Activation, Attention, Backend, BufferId, Error, ErrorKind, KvLayout, KvType, Mat, Placement, Rope,
-    RopeStyle, RowPlace, Tile, Weight, WeightId,
+    RopeStyle, RowPlace, Tile, Weight, WeightId, Window,
 };
 use aerostat_checkpoint::DType;
 
@@ -64,24 +64,34 @@ fn attention_is_a_softmax_over_the_visible_positions() {
         kv_heads: 1,
         key_dim: dim,
         value_dim: dim,
+        values_in_keys: false,
         scale: 0.5,
         softcap: Some(3.0),
         window,
         alibi,
+        sinks: None,
     };
-    let ways =
-        [(None, 0, false), (Some(3), 4, false), (Some(100), 0, false), (None, 0, true), (Some(3), 4, true)];
-    for (window, first, alibi) in ways {
+    let (last, chunk) = (|n| Some(Window::Last(n)), Some(Window::Chunk(4)));
+    let ways = [
+        (None, 0, false),
+        (last(3), 4, false),
+        (last(100), 0, false),
+        (chunk, 4, false),
+        (None, 0, true),
+        (last(3), 4, true),
+    ];
+    // The second time each head has a sink.
+    for ((window, first, alibi), sunk) in ways.into_iter().flat_map(|way| [(way, false), (way, true)]) {
         let mut want = Vec::new();
         // Slopes of two heads: 2^-4 and 2^-8.
-        for (head, slope) in q.chunks(dim).zip([1.0 / 16.0, 1.0 / 256.0]) {
+        for ((head, slope), sink) in q.chunks(dim).zip([1.0 / 16.0, 1.0 / 256.0]).zip([0.5f64, -2.0]) {
             let slope = if alibi { slope } else { 0.0 };
             let bias = |j: usize| slope * (j as f64 - (length - 1) as f64);
             let dot =
                 |j: usize| -> f64 { (0..dim).map(|i| f64::from(head[i]) * f64::from(k[j * dim + i])).sum() };
             let weights: Vec<f64> =
                 (first..length).map(|j| (3.0 * (dot(j) * 0.5 / 3.0).tanh() + bias(j)).exp()).collect();
-            let sum: f64 = weights.iter().sum();
+            let sum = weights.iter().sum::<f64>() + if sunk { sink.exp() } else { 0.0 };
             let value = |i: usize| -> f64 {
                 (first..length).map(|j| weights[j - first] / sum * f64::from(v[j * dim + i])).sum()
             };
@@ -102,7 +112,8 @@ fn attention_is_a_softmax_over_the_visible_positions() {
         let q = put(&mut device, 1, 2 * dim, &q);
         let out = put(&mut device, 1, 2 * dim, &[0.0; 8]);
         let places = Placement { rows: &rows[length - 1..], pages: &pages };
-        device.attention(0, q, out, &shape(window, alibi), places).unwrap();
+        let sinks = sunk.then(|| put(&mut device, 1, 2, &[0.5, -2.0]));
+        device.attention(0, q, out, &Attention { sinks, ..shape(window, alibi) }, places).unwrap();
         near(device.read(out).unwrap(), &want, 1e-6);
     }
 }
@@ -146,7 +157,7 @@ fn rope_rotates_the_pairs_of_its_style() {
         let x = put(&mut device, 1, 5, &x);
         // The first pair turns by 0, the second by a right angle.
         let angles = put(&mut device, 1, 4, &[1.0, 0.0, 0.0, 1.0]);
-        device.rope(x, Rope { head_dim: 5, rotary: 4, style }, angles).unwrap();
+        device.rope(x, Rope { head_dim: 5, start: 0, rotary: 4, style }, angles).unwrap();
         assert_eq!(device.read(x).unwrap(), want, "{style:?}");
     }
 }
@@ -162,6 +173,9 @@ fn activations_match_f64() {
         // The two GELUs differ by less than 0.001.
         (Activation::GeluErf, 1e-3, &gelu),
         (Activation::Relu, 1e-7, &|x| x.max(0.0)),
+        (Activation::ClippedSilu { alpha: 1.5, limit: 1.0 }, 1e-5, &|x| {
+            x.min(1.0) / (1.0 + (-1.5 * x.min(1.0)).exp())
+        }),
         (Activation::ReluSquared, 1e-5, &|x| x.max(0.0).powi(2)),
     ] {
         let mut device = Reference::new();

@@ -86,6 +86,10 @@ fn is_gguf(path: &Path) -> Result<bool, Error> {
 
 fn open_folder(folder: &Path) -> Result<Checkpoint, Error> {
     let names = file_names(folder)?;
+    if !names.contains(packed::SIDECAR) && folder.join(packed::NOTES).is_dir() {
+        let message = "packing this folder was not finished; the same `aerostat pack` again goes on with it";
+        return Err(Error::new(ErrorKind::MissingShard, folder, message));
+    }
     let has = |name: &str| names.contains(name);
     let any =
         |suffixes: &[&str]| names.iter().any(|name| suffixes.iter().any(|suffix| name.ends_with(suffix)));
@@ -149,10 +153,6 @@ fn open_hugging_face(folder: &Path, names: &BTreeSet<String>, layout: &Layout) -
 
 /// The weights, and what a sidecar says of them.
 fn open_guarded(folder: &Path, names: &BTreeSet<String>, layout: &Layout) -> Result<Catalog, Error> {
-    if !names.contains(packed::SIDECAR) && folder.join(packed::NOTES).is_dir() {
-        let message = "packing this folder was not finished; the same `aerostat pack` again goes on with it";
-        return Err(Error::new(ErrorKind::MissingShard, folder, message));
-    }
     let catalog = open_weights(folder, names, layout)?;
     if names.contains(packed::SIDECAR) { packed::open(folder, catalog) } else { Ok(catalog) }
 }

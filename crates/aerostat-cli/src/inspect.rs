@@ -121,6 +121,12 @@ fn table(report: &Report<'_>, inspection: &Inspection, verbose: bool) -> String 
             let (blocks, hidden) = (spec.blocks.len(), spec.hidden);
             line("shape", format!("{blocks} blocks, {hidden} wide, {} tokens known", spec.vocab));
             line("context", format!("{} tokens", spec.context_max));
+            if let Some((tensors, bytes)) = spec.other_towers {
+                line(
+                    "text only",
+                    format!("{} in {tensors} tensors of other towers are not read", size(bytes)),
+                );
+            }
         }
         Err(e) => line("unsupported", e.to_string()),
     }

@@ -91,7 +91,9 @@ fn attention(cpu: &mut Cpu, ceilings: &Ceilings) -> Outcome {
         scale: 0.1,
         softcap: None,
         window: None,
+        values_in_keys: false,
         alibi: false,
+        sinks: None,
     };
     let (key_widths, value_widths) = (vec![1024; 2], vec![1024; 2]);
     cpu.kv_allocate(&KvLayout {
@@ -140,7 +142,7 @@ fn small(cpu: &mut Cpu) -> Outcome {
     let at = |i: usize, cols: usize| Mat { offset: i * SIZE, ..Mat::new(buffer, 1, cols) };
     let bytes = vec![0x3cu8; 576 * 1536 * 2];
     let tile = |rows: usize| Tile { dtype: DType::BF16, rows, cols: 576, bytes: &bytes[..rows * 576 * 2] };
-    let rope = Rope { head_dim: 64, rotary: 64, style: RopeStyle::Half };
+    let rope = Rope { head_dim: 64, start: 0, rotary: 64, style: RopeStyle::Half };
     let micros = |seconds: f64| seconds * 1e6;
     type Op<'a> = Box<dyn Fn(&mut Cpu) -> Result<(), aerostat_backend::Error> + 'a>;
     let ops: [(&str, Op<'_>); 8] = [

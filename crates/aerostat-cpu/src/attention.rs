@@ -31,6 +31,8 @@ pub(crate) struct Attend<'a> {
     pub(crate) q: Rows,
     pub(crate) out: Rows,
     pub(crate) shape: &'a Attention,
+    /// One row, of an element for each head.
+    pub(crate) sinks: Option<Rows>,
     pub(crate) kv: KvView<'a>,
     pub(crate) places: Placement<'a>,
     pub(crate) row: usize,
@@ -243,6 +245,9 @@ impl Kernel for Softmax<'_> {
         let (first, last) = attend.visible(row);
         let slope = numerics::alibi_slope(attend.shape.heads, head);
         let (scale, softcap) = (attend.shape.scale, attend.shape.softcap);
+        // SAFETY: the promise of the struct.
+        let sink = attend.sinks.map(|sinks| unsafe { *sinks.at(0, head) });
+        let mut most = f32::NEG_INFINITY;
         let mut max = [f32::NEG_INFINITY; LANES];
         let mut sum = [0.0; LANES];
         // SAFETY: the promise of the struct; `pitch` has whole groups.
@@ -266,10 +271,10 @@ impl Kernel for Softmax<'_> {
                     max[i] = if s[i] > max[i] { s[i] } else { max[i] };
                 }
             }
-            let mut most = f32::NEG_INFINITY;
             for m in max {
                 most = if m > most { m } else { most };
             }
+            most = numerics::with_sink(most, sink);
             for group in first / LANES..=last / LANES {
                 let at = scores.add(group * LANES);
                 let mut s = get(at, LANES);
@@ -283,7 +288,7 @@ impl Kernel for Softmax<'_> {
                 }
             }
         }
-        1.0 / numerics::reduce(sum)
+        1.0 / numerics::sum_with_sink(numerics::reduce(sum), most, sink)
     }
 }
 
@@ -373,6 +378,8 @@ impl<F: Format> Mix<'_, F> {
     ) {
         let Self(attend, factors, _) = self;
         let dim = attend.shape.value_dim;
+        // Where values are parts of keys, the keys' rows are what follows one another.
+        let pitch = attend.kv.value_width / attend.kv.heads;
         let (from, end, is_first, is_last) = self.clip(query, page);
         let mut outs = [std::ptr::null_mut(); H];
         let mut scores = [std::ptr::null(); H];
@@ -392,7 +399,7 @@ impl<F: Format> Mix<'_, F> {
                 }
             }
             for position in from..end {
-                let row = (position - page.from) * dim * F::PAD.len();
+                let row = (position - page.from) * pitch * F::PAD.len();
                 if query == 0 && col == 0 {
                     prefetch::<V>(page.next.wrapping_add(row), dim * F::PAD.len());
                 }

@@ -5,8 +5,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use aerostat_backend::numerics::Map;
 use aerostat_backend::packed::PackedTile;
 use aerostat_backend::{
-    Attention, Capabilities, Checks, Error, ErrorKind, HostDevice, HostMemory, Kernels, KvType, KvView,
-    Placement, Rope, ScalingView, Tile, View, packed,
+    Attention, Capabilities, Checks, Error, ErrorKind, HostDevice, HostMemory, Index, Kernels, KvType,
+    KvView, Placement, Rope, ScalingView, Tile, View, packed,
 };
 use aerostat_checkpoint::DType;
 
@@ -22,7 +22,28 @@ use crate::packed::PackedMatmul;
 use crate::pool::Pool;
 use crate::rows::Rows;
 use crate::scaled::{self, ScaledRows, Values};
+use crate::sparse::{IndexRow, SparseRow};
 use crate::vector::LANES;
+
+/// Calls a method for the format of a tile.
+macro_rules! by_format {
+    ($self:ident.$method:ident($w:ident, $($arg:ident),*)) => {
+        by_format!($self.$method[$w, $($arg),*]:
+            F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS TQ1_0 TQ2_0 MXFP4)
+    };
+    ($self:ident.$method:ident[$w:ident, $($arg:ident),*]: $($format:ident)*) => {
+        by_format!(@arms $self $method $w ($w, $($arg),*) $($format)*)
+    };
+    (@arms $self:ident $method:ident $w:ident $args:tt $($format:ident)*) => {
+        match $w.dtype {
+            $(DType::$format => {
+                $self.$method::<format::$format> $args;
+                Ok(())
+            })*
+            other => Err(unsupported(other)),
+        }
+    };
+}
 
 /// Elements of an elementwise task: enough to be worth a thread's attention.
 const TASK_ELEMENTS: usize = 16 * 1024;
@@ -117,28 +138,7 @@ impl Kernels for CpuKernels {
     }
 
     fn matmul(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>) -> Result<(), Error> {
-        match w.dtype {
-            DType::F32 => self.matmul_format::<format::F32>(w, x, y),
-            DType::F16 => self.matmul_format::<format::F16>(w, x, y),
-            DType::BF16 => self.matmul_format::<format::BF16>(w, x, y),
-            DType::Q8_0 => self.matmul_format::<format::Q8_0>(w, x, y),
-            DType::Q4_0 => self.matmul_format::<format::Q4_0>(w, x, y),
-            DType::Q4_1 => self.matmul_format::<format::Q4_1>(w, x, y),
-            DType::Q5_0 => self.matmul_format::<format::Q5_0>(w, x, y),
-            DType::Q5_1 => self.matmul_format::<format::Q5_1>(w, x, y),
-            DType::Q2_K => self.matmul_format::<format::Q2_K>(w, x, y),
-            DType::Q3_K => self.matmul_format::<format::Q3_K>(w, x, y),
-            DType::Q4_K => self.matmul_format::<format::Q4_K>(w, x, y),
-            DType::Q5_K => self.matmul_format::<format::Q5_K>(w, x, y),
-            DType::Q6_K => self.matmul_format::<format::Q6_K>(w, x, y),
-            DType::IQ4_NL => self.matmul_format::<format::IQ4_NL>(w, x, y),
-            DType::IQ4_XS => self.matmul_format::<format::IQ4_XS>(w, x, y),
-            DType::TQ1_0 => self.matmul_format::<format::TQ1_0>(w, x, y),
-            DType::TQ2_0 => self.matmul_format::<format::TQ2_0>(w, x, y),
-            DType::MXFP4 => self.matmul_format::<format::MXFP4>(w, x, y),
-            other => return Err(unsupported(other)),
-        }
-        Ok(())
+        by_format!(self.matmul_format(w, x, y))
     }
 
     fn scaled_reserve(&mut self, cols: usize) -> Result<(), Error> {
@@ -196,13 +196,7 @@ impl Kernels for CpuKernels {
     }
 
     fn matmul_k_major(&mut self, w: Tile<'_>, x: View<'_>, lanes: View<'_>, k0: usize) -> Result<(), Error> {
-        match w.dtype {
-            DType::F32 => self.k_major_format::<format::F32>(w, x, lanes, k0),
-            DType::F16 => self.k_major_format::<format::F16>(w, x, lanes, k0),
-            DType::BF16 => self.k_major_format::<format::BF16>(w, x, lanes, k0),
-            other => return Err(unsupported(other)),
-        }
-        Ok(())
+        by_format!(self.k_major_format(w, x, lanes, k0))
     }
 
     fn sum_lanes(&mut self, lanes: View<'_>, y: View<'_>) {
@@ -270,10 +264,12 @@ impl Kernels for CpuKernels {
         q: View<'_>,
         out: View<'_>,
         shape: &Attention,
+        sinks: Option<View<'_>>,
         kv: KvView<'_>,
         places: Placement<'_>,
     ) {
         let (token, scratch, q, out) = (self.token, &self.scratch, Rows::from(q), Rows::from(out));
+        let sinks = sinks.map(Rows::from);
         let group = shape.heads / shape.kv_heads;
         let parts = group.div_ceil(HEADS_MAX);
         let longest = places.rows.iter().map(|place| place.position as usize + 1).max().unwrap_or(0);
@@ -293,7 +289,59 @@ impl Kernels for CpuKernels {
             let scores = guard.scores.as_mut_ptr().cast();
             // SAFETY: the operands and places were checked. There is room for a query of each head at all positions of
             // the KV cache, and for those of `task_rows` rows. A thread runs one task at a time.
-            unsafe { Attend { q, out, shape, kv, places, row, rows, head, heads, scores, pitch }.run(token) }
+            unsafe {
+                Attend { q, out, shape, sinks, kv, places, row, rows, head, heads, scores, pitch }.run(token)
+            }
+        });
+    }
+
+    fn select_positions(
+        &mut self,
+        q: View<'_>,
+        weights: View<'_>,
+        out: View<'_>,
+        index: &Index,
+        kv: KvView<'_>,
+        places: Placement<'_>,
+    ) {
+        let (token, scratch) = (self.token, &self.scratch);
+        let (q, weights, out) = (Rows::from(q), Rows::from(weights), Rows::from(out));
+        self.pool.run(q.rows, &|row, thread| {
+            let mut guard = lock(&scratch[thread]);
+            let half = guard.scores.len() * LANES / 2;
+            let scores = guard.scores.as_mut_ptr().cast();
+            // SAFETY: the operands and places were checked. The scratch holds at least two scores for each position of
+            // the KV cache. A thread runs one task at a time.
+            unsafe { IndexRow { q, weights, out, index, kv, places, row, scores, half }.run(token) }
+        });
+    }
+
+    fn sparse_attention(
+        &mut self,
+        q: View<'_>,
+        out: View<'_>,
+        shape: &Attention,
+        kv: KvView<'_>,
+        places: Placement<'_>,
+        selected: &[Vec<u32>],
+    ) {
+        let (token, scratch, q, out) = (self.token, &self.scratch, Rows::from(q), Rows::from(out));
+        let group = shape.heads / shape.kv_heads;
+        let parts = group.div_ceil(HEADS_MAX);
+        let longest = selected.iter().map(Vec::len).max().unwrap_or(0);
+        let pitch = longest.next_multiple_of(LANES).max(LANES);
+        self.pool.run(q.rows * shape.kv_heads * parts, &|task, thread| {
+            let (row, within) = (task / (shape.kv_heads * parts), task % (shape.kv_heads * parts));
+            let part = within % parts * HEADS_MAX;
+            let (head, heads) = (within / parts * group + part, HEADS_MAX.min(group - part));
+            let mut guard = lock(&scratch[thread]);
+            let scores = guard.scores.as_mut_ptr().cast();
+            let seen = &selected[row];
+            // SAFETY: the operands, places and positions were checked. The scratch holds a line of scores for each of
+            // `HEADS_MAX` heads at all positions of the KV cache. A thread runs one task at a time.
+            unsafe {
+                SparseRow { q, out, shape, kv, places, row, head, heads, seen, scores, pitch }.run(token)
+            }
         });
     }
 }

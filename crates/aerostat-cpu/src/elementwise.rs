@@ -32,11 +32,14 @@ impl Kernel for MapRows {
                 Map::Multiply => self.each(Map::Multiply),
                 Map::Scale(factor) => self.each(Map::Scale(factor)),
                 Map::Softcap(cap) => self.each(Map::Softcap(cap)),
+                Map::Clip(limit) => self.each(Map::Clip(limit)),
                 Map::Activate(Activation::Silu) => self.each(Map::Activate(Activation::Silu)),
                 Map::Activate(Activation::GeluTanh) => self.each(Map::Activate(Activation::GeluTanh)),
                 Map::Activate(Activation::Relu) => self.each(Map::Activate(Activation::Relu)),
                 Map::Activate(Activation::ReluSquared) => self.each(Map::Activate(Activation::ReluSquared)),
                 Map::Activate(Activation::GeluErf) => self.each(Map::Activate(Activation::GeluErf)),
+                Map::Activate(clipped @ Activation::ClippedSilu { .. }) => self.each(Map::Activate(clipped)),
+                Map::Gated(clipped @ Activation::ClippedSilu { .. }) => self.each(Map::Gated(clipped)),
                 Map::Gated(Activation::Silu) => self.each(Map::Gated(Activation::Silu)),
                 Map::Gated(Activation::GeluTanh) => self.each(Map::Gated(Activation::GeluTanh)),
                 Map::Gated(Activation::Relu) => self.each(Map::Gated(Activation::Relu)),
@@ -142,6 +145,7 @@ impl RopeRows {
         let half = self.rope.rotary / 2;
         for i in (0..half).step_by(LANES) {
             let len = LANES.min(half - i);
+            let head = head + self.rope.start;
             let (first, second) = (self.x.at(row, head + i), self.x.at(row, head + half + i));
             // SAFETY: the promise of the struct; `i + len` is at most `half`.
             unsafe {
@@ -162,7 +166,7 @@ impl RopeRows {
     unsafe fn interleaved(&self, row: usize, head: usize) {
         let half = self.rope.rotary / 2;
         for i in 0..half {
-            let pair = self.x.at(row, head + 2 * i);
+            let pair = self.x.at(row, head + self.rope.start + 2 * i);
             // SAFETY: the promise of the struct; `i` is below `half`.
             unsafe {
                 let (cos, sin) = (*self.angles.at(row, i), *self.angles.at(row, half + i));

@@ -15,6 +15,8 @@ pub(crate) trait Format {
     const GROUPS: usize;
     /// Bytes of a block.
     const BYTES: usize;
+    /// Elements of a block.
+    const LEN: usize = LANES * Self::GROUPS;
     /// Plain formats: an element that is -0.0, little-endian. Plain formats have one group in a "block" and may end
     /// within it; the others end with a block.
     const PAD: &[u8] = &[];

@@ -20,7 +20,7 @@ const SLAB_ROWS: usize = 512;
 const _: () = assert!(SLAB_ROWS.is_multiple_of(LANES));
 
 /// Outputs `start .. end` of a tile of rows `k0 ..` of a matrix, added to `lanes`. The tile's shape fits `x` and `lanes`, its
-/// format is `F`, a plain one.
+/// format is `F`.
 pub(crate) struct KMajor<'a, F> {
     w: Tile<'a>,
     x: Rows,
@@ -58,10 +58,31 @@ impl<'a, F: Format> KMajor<'a, F> {
         Self { w, x, lanes, k0, start, end, format: PhantomData }
     }
 
-    /// The weight of input `k` of the tile and output `col`.
+    /// The block of input `k` of the tile that has output `col`, a multiple of sixteen.
     #[inline(always)]
-    fn weight(&self, k: usize, col: usize) -> *const u8 {
-        self.w.bytes.as_ptr().wrapping_add((k * self.w.cols + col) * F::PAD.len())
+    fn block(&self, k: usize, col: usize) -> *const u8 {
+        let row_bytes = self.w.cols / F::LEN * F::BYTES + self.w.cols % F::LEN * F::PAD.len();
+        self.w.bytes.as_ptr().wrapping_add(k * row_bytes + col / F::LEN * F::BYTES)
+    }
+
+    /// The weights of input `k` of the tile and `len` outputs from `col`; fewer than sixteen only at the end.
+    ///
+    /// # Safety
+    /// What the struct says holds; input and outputs are within the tile.
+    #[inline(always)]
+    unsafe fn weights<V: Vector>(&self, k: usize, col: usize, len: usize) -> V {
+        let from = self.block(k, col);
+        // SAFETY: the caller's promise; only plain formats end within a group.
+        unsafe {
+            if F::GROUPS == 1 && len < LANES {
+                return group_part::<V, F>(from, len);
+            }
+            let mut head = F::head::<V>(from);
+            if F::GROUPS > 1 {
+                V::settle(&mut head);
+            }
+            F::group(from, &head, col % F::LEN / LANES)
+        }
     }
 
     /// All activation rows and lanes, for `A` vectors of outputs from `col`, the last of `last`.
@@ -112,18 +133,14 @@ impl<'a, F: Format> KMajor<'a, F> {
             for k in (first..end).step_by(LANES) {
                 if row == 0 {
                     // The next lane's weights follow in memory.
-                    prefetch::<V>(self.weight(k + 1, col), A * LANES * F::PAD.len());
+                    prefetch::<V>(self.block(k + 1, col), A.div_ceil(F::GROUPS) * F::BYTES);
                 }
                 let mut xs = [V::splat(0.0); B];
                 for b in 0..B {
                     xs[b] = V::splat(*self.x.at(row + b, self.k0 + k));
                 }
                 for a in 0..A {
-                    let from = self.weight(k, col + a * LANES);
-                    let weights: V = match len(a) {
-                        LANES => F::group(from, &F::head::<V>(from), 0),
-                        part => group_part::<V, F>(from, part),
-                    };
+                    let weights = self.weights::<V>(k, col + a * LANES, len(a));
                     for b in 0..B {
                         sums[a][b] = V::mul_add(weights, xs[b], sums[a][b]);
                     }

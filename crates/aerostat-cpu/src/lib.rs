@@ -33,6 +33,7 @@ pub mod peaks;
 mod pool;
 mod rows;
 mod scaled;
+mod sparse;
 mod vector;
 
 pub use device::{Cpu, CpuConfig, CpuKernels};

@@ -3,7 +3,7 @@
 use aerostat_backend::coded::{Code, Coding, Rounding, Table};
 use aerostat_backend::conformance::{self, Case, Keep, Tolerance, Values};
 use aerostat_backend::reference::Reference;
-use aerostat_backend::{Attention, Backend, ErrorKind, KvType, Mat, Tile, Weight, packed};
+use aerostat_backend::{Attention, Backend, BufferId, ErrorKind, KvType, Mat, Tile, Weight, Window, packed};
 use aerostat_checkpoint::DType;
 use aerostat_cpu::{Cpu, CpuConfig, Isa};
 use proptest::prelude::*;
@@ -96,8 +96,11 @@ proptest! {
         page_tokens in 1..40usize, lengths in prop::collection::vec(1..90usize, 1..4), window in 0..60usize,
     ) {
         let kv_type = [KvType::F16, KvType::BF16, KvType::F32][kv];
-        let (heads, window) = (kv_heads * group, (window > 0).then_some(window));
-        let shape = Attention { heads, kv_heads, key_dim, value_dim, scale: 0.2, softcap: None, window, alibi: page_tokens % 2 == 1 };
+        let kind = if key_dim % 3 == 1 { Window::Chunk } else { Window::Last };
+        let (heads, window) = (kv_heads * group, (window > 0).then(|| kind(window)));
+        let sinks = (value_dim % 2 == 1).then(|| Mat::new(BufferId(0), 1, heads));
+        let (values_in_keys, alibi) = (value_dim < key_dim && page_tokens % 4 < 2, page_tokens % 2 == 1);
+        let shape = Attention { heads, kv_heads, key_dim, value_dim, values_in_keys, scale: 0.2, softcap: None, window, alibi, sinks };
         agree(Case::Attention { kv_type, shape, page_tokens, lengths, values: Values::Plain })?;
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aerostat::{ChatTemplate, Message, ModelFiles, Sampling, Tokenizer};
+use aerostat::{ChatTemplate, Hidden, Layer, Message, ModelFiles, Pooling, Sampling, Tokenizer};
 use serde_json::{Map, Value, json};
 
 use crate::fields::{Fields, Refusal, brief};
@@ -65,20 +65,8 @@ pub(crate) struct Generation {
 #[derive(Debug)]
 pub(crate) struct Embedding {
     pub(crate) inputs: Vec<Vec<u32>>,
-    #[expect(dead_code, reason = "the engine gives no hidden states yet")]
-    pub(crate) pooling: Pooling,
-    pub(crate) normalize: bool,
-    pub(crate) dimensions: Option<usize>,
+    pub(crate) hidden: Hidden,
     pub(crate) base64: bool,
-}
-
-/// How the hidden states of a text become one vector.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pooling {
-    Mean,
-    Last,
-    First,
-    Weighted,
 }
 
 /// Log-probabilities of continuations.
@@ -286,9 +274,9 @@ impl Setting {
         };
         let pooling = match body.text("pooling")?.as_deref() {
             None | Some("mean") => Pooling::Mean,
-            Some("last") => Pooling::Last,
-            Some("cls" | "first") => Pooling::First,
-            Some("weighted") => Pooling::Weighted,
+            Some("last") => Pooling::LastToken,
+            Some("cls") => Pooling::Cls,
+            Some("weighted") => Pooling::WeightedMean,
             Some(other) => {
                 let message =
                     format!("`pooling` is {other:?}; it must be \"mean\", \"last\", \"cls\" or \"weighted\"");
@@ -296,7 +284,8 @@ impl Setting {
             }
         };
         let normalize = body.boolean("normalize")?.unwrap_or(true);
-        Ok(Embedding { inputs, pooling, normalize, dimensions, base64 })
+        let hidden = Hidden { layer: Layer::Final, pooling: Some(pooling), dimensions, normalize };
+        Ok(Embedding { inputs, hidden, base64 })
     }
 
     fn score(&self, body: &mut Fields) -> Result<Scoring, Refusal> {

@@ -203,7 +203,6 @@ fn token_bytes(setting: &Setting, id: u32) -> Value {
 fn embeddings(embedding: &Embedding, parts: &[Finished]) -> Object {
     let one = |(index, part): (usize, &Finished)| {
         let PartResult::Vector(vector) = &part.result else { return Value::Null };
-        let vector = shaped(vector, embedding);
         let value = if embedding.base64 {
             let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
             BASE64_STANDARD.encode(bytes).into()
@@ -219,18 +218,6 @@ fn embeddings(embedding: &Embedding, parts: &[Finished]) -> Object {
         "data": data,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }))
-}
-
-/// Cut to the dimensions asked for, then of length 1.
-fn shaped(vector: &[f32], embedding: &Embedding) -> Vec<f32> {
-    let kept = embedding.dimensions.unwrap_or(vector.len()).min(vector.len());
-    let vector = vector.get(..kept).unwrap_or_default();
-    if !embedding.normalize {
-        return vector.to_vec();
-    }
-    let norm = vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-    let scale = if norm > 0.0 { 1.0 / norm } else { 0.0 };
-    vector.iter().map(|x| (f64::from(*x) * scale) as f32).collect()
 }
 
 fn scores(setting: &Setting, number: u64, scoring: &Scoring, parts: &[Finished]) -> Object {

@@ -220,7 +220,10 @@ impl<'a> Runner<'a> {
         let id = (number << PART_BITS) | index as u64;
         let (generation, prompt) = match task {
             Task::Chat(g) | Task::Completions(g) => (g, g.prompts.get(index / g.n.max(1))),
-            Task::Embeddings(_) => return Err("embeddings are not served yet".to_owned()),
+            Task::Embeddings(e) => {
+                let token_ids = e.inputs.get(index).cloned().unwrap_or_default();
+                return Ok(Request { id, token_ids, want: Want::Hidden(e.hidden), ..Request::default() });
+            }
             Task::Score(s) => {
                 let (ids, from) = s.sequences.get(index).cloned().unwrap_or_default();
                 return Ok(Request {
@@ -267,8 +270,9 @@ impl<'a> Runner<'a> {
                 PartResult::Text { text: completion.text, finish }
             }
             Outcome::Score(score) => PartResult::Logprobs(score.logprobs),
-            // Not asked for.
-            Outcome::TopK(_) | Outcome::Hidden(_) => return,
+            Outcome::Hidden(mut vectors) => PartResult::Vector(vectors.pop().unwrap_or_default()),
+            // Never asked for.
+            Outcome::TopK(_) => return,
             Outcome::Failed(error) => {
                 let custom_id = self.active.remove(&number).map(|a| a.item.custom_id);
                 self.queue.retain(|r| r.id >> PART_BITS != number);
@@ -352,14 +356,6 @@ impl<'a> Runner<'a> {
             self.failure = Some(e);
             stop
         })
-    }
-
-    fn save_if_due(&mut self) -> Result<(), aerostat::Error> {
-        if self.committed.is_none_or(|c| c.elapsed() >= COMMIT_EVERY) {
-            let saved = self.commit();
-            self.told(saved)?;
-        }
-        Ok(())
     }
 
     /// Counts the sweep that ended.
@@ -480,16 +476,23 @@ impl Work for Runner<'_> {
     fn swept(&mut self, gained: &[Gained<'_>]) -> Result<(), aerostat::Error> {
         gained.iter().for_each(|gained| self.gain(gained));
         self.decodes = gained.len();
-        self.count_sweep();
-        self.look_ahead();
-        self.save_if_due()?;
-        self.tell();
         Ok(())
     }
 
     fn finished(&mut self, id: u64, outcome: Outcome) -> Result<(), aerostat::Error> {
         self.settle(id, outcome);
-        self.save_if_due()
+        Ok(())
+    }
+
+    fn sweep_over(&mut self) -> Result<(), aerostat::Error> {
+        self.count_sweep();
+        self.look_ahead();
+        if self.committed.is_none_or(|c| c.elapsed() >= COMMIT_EVERY) {
+            let saved = self.commit();
+            self.told(saved)?;
+        }
+        self.tell();
+        Ok(())
     }
 
     fn tokens_left(&self) -> u64 {

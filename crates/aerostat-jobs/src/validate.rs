@@ -93,11 +93,6 @@ fn judge(
         let refusal = Refusal::new("duplicate_custom_id", message);
         return bad(item.custom_id, Refusal { param: Some("custom_id".to_owned()), ..refusal });
     }
-    if matches!(item.task, Task::Embeddings(_)) {
-        let message = "/v1/embeddings is not served by this version";
-        let refusal = Refusal::unsupported("url", message);
-        return bad(item.custom_id, refusal);
-    }
     if let Task::Chat(generation) | Task::Completions(generation) = &item.task
         && let Some(shape) = &generation.shape
         && let Err(e) = grammars.get(setting).and_then(|g| g.constraint(shape))

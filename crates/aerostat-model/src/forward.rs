@@ -1,11 +1,13 @@
 //! The block forward.
 
 use aerostat_arch::{
-    Activation, AttentionSpec, Block, Joined, MlpSpec, ModelSpec, Norm, Positions, RopeStyle, Vector,
+    Activation, AttentionSpec, AttentionWidths, Block, Growth, Joined, MlpSpec, ModelSpec, Norm, Positions,
+    RopeStyle, Vector,
 };
-use aerostat_backend::{self as backend, Backend, BufferId, Error, Mat, Placement, Rope, Weight};
+use aerostat_backend::{self as backend, Backend, BufferId, Error, Mat, Placement, Rope, Weight, numerics};
 use aerostat_plan::{Role, Step};
 
+use crate::angle;
 use crate::rope::Frequencies;
 use crate::routing::{Routed, sigmoid};
 use crate::vectors::{BlockVectors, NormVectors, ScaleTable, load_vector};
@@ -34,16 +36,18 @@ pub struct Batch<'a> {
 /// A model on a device: its activations, its small tensors, and the forward over them.
 #[derive(Debug)]
 pub struct Model {
-    spec: ModelSpec,
+    pub(crate) spec: ModelSpec,
     limits: Limits,
-    buffers: Buffers,
-    blocks: Vec<BlockVectors>,
+    pub(crate) buffers: Buffers,
+    pub(crate) blocks: Vec<BlockVectors>,
     positions: Option<BufferId>,
     embedding_norm: Option<NormVectors>,
     final_norm: NormVectors,
     head_bias: Option<BufferId>,
     scales: ScaleTable,
-    ropes: Vec<Frequencies>,
+    /// Rows of a normalised head whose norms are known.
+    head_rows_known: usize,
+    pub(crate) ropes: Vec<Frequencies>,
     /// Host side of the angles; the largest of all ropes.
     angles: Vec<f32>,
     /// The experts of the present block.
@@ -52,38 +56,51 @@ pub struct Model {
 
 /// Activations; each `[rows_max, width]`.
 #[derive(Debug)]
-struct Buffers {
+pub(crate) struct Buffers {
     /// The residual stream, `[.., hidden]`.
-    x: BufferId,
+    pub(crate) x: BufferId,
     /// Its norm, `[.., hidden]`.
-    h: BufferId,
+    pub(crate) h: BufferId,
     /// What a half of the block adds, `[.., hidden]`.
-    y: BufferId,
-    q: BufferId,
-    k: BufferId,
-    v: BufferId,
-    /// Attention's output, as wide as `q`.
-    mixed: BufferId,
-    gate: BufferId,
-    up: BufferId,
+    pub(crate) y: BufferId,
+    pub(crate) q: BufferId,
+    pub(crate) k: BufferId,
+    pub(crate) v: BufferId,
+    /// Attention's output.
+    pub(crate) mixed: BufferId,
+    /// What queries are made of, where it is compressed.
+    pub(crate) q_low: BufferId,
+    /// Queries and attention's output in the space of compressed keys and values.
+    pub(crate) latent_q: BufferId,
+    pub(crate) latent_mixed: BufferId,
+    /// The queries that choose positions, their weights, and the positions.
+    pub(crate) index_q: BufferId,
+    pub(crate) index_weights: BufferId,
+    pub(crate) selected: BufferId,
+    pub(crate) gate: BufferId,
+    pub(crate) up: BufferId,
     /// Gate and up, where they are one matrix.
-    both: BufferId,
+    pub(crate) both: BufferId,
     /// Partial sums of matrices that are stored by inputs.
-    lanes: BufferId,
+    pub(crate) lanes: BufferId,
     /// What the router says, one per expert.
-    router: BufferId,
+    pub(crate) router: BufferId,
     /// How much of the shared expert is taken, one.
-    shared: BufferId,
+    pub(crate) shared: BufferId,
     /// The rows that use an expert, `[.., hidden]`.
-    expert_input: BufferId,
+    pub(crate) expert_input: BufferId,
     /// What it gives, `[.., hidden]`.
-    expert_output: BufferId,
+    pub(crate) expert_output: BufferId,
     /// One per rope, `[.., rotary]`.
-    angles: Vec<BufferId>,
+    pub(crate) angles: Vec<BufferId>,
     /// `[logit_rows_max, hidden]`.
-    picked: BufferId,
+    pub(crate) picked: BufferId,
     /// `[logit_rows_max, vocab]`.
-    logits: BufferId,
+    pub(crate) logits: BufferId,
+    /// What logits are multiplied by where the head is normalised, `[1, vocab]`.
+    head_norms: BufferId,
+    /// One of its rows, `[1, hidden]`.
+    head_row: BufferId,
 }
 
 impl Model {
@@ -123,6 +140,7 @@ impl Model {
             final_norm,
             head_bias,
             scales,
+            head_rows_known: 0,
             ropes,
             angles,
             routed: Routed::default(),
@@ -206,7 +224,11 @@ impl Model {
             self.before(b, batch, step)?;
         }
         let (x, y) = self.operands(batch, step);
-        self.multiply(b, step, weight, x, y)?;
+        match self.by_head(batch, step) {
+            Some(head) => head.multiply(b, weight)?,
+            None => self.multiply(b, step, weight, x, y)?,
+        }
+        self.measure_head(b, step, weight)?;
         if step.last {
             self.after(b, batch, step, y)?;
         }
@@ -325,7 +347,13 @@ impl Model {
         let attention = block.map_or(f.h, |block| self.attention_input(block));
         let mlp = block.map_or(f.h, |block| self.mlp_input(block));
         let (input, output) = match step.role {
+            Role::QDown => (attention, f.q_low),
+            Role::Q if block.is_some_and(compresses_queries) => (f.q_low, f.q),
             Role::Q => (attention, f.q),
+            Role::IndexQ => (f.q_low, f.index_q),
+            Role::KvDown => (attention, f.k),
+            Role::IndexK => (attention, f.v),
+            Role::IndexWeights => (attention, f.index_weights),
             Role::K => (attention, f.k),
             Role::V => (attention, f.v),
             Role::Output => (f.mixed, f.y),
@@ -367,6 +395,26 @@ impl Model {
         if step.last { b.sum_lanes(lanes, y) } else { Ok(()) }
     }
 
+    /// The norms of a tile of a normalised head, the first time it passes.
+    fn measure_head(&mut self, b: &mut dyn Backend, step: &Step, weight: Weight<'_>) -> Result<(), Error> {
+        if step.role != Role::Head || !self.spec.head.normalised || step.start < self.head_rows_known {
+            return Ok(());
+        }
+        let row = Mat::new(self.buffers.head_row, 1, self.spec.hidden);
+        let mut inverse = Vec::with_capacity(step.rows);
+        for i in 0..step.rows as u32 {
+            b.expand_rows(weight, &[i], row)?;
+            let row = b.read(row)?;
+            inverse.push(1.0 / numerics::dot(row, row).sqrt().max(1e-12));
+        }
+        b.write(
+            Mat::new(self.buffers.head_norms, 1, self.spec.vocab).col_range(step.start, step.rows),
+            &inverse,
+        )?;
+        self.head_rows_known = step.start + step.rows;
+        Ok(())
+    }
+
     /// What q, k and v are made of.
     fn attention_input(&self, block: &Block) -> BufferId {
         if block.attention_norm.is_some() { self.buffers.h } else { self.buffers.x }
@@ -392,11 +440,13 @@ impl Model {
             b.gather_rows(x, batch.logit_rows, picked)?;
             return self.final_norm.apply(b, picked, &self.spec.final_norm, picked);
         }
-        if step.role == Role::Q {
-            let (block, vectors) = (&self.spec.blocks[step.block], &self.blocks[step.block]);
-            return normalise(b, x, &block.attention_norm, &vectors.attention_norm, h);
+        let (block, vectors) = (&self.spec.blocks[step.block], &self.blocks[step.block]);
+        match step.role {
+            Role::Q if compresses_queries(block) => Ok(()),
+            Role::QDown | Role::Q => normalise(b, x, &block.attention_norm, &vectors.attention_norm, h),
+            Role::K if block.attention.latent.is_some() => self.enter_latent(b, batch, step.block),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// What follows a whole matrix's output `y`.
@@ -409,6 +459,18 @@ impl Model {
             b.add_bias(y, Mat::new(bias, 1, y.cols))?;
         }
         match step.role {
+            Role::QDown
+            | Role::Q
+            | Role::K
+            | Role::KvDown
+            | Role::IndexQ
+            | Role::IndexK
+            | Role::IndexWeights
+                if block.attention.latent.is_some() =>
+            {
+                self.after_latent(b, batch, step, y)
+            }
+            Role::V if block.attention.latent.is_some() => Ok(()),
             Role::V => self.attend(b, batch, step.block),
             Role::Output => {
                 let x = Mat { buffer: self.buffers.x, ..y };
@@ -461,6 +523,9 @@ impl Model {
 
     /// What follows the head: bias, scale, soft cap.
     fn finish_logits(&self, b: &mut dyn Backend, logits: Mat) -> Result<(), Error> {
+        if self.spec.head.normalised {
+            b.mul_columns(logits, Mat::new(self.buffers.head_norms, 1, logits.cols))?;
+        }
         if let Some(bias) = self.head_bias {
             b.add_bias(logits, Mat::new(bias, 1, logits.cols))?;
         }
@@ -482,26 +547,43 @@ impl Model {
         let norms =
             [a.q_norm.as_ref().zip(vectors.q_norm.as_ref()), a.k_norm.as_ref().zip(vectors.k_norm.as_ref())];
         for (m, head_norm) in [q, k].into_iter().zip(norms) {
-            if let Some((spec, norm)) = head_norm {
-                norm.apply(b, m, spec, m)?;
+            let normalise = |b: &mut dyn Backend, now: bool| match head_norm {
+                Some((spec, norm)) if now => norm.apply(b, m, spec, m),
+                _ => Ok(()),
+            };
+            normalise(b, !a.norms_after_rope)?;
+            if let Some(limit) = a.clip {
+                b.clip(m, limit)?;
             }
             if let Some(rope) = a.rope {
-                self.rotate(b, m, rope, a.head_dim)?;
+                self.rotate(b, m, rope, (a.head_dim, 0), self.spec.ropes[rope].style)?;
             }
+            normalise(b, a.norms_after_rope)?;
         }
+        if let Some(growth) = a.growth {
+            b.scale_rows(q, &growth_of(growth, batch))?;
+        }
+        a.clip.map_or(Ok(()), |limit| b.clip(v, limit))?;
         b.kv_write(layer, k, v, batch.places)?;
-        b.attention(layer, q, Mat { buffer: f.mixed, ..q }, &shape(a), batch.places)
+        b.attention(layer, q, Mat { buffer: f.mixed, ..q }, &shape(a, vectors.sinks), batch.places)
     }
 
-    /// Rotates the heads of queries or keys.
-    fn rotate(&self, b: &mut dyn Backend, x: Mat, rope: usize, head_dim: usize) -> Result<(), Error> {
-        let style = match self.spec.ropes[rope].style {
+    /// Rotates the heads of queries or keys, each from an element of it on.
+    pub(crate) fn rotate(
+        &self,
+        b: &mut dyn Backend,
+        x: Mat,
+        rope: usize,
+        (head_dim, start): (usize, usize),
+        style: RopeStyle,
+    ) -> Result<(), Error> {
+        let style = match style {
             RopeStyle::Half => backend::RopeStyle::Half,
             RopeStyle::Interleaved => backend::RopeStyle::Interleaved,
         };
         let rotary = self.ropes[rope].rotary();
         let angles = Mat::new(self.buffers.angles[rope], x.rows, rotary);
-        b.rope(x, Rope { head_dim, rotary, style }, angles)
+        b.rope(x, Rope { head_dim, start, rotary, style }, angles)
     }
 
     /// Adds a half's output to the residual stream, normalised and scaled first where the family does so.
@@ -524,16 +606,24 @@ impl Model {
 
 impl Buffers {
     fn new(spec: &ModelSpec, limits: Limits, b: &mut dyn Backend) -> Result<Self, Error> {
-        let widest = |f: fn(&aerostat_arch::Block) -> usize| spec.blocks.iter().map(f).max().unwrap_or(0);
+        let widest = |f: fn(&Block) -> usize| spec.blocks.iter().map(f).max().unwrap_or(0);
+        let widths = spec.blocks.iter().map(|block| block.attention.widths());
+        let widths = widths.fold(AttentionWidths::default(), AttentionWidths::max);
         let mut rows = |width: usize| b.allocate(limits.rows_max * width);
         Ok(Self {
             x: rows(spec.hidden)?,
             h: rows(spec.hidden)?,
             y: rows(spec.hidden)?,
-            q: rows(widest(|b| b.attention.q.weight.rows))?,
-            mixed: rows(widest(|b| b.attention.q.weight.rows))?,
-            k: rows(widest(|b| b.attention.k.weight.rows))?,
-            v: rows(widest(|b| b.attention.v.weight.rows))?,
+            q: rows(widths.q)?,
+            mixed: rows(widths.mixed)?,
+            k: rows(widths.k)?,
+            v: rows(widths.v)?,
+            q_low: rows(widths.q_low)?,
+            latent_q: rows(widths.latent_q)?,
+            latent_mixed: rows(widths.latent_mixed)?,
+            index_q: rows(widths.index_q)?,
+            index_weights: rows(widths.index_weights)?,
+            selected: rows(widths.selected)?,
             gate: rows(widest(mlp_width))?,
             up: rows(widest(mlp_width))?,
             both: rows(widest(joined_width))?,
@@ -545,6 +635,8 @@ impl Buffers {
             angles: spec.ropes.iter().map(|r| rows(r.rotary)).collect::<Result<_, _>>()?,
             picked: b.allocate(limits.logit_rows_max * spec.hidden)?,
             logits: b.allocate(limits.logit_rows_max * spec.vocab)?,
+            head_norms: b.allocate(if spec.head.normalised { spec.vocab } else { 0 })?,
+            head_row: b.allocate(if spec.head.normalised { spec.hidden } else { 0 })?,
         })
     }
 }
@@ -563,6 +655,11 @@ fn normalise(
     }
 }
 
+/// Queries are made in two steps.
+fn compresses_queries(block: &Block) -> bool {
+    block.attention.latent.as_ref().is_some_and(|latent| latent.q_down.is_some())
+}
+
 /// The width of a block's widest MLP.
 fn mlp_width(block: &Block) -> usize {
     block.mlps().map(MlpSpec::width).max().unwrap_or(0)
@@ -578,16 +675,32 @@ fn mixture_width(block: &Block) -> usize {
     block.experts.as_ref().map_or(0, |experts| experts.router.weight.cols)
 }
 
-fn shape(a: &AttentionSpec) -> backend::Attention {
+/// What the query of each row is multiplied by.
+fn growth_of(growth: Growth, batch: &Batch<'_>) -> Vec<f32> {
+    let factor = |position: u32| match growth {
+        Growth::Steps { beta, floor, offset } => {
+            let steps = (f64::from(position + offset) / floor).floor();
+            (1.0 + beta * angle::ln(1.0 + steps)) as f32
+        }
+        Growth::Log { original } => {
+            (angle::ln(f64::from(position) + 1.0) / angle::ln(original)).max(1.0) as f32
+        }
+    };
+    batch.places.rows.iter().map(|place| factor(place.position)).collect()
+}
+
+fn shape(a: &AttentionSpec, sinks: Option<BufferId>) -> backend::Attention {
     backend::Attention {
         heads: a.heads,
         kv_heads: a.kv_heads,
         key_dim: a.head_dim,
         value_dim: a.head_dim,
+        values_in_keys: false,
         scale: a.scale,
         softcap: a.softcap,
-        window: a.window,
+        window: a.window.map(if a.chunked { backend::Window::Chunk } else { backend::Window::Last }),
         alibi: a.alibi,
+        sinks: sinks.map(|buffer| Mat::new(buffer, 1, a.heads)),
     }
 }
 
@@ -598,5 +711,6 @@ fn activation(a: Activation) -> backend::Activation {
         Activation::GeluErf => backend::Activation::GeluErf,
         Activation::Relu => backend::Activation::Relu,
         Activation::ReluSquared => backend::Activation::ReluSquared,
+        Activation::ClippedSilu { alpha, limit } => backend::Activation::ClippedSilu { alpha, limit },
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod angle;
 mod forward;
+mod latent;
 mod pages;
 mod rope;
 mod routing;

@@ -60,7 +60,8 @@ impl Frequencies {
 
     /// Writes the cosines, then the sines, of a row at `position` in a sequence of `length` tokens.
     pub(crate) fn angles(&mut self, position: u32, length: u32, out: &mut [f32]) {
-        if matches!(self.spec.scaling, Scaling::Dynamic { .. }) && self.length != length {
+        let by_length = matches!(self.spec.scaling, Scaling::Dynamic { .. } | Scaling::Steps { .. });
+        if by_length && self.length != length {
             self.inverse = inverse_frequencies(&self.spec, length, None);
             self.length = length;
         }
@@ -80,20 +81,32 @@ impl Frequencies {
 /// Each step is rounded to f32 as the reference rounds it: a unit in the last place here is multiplied by positions.
 fn inverse_frequencies(spec: &RopeSpec, length: u32, divisors: Option<&[f32]>) -> Vec<f32> {
     let dim = spec.rotary as f32;
+    let stretched = |stretch: f32| {
+        let power = f64::from(dim) / (f64::from(dim) - 2.0);
+        // Two rotated dimensions have one frequency, 1, whatever the base.
+        let growth = if spec.rotary > 2 { angle::pow(f64::from(stretch), power) as f32 } else { 1.0 };
+        f64::from(spec.theta as f32 * growth)
+    };
     let theta = match spec.scaling {
         Scaling::Dynamic { factor, original } if f64::from(length) > original => {
-            let stretch = factor as f32 * length as f32 / original as f32 - (factor - 1.0) as f32;
-            let power = f64::from(dim) / (f64::from(dim) - 2.0);
-            // Two rotated dimensions have one frequency, 1, whatever the base.
-            let growth = if spec.rotary > 2 { angle::pow(f64::from(stretch), power) as f32 } else { 1.0 };
-            f64::from(spec.theta as f32 * growth)
+            stretched(factor as f32 * length as f32 / original as f32 - (factor - 1.0) as f32)
+        }
+        Scaling::Steps { original } if f64::from(length) > original => {
+            let mut doubled = original;
+            let mut stretch = 1.0;
+            while doubled < f64::from(length) {
+                (doubled, stretch) = (2.0 * doubled, 2.0 * stretch + 1.0);
+            }
+            stretched(stretch)
         }
         _ => spec.theta,
     };
     let divisor = |i: usize| divisors.and_then(|d| d.get(i)).copied().unwrap_or(1.0);
     let wavelength = |i: usize| divisor(i) * angle::pow(theta, f64::from(2.0 * i as f32 / dim)) as f32;
     let scaled = |i: usize| match spec.scaling {
-        Scaling::None | Scaling::Dynamic { .. } | Scaling::Long { .. } => 1.0 / wavelength(i),
+        Scaling::None | Scaling::Dynamic { .. } | Scaling::Steps { .. } | Scaling::Long { .. } => {
+            1.0 / wavelength(i)
+        }
         Scaling::Linear { factor } => 1.0 / wavelength(i) / factor as f32,
         Scaling::Llama3 { factor, low, high, original } => {
             llama3(1.0 / wavelength(i), factor as f32, low as f32, high as f32, original as f32)

@@ -46,12 +46,16 @@ impl Routed {
     }
 
     fn choose_row(&mut self, routing: &Routing, correction: Option<&[f32]>, outputs: &[f32]) {
+        if let Score::SparseMixer(jitter) = routing.score {
+            self.chosen = sparse_mixer(outputs, jitter, routing.scale);
+            return;
+        }
         self.scores.clear();
         self.scores.extend_from_slice(outputs);
         match routing.score {
             Score::Softmax => softmax(&mut self.scores),
             Score::Sigmoid => self.scores.iter_mut().for_each(|s| *s = sigmoid(*s)),
-            Score::SoftmaxOfChosen => {}
+            Score::SoftmaxOfChosen | Score::SparseMixer(_) => {}
         }
         let scores = &self.scores;
         let corrected: Vec<f32> = match correction {
@@ -84,6 +88,21 @@ fn softmax(x: &mut [f32]) {
     x.iter_mut().for_each(|v| *v = numerics::exp(*v - largest));
     let sum = x.iter().fold(0.0, |sum, v| sum + v);
     x.iter_mut().for_each(|v| *v /= sum);
+}
+
+/// The best two experts. Each gets its softmax among those that are close to it, the second without the first.
+fn sparse_mixer(outputs: &[f32], jitter: f32, scale: f32) -> Vec<(u32, f32)> {
+    let mut order = Vec::new();
+    best(outputs, 2, &mut order);
+    let chosen = order.iter().enumerate().map(|(place, expert)| {
+        let top = outputs[*expert as usize];
+        let taken = |e: usize| place == 1 && e == order[0] as usize;
+        let far = |s: f32| (top - s) / s.abs().max(top) > 2.0 * jitter;
+        let weights = outputs.iter().enumerate().filter(|(e, s)| !taken(*e) && !far(**s));
+        let sum = weights.fold(0.0, |sum, (_, s)| sum + numerics::exp(s - top));
+        (*expert, scale / sum)
+    });
+    chosen.collect()
 }
 
 /// Takes the experts of closed groups out of the choice.
@@ -146,6 +165,20 @@ mod tests {
         close(&choose(&sigmoid, Some(&[0.0, 9.0, 0.0]), &[0.0, -1e9, 1e9]), &[(1, 0.0), (2, 2.0)]);
         let normalised = Routing { score: Score::Softmax, normalise: Some((0.0, 0.0)), ..ROUTING };
         close(&choose(&normalised, None, &[0.0, 0.0, -1e9]), &[(0, 0.5), (1, 0.5)]);
+    }
+
+    #[test]
+    fn the_sparse_mixer_weighs_each_of_two_among_those_close_to_it() {
+        let routing = Routing { score: Score::SparseMixer(0.01), ..ROUTING };
+        // Nobody is within 2 % of the first; the third is of the second.
+        let chosen = choose(&routing, None, &[1.0, 2.0, 1.01, -5.0]);
+        let second = 1.0 / (1.0 + (-0.01f32).exp());
+        assert_eq!((chosen[0], chosen[1].0), ((1, 1.0), 2));
+        assert!((chosen[1].1 - second).abs() < 1e-6);
+        // Of equals the first; it does not count beside the second.
+        let chosen = choose(&routing, None, &[2.0, 2.0, -1.0]);
+        assert_eq!(chosen.iter().map(|c| c.0).collect::<Vec<_>>(), [0, 1]);
+        assert!((chosen[0].1 - 0.5).abs() < 1e-6 && chosen[1].1 == 1.0);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use aerostat_arch::{Block, Linear, Matrix, MlpSpec, ModelSpec, Norm, NormKind, Role, Scales, Vector};
+use aerostat_arch::{
+    Block, Latent, Linear, Matrix, MlpSpec, ModelSpec, Norm, NormKind, Role, Scales, Vector,
+};
 use aerostat_backend::coded::{Coding, Rounding};
 use aerostat_backend::{Backend, BufferId, Error, ErrorKind, Mat, Scaling, Tile, Weight};
 use aerostat_checkpoint::{DType, Extent};
@@ -20,6 +22,8 @@ pub(crate) struct BlockVectors {
     pub(crate) mlp_post_norm: Option<NormVectors>,
     pub(crate) q_norm: Option<NormVectors>,
     pub(crate) k_norm: Option<NormVectors>,
+    pub(crate) sinks: Option<BufferId>,
+    pub(crate) latent: Option<LatentVectors>,
     /// By role.
     pub(crate) biases: Biases,
     /// Of experts, by index; none at all if none has one.
@@ -37,8 +41,8 @@ impl BlockVectors {
         block: &Block,
         read: Read<'_, E>,
     ) -> Result<Self, E> {
-        let hidden = block.attention.q.weight.cols;
         let a = &block.attention;
+        let hidden = a.o.weight.rows;
         let mut norm = |norm: &Option<Norm>, width: usize| {
             norm.as_ref().map(|norm| NormVectors::load(b, norm, width, read)).transpose()
         };
@@ -49,10 +53,15 @@ impl BlockVectors {
             mlp_post_norm: norm(&block.mlp_post_norm, hidden)?,
             q_norm: norm(&a.q_norm, a.q.weight.rows)?,
             k_norm: norm(&a.k_norm, a.k.weight.rows)?,
+            sinks: a.sinks.as_ref().map(|v| load_vector(b, v, v.len, read)).transpose()?,
+            latent: None,
             biases: biases(b, block.linears(), read)?,
             expert_biases: Vec::new(),
             correction: None,
         };
+        if let Some(latent) = &a.latent {
+            vectors.latent = Some(LatentVectors::load(b, latent, read)?);
+        }
         if let Some(experts) = &block.experts {
             if let Some(v) = &experts.routing.correction {
                 let id = load_vector(b, v, v.len, read)?;
@@ -64,6 +73,24 @@ impl BlockVectors {
             }
         }
         Ok(vectors)
+    }
+}
+
+/// The norms of compressed keys and values.
+#[derive(Debug)]
+pub(crate) struct LatentVectors {
+    pub(crate) q: Option<NormVectors>,
+    pub(crate) kv: NormVectors,
+    pub(crate) index: Option<NormVectors>,
+}
+
+impl LatentVectors {
+    fn load<E: From<Error>>(b: &mut dyn Backend, latent: &Latent, read: Read<'_, E>) -> Result<Self, E> {
+        let mut load = |norm: &Norm| NormVectors::load(b, norm, norm.size, read);
+        let q = latent.q_down.as_ref().map(|(_, norm)| load(norm)).transpose()?;
+        let kv = load(&latent.kv_norm)?;
+        let index = latent.indexer().map(|indexer| load(&indexer.k_norm)).transpose()?;
+        Ok(Self { q, kv, index })
     }
 }
 
@@ -101,7 +128,13 @@ impl NormVectors {
             let row = |v: &Vector| Ok::<_, E>((load_vector(b, v, width, read)?, width));
             v.as_ref().map(row).transpose()
         };
-        Ok(Self { weight: vector(&norm.weight, weight_width)?, bias: vector(&norm.bias, width)? })
+        let (mut weight, bias) = (vector(&norm.weight, weight_width)?, vector(&norm.bias, width)?);
+        if norm.kind == NormKind::Rms && weight.is_none() {
+            let id = b.allocate(weight_width)?;
+            b.write(Mat::new(id, 1, weight_width), &vec![1.0; weight_width])?;
+            weight = Some((id, weight_width));
+        }
+        Ok(Self { weight, bias })
     }
 
     /// `out` may be `x`.

@@ -92,7 +92,7 @@ fn a_flipped_byte_anywhere_is_refused_or_changes_nothing_that_is_used() {
     let fixture = fixture("llama_gqa_bf16");
     let out = folder.path().join("out");
     packed(&fixture.path, &out, &options(Codec::Lossless)).unwrap();
-    let prompts = vec![(0..fixture.prompts[0].logits_last.len() as u32).collect::<Vec<u32>>()];
+    let prompts = [(0..fixture.prompts[0].logits_last.len() as u32).collect::<Vec<u32>>()];
     let prompts: Vec<Vec<u32>> = prompts[0].chunks(32).map(<[u32]>::to_vec).collect();
     let engine = EngineOptions { pinned_bytes_max: Some(0), ..EngineOptions::default() };
     bits(&out, &prompts, &engine).unwrap();

@@ -13,7 +13,7 @@ mod uses;
 
 use std::collections::BTreeMap;
 
-use aerostat_arch::{Block, MlpSpec, ModelSpec};
+use aerostat_arch::{AttentionWidths, Block, MlpSpec, ModelSpec};
 use serde::Serialize;
 
 pub use aerostat_arch::Role;
@@ -206,17 +206,16 @@ impl Sizes {
         let matrix_bytes = spec.matrix_bytes();
         let embedding = if spec.tied() { 0 } else { spec.embedding.extent.bytes };
         let vectors = spec.vectors().map(|v| v.len as u64).sum::<u64>() * F32;
-        let widest =
-            |f: fn(&aerostat_arch::Block) -> usize| spec.blocks.iter().map(f).max().unwrap_or(0) as u64;
-        let q = widest(|b| b.attention.q.weight.rows);
-        let kv = widest(|b| b.attention.k.weight.rows + b.attention.v.weight.rows);
+        let widest = |f: fn(&Block) -> usize| spec.blocks.iter().map(f).max().unwrap_or(0) as u64;
+        let widths = || spec.blocks.iter().map(|block| block.attention.widths());
+        let attention = widths().fold(AttentionWidths::default(), AttentionWidths::max).total() as u64;
         let mlp = widest(mlp_width);
         let mixture = widest(mixture_width) + spec.lanes() as u64 + widest(joined_width);
         let angles: u64 = spec.ropes.iter().map(|r| r.rotary as u64).sum();
-        // The residual stream, its norm, a step's output; q and attention's output; k and v; gate and up; what experts
-        // take besides; angles here and on the host; the embedding row as stored.
         let scaled = spec.matrices().filter(|m| m.scales.is_some()).map(|m| m.cols as u64 * F32).max();
-        let per_row = 3 * spec.hidden as u64 + 2 * q + kv + 2 * mlp + mixture + 2 * angles;
+        // The residual stream, its norm, a step's output; what attention reads and writes; gate and up; what experts take
+        // besides; angles here and on the host; the embedding row as stored.
+        let per_row = 3 * spec.hidden as u64 + attention + 2 * mlp + mixture + 2 * angles;
         Self {
             weight_bytes: matrix_bytes + embedding + vectors,
             vector_bytes: vectors,
@@ -224,11 +223,7 @@ impl Sizes {
             activation_bytes_per_row: per_row * F32 + spec.embedding.row_bytes() + 64,
             logit_bytes_per_row: (spec.vocab + spec.hidden) as u64 * F32,
             scaled_bytes_per_thread: scaled.map_or(0, |row| row.max(SCALED_BYTES)),
-            kv_elements_per_token: spec
-                .blocks
-                .iter()
-                .map(|b| (b.attention.k.weight.rows + b.attention.v.weight.rows) as u64)
-                .sum(),
+            kv_elements_per_token: widths().map(|w| (w.k + w.v) as u64).sum(),
         }
     }
 }

@@ -204,9 +204,9 @@ impl Engine {
         let mut backend = backend(options)?;
         backend.kv_allocate(&KvLayout {
             kv_type: kv_type(options.kv),
-            key_widths: spec.blocks.iter().map(|b| b.attention.k.weight.rows).collect(),
-            value_widths: spec.blocks.iter().map(|b| b.attention.v.weight.rows).collect(),
-            heads: spec.blocks.iter().map(|b| b.attention.kv_heads).collect(),
+            key_widths: spec.blocks.iter().map(|b| b.attention.widths().k).collect(),
+            value_widths: spec.blocks.iter().map(|b| b.attention.widths().v).collect(),
+            heads: spec.blocks.iter().map(|b| b.attention.cache_heads()).collect(),
             page_tokens: PAGE_TOKENS,
             pages: plan.kv_pages,
         })?;

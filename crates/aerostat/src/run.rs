@@ -169,6 +169,14 @@ pub trait Work {
     /// The caller's own.
     fn finished(&mut self, id: u64, outcome: Outcome) -> Result<(), Error>;
 
+    /// All that a sweep brought has been told: the moment to save it.
+    ///
+    /// # Errors
+    /// The caller's own.
+    fn sweep_over(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// An answer that an interrupted run leaves behind, as far as it came.
     ///
     /// # Errors
@@ -267,6 +275,7 @@ impl Engine {
             }
             self.explain_nan(schedule)?;
             self.clock().tokens += settle(schedule, &rows, &mut self.pages, work, observer)?;
+            work.sweep_over()?;
         }
     }
 

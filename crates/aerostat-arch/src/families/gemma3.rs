@@ -13,6 +13,11 @@ pub(crate) const FAMILY: Family = Family {
     local_rope_theta: Some(10_000.0),
     query_scalar: Some(62),
     softcaps: (Softcap::Never, Softcap::Key(None)),
-    defaults: Defaults { rope_theta: 1_000_000.0, context: 131_072, ..gemma2::FAMILY.defaults },
+    defaults: Defaults {
+        heads: Some(8),
+        rope_theta: 1_000_000.0,
+        context: 131_072,
+        ..gemma2::FAMILY.defaults
+    },
     ..gemma2::FAMILY
 };

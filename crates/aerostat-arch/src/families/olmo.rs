@@ -1,6 +1,6 @@
 //! OLMo 1: Llama with layer norms that have no weights.
 
-use crate::family::{Bias, Defaults, Family, Refused};
+use crate::family::{Bias, Defaults, Family};
 use crate::spec::{NormKind, RopeStyle};
 
 pub(crate) const FAMILY: Family = Family {
@@ -8,10 +8,10 @@ pub(crate) const FAMILY: Family = Family {
     architectures: &["OlmoForCausalLM"],
     model_types: &["olmo"],
     gguf: &["olmo"],
-    refused: &[Refused::Given("clip_qkv"), Refused::Metadata("attention.clamp_kqv")],
     gguf_rope: RopeStyle::Interleaved,
     norm: NormKind::Layer,
     norm_weights: false,
+    clip_qkv: true,
     qkv_bias: Bias::Key("attention_bias", false),
     output_bias: Bias::Key("attention_bias", false),
     defaults: Defaults { eps: 1e-5, ..Family::PLAIN.defaults },

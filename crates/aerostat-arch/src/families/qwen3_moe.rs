@@ -9,7 +9,7 @@ pub(crate) const FAMILY: Family = Family {
     name: "qwen3_moe",
     architectures: &["Qwen3MoeForCausalLM"],
     model_types: &["qwen3_moe"],
-    gguf: &["qwen3moe"],
+    gguf: &["qwen3moe", "qwen3vlmoe"],
     mixture: Some(Mixture {
         normalise: Switch::Flag(&keys::EXPERT_NORMALISE, false),
         chosen: Some(8),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use aerostat_arch::{FAMILIES, Family, Refused, describe};
+use aerostat_arch::{FAMILIES, Family, Refused, TOWERS, describe};
 use aerostat_checkpoint::Checkpoint;
 use aerostat_testkit::fixtures;
 
@@ -48,6 +48,13 @@ fn list(root: &Path) -> String {
         };
         let (own, gguf) = (code(family.architectures), code(family.gguf));
         writeln!(text, "| {} | {about} | {own} | {gguf} | {} |", family.name, fixtures.join(", ")).unwrap();
+    }
+    text.push_str("\n## Text towers\nOf checkpoints with several towers, the text tower runs alone. By `model_type`, with ");
+    text.push_str("the family of the text tower, unless the configuration names another:\n");
+    for (whole, tower) in TOWERS {
+        let family = FAMILIES.iter().find(|family| family.model_types.contains(tower));
+        writeln!(text, "- {whole}: {}", family.unwrap_or_else(|| panic!("no family of {tower}")).name)
+            .unwrap();
     }
     text.push_str("\n## Refused by name\n");
     for (family, refused) in FAMILIES.iter().flat_map(|f| f.refused.iter().map(move |r| (f, r))) {

@@ -127,9 +127,20 @@ fn completions_and_scores_have_their_shapes() {
         line("s", "/v1/score", json!({"text_1": "What is it?", "text_2": [" a cat", " a dog"]})),
         line("i", "/v1/score", json!({"text_1": [5, 6, 7], "text_2": [8, 9]})),
     ];
-    let bench = Bench::new(&lines);
+    let embeddings = [
+        line("e", "/v1/embeddings", json!({"input": ["a text", [5, 6, 7]], "dimensions": 4})),
+        line("b", "/v1/embeddings", json!({"input": "a text", "dimensions": 4, "encoding_format": "base64"})),
+    ];
+    let bench = Bench::new(&[&lines[..], &embeddings].concat());
     bench.run().unwrap();
     let results = bench.results();
+    let body = &results["e"]["response"]["body"];
+    assert_eq!((&body["object"], body["data"].as_array().unwrap().len()), (&json!("list"), 2));
+    let vector: Vec<f32> = serde_json::from_value(body["data"][0]["embedding"].clone()).unwrap();
+    let norm: f32 = vector.iter().map(|x| x * x).sum();
+    assert!(vector.len() == 4 && (norm - 1.0).abs() < 1e-5, "{vector:?}");
+    // Sixteen bytes are twenty-four characters.
+    assert_eq!(results["b"]["response"]["body"]["data"][0]["embedding"].as_str().unwrap().len(), 24);
     let body = &results["c"]["response"]["body"];
     assert_eq!(body["object"], "text_completion");
     assert_eq!(body["choices"].as_array().unwrap().len(), 4);

@@ -51,7 +51,9 @@ fn holds(word: &str, rule: &Value, words: &Map<String, Value>, value: &Value, ro
             let before = words.get("prefixItems").and_then(Value::as_array).map_or(0, Vec::len);
             list.iter().skip(before).all(|v| valid(v, rule, root))
         }),
-        _ => true,
+        // They say something to people, or are looked at elsewhere.
+        "$defs" | "$comment" | "title" | "description" | "default" | "format" => true,
+        _ => panic!("{word}"),
     }
 }
 

@@ -95,8 +95,6 @@ pub fn batch(
     for (prompt, answer) in job.lengths() {
         need.add_tokens(prompt, answer, Want::Generate);
     }
-    machine::forget_peak();
-    let mut engine = Engine::open(files, options, &need, observer)?;
     let largest = files.checkpoint.catalog.files().iter().map(|f| f.bytes).max().unwrap_or(0);
     let mut place = 0;
     let mut raw = || {
@@ -104,13 +102,17 @@ pub fn batch(
         raw_read(files, options.io, (4 << 20).min(largest).max(1), 8, raw_time, &mut place)
     };
     let before = raw()?.bytes_per_second;
+    // Raw reading has buffers of its own, which are no part of the job's budget.
+    machine::forget_peak();
+    let mut engine = Engine::open(files, options, &need, observer)?;
     let begun = Instant::now();
     if engine.run(&mut job, None, &mut Stoppable(observer))? == RunEnd::Interrupted {
         return Err(Error::interrupted());
     }
-    let wall_seconds = begun.elapsed().as_secs_f64();
+    let (wall_seconds, peak) = (begun.elapsed().as_secs_f64(), engine.stats().memory_peak_bytes);
     let raw_bytes_per_second = (before + raw()?.bytes_per_second) / 2.0;
-    Ok(point(&engine, &job, wall_seconds, raw_bytes_per_second))
+    let point = point(&engine, &job, wall_seconds, raw_bytes_per_second);
+    Ok(BatchPoint { memory_peak_bytes: peak, ..point })
 }
 
 fn point(engine: &Engine, job: &Job<'_>, wall_seconds: f64, raw_bytes_per_second: f64) -> BatchPoint {

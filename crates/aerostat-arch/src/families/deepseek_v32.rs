@@ -1,0 +1,16 @@
+//! DeepSeek V3.2: V3 that attends to the positions an indexer chooses.
+
+use super::deepseek_v3;
+use crate::family::{Defaults, Family};
+use crate::latent::LatentFamily;
+use crate::spec::RopeStyle;
+
+pub(crate) const FAMILY: Family = Family {
+    name: "deepseek_v32",
+    architectures: &["DeepseekV32ForCausalLM"],
+    model_types: &["deepseek_v32"],
+    gguf: &[],
+    latent: Some(LatentFamily { indexer: Some(RopeStyle::Half), ..LatentFamily::PLAIN }),
+    defaults: Defaults { context: 163_840, ..deepseek_v3::FAMILY.defaults },
+    ..deepseek_v3::FAMILY
+};

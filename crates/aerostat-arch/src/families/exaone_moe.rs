@@ -1,0 +1,27 @@
+//! K-EXAONE: heads normalised, windows on three layers of four, which alone are rotated, experts as in DeepSeek V3.
+
+use super::glm4_moe;
+use crate::family::Factor;
+use crate::family::{Defaults, Family, HeadNorms, Rotated, Windows};
+use crate::keys;
+use crate::mixture::{Mixture, MixtureNames};
+
+pub(crate) const FAMILY: Family = Family {
+    name: "exaone_moe",
+    architectures: &["ExaoneMoeForCausalLM"],
+    model_types: &["exaone_moe"],
+    gguf: &["exaone-moe"],
+    head_norms: HeadNorms::Shared,
+    rotated: Rotated::Windows,
+    windows: Windows::AllButEvery(4),
+    mixture: Some(Mixture {
+        scale: Factor::Key(&keys::EXPERT_SCALE, 2.5),
+        names: MixtureNames {
+            correction: "layers.{}.mlp.e_score_correction_bias|layers.{}.mlp.gate.e_score_correction_bias",
+            ..MixtureNames::HUGGING_FACE
+        },
+        ..glm4_moe::MIXTURE
+    }),
+    defaults: Defaults { window: Some(4096), eps: 1e-5, ..Family::PLAIN.defaults },
+    ..Family::PLAIN
+};

@@ -1,0 +1,39 @@
+//! gpt-oss: a sink for each head, a window on every other layer, clipped gates, biases on everything, experts too.
+
+use crate::family::{Bias, Defaults, Family, Names, Switch, Windows};
+use crate::mixture::{Mixture, MixtureNames};
+use crate::spec::{Activation, Joined, Score};
+
+pub(crate) const FAMILY: Family = Family {
+    name: "gpt_oss",
+    architectures: &["GptOssForCausalLM"],
+    model_types: &["gpt_oss"],
+    gguf: &["gpt-oss"],
+    gguf_names: Names { mlp_norm: "blk.{}.post_attention_norm", ..Names::GGUF },
+    activation: Activation::ClippedSilu { alpha: 1.702, limit: 7.0 },
+    qkv_bias: Bias::Key("attention_bias", true),
+    output_bias: Bias::Key("attention_bias", true),
+    windows: Windows::EveryOther,
+    sinks: true,
+    mixture: Some(Mixture {
+        score: Score::SoftmaxOfChosen,
+        normalise: Switch::Never,
+        gguf_normalise: false,
+        chosen: Some(4),
+        router_bias: Bias::Always,
+        bias: Bias::Always,
+        k_major: Some(Joined::Alternating),
+        names: MixtureNames { router: "layers.{}.mlp.router", ..MixtureNames::HUGGING_FACE },
+        ..Mixture::PLAIN
+    }),
+    defaults: Defaults {
+        kv_heads: Some(8),
+        head_dim: Some(64),
+        rope_theta: 150_000.0,
+        window: Some(128),
+        context: 131_072,
+        eps: 1e-5,
+        ..Family::PLAIN.defaults
+    },
+    ..Family::PLAIN
+};

@@ -1,0 +1,62 @@
+//! Attention over chosen positions: the rules that its operands obey.
+
+use crate::{Attention, Error, Index, KvLayout, Mat, Placement, View, check};
+
+/// Positions are stored as f32, which holds whole numbers up to here.
+const POSITION_MAX: f32 = (1 << 24) as f32;
+
+/// Queries, weights and positions fit an index over one layer's values.
+pub(crate) fn check_index(
+    layout: &KvLayout,
+    layer: usize,
+    [q, weights, out]: [Mat; 3],
+    index: &Index,
+    places: &Placement<'_>,
+) -> Result<(), Error> {
+    check::shape(&q, q.rows, index.heads.saturating_mul(index.dim), "the queries")?;
+    check::shape(&weights, q.rows, index.heads, "the weights")?;
+    check::shape(&out, q.rows, out.cols, "the positions")?;
+    check::apart(&out, &q)?;
+    check::apart(&out, &weights)?;
+    check::heads(layout, layer, 1)?;
+    let key = layout.key_widths.get(layer).copied().unwrap_or(0);
+    check::places(layout, layer, (key, Some(index.dim)), q.rows, places, None)?;
+    match places.rows.iter().find(|place| place.position as f32 >= POSITION_MAX) {
+        Some(place) => Err(Error::shape(format!("an index cannot name position {}", place.position))),
+        None => Ok(()),
+    }
+}
+
+/// Queries, output and positions fit an attention over one layer.
+pub(crate) fn check_attention(
+    layout: &KvLayout,
+    layer: usize,
+    [q, out, selected]: [Mat; 3],
+    shape: &Attention,
+    places: &Placement<'_>,
+) -> Result<(), Error> {
+    let widths = check::attention(shape)?;
+    if shape.window.is_some() || shape.alibi {
+        return Err(Error::shape("attention over chosen positions has neither window nor linear biases"));
+    }
+    check::shape(&q, q.rows, shape.heads * shape.key_dim, "the queries")?;
+    check::shape(&out, q.rows, shape.heads * shape.value_dim, "the output")?;
+    check::shape(&selected, q.rows, selected.cols, "the positions")?;
+    check::apart(&out, &q)?;
+    check::apart(&out, &selected)?;
+    check::places(layout, layer, widths, q.rows, places, None)
+}
+
+/// Each row's positions: whole numbers, ascending, none above the row's own, up to the first that is negative.
+pub(crate) fn positions(selected: View<'_>, places: &Placement<'_>) -> Result<Vec<Vec<u32>>, Error> {
+    let row = |(row, place): (usize, &crate::RowPlace)| {
+        let chosen = selected.row(row).iter().map(|cell| cell.get()).take_while(|j| *j >= 0.0);
+        let chosen: Vec<u32> = chosen.map(|j| j as u32).collect();
+        let ascending = chosen.is_sorted_by(|a, b| a < b);
+        match chosen.last() {
+            Some(last) if ascending && *last <= place.position => Ok(chosen),
+            _ => Err(Error::shape(format!("row {row} at {place:?} has no ascending positions to attend to"))),
+        }
+    };
+    places.rows.iter().enumerate().map(row).collect()
+}

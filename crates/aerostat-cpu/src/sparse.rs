@@ -1,0 +1,231 @@
+//! Attention over chosen positions, and the choice.
+
+use std::marker::PhantomData;
+
+use aerostat_backend::numerics;
+use aerostat_backend::{Attention, Index, KvType, KvView, Placement};
+
+use crate::attention::HEADS_MAX;
+use crate::format::{BF16, F16, F32, Format, group_part};
+use crate::isa::{Kernel, Token};
+use crate::rows::{Rows, dots};
+use crate::vector::{LANES, Vector, store_part};
+
+/// The best positions of one row. `scores` is valid for twice `half` elements, and `half` is at least the positions up to
+/// the row's; pages and widths fit `index`.
+#[derive(Clone, Copy)]
+pub(crate) struct IndexRow<'a> {
+    pub(crate) q: Rows,
+    pub(crate) weights: Rows,
+    pub(crate) out: Rows,
+    pub(crate) index: &'a Index,
+    pub(crate) kv: KvView<'a>,
+    pub(crate) places: Placement<'a>,
+    pub(crate) row: usize,
+    pub(crate) scores: *mut f32,
+    pub(crate) half: usize,
+}
+
+/// Some query heads of one row, at most [`HEADS_MAX`] of one KV head, over the positions `seen`. `scores` is valid for a
+/// line of `pitch` elements for each head, and `pitch` at least as long as `seen`; pages and widths fit `shape`.
+#[derive(Clone, Copy)]
+pub(crate) struct SparseRow<'a> {
+    pub(crate) q: Rows,
+    pub(crate) out: Rows,
+    pub(crate) shape: &'a Attention,
+    pub(crate) kv: KvView<'a>,
+    pub(crate) places: Placement<'a>,
+    pub(crate) row: usize,
+    pub(crate) head: usize,
+    pub(crate) heads: usize,
+    pub(crate) seen: &'a [u32],
+    pub(crate) scores: *mut f32,
+    pub(crate) pitch: usize,
+}
+
+/// The scores of all positions up to the row's.
+struct Score<'a, F>(IndexRow<'a>, PhantomData<F>);
+
+/// A [`SparseRow`] of this format.
+struct Attend<'a, F>(SparseRow<'a>, PhantomData<F>);
+
+impl IndexRow<'_> {
+    /// Does the work.
+    ///
+    /// # Safety
+    /// What the struct says holds.
+    pub(crate) unsafe fn run(self, token: Token) {
+        let count = self.places.rows[self.row].position as usize + 1;
+        // SAFETY: the caller's promise; the halves of `scores` do not overlap.
+        let (scores, room) = unsafe {
+            match self.kv.kv_type {
+                KvType::F16 => token.enter(Score::<F16>(self, PhantomData)),
+                KvType::BF16 => token.enter(Score::<BF16>(self, PhantomData)),
+                KvType::F32 => token.enter(Score::<F32>(self, PhantomData)),
+            }
+            let all = std::slice::from_raw_parts_mut(self.scores, 2 * self.half);
+            let (scores, room) = all.split_at_mut(self.half);
+            (&scores[..count], &mut room[..count])
+        };
+        let mut given = 0;
+        numerics::select(scores, room, self.out.cols, |position| {
+            // SAFETY: the caller's promise; no more than `cols` are given.
+            unsafe { *self.out.at(self.row, given) = position as f32 };
+            given += 1;
+        });
+        for col in given..self.out.cols {
+            // SAFETY: the caller's promise; `col` is within the row.
+            unsafe { *self.out.at(self.row, col) = -1.0 };
+        }
+    }
+}
+
+impl<F: Format> Kernel for Score<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Vector, const M: usize, const N: usize>(self) {
+        let IndexRow { q, weights, index, kv, places, row, scores, .. } = self.0;
+        let place = places.rows[row];
+        for position in 0..=place.position as usize {
+            let element = kv.value_at(kv.slot(&places, place, position), 0);
+            let key = kv.values.as_ptr().wrapping_add(element * F::PAD.len());
+            let mut sum = 0.0;
+            for head in 0..index.heads {
+                let query = q.at(row, head * index.dim).cast_const();
+                // SAFETY: the promise of the struct: the page exists, and `half` holds the position.
+                unsafe {
+                    let [[dot]] = dots::<V, F, 1, 1>([key], [query], index.dim, 0);
+                    sum = numerics::index_term(*weights.at(row, head), dot, index.scale, sum);
+                }
+            }
+            // SAFETY: as above.
+            unsafe { *scores.add(position) = sum };
+        }
+    }
+}
+
+impl SparseRow<'_> {
+    /// Does the work.
+    ///
+    /// # Safety
+    /// What the struct says holds.
+    pub(crate) unsafe fn run(self, token: Token) {
+        // SAFETY: the caller's promise, passed on.
+        unsafe {
+            match self.kv.kv_type {
+                KvType::F16 => token.enter(Attend::<F16>(self, PhantomData)),
+                KvType::BF16 => token.enter(Attend::<BF16>(self, PhantomData)),
+                KvType::F32 => token.enter(Attend::<F32>(self, PhantomData)),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn slot(&self, place: usize) -> usize {
+        self.kv.slot(&self.places, self.places.rows[self.row], self.seen[place] as usize)
+    }
+
+    #[inline(always)]
+    fn kv_head(&self) -> usize {
+        self.head / (self.shape.heads / self.shape.kv_heads)
+    }
+}
+
+impl<F: Format> Kernel for Attend<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Vector, const M: usize, const N: usize>(self) {
+        // SAFETY: the promise of the struct.
+        unsafe {
+            self.score::<V>();
+            let mut factors = [0.0; HEADS_MAX];
+            for head in 0..self.0.heads {
+                factors[head] = self.softmax(head);
+            }
+            self.mix::<V>(factors);
+        }
+    }
+}
+
+impl<F: Format> Attend<'_, F> {
+    /// Raw dot products of all heads. Heads past the end repeat the last one.
+    ///
+    /// # Safety
+    /// What the struct says holds.
+    #[inline(always)]
+    unsafe fn score<V: Vector>(&self) {
+        let SparseRow { q, shape, kv, row, head, heads, seen, scores, pitch, .. } = self.0;
+        let mut queries = [std::ptr::null(); HEADS_MAX];
+        for h in 0..HEADS_MAX {
+            queries[h] = q.at(row, (head + h.min(heads - 1)) * shape.key_dim).cast_const();
+        }
+        for i in 0..seen.len() {
+            let element = kv.key_at(self.0.slot(i), self.0.kv_head());
+            let key = kv.keys.as_ptr().wrapping_add(element * F::PAD.len());
+            // SAFETY: the promise of the struct: the page exists, and `pitch` holds the place.
+            unsafe {
+                let [sums] = dots::<V, F, 1, HEADS_MAX>([key], queries, shape.key_dim, 0);
+                for h in 0..heads {
+                    *scores.add(h * pitch + i) = sums[h];
+                }
+            }
+        }
+    }
+
+    /// Turns the dot products of a head into weights; gives the reciprocal of their sum.
+    ///
+    /// # Safety
+    /// What the struct says holds; `head` is below `heads`.
+    #[inline(always)]
+    unsafe fn softmax(&self, head: usize) -> f32 {
+        let SparseRow { shape, seen, scores, pitch, .. } = self.0;
+        // SAFETY: the promise of the struct.
+        let scores = unsafe { std::slice::from_raw_parts_mut(scores.add(head * pitch), seen.len()) };
+        let mut max = f32::NEG_INFINITY;
+        for s in &mut *scores {
+            *s = numerics::score(*s, shape.scale, shape.softcap);
+            max = if *s > max { *s } else { max };
+        }
+        let mut lanes = [0.0; LANES];
+        for (s, position) in scores.iter_mut().zip(seen) {
+            *s = numerics::exp(*s - max);
+            lanes[*position as usize % LANES] += *s;
+        }
+        1.0 / numerics::reduce(lanes)
+    }
+
+    /// Weighted sums of the values, times the factor of each head.
+    ///
+    /// # Safety
+    /// What the struct says holds.
+    #[inline(always)]
+    unsafe fn mix<V: Vector>(&self, factors: [f32; HEADS_MAX]) {
+        let SparseRow { out, shape, kv, row, head, heads, seen, scores, pitch, .. } = self.0;
+        let dim = shape.value_dim;
+        for col in (0..dim).step_by(LANES) {
+            let len = LANES.min(dim - col);
+            // SAFETY: the promise of the struct: the pages exist; plain formats have no head and one group in a block.
+            unsafe {
+                let mut sums = [V::splat(0.0); HEADS_MAX];
+                for i in 0..seen.len() {
+                    let element = kv.value_at(self.0.slot(i), self.0.kv_head()) + col;
+                    let at = kv.values.as_ptr().add(element * F::PAD.len());
+                    let values = match len {
+                        LANES => F::group::<V>(at, &F::head::<V>(at), 0),
+                        _ => group_part::<V, F>(at, len),
+                    };
+                    for h in 0..HEADS_MAX {
+                        let weight = V::splat(*scores.add(h.min(heads - 1) * pitch + i));
+                        sums[h] = V::mul_add(weight, values, sums[h]);
+                    }
+                }
+                for h in 0..heads {
+                    let sum = V::mul(sums[h], V::splat(factors[h]));
+                    store_part(sum, out.at(row, (head + h) * dim + col), len);
+                }
+            }
+        }
+    }
+}
