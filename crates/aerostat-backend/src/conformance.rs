@@ -453,7 +453,9 @@ fn scaled_cases(cases: &mut Vec<Case>) {
         Code::Packed(8),
         Code::Packed(3),
     ];
-    const SHAPES: [(usize, usize, usize, (usize, usize), usize); 6] = [
+    /// Rows, outputs, inputs, a block, the first row.
+    type Shape = (usize, usize, usize, (usize, usize), usize);
+    const SHAPES: [Shape; 6] = [
         (1, 1, 2, (1, 1), 0),
         (2, 29, 256, (16, 128), 5),
         (5, 7, 160, (1, 32), 3),
@@ -678,7 +680,7 @@ impl Cache {
         let (mut all, mut asked, mut table) = (Vec::new(), Vec::new(), 0);
         for &length in lengths {
             let places = (0..length as u32).map(|position| RowPlace { position, table });
-            let picked = |place: &RowPlace| place.position % 5 == 0 || place.position as usize == length - 1;
+            let picked = |place: &RowPlace| place.position.is_multiple_of(5) || place.position as usize == length - 1;
             asked.extend(places.clone().filter(picked));
             all.extend(places);
             table += length.div_ceil(page_tokens) as u32;
