@@ -680,7 +680,8 @@ impl Cache {
         let (mut all, mut asked, mut table) = (Vec::new(), Vec::new(), 0);
         for &length in lengths {
             let places = (0..length as u32).map(|position| RowPlace { position, table });
-            let picked = |place: &RowPlace| place.position.is_multiple_of(5) || place.position as usize == length - 1;
+            let picked =
+                |place: &RowPlace| place.position.is_multiple_of(5) || place.position as usize == length - 1;
             asked.extend(places.clone().filter(picked));
             all.extend(places);
             table += length.div_ceil(page_tokens) as u32;
