@@ -15,6 +15,7 @@ Keys of an entry
   prepare     optional: function that changes the weights of the model before it is written
   recast      optional: function that renames and joins the tensors, and rewrites the configuration, as a family has them
               whose code is published with its models only; what is expected was computed before
+  codes       optional: how the matrices of the blocks are quantised (`codes.py`), and the configuration that says so
   pytorch     optional: how many PyTorch files the weights are in, instead of safetensors
   alter       optional: function that changes the code of transformers while the fixture is made: what only the code
               that is published with a model has
@@ -28,6 +29,8 @@ import math
 import re
 
 import torch
+
+import codes
 
 BASE = dict(
     vocab_size=128, hidden_size=40, intermediate_size=56, num_hidden_layers=2, num_attention_heads=4,
@@ -382,6 +385,17 @@ FIXTURES = {
     "llama_head_dim": dict(family="Llama", dtype="f16", lengths=SHORT, twins=["f16"], options={"split"},
                            config=dict(hidden_size=39, head_dim=20, num_attention_heads=3, num_key_value_heads=1, intermediate_size=77)),
     "llama_sharded_f16": dict(family="Llama", dtype="f16", lengths=SHORT, shard=20000, config=dict(num_hidden_layers=3)),
+    "qwen3_fp8": dict(family="Qwen3", dtype="bf16", lengths=SHORT, config=dict(), codes=dict(make=codes.fp8_blocks, config={
+        "activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [*codes.BLOCK]})),
+    "qwen3_moe_fp8": dict(family="Qwen3Moe", dtype="bf16", lengths=SHORT, codes=dict(make=codes.fp8_blocks, config={
+        "activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [*codes.BLOCK]}),
+        config=dict(head_dim=12, num_experts=7, num_experts_per_tok=3, moe_intermediate_size=24, norm_topk_prob=True)),
+    "llama_fp8_rows": dict(family="Llama", dtype="bf16", lengths=SHORT, config=dict(), codes=dict(make=codes.fp8_rows, config={
+        "quant_method": "compressed-tensors", "format": "float-quantized", "quantization_status": "compressed",
+        "ignore": ["lm_head"], "config_groups": {"group_0": {"targets": ["Linear"], "weights": {
+            "num_bits": 8, "type": "float", "strategy": "channel", "symmetric": True, "dynamic": False}}}})),
+    "llama_int8": dict(family="Llama", dtype="f16", lengths=SHORT, config=dict(), codes=dict(make=codes.int8_rows, config={
+        "quant_method": "bitsandbytes", "load_in_8bit": True, "load_in_4bit": False, "llm_int8_threshold": 6.0})),
     "llama_pytorch": dict(family="Llama", dtype="bf16", lengths=SHORT, pytorch=1, config=dict(tie_word_embeddings=True)),
     "llama_pytorch_shards": dict(family="Llama", dtype="f16", lengths=SHORT, pytorch=3, config=dict()),
     "llama_old_linear": dict(family="Llama", dtype="f16", lengths=LONG, edit=old_linear_type,

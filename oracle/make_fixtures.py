@@ -110,7 +110,11 @@ def checkpoint(folder, model, entry, seed):
     prompts = [prompt(n, model.config.get_text_config().vocab_size, seed) for n in entry["lengths"]]
     records = []
     if "plain" not in options:
-        records.append(expect(load(folder), prompts, seed))
+        if "codes" in entry:
+            quantise(folder, **entry["codes"])
+        model = load(folder / "dequantised" if "codes" in entry else folder)
+        records.append(expect(model, prompts, seed))
+        shutil.rmtree(folder / "dequantised", ignore_errors=True)
         write_json(folder / "expected.json", records[0])
     kinds = entry.get("twins", [])
     for kind in kinds:
@@ -142,6 +146,27 @@ def recast(folder, change):
     state = change(values, safetensors.torch.load_file(weights))
     safetensors.torch.save_file({k: v.contiguous() for k, v in state.items()}, weights, metadata={"format": "pt"})
     config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+def quantise(folder, config, make):
+    """Make codes and scales of the matrices of the blocks, all but routers; leave what the libraries make of them in a
+    folder beside."""
+    weights, path = folder / "model.safetensors", folder / "config.json"
+    stored, plain = safetensors.torch.load_file(weights), folder / "dequantised"
+    dequantised = dict(stored)
+    for name, tensor in dequantised.items():
+        if tensor.ndim == 2 and ".layers." in name and not name.endswith("mlp.gate.weight"):
+            dequantised[name], tensors = make(tensor)
+            del stored[name]
+            stored.update({name.removesuffix("weight") + key: value for key, value in tensors.items()})
+    plain.mkdir()
+    for at, tensors in ((folder, stored), (plain, dequantised)):
+        tensors = {k: v.contiguous() for k, v in tensors.items()}
+        safetensors.torch.save_file(tensors, at / "model.safetensors", metadata={"format": "pt"})
+    values = json.loads(path.read_text())
+    write = lambda at, values: at.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+    write(plain / "config.json", values)
+    write(path, {**values, "quantization_config": config})
 
 
 def pickled(folder, shards):

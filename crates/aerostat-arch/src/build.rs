@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind};
 use crate::families::FAMILIES;
 use crate::family::{Family, Refused};
 use crate::keys::{Keys, text_config};
+use crate::scales;
 use crate::shape::Shape;
 use crate::spec::{Head, Matrix, ModelSpec};
 use crate::tensors::Tensors;
@@ -125,13 +126,7 @@ fn refuse_other_tasks(keys: &Keys<'_>, architecture: Option<&str>) -> Result<(),
     if keys.flag("use_bidirectional_attention", false)? {
         return Err(keys.unsupported("`use_bidirectional_attention` is not supported"));
     }
-    match keys.whole("quantization_config").or(keys.json("quantization_config")) {
-        None => Ok(()),
-        Some(q) => {
-            let method = q.get("quant_method").and_then(Value::as_str).unwrap_or("unknown");
-            Err(keys.unsupported(format!("weights quantised by `{method}` are not supported yet")))
-        }
-    }
+    scales::refuse_unknown(keys)
 }
 
 /// Refuses configuration values that the family names.
@@ -188,5 +183,7 @@ fn unread(spec: &ModelSpec, catalog: &Catalog) -> (usize, u64) {
 fn parameters(spec: &ModelSpec) -> u64 {
     let matrix = |m: &Matrix| m.rows as u64 * m.cols as u64;
     let embedding = if spec.tied() { 0 } else { matrix(&spec.embedding) };
-    embedding + spec.matrices().map(matrix).sum::<u64>() + spec.vectors().map(|v| v.len as u64).sum::<u64>()
+    let scales: u64 = spec.scales().map(|scales| scales.len as u64).sum();
+    let vectors = spec.vectors().map(|v| v.len as u64).sum::<u64>() - scales;
+    embedding + spec.matrices().map(matrix).sum::<u64>() + vectors
 }

@@ -13,6 +13,7 @@ mod keys;
 mod latent;
 mod mixture;
 mod rope;
+mod scales;
 mod shape;
 mod spec;
 mod tensors;
@@ -31,6 +32,6 @@ pub use mixture::{Mixture, MixtureNames};
 pub use rope::{Divisors, RopeSpec, Scaling};
 pub use spec::{
     Activation, AttentionSpec, AttentionWidths, Block, Experts, Groups, Growth, Head, Joined, Linear, Matrix,
-    MlpSpec, ModelSpec, Norm, NormKind, Positions, Role, RopeStyle, Routing, Runs, Score, Vector,
+    MlpSpec, ModelSpec, Norm, NormKind, Positions, Role, RopeStyle, Routing, Runs, Scales, Score, Vector,
 };
 pub use towers::TOWERS;

@@ -72,7 +72,12 @@ impl ModelSpec {
         let divisors = self.ropes.iter().flat_map(RopeSpec::vectors);
         let norms = self.embedding_norm.iter().chain([&self.final_norm]).flat_map(Norm::vectors);
         let positions = self.positions.as_ref().map(|p| &p.table);
-        blocks.chain(norms).chain(positions).chain(&self.head.bias).chain(divisors)
+        blocks.chain(norms).chain(positions).chain(&self.head.bias).chain(divisors).chain(self.scales())
+    }
+
+    /// The scales of matrices of codes; matrices that are parts of one tensor share theirs.
+    pub fn scales(&self) -> impl Iterator<Item = &Vector> {
+        self.matrices().filter_map(|m| m.scales.as_ref()).map(|scales| &scales.values)
     }
 
     /// Whether head and embedding are one tensor.
@@ -127,9 +132,26 @@ pub struct Matrix {
     pub runs: Option<Runs>,
     /// It is stored `[cols, rows]`: one row on disk for each input.
     pub k_major: bool,
+    /// What its elements are multiplied by, where they are codes alone.
+    pub scales: Option<Scales>,
     /// Its tiles in a packed folder, by its own rows: then rows do not lie one by one, and the extent is that of all
     /// tiles together, or where the first begins.
     pub tiles: Option<Arc<[TileRows]>>,
+}
+
+/// The scales of a matrix of codes, one for each block of rows and columns; kept in memory.
+#[derive(Clone, Debug)]
+pub struct Scales {
+    /// `[blocks of rows, blocks of columns]` of the whole tensor that the matrix is in.
+    pub values: Vector,
+    /// Rows of a block.
+    pub block_rows: usize,
+    /// Columns of a block.
+    pub block_cols: usize,
+    /// Row of the tensor at which the matrix begins.
+    pub first_row: usize,
+    /// The type to which the reference rounds scaled elements.
+    pub rounding: DType,
 }
 
 /// Runs of `rows` rows (or elements of a vector), one every `stride`: the part of one matrix in a tensor where the

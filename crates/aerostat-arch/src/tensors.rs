@@ -10,12 +10,13 @@ use crate::error::{Error, ErrorKind};
 use crate::family::{Bias, Family, Fused, HeadNorms, Names, Temperature, Windows};
 use crate::keys::Keys;
 use crate::rope::{Divisors, RopeConfig, RopeSpec, Scaling};
+use crate::scales;
 use crate::shape::Shape;
 use crate::spec::{AttentionSpec, Block, Linear, Matrix, MlpSpec, Norm, Positions, RopeStyle, Runs, Vector};
 
 /// Finds the tensors of a family in a catalogue.
 pub(crate) struct Tensors<'a> {
-    catalog: &'a Catalog,
+    pub(crate) catalog: &'a Catalog,
     pub(crate) keys: &'a Keys<'a>,
     pub(crate) family: &'a Family,
     pub(crate) shape: &'a Shape,
@@ -66,7 +67,7 @@ impl<'a> Tensors<'a> {
         {
             return Err(self.bad(tensor, format!("`vocab_size` is {vocab}")));
         }
-        self.matrix(&name, rows, self.shape.hidden)
+        self.matrix_of(self.expect(&name, &[rows, self.shape.hidden])?, Part::all(rows), self.shape.hidden)
     }
 
     /// The stored head, whatever the configuration says, as transformers does; else the embedding, if the two are tied.
@@ -360,7 +361,7 @@ impl<'a> Tensors<'a> {
     }
 
     fn matrix_part(&self, name: &str, part: Part, cols: usize) -> Result<Matrix, Error> {
-        self.matrix_of(self.expect(name, &[part.total, cols])?, part, cols)
+        self.matrix_of(self.expect_matrix(name, &[part.total, cols])?, part, cols)
     }
 
     pub(crate) fn matrix_of(&self, tensor: &Tensor, part: Part, cols: usize) -> Result<Matrix, Error> {
@@ -390,6 +391,7 @@ impl<'a> Tensors<'a> {
             runs: part.runs,
             tiles,
             k_major: false,
+            scales: scales::find(self, tensor, part, cols)?,
         })
     }
 
@@ -481,13 +483,31 @@ impl<'a> Tensors<'a> {
 
     /// The tensor, if it has this shape and a format that can be computed with.
     pub(crate) fn expect(&self, name: &str, shape: &[usize]) -> Result<&'a Tensor, Error> {
+        let tensor = self.expect_shape(name, shape)?;
+        self.computable(tensor)
+    }
+
+    /// A matrix, which may be of codes where the configuration says how they are scaled.
+    fn expect_matrix(&self, name: &str, shape: &[usize]) -> Result<&'a Tensor, Error> {
+        let tensor = self.expect_shape(name, shape)?;
+        if scales::are_codes(self.keys, tensor) { Ok(tensor) } else { self.computable(tensor) }
+    }
+
+    fn expect_shape(&self, name: &str, shape: &[usize]) -> Result<&'a Tensor, Error> {
         let tensor = self.require(name)?;
         if !tensor.shape.iter().copied().eq(shape.iter().map(|n| *n as u64)) {
             return Err(self.bad(tensor, format!("the configuration calls for {shape:?}")));
         }
+        Ok(tensor)
+    }
+
+    fn computable<'t>(&self, tensor: &'t Tensor) -> Result<&'t Tensor, Error> {
         if !DType::COMPUTABLE.contains(&tensor.dtype) {
-            let message =
-                format!("tensor `{name}` is stored as {}, which is not supported yet", tensor.dtype.name());
+            let message = format!(
+                "tensor `{}` is stored as {}, which is not supported yet",
+                tensor.name,
+                tensor.dtype.name()
+            );
             return Err(Error::new(ErrorKind::Unsupported, self.catalog.file_of(tensor), message));
         }
         Ok(tensor)
@@ -512,7 +532,7 @@ impl<'a> Tensors<'a> {
         })
     }
 
-    fn bad(&self, tensor: &Tensor, why: String) -> Error {
+    pub(crate) fn bad(&self, tensor: &Tensor, why: String) -> Error {
         let message = format!("tensor `{}` has shape {:?}; {why}", tensor.name, tensor.shape);
         Error::new(ErrorKind::Tensor, self.catalog.file_of(tensor), message)
     }

@@ -3,7 +3,7 @@
 use aerostat_checkpoint::DType;
 
 use crate::numerics::LANES;
-use crate::{Attention, Error, ErrorKind, KvLayout, Mat, Placement, Rope, Tile, Window};
+use crate::{Attention, Error, ErrorKind, KvLayout, Mat, Placement, Rope, Scaling, Tile, Window};
 
 /// A matrix lies within a buffer of `len` elements and its rows do not overlap.
 pub(crate) fn mat(mat: &Mat, len: usize) -> Result<(), Error> {
@@ -51,10 +51,9 @@ pub(crate) fn same_or_apart(out: &Mat, input: &Mat) -> Result<(), Error> {
     if out == input { Ok(()) } else { apart(out, input) }
 }
 
-/// A tile has a known format, whole blocks in each row, and exactly its bytes.
+/// A tile has whole blocks in each row, and exactly its bytes.
 pub(crate) fn tile(tile: &Tile<'_>) -> Result<(), Error> {
     let Tile { dtype, rows, cols, bytes } = *tile;
-    supported(dtype)?;
     if !cols.is_multiple_of(dtype.block_len()) {
         return Err(Error::shape(format!("{cols} columns are not a whole number of {dtype:?} blocks")));
     }
@@ -68,8 +67,35 @@ pub(crate) fn tile(tile: &Tile<'_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// A tile has the codes of its rows, and there are scales for all of them.
+pub(crate) fn scaling(tile: &Tile<'_>, scaling: &Scaling, inputs: usize) -> Result<(), Error> {
+    let Scaling { coding, scales, block_rows, block_cols, first_row } = *scaling;
+    let bytes = coding.code.row_bytes(inputs).checked_mul(tile.rows);
+    if bytes != Some(tile.bytes.len()) {
+        let message = format!(
+            "{} rows of {inputs} codes in {:?} take {bytes:?} bytes, but the tile has {}",
+            tile.rows,
+            coding.code,
+            tile.bytes.len()
+        );
+        return Err(Error::shape(message));
+    }
+    let end = first_row.checked_add(tile.rows);
+    let has_rows = end.is_some_and(|end| block_rows > 0 && end.div_ceil(block_rows) <= scales.rows);
+    if !has_rows || block_cols == 0 || inputs.div_ceil(block_cols) != scales.cols {
+        let message = format!(
+            "scales of {} x {} blocks of {block_rows} x {block_cols} are not those of {} rows from {first_row} on of \
+             {inputs} columns",
+            scales.rows, scales.cols, tile.rows
+        );
+        return Err(Error::shape(message));
+    }
+    Ok(())
+}
+
 /// A tile of rows `k0 ..` of a matrix stored `[K, N]` has its inputs in `x`.
 pub(crate) fn k_major(tile: &Tile<'_>, x: &Mat, k0: usize) -> Result<(), Error> {
+    supported(tile.dtype)?;
     match k0.checked_add(tile.rows) {
         Some(end) if end <= x.cols => Ok(()),
         _ => Err(Error::shape(format!(

@@ -16,6 +16,7 @@
 //! | bitsandbytes LLM.int8: `int8_vectorwise_dequant` | [`Code::I8`], factor 1/127 | f32 for each row | none |
 //! | GPTQ, AWQ (stored by inputs) | [`packed_column`], [`awq`] | f16 for runs of a column; zeros | f16 |
 
+use aerostat_checkpoint::DType;
 use half::{bf16, f16};
 
 use crate::Error;
@@ -134,6 +135,20 @@ impl Code {
             Self::Packed(bits) => (len * bits as usize).div_ceil(32) * 4,
             _ => (len * self.bits()).div_ceil(8),
         }
+    }
+}
+
+impl Coding {
+    /// Of a matrix of codes of one byte, stored as this type.
+    pub fn of(dtype: DType, rounding: Rounding) -> Option<Self> {
+        let (code, factor) = match dtype {
+            DType::F8_E4M3 => (Code::E4M3, 1.0),
+            DType::F8_E5M2 => (Code::E5M2, 1.0),
+            // LLM.int8
+            DType::I8 => (Code::I8, 1.0 / 127.0),
+            _ => return None,
+        };
+        Some(Self { code, factor, rounding })
     }
 }
 

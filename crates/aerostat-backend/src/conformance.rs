@@ -5,9 +5,10 @@
 
 use aerostat_checkpoint::DType;
 
+use crate::coded::{self, Coding, Groups};
 use crate::{
     Activation, Attention, Backend, BufferId, Capabilities, Error, Index, KvLayout, KvType, Mat, Placement,
-    Rope, RopeStyle, RowPlace, Tile, Weight, Window,
+    Rope, RopeStyle, RowPlace, Scaling, Tile, Weight, Window,
 };
 
 /// Makes a fresh device.
@@ -66,6 +67,16 @@ pub enum Case {
         k: usize,
         weights: Keep,
         values: Values,
+    },
+    /// [`Backend::matmul_scaled`] of a tile from `first_row` on; the other device multiplies by the expanded weights.
+    MatmulScaled {
+        coding: Coding,
+        rows: usize,
+        n: usize,
+        k: usize,
+        block: (usize, usize),
+        first_row: usize,
+        weights: Keep,
     },
     /// [`Backend::matmul_k_major`] by tiles of `tile_rows`; in plain formats the other device multiplies by the transposed
     /// matrix.
@@ -177,6 +188,7 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     matmul_cases(&mut cases);
     k_major_cases(&mut cases);
+    scaled_cases(&mut cases);
     elementwise_cases(&mut cases);
     row_cases(&mut cases);
     attention_cases(&mut cases);
@@ -222,6 +234,7 @@ impl Case {
                 everything(device, y)
             }
             Self::MatmulKMajor { .. } => self.k_major(device, other, random),
+            Self::MatmulScaled { .. } => self.scaled(device, other, random),
             Self::ExpandRows { dtype, n, k, weights } => {
                 let rows: Vec<u32> = (0..n + 2).map(|_| random.below(n) as u32).collect();
                 let out = matrix(device, random, rows.len(), k, Values::Plain)?;
@@ -320,6 +333,38 @@ impl Case {
         }
         everything(device, y)
     }
+
+    fn scaled(&self, device: &mut dyn Backend, other: bool, random: &mut Random) -> Result<Vec<f32>, Error> {
+        let Self::MatmulScaled { coding, rows, n, k, block: (block_rows, block_cols), first_row, weights } =
+            *self
+        else {
+            return Ok(Vec::new());
+        };
+        let x = matrix(device, random, rows, k, Values::Plain)?;
+        let y = matrix(device, random, rows, n, Values::Plain)?;
+        let (blocks, groups) = ((first_row + n).div_ceil(block_rows), k.div_ceil(block_cols));
+        let values: Vec<f32> = (0..blocks * groups).map(|_| random.value(Values::Plain) * 0.05).collect();
+        let row_bytes = coding.code.row_bytes(k);
+        let codes: Vec<u8> = (0..n * row_bytes).map(|_| random.next() as u8).collect();
+        if other {
+            let mut expanded = vec![0.0; n * k];
+            for (row, out) in expanded.chunks_mut(k).enumerate() {
+                let scales = &values[(first_row + row) / block_rows * groups..][..groups];
+                let codes = &codes[row * row_bytes..][..row_bytes];
+                coded::expand(&coding, codes, Groups { len: block_cols, scales, zeros: &[] }, out)?;
+            }
+            let bytes: Vec<u8> = expanded.iter().flat_map(|w| w.to_le_bytes()).collect();
+            with_weight(device, DType::F32, (n, k), &bytes, weights, |device, w| device.matmul(w, x, y))?;
+        } else {
+            let scales = Mat::new(device.allocate(blocks * groups)?, blocks, groups);
+            device.write(scales, &values)?;
+            let scaling = Scaling { coding, scales, block_rows, block_cols, first_row };
+            with_weight(device, DType::U8, (n, row_bytes), &codes, weights, |device, w| {
+                device.matmul_scaled(w, &scaling, x, y)
+            })?;
+        }
+        everything(device, y)
+    }
 }
 
 fn scatter(
@@ -390,6 +435,41 @@ fn matmul_cases(cases: &mut Vec<Case>) {
         }
         for (weights, k) in [(Keep::Pinned, 512), (Keep::Streamed(3), 768)] {
             cases.push(Case::ExpandRows { dtype, n: 5, k, weights });
+        }
+    }
+}
+
+/// Every code, with one scale for all, for each row, for runs of a row, and for blocks that tiles cut anywhere.
+fn scaled_cases(cases: &mut Vec<Case>) {
+    use coded::{Code, Rounding, Table};
+    const CODES: [Code; 9] = [
+        Code::E4M3,
+        Code::E5M2,
+        Code::I8,
+        Code::LowFirst(Table::E2M1),
+        Code::HighFirst(Table::Nf4),
+        Code::HighFirst(Table::Fp4),
+        Code::Packed(4),
+        Code::Packed(8),
+        Code::Packed(3),
+    ];
+    /// Rows, outputs, inputs, a block, the first row.
+    type Shape = (usize, usize, usize, (usize, usize), usize);
+    const SHAPES: [Shape; 6] = [
+        (1, 1, 2, (1, 1), 0),
+        (2, 29, 256, (16, 128), 5),
+        (5, 7, 160, (1, 32), 3),
+        (9, 40, 130, (1000, 1000), 9),
+        (33, 130, 96, (1, 96), 0),
+        (3, 17, 2050, (128, 128), 120),
+    ];
+    for (i, code) in CODES.into_iter().enumerate() {
+        for (j, (rows, n, k, block, first_row)) in SHAPES.into_iter().enumerate() {
+            let factor = if code == Code::I8 { 1.0 / 127.0 } else { 1.0 };
+            let rounding = [Rounding::BF16, Rounding::F32, Rounding::F16][(i + j) % 3];
+            let coding = Coding { code, factor, rounding };
+            let weights = if j == 4 { Keep::Pinned } else { Keep::Streamed(j % 4) };
+            cases.push(Case::MatmulScaled { coding, rows, n, k, block, first_row, weights });
         }
     }
 }
@@ -600,7 +680,8 @@ impl Cache {
         let (mut all, mut asked, mut table) = (Vec::new(), Vec::new(), 0);
         for &length in lengths {
             let places = (0..length as u32).map(|position| RowPlace { position, table });
-            let picked = |place: &RowPlace| place.position % 5 == 0 || place.position as usize == length - 1;
+            let picked =
+                |place: &RowPlace| place.position.is_multiple_of(5) || place.position as usize == length - 1;
             asked.extend(places.clone().filter(picked));
             all.extend(places);
             table += length.div_ceil(page_tokens) as u32;

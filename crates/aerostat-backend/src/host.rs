@@ -1,9 +1,10 @@
 //! What devices on the host share: operands are checked, resolved to views and handed to kernels.
 
+use crate::coded::Coding;
 use crate::numerics::Map;
 use crate::{
     Activation, Attention, Backend, BufferId, Capabilities, Error, HostMemory, Index, KvLayout, KvView, Mat,
-    Placement, Rope, Tile, View, Weight, WeightId, Window, check, formats, memory, packed, sparse,
+    Placement, Rope, Scaling, Tile, View, Weight, WeightId, Window, check, formats, memory, packed, sparse,
 };
 
 /// Elements that [`Backend::expand_rows`] expands at a time: a whole number of blocks of every format.
@@ -22,11 +23,25 @@ pub trait Kernels: Send {
     /// Told of each large allocation before it is touched, from its start: a device may ask for huge pages there.
     fn advise(&self, _start: *const u8, _bytes: usize) {}
 
-    /// [`Backend::matmul`].
-    fn matmul(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>);
+    /// [`Backend::matmul`]; fails only where the format is not one that the device can do.
+    fn matmul(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>) -> Result<(), Error>;
 
-    /// [`Backend::matmul_k_major`].
-    fn matmul_k_major(&mut self, w: Tile<'_>, x: View<'_>, lanes: View<'_>, k0: usize);
+    /// [`Backend::scaled_reserve`].
+    fn scaled_reserve(&mut self, _cols: usize) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// [`Backend::matmul_scaled`]; fails only for want of scratch.
+    fn matmul_scaled(
+        &mut self,
+        w: Tile<'_>,
+        scaling: ScalingView<'_>,
+        x: View<'_>,
+        y: View<'_>,
+    ) -> Result<(), Error>;
+
+    /// [`Backend::matmul_k_major`]; fails as [`matmul`](Self::matmul) does.
+    fn matmul_k_major(&mut self, w: Tile<'_>, x: View<'_>, lanes: View<'_>, k0: usize) -> Result<(), Error>;
 
     /// [`Backend::sum_lanes`].
     fn sum_lanes(&mut self, lanes: View<'_>, y: View<'_>);
@@ -46,7 +61,7 @@ pub trait Kernels: Send {
             bytes.clear();
             part.expand(&mut bytes)?;
             let tile = Tile { rows: part.rows, bytes: &bytes, ..w };
-            self.matmul(tile, x, y.col_range(start, part.rows));
+            self.matmul(tile, x, y.col_range(start, part.rows))?;
             start += part.rows;
         }
         Ok(())
@@ -93,6 +108,21 @@ pub trait Kernels: Send {
         places: Placement<'_>,
         selected: &[Vec<u32>],
     );
+}
+
+/// A [`Scaling`] whose scales are at hand.
+#[derive(Clone, Copy)]
+pub struct ScalingView<'a> {
+    /// How elements are coded.
+    pub coding: Coding,
+    /// One for each block of the matrix.
+    pub scales: View<'a>,
+    /// Rows of a block.
+    pub block_rows: usize,
+    /// Columns of a block.
+    pub block_cols: usize,
+    /// Which row of the matrix the tile begins with.
+    pub first_row: usize,
 }
 
 /// A device made of kernels and host memory; it is a [`Backend`].
@@ -187,6 +217,7 @@ impl<D: HostDevice> Backend for D {
         let (memory, _) = self.parts(Checks(()));
         let weight = memory::operand(&memory.pinned, w)?;
         let tile = weight.tile();
+        check::supported(tile.dtype)?;
         check::rows(rows, tile.rows, tile.cols, &out)?;
         let [out] = memory::views(&mut memory.buffers, [out])?;
         let row_bytes = tile.cols / tile.dtype.block_len() * tile.dtype.block_bytes();
@@ -213,15 +244,33 @@ impl<D: HostDevice> Backend for D {
         let (memory, kernels) = self.parts(Checks(()));
         let weight = memory::operand(&memory.pinned, w)?;
         let tile = weight.tile();
+        check::supported(tile.dtype)?;
         check::shape(&x, x.rows, tile.cols, "the input")?;
         check::shape(&y, x.rows, tile.rows, "the output")?;
         check::apart(&y, &x)?;
         let [x, y] = memory::views(&mut memory.buffers, [x, y])?;
         match weight {
             memory::Operand::Plain(tile) => kernels.matmul(tile, x, y),
-            memory::Operand::Packed(tile, checked) => kernels.matmul_packed(tile, checked, x, y)?,
+            memory::Operand::Packed(tile, checked) => kernels.matmul_packed(tile, checked, x, y),
         }
-        Ok(())
+    }
+
+    fn scaled_reserve(&mut self, cols: usize) -> Result<(), Error> {
+        self.parts(Checks(())).1.scaled_reserve(cols)
+    }
+
+    fn matmul_scaled(&mut self, w: Weight<'_>, scaling: &Scaling, x: Mat, y: Mat) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        let memory::Operand::Plain(tile) = memory::operand(&memory.pinned, w)? else {
+            return Err(Error::shape("tiles of codes whose scales lie apart cannot be packed"));
+        };
+        let Scaling { coding, scales, block_rows, block_cols, first_row } = *scaling;
+        check::scaling(&tile, scaling, x.cols)?;
+        check::shape(&y, x.rows, tile.rows, "the output")?;
+        check::apart(&y, &x)?;
+        check::apart(&y, &scales)?;
+        let [x, y, scales] = memory::views(&mut memory.buffers, [x, y, scales])?;
+        kernels.matmul_scaled(tile, ScalingView { coding, scales, block_rows, block_cols, first_row }, x, y)
     }
 
     fn matmul_k_major(&mut self, w: Weight<'_>, x: Mat, lanes: Mat, k0: usize) -> Result<(), Error> {
@@ -233,8 +282,7 @@ impl<D: HostDevice> Backend for D {
         check::lanes(&lanes, x.rows, tile.cols)?;
         check::apart(&lanes, &x)?;
         let [x, lanes] = memory::views(&mut memory.buffers, [x, lanes])?;
-        kernels.matmul_k_major(tile, x, lanes, k0);
-        Ok(())
+        kernels.matmul_k_major(tile, x, lanes, k0)
     }
 
     fn sum_lanes(&mut self, lanes: Mat, y: Mat) -> Result<(), Error> {

@@ -25,9 +25,9 @@ mod sparse;
 
 pub use check::first_visible;
 pub use error::{Error, ErrorKind};
-pub use host::{Checks, HostDevice, Kernels};
+pub use host::{Checks, HostDevice, Kernels, ScalingView};
 pub use memory::{HostMemory, KvView, View};
 pub use ops::{
     Activation, Attention, Backend, BufferId, Capabilities, Index, KvLayout, KvType, Mat, Placement, Rope,
-    RopeStyle, RowPlace, Tile, Weight, WeightId, Window,
+    RopeStyle, RowPlace, Scaling, Tile, Weight, WeightId, Window,
 };

@@ -3,6 +3,7 @@
 use aerostat_checkpoint::DType;
 
 use crate::Error;
+use crate::coded::Coding;
 
 /// A buffer of f32 values on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,6 +70,21 @@ pub enum Weight<'a> {
     Packed(Tile<'a>),
     /// What [`Backend::pin`] returned.
     Pinned(WeightId),
+}
+
+/// How the codes of a matrix become weights, with scales that stay on the device: one for each block of the matrix.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scaling {
+    /// How elements are coded.
+    pub coding: Coding,
+    /// The scales of the whole matrix, `[ceil(N / block_rows), ceil(K / block_cols)]`.
+    pub scales: Mat,
+    /// Rows (outputs) of a block; at least 1.
+    pub block_rows: usize,
+    /// Columns (inputs) of a block; at least 1.
+    pub block_cols: usize,
+    /// Which row of the matrix a tile begins with.
+    pub first_row: usize,
 }
 
 /// How keys and values are stored.
@@ -242,7 +258,8 @@ pub trait Backend: Send {
     /// A zeroed buffer of `len` f32 values; lives as long as the backend. Called at open only.
     fn allocate(&mut self, len: usize) -> Result<BufferId, Error>;
 
-    /// Keeps a copy of a tile on the device. Called at open only.
+    /// Keeps a copy of a tile on the device, in a computable format or for [`matmul_scaled`](Self::matmul_scaled). Called at
+    /// open only.
     fn pin(&mut self, tile: Tile<'_>) -> Result<WeightId, Error>;
 
     /// The same of [`Weight::Packed`]: checksums are checked now and not again.
@@ -262,6 +279,13 @@ pub trait Backend: Send {
 
     /// `y[r, n] = Σ_k w[n, k] · x[r, k]`, each sum in canonical order ([`numerics::dot`](crate::numerics::dot)).
     fn matmul(&mut self, w: Weight<'_>, x: Mat, y: Mat) -> Result<(), Error>;
+
+    /// Allocates the scratch that [`matmul_scaled`](Self::matmul_scaled) takes with up to `cols` inputs. Called at open only.
+    fn scaled_reserve(&mut self, cols: usize) -> Result<(), Error>;
+
+    /// The same product from codes whose scales lie apart: the weights are what [`coded::expand`](crate::coded::expand) gives.
+    /// `w` is codes of `x.cols` inputs in each row, in any type of the right length: bytes in `U8`, words in `I32`.
+    fn matmul_scaled(&mut self, w: Weight<'_>, scaling: &Scaling, x: Mat, y: Mat) -> Result<(), Error>;
 
     /// The same product from a matrix that is stored `[K, N]`, by tiles of its rows: `w` is its rows `k0 .. k0 + w.rows`,
     /// of `w.cols` outputs. `x` is `[rows, K]`; its columns `k0 .. k0 + w.rows` are used. Running sums

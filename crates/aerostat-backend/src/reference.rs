@@ -4,10 +4,11 @@ use std::cell::Cell;
 
 use aerostat_checkpoint::DType;
 
+use crate::coded::{self, Groups};
 use crate::numerics::{self, LANES, Map};
 use crate::{
     Attention, Capabilities, Checks, Error, HostDevice, HostMemory, Index, Kernels, KvType, KvView,
-    Placement, Rope, RopeStyle, RowPlace, Tile, View, check, formats,
+    Placement, Rope, RopeStyle, RowPlace, ScalingView, Tile, View, check, formats,
 };
 
 /// The reference device.
@@ -55,7 +56,7 @@ impl Kernels for Naive {
         Ok(())
     }
 
-    fn matmul(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>) {
+    fn matmul(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>) -> Result<(), Error> {
         let x: Vec<Vec<f32>> = (0..x.rows()).map(|r| copy(x.row(r))).collect();
         let row_bytes = w.bytes.len() / w.rows.max(1);
         for n in 0..w.rows {
@@ -64,9 +65,31 @@ impl Kernels for Naive {
                 y.row(r)[n].set(numerics::dot(&weights, x));
             }
         }
+        Ok(())
     }
 
-    fn matmul_k_major(&mut self, w: Tile<'_>, x: View<'_>, lanes: View<'_>, k0: usize) {
+    fn matmul_scaled(
+        &mut self,
+        w: Tile<'_>,
+        scaling: ScalingView<'_>,
+        x: View<'_>,
+        y: View<'_>,
+    ) -> Result<(), Error> {
+        let xs: Vec<Vec<f32>> = (0..x.rows()).map(|r| copy(x.row(r))).collect();
+        let row_bytes = w.bytes.len() / w.rows.max(1);
+        let mut weights = vec![0.0; x.cols()];
+        for n in 0..w.rows {
+            let scales = copy(scaling.scales.row((scaling.first_row + n) / scaling.block_rows));
+            let groups = Groups { len: scaling.block_cols, scales: &scales, zeros: &[] };
+            coded::expand(&scaling.coding, &w.bytes[n * row_bytes..][..row_bytes], groups, &mut weights)?;
+            for (r, x) in xs.iter().enumerate() {
+                y.row(r)[n].set(numerics::dot(&weights, x));
+            }
+        }
+        Ok(())
+    }
+
+    fn matmul_k_major(&mut self, w: Tile<'_>, x: View<'_>, lanes: View<'_>, k0: usize) -> Result<(), Error> {
         let row_bytes = w.bytes.len() / w.rows.max(1);
         for r in 0..x.rows() {
             let mut sums = copy(lanes.row(r));
@@ -79,6 +102,7 @@ impl Kernels for Naive {
             }
             set(lanes.row(r), &sums);
         }
+        Ok(())
     }
 
     fn sum_lanes(&mut self, lanes: View<'_>, y: View<'_>) {

@@ -5,8 +5,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use aerostat_backend::numerics::Map;
 use aerostat_backend::packed::PackedTile;
 use aerostat_backend::{
-    Attention, Capabilities, Checks, Error, HostDevice, HostMemory, Index, Kernels, KvType, KvView,
-    Placement, Rope, Tile, View, packed,
+    Attention, Capabilities, Checks, Error, ErrorKind, HostDevice, HostMemory, Index, Kernels, KvType,
+    KvView, Placement, Rope, ScalingView, Tile, View, packed,
 };
 use aerostat_checkpoint::DType;
 
@@ -21,6 +21,7 @@ use crate::memory::{Line, advise, grow};
 use crate::packed::PackedMatmul;
 use crate::pool::Pool;
 use crate::rows::Rows;
+use crate::scaled::{self, ScaledRows, Values};
 use crate::sparse::{IndexRow, SparseRow};
 use crate::vector::LANES;
 
@@ -35,8 +36,11 @@ macro_rules! by_format {
     };
     (@arms $self:ident $method:ident $w:ident $args:tt $($format:ident)*) => {
         match $w.dtype {
-            $(DType::$format => $self.$method::<format::$format> $args,)*
-            other => unreachable!("a tile in {other} does not pass the checks"),
+            $(DType::$format => {
+                $self.$method::<format::$format> $args;
+                Ok(())
+            })*
+            other => Err(unsupported(other)),
         }
     };
 }
@@ -72,7 +76,7 @@ pub struct CpuKernels {
 
 struct Scratch {
     matmul: Vec<Line>,
-    /// Rows of packed tiles, expanded; grows to what the widest takes.
+    /// Weight rows, expanded: of packed tiles, or of codes whose scales lie apart; grows to what the widest takes.
     expanded: Vec<Line>,
     /// Lines of scores, at least [`HEADS_MAX`].
     scores: Vec<Line>,
@@ -133,11 +137,65 @@ impl Kernels for CpuKernels {
         advise(start, bytes);
     }
 
-    fn matmul(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>) {
+    fn matmul(&mut self, w: Tile<'_>, x: View<'_>, y: View<'_>) -> Result<(), Error> {
         by_format!(self.matmul_format(w, x, y))
     }
 
-    fn matmul_k_major(&mut self, w: Tile<'_>, x: View<'_>, lanes: View<'_>, k0: usize) {
+    fn scaled_reserve(&mut self, cols: usize) -> Result<(), Error> {
+        let len = scaled::task_rows(cols).saturating_mul(cols);
+        for scratch in &self.scratch {
+            let expanded = &mut lock(scratch).expanded;
+            if expanded.len() * LANES < len {
+                grow(expanded, len)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn matmul_scaled(
+        &mut self,
+        w: Tile<'_>,
+        scaling: ScalingView<'_>,
+        x: View<'_>,
+        y: View<'_>,
+    ) -> Result<(), Error> {
+        self.scaled_reserve(x.cols())?;
+        let (token, scratch, values) = (self.token, &self.scratch, Values::new(scaling.coding.code));
+        let task_rows = scaled::task_rows(x.cols());
+        let (scales, blocks) = (Rows::from(scaling.scales), (scaling.block_rows, scaling.block_cols));
+        let (coding, first_row) = (scaling.coding, scaling.first_row);
+        let (x, y) = (Rows::from(x), Rows::from(y));
+        self.pool.run(w.rows.div_ceil(task_rows), &|task, thread| {
+            let start = task * task_rows;
+            let end = w.rows.min(start + task_rows);
+            let mut guard = lock(&scratch[thread]);
+            let Scratch { matmul, expanded, .. } = &mut *guard;
+            let rows = ScaledRows {
+                w,
+                coding,
+                values: &values,
+                scales,
+                blocks,
+                first_row,
+                cols: x.cols,
+                start,
+                end,
+                out: expanded.as_mut_ptr().cast(),
+            };
+            // SAFETY: the operands were checked: the tile has its codes and there are scales for its rows. Both pieces of
+            // scratch have their lengths and are locked.
+            unsafe {
+                token.enter(rows);
+                let tile = rows.expanded();
+                let scratch = matmul.as_mut_ptr().cast();
+                Matmul { w: tile, x, y: y.columns_from(start), start: 0, end: end - start, scratch }
+                    .run::<format::F32>(token);
+            }
+        });
+        Ok(())
+    }
+
+    fn matmul_k_major(&mut self, w: Tile<'_>, x: View<'_>, lanes: View<'_>, k0: usize) -> Result<(), Error> {
         by_format!(self.k_major_format(w, x, lanes, k0))
     }
 
@@ -161,7 +219,7 @@ impl Kernels for CpuKernels {
                     if !checked {
                         self.check(run)?;
                     }
-                    self.matmul(rows, x, y);
+                    self.matmul(rows, x, y)?;
                 }
             }
             row += rows;
@@ -353,6 +411,10 @@ impl CpuKernels {
             work(task * task_rows, rows.min((task + 1) * task_rows))
         });
     }
+}
+
+fn unsupported(dtype: DType) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("weights in {dtype} cannot be multiplied on the CPU"))
 }
 
 fn lock(scratch: &Mutex<Scratch>) -> std::sync::MutexGuard<'_, Scratch> {

@@ -32,6 +32,7 @@ mod packed;
 pub mod peaks;
 mod pool;
 mod rows;
+mod scaled;
 mod sparse;
 mod vector;
 

@@ -1,5 +1,6 @@
 //! The CPU device gives the bits of the reference, on every instruction set and number of threads.
 
+use aerostat_backend::coded::{Code, Coding, Rounding, Table};
 use aerostat_backend::conformance::{self, Case, Keep, Tolerance, Values};
 use aerostat_backend::reference::Reference;
 use aerostat_backend::{Attention, Backend, BufferId, ErrorKind, KvType, Mat, Tile, Weight, Window, packed};
@@ -76,6 +77,17 @@ proptest! {
         let dtype = DType::COMPUTABLE[format];
         let k = k.next_multiple_of(dtype.block_len());
         agree(Case::Matmul { dtype, rows, n, k, weights: Keep::Streamed(shift), values: Values::Plain })?;
+    }
+
+    #[test]
+    fn scaled_codes_of_any_shape(
+        code in 0..4usize, rounding in 0..3usize, rows in 1..40usize, n in 1..80usize, k in 1..600usize,
+        block in (1..200usize, 1..200usize), first_row in 0..300usize, shift in 0..8usize,
+    ) {
+        let code = [Code::E4M3, Code::LowFirst(Table::E2M1), Code::HighFirst(Table::Nf4), Code::Packed(5)][code];
+        let rounding = [Rounding::BF16, Rounding::F16, Rounding::F32][rounding];
+        let coding = Coding { code, factor: 1.0, rounding };
+        agree(Case::MatmulScaled { coding, rows, n, k, block, first_row, weights: Keep::Streamed(shift) })?;
     }
 
     #[test]

@@ -10,7 +10,7 @@ use aerostat_plan::{Role, Step};
 use crate::angle;
 use crate::rope::Frequencies;
 use crate::routing::{Routed, sigmoid};
-use crate::vectors::{BlockVectors, NormVectors, load_vector};
+use crate::vectors::{BlockVectors, NormVectors, ScaleTable, load_vector};
 
 /// How large a batch can be.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +44,7 @@ pub struct Model {
     embedding_norm: Option<NormVectors>,
     final_norm: NormVectors,
     head_bias: Option<BufferId>,
+    scales: ScaleTable,
     /// Rows of a normalised head whose norms are known.
     head_rows_known: usize,
     pub(crate) ropes: Vec<Frequencies>,
@@ -125,6 +126,7 @@ impl Model {
         let head_bias = spec.head.bias.as_ref().map(|v| load_vector(b, v, v.len, read)).transpose()?;
         let ropes = spec.ropes.iter().map(|rope| Frequencies::load(b, rope, read));
         let ropes = ropes.collect::<Result<Vec<_>, E>>()?;
+        let scales = ScaleTable::load(b, &spec, read)?;
         let buffers = Buffers::new(&spec, limits, b)?;
         let widest = ropes.iter().map(Frequencies::rotary).max().unwrap_or(0);
         let angles = vec![0.0; limits.rows_max * widest];
@@ -137,6 +139,7 @@ impl Model {
             embedding_norm,
             final_norm,
             head_bias,
+            scales,
             head_rows_known: 0,
             ropes,
             angles,
@@ -379,7 +382,12 @@ impl Model {
         x: Mat,
         y: Mat,
     ) -> Result<(), Error> {
-        if !step.matrix(&self.spec).k_major {
+        let matrix = step.matrix(&self.spec);
+        if let Some(scales) = &matrix.scales {
+            let scaling = self.scales.scaling(matrix, scales, step.start)?;
+            return b.matmul_scaled(weight, &scaling, x, y.col_range(step.start, step.rows));
+        }
+        if !matrix.k_major {
             return b.matmul(weight, x, y.col_range(step.start, step.rows));
         }
         let lanes = Mat::new(self.buffers.lanes, x.rows, 16 * y.cols);

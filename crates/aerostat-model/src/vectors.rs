@@ -1,7 +1,14 @@
 //! The small tensors of a model on a device: norms and biases.
 
-use aerostat_arch::{Block, Latent, Linear, MlpSpec, Norm, NormKind, Role, Vector};
-use aerostat_backend::{Backend, BufferId, Error, Mat, Tile, Weight};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use aerostat_arch::{
+    Block, Latent, Linear, Matrix, MlpSpec, ModelSpec, Norm, NormKind, Role, Scales, Vector,
+};
+use aerostat_backend::coded::{Coding, Rounding};
+use aerostat_backend::{Backend, BufferId, Error, ErrorKind, Mat, Scaling, Tile, Weight};
+use aerostat_checkpoint::{DType, Extent};
 
 /// Gives a vector's stored bytes.
 pub(crate) type Read<'a, E> = &'a mut dyn FnMut(&Vector) -> Result<Vec<u8>, E>;
@@ -144,6 +151,60 @@ impl NormVectors {
             }
         }
         self.bias.map_or(Ok(()), |bias| b.add_bias(out, row(bias)))
+    }
+}
+
+/// The scales of all matrices of codes, one after the other.
+#[derive(Debug)]
+pub(crate) struct ScaleTable {
+    buffer: BufferId,
+    /// Where those of a tensor begin.
+    places: HashMap<Extent, usize>,
+}
+
+impl ScaleTable {
+    pub(crate) fn load<E: From<Error>>(
+        b: &mut dyn Backend,
+        spec: &ModelSpec,
+        read: Read<'_, E>,
+    ) -> Result<Self, E> {
+        let (mut len, mut places, mut vectors) = (0, HashMap::new(), Vec::new());
+        for scales in spec.matrices().filter_map(|matrix| matrix.scales.as_ref()) {
+            // Parts of one tensor share its scales.
+            if let Entry::Vacant(place) = places.entry(scales.values.extent) {
+                place.insert(len);
+                vectors.push((len, &scales.values));
+                len += scales.values.len;
+            }
+        }
+        let cols = spec.matrices().filter(|matrix| matrix.scales.is_some()).map(|matrix| matrix.cols).max();
+        cols.map_or(Ok(()), |cols| b.scaled_reserve(cols))?;
+        let buffer = b.allocate(len)?;
+        for (offset, vector) in vectors {
+            let bytes = read(vector)?;
+            let tile = Tile { dtype: vector.dtype, rows: 1, cols: vector.len, bytes: &bytes };
+            let place = Mat { offset, ..Mat::new(buffer, 1, vector.len) };
+            b.expand_rows(Weight::Streamed(tile), &[0], place)?;
+        }
+        Ok(Self { buffer, places })
+    }
+
+    /// How a tile of a matrix of codes is scaled that begins with row `start`.
+    pub(crate) fn scaling(&self, matrix: &Matrix, scales: &Scales, start: usize) -> Result<Scaling, Error> {
+        let Scales { block_rows, block_cols, first_row, .. } = *scales;
+        let rounding = match scales.rounding {
+            DType::BF16 => Rounding::BF16,
+            DType::F16 => Rounding::F16,
+            _ => Rounding::F32,
+        };
+        let coding = Coding::of(matrix.dtype, rounding).ok_or_else(|| {
+            let message = format!("tensor `{}` of {} is not one of codes", matrix.name, matrix.dtype);
+            Error::new(ErrorKind::Unsupported, message)
+        })?;
+        let groups = matrix.cols.div_ceil(block_cols.max(1)).max(1);
+        let offset = self.places.get(&scales.values.extent).copied().unwrap_or(0);
+        let scales = Mat { offset, ..Mat::new(self.buffer, scales.values.len / groups, groups) };
+        Ok(Scaling { coding, scales, block_rows, block_cols, first_row: first_row + start })
     }
 }
 

@@ -55,6 +55,10 @@ impl Layout {
         if catalog.codec().is_some() {
             return Err(Error::new(ErrorKind::Usage, "this model is packed already; pack the original"));
         }
+        if spec.scales().next().is_some() {
+            let message = "weights whose scales are tensors of their own (FP8) cannot be packed yet; run them as they are";
+            return Err(Error::new(ErrorKind::Source, message));
+        }
         let (order, places) = matrices(catalog, spec);
         let cuts = cuts(spec, catalog);
         let rest = catalog.tensors().filter(|tensor| !places.contains_key(tensor.name.as_str()));

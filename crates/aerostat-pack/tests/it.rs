@@ -44,6 +44,12 @@ fn every_fixture_computes_the_same_bits_packed() {
     let folder = tempfile::tempdir().unwrap();
     for fixture in fixtures().iter().filter(|f| f.path.is_dir()) {
         let out = folder.path().join(&fixture.name);
+        let config = fs::read_to_string(fixture.path.join("config.json")).unwrap();
+        if config.contains("quantization_config") {
+            let error = packed(&fixture.path, &out, &options(Codec::Lossless)).unwrap_err().to_string();
+            assert!(error.contains("cannot be packed yet"), "{}: {error}", fixture.name);
+            continue;
+        }
         let summary = packed(&fixture.path, &out, &options(Codec::Lossless)).expect(&fixture.name);
         assert!(summary.verified);
         let want = bits(&fixture.path, &prompts(fixture), &EngineOptions::default()).unwrap();

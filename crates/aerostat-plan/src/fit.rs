@@ -128,7 +128,7 @@ impl Fit<'_> {
         let tile = self.tile(TILE_BYTES_MIN);
         let held =
             self.machine.process_bytes.max(self.machine.process_peak_bytes.saturating_sub(RESERVE_BYTES));
-        let scratch = self.machine.threads as u64 * THREAD_BYTES;
+        let scratch = self.machine.threads as u64 * (THREAD_BYTES + self.sizes.scaled_bytes_per_thread);
         let results = self.demand.logit_rows_kept as u64 * self.sizes.logit_bytes_per_row;
         let kv_pages = self.demand.sequence_tokens_max.div_ceil(PAGE_TOKENS).max(1);
         let rows = self.rows_wanted().min(ROWS_MIN);

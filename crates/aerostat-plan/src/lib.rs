@@ -184,6 +184,9 @@ impl Plan {
     }
 }
 
+/// What a thread expands codes to whose scales lie apart, unless one row has more.
+const SCALED_BYTES: u64 = 512 << 10;
+
 /// Sizes that follow from the model alone.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
@@ -193,6 +196,8 @@ pub(crate) struct Sizes {
     pub(crate) activation_bytes_per_row: u64,
     pub(crate) logit_bytes_per_row: u64,
     pub(crate) kv_elements_per_token: u64,
+    /// Rows of codes whose scales lie apart are expanded to f32 here.
+    pub(crate) scaled_bytes_per_thread: u64,
 }
 
 impl Sizes {
@@ -207,6 +212,7 @@ impl Sizes {
         let mlp = widest(mlp_width);
         let mixture = widest(mixture_width) + spec.lanes() as u64 + widest(joined_width);
         let angles: u64 = spec.ropes.iter().map(|r| r.rotary as u64).sum();
+        let scaled = spec.matrices().filter(|m| m.scales.is_some()).map(|m| m.cols as u64 * F32).max();
         // The residual stream, its norm, a step's output; what attention reads and writes; gate and up; what experts take
         // besides; angles here and on the host; the embedding row as stored.
         let per_row = 3 * spec.hidden as u64 + attention + 2 * mlp + mixture + 2 * angles;
@@ -216,6 +222,7 @@ impl Sizes {
             row_bytes_max: spec.matrices().map(|m| m.unit_bytes()).max().unwrap_or(0),
             activation_bytes_per_row: per_row * F32 + spec.embedding.row_bytes() + 64,
             logit_bytes_per_row: (spec.vocab + spec.hidden) as u64 * F32,
+            scaled_bytes_per_thread: scaled.map_or(0, |row| row.max(SCALED_BYTES)),
             kv_elements_per_token: widths().map(|w| (w.k + w.v) as u64).sum(),
         }
     }

@@ -1,5 +1,6 @@
 //! Why logits are not numbers.
 
+use aerostat_backend::coded::{self, Coding, Groups, Rounding};
 use aerostat_backend::{Tile, formats, packed};
 use aerostat_checkpoint::{DType, Extent};
 
@@ -94,7 +95,14 @@ fn finite(dtype: DType, cols: usize, bytes: &[u8]) -> Result<bool, Error> {
     let mut row = vec![0.0; cols];
     let row_bytes = dtype.bytes_for(cols as u64).unwrap_or(0).max(1) as usize;
     for stored in bytes.chunks_exact(row_bytes) {
-        formats::expand(dtype, stored, &mut row)?;
+        match Coding::of(dtype, Rounding::F32) {
+            // The scales are looked at as tensors of their own.
+            Some(coding) => {
+                let groups = Groups { len: cols.max(1), scales: &[1.0], zeros: &[] };
+                coded::expand(&coding, stored, groups, &mut row)?;
+            }
+            None => formats::expand(dtype, stored, &mut row)?,
+        }
         if row.iter().any(|v| !v.is_finite()) {
             return Ok(false);
         }

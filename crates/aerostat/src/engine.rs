@@ -13,13 +13,13 @@ use aerostat_stream::{IoChoice, Ring, Source, SourceOptions};
 
 use crate::embed::Layer;
 use crate::flow::Flow;
-use crate::learned;
 use crate::machine;
 use crate::model_files::ModelFiles;
 use crate::observe::{Observer, Phase, Progress};
 use crate::packed::{self, PackedRows};
 use crate::schedule::{Memory, Rows, Tap};
 use crate::{Error, ErrorKind, Need, Stats};
+use crate::{layouts, learned};
 
 /// Where ops run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -215,6 +215,7 @@ impl Engine {
             page_tokens: PAGE_TOKENS,
             pages: plan.kv_pages,
         })?;
+        layouts::check_int8(&files.checkpoint.catalog, &mut ring)?;
         packed::check_vectors(&files.checkpoint.catalog, &spec, &mut ring)?;
         let packed = PackedRows::open(&spec.embedding, &mut ring)?;
         let limits = Limits { rows_max: plan.rows_max, logit_rows_max: plan.logit_rows_max };

@@ -27,6 +27,7 @@ mod engine;
 mod error;
 mod flow;
 pub mod generate;
+mod layouts;
 mod learned;
 mod logits;
 pub mod machine;

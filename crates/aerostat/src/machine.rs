@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use aerostat_arch::ModelSpec;
-use aerostat_backend::{Backend, Mat, Tile, Weight, packed};
+use aerostat_arch::{Matrix, ModelSpec};
+use aerostat_backend::coded::{Coding, Rounding};
+use aerostat_backend::{Backend, Mat, Scaling, Tile, Weight, packed};
 use aerostat_checkpoint::{DType, Extent, File, FileId};
 use aerostat_plan::Multiply;
 use aerostat_stream::{Ring, SourceOptions};
@@ -118,6 +119,13 @@ pub(crate) fn read_rate(files: &[File], options: SourceOptions) -> Result<f64, E
     Ok((read * EXTENT) as f64 / seconds)
 }
 
+/// One scale for a whole matrix, if it is of codes.
+fn one_scale(backend: &mut dyn Backend, matrix: &Matrix) -> Result<Option<Scaling>, Error> {
+    let Some(coding) = Coding::of(matrix.dtype, Rounding::BF16) else { return Ok(None) };
+    let scales = Mat::new(backend.allocate(1)?, 1, 1);
+    Ok(Some(Scaling { coding, scales, block_rows: usize::MAX, block_cols: matrix.cols, first_row: 0 }))
+}
+
 /// Multiplies weights of the format that most of the model is stored in, for a moment, with one row and with more.
 /// `bytes_max` bounds the memory this takes, about: weights that do not fit in the caches give the rate of one row.
 pub(crate) fn multiply_rates(
@@ -148,6 +156,7 @@ pub(crate) fn multiply_rates(
     let rows_max = ROWS[ROWS.len() - 1];
     let x = Mat::new(backend.allocate(rows_max * matrix.cols)?, rows_max, matrix.cols);
     let y = Mat::new(backend.allocate(rows_max * outputs)?, rows_max, outputs);
+    let scaling = one_scale(&mut *backend, matrix)?;
     for rows in ROWS {
         let (x, y) = (Mat { rows, ..x }, Mat { rows, ..y });
         let mut times = Vec::new();
@@ -157,8 +166,11 @@ pub(crate) fn multiply_rates(
         {
             let run = Instant::now();
             let tile = Tile { dtype: matrix.dtype, rows: outputs, cols: matrix.cols, bytes };
-            let w = if matrix.is_coded() { Weight::Packed(tile) } else { Weight::Streamed(tile) };
-            backend.matmul(w, x, y)?;
+            match &scaling {
+                Some(scaling) => backend.matmul_scaled(Weight::Streamed(tile), scaling, x, y)?,
+                None if matrix.is_coded() => backend.matmul(Weight::Packed(tile), x, y)?,
+                None => backend.matmul(Weight::Streamed(tile), x, y)?,
+            }
             times.push(run.elapsed().as_secs_f64());
         }
         // The middle one: some met another process.

@@ -137,6 +137,28 @@ fn what_cannot_run_is_refused_by_name() {
 }
 
 #[test]
+fn codes_that_nothing_scales_are_refused_by_name() {
+    check_refused(&[
+        (
+            "llama_int8",
+            &[("\"load_in_8bit\": true", "\"load_in_8bit\": false")],
+            ErrorKind::Unsupported,
+            "4 bits",
+        ),
+        (
+            "llama_fp8_rows",
+            &[("float-quantized", "pack-quantized")],
+            ErrorKind::Unsupported,
+            "pack-quantized",
+        ),
+        ("llama_fp8_rows", &[("compressed-tensors", "gptq")], ErrorKind::Unsupported, "gptq"),
+        ("llama_fp8_rows", &[("quantization_config", "other")], ErrorKind::Unsupported, "F8_E4M3"),
+        ("qwen3_fp8", &[("weight_block_size", "other")], ErrorKind::Tensor, "weight_scale_inv"),
+        ("llama_int8", &[("bitsandbytes", "fp8"), ("load_in_8bit", "other")], ErrorKind::Unsupported, "I8"),
+    ]);
+}
+
+#[test]
 fn old_and_new_spellings_mean_the_same() {
     let scaling =
         |name: &str| describe(&Checkpoint::open(&fixture(name).path).unwrap()).unwrap().ropes[0].scaling;

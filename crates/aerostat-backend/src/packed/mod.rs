@@ -260,6 +260,7 @@ pub fn row<'b>(tile: &Tile<'_>, row: usize, buffer: &'b mut Vec<u8>) -> Result<&
 /// # Errors
 /// `Shape`: the tile does not have its bytes.
 pub fn pack(tile: &Tile<'_>, lossless: bool) -> Result<Vec<u8>, Error> {
+    crate::check::supported(tile.dtype)?;
     crate::check::tile(tile)?;
     if tile.rows == 0 || tile.cols == 0 {
         return Err(Error::shape("a tile without elements cannot be packed"));

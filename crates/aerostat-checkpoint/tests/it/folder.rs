@@ -45,6 +45,25 @@ fn the_weights_of_a_folder_are_found() {
             ],
             &["a", "b"],
         ),
+        ("another name", &[config(), ("consolidated.safetensors", vectors(&["a"]))], &["a"]),
+        ("a lone GGUF", &[config(), ("m.gguf", Gguf::new().vector("g").bytes())], &["g"]),
+        (
+            "a lone split set and a projector",
+            &[
+                ("m-00002-of-00002.gguf", gguf_part(2, 2, "b", 2)),
+                ("m-00001-of-00002.gguf", gguf_part(1, 2, "a", 2)),
+                ("mmproj-m.gguf", Gguf::new().bytes()),
+            ],
+            &["a", "b"],
+        ),
+    ];
+    assert_found(cases);
+}
+
+#[test]
+fn pytorch_files_are_found_where_there_are_no_safetensors() {
+    let config = || ("config.json", CONFIG.into());
+    assert_found(&[
         ("a PyTorch file", &[config(), ("pytorch_model.bin", pytorch_vectors(&["a", "b"]))], &["a", "b"]),
         (
             "PyTorch shards beside an optimizer",
@@ -71,23 +90,7 @@ fn the_weights_of_a_folder_are_found() {
             &[config(), ("pytorch_model.bin", Vec::new()), ("model.safetensors", vectors(&["a"]))],
             &["a"],
         ),
-        ("another name", &[config(), ("consolidated.safetensors", vectors(&["a"]))], &["a"]),
-        ("a lone GGUF", &[config(), ("m.gguf", Gguf::new().vector("g").bytes())], &["g"]),
-        (
-            "a lone split set and a projector",
-            &[
-                ("m-00002-of-00002.gguf", gguf_part(2, 2, "b", 2)),
-                ("m-00001-of-00002.gguf", gguf_part(1, 2, "a", 2)),
-                ("mmproj-m.gguf", Gguf::new().bytes()),
-            ],
-            &["a", "b"],
-        ),
-    ];
-    for (what, files, expected) in cases {
-        let checkpoint = open(files, "").unwrap_or_else(|error| panic!("{what}: {error}"));
-        let names: Vec<&str> = checkpoint.catalog.tensors().map(|tensor| tensor.name.as_str()).collect();
-        assert_eq!(&names, expected, "{what}");
-    }
+    ]);
 }
 
 #[test]
@@ -248,6 +251,15 @@ fn the_first_parts_alignment_holds_for_all() {
     let catalog = open(&files, "m-00001-of-00002.gguf").unwrap().catalog;
     for tensor in ["t1", "t2"] {
         assert_eq!(catalog.require(tensor).unwrap().extent.offset % 512, 0, "{tensor}");
+    }
+}
+
+/// Each case: what it is, the files of a folder, and the tensors that are found.
+fn assert_found(cases: &[(&str, Files<'_>, &[&str])]) {
+    for (what, files, expected) in cases {
+        let checkpoint = open(files, "").unwrap_or_else(|error| panic!("{what}: {error}"));
+        let names: Vec<&str> = checkpoint.catalog.tensors().map(|tensor| tensor.name.as_str()).collect();
+        assert_eq!(&names, expected, "{what}");
     }
 }
 
