@@ -263,7 +263,6 @@ fn operands_that_do_not_fit_are_refused() {
         ("inputs past the end", ErrorKind::Shape, &k_major(DType::F32, 3, 512)),
         ("inputs far past the end", ErrorKind::Shape, &k_major(DType::F32, usize::MAX, 512)),
         ("fewer lanes", ErrorKind::Shape, &k_major(DType::F32, 0, 256)),
-        ("inputs in blocks", ErrorKind::Unsupported, &k_major(DType::Q8_0, 0, 512)),
         ("sums of fewer lanes", ErrorKind::Shape, &|d, x, y| d.sum_lanes(x, y)),
         ("unknown pin", ErrorKind::Shape, &|d, x, y| d.matmul(Weight::Pinned(WeightId(0)), x, y)),
         ("output is input", ErrorKind::Shape, &|d, x, _| tile(DType::F32, 64)(d, x, x)),
