@@ -61,11 +61,6 @@ impl Shape {
         };
         let intermediate = intermediate(keys, family, hidden)?;
         let listed = listed_rotation(keys, family, layers)?;
-        let alibi = match family.alibi {
-            Alibi::Never => false,
-            Alibi::Always => true,
-            Alibi::WithoutContext => keys.json("max_position_embeddings").is_none(),
-        };
         let windows = windows(keys, family, &listed)?;
         Ok(Self {
             layers,
@@ -85,7 +80,7 @@ impl Shape {
             final_softcap: softcap(keys, &keys::FINAL_SOFTCAP, family.softcaps.1)?,
             activation: activation(keys, family)?,
             parallel: switch(keys, family.parallel)?,
-            alibi,
+            alibi: alibi(keys, family),
             head_norms: match family.head_norms {
                 HeadNorms::Never => false,
                 HeadNorms::Shared | HeadNorms::Row => true,
@@ -96,7 +91,7 @@ impl Shape {
             growth: growth(keys, family)?,
             clip: if family.clip_qkv { keys.number(&keys::CLIP)?.map(|n| n as f32) } else { None },
             rotated: match family.rotated {
-                _ if alibi => vec![false; layers],
+                _ if alibi(keys, family) => vec![false; layers],
                 Rotated::Windows => rotated_windows(&windows).unwrap_or(listed),
                 _ => listed,
             },
@@ -131,6 +126,14 @@ fn intermediate(keys: &Keys<'_>, family: &Family, hidden: usize) -> Result<usize
 fn heads(keys: &Keys<'_>, family: &Family) -> Result<usize, Error> {
     let usual = keys.count_or(&keys::HEADS, family.defaults.heads)?;
     usual.map_or_else(|| keys.count(&keys::HEADS), Ok)
+}
+
+fn alibi(keys: &Keys<'_>, family: &Family) -> bool {
+    match family.alibi {
+        Alibi::Never => false,
+        Alibi::Always => true,
+        Alibi::WithoutContext => keys.json("max_position_embeddings").is_none(),
+    }
 }
 
 fn kv_heads(keys: &Keys<'_>, family: &Family, heads: usize) -> Result<usize, Error> {

@@ -81,6 +81,24 @@ fn own_keys(shape: &Shape) -> Value {
             "sliding_window": null,
             "use_sliding_window": false,
         }),
+        Family::Mixtral | Family::Qwen3Moe | Family::Glm5 => expert_keys(shape),
+        Family::Gemma3 => json!({
+            "architectures": ["Gemma3ForCausalLM"],
+            "attention_bias": false,
+            "attn_logit_softcapping": null,
+            "final_logit_softcapping": null,
+            "hidden_activation": "gelu_pytorch_tanh",
+            "layer_types": layer_types(shape),
+            "model_type": "gemma3_text",
+            "query_pre_attn_scalar": shape.head_dim,
+            "sliding_window": shape.window,
+        }),
+    }
+}
+
+/// Those of families with experts.
+fn expert_keys(shape: &Shape) -> Value {
+    match shape.family {
         Family::Mixtral => json!({
             "architectures": ["MixtralForCausalLM"],
             "hidden_act": "silu",
@@ -127,17 +145,7 @@ fn own_keys(shape: &Shape) -> Value {
             "topk_group": 1,
             "v_head_dim": Glm5::VALUE,
         }),
-        Family::Gemma3 => json!({
-            "architectures": ["Gemma3ForCausalLM"],
-            "attention_bias": false,
-            "attn_logit_softcapping": null,
-            "final_logit_softcapping": null,
-            "hidden_activation": "gelu_pytorch_tanh",
-            "layer_types": layer_types(shape),
-            "model_type": "gemma3_text",
-            "query_pre_attn_scalar": shape.head_dim,
-            "sliding_window": shape.window,
-        }),
+        _ => Value::Null,
     }
 }
 

@@ -1,0 +1,242 @@
+//! The cases of the conformance suite.
+
+use aerostat_checkpoint::DType;
+
+use super::{Case, Elementwise, Keep, Values};
+use crate::coded::Coding;
+use crate::{Activation, Attention, BufferId, Index, KvType, Mat, Rope, RopeStyle, Window};
+
+/// The table.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    matmul_cases(&mut cases);
+    k_major_cases(&mut cases);
+    scaled_cases(&mut cases);
+    elementwise_cases(&mut cases);
+    row_cases(&mut cases);
+    attention_cases(&mut cases);
+    cases
+}
+
+fn matmul_cases(cases: &mut Vec<Case>) {
+    const ROWS: [usize; 11] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 33, 130];
+    const COLS: [usize; 11] = [1, 15, 16, 17, 31, 32, 33, 100, 256, 512, 1000];
+    const OUTPUTS: [usize; 7] = [1, 2, 5, 7, 24, 25, 49];
+    let values = Values::Plain;
+    for &dtype in DType::COMPUTABLE {
+        let fits = |k: &&usize| k.is_multiple_of(dtype.block_len());
+        for (i, &rows) in ROWS.iter().enumerate() {
+            for (j, &k) in COLS.iter().filter(fits).enumerate() {
+                let n = OUTPUTS[(i + j) % OUTPUTS.len()];
+                cases.push(Case::Matmul { dtype, rows, n, k, weights: Keep::Streamed((i + j) % 4), values });
+            }
+        }
+        // Longer than a slab of columns, more rows than a block of activations, more outputs than threads.
+        for (rows, n, k) in [(1, 130, 2304usize), (5, 26, 1280), (70, 25, 2304), (3, 30, 1041), (9, 30, 2065)]
+        {
+            if k.is_multiple_of(dtype.block_len()) {
+                cases.push(Case::Matmul { dtype, rows, n, k, weights: Keep::Pinned, values });
+            }
+        }
+        for (rows, k) in [(1, 33usize), (3, 48), (7, 47), (1, 512), (6, 512)] {
+            if k.is_multiple_of(dtype.block_len()) {
+                let values = Values::Special;
+                cases.push(Case::Matmul { dtype, rows, n: 29, k, weights: Keep::Streamed(1), values });
+            }
+        }
+        for (weights, k) in [(Keep::Pinned, 512), (Keep::Streamed(3), 768)] {
+            cases.push(Case::ExpandRows { dtype, n: 5, k, weights });
+        }
+    }
+}
+
+/// Every code, with one scale for all, for each row, for runs of a row, and for blocks that tiles cut anywhere.
+fn scaled_cases(cases: &mut Vec<Case>) {
+    use crate::coded::{Code, Rounding, Table};
+    const CODES: [Code; 9] = [
+        Code::E4M3,
+        Code::E5M2,
+        Code::I8,
+        Code::LowFirst(Table::E2M1),
+        Code::HighFirst(Table::Nf4),
+        Code::HighFirst(Table::Fp4),
+        Code::Packed(4),
+        Code::Packed(8),
+        Code::Packed(3),
+    ];
+    /// Rows, outputs, inputs, a block, the first row.
+    type Shape = (usize, usize, usize, (usize, usize), usize);
+    const SHAPES: [Shape; 6] = [
+        (1, 1, 2, (1, 1), 0),
+        (2, 29, 256, (16, 128), 5),
+        (5, 7, 160, (1, 32), 3),
+        (9, 40, 130, (1000, 1000), 9),
+        (33, 130, 96, (1, 96), 0),
+        (3, 17, 2050, (128, 128), 120),
+    ];
+    for (i, code) in CODES.into_iter().enumerate() {
+        for (j, (rows, n, k, block, first_row)) in SHAPES.into_iter().enumerate() {
+            let factor = if code == Code::I8 { 1.0 / 127.0 } else { 1.0 };
+            let rounding = [Rounding::BF16, Rounding::F32, Rounding::F16][(i + j) % 3];
+            let coding = Coding { code, factor, rounding };
+            let weights = if j == 4 { Keep::Pinned } else { Keep::Streamed(j % 4) };
+            cases.push(Case::MatmulScaled { coding, rows, n, k, block, first_row, weights });
+        }
+    }
+}
+
+/// Rows up to those of several register tiles, tiles cut anywhere.
+fn k_major_cases(cases: &mut Vec<Case>) {
+    const ROWS: [usize; 12] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 17, 33, 70];
+    const SHAPES: [(usize, usize); 9] =
+        [(1, 1), (15, 3), (16, 16), (17, 33), (100, 15), (96, 64), (130, 200), (200, 47), (300, 600)];
+    const TILE_ROWS: [usize; 6] = [1000, 16, 1, 17, 50, 33];
+    for (d, dtype) in [DType::F32, DType::F16, DType::BF16].into_iter().enumerate() {
+        for (i, &rows) in ROWS.iter().enumerate() {
+            for (j, &(n, k)) in SHAPES.iter().enumerate() {
+                let tile_rows = TILE_ROWS[(d + i + j) % TILE_ROWS.len()];
+                let weights = if j == 5 { Keep::Pinned } else { Keep::Streamed((i + j) % 4) };
+                let values = if (i + j) % 5 == 4 { Values::Special } else { Values::Plain };
+                cases.push(Case::MatmulKMajor { dtype, rows, n, k, tile_rows, weights, values });
+            }
+        }
+        let (weights, values) = (Keep::Streamed(1), Values::Plain);
+        cases.push(Case::MatmulKMajor { dtype, rows: 3, n: 70, k: 2100, tile_rows: 1111, weights, values });
+    }
+    for &dtype in DType::COMPUTABLE.iter().filter(|dtype| dtype.block_len() > 1) {
+        for (rows, n, k, tile_rows) in [(1, 256, 5, 2), (5, 512, 40, 33)] {
+            let (weights, values) = (Keep::Streamed(rows), Values::Plain);
+            cases.push(Case::MatmulKMajor { dtype, rows, n, k, tile_rows, weights, values });
+        }
+    }
+}
+
+fn elementwise_cases(cases: &mut Vec<Case>) {
+    const CLIPPED: Activation = Activation::ClippedSilu { alpha: 1.7, limit: 0.6 };
+    const OPS: [Elementwise; 20] = [
+        Elementwise::Add,
+        Elementwise::AddBias,
+        Elementwise::MulColumns,
+        Elementwise::Scale(-1.7),
+        Elementwise::Softcap(30.0),
+        Elementwise::Softcap(0.5),
+        Elementwise::Clip(0.5),
+        Elementwise::Glu(Activation::Silu),
+        Elementwise::Glu(Activation::GeluTanh),
+        Elementwise::Glu(Activation::GeluErf),
+        Elementwise::Glu(Activation::Relu),
+        Elementwise::Glu(Activation::ReluSquared),
+        Elementwise::Glu(CLIPPED),
+        Elementwise::Activate(CLIPPED),
+        Elementwise::Activate(Activation::Silu),
+        Elementwise::Activate(Activation::GeluTanh),
+        Elementwise::Activate(Activation::GeluErf),
+        Elementwise::Activate(Activation::Relu),
+        Elementwise::Activate(Activation::ReluSquared),
+        Elementwise::GluInPlace(Activation::Silu),
+    ];
+    for op in OPS {
+        for (rows, cols) in [(1, 1), (1, 15), (2, 16), (3, 17), (9, 100), (33, 1000)] {
+            for values in [Values::Plain, Values::Special] {
+                cases.push(Case::Elementwise { op, rows, cols, values });
+            }
+        }
+    }
+}
+
+fn row_cases(cases: &mut Vec<Case>) {
+    let sizes = [(1, 1), (3, 12), (2, 16), (7, 20), (4, 64), (1, 100), (2, 128), (1, 1000), (1, 4096)];
+    for (i, (groups, size)) in sizes.into_iter().enumerate() {
+        for (rows, values) in [(1, Values::Plain), (33, Values::Plain), (5, Values::Special)] {
+            cases.push(Case::RmsNorm { rows, groups, size, in_place: i % 2 == 0, values });
+            cases.push(Case::LayerNorm { rows, groups, size, in_place: i % 2 == 1, values });
+        }
+    }
+    for style in [RopeStyle::Half, RopeStyle::Interleaved] {
+        for (head_dim, start, rotary) in [
+            (12, 0, 12),
+            (20, 0, 10),
+            (64, 0, 64),
+            (64, 0, 16),
+            (80, 48, 32),
+            (128, 0, 128),
+            (256, 3, 64),
+            (4, 0, 0),
+            (576, 512, 64),
+        ] {
+            for (rows, heads) in [(1, 1), (9, 3), (130, 2)] {
+                cases.push(Case::Rope { rows, heads, rope: Rope { head_dim, start, rotary, style } });
+            }
+        }
+    }
+    for (rows, cols) in [(1, 1), (5, 33), (9, 1000)] {
+        cases.push(Case::Gather { rows, cols });
+        cases.push(Case::Scatter { rows, cols });
+    }
+}
+
+fn attention_cases(cases: &mut Vec<Case>) {
+    let dims = [(12, 12), (20, 20), (64, 64), (80, 80), (128, 128), (256, 256), (192, 128)];
+    let heads = [(1, 1), (4, 4), (6, 2), (9, 3), (8, 1), (10, 2), (5, 5)];
+    let rules = [
+        (None, None, false),
+        (Some(1), None, false),
+        (Some(17), Some(50.0), false),
+        (None, Some(20.0), false),
+        (Some(40), None, false),
+        (None, None, true),
+        (Some(21), Some(10.0), true),
+    ];
+    for kv_type in [KvType::F16, KvType::BF16, KvType::F32] {
+        for (i, (key_dim, value_dim)) in dims.into_iter().enumerate() {
+            for (j, (window, softcap, alibi)) in rules.into_iter().enumerate() {
+                let (heads, kv_heads) = heads[(i + j) % heads.len()];
+                let scale = 1.0 / (key_dim as f32).sqrt();
+                let window = window.map(if j == 4 { Window::Chunk } else { Window::Last });
+                // Any matrix: a case makes its own.
+                let sinks = (j % 3 == 1).then(|| Mat::new(BufferId(0), 1, heads));
+                let values_in_keys = j == 3;
+                let shape = Attention {
+                    heads,
+                    kv_heads,
+                    key_dim,
+                    value_dim,
+                    values_in_keys,
+                    scale,
+                    softcap,
+                    window,
+                    alibi,
+                    sinks,
+                };
+                let page_tokens = [16, 32, 5][(i + j) % 3];
+                let values = if (i + j) % 6 == 5 { Values::Special } else { Values::Plain };
+                let lengths = if j == 0 { vec![1, 17, 33] } else { vec![70, 3] };
+                cases.push(Case::Attention { kv_type, shape, page_tokens, lengths, values });
+            }
+        }
+        for (i, (heads, key_dim, value_dim)) in
+            [(1, 12, 9), (6, 40, 32), (16, 576, 512)].into_iter().enumerate()
+        {
+            let index = Index { heads: 1 + 3 * i, dim: 7 + 16 * i, scale: 0.3 };
+            let (values_in_keys, scale) = (i > 0, 0.2);
+            let (softcap, window, alibi) = ((i == 1).then_some(20.0), None, false);
+            let kv_heads = 1;
+            let shape = Attention {
+                heads,
+                kv_heads,
+                key_dim,
+                value_dim,
+                values_in_keys,
+                scale,
+                softcap,
+                window,
+                alibi,
+                sinks: None,
+            };
+            let index = if values_in_keys { index } else { Index { dim: value_dim, ..index } };
+            for (count, page_tokens, lengths) in [(1, 16, vec![1, 33]), (20, 5, vec![50, 3, 21])] {
+                cases.push(Case::SparseAttention { kv_type, shape, index, count, page_tokens, lengths });
+            }
+        }
+    }
+}
