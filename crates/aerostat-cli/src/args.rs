@@ -8,11 +8,15 @@ use aerostat_pack::Codec;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 use crate::batch::BatchArgs;
+use crate::classify::ClassifyArgs;
+use crate::distil::DistilArgs;
+use crate::embed::EmbedArgs;
 use crate::failure::Failure;
 use crate::jobs::JobsArgs;
 use crate::output;
 use crate::prompts::Prompts;
 use crate::size;
+use crate::table::TableArgs;
 
 /// Tokens of an answer unless the user says how many.
 pub(crate) const NEW_TOKENS_DEFAULT: usize = 256;
@@ -39,8 +43,14 @@ pub(crate) enum Command {
     Batch(BatchArgs),
     /// The batch jobs of a folder, and how far they are.
     Jobs(JobsArgs),
-    /// Log-probabilities of given tokens.
+    /// Log-probabilities and perplexity of given texts.
     Score(ScoreArgs),
+    /// One vector for each text: pooled hidden states.
+    Embed(EmbedArgs),
+    /// Choose among labels by how likely the model finds them.
+    Classify(ClassifyArgs),
+    /// The likeliest tokens after every token, for training smaller models.
+    Distil(DistilArgs),
     /// What would stay in memory, what would stream, and how long a sweep takes.
     Plan(PlanArgs),
     /// Tensors, formats, sizes, family, and what is unsupported and why.
@@ -98,8 +108,10 @@ pub(crate) struct ScoreArgs {
     pub(crate) model: String,
     #[command(flatten)]
     pub(crate) prompts: Prompts,
+    #[command(flatten)]
+    pub(crate) table: TableArgs,
     /// Give the logits after the last token, too (with --json).
-    #[arg(long)]
+    #[arg(long, conflicts_with = "input")]
     pub(crate) logits: bool,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
@@ -475,7 +487,7 @@ fn number(text: &str, fits: impl Fn(f32) -> bool, expected: &str) -> Result<f32,
     text.parse().ok().filter(|n| fits(*n)).ok_or_else(|| format!("expected {expected}"))
 }
 
-fn not_negative(text: &str) -> Result<f32, String> {
+pub(crate) fn not_negative(text: &str) -> Result<f32, String> {
     number(text, |n| n >= 0.0 && n.is_finite(), "a number of at least 0")
 }
 

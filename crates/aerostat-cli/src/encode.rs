@@ -60,6 +60,11 @@ impl<'a> Encoder<'a> {
         }
     }
 
+    /// The token ids of a text that follows another one.
+    pub(crate) fn continuation(&self, text: &str) -> Result<Vec<u32>, Failure> {
+        self.text(text, false)
+    }
+
     /// The token ids of a conversation that awaits an answer. Without a template its texts follow each other as lines.
     pub(crate) fn messages(&self, messages: &[Message]) -> Result<Vec<u32>, Failure> {
         match &self.template {

@@ -42,6 +42,15 @@ impl Failure {
         }
     }
 
+    /// What went wrong, for a row of a table.
+    pub(crate) fn message(self) -> String {
+        match self {
+            Self::Usage(message) | Self::Failed(message) | Self::Partly(message) => message,
+            Self::Interrupted => "interrupted".to_owned(),
+            Self::Unread => String::new(),
+        }
+    }
+
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Usage(_) => ExitCode::from(2),

@@ -8,7 +8,10 @@ mod args;
 mod batch;
 mod bench;
 mod chat;
+mod classify;
+mod distil;
 mod download;
+mod embed;
 mod encode;
 mod failure;
 mod inspect;
@@ -20,10 +23,14 @@ mod pack;
 mod plan;
 mod prompts;
 mod pull;
+mod results;
 mod run;
 mod score;
+mod score_table;
 mod size;
 mod status;
+mod table;
+mod tasks;
 mod watch;
 
 use std::process::ExitCode;
@@ -40,6 +47,9 @@ fn main() -> ExitCode {
         Command::Batch(args) => batch::execute(&args, output),
         Command::Jobs(args) => jobs::execute(&args, output),
         Command::Score(args) => score::execute(args, output),
+        Command::Embed(args) => embed::execute(args, output),
+        Command::Classify(args) => classify::execute(args, output),
+        Command::Distil(args) => distil::execute(args, output),
         Command::Plan(args) => plan::execute(&args, output),
         Command::Inspect(args) => inspect::execute(&args, output),
         Command::Pack(args) => pack::execute(&args, output),

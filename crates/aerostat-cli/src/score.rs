@@ -10,7 +10,7 @@ use crate::encode::{self, Encoder};
 use crate::failure::Failure;
 use crate::prompts::Prompt;
 use crate::watch::Watch;
-use crate::{interrupt, model, output};
+use crate::{interrupt, model, output, score_table};
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -21,6 +21,9 @@ struct Report<'a> {
 }
 
 pub(crate) fn execute(mut args: ScoreArgs, output: &OutputArgs) -> Result<(), Failure> {
+    if let Some(input) = &args.table.input {
+        return score_table::execute(&args, input, output);
+    }
     let options = args.engine.options(output)?;
     let prompts = std::mem::take(&mut args.prompts).or_stdin()?;
     let files = model::open(&args.model, output)?;

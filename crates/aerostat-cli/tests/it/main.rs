@@ -10,4 +10,5 @@ mod interrupts;
 #[cfg(unix)]
 mod pack;
 mod support;
+mod tables;
 mod usage;

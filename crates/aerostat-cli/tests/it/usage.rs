@@ -41,14 +41,14 @@ fn wrong_arguments_are_usage_errors_that_name_them() {
         assert!(outcome.stderr.contains(part), "{flags:?}: `{part}` is not in: {}", outcome.stderr);
         assert_eq!(outcome.stdout, "", "{flags:?}");
     }
-    for args in [&["frobnicate", model][..], &["embed", model], &["run"], &[]] {
+    for args in [&["frobnicate", model][..], &["embed", model], &["classify", model, "x"], &["run"], &[]] {
         assert_eq!(run(args).code, Some(2), "{args:?}");
     }
 }
 
 #[test]
 fn help_and_version_go_to_stdout() {
-    for command in ["run", "chat", "score", "plan", "inspect", "pull"] {
+    for command in ["run", "chat", "score", "embed", "classify", "distil", "plan", "inspect", "pull"] {
         assert!(succeed(&[command, "--help"]).contains("Usage: aerostat"), "{command}");
     }
     assert!(succeed(&["--version"]).starts_with("aerostat "));

@@ -1,0 +1,208 @@
+//! `aerostat distil`: the likeliest tokens after every token, to train smaller models on.
+
+use std::path::Path;
+
+use aerostat::{Engine, Error, ErrorKind, Need, Request, Sampling, TopK, Want};
+use clap::{Args, value_parser};
+use half::f16;
+use serde_json::{Value, json};
+
+use crate::args::{EngineArgs, MODEL_HELP, OutputArgs};
+use crate::encode::Encoder;
+use crate::failure::Failure;
+use crate::prompts::{Prompt, Prompts};
+use crate::results::{Tensors, number};
+use crate::table::{Row, TableArgs};
+use crate::tasks::{self, Setup, Sink, Task};
+use crate::watch::Watch;
+
+#[derive(Debug, Args)]
+pub(crate) struct DistilArgs {
+    #[arg(help = MODEL_HELP)]
+    model: String,
+    #[command(flatten)]
+    prompts: Prompts,
+    #[command(flatten)]
+    table: TableArgs,
+    /// Tokens to tell of at each position, likeliest first.
+    #[arg(short, value_name = "K", default_value_t = 20, value_parser = value_parser!(u32).range(1..=65_536))]
+    k: u32,
+    /// Let the model go on after each text for up to N tokens, and tell of those, too.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    generate: u32,
+    /// Of what is generated: 0 takes the likeliest token; the default is the model's own, else 0.
+    #[arg(long, value_name = "T", requires = "generate", value_parser = crate::args::not_negative)]
+    temperature: Option<f32>,
+    /// Of what is generated: the same seed gives the same texts.
+    #[arg(long, value_name = "N", requires = "generate")]
+    seed: Option<u64>,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+struct Distil {
+    /// At most the vocabulary.
+    k: usize,
+    generate: usize,
+    sampling: Sampling,
+    end_tokens: Vec<u32>,
+}
+
+/// What comes of a text, and how many of its tokens were given.
+struct Told {
+    given: usize,
+    top: TopK,
+}
+
+struct Sheet {
+    tensors: Tensors,
+    positions: i64,
+}
+
+pub(crate) fn execute(mut args: DistilArgs, output: &OutputArgs) -> Result<(), Failure> {
+    if args.table.input.is_some() {
+        check(&args.table)?;
+    }
+    let prompts = tasks::prompts(&mut args.prompts, &args.table)?;
+    let texts = tasks::texts(&prompts, &args.table)?;
+    let setup = Setup::find(&args.model, &args.engine, texts, output)?;
+    let sampling = setup.files.sampling();
+    let task = Distil {
+        k: (args.k as usize).min(setup.files.spec().vocab),
+        generate: args.generate as usize,
+        sampling: Sampling {
+            temperature: args.temperature.unwrap_or(sampling.temperature),
+            seed: args.seed.unwrap_or(sampling.seed),
+            ..sampling
+        },
+        end_tokens: setup.files.end_tokens(setup.tokenizer.as_ref()),
+    };
+    match &args.table.input {
+        Some(input) => {
+            setup.table(&task, input, &args.table, || Sheet::create(&args.table, &args.model, task.k))
+        }
+        None => setup.prompts(&task, &prompts, |_, told| told.json(), |_, told| told.text()),
+    }
+}
+
+fn check(table: &TableArgs) -> Result<(), Failure> {
+    let ending = |path: &Path| path.extension().is_some_and(|e| e == "safetensors");
+    match &table.output {
+        Some(path) if ending(path) => Ok(()),
+        _ => Err(Failure::usage(
+            "what is distilled from a table goes to a safetensors file: -o FILE.safetensors",
+        )),
+    }
+}
+
+impl Task for Distil {
+    type Item = Vec<u32>;
+    type Found = Told;
+
+    fn item(&self, encoder: &Encoder<'_>, prompt: &Prompt) -> Result<Vec<u32>, Failure> {
+        encoder.prompt(prompt)
+    }
+
+    fn sequences(&self, item: &Vec<u32>) -> Vec<Vec<u32>> {
+        vec![item.clone()]
+    }
+
+    fn new_tokens(&self) -> usize {
+        self.generate
+    }
+
+    fn need(&self, tokens: usize, need: &mut Need) {
+        if self.generate > 0 {
+            need.add_tokens(tokens, self.generate, Want::Generate);
+        }
+        need.add_tokens(tokens + self.generate, 0, Want::TopK { k: self.k, from: 0 });
+    }
+
+    fn result_bytes(&self, tokens: usize) -> usize {
+        tokens * self.k * (size_of::<u32>() + size_of::<f32>())
+    }
+
+    fn run(
+        &self,
+        engine: &mut Engine,
+        items: &[Vec<u32>],
+        watch: &mut Watch<'_>,
+    ) -> Result<Vec<Told>, Error> {
+        let mut sequences = items.to_vec();
+        if self.generate > 0 {
+            let request = |token_ids: &Vec<u32>| Request {
+                token_ids: token_ids.clone(),
+                max_new_tokens: self.generate,
+                sampling: self.sampling.clone(),
+                end_tokens: self.end_tokens.clone(),
+                ..Request::default()
+            };
+            let requests: Vec<Request> = items.iter().map(request).collect();
+            let answers = engine.generate(&requests, None, watch)?;
+            if answers.interrupted {
+                return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
+            }
+            for (sequence, answer) in sequences.iter_mut().zip(&answers.completions) {
+                sequence.extend(&answer.token_ids);
+            }
+        }
+        let tops = engine.distil(&sequences, self.k, watch)?;
+        Ok(items.iter().zip(tops).map(|(item, top)| Told { given: item.len(), top }).collect())
+    }
+}
+
+impl Told {
+    fn json(&self) -> Value {
+        let k = self.top.k.max(1);
+        let ids: Vec<&[u32]> = self.top.ids.chunks(k).collect();
+        let row = |row: &[f32]| -> Value { row.iter().copied().map(number).collect() };
+        let logprobs: Vec<Value> = self.top.logprobs.chunks(k).map(row).collect();
+        json!({"token_ids": self.top.token_ids, "given": self.given, "top_ids": ids, "top_logprobs": logprobs})
+    }
+
+    /// A line for each position: its token, and what may come next.
+    fn text(&self) -> String {
+        let k = self.top.k.max(1);
+        let rows = self.top.ids.chunks(k).zip(self.top.logprobs.chunks(k));
+        let line = |(token, (ids, logprobs)): (&u32, (&[u32], &[f32]))| {
+            let next: Vec<String> = ids.iter().zip(logprobs).map(|(id, l)| format!("{id}:{l:.4}")).collect();
+            format!("{token:>8}  {}\n", next.join(" "))
+        };
+        self.top.token_ids.iter().zip(rows).map(line).collect()
+    }
+}
+
+impl Sheet {
+    fn create(table: &TableArgs, model: &str, k: usize) -> Result<Self, Failure> {
+        let Some(path) = &table.output else { return Err(Failure::usage("-o is missing")) };
+        let metadata = [("task", "distil".to_owned()), ("model", model.to_owned()), ("k", k.to_string())];
+        let mut tensors = Tensors::create(path, &metadata)?;
+        tensors.rows(table)?;
+        tensors.add("offsets", "I64", 8, None)?;
+        tensors.add("given", "I64", 8, None)?;
+        tensors.add("tokens", "U32", 4, None)?;
+        tensors.add("ids", "U32", 4, Some(k))?;
+        tensors.add("logprobs", "F16", 2, Some(k))?;
+        tensors.texts(table)?;
+        tensors.push("offsets", 0i64.to_le_bytes())?;
+        Ok(Self { tensors, positions: 0 })
+    }
+}
+
+impl Sink<Told> for Sheet {
+    fn give(&mut self, row: &Row, found: Option<Told>) -> Result<(), Failure> {
+        let Some(Told { given, top }) = found else { return Ok(()) };
+        self.positions += top.token_ids.len() as i64;
+        let tensors = &mut self.tensors;
+        tensors.row(row)?;
+        tensors.push("offsets", self.positions.to_le_bytes())?;
+        tensors.push("given", (given as i64).to_le_bytes())?;
+        tensors.push("tokens", top.token_ids.iter().flat_map(|id| id.to_le_bytes()))?;
+        tensors.push("ids", top.ids.iter().flat_map(|id| id.to_le_bytes()))?;
+        tensors.push("logprobs", top.logprobs.iter().flat_map(|l| f16::from_f32(*l).to_le_bytes()))
+    }
+
+    fn finish(self) -> Result<(), Failure> {
+        self.tensors.finish()
+    }
+}

@@ -1,0 +1,359 @@
+//! Tasks beside generation: one text or a table of any length through one engine, in chunks.
+
+use std::path::Path;
+
+use aerostat::{Engine, Error, ErrorKind, ModelFiles, Need, Options, Stats, Tokenizer};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::args::{EngineArgs, OutputArgs};
+use crate::encode::Encoder;
+use crate::failure::Failure;
+use crate::prompts::{Prompt, Prompts};
+use crate::table::{Format, Row, Rows, TableArgs};
+use crate::watch::Watch;
+use crate::{interrupt, model, output};
+
+/// A chunk ends when it has so many rows, tokens, or bytes of results: many sweeps, and little memory.
+const CHUNK_ROWS_MAX: usize = 1024;
+const CHUNK_TOKENS_MAX: usize = 1 << 16;
+const CHUNK_RESULT_BYTES_MAX: usize = 16 << 20;
+
+/// What is done with each text.
+pub(crate) trait Task {
+    /// A text as the engine takes it.
+    type Item;
+    /// What comes of it.
+    type Found;
+
+    fn item(&self, encoder: &Encoder<'_>, prompt: &Prompt) -> Result<Self::Item, Failure>;
+
+    /// Its sequences: all are computed.
+    fn sequences(&self, item: &Self::Item) -> Vec<Vec<u32>>;
+
+    /// Tokens that follow each sequence at most.
+    fn new_tokens(&self) -> usize {
+        0
+    }
+
+    /// Adds what a sequence of so many tokens needs.
+    fn need(&self, tokens: usize, need: &mut Need);
+
+    /// Bytes of what comes of so many tokens.
+    fn result_bytes(&self, tokens: usize) -> usize;
+
+    fn run(
+        &self,
+        engine: &mut Engine,
+        items: &[Self::Item],
+        watch: &mut Watch<'_>,
+    ) -> Result<Vec<Self::Found>, Error>;
+}
+
+/// Where what comes of a table goes.
+pub(crate) trait Sink<T> {
+    /// The next row; `None` if it failed.
+    fn give(&mut self, row: &Row, found: Option<T>) -> Result<(), Failure>;
+
+    /// There are no more.
+    fn finish(self) -> Result<(), Failure>;
+}
+
+/// A model that is found, but not opened.
+pub(crate) struct Setup<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) files: ModelFiles,
+    pub(crate) tokenizer: Option<Tokenizer>,
+    options: Options,
+    /// Tokens of a sequence at most.
+    context: usize,
+    output: &'a OutputArgs,
+}
+
+/// What `--json` prints about prompts.
+#[derive(Serialize)]
+struct Report<'a> {
+    model: &'a str,
+    results: Vec<Value>,
+    stats: Stats,
+}
+
+/// What `--json` prints about a table.
+#[derive(Serialize)]
+struct TableReport<'a> {
+    model: &'a str,
+    input: &'a Path,
+    output: Option<&'a Path>,
+    rows: u64,
+    failed: u64,
+    stats: Option<Stats>,
+}
+
+/// Rows of a table, with what came of them or why it failed.
+type Done<T> = Vec<(Row, Result<T, String>)>;
+
+/// Rows of a table, as the engine takes them or with what is wrong with them.
+struct Chunk<T> {
+    rows: Vec<(Row, Result<T, String>)>,
+    tokens: usize,
+}
+
+impl<'a> Setup<'a> {
+    /// `texts` says that there is nothing without a tokenizer.
+    pub(crate) fn find(
+        name: &'a str,
+        engine: &EngineArgs,
+        texts: bool,
+        output: &'a OutputArgs,
+    ) -> Result<Self, Failure> {
+        let options = engine.options(output)?;
+        let files = model::open(name, output)?;
+        let options = model::learning(options, engine, &files);
+        let tokenizer = model::tokenizer(&files, texts, output)?;
+        let context = engine.context().unwrap_or(files.spec().context_max);
+        Ok(Self { name, files, tokenizer, options, context, output })
+    }
+
+    /// Does the task with prompts; gives what came of each to `json`, or to `text` for people.
+    pub(crate) fn prompts<T: Task>(
+        &self,
+        task: &T,
+        prompts: &[Prompt],
+        json: impl Fn(&T::Item, T::Found) -> Value,
+        text: impl Fn(&T::Item, T::Found) -> String,
+    ) -> Result<(), Failure> {
+        let encoder = Encoder::plain(self.tokenizer.as_ref());
+        let (mut items, mut need) = (Vec::new(), Need::none());
+        for (i, prompt) in prompts.iter().enumerate() {
+            let item = task.item(&encoder, prompt)?;
+            for sequence in task.sequences(&item) {
+                self.check(i as u64, &sequence, task.new_tokens())?;
+                task.need(sequence.len(), &mut need);
+            }
+            items.push(item);
+        }
+        let _graceful = interrupt::graceful();
+        let mut watch = Watch::new(self.output, false);
+        let mut engine = Engine::open(&self.files, &self.options, &need, &mut watch)?;
+        output::opened(self.output, &engine.stats());
+        let found = task.run(&mut engine, &items, &mut watch)?;
+        watch.finish()?;
+        let stats = engine.stats();
+        let pairs = items.iter().zip(found);
+        if self.output.json {
+            let results = pairs.map(|(item, found)| json(item, found)).collect();
+            output::json(&Report { model: self.name, results, stats: stats.clone() })?;
+        } else {
+            output::text(&pairs.map(|(item, found)| text(item, found)).collect::<String>())?;
+        }
+        output::summary(self.output, &stats);
+        Ok(())
+    }
+
+    /// Does the task with a table, which is read twice: to know what to plan for, and to do it.
+    pub(crate) fn table<T: Task, S: Sink<T::Found>>(
+        &self,
+        task: &T,
+        input: &Path,
+        args: &TableArgs,
+        sink: impl FnOnce() -> Result<S, Failure>,
+    ) -> Result<(), Failure> {
+        let _graceful = interrupt::graceful();
+        let mut sink = sink()?;
+        let need = self.need(task, &mut Rows::open(input, args)?)?;
+        let mut watch = Watch::new(self.output, false);
+        let mut open = |need| Engine::open(&self.files, &self.options, &need, &mut watch);
+        let mut engine = need.map(&mut open).transpose()?;
+        if let Some(engine) = &engine {
+            output::opened(self.output, &engine.stats());
+        }
+        let mut rows = Rows::open(input, args)?;
+        let (mut count, mut failed) = (0, 0);
+        while let Some(chunk) = self.chunk(task, &mut rows)? {
+            for (row, found) in self.work(task, chunk, engine.as_mut(), &mut watch)? {
+                count += 1;
+                if let Err(why) = &found {
+                    failed += 1;
+                    eprintln!("error: {}: {why}", row.place);
+                }
+                sink.give(&row, found.ok())?;
+            }
+        }
+        sink.finish()?;
+        let stats = engine.map(|engine| engine.stats());
+        if self.output.json {
+            output::json(&TableReport {
+                model: self.name,
+                input,
+                output: args.output.as_deref(),
+                rows: count,
+                failed,
+                stats: stats.clone(),
+            })?;
+        }
+        if let Some(stats) = stats {
+            output::summary(self.output, &stats);
+        }
+        match failed {
+            0 => Ok(()),
+            _ => Err(Failure::Partly(format!("{failed} of {count} rows failed"))),
+        }
+    }
+
+    /// What the largest chunk and the longest sequence need; `None` if there is nothing to compute.
+    fn need<T: Task>(&self, task: &T, rows: &mut Rows<'_>) -> Result<Option<Need>, Failure> {
+        let (mut largest, mut longest) = ((0, Need::none()), 0);
+        while let Some(chunk) = self.chunk(task, rows)? {
+            let mut need = Need::none();
+            for item in chunk.rows.iter().filter_map(|(_, item)| item.as_ref().ok()) {
+                for sequence in task.sequences(item) {
+                    longest = longest.max(sequence.len());
+                    task.need(sequence.len(), &mut need);
+                }
+            }
+            if chunk.tokens > largest.0 {
+                largest = (chunk.tokens, need);
+            }
+        }
+        let mut need = largest.1;
+        task.need(longest, &mut need);
+        Ok((longest > 0).then_some(need))
+    }
+
+    /// The next rows; `None` if there are no more.
+    fn chunk<T: Task>(&self, task: &T, rows: &mut Rows<'_>) -> Result<Option<Chunk<T::Item>>, Failure> {
+        let encoder = Encoder::plain(self.tokenizer.as_ref());
+        let mut chunk = Chunk { rows: Vec::new(), tokens: 0 };
+        let mut result_bytes = 0;
+        while chunk.rows.len() < CHUNK_ROWS_MAX
+            && chunk.tokens < CHUNK_TOKENS_MAX
+            && result_bytes < CHUNK_RESULT_BYTES_MAX
+        {
+            interrupt::check()?;
+            let Some(mut row) = rows.next()? else { break };
+            let prompt = std::mem::replace(&mut row.prompt, Err(String::new()));
+            let item = prompt.and_then(|prompt| self.item(task, &encoder, row.number, &prompt));
+            if let Ok(item) = &item {
+                let sequences = task.sequences(item);
+                let tokens: usize = sequences.iter().map(|s| s.len() + task.new_tokens()).sum();
+                chunk.tokens += tokens;
+                result_bytes += task.result_bytes(tokens);
+            }
+            chunk.rows.push((row, item));
+        }
+        Ok((!chunk.rows.is_empty()).then_some(chunk))
+    }
+
+    fn item<T: Task>(
+        &self,
+        task: &T,
+        encoder: &Encoder<'_>,
+        number: u64,
+        prompt: &Prompt,
+    ) -> Result<T::Item, String> {
+        let item = task.item(encoder, prompt).map_err(Failure::message)?;
+        for sequence in task.sequences(&item) {
+            self.check(number, &sequence, task.new_tokens()).map_err(Failure::message)?;
+        }
+        Ok(item)
+    }
+
+    fn check(&self, number: u64, sequence: &[u32], new_tokens: usize) -> Result<(), Failure> {
+        self.files.check_tokens(number, sequence)?;
+        let tokens = sequence.len() + new_tokens;
+        if tokens > self.context {
+            let message = format!("{tokens} tokens do not fit a context of {}; see --context", self.context);
+            return Err(Failure::usage(message));
+        }
+        Ok(())
+    }
+
+    /// What comes of the rows of a chunk, in order.
+    fn work<T: Task>(
+        &self,
+        task: &T,
+        chunk: Chunk<T::Item>,
+        engine: Option<&mut Engine>,
+        watch: &mut Watch<'_>,
+    ) -> Result<Done<T::Found>, Failure> {
+        let mut items = Vec::new();
+        let mut rows = Vec::new();
+        for (row, item) in chunk.rows {
+            rows.push((row, item.map(|item| items.push(item))));
+        }
+        let found = match engine {
+            Some(engine) if !items.is_empty() => run(task, engine, &items, watch)?,
+            _ => Vec::new(),
+        };
+        watch.finish()?;
+        let mut found = found.into_iter();
+        let mut take = || found.next().unwrap_or_else(|| Err("the table has changed".to_owned()));
+        Ok(rows.into_iter().map(|(row, item)| (row, item.and_then(|()| take()))).collect())
+    }
+}
+
+/// The prompts of a command, if it has no table.
+pub(crate) fn prompts(prompts: &mut Prompts, table: &TableArgs) -> Result<Vec<Prompt>, Failure> {
+    match table.input {
+        Some(_) => Ok(Vec::new()),
+        None => std::mem::take(prompts).or_stdin(),
+    }
+}
+
+/// Whether nothing can be done without a tokenizer: CSV has only texts.
+pub(crate) fn texts(prompts: &[Prompt], table: &TableArgs) -> Result<bool, Failure> {
+    match &table.input {
+        Some(input) => Ok(Format::of(input)? != Format::Jsonl),
+        None => Ok(prompts.iter().any(|p| matches!(p, Prompt::Text(_)))),
+    }
+}
+
+/// Refuses results on stdout beside `--json`, and a key that the results have a column of.
+pub(crate) fn check(table: &TableArgs, columns: &[&str], output: &OutputArgs) -> Result<(), Failure> {
+    if table.input.is_some() && table.output.is_none() && output.json {
+        return Err(Failure::usage("--json reports about a table; its results need a file: -o FILE"));
+    }
+    match table.key.as_deref().filter(|key| columns.contains(key)) {
+        Some(key) => Err(Failure::usage(format!(
+            "--key {key}: the results have a column of this name; rename that of the input"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// A row's key as the first cell of its result.
+pub(crate) fn key<'a>(row: &Row, table: &'a TableArgs) -> (&'a str, Value) {
+    (table.key.as_deref().unwrap_or("row"), row.key.clone())
+}
+
+/// Runs items together; where one of them spoils that, each alone.
+fn run<T: Task>(
+    task: &T,
+    engine: &mut Engine,
+    items: &[T::Item],
+    watch: &mut Watch<'_>,
+) -> Result<Vec<Result<T::Found, String>>, Failure> {
+    let own = |e: &Error| matches!(e.kind(), ErrorKind::Usage | ErrorKind::Text | ErrorKind::NotFinite);
+    match task.run(engine, items, watch) {
+        Ok(found) => return Ok(found.into_iter().map(Ok).collect()),
+        Err(e) if !own(&e) => return Err(e.into()),
+        Err(_) => {}
+    }
+    let mut all = Vec::new();
+    let mut spoiled = None;
+    for item in items {
+        match task.run(engine, std::slice::from_ref(item), watch) {
+            Ok(found) => all.extend(found.into_iter().map(Ok)),
+            Err(e) if !own(&e) => return Err(e.into()),
+            Err(e) => {
+                all.push(Err(e.to_string()));
+                spoiled = Some(e);
+            }
+        }
+    }
+    match spoiled {
+        // Of many texts not one: it is the model.
+        Some(e) if e.kind() == ErrorKind::NotFinite && all.iter().all(Result::is_err) => Err(e.into()),
+        _ => Ok(all),
+    }
+}
