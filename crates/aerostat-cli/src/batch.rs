@@ -198,7 +198,6 @@ fn need(lengths: &Lengths) -> Need {
     need
 }
 
-#[allow(clippy::too_many_arguments)]
 fn dry_run(
     args: &BatchArgs,
     files: &aerostat::ModelFiles,
