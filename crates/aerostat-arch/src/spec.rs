@@ -549,7 +549,7 @@ pub struct Experts {
 
 impl Experts {
     /// The linear maps of all experts.
-    fn linears(&self) -> impl Iterator<Item = (Role, &Linear)> {
+    pub fn linears(&self) -> impl Iterator<Item = (Role, &Linear)> {
         self.order.iter().filter_map(|e| self.mlps.get(*e as usize)).flat_map(MlpSpec::linears)
     }
 

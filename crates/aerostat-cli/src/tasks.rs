@@ -296,6 +296,9 @@ impl<'a> Setup<'a> {
 pub(crate) fn prompts(prompts: &mut Prompts, table: &TableArgs) -> Result<Vec<Prompt>, Failure> {
     match table.input {
         Some(_) => Ok(Vec::new()),
+        None if table.output.is_some() || table.key.is_some() => {
+            Err(Failure::usage("--output and --key belong to a table: name it with --input FILE"))
+        }
         None => std::mem::take(prompts).or_stdin(),
     }
 }

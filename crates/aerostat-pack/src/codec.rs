@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use aerostat_arch::{ModelSpec, Role};
+use aerostat_arch::{Experts, ModelSpec, Role};
 use aerostat_checkpoint::{Catalog, DType};
 
 use crate::{Error, ErrorKind};
@@ -105,10 +105,18 @@ pub(crate) fn matrices<'a>(
         add(&spec.embedding.name, Place::Embedding);
     }
     for block in &spec.blocks {
+        let is_latent = block.attention.latent.is_some();
         for (role, linear) in block.linears() {
+            // What is used head by head, in parts of its rows and by its inputs, stays as it is.
+            if is_latent && matches!(role, Role::K | Role::V) {
+                continue;
+            }
             // Where queries, keys and values are one tensor, queries have named it already.
             let place = if role == Role::V { Place::Values } else { Place::Other };
             add(&linear.weight.name, place);
+        }
+        for (_, linear) in block.experts.iter().flat_map(Experts::linears) {
+            add(&linear.weight.name, Place::Other);
         }
     }
     add(&spec.head.weight.name, Place::Head);
