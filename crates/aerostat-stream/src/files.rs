@@ -32,14 +32,11 @@ const HELD_BYTES_MAX: u64 = 8 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum IoChoice {
-    /// By io_uring where it works, else direct, else buffered.
+    /// By io_uring where it works, else direct by a pool of threads, else buffered.
     ///
-    /// Nothing is probed, since one of them is right wherever tiles have their usual size: with reads of 4 MiB
-    /// both are as fast, and io_uring takes less processor time (6 to 12 milliseconds a GB against 10 to 14; with
-    /// 256 KiB, about half as much). With reads of 1 MiB and less, io_uring was the faster on a disk and the pool
-    /// on a loop device over memory, and with 2 slots of 256 KiB the pool was by a quarter; all this on a busy
-    /// machine, where runs differ by as much. The pool is for systems that forbid io_uring, as many
-    /// containers do.
+    /// With reads of 4 MiB both direct ways are about as fast, and io_uring takes less processor time (6 to 12
+    /// milliseconds a GB against 10 to 14; with 256 KiB, about half as much). The pool can be the faster one, as it was
+    /// by a fifth on a loop device over memory: who wants the faster one tries both.
     #[default]
     Auto,
     /// Direct by a pool of threads, or an error.

@@ -143,7 +143,15 @@ impl Engine {
     /// # Errors
     /// `ErrorKind::Budget`, and what measuring the disk meets.
     pub fn plan(files: &ModelFiles, options: &Options, need: &Need) -> Result<Plan, Error> {
-        let source = SourceOptions { io: options.io, ..SourceOptions::default() };
+        Ok(Self::plan_reads(files, options, need)?.0)
+    }
+
+    /// The plan, and how to read.
+    fn plan_reads(files: &ModelFiles, options: &Options, need: &Need) -> Result<(Plan, IoChoice), Error> {
+        let (io, read_bytes_per_second) = match options.read_bytes_per_second {
+            Some(rate) => (options.io, rate),
+            None => machine::probe_reads(files.checkpoint.catalog.files(), options.io)?,
+        };
         let available_bytes = machine::available_bytes();
         let probe_bytes = (options.memory_bytes.unwrap_or(available_bytes) / 8).clamp(2 << 20, 64 << 20);
         let machine = Machine {
@@ -152,10 +160,7 @@ impl Engine {
             process_peak_bytes: machine::peak_resident_bytes(),
             threads: threads(options),
             alignment: 4096,
-            read_bytes_per_second: match options.read_bytes_per_second {
-                Some(rate) => rate,
-                None => machine::read_rate(files.checkpoint.catalog.files(), source)?,
-            },
+            read_bytes_per_second,
             multiply: machine::multiply_rates(backend(options)?, &files.spec, probe_bytes)?,
         };
         let demand = Demand {
@@ -172,7 +177,7 @@ impl Engine {
             pinned_bytes_max: options.pinned_bytes_max,
             expert_use: options.expert_use.as_deref().and_then(learned::read),
         };
-        Ok(aerostat_plan::plan(&files.spec, &demand, &machine)?)
+        Ok((aerostat_plan::plan(&files.spec, &demand, &machine)?, io))
     }
 
     /// Plans, allocates, and reads what stays in memory.
@@ -185,9 +190,9 @@ impl Engine {
         need: &Need,
         observer: &mut dyn Observer,
     ) -> Result<Self, Error> {
-        let plan = Self::plan(files, options, need)?;
+        let (plan, io) = Self::plan_reads(files, options, need)?;
         observer.planned(&plan);
-        let source = SourceOptions { io: options.io, ..SourceOptions::default() };
+        let source = SourceOptions { io, ..SourceOptions::default() };
         let source = aerostat_stream::open(files.checkpoint.catalog.files(), source)?;
         Self::open_on(files, options, plan, source, observer)
     }

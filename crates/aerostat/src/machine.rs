@@ -8,13 +8,17 @@ use aerostat_backend::coded::{Coding, Rounding};
 use aerostat_backend::{Backend, Mat, Scaling, Tile, Weight, packed};
 use aerostat_checkpoint::{DType, Extent, File, FileId};
 use aerostat_plan::Multiply;
-use aerostat_stream::{Ring, SourceOptions};
+use aerostat_stream::{IoChoice, Ring, Source, SourceOptions};
 use serde::Serialize;
 
 use crate::Error;
 
 /// Rates assumed where measuring is impossible.
 const READ_DEFAULT: f64 = 1e9;
+
+/// Bytes of a read of the probe, and how many are under way.
+const PROBE_EXTENT: u64 = 1 << 20;
+const PROBE_SLOTS: usize = 8;
 
 /// The machine, as far as figures measured on it depend on it.
 #[derive(Clone, Debug, Serialize)]
@@ -90,33 +94,64 @@ fn kib_field(path: &Path, key: &str) -> Option<u64> {
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-/// Reads the start of the largest file for a moment, as a run would, and gives bytes per second. The moment grows with
-/// the model, from 60 to 300 ms: what reads for long deserves a steadier figure.
-pub(crate) fn read_rate(files: &[File], options: SourceOptions) -> Result<f64, Error> {
-    const EXTENT: u64 = 1 << 20;
-    const SLOTS: usize = 8;
+/// How this process reads these files best, and how many bytes per second that gives. Where the choice is left open, both
+/// ways of direct reading are tried in turns: io_uring takes half the processor time, so the pool of threads must be the
+/// faster one by a tenth, and both times. They read the start of the largest file for a moment, as a run would. The moment
+/// grows with the model, from 60 to 300 ms: what reads for long deserves a steadier figure.
+pub(crate) fn probe_reads(files: &[File], io: IoChoice) -> Result<(IoChoice, f64), Error> {
+    const TURNS: usize = 2;
     let Some((index, file)) = files.iter().enumerate().max_by_key(|(_, f)| f.bytes) else {
-        return Ok(READ_DEFAULT);
+        return Ok((io, READ_DEFAULT));
     };
-    let extents = file.bytes / EXTENT;
-    if extents < SLOTS as u64 {
-        return Ok(READ_DEFAULT);
+    if file.bytes / PROBE_EXTENT < PROBE_SLOTS as u64 {
+        return Ok((io, READ_DEFAULT));
     }
     let model_bytes: u64 = files.iter().map(|f| f.bytes).sum();
     let time = Duration::from_secs_f64((model_bytes as f64 / 1e10).clamp(0.06, 0.3));
-    let mut ring = Ring::new(aerostat_stream::open(files, options)?, SLOTS, EXTENT as usize)?;
-    let at = |i: u64| Extent { file: FileId(index as u32), offset: i % extents * EXTENT, bytes: EXTENT };
-    ring.request(&(0..SLOTS as u64).map(at).collect::<Vec<_>>())?;
+    let rate = |io, time| {
+        let options = SourceOptions { io, ..SourceOptions::default() };
+        read_rate(aerostat_stream::open(files, options)?, index as u32, file.bytes, time)
+    };
+    if io != IoChoice::Auto {
+        return Ok((io, rate(io, time)?));
+    }
+    let mut rates = [(); TURNS].map(|()| (0.0, 0.0));
+    for (uring, pool) in &mut rates {
+        let part = time / (2 * TURNS as u32);
+        *uring = match rate(IoChoice::Uring, part) {
+            Err(error) if error.kind() == aerostat_stream::ErrorKind::Unsupported => {
+                return Ok((io, rate(io, time)?));
+            }
+            measured => measured?,
+        };
+        *pool = rate(IoChoice::Direct, part)?;
+    }
+    let mean = |of: fn(&(f64, f64)) -> f64| rates.iter().map(of).sum::<f64>() / TURNS as f64;
+    let is_pool = rates.iter().all(|(uring, pool)| *pool > 1.1 * uring);
+    Ok(if is_pool { (IoChoice::Direct, mean(|r| r.1)) } else { (IoChoice::Uring, mean(|r| r.0)) })
+}
+
+/// Reads the start of a file for this time, over and over if it is short.
+fn read_rate(
+    source: Box<dyn Source>,
+    file: u32,
+    file_bytes: u64,
+    time: Duration,
+) -> Result<f64, aerostat_stream::Error> {
+    let extents = (file_bytes / PROBE_EXTENT).max(1);
+    let mut ring = Ring::new(source, PROBE_SLOTS, PROBE_EXTENT as usize)?;
+    let at = |i: u64| Extent { file: FileId(file), offset: i % extents * PROBE_EXTENT, bytes: PROBE_EXTENT };
+    ring.request(&(0..PROBE_SLOTS as u64).map(at).collect::<Vec<_>>())?;
     let begun = Instant::now();
     let mut read = 0;
-    while begun.elapsed() < time || read < SLOTS as u64 {
+    while begun.elapsed() < time || read < PROBE_SLOTS as u64 {
         ring.next()?;
-        ring.request(&[at(read + SLOTS as u64)])?;
+        ring.request(&[at(read + PROBE_SLOTS as u64)])?;
         read += 1;
     }
     let seconds = begun.elapsed().as_secs_f64().max(1e-6);
     ring.cancel();
-    Ok((read * EXTENT) as f64 / seconds)
+    Ok((read * PROBE_EXTENT) as f64 / seconds)
 }
 
 /// One scale for a whole matrix, if it is of codes.
@@ -192,4 +227,31 @@ fn coded(rows: usize, cols: usize) -> Result<Vec<u8>, Error> {
     };
     let bytes: Vec<u8> = (0..rows * cols).flat_map(|_| weight().to_le_bytes()).collect();
     Ok(packed::pack(&Tile { dtype: DType::BF16, rows, cols, bytes: &bytes }, true)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_go_the_way_that_is_named_or_a_direct_one_where_that_works() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = [9, 8 * 1024, 9 * 1024].map(|kib: usize| {
+            let path = folder.path().join(kib.to_string());
+            std::fs::write(&path, vec![7; kib << 10]).unwrap();
+            File { path, bytes: (kib << 10) as u64 }
+        });
+        let (io, rate) = probe_reads(&files, IoChoice::Buffered).unwrap();
+        assert!(io == IoChoice::Buffered && rate > 0.0);
+        // Too small to tell.
+        assert_eq!(probe_reads(&files[..1], IoChoice::Auto).unwrap(), (IoChoice::Auto, READ_DEFAULT));
+        let (io, rate) = probe_reads(&files, IoChoice::Auto).unwrap();
+        let options = |io| SourceOptions { io, ..SourceOptions::default() };
+        let works = |io| aerostat_stream::open(&files, options(io)).is_ok();
+        let may = match io {
+            IoChoice::Auto => !works(IoChoice::Uring),
+            io => works(io) && io != IoChoice::Buffered,
+        };
+        assert!(may && rate > 0.0, "{io:?} at {rate}");
+    }
 }
