@@ -188,8 +188,8 @@ impl Kernels for CpuKernels {
                 token.enter(rows);
                 let tile = rows.expanded();
                 let scratch = matmul.as_mut_ptr().cast();
-                Matmul { w: tile, x, y: y.columns_from(start), start: 0, end: end - start, scratch }
-                    .run::<format::F32>(token);
+                let (y, end) = (y.columns_from(start), end - start);
+                Matmul { w: tile, x, y, start: 0, end, scratch, ahead: None }.run::<format::F32>(token);
             }
         });
         Ok(())
@@ -356,7 +356,7 @@ impl CpuKernels {
             let scratch = guard.matmul.as_mut_ptr().cast();
             // SAFETY: the operands were checked: the tile has its bytes and fits `x` and `y`; the format is its own.
             // The scratch has its length and is locked.
-            unsafe { Matmul { w, x, y, start, end, scratch }.run::<F>(token) }
+            unsafe { Matmul { w, x, y, start, end, scratch, ahead: None }.run::<F>(token) }
         });
     }
 
@@ -378,7 +378,8 @@ impl CpuKernels {
         y: View<'_>,
     ) -> Result<(), Error> {
         let (token, scratch) = (self.token, &self.scratch);
-        let job = PackedMatmul::new(parts, checked, Rows::from(x), Rows::from(y));
+        let threads = self.pool.threads();
+        let job = PackedMatmul::new(parts, checked, Rows::from(x), Rows::from(y), threads);
         self.pool.run(job.tasks(), &|task, thread| {
             let Scratch { matmul, expanded, .. } = &mut *lock(&scratch[thread]);
             // SAFETY: the operands were checked: the tiles fit `x` and `y`, whose columns are divided among tasks. The

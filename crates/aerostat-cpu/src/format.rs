@@ -146,7 +146,7 @@ blocks!(Q4_K, 16 groups by 4 in 144 bytes, head [Line; 2], |b| six_bit_scales::<
     V::look_up::<4>(V::table::<4>(&h[0].0[at], 0, Some(&h[1].0[at + 4])), q)
 });
 blocks!(Q5_K, 16 groups in 176 bytes, head ([Line; 2], Bytes), |b| {
-    (six_bit_scales::<V>(b), five_bits(&*b.add(48).cast(), &*b.add(16).cast()))
+    (six_bit_scales::<V>(b), V::five_bits(b.add(48), b.add(16)))
 }, |_b, h, g| {
     let q = V::floats(V::signed(h.1.0.as_ptr().add(16 * g).cast()));
     let at = six_bit_place(g);
@@ -198,7 +198,7 @@ unsafe fn array<V: Vector>(a: V) -> Line {
 /// The elements of a block before they are scaled, aligned so that they are not stored across cache lines.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-pub(crate) struct Bytes([i8; 256]);
+pub(crate) struct Bytes(pub(crate) [i8; 256]);
 
 /// 32 elements in 16 bytes: group 0 is the low nibbles. What stands above the four bits is left.
 ///
@@ -267,7 +267,7 @@ fn three_bits(low: &[[u8; 32]; 2], high: &[u8; 32]) -> Bytes {
 
 /// The elements of Q5_K, by runs of 64: 32 low nibbles, then 32 high ones.
 #[inline(always)]
-fn five_bits(low: &[[u8; 32]; 4], high: &[u8; 32]) -> Bytes {
+pub(crate) fn five_bits(low: &[[u8; 32]; 4], high: &[u8; 32]) -> Bytes {
     let mut out = Bytes([0; 256]);
     for (run, out) in out.0.as_chunks_mut::<32>().0.iter_mut().enumerate() {
         for i in 0..32 {

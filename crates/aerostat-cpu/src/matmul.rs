@@ -56,6 +56,8 @@ pub(crate) struct Matmul<'a> {
     pub(crate) start: usize,
     pub(crate) end: usize,
     pub(crate) scratch: *mut f32,
+    /// What to fetch meanwhile, so far from the bytes of each row; the rows that follow when `None`.
+    pub(crate) ahead: Option<usize>,
 }
 
 /// A [`Matmul`] without a panel.
@@ -247,8 +249,8 @@ impl<F: Format> Direct<'_, F> {
         for n in 0..N {
             xs[n] = x.at(i + n, 0).cast_const();
         }
-        // The rows that follow are fetched while the first activations are multiplied.
-        let ahead = if i == 0 { R * self.0.row_bytes() } else { 0 };
+        // Fetched while the first activations are multiplied.
+        let ahead = if i == 0 { self.0.ahead.unwrap_or(R * self.0.row_bytes()) } else { 0 };
         // SAFETY: the promise of `Matmul`; all rows are below `end`.
         unsafe {
             let sums = dots::<V, F, R, N>(ws, xs, w.cols, ahead);

@@ -3,11 +3,12 @@
 
 use std::sync::OnceLock;
 
-use aerostat_backend::packed::exponents::{self, BLOCK_LEN, Parts, RAW};
+use aerostat_backend::packed::exponents::{self, BLOCK_LEN, Parts};
 use aerostat_backend::packed::{Coding, PackedTile, SLACK_BYTES};
 use aerostat_backend::{Error, ErrorKind, Tile};
 use aerostat_checkpoint::DType;
 
+use crate::checksum::crc32c;
 use crate::format::BF16;
 use crate::isa::Token;
 use crate::matmul::Matmul;
@@ -17,8 +18,9 @@ use crate::vector::LANES;
 
 /// Weight rows of a task.
 const TASK_ROWS: usize = 48;
-/// Expanded bytes of a task's step, unless one group has more.
-const STEP_BYTES: usize = 256 << 10;
+/// Expanded bytes of a task's step, unless one group has more: with the activations and what is fetched ahead they stay in
+/// the second-level cache.
+const STEP_BYTES: usize = 64 << 10;
 
 /// Coded tiles times all rows of `x`, to the columns of `y`. The shapes fit.
 pub(crate) struct PackedMatmul<'a> {
@@ -40,16 +42,20 @@ struct Task {
 }
 
 impl<'a> PackedMatmul<'a> {
-    /// Of tiles with coded exponents.
-    pub(crate) fn new(parts: &'a [PackedTile<'a>], checked: bool, x: Rows, y: Rows) -> Self {
-        let (mut tasks, mut first) = (Vec::new(), 0);
+    /// Of tiles with coded exponents, for so many threads. Tasks get smaller towards the end, so that all threads end at
+    /// about the same time.
+    pub(crate) fn new(parts: &'a [PackedTile<'a>], checked: bool, x: Rows, y: Rows, threads: usize) -> Self {
+        let (mut tasks, mut row) = (Vec::new(), 0);
+        let rows: usize = parts.iter().map(|tile| tile.rows).sum();
         for (part, tile) in parts.iter().enumerate() {
-            let count = (TASK_ROWS / tile.group_rows).max(1);
-            for group in (0..tile.groups).step_by(count) {
-                let groups = (group, tile.groups.min(group + count));
-                tasks.push(Task { part, groups, row: first + group * tile.group_rows });
+            let mut group = 0;
+            while group < tile.groups {
+                let fair = TASK_ROWS.min((rows - row) / (2 * threads));
+                let end = tile.groups.min(group + (fair / tile.group_rows).max(1));
+                tasks.push(Task { part, groups: (group, end), row });
+                row += (group..end).map(|group| tile.rows_of(group)).sum::<usize>();
+                group = end;
             }
-            first += tile.rows;
         }
         Self { parts, tasks, checked, x, y, failed: OnceLock::new() }
     }
@@ -98,13 +104,18 @@ impl<'a> PackedMatmul<'a> {
         while group < end {
             let mut rows = 0;
             for group in group..end.min(group + step) {
-                let bytes = if self.checked { self.bytes(tile, group) } else { tile.checked(group)? };
+                let bytes = self.bytes(tile, group);
+                if !self.checked && crc32c(token, bytes) != tile.place(group).1 {
+                    // Checks once more, for the error.
+                    tile.check_group(group, bytes)?;
+                }
                 let len = tile.rows_of(group) * tile.cols;
+                let ahead = if group + 1 < end { self.bytes(tile, group + 1) } else { bytes };
                 // SAFETY: there is room for the step's groups and a block; the parts lie within the tile, which goes on
                 // behind them.
                 unsafe {
                     let parts = parts_within(tile, bytes, len)?;
-                    if !expand(token, palette, &parts, to.add(rows * tile.cols)) {
+                    if !expand(token, palette, &parts, ahead, to.add(rows * tile.cols)) {
                         return Err(broken());
                     }
                 }
@@ -114,9 +125,11 @@ impl<'a> PackedMatmul<'a> {
             let bytes = unsafe { std::slice::from_raw_parts(to.cast_const().cast(), 2 * rows * tile.cols) };
             let w = Tile { dtype: DType::BF16, rows, cols: tile.cols, bytes };
             let y = self.y.columns_from(row);
-            // SAFETY: the caller's promise: `y` has these rows as columns from `row` on.
-            unsafe { Matmul { w, x: self.x, y, start: 0, end: rows, scratch }.run::<BF16>(token) };
             (group, row) = (group + step, row + rows);
+            let next = self.bytes(tile, group.min(end - 1)).as_ptr().addr();
+            let ahead = Some(next.wrapping_sub(bytes.as_ptr().addr()));
+            // SAFETY: the caller's promise: `y` has these rows as columns from `row` on.
+            unsafe { Matmul { w, x: self.x, y, start: 0, end: rows, scratch, ahead }.run::<BF16>(token) };
         }
         Ok(())
     }
@@ -138,36 +151,48 @@ fn broken() -> Error {
     Error::new(ErrorKind::Corrupt, message)
 }
 
-/// Expands a group to BF16, whole blocks; whether its streams held all bits.
+/// Expands a group to BF16, whole blocks, and asks for the bytes of another one; whether its streams held all bits.
 ///
 /// # Safety
 /// `parts` are those of one group, with [`SLACK_BYTES`] readable behind them; `to` is valid for all blocks.
-unsafe fn expand(token: Token, palette: &[u8; 16], parts: &Parts<'_>, to: *mut u16) -> bool {
+unsafe fn expand(token: Token, palette: &[u8; 16], parts: &Parts<'_>, ahead: &[u8], to: *mut u16) -> bool {
+    let palette = &spread(palette);
     // SAFETY: the caller's promise; instructions that a token does not prove are detected.
     unsafe {
         match token.isa() {
             #[cfg(target_arch = "x86_64")]
-            crate::isa::Isa::Avx512 if x86::has_vbmi() => x86::expand_avx512(palette, parts, to),
+            crate::isa::Isa::Avx512 if x86::has_vbmi() => x86::expand_avx512(palette, parts, ahead, to),
             #[cfg(target_arch = "x86_64")]
             crate::isa::Isa::Avx512 | crate::isa::Isa::Avx2 if x86::has_bmi() => {
-                x86::expand_avx2(palette, parts, to)
+                x86::expand_avx2(palette, parts, ahead, to)
             }
-            _ => blocks(parts, to, deposit, |masks, raw, mantissas, to| {
+            _ => blocks(parts, to, deposit, |_, masks, raw, mantissas, to| {
                 expand_portable(palette, masks, raw, mantissas, to)
             }),
         }
     }
 }
 
-/// The planes of a block: seven that are added with their weights of 1, 2, 1, 2, 1, 2, 4 to symbols, and which of them
-/// are raw.
+/// The symbols of a block as planes of bits: 0 to 2 of level 1, 4 to 6 of level 2, 8 to 14 of level 3, and 15, which is
+/// raw.
 struct Masks {
-    planes: [u64; 7],
+    planes: [u64; 4],
     raw: u64,
 }
 
-/// Goes through the blocks of a group: finds the planes of each and gives them to `block`, with the raw exponents, the
-/// mantissas and the place of the block. `false`: a stream ends early.
+const RAW_SYMBOL: u8 = 15;
+
+/// The palette, by the symbols of [`Masks`].
+fn spread(palette: &[u8; 16]) -> [u8; 16] {
+    let mut out = [0; 16];
+    for (from, to, len) in [(0, 0, 3), (3, 4, 3), (6, 8, 7)] {
+        out[to..to + len].copy_from_slice(&palette[from..from + len]);
+    }
+    out
+}
+
+/// Goes through the blocks of a group: finds the planes of each and gives them to `block`, with its number, the raw
+/// exponents, the mantissas and the place of the block. `false`: a stream ends early, or late.
 ///
 /// # Safety
 /// As [`expand`]; `pdep` deposits the low bits of the first word at the ones of the second.
@@ -176,48 +201,76 @@ unsafe fn blocks(
     parts: &Parts<'_>,
     to: *mut u16,
     pdep: impl Fn(u64, u64) -> u64,
-    block: impl Fn(&Masks, *const u8, *const u8, *mut u16),
+    block: impl Fn(usize, &Masks, *const u8, *const u8, *mut u16),
 ) -> bool {
-    let (second, third) = (parts.second.as_ptr(), parts.third.as_ptr());
     let (mut second_at, mut third_at, mut raw_at) = (0, 0, 0);
     for (i, planes) in parts.planes.as_chunks::<16>().0.iter().enumerate() {
         let both = u128::from_le_bytes(*planes);
         let (low, high) = (both as u64, (both >> 64) as u64);
-        let others = low & high;
-        let count = others.count_ones() as usize;
+        let seconds = low & high;
+        let count = seconds.count_ones() as usize;
         if second_at + 2 * count > 8 * parts.second.len() {
             return false;
         }
         // SAFETY: the bits are within the stream, with slack behind it.
-        let plane = |k: usize| pdep(unsafe { bits(second, second_at + k * count, count) }, others);
-        let (second_low, second_high) = (plane(0), plane(1));
+        let [second_low, second_high] =
+            unsafe { level(parts.second.as_ptr(), second_at, count) }.map(|bits| pdep(bits, seconds));
         second_at += 2 * count;
-        let others = second_low & second_high;
-        let count = others.count_ones() as usize;
+        let thirds = second_low & second_high;
+        let count = thirds.count_ones() as usize;
         if third_at + 3 * count > 8 * parts.third.len() {
             return false;
         }
         // SAFETY: as above.
-        let plane = |k: usize| pdep(unsafe { bits(third, third_at + k * count, count) }, others);
-        let [a, b, c] = [plane(0), plane(1), plane(2)];
+        let [a, b, c] =
+            unsafe { level(parts.third.as_ptr(), third_at, count) }.map(|bits| pdep(bits, thirds));
         third_at += 3 * count;
-        let masks = Masks { planes: [low, high, second_low, second_high, a, b, c], raw: a & b & c };
-        let next = raw_at + masks.raw.count_ones() as usize;
-        if next > parts.raw.len() {
-            return false;
+        // Each level's ones lie within those of the level above.
+        let second_only = seconds ^ thirds;
+        let planes = [
+            low ^ second_low ^ second_only ^ a,
+            high ^ second_high ^ second_only ^ b,
+            second_only | c,
+            thirds,
+        ];
+        let masks = Masks { planes, raw: a & b & c };
+        let raw = parts.raw.as_ptr().wrapping_add(raw_at);
+        if masks.raw != 0 {
+            raw_at += masks.raw.count_ones() as usize;
+            if raw_at > parts.raw.len() {
+                return false;
+            }
         }
         let at = i * BLOCK_LEN;
-        block(
-            &masks,
-            parts.raw.as_ptr().wrapping_add(raw_at),
-            parts.mantissas.as_ptr().wrapping_add(at),
-            to.wrapping_add(at),
-        );
-        raw_at = next;
+        block(i, &masks, raw, parts.mantissas.as_ptr().wrapping_add(at), to.wrapping_add(at));
     }
     // All of each stream was used.
     (second_at.div_ceil(8), third_at.div_ceil(8), raw_at)
         == (parts.second.len(), parts.third.len(), parts.raw.len())
+}
+
+/// `N` planes of `count` bits each from bit `at` on; what stands above the bits is left.
+///
+/// # Safety
+/// The bits are within a stream with [`SLACK_BYTES`] behind it.
+#[inline(always)]
+unsafe fn level<const N: usize>(from: *const u8, at: usize, count: usize) -> [u64; N] {
+    let mut planes = [0; N];
+    // SAFETY: the caller's promise; at most nine bytes from that of a bit are read.
+    unsafe {
+        // One word nearly always holds them all.
+        if at % 8 + N * count <= 64 {
+            let word = bits(from, at, 0);
+            for (k, plane) in planes.iter_mut().enumerate() {
+                *plane = word >> (k * count);
+            }
+        } else {
+            for (k, plane) in planes.iter_mut().enumerate() {
+                *plane = bits(from, at + k * count, count);
+            }
+        }
+    }
+    planes
 }
 
 /// At least `count` bits from bit `at`; what stands above them is left.
@@ -258,15 +311,15 @@ unsafe fn expand_portable(
     to: *mut u16,
 ) {
     let mut exponents = [0u8; BLOCK_LEN];
-    for (plane, weight) in masks.planes.into_iter().zip([1, 2, 1, 2, 1, 2, 4]) {
+    for (plane, weight) in masks.planes.into_iter().zip([1, 2, 4, 8]) {
         for (at, symbol) in exponents.iter_mut().enumerate() {
-            *symbol += (plane >> at & 1) as u8 * weight;
+            *symbol |= (plane >> at & 1) as u8 * weight;
         }
     }
     for exponent in &mut exponents {
         // SAFETY: the caller's promise.
         unsafe {
-            *exponent = if *exponent == RAW {
+            *exponent = if *exponent == RAW_SYMBOL {
                 raw = raw.add(1);
                 raw.sub(1).read()
             } else {
@@ -285,6 +338,7 @@ unsafe fn expand_portable(
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use std::arch::asm;
     use std::arch::x86_64::*;
 
     use super::*;
@@ -299,22 +353,58 @@ mod x86 {
         is_x86_feature_detected!("bmi2") && is_x86_feature_detected!("popcnt")
     }
 
+    /// Asks for the cache lines of `len` bytes, at most two.
+    #[inline(always)]
+    fn fetch(from: *const u8, len: usize) {
+        // SAFETY: the address need not be valid; all x86-64 has the instruction.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T1>(from.cast());
+            if len > 64 {
+                _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(64).cast());
+            }
+        }
+    }
+
+    /// A plane in a mask register. By way of memory, which takes half as long as from a general register.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512 BW.
+    #[inline]
+    #[target_feature(enable = "avx512bw")]
+    unsafe fn mask(plane: &u64) -> __mmask64 {
+        let mask: u64;
+        // SAFETY: the assembly reads what `plane` refers to.
+        unsafe {
+            asm!("kmovq {0}, qword ptr [{1}]", out(kreg) mask, in(reg) plane,
+                options(pure, readonly, nostack, preserves_flags));
+        }
+        mask
+    }
+
     /// # Safety
     /// As [`expand`]; the instructions exist.
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
-    pub(super) unsafe fn expand_avx512(palette: &[u8; 16], parts: &Parts<'_>, to: *mut u16) -> bool {
+    pub(super) unsafe fn expand_avx512(
+        palette: &[u8; 16],
+        parts: &Parts<'_>,
+        ahead: &[u8],
+        to: *mut u16,
+    ) -> bool {
+        let each = ahead.len() / (parts.planes.len() / 16).max(1);
         // SAFETY: the caller's promise; `blocks` keeps to the parts.
         unsafe {
             let palette = _mm512_broadcast_i32x4(_mm_loadu_si128(palette.as_ptr().cast()));
-            let weights = [1, 2, 1, 2, 1, 2, 4].map(|weight| _mm512_set1_epi8(weight));
+            // Known numbers would be added by longer ways than masks.
+            let weights = std::hint::black_box([1, 2, 4, 8].map(|weight| _mm512_set1_epi8(weight)));
             blocks(
                 parts,
                 to,
                 |bits, mask| _pdep_u64(bits, mask),
-                |masks, raw, mantissas, to| {
-                    let mut symbols = _mm512_maskz_mov_epi8(masks.planes[0], weights[0]);
-                    for (plane, weight) in masks.planes.into_iter().zip(weights).skip(1) {
-                        symbols = _mm512_mask_add_epi8(symbols, plane, symbols, weight);
+                |i, masks, raw, mantissas, to| {
+                    fetch(ahead.as_ptr().wrapping_add(i * each), each);
+                    let mut symbols = _mm512_maskz_mov_epi8(mask(&masks.planes[0]), weights[0]);
+                    for (plane, weight) in masks.planes.iter().zip(weights).skip(1) {
+                        symbols = _mm512_mask_add_epi8(symbols, mask(plane), symbols, weight);
                     }
                     let mut exponents = _mm512_shuffle_epi8(palette, symbols);
                     if masks.raw != 0 {
@@ -334,19 +424,26 @@ mod x86 {
     /// # Safety
     /// As [`expand`]; the instructions exist.
     #[target_feature(enable = "avx2,bmi2,popcnt")]
-    pub(super) unsafe fn expand_avx2(palette: &[u8; 16], parts: &Parts<'_>, to: *mut u16) -> bool {
+    pub(super) unsafe fn expand_avx2(
+        palette: &[u8; 16],
+        parts: &Parts<'_>,
+        ahead: &[u8],
+        to: *mut u16,
+    ) -> bool {
+        let each = ahead.len() / (parts.planes.len() / 16).max(1);
         // SAFETY: the caller's promise; `blocks` keeps to the parts.
         unsafe {
             let palette = _mm256_broadcastsi128_si256(_mm_loadu_si128(palette.as_ptr().cast()));
             let spread =
                 _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
             let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
-            let weights = [1, 2, 1, 2, 1, 2, 4].map(|weight| _mm256_set1_epi8(weight));
+            let weights = [1, 2, 4, 8].map(|weight| _mm256_set1_epi8(weight));
             blocks(
                 parts,
                 to,
                 |bits, mask| _pdep_u64(bits, mask),
-                |masks, raw, mantissas, to| {
+                |i, masks, raw, mantissas, to| {
+                    fetch(ahead.as_ptr().wrapping_add(i * each), each);
                     let mut exponents = [_mm256_setzero_si256(); 2];
                     for half in 0..2 {
                         let mut symbols = _mm256_setzero_si256();
@@ -380,6 +477,45 @@ mod x86 {
                     }
                 },
             )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::Isa;
+
+    /// With more exponents planes get longer than words, and more of them are raw.
+    #[test]
+    fn groups_of_any_mix_of_exponents_expand_to_what_they_were() {
+        let mut state = 1u32;
+        let mut random = move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 16
+        };
+        for exponents in [1, 3, 4, 6, 7, 9, 13, 14, 20, 100] {
+            for len in [1, 64, 65, 1000, 1024, 5000] {
+                let weights: Vec<u8> = (0..len)
+                    .flat_map(|_| {
+                        ((random() & 0x807f) | (60 + random() % exponents) << 7).to_le_bytes()[..2].to_vec()
+                    })
+                    .collect();
+                let palette = exponents::palette(&weights);
+                let mut group = Vec::new();
+                exponents::code(&palette, &weights, &mut group);
+                let coded = group.len();
+                group.resize(coded + SLACK_BYTES, 0xff);
+                let parts = exponents::parts(&group[..coded], len).unwrap();
+                for isa in Isa::available() {
+                    let mut out = vec![0u16; len.next_multiple_of(BLOCK_LEN)];
+                    let token = Token::require(isa).unwrap();
+                    // SAFETY: the slack lies behind the parts, and there is room for whole blocks.
+                    let whole = unsafe { expand(token, &palette, &parts, &group, out.as_mut_ptr()) };
+                    let bytes: Vec<u8> = out[..len].iter().flat_map(|w| w.to_le_bytes()).collect();
+                    assert!(whole && bytes == weights, "{exponents} exponents, {len} weights, {isa}");
+                }
+            }
         }
     }
 }

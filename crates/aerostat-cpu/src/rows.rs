@@ -45,7 +45,7 @@ impl Rows {
 pub(crate) type Sums<V, const M: usize, const N: usize> = [[V; N]; M];
 
 /// Adds `w[m][k] * x[n][k]` for all `k < len` to the lanes of `sums[m][n]`, in canonical order. What lies `ahead` bytes
-/// after the weights is fetched meanwhile, unless `ahead` is 0.
+/// after the weights (modulo the address space) is fetched meanwhile, unless `ahead` is 0.
 ///
 /// # Safety
 /// As [`Vector`]; each `w` is valid for `len` elements in format `F`, each `x` for `len` f32; `len` is whole blocks if
@@ -79,7 +79,8 @@ pub(crate) unsafe fn accumulate<V: Vector, F: Format, const M: usize, const N: u
             // Once for each cache line.
             if ahead > 0 && (F::BYTES >= 64 || block.is_multiple_of(64 / F::BYTES)) {
                 for m in 0..M {
-                    prefetch::<V>(w[m].wrapping_add(block * F::BYTES + ahead), F::BYTES);
+                    let from = w[m].wrapping_add(block * F::BYTES).wrapping_add(ahead);
+                    prefetch::<V>(from, F::BYTES);
                 }
             }
             for chunk in 0..chunks {

@@ -10,6 +10,8 @@ mod portable;
 
 pub(crate) use portable::Portable;
 
+use crate::format::{self, Bytes};
+
 /// Elements of a vector: the lanes of a canonical sum.
 pub(crate) const LANES: usize = aerostat_backend::numerics::LANES;
 
@@ -86,6 +88,12 @@ pub(crate) trait Vector: Copy {
     unsafe fn shift_bytes(a: Self::Ints, by: usize) -> Self::Ints {
         // SAFETY: the caller's promise.
         unsafe { Self::shift_right(a, by) }
+    }
+    /// The elements of a block of Q5_K before they are scaled, from 128 bytes and 32.
+    #[inline(always)]
+    unsafe fn five_bits(low: *const u8, high: *const u8) -> Bytes {
+        // SAFETY: the caller's promise.
+        unsafe { format::five_bits(&*low.cast(), &*high.cast()) }
     }
     unsafe fn and(a: Self::Ints, mask: i32) -> Self::Ints;
     unsafe fn add_int(a: Self::Ints, b: i32) -> Self::Ints;

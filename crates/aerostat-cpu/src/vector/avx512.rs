@@ -4,6 +4,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::{Vector, avx2, vector_functions};
+use crate::format::Bytes;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512(__m512);
@@ -109,6 +110,16 @@ impl Vector for Avx512 {
                 _ => Self::shift_right(opaque(a), by),
             }
         }
+        fn five_bits(low: *const u8, high: *const u8) -> Bytes {
+            let mut out = [_mm512_setzero_si512(); 4];
+            let mut highs = _mm512_rol_epi32::<4>(twice(high, 1));
+            for part in 0..4 {
+                let bits = select(_mm512_set1_epi8(15), twice(low.add(32 * part), 4), highs);
+                out[part] = _mm512_and_si512(bits, _mm512_set1_epi8(31));
+                highs = _mm512_ror_epi32::<2>(highs);
+            }
+            std::mem::transmute::<[__m512i; 4], Bytes>(out)
+        }
         fn and(a: Self::Ints, mask: i32) -> Self::Ints {
             _mm512_and_si512(a, _mm512_set1_epi32(mask))
         }
@@ -152,6 +163,30 @@ unsafe fn add_copies(a: __m512, b: &f32) -> __m512 {
             options(pure, readonly, nostack, preserves_flags));
     }
     sum
+}
+
+/// Bits of `low` where `mask` has ones, of `high` elsewhere.
+///
+/// # Safety
+/// The CPU has AVX-512 F.
+#[inline(always)]
+unsafe fn select(mask: __m512i, low: __m512i, high: __m512i) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe { _mm512_ternarylogic_epi64::<0xe4>(low, high, mask) }
+}
+
+/// 32 bytes, twice, each word of the second half shifted right by `by`.
+///
+/// # Safety
+/// The CPU has AVX-512 BW; 32 bytes from `from` are readable.
+#[inline(always)]
+unsafe fn twice(from: *const u8, by: i64) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let both = _mm512_broadcast_i64x4(_mm256_loadu_si256(from.cast()));
+        let by = by * 0x0001_0001_0001_0001;
+        _mm512_srlv_epi16(both, _mm512_setr_epi64(0, 0, 0, 0, by, by, by, by))
+    }
 }
 
 /// The same value, of which the compiler knows nothing: it would shift bytes before they are widened, and widen them twice.
