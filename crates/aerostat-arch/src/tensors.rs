@@ -407,7 +407,8 @@ impl<'a> Tensors<'a> {
         self.matrix_of(tensor, stack.part(part), cols)
     }
 
-    /// One matrix of a stack of matrices in one tensor, each stored `[cols, rows]`.
+    /// One matrix of a stack of matrices in one tensor, each stored `[cols, rows]`, unless it is packed: packed matrices are
+    /// stored by outputs.
     pub(crate) fn stacked_k_major(
         &self,
         name: &str,
@@ -415,14 +416,14 @@ impl<'a> Tensors<'a> {
         rows: usize,
         cols: usize,
     ) -> Result<Matrix, Error> {
+        if self.catalog.tiles(name).is_some() {
+            return self.stacked_matrix(name, stack, Part::all(rows), cols);
+        }
         let tensor = self.expect(name, &[stack.count, cols, rows])?;
         if tensor.dtype.block_len() != 1 {
             return Err(self.bad(tensor, format!("stored by inputs, it cannot be {}", tensor.dtype.name())));
         }
         let stored = self.matrix_of(tensor, stack.part(Part::all(cols)), rows)?;
-        if stored.tiles.is_some() {
-            return Err(self.bad(tensor, "stored by inputs, it cannot be packed".to_owned()));
-        }
         Ok(Matrix { rows, cols, k_major: true, ..stored })
     }
 

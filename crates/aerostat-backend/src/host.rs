@@ -275,8 +275,9 @@ impl<D: HostDevice> Backend for D {
 
     fn matmul_k_major(&mut self, w: Weight<'_>, x: Mat, lanes: Mat, k0: usize) -> Result<(), Error> {
         let (memory, kernels) = self.parts(Checks(()));
-        let memory::Operand::Plain(tile) = memory::operand(&memory.pinned, w)? else {
-            return Err(Error::shape("tiles of a matrix stored by inputs cannot be packed"));
+        let tile = match memory::operand(&memory.pinned, w)? {
+            memory::Operand::Plain(tile) => tile,
+            memory::Operand::Packed(tile, _) => packed::stored(&tile)?,
         };
         check::k_major(&tile, &x, k0)?;
         check::lanes(&lanes, x.rows, tile.cols)?;

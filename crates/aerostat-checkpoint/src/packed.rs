@@ -2,10 +2,10 @@
 //!
 //! `docs/format.md` describes both byte by byte. A matrix is a tensor of `U8` in its shard; the sidecar gives its format,
 //! its shape and the rows and bytes of its tiles. What is not a matrix lies in the shard as it was, and the sidecar has
-//! its CRC-32C. The headers of shards and the sidecar itself have one, too.
+//! its CRC-32C. The headers of shards, the other files of the model, and the sidecar itself have one, too.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,6 +39,9 @@ pub struct Sidecar {
     pub parameters: BTreeMap<String, u64>,
     /// The files, in the order of their names.
     pub shards: Vec<Shard>,
+    /// What a model is besides weights: configuration, tokenizer, template.
+    #[serde(default)]
+    pub files: Vec<Beside>,
     /// All tensors.
     pub tensors: Vec<Entry>,
 }
@@ -65,6 +68,17 @@ pub struct Shard {
     pub header_crc32c: u32,
 }
 
+/// A file of a packed folder that holds no tensors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Beside {
+    /// Its name.
+    pub file: String,
+    /// Its length.
+    pub bytes: u64,
+    /// CRC-32C of it.
+    pub crc32c: u32,
+}
+
 /// A tensor of a packed folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
@@ -72,8 +86,11 @@ pub struct Entry {
     pub name: String,
     /// Its format, once it is unpacked.
     pub dtype: String,
-    /// Its shape, once it is unpacked.
+    /// Its shape, once it is unpacked; the last dimension are the columns, all others rows.
     pub shape: Vec<u64>,
+    /// The last two dimensions were exchanged before it was packed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub transposed: bool,
     /// Rows and bytes of each tile; none: it is not packed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tiles: Vec<(u64, u64)>,
@@ -103,6 +120,7 @@ impl Sidecar {
             source,
             parameters,
             shards: Vec::new(),
+            files: Vec::new(),
             tensors: Vec::new(),
         }
     }
@@ -151,6 +169,9 @@ pub(crate) fn open(folder: &Path, catalog: Catalog) -> Result<Catalog, Error> {
     for shard in &sidecar.shards {
         check_shard(&catalog, shard, &path)?;
     }
+    for file in &sidecar.files {
+        check_beside(folder, file)?;
+    }
     if sidecar.shards.len() != catalog.files().len() || sidecar.tensors.len() != catalog.len() {
         let message = "it does not name all files and tensors of the folder, or more; pack the model again";
         return Err(Error::new(ErrorKind::Header, &path, message));
@@ -182,6 +203,33 @@ fn check_shard(catalog: &Catalog, shard: &Shard, sidecar: &Path) -> Result<(), E
     if crc32c::crc32c(&header) == shard.header_crc32c { Ok(()) } else { Err(damaged()) }
 }
 
+/// The file is what it was when the model was packed.
+fn check_beside(folder: &Path, beside: &Beside) -> Result<(), Error> {
+    let path = folder.join(&beside.file);
+    if path.file_name() != Some(beside.file.as_ref()) {
+        let message = format!("it names {:?}, which is no name of a file", beside.file);
+        return Err(Error::new(ErrorKind::Header, folder, message));
+    }
+    let (mut source, file) = disk::open(&path)?;
+    let (mut crc, mut left) = (0, file.bytes);
+    while left > 0 {
+        let bytes = source.fill_buf().map_err(|error| Error::io(&path, "read it", error))?;
+        if bytes.is_empty() {
+            break;
+        }
+        crc = crc32c::crc32c_append(crc, bytes);
+        let count = bytes.len();
+        left = left.saturating_sub(count as u64);
+        source.consume(count);
+    }
+    if (file.bytes, crc) == (beside.bytes, beside.crc32c) {
+        return Ok(());
+    }
+    let message = "it is not what it was when the model was packed: damaged or edited; put the original back, or change \
+                   that and pack it again";
+    Err(Error::new(ErrorKind::Header, &path, message))
+}
+
 /// What guards a tensor, and what it is once it is unpacked.
 fn guard(catalog: &Catalog, entry: &Entry) -> Result<Guard, (ErrorKind, String)> {
     let fail = |kind, message: &str| Err((kind, message.to_owned()));
@@ -200,9 +248,10 @@ fn guard(catalog: &Catalog, entry: &Entry) -> Result<Guard, (ErrorKind, String)>
     let Some(dtype) = dtype else {
         return fail(ErrorKind::UnknownDType, "its format is not known");
     };
-    let &[rows, cols] = entry.shape.as_slice() else {
-        return fail(ErrorKind::ShapeMismatch, "what is packed has rows and columns");
+    let Some((&cols, rows)) = entry.shape.split_last() else {
+        return fail(ErrorKind::ShapeMismatch, "what is packed has columns");
     };
+    let rows = rows.iter().fold(1, |rows: u64, &n| rows.saturating_mul(n));
     if tensor.dtype != DType::U8 || !cols.is_multiple_of(dtype.block_len() as u64) {
         return fail(ErrorKind::ShapeMismatch, "its format and shape do not fit each other");
     }

@@ -1,10 +1,10 @@
 //! What a codec makes of which tensor, and what that saves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-use aerostat_arch::{Experts, ModelSpec, Role};
+use aerostat_arch::{Experts, Matrix, ModelSpec, Role};
 use aerostat_checkpoint::{Catalog, DType};
 
 use crate::{Error, ErrorKind};
@@ -49,7 +49,7 @@ impl Codec {
     pub(crate) fn target(self, place: Place, dtype: DType, cols: u64) -> DType {
         let plain = matches!(dtype, DType::F32 | DType::F16 | DType::BF16);
         let wanted = match (self, place) {
-            (Self::Lossless, _) => return dtype,
+            (Self::Lossless, _) | (_, Place::Router | Place::ByHead) => return dtype,
             _ if !plain => return dtype,
             (Self::Q8, _) => [DType::Q8_0; 2],
             (Self::Q4, Place::Head | Place::Values) => [DType::Q6_K, DType::Q8_0],
@@ -84,58 +84,70 @@ pub(crate) enum Place {
     Embedding,
     /// Of attention.
     Values,
+    /// Says which experts a row uses, or how much of them.
+    Router,
+    /// Of compressed attention: used head by head, in part by its inputs.
+    ByHead,
     Other,
 }
 
-/// The tensors that are matrices of the model, each with what it is for: in the order of use, the embedding first unless
-/// it is the head.
-pub(crate) fn matrices<'a>(
-    catalog: &Catalog,
-    spec: &'a ModelSpec,
-) -> (Vec<&'a str>, BTreeMap<&'a str, Place>) {
-    let (mut order, mut places) = (Vec::new(), BTreeMap::new());
-    let mut add = |name: &'a str, place: Place| {
-        let vector = spec.vectors().any(|vector| vector.name == name);
-        let flat = catalog.get(name).is_some_and(|tensor| tensor.shape.len() == 2);
-        if flat && !vector && places.insert(name, place).is_none() {
+/// A tensor that holds a matrix, or several.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Use {
+    pub(crate) place: Place,
+    /// Its matrices are stored by inputs.
+    pub(crate) k_major: bool,
+}
+
+/// The tensors that hold the matrices of the model, each with what it is for: in the order of use, the embedding first
+/// unless it is the head.
+pub(crate) fn matrices<'a>(spec: &'a ModelSpec) -> (Vec<&'a str>, BTreeMap<&'a str, Use>) {
+    let vectors: BTreeSet<&str> = spec.vectors().map(|vector| vector.name.as_str()).collect();
+    let (mut order, mut uses) = (Vec::new(), BTreeMap::new());
+    let mut add = |place: Place, matrix: &'a Matrix| {
+        let name = matrix.name.as_str();
+        if !vectors.contains(name) && !uses.contains_key(name) {
+            uses.insert(name, Use { place, k_major: matrix.k_major });
             order.push(name);
         }
     };
     if !spec.tied() {
-        add(&spec.embedding.name, Place::Embedding);
+        add(Place::Embedding, &spec.embedding);
     }
     for block in &spec.blocks {
         let is_latent = block.attention.latent.is_some();
         for (role, linear) in block.linears() {
-            // What is used head by head, in parts of its rows and by its inputs, stays as it is.
-            if is_latent && matches!(role, Role::K | Role::V) {
-                continue;
-            }
             // Where queries, keys and values are one tensor, queries have named it already.
-            let place = if role == Role::V { Place::Values } else { Place::Other };
-            add(&linear.weight.name, place);
+            let place = match role {
+                Role::K | Role::V if is_latent => Place::ByHead,
+                Role::V => Place::Values,
+                Role::Router | Role::SharedGate => Place::Router,
+                _ => Place::Other,
+            };
+            add(place, &linear.weight);
         }
         for (_, linear) in block.experts.iter().flat_map(Experts::linears) {
-            add(&linear.weight.name, Place::Other);
+            add(Place::Other, &linear.weight);
         }
     }
-    add(&spec.head.weight.name, Place::Head);
-    (order, places)
+    add(Place::Head, &spec.head.weight);
+    (order, uses)
 }
 
 /// About what packing would make of a model that is not packed, without reading its weights.
 pub fn estimate(catalog: &Catalog, spec: &ModelSpec, codec: Codec) -> Estimate {
-    let (_, places) = matrices(catalog, spec);
+    let (_, uses) = matrices(spec);
     let size = |name: &str| {
         let Some(tensor) = catalog.get(name) else { return 0 };
-        let cols = tensor.shape.last().copied().unwrap_or(0);
-        let Some(&place) = places.get(name) else { return tensor.extent.bytes };
+        let Some(Use { place, k_major }) = uses.get(name).copied() else { return tensor.extent.bytes };
+        let cols = tensor.shape.iter().rev().nth(usize::from(k_major)).copied().unwrap_or(0);
         let target = codec.target(place, tensor.dtype, cols);
         let bytes = target.bytes_for(tensor.elements()).unwrap_or(tensor.extent.bytes);
-        if target == DType::BF16 { (bytes as f64 * LOSSLESS_RATIO) as u64 } else { bytes }
+        let is_coded = target == DType::BF16 && place != Place::ByHead;
+        if is_coded { (bytes as f64 * LOSSLESS_RATIO) as u64 } else { bytes }
     };
     let bytes = catalog.tensors().map(|tensor| size(&tensor.name)).sum();
     let untied = if spec.tied() { "" } else { spec.embedding.name.as_str() };
-    let sweep_bytes = places.keys().filter(|name| **name != untied).map(|name| size(name)).sum();
+    let sweep_bytes = uses.keys().filter(|name| **name != untied).map(|name| size(name)).sum();
     Estimate { bytes, sweep_bytes }
 }

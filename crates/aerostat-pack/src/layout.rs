@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use aerostat_arch::{Block, Matrix, ModelSpec};
-use aerostat_checkpoint::packed::TileRows;
+use aerostat_checkpoint::packed::{Beside, TileRows};
 use aerostat_checkpoint::{Catalog, DType, Extent, File, FileId, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{LOSSLESS_RATIO, Place, matrices};
+use crate::codec::{LOSSLESS_RATIO, Place, Use, matrices};
 use crate::{Codec, Error, ErrorKind, Options};
 
 /// Rows of a tile are a multiple of this, unless fewer fit or a cut comes before.
@@ -25,6 +25,8 @@ pub(crate) struct Layout {
     pub(crate) parameters: BTreeMap<String, u64>,
     /// Files of the original, and their bytes.
     pub(crate) sources: Vec<(PathBuf, u64)>,
+    /// What is copied beside the weights and used.
+    pub(crate) files: Vec<Beside>,
     pub(crate) shards: Vec<ShardLayout>,
 }
 
@@ -41,7 +43,12 @@ pub(crate) struct Job {
     /// Names of formats: as it is, and as it becomes.
     pub(crate) from: String,
     pub(crate) to: String,
+    /// As it becomes.
     pub(crate) shape: Vec<u64>,
+    /// The last two dimensions are exchanged.
+    pub(crate) transposed: bool,
+    /// What saves bytes and loses nothing may be done.
+    pub(crate) coded: bool,
     pub(crate) file: u32,
     pub(crate) offset: u64,
     pub(crate) bytes: u64,
@@ -56,24 +63,25 @@ impl Layout {
             return Err(Error::new(ErrorKind::Usage, "this model is packed already; pack the original"));
         }
         if spec.scales().next().is_some() {
-            let message = "weights whose scales are tensors of their own (FP8) cannot be packed yet; run them as they are";
+            let message = "weights that are quantised already, with scales in tensors of their own, are not packed: run them as \
+                           they are, or pack the model that they were made of";
             return Err(Error::new(ErrorKind::Source, message));
         }
-        let (order, places) = matrices(catalog, spec);
+        let (order, uses) = matrices(spec);
         let cuts = cuts(spec, catalog);
-        let rest = catalog.tensors().filter(|tensor| !places.contains_key(tensor.name.as_str()));
+        let rest = catalog.tensors().filter(|tensor| !uses.contains_key(tensor.name.as_str()));
         let all = order.iter().filter_map(|name| catalog.get(name)).chain(rest);
         let mut groups: Vec<Vec<Job>> = Vec::new();
         let mut held = u64::MAX;
         for tensor in all {
-            let place = places.get(tensor.name.as_str()).copied();
+            let used = uses.get(tensor.name.as_str()).copied();
             if held.saturating_add(tensor.extent.bytes) > options.shard_bytes && held > 0 {
                 groups.push(Vec::new());
                 held = 0;
             }
             held += tensor.extent.bytes;
             if let Some(group) = groups.last_mut() {
-                group.push(job(tensor, place, cuts.get(tensor.name.as_str()), options));
+                group.push(job(tensor, used, cuts.get(tensor.name.as_str()), options));
             }
         }
         let count = groups.len();
@@ -89,6 +97,7 @@ impl Layout {
             codec: options.codec.name().to_owned(),
             parameters: parameters.map(|(name, n)| (name.to_owned(), n)).into(),
             sources,
+            files: Vec::new(),
             shards,
         })
     }
@@ -126,47 +135,60 @@ impl Job {
         self.shape.last().copied().unwrap_or(0) as usize
     }
 
-    /// What is read at a time, in order.
+    /// Rows, all dimensions but the last together.
+    pub(crate) fn rows(&self) -> u64 {
+        self.shape.split_last().map_or(0, |(_, rows)| rows.iter().product())
+    }
+
+    /// Rows of each matrix of a stack, or all.
+    pub(crate) fn matrix_rows(&self) -> u64 {
+        self.shape.iter().rev().nth(1).copied().unwrap_or(1)
+    }
+
+    /// What is read at a time, in order: tiles, or pieces of what is not in tiles or whose matrices are transposed whole.
     pub(crate) fn pieces(&self) -> Vec<Extent> {
-        let row = self.bytes / self.shape.first().copied().unwrap_or(1).max(1);
+        let row = self.bytes / self.rows().max(1);
         let mut offset = self.offset;
         let file = FileId(self.file);
         let mut piece = |bytes: u64| {
             offset += bytes;
             Extent { file, offset: offset - bytes, bytes }
         };
-        if self.tiles.is_empty() {
-            let whole = (0..self.bytes / PIECE_BYTES).map(|_| PIECE_BYTES);
-            let rest = self.bytes % PIECE_BYTES;
-            return whole.chain((rest > 0).then_some(rest)).map(piece).collect();
+        if !self.tiles.is_empty() && !self.transposed {
+            return self.tiles.iter().map(|rows| piece(rows * row)).collect();
         }
-        self.tiles.iter().map(|rows| piece(rows * row)).collect()
+        let whole = if self.transposed { row * self.matrix_rows() } else { self.bytes }.max(1);
+        let sizes = (0..whole).step_by(PIECE_BYTES as usize).map(|at| PIECE_BYTES.min(whole - at));
+        let sizes: Vec<u64> = sizes.collect();
+        (0..self.bytes / whole).flat_map(|_| &sizes).map(|&bytes| piece(bytes)).collect()
     }
 }
 
-fn job(tensor: &Tensor, place: Option<Place>, cuts: Option<&BTreeSet<u64>>, options: &Options) -> Job {
-    let (rows, cols) = match tensor.shape.as_slice() {
-        &[rows, cols] => (rows, cols),
-        _ => (0, 0),
+fn job(tensor: &Tensor, used: Option<Use>, cuts: Option<&BTreeSet<u64>>, options: &Options) -> Job {
+    let mut shape = tensor.shape.clone();
+    let transposed = used.is_some_and(|used| used.k_major) && shape.len() > 1;
+    if let Some([.., a, b]) = Some(shape.as_mut_slice()).filter(|_| transposed) {
+        std::mem::swap(a, b);
+    }
+    let (rows, cols) = match shape.split_last() {
+        Some((&cols, rows)) => (rows.iter().product(), cols),
+        None => (0, 0),
     };
-    let computable = DType::COMPUTABLE.contains(&tensor.dtype) && rows > 0 && cols > 0;
-    let to = match place.filter(|_| computable) {
-        Some(place) => options.codec.target(place, tensor.dtype, cols),
-        None => tensor.dtype,
-    };
-    let tiles = match place {
-        Some(_) if computable => tile_rows(rows, cols, to, cuts, options.tile_bytes),
-        _ => Vec::new(),
-    };
+    let is_matrix = DType::COMPUTABLE.contains(&tensor.dtype) && rows > 0 && cols > 0;
+    let used = used.filter(|_| is_matrix);
+    let to = used.map_or(tensor.dtype, |used| options.codec.target(used.place, tensor.dtype, cols));
+    let tiles = used.map(|_| tile_rows(rows, cols, to, cuts, options.tile_bytes));
     Job {
         name: tensor.name.clone(),
         from: tensor.dtype.name().to_owned(),
         to: to.name().to_owned(),
-        shape: tensor.shape.clone(),
+        shape: if used.is_some() { shape } else { tensor.shape.clone() },
+        transposed: transposed && used.is_some(),
+        coded: used.is_some_and(|used| used.place != Place::ByHead),
         file: tensor.extent.file.0,
         offset: tensor.extent.offset,
         bytes: tensor.extent.bytes,
-        tiles,
+        tiles: tiles.unwrap_or_default(),
     }
 }
 
@@ -202,6 +224,11 @@ fn cuts<'a>(spec: &'a ModelSpec, catalog: &Catalog) -> BTreeMap<&'a str, BTreeSe
 
 fn borders(matrix: &Matrix, tensor: &Tensor) -> Vec<u64> {
     let first = (matrix.extent.offset - tensor.extent.offset) / matrix.row_bytes().max(1);
+    if matrix.k_major {
+        // By outputs, as they will be; the first half may be a matrix of its own then.
+        let start = first / matrix.cols.max(1) as u64 * matrix.rows as u64;
+        return [0, matrix.rows / 2, matrix.rows].map(|rows| start + rows as u64).into();
+    }
     let run = matrix.run_rows().max(1);
     let places = (0..matrix.rows).step_by(run).map(|start| {
         let place = first + matrix.runs.map_or(start, |runs| runs.place(start)) as u64;
@@ -222,7 +249,8 @@ pub fn packed_spec(catalog: &Catalog, spec: &ModelSpec, codec: Codec) -> Result<
         let Some(job) = jobs.get(matrix.name.as_str()).filter(|job| !job.tiles.is_empty()) else { return };
         let Ok((from, to)) = job.formats() else { return };
         let row = to.bytes_for(matrix.cols as u64).unwrap_or(0) as f64;
-        let row = if (from, to) == (DType::BF16, DType::BF16) { row * LOSSLESS_RATIO } else { row };
+        let is_coded = job.coded && (from, to) == (DType::BF16, DType::BF16);
+        let row = if is_coded { row * LOSSLESS_RATIO } else { row };
         let rows_max = job.tiles.iter().copied().max().unwrap_or(1).max(1) as usize;
         let mut offset = matrix.extent.offset;
         let tile = |start: usize| {
@@ -233,7 +261,8 @@ pub fn packed_spec(catalog: &Catalog, spec: &ModelSpec, codec: Codec) -> Result<
         };
         let tiles: Vec<TileRows> = (0..matrix.rows).step_by(rows_max).map(tile).collect();
         matrix.extent.bytes = tiles.iter().map(|t| t.extent.bytes).sum();
-        (matrix.dtype, matrix.runs, matrix.tiles) = (to, None, Some(tiles.into()));
+        (matrix.dtype, matrix.runs, matrix.k_major) = (to, None, false);
+        matrix.tiles = Some(tiles.into());
     };
     let mut spec = spec.clone();
     spec.blocks.iter_mut().flat_map(Block::linears_mut).for_each(|linear| pack(&mut linear.weight));

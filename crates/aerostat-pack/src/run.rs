@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use aerostat_backend::{Tile, packed};
-use aerostat_checkpoint::packed::{Entry, SIDECAR, Sidecar, Source};
-use aerostat_checkpoint::{Checkpoint, Config, DType, File};
+use aerostat_checkpoint::packed::{Beside, Entry, SIDECAR, Sidecar, Source};
+use aerostat_checkpoint::{Checkpoint, Config, Extent, File};
 use aerostat_stream::{Ring, SourceOptions};
 use sha2::{Digest, Sha256};
 
@@ -23,6 +23,8 @@ const TILES_PER_THREAD: usize = 2;
 const SYNC_BYTES: u64 = 64 << 20;
 /// What is copied beside the weights: by the ends of names.
 const COPIED: &[&str] = &[".json", ".jinja", ".model", ".txt", ".md", "LICENSE"];
+/// Of these, what results depend on.
+const GUARDED: &[&str] = &[".json", ".jinja", ".model"];
 
 type Observe<'a> = &'a mut dyn FnMut(&Progress<'_>) -> bool;
 
@@ -74,13 +76,14 @@ fn begin(source: &Path, out: &Path, options: &Options) -> Result<Layout, Error> 
     let checkpoint = Checkpoint::open(source)?;
     let Config::HuggingFace(_) = &checkpoint.config else {
         let message = format!(
-            "{}: only Hugging Face folders can be packed; a GGUF file is one container already",
+            "{}: only Hugging Face folders are packed: a packed copy has a config.json and a tokenizer.json, which a GGUF \
+             file does not have, and its weights mostly are quantised already; run it as it is",
             source.display()
         );
         return Err(Error::new(ErrorKind::Usage, message));
     };
     let spec = aerostat_arch::describe(&checkpoint)?;
-    let layout = Layout::of(&checkpoint.catalog, &spec, options)?;
+    let mut layout = Layout::of(&checkpoint.catalog, &spec, options)?;
     fs::create_dir_all(out).map_err(|error| Error::io(out, "make the folder", &error))?;
     let mut needed = estimate(&checkpoint.catalog, &spec, options.codec).bytes;
     if options.delete_original {
@@ -93,6 +96,10 @@ fn begin(source: &Path, out: &Path, options: &Options) -> Result<Layout, Error> 
         let to = out.join(entry.file_name().unwrap_or_default());
         let content = fs::read(&entry).map_err(|error| Error::io(&entry, "read it", &error))?;
         write_whole(&to, &content)?;
+        let file = to.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        if GUARDED.iter().any(|end| file.ends_with(end)) {
+            layout.files.push(Beside { file, bytes: content.len() as u64, crc32c: crc32c::crc32c(&content) });
+        }
     }
     Journal::begin(out, &layout)?;
     Ok(layout)
@@ -236,15 +243,14 @@ impl Packing<'_> {
     fn tensor(&mut self, ring: &mut Ring, file: &mut ShardFile, job: &Job) -> Result<Done, Error> {
         let pieces = job.pieces();
         ring.request(&pieces)?;
+        let count = if job.tiles.is_empty() { pieces.len() } else { job.tiles.len() };
+        let mut reader = Reader::new(ring, job, &pieces);
         let mut done = Done { shard: 0, tensor: 0, tiles: Vec::new(), bytes: 0, crc32c: 0, error: 0.0 };
         let mut loss = Loss::default();
         let held = TILES_PER_THREAD * self.options.threads;
-        for first in (0..pieces.len()).step_by(held) {
-            let count = held.min(pieces.len() - first);
-            let mut read = Vec::with_capacity(count);
-            for _ in 0..count {
-                read.push(ring.next()?.to_vec());
-            }
+        for first in (0..count).step_by(held) {
+            let these = first..count.min(first + held);
+            let read = these.map(|tile| reader.next(tile)).collect::<Result<Vec<_>, Error>>()?;
             let rows = job.tiles.get(first..).unwrap_or_default();
             for made in make(job, read, rows, self.options.threads) {
                 let made = made?;
@@ -324,7 +330,7 @@ impl Packing<'_> {
                 let tiles: Vec<(u64, u64)> = job.tiles.iter().copied().zip(done.tiles).collect();
                 let crc32c = tiles.is_empty().then_some(done.crc32c);
                 let (name, dtype, shape) = (job.name.clone(), job.to.clone(), job.shape.clone());
-                entries.push(Entry { name, dtype, shape, tiles, crc32c });
+                entries.push(Entry { name, dtype, shape, transposed: job.transposed, tiles, crc32c });
                 if done.error > worst.as_ref().map_or(0.0, |worst| worst.1) {
                     worst = Some((job.name.clone(), done.error));
                 }
@@ -334,6 +340,7 @@ impl Packing<'_> {
         let source = Source { bytes: self.total, digest };
         let mut sidecar = Sidecar::new(&self.layout.codec, source, self.layout.parameters.clone());
         (sidecar.shards, sidecar.tensors) = (shards, entries);
+        sidecar.files = self.layout.files.clone();
         write_whole(&self.out.join(SIDECAR), &sidecar.to_bytes())?;
         let verified = (0..self.layout.shards.len()).all(|shard| self.journal.is_verified(shard));
         let sources = self.layout.sources.iter().map(|(path, _)| path.clone());
@@ -349,6 +356,59 @@ impl Packing<'_> {
         self.journal.end()?;
         Ok(summary)
     }
+}
+
+/// The tiles of a tensor as they are read, in order, or its pieces if it is not in tiles.
+struct Reader<'a> {
+    ring: &'a mut Ring,
+    job: &'a Job,
+    /// Pieces of each matrix that is transposed.
+    pieces_each: usize,
+    /// Such a matrix, by inputs, and the row by outputs after its last.
+    slab: Vec<u8>,
+    slab_end: u64,
+    /// The next tile's first row.
+    row: u64,
+}
+
+impl<'a> Reader<'a> {
+    fn new(ring: &'a mut Ring, job: &'a Job, pieces: &[Extent]) -> Self {
+        let matrices = (job.rows() / job.matrix_rows().max(1)).max(1) as usize;
+        Self { ring, job, pieces_each: pieces.len() / matrices, slab: Vec::new(), slab_end: 0, row: 0 }
+    }
+
+    /// The bytes of tile `tile`, by outputs.
+    fn next(&mut self, tile: usize) -> Result<Vec<u8>, Error> {
+        let rows = self.job.tiles.get(tile).copied().unwrap_or(0);
+        if !self.job.transposed {
+            return Ok(self.ring.next()?.to_vec());
+        }
+        let of_slab = self.job.matrix_rows();
+        if self.row == self.slab_end {
+            self.slab.clear();
+            for _ in 0..self.pieces_each {
+                self.slab.extend_from_slice(&self.ring.next()?);
+            }
+            self.slab_end += of_slab;
+        }
+        let element = self.slab.len() / (of_slab as usize * self.job.cols()).max(1);
+        let first = (of_slab - (self.slab_end - self.row)) as usize;
+        self.row += rows;
+        Ok(transpose(&self.slab, element, of_slab as usize, first, rows as usize))
+    }
+}
+
+/// Columns `first .. first + count` of rows of `width` elements, as rows.
+fn transpose(matrix: &[u8], element: usize, width: usize, first: usize, count: usize) -> Vec<u8> {
+    let (mut out, rows) = (Vec::new(), matrix.len() / (width * element).max(1));
+    out.resize(rows * count * element, 0);
+    for (at, row) in matrix.chunks_exact(width * element).enumerate() {
+        let part = row[first * element..][..count * element].chunks_exact(element);
+        for (i, value) in part.enumerate() {
+            out[(i * rows + at) * element..][..element].copy_from_slice(value);
+        }
+    }
+    out
 }
 
 fn read_start(path: &Path, bytes: u64) -> Result<Vec<u8>, Error> {
@@ -385,12 +445,7 @@ fn make_one(job: &Job, read: &[u8], rows: Option<u64>) -> Result<Made, Error> {
     let (from, to) = job.formats()?;
     let tile = Tile { dtype: from, rows: rows as usize, cols: job.cols(), bytes: read };
     if from == to {
-        return Ok(Made {
-            bytes: packed::pack(&tile, from == DType::BF16)?,
-            crc32c,
-            len,
-            loss: Loss::default(),
-        });
+        return Ok(Made { bytes: packed::pack(&tile, job.coded)?, crc32c, len, loss: Loss::default() });
     }
     let (quantised, loss) = quantise_lossy(&tile, to)?;
     let tile = Tile { dtype: to, bytes: &quantised, ..tile };

@@ -76,7 +76,9 @@ fn split(
     tile_bytes: u64,
 ) {
     if let Some(tiles) = &matrix.tiles {
-        return join(steps, (block, expert, role), tiles, matrix.rows, tile_bytes);
+        // Parts of a tensor that alternate may be multiplied one tile at a time.
+        let bytes_max = if matrix.runs.is_some() { 0 } else { tile_bytes };
+        return join(steps, (block, expert, role), tiles, matrix.rows, bytes_max);
     }
     let rows_max = (tile_bytes / matrix.row_bytes().max(1)).max(1) as usize;
     let run = matrix.run_rows().max(1);

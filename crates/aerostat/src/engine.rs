@@ -16,7 +16,7 @@ use crate::flow::Flow;
 use crate::machine;
 use crate::model_files::ModelFiles;
 use crate::observe::{Observer, Phase, Progress};
-use crate::packed::{self, PackedRows};
+use crate::packed::{self, PackedRows, Vectors};
 use crate::schedule::{Memory, Rows, Tap};
 use crate::{Error, ErrorKind, Need, Stats};
 use crate::{layouts, learned};
@@ -221,15 +221,12 @@ impl Engine {
             pages: plan.kv_pages,
         })?;
         layouts::check_int8(&files.checkpoint.catalog, &mut ring)?;
-        packed::check_vectors(&files.checkpoint.catalog, &spec, &mut ring)?;
+        packed::check_matrices(&files.checkpoint.catalog, &spec, &mut ring)?;
         let packed = PackedRows::open(&spec.embedding, &mut ring)?;
         let limits = Limits { rows_max: plan.rows_max, logit_rows_max: plan.logit_rows_max };
         let gathered = vec![0; plan.rows_max * spec.embedding.row_bytes() as usize];
-        let model = Model::new(spec, limits, &mut *backend, |vector| {
-            let mut bytes = vec![0; vector.extent.bytes as usize];
-            ring.read_now(vector.extent, &mut bytes)?;
-            Ok::<_, Error>(bytes)
-        })?;
+        let mut vectors = Vectors::new(&files.checkpoint.catalog);
+        let model = Model::new(spec, limits, &mut *backend, |vector| vectors.read(vector, &mut ring))?;
         let mut engine = Self {
             pages: Pages::new(plan.kv_pages, PAGE_TOKENS),
             prefill_chunk: options.prefill_chunk.unwrap_or(usize::MAX).max(1),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use aerostat_arch::{Matrix, ModelSpec};
+use aerostat_arch::{Matrix, ModelSpec, Vector};
 use aerostat_backend::packed::PackedTile;
 use aerostat_checkpoint::packed::TileRows;
 use aerostat_checkpoint::{Catalog, Extent};
@@ -15,14 +15,55 @@ const TABLE_BYTES: usize = 4096;
 /// Packed bytes of rows that are read at once, unless one group has more.
 const READ_BYTES: u64 = 1 << 20;
 
-/// Checks the small tensors of a packed folder; of others nothing is known.
-pub(crate) fn check_vectors(catalog: &Catalog, spec: &ModelSpec, ring: &mut Ring) -> Result<(), Error> {
-    let names: BTreeSet<&str> = spec.vectors().map(|vector| vector.name.as_str()).collect();
+/// Reads small tensors; those of a packed folder are checked.
+pub(crate) struct Vectors<'a> {
+    catalog: &'a Catalog,
+    /// The last tensor of which a part was read, whole: others of its parts mostly follow.
+    held: (String, Vec<u8>),
+}
+
+impl<'a> Vectors<'a> {
+    pub(crate) fn new(catalog: &'a Catalog) -> Self {
+        Self { catalog, held: Default::default() }
+    }
+
+    /// The bytes of `vector`.
+    pub(crate) fn read(&mut self, vector: &Vector, ring: &mut Ring) -> Result<Vec<u8>, Error> {
+        let name = vector.name.as_str();
+        let Some((tensor, crc)) = self.catalog.get(name).zip(self.catalog.checksum(name)) else {
+            let mut bytes = vec![0; vector.extent.bytes as usize];
+            ring.read_now(vector.extent, &mut bytes)?;
+            return Ok(bytes);
+        };
+        if self.held.0 != name {
+            self.held = (String::new(), vec![0; tensor.extent.bytes as usize]);
+            ring.read_now(tensor.extent, &mut self.held.1)?;
+            if crc32c::crc32c(&self.held.1) != crc {
+                return Err(damaged(name, "the checksum of its bytes does not fit"));
+            }
+            name.clone_into(&mut self.held.0);
+        }
+        let start = (vector.extent.offset - tensor.extent.offset) as usize;
+        Ok(self.held.1[start..][..vector.extent.bytes as usize].to_vec())
+    }
+}
+
+/// Checks matrices of a packed folder that are not packed: once, since what is read of them later has no checksum.
+pub(crate) fn check_matrices(catalog: &Catalog, spec: &ModelSpec, ring: &mut Ring) -> Result<(), Error> {
+    let plain = spec.matrices().chain([&spec.embedding]).filter(|matrix| matrix.tiles.is_none());
+    let names: BTreeSet<&str> = plain.map(|matrix| matrix.name.as_str()).collect();
     for name in names {
         let Some((tensor, crc)) = catalog.get(name).zip(catalog.checksum(name)) else { continue };
-        let mut bytes = vec![0; tensor.extent.bytes as usize];
-        ring.read_now(tensor.extent, &mut bytes)?;
-        if crc32c::crc32c(&bytes) != crc {
+        let (mut at, end) = (tensor.extent.offset, tensor.extent.offset + tensor.extent.bytes);
+        let (mut found, mut bytes) = (0, Vec::new());
+        while at < end {
+            let extent = Extent { offset: at, bytes: READ_BYTES.min(end - at), ..tensor.extent };
+            bytes.resize(extent.bytes as usize, 0);
+            ring.read_now(extent, &mut bytes)?;
+            found = crc32c::crc32c_append(found, &bytes);
+            at += extent.bytes;
+        }
+        if found != crc {
             return Err(damaged(name, "the checksum of its bytes does not fit"));
         }
     }

@@ -234,6 +234,22 @@ pub fn parts<'a>(tile: &Tile<'a>) -> impl Iterator<Item = Result<PackedTile<'a>,
     })
 }
 
+/// The rows of `tile`, one packed tile that is stored, for what multiplies no other; every checksum is checked.
+///
+/// # Errors
+/// `Corrupt`; `Shape`: it is coded, or more than one.
+pub fn stored<'a>(tile: &Tile<'a>) -> Result<Tile<'a>, Error> {
+    let mut parts = parts(tile);
+    match (parts.next().transpose()?, parts.next()) {
+        (Some(part), None) => {
+            part.check()?;
+            part.stored().ok_or_else(|| Error::shape("this matrix cannot be multiplied with coded exponents"))
+        }
+        (_, Some(Err(error))) => Err(error),
+        _ => Err(Error::shape("this matrix is multiplied by one packed tile at a time")),
+    }
+}
+
 /// Row `row` of packed tiles in the format they expand to; `buffer` is overwritten.
 ///
 /// # Errors
