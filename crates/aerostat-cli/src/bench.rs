@@ -202,7 +202,7 @@ fn batch_table(p: &BatchPoint) -> String {
     format!(
         "{requests} prompts of {prompt_tokens} tokens, answers of {answer_tokens}\n\
          wall           {:>10.1} s   {:.3} of the ideal, {:.1} tokens/s\n\
-         ideal          {:>10.1} s   the larger of computing, {:.1} s, and reading, {:.1} s at {:.3} GB/s\n\
+         ideal          {:>10.1} s   the larger of computing, {:.1} s at {:.1} GFLOP/s, and reading, {:.1} s at {:.3} GB/s\n\
          one by one     {:>10.1} s   {:.1} times the wall; the ideal allows {:.1} times\n\
          sweeps         {sweeps:>10}     {sweeps_min} at least; {:.1} rows each, {} at most, knee {}\n\
          KV cache       {:>10}     tokens; {} written to disk\n\
@@ -212,6 +212,7 @@ fn batch_table(p: &BatchPoint) -> String {
         p.tokens_per_second,
         p.ideal_seconds,
         p.ideal_compute_seconds,
+        p.flops_per_second / 1e9,
         p.ideal_read_seconds,
         p.raw_bytes_per_second / 1e9,
         p.one_by_one_seconds,

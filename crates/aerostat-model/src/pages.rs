@@ -106,6 +106,11 @@ impl Pages {
         *holders += 1;
     }
 
+    /// Whether just one sequence holds a page.
+    pub fn alone(&self, page: u32) -> bool {
+        self.holders[page as usize] == 1
+    }
+
     /// Says what a page holds from now on. Whoever holds it also holds the page before. False if another page is known
     /// to hold the same.
     pub fn publish(&mut self, page: u32, before: Before, tokens: &[u32]) -> bool {

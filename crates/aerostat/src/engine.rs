@@ -573,7 +573,8 @@ fn threads(options: &Options) -> usize {
     options.threads.unwrap_or_else(machine::cores).max(1)
 }
 
-fn backend(options: &Options) -> Result<Box<dyn Backend>, Error> {
+/// What computes, as options say.
+pub(crate) fn backend(options: &Options) -> Result<Box<dyn Backend>, Error> {
     match options.device {
         Device::Reference => Ok(Box::new(Reference::new())),
         Device::Auto | Device::Cpu => {

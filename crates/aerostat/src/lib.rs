@@ -18,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ahead;
 pub mod bench;
 pub mod classify;
 mod diagnose;
@@ -35,6 +36,7 @@ mod model_files;
 mod observe;
 mod packed;
 mod resolve;
+mod room;
 pub mod run;
 mod schedule;
 pub mod score;

@@ -232,7 +232,7 @@ impl Engine {
             Err(e) if e.kind() == ErrorKind::Interrupted => RunEnd::Interrupted,
             other => other?,
         };
-        for sequence in left {
+        for sequence in left.into_iter().filter(Sequence::begun) {
             let id = sequence.id;
             if let Task::Generate(answer) = sequence.task {
                 work.unfinished(id, answer.finish(id, &sequence.tokens, observer))?;

@@ -1,8 +1,8 @@
 //! Which rows ride on which sweep.
 //!
 //! Every sweep carries the decoding rows of all active sequences, then rows of prompts in the order of arrival, up to
-//! the plan's rows. A sequence enters while there are rows for it and when the pages that its longest answer needs are
-//! free; it leaves when it is finished. Pages that begin alike are computed and held once.
+//! the plan's rows. A sequence enters while there are rows for it and when the pages that its longest answer needs will
+//! be free by the time it needs them; it leaves when it is finished. Pages that begin alike are computed and held once.
 //!
 //! Where pages may wait on disk, a sequence enters with the pages of its prompt and one more, and takes others as it
 //! grows. When none are left, those that have most left to generate make room, and come back in the order of arrival
@@ -16,7 +16,9 @@ use aerostat_backend::{Backend, Placement, RowPlace};
 use aerostat_model::{Batch, Before, Limits, Pages, Rotations};
 
 use crate::Error;
+use crate::ahead::Ahead;
 use crate::embed::Layer;
+use crate::room::{self, Claim};
 use crate::spill::{Slot, Spill};
 use crate::task::Task;
 
@@ -125,6 +127,11 @@ impl<'t> Sequence<'t> {
         }
     }
 
+    /// It was active, or comes with a part of its answer.
+    pub(crate) fn begun(&self) -> bool {
+        self.arrived > 0 || self.tokens.len() > self.prompt
+    }
+
     fn decodes(&self) -> bool {
         self.computed >= self.prompt
     }
@@ -145,6 +152,18 @@ impl<'t> Sequence<'t> {
             None => Before::Start(class),
         };
         (alike(start + 1) && alike(start + page_tokens)).then_some((before, tokens))
+    }
+
+    /// What it holds of the cache, and may come to hold.
+    fn claim(&self, pages: &Pages) -> Claim {
+        let generates = self.generates();
+        Claim {
+            held: self.pages.len(),
+            own: self.pages.iter().filter(|page| pages.alone(**page)).count(),
+            positions: self.tokens.len(),
+            positions_max: if generates { self.capacity } else { self.tokens.len() },
+            sweeps: if generates { self.tokens_left() } else { 1 },
+        }
     }
 
     /// Gives its pages back, and with them what was computed.
@@ -176,11 +195,26 @@ pub(crate) struct Rules {
     pub(crate) spill: Option<Spill>,
 }
 
+/// Pages are held for so much longer than if all were always in use.
+const PACKING: f64 = 1.05;
+/// Rows of a sweep, in knees, where there is enough of everything.
+const ROWS_OF_KNEE: f64 = 1.4;
+/// So many times the longest answer before the end, answers begin to enter longest first.
+const ENDING: f64 = 1.5;
+
+/// What is to come.
+struct Outlook {
+    /// Rows of a sweep if all that are left have as many.
+    rows: f64,
+    /// The last answers are about to begin: the longest ones must be first, or they go on alone in the end.
+    ending: bool,
+}
+
 /// The sequences that are active, in order of arrival, and those that wait.
 #[derive(Debug)]
 pub(crate) struct Schedule<'t> {
     /// For room.
-    waiting: Option<Sequence<'t>>,
+    waiting: Ahead<'t>,
     pub(crate) active: Vec<Sequence<'t>>,
     /// With their pages on disk, in order of arrival.
     spilled: Vec<Sequence<'t>>,
@@ -188,8 +222,6 @@ pub(crate) struct Schedule<'t> {
     arrivals: u64,
     /// Someone waited for pages when there last were rows for more.
     short: bool,
-    /// Of the last sweeps.
-    mean_rows: f64,
     /// Rows that were not computed because others had computed them.
     pub(crate) shared_rows: u64,
     /// Why pages were computed again and not read back; to be told once.
@@ -201,13 +233,12 @@ pub(crate) struct Schedule<'t> {
 impl<'t> Schedule<'t> {
     pub(crate) fn new(rules: Rules) -> Self {
         Self {
-            waiting: None,
+            waiting: Ahead::default(),
             active: Vec::new(),
             spilled: Vec::new(),
             rules,
             arrivals: 0,
             short: false,
-            mean_rows: 0.0,
             shared_rows: 0,
             trouble: None,
             counted: (0, 0),
@@ -223,84 +254,122 @@ impl<'t> Schedule<'t> {
         next: Next<'_, 't>,
     ) -> Result<bool, Error> {
         rows.clear();
-        self.make_room(memory);
-        while self.restore(limits, memory) {}
+        if self.rules.spill.is_some() {
+            self.make_room(memory);
+            while self.restore(limits, memory) {}
+        } else {
+            self.grow(memory.pages);
+        }
+        self.waiting.refill(next)?;
+        let outlook = self.outlook(limits, memory.pages);
         let decodes: Vec<bool> = self.active.iter().map(Sequence::decodes).collect();
         for index in (0..decodes.len()).filter(|i| decodes[*i]) {
             self.take_rows(index, rows, limits, memory.pages);
         }
-        let limits = Limits { rows_max: self.rows_due(rows.tokens.len(), limits.rows_max), ..limits };
+        let limits =
+            Limits { rows_max: self.rows_due(&outlook, rows.tokens.len(), limits.rows_max), ..limits };
         for index in (0..decodes.len()).filter(|i| !decodes[*i]) {
             self.take_rows(index, rows, limits, memory.pages);
         }
-        while self.admit(rows, limits, memory.pages, next)? {
+        while self.admit(rows, limits, memory.pages, outlook.ending) {
             self.take_rows(self.active.len() - 1, rows, limits, memory.pages);
+            self.waiting.refill(next)?;
         }
-        self.mean_rows = 0.9 * self.mean_rows + 0.1 * rows.tokens.len() as f64;
         Ok(!rows.tokens.is_empty())
     }
 
+    /// What is left to do of the sequences that are known.
+    fn outlook(&self, limits: Limits, pages: &Pages) -> Outlook {
+        let (mut rows, mut answers, mut held, mut longest) = (0, 0, 0, 0);
+        for sequence in self.active.iter().chain(&self.spilled).chain(self.waiting.iter()) {
+            let left = if sequence.generates() { sequence.tokens_left() } else { 1 };
+            rows += sequence.tokens.len().saturating_sub(sequence.computed) + left - 1;
+            answers += left;
+            // A page more and more as it grows.
+            held += left * pages.needed(sequence.tokens.len() + left / 2);
+            longest = longest.max(left);
+        }
+        let cache = pages.needed(pages.tokens()).max(1);
+        let crowd = limits.logit_rows_max.min(limits.rows_max).max(1);
+        let room = (held as f64 / cache as f64).max(answers as f64 / crowd as f64);
+        let sweeps = room.max(rows as f64 / self.rules.knee.max(1) as f64 / ROWS_OF_KNEE);
+        Outlook {
+            rows: rows as f64
+                / (PACKING * room.max(if self.waiting.dry { longest as f64 } else { 0.0 })).max(1.0),
+            ending: self.waiting.dry && sweeps < ENDING * longest as f64,
+        }
+    }
+
     /// Rows that prompts may fill a sweep to, which has `rows` already. Where pages keep others from entering, sweeps to
-    /// come have few rows; prompts are spread over them then, since rows up to the knee are free and those above are not.
-    fn rows_due(&self, rows: usize, rows_max: usize) -> usize {
+    /// come have few rows; prompts are spread over them then, since rows up to the knee are free, and sweeps that are all
+    /// alike are best beyond it.
+    fn rows_due(&self, outlook: &Outlook, rows: usize, rows_max: usize) -> usize {
         if !self.short {
             return rows_max;
         }
-        self.rules.knee.max((1.2 * self.mean_rows) as usize).max(rows + 1).min(rows_max)
+        self.rules.knee.max(outlook.rows as usize).max(rows + 1).min(rows_max)
     }
 
     /// Whether some sequence is left.
     pub(crate) fn open(&self) -> bool {
-        self.waiting.is_some() || !self.active.is_empty() || !self.spilled.is_empty()
+        !self.waiting.is_empty() || !self.active.is_empty() || !self.spilled.is_empty()
     }
 
-    /// Lets the next sequence in if there are rows and pages for it.
-    fn admit(
-        &mut self,
-        rows: &Rows,
-        limits: Limits,
-        pages: &mut Pages,
-        next: Next<'_, 't>,
-    ) -> Result<bool, Error> {
+    /// Lets one of those that wait in if there are rows and pages for it; whether it did.
+    fn admit(&mut self, rows: &Rows, limits: Limits, pages: &mut Pages, ending: bool) -> bool {
         let full = rows.tokens.len() >= limits.rows_max || rows.logit_rows.len() >= limits.logit_rows_max;
         if full || !self.spilled.is_empty() {
             self.short |= !self.spilled.is_empty();
-            return Ok(false);
-        }
-        if self.waiting.is_none() {
-            self.waiting = next()?;
-            self.short &= self.waiting.is_some();
+            return false;
         }
         let crowded = self.crowded(limits);
-        let Some(mut sequence) = self.waiting.take_if(|s| !s.generates() || !crowded) else {
-            return Ok(false);
-        };
-        let shared = adopt(&mut sequence, pages, self.rules.shares.as_ref());
-        let (positions, spare) = match self.rules.spill {
-            Some(_) => (sequence.tokens.len() + pages.page_tokens(), self.active.len()),
-            None => (sequence.capacity, 0),
-        };
-        let more = pages.needed(positions.min(sequence.capacity)).saturating_sub(sequence.pages.len());
-        let taken = if pages.available() < more + spare { None } else { pages.take(more) };
-        match taken {
-            Some(taken) => sequence.pages.extend(taken),
-            None => {
-                sequence.release(pages);
-                self.waiting = Some(sequence);
-                self.short = true;
-                return Ok(false);
-            }
+        for place in self.waiting.candidates(ending) {
+            let Some(sequence) = self.waiting.get_mut(place).filter(|s| !s.generates() || !crowded) else {
+                continue;
+            };
+            let Some(shared) = enter(sequence, &self.active, &self.rules, pages) else { continue };
+            let Some(mut sequence) = self.waiting.take(place) else { continue };
+            self.shared_rows += shared as u64;
+            self.arrivals += 1;
+            sequence.arrived = self.arrivals;
+            self.active.push(sequence);
+            return true;
         }
-        self.shared_rows += shared as u64;
-        self.arrivals += 1;
-        sequence.arrived = self.arrivals;
-        self.active.push(sequence);
-        Ok(true)
+        self.short = !self.waiting.is_empty();
+        false
     }
 
     /// More sequences are being answered than can have logits in a sweep: others would hold pages and wait.
     fn crowded(&self, limits: Limits) -> bool {
         self.active.iter().filter(|s| s.generates()).count() >= limits.logit_rows_max.min(limits.rows_max)
+    }
+
+    /// Gives growing sequences the pages of their next rows, those first that have least left to generate. One that could
+    /// keep others from ever being finished goes without for now.
+    fn grow(&mut self, pages: &mut Pages) {
+        let page_tokens = pages.page_tokens();
+        let mut claims: Vec<Claim> = self.active.iter().map(|s| s.claim(pages)).collect();
+        let mut order: Vec<usize> =
+            (0..claims.len()).filter(|i| claims[*i].growth(page_tokens) > 0).collect();
+        order.sort_by_key(|&i| (self.active[i].tokens_left(), self.active[i].arrived));
+        let plenty = claims.iter().map(|c| c.growth(page_tokens)).sum::<usize>() <= pages.available();
+        for index in order {
+            let sequence = &mut self.active[index];
+            let end = sequence.end().min(sequence.computed.saturating_add(self.rules.chunk));
+            while sequence.pages.len() < pages.needed(end) {
+                let before = claims[index];
+                claims[index] = Claim { held: before.held + 1, own: before.own + 1, ..before };
+                let left = pages.available().checked_sub(1);
+                let safe = |left| plenty || room::safe(&mut claims.clone(), left, page_tokens);
+                match if left.is_some_and(safe) { pages.take(1) } else { None } {
+                    Some(page) => sequence.pages.extend(page),
+                    None => {
+                        claims[index] = before;
+                        break;
+                    }
+                }
+            }
+        }
     }
 
     /// Gives growing sequences the pages of their next rows: first those that have least left to generate, at the cost
@@ -368,7 +437,7 @@ impl<'t> Schedule<'t> {
 
     /// Takes all sequences out.
     pub(crate) fn clear(&mut self, pages: &mut Pages) -> Vec<Sequence<'t>> {
-        let all = self.active.drain(..).chain(self.spilled.drain(..)).chain(self.waiting.take());
+        let all = self.active.drain(..).chain(self.spilled.drain(..)).chain(self.waiting.drain());
         let mut all: Vec<Sequence<'t>> = all.collect();
         all.iter_mut().for_each(|s| s.release(pages));
         all
@@ -377,12 +446,12 @@ impl<'t> Schedule<'t> {
     /// Whether sweeps will follow the one that `fill` chose, whatever its logits say.
     pub(crate) fn more(&self) -> bool {
         let unfinished = |s: &Sequence<'_>| s.computed < s.end() || s.generates() && s.tokens_left() > 1;
-        self.waiting.is_some() || !self.spilled.is_empty() || self.active.iter().any(unfinished)
+        !self.waiting.is_empty() || !self.spilled.is_empty() || self.active.iter().any(unfinished)
     }
 
     /// Tokens that sequences may still take.
     pub(crate) fn tokens_left(&self) -> u64 {
-        let all = self.active.iter().chain(&self.spilled).chain(&self.waiting);
+        let all = self.active.iter().chain(&self.spilled).chain(self.waiting.iter());
         all.map(|s| s.tokens_left() as u64).sum()
     }
 
@@ -399,6 +468,7 @@ impl<'t> Schedule<'t> {
         }
         self.shared_rows += adopt(sequence, pages, self.rules.shares.as_ref()) as u64;
         let end = sequence.end().min(sequence.computed.saturating_add(self.rules.chunk));
+        let end = end.min(sequence.pages.len() * pages.page_tokens());
         if sequence.computed >= end {
             return;
         }
@@ -429,6 +499,33 @@ impl<'t> Schedule<'t> {
         }
         publish(sequence, pages, self.rules.shares.as_ref());
     }
+}
+
+/// Takes the pages that a sequence begins with, if it and those that are active will always have pages to go on with;
+/// gives the number of its rows that others computed.
+fn enter(
+    sequence: &mut Sequence<'_>,
+    active: &[Sequence<'_>],
+    rules: &Rules,
+    pages: &mut Pages,
+) -> Option<usize> {
+    let shared = adopt(sequence, pages, rules.shares.as_ref());
+    let page_tokens = pages.page_tokens();
+    let (positions, spare) = match rules.spill {
+        Some(_) => (sequence.tokens.len() + page_tokens, active.len()),
+        None => (sequence.tokens.len(), 0),
+    };
+    let more = pages.needed(positions.min(sequence.capacity)).saturating_sub(sequence.pages.len());
+    let taken = if pages.available() < more + spare { None } else { pages.take(more) };
+    if let Some(taken) = taken {
+        sequence.pages.extend(taken);
+        let claims = active.iter().chain([&*sequence]).map(|s| s.claim(pages)).collect::<Vec<_>>();
+        if rules.spill.is_some() || room::fits(&claims, pages.available(), page_tokens) {
+            return Some(shared);
+        }
+    }
+    sequence.release(pages);
+    None
 }
 
 /// Takes over pages that others have computed or compute in this sweep, as far as no result of their rows is wanted;

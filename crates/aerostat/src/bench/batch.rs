@@ -7,7 +7,10 @@ use serde::Serialize;
 use super::{Stoppable, raw_read};
 use crate::observe::Observer;
 use crate::run::{Outcome, Request, RunEnd, Want, Work};
-use crate::{Engine, Error, ErrorKind, ModelFiles, Need, Options, machine};
+use crate::{Engine, Error, ErrorKind, ModelFiles, Need, Options, engine, machine};
+
+/// Weights that are multiplied to learn the rate: more than caches hold.
+const PROBE_BYTES: u64 = 64 << 20;
 
 /// A measured job.
 #[derive(Clone, Debug, Serialize)]
@@ -22,7 +25,7 @@ pub struct BatchPoint {
     pub wall_seconds: f64,
     /// The larger of the two that follow.
     pub ideal_seconds: f64,
-    /// Multiplying all rows with all weights at the rate that was measured with many rows, and nothing else.
+    /// Multiplying all rows with all weights at `flops_per_second`, and nothing else.
     pub ideal_compute_seconds: f64,
     /// Reading what is streamed, at the rate of raw reads, in `sweeps_min` sweeps.
     pub ideal_read_seconds: f64,
@@ -49,6 +52,8 @@ pub struct BatchPoint {
     pub times_one_by_one_max: f64,
     /// Raw reads, the mean of before and after.
     pub raw_bytes_per_second: f64,
+    /// Multiplying with many rows, the mean of before and after.
+    pub flops_per_second: f64,
     /// Weights read in every sweep.
     pub streamed_bytes_per_sweep: u64,
     /// Positions of the KV cache.
@@ -70,11 +75,12 @@ pub struct BatchSettings {
     pub prompt: (usize, usize),
     /// Tokens of the shortest and the longest answer.
     pub answer: (usize, usize),
-    /// Raw reading before and after.
+    /// Raw reading before and after, and multiplying alone.
     pub raw_time: Duration,
 }
 
-/// Runs a job of random prompts, whose answers end at their length alone, between two spells of raw reads.
+/// Runs a job of random prompts, whose answers end at their length alone, between two spells of raw reads and of
+/// multiplying alone.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`] for lengths that make no sense; those of [`Engine::open`] and [`Engine::run`].
@@ -101,8 +107,9 @@ pub fn batch(
         let files = files.checkpoint.catalog.files();
         raw_read(files, options.io, (4 << 20).min(largest).max(1), 8, raw_time, &mut place)
     };
-    let before = raw()?.bytes_per_second;
-    // Raw reading has buffers of its own, which are no part of the job's budget.
+    let mut rates = || Ok::<_, Error>((raw()?.bytes_per_second, multiply_rate(files, options, raw_time)?));
+    let before = rates()?;
+    // Probes have buffers of their own, which are no part of the job's budget.
     machine::forget_peak();
     let mut engine = Engine::open(files, options, &need, observer)?;
     let begun = Instant::now();
@@ -110,18 +117,38 @@ pub fn batch(
         return Err(Error::interrupted());
     }
     let (wall_seconds, peak) = (begun.elapsed().as_secs_f64(), engine.stats().memory_peak_bytes);
-    let raw_bytes_per_second = (before + raw()?.bytes_per_second) / 2.0;
-    let point = point(&engine, &job, wall_seconds, raw_bytes_per_second);
-    Ok(BatchPoint { memory_peak_bytes: peak, ..point })
+    let after = rates()?;
+    let rates = ((before.0 + after.0) / 2.0, (before.1 + after.1) / 2.0);
+    Ok(BatchPoint { memory_peak_bytes: peak, ..point(&engine, &job, wall_seconds, rates) })
 }
 
-fn point(engine: &Engine, job: &Job<'_>, wall_seconds: f64, raw_bytes_per_second: f64) -> BatchPoint {
+/// Multiply-adds count twice; the middle of many short spells.
+fn multiply_rate(files: &ModelFiles, options: &Options, time: Duration) -> Result<f64, Error> {
+    let (begun, mut rates) = (Instant::now(), Vec::new());
+    while rates.is_empty() || begun.elapsed() < time {
+        let measured = machine::multiply_rates(engine::backend(options)?, &files.spec, PROBE_BYTES)?;
+        rates.extend(measured.last().map(|m| 2.0 * m.rows as f64 / m.seconds_per_weight));
+        if measured.is_empty() {
+            return Ok(f64::INFINITY);
+        }
+    }
+    rates.sort_by(f64::total_cmp);
+    Ok(rates.get(rates.len() / 2).copied().unwrap_or(f64::INFINITY))
+}
+
+fn point(
+    engine: &Engine,
+    job: &Job<'_>,
+    wall_seconds: f64,
+    (raw_bytes_per_second, flops_per_second): (f64, f64),
+) -> BatchPoint {
     let (plan, stats) = (engine.current_plan(), engine.stats());
     let cost = plan.cost.at_read_rate(raw_bytes_per_second);
     let lengths: Vec<(usize, usize)> = job.lengths().collect();
     let rows: u64 = lengths.iter().map(|(prompt, answer)| (prompt + answer - 1) as u64).sum();
     let logit_rows: u64 = lengths.iter().map(|(_, answer)| *answer as u64).sum();
-    let ideal_compute_seconds = plan.cost.compute_seconds(rows, logit_rows);
+    let ideal_compute_seconds =
+        plan.cost.compute_seconds(rows, logit_rows) * plan.cost.flops_per_second / flops_per_second;
     let sweeps_min = sweeps_min(&lengths, (plan.rows_max, plan.logit_rows_max, plan.kv_pages));
     let ideal_read_seconds = sweeps_min as f64 * plan.streamed_bytes_per_sweep as f64 / raw_bytes_per_second;
     let ideal_seconds = ideal_compute_seconds.max(ideal_read_seconds);
@@ -149,6 +176,7 @@ fn point(engine: &Engine, job: &Job<'_>, wall_seconds: f64, raw_bytes_per_second
         times_one_by_one: one_by_one_seconds / wall_seconds,
         times_one_by_one_max: one_by_one_seconds / ideal_seconds,
         raw_bytes_per_second,
+        flops_per_second,
         streamed_bytes_per_sweep: plan.streamed_bytes_per_sweep,
         kv_tokens: plan.kv_pages * aerostat_plan::PAGE_TOKENS,
         spilled_bytes: stats.spilled_bytes,
@@ -258,17 +286,24 @@ mod tests {
     fn a_mixed_job_takes_little_more_than_the_ideal_whatever_the_cache_holds() {
         let settings =
             BatchSettings { requests: 1000, prompt: (16, 512), answer: (1, 128), raw_time: Duration::ZERO };
-        // Rows at which computing takes as long as reading, rows of a sweep, pages; and what is reached. Where sweeps run
-        // at the knee, 1.19 is the best there is; a cache of 400 pages holds 13 of the longest sequences.
+        // Rows at which computing takes as long as reading, rows of a sweep, pages; and what is reached. Where the fewest
+        // sweeps run just at the knee, 1.19 is the best there is; 128 pages hold five sequences.
         for (knee, rows_max, pages, most) in [
-            (150, 512, 400, 1.4),
-            (150, 512, 1000, 1.2),
-            (150, 512, 2000, 1.07),
-            (150, 512, 8000, 1.07),
-            (60, 512, 1000, 1.06),
-            (150, 150, 2000, 1.25),
-            (400, 512, 2000, 1.31),
-            (1, 512, 2000, 1.02),
+            (32, 512, 128, 1.46),
+            (128, 512, 128, 1.14),
+            (64, 512, 256, 1.35),
+            (256, 512, 256, 1.09),
+            (150, 512, 400, 1.25),
+            (32, 512, 512, 1.02),
+            (128, 512, 512, 1.28),
+            (256, 512, 512, 1.13),
+            (150, 512, 1000, 1.09),
+            (60, 512, 1000, 1.02),
+            (150, 512, 2000, 1.03),
+            (150, 150, 2000, 1.22),
+            (400, 512, 2000, 1.22),
+            (150, 512, 8000, 1.03),
+            (1, 512, 2000, 1.01),
         ] {
             let mut job = Job { settings: &settings, vocab: 100, next: 0, answer_tokens: 0 };
             let limits = Limits { rows_max, logit_rows_max: rows_max };
