@@ -20,6 +20,7 @@
 #![allow(clippy::needless_range_loop, reason = "kernels index register tiles in step")]
 
 mod attention;
+mod delta;
 mod device;
 mod elementwise;
 mod format;

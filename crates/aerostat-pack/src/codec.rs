@@ -105,7 +105,7 @@ pub(crate) fn matrices<'a>(
         add(&spec.embedding.name, Place::Embedding);
     }
     for block in &spec.blocks {
-        let is_latent = block.attention.latent.is_some();
+        let is_latent = block.latent().is_some();
         for (role, linear) in block.linears() {
             // What is used head by head, in parts of its rows and by its inputs, stays as it is.
             if is_latent && matches!(role, Role::K | Role::V) {
