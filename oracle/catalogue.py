@@ -40,6 +40,8 @@ BASE = dict(
 )
 SHORT = [1, 7, 23]
 LONG = [7, 23, 40]
+DELTA = [1, 3, 40, 70]
+DELTA_NET = dict(num_hidden_layers=4, linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=12, linear_value_head_dim=10)
 
 
 def old(config, **top):
@@ -332,6 +334,12 @@ def qwen_towers(**own):
     return dict(vision_config=vision, image_token_id=200, video_token_id=201, vision_start_token_id=202, vision_end_token_id=203)
 
 
+def by_interval(config):
+    """Qwen 3 Next as released: every so many layers attend."""
+    config = {key: value for key, value in config.items() if key != "layer_types"}
+    return dict(config, full_attention_interval=2)
+
+
 def mrope(*sections):
     return {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": list(sections)}
 
@@ -447,6 +455,26 @@ FIXTURES = {
     "qwen3_tied": dict(family="Qwen3", dtype="f32", lengths=SHORT, twins=["f32"],
                        config=dict(head_dim=12, tie_word_embeddings=True, num_key_value_heads=4)),
     "qwen3_bias": dict(family="Qwen3", dtype="f32", lengths=SHORT, shard=30000, config=dict(head_dim=12, attention_bias=True)),
+    # Gated delta nets between gated attention; prompts longer than the 64 positions that transformers computes at a time
+    "qwen3_next": dict(family="Qwen3Next", dtype="bf16", lengths=DELTA, embedding=0.2, twins=["bf16"], config=dict(
+        DELTA_NET, head_dim=16, num_experts=6, num_experts_per_tok=3, moe_intermediate_size=16, shared_expert_intermediate_size=24)),
+    "qwen3_next_sparse": dict(family="Qwen3Next", dtype="f32", lengths=DELTA, embedding=0.2, edit=by_interval, config=dict(
+        DELTA_NET | dict(linear_num_value_heads=2, num_hidden_layers=3), head_dim=12, layer_types=["linear_attention", "full_attention", "linear_attention"],
+        linear_conv_kernel_dim=3, attention_bias=True, tie_word_embeddings=True, mlp_only_layers=[1],
+        num_experts=5, num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16, norm_topk_prob=False,
+        rope_parameters={"rope_type": "default", "rope_theta": 5000.0, "partial_rotary_factor": 0.5})),
+    "qwen3_5": dict(family="Qwen3_5", text="Qwen3_5Text", towers=qwen_towers(
+        hidden_size=8, intermediate_size=8, out_hidden_size=40, num_position_embeddings=4), dtype="bf16", lengths=DELTA, embedding=0.2,
+        config=dict(DELTA_NET | dict(linear_num_value_heads=6), head_dim=24,
+                    rope_parameters=dict(mrope(1, 1, 1), mrope_interleaved=True, partial_rotary_factor=0.25))),
+    "qwen3_5_text": dict(family="Qwen3_5Text", dtype="f32", lengths=DELTA, embedding=0.2, twins=["f32"], config=dict(
+        DELTA_NET | dict(linear_value_head_dim=20, num_hidden_layers=2), head_dim=16, tie_word_embeddings=True,
+        layer_types=["full_attention", "linear_attention"])),
+    "qwen3_5_moe": dict(family="Qwen3_5Moe", text="Qwen3_5MoeText", towers=qwen_towers(
+        hidden_size=8, intermediate_size=8, out_hidden_size=40, num_position_embeddings=4), dtype="bf16", lengths=DELTA, embedding=0.2,
+        config=dict(DELTA_NET | dict(num_hidden_layers=2), head_dim=16, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=16,
+                    shared_expert_intermediate_size=24, layer_types=["linear_attention", "full_attention"],
+                    rope_parameters=dict(mrope(1, 1, 0), mrope_interleaved=True, partial_rotary_factor=0.25))),
     # Mixtures of experts
     "mixtral": dict(family="Mixtral", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
         num_local_experts=4, num_experts_per_tok=2, intermediate_size=24, sliding_window=None)),

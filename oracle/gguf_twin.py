@@ -20,6 +20,7 @@ ARCH = {
     "olmoe": "olmoe", "glm4_moe": "glm4moe", "dots1": "dots1", "ernie4_5_moe": "ernie4_5-moe", "granitemoe": "granitemoe",
     "phimoe": "phimoe", "minimax_m2": "minimax-m2",
     "gpt_oss": "gpt-oss", "llama4_text": "llama4", "hunyuan_v1_dense": "hunyuan-dense", "hunyuan_v1_moe": "hunyuan-moe",
+    "qwen3_next": "qwen3next", "qwen3_5_text": "qwen35", "qwen3_5_moe_text": "qwen35moe",
     "arcee": "arcee", "exaone4": "exaone4", "seed_oss": "seed_oss",
 }
 # Architectures whose converter interleaves the rows of q and k.
@@ -69,8 +70,12 @@ def add(writer, config, name, tensor, kind, index, rng, options):
         for part, rows in latent_parts(config, data).items():
             writer.add_tensor(gguf_name(config, name.replace("kv_b_proj", part)), *stored_as(rows, kind))
         return tensor
+    if ".linear_attn." in name:
+        for part, rows in delta_parts(config, name, data).items():
+            writer.add_tensor(f"blk.{name.split('.layers.')[1].split('.')[0]}.{part}", *stored_as(rows, "f32" if rows.ndim == 1 or "conv1d" in part else kind))
+        return tensor
     heads = permuted_heads(config, name)
-    if name.endswith("norm.weight") and config.model_type.startswith(("gemma", "nemotron")):
+    if name.endswith("norm.weight") and config.model_type.startswith(("gemma", "nemotron", "qwen3_next", "qwen3_5")):
         writer.add_tensor(gguf_name(config, name), data + np.float32(1.0))
         return tensor
     stored = permute(data, heads) if heads else restack(config, name, data)
@@ -95,6 +100,49 @@ def latent_parts(config, rows):
     heads = rows.reshape(config.num_attention_heads, -1, rows.shape[-1])
     keys, values = heads[:, :config.qk_nope_head_dim], heads[:, config.qk_nope_head_dim:]
     return {"k_b_proj": keys.swapaxes(1, 2), "v_b_proj": values}
+
+
+def delta_parts(config, name, rows):
+    """A tensor of a delta net as the converter stores it: joined ones apart, and for Qwen 3.5 the value heads of different
+    key heads in turn."""
+    k_heads, v_heads, k_dim, v_dim = (getattr(config, f"linear_{key}") for key in (
+        "num_key_heads", "num_value_heads", "key_head_dim", "value_head_dim"))
+    group = v_heads // k_heads
+
+    def tiled(rows, dim):  # rows of value heads
+        if config.model_type == "qwen3_next":
+            return rows
+        return rows.reshape(k_heads, group, dim, *rows.shape[1:]).swapaxes(0, 1).reshape(rows.shape)
+
+    def after_keys(rows):
+        return np.concatenate([rows[:2 * k_heads * k_dim], tiled(rows[2 * k_heads * k_dim:], v_dim)])
+
+    match name.split("linear_attn.")[1]:
+        case "in_proj_qkvz.weight":
+            parts = rows.reshape(k_heads, -1, rows.shape[-1])
+            q, k, v, z = (p.reshape(-1, rows.shape[-1]) for p in np.split(parts, np.cumsum([k_dim, k_dim, group * v_dim]), axis=1))
+            return {"attn_qkv.weight": np.concatenate([q, k, v]), "attn_gate.weight": z}
+        case "in_proj_ba.weight":
+            return {"ssm_ba.weight": rows}
+        case "in_proj_qkv.weight":
+            return {"attn_qkv.weight": after_keys(rows)}
+        case "in_proj_z.weight":
+            return {"attn_gate.weight": tiled(rows, v_dim)}
+        case "in_proj_b.weight":
+            return {"ssm_beta.weight": tiled(rows, 1)}
+        case "in_proj_a.weight":
+            return {"ssm_alpha.weight": tiled(rows, 1)}
+        case "conv1d.weight":
+            return {"ssm_conv1d.weight": after_keys(rows[:, 0])}
+        case "A_log":
+            return {"ssm_a": tiled(-np.exp(rows), 1)}
+        case "dt_bias":
+            return {"ssm_dt.bias": tiled(rows, 1)}
+        case "norm.weight":
+            return {"ssm_norm.weight": rows}
+        case "out_proj.weight":
+            return {"ssm_out.weight": tiled(rows.T, v_dim).T}
+    raise ValueError(name)
 
 
 def stored_as(rows, kind):
@@ -233,6 +281,13 @@ def metadata(writer, config, kind, options):
         deepseek_experts(writer, config)
         if first("shared_expert_intermediate_size"):
             writer.add_expert_shared_feed_forward_length(config.shared_expert_intermediate_size)
+    if first("linear_num_key_heads"):
+        writer.add_ssm_conv_kernel(config.linear_conv_kernel_dim)
+        writer.add_ssm_state_size(config.linear_key_head_dim)
+        writer.add_ssm_group_count(config.linear_num_key_heads)
+        writer.add_ssm_time_step_rank(config.linear_num_value_heads)
+        writer.add_ssm_inner_size(config.linear_value_head_dim * config.linear_num_value_heads)
+        writer.add_full_attention_interval(4)
     if getattr(config, "clip_qkv", None):
         writer.add_clamp_kqv(config.clip_qkv)
     if kind_of_model == "gemma2":

@@ -52,7 +52,7 @@ def build(entry, seed):
     config = configuration(entry)
     config._attn_implementation = "eager"
     model = auto_class("text_config" in config.to_dict()).from_config(config)
-    centre = 0.0 if config.model_type.startswith(("gemma", "nemotron")) else 1.0
+    centre = 0.0 if config.model_type.startswith(("gemma", "nemotron", "qwen3_next", "qwen3_5")) else 1.0
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     norms = {id(m.weight) for m in model.modules() if "Norm" in type(m).__name__ and hasattr(m, "weight")}
     generator = torch.Generator().manual_seed(1000 + seed)

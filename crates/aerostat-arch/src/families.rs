@@ -56,7 +56,10 @@ mod qwen;
 mod qwen2;
 mod qwen2_moe;
 mod qwen3;
+mod qwen3_5;
+mod qwen3_5_moe;
 mod qwen3_moe;
+mod qwen3_next;
 mod qwen3_vl_moe;
 mod seed_oss;
 mod smollm3;
@@ -81,6 +84,9 @@ pub const FAMILIES: &[&Family] = &[
     &qwen2_moe::FAMILY,
     &qwen3_moe::FAMILY,
     &qwen3_vl_moe::FAMILY,
+    &qwen3_next::FAMILY,
+    &qwen3_5::FAMILY,
+    &qwen3_5_moe::FAMILY,
     &minimax_m2::FAMILY,
     &gemma::FAMILY,
     &gemma2::FAMILY,

@@ -1,5 +1,6 @@
 //! What the data of a family consists of.
 
+use crate::delta::DeltaFamily;
 use crate::keys::{self, Key};
 use crate::latent::LatentFamily;
 use crate::mixture::Mixture;
@@ -100,6 +101,10 @@ pub struct Family {
     pub softcaps: (Softcap, Softcap),
     /// Keys and values are compressed.
     pub latent: Option<LatentFamily>,
+    /// In the tensor of queries, each head's queries are followed by its part of a gate of attention's output.
+    pub gated_attention: bool,
+    /// Some layers have a gated delta net in place of attention.
+    pub delta: Option<DeltaFamily>,
     /// Some layers have experts.
     pub mixture: Option<Mixture>,
     /// Values of configuration keys that a file may leave out.
@@ -422,6 +427,8 @@ impl Family {
         logit_scale: Factor::One,
         softcaps: (Softcap::Never, Softcap::Never),
         latent: None,
+        gated_attention: false,
+        delta: None,
         mixture: None,
         defaults: Defaults {
             tied: false,

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod build;
+mod delta;
 mod error;
 mod families;
 mod family;
@@ -20,6 +21,7 @@ mod tensors;
 mod towers;
 
 pub use build::describe;
+pub use delta::{DeltaFamily, DeltaNames, DeltaNet, DeltaShape};
 pub use error::{Error, ErrorKind};
 pub use families::FAMILIES;
 pub use family::{
@@ -32,6 +34,7 @@ pub use mixture::{Mixture, MixtureNames};
 pub use rope::{Divisors, RopeSpec, Scaling};
 pub use spec::{
     Activation, AttentionSpec, AttentionWidths, Block, Experts, Groups, Growth, Head, Joined, Linear, Matrix,
-    MlpSpec, ModelSpec, Norm, NormKind, Positions, Role, RopeStyle, Routing, Runs, Scales, Score, Vector,
+    Mixer, MlpSpec, ModelSpec, Norm, NormKind, Positions, Role, RopeStyle, Routing, Runs, Scales, Score,
+    Vector,
 };
 pub use towers::TOWERS;

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::delta::DeltaLayers;
 use crate::error::Error;
 use crate::family::{Alibi, Factor, Family, HeadNorms, Rotated, Softcap, Switch, Temperature, Windows};
 use crate::keys::{self, Keys};
@@ -37,6 +38,7 @@ pub(crate) struct Shape {
     pub(crate) rotated: Vec<bool>,
     pub(crate) ropes: Vec<RopeConfig>,
     pub(crate) latent: Option<LatentShape>,
+    pub(crate) delta: Option<DeltaLayers>,
     pub(crate) mixture: Option<MixtureShape>,
 }
 
@@ -101,6 +103,7 @@ impl Shape {
                 Some(_) => latent::ropes(keys, ropes(keys, family)?),
             },
             latent,
+            delta: family.delta.as_ref().map(|delta| DeltaLayers::read(keys, delta, layers)).transpose()?,
             mixture: match &family.mixture {
                 Some(mixture) => MixtureShape::read(keys, mixture, intermediate)?,
                 None => None,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use aerostat_checkpoint::packed::TileRows;
 use aerostat_checkpoint::{DType, Extent};
 
+use crate::delta::DeltaNet;
 use crate::latent::Latent;
 use crate::rope::RopeSpec;
 
@@ -60,7 +61,7 @@ impl ModelSpec {
 
     /// Partial sums of a row that the widest matrix stored by inputs needs: sixteen for each output.
     pub fn lanes(&self) -> usize {
-        let latents = self.blocks.iter().filter_map(|block| block.attention.latent.as_ref());
+        let latents = self.blocks.iter().filter_map(Block::latent);
         let ranks = latents.filter(|latent| latent.k_by_rows).map(|latent| latent.rank);
         let outputs = self.matrices().filter(|m| m.k_major).map(|m| m.rows);
         16 * outputs.chain(ranks).max().unwrap_or(0)
@@ -78,6 +79,12 @@ impl ModelSpec {
     /// The scales of matrices of codes; matrices that are parts of one tensor share theirs.
     pub fn scales(&self) -> impl Iterator<Item = &Vector> {
         self.matrices().filter_map(|m| m.scales.as_ref()).map(|scales| &scales.values)
+    }
+
+    /// Elements of recurrent states that a sequence keeps; 0 where attention is all there is.
+    pub fn state_elements(&self) -> usize {
+        let deltas = self.blocks.iter().filter_map(Block::delta);
+        deltas.map(|delta| delta.shape.history() + delta.shape.state()).sum()
     }
 
     /// Whether head and embedding are one tensor.
@@ -103,6 +110,12 @@ pub enum Role {
     IndexWeights,
     K,
     V,
+    /// Says how much of the token mixer's output is taken, element by element.
+    OutputGate,
+    /// How much a position changes the state of a delta net.
+    Strength,
+    /// How much of that state it leaves.
+    Decay,
     Output,
     /// Says how much of the block's own MLP a row takes beside its experts.
     SharedGate,
@@ -278,13 +291,22 @@ pub struct Positions {
     pub offset: usize,
 }
 
-/// One block: attention and MLP, each added to the residual stream.
+/// What lets positions see those before them.
+#[derive(Clone, Debug)]
+pub enum Mixer {
+    /// Attention to what the KV cache holds.
+    Attention(AttentionSpec),
+    /// A recurrent state.
+    Delta(DeltaNet),
+}
+
+/// One block: attention, or what stands in its place, and MLP, each added to the residual stream.
 #[derive(Clone, Debug)]
 pub struct Block {
     /// Before attention; `None`: it reads the stream itself.
     pub attention_norm: Option<Norm>,
-    /// Attention.
-    pub attention: AttentionSpec,
+    /// Attention, or what stands in its place.
+    pub mixer: Mixer,
     /// On attention's output, before it is added.
     pub attention_post_norm: Option<Norm>,
     /// Before the MLP; `None`: it reads what attention reads in a parallel block, else the stream itself.
@@ -304,12 +326,58 @@ pub struct Block {
 impl Block {
     /// The linear maps that every sweep uses, in the order of use: all but those of experts.
     pub fn linears(&self) -> impl Iterator<Item = (Role, &Linear)> {
-        let attention = self.attention.linears();
+        let attention = self.attention().into_iter().flat_map(AttentionSpec::linears);
+        let mixer = attention.chain(self.delta().into_iter().flat_map(DeltaNet::linears));
         let router = self.experts.iter().flat_map(|experts| {
             let shared = experts.shared_gate.iter().map(|linear| (Role::SharedGate, linear));
             shared.chain([(Role::Router, &experts.router)])
         });
-        attention.chain(router).chain(self.mlp.iter().flat_map(MlpSpec::linears))
+        mixer.chain(router).chain(self.mlp.iter().flat_map(MlpSpec::linears))
+    }
+
+    /// Its attention, if it has one.
+    pub fn attention(&self) -> Option<&AttentionSpec> {
+        match &self.mixer {
+            Mixer::Attention(attention) => Some(attention),
+            Mixer::Delta(_) => None,
+        }
+    }
+
+    /// The delta net in its place.
+    pub fn delta(&self) -> Option<&DeltaNet> {
+        match &self.mixer {
+            Mixer::Delta(delta) => Some(delta),
+            Mixer::Attention(_) => None,
+        }
+    }
+
+    /// How its keys and values are compressed, if they are.
+    pub fn latent(&self) -> Option<&Latent> {
+        self.attention().and_then(|attention| attention.latent.as_ref())
+    }
+
+    /// What a row takes in attention, or in what stands in its place.
+    pub fn widths(&self) -> AttentionWidths {
+        match &self.mixer {
+            Mixer::Attention(attention) => attention.widths(),
+            Mixer::Delta(delta) => delta.widths(),
+        }
+    }
+
+    /// Heads that the KV cache holds of it.
+    pub fn cache_heads(&self) -> usize {
+        self.attention()
+            .map_or(1, |attention| if attention.latent.is_some() { 1 } else { attention.kv_heads })
+    }
+
+    /// The width of its widest MLP.
+    pub fn mlp_width(&self) -> usize {
+        self.mlps().map(MlpSpec::width).max().unwrap_or(0)
+    }
+
+    /// What gate and up have where they are one matrix.
+    pub fn joined_width(&self) -> usize {
+        self.mlps().filter(|mlp| mlp.joined.is_some()).map(|mlp| mlp.up.weight.rows).max().unwrap_or(0)
     }
 
     /// Its MLPs: the one that every row uses, and the experts.
@@ -319,26 +387,34 @@ impl Block {
 
     /// All its linear maps, those of experts too, to change them.
     pub fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
-        let a = &mut self.attention;
+        let (attention, delta) = match &mut self.mixer {
+            Mixer::Attention(a) => {
+                (Some([&mut a.q, &mut a.k, &mut a.v, &mut a.o].into_iter().chain(&mut a.gate)), None)
+            }
+            Mixer::Delta(delta) => (None, Some(delta.linears_mut())),
+        };
+        let mixer = attention.into_iter().flatten().chain(delta.into_iter().flatten());
         let (router, mlps) = match &mut self.experts {
             Some(experts) => (Some(&mut experts.router), experts.mlps.as_mut_slice()),
             None => (None, [].as_mut_slice()),
         };
         let mlps = self.mlp.iter_mut().chain(mlps);
         let mlps = mlps.flat_map(|m| m.gate.iter_mut().chain([&mut m.up, &mut m.down]));
-        [&mut a.q, &mut a.k, &mut a.v, &mut a.o].into_iter().chain(router).chain(mlps)
+        mixer.chain(router).chain(mlps)
     }
 
     /// Its norms and biases.
     fn vectors(&self) -> impl Iterator<Item = &Vector> {
-        let a = &self.attention;
         let around = [&self.attention_norm, &self.attention_post_norm, &self.mlp_norm, &self.mlp_post_norm];
-        let norms = around.into_iter().chain([&a.q_norm, &a.k_norm]).flatten();
-        let norms = norms.chain(a.latent.iter().flat_map(|latent| latent.norms())).flat_map(Norm::vectors);
+        let heads = self.attention().into_iter().flat_map(|a| [&a.q_norm, &a.k_norm]);
+        let norms = around.into_iter().chain(heads).flatten().chain(self.delta().map(|delta| &delta.norm));
+        let norms = norms.chain(self.latent().into_iter().flat_map(Latent::norms)).flat_map(Norm::vectors);
+        let sinks = self.attention().and_then(|a| a.sinks.as_ref());
+        let delta = self.delta().into_iter().flat_map(DeltaNet::vectors);
         let experts = self.experts.iter().flat_map(Experts::linears);
         let correction = self.experts.iter().filter_map(|e| e.routing.correction.as_ref());
         let biases = self.linears().chain(experts).filter_map(|(_, linear)| linear.bias.as_ref());
-        norms.chain(correction).chain(biases).chain(&a.sinks)
+        norms.chain(correction).chain(biases).chain(sinks).chain(delta)
     }
 }
 
@@ -354,6 +430,8 @@ pub struct AttentionSpec {
     pub v: Linear,
     /// `[hidden, heads * head_dim]`.
     pub o: Linear,
+    /// `[heads * head_dim, hidden]`: attention's output is multiplied by its sigmoid.
+    pub gate: Option<Linear>,
     /// On queries, before rotation.
     pub q_norm: Option<Norm>,
     /// On keys, before rotation.
@@ -397,7 +475,8 @@ impl AttentionSpec {
         let index_q = indexer.map(|i| (Role::IndexQ, &i.q));
         let kv_down = latent.map(|l| (Role::KvDown, &l.kv_down));
         let index = indexer.map(|i| [(Role::IndexK, &i.k), (Role::IndexWeights, &i.weights)]);
-        let before = q_down.into_iter().chain([(Role::Q, &self.q)]).chain(index_q).chain(kv_down);
+        let gate = self.gate.as_ref().map(|gate| (Role::OutputGate, gate));
+        let before = q_down.into_iter().chain([(Role::Q, &self.q)]).chain(gate).chain(index_q).chain(kv_down);
         let own = [(Role::K, &self.k), (Role::V, &self.v), (Role::Output, &self.o)];
         before.chain(index.into_iter().flatten()).chain(own)
     }
@@ -409,6 +488,7 @@ impl AttentionSpec {
             k: self.k.weight.rows,
             v: self.v.weight.rows,
             mixed: self.o.weight.cols,
+            output_gate: self.gate.as_ref().map_or(0, |gate| gate.weight.rows),
             ..AttentionWidths::default()
         };
         self.latent.as_ref().map_or(plain, |latent| AttentionWidths {
@@ -423,14 +503,9 @@ impl AttentionSpec {
             ..plain
         })
     }
-
-    /// Heads that the cache holds.
-    pub fn cache_heads(&self) -> usize {
-        if self.latent.is_some() { 1 } else { self.kv_heads }
-    }
 }
 
-/// Elements of a row in what attention reads and writes.
+/// Elements of a row in what attention, or what stands in its place, reads and writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AttentionWidths {
     /// Queries.
@@ -441,6 +516,10 @@ pub struct AttentionWidths {
     pub v: usize,
     /// Attention's output.
     pub mixed: usize,
+    /// What it is multiplied by.
+    pub output_gate: usize,
+    /// Strengths and decays of a delta net.
+    pub strengths: usize,
     /// What queries are made of, compressed.
     pub q_low: usize,
     /// Queries as compressed keys see them.
@@ -464,6 +543,8 @@ impl AttentionWidths {
             k: self.k.max(other.k),
             v: self.v.max(other.v),
             mixed: self.mixed.max(other.mixed),
+            output_gate: self.output_gate.max(other.output_gate),
+            strengths: self.strengths.max(other.strengths),
             q_low: self.q_low.max(other.q_low),
             latent_q: self.latent_q.max(other.latent_q),
             latent_mixed: self.latent_mixed.max(other.latent_mixed),
@@ -476,7 +557,16 @@ impl AttentionWidths {
     /// All together.
     pub fn total(self) -> usize {
         let latent = self.q_low + self.latent_q + self.latent_mixed;
-        self.q + self.k + self.v + self.mixed + latent + self.index_q + self.index_weights + self.selected
+        let gates = self.output_gate + self.strengths;
+        self.q
+            + self.k
+            + self.v
+            + self.mixed
+            + gates
+            + latent
+            + self.index_q
+            + self.index_weights
+            + self.selected
     }
 }
 

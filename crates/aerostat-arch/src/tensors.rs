@@ -12,7 +12,9 @@ use crate::keys::Keys;
 use crate::rope::{Divisors, RopeConfig, RopeSpec, Scaling};
 use crate::scales;
 use crate::shape::Shape;
-use crate::spec::{AttentionSpec, Block, Linear, Matrix, MlpSpec, Norm, Positions, RopeStyle, Runs, Vector};
+use crate::spec::{
+    AttentionSpec, Block, Linear, Matrix, Mixer, MlpSpec, Norm, Positions, RopeStyle, Runs, Vector,
+};
 
 /// Finds the tensors of a family in a catalogue.
 pub(crate) struct Tensors<'a> {
@@ -166,53 +168,19 @@ impl<'a> Tensors<'a> {
             true => self.norm(&name(pattern), s.hidden).map(Some),
             false => Ok(None),
         };
-        let linear = |pattern: &str, bias: Bias, rows: usize, cols: usize| {
-            self.linear(&name(pattern), bias, Part::all(rows), cols)
+        let mixer = match self.delta(i, &name)? {
+            Some(delta) => Mixer::Delta(delta),
+            None => Mixer::Attention(self.attention(i, &name)?),
         };
-        let ([q, k, v], latent) = match &s.latent {
-            Some(latent) => self.latent(latent, i, &name)?,
-            None => (self.queries_keys_values(&name)?, None),
-        };
-        let latent_width = latent.as_ref().map(|_| v.weight.rows);
         let (mlp, experts) = match self.experts(i)? {
             Some((shared, experts)) => (shared, Some(experts)),
             None => (Some(self.mlp(&name)?), None),
         };
-        let window = s.windows.get(i).copied().flatten();
-        let rope = usize::from(window.is_some() && s.ropes.len() > 1);
-        let rope = Some(rope).filter(|_| s.rotated.get(i) == Some(&true));
-        // Norms without weights come with rotation.
-        let head_norm = |pattern: &str, heads: usize| match f.head_norms {
-            HeadNorms::Bare(_) if rope.is_none() => Ok(None),
-            _ => self.head_norm(&name(pattern), heads),
-        };
-        let sinks = f.sinks.then(|| self.vector(&name(n.sinks), &[s.heads], 0.0)).transpose()?;
         let (attention_norm, mlp_norm) = (name(n.attention_norm), name(n.mlp_norm));
         let own_norm = !s.parallel || mlp_norm != attention_norm && self.has(&mlp_norm);
         Ok(Block {
             attention_norm: norm(n.attention_norm, f.pre_norms)?,
-            attention: AttentionSpec {
-                q,
-                k,
-                v,
-                o: linear(n.o, f.output_bias, s.hidden, latent_width.unwrap_or(s.heads * s.head_dim))?,
-                q_norm: head_norm(n.q_norm, s.heads)?,
-                k_norm: head_norm(n.k_norm, s.kv_heads)?,
-                clip: s.clip,
-                growth: s.growth.filter(|_| f.temperature != Temperature::Unrotated || rope.is_none()),
-                heads: s.heads,
-                kv_heads: s.kv_heads,
-                head_dim: s.head_dim,
-                scale: s.scale,
-                softcap: s.attention_softcap,
-                window,
-                chunked: matches!(f.windows, Windows::ChunksOfRotated),
-                sinks,
-                norms_after_rope: f.norms_after_rope,
-                alibi: s.alibi,
-                rope,
-                latent,
-            },
+            mixer,
             attention_post_norm: norm(n.attention_post_norm, f.post_norms)?,
             mlp_norm: norm(n.mlp_norm, f.pre_norms && own_norm)?,
             mlp,
@@ -223,31 +191,84 @@ impl<'a> Tensors<'a> {
         })
     }
 
-    /// q, k and v: tensors of their own, or rows of one.
-    fn queries_keys_values(&self, name: &dyn Fn(&str) -> String) -> Result<[Linear; 3], Error> {
+    /// The attention of a layer.
+    fn attention(&self, i: usize, name: &dyn Fn(&str) -> String) -> Result<AttentionSpec, Error> {
+        let (n, f, s) = (self.names, self.family, self.shape);
+        let (([q, k, v], gate), latent) = match &s.latent {
+            Some(latent) => {
+                let (qkv, latent) = self.latent(latent, i, name)?;
+                ((qkv, None), latent)
+            }
+            None => (self.queries_keys_values(name)?, None),
+        };
+        let mixed = latent.as_ref().map_or(s.heads * s.head_dim, |_| v.weight.rows);
+        let window = s.windows.get(i).copied().flatten();
+        let rope = usize::from(window.is_some() && s.ropes.len() > 1);
+        let rope = Some(rope).filter(|_| s.rotated.get(i) == Some(&true));
+        // Norms without weights come with rotation.
+        let head_norm = |pattern: &str, heads: usize| match f.head_norms {
+            HeadNorms::Bare(_) if rope.is_none() => Ok(None),
+            _ => self.head_norm(&name(pattern), heads),
+        };
+        let sinks = f.sinks.then(|| self.vector(&name(n.sinks), &[s.heads], 0.0)).transpose()?;
+        Ok(AttentionSpec {
+            q,
+            k,
+            v,
+            o: self.linear(&name(n.o), f.output_bias, Part::all(s.hidden), mixed)?,
+            gate,
+            q_norm: head_norm(n.q_norm, s.heads)?,
+            k_norm: head_norm(n.k_norm, s.kv_heads)?,
+            clip: s.clip,
+            growth: s.growth.filter(|_| f.temperature != Temperature::Unrotated || rope.is_none()),
+            heads: s.heads,
+            kv_heads: s.kv_heads,
+            head_dim: s.head_dim,
+            scale: s.scale,
+            softcap: s.attention_softcap,
+            window,
+            chunked: matches!(f.windows, Windows::ChunksOfRotated),
+            sinks,
+            norms_after_rope: f.norms_after_rope,
+            alibi: s.alibi,
+            rope,
+            latent,
+        })
+    }
+
+    /// q, k and v, and the gate of attention's output: tensors of their own, or rows of one.
+    fn queries_keys_values(
+        &self,
+        name: &dyn Fn(&str) -> String,
+    ) -> Result<([Linear; 3], Option<Linear>), Error> {
         let (n, s) = (self.names, self.shape);
         let (q, kv) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
         let linear =
             |pattern: &str, part: Part| self.linear(&name(pattern), self.family.qkv_bias, part, s.hidden);
         let Some((fused, order)) = n.qkv.filter(|(fused, _)| self.is_fused(&name(fused), &name(n.q))) else {
-            return Ok([
-                linear(n.q, Part::all(q))?,
-                linear(n.k, Part::all(kv))?,
-                linear(n.v, Part::all(kv))?,
-            ]);
+            let (q, gate) = match self.family.gated_attention {
+                false => (linear(n.q, Part::all(q))?, None),
+                true => {
+                    let runs = Some(Runs { rows: s.head_dim, stride: 2 * s.head_dim });
+                    let part = |first| linear(n.q, Part { first, rows: q, total: 2 * q, runs });
+                    (part(0)?, Some(part(s.head_dim)?))
+                }
+            };
+            return Ok(([q, linear(n.k, Part::all(kv))?, linear(n.v, Part::all(kv))?], gate));
         };
         let part = |first: usize, rows: usize, run: usize| {
             let stride = (s.heads / s.kv_heads + 2) * s.head_dim;
             let runs = (order == Fused::ByKvHead && s.kv_heads > 1).then_some(Runs { rows: run, stride });
             linear(fused, Part { first, rows, total: q + 2 * kv, runs })
         };
-        Ok(match order {
+        let qkv = match order {
             Fused::Stacked => [part(0, q, q)?, part(q, kv, kv)?, part(q + kv, kv, kv)?],
             Fused::ByKvHead => {
                 let group = q / s.kv_heads;
                 [part(0, q, group)?, part(group, kv, s.head_dim)?, part(group + s.head_dim, kv, s.head_dim)?]
             }
-        })
+        };
+        Ok((qkv, None))
     }
 
     fn mlp(&self, name: &dyn Fn(&str) -> String) -> Result<MlpSpec, Error> {

@@ -9,6 +9,8 @@ pub const TOWERS: &[(&str, &str)] = &[
     ("qwen2_5_vl", "qwen2_5_vl_text"),
     ("qwen3_vl", "qwen3_vl_text"),
     ("qwen3_vl_moe", "qwen3_vl_moe_text"),
+    ("qwen3_5", "qwen3_5_text"),
+    ("qwen3_5_moe", "qwen3_5_moe_text"),
     ("llava", "llama"),
     ("llava_next", "llama"),
     ("llava_onevision", "qwen2"),

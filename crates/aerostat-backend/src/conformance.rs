@@ -11,8 +11,8 @@ pub use cases::cases;
 
 use crate::coded::{self, Coding, Groups};
 use crate::{
-    Activation, Attention, Backend, BufferId, Capabilities, Error, Index, KvLayout, KvType, Mat, Placement,
-    Rope, RowPlace, Scaling, Tile, Weight,
+    Activation, Attention, Backend, BufferId, Capabilities, DeltaRule, Error, Index, KvLayout, KvType, Mat,
+    Placement, Rope, RowPlace, Scaling, StateRow, Tile, Weight,
 };
 
 /// Makes a fresh device.
@@ -147,6 +147,20 @@ pub enum Case {
         page_tokens: usize,
         lengths: Vec<usize>,
     },
+    /// [`Backend::short_conv`] in two sweeps: of each sequence some rows, the rest by the same rows or, on the other device,
+    /// one by one.
+    ShortConv {
+        channels: usize,
+        kernel: usize,
+        lengths: Vec<(usize, usize)>,
+        values: Values,
+    },
+    /// The same of [`Backend::delta_rule`].
+    DeltaRule {
+        rule: DeltaRule,
+        lengths: Vec<(usize, usize)>,
+        values: Values,
+    },
 }
 
 /// How a case gives its weights.
@@ -207,6 +221,8 @@ impl Case {
             | Self::MatmulKMajor { values, .. }
             | Self::Elementwise { values, .. }
             | Self::RmsNorm { values, .. }
+            | Self::ShortConv { values, .. }
+            | Self::DeltaRule { values, .. }
             | Self::Attention { values, .. } => *values == Values::Special,
             _ => false,
         };
@@ -274,7 +290,56 @@ impl Case {
             Self::Scatter { rows, cols } => scatter(device, random, rows, cols),
             Self::Attention { .. } => self.attention(device, random),
             Self::SparseAttention { .. } => self.sparse_attention(device, random),
+            Self::ShortConv { .. } => self.short_conv(device, other, random),
+            Self::DeltaRule { .. } => self.delta_rule(device, other, random),
         }
+    }
+
+    fn short_conv(
+        &self,
+        device: &mut dyn Backend,
+        other: bool,
+        random: &mut Random,
+    ) -> Result<Vec<f32>, Error> {
+        let Self::ShortConv { channels, kernel, ref lengths, values } = *self else { return Ok(Vec::new()) };
+        let weights = matrix(device, random, kernel, channels, Values::Plain)?;
+        let state = matrix(device, random, lengths.len() + 2, (kernel - 1) * channels, Values::Special)?;
+        let mut results = Vec::new();
+        for rows in sweeps(lengths) {
+            let x = matrix(device, random, rows.len(), channels, values)?;
+            for (start, rows) in portions(&rows, other) {
+                device.short_conv(x.row_range(start, rows.len()), weights, state, rows)?;
+            }
+            results.extend(everything(device, x)?);
+        }
+        results.extend(everything(device, state)?);
+        Ok(results)
+    }
+
+    fn delta_rule(
+        &self,
+        device: &mut dyn Backend,
+        other: bool,
+        random: &mut Random,
+    ) -> Result<Vec<f32>, Error> {
+        let Self::DeltaRule { rule, ref lengths, values } = *self else { return Ok(Vec::new()) };
+        let (keys, heads) = (2 * rule.key_heads * rule.key_dim, rule.value_heads);
+        let parameters = matrix(device, random, 2, heads, Values::Plain)?;
+        let state = heads * rule.key_dim * rule.value_dim;
+        let state = matrix(device, random, lengths.len() + 2, state, Values::Special)?;
+        let mut results = Vec::new();
+        for rows in sweeps(lengths) {
+            let x = matrix(device, random, rows.len(), keys + heads * rule.value_dim, values)?;
+            let strengths = matrix(device, random, rows.len(), 2 * heads, values)?;
+            let out = matrix(device, random, rows.len(), heads * rule.value_dim, Values::Plain)?;
+            for (start, rows) in portions(&rows, other) {
+                let part = |mat: Mat| mat.row_range(start, rows.len());
+                device.delta_rule(part(x), part(strengths), parameters, state, part(out), &rule, rows)?;
+            }
+            results.extend(everything(device, out)?);
+        }
+        results.extend(everything(device, state)?);
+        Ok(results)
     }
 
     fn attention(&self, device: &mut dyn Backend, random: &mut Random) -> Result<Vec<f32>, Error> {
@@ -364,6 +429,24 @@ impl Case {
         }
         everything(device, y)
     }
+}
+
+/// The rows of two sweeps, the first and the second part of each sequence; slots in descending order, the last unused.
+fn sweeps(lengths: &[(usize, usize)]) -> [Vec<StateRow>; 2] {
+    [0, 1].map(|sweep| {
+        let rows = lengths.iter().enumerate().flat_map(|(i, &(first, second))| {
+            let positions = if sweep == 0 { 0..first } else { first..first + second };
+            let slot = (lengths.len() - i) as u32;
+            positions.map(move |position| StateRow { slot, position: position as u32 })
+        });
+        rows.collect()
+    })
+}
+
+/// All rows at once, or one by one, each with its place.
+fn portions(rows: &[StateRow], one_by_one: bool) -> impl Iterator<Item = (usize, &[StateRow])> {
+    let size = if one_by_one { 1 } else { rows.len().max(1) };
+    rows.chunks(size).enumerate().map(move |(i, rows)| (i * size, rows))
 }
 
 fn scatter(

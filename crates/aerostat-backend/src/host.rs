@@ -1,10 +1,12 @@
 //! What devices on the host share: operands are checked, resolved to views and handed to kernels.
 
 use crate::coded::Coding;
+use crate::delta::{self, StateRun};
 use crate::numerics::Map;
 use crate::{
-    Activation, Attention, Backend, BufferId, Capabilities, Error, HostMemory, Index, KvLayout, KvView, Mat,
-    Placement, Rope, Scaling, Tile, View, Weight, WeightId, Window, check, formats, memory, packed, sparse,
+    Activation, Attention, Backend, BufferId, Capabilities, DeltaRule, Error, HostMemory, Index, KvLayout,
+    KvView, Mat, Placement, Rope, Scaling, StateRow, Tile, View, Weight, WeightId, Window, check, formats,
+    memory, packed, sparse,
 };
 
 /// Elements that [`Backend::expand_rows`] expands at a time: a whole number of blocks of every format.
@@ -107,6 +109,22 @@ pub trait Kernels: Send {
         kv: KvView<'_>,
         places: Placement<'_>,
         selected: &[Vec<u32>],
+    );
+
+    /// [`Backend::short_conv`]; of `runs` no two are of one slot.
+    fn short_conv(&mut self, x: View<'_>, weights: View<'_>, state: View<'_>, runs: &[StateRun]);
+
+    /// [`Backend::delta_rule`]; of `runs` no two are of one slot.
+    #[allow(clippy::too_many_arguments, reason = "operands of one op")]
+    fn delta_rule(
+        &mut self,
+        x: View<'_>,
+        strengths: View<'_>,
+        parameters: View<'_>,
+        state: View<'_>,
+        out: View<'_>,
+        rule: &DeltaRule,
+        runs: &[StateRun],
     );
 }
 
@@ -434,6 +452,34 @@ impl<D: HostDevice> Backend for D {
         let [q, out, selected] = memory::views(&mut memory.buffers, [q, out, selected])?;
         let selected = sparse::positions(selected, &places)?;
         kernels.sparse_attention(q, out, shape, kv.view(layer).for_attention(shape), places, &selected);
+        Ok(())
+    }
+
+    fn short_conv(&mut self, x: Mat, weights: Mat, state: Mat, rows: &[StateRow]) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        delta::check_conv([x, weights, state])?;
+        let runs = delta::runs(rows, x.rows, state.rows)?;
+        let [x, weights, state] = memory::views(&mut memory.buffers, [x, weights, state])?;
+        kernels.short_conv(x, weights, state, &runs);
+        Ok(())
+    }
+
+    fn delta_rule(
+        &mut self,
+        x: Mat,
+        strengths: Mat,
+        parameters: Mat,
+        state: Mat,
+        out: Mat,
+        rule: &DeltaRule,
+        rows: &[StateRow],
+    ) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        delta::check_rule([x, strengths, parameters, state, out], rule)?;
+        let runs = delta::runs(rows, x.rows, state.rows)?;
+        let operands = [x, strengths, parameters, state, out];
+        let [x, strengths, parameters, state, out] = memory::views(&mut memory.buffers, operands)?;
+        kernels.delta_rule(x, strengths, parameters, state, out, rule, &runs);
         Ok(())
     }
 

@@ -13,6 +13,7 @@
 mod check;
 pub mod coded;
 pub mod conformance;
+pub mod delta;
 mod error;
 pub mod formats;
 mod host;
@@ -28,6 +29,6 @@ pub use error::{Error, ErrorKind};
 pub use host::{Checks, HostDevice, Kernels, ScalingView};
 pub use memory::{HostMemory, KvView, View};
 pub use ops::{
-    Activation, Attention, Backend, BufferId, Capabilities, Index, KvLayout, KvType, Mat, Placement, Rope,
-    RopeStyle, RowPlace, Scaling, Tile, Weight, WeightId, Window,
+    Activation, Attention, Backend, BufferId, Capabilities, DeltaRule, Index, KvLayout, KvType, Mat,
+    Placement, Rope, RopeStyle, RowPlace, Scaling, StateRow, Tile, Weight, WeightId, Window,
 };

@@ -261,6 +261,7 @@ pub fn clip_one(x: f32, limit: f32) -> f32 {
 #[inline(always)]
 pub fn activate(x: f32, activation: Activation) -> f32 {
     match activation {
+        Activation::Sigmoid => 1.0 / (1.0 + exp(-x)),
         Activation::Silu => x / (1.0 + exp(-x)),
         Activation::GeluTanh => {
             let inner = 0.797_884_6 * (x + 0.044_715 * (x * x * x));

@@ -212,9 +212,38 @@ pub struct Index {
     pub scale: f32,
 }
 
-/// The non-linearity of an MLP.
+/// Whose recurrent state a row changes: that of the sequence it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateRow {
+    /// Where the state lies, among those of all sequences.
+    pub slot: u32,
+    /// Position of the row in its sequence, from 0.
+    pub position: u32,
+}
+
+/// Shape of a delta rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeltaRule {
+    /// Heads of queries and keys; divides `value_heads`. Value head `h` uses key head `h / (value_heads / key_heads)`, or
+    /// where they are `tiled`, `h % key_heads`.
+    pub key_heads: usize,
+    /// Heads of values.
+    pub value_heads: usize,
+    /// Size of a query and key head.
+    pub key_dim: usize,
+    /// Size of a value head.
+    pub value_dim: usize,
+    /// Strengths and decays take turns: those of so many heads. Divides `value_heads`.
+    pub run: usize,
+    /// Value heads of different key heads take turns.
+    pub tiled: bool,
+}
+
+/// An elementwise non-linearity, mostly that of an MLP.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
+    /// `1 / (1 + e^-x)`.
+    Sigmoid,
     /// `x * sigmoid(x)`.
     Silu,
     /// The tanh approximation of GELU.
@@ -359,6 +388,31 @@ pub trait Backend: Send {
         shape: &Attention,
         selected: Mat,
         places: Placement<'_>,
+    ) -> Result<(), Error>;
+
+    /// A causal convolution of each column with the last positions of its sequence, in place, and SiLU of what it gives
+    /// ([`delta::convolve`](crate::delta::convolve)). Row `i` of `weights` is for the position that lies
+    /// `weights.rows - 1 - i` before. Row `s` of `state` keeps the inputs of the last `weights.rows - 1` positions of the
+    /// sequence in slot `s`, oldest first; before position 0 they are zero, whatever it holds.
+    ///
+    /// Rows of one sequence follow each other, by ascending position, and from sweep to sweep none is left out.
+    fn short_conv(&mut self, x: Mat, weights: Mat, state: Mat, rows: &[StateRow]) -> Result<(), Error>;
+
+    /// The gated delta rule, position by position ([`delta::step`](crate::delta::step)). A row of `x` has the queries of all
+    /// key heads, their keys, and the values of all value heads; one of `strengths` the arguments of
+    /// [`delta::strengths`](crate::delta::strengths) as `rule` says; `parameters` has a row of rates and one of biases, one
+    /// for each value head. Row `s` of `state` is `[value_heads, key_dim, value_dim]` of the sequence in slot `s`; it is zero
+    /// before position 0, whatever it holds. Rows as in [`short_conv`](Self::short_conv).
+    #[allow(clippy::too_many_arguments, reason = "operands of one op")]
+    fn delta_rule(
+        &mut self,
+        x: Mat,
+        strengths: Mat,
+        parameters: Mat,
+        state: Mat,
+        out: Mat,
+        rule: &DeltaRule,
+        rows: &[StateRow],
     ) -> Result<(), Error>;
 
     /// `out = activation(gate) * up`, element by element. `out` may be `gate` or `up`.

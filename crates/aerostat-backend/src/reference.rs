@@ -5,10 +5,11 @@ use std::cell::Cell;
 use aerostat_checkpoint::DType;
 
 use crate::coded::{self, Groups};
+use crate::delta::{self, StateRun};
 use crate::numerics::{self, LANES, Map};
 use crate::{
-    Attention, Capabilities, Checks, Error, HostDevice, HostMemory, Index, Kernels, KvType, KvView,
-    Placement, Rope, RopeStyle, RowPlace, ScalingView, Tile, View, check, formats,
+    Attention, Capabilities, Checks, DeltaRule, Error, HostDevice, HostMemory, Index, Kernels, KvType,
+    KvView, Placement, Rope, RopeStyle, RowPlace, ScalingView, Tile, View, check, formats,
 };
 
 /// The reference device.
@@ -216,6 +217,54 @@ impl Kernels for Naive {
         for (r, (&place, selected)) in places.rows.iter().zip(selected).enumerate() {
             let seen: Vec<usize> = selected.iter().map(|j| *j as usize).collect();
             attend(q.row(r), out.row(r), (shape, None), (kv, &places, place), &seen);
+        }
+    }
+
+    fn short_conv(&mut self, x: View<'_>, weights: View<'_>, state: View<'_>, runs: &[StateRun]) {
+        for run in runs {
+            let kept = state.row(run.slot);
+            for channel in 0..x.cols() {
+                let weights: Vec<f32> = (0..weights.rows()).map(|i| weights.row(i)[channel].get()).collect();
+                let history: Vec<&Cell<f32>> = kept.iter().skip(channel).step_by(x.cols()).collect();
+                let mut inputs: Vec<f32> =
+                    history.iter().map(|c| if run.fresh { 0.0 } else { c.get() }).collect();
+                for row in run.start..run.start + run.rows {
+                    let cell = &x.row(row)[channel];
+                    inputs.push(cell.get());
+                    cell.set(delta::convolve(&inputs, &weights));
+                    inputs.remove(0);
+                }
+                history.iter().zip(inputs).for_each(|(cell, input)| cell.set(input));
+            }
+        }
+    }
+
+    fn delta_rule(
+        &mut self,
+        x: View<'_>,
+        strengths: View<'_>,
+        parameters: View<'_>,
+        state: View<'_>,
+        out: View<'_>,
+        rule: &DeltaRule,
+        runs: &[StateRun],
+    ) {
+        let (rates, biases) = (copy(parameters.row(0)), copy(parameters.row(1)));
+        let size = rule.key_dim * rule.value_dim;
+        for (run, head) in runs.iter().flat_map(|run| (0..rule.value_heads).map(move |head| (run, head))) {
+            let kept = &state.row(run.slot)[head * size..][..size];
+            let mut state = if run.fresh { vec![0.0; size] } else { copy(kept) };
+            let (q, k, v) = rule.places(head);
+            let (strength, decay) = rule.strength_at(head);
+            for row in run.start..run.start + run.rows {
+                let (x, s) = (copy(x.row(row)), strengths.row(row));
+                let vectors = (&x[q..][..rule.key_dim], &x[k..][..rule.key_dim], &x[v..][..rule.value_dim]);
+                let s = delta::strengths(s[strength].get(), s[decay].get(), rates[head], biases[head]);
+                let mut read = vec![0.0; rule.value_dim];
+                delta::step(&mut state, vectors, s, &mut read);
+                set(&out.row(row)[head * rule.value_dim..], &read);
+            }
+            set(kept, &state);
         }
     }
 }

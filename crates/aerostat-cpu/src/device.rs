@@ -2,15 +2,17 @@
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use aerostat_backend::delta::StateRun;
 use aerostat_backend::numerics::Map;
 use aerostat_backend::packed::PackedTile;
 use aerostat_backend::{
-    Attention, Capabilities, Checks, Error, ErrorKind, HostDevice, HostMemory, Index, Kernels, KvType,
-    KvView, Placement, Rope, ScalingView, Tile, View, packed,
+    Attention, Capabilities, Checks, DeltaRule, Error, ErrorKind, HostDevice, HostMemory, Index, Kernels,
+    KvType, KvView, Placement, Rope, ScalingView, Tile, View, packed,
 };
 use aerostat_checkpoint::DType;
 
 use crate::attention::{Attend, HEADS_MAX, QUERIES_MAX};
+use crate::delta::{CONV_COLS, DeltaHead, ShortConv};
 use crate::elementwise::{MapRows, NormRows, RopeRows};
 use crate::format::{self, Format};
 use crate::isa::{Isa, Token};
@@ -342,6 +344,36 @@ impl Kernels for CpuKernels {
             unsafe {
                 SparseRow { q, out, shape, kv, places, row, head, heads, seen, scores, pitch }.run(token)
             }
+        });
+    }
+
+    fn short_conv(&mut self, x: View<'_>, weights: View<'_>, state: View<'_>, runs: &[StateRun]) {
+        let (token, x, weights, state) = (self.token, Rows::from(x), Rows::from(weights), Rows::from(state));
+        let parts = x.cols.div_ceil(CONV_COLS);
+        self.pool.run(runs.len() * parts, &|task, _| {
+            let (run, start) = (runs[task / parts], task % parts * CONV_COLS);
+            let end = x.cols.min(start + CONV_COLS);
+            // SAFETY: the operands and runs were checked: tasks have columns or slots and rows of their own.
+            unsafe { token.enter(ShortConv { x, weights, state, run, start, end }) }
+        });
+    }
+
+    fn delta_rule(
+        &mut self,
+        x: View<'_>,
+        strengths: View<'_>,
+        parameters: View<'_>,
+        state: View<'_>,
+        out: View<'_>,
+        rule: &DeltaRule,
+        runs: &[StateRun],
+    ) {
+        let (token, x, strengths) = (self.token, Rows::from(x), Rows::from(strengths));
+        let (parameters, state, out) = (Rows::from(parameters), Rows::from(state), Rows::from(out));
+        self.pool.run(runs.len() * rule.value_heads, &|task, _| {
+            let (run, head) = (runs[task / rule.value_heads], task % rule.value_heads);
+            // SAFETY: the operands and runs were checked: tasks have heads or slots and rows of their own.
+            unsafe { token.enter(DeltaHead { x, strengths, parameters, state, out, rule, run, head }) }
         });
     }
 }

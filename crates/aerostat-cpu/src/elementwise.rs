@@ -33,6 +33,8 @@ impl Kernel for MapRows {
                 Map::Scale(factor) => self.each(Map::Scale(factor)),
                 Map::Softcap(cap) => self.each(Map::Softcap(cap)),
                 Map::Clip(limit) => self.each(Map::Clip(limit)),
+                Map::Activate(Activation::Sigmoid) => self.each(Map::Activate(Activation::Sigmoid)),
+                Map::Gated(Activation::Sigmoid) => self.each(Map::Gated(Activation::Sigmoid)),
                 Map::Activate(Activation::Silu) => self.each(Map::Activate(Activation::Silu)),
                 Map::Activate(Activation::GeluTanh) => self.each(Map::Activate(Activation::GeluTanh)),
                 Map::Activate(Activation::Relu) => self.each(Map::Activate(Activation::Relu)),

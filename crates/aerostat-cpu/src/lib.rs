@@ -21,6 +21,7 @@
 
 mod attention;
 mod checksum;
+mod delta;
 mod device;
 mod elementwise;
 mod format;

@@ -1,10 +1,12 @@
 //! The block forward.
 
 use aerostat_arch::{
-    Activation, AttentionSpec, AttentionWidths, Block, Growth, Joined, MlpSpec, ModelSpec, Norm, Positions,
-    RopeStyle, Vector,
+    Activation, AttentionSpec, AttentionWidths, Block, Growth, Joined, Mixer, MlpSpec, ModelSpec, Norm,
+    Positions, RopeStyle, Vector,
 };
-use aerostat_backend::{self as backend, Backend, BufferId, Error, Mat, Placement, Rope, Weight, numerics};
+use aerostat_backend::{
+    self as backend, Backend, BufferId, Error, Mat, Placement, Rope, StateRow, Weight, numerics,
+};
 use aerostat_plan::{Role, Step};
 
 use crate::angle;
@@ -19,6 +21,8 @@ pub struct Limits {
     pub rows_max: usize,
     /// Rows of a sweep with logits.
     pub logit_rows_max: usize,
+    /// Sequences whose recurrent states can be kept.
+    pub states: usize,
 }
 
 /// The rows of one sweep.
@@ -29,6 +33,8 @@ pub struct Batch<'a> {
     /// For each row the length of its sequence as rotations see it: that of the prompt for its rows, position + 1
     /// for later ones. Only dynamic scaling looks at it.
     pub lengths: &'a [u32],
+    /// Where each row's recurrent state is; only models that have some look at it.
+    pub states: &'a [StateRow],
     /// The rows that need logits.
     pub logit_rows: &'a [u32],
 }
@@ -68,6 +74,10 @@ pub(crate) struct Buffers {
     pub(crate) v: BufferId,
     /// Attention's output.
     pub(crate) mixed: BufferId,
+    /// What it is multiplied by.
+    pub(crate) output_gate: BufferId,
+    /// Strengths and decays of a delta net.
+    pub(crate) strengths: BufferId,
     /// What queries are made of, where it is compressed.
     pub(crate) q_low: BufferId,
     /// Queries and attention's output in the space of compressed keys and values.
@@ -115,7 +125,7 @@ impl Model {
         mut read: impl FnMut(&Vector) -> Result<Vec<u8>, E>,
     ) -> Result<Self, E> {
         let read: &mut dyn FnMut(&Vector) -> Result<Vec<u8>, E> = &mut read;
-        let blocks = spec.blocks.iter().map(|block| BlockVectors::load(b, block, read));
+        let blocks = spec.blocks.iter().map(|block| BlockVectors::load(b, block, limits.states, read));
         let blocks = blocks.collect::<Result<Vec<_>, E>>()?;
         let table = spec.positions.as_ref().map(|p| &p.table);
         let positions = table.map(|v| load_vector(b, v, v.len, read)).transpose()?;
@@ -356,6 +366,8 @@ impl Model {
             Role::IndexWeights => (attention, f.index_weights),
             Role::K => (attention, f.k),
             Role::V => (attention, f.v),
+            Role::OutputGate => (attention, f.output_gate),
+            Role::Strength | Role::Decay => (attention, f.strengths),
             Role::Output => (f.mixed, f.y),
             Role::Gate => (mlp, f.gate),
             Role::Up if self.is_joined(block) => (mlp, f.both),
@@ -365,7 +377,8 @@ impl Model {
             Role::Down => (f.up, f.y),
             Role::Head => return (Mat::new(f.picked, rows, hidden), Mat::new(f.logits, rows, matrix.rows)),
         };
-        (Mat::new(input, rows, matrix.cols), Mat::new(output, rows, matrix.rows))
+        let output = self.delta_output(batch, step).unwrap_or(Mat::new(output, rows, matrix.rows));
+        (Mat::new(input, rows, matrix.cols), output)
     }
 
     /// Whether gate and up of the block's own MLP are one matrix.
@@ -444,7 +457,8 @@ impl Model {
         match step.role {
             Role::Q if compresses_queries(block) => Ok(()),
             Role::QDown | Role::Q => normalise(b, x, &block.attention_norm, &vectors.attention_norm, h),
-            Role::K if block.attention.latent.is_some() => self.enter_latent(b, batch, step.block),
+            Role::K if block.latent().is_some() => self.enter_latent(b, batch, step.block),
+            Role::Output => self.finish_mixing(b, batch, step.block),
             _ => Ok(()),
         }
     }
@@ -466,12 +480,12 @@ impl Model {
             | Role::IndexQ
             | Role::IndexK
             | Role::IndexWeights
-                if block.attention.latent.is_some() =>
+                if block.latent().is_some() =>
             {
                 self.after_latent(b, batch, step, y)
             }
-            Role::V if block.attention.latent.is_some() => Ok(()),
-            Role::V => self.attend(b, batch, step.block),
+            Role::V if block.latent().is_some() => Ok(()),
+            Role::V => block.attention().map_or(Ok(()), |a| self.attend(b, batch, step.block, a)),
             Role::Output => {
                 let x = Mat { buffer: self.buffers.x, ..y };
                 let h = Mat { buffer: self.buffers.h, ..y };
@@ -536,9 +550,14 @@ impl Model {
     }
 
     /// Once q, k and v are there: head norms, rotation, cache, attention.
-    fn attend(&self, b: &mut dyn Backend, batch: &Batch<'_>, layer: usize) -> Result<(), Error> {
+    fn attend(
+        &self,
+        b: &mut dyn Backend,
+        batch: &Batch<'_>,
+        layer: usize,
+        a: &AttentionSpec,
+    ) -> Result<(), Error> {
         let f = &self.buffers;
-        let a = &self.spec.blocks[layer].attention;
         let vectors = &self.blocks[layer];
         let rows = batch.places.rows.len();
         let q = Mat::new(f.q, rows, a.heads * a.head_dim);
@@ -566,6 +585,19 @@ impl Model {
         a.clip.map_or(Ok(()), |limit| b.clip(v, limit))?;
         b.kv_write(layer, k, v, batch.places)?;
         b.attention(layer, q, Mat { buffer: f.mixed, ..q }, &shape(a, vectors.sinks), batch.places)
+    }
+
+    /// What is left to do before the output of attention, or of what stands in its place, is multiplied.
+    fn finish_mixing(&self, b: &mut dyn Backend, batch: &Batch<'_>, layer: usize) -> Result<(), Error> {
+        match &self.spec.blocks[layer].mixer {
+            Mixer::Delta(delta) => self.run_delta(b, batch, layer, delta),
+            Mixer::Attention(AttentionSpec { gate: Some(gate), .. }) => {
+                let gates = Mat::new(self.buffers.output_gate, batch.places.rows.len(), gate.weight.rows);
+                let mixed = Mat { buffer: self.buffers.mixed, ..gates };
+                b.glu(gates, mixed, backend::Activation::Sigmoid, mixed)
+            }
+            Mixer::Attention(_) => Ok(()),
+        }
     }
 
     /// Rotates the heads of queries or keys, each from an element of it on.
@@ -607,7 +639,7 @@ impl Model {
 impl Buffers {
     fn new(spec: &ModelSpec, limits: Limits, b: &mut dyn Backend) -> Result<Self, Error> {
         let widest = |f: fn(&Block) -> usize| spec.blocks.iter().map(f).max().unwrap_or(0);
-        let widths = spec.blocks.iter().map(|block| block.attention.widths());
+        let widths = spec.blocks.iter().map(Block::widths);
         let widths = widths.fold(AttentionWidths::default(), AttentionWidths::max);
         let mut rows = |width: usize| b.allocate(limits.rows_max * width);
         Ok(Self {
@@ -616,6 +648,8 @@ impl Buffers {
             y: rows(spec.hidden)?,
             q: rows(widths.q)?,
             mixed: rows(widths.mixed)?,
+            output_gate: rows(widths.output_gate)?,
+            strengths: rows(widths.strengths)?,
             k: rows(widths.k)?,
             v: rows(widths.v)?,
             q_low: rows(widths.q_low)?,
@@ -624,9 +658,9 @@ impl Buffers {
             index_q: rows(widths.index_q)?,
             index_weights: rows(widths.index_weights)?,
             selected: rows(widths.selected)?,
-            gate: rows(widest(mlp_width))?,
-            up: rows(widest(mlp_width))?,
-            both: rows(widest(joined_width))?,
+            gate: rows(widest(Block::mlp_width))?,
+            up: rows(widest(Block::mlp_width))?,
+            both: rows(widest(Block::joined_width))?,
             lanes: rows(spec.lanes())?,
             router: rows(widest(|b| b.experts.as_ref().map_or(0, |e| e.mlps.len())))?,
             shared: rows(widest(|b| usize::from(b.experts.is_some())))?,
@@ -657,17 +691,7 @@ fn normalise(
 
 /// Queries are made in two steps.
 fn compresses_queries(block: &Block) -> bool {
-    block.attention.latent.as_ref().is_some_and(|latent| latent.q_down.is_some())
-}
-
-/// The width of a block's widest MLP.
-fn mlp_width(block: &Block) -> usize {
-    block.mlps().map(MlpSpec::width).max().unwrap_or(0)
-}
-
-/// What gate and up have where they are one matrix.
-fn joined_width(block: &Block) -> usize {
-    block.mlps().filter(|mlp| mlp.joined.is_some()).map(|mlp| mlp.up.weight.rows).max().unwrap_or(0)
+    block.latent().is_some_and(|latent| latent.q_down.is_some())
 }
 
 /// What an expert reads and gives.

@@ -29,7 +29,7 @@ impl ByHead {
 impl Model {
     /// The operands of a tile that belongs to one head; `None` for all others.
     pub(crate) fn by_head(&self, batch: &Batch<'_>, step: &Step) -> Option<ByHead> {
-        let a = &self.spec.blocks.get(step.block)?.attention;
+        let a = self.spec.blocks.get(step.block)?.attention()?;
         let latent = a.latent.as_ref()?;
         let (rows, f) = (batch.places.rows.len(), &self.buffers);
         let queries = latent.nope + latent.rope;
@@ -69,8 +69,9 @@ impl Model {
         step: &Step,
         y: Mat,
     ) -> Result<(), Error> {
-        let (a, vectors) = (&self.spec.blocks[step.block].attention, &self.blocks[step.block]);
-        let Some((latent, norms)) = a.latent.as_ref().zip(vectors.latent.as_ref()) else { return Ok(()) };
+        let Some(a) = self.spec.blocks[step.block].attention() else { return Ok(()) };
+        let norms = self.blocks[step.block].latent.as_ref();
+        let Some((latent, norms)) = a.latent.as_ref().zip(norms) else { return Ok(()) };
         let rope = a.rope.unwrap_or_default();
         let style = self.spec.ropes[rope].style;
         match (step.role, latent.indexer()) {
@@ -104,7 +105,7 @@ impl Model {
         batch: &Batch<'_>,
         layer: usize,
     ) -> Result<(), Error> {
-        let a = &self.spec.blocks[layer].attention;
+        let Some(a) = self.spec.blocks[layer].attention() else { return Ok(()) };
         let Some(latent) = &a.latent else { return Ok(()) };
         let (rows, f, widths) = (batch.places.rows.len(), &self.buffers, a.widths());
         let (k, v) = (Mat::new(f.k, rows, widths.k), Mat::new(f.v, rows, widths.v));

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod angle;
+mod delta;
 mod forward;
 mod latent;
 mod pages;

@@ -21,6 +21,8 @@ pub struct Pages {
     idle: BTreeMap<u64, u32>,
     idle_since: Vec<u64>,
     now: u64,
+    /// Recurrent states that no sequence has; `None`: sequences have none.
+    states: Option<Vec<u32>>,
 }
 
 /// What comes before a page.
@@ -52,7 +54,24 @@ impl Pages {
             idle: BTreeMap::new(),
             idle_since: vec![0; pages],
             now: 0,
+            states: None,
         }
+    }
+
+    /// The same with so many recurrent states beside; 0: sequences have none.
+    #[must_use]
+    pub fn with_states(self, states: usize) -> Self {
+        Self { states: (states > 0).then(|| (0..states as u32).rev().collect()), ..self }
+    }
+
+    /// Takes a recurrent state for a sequence, if one is left; what it holds is undefined. 0 where sequences have none.
+    pub fn take_state(&mut self) -> Option<u32> {
+        self.states.as_mut().map_or(Some(0), Vec::pop)
+    }
+
+    /// A sequence gives its recurrent state back.
+    pub fn release_state(&mut self, state: u32) {
+        self.states.iter_mut().for_each(|states| states.push(state));
     }
 
     /// Positions of a page.

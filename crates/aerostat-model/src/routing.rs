@@ -1,7 +1,7 @@
 //! Which experts the rows of a sweep use, and how much of each.
 
 use aerostat_arch::{Groups, Routing, Score};
-use aerostat_backend::numerics;
+use aerostat_backend::{Activation, numerics};
 
 /// The experts of a sweep's rows in one block.
 #[derive(Debug, Default)]
@@ -80,7 +80,7 @@ impl Routed {
 
 /// `1 / (1 + exp(-x))`.
 pub(crate) fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + numerics::exp(-x))
+    numerics::activate(x, Activation::Sigmoid)
 }
 
 fn softmax(x: &mut [f32]) {

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use aerostat_arch::{
-    Block, Latent, Linear, Matrix, MlpSpec, ModelSpec, Norm, NormKind, Role, Scales, Vector,
+    AttentionSpec, Block, Latent, Linear, Matrix, MlpSpec, ModelSpec, Norm, NormKind, Role, Scales, Vector,
 };
 use aerostat_backend::coded::{Coding, Rounding};
 use aerostat_backend::{Backend, BufferId, Error, ErrorKind, Mat, Scaling, Tile, Weight};
 use aerostat_checkpoint::{DType, Extent};
+
+use crate::delta::DeltaVectors;
 
 /// Gives a vector's stored bytes.
 pub(crate) type Read<'a, E> = &'a mut dyn FnMut(&Vector) -> Result<Vec<u8>, E>;
@@ -24,6 +26,7 @@ pub(crate) struct BlockVectors {
     pub(crate) k_norm: Option<NormVectors>,
     pub(crate) sinks: Option<BufferId>,
     pub(crate) latent: Option<LatentVectors>,
+    pub(crate) delta: Option<DeltaVectors>,
     /// By role.
     pub(crate) biases: Biases,
     /// Of experts, by index; none at all if none has one.
@@ -36,31 +39,44 @@ pub(crate) struct BlockVectors {
 pub(crate) type Biases = [Option<BufferId>; Role::Head as usize];
 
 impl BlockVectors {
+    /// With room for the recurrent states of `slots` sequences.
     pub(crate) fn load<E: From<Error>>(
         b: &mut dyn Backend,
         block: &Block,
+        slots: usize,
         read: Read<'_, E>,
     ) -> Result<Self, E> {
-        let a = &block.attention;
-        let hidden = a.o.weight.rows;
-        let mut norm = |norm: &Option<Norm>, width: usize| {
-            norm.as_ref().map(|norm| NormVectors::load(b, norm, width, read)).transpose()
+        let a = block.attention();
+        let mut heads = |norm: fn(&AttentionSpec) -> &Option<Norm>, x: fn(&AttentionSpec) -> &Linear| {
+            let norm = a.and_then(|a| Some((norm(a).as_ref()?, x(a).weight.rows)));
+            norm.map(|(norm, width)| NormVectors::load(b, norm, width, read)).transpose()
+        };
+        let (q_norm, k_norm) = (heads(|a| &a.q_norm, |a| &a.q)?, heads(|a| &a.k_norm, |a| &a.k)?);
+        let mut norm = |norm: &Option<Norm>| {
+            norm.as_ref().map(|norm| NormVectors::load(b, norm, norm.size, read)).transpose()
         };
         let mut vectors = Self {
-            attention_norm: norm(&block.attention_norm, hidden)?,
-            attention_post_norm: norm(&block.attention_post_norm, hidden)?,
-            mlp_norm: norm(&block.mlp_norm, hidden)?,
-            mlp_post_norm: norm(&block.mlp_post_norm, hidden)?,
-            q_norm: norm(&a.q_norm, a.q.weight.rows)?,
-            k_norm: norm(&a.k_norm, a.k.weight.rows)?,
-            sinks: a.sinks.as_ref().map(|v| load_vector(b, v, v.len, read)).transpose()?,
+            attention_norm: norm(&block.attention_norm)?,
+            attention_post_norm: norm(&block.attention_post_norm)?,
+            mlp_norm: norm(&block.mlp_norm)?,
+            mlp_post_norm: norm(&block.mlp_post_norm)?,
+            q_norm,
+            k_norm,
+            sinks: None,
             latent: None,
+            delta: None,
             biases: biases(b, block.linears(), read)?,
             expert_biases: Vec::new(),
             correction: None,
         };
-        if let Some(latent) = &a.latent {
+        if let Some(v) = a.and_then(|a| a.sinks.as_ref()) {
+            vectors.sinks = Some(load_vector(b, v, v.len, read)?);
+        }
+        if let Some(latent) = block.latent() {
             vectors.latent = Some(LatentVectors::load(b, latent, read)?);
+        }
+        if let Some(delta) = block.delta() {
+            vectors.delta = Some(DeltaVectors::load(b, delta, slots, read)?);
         }
         if let Some(experts) = &block.experts {
             if let Some(v) = &experts.routing.correction {

@@ -115,7 +115,7 @@ pub(crate) fn matrices<'a>(spec: &'a ModelSpec) -> (Vec<&'a str>, BTreeMap<&'a s
         add(Place::Embedding, &spec.embedding);
     }
     for block in &spec.blocks {
-        let is_latent = block.attention.latent.is_some();
+        let is_latent = block.latent().is_some();
         for (role, linear) in block.linears() {
             // Where queries, keys and values are one tensor, queries have named it already.
             let place = match role {

@@ -24,6 +24,10 @@ impl fmt::Display for Plan {
             ),
         )?;
         line("  KV cache", format!("{} ({} a token)", size(self.kv_bytes), size(self.kv_bytes_per_token)))?;
+        if self.state_slots > 0 {
+            let (all, each) = (size(self.state_bytes), size(self.state_bytes_per_sequence));
+            line("  states", format!("{all} ({} sequences, {each} each)", self.state_slots))?;
+        }
         line(
             "  ring",
             format!(

@@ -13,7 +13,7 @@ use crate::{Demand, Machine, PAGE_TOKENS, Plan, ROWS_MAX, Role, Sizes, TILE_BYTE
 #[derive(Debug, thiserror::Error)]
 #[error(
     "a memory budget of {} is too small: this model needs at least {} MiB here ({} for the process itself with its \
-     tokenizer, {} for a ring of two tiles, {} of KV cache, {} of activations); raise --memory to that, \
+     tokenizer, {} for a ring of two tiles, {} of KV cache and states, {} of activations); raise --memory to that, \
      or lower --context",
     size(*budget_bytes), minimum_bytes >> 20, size(*overhead_bytes), size(*ring_bytes), size(*kv_bytes), size(*activation_bytes)
 )]
@@ -26,7 +26,7 @@ pub struct Error {
     pub overhead_bytes: u64,
     /// Two of the smallest tiles.
     pub ring_bytes: u64,
-    /// For the longest sequence alone.
+    /// For the longest sequence alone, its recurrent state included.
     pub kv_bytes: u64,
     /// For one row.
     pub activation_bytes: u64,
@@ -75,7 +75,7 @@ pub fn plan(spec: &ModelSpec, demand: &Demand, machine: &Machine) -> Result<Plan
             minimum_bytes: minimum.total(),
             overhead_bytes: minimum.overhead,
             ring_bytes: minimum.ring(),
-            kv_bytes: minimum.kv,
+            kv_bytes: minimum.kv + minimum.states,
             activation_bytes: minimum.activations,
         });
     }
@@ -92,6 +92,9 @@ struct Layout {
     logit_rows: usize,
     kv: u64,
     kv_pages: usize,
+    /// Bytes of recurrent states, and of how many sequences.
+    states: u64,
+    state_slots: usize,
     tile: u64,
     slot: u64,
     slots: usize,
@@ -106,7 +109,7 @@ impl Layout {
     }
 
     fn used(&self) -> u64 {
-        self.overhead + self.activations + self.kv + self.ring() + self.pinned
+        self.overhead + self.activations + self.kv + self.states + self.ring() + self.pinned
     }
 
     /// The budget this layout needs, in whole MiB.
@@ -140,6 +143,8 @@ impl Fit<'_> {
             logit_rows,
             kv: kv_pages as u64 * self.page_bytes(),
             kv_pages,
+            states: self.sizes.state_bytes,
+            state_slots: usize::from(self.sizes.state_bytes > 0),
             tile,
             slot: self.slot(tile),
             slots: SLOTS_MIN,
@@ -206,6 +211,7 @@ impl Fit<'_> {
         let more = |wanted: usize, have: usize, each: u64, spare: u64| {
             (wanted.saturating_sub(have) as u64).min(spare / each.max(1)) as usize
         };
+        let spare = spare - self.grow_states(layout, spare / 2);
         // A sequence's last page may be nearly empty.
         let pages_useful = self.demand.tokens_total.div_ceil(PAGE_TOKENS) + self.demand.sequences;
         let pages = more(pages_useful, layout.kv_pages, self.page_bytes(), spare / 2);
@@ -219,6 +225,22 @@ impl Fit<'_> {
         layout.rows += more(self.rows_wanted(), layout.rows, self.sizes.activation_bytes_per_row, spare);
         layout.logit_rows = layout.logit_rows.min(layout.rows);
         layout.activations = self.activations(layout.rows, layout.logit_rows);
+    }
+
+    /// Spends up to `spare` on states of more sequences, as far as there are pages for them too; gives what they take
+    /// themselves.
+    fn grow_states(&self, layout: &mut Layout, spare: u64) -> u64 {
+        let each = self.sizes.state_bytes;
+        if each == 0 {
+            return 0;
+        }
+        let tokens = self.demand.tokens_total.div_ceil(self.demand.sequences.max(1));
+        let pages = (tokens.div_ceil(PAGE_TOKENS) + 1) as u64 * self.page_bytes();
+        let wanted = self.demand.sequences.saturating_sub(layout.state_slots) as u64;
+        let slots = wanted.min(spare / (each + pages));
+        layout.state_slots += slots as usize;
+        layout.states += slots * each;
+        slots * each
     }
 
     /// Rows that a sweep should carry if memory allows.
@@ -261,6 +283,9 @@ impl Fit<'_> {
             kv_bytes_per_token: self.sizes.kv_elements_per_token * self.demand.kv_element_bytes as u64,
             kv_pages: layout.kv_pages,
             kv_bytes: layout.kv,
+            state_bytes_per_sequence: self.sizes.state_bytes,
+            state_slots: layout.state_slots,
+            state_bytes: layout.states,
             activation_bytes: layout.activations,
             overhead_bytes: layout.overhead,
             context: self.demand.sequence_tokens_max,

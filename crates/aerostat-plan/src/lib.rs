@@ -13,7 +13,7 @@ mod uses;
 
 use std::collections::BTreeMap;
 
-use aerostat_arch::{AttentionWidths, Block, MlpSpec, ModelSpec};
+use aerostat_arch::{AttentionWidths, Block, ModelSpec};
 use serde::Serialize;
 
 pub use aerostat_arch::Role;
@@ -121,6 +121,12 @@ pub struct Plan {
     pub kv_pages: usize,
     /// The whole KV cache.
     pub kv_bytes: u64,
+    /// Recurrent states of one sequence.
+    pub state_bytes_per_sequence: u64,
+    /// Sequences whose recurrent states are kept; 0 where they have none.
+    pub state_slots: usize,
+    /// All recurrent states.
+    pub state_bytes: u64,
     /// Activations, logits included.
     pub activation_bytes: u64,
     /// Code, tokenizer, headers, small tensors, and a reserve.
@@ -196,6 +202,7 @@ pub(crate) struct Sizes {
     pub(crate) activation_bytes_per_row: u64,
     pub(crate) logit_bytes_per_row: u64,
     pub(crate) kv_elements_per_token: u64,
+    pub(crate) state_bytes: u64,
     /// Rows of codes whose scales lie apart are expanded to f32 here.
     pub(crate) scaled_bytes_per_thread: u64,
 }
@@ -207,10 +214,10 @@ impl Sizes {
         let embedding = if spec.tied() { 0 } else { spec.embedding.extent.bytes };
         let vectors = spec.vectors().map(|v| v.len as u64).sum::<u64>() * F32;
         let widest = |f: fn(&Block) -> usize| spec.blocks.iter().map(f).max().unwrap_or(0) as u64;
-        let widths = || spec.blocks.iter().map(|block| block.attention.widths());
+        let widths = || spec.blocks.iter().map(Block::widths);
         let attention = widths().fold(AttentionWidths::default(), AttentionWidths::max).total() as u64;
-        let mlp = widest(mlp_width);
-        let mixture = widest(mixture_width) + spec.lanes() as u64 + widest(joined_width);
+        let mlp = widest(Block::mlp_width);
+        let mixture = widest(mixture_width) + spec.lanes() as u64 + widest(Block::joined_width);
         let angles: u64 = spec.ropes.iter().map(|r| r.rotary as u64).sum();
         let scaled = spec.matrices().filter(|m| m.scales.is_some()).map(|m| m.cols as u64 * F32).max();
         // The residual stream, its norm, a step's output; what attention reads and writes; gate and up; what experts take
@@ -223,14 +230,10 @@ impl Sizes {
             activation_bytes_per_row: per_row * F32 + spec.embedding.row_bytes() + 64,
             logit_bytes_per_row: (spec.vocab + spec.hidden) as u64 * F32,
             scaled_bytes_per_thread: scaled.map_or(0, |row| row.max(SCALED_BYTES)),
+            state_bytes: spec.state_elements() as u64 * F32,
             kv_elements_per_token: widths().map(|w| (w.k + w.v) as u64).sum(),
         }
     }
-}
-
-/// The width of a block's widest MLP.
-fn mlp_width(block: &Block) -> usize {
-    block.mlps().map(MlpSpec::width).max().unwrap_or(0)
 }
 
 /// What experts take for a row beside an MLP: their input and output, what the router says (here and on the host, with
@@ -238,9 +241,4 @@ fn mlp_width(block: &Block) -> usize {
 fn mixture_width(block: &Block) -> usize {
     let Some(experts) = &block.experts else { return 0 };
     2 * experts.router.weight.cols + experts.mlps.len() + 4 * experts.routing.chosen + 1
-}
-
-/// What gate and up have where they are one matrix.
-fn joined_width(block: &Block) -> usize {
-    block.mlps().filter(|mlp| mlp.joined.is_some()).map(|mlp| mlp.up.weight.rows).max().unwrap_or(0)
 }

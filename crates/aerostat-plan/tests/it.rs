@@ -43,7 +43,12 @@ fn machine() -> Machine {
 }
 
 fn spent(plan: &Plan) -> u64 {
-    plan.overhead_bytes + plan.activation_bytes + plan.kv_bytes + plan.ring_bytes + plan.pinned_bytes
+    plan.overhead_bytes
+        + plan.activation_bytes
+        + plan.kv_bytes
+        + plan.state_bytes
+        + plan.ring_bytes
+        + plan.pinned_bytes
 }
 
 /// Every row of every matrix is in one step, in the order of use: those that every sweep uses, then each expert's.
@@ -86,7 +91,7 @@ proptest! {
 
     #[test]
     fn a_plan_keeps_its_budget_and_covers_the_model(
-        name in prop::sample::select(vec!["llama", "gemma3", "qwen2_tied", "gguf_k_mixed/twin.gguf", "qwen3_moe", "mixtral/twin.gguf"]),
+        name in prop::sample::select(vec!["llama", "gemma3", "qwen2_tied", "gguf_k_mixed/twin.gguf", "qwen3_moe", "mixtral/twin.gguf", "qwen3_next"]),
         above in prop_oneof![0u64..1 << 20, 0u64..64 << 20],
         sequence in 1usize..3000,
         sequences in 1usize..20,
@@ -116,6 +121,8 @@ proptest! {
         prop_assert_eq!(plan.minimum_bytes, minimum);
         prop_assert!(plan.rows_max <= rows.unwrap_or(usize::MAX).max(1) && plan.logit_rows_max <= plan.rows_max);
         prop_assert!(plan.kv_pages * 16 >= sequence);
+        let states = (name == "qwen3_next").then_some(1..=sequences);
+        prop_assert!(states.map_or(plan.state_slots == 0, |states| states.contains(&plan.state_slots)));
         if let Some(max) = pinned {
             prop_assert!(plan.pinned_bytes <= max);
         }
@@ -152,7 +159,8 @@ fn a_plan_prints_what_it_holds() {
     for word in ["gemma3", "budget", "KV cache", "ring", "pinned", "read once", "tokens/s"] {
         assert!(text.contains(word), "{text}");
     }
-    assert!(!text.contains("experts"), "{text}");
+    assert!(!text.contains("experts") && !text.contains("states"), "{text}");
+    assert!(plan(&spec("qwen3_5"), &demand(), &machine()).unwrap().to_string().contains("(4 sequences, "));
     let text = plan(&spec("mixtral"), &demand(), &machine()).unwrap().to_string();
     assert!(text.contains("8 pinned; a sweep is expected to read 0 B with 1 rows"), "{text}");
 }

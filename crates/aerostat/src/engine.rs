@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use aerostat_arch::Block;
 use aerostat_backend::{Backend, KvLayout, KvType, Tile, Weight, WeightId, reference::Reference};
 use aerostat_checkpoint::Extent;
 use aerostat_cpu::{Cpu, CpuConfig, Isa};
@@ -214,21 +215,22 @@ impl Engine {
         let mut backend = backend(options)?;
         backend.kv_allocate(&KvLayout {
             kv_type: kv_type(options.kv),
-            key_widths: spec.blocks.iter().map(|b| b.attention.widths().k).collect(),
-            value_widths: spec.blocks.iter().map(|b| b.attention.widths().v).collect(),
-            heads: spec.blocks.iter().map(|b| b.attention.cache_heads()).collect(),
+            key_widths: spec.blocks.iter().map(|b| b.widths().k).collect(),
+            value_widths: spec.blocks.iter().map(|b| b.widths().v).collect(),
+            heads: spec.blocks.iter().map(Block::cache_heads).collect(),
             page_tokens: PAGE_TOKENS,
             pages: plan.kv_pages,
         })?;
         layouts::check_int8(&files.checkpoint.catalog, &mut ring)?;
         packed::check_matrices(&files.checkpoint.catalog, &spec, &mut ring)?;
         let packed = PackedRows::open(&spec.embedding, &mut ring)?;
-        let limits = Limits { rows_max: plan.rows_max, logit_rows_max: plan.logit_rows_max };
+        let (rows_max, logit_rows_max, states) = (plan.rows_max, plan.logit_rows_max, plan.state_slots);
+        let limits = Limits { rows_max, logit_rows_max, states };
         let gathered = vec![0; plan.rows_max * spec.embedding.row_bytes() as usize];
         let mut vectors = Vectors::new(&files.checkpoint.catalog);
         let model = Model::new(spec, limits, &mut *backend, |vector| vectors.read(vector, &mut ring))?;
         let mut engine = Self {
-            pages: Pages::new(plan.kv_pages, PAGE_TOKENS),
+            pages: Pages::new(plan.kv_pages, PAGE_TOKENS).with_states(plan.state_slots),
             prefill_chunk: options.prefill_chunk.unwrap_or(usize::MAX).max(1),
             prefixes: options.prefixes,
             spill: options.spill.clone(),

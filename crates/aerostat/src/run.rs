@@ -215,11 +215,18 @@ impl Engine {
         tokenizer: Option<&Tokenizer>,
         observer: &mut dyn Observer,
     ) -> Result<RunEnd, Error> {
+        // Pages do not hold a state, which is that of all positions so far.
+        let stateful = self.model().spec().state_elements() > 0;
+        if stateful && self.spill.is_some() {
+            observer
+                .note("sequences of this model have a recurrent state, which cannot wait on disk: none will");
+        }
         let mut schedule = Schedule::new(Rules {
             chunk: self.prefill_chunk,
             knee: self.current_plan().rows_at_knee,
-            shares: (self.prefixes == Prefixes::Shared).then(|| Rotations::of(self.model().spec())),
-            spill: self.spill.as_deref().map(Spill::new),
+            shares: (self.prefixes == Prefixes::Shared && !stateful)
+                .then(|| Rotations::of(self.model().spec())),
+            spill: self.spill.as_deref().filter(|_| !stateful).map(Spill::new),
         });
         let result = self.run_sweeps(&mut schedule, work, tokenizer, observer);
         self.stop_reading();

@@ -8,11 +8,14 @@
 //! grows. When none are left, those that have most left to generate make room, and come back in the order of arrival
 //! before anybody new enters.
 //!
+//! Where sequences have a recurrent state, each has a place for it as long as it is active, and nothing of the last two
+//! paragraphs applies: a state is that of all positions up to one, and not of a page.
+//!
 //! What rows a sequence shares a sweep with, whose pages it reads and where it waited never changes its bits.
 
 use std::io;
 
-use aerostat_backend::{Backend, Placement, RowPlace};
+use aerostat_backend::{Backend, Placement, RowPlace, StateRow};
 use aerostat_model::{Batch, Before, Limits, Pages, Rotations};
 
 use crate::Error;
@@ -29,6 +32,7 @@ pub(crate) struct Rows {
     places: Vec<RowPlace>,
     pages: Vec<u32>,
     lengths: Vec<u32>,
+    states: Vec<StateRow>,
     logit_rows: Vec<u32>,
     /// For each logit row, the index of its active sequence and its position.
     pub(crate) owners: Vec<(usize, usize)>,
@@ -47,6 +51,7 @@ impl Rows {
         Batch {
             places: Placement { rows: &self.places, pages: &self.pages },
             lengths: &self.lengths,
+            states: &self.states,
             logit_rows: &self.logit_rows,
         }
     }
@@ -56,6 +61,7 @@ impl Rows {
         self.places.clear();
         self.pages.clear();
         self.lengths.clear();
+        self.states.clear();
         self.logit_rows.clear();
         self.owners.clear();
         self.taps.clear();
@@ -88,6 +94,8 @@ pub(crate) struct Sequence<'t> {
     /// Positions it can have at most.
     capacity: usize,
     pages: Vec<u32>,
+    /// Where its recurrent state is, while it is active.
+    state: Option<u32>,
     /// How many of its pages, from the first, others know of.
     known: usize,
     /// No more of them will be: others hold the same, or are rotated differently.
@@ -117,6 +125,7 @@ impl<'t> Sequence<'t> {
             computed: 0,
             capacity,
             pages: Vec::new(),
+            state: None,
             known: 0,
             apart: false,
             slots: Vec::new(),
@@ -166,8 +175,9 @@ impl<'t> Sequence<'t> {
         }
     }
 
-    /// Gives its pages back, and with them what was computed.
+    /// Gives its pages and its recurrent state back, and with them what was computed.
     fn release(&mut self, pages: &mut Pages) {
+        self.state.take().into_iter().for_each(|state| pages.release_state(state));
         pages.release(std::mem::take(&mut self.pages));
         (self.computed, self.known, self.apart) = (0, 0, false);
     }
@@ -494,6 +504,8 @@ impl<'t> Schedule<'t> {
             rows.tokens.push(sequence.tokens[position]);
             rows.places.push(RowPlace { position: position as u32, table });
             rows.lengths.push(sequence.prompt.max(position + 1) as u32);
+            let slot = sequence.state.unwrap_or_default();
+            rows.states.push(StateRow { slot, position: position as u32 });
             rows.given += u64::from(!sequence.generates());
             sequence.computed = position + 1;
         }
@@ -516,7 +528,9 @@ fn enter(
         None => (sequence.tokens.len(), 0),
     };
     let more = pages.needed(positions.min(sequence.capacity)).saturating_sub(sequence.pages.len());
-    let taken = if pages.available() < more + spare { None } else { pages.take(more) };
+    sequence.state = pages.take_state();
+    let room = sequence.state.is_some() && pages.available() >= more + spare;
+    let taken = if room { pages.take(more) } else { None };
     if let Some(taken) = taken {
         sequence.pages.extend(taken);
         let claims = active.iter().chain([&*sequence]).map(|s| s.claim(pages)).collect::<Vec<_>>();
@@ -584,7 +598,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { rows_max: 6, logit_rows_max: 2 };
+    const LIMITS: Limits = Limits { rows_max: 6, logit_rows_max: 2, states: 0 };
 
     fn sequence(id: u64, tokens: usize, max_new_tokens: usize, want: Want) -> Sequence<'static> {
         let request = Request { id, token_ids: vec![7; tokens], max_new_tokens, want, ..Request::default() };
@@ -627,7 +641,7 @@ mod tests {
     fn a_sequence_waits_until_its_longest_answer_has_pages() {
         let mut coming: Vec<_> = (0..3).rev().map(|i| sequence(i, 10, 7, Want::Generate)).collect();
         let mut next = || Ok(coming.pop());
-        let limits = Limits { rows_max: 100, logit_rows_max: 100 };
+        let limits = Limits { rows_max: 100, logit_rows_max: 100, states: 0 };
         let mut schedule = Schedule::new(rules(usize::MAX));
         let (mut rows, mut pages) = (Rows::default(), Pages::new(2, 16));
         let mut backend = Reference::new();
@@ -645,7 +659,7 @@ mod tests {
         let mut coming: Vec<_> =
             [(2, 5), (1, 40), (0, 60)].map(|(id, answer)| sequence(id, 10, answer, Want::Generate)).into();
         let mut next = || Ok(coming.pop());
-        let limits = Limits { rows_max: 100, logit_rows_max: 100 };
+        let limits = Limits { rows_max: 100, logit_rows_max: 100, states: 0 };
         let spill = Some(Spill::new(folder.path()));
         let mut schedule = Schedule::new(Rules { spill, ..rules(usize::MAX) });
         let (mut rows, mut pages) = (Rows::default(), Pages::new(5, 16));

@@ -4,7 +4,7 @@ mod families;
 
 use std::path::Path;
 
-use aerostat_arch::{Divisors, ErrorKind, FAMILIES, ModelSpec, Scaling, describe};
+use aerostat_arch::{AttentionSpec, Block, Divisors, ErrorKind, FAMILIES, ModelSpec, Scaling, describe};
 use aerostat_checkpoint::Checkpoint;
 use aerostat_testkit::{fixture, fixtures};
 
@@ -192,16 +192,16 @@ fn keys_take_precedence_as_in_transformers() {
     let pattern = "\"sliding_window_pattern\": 3, \"attn_logit_softcapping\": 7.0, \"vocab_size\"";
     let spec = edited("gemma3_old", &[("\"vocab_size\"", "\"attn_logit_softcapping\": 7.0, \"vocab_size\"")])
         .unwrap();
-    assert_eq!(spec.blocks[0].attention.softcap, None);
+    assert_eq!(attention(&spec.blocks[0]).softcap, None);
     let spec = edited("mistral", &[("\"vocab_size\"", pattern)]).unwrap();
-    assert!(spec.blocks.iter().all(|b| b.attention.softcap.is_none() && b.attention.window.is_none()));
+    assert!(spec.blocks.iter().map(attention).all(|a| a.softcap.is_none() && a.window.is_none()));
 }
 
 #[test]
 fn windows_alternate_as_the_family_says() {
     let windows = |name: &str| -> Vec<bool> {
         let spec = describe(&Checkpoint::open(&fixture(name).path).unwrap()).unwrap();
-        spec.blocks.iter().map(|b| b.attention.window.is_some()).collect()
+        spec.blocks.iter().map(|b| attention(b).window.is_some()).collect()
     };
     assert_eq!(windows("gemma2")[..2], [true, false]);
     assert_eq!(windows("gemma3"), [true, true, true, true, true, false, true]);
@@ -233,13 +233,10 @@ fn a_checkpoint_and_its_twin_describe_the_same_model() {
         let extra = stored.map(len).sum::<u64>();
         assert_eq!(twin.parameters - extra, own.parameters, "{}", f.name);
         for (t, o) in twin.blocks.iter().zip(&own.blocks) {
-            assert_eq!(
-                (t.attention.window, t.attention.softcap),
-                (o.attention.window, o.attention.softcap),
-                "{}",
-                f.name
-            );
-            assert!((t.attention.scale - o.attention.scale).abs() < 1e-7, "{}", f.name);
+            assert_eq!(t.delta().is_some(), o.delta().is_some(), "{}", f.name);
+            let Some((t, o)) = t.attention().zip(o.attention()) else { continue };
+            assert_eq!((t.window, t.softcap), (o.window, o.softcap), "{}", f.name);
+            assert!((t.scale - o.scale).abs() < 1e-7, "{}", f.name);
         }
     }
 }
@@ -258,7 +255,7 @@ fn a_text_tower_runs_alone() {
 fn rows_of_fused_tensors_are_found() {
     let block = |name: &str| {
         let mut spec = describe(&Checkpoint::open(&fixture(name).path).unwrap()).unwrap();
-        spec.blocks.swap_remove(0).attention
+        attention(&spec.blocks.swap_remove(0)).clone()
     };
     // Two KV heads of ten dimensions, each with two queries: rows 0..20 and 40..60 are queries, 20..30 and 60..70 keys.
     let a = block("falcon_new");
@@ -276,4 +273,22 @@ fn rows_of_fused_tensors_are_found() {
     let start = a.q.weight.extent.offset;
     assert_eq!(a.k.weight.extent.offset, start + 40 * a.q.weight.row_bytes());
     assert_eq!(a.v.weight.extent.offset, start + 60 * a.q.weight.row_bytes());
+}
+
+#[test]
+fn layers_of_delta_nets_are_listed_or_counted() {
+    let layers = |name: &str| -> Vec<bool> {
+        let spec = describe(&Checkpoint::open(&fixture(name).path).unwrap()).unwrap();
+        spec.blocks.iter().map(|b| b.delta().is_some()).collect()
+    };
+    assert_eq!(layers("qwen3_next"), [true, true, true, false]);
+    assert_eq!(layers("qwen3_next_sparse"), [true, false, true]);
+    let delta = |to: &str| edited("qwen3_next", &[("\"linear_num_key_heads\": 2", to)]).map(|_| ());
+    assert_eq!(delta("\"linear_num_key_heads\": 3").unwrap_err().kind(), ErrorKind::Config);
+    let kernel = [("\"linear_conv_kernel_dim\": 4", "\"linear_conv_kernel_dim\": 1")];
+    assert_eq!(edited("qwen3_next", &kernel).unwrap_err().kind(), ErrorKind::Unsupported);
+}
+
+fn attention(block: &Block) -> &AttentionSpec {
+    block.attention().unwrap()
 }

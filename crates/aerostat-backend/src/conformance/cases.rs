@@ -4,7 +4,7 @@ use aerostat_checkpoint::DType;
 
 use super::{Case, Elementwise, Keep, Values};
 use crate::coded::Coding;
-use crate::{Activation, Attention, BufferId, Index, KvType, Mat, Rope, RopeStyle, Window};
+use crate::{Activation, Attention, BufferId, DeltaRule, Index, KvType, Mat, Rope, RopeStyle, Window};
 
 /// The table.
 pub fn cases() -> Vec<Case> {
@@ -15,6 +15,7 @@ pub fn cases() -> Vec<Case> {
     elementwise_cases(&mut cases);
     row_cases(&mut cases);
     attention_cases(&mut cases);
+    state_cases(&mut cases);
     cases
 }
 
@@ -113,7 +114,7 @@ fn k_major_cases(cases: &mut Vec<Case>) {
 
 fn elementwise_cases(cases: &mut Vec<Case>) {
     const CLIPPED: Activation = Activation::ClippedSilu { alpha: 1.7, limit: 0.6 };
-    const OPS: [Elementwise; 20] = [
+    const OPS: [Elementwise; 22] = [
         Elementwise::Add,
         Elementwise::AddBias,
         Elementwise::MulColumns,
@@ -122,6 +123,8 @@ fn elementwise_cases(cases: &mut Vec<Case>) {
         Elementwise::Softcap(0.5),
         Elementwise::Clip(0.5),
         Elementwise::Glu(Activation::Silu),
+        Elementwise::Glu(Activation::Sigmoid),
+        Elementwise::Activate(Activation::Sigmoid),
         Elementwise::Glu(Activation::GeluTanh),
         Elementwise::Glu(Activation::GeluErf),
         Elementwise::Glu(Activation::Relu),
@@ -237,6 +240,31 @@ fn attention_cases(cases: &mut Vec<Case>) {
             for (count, page_tokens, lengths) in [(1, 16, vec![1, 33]), (20, 5, vec![50, 3, 21])] {
                 cases.push(Case::SparseAttention { kv_type, shape, index, count, page_tokens, lengths });
             }
+        }
+    }
+}
+
+/// Sequences that go on, that begin, and that end; widths below, at and above those of vectors and of tasks.
+fn state_cases(cases: &mut Vec<Case>) {
+    let lengths = [vec![(1, 1)], vec![(3, 1), (0, 5), (40, 0), (2, 30)], vec![(20, 7), (1, 2)]];
+    for (i, lengths) in lengths.into_iter().enumerate() {
+        for (j, (channels, kernel)) in [(1, 4), (15, 2), (33, 3), (300, 4), (70, 8)].into_iter().enumerate() {
+            let values = if (i + j) % 4 == 3 { Values::Special } else { Values::Plain };
+            cases.push(Case::ShortConv { channels, kernel, lengths: lengths.clone(), values });
+        }
+        let shapes = [
+            (1, 1, 1, 1, 1),
+            (2, 4, 12, 10, 2),
+            (2, 2, 16, 16, 1),
+            (1, 3, 7, 33, 3),
+            (2, 6, 32, 64, 6),
+            (1, 2, 128, 128, 2),
+            (3, 3, 40, 150, 1),
+        ];
+        for (j, (key_heads, value_heads, key_dim, value_dim, run)) in shapes.into_iter().enumerate() {
+            let rule = DeltaRule { key_heads, value_heads, key_dim, value_dim, run, tiled: j % 2 == 0 };
+            let values = if (i + j) % 4 == 3 { Values::Special } else { Values::Plain };
+            cases.push(Case::DeltaRule { rule, lengths: lengths.clone(), values });
         }
     }
 }

@@ -306,7 +306,7 @@ mod tests {
             (1, 512, 2000, 1.01),
         ] {
             let mut job = Job { settings: &settings, vocab: 100, next: 0, answer_tokens: 0 };
-            let limits = Limits { rows_max, logit_rows_max: rows_max };
+            let limits = Limits { rows_max, logit_rows_max: rows_max, states: 0 };
             let sweeps = simulate(&mut job, knee, limits, pages);
             // In sweeps that only read; where reading and computing take nearly the same time, neither hides wholly.
             let cost = |rows: usize| ((rows as f64 / knee as f64).powi(4) + 1.0).sqrt().sqrt();

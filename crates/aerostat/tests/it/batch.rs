@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use aerostat::{
     Completion, Constraint, Engine, Error, ErrorKind, FinishReason, Gained, Hidden, Layer, ModelFiles, Need,
-    Observer, Options, Outcome, Pooling, Prefixes, Progress, Request, RunEnd, Sampling, Silent,
+    Observer, Options, Outcome, Plan, Pooling, Prefixes, Progress, Request, RunEnd, Sampling, Silent,
     TokenLogprobs, Want, Work,
 };
 use aerostat_testkit::{Fixture, fixture};
@@ -205,7 +205,7 @@ pub(crate) fn alone(fixture: &Fixture, options: &Options, requests: &[Request]) 
 
 #[test]
 fn every_request_gives_the_same_bits_alone_and_in_any_company() {
-    for name in ["llama_gqa_bf16", "gemma3", "llama_dynamic"] {
+    for name in ["llama_gqa_bf16", "gemma3", "llama_dynamic", "qwen3_next"] {
         let fixture = fixture(name);
         let requests = requests(&fixture);
         let want = alone(&fixture, &Options::default(), &requests);
@@ -313,12 +313,20 @@ impl Observer for Stop {
 
 #[test]
 fn an_interrupted_run_goes_on_from_its_journal_as_if_nothing_had_happened() {
-    let fixture = fixture("qwen2");
-    let requests = requests(&fixture);
-    let want = alone(&fixture, &Options::default(), &requests);
+    goes_on(&fixture("qwen2"));
+}
+
+#[test]
+fn what_an_interrupted_run_did_to_recurrent_states_is_forgotten() {
+    goes_on(&fixture("qwen3_5"));
+}
+
+fn goes_on(fixture: &Fixture) {
+    let requests = requests(fixture);
+    let want = alone(fixture, &Options::default(), &requests);
     let options = Options { rows_max: Some(30), ..Options::default() };
     for (tiles, sweeps) in [(0, 2), (0, 5), (0, 9), (5, 0), (130, 0), (333, 0)] {
-        let mut engine = engine(&fixture, &options, &requests);
+        let mut engine = engine(fixture, &options, &requests);
         let mut journal = Journal::new(requests.iter().cloned());
         let end = engine.run(&mut journal, None, &mut Stop { tiles, sweeps }).unwrap();
         assert_eq!(end, RunEnd::Interrupted);
@@ -463,6 +471,28 @@ fn shared_prefixes_and_pages_on_disk_change_no_bits() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left on disk");
 }
 
+#[test]
+fn sequences_wait_for_a_recurrent_state_and_share_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = fixture("qwen3_5_moe");
+    let shorter = |r: Request| Request { max_new_tokens: r.max_new_tokens.min(20), ..r };
+    let requests: Vec<Request> = alike(&fixture).into_iter().map(shorter).collect();
+    let want = alone(&fixture, &Options::default(), &requests);
+    for (rows_max, states) in [(None, None), (None, Some(1)), (Some(11), Some(3))] {
+        let options = Options { rows_max, spill: Some(folder.path().to_owned()), ..Options::default() };
+        let mut engine = engine_with(&fixture, &options, &requests, |plan| {
+            assert_eq!(plan.state_bytes, plan.state_slots as u64 * plan.state_bytes_per_sequence);
+            plan.state_slots = states.unwrap_or(plan.state_slots);
+        });
+        for _ in 0..2 {
+            let mut journal = Journal::new(requests.iter().rev().cloned());
+            assert_eq!(engine.run(&mut journal, None, &mut Silent).unwrap(), RunEnd::Done);
+            assert_eq!(journal.results(), want, "{rows_max:?} rows, {states:?} states");
+        }
+        assert_eq!((engine.stats().shared_rows, engine.stats().spilled_bytes), (0, 0));
+    }
+}
+
 /// With a KV cache of so many pages.
 fn engine_with_pages(
     fixture: &Fixture,
@@ -470,9 +500,19 @@ fn engine_with_pages(
     requests: &[Request],
     pages: Option<usize>,
 ) -> Engine {
+    engine_with(fixture, options, requests, |plan| plan.kv_pages = pages.unwrap_or(plan.kv_pages))
+}
+
+/// With a plan that was changed.
+fn engine_with(
+    fixture: &Fixture,
+    options: &Options,
+    requests: &[Request],
+    change: impl FnOnce(&mut Plan),
+) -> Engine {
     let files = ModelFiles::open(&fixture.path).unwrap();
     let mut plan = Engine::plan(&files, options, &need(requests)).unwrap();
-    plan.kv_pages = pages.unwrap_or(plan.kv_pages);
+    change(&mut plan);
     let source = aerostat_stream::SourceOptions::default();
     let catalog = aerostat_checkpoint::Checkpoint::open(&fixture.path).unwrap().catalog;
     let source = aerostat_stream::open(catalog.files(), source).unwrap();

@@ -1,0 +1,16 @@
+//! Qwen 3.5: Qwen 3 Next with tensors that are not joined, and without experts.
+
+use super::qwen3_next;
+use crate::delta::DeltaFamily;
+use crate::family::{Defaults, Family};
+
+pub(crate) const FAMILY: Family = Family {
+    name: "qwen3_5",
+    architectures: &["Qwen3_5ForCausalLM"],
+    model_types: &["qwen3_5_text"],
+    gguf: &["qwen35"],
+    delta: Some(DeltaFamily { gguf_tiled: true, ..DeltaFamily::PLAIN }),
+    mixture: None,
+    defaults: Defaults { kv_heads: Some(4), ..qwen3_next::FAMILY.defaults },
+    ..qwen3_next::FAMILY
+};

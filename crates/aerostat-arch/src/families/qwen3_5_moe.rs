@@ -1,0 +1,15 @@
+//! Qwen 3.5 with experts, one of which all rows share.
+
+use super::{qwen3_5, qwen3_next};
+use crate::family::{Family, Switch};
+use crate::mixture::Mixture;
+
+pub(crate) const FAMILY: Family = Family {
+    name: "qwen3_5_moe",
+    architectures: &["Qwen3_5MoeForCausalLM"],
+    model_types: &["qwen3_5_moe_text"],
+    gguf: &["qwen35moe"],
+    mixture: Some(Mixture { normalise: Switch::Always, chosen: Some(8), ..Mixture::PLAIN }),
+    defaults: qwen3_next::FAMILY.defaults,
+    ..qwen3_5::FAMILY
+};
