@@ -17,6 +17,7 @@ mod error;
 pub mod formats;
 mod host;
 mod memory;
+mod numbers;
 pub mod numerics;
 mod ops;
 pub mod packed;
@@ -28,6 +29,6 @@ pub use error::{Error, ErrorKind};
 pub use host::{Checks, HostDevice, Kernels, ScalingView};
 pub use memory::{HostMemory, KvView, View};
 pub use ops::{
-    Activation, Attention, Backend, BufferId, Capabilities, Index, KvLayout, KvType, Mat, Placement, Rope,
-    RopeStyle, RowPlace, Scaling, Tile, Weight, WeightId, Window,
+    Activation, Attention, Backend, BufferId, Capabilities, Index, KvLayout, KvType, Mat, Nested, Placement,
+    Rope, RopeStyle, RowPlace, Scaling, Tile, Weight, WeightId, Window,
 };
