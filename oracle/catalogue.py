@@ -38,10 +38,24 @@ BASE = dict(
     layer_norm_eps=1e-4, layer_norm_epsilon=1e-4, norm_epsilon=1e-4, norm_eps=1e-4,
     bos_token_id=1, eos_token_id=2, pad_token_id=0,
 )
+# Shapes of whole groups of 32, and of whole words.
+WHOLE_GROUPS = dict(hidden_size=64, intermediate_size=96)
+SMALL_EXPERTS = dict(hidden_size=64, intermediate_size=64, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32,
+                     num_hidden_layers=1)
+BITSANDBYTES = {"quant_method": "bitsandbytes", "load_in_4bit": True, "load_in_8bit": False, "bnb_4bit_compute_dtype": "bfloat16",
+                "bnb_4bit_quant_storage": "uint8", "llm_int8_threshold": 6.0}
 SHORT = [1, 7, 23]
 LONG = [7, 23, 40]
 DELTA = [1, 3, 40, 70]
 DELTA_NET = dict(num_hidden_layers=4, linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=12, linear_value_head_dim=10)
+
+
+def packed(bits, size, symmetric=True, by_index=False):
+    """What compressed-tensors says of weights of integers."""
+    weights = {"num_bits": bits, "type": "int", "strategy": "group" if size else "channel", "group_size": size or None,
+               "symmetric": symmetric, "dynamic": False, "actorder": "group" if by_index else None}
+    return {"quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed",
+            "ignore": ["lm_head"], "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}}
 
 
 def old(config, **top):
@@ -404,6 +418,27 @@ FIXTURES = {
             "num_bits": 8, "type": "float", "strategy": "channel", "symmetric": True, "dynamic": False}}}})),
     "llama_int8": dict(family="Llama", dtype="f16", lengths=SHORT, config=dict(), codes=dict(make=codes.int8_rows, config={
         "quant_method": "bitsandbytes", "load_in_8bit": True, "load_in_4bit": False, "llm_int8_threshold": 6.0})),
+    **{name: dict(family="Llama" if name.startswith("llama") else "Phi3", dtype=dtype, lengths=SHORT, config=WHOLE_GROUPS,
+                  codes=dict(make=codes.packed(bits, size, **how), config=packed(bits, size, **how)))
+       for name, dtype, bits, size, how in (
+           ("llama_w4a16", "bf16", 4, 32, {}), ("llama_w8a16", "bf16", 8, 0, {}), ("phi3_w4a16", "f16", 4, 32, dict(symmetric=False)),
+           ("llama_w4a16_order", "f16", 4, 32, dict(symmetric=False, by_index=True)))},
+    "llama_nf4": dict(family="Llama", dtype="bf16", lengths=SHORT, config=dict(WHOLE_GROUPS, intermediate_size=128), codes=dict(
+        make=codes.four_bits("nf4", True), config=dict(BITSANDBYTES, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True))),
+    "phi3_fp4": dict(family="Phi3", dtype="f16", lengths=SHORT, config=dict(WHOLE_GROUPS, intermediate_size=128), codes=dict(
+        make=codes.four_bits("fp4", False), config=dict(BITSANDBYTES, bnb_4bit_quant_type="fp4", bnb_4bit_use_double_quant=False))),
+    **{name: dict(family=family, dtype="f16", lengths=SHORT, config=config, codes=dict(
+        make=codes.gptq(bits, size, by_index, version == "gptq_v2"), config={
+            "quant_method": "gptq", "bits": bits, "group_size": size or -1, "desc_act": by_index, "sym": False, "lm_head": False,
+            "checkpoint_format": version, "true_sequential": True, "damp_percent": 0.01}))
+       for name, family, bits, size, by_index, version, config in (
+           ("llama_gptq_4", "Llama", 4, 32, True, "gptq", WHOLE_GROUPS), ("llama_gptq_3", "Llama", 3, 32, False, "gptq_v2", WHOLE_GROUPS),
+           ("llama_gptq_2", "Llama", 2, 16, True, "gptq_v2", WHOLE_GROUPS), ("qwen2_gptq_8", "Qwen2", 8, 0, False, "gptq", WHOLE_GROUPS),
+           ("qwen3_moe_gptq_4", "Qwen3Moe", 4, 32, False, "gptq", SMALL_EXPERTS))},
+    **{name: dict(family=family, dtype="f16", lengths=SHORT, config=config, codes=dict(make=codes.awq, config={
+        "quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm", "zero_point": True, "modules_to_not_convert": None}))
+       for name, family, config in (("qwen2_awq", "Qwen2", WHOLE_GROUPS), ("qwen2_moe_awq", "Qwen2Moe", dict(
+           SMALL_EXPERTS, shared_expert_intermediate_size=32)))},
     "llama_pytorch": dict(family="Llama", dtype="bf16", lengths=SHORT, pytorch=1, config=dict(tie_word_embeddings=True)),
     "llama_pytorch_shards": dict(family="Llama", dtype="f16", lengths=SHORT, pytorch=3, config=dict()),
     "llama_old_linear": dict(family="Llama", dtype="f16", lengths=LONG, edit=old_linear_type,
@@ -532,6 +567,11 @@ FIXTURES = {
     "gpt_oss": dict(family="GptOss", dtype="bf16", lengths=LONG, twins=["bf16"], config=dict(
         head_dim=12, intermediate_size=16, num_local_experts=4, num_experts_per_tok=2, sliding_window=6,
         rope_parameters=dict(YARN, truncate=False))),
+    "gpt_oss_mxfp4": dict(family="GptOss", dtype="bf16", lengths=LONG, config=dict(
+        hidden_size=64, head_dim=12, intermediate_size=32, num_local_experts=4, num_experts_per_tok=2, sliding_window=6,
+        rope_parameters=dict(YARN, truncate=False)), codes=dict(make=codes.mxfp4, dimensions=3, config={
+            "quant_method": "mxfp4", "modules_to_not_convert": [
+                "model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]})),
     "gpt_oss_clipped": dict(family="GptOss", dtype="bf16", lengths=LONG, config=dict(
         head_dim=10, intermediate_size=16, num_local_experts=4, num_experts_per_tok=3, attention_bias=False, swiglu_limit=0.7,
         swiglu_alpha=1.3, sliding_window=9, layer_types=["full_attention", "sliding_attention"],
@@ -566,6 +606,9 @@ FIXTURES = {
     "deepseek_v3_plain": dict(family="DeepseekV3", dtype="f32", lengths=SHORT, config=dict(
         LATENT, q_lora_rank=None, rope_interleave=False, norm_topk_prob=False, n_group=1, topk_group=1, n_shared_experts=2,
         attention_bias=True, first_k_dense_replace=0, tie_word_embeddings=True)),
+    "deepseek_v3_fp8": dict(family="DeepseekV3", dtype="bf16", lengths=SHORT, codes=dict(make=codes.fp8_blocks, config={
+        "activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [*codes.BLOCK]}),
+        config=dict(LATENT, kv_lora_rank=24)),
     "kimi_k2": dict(family="DeepseekV3", dtype="bf16", lengths=SHORT, recast=as_kimi, config=dict(
         LATENT, n_group=1, topk_group=1, routed_scaling_factor=2.8, rope_parameters={**YARN, "mscale": 1.0, "mscale_all_dim": 1.0})),
     "deepseek_v32": dict(family="DeepseekV32", dtype="bf16", lengths=LONG, config=dict(INDEX, rope_parameters=YARN_LATENT)),

@@ -175,7 +175,9 @@ fn special_tokens(config: &Config, key: &str, gguf: &[&str]) -> Vec<u32> {
 /// Tensors that no part of the model refers to, and their bytes.
 fn unread(spec: &ModelSpec, catalog: &Catalog) -> (usize, u64) {
     let matrices = spec.matrices().chain([&spec.embedding]).map(|m| m.name.as_str());
-    let used: HashSet<&str> = matrices.chain(spec.vectors().map(|v| v.name.as_str())).collect();
+    let beside = spec.matrices().flat_map(Matrix::companions).map(|c| c.name.as_str());
+    let small = spec.vectors().map(|v| v.name.as_str());
+    let used: HashSet<&str> = matrices.chain(beside).chain(small).collect();
     let unread = catalog.tensors().filter(|tensor| !used.contains(tensor.name.as_str()));
     unread.fold((0, 0), |(count, bytes), tensor| (count + 1, bytes + tensor.extent.bytes))
 }

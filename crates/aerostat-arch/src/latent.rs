@@ -324,7 +324,7 @@ impl Tensors<'_> {
         let linear = |pattern: &str, bias: Bias, rows: usize, cols: usize| {
             self.linear(&name(pattern), bias, Part::all(rows), cols)
         };
-        let (q, q_down) = match self.rows(&format!("{}.weight", name(n.q_down))) {
+        let (q, q_down) = match self.outputs(&name(n.q_down), hidden) {
             None => (linear(self.names.q, Bias::Never, q_rows, hidden)?, None),
             Some(rank) => {
                 let down = linear(n.q_down, bias, rank, hidden)?;

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod build;
+mod codes;
 mod delta;
 mod error;
 mod families;
@@ -33,8 +34,8 @@ pub use latent::{Indexer, Latent, LatentFamily, LatentNames, Selection};
 pub use mixture::{Mixture, MixtureNames};
 pub use rope::{Divisors, RopeSpec, Scaling};
 pub use spec::{
-    Activation, AttentionSpec, AttentionWidths, Block, Experts, Groups, Growth, Head, Joined, Linear, Matrix,
-    Mixer, MlpSpec, ModelSpec, Norm, NormKind, Positions, Role, RopeStyle, Routing, Runs, Scales, Score,
-    Vector,
+    Activation, AttentionSpec, AttentionWidths, Beside, Block, Companion, Experts, Groups, Growth, Head,
+    Joined, Linear, Matrix, Mixer, MlpSpec, ModelSpec, Nested, Norm, NormKind, Positions, Role, RopeStyle,
+    Routing, Runs, Scales, Score, State, Vector,
 };
 pub use towers::TOWERS;

@@ -288,12 +288,13 @@ impl Place<'_> {
     }
 
     /// The tensor of the first name that is in the checkpoint, and whether it holds all experts. Where they share one,
-    /// it may lack the suffix.
+    /// it may lack the suffix, or be of codes.
     fn find(&self, names: &str) -> Option<(String, bool)> {
         names.split('|').find_map(|pattern| {
             let name = self.name(pattern);
             let full = format!("{name}.weight");
-            let found = [full, name].into_iter().find(|name| self.tensors.contains(name))?;
+            let codes = format!("{name}_blocks");
+            let found = [full, name, codes].into_iter().find(|name| self.tensors.contains(name))?;
             Some((found, !pattern.contains("{e}")))
         })
     }
@@ -326,15 +327,18 @@ impl Place<'_> {
 
     /// The expert's part of a bias that all share, beside the weights of this name.
     fn bias(&self, weights: &str, bias: Bias, part: Part) -> Result<Option<Vector>, Error> {
-        let stem = weights.trim_end_matches(".weight");
+        let stem = weights.trim_end_matches(".weight").trim_end_matches("_blocks");
         let mut names = ["_bias", ".bias"].into_iter().map(|suffix| format!("{stem}{suffix}"));
         let name = names.find(|name| bias.is_ever() && self.tensors.contains(name));
         name.map(|name| self.tensors.stacked_vector(&name, self.stack(), part)).transpose()
     }
 
-    /// The expert's part of a tensor `[experts, cols, rows]`.
+    /// The expert's part of a tensor `[experts, cols, rows]`, or of codes, which are the other way round.
     fn k_major(&self, name: &str, bias: Bias, rows: usize, cols: usize) -> Result<Linear, Error> {
-        let weight = self.tensors.stacked_k_major(name, self.stack(), rows, cols)?;
+        let weight = match name.ends_with("_blocks") {
+            true => self.tensors.stacked_matrix(name, self.stack(), Part::all(rows), cols)?,
+            false => self.tensors.stacked_k_major(name, self.stack(), rows, cols)?,
+        };
         Ok(Linear { weight, bias: self.bias(name, bias, Part::all(rows))? })
     }
 
@@ -369,7 +373,7 @@ impl Place<'_> {
     /// The MLP that all rows use, as wide as its tensors are.
     fn shared(&self, names: &MixtureNames) -> Result<Option<MlpSpec>, Error> {
         let (t, hidden) = (self.tensors, self.tensors.shape.hidden);
-        let rows = |names: &str| self.find(names).and_then(|(name, _)| t.rows(&name));
+        let rows = |names: &str| t.outputs(&self.name(names), hidden);
         let linear = |names: &str, first, rows, total, cols| {
             let part = Part { first, rows, total, runs: None };
             t.linear(&self.name(names), t.family.mlp_bias, part, cols)

@@ -1,6 +1,6 @@
 //! Matrices of codes, and the small tensors that scale them: what `quantization_config` says.
 
-use aerostat_checkpoint::{DType, Tensor};
+use aerostat_checkpoint::{Code, DType, Tensor};
 use serde_json::Value;
 
 use crate::error::Error;
@@ -8,23 +8,47 @@ use crate::keys::Keys;
 use crate::spec::{Scales, Vector};
 use crate::tensors::{Part, Tensors};
 
-/// Refuses quantised checkpoints but for those whose scales are found here: FP8 of transformers (`fp8`) and of
-/// compressed-tensors (`float-quantized`), and the 8 bits of bitsandbytes (LLM.int8).
+/// Refuses quantised checkpoints but those whose codes and scales are found here or in [`crate::codes`].
 pub(crate) fn refuse_unknown(keys: &Keys<'_>) -> Result<(), Error> {
     let Some(config) = config(keys) else { return Ok(()) };
-    let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or("unknown");
-    match (text("quant_method"), text("format")) {
-        ("fp8", _) | ("compressed-tensors", "float-quantized") => Ok(()),
-        ("compressed-tensors", format) => Err(keys.unsupported(format!(
-            "weights quantised by `compressed-tensors` in the format `{format}` are not supported yet"
-        ))),
-        ("bitsandbytes", _) if is_int8(config) => Ok(()),
-        ("bitsandbytes", _) => Err(keys.unsupported(
-            "weights quantised by `bitsandbytes` to 4 bits are not supported yet, those of 8 bits are",
-        )),
-        (method, _) => {
-            Err(keys.unsupported(format!("weights quantised by `{method}` are not supported yet")))
+    let text = |key: &str| config.get(key).and_then(Value::as_str);
+    // Refuses what a key says, unless it is absent or one of these.
+    let only = |key: &str, known: &[&str]| match config.get(key).filter(|value| !value.is_null()) {
+        Some(value) => {
+            let named = value.as_str().map_or_else(|| value.to_string(), str::to_ascii_lowercase);
+            match known.contains(&named.as_str()) {
+                true => Ok(()),
+                false => Err(keys.unsupported(format!(
+                    "weights quantised with `{key}`: {value} are not supported (`quant_method`: {}, supported: {})",
+                    text("quant_method").unwrap_or("none"),
+                    known.join(", ")
+                ))),
+            }
         }
+        None => Ok(()),
+    };
+    match text("quant_method").unwrap_or("unknown") {
+        "fp8" | "mxfp4" => Ok(()),
+        "compressed-tensors" => match text("format") {
+            None => Err(keys.config("`quantization_config` names no `format`")),
+            Some(_) => only("format", &["float-quantized", "pack-quantized"]),
+        },
+        "bitsandbytes" => match is_int8(config) {
+            true => Ok(()),
+            false => only("load_in_4bit", &["true"]).and(only("bnb_4bit_quant_storage", &["uint8"])),
+        },
+        "gptq" => {
+            only("bits", &["2", "3", "4", "8"])?;
+            only("checkpoint_format", &["gptq", "gptq_v2"])?;
+            only("pack_dtype", &["int32"])?;
+            only("is_marlin_format", &["false"])
+        }
+        "awq" => {
+            only("bits", &["4"])?;
+            only("version", &["gemm"])?;
+            only("backend", &["autoawq"])
+        }
+        method => Err(keys.unsupported(format!("weights quantised by `{method}` are not supported"))),
     }
 }
 
@@ -39,7 +63,7 @@ pub(crate) fn are_codes(keys: &Keys<'_>, tensor: &Tensor) -> bool {
 }
 
 /// What is said of quantisation: of a model of several towers, beside them.
-fn config<'a>(keys: &Keys<'a>) -> Option<&'a Value> {
+pub(crate) fn config<'a>(keys: &Keys<'a>) -> Option<&'a Value> {
     keys.whole("quantization_config").or(keys.json("quantization_config"))
 }
 
@@ -82,13 +106,6 @@ pub(crate) fn find(
     let wanted = [part.total.div_ceil(blocks.0.max(1)) as u64, cols.div_ceil(blocks.1.max(1)) as u64];
     let is_grid =
         scales.shape == wanted || wanted.iter().product::<u64>() == scales.elements() && wanted[1] == 1;
-    if part.runs.is_some() {
-        return Err(tensors.keys.unsupported(format!(
-            "tensor `{}` is {} and holds rows of several matrices in turn, which is not supported yet",
-            codes.name,
-            codes.dtype.name()
-        )));
-    }
     if !is_grid {
         return Err(tensors.bad(scales, format!("{wanted:?} are the blocks of {:?}", codes.shape)));
     }
@@ -96,20 +113,38 @@ pub(crate) fn find(
         return Err(tensors.bad(scales, format!("scales in {} are not supported yet", scales.dtype.name())));
     }
     let rounding = if by_transformers { model_type(tensors.keys) } else { scales.dtype };
-    let len = scales.elements() as usize;
-    let values = Vector {
-        name: scales.name.clone(),
-        dtype: scales.dtype,
-        len,
-        extent: scales.extent,
+    let code = match codes.dtype {
+        DType::F8_E5M2 => Code::E5M2,
+        DType::I8 => Code::I8,
+        _ => Code::E4M3,
+    };
+    Ok(Some(Scales {
+        code,
+        kept: Some(whole(scales)),
+        companions: Vec::new(),
+        nested: None,
+        block_rows: blocks.0,
+        block_cols: blocks.1,
+        first_row: part.first,
+        rounding,
+        state: None,
+    }))
+}
+
+/// All of a small tensor.
+pub(crate) fn whole(tensor: &Tensor) -> Vector {
+    Vector {
+        name: tensor.name.clone(),
+        dtype: tensor.dtype,
+        len: tensor.elements() as usize,
+        extent: tensor.extent,
         runs: None,
         offset: 0.0,
-    };
-    Ok(Some(Scales { values, block_rows: blocks.0, block_cols: blocks.1, first_row: part.first, rounding }))
+    }
 }
 
 /// The type that the configuration gives the model; bf16 where it gives none.
-fn model_type(keys: &Keys<'_>) -> DType {
+pub(crate) fn model_type(keys: &Keys<'_>) -> DType {
     let named = keys.json("dtype").or_else(|| keys.json("torch_dtype")).and_then(Value::as_str);
     match named {
         Some("float16") => DType::F16,

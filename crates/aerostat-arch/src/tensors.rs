@@ -6,6 +6,7 @@ use aerostat_checkpoint::packed::TileRows;
 use aerostat_checkpoint::{Catalog, DType, Extent, Tensor};
 use serde_json::Value;
 
+use crate::codes;
 use crate::error::{Error, ErrorKind};
 use crate::family::{Bias, Family, Fused, HeadNorms, Names, Temperature, Windows};
 use crate::keys::Keys;
@@ -77,13 +78,12 @@ impl<'a> Tensors<'a> {
         // Some text towers have a head of their own.
         let mut names = self.names.head.split('|').chain(["language_model.lm_head"]);
         let stem = names.clone().find(|name| self.has(name)).or(names.next()).unwrap_or_default();
-        let name = format!("{stem}.weight");
         let whole = self.keys.whole("tie_word_embeddings").and_then(Value::as_bool) == Some(true);
         let own = self.keys.flag("tie_word_embeddings", self.family.defaults.tied)?;
         let tied = self.keys.is_gguf() || whole || own;
-        let weight = match self.catalog.get(&name) {
-            None if tied => embedding.clone(),
-            _ => self.matrix(&name, embedding.rows, self.shape.hidden)?,
+        let weight = match self.has(stem) {
+            false if tied => embedding.clone(),
+            _ => self.matrix(stem, Part::all(embedding.rows), self.shape.hidden)?,
         };
         Ok((weight, self.bias(stem, self.family.head_bias, Part::all(embedding.rows))?))
     }
@@ -302,7 +302,7 @@ impl<'a> Tensors<'a> {
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.contains(&format!("{name}.weight"))
+        self.contains(&format!("{name}.weight")) || codes::has(self, name)
     }
 
     /// Whether the checkpoint has a tensor of exactly this name.
@@ -310,9 +310,11 @@ impl<'a> Tensors<'a> {
         self.catalog.get(name).is_some()
     }
 
-    /// Rows of a tensor, all it holds.
-    pub(crate) fn rows(&self, name: &str) -> Option<usize> {
-        self.catalog.get(name).and_then(|t| usize::try_from(*t.shape.first()?).ok())
+    /// Rows (outputs) of the whole matrix of this name, of so many columns.
+    pub(crate) fn outputs(&self, name: &str, cols: usize) -> Option<usize> {
+        let rows = |t: &Tensor| usize::try_from(*t.shape.first()?).ok();
+        codes::outputs(self, name, cols)
+            .or_else(|| self.catalog.get(&format!("{name}.weight")).and_then(rows))
     }
 
     /// Rows of each matrix of a stack.
@@ -321,10 +323,7 @@ impl<'a> Tensors<'a> {
     }
 
     pub(crate) fn linear(&self, name: &str, bias: Bias, part: Part, cols: usize) -> Result<Linear, Error> {
-        Ok(Linear {
-            weight: self.matrix_part(&format!("{name}.weight"), part, cols)?,
-            bias: self.bias(name, bias, part)?,
-        })
+        Ok(Linear { weight: self.matrix(name, part, cols)?, bias: self.bias(name, bias, part)? })
     }
 
     fn bias(&self, name: &str, bias: Bias, part: Part) -> Result<Option<Vector>, Error> {
@@ -377,12 +376,11 @@ impl<'a> Tensors<'a> {
         Ok(Some(Norm { kind: f.norm, size, weight, bias: None, eps: s.eps }))
     }
 
-    fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix, Error> {
-        self.matrix_part(name, Part::all(rows), cols)
-    }
-
-    fn matrix_part(&self, name: &str, part: Part, cols: usize) -> Result<Matrix, Error> {
-        self.matrix_of(self.expect_matrix(name, &[part.total, cols])?, part, cols)
+    fn matrix(&self, name: &str, part: Part, cols: usize) -> Result<Matrix, Error> {
+        if let Some(matrix) = codes::find(self, name, part, cols)? {
+            return Ok(matrix);
+        }
+        self.matrix_of(self.expect_matrix(&format!("{name}.weight"), &[part.total, cols])?, part, cols)
     }
 
     pub(crate) fn matrix_of(&self, tensor: &Tensor, part: Part, cols: usize) -> Result<Matrix, Error> {
@@ -424,6 +422,9 @@ impl<'a> Tensors<'a> {
         part: Part,
         cols: usize,
     ) -> Result<Matrix, Error> {
+        if name.ends_with("_blocks") {
+            return codes::blocks(self, name, stack, part, cols);
+        }
         let tensor = self.expect(name, &[stack.count, part.total, cols])?;
         self.matrix_of(tensor, stack.part(part), cols)
     }
@@ -515,7 +516,7 @@ impl<'a> Tensors<'a> {
         if scales::are_codes(self.keys, tensor) { Ok(tensor) } else { self.computable(tensor) }
     }
 
-    fn expect_shape(&self, name: &str, shape: &[usize]) -> Result<&'a Tensor, Error> {
+    pub(crate) fn expect_shape(&self, name: &str, shape: &[usize]) -> Result<&'a Tensor, Error> {
         let tensor = self.require(name)?;
         if !tensor.shape.iter().copied().eq(shape.iter().map(|n| *n as u64)) {
             return Err(self.bad(tensor, format!("the configuration calls for {shape:?}")));
@@ -544,7 +545,7 @@ impl<'a> Tensors<'a> {
         }
     }
 
-    fn require(&self, name: &str) -> Result<&'a Tensor, Error> {
+    pub(crate) fn require(&self, name: &str) -> Result<&'a Tensor, Error> {
         self.catalog.get(name).ok_or_else(|| {
             let message = format!(
                 "the model `{}` needs a tensor `{name}`, which is not in the checkpoint",
@@ -579,7 +580,7 @@ pub(crate) struct Stack {
 
 impl Stack {
     /// Some rows of this matrix among those of all.
-    fn part(self, part: Part) -> Part {
+    pub(crate) fn part(self, part: Part) -> Part {
         Part { first: self.index * part.total + part.first, total: self.count * part.total, ..part }
     }
 }
@@ -615,7 +616,7 @@ impl Part {
     }
 
     /// The bytes of `rows` rows from the first.
-    fn extent(self, tensor: &Tensor, rows: usize) -> Extent {
+    pub(crate) fn extent(self, tensor: &Tensor, rows: usize) -> Extent {
         let row = tensor.extent.bytes / self.total.max(1) as u64;
         let offset = tensor.extent.offset + self.first as u64 * row;
         Extent { file: tensor.extent.file, offset, bytes: rows as u64 * row }

@@ -67,40 +67,63 @@ pub(crate) fn tile(tile: &Tile<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// A tile has the codes of its rows, and there are scales for all of them.
-pub(crate) fn scaling(tile: &Tile<'_>, scaling: &Scaling, inputs: usize) -> Result<(), Error> {
-    let Scaling { coding, scales, block_rows, block_cols, first_row } = *scaling;
-    let bytes = coding.code.row_bytes(inputs).checked_mul(tile.rows);
-    if bytes != Some(tile.bytes.len()) {
+/// A tile has the codes of its rows, each of `cols` elements as they are stored, and there are scales for all of them. Gives
+/// the rows, of which several may share a row of words.
+pub(crate) fn scaling(
+    tile: &Tile<'_>,
+    scaling: &Scaling,
+    cols: usize,
+    by_inputs: bool,
+) -> Result<usize, Error> {
+    let Scaling { coding, scales, zeros, groups, block_rows, block_cols, first_row } = *scaling;
+    let (run_rows, run) = coding.code.run();
+    let bytes = coding.code.row_bytes(cols).checked_mul(tile.rows);
+    let rows = (tile.rows / run_rows).checked_mul(run);
+    let is_whole = tile.rows.is_multiple_of(run_rows) && (by_inputs || run == 1);
+    let (Some(rows), true) = (rows, bytes == Some(tile.bytes.len()) && is_whole) else {
         let message = format!(
-            "{} rows of {inputs} codes in {:?} take {bytes:?} bytes, but the tile has {}",
+            "{} rows of {cols} codes in {:?} take {bytes:?} bytes, but the tile has {}",
             tile.rows,
             coding.code,
             tile.bytes.len()
         );
         return Err(Error::shape(message));
-    }
-    let end = first_row.checked_add(tile.rows);
+    };
+    let end = first_row.checked_add(rows);
     let has_rows = end.is_some_and(|end| block_rows > 0 && end.div_ceil(block_rows) <= scales.rows);
-    if !has_rows || block_cols == 0 || inputs.div_ceil(block_cols) != scales.cols {
+    let has_cols = block_cols > 0 && cols.div_ceil(block_cols) == scales.cols;
+    let fits = match groups {
+        None => has_rows && has_cols,
+        Some(groups) if by_inputs => {
+            block_cols == 1 && has_cols && scales.rows > 0 && end.is_some_and(|end| end <= groups.cols)
+        }
+        Some(groups) => block_rows == 1 && has_rows && scales.cols > 0 && groups.cols == cols,
+    };
+    let fits = fits && groups.is_none_or(|groups| groups.rows == 1);
+    if !fits || zeros.is_some_and(|zeros| (zeros.rows, zeros.cols) != (scales.rows, scales.cols)) {
         let message = format!(
-            "scales of {} x {} blocks of {block_rows} x {block_cols} are not those of {} rows from {first_row} on of \
-             {inputs} columns",
-            scales.rows, scales.cols, tile.rows
+            "scales of {} x {} blocks of {block_rows} x {block_cols} (zeros {zeros:?}, groups {groups:?}) are not those of \
+             {rows} rows from {first_row} on of {cols} columns",
+            scales.rows, scales.cols
         );
         return Err(Error::shape(message));
     }
-    Ok(())
+    Ok(rows)
 }
 
 /// A tile of rows `k0 ..` of a matrix stored `[K, N]` has its inputs in `x`.
 pub(crate) fn k_major(tile: &Tile<'_>, x: &Mat, k0: usize) -> Result<(), Error> {
     supported(tile.dtype)?;
-    match k0.checked_add(tile.rows) {
+    inputs(tile.rows, x, k0)
+}
+
+/// So many inputs from `k0` on are in `x`.
+pub(crate) fn inputs(count: usize, x: &Mat, k0: usize) -> Result<(), Error> {
+    match k0.checked_add(count) {
         Some(end) if end <= x.cols => Ok(()),
         _ => Err(Error::shape(format!(
-            "a tile of {} inputs from {k0} on does not fit the {} of {x:?}",
-            tile.rows, x.cols
+            "a tile of {count} inputs from {k0} on does not fit the {} of {x:?}",
+            x.cols
         ))),
     }
 }

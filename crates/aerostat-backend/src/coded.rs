@@ -12,43 +12,14 @@
 //! | compressed-tensors `float-quantized` | [`Code::E4M3`], [`Code::E5M2`] | the tensor, or each row | that of the scales |
 //! | compressed-tensors `pack-quantized` | [`Code::Packed`] | runs of a row, or rows; zero points | that of the scales |
 //! | MXFP4 of gpt-oss: transformers `convert_moe_packed_tensors` | [`Code::LowFirst`], [`Table::E2M1`] | E8M0 for 32 | bf16, which is exact |
-//! | bitsandbytes NF4, FP4: `dequantize_4bit` | [`Code::HighFirst`] | f32 for 64, or [`Nested`] | the type it was made from |
+//! | bitsandbytes NF4, FP4: `dequantize_4bit` | [`Code::HighFirst`] | f32 for 64, or [`Nested`](crate::Nested) | the type it was made from |
 //! | bitsandbytes LLM.int8: `int8_vectorwise_dequant` | [`Code::I8`], factor 1/127 | f32 for each row | none |
-//! | GPTQ, AWQ (stored by inputs) | [`packed_column`], [`awq`] | f16 for runs of a column; zeros | f16 |
+//! | GPTQ, AWQ (stored by inputs) | [`Code::Columns`], [`Code::Halves`] | runs of a column, or inputs by index; zeros | that of the scales |
 
-use aerostat_checkpoint::DType;
+pub use aerostat_checkpoint::{Code, Numbers, Table};
 use half::{bf16, f16};
 
 use crate::Error;
-
-/// How the elements of a row are coded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Code {
-    /// One byte: a sign, four bits of exponent, three of mantissa; no infinities.
-    E4M3,
-    /// One byte: the upper half of an f16.
-    E5M2,
-    /// One signed byte.
-    I8,
-    /// This many bits, 1 to 8, one element after the other from the lowest bit of little-endian words up. Without zero
-    /// points, zero is in the middle.
-    Packed(u32),
-    /// Two in a byte, the first in the low bits, by a table.
-    LowFirst(Table),
-    /// Two in a byte, the first in the high bits, by a table.
-    HighFirst(Table),
-}
-
-/// What four bits stand for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Table {
-    /// A sign, two bits of exponent, one of mantissa (OCP Microscaling Formats).
-    E2M1,
-    /// Quantiles of a normal distribution (QLoRA).
-    Nf4,
-    /// The FP4 of bitsandbytes: thirds and quarters of powers of two.
-    Fp4,
-}
 
 /// The type to which a reference rounds what it dequantises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,23 +48,12 @@ pub struct Coding {
 pub struct Groups<'a> {
     /// Elements that share a scale; the last group may be shorter.
     pub len: usize,
+    /// In place of that: the group of each element.
+    pub index: Option<&'a [f32]>,
     /// One for each group.
     pub scales: &'a [f32],
-    /// One for each group, or none.
+    /// One for each group, or none: then zero is where the code has it.
     pub zeros: &'a [f32],
-}
-
-/// Scales that are codes themselves, as bitsandbytes has them by "double quantisation".
-#[derive(Clone, Copy, Debug)]
-pub struct Nested<'a> {
-    /// What each byte stands for.
-    pub values: &'a [f32; 256],
-    /// One for each run of `len` scales.
-    pub scales: &'a [f32],
-    /// Scales that share one of those.
-    pub len: usize,
-    /// Added at the end.
-    pub offset: f32,
 }
 
 /// The values of [`Table::Nf4`].
@@ -119,49 +79,12 @@ const NF4: [f32; 16] = [
 /// The magnitudes of [`Table::Fp4`]; the highest bit is the sign, but there is no negative zero.
 const FP4: [f32; 8] = [0.0, 0.005_208_333_5, 0.666_666_7, 1.0, 0.333_333_34, 0.5, 0.166_666_67, 0.25];
 
-impl Code {
-    /// Bits of an element.
-    pub const fn bits(self) -> usize {
-        match self {
-            Self::E4M3 | Self::E5M2 | Self::I8 => 8,
-            Self::Packed(bits) => bits as usize,
-            Self::LowFirst(_) | Self::HighFirst(_) => 4,
-        }
-    }
-
-    /// The bytes that a row of `len` elements takes: words of four bytes where elements are packed.
-    pub const fn row_bytes(self, len: usize) -> usize {
-        match self {
-            Self::Packed(bits) => (len * bits as usize).div_ceil(32) * 4,
-            _ => (len * self.bits()).div_ceil(8),
-        }
-    }
-}
-
 impl Coding {
-    /// Of a matrix of codes of one byte, stored as this type.
-    pub fn of(dtype: DType, rounding: Rounding) -> Option<Self> {
-        let (code, factor) = match dtype {
-            DType::F8_E4M3 => (Code::E4M3, 1.0),
-            DType::F8_E5M2 => (Code::E5M2, 1.0),
-            // LLM.int8
-            DType::I8 => (Code::I8, 1.0 / 127.0),
-            _ => return None,
-        };
-        Some(Self { code, factor, rounding })
-    }
-}
-
-impl Table {
-    /// The value of four bits.
-    pub fn value(self, bits: u8) -> f32 {
-        let bits = usize::from(bits & 15);
-        match self {
-            Self::E2M1 => f32::from(crate::formats::E2M1_DOUBLED[bits]) * if bits == 8 { -0.5 } else { 0.5 },
-            Self::Nf4 => NF4[bits],
-            Self::Fp4 if bits <= 8 => FP4[bits % 8],
-            Self::Fp4 => -FP4[bits - 8],
-        }
+    /// With the factor that goes with the code.
+    pub fn new(code: Code, rounding: Rounding) -> Self {
+        // LLM.int8
+        let factor = if code == Code::I8 { 1.0 / 127.0 } else { 1.0 };
+        Self { code, factor, rounding }
     }
 }
 
@@ -176,15 +99,26 @@ impl Rounding {
     }
 }
 
-/// Expands a row.
+/// Expands a row of a matrix as it is stored: row `within` of the run of rows that `codes` holds ([`Code::run`]).
 ///
 /// # Errors
 /// `Shape` when the codes are not those of `out.len()` elements, or scales or zeros not those of its groups.
-pub fn expand(coding: &Coding, codes: &[u8], groups: Groups<'_>, out: &mut [f32]) -> Result<(), Error> {
+pub fn expand(
+    coding: &Coding,
+    codes: &[u8],
+    within: usize,
+    groups: Groups<'_>,
+    out: &mut [f32],
+) -> Result<(), Error> {
     let Coding { code, factor, rounding } = *coding;
-    let Groups { len, scales, zeros } = groups;
-    let count = out.len().div_ceil(len.max(1));
-    if codes.len() != code.row_bytes(out.len()) || scales.len() != count || ![0, count].contains(&zeros.len())
+    let Groups { len, index, scales, zeros } = groups;
+    let count = if index.is_some() { scales.len() } else { out.len().div_ceil(len.max(1)) };
+    let run = code.run();
+    if codes.len() != code.row_bytes(out.len()) * run.0
+        || within >= run.1
+        || scales.len() != count
+        || ![0, count].contains(&zeros.len())
+        || index.is_some_and(|index| index.len() != out.len())
     {
         return Err(Error::shape(format!(
             "{} bytes of codes, {} scales and {} zeros are not those of {} elements in {code:?} by groups of {len}",
@@ -194,71 +128,72 @@ pub fn expand(coding: &Coding, codes: &[u8], groups: Groups<'_>, out: &mut [f32]
             out.len()
         )));
     }
-    let middle = if let Code::Packed(bits) = code { (1u32 << bits >> 1) as f32 } else { 0.0 };
+    look_up(code, codes, within, zeros.is_empty(), out);
     for (i, out) in out.iter_mut().enumerate() {
-        let zero = zeros.get(i / len).copied().unwrap_or(middle);
-        let value = match code {
-            Code::E4M3 => e4m3(codes[i]),
-            Code::E5M2 => f16::from_bits(u16::from(codes[i]) << 8).to_f32(),
-            Code::I8 => f32::from(codes[i] as i8),
-            Code::Packed(bits) => bits_at(codes, i * bits as usize, bits) as f32,
-            Code::LowFirst(table) => table.value(codes[i / 2] >> (4 * (i % 2))),
-            Code::HighFirst(table) => table.value(codes[i / 2] >> (4 * (1 - i % 2))),
-        };
-        *out = rounding.round((value - zero) * scales[i / len] * factor);
+        let group = index.map_or(i / len.max(1), |index| index[i] as usize);
+        let zero = zeros.get(group).copied().unwrap_or(0.0);
+        let scale = scales.get(group).copied().unwrap_or(f32::NAN);
+        *out = rounding.round((*out - zero) * scale * factor);
     }
     Ok(())
 }
 
-/// Expands what the columns of a matrix stored by inputs hold for one input: `codes` from [`packed_column`] or [`awq`], one
-/// zero and one scale for each column.
-pub fn scale_columns(codes: &mut [f32], zeros: &[f32], scales: &[f32], rounding: Rounding) {
-    for ((code, zero), scale) in codes.iter_mut().zip(zeros).zip(scales) {
-        *code = rounding.round((*code - zero) * scale);
-    }
-}
-
-/// The codes of input `k` in a matrix as GPTQ stores it: `words` is `[K * bits / 32, columns]`, and the bits of a column run
-/// through its words, from the lowest up.
-pub fn packed_column(bits: u32, words: &[u8], k: usize, out: &mut [f32]) {
+/// What the elements of row `within` of a run of rows stand for before they are scaled. `centred`: zero is in the middle
+/// where the code has none.
+pub fn look_up(code: Code, codes: &[u8], within: usize, centred: bool, out: &mut [f32]) {
+    let middle = if centred { middle(code) } else { 0.0 };
     let columns = out.len();
-    let (word, shift) = (k * bits as usize / 32, k * bits as usize % 32);
-    let at = |word: usize, column: usize| {
-        words
-            .get((word * columns + column) * 4..)
-            .and_then(|bytes| bytes.first_chunk())
-            .map_or(0, |b| u32::from_le_bytes(*b))
-    };
-    for (column, out) in out.iter_mut().enumerate() {
-        let both = u64::from(at(word, column)) | u64::from(at(word + 1, column)) << 32;
-        *out = ((both >> shift) & ((1 << bits) - 1)) as f32;
-    }
-}
-
-/// The zeros of a group as GPTQ stores them: packed along the row, each one less than it is, but in its second version.
-pub fn gptq_zeros(bits: u32, words: &[u8], is_second_version: bool, out: &mut [f32]) {
-    let mask = (1u32 << bits) - 1;
     for (i, out) in out.iter_mut().enumerate() {
-        let stored = bits_at(words, i * bits as usize, bits);
-        *out = (stored.wrapping_add(u32::from(!is_second_version)) & mask) as f32;
+        let byte = |i: usize| codes.get(i).copied().unwrap_or(0);
+        *out = match code {
+            Code::E4M3 => e4m3(byte(i)),
+            Code::E5M2 => f16::from_bits(u16::from(byte(i)) << 8).to_f32(),
+            Code::I8 => f32::from(byte(i) as i8),
+            Code::Packed(bits) => bits_at(codes, i * bits as usize, bits) as f32 - middle,
+            Code::LowFirst(table) => table_value(table, byte(i / 2) >> (4 * (i % 2))),
+            Code::HighFirst(table) => table_value(table, byte(i / 2) >> (4 * (1 - i % 2))),
+            Code::Columns(bits) => {
+                let (word, shift) = (within * bits as usize / 32, within * bits as usize % 32);
+                let at = |word: usize| word_at(codes, word * columns + i);
+                let both = u64::from(at(word)) | u64::from(at(word + 1)) << 32;
+                ((both >> shift) & mask(bits)) as f32 - middle
+            }
+            Code::Halves => (word_at(codes, i / 8) >> halves_shift(i) & 15) as f32 - middle,
+        };
     }
 }
 
-/// The codes of one input (or the zeros of one group) as AWQ stores them: four bits each, eight columns in a word, of which
-/// the even ones are in the lower half.
-pub fn awq(words: &[u8], out: &mut [f32]) {
-    for (column, out) in out.iter_mut().enumerate() {
-        let (word, within) = (column / 8, column % 8);
-        let place = 4 * (within % 2) + within / 2;
-        *out = bits_at(words, 32 * word + 4 * place, 4) as f32;
+/// What [`look_up`] takes from codes that have no zero of their own, unless zero points are given.
+pub fn middle(code: Code) -> f32 {
+    match code {
+        Code::Packed(bits) | Code::Columns(bits) => (1u32 << bits >> 1) as f32,
+        Code::Halves => 8.0,
+        _ => 0.0,
     }
 }
 
-/// Expands scales that are codes themselves; `first` is the number of the first one in its tensor.
-pub fn nested_scales(nested: &Nested<'_>, codes: &[u8], first: usize, out: &mut [f32]) {
-    for (i, (out, &code)) in out.iter_mut().zip(codes).enumerate() {
-        let scale = nested.scales.get((first + i) / nested.len.max(1)).copied().unwrap_or(f32::NAN);
-        *out = nested.values[usize::from(code)] * scale + nested.offset;
+/// By how much the word of a column is to be shifted in [`Code::Halves`].
+pub const fn halves_shift(column: usize) -> usize {
+    4 * (column % 8 / 2) + 16 * (column % 2)
+}
+
+/// Expands zero points: row `within` of a run ([`Numbers::Points`]).
+pub fn points(code: Code, more: u32, codes: &[u8], within: usize, out: &mut [f32]) {
+    look_up(code, codes, within, false, out);
+    let mask = mask(code.bits() as u32) as u32;
+    out.iter_mut()
+        .filter(|_| more > 0)
+        .for_each(|out| *out = ((*out as u32).wrapping_add(more) & mask) as f32);
+}
+
+/// The value of four bits.
+pub fn table_value(table: Table, bits: u8) -> f32 {
+    let bits = usize::from(bits & 15);
+    match table {
+        Table::E2M1 => f32::from(crate::formats::E2M1_DOUBLED[bits]) * if bits == 8 { -0.5 } else { 0.5 },
+        Table::Nf4 => NF4[bits],
+        Table::Fp4 if bits <= 8 => FP4[bits % 8],
+        Table::Fp4 => -FP4[bits - 8],
     }
 }
 
@@ -286,5 +221,14 @@ pub fn e4m3(bits: u8) -> f32 {
 /// `bits` bits, at most 8, from bit `at` on; those past the end are zero.
 fn bits_at(bytes: &[u8], at: usize, bits: u32) -> u32 {
     let byte = |i: usize| u32::from(bytes.get(i).copied().unwrap_or(0));
-    ((byte(at / 8) | byte(at / 8 + 1) << 8) >> (at % 8)) & ((1 << bits) - 1)
+    ((byte(at / 8) | byte(at / 8 + 1) << 8) >> (at % 8)) & mask(bits) as u32
+}
+
+/// The word of this number; zero past the end.
+fn word_at(bytes: &[u8], word: usize) -> u32 {
+    bytes.get(word * 4..).and_then(|bytes| bytes.first_chunk()).map_or(0, |b| u32::from_le_bytes(*b))
+}
+
+const fn mask(bits: u32) -> u64 {
+    (1 << bits) - 1
 }

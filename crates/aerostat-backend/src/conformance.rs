@@ -72,13 +72,20 @@ pub enum Case {
         weights: Keep,
         values: Values,
     },
-    /// [`Backend::matmul_scaled`] of a tile from `first_row` on; the other device multiplies by the expanded weights.
+    /// [`Backend::matmul_scaled`] of a tile from `first_row` on, or [`Backend::matmul_scaled_k_major`] by tiles of
+    /// `tile_rows` from it on; the other device multiplies by the expanded weights.
     MatmulScaled {
         coding: Coding,
         rows: usize,
         n: usize,
         k: usize,
         block: (usize, usize),
+        /// Zero points.
+        zeros: bool,
+        /// Groups by index.
+        groups: bool,
+        /// The matrix is stored by inputs.
+        tile_rows: Option<usize>,
         first_row: usize,
         weights: Keep,
     },
@@ -399,36 +406,101 @@ impl Case {
     }
 
     fn scaled(&self, device: &mut dyn Backend, other: bool, random: &mut Random) -> Result<Vec<f32>, Error> {
-        let Self::MatmulScaled { coding, rows, n, k, block: (block_rows, block_cols), first_row, weights } =
-            *self
-        else {
+        let Self::MatmulScaled { coding, rows, n, k, tile_rows, weights, .. } = *self else {
             return Ok(Vec::new());
         };
         let x = matrix(device, random, rows, k, Values::Plain)?;
         let y = matrix(device, random, rows, n, Values::Plain)?;
-        let (blocks, groups) = ((first_row + n).div_ceil(block_rows), k.div_ceil(block_cols));
-        let values: Vec<f32> = (0..blocks * groups).map(|_| random.value(Values::Plain) * 0.05).collect();
-        let row_bytes = coding.code.row_bytes(k);
-        let codes: Vec<u8> = (0..n * row_bytes).map(|_| random.next() as u8).collect();
+        let lanes = matrix(device, random, rows, 16 * n, Values::Special)?;
+        // As they are stored.
+        let (stored_rows, cols) = if tile_rows.is_some() { (k, n) } else { (n, k) };
+        let (run_rows, run) = coding.code.run();
+        let row_bytes = coding.code.row_bytes(cols);
+        let codes: Vec<u8> =
+            (0..stored_rows / run * run_rows * row_bytes).map(|_| random.next() as u8).collect();
+        let scaling = self.scaling(device, random, stored_rows, cols)?;
         if other {
-            let mut expanded = vec![0.0; n * k];
-            for (row, out) in expanded.chunks_mut(k).enumerate() {
-                let scales = &values[(first_row + row) / block_rows * groups..][..groups];
-                let codes = &codes[row * row_bytes..][..row_bytes];
-                coded::expand(&coding, codes, Groups { len: block_cols, scales, zeros: &[] }, out)?;
-            }
+            let expanded = expanded(device, &scaling, tile_rows.is_some(), (stored_rows, cols), &codes)?;
             let bytes: Vec<u8> = expanded.iter().flat_map(|w| w.to_le_bytes()).collect();
+            let bytes = if tile_rows.is_some() { transposed(&bytes, k, n) } else { bytes };
             with_weight(device, DType::F32, (n, k), &bytes, weights, |device, w| device.matmul(w, x, y))?;
+        } else if let Some(tile_rows) = tile_rows {
+            for (tile, bytes) in codes.chunks(tile_rows * run_rows * row_bytes).enumerate() {
+                let k0 = tile * tile_rows * run;
+                let scaling = Scaling { first_row: scaling.first_row + k0, ..scaling };
+                let shape = (bytes.len() / row_bytes, row_bytes);
+                with_weight(device, DType::U8, shape, bytes, weights, |device, w| {
+                    device.matmul_scaled_k_major(w, &scaling, x, lanes, k0)
+                })?;
+            }
+            device.sum_lanes(lanes, y)?;
         } else {
-            let scales = Mat::new(device.allocate(blocks * groups)?, blocks, groups);
-            device.write(scales, &values)?;
-            let scaling = Scaling { coding, scales, block_rows, block_cols, first_row };
             with_weight(device, DType::U8, (n, row_bytes), &codes, weights, |device, w| {
                 device.matmul_scaled(w, &scaling, x, y)
             })?;
         }
         everything(device, y)
     }
+
+    /// Random scales, and what else the case has.
+    fn scaling(
+        &self,
+        device: &mut dyn Backend,
+        random: &mut Random,
+        stored_rows: usize,
+        cols: usize,
+    ) -> Result<Scaling, Error> {
+        let Self::MatmulScaled {
+            coding,
+            block: (block_rows, block_cols),
+            zeros,
+            groups,
+            tile_rows,
+            first_row,
+            ..
+        } = *self
+        else {
+            return Err(Error::shape("a case of something else"));
+        };
+        let all = first_row + stored_rows;
+        let shape = (all.div_ceil(block_rows), cols.div_ceil(block_cols));
+        let mut numbers = |shape: (usize, usize), value: &mut dyn FnMut(&mut Random) -> f32| {
+            let values: Vec<f32> = (0..shape.0 * shape.1).map(|_| value(random)).collect();
+            let mat = Mat::new(device.allocate(values.len())?, shape.0, shape.1);
+            device.write(mat, &values).map(|()| mat)
+        };
+        let scales = numbers(shape, &mut |random| random.value(Values::Plain) * 0.05)?;
+        let zeros = zeros.then(|| numbers(shape, &mut |random| random.below(16) as f32)).transpose()?;
+        let (inputs, ends) = if tile_rows.is_some() { (all, shape.0) } else { (cols, shape.1) };
+        let groups = groups.then(|| numbers((1, inputs), &mut |random| random.below(ends) as f32));
+        Ok(Scaling { coding, scales, zeros, groups: groups.transpose()?, block_rows, block_cols, first_row })
+    }
+}
+
+/// What codes of this shape stand for.
+fn expanded(
+    device: &mut dyn Backend,
+    scaling: &Scaling,
+    by_inputs: bool,
+    (rows, cols): (usize, usize),
+    codes: &[u8],
+) -> Result<Vec<f32>, Error> {
+    let Scaling { coding, scales, zeros, groups, block_rows, block_cols, first_row } = *scaling;
+    let mut read = |mat: Option<Mat>| mat.map_or(Ok(Vec::new()), |mat| Ok(device.read(mat)?.to_vec()));
+    let (values, zeros, groups) = (read(Some(scales))?, read(zeros)?, read(groups)?);
+    let (run_rows, run) = coding.code.run();
+    let run_bytes = coding.code.row_bytes(cols) * run_rows;
+    let mut expanded = vec![0.0; rows * cols];
+    for (row, out) in expanded.chunks_mut(cols).enumerate() {
+        let by_index = groups.get(first_row + row).filter(|_| by_inputs);
+        let block = by_index.map_or((first_row + row) / block_rows, |group| *group as usize);
+        let of_row = |values: &[f32]| values.chunks(scales.cols).nth(block).unwrap_or_default().to_vec();
+        let index = Some(groups.as_slice()).filter(|groups| !by_inputs && !groups.is_empty());
+        let of_groups = Groups { len: block_cols, index, scales: &of_row(&values), zeros: &of_row(&zeros) };
+        let codes = &codes[row / run * run_bytes..][..run_bytes];
+        coded::expand(&coding, codes, row % run, of_groups, out)?;
+    }
+    Ok(expanded)
 }
 
 /// The rows of two sweeps, the first and the second part of each sequence; slots in descending order, the last unused.

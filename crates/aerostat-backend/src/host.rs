@@ -1,12 +1,12 @@
 //! What devices on the host share: operands are checked, resolved to views and handed to kernels.
 
-use crate::coded::Coding;
+use crate::coded::{Coding, Numbers};
 use crate::delta::{self, StateRun};
-use crate::numerics::Map;
+use crate::numerics::{LANES, Map};
 use crate::{
     Activation, Attention, Backend, BufferId, Capabilities, DeltaRule, Error, HostMemory, Index, KvLayout,
-    KvView, Mat, Placement, Rope, Scaling, StateRow, Tile, View, Weight, WeightId, Window, check, formats,
-    memory, packed, sparse,
+    KvView, Mat, Nested, Placement, Rope, Scaling, StateRow, Tile, View, Weight, WeightId, Window, check,
+    formats, memory, numbers, packed, sparse,
 };
 
 /// Elements that [`Backend::expand_rows`] expands at a time: a whole number of blocks of every format.
@@ -40,6 +40,17 @@ pub trait Kernels: Send {
         scaling: ScalingView<'_>,
         x: View<'_>,
         y: View<'_>,
+    ) -> Result<(), Error>;
+
+    /// [`Backend::matmul_scaled_k_major`] of a tile of `rows` inputs; fails only for want of scratch.
+    fn matmul_scaled_k_major(
+        &mut self,
+        w: Tile<'_>,
+        rows: usize,
+        scaling: ScalingView<'_>,
+        x: View<'_>,
+        lanes: View<'_>,
+        k0: usize,
     ) -> Result<(), Error>;
 
     /// [`Backend::matmul_k_major`]; fails as [`matmul`](Self::matmul) does.
@@ -135,6 +146,10 @@ pub struct ScalingView<'a> {
     pub coding: Coding,
     /// One for each block of the matrix.
     pub scales: View<'a>,
+    /// As many.
+    pub zeros: Option<View<'a>>,
+    /// One for each input.
+    pub groups: Option<View<'a>>,
     /// Rows of a block.
     pub block_rows: usize,
     /// Columns of a block.
@@ -282,13 +297,49 @@ impl<D: HostDevice> Backend for D {
         let memory::Operand::Plain(tile) = memory::operand(&memory.pinned, w)? else {
             return Err(Error::shape("tiles of codes whose scales lie apart cannot be packed"));
         };
-        let Scaling { coding, scales, block_rows, block_cols, first_row } = *scaling;
-        check::scaling(&tile, scaling, x.cols)?;
+        check::scaling(&tile, scaling, x.cols, false)?;
         check::shape(&y, x.rows, tile.rows, "the output")?;
         check::apart(&y, &x)?;
-        check::apart(&y, &scales)?;
-        let [x, y, scales] = memory::views(&mut memory.buffers, [x, y, scales])?;
-        kernels.matmul_scaled(tile, ScalingView { coding, scales, block_rows, block_cols, first_row }, x, y)
+        let ([x, y], scaling) = scaled_views(&mut memory.buffers, scaling, [x, y])?;
+        kernels.matmul_scaled(tile, scaling, x, y)
+    }
+
+    fn matmul_scaled_k_major(
+        &mut self,
+        w: Weight<'_>,
+        scaling: &Scaling,
+        x: Mat,
+        lanes: Mat,
+        k0: usize,
+    ) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks(()));
+        let memory::Operand::Plain(tile) = memory::operand(&memory.pinned, w)? else {
+            return Err(Error::shape("tiles of codes whose scales lie apart cannot be packed"));
+        };
+        let outputs = lanes.cols / LANES;
+        let rows = check::scaling(&tile, scaling, outputs, true)?;
+        check::inputs(rows, &x, k0)?;
+        check::lanes(&lanes, x.rows, outputs)?;
+        check::apart(&lanes, &x)?;
+        let ([x, lanes], scaling) = scaled_views(&mut memory.buffers, scaling, [x, lanes])?;
+        kernels.matmul_scaled_k_major(tile, rows, scaling, x, lanes, k0)
+    }
+
+    fn expand_numbers(
+        &mut self,
+        w: Weight<'_>,
+        numbers: Numbers,
+        nested: Option<Nested>,
+        out: Mat,
+    ) -> Result<(), Error> {
+        let (memory, _) = self.parts(Checks(()));
+        let memory::Operand::Plain(tile) = memory::operand(&memory.pinned, w)? else {
+            return Err(Error::shape("what lies beside codes cannot be packed"));
+        };
+        let (values, scales) = nested.map_or((out, out), |nested| (nested.values, nested.scales));
+        let [out, values, scales] = memory::views(&mut memory.buffers, [out, values, scales])?;
+        let nested = nested.map(|nested| (nested, values, scales));
+        numbers::expand(&tile, numbers, nested, out)
     }
 
     fn matmul_k_major(&mut self, w: Weight<'_>, x: Mat, lanes: Mat, k0: usize) -> Result<(), Error> {
@@ -584,6 +635,22 @@ impl<D: HostDevice> Backend for D {
         (0..x.rows).for_each(|row| view.row(row).iter().for_each(|cell| cell.set(0.0)));
         Ok(())
     }
+}
+
+/// The views of two operands and of what scales codes; the second is the output.
+fn scaled_views<'a>(
+    buffers: &'a mut [memory::Aligned<f32>],
+    scaling: &Scaling,
+    [x, y]: [Mat; 2],
+) -> Result<([View<'a>; 2], ScalingView<'a>), Error> {
+    let Scaling { coding, scales, zeros, groups, block_rows, block_cols, first_row } = *scaling;
+    for mat in [Some(scales), zeros, groups].into_iter().flatten() {
+        check::apart(&y, &mat)?;
+    }
+    let mats = [x, y, scales, zeros.unwrap_or(scales), groups.unwrap_or(scales)];
+    let [x, y, scales, zero_points, indices] = memory::views(buffers, mats)?;
+    let (zeros, groups) = (zeros.map(|_| zero_points), groups.map(|_| indices));
+    Ok(([x, y], ScalingView { coding, scales, zeros, groups, block_rows, block_cols, first_row }))
 }
 
 fn no_kv() -> Error {

@@ -18,6 +18,7 @@ mod error;
 pub mod formats;
 mod host;
 mod memory;
+mod numbers;
 pub mod numerics;
 mod ops;
 pub mod packed;
@@ -29,6 +30,6 @@ pub use error::{Error, ErrorKind};
 pub use host::{Checks, HostDevice, Kernels, ScalingView};
 pub use memory::{HostMemory, KvView, View};
 pub use ops::{
-    Activation, Attention, Backend, BufferId, Capabilities, DeltaRule, Index, KvLayout, KvType, Mat,
+    Activation, Attention, Backend, BufferId, Capabilities, DeltaRule, Index, KvLayout, KvType, Mat, Nested,
     Placement, Rope, RopeStyle, RowPlace, Scaling, StateRow, Tile, Weight, WeightId, Window,
 };

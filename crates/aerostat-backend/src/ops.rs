@@ -3,7 +3,7 @@
 use aerostat_checkpoint::DType;
 
 use crate::Error;
-use crate::coded::Coding;
+use crate::coded::{Coding, Numbers};
 
 /// A buffer of f32 values on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,19 +72,40 @@ pub enum Weight<'a> {
     Pinned(WeightId),
 }
 
-/// How the codes of a matrix become weights, with scales that stay on the device: one for each block of the matrix.
+/// How the codes of a matrix become weights, with numbers that are on the device: one for each block of the matrix, rows and
+/// columns counted as they are stored.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scaling {
     /// How elements are coded.
     pub coding: Coding,
-    /// The scales of the whole matrix, `[ceil(N / block_rows), ceil(K / block_cols)]`.
+    /// The scales of the whole matrix, `[ceil(rows / block_rows), ceil(cols / block_cols)]`.
     pub scales: Mat,
-    /// Rows (outputs) of a block; at least 1.
+    /// As many zero points; `None`: zero is where the code has it.
+    pub zeros: Option<Mat>,
+    /// `[1, inputs]`: in place of blocks, which row of scales (of a matrix stored by inputs) or which column is an input's;
+    /// below their number, as [`Backend::expand_numbers`] checks. Blocks then have one output.
+    pub groups: Option<Mat>,
+    /// Rows of a block; at least 1.
     pub block_rows: usize,
-    /// Columns (inputs) of a block; at least 1.
+    /// Columns of a block; at least 1.
     pub block_cols: usize,
     /// Which row of the matrix a tile begins with.
     pub first_row: usize,
+}
+
+/// What scales are made of that are codes themselves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Nested {
+    /// `[1, 256]`: what each byte stands for.
+    pub values: Mat,
+    /// `[1, n]`: one for each run of `len` scales.
+    pub scales: Mat,
+    /// Scales that share one of those; at least 1.
+    pub len: usize,
+    /// The number of the first scale of a tile in its tensor.
+    pub first: usize,
+    /// Added at the end.
+    pub offset: f32,
 }
 
 /// How keys and values are stored.
@@ -315,6 +336,32 @@ pub trait Backend: Send {
     /// The same product from codes whose scales lie apart: the weights are what [`coded::expand`](crate::coded::expand) gives.
     /// `w` is codes of `x.cols` inputs in each row, in any type of the right length: bytes in `U8`, words in `I32`.
     fn matmul_scaled(&mut self, w: Weight<'_>, scaling: &Scaling, x: Mat, y: Mat) -> Result<(), Error>;
+
+    /// [`matmul_k_major`](Self::matmul_k_major) from such codes: the tile holds inputs `k0 ..`, and its first one is row
+    /// `scaling.first_row` of the matrix whose blocks are scaled. Its rows are whole runs ([`Code::run`]).
+    ///
+    /// [`Code::run`]: crate::coded::Code::run
+    fn matmul_scaled_k_major(
+        &mut self,
+        w: Weight<'_>,
+        scaling: &Scaling,
+        x: Mat,
+        lanes: Mat,
+        k0: usize,
+    ) -> Result<(), Error>;
+
+    /// Expands a tile of what lies beside codes. `out` has a row for each of the tile's, or where several share a row of words
+    /// ([`Numbers::Points`] of columns) at most as many as they hold.
+    ///
+    /// # Errors
+    /// `Corrupt` for an index that is too large; `Shape` where the tile does not hold `out`.
+    fn expand_numbers(
+        &mut self,
+        w: Weight<'_>,
+        numbers: Numbers,
+        nested: Option<Nested>,
+        out: Mat,
+    ) -> Result<(), Error>;
 
     /// The same product from a matrix that is stored `[K, N]`, by tiles of its rows: `w` is its rows `k0 .. k0 + w.rows`,
     /// of `w.cols` outputs. `x` is `[rows, K]`; its columns `k0 .. k0 + w.rows` are used. Running sums

@@ -77,15 +77,36 @@ impl Kernels for Naive {
         y: View<'_>,
     ) -> Result<(), Error> {
         let xs: Vec<Vec<f32>> = (0..x.rows()).map(|r| copy(x.row(r))).collect();
-        let row_bytes = w.bytes.len() / w.rows.max(1);
         let mut weights = vec![0.0; x.cols()];
         for n in 0..w.rows {
-            let scales = copy(scaling.scales.row((scaling.first_row + n) / scaling.block_rows));
-            let groups = Groups { len: scaling.block_cols, scales: &scales, zeros: &[] };
-            coded::expand(&scaling.coding, &w.bytes[n * row_bytes..][..row_bytes], groups, &mut weights)?;
+            scaled_row(w, &scaling, false, n, &mut weights)?;
             for (r, x) in xs.iter().enumerate() {
                 y.row(r)[n].set(numerics::dot(&weights, x));
             }
+        }
+        Ok(())
+    }
+
+    fn matmul_scaled_k_major(
+        &mut self,
+        w: Tile<'_>,
+        rows: usize,
+        scaling: ScalingView<'_>,
+        x: View<'_>,
+        lanes: View<'_>,
+        k0: usize,
+    ) -> Result<(), Error> {
+        let mut weights = vec![0.0; lanes.cols() / LANES];
+        for r in 0..x.rows() {
+            let mut sums = copy(lanes.row(r));
+            if k0 == 0 {
+                sums.fill(0.0);
+            }
+            for k in 0..rows {
+                scaled_row(w, &scaling, true, k, &mut weights)?;
+                numerics::accumulate(&weights, x.row(r)[k0 + k].get(), k0 + k, &mut sums);
+            }
+            set(lanes.row(r), &sums);
         }
         Ok(())
     }
@@ -314,6 +335,28 @@ fn expand(w: Tile<'_>, start: usize, len: usize) -> Vec<f32> {
     let expanded = formats::expand(w.dtype, &w.bytes[start..][..len], &mut row);
     debug_assert!(expanded.is_ok(), "the tile was checked");
     row
+}
+
+/// Row `row` of a tile of codes, expanded.
+fn scaled_row(
+    w: Tile<'_>,
+    scaling: &ScalingView<'_>,
+    by_inputs: bool,
+    row: usize,
+    out: &mut [f32],
+) -> Result<(), Error> {
+    let ScalingView { coding, scales, zeros, groups, block_rows, block_cols, first_row } = *scaling;
+    let (run_rows, run) = coding.code.run();
+    let run_bytes = coding.code.row_bytes(out.len()) * run_rows;
+    let groups = groups.map(|groups| copy(groups.row(0)));
+    let block = match &groups {
+        Some(groups) if by_inputs => groups[first_row + row] as usize,
+        _ => (first_row + row) / block_rows,
+    };
+    let zeros = zeros.map_or(Vec::new(), |zeros| copy(zeros.row(block)));
+    let index = groups.as_deref().filter(|_| !by_inputs);
+    let groups = Groups { len: block_cols, index, scales: &copy(scales.row(block)), zeros: &zeros };
+    coded::expand(&coding, &w.bytes[row / run * run_bytes..][..run_bytes], row % run, groups, out)
 }
 
 fn kv_row(kv_type: KvType, bytes: &[u8], start: usize, len: usize) -> Vec<f32> {

@@ -1,10 +1,8 @@
 //! Weights whose scales lie apart, bit for bit as libraries dequantise them (fixture made by `coded.py`).
 
-use aerostat_backend::coded::{
-    self, Code, Coding, Groups, Nested, Rounding, Table, awq, gptq_zeros, nested_scales, packed_column,
-    scale_columns,
-};
-use aerostat_backend::{ErrorKind, formats};
+use aerostat_backend::coded::{self, Code, Coding, Groups, Numbers, Rounding, Table, points};
+use aerostat_backend::reference::Reference;
+use aerostat_backend::{Backend, ErrorKind, Mat, Nested, Tile, Weight, formats};
 use aerostat_checkpoint::{Catalog, DType, Tensor, fuzzing};
 
 use Rounding::{BF16, F16, F32};
@@ -98,15 +96,15 @@ fn rows_expand_to_the_bits_of_the_libraries() {
             }
             _ => (rows, per_row),
         };
-        let factor = if code == Code::I8 { 1.0 / 127.0 } else { 1.0 };
-        let coding = Coding { code, factor, rounding };
+        let coding = Coding::new(code, rounding);
         let codes = fixture.bytes(case, "codes");
         let mut got = vec![0.0; rows * cols];
         for (row, out) in got.chunks_mut(cols).enumerate() {
             let first = row / (rows / scale_rows) * per_row;
-            let groups = Groups { len: cols / per_row, scales: &scales[first..][..per_row], zeros: &[] };
-            coded::expand(&coding, &codes[row * code.row_bytes(cols)..][..code.row_bytes(cols)], groups, out)
-                .unwrap();
+            let scales = &scales[first..][..per_row];
+            let groups = Groups { len: cols / per_row, index: None, scales, zeros: &[] };
+            let codes = &codes[row * code.row_bytes(cols)..][..code.row_bytes(cols)];
+            coded::expand(&coding, codes, 0, groups, out).unwrap();
         }
         fixture.assert_equal(case, &got);
     }
@@ -119,24 +117,23 @@ fn packed_rows_with_zero_points_expand_to_the_bits_of_the_library() {
         let case = if bits == 4 { "packed_4_32_zeros".to_owned() } else { format!("packed_{bits}_{group}") };
         let (rows, cols) = fixture.shape(&case, "expected");
         let per_row = cols / group;
-        let (scales, points) = (fixture.floats(&case, "scales"), fixture.floats(&case, "points"));
+        let (scales, wanted) = (fixture.floats(&case, "scales"), fixture.floats(&case, "points"));
         // Zero points are packed down the rows, as GPTQ packs the inputs of a column.
-        let zeros: Vec<f32> = (0..rows)
-            .flat_map(|row| {
-                let mut zeros = vec![0.0; per_row];
-                packed_column(bits, fixture.bytes(&case, "zeros"), row, &mut zeros);
-                zeros
-            })
-            .collect();
-        assert_eq!(zeros, points, "{case}");
+        let mut zeros = vec![0.0; rows * per_row];
+        for (row, zeros) in zeros.chunks_mut(per_row).enumerate() {
+            let (words, run) = Code::Columns(bits).run();
+            let packed = &fixture.bytes(&case, "zeros")[row / run * words * per_row * 4..];
+            points(Code::Columns(bits), 0, packed, row % run, zeros);
+        }
+        assert_eq!(zeros, wanted, "{case}");
         let code = Code::Packed(bits);
-        let coding = Coding { code, factor: 1.0, rounding };
+        let coding = Coding::new(code, rounding);
         let mut got = vec![0.0; rows * cols];
         for (row, out) in got.chunks_mut(cols).enumerate() {
             let of_row = |values: &'_ [f32]| values[row * per_row..][..per_row].to_vec();
-            let groups = Groups { len: group, scales: &of_row(&scales), zeros: &of_row(&zeros) };
+            let groups = Groups { len: group, index: None, scales: &of_row(&scales), zeros: &of_row(&zeros) };
             let codes = &fixture.bytes(&case, "codes")[row * code.row_bytes(cols)..][..code.row_bytes(cols)];
-            coded::expand(&coding, codes, groups, out).unwrap();
+            coded::expand(&coding, codes, 0, groups, out).unwrap();
         }
         fixture.assert_equal(&case, &got);
     }
@@ -151,18 +148,19 @@ fn gptq_expands_as_documented() {
         let (inputs, outputs) = fixture.shape(&case, "expected");
         let (scales, groups) = (fixture.floats(&case, "scales"), fixture.floats(&case, "groups"));
         let zero_bytes = Code::Packed(bits).row_bytes(outputs);
+        let coding = Coding::new(Code::Columns(bits), F16);
+        let (words, run) = coding.code.run();
         let mut got = vec![0.0; inputs * outputs];
         for (k, out) in got.chunks_mut(outputs).enumerate() {
             let group = groups[k] as usize;
             let mut zeros = vec![0.0; outputs];
-            gptq_zeros(
-                bits,
-                &fixture.bytes(&case, "zeros")[group * zero_bytes..][..zero_bytes],
-                false,
-                &mut zeros,
-            );
-            packed_column(bits, fixture.bytes(&case, "codes"), k, out);
-            scale_columns(out, &zeros, &scales[group * outputs..][..outputs], F16);
+            let packed = &fixture.bytes(&case, "zeros")[group * zero_bytes..][..zero_bytes];
+            points(Code::Packed(bits), 1, packed, 0, &mut zeros);
+            let scales = &scales[group * outputs..][..outputs];
+            let groups = Groups { len: 1, index: None, scales, zeros: &zeros };
+            let codes =
+                &fixture.bytes(&case, "codes")[k / run * words * outputs * 4..][..words * outputs * 4];
+            coded::expand(&coding, codes, k % run, groups, out).unwrap();
         }
         fixture.assert_equal(&case, &got);
     }
@@ -179,9 +177,10 @@ fn awq_expands_as_documented() {
     for (k, out) in got.chunks_mut(outputs).enumerate() {
         let group = k / 32;
         let mut zeros = vec![0.0; outputs];
-        awq(&row("zeros", group), &mut zeros);
-        awq(&row("codes", k), out);
-        scale_columns(out, &zeros, &scales[group * outputs..][..outputs], F16);
+        points(Code::Halves, 0, &row("zeros", group), 0, &mut zeros);
+        let scales = &scales[group * outputs..][..outputs];
+        let groups = Groups { len: 1, index: None, scales, zeros: &zeros };
+        coded::expand(&Coding::new(Code::Halves, F16), &row("codes", k), 0, groups, out).unwrap();
     }
     fixture.assert_equal("awq", &got);
 }
@@ -189,18 +188,18 @@ fn awq_expands_as_documented() {
 #[test]
 fn a_zero_point_of_gptq_wraps() {
     let mut zeros = [0.0; 8];
-    gptq_zeros(4, &0x0000_0f7fu32.to_le_bytes(), false, &mut zeros);
+    points(Code::Packed(4), 1, &0x0000_0f7fu32.to_le_bytes(), 0, &mut zeros);
     assert_eq!(zeros[..4], [0.0, 8.0, 0.0, 1.0]);
-    gptq_zeros(4, &0x0000_0f7fu32.to_le_bytes(), true, &mut zeros);
+    points(Code::Packed(4), 0, &0x0000_0f7fu32.to_le_bytes(), 0, &mut zeros);
     assert_eq!(zeros[..4], [15.0, 7.0, 15.0, 0.0]);
 }
 
 #[test]
 fn codes_and_groups_that_do_not_fit_are_refused() {
-    let coding = Coding { code: Code::Packed(4), factor: 1.0, rounding: F32 };
+    let coding = Coding::new(Code::Packed(4), F32);
     let refused = |codes: usize, len, scales: &[f32], zeros: &[f32]| {
-        let groups = Groups { len, scales, zeros };
-        coded::expand(&coding, &vec![0; codes], groups, &mut [0.0; 12]).map_err(|error| error.kind())
+        let groups = Groups { len, index: None, scales, zeros };
+        coded::expand(&coding, &vec![0; codes], 0, groups, &mut [0.0; 12]).map_err(|error| error.kind())
     };
     assert_eq!(refused(8, 5, &[1.0; 3], &[0.0; 3]), Ok(()));
     for (codes, len, scales, zeros) in [(6, 5, 3, 3), (8, 5, 2, 0), (8, 5, 3, 2), (8, 0, 3, 0)] {
@@ -213,14 +212,23 @@ fn scales(fixture: &Fixture, case: &str) -> Vec<f32> {
     if fixture.find(case, "values").is_none() {
         return fixture.floats(case, "scales");
     }
-    let values = fixture.floats(case, "values").try_into().unwrap();
-    let (scales, offset) = (fixture.floats(case, "inner"), fixture.floats(case, "offset")[0]);
-    let nested = Nested { values: &values, scales: &scales, len: 256, offset };
+    let mut device = Reference::new();
+    let mut row = |values: &[f32]| {
+        let mat = Mat::new(device.allocate(values.len()).unwrap(), 1, values.len());
+        device.write(mat, values).unwrap();
+        mat
+    };
     let codes = fixture.bytes(case, "scales");
-    let mut out = vec![0.0; codes.len()];
+    let (values, scales) = (row(&fixture.floats(case, "values")), row(&fixture.floats(case, "inner")));
+    let out = row(&vec![0.0; codes.len()]);
+    let offset = fixture.floats(case, "offset")[0];
     // In two parts, as tiles have them.
-    let (first, second) = codes.split_at(codes.len() / 3);
-    nested_scales(&nested, first, 0, &mut out[..first.len()]);
-    nested_scales(&nested, second, first.len(), &mut out[first.len()..]);
-    out
+    let cut = codes.len() / 3;
+    for (first, bytes) in [(0, &codes[..cut]), (cut, &codes[cut..])] {
+        let nested = Nested { values, scales, len: 256, first, offset };
+        let tile = Tile { dtype: DType::U8, rows: 1, cols: bytes.len(), bytes };
+        let out = out.col_range(first, bytes.len());
+        device.expand_numbers(Weight::Streamed(tile), Numbers::Nested, Some(nested), out).unwrap();
+    }
+    device.read(out).unwrap().to_vec()
 }

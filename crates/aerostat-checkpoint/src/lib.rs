@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 mod catalog;
+mod code;
 mod disk;
 mod dtype;
 mod error;
@@ -31,6 +32,7 @@ mod safetensors;
 use std::path::{Path, PathBuf};
 
 pub use catalog::{Catalog, Extent, File, FileId, Tensor};
+pub use code::{Code, Numbers, Table};
 pub use dtype::DType;
 pub use error::{Error, ErrorKind};
 

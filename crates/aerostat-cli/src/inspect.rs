@@ -23,6 +23,8 @@ struct Report<'a> {
     parameters: u64,
     weight_bytes: u64,
     formats: BTreeMap<&'static str, Format>,
+    /// Matrices of codes, with the bytes of their scales.
+    codes: BTreeMap<String, Format>,
     tensors: Vec<Tensor<'a>>,
     /// The codec of a packed folder.
     codec: Option<&'a str>,
@@ -75,6 +77,13 @@ fn report<'a>(model: &'a str, inspection: &'a Inspection) -> Report<'a> {
         format.tensors += 1;
         format.bytes += tensor.bytes;
     }
+    let mut codes: BTreeMap<String, Format> = BTreeMap::new();
+    for matrix in inspection.spec.iter().flat_map(|spec| spec.matrices()) {
+        let Some(scales) = &matrix.scales else { continue };
+        let format = codes.entry(scales.code.to_string()).or_default();
+        format.tensors += 1;
+        format.bytes += matrix.bytes() + scales.kept.as_ref().map_or(0, |kept| kept.extent.bytes);
+    }
     Report {
         model,
         path: &inspection.path,
@@ -86,6 +95,7 @@ fn report<'a>(model: &'a str, inspection: &'a Inspection) -> Report<'a> {
             .map_or_else(|_| tensors.iter().map(elements).sum(), |s| s.parameters),
         weight_bytes: tensors.iter().map(|t| t.bytes).sum(),
         formats,
+        codes,
         tensors,
         codec: inspection.codec.as_deref(),
         pack: pack(inspection),
@@ -134,6 +144,10 @@ fn table(report: &Report<'_>, inspection: &Inspection, verbose: bool) -> String 
     line("weights", format!("{} in {} tensors", size(report.weight_bytes), report.tensors.len()));
     for (name, format) in &report.formats {
         line(&format!("  {name}"), format!("{} in {} tensors", size(format.bytes), format.tensors));
+    }
+    for (name, format) in &report.codes {
+        let bytes = size(format.bytes);
+        line(&format!("  {name}"), format!("{bytes} in {} matrices, scales included", format.tensors));
     }
     if let Some(codec) = report.codec {
         line("packed", codec.to_owned());

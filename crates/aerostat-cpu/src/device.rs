@@ -23,7 +23,7 @@ use crate::memory::{Line, advise, grow};
 use crate::packed::PackedMatmul;
 use crate::pool::Pool;
 use crate::rows::Rows;
-use crate::scaled::{self, ScaledRows, Values};
+use crate::scaled::{self, Expand, Expanded, Values};
 use crate::sparse::{IndexRow, SparseRow};
 use crate::vector::LANES;
 
@@ -144,7 +144,8 @@ impl Kernels for CpuKernels {
     }
 
     fn scaled_reserve(&mut self, cols: usize) -> Result<(), Error> {
-        let len = scaled::task_rows(cols).saturating_mul(cols);
+        let by_inputs = scaled::TASK_INPUTS * k_major::TASK_COLS;
+        let len = scaled::task_rows(cols).saturating_mul(cols).max(by_inputs);
         for scratch in &self.scratch {
             let expanded = &mut lock(scratch).expanded;
             if expanded.len() * LANES < len {
@@ -162,36 +163,58 @@ impl Kernels for CpuKernels {
         y: View<'_>,
     ) -> Result<(), Error> {
         self.scaled_reserve(x.cols())?;
-        let (token, scratch, values) = (self.token, &self.scratch, Values::new(scaling.coding.code));
-        let task_rows = scaled::task_rows(x.cols());
-        let (scales, blocks) = (Rows::from(scaling.scales), (scaling.block_rows, scaling.block_cols));
-        let (coding, first_row) = (scaling.coding, scaling.first_row);
+        let values = Values::new(scaling.coding.code, scaling.zeros.is_none());
+        let from = Expand { by_inputs: false, ..Expand::new(w, &scaling, x.cols(), &values) };
+        let (token, scratch, task_rows) = (self.token, &self.scratch, scaled::task_rows(x.cols()));
         let (x, y) = (Rows::from(x), Rows::from(y));
         self.pool.run(w.rows.div_ceil(task_rows), &|task, thread| {
             let start = task * task_rows;
             let end = w.rows.min(start + task_rows);
             let mut guard = lock(&scratch[thread]);
             let Scratch { matmul, expanded, .. } = &mut *guard;
-            let rows = ScaledRows {
-                w,
-                coding,
-                values: &values,
-                scales,
-                blocks,
-                first_row,
-                cols: x.cols,
-                start,
-                end,
-                out: expanded.as_mut_ptr().cast(),
-            };
+            let out = expanded.as_mut_ptr().cast();
+            let rows = Expanded { from, rows: start..end, cols: 0..x.cols, out };
             // SAFETY: the operands were checked: the tile has its codes and there are scales for its rows. Both pieces of
             // scratch have their lengths and are locked.
             unsafe {
-                token.enter(rows);
-                let tile = rows.expanded();
+                let tile = rows.tile(token);
                 let scratch = matmul.as_mut_ptr().cast();
                 let (y, end) = (y.columns_from(start), end - start);
                 Matmul { w: tile, x, y, start: 0, end, scratch, ahead: None }.run::<format::F32>(token);
+            }
+        });
+        Ok(())
+    }
+
+    fn matmul_scaled_k_major(
+        &mut self,
+        w: Tile<'_>,
+        rows: usize,
+        scaling: ScalingView<'_>,
+        x: View<'_>,
+        lanes: View<'_>,
+        k0: usize,
+    ) -> Result<(), Error> {
+        let outputs = lanes.cols() / LANES;
+        self.scaled_reserve(0)?;
+        let values = Values::new(scaling.coding.code, scaling.zeros.is_none());
+        let from = Expand { by_inputs: true, ..Expand::new(w, &scaling, outputs, &values) };
+        let (token, scratch, x, lanes) = (self.token, &self.scratch, Rows::from(x), Rows::from(lanes));
+        self.pool.run(outputs.div_ceil(k_major::TASK_COLS), &|task, thread| {
+            let start = task * k_major::TASK_COLS;
+            let end = outputs.min(start + k_major::TASK_COLS);
+            let out = lock(&scratch[thread]).expanded.as_mut_ptr().cast();
+            // An empty tile at the start still makes the lanes zeros.
+            for first in (0..rows.max(1)).step_by(scaled::TASK_INPUTS) {
+                let part = first..rows.min(first + scaled::TASK_INPUTS);
+                let part = Expanded { from, rows: part, cols: start..end, out };
+                // SAFETY: the operands were checked: the tile has its codes, there are scales for its inputs, and it fits `x`
+                // and `lanes`. The scratch has its length, and a thread runs one task at a time.
+                unsafe {
+                    let tile = part.tile(token);
+                    let lanes = lanes.columns_from(start);
+                    token.enter(KMajor::<format::F32>::some(tile, x, lanes, outputs, k0 + first));
+                }
             }
         });
         Ok(())

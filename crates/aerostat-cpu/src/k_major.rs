@@ -19,12 +19,13 @@ pub(crate) const TASK_COLS: usize = 96;
 const SLAB_ROWS: usize = 512;
 const _: () = assert!(SLAB_ROWS.is_multiple_of(LANES));
 
-/// Outputs `start .. end` of a tile of rows `k0 ..` of a matrix, added to `lanes`. The tile's shape fits `x` and `lanes`, its
-/// format is `F`.
+/// Outputs `start .. end` of a tile of rows `k0 ..` of a matrix, added to `lanes`, which are `pitch` columns from each other.
+/// The tile's shape fits `x` and `lanes`, its format is `F`.
 pub(crate) struct KMajor<'a, F> {
     w: Tile<'a>,
     x: Rows,
     lanes: Rows,
+    pitch: usize,
     k0: usize,
     start: usize,
     end: usize,
@@ -55,7 +56,12 @@ pub(crate) struct SumLanes {
 
 impl<'a, F: Format> KMajor<'a, F> {
     pub(crate) fn new(w: Tile<'a>, x: Rows, lanes: Rows, k0: usize, (start, end): (usize, usize)) -> Self {
-        Self { w, x, lanes, k0, start, end, format: PhantomData }
+        Self { w, x, lanes, pitch: w.cols, k0, start, end, format: PhantomData }
+    }
+
+    /// Of a tile that has some of the outputs, from the first of `lanes` on, where `pitch` is the number of all.
+    pub(crate) fn some(w: Tile<'a>, x: Rows, lanes: Rows, pitch: usize, k0: usize) -> Self {
+        Self { w, x, lanes, pitch, k0, start: 0, end: w.cols, format: PhantomData }
     }
 
     /// The block of input `k` of the tile that has output `col`, a multiple of sixteen.
@@ -118,7 +124,7 @@ impl<'a, F: Format> KMajor<'a, F> {
     unsafe fn part<V: Vector, const A: usize, const B: usize>(&self, part: Part) {
         let Part { col, last, row, lane, first, end } = part;
         let len = |a: usize| if a + 1 == A { last } else { LANES };
-        let lanes = |a: usize, b: usize| self.lanes.at(row + b, lane * self.w.cols + col + a * LANES);
+        let lanes = |a: usize, b: usize| self.lanes.at(row + b, lane * self.pitch + col + a * LANES);
         let is_start = self.k0 == 0 && first < LANES;
         // SAFETY: the caller's promise.
         unsafe {

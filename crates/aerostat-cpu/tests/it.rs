@@ -86,8 +86,29 @@ proptest! {
     ) {
         let code = [Code::E4M3, Code::LowFirst(Table::E2M1), Code::HighFirst(Table::Nf4), Code::Packed(5)][code];
         let rounding = [Rounding::BF16, Rounding::F16, Rounding::F32][rounding];
-        let coding = Coding { code, factor: 1.0, rounding };
-        agree(Case::MatmulScaled { coding, rows, n, k, block, first_row, weights: Keep::Streamed(shift) })?;
+        let (groups, zeros, weights) = (shift % 3 == 1, shift % 2 == 1, Keep::Streamed(shift));
+        let block = if groups { (1, block.1) } else { block };
+        let coding = Coding::new(code, rounding);
+        agree(Case::MatmulScaled {
+            coding, rows, n, k, block, zeros, groups, tile_rows: None, first_row, weights,
+        })?;
+    }
+
+    #[test]
+    fn scaled_codes_stored_by_inputs_of_any_shape(
+        code in 0..7usize, rounding in 0..3usize, rows in 1..40usize, n in 1..40usize, k in 1..40usize,
+        block in (1..200usize, 1..200usize), first_row in 0..300usize, tile_rows in 1..60usize, shift in 0..8usize,
+    ) {
+        let code = [
+            Code::Columns(2), Code::Columns(3), Code::Columns(4), Code::Columns(8), Code::Halves, Code::E5M2,
+            Code::HighFirst(Table::Fp4),
+        ][code];
+        let rounding = [Rounding::BF16, Rounding::F16, Rounding::F32][rounding];
+        let (groups, zeros, weights) = (shift % 3 == 1, shift % 2 == 1, Keep::Streamed(shift));
+        let block = if shift > 2 { (block.0, 1) } else { block };
+        let block = if groups { (block.0, 1) } else { block };
+        let (coding, n, k, tile_rows) = (Coding::new(code, rounding), 8 * n, code.run().1 * k, Some(tile_rows));
+        agree(Case::MatmulScaled { coding, rows, n, k, block, zeros, groups, tile_rows, first_row, weights })?;
     }
 
     #[test]

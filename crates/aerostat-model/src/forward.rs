@@ -230,12 +230,15 @@ impl Model {
         step: &Step,
         weight: Weight<'_>,
     ) -> Result<(), Error> {
+        if self.take_companion(b, step, weight)? {
+            return Ok(());
+        }
         if step.first {
             self.before(b, batch, step)?;
         }
         let (x, y) = self.operands(batch, step);
         match self.by_head(batch, step) {
-            Some(head) => head.multiply(b, weight)?,
+            Some(head) => self.multiply_head(b, step, weight, head)?,
             None => self.multiply(b, step, weight, x, y)?,
         }
         self.measure_head(b, step, weight)?;
@@ -269,6 +272,9 @@ impl Model {
         step: &Step,
         weight: Weight<'_>,
     ) -> Result<(), Error> {
+        if self.take_companion(b, step, weight)? {
+            return Ok(());
+        }
         let (block, vectors) = (&self.spec.blocks[step.block], &self.blocks[step.block]);
         let Some((expert, experts)) = step.expert.map(|e| e as usize).zip(block.experts.as_ref()) else {
             return Err(Error::shape("a step of no expert"));
@@ -396,16 +402,55 @@ impl Model {
         y: Mat,
     ) -> Result<(), Error> {
         let matrix = step.matrix(&self.spec);
-        if let Some(scales) = &matrix.scales {
-            let scaling = self.scales.scaling(matrix, scales, step.start)?;
-            return b.matmul_scaled(weight, &scaling, x, y.col_range(step.start, step.rows));
-        }
         if !matrix.k_major {
-            return b.matmul(weight, x, y.col_range(step.start, step.rows));
+            return self.by_outputs(b, step, weight, x, y.col_range(step.start, step.rows));
         }
         let lanes = Mat::new(self.buffers.lanes, x.rows, 16 * y.cols);
-        b.matmul_k_major(weight, x, lanes, step.start)?;
+        self.by_inputs(b, step, weight, x, lanes, matrix.rows_before(step.start))?;
         if step.last { b.sum_lanes(lanes, y) } else { Ok(()) }
+    }
+
+    /// Multiplies a tile of rows that are outputs; `y` is theirs.
+    pub(crate) fn by_outputs(
+        &self,
+        b: &mut dyn Backend,
+        step: &Step,
+        weight: Weight<'_>,
+        x: Mat,
+        y: Mat,
+    ) -> Result<(), Error> {
+        let matrix = step.matrix(&self.spec);
+        match &matrix.scales {
+            Some(scales) => b.matmul_scaled(weight, &self.scales.scaling(matrix, scales, step.start), x, y),
+            None => b.matmul(weight, x, y),
+        }
+    }
+
+    /// Multiplies a tile of rows that are inputs, from the `k0`-th of `x` on.
+    pub(crate) fn by_inputs(
+        &self,
+        b: &mut dyn Backend,
+        step: &Step,
+        weight: Weight<'_>,
+        x: Mat,
+        lanes: Mat,
+        k0: usize,
+    ) -> Result<(), Error> {
+        let matrix = step.matrix(&self.spec);
+        match &matrix.scales {
+            Some(scales) => {
+                let scaling = self.scales.scaling(matrix, scales, step.start);
+                b.matmul_scaled_k_major(weight, &scaling, x, lanes, k0)
+            }
+            None => b.matmul_k_major(weight, x, lanes, k0),
+        }
+    }
+
+    /// Takes the tile if it is of what is read before a matrix.
+    fn take_companion(&self, b: &mut dyn Backend, step: &Step, weight: Weight<'_>) -> Result<bool, Error> {
+        let Some(companion) = step.companion(&self.spec) else { return Ok(false) };
+        self.scales.take(b, step.matrix(&self.spec), companion, step, weight)?;
+        Ok(true)
     }
 
     /// The norms of a tile of a normalised head, the first time it passes.

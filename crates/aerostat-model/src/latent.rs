@@ -18,15 +18,21 @@ pub(crate) struct ByHead {
     by_inputs: Option<(Mat, usize, bool)>,
 }
 
-impl ByHead {
-    pub(crate) fn multiply(self, b: &mut dyn Backend, weight: Weight<'_>) -> Result<(), Error> {
-        let Some((lanes, first, is_last)) = self.by_inputs else { return b.matmul(weight, self.x, self.y) };
-        b.matmul_k_major(weight, self.x, lanes, first)?;
-        if is_last { b.sum_lanes(lanes, self.y) } else { Ok(()) }
-    }
-}
-
 impl Model {
+    /// Multiplies it.
+    pub(crate) fn multiply_head(
+        &self,
+        b: &mut dyn Backend,
+        step: &Step,
+        weight: Weight<'_>,
+        head: ByHead,
+    ) -> Result<(), Error> {
+        let ByHead { x, y, by_inputs } = head;
+        let Some((lanes, first, is_last)) = by_inputs else { return self.by_outputs(b, step, weight, x, y) };
+        self.by_inputs(b, step, weight, x, lanes, first)?;
+        if is_last { b.sum_lanes(lanes, y) } else { Ok(()) }
+    }
+
     /// The operands of a tile that belongs to one head; `None` for all others.
     pub(crate) fn by_head(&self, batch: &Batch<'_>, step: &Step) -> Option<ByHead> {
         let a = self.spec.blocks.get(step.block)?.attention()?;

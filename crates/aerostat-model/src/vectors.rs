@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use aerostat_arch::{
-    AttentionSpec, Block, Latent, Linear, Matrix, MlpSpec, ModelSpec, Norm, NormKind, Role, Scales, Vector,
+    AttentionSpec, Beside, Block, Companion, Latent, Linear, Matrix, MlpSpec, ModelSpec, Norm, NormKind,
+    Role, Scales, State, Vector,
 };
 use aerostat_backend::coded::{Coding, Rounding};
-use aerostat_backend::{Backend, BufferId, Error, ErrorKind, Mat, Scaling, Tile, Weight};
+use aerostat_backend::{Backend, BufferId, Error, ErrorKind, Mat, Nested, Scaling, Tile, Weight};
 use aerostat_checkpoint::{DType, Extent};
+use aerostat_plan::Step;
 
 use crate::delta::DeltaVectors;
 
@@ -170,12 +172,16 @@ impl NormVectors {
     }
 }
 
-/// The scales of all matrices of codes, one after the other.
+/// The scales of all matrices of codes that are kept, one after the other, and room for what lies beside the matrix at hand.
 #[derive(Debug)]
 pub(crate) struct ScaleTable {
     buffer: BufferId,
     /// Where those of a tensor begin.
     places: HashMap<Extent, usize>,
+    /// By [`Beside`].
+    beside: [BufferId; 3],
+    /// What tensors beside matrices say of them.
+    states: HashMap<Extent, State>,
 }
 
 impl ScaleTable {
@@ -185,12 +191,12 @@ impl ScaleTable {
         read: Read<'_, E>,
     ) -> Result<Self, E> {
         let (mut len, mut places, mut vectors) = (0, HashMap::new(), Vec::new());
-        for scales in spec.matrices().filter_map(|matrix| matrix.scales.as_ref()) {
+        for vector in spec.scales() {
             // Parts of one tensor share its scales.
-            if let Entry::Vacant(place) = places.entry(scales.values.extent) {
+            if let Entry::Vacant(place) = places.entry(vector.extent) {
                 place.insert(len);
-                vectors.push((len, &scales.values));
-                len += scales.values.len;
+                vectors.push((len, vector));
+                len += vector.len;
             }
         }
         let cols = spec.matrices().filter(|matrix| matrix.scales.is_some()).map(|matrix| matrix.cols).max();
@@ -202,26 +208,95 @@ impl ScaleTable {
             let place = Mat { offset, ..Mat::new(buffer, 1, vector.len) };
             b.expand_rows(Weight::Streamed(tile), &[0], place)?;
         }
-        Ok(Self { buffer, places })
+        let [scales, zeros, groups] = spec.beside();
+        let beside = [b.allocate(scales)?, b.allocate(zeros)?, b.allocate(groups)?];
+        Ok(Self { buffer, places, beside, states: states(spec, read)? })
     }
 
-    /// How a tile of a matrix of codes is scaled that begins with row `start`.
-    pub(crate) fn scaling(&self, matrix: &Matrix, scales: &Scales, start: usize) -> Result<Scaling, Error> {
-        let Scales { block_rows, block_cols, first_row, .. } = *scales;
-        let rounding = match scales.rounding {
+    /// Takes what is read before a matrix: a tile of a companion.
+    pub(crate) fn take(
+        &self,
+        b: &mut dyn Backend,
+        matrix: &Matrix,
+        companion: &Companion,
+        step: &Step,
+        weight: Weight<'_>,
+    ) -> Result<(), Error> {
+        let (first, rows) = companion.rows_of(step.start, step.rows);
+        let scales = matrix.scales.as_ref();
+        let state = scales.and_then(|scales| self.state(scales));
+        let nested = scales.and_then(|scales| scales.nested.as_ref());
+        let nested = nested.map(|nested| Nested {
+            values: self.kept(&nested.values),
+            scales: self.kept(&nested.scales),
+            len: nested.len,
+            first: nested.first + first * companion.shape.1,
+            offset: state.map_or(0.0, |state| state.offset),
+        });
+        let out = self.numbers(companion).row_range(first, rows);
+        b.expand_numbers(weight, companion.stored, nested, out)
+    }
+
+    /// How a tile of a matrix of codes is scaled that begins with stored row `start`.
+    pub(crate) fn scaling(&self, matrix: &Matrix, scales: &Scales, start: usize) -> Scaling {
+        let Scales { code, block_rows, block_cols, first_row, .. } = *scales;
+        let rounding = match self.state(scales).map_or(scales.rounding, |state| state.rounding) {
             DType::BF16 => Rounding::BF16,
             DType::F16 => Rounding::F16,
             _ => Rounding::F32,
         };
-        let coding = Coding::of(matrix.dtype, rounding).ok_or_else(|| {
-            let message = format!("tensor `{}` of {} is not one of codes", matrix.name, matrix.dtype);
-            Error::new(ErrorKind::Unsupported, message)
-        })?;
-        let groups = matrix.cols.div_ceil(block_cols.max(1)).max(1);
-        let offset = self.places.get(&scales.values.extent).copied().unwrap_or(0);
-        let scales = Mat { offset, ..Mat::new(self.buffer, scales.values.len / groups, groups) };
-        Ok(Scaling { coding, scales, block_rows, block_cols, first_row: first_row + start })
+        let beside = |what: Beside| {
+            let companion = scales.companions.iter().find(|companion| companion.what == what);
+            companion.map(|companion| self.numbers(companion))
+        };
+        let kept = scales.kept.as_ref().map(|kept| {
+            let groups = matrix.cols.div_ceil(block_cols.max(1)).max(1);
+            Mat { rows: kept.len / groups, cols: groups, stride: groups, ..self.kept(kept) }
+        });
+        let row = matrix.runs.map_or(start, |runs| runs.place(start));
+        Scaling {
+            coding: Coding::new(code, rounding),
+            scales: kept.or(beside(Beside::Scales)).unwrap_or(Mat::new(self.buffer, 0, 0)),
+            zeros: beside(Beside::Zeros),
+            groups: beside(Beside::Groups),
+            block_rows,
+            block_cols,
+            first_row: first_row + matrix.rows_before(row),
+        }
     }
+
+    fn state(&self, scales: &Scales) -> Option<&State> {
+        self.states.get(&scales.state.as_ref()?.extent)
+    }
+
+    /// What is kept of a tensor, as one row.
+    fn kept(&self, vector: &Vector) -> Mat {
+        let offset = self.places.get(&vector.extent).copied().unwrap_or(0);
+        Mat { offset, ..Mat::new(self.buffer, 1, vector.len) }
+    }
+
+    /// Where a companion's numbers are.
+    fn numbers(&self, companion: &Companion) -> Mat {
+        Mat::new(self.beside[companion.what as usize], companion.shape.0, companion.shape.1)
+    }
+}
+
+/// Reads what tensors say of the matrices beside them.
+fn states<E: From<Error>>(spec: &ModelSpec, read: Read<'_, E>) -> Result<HashMap<Extent, State>, E> {
+    const BYTES_MAX: u64 = 1 << 16;
+    let mut states = HashMap::new();
+    for scales in spec.matrices().filter_map(|matrix| matrix.scales.as_ref()) {
+        let Some(stored) = &scales.state else { continue };
+        if let Entry::Vacant(state) = states.entry(stored.extent) {
+            let found = match stored.extent.bytes {
+                0..=BYTES_MAX => scales.read_state(&read(stored)?),
+                bytes => Err(format!("{bytes} bytes are too many")),
+            };
+            let bad = |why| Error::new(ErrorKind::Unsupported, format!("tensor `{}`: {why}", stored.name));
+            state.insert(found.map_err(bad)?);
+        }
+    }
+    Ok(states)
 }
 
 /// Expands a small tensor into a buffer of its own, repeated to `width` elements.

@@ -137,7 +137,12 @@ impl Fit<'_> {
         let rows = self.rows_wanted().min(ROWS_MIN);
         let logit_rows = self.demand.logit_rows_useful.clamp(1, LOGIT_ROWS_MIN).min(rows);
         Layout {
-            overhead: held + RESERVE_BYTES + self.sizes.vector_bytes + scratch + results,
+            overhead: held
+                + RESERVE_BYTES
+                + self.sizes.vector_bytes
+                + self.sizes.beside_bytes
+                + scratch
+                + results,
             activations: self.activations(rows, logit_rows),
             rows,
             logit_rows,
@@ -258,7 +263,7 @@ impl Fit<'_> {
             let steps = || tiles.iter().filter(move |s| (s.role == Role::Head) == head);
             Part {
                 streamed_bytes: steps().filter(|s| !s.pinned).map(|s| s.extent.bytes).sum(),
-                weights: steps().map(|s| s.rows as u64 * s.matrix(self.spec).cols as u64).sum(),
+                weights: steps().map(|s| s.weights(self.spec)).sum(),
             }
         };
         let (blocks, head) = (part(false), part(true));

@@ -203,6 +203,8 @@ pub(crate) struct Sizes {
     pub(crate) logit_bytes_per_row: u64,
     pub(crate) kv_elements_per_token: u64,
     pub(crate) state_bytes: u64,
+    /// What lies beside the matrix of codes at hand, as f32.
+    pub(crate) beside_bytes: u64,
     /// Rows of codes whose scales lie apart are expanded to f32 here.
     pub(crate) scaled_bytes_per_thread: u64,
 }
@@ -229,6 +231,7 @@ impl Sizes {
             row_bytes_max: spec.matrices().map(|m| m.unit_bytes()).max().unwrap_or(0),
             activation_bytes_per_row: per_row * F32 + spec.embedding.row_bytes() + 64,
             logit_bytes_per_row: (spec.vocab + spec.hidden) as u64 * F32,
+            beside_bytes: spec.beside().iter().sum::<usize>() as u64 * F32,
             scaled_bytes_per_thread: scaled.map_or(0, |row| row.max(SCALED_BYTES)),
             state_bytes: spec.state_elements() as u64 * F32,
             kv_elements_per_token: widths().map(|w| (w.k + w.v) as u64).sum(),

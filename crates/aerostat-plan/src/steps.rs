@@ -1,12 +1,12 @@
 //! The tiles of a sweep.
 
-use aerostat_arch::{Block, Matrix, MlpSpec, ModelSpec, Role};
-use aerostat_checkpoint::Extent;
+use aerostat_arch::{Block, Companion, Matrix, MlpSpec, ModelSpec, Role};
 use aerostat_checkpoint::packed::TileRows;
+use aerostat_checkpoint::{DType, Extent};
 
 use crate::uses::ExpertUse;
 
-/// One tile of a sweep: rows `start .. start + rows` of one matrix as it is stored.
+/// One tile of a sweep: rows `start .. start + rows` of one matrix as it is stored, or of what is read before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     /// The block; for the head, the number of blocks.
@@ -15,13 +15,15 @@ pub struct Step {
     pub expert: Option<u32>,
     /// Which matrix of it.
     pub role: Role,
+    /// Which of its companions ([`Matrix::companions`]); `None`: the matrix itself.
+    pub companion: Option<usize>,
     /// First row.
     pub start: usize,
     /// Number of rows.
     pub rows: usize,
-    /// It is the first tile of its matrix.
+    /// It is the first tile of the matrix itself.
     pub first: bool,
-    /// It is the last tile of its matrix.
+    /// It is the last one.
     pub last: bool,
     /// Where its bytes lie.
     pub extent: Extent,
@@ -39,6 +41,25 @@ impl Step {
             Some(e) => mlp(block, e).and_then(|mlp| mlp.linears().find(|(role, _)| *role == self.role)),
         };
         found.map_or(head, |(_, linear)| &linear.weight)
+    }
+
+    /// What it is a tile of, where that is read before a matrix.
+    pub fn companion<'a>(&self, spec: &'a ModelSpec) -> Option<&'a Companion> {
+        self.matrix(spec).companions().get(self.companion?)
+    }
+
+    /// The type of its elements, and how many each of its rows has.
+    pub fn stored(&self, spec: &ModelSpec) -> (DType, usize) {
+        let matrix = self.matrix(spec);
+        let own = || (matrix.dtype, matrix.stored().1);
+        self.companion(spec).map_or_else(own, |companion| (companion.dtype, companion.stored_cols()))
+    }
+
+    /// The weights it holds.
+    pub fn weights(&self, spec: &ModelSpec) -> u64 {
+        let matrix = self.matrix(spec);
+        let rows = if self.companion.is_some() { 0 } else { matrix.rows_before(self.rows) as u64 };
+        rows * if matrix.k_major { matrix.rows } else { matrix.cols } as u64
     }
 }
 
@@ -68,7 +89,7 @@ pub(crate) fn expert_tiles(spec: &ModelSpec, block: usize, expert: u32, tile_byt
     steps
 }
 
-/// Cuts a matrix into tiles of nearly equal size, none of which crosses a run.
+/// Cuts a matrix into tiles of nearly equal size, none of which crosses a run; what is read before it comes first.
 fn split(
     steps: &mut Vec<Step>,
     (block, expert, role): (usize, Option<u32>, Role),
@@ -80,17 +101,32 @@ fn split(
         let bytes_max = if matrix.runs.is_some() { 0 } else { tile_bytes };
         return join(steps, (block, expert, role), tiles, matrix.rows, bytes_max);
     }
-    let rows_max = (tile_bytes / matrix.row_bytes().max(1)).max(1) as usize;
-    let run = matrix.run_rows().max(1);
-    let count = run.div_ceil(rows_max);
+    let step = |companion, start, rows, extent| {
+        let (first, last) = (false, false);
+        Step { block, expert, role, companion, start, rows, first, last, extent, pinned: false }
+    };
+    for (index, companion) in matrix.companions().iter().enumerate() {
+        let row = companion.row_bytes();
+        let count = companion.rows.div_ceil((tile_bytes / row.max(1)).max(1) as usize);
+        for i in 0..count {
+            let (start, end) = (companion.rows * i / count, companion.rows * (i + 1) / count);
+            let (offset, bytes) = (companion.extent.offset + start as u64 * row, (end - start) as u64 * row);
+            let extent = Extent { offset, bytes, ..companion.extent };
+            steps.push(step(Some(index), start, end - start, extent));
+        }
+    }
+    // All in units, of which a matrix and its runs are whole numbers.
+    let unit = matrix.unit_rows().max(1);
+    let units_max = (tile_bytes / (matrix.row_bytes() * unit as u64).max(1)).max(1) as usize;
+    let run = (matrix.run_rows() / unit).max(1);
+    let count = run.div_ceil(units_max);
     let all = matrix.stored().0;
-    for i in 0..all.div_ceil(run) * count {
+    for i in 0..(all / unit).div_ceil(run) * count {
         let (base, i) = (i / count * run, i % count);
-        let start = base + run * i / count;
-        let rows = base + run * (i + 1) / count - start;
-        let extent = matrix.rows_extent(start, rows);
-        let (first, last) = (start == 0, start + rows == all);
-        steps.push(Step { block, expert, role, start, rows, first, last, extent, pinned: false });
+        let start = (base + run * i / count) * unit;
+        let rows = (base + run * (i + 1) / count) * unit - start;
+        let whole = step(None, start, rows, matrix.rows_extent(start, rows));
+        steps.push(Step { first: start == 0, last: start + rows == all, ..whole });
     }
 }
 
@@ -119,6 +155,7 @@ fn join(
                     block,
                     expert,
                     role,
+                    companion: None,
                     start,
                     rows,
                     first,
@@ -212,6 +249,7 @@ mod tests {
             block: 0,
             expert: None,
             role: Role::Up,
+            companion: None,
             start: 0,
             rows: 1,
             first: true,

@@ -72,16 +72,34 @@ fn check_coverage(spec: &ModelSpec, plan: &Plan) {
 fn covers<'a>(plan: &Plan, steps: &[Step], matrices: impl Iterator<Item = &'a Matrix>, spec: &ModelSpec) {
     let mut steps = steps.iter();
     for matrix in matrices {
-        let mut row = 0;
-        while row < matrix.rows {
+        // What is read before a matrix, then the matrix.
+        for (i, companion) in matrix.companions().iter().enumerate() {
+            let (mut row, mut numbers) = (0, 0);
+            while row < companion.rows {
+                let step = steps.next().expect("a step for every row");
+                assert_eq!((step.companion, step.start, step.first, step.last), (Some(i), row, false, false));
+                assert_eq!(step.extent.offset, companion.extent.offset + row as u64 * companion.row_bytes());
+                assert_eq!(step.extent.bytes, step.rows as u64 * companion.row_bytes());
+                assert_eq!(companion.rows_of(step.start, step.rows).0, numbers);
+                numbers += companion.rows_of(step.start, step.rows).1;
+                row += step.rows;
+            }
+            assert_eq!(numbers, companion.shape.0);
+        }
+        let (mut row, mut weights) = (0, 0);
+        let all = matrix.stored().0;
+        while row < all {
             let step = steps.next().expect("a step for every row");
-            assert_eq!((step.start, step.first, step.last), (row, row == 0, row + step.rows == matrix.rows));
+            assert_eq!((step.start, step.first, step.last), (row, row == 0, row + step.rows == all));
+            assert_eq!((step.companion, step.rows % matrix.unit_rows()), (None, 0));
             assert_eq!(step.extent, matrix.rows_extent(step.start, step.rows));
             assert_eq!(step.matrix(spec).extent, matrix.extent);
-            assert!(step.extent.bytes <= plan.tile_bytes.max(matrix.row_bytes()));
+            assert!(step.extent.bytes <= plan.tile_bytes.max(matrix.unit_bytes()));
             assert!(step.extent.bytes <= plan.largest_tile(spec));
             row += step.rows;
+            weights += step.weights(spec);
         }
+        assert_eq!(weights, matrix.rows as u64 * matrix.cols as u64);
     }
     assert!(steps.next().is_none());
 }
@@ -91,7 +109,10 @@ proptest! {
 
     #[test]
     fn a_plan_keeps_its_budget_and_covers_the_model(
-        name in prop::sample::select(vec!["llama", "gemma3", "qwen2_tied", "gguf_k_mixed/twin.gguf", "qwen3_moe", "mixtral/twin.gguf", "qwen3_next"]),
+        name in prop::sample::select(vec![
+            "llama", "gemma3", "qwen2_tied", "gguf_k_mixed/twin.gguf", "qwen3_moe", "mixtral/twin.gguf", "gpt_oss_mxfp4",
+            "llama_gptq_3", "phi3_w4a16", "llama_nf4", "qwen3_next",
+        ]),
         above in prop_oneof![0u64..1 << 20, 0u64..64 << 20],
         sequence in 1usize..3000,
         sequences in 1usize..20,

@@ -1,6 +1,6 @@
 //! Why logits are not numbers.
 
-use aerostat_backend::coded::{self, Coding, Groups, Rounding};
+use aerostat_backend::coded::{self, Code};
 use aerostat_backend::{Tile, formats, packed};
 use aerostat_checkpoint::{DType, Extent};
 
@@ -71,10 +71,15 @@ impl Engine {
         self.ring().request(&extents)?;
         let mut found = None;
         for step in steps {
-            let matrix = step.matrix(self.model().spec());
-            let (name, dtype, cols, packed) =
-                (matrix.name.clone(), matrix.dtype, matrix.cols, matrix.tiles.is_some());
+            let spec = self.model().spec();
+            let (dtype, cols) = step.stored(spec);
+            let (matrix, companion) = (step.matrix(spec), step.companion(spec));
+            let (name, packed) =
+                (companion.map_or(&matrix.name, |companion| &companion.name).clone(), matrix.tiles.is_some());
             let bytes = self.ring().next()?;
+            if !may_be_infinite(dtype) {
+                continue;
+            }
             let tile = Tile { dtype, rows: step.rows, cols, bytes: &bytes };
             let mut unpacked = Vec::new();
             if packed {
@@ -90,18 +95,21 @@ impl Engine {
     }
 }
 
+/// Whether a type has NaN or infinity: integers, and the codes and exponents stored as such, stand for numbers alone.
+fn may_be_infinite(dtype: DType) -> bool {
+    !matches!(dtype, DType::U8 | DType::I8 | DType::I32 | DType::F8_E8M0)
+}
+
 /// Whether all values of some rows are finite.
 fn finite(dtype: DType, cols: usize, bytes: &[u8]) -> Result<bool, Error> {
     let mut row = vec![0.0; cols];
     let row_bytes = dtype.bytes_for(cols as u64).unwrap_or(0).max(1) as usize;
     for stored in bytes.chunks_exact(row_bytes) {
-        match Coding::of(dtype, Rounding::F32) {
+        match dtype {
             // The scales are looked at as tensors of their own.
-            Some(coding) => {
-                let groups = Groups { len: cols.max(1), scales: &[1.0], zeros: &[] };
-                coded::expand(&coding, stored, groups, &mut row)?;
-            }
-            None => formats::expand(dtype, stored, &mut row)?,
+            DType::F8_E4M3 => coded::look_up(Code::E4M3, stored, 0, true, &mut row),
+            DType::F8_E5M2 => coded::look_up(Code::E5M2, stored, 0, true, &mut row),
+            _ => formats::expand(dtype, stored, &mut row)?,
         }
         if row.iter().any(|v| !v.is_finite()) {
             return Ok(false);

@@ -537,7 +537,8 @@ struct Place {
 /// The operand that a step's bytes are.
 fn weight<'a>(model: &Model, step: &Step, bytes: &'a [u8]) -> Weight<'a> {
     let matrix = step.matrix(model.spec());
-    let tile = Tile { dtype: matrix.dtype, rows: step.rows, cols: matrix.stored().1, bytes };
+    let (dtype, cols) = step.stored(model.spec());
+    let tile = Tile { dtype, rows: step.rows, cols, bytes };
     if matrix.tiles.is_some() { Weight::Packed(tile) } else { Weight::Streamed(tile) }
 }
 
@@ -564,7 +565,8 @@ fn pin(
 fn named(model: &Model, step: &Step, error: aerostat_backend::Error) -> Error {
     match error.kind() {
         aerostat_backend::ErrorKind::Corrupt => {
-            let name = &step.matrix(model.spec()).name;
+            let own = &step.matrix(model.spec()).name;
+            let name = step.companion(model.spec()).map_or(own, |companion| &companion.name);
             Error::new(ErrorKind::Io, format!("tensor {name:?}, rows from {}: {error}", step.start))
         }
         _ => error.into(),

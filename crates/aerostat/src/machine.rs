@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use aerostat_arch::{Matrix, ModelSpec};
+use aerostat_arch::{Beside, Matrix, ModelSpec};
 use aerostat_backend::coded::{Coding, Rounding};
 use aerostat_backend::{Backend, Mat, Scaling, Tile, Weight, packed};
 use aerostat_checkpoint::{DType, Extent, File, FileId};
@@ -154,11 +154,52 @@ fn read_rate(
     Ok((read * PROBE_EXTENT) as f64 / seconds)
 }
 
-/// One scale for a whole matrix, if it is of codes.
-fn one_scale(backend: &mut dyn Backend, matrix: &Matrix) -> Result<Option<Scaling>, Error> {
-    let Some(coding) = Coding::of(matrix.dtype, Rounding::BF16) else { return Ok(None) };
-    let scales = Mat::new(backend.allocate(1)?, 1, 1);
-    Ok(Some(Scaling { coding, scales, block_rows: usize::MAX, block_cols: matrix.cols, first_row: 0 }))
+/// One scale for each sixteenth of a row, if a matrix is of codes, with zero points if it has some.
+fn some_scales(backend: &mut dyn Backend, matrix: &Matrix) -> Result<Option<Scaling>, Error> {
+    let Some(scales) = &matrix.scales else { return Ok(None) };
+    let (rows, cols) = if matrix.k_major { (matrix.cols, matrix.rows) } else { (matrix.rows, matrix.cols) };
+    let block_cols = if matrix.k_major { 1 } else { cols.div_ceil(16) };
+    let blocks = cols.div_ceil(block_cols);
+    let values = Mat::new(backend.allocate(blocks)?, 1, blocks);
+    let has_zeros = scales.companions.iter().any(|companion| companion.what == Beside::Zeros);
+    Ok(Some(Scaling {
+        coding: Coding::new(scales.code, Rounding::BF16),
+        scales: values,
+        zeros: has_zeros.then_some(values),
+        groups: None,
+        block_rows: rows,
+        block_cols,
+        first_row: 0,
+    }))
+}
+
+/// A multiplication to be timed: a tile of some whole rows of a matrix as they are stored.
+struct Trial {
+    dtype: DType,
+    rows: usize,
+    cols: usize,
+    k_major: bool,
+    is_coded: bool,
+    scaling: Option<Scaling>,
+    x: Mat,
+    y: Mat,
+    lanes: Mat,
+}
+
+impl Trial {
+    fn run(&self, backend: &mut dyn Backend, rows: usize, bytes: &[u8]) -> Result<(), Error> {
+        let Self { dtype, cols, x, y, lanes, .. } = *self;
+        let (x, y, lanes) = (Mat { rows, ..x }, Mat { rows, ..y }, Mat { rows, ..lanes });
+        let tile = Tile { dtype, rows: self.rows, cols, bytes };
+        let weight = if self.is_coded { Weight::Packed(tile) } else { Weight::Streamed(tile) };
+        match (&self.scaling, self.k_major) {
+            (Some(scaling), true) => backend.matmul_scaled_k_major(weight, scaling, x, lanes, 0)?,
+            (Some(scaling), false) => backend.matmul_scaled(weight, scaling, x, y)?,
+            (None, true) => backend.matmul_k_major(weight, x, lanes, 0)?,
+            (None, false) => backend.matmul(weight, x, y)?,
+        }
+        Ok(())
+    }
 }
 
 /// Multiplies weights of the format that most of the model is stored in, for a moment, with one row and with more.
@@ -171,41 +212,46 @@ pub(crate) fn multiply_rates(
     const ROWS: [usize; 4] = [1, 8, 32, 128];
     const TILE_BYTES: u64 = 1 << 20;
     const RUNS_MIN: usize = 3;
-    let Some(matrix) = spec.matrices().filter(|m| !m.k_major).max_by_key(|m| m.extent.bytes) else {
-        return Ok(Vec::new());
-    };
+    // Sums take sixteen numbers for each output of a matrix stored by inputs.
+    const OUTPUTS_BY_INPUTS: usize = 512;
+    let Some(matrix) = spec.matrices().max_by_key(|m| m.extent.bytes) else { return Ok(Vec::new()) };
+    let outputs = if matrix.k_major { matrix.rows.min(OUTPUTS_BY_INPUTS) } else { matrix.rows };
+    let matrix = &Matrix { rows: outputs, ..matrix.clone() };
     // Models of a sweep shorter than this deserve no longer look.
     let model_bytes = spec.matrix_bytes();
     let time = Duration::from_nanos(model_bytes).min(Duration::from_millis(8));
+    let unit = matrix.unit_rows();
     let row_bytes = matrix.row_bytes().max(1);
-    let outputs = (TILE_BYTES / row_bytes).clamp(1, matrix.rows as u64) as usize;
-    let tile_bytes = outputs * row_bytes as usize;
-    let weights = (outputs * matrix.cols) as f64;
+    let (stored_rows, cols) = matrix.stored();
+    let units = (TILE_BYTES / row_bytes / unit as u64).clamp(1, (stored_rows / unit).max(1) as u64);
+    let tile_rows = units as usize * unit;
+    let covered = matrix.rows_before(tile_rows);
+    let (inputs, outputs) = if matrix.k_major { (covered, matrix.rows) } else { (matrix.cols, covered) };
+    let weights = (outputs * inputs) as f64;
     // No zeros: the system would give the same page again and again.
-    let sample = vec![0x3c; tile_bytes];
+    let sample = vec![0x3c; tile_rows * row_bytes as usize];
     let sample = if matrix.is_coded() { coded(outputs, matrix.cols)? } else { sample };
     let copies = (bytes_max.min(matrix.extent.bytes) as usize / sample.len()).max(1);
     let bytes = sample.repeat(copies);
     let mut tiles = bytes.chunks_exact(sample.len()).cycle();
     let mut rates = Vec::new();
     let rows_max = ROWS[ROWS.len() - 1];
-    let x = Mat::new(backend.allocate(rows_max * matrix.cols)?, rows_max, matrix.cols);
-    let y = Mat::new(backend.allocate(rows_max * outputs)?, rows_max, outputs);
-    let scaling = one_scale(&mut *backend, matrix)?;
+    let lanes = if matrix.k_major { 16 * outputs } else { 0 };
+    let mut mat = |cols: usize| -> Result<Mat, Error> {
+        Ok(Mat::new(backend.allocate(rows_max * cols)?, rows_max, cols))
+    };
+    let (x, y, lanes) = (mat(inputs)?, mat(outputs)?, mat(lanes)?);
+    let scaling = some_scales(&mut *backend, matrix)?;
+    let (dtype, k_major, is_coded) = (matrix.dtype, matrix.k_major, matrix.is_coded());
+    let trial = Trial { dtype, rows: tile_rows, cols, k_major, is_coded, scaling, x, y, lanes };
     for rows in ROWS {
-        let (x, y) = (Mat { rows, ..x }, Mat { rows, ..y });
         let mut times = Vec::new();
         let begun = Instant::now();
         while (times.len() < RUNS_MIN || begun.elapsed() < time)
             && let Some(bytes) = tiles.next()
         {
             let run = Instant::now();
-            let tile = Tile { dtype: matrix.dtype, rows: outputs, cols: matrix.cols, bytes };
-            match &scaling {
-                Some(scaling) => backend.matmul_scaled(Weight::Streamed(tile), scaling, x, y)?,
-                None if matrix.is_coded() => backend.matmul(Weight::Packed(tile), x, y)?,
-                None => backend.matmul(Weight::Streamed(tile), x, y)?,
-            }
+            trial.run(&mut *backend, rows, bytes)?;
             times.push(run.elapsed().as_secs_f64());
         }
         // The middle one: some met another process.

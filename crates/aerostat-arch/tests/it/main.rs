@@ -29,7 +29,12 @@ fn edited(name: &str, edits: Edits<'_>) -> Result<ModelSpec, aerostat_arch::Erro
 }
 
 /// What to edit in a fixture, and what it is then refused with.
-type Refusals<'a> = &'a [(&'a str, Edits<'a>, ErrorKind, &'a str)];
+type Refusals<'a> = &'a [Refusal<'a>];
+type Refusal<'a> = (&'a str, Edits<'a>, ErrorKind, &'a str);
+
+fn unsupported<'a>(name: &'a str, edits: Edits<'a>, word: &'a str) -> Refusal<'a> {
+    (name, edits, ErrorKind::Unsupported, word)
+}
 
 fn check_refused(cases: Refusals<'_>) {
     for (name, edits, kind, word) in cases {
@@ -139,23 +144,76 @@ fn what_cannot_run_is_refused_by_name() {
 #[test]
 fn codes_that_nothing_scales_are_refused_by_name() {
     check_refused(&[
-        (
-            "llama_int8",
-            &[("\"load_in_8bit\": true", "\"load_in_8bit\": false")],
-            ErrorKind::Unsupported,
-            "4 bits",
-        ),
-        (
-            "llama_fp8_rows",
-            &[("float-quantized", "pack-quantized")],
-            ErrorKind::Unsupported,
-            "pack-quantized",
-        ),
-        ("llama_fp8_rows", &[("compressed-tensors", "gptq")], ErrorKind::Unsupported, "gptq"),
-        ("llama_fp8_rows", &[("quantization_config", "other")], ErrorKind::Unsupported, "F8_E4M3"),
+        unsupported("llama_int8", &[("\"load_in_8bit\": true", "\"load_in_8bit\": false")], "load_in_4bit"),
+        unsupported("llama_fp8_rows", &[("float-quantized", "nvfp4-pack-quantized")], "nvfp4-pack-quantized"),
+        unsupported("llama_fp8_rows", &[("compressed-tensors", "aqlm")], "aqlm"),
+        unsupported("llama_fp8_rows", &[("quantization_config", "other")], "F8_E4M3"),
         ("qwen3_fp8", &[("weight_block_size", "other")], ErrorKind::Tensor, "weight_scale_inv"),
-        ("llama_int8", &[("bitsandbytes", "fp8"), ("load_in_8bit", "other")], ErrorKind::Unsupported, "I8"),
+        unsupported("llama_int8", &[("bitsandbytes", "fp8"), ("load_in_8bit", "other")], "I8"),
     ]);
+}
+
+#[test]
+fn variants_of_codes_that_are_not_known_are_refused_by_key_and_value() {
+    check_refused(&[
+        unsupported("llama_gptq_4", &[("\"gptq\",\n    \"damp", "\"marlin\",\n    \"damp")], "marlin"),
+        unsupported("llama_gptq_4", &[("\"bits\": 4", "\"bits\": 5")], "`bits`: 5"),
+        unsupported("qwen2_awq", &[("\"gemm\"", "\"gemv\"")], "`version`: \"gemv\""),
+        unsupported("qwen2_awq", &[("\"bits\": 4", "\"bits\": 8")], "`bits`: 8"),
+        unsupported("llama_nf4", &[("\"uint8\"", "\"bfloat16\"")], "bnb_4bit_quant_storage"),
+        ("llama_w4a16", &[("\"num_bits\": 4", "\"num_bits\": 8")], ErrorKind::Tensor, "num_bits"),
+        ("llama_gptq_4", &[("quantization_config", "other")], ErrorKind::MissingTensor, "q_proj.weight"),
+        ("llama_gptq_4", &[("\"gptq\",\n    \"sym", "\"awq\",\n    \"sym")], ErrorKind::Tensor, "qweight"),
+    ]);
+}
+
+/// Headers lie: what lies beside codes has another shape of as many elements.
+#[test]
+fn companions_of_another_shape_are_refused() {
+    for name in [
+        "gpt_oss_mxfp4",
+        "llama_w4a16",
+        "llama_w4a16_order",
+        "llama_nf4",
+        "phi3_fp4",
+        "llama_gptq_3",
+        "qwen2_awq",
+    ] {
+        let fixture = fixture(name);
+        let bytes = std::fs::read(fixture.path.join("model.safetensors")).unwrap();
+        let (len, rest) = bytes.split_at(8);
+        let (header, data) = rest.split_at(u64::from_le_bytes(len.try_into().unwrap()) as usize);
+        let header: serde_json::Value = serde_json::from_slice(header).unwrap();
+        let coded = |tensor: &&String| {
+            let suffixes = [
+                "_blocks", "_scales", "packed", "_scale", "_point", "_g_idx", "absmax", "map", "qweight",
+                "qzeros", ".scales",
+            ];
+            tensor.contains("layers.1.") && suffixes.iter().any(|suffix| tensor.ends_with(suffix))
+        };
+        let mut count = 0;
+        for tensor in header
+            .as_object()
+            .unwrap()
+            .keys()
+            .filter(coded)
+            .filter(|name| !name.ends_with("quant_map") || name.contains("nested"))
+        {
+            let mut changed = header.clone();
+            let shape = &mut changed[tensor]["shape"];
+            let elements: u64 = shape.as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).product();
+            *shape = serde_json::json!([1, 1, elements]);
+            let text = changed.to_string();
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::copy(fixture.path.join("config.json"), folder.path().join("config.json")).unwrap();
+            let bytes = [&(text.len() as u64).to_le_bytes(), text.as_bytes(), data].concat();
+            std::fs::write(folder.path().join("model.safetensors"), bytes).unwrap();
+            let error = describe(&Checkpoint::open(folder.path()).unwrap()).expect_err(tensor);
+            assert_eq!(error.kind(), ErrorKind::Tensor, "{tensor}: {error}");
+            count += 1;
+        }
+        assert!(count >= 4, "{name}: {count} tensors");
+    }
 }
 
 #[test]

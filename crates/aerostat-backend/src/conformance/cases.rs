@@ -51,7 +51,7 @@ fn matmul_cases(cases: &mut Vec<Case>) {
     }
 }
 
-/// Every code, with one scale for all, for each row, for runs of a row, and for blocks that tiles cut anywhere.
+/// Every code, with one scale for all, for each row, for runs of a row, for blocks that tiles cut anywhere, and by index.
 fn scaled_cases(cases: &mut Vec<Case>) {
     use crate::coded::{Code, Rounding, Table};
     const CODES: [Code; 9] = [
@@ -65,24 +65,50 @@ fn scaled_cases(cases: &mut Vec<Case>) {
         Code::Packed(8),
         Code::Packed(3),
     ];
-    /// Rows, outputs, inputs, a block, the first row.
-    type Shape = (usize, usize, usize, (usize, usize), usize);
-    const SHAPES: [Shape; 6] = [
-        (1, 1, 2, (1, 1), 0),
-        (2, 29, 256, (16, 128), 5),
-        (5, 7, 160, (1, 32), 3),
-        (9, 40, 130, (1000, 1000), 9),
-        (33, 130, 96, (1, 96), 0),
-        (3, 17, 2050, (128, 128), 120),
+    const BY_INPUTS: [Code; 8] = [
+        Code::Columns(2),
+        Code::Columns(3),
+        Code::Columns(4),
+        Code::Columns(8),
+        Code::Halves,
+        Code::E4M3,
+        Code::HighFirst(Table::Nf4),
+        Code::Packed(4),
     ];
+    /// Rows, outputs, inputs, a block, groups by index, the first row.
+    type Shape = (usize, usize, usize, (usize, usize), bool, usize);
+    const SHAPES: [Shape; 7] = [
+        (1, 1, 2, (1, 1), false, 0),
+        (2, 29, 256, (16, 128), false, 5),
+        (5, 7, 160, (1, 32), false, 3),
+        (9, 40, 130, (1000, 1000), false, 9),
+        (33, 130, 96, (1, 96), false, 0),
+        (3, 17, 2050, (128, 128), false, 120),
+        (4, 9, 224, (1, 32), true, 2),
+    ];
+    /// The same, the last being the rows of a tile by runs.
+    const SHAPES_BY_INPUTS: [Shape; 5] = [
+        (1, 8, 32, (32, 1), false, 1),
+        (3, 120, 160, (64, 1), false, 3),
+        (9, 200, 704, (1000, 1), false, 100),
+        (4, 328, 224, (128, 128), false, 2),
+        (2, 104, 320, (40, 1), true, 4),
+    ];
+    let mut case = |i: usize, j: usize, code, shape: Shape, by_inputs: bool| {
+        let (rows, n, k, block, groups, last) = shape;
+        let coding = Coding::new(code, [Rounding::BF16, Rounding::F32, Rounding::F16][(i + j) % 3]);
+        let weights = if j == 4 { Keep::Pinned } else { Keep::Streamed(j % 4) };
+        let (zeros, tile_rows) = ((i + j) % 2 == 1, by_inputs.then_some(last));
+        let first_row = if by_inputs { 5 * j } else { last };
+        let case =
+            Case::MatmulScaled { coding, rows, n, k, block, zeros, groups, tile_rows, first_row, weights };
+        cases.push(case);
+    };
     for (i, code) in CODES.into_iter().enumerate() {
-        for (j, (rows, n, k, block, first_row)) in SHAPES.into_iter().enumerate() {
-            let factor = if code == Code::I8 { 1.0 / 127.0 } else { 1.0 };
-            let rounding = [Rounding::BF16, Rounding::F32, Rounding::F16][(i + j) % 3];
-            let coding = Coding { code, factor, rounding };
-            let weights = if j == 4 { Keep::Pinned } else { Keep::Streamed(j % 4) };
-            cases.push(Case::MatmulScaled { coding, rows, n, k, block, first_row, weights });
-        }
+        SHAPES.into_iter().enumerate().for_each(|(j, shape)| case(i, j, code, shape, false));
+    }
+    for (i, code) in BY_INPUTS.into_iter().enumerate() {
+        SHAPES_BY_INPUTS.into_iter().enumerate().for_each(|(j, shape)| case(i, j, code, shape, true));
     }
 }
 

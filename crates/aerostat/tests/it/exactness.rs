@@ -95,6 +95,15 @@ fn agrees(fixture: &Fixture, way: &Way, kv: KvChoice) -> Result<(), TestCaseErro
     Ok(())
 }
 
+/// The fixtures whose matrices are codes with scales beside them.
+fn coded() -> Vec<Fixture> {
+    let is_coded = |fixture: &Fixture| {
+        let files = ModelFiles::open(&fixture.path).expect(&fixture.name);
+        files.spec().matrices().any(|matrix| matrix.scales.is_some())
+    };
+    fixtures().into_iter().filter(is_coded).collect()
+}
+
 const KV: [KvChoice; 3] = [KvChoice::F16, KvChoice::BF16, KvChoice::F32];
 
 proptest! {
@@ -107,6 +116,11 @@ proptest! {
         kv in prop::sample::select(&KV[..]),
     ) {
         agrees(which.get(&fixtures()), &way, kv)?;
+    }
+
+    #[test]
+    fn of_codes_too(way in ways(), which in any::<prop::sample::Index>(), kv in prop::sample::select(&KV[..])) {
+        agrees(which.get(&coded()), &way, kv)?;
     }
 
     #[test]

@@ -79,16 +79,40 @@ fn run(path: &Path, request: &Request) -> Result<Vec<u32>, aerostat::Error> {
     Ok(engine.generate(&requests, None, &mut Silent)?.completions[0].token_ids.clone())
 }
 
+/// What a fixture answers once some bytes of a tensor are others.
+fn run_changed(name: &str, tensor: &str, at: usize, with: &[u8]) -> aerostat::Error {
+    let fixture = fixture(name);
+    let catalog = Checkpoint::open(&fixture.path).unwrap().catalog;
+    let at = catalog.get(tensor).unwrap().extent.offset as usize + at;
+    let folder = broken(name, |bytes| bytes[at..at + with.len()].copy_from_slice(with));
+    let error = run(folder.path(), &request(&fixture)).expect_err("broken weights give no result");
+    assert!(error.to_string().contains(tensor), "{error}");
+    error
+}
+
 #[test]
 fn a_nan_in_the_weights_is_traced_to_its_tensor() {
-    let fixture = fixture("llama");
-    for tensor in ["model.layers.1.mlp.down_proj.weight", "model.layers.0.input_layernorm.weight"] {
-        let catalog = Checkpoint::open(&fixture.path).unwrap().catalog;
-        let at = catalog.get(tensor).unwrap().extent.offset as usize + 40;
-        let folder = broken("llama", |bytes| bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes()));
-        let error = run(folder.path(), &request(&fixture)).expect_err("NaN is no result");
-        assert_eq!(error.kind(), ErrorKind::NotFinite);
-        assert!(error.to_string().contains(tensor), "{error}");
+    for (name, tensor) in [
+        ("llama", "model.layers.1.mlp.down_proj.weight"),
+        ("llama", "model.layers.0.input_layernorm.weight"),
+        ("llama_gptq_4", "model.layers.1.mlp.down_proj.scales"),
+        ("llama_nf4", "model.layers.0.mlp.down_proj.weight.nested_absmax"),
+    ] {
+        // The bytes of an f32, or of two f16: all are NaN.
+        let at = if tensor.ends_with("nested_absmax") { 0 } else { 40 };
+        let error = run_changed(name, tensor, at, &[0xff, 0x7f, 0xff, 0x7f]);
+        assert_eq!(error.kind(), ErrorKind::NotFinite, "{error}");
+    }
+}
+
+#[test]
+fn what_lies_beside_codes_and_makes_no_sense_is_refused_by_name() {
+    let index = run_changed("llama_gptq_4", "model.layers.1.mlp.up_proj.g_idx", 8, &7u32.to_le_bytes());
+    assert!(index.to_string().contains("group 7"), "{index}");
+    let state = "model.layers.0.mlp.down_proj.weight.quant_state.bitsandbytes__nf4";
+    for (with, word) in [("[", "JSON"), ("{\"quant_type\": \"nf4\", \"blocksize\": 32", "blocksize")] {
+        let error = run_changed("llama_nf4", state, 0, with.as_bytes());
+        assert!(error.to_string().contains(word), "{error}");
     }
 }
 

@@ -1,0 +1,97 @@
+//! What lies beside codes, tile by tile: scales, zero points, the groups of inputs.
+
+use std::cell::Cell;
+
+use aerostat_checkpoint::DType;
+
+use crate::coded::{self, Numbers};
+use crate::{Error, ErrorKind, Nested, Tile, View, formats};
+
+/// [`Backend::expand_numbers`](crate::Backend::expand_numbers); the tile has its bytes.
+pub(crate) fn expand(
+    tile: &Tile<'_>,
+    numbers: Numbers,
+    nested: Option<(Nested, View<'_>, View<'_>)>,
+    out: View<'_>,
+) -> Result<(), Error> {
+    let (run_rows, run) = if let Numbers::Points { code, .. } = numbers { code.run() } else { (1, 1) };
+    let row_bytes = match numbers {
+        Numbers::Plain if [DType::F32, DType::F16, DType::BF16].contains(&tile.dtype) => {
+            tile.dtype.block_bytes().checked_mul(out.cols())
+        }
+        Numbers::Plain => None,
+        Numbers::E8M0 | Numbers::Nested => Some(out.cols()),
+        Numbers::Points { code, .. } => Some(code.row_bytes(out.cols())),
+        Numbers::Indices(_) => out.cols().checked_mul(4),
+    };
+    let has_rows = tile.rows.is_multiple_of(run_rows)
+        && out.rows() <= (tile.rows / run_rows).saturating_mul(run)
+        && (run > 1 || out.rows() == tile.rows);
+    let Some(row_bytes) =
+        row_bytes.filter(|n| has_rows && n.checked_mul(tile.rows) == Some(tile.bytes.len()))
+    else {
+        return Err(Error::shape(format!(
+            "a tile of {} x {} in {} does not hold {} rows of {} {numbers:?}",
+            tile.rows,
+            tile.cols,
+            tile.dtype,
+            out.rows(),
+            out.cols()
+        )));
+    };
+    let mut values = vec![0.0; out.cols()];
+    for row in 0..out.rows() {
+        let bytes = &tile.bytes[row / run * run_rows * row_bytes..][..run_rows * row_bytes];
+        match numbers {
+            Numbers::Plain => formats::expand(tile.dtype, bytes, &mut values)?,
+            Numbers::E8M0 => {
+                values.iter_mut().zip(bytes).for_each(|(value, bits)| *value = coded::e8m0(*bits))
+            }
+            Numbers::Nested => look_up(nested, row * out.cols(), bytes, &mut values)?,
+            Numbers::Points { code, more } => coded::points(code, more, bytes, row % run, &mut values),
+            Numbers::Indices(end) => indices(end, bytes, &mut values)?,
+        }
+        out.row(row).iter().zip(&values).for_each(|(cell, value)| cell.set(*value));
+    }
+    Ok(())
+}
+
+/// Scales that are codes themselves, from the tile's number `start` on.
+fn look_up(
+    nested: Option<(Nested, View<'_>, View<'_>)>,
+    start: usize,
+    bytes: &[u8],
+    out: &mut [f32],
+) -> Result<(), Error> {
+    let Some((Nested { len, first, offset, .. }, values, scales)) =
+        nested.filter(|(nested, values, scales)| {
+            nested.len > 0 && values.rows() == 1 && values.cols() == 256 && scales.rows() == 1
+        })
+    else {
+        return Err(Error::shape("nested scales need 256 values, and scales of their own"));
+    };
+    let (values, scales) = (values.row(0), scales.row(0));
+    let first = first.saturating_add(start);
+    if first.saturating_add(bytes.len()).div_ceil(len) > scales.len() {
+        let message =
+            format!("scales {first} .. of {} more need more than {} of their own", bytes.len(), scales.len());
+        return Err(Error::shape(message));
+    }
+    for (i, (out, byte)) in out.iter_mut().zip(bytes).enumerate() {
+        *out = values[usize::from(*byte)].get() * scales.get((first + i) / len).map_or(f32::NAN, Cell::get)
+            + offset;
+    }
+    Ok(())
+}
+
+fn indices(end: usize, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
+    for (out, word) in out.iter_mut().zip(bytes.as_chunks().0) {
+        let index = u32::from_le_bytes(*word);
+        if index as usize >= end {
+            let message = format!("an input is said to be of group {index}, but there are {end} groups");
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        *out = index as f32;
+    }
+    Ok(())
+}
