@@ -152,7 +152,7 @@ fn table(report: &Report<'_>, inspection: &Inspection, verbose: bool) -> String 
     if let Some(codec) = report.codec {
         line("packed", codec.to_owned());
     }
-    for (codec, pack) in &report.pack {
+    for (codec, pack) in Codec::ALL.iter().filter_map(|codec| report.pack.get_key_value(codec.name())) {
         line(&format!("pack {codec}"), format!("about {} ({:.0} %)", size(pack.bytes), 100.0 * pack.ratio));
     }
     let mut files: BTreeMap<&Path, u64> = BTreeMap::new();

@@ -1,10 +1,11 @@
 //! Packed copies of checkpoints that read faster: lossless, 8-bit, 4-bit.
 //!
 //! [`pack`] streams a Hugging Face folder, tensor by tensor in the order in which a sweep reads them, through coders on
-//! all cores to a folder that is a model by itself (`docs/format.md`). Memory is bounded by a few tiles for each thread.
-//! What is done is written down in the folder as it goes, so that the same call goes on where an earlier one was
-//! stopped, however it was stopped; the result is the same to the byte. Nothing of the original is touched unless the
-//! caller asks for it, and then a file goes only when all of its tensors have been read back from disk and checked.
+//! all cores to a folder that is a model by itself (`docs/format.md`). Memory is bounded by a few tiles for each thread, and
+//! one expert where those are stored by inputs. What is done is written down in the folder as it goes, so that the same
+//! call goes on where an earlier one was stopped, however it was stopped; the result is the same to the byte. Nothing of
+//! the original is touched unless the caller asks for it, and then a file goes only when all of its tensors have been
+//! read back from disk and checked.
 
 #![forbid(unsafe_code)]
 
