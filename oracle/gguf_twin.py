@@ -20,7 +20,7 @@ ARCH = {
     "olmoe": "olmoe", "glm4_moe": "glm4moe", "dots1": "dots1", "ernie4_5_moe": "ernie4_5-moe", "granitemoe": "granitemoe",
     "phimoe": "phimoe", "minimax_m2": "minimax-m2",
     "gpt_oss": "gpt-oss", "llama4_text": "llama4", "hunyuan_v1_dense": "hunyuan-dense", "hunyuan_v1_moe": "hunyuan-moe",
-    "arcee": "arcee", "exaone4": "exaone4", "seed_oss": "seed_oss",
+    "arcee": "arcee", "mpt": "mpt", "jais2": "jais2", "exaone4": "exaone4", "seed_oss": "seed_oss",
 }
 # Architectures whose converter interleaves the rows of q and k.
 PERMUTED = {"llama", "internlm2", "minicpm", "smollm3", "olmo", "granite", "granitemoe", "arcee"}

@@ -23,8 +23,8 @@ pub use build::describe;
 pub use error::{Error, ErrorKind};
 pub use families::FAMILIES;
 pub use family::{
-    Alibi, Bias, Defaults, Factor, Family, Fused, HeadNorms, Names, Refused, Rotated, Softcap, Switch,
-    Temperature, Windows,
+    Alibi, Bias, Defaults, Factor, Family, Fused, HeadNorms, Names, PostNorms, Refused, Rotated, Softcap,
+    Switch, Temperature, Windows,
 };
 pub use keys::Key;
 pub use latent::{Indexer, Latent, LatentFamily, LatentNames, Selection};

@@ -255,6 +255,8 @@ pub struct Norm {
     /// Factors: one per column of a group, or one per column of the whole row. Root-mean-square norms have one per
     /// column of a group.
     pub weight: Option<Vector>,
+    /// Factors of the groups after the first, where each group has a tensor of its own.
+    pub further: Vec<Vector>,
     /// Added at the end; as many as factors.
     pub bias: Option<Vector>,
     /// Added to the mean of squares.
@@ -263,7 +265,7 @@ pub struct Norm {
 
 impl Norm {
     fn vectors(&self) -> impl Iterator<Item = &Vector> {
-        self.weight.iter().chain(&self.bias)
+        self.weight.iter().chain(&self.further).chain(&self.bias)
     }
 }
 
@@ -317,6 +319,12 @@ impl Block {
         self.mlp.iter().chain(self.experts.iter().flat_map(|experts| &experts.mlps))
     }
 
+    /// The outputs of its widest matrix that several things are taken from: gate and up, or queries, keys and values.
+    pub fn joined_width(&self) -> usize {
+        let mlps = self.mlps().filter(|mlp| mlp.joined.is_some()).map(|mlp| mlp.up.weight.rows);
+        mlps.chain(self.attention.joined.iter().map(|linear| linear.weight.rows)).max().unwrap_or(0)
+    }
+
     /// All its linear maps, those of experts too, to change them.
     pub fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
         let a = &mut self.attention;
@@ -354,6 +362,9 @@ pub struct AttentionSpec {
     pub v: Linear,
     /// `[hidden, heads * head_dim]`.
     pub o: Linear,
+    /// One matrix that is multiplied in place of the three: its outputs are all queries, all keys, all values. Of `q`, `k`
+    /// and `v` the rows alone count then.
+    pub joined: Option<Linear>,
     /// On queries, before rotation.
     pub q_norm: Option<Norm>,
     /// On keys, before rotation.
@@ -397,9 +408,14 @@ impl AttentionSpec {
         let index_q = indexer.map(|i| (Role::IndexQ, &i.q));
         let kv_down = latent.map(|l| (Role::KvDown, &l.kv_down));
         let index = indexer.map(|i| [(Role::IndexK, &i.k), (Role::IndexWeights, &i.weights)]);
-        let before = q_down.into_iter().chain([(Role::Q, &self.q)]).chain(index_q).chain(kv_down);
-        let own = [(Role::K, &self.k), (Role::V, &self.v), (Role::Output, &self.o)];
-        before.chain(index.into_iter().flatten()).chain(own)
+        let before = q_down
+            .into_iter()
+            .chain([(Role::Q, self.joined.as_ref().unwrap_or(&self.q))])
+            .chain(index_q)
+            .chain(kv_down);
+        let keys_values =
+            [(Role::K, &self.k), (Role::V, &self.v)].into_iter().filter(|_| self.joined.is_none());
+        before.chain(index.into_iter().flatten()).chain(keys_values).chain([(Role::Output, &self.o)])
     }
 
     /// What a row takes while it passes through.

@@ -79,7 +79,7 @@ pub(crate) struct Buffers {
     pub(crate) selected: BufferId,
     pub(crate) gate: BufferId,
     pub(crate) up: BufferId,
-    /// Gate and up, where they are one matrix.
+    /// Gate and up, or queries, keys and values, where they are one matrix.
     pub(crate) both: BufferId,
     /// Partial sums of matrices that are stored by inputs.
     pub(crate) lanes: BufferId,
@@ -349,6 +349,7 @@ impl Model {
         let (input, output) = match step.role {
             Role::QDown => (attention, f.q_low),
             Role::Q if block.is_some_and(compresses_queries) => (f.q_low, f.q),
+            Role::Q if block.is_some_and(|block| block.attention.joined.is_some()) => (attention, f.both),
             Role::Q => (attention, f.q),
             Role::IndexQ => (f.q_low, f.index_q),
             Role::KvDown => (attention, f.k),
@@ -471,6 +472,10 @@ impl Model {
                 self.after_latent(b, batch, step, y)
             }
             Role::V if block.attention.latent.is_some() => Ok(()),
+            Role::Q if block.attention.joined.is_some() => {
+                self.part(b, &block.attention, y)?;
+                self.attend(b, batch, step.block)
+            }
             Role::V => self.attend(b, batch, step.block),
             Role::Output => {
                 let x = Mat { buffer: self.buffers.x, ..y };
@@ -533,6 +538,18 @@ impl Model {
             b.scale(logits, scale)?;
         }
         self.spec.head.softcap.map_or(Ok(()), |cap| b.softcap(logits, cap))
+    }
+
+    /// Takes queries, keys and values apart.
+    fn part(&self, b: &mut dyn Backend, a: &AttentionSpec, joined: Mat) -> Result<(), Error> {
+        let f = &self.buffers;
+        let mut first = 0;
+        for (buffer, linear) in [(f.q, &a.q), (f.k, &a.k), (f.v, &a.v)] {
+            let cols = linear.weight.rows;
+            b.take_columns(joined, first, 1, Mat::new(buffer, joined.rows, cols))?;
+            first += cols;
+        }
+        Ok(())
     }
 
     /// Once q, k and v are there: head norms, rotation, cache, attention.
@@ -626,7 +643,7 @@ impl Buffers {
             selected: rows(widths.selected)?,
             gate: rows(widest(mlp_width))?,
             up: rows(widest(mlp_width))?,
-            both: rows(widest(joined_width))?,
+            both: rows(widest(Block::joined_width))?,
             lanes: rows(spec.lanes())?,
             router: rows(widest(|b| b.experts.as_ref().map_or(0, |e| e.mlps.len())))?,
             shared: rows(widest(|b| usize::from(b.experts.is_some())))?,
@@ -665,18 +682,13 @@ fn mlp_width(block: &Block) -> usize {
     block.mlps().map(MlpSpec::width).max().unwrap_or(0)
 }
 
-/// What gate and up have where they are one matrix.
-fn joined_width(block: &Block) -> usize {
-    block.mlps().filter(|mlp| mlp.joined.is_some()).map(|mlp| mlp.up.weight.rows).max().unwrap_or(0)
-}
-
 /// What an expert reads and gives.
 fn mixture_width(block: &Block) -> usize {
     block.experts.as_ref().map_or(0, |experts| experts.router.weight.cols)
 }
 
 /// What the query of each row is multiplied by.
-fn growth_of(growth: Growth, batch: &Batch<'_>) -> Vec<f32> {
+pub(crate) fn growth_of(growth: Growth, batch: &Batch<'_>) -> Vec<f32> {
     let factor = |position: u32| match growth {
         Growth::Steps { beta, floor, offset } => {
             let steps = (f64::from(position + offset) / floor).floor();

@@ -108,7 +108,7 @@ pub(crate) fn matrices<'a>(
         let is_latent = block.attention.latent.is_some();
         for (role, linear) in block.linears() {
             // What is used head by head, in parts of its rows and by its inputs, stays as it is.
-            if is_latent && matches!(role, Role::K | Role::V) {
+            if is_latent && matches!(role, Role::K | Role::V) || linear.weight.k_major {
                 continue;
             }
             // Where queries, keys and values are one tensor, queries have named it already.

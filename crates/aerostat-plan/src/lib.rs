@@ -210,7 +210,7 @@ impl Sizes {
         let widths = || spec.blocks.iter().map(|block| block.attention.widths());
         let attention = widths().fold(AttentionWidths::default(), AttentionWidths::max).total() as u64;
         let mlp = widest(mlp_width);
-        let mixture = widest(mixture_width) + spec.lanes() as u64 + widest(joined_width);
+        let mixture = widest(mixture_width) + spec.lanes() as u64 + widest(Block::joined_width);
         let angles: u64 = spec.ropes.iter().map(|r| r.rotary as u64).sum();
         let scaled = spec.matrices().filter(|m| m.scales.is_some()).map(|m| m.cols as u64 * F32).max();
         // The residual stream, its norm, a step's output; what attention reads and writes; gate and up; what experts take
@@ -238,9 +238,4 @@ fn mlp_width(block: &Block) -> usize {
 fn mixture_width(block: &Block) -> usize {
     let Some(experts) = &block.experts else { return 0 };
     2 * experts.router.weight.cols + experts.mlps.len() + 4 * experts.routing.chosen + 1
-}
-
-/// What gate and up have where they are one matrix.
-fn joined_width(block: &Block) -> usize {
-    block.mlps().filter(|mlp| mlp.joined.is_some()).map(|mlp| mlp.up.weight.rows).max().unwrap_or(0)
 }
