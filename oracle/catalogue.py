@@ -368,6 +368,41 @@ def old_gemma3_towers(config):
     return dict(config, text_config=text)
 
 
+def glm_towers():
+    vision = dict(depth=1, hidden_size=8, intermediate_size=8, out_hidden_size=48, num_heads=2, patch_size=4, image_size=8,
+                  spatial_merge_size=1, temporal_patch_size=1)
+    return dict(vision_config=vision, image_token_id=200, video_token_id=201, image_start_token_id=202, image_end_token_id=203,
+                video_start_token_id=204, video_end_token_id=205)
+
+
+def kimi_towers():
+    vision = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, patch_size=4, pos_emb_height=2, pos_emb_width=2, pos_emb_time=1)
+    return dict(vision_config=vision, image_token_id=200, projection_hidden_size=8, tie_word_embeddings=False)
+
+
+def as_kimi_k25(config):
+    """Kimi K2.5 as released: its text tower is called Kimi K2."""
+    text = rename_of(config["text_config"])
+    return dict(config, text_config=dict(text, model_type="kimi_k2", architectures=["DeepseekV3ForCausalLM"]))
+
+
+def layers_not_blocks(config, state):
+    """Kimi K2.5 as released; transformers renames the layers of the text tower with those of the other when it saves."""
+    return {name.replace("language_model.model.blocks.", "language_model.model.layers."): t for name, t in state.items()}
+
+
+def rename_of(text):
+    rope = dict(text["rope_parameters"])
+    return {**{k: v for k, v in text.items() if k != "rope_parameters"}, "rope_theta": rope["rope_theta"], "rope_scaling": None}
+
+
+def without_prefix(config, state):
+    """GPT-2 as first released: no prefix, and masks beside the weights."""
+    state = {name.removeprefix("transformer."): tensor for name, tensor in state.items()}
+    masks = {f"h.{i}.attn.bias": torch.tril(torch.ones(1, 1, 8, 8)) for i in range(config["n_layer"])}
+    return {**state, **masks}
+
+
 LONGROPE = {"rope_type": "longrope", "rope_theta": 1000.0, "original_max_position_embeddings": 24,
             "partial_rotary_factor": 0.75, "short_factor": [1.0, 1.02, 1.05, 1.1, 1.2, 1.3],
             "long_factor": [1.1, 1.5, 2.5, 4.0, 6.0, 9.0]}
@@ -518,6 +553,18 @@ FIXTURES = {
     "qwen2_moe_sparse": dict(family="Qwen2Moe", dtype="f32", lengths=SHORT, config=dict(
         num_experts=5, num_experts_per_tok=2, moe_intermediate_size=24, shared_expert_intermediate_size=16,
         num_hidden_layers=3, mlp_only_layers=[1], norm_topk_prob=True)),
+    "qwen2_moe_no_bias": dict(family="Qwen2Moe", dtype="bf16", lengths=SHORT, config=dict(
+        num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16, qkv_bias=False)),
+    "qwen3_moe_window": dict(family="Qwen3Moe", dtype="bf16", lengths=LONG, config=dict(
+        head_dim=12, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, use_sliding_window=True, sliding_window=6,
+        max_window_layers=1)),
+    "mellum": dict(family="Mellum", dtype="bf16", lengths=LONG, config=dict(
+        head_dim=12, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=16, sliding_window=6,
+        layer_types=["sliding_attention", "full_attention"], rope_parameters={
+            "full_attention": YARN,
+            "sliding_attention": {"rope_type": "default", "rope_theta": 500.0}})),
+    "hy_v3": dict(family="HYV3", dtype="bf16", lengths=SHORT, config=dict(
+        head_dim=12, num_experts=6, num_experts_per_tok=2, num_shared_experts=2, moe_intermediate_size=16)),
     "qwen3_moe": dict(family="Qwen3Moe", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
         head_dim=12, num_experts=7, num_experts_per_tok=3, moe_intermediate_size=24, norm_topk_prob=True)),
     "qwen3_moe_step": dict(family="Qwen3Moe", dtype="f16", lengths=SHORT, shard=60000, config=dict(
@@ -611,6 +658,24 @@ FIXTURES = {
         config=dict(LATENT, kv_lora_rank=24)),
     "kimi_k2": dict(family="DeepseekV3", dtype="bf16", lengths=SHORT, recast=as_kimi, config=dict(
         LATENT, n_group=1, topk_group=1, routed_scaling_factor=2.8, rope_parameters={**YARN, "mscale": 1.0, "mscale_all_dim": 1.0})),
+    **{f"kimi_k25{name}": dict(family="Kimi_K25", text="DeepseekV3", towers=kimi_towers(), dtype="bf16", lengths=SHORT, edit=as_kimi_k25,
+                               recast=recast, config=dict(LATENT, n_group=1, topk_group=1, routed_scaling_factor=2.8))
+       for name, recast in (("", layers_not_blocks), ("_saved", lambda config, state: state))},
+    "mistral4": dict(family="Mistral3", text="Mistral4", towers=towers("pixtral"), dtype="bf16", lengths=LONG, config=dict(
+        LATENT, rope_parameters={**YARN, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.3,
+                                 "original_max_position_embeddings": 16})),
+    "phimoe_longrope": dict(family="Phimoe", dtype="bf16", lengths=[7, 40], config=dict(
+        hidden_size=48, num_local_experts=4, intermediate_size=16, max_position_embeddings=96, rope_parameters={
+            "rope_type": "longrope", "rope_theta": 1000.0, "original_max_position_embeddings": 24, "short_mscale": 1.1, "long_mscale": 1.3,
+            "short_factor": [1.0, 1.02, 1.05, 1.1, 1.2, 1.3], "long_factor": [1.1, 1.5, 2.5, 4.0, 6.0, 9.0]})),
+    "youtu": dict(family="Youtu", dtype="bf16", lengths=SHORT, config=dict(  # which loads the padding token as zeros
+        pad_token_id=None, num_key_value_heads=4, q_lora_rank=24, kv_lora_rank=20, qk_nope_head_dim=12, qk_rope_head_dim=8, v_head_dim=10)),
+    "glm4_moe_lite": dict(family="Glm4MoeLite", dtype="bf16", lengths=SHORT, config=dict(
+        LATENT, n_group=1, topk_group=1, mlp_layer_types=["dense", "sparse", "sparse"])),
+    "axk1": dict(family="AXK1", dtype="bf16", lengths=SHORT, config=LATENT),
+    "minicpm3": dict(family="MiniCPM3", dtype="bf16", lengths=SHORT, config=dict(
+        num_key_value_heads=4, q_lora_rank=24, kv_lora_rank=20, qk_nope_head_dim=12, qk_rope_head_dim=8, v_head_dim=10,
+        scale_emb=3.0, scale_depth=1.4, dim_model_base=16)),
     "deepseek_v32": dict(family="DeepseekV32", dtype="bf16", lengths=LONG, config=dict(INDEX, rope_parameters=YARN_LATENT)),
     "glm_moe_dsa": dict(family="GlmMoeDsa", dtype="bf16", lengths=LONG, config=dict(
         INDEX, num_hidden_layers=4, n_group=1, topk_group=1, indexer_types=["full", "shared", "full", "shared"])),
@@ -639,6 +704,8 @@ FIXTURES = {
         GEMMA3, num_hidden_layers=4, query_pre_attn_scalar=5,
         layer_types=["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
         rope_parameters=gemma3_rope({"rope_type": "linear", "factor": 4.0}))),
+    "vaultgemma": dict(family="VaultGemma", dtype="bf16", lengths=LONG, config=dict(
+        GEMMA, num_hidden_layers=2, sliding_window=6, query_pre_attn_scalar=9, final_logit_softcapping=3.0)),
     # Phi 3
     "phi3": dict(family="Phi3", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict()),
     "phi3_longrope": dict(family="Phi3", dtype="bf16", lengths=[7, 13, 40], twins=["bf16"], config=dict(
@@ -649,6 +716,7 @@ FIXTURES = {
     "phi3_window": dict(family="Phi3", dtype="f16", lengths=LONG, config=dict(sliding_window=6)),
     # Phi 1 and 2
     "phi": dict(family="Phi", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(hidden_size=48)),
+    "phi_norms": dict(family="Phi", dtype="bf16", lengths=SHORT, config=dict(hidden_size=48, qk_layernorm=True)),
     # SmolLM 3
     "smollm3": dict(family="SmolLM3", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(num_hidden_layers=5)),
     "smollm3_list": dict(family="SmolLM3", dtype="bf16", lengths=LONG, config=dict(
@@ -669,13 +737,29 @@ FIXTURES = {
         embedding_multiplier=3.0, logits_scaling=1.75, residual_multiplier=0.6, attention_multiplier=0.2)),
     "granite_bias": dict(family="Granite", dtype="bf16", lengths=SHORT, config=dict(
         attention_bias=True, mlp_bias=True, tie_word_embeddings=True, attention_multiplier=0.3)),
+    "granite_swa": dict(family="GraniteSWA", dtype="bf16", lengths=LONG, config=dict(
+        num_hidden_layers=5, sliding_window=6, attention_multiplier=0.3, layer_rope_theta=[1000.0, 0, 500.0, 1000.0, 500.0])),
+    "granitemoe_swa": dict(family="GraniteMoeSWA", dtype="bf16", lengths=LONG, config=dict(
+        num_hidden_layers=3, intermediate_size=16, num_local_experts=4, num_experts_per_tok=2, sliding_window=6,
+        attention_multiplier=0.3)),
+    "hyperclovax": dict(family="HyperCLOVAX", dtype="bf16", lengths=SHORT, config=dict(
+        embedding_multiplier=3.0, logits_scaling=0.6, residual_multiplier=0.5, attention_multiplier=0.2)),
+    "hyperclovax_plain": dict(family="HyperCLOVAX", dtype="bf16", lengths=SHORT, config=dict(
+        use_post_norm=False, head_dim=12, attention_bias=True, tie_word_embeddings=True)),
     # Cohere 1 and 2
     "cohere": dict(family="Cohere", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(logit_scale=0.75)),
     "cohere_norms": dict(family="Cohere", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
         logit_scale=0.75, use_qk_norm=True, attention_bias=True)),
     "cohere2": dict(family="Cohere2", dtype="bf16", lengths=LONG, twins=["bf16"], config=dict(
         logit_scale=0.75, num_hidden_layers=5, head_dim=12, sliding_window=6)),
+    "cohere2_full": dict(family="Cohere2", dtype="bf16", lengths=SHORT, config=dict(
+        logit_scale=0.75, head_dim=12, sliding_window=6, layer_types=["full_attention"] * 2)),
     # GLM
+    "glm4v": dict(family="Glm4v", text="Glm4vText", towers=glm_towers(), dtype="bf16", lengths=SHORT, config=dict(
+        hidden_size=48, rope_parameters={**mrope(1, 1, 1), "partial_rotary_factor": 0.5})),
+    "glm4v_moe": dict(family="Glm4vMoe", text="Glm4vMoeText", towers=glm_towers(), dtype="bf16", lengths=SHORT, config=dict(
+        hidden_size=48, n_routed_experts=6, num_experts_per_tok=2, moe_intermediate_size=16,
+        rope_parameters={**mrope(1, 1, 1), "partial_rotary_factor": 0.5})),
     "glm": dict(family="Glm", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(head_dim=12)),
     "glm4": dict(family="Glm4", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(head_dim=12)),
     "glm4_bare": dict(family="Glm4", dtype="bf16", lengths=SHORT, config=dict(
@@ -689,6 +773,7 @@ FIXTURES = {
         hidden_size=64, use_qkv_bias=True)),
     "stablelm_parallel": dict(family="StableLm", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
         hidden_size=64, use_parallel_residual=True)),
+    "stablelm_heads": dict(family="StableLm", dtype="bf16", lengths=SHORT, config=dict(hidden_size=64, qk_layernorm=True)),
     "stablelm_norms": dict(family="StableLm", dtype="bf16", lengths=SHORT, twins=["bf16"], options={"plain"}, config=dict(
         hidden_size=64, qk_layernorm=True, use_parallel_residual=True)),
     # GPT-NeoX, GPT-J, GPT-2, GPT-BigCode
@@ -698,10 +783,16 @@ FIXTURES = {
     "gpt_neox_old": dict(family="GPTNeoX", dtype="f16", lengths=SHORT, edit=old_neox, config=dict(
         hidden_size=48, rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5})),
     "gptj": dict(family="GPTJ", dtype="bf16", lengths=SHORT, config=dict(hidden_size=48, rotary_dim=8)),
-    "gpt2": dict(family="GPT2", dtype="bf16", lengths=SHORT, twins=["bf16"], options={"plain"}, config=dict()),
+    "gpt2": dict(family="GPT2", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict()),
+    "gpt2_by_layer": dict(family="GPT2", dtype="f32", lengths=SHORT, pytorch=1, recast=without_prefix, config=dict(
+        n_inner=56, scale_attn_by_inverse_layer_idx=True, scale_attn_weights=False, activation_function="relu")),
     "gpt_bigcode": dict(family="GPTBigCode", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(num_key_value_heads=1)),
     "gpt_bigcode_heads": dict(family="GPTBigCode", dtype="bf16", lengths=SHORT, config=dict(
         multi_query=False, num_key_value_heads=4, n_inner=56)),
+    "gpt_neo": dict(family="GPTNeo", dtype="bf16", lengths=LONG, config=dict(
+        num_hidden_layers=3, window_size=6, attention_types=[[["global", "local"], 1], [["local"], 1]])),
+    "codegen": dict(family="CodeGen", dtype="bf16", lengths=SHORT, config=dict(hidden_size=64, n_head=8, rotary_dim=4)),
+    "persimmon": dict(family="Persimmon", dtype="bf16", lengths=SHORT, config=dict(hidden_size=48)),
     # Falcon
     "falcon": dict(family="Falcon", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict()),
     "falcon_new": dict(family="Falcon", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
@@ -714,7 +805,16 @@ FIXTURES = {
     "opt": dict(family="OPT", dtype="bf16", lengths=SHORT, config=dict(ffn_dim=56, word_embed_proj_dim=40)),
     "bloom": dict(family="Bloom", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
         hidden_size=48, num_attention_heads=6, tie_word_embeddings=False)),
+    "mpt": dict(family="Mpt", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(max_seq_len=64)),
+    "mpt_clip": dict(family="Mpt", dtype="f32", lengths=SHORT, config=dict(
+        num_attention_heads=2, max_seq_len=64, attn_config=dict(clip_qkv=0.6, softmax_scale=0.4))),
     # Llama with a twist
+    "cwm": dict(family="Cwm", dtype="bf16", lengths=LONG, config=dict(
+        head_dim=12, num_hidden_layers=5, sliding_window=6, rope_parameters=LLAMA3)),
+    "jais2": dict(family="Jais2", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(head_dim=12)),
+    "jais2_bare": dict(family="Jais2", dtype="bf16", lengths=SHORT, config=dict(attention_bias=False, mlp_bias=False)),
+    "nanochat": dict(family="NanoChat", dtype="bf16", lengths=SHORT, config=dict(final_logit_softcapping=3.0)),
+    "iquestcoder": dict(family="IQuestCoder", dtype="bf16", lengths=SHORT, config=dict(head_dim=12)),
     "internlm3": dict(family="InternLM3", dtype="bf16", lengths=SHORT, config=dict(head_dim=12)),
     "internlm3_bias": dict(family="InternLM3", dtype="bf16", lengths=SHORT, config=dict(
         head_dim=12, attention_bias=True, mlp_bias=True)),
@@ -729,6 +829,8 @@ FIXTURES = {
     "arcee": dict(family="Arcee", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(head_dim=12)),
     "exaone4": dict(family="Exaone4", dtype="bf16", lengths=LONG, twins=["bf16"], config=dict(
         num_hidden_layers=5, sliding_window=6)),
+    "exaone4_unrotated": dict(family="Exaone4", dtype="bf16", lengths=SHORT, config=dict(
+        sliding_window=6, layer_types=["full_attention"] * 2)),
     "exaone4_full": dict(family="Exaone4", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
         sliding_window=None, layer_types=["full_attention"] * 2)),
     "seed_oss": dict(family="SeedOss", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(head_dim=12)),

@@ -21,7 +21,7 @@ ARCH = {
     "phimoe": "phimoe", "minimax_m2": "minimax-m2",
     "gpt_oss": "gpt-oss", "llama4_text": "llama4", "hunyuan_v1_dense": "hunyuan-dense", "hunyuan_v1_moe": "hunyuan-moe",
     "qwen3_next": "qwen3next", "qwen3_5_text": "qwen35", "qwen3_5_moe_text": "qwen35moe",
-    "arcee": "arcee", "exaone4": "exaone4", "seed_oss": "seed_oss",
+    "arcee": "arcee", "mpt": "mpt", "jais2": "jais2", "exaone4": "exaone4", "seed_oss": "seed_oss",
 }
 # Architectures whose converter interleaves the rows of q and k.
 PERMUTED = {"llama", "internlm2", "minicpm", "smollm3", "olmo", "granite", "granitemoe", "arcee"}

@@ -175,7 +175,7 @@ def pickled(folder, shards):
     weights = folder / "model.safetensors"
     state = safetensors.torch.load_file(weights)
     if json.loads((folder / "config.json").read_text())["tie_word_embeddings"]:
-        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+        state["lm_head.weight"] = next(state[name] for name in ("model.embed_tokens.weight", "wte.weight") if name in state)
     weights.unlink()
     if shards == 1:
         return torch.save(state, folder / "pytorch_model.bin")

@@ -70,7 +70,7 @@ fn normalised_head(keys: &Keys<'_>, family: &Family) -> Result<bool, Error> {
 const GGUF_EOS: &[&str] =
     &["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
 
-/// What families need that is not implemented, by a part of their names in lower case.
+/// What families need that is not implemented, by a part of their names in lower case, without what joins words.
 const MISSING: &[(&str, &str)] = &[
     (
         "gemma3n",
@@ -82,6 +82,31 @@ const MISSING: &[(&str, &str)] = &[
         "embeddings of each layer, layers that share their keys and values with others, head sizes that differ from layer \
          to layer, and experts beside a dense MLP with norms of their own",
     ),
+    ("apertus", "the activation xIELU, with parameters of each layer"),
+    ("bitnet", "norms within attention and MLP"),
+    ("afmoe", "a gate on attention's output"),
+    ("laguna", "gates on attention's output, and numbers of heads that differ from layer to layer"),
+    ("cohere2moe", "experts beside layers without a norm between, averaged with those that all rows share"),
+    ("dbrx", "experts that are rows of one matrix, some of them stored by inputs"),
+    ("longcat", "two attentions and two MLPs in a block, and experts that give back what they read"),
+    ("mimo", "values of another size than keys, and numbers of heads that differ from layer to layer"),
+    ("diffllama", "the difference of two attentions"),
+    ("doge", "masks that depend on values"),
+    ("minimaxm3", "attention to blocks that an indexer chooses"),
+    ("minimax", "linear attention"),
+    ("lfm", "short convolutions in place of attention"),
+    ("mamba", "layers of state spaces"),
+    ("jamba", "layers of state spaces"),
+    ("bamba", "layers of state spaces"),
+    ("zamba", "layers of state spaces"),
+    ("falconh1", "layers of state spaces"),
+    ("nemotronh", "layers of state spaces"),
+    ("granitemoehybrid", "layers of state spaces"),
+    ("recurrentgemma", "layers of gated linear recurrence"),
+    ("rwkv", "layers of gated linear recurrence"),
+    ("openaigpt", "norms of the sums of what layers read and give"),
+    ("xglm", "positions of sines and cosines"),
+    ("mllama", "layers that attend to images"),
 ];
 
 fn find_family(keys: &Keys<'_>) -> Result<&'static Family, Error> {
@@ -108,7 +133,8 @@ fn find_family(keys: &Keys<'_>) -> Result<&'static Family, Error> {
     };
     found.copied().ok_or_else(|| {
         let known: Vec<&str> = FAMILIES.iter().map(|f| f.name).collect();
-        if let Some((_, missing)) = MISSING.iter().find(|(part, _)| name.to_ascii_lowercase().contains(part))
+        let plain: String = name.chars().filter(|c| !matches!(c, '_' | '-')).collect();
+        if let Some((_, missing)) = MISSING.iter().find(|(part, _)| plain.to_ascii_lowercase().contains(part))
         {
             return keys
                 .unsupported(format!("the model family `{name}` is not supported: it needs {missing}"));
@@ -133,9 +159,6 @@ fn refuse_other_tasks(keys: &Keys<'_>, architecture: Option<&str>) -> Result<(),
 fn refuse(keys: &Keys<'_>, family: &Family) -> Result<(), Error> {
     for refused in family.refused {
         let message = match *refused {
-            Refused::HuggingFace(why) if !keys.is_gguf() => {
-                return Err(keys.unsupported(format!("models `{}` are not supported: {why}", family.name)));
-            }
             Refused::Metadata(key) if keys.gguf_number(key).is_some() => format!("`{key}`"),
             Refused::Flag(key, value) if keys.flag(key, !value)? == value => format!("`{key}`: {value}"),
             Refused::Given(key) if keys.json(key).is_some() => format!("`{key}`"),

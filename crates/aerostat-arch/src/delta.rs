@@ -292,6 +292,7 @@ impl Tensors<'_> {
                 kind: NormKind::Rms,
                 size: s.value_dim,
                 weight: Some(self.vector(&name(n.norm), &[s.value_dim], 0.0)?),
+                further: Vec::new(),
                 bias: None,
                 eps: self.shape.eps,
             },

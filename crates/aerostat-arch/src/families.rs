@@ -1,11 +1,14 @@
 //! The families that are known, one file each.
 
 mod arcee;
+mod axk1;
 mod baichuan;
 mod bloom;
 mod chatglm;
+mod codegen;
 mod cohere;
 mod cohere2;
+mod cwm;
 mod deepseek_v2;
 mod deepseek_v3;
 mod deepseek_v32;
@@ -22,33 +25,48 @@ mod gemma3;
 mod glm;
 mod glm4;
 mod glm4_moe;
+mod glm4_moe_lite;
+mod glm4v;
+mod glm4v_moe;
 mod glm_moe_dsa;
 mod gpt2;
 mod gpt_bigcode;
+mod gpt_neo;
 mod gpt_neox;
 mod gpt_oss;
 mod gptj;
 mod granite;
+mod granite_swa;
 mod granitemoe;
+mod granitemoe_swa;
 mod helium;
 mod hunyuan;
+mod hy_v3;
+mod hyperclovax;
 mod internlm;
 mod internlm2;
 mod internlm3;
+mod jais2;
 mod llama;
 mod llama4;
+mod mellum;
 mod minicpm;
+mod minicpm3;
 mod minimax_m2;
 mod ministral;
 mod ministral3;
 mod mistral;
+mod mistral4;
 mod mixtral;
+mod mpt;
+mod nanochat;
 mod nemotron;
 mod olmo;
 mod olmo2;
 mod olmo3;
 mod olmoe;
 mod opt;
+mod persimmon;
 mod phi;
 mod phi3;
 mod phimoe;
@@ -66,6 +84,8 @@ mod smollm3;
 mod solar_open;
 mod stablelm;
 mod starcoder2;
+mod vaultgemma;
+mod youtu;
 
 use crate::family::Family;
 
@@ -73,10 +93,12 @@ use crate::family::Family;
 pub const FAMILIES: &[&Family] = &[
     &llama::FAMILY,
     &llama4::FAMILY,
+    &cwm::FAMILY,
     &gpt_oss::FAMILY,
     &mistral::FAMILY,
     &ministral::FAMILY,
     &ministral3::FAMILY,
+    &mistral4::FAMILY,
     &qwen::FAMILY,
     &qwen2::FAMILY,
     &qwen3::FAMILY,
@@ -87,9 +109,11 @@ pub const FAMILIES: &[&Family] = &[
     &qwen3_next::FAMILY,
     &qwen3_5::FAMILY,
     &qwen3_5_moe::FAMILY,
+    &mellum::FAMILY,
     &minimax_m2::FAMILY,
     &gemma::FAMILY,
     &gemma2::FAMILY,
+    &vaultgemma::FAMILY,
     &gemma3::FAMILY,
     &phi3::FAMILY,
     &phi::FAMILY,
@@ -102,26 +126,37 @@ pub const FAMILIES: &[&Family] = &[
     &flex_olmo::FAMILY,
     &granite::FAMILY,
     &granitemoe::FAMILY,
+    &granite_swa::FAMILY,
+    &granitemoe_swa::FAMILY,
+    &hyperclovax::FAMILY,
     &minicpm::FAMILY,
+    &minicpm3::FAMILY,
     &cohere::FAMILY,
     &cohere2::FAMILY,
     &chatglm::FAMILY,
     &glm::FAMILY,
     &glm4::FAMILY,
+    &glm4v::FAMILY,
     &glm4_moe::FAMILY,
+    &glm4v_moe::FAMILY,
     &solar_open::FAMILY,
     &dots1::FAMILY,
     &starcoder2::FAMILY,
     &stablelm::FAMILY,
+    &persimmon::FAMILY,
     &gpt_neox::FAMILY,
     &gptj::FAMILY,
+    &codegen::FAMILY,
     &gpt2::FAMILY,
     &gpt_bigcode::FAMILY,
+    &gpt_neo::FAMILY,
     &falcon::FAMILY,
     &opt::FAMILY,
     &baichuan::FAMILY,
     &bloom::FAMILY,
+    &mpt::FAMILY,
     &hunyuan::FAMILY,
+    &hy_v3::FAMILY,
     &internlm::FAMILY,
     &internlm2::FAMILY,
     &internlm3::FAMILY,
@@ -129,12 +164,17 @@ pub const FAMILIES: &[&Family] = &[
     &ernie4_5_moe::FAMILY,
     &nemotron::FAMILY,
     &arcee::FAMILY,
+    &jais2::FAMILY,
     &exaone4::FAMILY,
     &exaone_moe::FAMILY,
     &seed_oss::FAMILY,
     &helium::FAMILY,
+    &nanochat::FAMILY,
     &deepseek_v2::FAMILY,
     &deepseek_v3::FAMILY,
+    &youtu::FAMILY,
+    &axk1::FAMILY,
     &deepseek_v32::FAMILY,
     &glm_moe_dsa::FAMILY,
+    &glm4_moe_lite::FAMILY,
 ];

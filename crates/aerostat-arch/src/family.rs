@@ -25,8 +25,12 @@ pub struct Family {
     pub gguf_names: Names,
     /// Order of rotated pairs in Hugging Face checkpoints.
     pub rope: RopeStyle,
+    /// Pairs are rotated the other way round.
+    pub reversed: bool,
     /// Order of rotated pairs in GGUF.
     pub gguf_rope: RopeStyle,
+    /// Matrices of blocks are stored by inputs in Hugging Face checkpoints, queries, keys and values side by side.
+    pub by_inputs: bool,
     /// Which layers are rotated.
     pub rotated: Rotated,
     /// How the residual stream is normalised.
@@ -40,7 +44,7 @@ pub struct Family {
     /// Inputs of attention and MLP are normalised.
     pub pre_norms: bool,
     /// Outputs of attention and MLP are normalised.
-    pub post_norms: bool,
+    pub post_norms: PostNorms,
     /// The embeddings are normalised.
     pub embedding_norm: bool,
     /// Norms of q and k.
@@ -89,6 +93,9 @@ pub struct Family {
     pub query_scalar: Option<usize>,
     /// How queries grow with their position.
     pub temperature: Temperature,
+    /// Scores are not scaled where `scale_attn_weights` says so, and divided by the layer's number, from 1, where
+    /// `scale_attn_by_inverse_layer_idx` does.
+    pub score_switches: bool,
     /// On attention scores, in place of the root of the head size; in GGUF always where it is given.
     pub score_scale: Factor,
     /// On embeddings.
@@ -122,8 +129,6 @@ pub enum Refused {
     Unequal(&'static str, &'static str),
     /// This key of GGUF metadata, after the architecture's name.
     Metadata(&'static str),
-    /// All Hugging Face checkpoints; why, and what to do.
-    HuggingFace(&'static str),
 }
 
 /// Whether the block has an option.
@@ -156,11 +161,26 @@ impl Bias {
     }
 }
 
+/// Whether outputs of attention and MLP are normalised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PostNorms {
+    /// No.
+    Never,
+    /// Both.
+    Always,
+    /// Both, if this key of `config.json` says so; this is the default.
+    Key(&'static str, bool),
+    /// That of the MLP, on layers where the checkpoint has the tensor.
+    StoredMlp,
+}
+
 /// A factor on activations.
 #[derive(Clone, Copy, Debug)]
 pub enum Factor {
     /// None.
     One,
+    /// This one.
+    Fixed(f64),
     /// The root of the width of the residual stream.
     RootOfHidden,
     /// This number of the configuration; the default where it is absent.
@@ -179,14 +199,15 @@ pub enum Factor {
 pub enum HeadNorms {
     /// Not at all.
     Never,
-    /// Per head, with weights that all heads share.
+    /// Per head, with weights that all heads share, and biases where norms have them.
     Shared,
     /// The same, if this key of `config.json` says so; in GGUF, if the tensors are there.
     SharedIf(&'static str),
     /// Per head, without weights, where it is rotated, if this key of `config.json` says so (by default it does); in
     /// GGUF, unless there are 128 experts.
     Bare(&'static str),
-    /// Per head, each with its own weights, if this key of `config.json` says so; in GGUF, if the tensors are there.
+    /// Per head, each with its own weights, rows of one tensor or a tensor each (with `{h}` for its number), if this key of
+    /// `config.json` says so; in GGUF, if the tensors are there.
     Own(&'static str),
     /// Over all heads together.
     Row,
@@ -199,6 +220,8 @@ pub enum Alibi {
     Never,
     /// Yes.
     Always,
+    /// Yes, of slopes that are the same with numbers of heads that are powers of two only.
+    Powers,
     /// Where `config.json` names no `max_position_embeddings`.
     WithoutContext,
 }
@@ -227,6 +250,8 @@ pub enum Rotated {
     None,
     /// Those with a window.
     Windows,
+    /// Those with a window; all, if no window is given.
+    WindowsIfGiven,
     /// As the list `no_rope_layers` says (1: rotated), else all but every `no_rope_layer_interval`-th, by default this.
     AllButEvery(usize),
 }
@@ -249,10 +274,16 @@ pub enum Windows {
     All,
     /// With `use_sliding_window`, those from `max_window_layers` on.
     FromLayer,
+    /// With `use_sliding_window`, all, whatever `layer_types` says.
+    AllIfUsed,
     /// With `use_sliding_window`, those that are not rotated.
     Unrotated,
     /// The first, the third and so on.
     EveryOther,
+    /// Those that `attention_layers` or `attention_types` call `local`.
+    Local,
+    /// All but the first of every `n`.
+    AllButFirstOf(usize),
     /// Those that are rotated see their own chunk of `attention_chunk_size` positions.
     ChunksOfRotated,
     /// All but every `n`-th; `sliding_window_pattern` may name another number.
@@ -321,6 +352,8 @@ pub enum Fused {
     Stacked,
     /// For each KV head its queries, its key, its value.
     ByKvHead,
+    /// For each quarter of the heads its queries, its values, its keys.
+    Quarters,
 }
 
 impl Names {
@@ -390,14 +423,16 @@ impl Family {
         names: Names::HUGGING_FACE,
         gguf_names: Names::GGUF,
         rope: RopeStyle::Half,
+        reversed: false,
         gguf_rope: RopeStyle::Half,
+        by_inputs: false,
         rotated: Rotated::All,
         norm: NormKind::Rms,
         norm_weights: true,
         norm_bias: Bias::Never,
         norm_offset: 0.0,
         pre_norms: true,
-        post_norms: false,
+        post_norms: PostNorms::Never,
         embedding_norm: false,
         head_norms: HeadNorms::Never,
         norms_after_rope: false,
@@ -421,6 +456,7 @@ impl Family {
         multi_query: false,
         query_scalar: None,
         temperature: Temperature::Never,
+        score_switches: false,
         score_scale: Factor::One,
         embedding_scale: Factor::One,
         residual_scale: Factor::One,

@@ -23,20 +23,20 @@ macro_rules! keys {
 }
 
 keys! {
-    LAYERS = ["num_hidden_layers", "n_layer", "num_layers"], "block_count";
-    HIDDEN = ["hidden_size", "n_embd", "n_embed"], "embedding_length";
+    LAYERS = ["num_hidden_layers", "n_layer", "num_layers", "n_layers"], "block_count";
+    HIDDEN = ["hidden_size", "n_embd", "n_embed", "d_model"], "embedding_length";
     INTERMEDIATE =
         ["intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "moe_intermediate_size"], "feed_forward_length";
     DENSE_INTERMEDIATE = ["intermediate_size_mlp"], "feed_forward_length";
-    HEADS = ["num_attention_heads", "n_head"], "attention.head_count";
+    HEADS = ["num_attention_heads", "n_head", "num_heads", "n_heads"], "attention.head_count";
     KV_HEADS = ["num_key_value_heads", "num_kv_heads", "multi_query_group_num"], "attention.head_count_kv";
     HEAD_DIM = ["head_dim", "kv_channels"], "attention.key_length";
-    CONTEXT = ["max_position_embeddings", "n_positions", "seq_length", "model_max_length"], "context_length";
+    CONTEXT = ["max_position_embeddings", "n_positions", "seq_length", "model_max_length", "max_seq_len"], "context_length";
     EPS = ["rms_norm_eps", "layer_norm_epsilon", "layernorm_epsilon"], "attention.layer_norm_rms_epsilon";
     LAYER_EPS =
         ["layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps", "layernorm_epsilon", "rms_norm_eps"],
         "attention.layer_norm_epsilon";
-    WINDOW = ["sliding_window"], "attention.sliding_window";
+    WINDOW = ["sliding_window", "window_size"], "attention.sliding_window";
     CHUNK = ["attention_chunk_size"], "attention.chunk_size";
     WINDOW_PATTERN = ["sliding_window_pattern"], "attention.sliding_window_pattern";
     NO_ROPE_INTERVAL = ["no_rope_layer_interval"], "no_rope_layer_interval";
@@ -60,7 +60,7 @@ keys! {
     EXPERT_GROUPS_OPEN = ["topk_group"], "expert_group_used_count";
     EXPERT_NORMALISE = ["norm_topk_prob"], "expert_weights_norm";
     EXPERT_NORMALISE_LEAST = ["moe_norm_min"], "expert_weights_norm_min";
-    EXPERT_SCALE = ["routed_scaling_factor"], "expert_weights_scale";
+    EXPERT_SCALE = ["routed_scaling_factor", "router_scaling_factor"], "expert_weights_scale";
     EXPERT_JITTER = ["router_jitter_noise"], "expert_jitter";
     LOGIT_DIVISOR = ["logits_scaling"], "logit_scale";
 }

@@ -407,6 +407,7 @@ impl Tensors<'_> {
                 kind: NormKind::Layer,
                 size: *dim,
                 weight: vector("weight")?,
+                further: Vec::new(),
                 bias: vector("bias")?,
                 eps: EPS,
             },

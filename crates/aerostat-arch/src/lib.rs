@@ -26,8 +26,8 @@ pub use delta::{DeltaFamily, DeltaNames, DeltaNet, DeltaShape};
 pub use error::{Error, ErrorKind};
 pub use families::FAMILIES;
 pub use family::{
-    Alibi, Bias, Defaults, Factor, Family, Fused, HeadNorms, Names, Refused, Rotated, Softcap, Switch,
-    Temperature, Windows,
+    Alibi, Bias, Defaults, Factor, Family, Fused, HeadNorms, Names, PostNorms, Refused, Rotated, Softcap,
+    Switch, Temperature, Windows,
 };
 pub use keys::Key;
 pub use latent::{Indexer, Latent, LatentFamily, LatentNames, Selection};

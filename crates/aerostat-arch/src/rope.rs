@@ -15,6 +15,8 @@ pub struct RopeSpec {
     pub rotary: usize,
     /// Which elements form a pair.
     pub style: RopeStyle,
+    /// They are rotated the other way round.
+    pub reversed: bool,
     /// Stretching beyond the trained context.
     pub scaling: Scaling,
     /// Divisors of the frequencies.
@@ -95,6 +97,8 @@ pub enum Scaling {
         original: f64,
         /// Factor on cosines and sines.
         attention_factor: f64,
+        /// The same of longer sequences.
+        long_attention_factor: f64,
     },
 }
 
@@ -162,7 +166,9 @@ pub(crate) fn read(keys: &Keys<'_>, layers: Layers, theta: f64, rotary: f64) -> 
         "longrope" => list(keys, &dict, key).map(Some),
         _ => Ok(None),
     };
-    let (divisors, long_divisors) = (divisors("short_factor")?, divisors("long_factor")?);
+    // As transformers does, where the factors of cosines are named the divisors of longer sequences are not used.
+    let long = if dict.contains_key("long_mscale") { "short_factor" } else { "long_factor" };
+    let (divisors, long_divisors) = (divisors("short_factor")?, divisors(long)?);
     check(keys, RopeConfig { theta, scaling, rotary, divisors, long_divisors })
 }
 
@@ -267,13 +273,11 @@ fn scaling(keys: &Keys<'_>, dict: &Map<String, Value>, kind: &str) -> Result<Sca
             let original = original()?;
             let factor = context()? / original;
             let scale = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / original.ln()).sqrt() };
+            let given = optional("attention_factor")?.unwrap_or(scale);
             // Phi 3.5 with experts names the factor of short and of long sequences.
-            let (short, long) = (optional("short_mscale")?, optional("long_mscale")?);
-            if short != long {
-                return Err(keys.unsupported("`long_mscale` other than `short_mscale` is not supported"));
-            }
-            let attention_factor = optional("attention_factor")?.or(short).unwrap_or(scale);
-            Scaling::Long { original, attention_factor }
+            let factor = |key: &str| Ok::<_, Error>(optional(key)?.unwrap_or(given));
+            let (attention_factor, long_attention_factor) = (factor("short_mscale")?, factor("long_mscale")?);
+            Scaling::Long { original, attention_factor, long_attention_factor }
         }
         other => {
             let known = "default, linear, dynamic, llama3, yarn, longrope";
@@ -338,7 +342,7 @@ fn check(keys: &Keys<'_>, rope: RopeConfig) -> Result<RopeConfig, Error> {
         | Scaling::Yarn { factor, original, .. } => {
             [("rope_theta", rope.theta), ("factor", factor), ("original_max_position_embeddings", original)]
         }
-        Scaling::Long { original, attention_factor } => [
+        Scaling::Long { original, attention_factor, .. } => [
             ("rope_theta", rope.theta),
             ("attention_factor", attention_factor),
             ("original_max_position_embeddings", original),

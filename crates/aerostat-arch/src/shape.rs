@@ -4,7 +4,9 @@ use serde_json::Value;
 
 use crate::delta::DeltaLayers;
 use crate::error::Error;
-use crate::family::{Alibi, Factor, Family, HeadNorms, Rotated, Softcap, Switch, Temperature, Windows};
+use crate::family::{
+    Alibi, Factor, Family, HeadNorms, PostNorms, Rotated, Softcap, Switch, Temperature, Windows,
+};
 use crate::keys::{self, Keys};
 use crate::latent::{self, LatentShape};
 use crate::mixture::MixtureShape;
@@ -22,6 +24,8 @@ pub(crate) struct Shape {
     pub(crate) context: usize,
     pub(crate) eps: f32,
     pub(crate) scale: f32,
+    /// It is divided by the layer's number, from 1.
+    pub(crate) scale_by_layer: bool,
     pub(crate) embedding_scale: Option<f32>,
     pub(crate) residual_scale: Option<f32>,
     pub(crate) logit_scale: Option<f32>,
@@ -29,6 +33,7 @@ pub(crate) struct Shape {
     pub(crate) final_softcap: Option<f32>,
     pub(crate) activation: Activation,
     pub(crate) parallel: bool,
+    pub(crate) post_norms: bool,
     pub(crate) alibi: bool,
     /// Queries and keys are normalised; in GGUF, tensors decide where the family leaves it open.
     pub(crate) head_norms: bool,
@@ -37,6 +42,8 @@ pub(crate) struct Shape {
     pub(crate) windows: Vec<Option<usize>>,
     pub(crate) rotated: Vec<bool>,
     pub(crate) ropes: Vec<RopeConfig>,
+    /// The rotation of each layer, where layers have their own.
+    pub(crate) rope_of: Vec<usize>,
     pub(crate) latent: Option<LatentShape>,
     pub(crate) delta: Option<DeltaLayers>,
     pub(crate) mixture: Option<MixtureShape>,
@@ -64,6 +71,7 @@ impl Shape {
         let intermediate = intermediate(keys, family, hidden)?;
         let listed = listed_rotation(keys, family, layers)?;
         let windows = windows(keys, family, &listed)?;
+        let (bases, distinct) = own_bases(keys, layers)?;
         Ok(Self {
             layers,
             hidden,
@@ -75,6 +83,7 @@ impl Shape {
             eps: keys.number(family.eps_key())?.unwrap_or(family.defaults.eps) as f32,
             scale: score_scale(keys, family, layers, hidden / heads, head_dim)?
                 * latent.as_ref().map_or(1.0, |latent| latent.scale),
+            scale_by_layer: family.score_switches && keys.flag("scale_attn_by_inverse_layer_idx", false)?,
             embedding_scale: factor(keys, family.embedding_scale, hidden, layers)?,
             residual_scale: factor(keys, family.residual_scale, hidden, layers)?,
             logit_scale: factor(keys, family.logit_scale, hidden, layers)?,
@@ -82,7 +91,12 @@ impl Shape {
             final_softcap: softcap(keys, &keys::FINAL_SOFTCAP, family.softcaps.1)?,
             activation: activation(keys, family)?,
             parallel: switch(keys, family.parallel)?,
-            alibi: alibi(keys, family),
+            post_norms: match family.post_norms {
+                PostNorms::Never | PostNorms::StoredMlp => false,
+                PostNorms::Always => true,
+                PostNorms::Key(key, default) => keys.flag(key, default)?,
+            },
+            alibi: alibi(keys, family, heads)?,
             head_norms: match family.head_norms {
                 HeadNorms::Never => false,
                 HeadNorms::Shared | HeadNorms::Row => true,
@@ -91,14 +105,20 @@ impl Shape {
                 HeadNorms::Own(key) | HeadNorms::SharedIf(key) => keys.is_gguf() || keys.flag(key, false)?,
             },
             growth: growth(keys, family)?,
-            clip: if family.clip_qkv { keys.number(&keys::CLIP)?.map(|n| n as f32) } else { None },
+            clip: if family.clip_qkv { clip(keys)? } else { None },
             rotated: match family.rotated {
-                _ if alibi(keys, family) => vec![false; layers],
-                Rotated::Windows => rotated_windows(&windows).unwrap_or(listed),
+                _ if alibi(keys, family, heads)? => vec![false; layers],
+                Rotated::Windows => windows.iter().map(Option::is_some).collect(),
+                Rotated::WindowsIfGiven if keys.number(&keys::WINDOW)?.is_some() => {
+                    windows.iter().map(Option::is_some).collect()
+                }
+                _ if !bases.is_empty() => bases.iter().map(|base| *base != 0.0).collect(),
                 _ => listed,
             },
             windows,
+            rope_of: bases.iter().map(|base| distinct.iter().position(|b| b == base).unwrap_or(0)).collect(),
             ropes: match &latent {
+                None if !distinct.is_empty() => with_bases(keys, family, &distinct)?,
                 None => ropes(keys, family)?,
                 Some(_) => latent::ropes(keys, ropes(keys, family)?),
             },
@@ -131,11 +151,22 @@ fn heads(keys: &Keys<'_>, family: &Family) -> Result<usize, Error> {
     usual.map_or_else(|| keys.count(&keys::HEADS), Ok)
 }
 
-fn alibi(keys: &Keys<'_>, family: &Family) -> bool {
+fn alibi(keys: &Keys<'_>, family: &Family, heads: usize) -> Result<bool, Error> {
+    let nested =
+        |key: &str| keys.json("attn_config").and_then(|config| config.get(key)).and_then(Value::as_f64);
     match family.alibi {
-        Alibi::Never => false,
-        Alibi::Always => true,
-        Alibi::WithoutContext => keys.json("max_position_embeddings").is_none(),
+        Alibi::Never => Ok(false),
+        Alibi::Always => Ok(true),
+        Alibi::Powers if !keys.is_gguf() && !heads.is_power_of_two() => Err(keys
+            .unsupported(format!("linear biases of {heads} heads are not supported, only of powers of two"))),
+        Alibi::Powers => {
+            let largest = nested("alibi_bias_max").or(keys.gguf_number("attention.max_alibi_bias"));
+            match largest.unwrap_or(8.0) == 8.0 {
+                true => Ok(true),
+                false => Err(keys.unsupported("an `alibi_bias_max` other than 8 is not supported")),
+            }
+        }
+        Alibi::WithoutContext => Ok(keys.json("max_position_embeddings").is_none()),
     }
 }
 
@@ -164,9 +195,34 @@ fn ropes(keys: &Keys<'_>, family: &Family) -> Result<Vec<RopeConfig>, Error> {
     })
 }
 
-/// The layers with a window, if there are any.
-fn rotated_windows(windows: &[Option<usize>]) -> Option<Vec<bool>> {
-    windows.iter().any(Option::is_some).then(|| windows.iter().map(Option::is_some).collect())
+/// The base of each layer's rotation (0: it is not rotated) where `layer_rope_theta` lists them, and those that differ.
+fn own_bases(keys: &Keys<'_>, layers: usize) -> Result<(Vec<f64>, Vec<f64>), Error> {
+    let Some(list) = keys.json("layer_rope_theta").and_then(Value::as_array) else {
+        return Ok((Vec::new(), Vec::new()));
+    };
+    let bases: Vec<f64> = list.iter().filter_map(Value::as_f64).collect();
+    if bases.len() != layers {
+        return Err(keys.config(format!("`layer_rope_theta` must list {layers} numbers")));
+    }
+    let mut distinct: Vec<f64> = bases.iter().copied().filter(|base| *base != 0.0).collect();
+    distinct.sort_by(f64::total_cmp);
+    distinct.dedup();
+    Ok((bases, distinct))
+}
+
+/// One rotation of each base, else as the configuration says.
+fn with_bases(keys: &Keys<'_>, family: &Family, bases: &[f64]) -> Result<Vec<RopeConfig>, Error> {
+    let defaults = &family.defaults;
+    let one = |base: &f64| {
+        rope::read(keys, Layers::All, *base, defaults.rotary).map(|rope| RopeConfig { theta: *base, ..rope })
+    };
+    bases.iter().map(one).collect()
+}
+
+/// The limit of queries, keys and values; some families nest it.
+fn clip(keys: &Keys<'_>) -> Result<Option<f32>, Error> {
+    let nested = keys.json("attn_config").and_then(|config| config.get("clip_qkv")).and_then(Value::as_f64);
+    Ok(keys.number(&keys::CLIP)?.or(nested).map(|n| n as f32))
 }
 
 /// Which layers are rotated, windows aside.
@@ -207,6 +263,7 @@ pub(crate) fn factor(
 ) -> Result<Option<f32>, Error> {
     let factor = match factor {
         Factor::One => return Ok(None),
+        Factor::Fixed(factor) => factor,
         Factor::RootOfHidden => (hidden as f64).sqrt(),
         Factor::Key(key, default) => keys.number(key)?.unwrap_or(default),
         Factor::Inverse(key, default) => 1.0 / keys.number(key)?.unwrap_or(default),
@@ -247,10 +304,23 @@ fn score_scale(
     if let Some(scale) = keys.gguf_number("attention.scale").filter(|s| *s != 0.0) {
         return Ok(scale as f32);
     }
-    if let Factor::Key(key, default) = family.score_scale
-        && !keys.is_gguf()
-    {
-        return Ok(keys.number(key)?.unwrap_or(default) as f32);
+    match family.score_scale {
+        Factor::Fixed(scale) => return Ok(scale as f32),
+        Factor::Key(key, default) if !keys.is_gguf() => {
+            // 0: the root of the head size.
+            let scale = keys.number(key)?.unwrap_or(default);
+            if scale != 0.0 {
+                return Ok(scale as f32);
+            }
+        }
+        _ => {}
+    }
+    let nested = keys.json("attn_config").and_then(|config| config.get("softmax_scale"));
+    if let Some(scale) = nested.and_then(Value::as_f64) {
+        return Ok(scale as f32);
+    }
+    if family.score_switches && !keys.flag("scale_attn_weights", true)? {
+        return Ok(1.0);
     }
     let width = match family.query_scalar {
         None => head_dim as f64,
@@ -322,6 +392,28 @@ fn activation(keys: &Keys<'_>, family: &Family) -> Result<Activation, Error> {
     })
 }
 
+/// Which layers are local, as `attention_layers` lists, or `attention_types` by repetition: `[[["global", "local"], 12]]`.
+fn local_layers(keys: &Keys<'_>, layers: usize) -> Result<Vec<bool>, Error> {
+    let is_local = |v: &Value| v.as_str() == Some("local");
+    let kinds = |list: &Value| list.as_array().map(|l| l.iter().map(is_local).collect::<Vec<_>>());
+    let local = match (keys.json("attention_layers"), keys.json("attention_types").and_then(Value::as_array))
+    {
+        (Some(list), _) => kinds(list).unwrap_or_default(),
+        (None, Some(types)) => {
+            let group = |group: &Value| {
+                let times = group.get(1)?.as_u64().filter(|n| *n <= layers as u64)? as usize;
+                Some(kinds(group.get(0)?)?.repeat(times))
+            };
+            types.iter().filter_map(group).flatten().collect()
+        }
+        (None, None) => (0..layers).map(|i| i % 2 == 1).collect(),
+    };
+    match local.len() == layers {
+        true => Ok(local),
+        false => Err(keys.config(format!("`attention_types` must be those of {layers} layers"))),
+    }
+}
+
 /// The window of each layer; `rotated` says of each whether it is rotated.
 fn windows(keys: &Keys<'_>, family: &Family, rotated: &[bool]) -> Result<Vec<Option<usize>>, Error> {
     let layers = rotated.len();
@@ -331,18 +423,23 @@ fn windows(keys: &Keys<'_>, family: &Family, rotated: &[bool]) -> Result<Vec<Opt
     // GGUF files of Phi 4 say 0: none.
     let given = keys.number(key)? != Some(0.0);
     let window = if given { keys.count_or(key, default)? } else { None };
-    let types =
-        match keys.json("layer_types").filter(|_| !matches!(family.windows, Windows::Never | Windows::All)) {
-            None => None,
-            Some(v) => {
-                let types = v.as_array().filter(|t| t.len() == layers);
-                Some(types.ok_or_else(|| keys.config(format!("`layer_types` must list {layers} layers")))?)
-            }
-        };
+    let types = match keys.json("layer_types").filter(|_| {
+        !matches!(family.windows, Windows::Never | Windows::All | Windows::AllIfUsed | Windows::Local)
+    }) {
+        None => None,
+        Some(v) => {
+            let types = v.as_array().filter(|t| t.len() == layers);
+            Some(types.ok_or_else(|| keys.config(format!("`layer_types` must list {layers} layers")))?)
+        }
+    };
     let slides: Box<dyn Fn(usize) -> bool> = match family.windows {
         // A GGUF of this architecture may be another family's; the key is there only if the model slides.
         Windows::Never => Box::new(|_| keys.is_gguf()),
         Windows::All => Box::new(|_| true),
+        Windows::AllIfUsed => {
+            let used = keys.flag("use_sliding_window", false)?;
+            Box::new(move |_| used)
+        }
         Windows::FromLayer => {
             let enabled = keys.flag("use_sliding_window", false)?;
             let first = keys.json("max_window_layers").and_then(Value::as_u64).unwrap_or(28);
@@ -354,6 +451,11 @@ fn windows(keys: &Keys<'_>, family: &Family, rotated: &[bool]) -> Result<Vec<Opt
         },
         Windows::ChunksOfRotated => Box::new(|i| rotated.get(i) == Some(&true)),
         Windows::EveryOther => Box::new(|i| i % 2 == 0),
+        Windows::AllButFirstOf(n) => Box::new(move |i| !i.is_multiple_of(n)),
+        Windows::Local => {
+            let local = local_layers(keys, layers)?;
+            Box::new(move |i| local.get(i) == Some(&true))
+        }
         // Where the layers are listed, the pattern may be anything.
         Windows::AllButEvery(_) if types.is_some() => Box::new(|_| false),
         Windows::AllButEvery(n) => {

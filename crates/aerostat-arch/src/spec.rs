@@ -426,6 +426,8 @@ pub struct Norm {
     /// Factors: one per column of a group, or one per column of the whole row. Root-mean-square norms have one per
     /// column of a group.
     pub weight: Option<Vector>,
+    /// Factors of the groups after the first, where each group has a tensor of its own.
+    pub further: Vec<Vector>,
     /// Added at the end; as many as factors.
     pub bias: Option<Vector>,
     /// Added to the mean of squares.
@@ -434,7 +436,7 @@ pub struct Norm {
 
 impl Norm {
     fn vectors(&self) -> impl Iterator<Item = &Vector> {
-        self.weight.iter().chain(&self.bias)
+        self.weight.iter().chain(&self.further).chain(&self.bias)
     }
 }
 
@@ -533,14 +535,16 @@ impl Block {
         self.mlps().map(MlpSpec::width).max().unwrap_or(0)
     }
 
-    /// What gate and up have where they are one matrix.
-    pub fn joined_width(&self) -> usize {
-        self.mlps().filter(|mlp| mlp.joined.is_some()).map(|mlp| mlp.up.weight.rows).max().unwrap_or(0)
-    }
-
     /// Its MLPs: the one that every row uses, and the experts.
     pub fn mlps(&self) -> impl Iterator<Item = &MlpSpec> {
         self.mlp.iter().chain(self.experts.iter().flat_map(|experts| &experts.mlps))
+    }
+
+    /// The outputs of its widest matrix that several things are taken from: gate and up, or queries, keys and values.
+    pub fn joined_width(&self) -> usize {
+        let mlps = self.mlps().filter(|mlp| mlp.joined.is_some()).map(|mlp| mlp.up.weight.rows);
+        let attention = self.attention().and_then(|attention| attention.joined.as_ref());
+        mlps.chain(attention.map(|linear| linear.weight.rows)).max().unwrap_or(0)
     }
 
     /// All its linear maps, those of experts too, to change them.
@@ -590,6 +594,9 @@ pub struct AttentionSpec {
     pub o: Linear,
     /// `[heads * head_dim, hidden]`: attention's output is multiplied by its sigmoid.
     pub gate: Option<Linear>,
+    /// One matrix that is multiplied in place of the three: its outputs are all queries, all keys, all values. Of `q`, `k`
+    /// and `v` the rows alone count then.
+    pub joined: Option<Linear>,
     /// On queries, before rotation.
     pub q_norm: Option<Norm>,
     /// On keys, before rotation.
@@ -634,9 +641,10 @@ impl AttentionSpec {
         let kv_down = latent.map(|l| (Role::KvDown, &l.kv_down));
         let index = indexer.map(|i| [(Role::IndexK, &i.k), (Role::IndexWeights, &i.weights)]);
         let gate = self.gate.as_ref().map(|gate| (Role::OutputGate, gate));
-        let before = q_down.into_iter().chain([(Role::Q, &self.q)]).chain(gate).chain(index_q).chain(kv_down);
-        let own = [(Role::K, &self.k), (Role::V, &self.v), (Role::Output, &self.o)];
-        before.chain(index.into_iter().flatten()).chain(own)
+        let q = (Role::Q, self.joined.as_ref().unwrap_or(&self.q));
+        let before = q_down.into_iter().chain([q]).chain(gate).chain(index_q).chain(kv_down);
+        let own = [(Role::K, &self.k), (Role::V, &self.v)].into_iter().filter(|_| self.joined.is_none());
+        before.chain(index.into_iter().flatten()).chain(own).chain([(Role::Output, &self.o)])
     }
 
     /// What a row takes while it passes through.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::codes;
 use crate::error::{Error, ErrorKind};
-use crate::family::{Bias, Family, Fused, HeadNorms, Names, Temperature, Windows};
+use crate::family::{Bias, Family, Fused, HeadNorms, Names, PostNorms, Temperature, Windows};
 use crate::keys::Keys;
 use crate::rope::{Divisors, RopeConfig, RopeSpec, Scaling};
 use crate::scales;
@@ -25,6 +25,8 @@ pub(crate) struct Tensors<'a> {
     pub(crate) shape: &'a Shape,
     pub(crate) names: &'a Names,
     prefix: &'static str,
+    /// Layers are called blocks.
+    blocks: bool,
 }
 
 impl<'a> Tensors<'a> {
@@ -39,6 +41,7 @@ impl<'a> Tensors<'a> {
             "",
             "language_model.model.",
             "model.language_model.",
+            "model.text_model.",
             "transformer.",
             "gpt_neox.",
             "model.decoder.",
@@ -50,12 +53,17 @@ impl<'a> Tensors<'a> {
             true => "",
             false => PREFIXES.iter().find(has).copied().unwrap_or("model."),
         };
-        Ok(Self { catalog, keys, family, shape, names, prefix })
+        // As transformers saves the text tower of Kimi K2.5.
+        let blocks = catalog.get(&format!("{prefix}blocks.0.self_attn.kv_a_layernorm.weight")).is_some();
+        Ok(Self { catalog, keys, family, shape, names, prefix, blocks })
     }
 
     /// The name that is in the checkpoint, else the first.
     pub(crate) fn top(&self, names: &str) -> String {
-        let full = |name: &str| format!("{}{name}", self.prefix);
+        let full = |name: &str| match name.strip_prefix("layers.").filter(|_| self.blocks) {
+            Some(rest) => format!("{}blocks.{rest}", self.prefix),
+            None => format!("{}{name}", self.prefix),
+        };
         let mut all = names.split('|').map(full);
         let first = all.next().unwrap_or_default();
         if self.has(&first) { first } else { all.find(|name| self.has(name)).unwrap_or(first) }
@@ -130,7 +138,8 @@ impl<'a> Tensors<'a> {
                 false => self.family.rope,
             };
             let (divisors, long_divisors) = (divisors(&rope.divisors)?, divisors(&rope.long_divisors)?);
-            Ok(RopeSpec { theta, rotary, style, scaling, divisors, long_divisors })
+            let reversed = self.family.reversed;
+            Ok(RopeSpec { theta, rotary, style, reversed, scaling, divisors, long_divisors })
         };
         let mut ropes = self.shape.ropes.iter().map(rotate).collect::<Result<Vec<_>, _>>()?;
         if let Some(rope) = ropes.first_mut().filter(|_| self.keys.is_gguf()) {
@@ -154,7 +163,8 @@ impl<'a> Tensors<'a> {
             let original = self.keys.gguf_number("rope.scaling.original_context_length");
             let attention_factor = self.keys.gguf_number("rope.scaling.attn_factor").unwrap_or(1.0);
             let original = original.unwrap_or(self.shape.context as f64);
-            rope.scaling = Scaling::Long { original, attention_factor };
+            rope.scaling =
+                Scaling::Long { original, attention_factor, long_attention_factor: attention_factor };
         }
         rope.long_divisors = long;
         rope.divisors = all.or(short);
@@ -177,15 +187,16 @@ impl<'a> Tensors<'a> {
             None => (Some(self.mlp(&name)?), None),
         };
         let (attention_norm, mlp_norm) = (name(n.attention_norm), name(n.mlp_norm));
+        let mlp_norm_stored = f.post_norms == PostNorms::StoredMlp && self.has(&name(n.mlp_post_norm));
         let own_norm = !s.parallel || mlp_norm != attention_norm && self.has(&mlp_norm);
         Ok(Block {
             attention_norm: norm(n.attention_norm, f.pre_norms)?,
             mixer,
-            attention_post_norm: norm(n.attention_post_norm, f.post_norms)?,
+            attention_post_norm: norm(n.attention_post_norm, s.post_norms)?,
             mlp_norm: norm(n.mlp_norm, f.pre_norms && own_norm)?,
             mlp,
             experts,
-            mlp_post_norm: norm(n.mlp_post_norm, f.post_norms)?,
+            mlp_post_norm: norm(n.mlp_post_norm, s.post_norms || mlp_norm_stored)?,
             parallel: s.parallel,
             residual_scale: s.residual_scale,
         })
@@ -203,7 +214,10 @@ impl<'a> Tensors<'a> {
         };
         let mixed = latent.as_ref().map_or(s.heads * s.head_dim, |_| v.weight.rows);
         let window = s.windows.get(i).copied().flatten();
-        let rope = usize::from(window.is_some() && s.ropes.len() > 1);
+        let rope = match s.rope_of.get(i) {
+            Some(rope) => *rope,
+            None => usize::from(window.is_some() && s.ropes.len() > 1),
+        };
         let rope = Some(rope).filter(|_| s.rotated.get(i) == Some(&true));
         // Norms without weights come with rotation.
         let head_norm = |pattern: &str, heads: usize| match f.head_norms {
@@ -215,6 +229,7 @@ impl<'a> Tensors<'a> {
             q,
             k,
             v,
+            joined: self.joined(name)?,
             o: self.linear(&name(n.o), f.output_bias, Part::all(s.hidden), mixed)?,
             gate,
             q_norm: head_norm(n.q_norm, s.heads)?,
@@ -224,7 +239,7 @@ impl<'a> Tensors<'a> {
             heads: s.heads,
             kv_heads: s.kv_heads,
             head_dim: s.head_dim,
-            scale: s.scale,
+            scale: if s.scale_by_layer { s.scale / (i + 1) as f32 } else { s.scale },
             softcap: s.attention_softcap,
             window,
             chunked: matches!(f.windows, Windows::ChunksOfRotated),
@@ -234,6 +249,18 @@ impl<'a> Tensors<'a> {
             rope,
             latent,
         })
+    }
+
+    /// q, k and v side by side, where that is how they are stored.
+    fn joined(&self, name: &dyn Fn(&str) -> String) -> Result<Option<Linear>, Error> {
+        let (s, bias) = (self.shape, self.family.qkv_bias);
+        let all = Part::all((s.heads + 2 * s.kv_heads) * s.head_dim);
+        let fused = self.names.qkv.filter(|_| self.by_inputs());
+        fused.map(|(fused, _)| self.linear(&name(fused), bias, all, s.hidden)).transpose()
+    }
+
+    fn by_inputs(&self) -> bool {
+        self.family.by_inputs && !self.keys.is_gguf()
     }
 
     /// q, k and v, and the gate of attention's output: tensors of their own, or rows of one.
@@ -261,7 +288,12 @@ impl<'a> Tensors<'a> {
             let runs = (order == Fused::ByKvHead && s.kv_heads > 1).then_some(Runs { rows: run, stride });
             linear(fused, Part { first, rows, total: q + 2 * kv, runs })
         };
+        let quarter = |first: usize| {
+            let runs = Some(Runs { rows: q / 4, stride: 3 * (q / 4) });
+            linear(fused, Part { first: first * (q / 4), rows: q, total: 3 * q, runs })
+        };
         let qkv = match order {
+            Fused::Quarters => [quarter(0)?, quarter(2)?, quarter(1)?],
             Fused::Stacked => [part(0, q, q)?, part(q, kv, kv)?, part(q + kv, kv, kv)?],
             Fused::ByKvHead => {
                 let group = q / s.kv_heads;
@@ -323,7 +355,11 @@ impl<'a> Tensors<'a> {
     }
 
     pub(crate) fn linear(&self, name: &str, bias: Bias, part: Part, cols: usize) -> Result<Linear, Error> {
-        Ok(Linear { weight: self.matrix(name, part, cols)?, bias: self.bias(name, bias, part)? })
+        let weight = match self.by_inputs() {
+            true => self.matrix_by_inputs(&format!("{name}.weight"), part, cols)?,
+            false => self.matrix(name, part, cols)?,
+        };
+        Ok(Linear { weight, bias: self.bias(name, bias, part)? })
     }
 
     fn bias(&self, name: &str, bias: Bias, part: Part) -> Result<Option<Vector>, Error> {
@@ -346,7 +382,7 @@ impl<'a> Tensors<'a> {
         let offset = if self.keys.is_gguf() { 0.0 } else { f.norm_offset };
         let weight = f.norm_weights.then(|| self.vector(&format!("{name}.weight"), &[size], offset));
         let bias = self.bias(name, f.norm_bias, Part::all(size))?;
-        Ok(Norm { kind: f.norm, size, weight: weight.transpose()?, bias, eps: s.eps })
+        Ok(Norm { kind: f.norm, size, weight: weight.transpose()?, further: Vec::new(), bias, eps: s.eps })
     }
 
     /// The norm of queries or keys of `heads` heads.
@@ -364,6 +400,7 @@ impl<'a> Tensors<'a> {
                     kind: f.norm,
                     size: s.head_dim,
                     weight: None,
+                    further: Vec::new(),
                     bias: None,
                     eps: s.eps,
                 }));
@@ -372,8 +409,21 @@ impl<'a> Tensors<'a> {
             HeadNorms::Own(_) => (s.head_dim, vec![heads, s.head_dim]),
             HeadNorms::Row => (heads * s.head_dim, vec![heads * s.head_dim]),
         };
-        let weight = Some(self.vector(&format!("{name}.weight"), &shape, offset)?);
-        Ok(Some(Norm { kind: f.norm, size, weight, bias: None, eps: s.eps }))
+        let bias = match f.head_norms {
+            HeadNorms::Shared | HeadNorms::SharedIf(_) => self.bias(name, f.norm_bias, Part::all(size))?,
+            _ => None,
+        };
+        let mut further = Vec::new();
+        let weight = match name.contains("{h}") {
+            false => self.vector(&format!("{name}.weight"), &shape, offset)?,
+            true => {
+                let of = |head: usize| format!("{}.weight", name.replace("{h}", &head.to_string()));
+                let vectors = (0..heads).map(|head| self.vector(&of(head), &[size], offset));
+                further = vectors.collect::<Result<Vec<_>, _>>()?;
+                further.remove(0)
+            }
+        };
+        Ok(Some(Norm { kind: f.norm, size, weight: Some(weight), further, bias, eps: s.eps }))
     }
 
     fn matrix(&self, name: &str, part: Part, cols: usize) -> Result<Matrix, Error> {
@@ -414,6 +464,12 @@ impl<'a> Tensors<'a> {
         })
     }
 
+    /// A matrix stored `[cols, rows]`. Of a part that lies beside others the rows alone are told.
+    fn matrix_by_inputs(&self, name: &str, part: Part, cols: usize) -> Result<Matrix, Error> {
+        let whole = self.k_major(self.expect(name, &[cols, part.total])?, Part::all(cols), part.total)?;
+        Ok(Matrix { rows: part.rows, ..whole })
+    }
+
     /// Some rows of one matrix of a stack of matrices in one tensor.
     pub(crate) fn stacked_matrix(
         &self,
@@ -441,12 +497,19 @@ impl<'a> Tensors<'a> {
         if self.catalog.tiles(name).is_some() {
             return self.stacked_matrix(name, stack, Part::all(rows), cols);
         }
-        let tensor = self.expect(name, &[stack.count, cols, rows])?;
+        self.k_major(self.expect(name, &[stack.count, cols, rows])?, stack.part(Part::all(cols)), rows)
+    }
+
+    /// A part of a tensor, by its inputs.
+    fn k_major(&self, tensor: &Tensor, inputs: Part, rows: usize) -> Result<Matrix, Error> {
         if tensor.dtype.block_len() != 1 {
             return Err(self.bad(tensor, format!("stored by inputs, it cannot be {}", tensor.dtype.name())));
         }
-        let stored = self.matrix_of(tensor, stack.part(Part::all(cols)), rows)?;
-        Ok(Matrix { rows, cols, k_major: true, ..stored })
+        let stored = self.matrix_of(tensor, inputs, rows)?;
+        if stored.tiles.is_some() {
+            return Err(self.bad(tensor, "stored by inputs, it cannot be packed".to_owned()));
+        }
+        Ok(Matrix { rows, cols: inputs.rows, k_major: true, ..stored })
     }
 
     /// Some elements of one vector of a stack of vectors in one tensor.

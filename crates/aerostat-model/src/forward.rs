@@ -89,7 +89,7 @@ pub(crate) struct Buffers {
     pub(crate) selected: BufferId,
     pub(crate) gate: BufferId,
     pub(crate) up: BufferId,
-    /// Gate and up, where they are one matrix.
+    /// Gate and up, or queries, keys and values, where they are one matrix.
     pub(crate) both: BufferId,
     /// Partial sums of matrices that are stored by inputs.
     pub(crate) lanes: BufferId,
@@ -365,6 +365,7 @@ impl Model {
         let (input, output) = match step.role {
             Role::QDown => (attention, f.q_low),
             Role::Q if block.is_some_and(compresses_queries) => (f.q_low, f.q),
+            Role::Q if block.and_then(joined).is_some() => (attention, f.both),
             Role::Q => (attention, f.q),
             Role::IndexQ => (f.q_low, f.index_q),
             Role::KvDown => (attention, f.k),
@@ -530,6 +531,13 @@ impl Model {
                 self.after_latent(b, batch, step, y)
             }
             Role::V if block.latent().is_some() => Ok(()),
+            Role::Q => match joined(block) {
+                Some(attention) => {
+                    self.part(b, attention, y)?;
+                    self.attend(b, batch, step.block, attention)
+                }
+                None => Ok(()),
+            },
             Role::V => block.attention().map_or(Ok(()), |a| self.attend(b, batch, step.block, a)),
             Role::Output => {
                 let x = Mat { buffer: self.buffers.x, ..y };
@@ -592,6 +600,18 @@ impl Model {
             b.scale(logits, scale)?;
         }
         self.spec.head.softcap.map_or(Ok(()), |cap| b.softcap(logits, cap))
+    }
+
+    /// Takes queries, keys and values apart.
+    fn part(&self, b: &mut dyn Backend, a: &AttentionSpec, joined: Mat) -> Result<(), Error> {
+        let f = &self.buffers;
+        let mut first = 0;
+        for (buffer, linear) in [(f.q, &a.q), (f.k, &a.k), (f.v, &a.v)] {
+            let cols = linear.weight.rows;
+            b.take_columns(joined, first, 1, Mat::new(buffer, joined.rows, cols))?;
+            first += cols;
+        }
+        Ok(())
     }
 
     /// Once q, k and v are there: head norms, rotation, cache, attention.
@@ -734,6 +754,11 @@ fn normalise(
     }
 }
 
+/// Attention whose queries, keys and values are one matrix.
+fn joined(block: &Block) -> Option<&AttentionSpec> {
+    block.attention().filter(|attention| attention.joined.is_some())
+}
+
 /// Queries are made in two steps.
 fn compresses_queries(block: &Block) -> bool {
     block.latent().is_some_and(|latent| latent.q_down.is_some())
@@ -745,7 +770,7 @@ fn mixture_width(block: &Block) -> usize {
 }
 
 /// What the query of each row is multiplied by.
-fn growth_of(growth: Growth, batch: &Batch<'_>) -> Vec<f32> {
+pub(crate) fn growth_of(growth: Growth, batch: &Batch<'_>) -> Vec<f32> {
     let factor = |position: u32| match growth {
         Growth::Steps { beta, floor, offset } => {
             let steps = (f64::from(position + offset) / floor).floor();

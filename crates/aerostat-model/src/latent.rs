@@ -8,7 +8,7 @@ use aerostat_arch::{AttentionSpec, Latent, Role, Selection};
 use aerostat_backend::{Attention, Backend, Error, Index, Mat, Weight};
 use aerostat_plan::Step;
 
-use crate::forward::{Batch, Model};
+use crate::forward::{Batch, Model, growth_of};
 
 /// A tile of one head's matrix, and what it is multiplied with.
 pub(crate) struct ByHead {
@@ -85,7 +85,10 @@ impl Model {
                 Some(((_, spec), norm)) => norm.apply(b, y, spec, y),
                 None => Ok(()),
             },
-            (Role::Q, _) => self.rotate(b, y, rope, (latent.nope + latent.rope, latent.nope), style),
+            (Role::Q, _) => {
+                self.rotate(b, y, rope, (latent.nope + latent.rope, latent.nope), style)?;
+                a.growth.map_or(Ok(()), |growth| b.scale_rows(y, &growth_of(growth, batch)))
+            }
             (Role::KvDown, _) => {
                 let compressed = y.col_range(0, latent.rank);
                 norms.kv.apply(b, compressed, &latent.kv_norm, compressed)?;

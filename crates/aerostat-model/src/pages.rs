@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn lengths_are_told_apart_where_angles_depend_on_them() {
         let dynamic = Scaling::Dynamic { factor: 2.0, original: 16.0 };
-        let long = Scaling::Long { original: 32.0, attention_factor: 1.0 };
+        let long = Scaling::Long { original: 32.0, attention_factor: 1.0, long_attention_factor: 1.0 };
         let classes =
             |scalings: &[Scaling]| [5, 16, 17, 18, 40].map(|l| Rotations(scalings.to_vec()).class(l));
         assert_eq!(classes(&[Scaling::None, Scaling::Linear { factor: 2.0 }]), [0; 5]);

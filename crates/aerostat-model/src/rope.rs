@@ -16,8 +16,9 @@ pub(crate) struct Frequencies {
     long: Option<Vec<f32>>,
     /// The sequence length `inverse` was computed for, where it matters.
     length: u32,
-    /// Factor on cosines and sines.
+    /// Factor on cosines and sines, and that of sequences beyond the trained length.
     factor: f32,
+    long_factor: f32,
 }
 
 impl Frequencies {
@@ -49,9 +50,13 @@ impl Frequencies {
             }
             _ => 1.0,
         };
+        let long_factor = match spec.scaling {
+            Scaling::Long { long_attention_factor, .. } => long_attention_factor as f32,
+            _ => factor,
+        };
         let inverse = inverse_frequencies(&spec, 0, divisors);
         let long = long_divisors.map(|long| inverse_frequencies(&spec, 0, Some(long)));
-        Self { spec, inverse, long, length: 0, factor }
+        Self { spec, inverse, long, length: 0, factor, long_factor }
     }
 
     pub(crate) fn rotary(&self) -> usize {
@@ -65,15 +70,17 @@ impl Frequencies {
             self.inverse = inverse_frequencies(&self.spec, length, None);
             self.length = length;
         }
-        let inverse = match (self.spec.scaling, &self.long) {
-            (Scaling::Long { original, .. }, Some(long)) if f64::from(length) > original => long,
-            _ => &self.inverse,
+        let (inverse, factor) = match (self.spec.scaling, &self.long) {
+            (Scaling::Long { original, .. }, Some(long)) if f64::from(length) > original => {
+                (long, self.long_factor)
+            }
+            _ => (&self.inverse, self.factor),
         };
         let (cosines, sines) = out.split_at_mut(inverse.len());
         for ((c, s), &f) in cosines.iter_mut().zip(sines).zip(inverse) {
             let (sin, cos) = angle::sin_cos(f64::from(position as f32 * f));
-            *c = cos as f32 * self.factor;
-            *s = sin as f32 * self.factor;
+            *c = cos as f32 * factor;
+            *s = if self.spec.reversed { -sin as f32 } else { sin as f32 } * factor;
         }
     }
 }
@@ -153,6 +160,7 @@ mod tests {
         RopeSpec {
             theta: 10_000.0,
             rotary: 8,
+            reversed: false,
             style: RopeStyle::Half,
             scaling,
             divisors: None,
@@ -183,7 +191,7 @@ mod tests {
 
     #[test]
     fn long_sequences_have_divisors_of_their_own() {
-        let scaling = Scaling::Long { original: 16.0, attention_factor: 1.5 };
+        let scaling = Scaling::Long { original: 16.0, attention_factor: 1.5, long_attention_factor: 1.5 };
         let (short, long) = ([1.0, 1.0, 2.0, 2.0], [1.0, 4.0, 4.0, 8.0]);
         let mut f = Frequencies::new(spec(scaling), Some(&short), Some(&long));
         let angles = |f: &mut Frequencies, length: u32| {

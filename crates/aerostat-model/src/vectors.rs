@@ -147,6 +147,9 @@ impl NormVectors {
             v.as_ref().map(row).transpose()
         };
         let (mut weight, bias) = (vector(&norm.weight, weight_width)?, vector(&norm.bias, width)?);
+        if let Some((first, ..)) = weight.filter(|_| !norm.further.is_empty()) {
+            weight = Some((append(b, (first, norm.size), &norm.further, width, read)?, width));
+        }
         if norm.kind == NormKind::Rms && weight.is_none() {
             let id = b.allocate(weight_width)?;
             b.write(Mat::new(id, 1, weight_width), &vec![1.0; weight_width])?;
@@ -170,6 +173,24 @@ impl NormVectors {
         }
         self.bias.map_or(Ok(()), |bias| b.add_bias(out, row(bias)))
     }
+}
+
+/// A vector's first elements, and after them all of others.
+fn append<E: From<Error>>(
+    b: &mut dyn Backend,
+    (first, len): (BufferId, usize),
+    further: &[Vector],
+    width: usize,
+    read: Read<'_, E>,
+) -> Result<BufferId, E> {
+    let mut values = b.read(Mat::new(first, 1, len))?.to_vec();
+    for vector in further {
+        let id = load_vector(b, vector, vector.len, read)?;
+        values.extend_from_slice(b.read(Mat::new(id, 1, vector.len))?);
+    }
+    let id = b.allocate(width)?;
+    b.write(Mat::new(id, 1, width), &values)?;
+    Ok(id)
 }
 
 /// The scales of all matrices of codes that are kept, one after the other, and room for what lies beside the matrix at hand.

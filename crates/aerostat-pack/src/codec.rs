@@ -117,6 +117,10 @@ pub(crate) fn matrices<'a>(spec: &'a ModelSpec) -> (Vec<&'a str>, BTreeMap<&'a s
     for block in &spec.blocks {
         let is_latent = block.latent().is_some();
         for (role, linear) in block.linears() {
+            // What is stored by inputs, and no expert's, stays as it is.
+            if linear.weight.k_major {
+                continue;
+            }
             // Where queries, keys and values are one tensor, queries have named it already.
             let place = match role {
                 Role::K | Role::V if is_latent => Place::ByHead,

@@ -12,7 +12,7 @@ pub(crate) const FAMILY: Family = Family {
     model_types: &["exaone_moe"],
     gguf: &["exaone-moe"],
     head_norms: HeadNorms::Shared,
-    rotated: Rotated::Windows,
+    rotated: Rotated::WindowsIfGiven,
     windows: Windows::AllButEvery(4),
     mixture: Some(Mixture {
         scale: Factor::Key(&keys::EXPERT_SCALE, 2.5),

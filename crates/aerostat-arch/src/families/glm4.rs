@@ -1,7 +1,7 @@
 //! GLM-4 0414: GLM with norms on both sides of attention and MLP.
 
 use super::glm;
-use crate::family::{Family, Names};
+use crate::family::{Family, Names, PostNorms};
 
 pub(crate) const FAMILY: Family = Family {
     name: "glm4",
@@ -13,6 +13,6 @@ pub(crate) const FAMILY: Family = Family {
         mlp_post_norm: "layers.{}.post_mlp_layernorm",
         ..glm::FAMILY.names
     },
-    post_norms: true,
+    post_norms: PostNorms::Always,
     ..glm::FAMILY
 };

@@ -1,6 +1,6 @@
-//! GPT-2, from GGUF: layer norms, learned positions, biases everywhere.
+//! GPT-2: layer norms, learned positions, biases everywhere.
 
-use crate::family::{Bias, Defaults, Family, Refused, Rotated};
+use crate::family::{Bias, Defaults, Family, Fused, Names, Rotated};
 use crate::spec::{Activation, NormKind};
 
 pub(crate) const FAMILY: Family = Family {
@@ -8,10 +8,19 @@ pub(crate) const FAMILY: Family = Family {
     architectures: &["GPT2LMHeadModel"],
     model_types: &["gpt2"],
     gguf: &["gpt2"],
-    refused: &[Refused::HuggingFace(
-        "weights are stored transposed, inputs by outputs, which cannot be streamed by rows; \
-         use a GGUF file of the model",
-    )],
+    names: Names {
+        embedding: "wte",
+        positions: "wpe",
+        final_norm: "ln_f",
+        attention_norm: "h.{}.ln_1",
+        qkv: Some(("h.{}.attn.c_attn", Fused::Stacked)),
+        o: "h.{}.attn.c_proj",
+        mlp_norm: "h.{}.ln_2",
+        up: "h.{}.mlp.c_fc",
+        down: "h.{}.mlp.c_proj",
+        ..Names::HUGGING_FACE
+    },
+    by_inputs: true,
     rotated: Rotated::None,
     norm: NormKind::Layer,
     norm_bias: Bias::Always,
@@ -22,6 +31,7 @@ pub(crate) const FAMILY: Family = Family {
     output_bias: Bias::Always,
     mlp_bias: Bias::Always,
     positions: Some(0),
+    score_switches: true,
     defaults: Defaults { tied: true, eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

@@ -6,8 +6,8 @@ use crate::spec::RopeStyle;
 
 pub(crate) const FAMILY: Family = Family {
     name: "llama",
-    architectures: &["LlamaForCausalLM", "LLaMAForCausalLM"],
-    model_types: &["llama"],
+    architectures: &["LlamaForCausalLM", "LLaMAForCausalLM", "IQuestCoderForCausalLM"],
+    model_types: &["llama", "iquestcoder"],
     gguf: &["llama"],
     // Rows of q and k are stored so that neighbours are rotated together.
     gguf_rope: RopeStyle::Interleaved,

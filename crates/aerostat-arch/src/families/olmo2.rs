@@ -1,13 +1,13 @@
 //! OLMo 2: norms on the outputs of attention and MLP only, q and k normalised over all heads.
 
-use crate::family::{Bias, Defaults, Family, HeadNorms};
+use crate::family::{Bias, Defaults, Family, HeadNorms, PostNorms};
 
 pub(crate) const FAMILY: Family = Family {
     name: "olmo2",
     architectures: &["Olmo2ForCausalLM"],
     model_types: &["olmo2"],
     pre_norms: false,
-    post_norms: true,
+    post_norms: PostNorms::Always,
     head_norms: HeadNorms::Row,
     qkv_bias: Bias::Key("attention_bias", false),
     output_bias: Bias::Key("attention_bias", false),

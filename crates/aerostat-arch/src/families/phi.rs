@@ -1,6 +1,6 @@
 //! Phi 1, 1.5 and 2: a parallel block with one layer norm, biases everywhere, an MLP without a gate.
 
-use crate::family::{Bias, Defaults, Family, Names, Refused, Switch};
+use crate::family::{Bias, Defaults, Family, HeadNorms, Names, Switch};
 use crate::spec::{Activation, NormKind};
 
 pub(crate) const FAMILY: Family = Family {
@@ -8,10 +8,11 @@ pub(crate) const FAMILY: Family = Family {
     architectures: &["PhiForCausalLM"],
     model_types: &["phi"],
     gguf: &["phi2"],
-    refused: &[Refused::Flag("qk_layernorm", true)],
     names: Names {
         final_norm: "final_layernorm",
         o: "layers.{}.self_attn.dense",
+        q_norm: "layers.{}.self_attn.q_layernorm",
+        k_norm: "layers.{}.self_attn.k_layernorm",
         up: "layers.{}.mlp.fc1",
         down: "layers.{}.mlp.fc2",
         // Its block has no second norm.
@@ -20,6 +21,7 @@ pub(crate) const FAMILY: Family = Family {
     },
     norm: NormKind::Layer,
     norm_bias: Bias::Always,
+    head_norms: HeadNorms::SharedIf("qk_layernorm"),
     parallel: Switch::Always,
     gated: false,
     activation: Activation::GeluTanh,

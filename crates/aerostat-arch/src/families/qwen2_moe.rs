@@ -1,7 +1,7 @@
 //! Qwen 2 with experts, one of which all rows share, each as much of it as a gate says.
 
 use super::qwen2;
-use crate::family::{Defaults, Family, Switch};
+use crate::family::{Bias, Defaults, Family, Switch};
 use crate::keys;
 use crate::mixture::Mixture;
 
@@ -10,6 +10,7 @@ pub(crate) const FAMILY: Family = Family {
     architectures: &["Qwen2MoeForCausalLM"],
     model_types: &["qwen2_moe"],
     gguf: &["qwen2moe"],
+    qkv_bias: Bias::Key("qkv_bias", true),
     mixture: Some(Mixture {
         normalise: Switch::Flag(&keys::EXPERT_NORMALISE, false),
         gguf_normalise: false,

@@ -1,7 +1,7 @@
 //! Qwen 3 with experts.
 
 use super::qwen3;
-use crate::family::{Defaults, Family, Switch};
+use crate::family::{Defaults, Family, Switch, Windows};
 use crate::keys;
 use crate::mixture::Mixture;
 
@@ -10,6 +10,7 @@ pub(crate) const FAMILY: Family = Family {
     architectures: &["Qwen3MoeForCausalLM"],
     model_types: &["qwen3_moe"],
     gguf: &["qwen3moe", "qwen3vlmoe"],
+    windows: Windows::AllIfUsed,
     mixture: Some(Mixture {
         normalise: Switch::Flag(&keys::EXPERT_NORMALISE, false),
         chosen: Some(8),

@@ -1,6 +1,6 @@
 //! StableLM 1 and 2: layer norms, a quarter of each head rotated, the 12B in parallel.
 
-use crate::family::{Bias, Defaults, Family, HeadNorms, Refused, Switch};
+use crate::family::{Bias, Defaults, Family, HeadNorms, Names, Switch};
 use crate::keys;
 use crate::spec::NormKind;
 
@@ -9,8 +9,11 @@ pub(crate) const FAMILY: Family = Family {
     architectures: &["StableLmForCausalLM"],
     model_types: &["stablelm"],
     gguf: &["stablelm"],
-    // The norms of heads are a tensor each; GGUF stacks them.
-    refused: &[Refused::Flag("qk_layernorm", true)],
+    names: Names {
+        q_norm: "layers.{}.self_attn.q_layernorm.norms.{h}",
+        k_norm: "layers.{}.self_attn.k_layernorm.norms.{h}",
+        ..Names::HUGGING_FACE
+    },
     norm: NormKind::Layer,
     norm_bias: Bias::Always,
     head_norms: HeadNorms::Own("qk_layernorm"),

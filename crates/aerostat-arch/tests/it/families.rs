@@ -70,7 +70,6 @@ fn refusal(family: &Family, refused: Refused) -> String {
         Refused::Given(key) => format!("{name}: `{key}`"),
         Refused::Unequal(a, b) => format!("{name}: `{a}` other than `{b}`"),
         Refused::Metadata(key) => format!("{name}: `{key}` in GGUF"),
-        Refused::HuggingFace(why) => format!("{name} in Hugging Face format: {why}"),
     }
 }
 

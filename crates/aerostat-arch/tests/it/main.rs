@@ -49,11 +49,12 @@ fn what_a_family_cannot_compute_is_refused_by_name() {
     check_refused(&[
         ("phi3_old", &[("\"long_factor\": [", "\"long_factor\": [2.0,")], ErrorKind::Config, "divisors"),
         (
-            "phi",
-            &[("\"qk_layernorm\": false", "\"qk_layernorm\": true")],
+            "mpt",
+            &[("\"alibi_bias_max\": 8", "\"alibi_bias_max\": 4")],
             ErrorKind::Unsupported,
-            "qk_layernorm",
+            "alibi_bias_max",
         ),
+        ("mpt", &[("\"n_heads\": 4", "\"n_heads\": 5")], ErrorKind::Unsupported, "powers of two"),
         (
             "opt",
             &[("\"word_embed_proj_dim\": 40", "\"word_embed_proj_dim\": 20")],
@@ -62,10 +63,16 @@ fn what_a_family_cannot_compute_is_refused_by_name() {
         ),
         ("falcon", &[("\"alibi\": false", "\"alibi\": true")], ErrorKind::Unsupported, "alibi"),
         (
-            "llama",
-            &[("LlamaForCausalLM", "GPT2LMHeadModel"), ("\"llama\"", "\"gpt2\"")],
-            ErrorKind::Unsupported,
-            "GGUF",
+            "gpt_neo",
+            &[("\"attention_layers\": [", "\"attention_layers\": [\"local\", ")],
+            ErrorKind::Config,
+            "attention_types",
+        ),
+        (
+            "granite_swa",
+            &[("\"layer_rope_theta\": [", "\"layer_rope_theta\": [1, ")],
+            ErrorKind::Config,
+            "layer_rope_theta",
         ),
         (
             "gpt_neox",
@@ -85,7 +92,8 @@ fn what_a_family_cannot_compute_is_refused_by_name() {
 #[test]
 fn what_cannot_run_is_refused_by_name() {
     let cases: Refusals<'_> = &[
-        ("llama", &[("LlamaForCausalLM", "MambaForCausalLM")], ErrorKind::UnknownFamily, "MambaForCausalLM"),
+        ("llama", &[("LlamaForCausalLM", "SomeForCausalLM")], ErrorKind::UnknownFamily, "SomeForCausalLM"),
+        ("llama", &[("LlamaForCausalLM", "FalconMambaForCausalLM")], ErrorKind::Unsupported, "state spaces"),
         ("llama", &[("\"silu\"", "\"relu6\"")], ErrorKind::Unsupported, "relu6"),
         (
             "llama",
@@ -137,7 +145,7 @@ fn what_cannot_run_is_refused_by_name() {
     ];
     check_refused(cases);
     let unknown =
-        edited("llama", &[("LlamaForCausalLM", "MambaForCausalLM")]).expect_err("unknown").to_string();
+        edited("llama", &[("LlamaForCausalLM", "SomeForCausalLM")]).expect_err("unknown").to_string();
     assert!(FAMILIES.iter().all(|f| unknown.contains(f.name)), "{unknown}");
 }
 
@@ -327,6 +335,12 @@ fn rows_of_fused_tensors_are_found() {
     // One KV head: the rows of each follow each other.
     let a = block("falcon");
     assert_eq!((a.q.weight.runs, a.k.weight.runs, a.q.weight.rows, a.k.weight.rows), (None, None, 40, 10));
+    // Quarters of two heads of eight dimensions: queries, values, keys.
+    let a = block("codegen");
+    let start = a.q.weight.extent.offset;
+    let place = |m: &aerostat_arch::Matrix, r: usize| (m.rows_extent(r, 1).offset - start) / (64 * 2);
+    assert_eq!([0, 15, 16].map(|r| place(&a.q.weight, r)), [0, 15, 48]);
+    assert_eq!((place(&a.v.weight, 0), place(&a.k.weight, 16)), (16, 32 + 48));
     let a = block("phi3");
     let start = a.q.weight.extent.offset;
     assert_eq!(a.k.weight.extent.offset, start + 40 * a.q.weight.row_bytes());

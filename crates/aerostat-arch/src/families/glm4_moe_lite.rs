@@ -1,0 +1,24 @@
+//! GLM-4.7 Flash: DeepSeek V3 with other defaults.
+
+use super::deepseek_v3;
+use crate::family::{Defaults, Factor, Family, Switch};
+use crate::keys;
+use crate::mixture::Mixture;
+use crate::spec::Score;
+
+pub(crate) const FAMILY: Family = Family {
+    name: "glm4_moe_lite",
+    architectures: &["Glm4MoeLiteForCausalLM"],
+    model_types: &["glm4_moe_lite"],
+    mixture: Some(Mixture {
+        score: Score::Sigmoid,
+        normalise: Switch::Flag(&keys::EXPERT_NORMALISE, true),
+        normalise_guard: (1e-20, 0.0),
+        scale: Factor::Key(&keys::EXPERT_SCALE, 1.8),
+        chosen: Some(4),
+        groups: Some((2, false)),
+        ..Mixture::PLAIN
+    }),
+    defaults: Defaults { context: 202_752, eps: 1e-5, ..deepseek_v3::FAMILY.defaults },
+    ..deepseek_v3::FAMILY
+};

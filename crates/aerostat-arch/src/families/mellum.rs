@@ -1,0 +1,28 @@
+//! Mellum 2: Qwen 3 with experts, and a rotation of its own for layers with a window.
+
+use super::qwen3_moe;
+use crate::family::{Defaults, Family, Switch, Windows};
+use crate::keys;
+use crate::mixture::Mixture;
+
+pub(crate) const FAMILY: Family = Family {
+    name: "mellum",
+    architectures: &["MellumForCausalLM"],
+    model_types: &["mellum"],
+    gguf: &[],
+    mixture: Some(Mixture {
+        normalise: Switch::Flag(&keys::EXPERT_NORMALISE, true),
+        chosen: Some(8),
+        ..Mixture::PLAIN
+    }),
+    windows: Windows::FromLayer,
+    local_rope_theta: Some(10_000.0),
+    defaults: Defaults {
+        head_dim: Some(128),
+        rope_theta: 500_000.0,
+        window: Some(1024),
+        context: 131_072,
+        ..qwen3_moe::FAMILY.defaults
+    },
+    ..qwen3_moe::FAMILY
+};

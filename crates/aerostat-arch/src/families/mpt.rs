@@ -1,0 +1,30 @@
+//! MPT: linear biases, layer norms without bias, q, k and v in one tensor and clipped, no biases at all.
+
+use crate::family::{Alibi, Defaults, Family, Fused, Names, Rotated};
+use crate::spec::{Activation, NormKind};
+
+pub(crate) const FAMILY: Family = Family {
+    name: "mpt",
+    architectures: &["MptForCausalLM", "MPTForCausalLM"],
+    model_types: &["mpt"],
+    gguf: &["mpt"],
+    names: Names {
+        embedding: "wte",
+        final_norm: "norm_f",
+        attention_norm: "blocks.{}.norm_1",
+        qkv: Some(("blocks.{}.attn.Wqkv", Fused::Stacked)),
+        o: "blocks.{}.attn.out_proj",
+        mlp_norm: "blocks.{}.norm_2",
+        up: "blocks.{}.ffn.up_proj",
+        down: "blocks.{}.ffn.down_proj",
+        ..Names::HUGGING_FACE
+    },
+    rotated: Rotated::None,
+    norm: NormKind::Layer,
+    gated: false,
+    activation: Activation::GeluErf,
+    clip_qkv: true,
+    alibi: Alibi::Powers,
+    defaults: Defaults { tied: true, eps: 1e-5, ..Family::PLAIN.defaults },
+    ..Family::PLAIN
+};
