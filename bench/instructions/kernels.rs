@@ -33,6 +33,8 @@ const SHAPE: Attention = Attention {
     softcap: None,
     window: None,
     alibi: false,
+    values_in_keys: false,
+    sinks: None,
 };
 
 /// An op that has run once: what it allocates the first time does not count.
