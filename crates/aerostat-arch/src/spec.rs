@@ -301,6 +301,8 @@ pub struct Block {
     pub parallel: bool,
     /// What attention and MLP give is multiplied by this before it is added.
     pub residual_scale: Option<f32>,
+    /// The stream is multiplied by this number in the end.
+    pub scale: Option<Vector>,
 }
 
 impl Block {
@@ -341,12 +343,12 @@ impl Block {
     fn vectors(&self) -> impl Iterator<Item = &Vector> {
         let a = &self.attention;
         let around = [&self.attention_norm, &self.attention_post_norm, &self.mlp_norm, &self.mlp_post_norm];
-        let norms = around.into_iter().chain([&a.q_norm, &a.k_norm]).flatten();
+        let norms = around.into_iter().chain([&a.q_norm, &a.k_norm, &a.v_norm]).flatten();
         let norms = norms.chain(a.latent.iter().flat_map(|latent| latent.norms())).flat_map(Norm::vectors);
         let experts = self.experts.iter().flat_map(Experts::linears);
         let correction = self.experts.iter().filter_map(|e| e.routing.correction.as_ref());
         let biases = self.linears().chain(experts).filter_map(|(_, linear)| linear.bias.as_ref());
-        norms.chain(correction).chain(biases).chain(&a.sinks)
+        norms.chain(correction).chain(biases).chain(&a.sinks).chain(&self.scale)
     }
 }
 
@@ -369,6 +371,8 @@ pub struct AttentionSpec {
     pub q_norm: Option<Norm>,
     /// On keys, before rotation.
     pub k_norm: Option<Norm>,
+    /// On values.
+    pub v_norm: Option<Norm>,
     /// Queries, keys and values are clipped to this size, after norms.
     pub clip: Option<f32>,
     /// Queries grow with their position.

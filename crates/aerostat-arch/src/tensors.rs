@@ -110,8 +110,10 @@ impl<'a> Tensors<'a> {
     }
 
     pub(crate) fn ropes(&self) -> Result<Vec<RopeSpec>, Error> {
-        let head_dim = self.shape.head_dim;
-        let rotate = |rope: &RopeConfig| {
+        let rotate = |(i, rope): (usize, &RopeConfig)| {
+            // Layers without a window come first.
+            let wide = self.shape.wide.filter(|_| i == 0);
+            let head_dim = wide.map_or(self.shape.head_dim, |(dim, ..)| dim);
             let part = self.shape.latent.as_ref().map(|latent| latent.rope as f64);
             let rotary = self.keys.gguf_number("rope.dimension_count");
             let rotary = rotary.or(self.keys.json("rotary_dim").and_then(Value::as_f64));
@@ -139,7 +141,7 @@ impl<'a> Tensors<'a> {
             let reversed = self.family.reversed;
             Ok(RopeSpec { theta, rotary, style, reversed, scaling, divisors, long_divisors })
         };
-        let mut ropes = self.shape.ropes.iter().map(rotate).collect::<Result<Vec<_>, _>>()?;
+        let mut ropes = self.shape.ropes.iter().enumerate().map(rotate).collect::<Result<Vec<_>, _>>()?;
         if let Some(rope) = ropes.first_mut().filter(|_| self.keys.is_gguf()) {
             self.stored_divisors(rope)?;
         }
@@ -176,19 +178,38 @@ impl<'a> Tensors<'a> {
             true => self.norm(&name(pattern), s.hidden).map(Some),
             false => Ok(None),
         };
-        let linear = |pattern: &str, bias: Bias, rows: usize, cols: usize| {
-            self.linear(&name(pattern), bias, Part::all(rows), cols)
-        };
-        let ([q, k, v], latent) = match &s.latent {
-            Some(latent) => self.latent(latent, i, &name)?,
-            None => (self.queries_keys_values(&name)?, None),
-        };
-        let joined = self.joined(&name)?;
-        let latent_width = latent.as_ref().map(|_| v.weight.rows);
         let (mlp, experts) = match self.experts(i)? {
             Some((shared, experts)) => (shared, Some(experts)),
             None => (Some(self.mlp(&name)?), None),
         };
+        let (attention_norm, mlp_norm) = (name(n.attention_norm), name(n.mlp_norm));
+        let mlp_norm_stored = f.post_norms == PostNorms::StoredMlp && self.has(&name(n.mlp_post_norm));
+        let own_norm = !s.parallel || mlp_norm != attention_norm && self.has(&mlp_norm);
+        Ok(Block {
+            attention_norm: norm(n.attention_norm, f.pre_norms)?,
+            attention: self.attention(i, &name)?,
+            attention_post_norm: norm(n.attention_post_norm, s.post_norms)?,
+            mlp_norm: norm(n.mlp_norm, f.pre_norms && own_norm)?,
+            mlp,
+            experts,
+            mlp_post_norm: norm(n.mlp_post_norm, s.post_norms || mlp_norm_stored)?,
+            parallel: s.parallel,
+            residual_scale: s.residual_scale,
+            scale: match f.block_scale {
+                "" => None,
+                pattern => Some(self.vector(&name(pattern), &[1], 0.0)?),
+            },
+        })
+    }
+
+    fn attention(&self, i: usize, name: &dyn Fn(&str) -> String) -> Result<AttentionSpec, Error> {
+        let (n, f, s) = (self.names, self.family, self.shape);
+        let ([q, k, v], latent) = match &s.latent {
+            Some(latent) => self.latent(latent, i, name)?,
+            None => (self.queries_keys_values(i, name)?, None),
+        };
+        let (head_dim, kv_heads, _) = s.heads_of(i);
+        let mixed = if latent.is_some() { v.weight.rows } else { s.heads * head_dim };
         let window = s.windows.get(i).copied().flatten();
         let rope = match s.rope_of.get(i) {
             Some(rope) => *rope,
@@ -198,44 +219,31 @@ impl<'a> Tensors<'a> {
         // Norms without weights come with rotation.
         let head_norm = |pattern: &str, heads: usize| match f.head_norms {
             HeadNorms::Bare(_) if rope.is_none() => Ok(None),
-            _ => self.head_norm(&name(pattern), heads),
+            _ => self.head_norm(&name(pattern), heads, head_dim),
         };
-        let sinks = f.sinks.then(|| self.vector(&name(n.sinks), &[s.heads], 0.0)).transpose()?;
-        let (attention_norm, mlp_norm) = (name(n.attention_norm), name(n.mlp_norm));
-        let mlp_norm_stored = f.post_norms == PostNorms::StoredMlp && self.has(&name(n.mlp_post_norm));
-        let own_norm = !s.parallel || mlp_norm != attention_norm && self.has(&mlp_norm);
-        Ok(Block {
-            attention_norm: norm(n.attention_norm, f.pre_norms)?,
-            attention: AttentionSpec {
-                q,
-                k,
-                v,
-                joined,
-                o: linear(n.o, f.output_bias, s.hidden, latent_width.unwrap_or(s.heads * s.head_dim))?,
-                q_norm: head_norm(n.q_norm, s.heads)?,
-                k_norm: head_norm(n.k_norm, s.kv_heads)?,
-                clip: s.clip,
-                growth: s.growth.filter(|_| f.temperature != Temperature::Unrotated || rope.is_none()),
-                heads: s.heads,
-                kv_heads: s.kv_heads,
-                head_dim: s.head_dim,
-                scale: if s.scale_by_layer { s.scale / (i + 1) as f32 } else { s.scale },
-                softcap: s.attention_softcap,
-                window,
-                chunked: matches!(f.windows, Windows::ChunksOfRotated),
-                sinks,
-                norms_after_rope: f.norms_after_rope,
-                alibi: s.alibi,
-                rope,
-                latent,
-            },
-            attention_post_norm: norm(n.attention_post_norm, s.post_norms)?,
-            mlp_norm: norm(n.mlp_norm, f.pre_norms && own_norm)?,
-            mlp,
-            experts,
-            mlp_post_norm: norm(n.mlp_post_norm, s.post_norms || mlp_norm_stored)?,
-            parallel: s.parallel,
-            residual_scale: s.residual_scale,
+        Ok(AttentionSpec {
+            q,
+            k,
+            v,
+            joined: self.joined(name)?,
+            o: self.linear(&name(n.o), f.output_bias, Part::all(s.hidden), mixed)?,
+            q_norm: head_norm(n.q_norm, s.heads)?,
+            k_norm: head_norm(n.k_norm, kv_heads)?,
+            v_norm: s.wide.map(|_| self.bare_norm(head_dim)),
+            clip: s.clip,
+            growth: s.growth.filter(|_| f.temperature != Temperature::Unrotated || rope.is_none()),
+            heads: s.heads,
+            kv_heads,
+            head_dim,
+            scale: if s.scale_by_layer { s.scale / (i + 1) as f32 } else { s.scale },
+            softcap: s.attention_softcap,
+            window,
+            chunked: matches!(f.windows, Windows::ChunksOfRotated),
+            sinks: f.sinks.then(|| self.vector(&name(n.sinks), &[s.heads], 0.0)).transpose()?,
+            norms_after_rope: f.norms_after_rope,
+            alibi: s.alibi,
+            rope,
+            latent,
         })
     }
 
@@ -252,33 +260,37 @@ impl<'a> Tensors<'a> {
     }
 
     /// q, k and v: tensors of their own, or rows of one.
-    fn queries_keys_values(&self, name: &dyn Fn(&str) -> String) -> Result<[Linear; 3], Error> {
+    fn queries_keys_values(&self, layer: usize, name: &dyn Fn(&str) -> String) -> Result<[Linear; 3], Error> {
         let (n, s) = (self.names, self.shape);
-        let (q, kv) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
+        let (head_dim, kv_heads, alike) = s.heads_of(layer);
+        let (q, kv) = (s.heads * head_dim, kv_heads * head_dim);
         let linear =
             |pattern: &str, part: Part| self.linear(&name(pattern), self.family.qkv_bias, part, s.hidden);
         let Some((fused, order)) = n.qkv.filter(|(fused, _)| self.is_fused(&name(fused), &name(n.q))) else {
             return Ok([
                 linear(n.q, Part::all(q))?,
                 linear(n.k, Part::all(kv))?,
-                linear(n.v, Part::all(kv))?,
+                linear(if alike { n.k } else { n.v }, Part::all(kv))?,
             ]);
         };
         let part = |first: usize, rows: usize, run: usize| {
-            let stride = (s.heads / s.kv_heads + 2) * s.head_dim;
-            let runs = (order == Fused::ByKvHead && s.kv_heads > 1).then_some(Runs { rows: run, stride });
+            let stride = (s.heads / kv_heads + 2) * head_dim;
+            let runs = (order == Fused::ByKvHead && kv_heads > 1).then_some(Runs { rows: run, stride });
             linear(fused, Part { first, rows, total: q + 2 * kv, runs })
         };
         let quarter = |first: usize| {
             let runs = Some(Runs { rows: q / 4, stride: 3 * (q / 4) });
             linear(fused, Part { first: first * (q / 4), rows: q, total: 3 * q, runs })
         };
+        if order == Fused::Quarters && !(s.heads.is_multiple_of(4) && kv_heads == s.heads) {
+            return Err(self.keys.config(format!("{} heads cannot lie in quarters", s.heads)));
+        }
         Ok(match order {
             Fused::Quarters => [quarter(0)?, quarter(2)?, quarter(1)?],
             Fused::Stacked => [part(0, q, q)?, part(q, kv, kv)?, part(q + kv, kv, kv)?],
             Fused::ByKvHead => {
-                let group = q / s.kv_heads;
-                [part(0, q, group)?, part(group, kv, s.head_dim)?, part(group + s.head_dim, kv, s.head_dim)?]
+                let group = q / kv_heads;
+                [part(0, q, group)?, part(group, kv, head_dim)?, part(group + head_dim, kv, head_dim)?]
             }
         })
     }
@@ -367,7 +379,7 @@ impl<'a> Tensors<'a> {
     }
 
     /// The norm of queries or keys of `heads` heads.
-    fn head_norm(&self, name: &str, heads: usize) -> Result<Option<Norm>, Error> {
+    fn head_norm(&self, name: &str, heads: usize, head_dim: usize) -> Result<Option<Norm>, Error> {
         let (f, s) = (self.family, self.shape);
         let offset = if self.keys.is_gguf() { 0.0 } else { f.norm_offset };
         let (size, shape) = match f.head_norms {
@@ -377,18 +389,11 @@ impl<'a> Tensors<'a> {
             }
             HeadNorms::Never => return Ok(None),
             HeadNorms::Bare(_) => {
-                return Ok(Some(Norm {
-                    kind: f.norm,
-                    size: s.head_dim,
-                    weight: None,
-                    further: Vec::new(),
-                    bias: None,
-                    eps: s.eps,
-                }));
+                return Ok(Some(self.bare_norm(head_dim)));
             }
-            HeadNorms::Shared | HeadNorms::SharedIf(_) => (s.head_dim, vec![s.head_dim]),
-            HeadNorms::Own(_) => (s.head_dim, vec![heads, s.head_dim]),
-            HeadNorms::Row => (heads * s.head_dim, vec![heads * s.head_dim]),
+            HeadNorms::Shared | HeadNorms::SharedIf(_) => (head_dim, vec![head_dim]),
+            HeadNorms::Own(_) => (head_dim, vec![heads, head_dim]),
+            HeadNorms::Row => (heads * head_dim, vec![heads * head_dim]),
         };
         let bias = match f.head_norms {
             HeadNorms::Shared | HeadNorms::SharedIf(_) => self.bias(name, f.norm_bias, Part::all(size))?,
@@ -405,6 +410,12 @@ impl<'a> Tensors<'a> {
             }
         };
         Ok(Some(Norm { kind: f.norm, size, weight: Some(weight), further, bias, eps: s.eps }))
+    }
+
+    /// A norm without weights.
+    fn bare_norm(&self, size: usize) -> Norm {
+        let (kind, eps) = (self.family.norm, self.shape.eps);
+        Norm { kind, size, weight: None, further: Vec::new(), bias: None, eps }
     }
 
     fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix, Error> {

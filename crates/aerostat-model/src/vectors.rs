@@ -22,6 +22,9 @@ pub(crate) struct BlockVectors {
     pub(crate) mlp_post_norm: Option<NormVectors>,
     pub(crate) q_norm: Option<NormVectors>,
     pub(crate) k_norm: Option<NormVectors>,
+    pub(crate) v_norm: Option<NormVectors>,
+    /// What the stream is multiplied by in the end.
+    pub(crate) scale: Option<f32>,
     pub(crate) sinks: Option<BufferId>,
     pub(crate) latent: Option<LatentVectors>,
     /// By role.
@@ -53,12 +56,18 @@ impl BlockVectors {
             mlp_post_norm: norm(&block.mlp_post_norm, hidden)?,
             q_norm: norm(&a.q_norm, a.q.weight.rows)?,
             k_norm: norm(&a.k_norm, a.k.weight.rows)?,
+            v_norm: norm(&a.v_norm, a.v.weight.rows)?,
+            scale: None,
             sinks: a.sinks.as_ref().map(|v| load_vector(b, v, v.len, read)).transpose()?,
             latent: None,
             biases: biases(b, block.linears(), read)?,
             expert_biases: Vec::new(),
             correction: None,
         };
+        if let Some(v) = &block.scale {
+            let id = load_vector(b, v, v.len, read)?;
+            vectors.scale = b.read(Mat::new(id, 1, 1))?.first().copied();
+        }
         if let Some(latent) = &a.latent {
             vectors.latent = Some(LatentVectors::load(b, latent, read)?);
         }
