@@ -112,6 +112,19 @@ def gemma3_rope(scaling=None, base=20000.0, local=500.0):
     }
 
 
+def with_scalars(model):
+    """What multiplies the stream after each block."""
+    for layer in model.model.layers:
+        layer.layer_scalar.fill_(0.75)
+
+
+def old_gemma4(config):
+    """Gemma 4 as released: keys of their own for layers without a window."""
+    config = dict(config)
+    special = next(iter(config.pop("per_layer_config").values()))
+    return dict(config, global_head_dim=special["head_dim"], num_global_key_value_heads=None)
+
+
 def old_phi3(config):
     """Phi 3 as released: flat keys, and the trained length beside the lists, not among them."""
     scaling = config["rope_parameters"]
@@ -704,6 +717,13 @@ FIXTURES = {
         GEMMA3, num_hidden_layers=4, query_pre_attn_scalar=5,
         layer_types=["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
         rope_parameters=gemma3_rope({"rope_type": "linear", "factor": 4.0}))),
+    "gemma4": dict(family="Gemma4Text", dtype="bf16", lengths=LONG, prepare=with_scalars, config=dict(
+        GEMMA, num_key_value_heads=2, head_dim=8, global_head_dim=16, num_global_key_value_heads=1, attention_k_eq_v=True, num_hidden_layers=3,
+        sliding_window=6, hidden_size_per_layer_input=0, final_logit_softcapping=3.0,
+        layer_types=["sliding_attention", "full_attention", "full_attention"])),
+    "gemma4_values": dict(family="Gemma4Text", dtype="bf16", lengths=SHORT, edit=old_gemma4, config=dict(
+        GEMMA, num_key_value_heads=2, head_dim=12, global_head_dim=8, num_hidden_layers=2, sliding_window=6, hidden_size_per_layer_input=0,
+        layer_types=["sliding_attention", "full_attention"])),
     "vaultgemma": dict(family="VaultGemma", dtype="bf16", lengths=LONG, config=dict(
         GEMMA, num_hidden_layers=2, sliding_window=6, query_pre_attn_scalar=9, final_logit_softcapping=3.0)),
     # Phi 3

@@ -79,8 +79,8 @@ const MISSING: &[(&str, &str)] = &[
     ),
     (
         "gemma4",
-        "embeddings of each layer, layers that share their keys and values with others, head sizes that differ from layer \
-         to layer, and experts beside a dense MLP with norms of their own",
+        "embeddings of each layer, layers that share their keys and values with others, and experts beside a dense MLP \
+         with norms of their own",
     ),
     ("apertus", "the activation xIELU, with parameters of each layer"),
     ("bitnet", "norms within attention and MLP"),
@@ -161,6 +161,11 @@ fn refuse(keys: &Keys<'_>, family: &Family) -> Result<(), Error> {
         let message = match *refused {
             Refused::Metadata(key) if keys.gguf_number(key).is_some() => format!("`{key}`"),
             Refused::Flag(key, value) if keys.flag(key, !value)? == value => format!("`{key}`: {value}"),
+            Refused::Above(key, most)
+                if keys.json(key).and_then(Value::as_f64).is_some_and(|n| n > f64::from(most)) =>
+            {
+                format!("`{key}` above {most}")
+            }
             Refused::Given(key) if keys.json(key).is_some() => format!("`{key}`"),
             Refused::Unequal(a, b) => match (keys.json(a), keys.json(b)) {
                 (Some(x), Some(y)) if x != y => format!("`{a}` ({x}) other than `{b}` ({y})"),

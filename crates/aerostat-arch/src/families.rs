@@ -22,6 +22,7 @@ mod flex_olmo;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod gemma4;
 mod glm;
 mod glm4;
 mod glm4_moe;
@@ -115,6 +116,7 @@ pub const FAMILIES: &[&Family] = &[
     &gemma2::FAMILY,
     &vaultgemma::FAMILY,
     &gemma3::FAMILY,
+    &gemma4::FAMILY,
     &phi3::FAMILY,
     &phi::FAMILY,
     &phimoe::FAMILY,

@@ -51,6 +51,11 @@ pub struct Family {
     pub head_norms: HeadNorms,
     /// They come after rotation.
     pub norms_after_rope: bool,
+    /// Layers without a window have heads of `global_head_dim`, whose values are their keys before norms if
+    /// `attention_k_eq_v` says so; values of all layers are normalised, without weights.
+    pub wide_heads: bool,
+    /// A tensor of one number that the stream is multiplied by after a block; empty: none.
+    pub block_scale: &'static str,
     /// Each head has a score that takes part in the softmax, and has no value.
     pub sinks: bool,
     /// Queries, keys and values are clipped, if the configuration names a limit.
@@ -123,6 +128,8 @@ pub struct Family {
 pub enum Refused {
     /// This flag, if it is this.
     Flag(&'static str, bool),
+    /// This key, if its value is a number above this.
+    Above(&'static str, u32),
     /// This key, if its value is not null.
     Given(&'static str),
     /// These two numbers, if both are given and differ.
@@ -436,6 +443,8 @@ impl Family {
         embedding_norm: false,
         head_norms: HeadNorms::Never,
         norms_after_rope: false,
+        wide_heads: false,
+        block_scale: "",
         sinks: false,
         clip_qkv: false,
         parallel: Switch::Never,

@@ -91,6 +91,13 @@ pub enum Scaling {
         /// The ramp's ends are rounded outwards to whole dimensions.
         truncate: bool,
     },
+    /// The first pairs of whole heads are rotated, divided by `factor`; the others are not.
+    Proportional {
+        /// The part of all pairs that is.
+        part: f64,
+        /// The divisor.
+        factor: f64,
+    },
     /// LongRoPE: sequences longer than `original` have divisors of their own; cosines and sines are scaled.
     Long {
         /// Trained length in positions.
@@ -161,7 +168,10 @@ pub(crate) fn read(keys: &Keys<'_>, layers: Layers, theta: f64, rotary: f64) -> 
         false => scaling(keys, &dict, kind)?,
     };
     let part = ["partial_rotary_factor", "rotary_pct"].into_iter().find_map(|key| keys.json(key)?.as_f64());
-    let rotary = number(keys, &dict, "partial_rotary_factor")?.or(part).unwrap_or(rotary);
+    let rotary = match scaling {
+        Scaling::Proportional { .. } => 1.0,
+        _ => number(keys, &dict, "partial_rotary_factor")?.or(part).unwrap_or(rotary),
+    };
     let divisors = |key: &str| match kind {
         "longrope" => list(keys, &dict, key).map(Some),
         _ => Ok(None),
@@ -241,6 +251,10 @@ fn scaling(keys: &Keys<'_>, dict: &Map<String, Value>, kind: &str) -> Result<Sca
     };
     Ok(match kind {
         "default" | "none" => Scaling::None,
+        "proportional" => Scaling::Proportional {
+            part: optional("partial_rotary_factor")?.unwrap_or(1.0),
+            factor: optional("factor")?.unwrap_or(1.0),
+        },
         "linear" => Scaling::Linear { factor: needed("factor")? },
         "dynamic" => Scaling::Dynamic { factor: needed("factor")?, original: context()? },
         "llama3" => Scaling::Llama3 {
@@ -336,7 +350,9 @@ fn check(keys: &Keys<'_>, rope: RopeConfig) -> Result<RopeConfig, Error> {
     let positive: &[(&str, f64)] = &match rope.scaling {
         Scaling::None => [("rope_theta", rope.theta), ("", 1.0), ("", 1.0)],
         Scaling::Steps { original } => [("rope_theta", rope.theta), ("seq_length", original), ("", 1.0)],
-        Scaling::Linear { factor } => [("rope_theta", rope.theta), ("factor", factor), ("", 1.0)],
+        Scaling::Linear { factor } | Scaling::Proportional { factor, .. } => {
+            [("rope_theta", rope.theta), ("factor", factor), ("", 1.0)]
+        }
         Scaling::Dynamic { factor, original }
         | Scaling::Llama3 { factor, original, .. }
         | Scaling::Yarn { factor, original, .. } => {

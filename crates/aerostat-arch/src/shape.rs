@@ -39,6 +39,9 @@ pub(crate) struct Shape {
     pub(crate) head_norms: bool,
     pub(crate) clip: Option<f32>,
     pub(crate) growth: Option<Growth>,
+    /// Size and number of key/value heads of layers without a window, and whether their values are their keys, where
+    /// they differ from others.
+    pub(crate) wide: Option<(usize, usize, bool)>,
     pub(crate) windows: Vec<Option<usize>>,
     pub(crate) rotated: Vec<bool>,
     pub(crate) ropes: Vec<RopeConfig>,
@@ -71,7 +74,9 @@ impl Shape {
         let intermediate = intermediate(keys, family, hidden)?;
         let listed = listed_rotation(keys, family, layers)?;
         let windows = windows(keys, family, &listed)?;
+        let wide = if family.wide_heads { Some(wide_heads(keys, heads, kv_heads)?) } else { None };
         let (bases, distinct) = own_bases(keys, layers)?;
+        let rotated = rotated(keys, family, &windows, &bases, listed)?;
         Ok(Self {
             layers,
             hidden,
@@ -91,30 +96,13 @@ impl Shape {
             final_softcap: softcap(keys, &keys::FINAL_SOFTCAP, family.softcaps.1)?,
             activation: activation(keys, family)?,
             parallel: switch(keys, family.parallel)?,
-            post_norms: match family.post_norms {
-                PostNorms::Never | PostNorms::StoredMlp => false,
-                PostNorms::Always => true,
-                PostNorms::Key(key, default) => keys.flag(key, default)?,
-            },
+            post_norms: post_norms(keys, family)?,
             alibi: alibi(keys, family, heads)?,
-            head_norms: match family.head_norms {
-                HeadNorms::Never => false,
-                HeadNorms::Shared | HeadNorms::Row => true,
-                HeadNorms::Bare(_) if keys.is_gguf() => keys.number(&keys::EXPERTS)? != Some(128.0),
-                HeadNorms::Bare(key) => keys.flag(key, true)?,
-                HeadNorms::Own(key) | HeadNorms::SharedIf(key) => keys.is_gguf() || keys.flag(key, false)?,
-            },
+            head_norms: head_norms(keys, family)?,
             growth: growth(keys, family)?,
             clip: if family.clip_qkv { clip(keys)? } else { None },
-            rotated: match family.rotated {
-                _ if alibi(keys, family, heads)? => vec![false; layers],
-                Rotated::Windows => windows.iter().map(Option::is_some).collect(),
-                Rotated::WindowsIfGiven if keys.number(&keys::WINDOW)?.is_some() => {
-                    windows.iter().map(Option::is_some).collect()
-                }
-                _ if !bases.is_empty() => bases.iter().map(|base| *base != 0.0).collect(),
-                _ => listed,
-            },
+            rotated: if alibi(keys, family, heads)? { vec![false; layers] } else { rotated },
+            wide,
             windows,
             rope_of: bases.iter().map(|base| distinct.iter().position(|b| b == base).unwrap_or(0)).collect(),
             ropes: match &latent {
@@ -130,6 +118,46 @@ impl Shape {
             },
         })
     }
+}
+
+/// Whether outputs of attention and MLP are normalised.
+fn post_norms(keys: &Keys<'_>, family: &Family) -> Result<bool, Error> {
+    match family.post_norms {
+        PostNorms::Never | PostNorms::StoredMlp => Ok(false),
+        PostNorms::Always => Ok(true),
+        PostNorms::Key(key, default) => keys.flag(key, default),
+    }
+}
+
+/// Whether queries and keys are.
+fn head_norms(keys: &Keys<'_>, family: &Family) -> Result<bool, Error> {
+    match family.head_norms {
+        HeadNorms::Never => Ok(false),
+        HeadNorms::Shared | HeadNorms::Row => Ok(true),
+        HeadNorms::Bare(_) if keys.is_gguf() => Ok(keys.number(&keys::EXPERTS)? != Some(128.0)),
+        HeadNorms::Bare(key) => keys.flag(key, true),
+        HeadNorms::Own(key) | HeadNorms::SharedIf(key) => Ok(keys.is_gguf() || keys.flag(key, false)?),
+    }
+}
+
+/// The layers that are rotated, of which `bases` and `listed` say what windows do not.
+fn rotated(
+    keys: &Keys<'_>,
+    family: &Family,
+    windows: &[Option<usize>],
+    bases: &[f64],
+    listed: Vec<bool>,
+) -> Result<Vec<bool>, Error> {
+    let by_windows = match family.rotated {
+        Rotated::Windows => true,
+        Rotated::WindowsIfGiven => keys.number(&keys::WINDOW)?.is_some(),
+        _ => false,
+    };
+    Ok(match by_windows {
+        true => windows.iter().map(Option::is_some).collect(),
+        false if !bases.is_empty() => bases.iter().map(|base| *base != 0.0).collect(),
+        false => listed,
+    })
 }
 
 /// The width of an MLP that is not an expert.
@@ -217,6 +245,36 @@ fn with_bases(keys: &Keys<'_>, family: &Family, bases: &[f64]) -> Result<Vec<Rop
         rope::read(keys, Layers::All, *base, defaults.rotary).map(|rope| RopeConfig { theta: *base, ..rope })
     };
     bases.iter().map(one).collect()
+}
+
+/// Size and number of key/value heads of layers without a window, and whether their values are their keys:
+/// `per_layer_config` has what is special of a layer, older files have keys of their own.
+fn wide_heads(keys: &Keys<'_>, heads: usize, kv_heads: usize) -> Result<(usize, usize, bool), Error> {
+    let alike = keys.flag("attention_k_eq_v", false)?;
+    let layers = keys.json("per_layer_config").and_then(Value::as_object);
+    let special = layers.and_then(|layers| layers.values().next());
+    let number = |nested: &str, flat: &str| {
+        let given = if layers.is_some() { special.and_then(|s| s.get(nested)) } else { keys.json(flat) };
+        given
+            .and_then(Value::as_u64)
+            .and_then(|n| usize::try_from(n).ok())
+            .filter(|n| (1..1 << 20).contains(n))
+    };
+    let dim = number("head_dim", "global_head_dim").unwrap_or(512);
+    let own =
+        number("num_key_value_heads", "num_global_key_value_heads").filter(|_| alike).unwrap_or(kv_heads);
+    match heads.is_multiple_of(own) {
+        true => Ok((dim, own, alike)),
+        false => Err(keys.config(format!("{heads} query heads cannot share {own} key/value heads evenly"))),
+    }
+}
+
+impl Shape {
+    /// Size and number of key/value heads of a layer, and whether its values are its keys.
+    pub(crate) fn heads_of(&self, layer: usize) -> (usize, usize, bool) {
+        let windowed = self.windows.get(layer).is_some_and(Option::is_some);
+        self.wide.filter(|_| !windowed).unwrap_or((self.head_dim, self.kv_heads, false))
+    }
 }
 
 /// The limit of queries, keys and values; some families nest it.

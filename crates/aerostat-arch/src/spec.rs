@@ -481,6 +481,8 @@ pub struct Block {
     pub parallel: bool,
     /// What attention and MLP give is multiplied by this before it is added.
     pub residual_scale: Option<f32>,
+    /// The stream is multiplied by this number in the end.
+    pub scale: Option<Vector>,
 }
 
 impl Block {
@@ -568,7 +570,7 @@ impl Block {
     /// Its norms and biases.
     fn vectors(&self) -> impl Iterator<Item = &Vector> {
         let around = [&self.attention_norm, &self.attention_post_norm, &self.mlp_norm, &self.mlp_post_norm];
-        let heads = self.attention().into_iter().flat_map(|a| [&a.q_norm, &a.k_norm]);
+        let heads = self.attention().into_iter().flat_map(|a| [&a.q_norm, &a.k_norm, &a.v_norm]);
         let norms = around.into_iter().chain(heads).flatten().chain(self.delta().map(|delta| &delta.norm));
         let norms = norms.chain(self.latent().into_iter().flat_map(Latent::norms)).flat_map(Norm::vectors);
         let sinks = self.attention().and_then(|a| a.sinks.as_ref());
@@ -576,7 +578,7 @@ impl Block {
         let experts = self.experts.iter().flat_map(Experts::linears);
         let correction = self.experts.iter().filter_map(|e| e.routing.correction.as_ref());
         let biases = self.linears().chain(experts).filter_map(|(_, linear)| linear.bias.as_ref());
-        norms.chain(correction).chain(biases).chain(sinks).chain(delta)
+        norms.chain(correction).chain(biases).chain(sinks).chain(delta).chain(&self.scale)
     }
 }
 
@@ -601,6 +603,8 @@ pub struct AttentionSpec {
     pub q_norm: Option<Norm>,
     /// On keys, before rotation.
     pub k_norm: Option<Norm>,
+    /// On values.
+    pub v_norm: Option<Norm>,
     /// Queries, keys and values are clipped to this size, after norms.
     pub clip: Option<f32>,
     /// Queries grow with their position.

@@ -112,8 +112,10 @@ impl<'a> Tensors<'a> {
     }
 
     pub(crate) fn ropes(&self) -> Result<Vec<RopeSpec>, Error> {
-        let head_dim = self.shape.head_dim;
-        let rotate = |rope: &RopeConfig| {
+        let rotate = |(i, rope): (usize, &RopeConfig)| {
+            // Layers without a window come first.
+            let wide = self.shape.wide.filter(|_| i == 0);
+            let head_dim = wide.map_or(self.shape.head_dim, |(dim, ..)| dim);
             let part = self.shape.latent.as_ref().map(|latent| latent.rope as f64);
             let rotary = self.keys.gguf_number("rope.dimension_count");
             let rotary = rotary.or(self.keys.json("rotary_dim").and_then(Value::as_f64));
@@ -141,7 +143,7 @@ impl<'a> Tensors<'a> {
             let reversed = self.family.reversed;
             Ok(RopeSpec { theta, rotary, style, reversed, scaling, divisors, long_divisors })
         };
-        let mut ropes = self.shape.ropes.iter().map(rotate).collect::<Result<Vec<_>, _>>()?;
+        let mut ropes = self.shape.ropes.iter().enumerate().map(rotate).collect::<Result<Vec<_>, _>>()?;
         if let Some(rope) = ropes.first_mut().filter(|_| self.keys.is_gguf()) {
             self.stored_divisors(rope)?;
         }
@@ -199,6 +201,10 @@ impl<'a> Tensors<'a> {
             mlp_post_norm: norm(n.mlp_post_norm, s.post_norms || mlp_norm_stored)?,
             parallel: s.parallel,
             residual_scale: s.residual_scale,
+            scale: match f.block_scale {
+                "" => None,
+                pattern => Some(self.vector(&name(pattern), &[1], 0.0)?),
+            },
         })
     }
 
@@ -210,9 +216,10 @@ impl<'a> Tensors<'a> {
                 let (qkv, latent) = self.latent(latent, i, name)?;
                 ((qkv, None), latent)
             }
-            None => (self.queries_keys_values(name)?, None),
+            None => (self.queries_keys_values(i, name)?, None),
         };
-        let mixed = latent.as_ref().map_or(s.heads * s.head_dim, |_| v.weight.rows);
+        let (head_dim, kv_heads, _) = s.heads_of(i);
+        let mixed = if latent.is_some() { v.weight.rows } else { s.heads * head_dim };
         let window = s.windows.get(i).copied().flatten();
         let rope = match s.rope_of.get(i) {
             Some(rope) => *rope,
@@ -222,9 +229,8 @@ impl<'a> Tensors<'a> {
         // Norms without weights come with rotation.
         let head_norm = |pattern: &str, heads: usize| match f.head_norms {
             HeadNorms::Bare(_) if rope.is_none() => Ok(None),
-            _ => self.head_norm(&name(pattern), heads),
+            _ => self.head_norm(&name(pattern), heads, head_dim),
         };
-        let sinks = f.sinks.then(|| self.vector(&name(n.sinks), &[s.heads], 0.0)).transpose()?;
         Ok(AttentionSpec {
             q,
             k,
@@ -233,17 +239,18 @@ impl<'a> Tensors<'a> {
             o: self.linear(&name(n.o), f.output_bias, Part::all(s.hidden), mixed)?,
             gate,
             q_norm: head_norm(n.q_norm, s.heads)?,
-            k_norm: head_norm(n.k_norm, s.kv_heads)?,
+            k_norm: head_norm(n.k_norm, kv_heads)?,
+            v_norm: s.wide.map(|_| self.bare_norm(head_dim)),
             clip: s.clip,
             growth: s.growth.filter(|_| f.temperature != Temperature::Unrotated || rope.is_none()),
             heads: s.heads,
-            kv_heads: s.kv_heads,
-            head_dim: s.head_dim,
+            kv_heads,
+            head_dim,
             scale: if s.scale_by_layer { s.scale / (i + 1) as f32 } else { s.scale },
             softcap: s.attention_softcap,
             window,
             chunked: matches!(f.windows, Windows::ChunksOfRotated),
-            sinks,
+            sinks: f.sinks.then(|| self.vector(&name(n.sinks), &[s.heads], 0.0)).transpose()?,
             norms_after_rope: f.norms_after_rope,
             alibi: s.alibi,
             rope,
@@ -266,38 +273,44 @@ impl<'a> Tensors<'a> {
     /// q, k and v, and the gate of attention's output: tensors of their own, or rows of one.
     fn queries_keys_values(
         &self,
+        layer: usize,
         name: &dyn Fn(&str) -> String,
     ) -> Result<([Linear; 3], Option<Linear>), Error> {
         let (n, s) = (self.names, self.shape);
-        let (q, kv) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
+        let (head_dim, kv_heads, alike) = s.heads_of(layer);
+        let (q, kv) = (s.heads * head_dim, kv_heads * head_dim);
         let linear =
             |pattern: &str, part: Part| self.linear(&name(pattern), self.family.qkv_bias, part, s.hidden);
         let Some((fused, order)) = n.qkv.filter(|(fused, _)| self.is_fused(&name(fused), &name(n.q))) else {
             let (q, gate) = match self.family.gated_attention {
                 false => (linear(n.q, Part::all(q))?, None),
                 true => {
-                    let runs = Some(Runs { rows: s.head_dim, stride: 2 * s.head_dim });
+                    let runs = Some(Runs { rows: head_dim, stride: 2 * head_dim });
                     let part = |first| linear(n.q, Part { first, rows: q, total: 2 * q, runs });
-                    (part(0)?, Some(part(s.head_dim)?))
+                    (part(0)?, Some(part(head_dim)?))
                 }
             };
-            return Ok(([q, linear(n.k, Part::all(kv))?, linear(n.v, Part::all(kv))?], gate));
+            let v = if alike { n.k } else { n.v };
+            return Ok(([q, linear(n.k, Part::all(kv))?, linear(v, Part::all(kv))?], gate));
         };
         let part = |first: usize, rows: usize, run: usize| {
-            let stride = (s.heads / s.kv_heads + 2) * s.head_dim;
-            let runs = (order == Fused::ByKvHead && s.kv_heads > 1).then_some(Runs { rows: run, stride });
+            let stride = (s.heads / kv_heads + 2) * head_dim;
+            let runs = (order == Fused::ByKvHead && kv_heads > 1).then_some(Runs { rows: run, stride });
             linear(fused, Part { first, rows, total: q + 2 * kv, runs })
         };
         let quarter = |first: usize| {
             let runs = Some(Runs { rows: q / 4, stride: 3 * (q / 4) });
             linear(fused, Part { first: first * (q / 4), rows: q, total: 3 * q, runs })
         };
+        if order == Fused::Quarters && !(s.heads.is_multiple_of(4) && kv_heads == s.heads) {
+            return Err(self.keys.config(format!("{} heads cannot lie in quarters", s.heads)));
+        }
         let qkv = match order {
             Fused::Quarters => [quarter(0)?, quarter(2)?, quarter(1)?],
             Fused::Stacked => [part(0, q, q)?, part(q, kv, kv)?, part(q + kv, kv, kv)?],
             Fused::ByKvHead => {
-                let group = q / s.kv_heads;
-                [part(0, q, group)?, part(group, kv, s.head_dim)?, part(group + s.head_dim, kv, s.head_dim)?]
+                let group = q / kv_heads;
+                [part(0, q, group)?, part(group, kv, head_dim)?, part(group + head_dim, kv, head_dim)?]
             }
         };
         Ok((qkv, None))
@@ -386,7 +399,7 @@ impl<'a> Tensors<'a> {
     }
 
     /// The norm of queries or keys of `heads` heads.
-    fn head_norm(&self, name: &str, heads: usize) -> Result<Option<Norm>, Error> {
+    fn head_norm(&self, name: &str, heads: usize, head_dim: usize) -> Result<Option<Norm>, Error> {
         let (f, s) = (self.family, self.shape);
         let offset = if self.keys.is_gguf() { 0.0 } else { f.norm_offset };
         let (size, shape) = match f.head_norms {
@@ -396,18 +409,11 @@ impl<'a> Tensors<'a> {
             }
             HeadNorms::Never => return Ok(None),
             HeadNorms::Bare(_) => {
-                return Ok(Some(Norm {
-                    kind: f.norm,
-                    size: s.head_dim,
-                    weight: None,
-                    further: Vec::new(),
-                    bias: None,
-                    eps: s.eps,
-                }));
+                return Ok(Some(self.bare_norm(head_dim)));
             }
-            HeadNorms::Shared | HeadNorms::SharedIf(_) => (s.head_dim, vec![s.head_dim]),
-            HeadNorms::Own(_) => (s.head_dim, vec![heads, s.head_dim]),
-            HeadNorms::Row => (heads * s.head_dim, vec![heads * s.head_dim]),
+            HeadNorms::Shared | HeadNorms::SharedIf(_) => (head_dim, vec![head_dim]),
+            HeadNorms::Own(_) => (head_dim, vec![heads, head_dim]),
+            HeadNorms::Row => (heads * head_dim, vec![heads * head_dim]),
         };
         let bias = match f.head_norms {
             HeadNorms::Shared | HeadNorms::SharedIf(_) => self.bias(name, f.norm_bias, Part::all(size))?,
@@ -424,6 +430,12 @@ impl<'a> Tensors<'a> {
             }
         };
         Ok(Some(Norm { kind: f.norm, size, weight: Some(weight), further, bias, eps: s.eps }))
+    }
+
+    /// A norm without weights.
+    fn bare_norm(&self, size: usize) -> Norm {
+        let (kind, eps) = (self.family.norm, self.shape.eps);
+        Norm { kind, size, weight: None, further: Vec::new(), bias: None, eps }
     }
 
     fn matrix(&self, name: &str, part: Part, cols: usize) -> Result<Matrix, Error> {

@@ -3,6 +3,7 @@
 /// Checkpoints of several towers: `model_type` of the whole, and of its text tower where the configuration does not name it.
 pub const TOWERS: &[(&str, &str)] = &[
     ("gemma3", "gemma3_text"),
+    ("gemma4", "gemma4_text"),
     ("mistral3", "mistral"),
     ("llama4", "llama4_text"),
     ("qwen2_vl", "qwen2_vl_text"),

@@ -585,7 +585,8 @@ impl Model {
     fn add_mlp(&self, b: &mut dyn Backend, block: usize, y: Mat) -> Result<(), Error> {
         let (block, vectors) = (&self.spec.blocks[block], &self.blocks[block]);
         let norm = block.mlp_post_norm.as_ref().zip(vectors.mlp_post_norm.as_ref());
-        self.add(b, y, norm, block.residual_scale)
+        self.add(b, y, norm, block.residual_scale)?;
+        vectors.scale.map_or(Ok(()), |scale| b.scale(Mat { buffer: self.buffers.x, ..y }, scale))
     }
 
     /// What follows the head: bias, scale, soft cap.
@@ -643,6 +644,9 @@ impl Model {
                 self.rotate(b, m, rope, (a.head_dim, 0), self.spec.ropes[rope].style)?;
             }
             normalise(b, a.norms_after_rope)?;
+        }
+        if let Some((spec, norm)) = a.v_norm.as_ref().zip(vectors.v_norm.as_ref()) {
+            norm.apply(b, v, spec, v)?;
         }
         if let Some(growth) = a.growth {
             b.scale_rows(q, &growth_of(growth, batch))?;

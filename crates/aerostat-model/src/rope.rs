@@ -115,6 +115,8 @@ fn inverse_frequencies(spec: &RopeSpec, length: u32, divisors: Option<&[f32]>) -
             1.0 / wavelength(i)
         }
         Scaling::Linear { factor } => 1.0 / wavelength(i) / factor as f32,
+        Scaling::Proportional { part, .. } if i >= (part * f64::from(dim) / 2.0) as usize => 0.0,
+        Scaling::Proportional { factor, .. } => 1.0 / wavelength(i) / factor as f32,
         Scaling::Llama3 { factor, low, high, original } => {
             llama3(1.0 / wavelength(i), factor as f32, low as f32, high as f32, original as f32)
         }

@@ -26,6 +26,9 @@ pub(crate) struct BlockVectors {
     pub(crate) mlp_post_norm: Option<NormVectors>,
     pub(crate) q_norm: Option<NormVectors>,
     pub(crate) k_norm: Option<NormVectors>,
+    pub(crate) v_norm: Option<NormVectors>,
+    /// What the stream is multiplied by in the end.
+    pub(crate) scale: Option<f32>,
     pub(crate) sinks: Option<BufferId>,
     pub(crate) latent: Option<LatentVectors>,
     pub(crate) delta: Option<DeltaVectors>,
@@ -54,6 +57,7 @@ impl BlockVectors {
             norm.map(|(norm, width)| NormVectors::load(b, norm, width, read)).transpose()
         };
         let (q_norm, k_norm) = (heads(|a| &a.q_norm, |a| &a.q)?, heads(|a| &a.k_norm, |a| &a.k)?);
+        let v_norm = heads(|a| &a.v_norm, |a| &a.v)?;
         let mut norm = |norm: &Option<Norm>| {
             norm.as_ref().map(|norm| NormVectors::load(b, norm, norm.size, read)).transpose()
         };
@@ -64,6 +68,8 @@ impl BlockVectors {
             mlp_post_norm: norm(&block.mlp_post_norm)?,
             q_norm,
             k_norm,
+            v_norm,
+            scale: None,
             sinks: None,
             latent: None,
             delta: None,
@@ -73,6 +79,10 @@ impl BlockVectors {
         };
         if let Some(v) = a.and_then(|a| a.sinks.as_ref()) {
             vectors.sinks = Some(load_vector(b, v, v.len, read)?);
+        }
+        if let Some(v) = &block.scale {
+            let id = load_vector(b, v, v.len, read)?;
+            vectors.scale = b.read(Mat::new(id, 1, 1))?.first().copied();
         }
         if let Some(latent) = block.latent() {
             vectors.latent = Some(LatentVectors::load(b, latent, read)?);
