@@ -669,6 +669,13 @@ FIXTURES = {
     "deepseek_v3_fp8": dict(family="DeepseekV3", dtype="bf16", lengths=SHORT, codes=dict(make=codes.fp8_blocks, config={
         "activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [*codes.BLOCK]}),
         config=dict(LATENT, kv_lora_rank=24)),
+    "kimi_k2_w4a16": dict(family="DeepseekV3", dtype="bf16", lengths=SHORT, recast=as_kimi, codes=dict(
+        make=codes.packed(4, 32), config=packed(4, 32), only=".experts."), config=dict(
+            LATENT, hidden_size=64, moe_intermediate_size=32, num_hidden_layers=2, n_group=1, topk_group=1)),
+    "deepseek_v3_nf4": dict(family="DeepseekV3", dtype="bf16", lengths=SHORT, config=dict(
+        LATENT, hidden_size=64, q_lora_rank=64, kv_lora_rank=64, v_head_dim=16, moe_intermediate_size=64, intermediate_size=64,
+        n_routed_experts=2, num_experts_per_tok=1, n_group=1, topk_group=1, num_hidden_layers=2), codes=dict(
+        make=codes.four_bits("nf4", False), config=dict(BITSANDBYTES, bnb_4bit_quant_type="nf4"))),
     "kimi_k2": dict(family="DeepseekV3", dtype="bf16", lengths=SHORT, recast=as_kimi, config=dict(
         LATENT, n_group=1, topk_group=1, routed_scaling_factor=2.8, rope_parameters={**YARN, "mscale": 1.0, "mscale_all_dim": 1.0})),
     **{f"kimi_k25{name}": dict(family="Kimi_K25", text="DeepseekV3", towers=kimi_towers(), dtype="bf16", lengths=SHORT, edit=as_kimi_k25,

@@ -148,15 +148,15 @@ def recast(folder, change):
     config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
-def quantise(folder, config, make, dimensions=2):
-    """Make codes and scales of the matrices of the blocks, all but routers and gates of one row, or of stacks of matrices
-    alone; leave what the libraries make of them in a folder beside."""
+def quantise(folder, config, make, dimensions=2, only=".layers."):
+    """Make codes and scales of the matrices of the blocks, all but routers and gates of one row, or of some of them, or of
+    stacks of matrices alone; leave what the libraries make of them in a folder beside."""
     weights, path = folder / "model.safetensors", folder / "config.json"
     stored, plain = safetensors.torch.load_file(weights), folder / "dequantised"
     dequantised = dict(stored)
     for name, tensor in dequantised.items():
         left = name.endswith(("mlp.gate.weight", "shared_expert_gate.weight"))
-        if tensor.ndim == dimensions and ".layers." in name and not name.endswith("_bias") and not left:
+        if tensor.ndim == dimensions and only in name and not name.endswith("_bias") and not left:
             dequantised[name], tensors = make(tensor)
             del stored[name]
             stored.update({name.removesuffix("weight") + key: value for key, value in tensors.items()})

@@ -4,9 +4,10 @@
 use aerostat_checkpoint::{Code, DType, Extent, Numbers, Table, Tensor};
 use serde_json::Value;
 
+use crate::beside::{Beside, Companion, Nested, Scales};
 use crate::error::Error;
 use crate::scales::{config, model_type, whole};
-use crate::spec::{Beside, Companion, Matrix, Nested, Scales};
+use crate::spec::Matrix;
 use crate::tensors::{Part, Stack, Tensors};
 
 /// Elements that share a scale in MXFP4.
@@ -101,12 +102,12 @@ impl<'a> Codes<'a> {
         let code = Code::Columns(bits);
         let is_whole = [2, 3, 4, 8].contains(&bits)
             && inputs.is_multiple_of(code.run().1)
-            && (outputs * bits as usize).is_multiple_of(32);
+            && outputs.saturating_mul(bits as usize).is_multiple_of(32);
         if !is_whole {
             let message = format!("it is not {inputs} inputs of {outputs} outputs by 2, 3, 4 or 8 bits");
             return Err(self.tensors.bad(words, message));
         }
-        self.require(&words.name, &[DType::I32], &[inputs * bits as usize / 32, outputs])?;
+        self.require(&words.name, &[DType::I32], &[inputs.saturating_mul(bits as usize) / 32, outputs])?;
         // Stored zero points are one less than they are, but in the second version.
         let more = u32::from(self.text("checkpoint_format") != Some("gptq_v2"));
         let points = Numbers::Points { code: Code::Packed(bits), more };
@@ -205,7 +206,7 @@ impl<'a> Codes<'a> {
     /// bitsandbytes NF4 and FP4: two elements in a byte, one scale for a run of elements, which may be some rows.
     fn four_bits(&self, bytes: &'a Tensor) -> Result<Matrix, Error> {
         let (total, cols) = (self.part.total, self.cols);
-        let elements = total * cols;
+        let elements = total.saturating_mul(cols);
         self.require(&bytes.name, &[DType::U8], &[elements.div_ceil(2), 1])?;
         let kinds = [("fp4", Table::Fp4), ("nf4", Table::Nf4)];
         let found = kinds.into_iter().find_map(|(kind, table)| {

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod beside;
 mod build;
 mod codes;
 mod delta;
@@ -21,6 +22,7 @@ mod spec;
 mod tensors;
 mod towers;
 
+pub use beside::{Beside, Companion, Nested, Scales, State};
 pub use build::describe;
 pub use delta::{DeltaFamily, DeltaNames, DeltaNet, DeltaShape};
 pub use error::{Error, ErrorKind};
@@ -34,8 +36,7 @@ pub use latent::{Indexer, Latent, LatentFamily, LatentNames, Selection};
 pub use mixture::{Mixture, MixtureNames};
 pub use rope::{Divisors, RopeSpec, Scaling};
 pub use spec::{
-    Activation, AttentionSpec, AttentionWidths, Beside, Block, Companion, Experts, Groups, Growth, Head,
-    Joined, Linear, Matrix, Mixer, MlpSpec, ModelSpec, Nested, Norm, NormKind, Positions, Role, RopeStyle,
-    Routing, Runs, Scales, Score, State, Vector,
+    Activation, AttentionSpec, AttentionWidths, Block, Experts, Groups, Growth, Head, Joined, Linear, Matrix,
+    Mixer, MlpSpec, ModelSpec, Norm, NormKind, Positions, Role, RopeStyle, Routing, Runs, Score, Vector,
 };
 pub use towers::TOWERS;

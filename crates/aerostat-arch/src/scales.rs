@@ -3,9 +3,10 @@
 use aerostat_checkpoint::{Code, DType, Tensor};
 use serde_json::Value;
 
+use crate::beside::Scales;
 use crate::error::Error;
 use crate::keys::Keys;
-use crate::spec::{Scales, Vector};
+use crate::spec::Vector;
 use crate::tensors::{Part, Tensors};
 
 /// Refuses quantised checkpoints but those whose codes and scales are found here or in [`crate::codes`].

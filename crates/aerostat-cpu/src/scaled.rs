@@ -11,7 +11,7 @@ use aerostat_checkpoint::DType;
 
 use crate::isa::{Kernel, Token};
 use crate::rows::Rows;
-use crate::vector::Vector;
+use crate::vector::{LANES, Vector};
 
 /// Weight rows of a task, unless they are wide: whole tiles of the kernels that multiply them.
 const TASK_ROWS: usize = 24;
@@ -24,10 +24,17 @@ pub(crate) const TASK_INPUTS: usize = 256;
 pub(crate) enum Values {
     /// One element.
     One(Box<[f32; 256]>),
-    /// Two elements.
-    Two(Box<[[f32; 2]; 256]>),
+    /// Two elements; and what four bits stand for, with those of the first element.
+    Two(Box<[[f32; 2]; 256]>, [f32; LANES], Nibble),
     /// Elements are not whole parts of bytes, or not of one row.
     Neither,
+}
+
+/// Four bits of a byte.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nibble {
+    Low,
+    High,
 }
 
 /// How the codes of a tile are expanded.
@@ -76,7 +83,11 @@ impl Values {
         }
         match elements {
             1 => Self::One(Box::new(all.map(|[value, _]| value))),
-            _ => Self::Two(Box::new(all)),
+            _ => {
+                let nibble = if let Code::HighFirst(_) = code { Nibble::High } else { Nibble::Low };
+                let byte = |i: usize| if nibble == Nibble::High { i << 4 } else { i };
+                Self::Two(Box::new(all), std::array::from_fn(|i| all[byte(i)][0]), nibble)
+            }
         }
     }
 }
@@ -106,21 +117,27 @@ impl<'a> Expanded<'a> {
         }
     }
 
+    /// The codes of a row, or of the run of rows it is in.
+    #[inline(always)]
+    fn codes(&self, row: usize) -> &[u8] {
+        let code = self.from.coding.code;
+        let (run_rows, run) = code.run();
+        let run_bytes = code.row_bytes(self.from.cols) * run_rows;
+        &self.from.w.bytes[row / run * run_bytes..][..run_bytes]
+    }
+
     /// What the codes of a row stand for.
     #[inline(always)]
     fn look_up(&self, row: usize, out: &mut [f32]) {
-        let Expand { w, coding, values, cols: all, zeros, .. } = self.from;
-        let (run_rows, run) = coding.code.run();
-        let run_bytes = coding.code.row_bytes(all) * run_rows;
-        let codes = &w.bytes[row / run * run_bytes..][..run_bytes];
-        let first = self.cols.start;
+        let Expand { coding, values, cols: all, zeros, .. } = self.from;
+        let (codes, run, first) = (self.codes(row), coding.code.run().1, self.cols.start);
         match (values, coding.code) {
             (Values::One(values), _) => {
                 for (out, code) in out.iter_mut().zip(&codes[first..]) {
                     *out = values[usize::from(*code)];
                 }
             }
-            (Values::Two(values), _) => {
+            (Values::Two(values, ..), _) => {
                 let codes = &codes[first / 2..];
                 let (pairs, last) = out.as_chunks_mut::<2>();
                 for (out, code) in pairs.iter_mut().zip(codes) {
@@ -163,6 +180,17 @@ impl Kernel for Expanded<'_> {
                 (std::slice::from_raw_parts_mut(self.out.add((row - self.rows.start) * len), len), of_row)
             };
             let (scales, zeros) = (of_row(scales), zeros.map(of_row));
+            if let (Values::Two(_, table, nibble), None) = (self.from.values, groups)
+                && !by_inputs
+                && len.is_multiple_of(LANES)
+                && block_cols.is_multiple_of(LANES)
+            {
+                // SAFETY: the promise of the trait.
+                unsafe {
+                    by_table::<V>(table, *nibble, self.codes(row), (block_cols, scales, zeros), coding, out)
+                };
+                continue;
+            }
             self.look_up(row, out);
             match groups {
                 Some(groups) if !by_inputs => {
@@ -211,13 +239,62 @@ fn columns(bits: u32, codes: &[u8], within: usize, all: usize, first: usize, out
     }
 }
 
-/// The codes of an input, from a whole word on.
+/// The codes of an input, from a whole word on; `out` is whole words.
 #[inline(always)]
 fn halves(codes: &[u8], out: &mut [f32]) {
-    for (out, word) in out.chunks_mut(8).zip(codes.as_chunks().0) {
+    const SHIFTS: [usize; 8] = {
+        let (mut shifts, mut i) = ([0; 8], 0);
+        while i < 8 {
+            shifts[i] = coded::halves_shift(i);
+            i += 1;
+        }
+        shifts
+    };
+    for (out, word) in out.as_chunks_mut::<8>().0.iter_mut().zip(codes.as_chunks().0) {
         let word = u32::from_le_bytes(*word);
-        for (i, out) in out.iter_mut().enumerate() {
-            *out = (word >> coded::halves_shift(i) & 15) as i32 as f32;
+        for (out, shift) in out.iter_mut().zip(SHIFTS) {
+            *out = (word >> shift & 15) as i32 as f32;
+        }
+    }
+}
+
+/// A row of codes of four bits, where whole vectors share a scale: what the sixteen stand for is scaled and rounded, not each
+/// element.
+///
+/// # Safety
+/// As [`Vector`].
+#[inline(always)]
+unsafe fn by_table<V: Vector>(
+    table: &[f32; LANES],
+    nibble: Nibble,
+    codes: &[u8],
+    (block_cols, scales, zeros): (usize, &[f32], Option<&[f32]>),
+    coding: Coding,
+    out: &mut [f32],
+) {
+    let blocks = out.chunks_mut(block_cols).zip(codes.chunks(block_cols / 2));
+    for (block, (out, codes)) in blocks.enumerate() {
+        let zero = match zeros {
+            Some(zeros) => zeros[block],
+            None => 0.0,
+        };
+        let mut scaled = *table;
+        for value in &mut scaled {
+            *value = (*value - zero) * scales[block];
+        }
+        finish(&mut scaled, coding);
+        // SAFETY: the caller's promise; arrays of sixteen.
+        unsafe {
+            let scaled = V::load(scaled.as_ptr());
+            for (out, codes) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(codes.as_chunks::<8>().0) {
+                let mut indices = [0u8; LANES];
+                for i in 0..8 {
+                    let (low, high) = (codes[i] & 15, codes[i] >> 4);
+                    let is_low = nibble as u8 == Nibble::Low as u8;
+                    (indices[2 * i], indices[2 * i + 1]) = if is_low { (low, high) } else { (high, low) };
+                }
+                V::store(V::choose(scaled, V::unsigned(indices.as_ptr())), out.as_mut_ptr());
+            }
         }
     }
 }
