@@ -318,6 +318,7 @@ pub struct Positions {
 
 /// What lets positions see those before them.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "a model has few of them, and both are large")]
 pub enum Mixer {
     /// Attention to what the KV cache holds.
     Attention(AttentionSpec),

@@ -47,7 +47,7 @@ pub enum KvChoice {
 /// What is done with sequences that begin alike. Results are the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Prefixes {
-    /// Compute and hold what they share once.
+    /// Compute and hold what they share once; not so where they have a recurrent state, which no two can share.
     #[default]
     Shared,
     /// Each computes and holds its own.
@@ -79,7 +79,7 @@ pub struct Options {
     /// Whether sequences that begin alike compute and hold what they share once.
     pub prefixes: Prefixes,
     /// Where parts of the KV cache may wait on disk, so that more sequences are active at once; `None`: a sequence waits
-    /// until its longest answer has room.
+    /// until its longest answer has room, as it does where sequences have a recurrent state.
     pub spill: Option<PathBuf>,
     /// Weights kept in memory at most; for measurements. `None`: as much as the budget allows.
     pub pinned_bytes_max: Option<u64>,

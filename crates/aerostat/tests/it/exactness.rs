@@ -15,6 +15,13 @@ fn score(fixture: &Fixture, options: &Options, sequences: &[Vec<u32>]) -> Vec<Sc
     engine.score(sequences, true, &mut Silent).expect(&fixture.name)
 }
 
+/// The fixtures whose sequences have a recurrent state.
+fn stateful() -> Vec<Fixture> {
+    let keeps =
+        |fixture: &Fixture| ModelFiles::open(&fixture.path).expect(&fixture.name).spec().state_elements() > 0;
+    fixtures().into_iter().filter(keeps).collect()
+}
+
 /// Bits, so that even the sign of a zero counts.
 fn bits(score: &Score) -> Vec<u32> {
     let logprobs = score.logprobs.iter().flatten();
@@ -126,6 +133,15 @@ proptest! {
     #[test]
     fn with_experts_too(way in ways(), which in any::<prop::sample::Index>(), kv in prop::sample::select(&KV[..])) {
         agrees(which.get(&mixtures()), &way, kv)?;
+    }
+
+    #[test]
+    fn with_recurrent_states_too(
+        way in ways(),
+        which in any::<prop::sample::Index>(),
+        kv in prop::sample::select(&KV[..]),
+    ) {
+        agrees(which.get(&stateful()), &way, kv)?;
     }
 }
 
