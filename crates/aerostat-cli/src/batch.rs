@@ -128,7 +128,7 @@ pub(crate) fn execute(args: &BatchArgs, output: &OutputArgs) -> Result<(), Failu
 fn finish(counts: &Counts, paths: &JobPaths, output: &OutputArgs) -> Result<(), Failure> {
     if counts.failed > 0 {
         let message = format!(
-            "{} of {} requests failed; they are in {} (--retry-errors tries them again)",
+            "{} of {} requests failed; they are in {} (--retry-errors tries those again that failed while they ran)",
             counts.failed,
             counts.total,
             paths.errors.display()

@@ -11,8 +11,8 @@ use crate::args::{EngineArgs, MODEL_HELP, OutputArgs};
 use crate::encode::Encoder;
 use crate::failure::Failure;
 use crate::prompts::{Prompt, Prompts};
-use crate::results::{Tensors, number};
-use crate::table::{Row, TableArgs};
+use crate::results::{Lines, Tensors, number};
+use crate::table::{Format, Row, TableArgs};
 use crate::tasks::{self, Setup, Sink, Task};
 use crate::watch::Watch;
 
@@ -54,14 +54,15 @@ struct Told {
     top: TopK,
 }
 
-struct Sheet {
-    tensors: Tensors,
-    positions: i64,
+enum Sheet<'a> {
+    /// And how many positions they have.
+    Tensors(Tensors, i64),
+    Lines(Lines, &'a TableArgs),
 }
 
 pub(crate) fn execute(mut args: DistilArgs, output: &OutputArgs) -> Result<(), Failure> {
     if args.table.input.is_some() {
-        check(&args.table)?;
+        check(&args.table, output)?;
     }
     let prompts = tasks::prompts(&mut args.prompts, &args.table)?;
     let texts = tasks::texts(&prompts, &args.table)?;
@@ -85,12 +86,13 @@ pub(crate) fn execute(mut args: DistilArgs, output: &OutputArgs) -> Result<(), F
     }
 }
 
-fn check(table: &TableArgs) -> Result<(), Failure> {
-    let ending = |path: &Path| path.extension().is_some_and(|e| e == "safetensors");
+fn check(table: &TableArgs, output: &OutputArgs) -> Result<(), Failure> {
+    tasks::check(table, &["tokens", "given", "ids", "logprobs"], output)?;
+    let ending = |path: &Path| path.extension().is_some_and(|e| e == "safetensors" || e == "parquet");
     match &table.output {
         Some(path) if ending(path) => Ok(()),
         _ => Err(Failure::usage(
-            "what is distilled from a table goes to a safetensors file: -o FILE.safetensors",
+            "what is distilled from a table goes to a file of arrays: -o FILE.safetensors or FILE.parquet",
         )),
     }
 }
@@ -160,6 +162,21 @@ impl Told {
         json!({"token_ids": self.top.token_ids, "given": self.given, "top_ids": ids, "top_logprobs": logprobs})
     }
 
+    /// A row of a table: what the tensors of a safetensors file have for it.
+    fn cells<'n>(&self, key: (&'n str, Value)) -> [(&'n str, Value); 5] {
+        let k = self.top.k.max(1);
+        let ids: Vec<&[u32]> = self.top.ids.chunks(k).collect();
+        let row = |row: &[f32]| row.iter().map(|l| f16::from_f32(*l).to_f32()).collect::<Vec<f32>>();
+        let logprobs: Vec<Vec<f32>> = self.top.logprobs.chunks(k).map(row).collect();
+        [
+            key,
+            ("given", json!(self.given)),
+            ("tokens", json!(self.top.token_ids)),
+            ("ids", json!(ids)),
+            ("logprobs", json!(logprobs)),
+        ]
+    }
+
     /// A line for each position: its token, and what may come next.
     fn text(&self) -> String {
         let k = self.top.k.max(1);
@@ -172,9 +189,12 @@ impl Told {
     }
 }
 
-impl Sheet {
-    fn create(table: &TableArgs, model: &str, k: usize) -> Result<Self, Failure> {
+impl<'a> Sheet<'a> {
+    fn create(table: &'a TableArgs, model: &str, k: usize) -> Result<Self, Failure> {
         let Some(path) = &table.output else { return Err(Failure::usage("-o is missing")) };
+        if path.extension().is_some_and(|e| e == "parquet") {
+            return Ok(Self::Lines(Lines::create(Some(path), Format::Parquet)?, table));
+        }
         let metadata = [("task", "distil".to_owned()), ("model", model.to_owned()), ("k", k.to_string())];
         let mut tensors = Tensors::create(path, &metadata)?;
         tensors.rows(table)?;
@@ -185,24 +205,32 @@ impl Sheet {
         tensors.add("logprobs", "F16", 2, Some(k))?;
         tensors.texts(table)?;
         tensors.push("offsets", 0i64.to_le_bytes())?;
-        Ok(Self { tensors, positions: 0 })
+        Ok(Self::Tensors(tensors, 0))
     }
 }
 
-impl Sink<Told> for Sheet {
+impl Sink<Told> for Sheet<'_> {
     fn give(&mut self, row: &Row, found: Option<Told>) -> Result<(), Failure> {
-        let Some(Told { given, top }) = found else { return Ok(()) };
-        self.positions += top.token_ids.len() as i64;
-        let tensors = &mut self.tensors;
-        tensors.row(row)?;
-        tensors.push("offsets", self.positions.to_le_bytes())?;
-        tensors.push("given", (given as i64).to_le_bytes())?;
-        tensors.push("tokens", top.token_ids.iter().flat_map(|id| id.to_le_bytes()))?;
-        tensors.push("ids", top.ids.iter().flat_map(|id| id.to_le_bytes()))?;
-        tensors.push("logprobs", top.logprobs.iter().flat_map(|l| f16::from_f32(*l).to_le_bytes()))
+        let Some(told) = found else { return Ok(()) };
+        match self {
+            Self::Lines(lines, table) => lines.write(&told.cells(tasks::key(row, table))),
+            Self::Tensors(tensors, positions) => {
+                let Told { given, top } = told;
+                *positions += top.token_ids.len() as i64;
+                tensors.row(row)?;
+                tensors.push("offsets", positions.to_le_bytes())?;
+                tensors.push("given", (given as i64).to_le_bytes())?;
+                tensors.push("tokens", top.token_ids.iter().flat_map(|id| id.to_le_bytes()))?;
+                tensors.push("ids", top.ids.iter().flat_map(|id| id.to_le_bytes()))?;
+                tensors.push("logprobs", top.logprobs.iter().flat_map(|l| f16::from_f32(*l).to_le_bytes()))
+            }
+        }
     }
 
     fn finish(self) -> Result<(), Failure> {
-        self.tensors.finish()
+        match self {
+            Self::Lines(lines, _) => lines.finish(),
+            Self::Tensors(tensors, _) => tensors.finish(),
+        }
     }
 }

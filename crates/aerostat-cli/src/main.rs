@@ -9,6 +9,8 @@ mod batch;
 mod bench;
 mod chat;
 mod classify;
+#[cfg_attr(not(feature = "parquet"), path = "columns_absent.rs")]
+mod columns;
 mod distil;
 mod download;
 mod embed;

@@ -1,4 +1,5 @@
-//! Results of tables: lines, and arrays. Files are written under another name and get their own when they are whole.
+//! Results of tables: lines, columns, and arrays. Files are written under another name and get their own when they are
+//! whole.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
@@ -6,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use crate::columns;
 use crate::failure::Failure;
 use crate::table::{Format, Row, TableArgs};
 
@@ -16,9 +18,11 @@ pub(crate) struct Draft {
     file: Option<BufWriter<File>>,
 }
 
-/// Results as lines.
+/// Results as the rows of a table.
 pub(crate) struct Lines {
     format: Format,
+    /// Of Parquet.
+    columns: Option<columns::Writer>,
     /// `None`: stdout.
     draft: Option<Draft>,
     headed: bool,
@@ -77,6 +81,13 @@ impl Draft {
         done.map_err(|e| unwritable(&self.part, &e))
     }
 
+    /// The file again, for one who writes all of it.
+    fn handle(&self) -> Result<File, Failure> {
+        let closed = || io::Error::other("it is closed");
+        let file = self.file.as_ref().ok_or_else(closed).and_then(|file| file.get_ref().try_clone());
+        file.map_err(|e| unwritable(&self.part, &e))
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.with(|file| file.write_all(bytes))
     }
@@ -104,13 +115,24 @@ impl Lines {
     /// To a file in the format of its ending, or to stdout in the given one.
     pub(crate) fn create(path: Option<&Path>, format: Format) -> Result<Self, Failure> {
         let format = path.map_or(Ok(format), Format::of)?;
-        Ok(Self { format, draft: path.map(Draft::create).transpose()?, headed: false })
+        let draft = path.map(Draft::create).transpose()?;
+        let columns = match (format, path, &draft) {
+            (Format::Parquet, Some(path), Some(draft)) => Some(columns::Writer::new(path, draft.handle()?)?),
+            (Format::Parquet, ..) => {
+                return Err(Failure::usage("results in Parquet need a file: -o FILE.parquet, or FILE.jsonl"));
+            }
+            _ => None,
+        };
+        Ok(Self { format, columns, draft, headed: false })
     }
 
     /// The next row; every row has the same columns.
     pub(crate) fn write(&mut self, cells: &[(&str, Value)]) -> Result<(), Failure> {
+        if let Some(columns) = &mut self.columns {
+            return columns.write(cells);
+        }
         let bytes = match self.format {
-            Format::Jsonl => {
+            Format::Jsonl | Format::Parquet => {
                 let row: Map<String, Value> =
                     cells.iter().map(|(n, v)| ((*n).to_owned(), v.clone())).collect();
                 format!("{}\n", Value::Object(row)).into_bytes()
@@ -137,6 +159,7 @@ impl Lines {
     }
 
     pub(crate) fn finish(self) -> Result<(), Failure> {
+        self.columns.map_or(Ok(()), columns::Writer::finish)?;
         match self.draft {
             Some(draft) => draft.finish(),
             None => Ok(io::stdout().lock().flush()?),

@@ -1,4 +1,4 @@
-//! Tables of texts: JSONL and CSV, a row at a time.
+//! Tables of texts: JSONL, CSV and Parquet, a row at a time.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, Value};
 
+use crate::columns;
 use crate::failure::Failure;
 use crate::prompts::Prompt;
 
@@ -17,10 +18,10 @@ const LINE_BYTES_MAX: u64 = 64 << 20;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Tables")]
 pub(crate) struct TableArgs {
-    /// Work through the rows of this file: .jsonl (an object a line) or .csv, .tsv (names in the first row).
+    /// Work through the rows of this file: .jsonl (an object a line), .csv, .tsv (names in the first row) or .parquet.
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["prompt_text", "prompt", "token_ids"])]
     pub(crate) input: Option<PathBuf>,
-    /// The column of the texts; in JSON it may hold lists of token ids, too.
+    /// The column of the texts; in JSON and Parquet it may hold lists of token ids, too.
     #[arg(long, value_name = "NAME", default_value = "text", requires = "input")]
     pub(crate) column: String,
     /// A column that results repeat, by which to tell rows apart; without it they have the row's number, from 0.
@@ -31,12 +32,13 @@ pub(crate) struct TableArgs {
     pub(crate) output: Option<PathBuf>,
 }
 
-/// A format of lines.
+/// A format of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     Jsonl,
     /// With what is between cells.
     Csv(u8),
+    Parquet,
 }
 
 /// A row of the input.
@@ -64,6 +66,7 @@ pub(crate) struct Rows<'a> {
 enum Source {
     Jsonl { reader: BufReader<File>, line: u64 },
     Csv { reader: csv::Reader<File>, width: usize, column: usize, key: Option<usize> },
+    Parquet(Box<columns::Reader>),
 }
 
 impl Format {
@@ -73,8 +76,9 @@ impl Format {
             Some("jsonl" | "ndjson") => Ok(Self::Jsonl),
             Some("csv") => Ok(Self::Csv(b',')),
             Some("tsv") => Ok(Self::Csv(b'\t')),
+            Some("parquet") => Ok(Self::Parquet),
             _ => Err(Failure::usage(format!(
-                "{}: not a table that is known here; use .jsonl, .csv or .tsv",
+                "{}: not a table that is known here; use .jsonl, .csv, .tsv or .parquet",
                 path.display()
             ))),
         }
@@ -84,13 +88,13 @@ impl Format {
 impl<'a> Rows<'a> {
     pub(crate) fn open(path: &'a Path, args: &'a TableArgs) -> Result<Self, Failure> {
         let format = Format::of(path)?;
-        let file = File::open(path).map_err(|e| unreadable(path, &e))?;
+        let open = || File::open(path).map_err(|e| unreadable(path, &e));
         let (column, key) = (args.column.as_str(), args.key.as_deref());
         let source = match format {
-            Format::Jsonl => Source::Jsonl { reader: BufReader::new(file), line: 0 },
+            Format::Jsonl => Source::Jsonl { reader: BufReader::new(open()?), line: 0 },
             Format::Csv(delimiter) => {
                 let mut reader =
-                    csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(file);
+                    csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(open()?);
                 let headers = reader.byte_headers().map_err(|e| unreadable(path, &e.into()))?;
                 let names: Vec<String> =
                     headers.iter().map(|n| String::from_utf8_lossy(n).into_owned()).collect();
@@ -104,6 +108,7 @@ impl<'a> Rows<'a> {
                 let (column, key) = (find(column)?, key.map(find).transpose()?);
                 Source::Csv { width: names.len(), column, key, reader }
             }
+            Format::Parquet => Source::Parquet(Box::new(columns::Reader::open(path, column, key)?)),
         };
         Ok(Self { path, column, key, number: 0, source })
     }
@@ -123,6 +128,8 @@ impl<'a> Rows<'a> {
                 let line = record.position().map_or(0, csv::Position::line);
                 more.then(|| (line, csv_cells(&record, *width, *column, *key)))
             }
+            // Rows are all it has: the first is 1, as the first line of a file is.
+            Source::Parquet(reader) => reader.next()?.map(|cells| (number + 1, cells)),
         };
         let Some((line, cells)) = read else { return Ok(None) };
         self.number += 1;
@@ -136,7 +143,7 @@ impl<'a> Rows<'a> {
 }
 
 /// The key, if one is asked for, and the text.
-type Cells = Result<(Option<Value>, Prompt), String>;
+pub(crate) type Cells = Result<(Option<Value>, Prompt), String>;
 
 /// The next line that is not blank, or what is wrong with it.
 fn json_line(reader: &mut BufReader<File>, line: &mut u64) -> io::Result<Option<Result<Vec<u8>, String>>> {

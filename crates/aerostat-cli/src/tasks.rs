@@ -306,7 +306,7 @@ pub(crate) fn prompts(prompts: &mut Prompts, table: &TableArgs) -> Result<Vec<Pr
 /// Whether nothing can be done without a tokenizer: CSV has only texts.
 pub(crate) fn texts(prompts: &[Prompt], table: &TableArgs) -> Result<bool, Failure> {
     match &table.input {
-        Some(input) => Ok(Format::of(input)? != Format::Jsonl),
+        Some(input) => Ok(matches!(Format::of(input)?, Format::Csv(_))),
         None => Ok(prompts.iter().any(|p| matches!(p, Prompt::Text(_)))),
     }
 }

@@ -5,6 +5,8 @@ use std::collections::BinaryHeap;
 
 /// Positions in a page of the KV cache, as the plan counts them.
 const PAGE_TOKENS: usize = 16;
+/// The part of the cache that is in use while others wait for it: who comes next seldom fits just so.
+const PACKED: f64 = 0.95;
 /// Slices of time in which rows are counted.
 const SLICES: usize = 2048;
 
@@ -15,7 +17,7 @@ pub(crate) struct Left {
     pub(crate) prompt: usize,
     /// Tokens that it may still generate.
     pub(crate) answer: usize,
-    /// Positions it has reserved, or will.
+    /// Positions it has in the end, at most.
     pub(crate) positions: usize,
 }
 
@@ -64,13 +66,16 @@ pub(crate) struct Forecast {
 /// Plays the schedule through: sequences enter in order when there is room, prompts fill what decoding leaves.
 pub(crate) fn forecast(left: impl Iterator<Item = Left>, endings: Endings, pace: &Pace<'_>) -> Forecast {
     let rows_max = pace.rows_max.max(1);
-    let mut free = pace.positions.max(PAGE_TOKENS);
+    let mut free = ((pace.positions as f64 * PACKED) as usize).max(PAGE_TOKENS);
+    let free_max = free;
     let mut active: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
     let mut spans: Vec<Span> = Vec::new();
     // The time now, and when the prompts that were let in are read; in thousandths of a sweep for the heap.
     let (mut now, mut read) = (0.0f64, 0.0f64);
     for (i, left) in left.enumerate() {
-        let pages = left.positions.div_ceil(PAGE_TOKENS).max(1) * PAGE_TOKENS;
+        // Pages are taken as it grows: what it holds on average.
+        let held = left.positions - (left.answer / 2).min(left.positions);
+        let pages = (held.div_ceil(PAGE_TOKENS).max(1) * PAGE_TOKENS).min(free_max);
         while (free < pages || active.len() >= rows_max) && !active.is_empty() {
             if let Some(Reverse((end, positions))) = active.pop() {
                 now = now.max(end as f64 / 1000.0);
@@ -156,11 +161,10 @@ mod tests {
     impl Play {
         /// Relative errors of the forecasts made after 5 %, 20 % and 50 % of the time.
         fn errors(&self, all: &[Real]) -> Vec<f64> {
-            let (mut active, mut next, mut free) = (Vec::<[usize; 3]>::new(), 0, self.positions / 16);
+            let (mut active, mut next) = (Vec::<[usize; 3]>::new(), 0);
             let (mut clock, mut endings, mut log) = (0.0, Endings::default(), Vec::new());
             loop {
-                while next < all.len() && (all[next].0 + all[next].1).div_ceil(16) <= free {
-                    free -= (all[next].0 + all[next].1).div_ceil(16);
+                while next < all.len() && self.fits(all, &active, next) {
                     active.push([next, all[next].0, 0]);
                     next += 1;
                 }
@@ -181,15 +185,25 @@ mod tests {
                 }
                 clock += (self.cost)(rows);
                 active.retain(|a| {
-                    let (prompt, max, real) = all[a[0]];
+                    let (_, max, real) = all[a[0]];
                     let over = a[2] >= real;
-                    free += if over { (prompt + max).div_ceil(16) } else { 0 };
                     endings.ended += u64::from(over && real < max);
                     !over
                 });
             }
             let at = |part: f64| log.iter().find(|(t, _)| *t >= part * clock).copied().unwrap();
             [0.05, 0.2, 0.5].iter().map(|p| at(*p)).map(|(t, guess)| guess / (clock - t) - 1.0).collect()
+        }
+
+        /// Whether all can go on together to their longest ends with one more beside them.
+        fn fits(&self, all: &[Real], active: &[[usize; 3]], next: usize) -> bool {
+            let with: Vec<(usize, usize)> = active.iter().map(|a| (a[0], a[2])).chain([(next, 0)]).collect();
+            let left = |(i, has): (usize, usize)| all[i].1 - has;
+            with.iter().all(|&one| {
+                let there = with.iter().filter(|&&other| left(other) >= left(one));
+                let pages = there.map(|&(i, has)| (all[i].0 + has + left(one)).div_ceil(16));
+                pages.sum::<usize>() <= self.positions / 16
+            })
         }
 
         fn guess(&self, all: &[Real], active: &[[usize; 3]], next: usize, endings: Endings) -> f64 {

@@ -290,7 +290,9 @@ impl Setting {
 
     fn score(&self, body: &mut Fields) -> Result<Scoring, Refusal> {
         let mut sequences = Vec::new();
-        let (given, texts) = (body.need("text_1")?, body.need("text_2")?);
+        // As vLLM names them, earlier and now.
+        let given = body.take("queries").map_or_else(|| body.need("text_1"), Ok)?;
+        let texts = body.take("documents").map_or_else(|| body.need("text_2"), Ok)?;
         let texts = match texts {
             Value::Array(list) if list.iter().all(|t| !t.is_number()) => list,
             one => vec![one],

@@ -7,8 +7,10 @@ use crate::schedule::{Next, Sequence};
 
 /// Sequences that wait at most.
 const WAITING_MAX: usize = 256;
-/// Their tokens together at most, unless one alone has more.
+/// What they weigh together at most, in tokens, unless one alone weighs more.
 const WAITING_TOKENS_MAX: usize = 1 << 17;
+/// What a grammar weighs: it may have megabytes.
+const GRAMMAR_TOKENS: usize = WAITING_TOKENS_MAX / 16;
 /// So many may pass one that waits; then nobody does.
 const PASSED_MAX: usize = 256;
 /// So many are tried if the first does not fit.
@@ -18,6 +20,7 @@ const TRIED_MAX: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Ahead<'t> {
     waiting: VecDeque<Sequence<'t>>,
+    /// What they weigh.
     tokens: usize,
     /// How many have passed the first.
     passed: usize,
@@ -35,7 +38,7 @@ impl<'t> Ahead<'t> {
                 self.dry = true;
                 break;
             };
-            self.tokens += sequence.tokens.len();
+            self.tokens += weight(&sequence);
             self.waiting.push_back(sequence);
         }
         Ok(())
@@ -71,7 +74,7 @@ impl<'t> Ahead<'t> {
     /// Takes that one out.
     pub(crate) fn take(&mut self, place: usize) -> Option<Sequence<'t>> {
         let sequence = self.waiting.remove(place)?;
-        self.tokens -= sequence.tokens.len();
+        self.tokens -= weight(&sequence);
         self.passed = if place == 0 { 0 } else { self.passed + 1 };
         Some(sequence)
     }
@@ -80,5 +83,55 @@ impl<'t> Ahead<'t> {
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Sequence<'t>> {
         self.tokens = 0;
         self.waiting.drain(..)
+    }
+}
+
+fn weight(sequence: &Sequence<'_>) -> usize {
+    sequence.tokens.len() + if sequence.constrained() { GRAMMAR_TOKENS } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Silent;
+    use crate::run::{Request, Want};
+
+    fn sequence(id: u64, tokens: usize, max_new_tokens: usize) -> Sequence<'static> {
+        let token_ids = vec![1; tokens];
+        let request = Request { id, token_ids, max_new_tokens, want: Want::Generate, ..Request::default() };
+        Sequence::new(request, None, &mut Silent).unwrap()
+    }
+
+    #[test]
+    fn a_few_wait_in_order_and_nobody_is_passed_for_ever() {
+        let mut id = 0;
+        let mut next = || {
+            id += 1;
+            Ok(Some(sequence(id, 1, id as usize % 7 + 1)))
+        };
+        let mut ahead = Ahead::default();
+        ahead.refill(&mut next).unwrap();
+        assert_eq!((ahead.iter().count(), ahead.dry), (WAITING_MAX, false));
+        assert_eq!(ahead.candidates(false), (0..TRIED_MAX).collect::<Vec<_>>());
+        // The longest first; of equals the first.
+        assert_eq!(ahead.candidates(true)[..2], [5, 12]);
+        for _ in 0..PASSED_MAX {
+            assert_ne!(ahead.take(1).unwrap().id, 1);
+            ahead.refill(&mut next).unwrap();
+        }
+        assert_eq!(ahead.candidates(true), [0]);
+        assert_eq!(ahead.take(0).unwrap().id, 1);
+        assert!(ahead.candidates(false).len() > 1);
+    }
+
+    #[test]
+    fn long_prompts_wait_in_small_numbers_and_the_end_is_known() {
+        let mut coming = vec![sequence(2, 5, 1), sequence(1, WAITING_TOKENS_MAX, 1)];
+        let mut ahead = Ahead::default();
+        ahead.refill(&mut || Ok(coming.pop())).unwrap();
+        assert_eq!((ahead.iter().count(), ahead.dry), (1, false));
+        assert_eq!(ahead.take(0).unwrap().id, 1);
+        ahead.refill(&mut || Ok(coming.pop())).unwrap();
+        assert_eq!((ahead.drain().count(), ahead.dry, ahead.is_empty()), (1, true, true));
     }
 }

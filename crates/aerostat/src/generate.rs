@@ -123,6 +123,11 @@ struct Text<'t> {
 }
 
 impl<'t> Answer<'t> {
+    /// There is a grammar to it.
+    pub(crate) fn constrained(&self) -> bool {
+        self.constraint.is_some()
+    }
+
     /// The tokens of the prompt and of the answer so far, and the answer.
     pub(crate) fn new(
         request: Request,

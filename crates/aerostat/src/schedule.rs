@@ -145,6 +145,11 @@ impl<'t> Sequence<'t> {
         self.computed >= self.prompt
     }
 
+    /// A grammar says what its answer looks like.
+    pub(crate) fn constrained(&self) -> bool {
+        matches!(&self.task, Task::Generate(answer) if answer.constrained())
+    }
+
     pub(crate) fn generates(&self) -> bool {
         matches!(self.task, Task::Generate(_))
     }

@@ -246,3 +246,38 @@ fn tables_that_cannot_work_are_refused_with_the_reason() {
         assert_eq!(outcome.stdout, "", "{args:?}");
     }
 }
+
+#[cfg(not(feature = "parquet"))]
+#[test]
+fn parquet_that_is_not_built_in_is_refused_with_what_to_do() {
+    let (_folder, input) = file("in.jsonl", IDS);
+    for (from, to) in [(input.as_str(), "out.parquet"), ("in.parquet", "out.jsonl")] {
+        let output = beside(&input, to);
+        let refused = run(&["score", &model("llama"), "-i", from, "-o", &output]);
+        assert_eq!(refused.code, Some(2));
+        assert!(refused.stderr.contains("--features parquet"));
+        assert!(!Path::new(&output).exists());
+    }
+}
+
+#[cfg(feature = "parquet")]
+#[test]
+fn what_goes_through_parquet_is_what_goes_through_lines() {
+    let (_folder, input) = file("in.jsonl", IDS);
+    let (model, columns) = (model("llama"), beside(&input, "out.parquet"));
+    let direct = lines(&succeed(&["score", &model, "-i", &input, "--key", "id"]));
+    succeed(&["score", &model, "-i", &input, "--key", "id", "-o", &columns]);
+    let again = beside(&input, "again.jsonl");
+    succeed(&["score", &model, "-i", &columns, "--column", "token_ids", "--key", "id", "-o", &again]);
+    assert_eq!(lines(&fs::read_to_string(&again).unwrap()), direct);
+    // Nothing tells what is on stdout how long it is.
+    assert_eq!(run(&["score", &model, "-i", &columns, "--column", "token_ids"]).code, Some(2));
+    let wrong = run(&["score", &model, "-i", &columns, "--column", "text", "-o", &again]);
+    assert!(wrong.stderr.contains("its columns are: id, logprob"));
+    for command in [&["distil", "-k", "3"][..], &["embed"]] {
+        let output = beside(&input, "task.parquet");
+        succeed(&[command, &[&model, "-i", &columns, "--column", "token_ids", "-o", &output]].concat());
+        assert!(fs::read(&output).unwrap().ends_with(b"PAR1"));
+        assert!(!Path::new(&format!("{output}.part")).exists());
+    }
+}

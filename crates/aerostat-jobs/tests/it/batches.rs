@@ -172,18 +172,22 @@ fn a_batch_file_in_the_manner_of_vllm_runs_unchanged() {
     let score = json!({"custom_id": "request-3", "method": "POST", "url": "/v1/score", "body": {
         "model": "BAAI/bge-reranker-v2-m3", "text_1": "What is the capital of France?",
         "text_2": ["The capital of Brazil is Brasilia.", "The capital of France is Paris."]}});
+    let newer = json!({"custom_id": "request-4", "method": "POST", "url": "/v1/score", "body": {
+        "model": "BAAI/bge-reranker-v2-m3", "queries": "What is the capital of France?",
+        "documents": ["The capital of Brazil is Brasilia.", "The capital of France is Paris."]}});
     let lines = [
         chat("request-1", "You are a helpful assistant."),
         chat("request-2", "You are an unhelpful assistant."),
         score.to_string(),
+        newer.to_string(),
     ];
     let mut bench = Bench::new(&lines);
     // The model was made for less than the file asks for.
     bench.options.context = Some(2048);
     let setting = Setting::new(&model(), "tiny", &bench.options).unwrap();
     let survey: Survey = survey(&bench.paths.input, setting, &Unwatched).unwrap();
-    assert_eq!((survey.counts.total, survey.counts.failed), (3, 0), "{:?}", survey.first_errors);
-    assert_eq!(survey.lengths.sequences, 4);
+    assert_eq!((survey.counts.total, survey.counts.failed), (4, 0), "{:?}", survey.first_errors);
+    assert_eq!(survey.lengths.sequences, 6);
     assert_eq!(survey.lengths.total - survey.lengths.prompts, 2000);
 }
 

@@ -9,8 +9,8 @@ use crate::observe::Observer;
 use crate::run::{Outcome, Request, RunEnd, Want, Work};
 use crate::{Engine, Error, ErrorKind, ModelFiles, Need, Options, engine, machine};
 
-/// Weights that are multiplied to learn the rate: more than caches hold.
-const PROBE_BYTES: u64 = 64 << 20;
+/// Weights that are multiplied to learn the rate: few, since what a process once held counts against its budget.
+const PROBE_BYTES: u64 = 4 << 20;
 
 /// A measured job.
 #[derive(Clone, Debug, Serialize)]

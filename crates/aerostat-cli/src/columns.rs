@@ -1,0 +1,439 @@
+//! Tables in Parquet files: rows read by the names of columns, results written as columns of the types they have.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical, ZstdLevel};
+use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, FloatType, Int64Type};
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
+use parquet::record::Field;
+use parquet::record::reader::RowIter;
+use parquet::schema::types::{Type, TypePtr};
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+use crate::prompts::Prompt;
+use crate::table::Cells;
+
+/// A group of rows ends when it has so many rows, or numbers and texts in them.
+const GROUP_ROWS_MAX: usize = 4096;
+const GROUP_VALUES_MAX: usize = 1 << 17;
+
+/// The rows of a file.
+pub(crate) struct Reader {
+    path: PathBuf,
+    rows: RowIter<'static>,
+    column: String,
+    key: Option<String>,
+}
+
+impl Reader {
+    /// Of a column of texts or lists of token ids, and one of keys.
+    pub(crate) fn open(path: &Path, column: &str, key: Option<&str>) -> Result<Self, Failure> {
+        let file = File::open(path).map_err(|e| unreadable(path, &e.into()))?;
+        let reader = SerializedFileReader::new(file).map_err(|e| unreadable(path, &e))?;
+        let root = reader.metadata().file_metadata().schema();
+        let (name, schema) = (root.name().to_owned(), root.get_fields().to_vec());
+        let find = |name: &str| {
+            let there: Vec<&str> = schema.iter().map(|f| f.name()).collect();
+            let message = || {
+                let there = there.join(", ");
+                format!("{}: there is no column `{name}`; its columns are: {there}", path.display())
+            };
+            schema.iter().find(|f| f.name() == name).cloned().ok_or_else(|| Failure::failed(message()))
+        };
+        let mut wanted = vec![find(column)?];
+        if let Some(key) = key.filter(|key| *key != column) {
+            wanted.push(find(key)?);
+        }
+        let projection = Type::group_type_builder(&name).with_fields(wanted).build();
+        let rows = projection.and_then(|p| RowIter::from_file_into(Box::new(reader)).project(Some(p)));
+        let rows = rows.map_err(|e| unreadable(path, &e))?;
+        Ok(Self { path: path.to_owned(), rows, column: column.to_owned(), key: key.map(str::to_owned) })
+    }
+
+    /// The next row.
+    pub(crate) fn next(&mut self) -> Result<Option<Cells>, Failure> {
+        let Some(row) = self.rows.next().transpose().map_err(|e| unreadable(&self.path, &e))? else {
+            return Ok(None);
+        };
+        let cell = |name: &str| row.get_column_iter().find(|(n, _)| *n == name).map(|(_, field)| field);
+        let key = self.key.as_deref().and_then(cell).map(value);
+        let prompt = cell(&self.column).and_then(prompt);
+        let wrong = || format!("column `{}` is neither a text nor a list of token ids", self.column);
+        Ok(Some(prompt.ok_or_else(wrong).map(|prompt| (key, prompt))))
+    }
+}
+
+fn prompt(field: &Field) -> Option<Prompt> {
+    match field {
+        Field::Str(text) => Some(Prompt::Text(text.clone())),
+        Field::Bytes(bytes) => Some(Prompt::Text(bytes.as_utf8().ok()?.to_owned())),
+        Field::ListInternal(list) => {
+            let id = |field: &Field| value(field).as_u64().and_then(|id| u32::try_from(id).ok());
+            list.elements().iter().map(id).collect::<Option<_>>().map(Prompt::TokenIds)
+        }
+        _ => None,
+    }
+}
+
+/// A cell as JSON; dates and the like as text.
+fn value(field: &Field) -> Value {
+    match field {
+        Field::Null => Value::Null,
+        Field::Bool(value) => json!(value),
+        Field::Byte(value) => json!(value),
+        Field::Short(value) => json!(value),
+        Field::Int(value) => json!(value),
+        Field::Long(value) => json!(value),
+        Field::UByte(value) => json!(value),
+        Field::UShort(value) => json!(value),
+        Field::UInt(value) => json!(value),
+        Field::ULong(value) => json!(value),
+        Field::Float(value) => json!(value),
+        Field::Double(value) => json!(value),
+        Field::Str(text) => json!(text),
+        other => json!(other.to_string()),
+    }
+}
+
+/// A file of results. Its columns and their types are those of the first group of rows.
+pub(crate) struct Writer {
+    path: PathBuf,
+    file: Option<BufWriter<File>>,
+    writer: Option<SerializedFileWriter<BufWriter<File>>>,
+    columns: Vec<(String, Kind)>,
+    rows: Vec<Vec<Value>>,
+    values: usize,
+}
+
+/// What a column holds; any of it may be missing.
+#[derive(Clone, Debug, PartialEq)]
+enum Kind {
+    /// Not known yet.
+    Nothing,
+    Bool,
+    Int,
+    Float,
+    Text,
+    List(Box<Kind>),
+    Struct(Vec<(String, Kind)>),
+}
+
+/// What is written for a leaf of the schema, with its levels of definition and repetition.
+struct Leaf {
+    values: Values,
+    defined: Vec<i16>,
+    repeated: Vec<i16>,
+}
+
+enum Values {
+    Bool(Vec<bool>),
+    Int(Vec<i64>),
+    Float(Vec<f32>),
+    Text(Vec<ByteArray>),
+}
+
+impl Writer {
+    /// To an empty file.
+    pub(crate) fn new(path: &Path, file: File) -> Result<Self, Failure> {
+        let (columns, rows) = (Vec::new(), Vec::new());
+        let file = Some(BufWriter::new(file));
+        Ok(Self { path: path.to_owned(), file, writer: None, columns, rows, values: 0 })
+    }
+
+    /// The next row; every row has the same columns.
+    pub(crate) fn write(&mut self, cells: &[(&str, Value)]) -> Result<(), Failure> {
+        if self.columns.is_empty() {
+            self.columns = cells.iter().map(|(name, _)| ((*name).to_owned(), Kind::Nothing)).collect();
+        }
+        self.values += cells.iter().map(|(_, value)| count(value)).sum::<usize>();
+        self.rows.push(cells.iter().map(|(_, value)| value.clone()).collect());
+        if self.rows.len() >= GROUP_ROWS_MAX || self.values >= GROUP_VALUES_MAX {
+            return self.end_group();
+        }
+        Ok(())
+    }
+
+    /// Writes what is left, and what a file ends with.
+    pub(crate) fn finish(mut self) -> Result<(), Failure> {
+        self.end_group()?;
+        let closed = self.writer.map(|writer| writer.close());
+        closed.transpose().map_err(|e| unwritable(&self.path, &e))?;
+        Ok(())
+    }
+
+    fn end_group(&mut self) -> Result<(), Failure> {
+        let rows = std::mem::take(&mut self.rows);
+        self.values = 0;
+        if let Some(file) = self.file.take() {
+            for row in &rows {
+                for ((_, kind), value) in self.columns.iter_mut().zip(row) {
+                    kind.widen(value);
+                }
+            }
+            let writer = open(file, &self.columns);
+            self.writer = Some(writer.map_err(|e| unwritable(&self.path, &e))?);
+        }
+        let mut leaves = Vec::new();
+        for (i, (name, kind)) in self.columns.iter().enumerate() {
+            let mut own = kind.leaves();
+            for row in &rows {
+                let value = row.get(i).unwrap_or(&Value::Null);
+                if !kind.put(value, (0, 0, 0), &mut own) {
+                    let message = format!(
+                        "{}: column `{name}` holds things of different types, such as {value}; name a .jsonl file",
+                        self.path.display()
+                    );
+                    return Err(Failure::failed(message));
+                }
+            }
+            leaves.append(&mut own);
+        }
+        match &mut self.writer {
+            Some(writer) if !rows.is_empty() => {
+                write_group(writer, leaves).map_err(|e| unwritable(&self.path, &e))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn open(
+    file: BufWriter<File>,
+    columns: &[(String, Kind)],
+) -> Result<SerializedFileWriter<BufWriter<File>>, ParquetError> {
+    let fields = columns.iter().map(|(name, kind)| kind.field(name)).collect::<Result<Vec<_>, _>>()?;
+    let schema = Arc::new(Type::group_type_builder("results").with_fields(fields).build()?);
+    let zstd = Compression::ZSTD(ZstdLevel::default());
+    let properties = WriterProperties::builder().set_compression(zstd).build();
+    SerializedFileWriter::new(file, schema, Arc::new(properties))
+}
+
+fn write_group(
+    writer: &mut SerializedFileWriter<BufWriter<File>>,
+    leaves: Vec<Leaf>,
+) -> Result<(), ParquetError> {
+    let mut group = writer.next_row_group()?;
+    for leaf in leaves {
+        let Some(mut column) = group.next_column()? else { break };
+        match &leaf.values {
+            Values::Bool(values) => write_leaf::<BoolType>(&mut column, values, &leaf)?,
+            Values::Int(values) => write_leaf::<Int64Type>(&mut column, values, &leaf)?,
+            Values::Float(values) => write_leaf::<FloatType>(&mut column, values, &leaf)?,
+            Values::Text(values) => write_leaf::<ByteArrayType>(&mut column, values, &leaf)?,
+        }
+        column.close()?;
+    }
+    group.close()?;
+    Ok(())
+}
+
+fn write_leaf<T: DataType>(
+    column: &mut SerializedColumnWriter<'_>,
+    values: &[T::T],
+    leaf: &Leaf,
+) -> Result<(), ParquetError> {
+    column.typed::<T>().write_batch(values, Some(&leaf.defined), Some(&leaf.repeated))?;
+    Ok(())
+}
+
+impl Kind {
+    /// Takes in what a value needs.
+    fn widen(&mut self, value: &Value) {
+        match (&mut *self, value) {
+            (_, Value::Null) | (Self::Bool, Value::Bool(_)) | (Self::Text, _) => {}
+            (Self::Float, Value::Number(_)) => {}
+            (Self::Int, Value::Number(n)) if n.is_i64() || n.is_u64() => {}
+            (Self::Int, Value::Number(_)) => *self = Self::Float,
+            (Self::List(kind), Value::Array(list)) => list.iter().for_each(|v| kind.widen(v)),
+            (Self::Struct(fields), Value::Object(map)) => {
+                for (name, value) in map {
+                    match fields.iter_mut().find(|(n, _)| n == name) {
+                        Some((_, kind)) => kind.widen(value),
+                        None => fields.push((name.clone(), Self::of(value))),
+                    }
+                }
+            }
+            (Self::Nothing, value) => *self = Self::of(value),
+            // Different things in one column are told apart as JSON.
+            _ => *self = Self::Text,
+        }
+    }
+
+    fn of(value: &Value) -> Self {
+        let mut kind = match value {
+            Value::Null => Self::Nothing,
+            Value::Bool(_) => Self::Bool,
+            Value::Number(n) if n.is_f64() => Self::Float,
+            Value::Number(_) => Self::Int,
+            Value::String(_) => Self::Text,
+            Value::Array(_) => Self::List(Box::new(Self::Nothing)),
+            Value::Object(_) => Self::Struct(Vec::new()),
+        };
+        if value.is_array() || value.is_object() {
+            kind.widen(value);
+        }
+        kind
+    }
+
+    /// The field of the schema. What is never there is a number, as most results are.
+    fn field(&self, name: &str) -> Result<TypePtr, ParquetError> {
+        let leaf =
+            |physical| Type::primitive_type_builder(name, physical).with_repetition(Repetition::OPTIONAL);
+        let group =
+            |fields| Type::group_type_builder(name).with_repetition(Repetition::OPTIONAL).with_fields(fields);
+        let field = match self {
+            Self::Bool => leaf(Physical::BOOLEAN).build()?,
+            Self::Int => leaf(Physical::INT64).build()?,
+            Self::Float | Self::Nothing => leaf(Physical::FLOAT).build()?,
+            Self::Text => leaf(Physical::BYTE_ARRAY).with_logical_type(Some(LogicalType::String)).build()?,
+            Self::List(kind) => {
+                let list = Type::group_type_builder("list").with_repetition(Repetition::REPEATED);
+                let list = list.with_fields(vec![kind.field("element")?]).build()?;
+                group(vec![Arc::new(list)]).with_logical_type(Some(LogicalType::List)).build()?
+            }
+            Self::Struct(fields) => {
+                let fields = fields.iter().map(|(name, kind)| kind.field(name)).collect::<Result<_, _>>()?;
+                group(fields).build()?
+            }
+        };
+        Ok(Arc::new(field))
+    }
+
+    /// Empty leaves, in the order of the schema.
+    fn leaves(&self) -> Vec<Leaf> {
+        let leaf = |values| vec![Leaf { values, defined: Vec::new(), repeated: Vec::new() }];
+        match self {
+            Self::Bool => leaf(Values::Bool(Vec::new())),
+            Self::Int => leaf(Values::Int(Vec::new())),
+            Self::Float | Self::Nothing => leaf(Values::Float(Vec::new())),
+            Self::Text => leaf(Values::Text(Vec::new())),
+            Self::List(kind) => kind.leaves(),
+            Self::Struct(fields) => fields.iter().flat_map(|(_, kind)| kind.leaves()).collect(),
+        }
+    }
+
+    /// Adds a value to the leaves of this kind; false if it is of another. Levels are those of Dremel: how many of the
+    /// optional and repeated things above it are there, which of the repeated ones it continues, and how many there are.
+    fn put(&self, value: &Value, (defined, repeated, depth): (i16, i16, i16), leaves: &mut [Leaf]) -> bool {
+        match (self, value) {
+            (_, Value::Null) => {
+                leaves.iter_mut().for_each(|leaf| leaf.level(defined, repeated));
+                true
+            }
+            (Self::List(kind), Value::Array(list)) => {
+                if list.is_empty() {
+                    leaves.iter_mut().for_each(|leaf| leaf.level(defined + 1, repeated));
+                }
+                let mut each = list.iter().enumerate();
+                each.all(|(i, value)| {
+                    let continues = if i == 0 { repeated } else { depth + 1 };
+                    kind.put(value, (defined + 2, continues, depth + 1), leaves)
+                })
+            }
+            (Self::Struct(fields), Value::Object(map)) => {
+                let mut rest = leaves;
+                fields.iter().all(|(name, kind)| {
+                    let (own, others) = std::mem::take(&mut rest).split_at_mut(kind.leaves().len());
+                    rest = others;
+                    kind.put(map.get(name).unwrap_or(&Value::Null), (defined + 1, repeated, depth), own)
+                })
+            }
+            _ => leaves.first_mut().is_some_and(|leaf| {
+                leaf.level(defined + 1, repeated);
+                leaf.values.push(value)
+            }),
+        }
+    }
+}
+
+impl Leaf {
+    fn level(&mut self, defined: i16, repeated: i16) {
+        self.defined.push(defined);
+        self.repeated.push(repeated);
+    }
+}
+
+impl Values {
+    /// False if the value is of another kind.
+    fn push(&mut self, value: &Value) -> bool {
+        match (self, value) {
+            (Self::Bool(all), Value::Bool(value)) => all.push(*value),
+            (Self::Int(all), Value::Number(n)) => match n.as_i64() {
+                Some(value) => all.push(value),
+                None => return false,
+            },
+            (Self::Float(all), Value::Number(n)) => all.push(n.as_f64().unwrap_or(f64::NAN) as f32),
+            (Self::Text(all), Value::String(text)) => all.push(text.as_str().into()),
+            (Self::Text(all), other) => all.push(other.to_string().as_str().into()),
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// Numbers and texts in a value.
+fn count(value: &Value) -> usize {
+    match value {
+        Value::Array(list) => list.iter().map(count).sum(),
+        Value::Object(map) => map.values().map(count).sum(),
+        _ => 1,
+    }
+}
+
+fn unreadable(path: &Path, e: &ParquetError) -> Failure {
+    Failure::failed(format!("{}: cannot be read: {e}", path.display()))
+}
+
+fn unwritable(path: &Path, e: &ParquetError) -> Failure {
+    Failure::failed(format!("{}: cannot be written: {e}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes rows of one column named `c`, and gives the file's cells back as text.
+    fn there_and_back(values: &[Value]) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.parquet");
+        let mut writer = Writer::new(&path, File::create(&path).unwrap()).unwrap();
+        for value in values {
+            writer.write(&[("c", value.clone())]).unwrap();
+        }
+        writer.finish().unwrap();
+        let reader = SerializedFileReader::new(File::open(&path).unwrap()).unwrap();
+        let rows = reader.get_row_iter(None).unwrap().map(Result::unwrap);
+        rows.map(|row| row.get_column_iter().next().unwrap().1.to_string()).collect()
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_with_all_its_levels() {
+        for (values, want) in [
+            (vec![json!(1), Value::Null, json!(-3)], vec!["1", "null", "-3"]),
+            (vec![json!(1), json!(0.5)], vec!["1.0", "0.5"]),
+            (vec![json!(true), json!(false)], vec!["true", "false"]),
+            (vec![json!("ä"), json!("")], vec!["\"ä\"", "\"\""]),
+            (vec![json!("a"), json!(7)], vec!["\"a\"", "\"7\""]),
+            (vec![json!([1, null, 3]), json!([]), Value::Null], vec!["[1, null, 3]", "[]", "null"]),
+            (vec![json!([[1, 2], [], [3]]), json!([[4]])], vec!["[[1, 2], [], [3]]", "[[4]]"]),
+            (vec![json!({"x y": 0.5, "z": [1]})], vec!["{x y: 0.5, z: [1]}"]),
+            (vec![json!([null])], vec!["[null]"]),
+        ] {
+            assert_eq!(there_and_back(&values), want, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn groups_of_rows_follow_each_other() {
+        let values: Vec<Value> = (0..10_000).map(|i| json!(i)).collect();
+        let want: Vec<String> = (0..10_000).map(|i| i.to_string()).collect();
+        assert_eq!(there_and_back(&values), want);
+    }
+}
