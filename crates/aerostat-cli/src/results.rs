@@ -22,7 +22,7 @@ pub(crate) struct Draft {
 pub(crate) struct Lines {
     format: Format,
     /// Of Parquet.
-    columns: Option<columns::Writer>,
+    columns: Option<Box<columns::Writer>>,
     /// `None`: stdout.
     draft: Option<Draft>,
     headed: bool,
@@ -117,7 +117,9 @@ impl Lines {
         let format = path.map_or(Ok(format), Format::of)?;
         let draft = path.map(Draft::create).transpose()?;
         let columns = match (format, path, &draft) {
-            (Format::Parquet, Some(path), Some(draft)) => Some(columns::Writer::new(path, draft.handle()?)?),
+            (Format::Parquet, Some(path), Some(draft)) => {
+                Some(Box::new(columns::Writer::new(path, draft.handle()?)?))
+            }
             (Format::Parquet, ..) => {
                 return Err(Failure::usage("results in Parquet need a file: -o FILE.parquet, or FILE.jsonl"));
             }
@@ -159,7 +161,7 @@ impl Lines {
     }
 
     pub(crate) fn finish(self) -> Result<(), Failure> {
-        self.columns.map_or(Ok(()), columns::Writer::finish)?;
+        self.columns.map_or(Ok(()), |columns| columns.finish())?;
         match self.draft {
             Some(draft) => draft.finish(),
             None => Ok(io::stdout().lock().flush()?),
