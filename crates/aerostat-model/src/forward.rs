@@ -4,9 +4,7 @@ use aerostat_arch::{
     Activation, AttentionSpec, AttentionWidths, Block, Growth, Joined, Mixer, MlpSpec, ModelSpec, Norm,
     Positions, RopeStyle, Vector,
 };
-use aerostat_backend::{
-    self as backend, Backend, BufferId, Error, Mat, Placement, Rope, StateRow, Weight, numerics,
-};
+use aerostat_backend::{self as backend, Backend, BufferId, Error, Mat, Placement, Rope, StateRow, Weight};
 use aerostat_plan::{Role, Step};
 
 use crate::angle;
@@ -50,9 +48,9 @@ pub struct Model {
     embedding_norm: Option<NormVectors>,
     final_norm: NormVectors,
     head_bias: Option<BufferId>,
-    scales: ScaleTable,
+    pub(crate) scales: ScaleTable,
     /// Rows of a normalised head whose norms are known.
-    head_rows_known: usize,
+    pub(crate) head_rows_known: usize,
     pub(crate) ropes: Vec<Frequencies>,
     /// Host side of the angles; the largest of all ropes.
     angles: Vec<f32>,
@@ -108,9 +106,9 @@ pub(crate) struct Buffers {
     /// `[logit_rows_max, vocab]`.
     pub(crate) logits: BufferId,
     /// What logits are multiplied by where the head is normalised, `[1, vocab]`.
-    head_norms: BufferId,
+    pub(crate) head_norms: BufferId,
     /// One of its rows, `[1, hidden]`.
-    head_row: BufferId,
+    pub(crate) head_row: BufferId,
 }
 
 impl Model {
@@ -391,87 +389,6 @@ impl Model {
     /// Whether gate and up of the block's own MLP are one matrix.
     fn is_joined(&self, block: Option<&Block>) -> bool {
         block.and_then(|block| block.mlp.as_ref()).is_some_and(|mlp| mlp.joined.is_some())
-    }
-
-    /// Multiplies one tile; `y` is the whole output of its matrix.
-    fn multiply(
-        &self,
-        b: &mut dyn Backend,
-        step: &Step,
-        weight: Weight<'_>,
-        x: Mat,
-        y: Mat,
-    ) -> Result<(), Error> {
-        let matrix = step.matrix(&self.spec);
-        if !matrix.k_major {
-            return self.by_outputs(b, step, weight, x, y.col_range(step.start, step.rows));
-        }
-        let lanes = Mat::new(self.buffers.lanes, x.rows, 16 * y.cols);
-        self.by_inputs(b, step, weight, x, lanes, matrix.rows_before(step.start))?;
-        if step.last { b.sum_lanes(lanes, y) } else { Ok(()) }
-    }
-
-    /// Multiplies a tile of rows that are outputs; `y` is theirs.
-    pub(crate) fn by_outputs(
-        &self,
-        b: &mut dyn Backend,
-        step: &Step,
-        weight: Weight<'_>,
-        x: Mat,
-        y: Mat,
-    ) -> Result<(), Error> {
-        let matrix = step.matrix(&self.spec);
-        match &matrix.scales {
-            Some(scales) => b.matmul_scaled(weight, &self.scales.scaling(matrix, scales, step.start), x, y),
-            None => b.matmul(weight, x, y),
-        }
-    }
-
-    /// Multiplies a tile of rows that are inputs, from the `k0`-th of `x` on.
-    pub(crate) fn by_inputs(
-        &self,
-        b: &mut dyn Backend,
-        step: &Step,
-        weight: Weight<'_>,
-        x: Mat,
-        lanes: Mat,
-        k0: usize,
-    ) -> Result<(), Error> {
-        let matrix = step.matrix(&self.spec);
-        match &matrix.scales {
-            Some(scales) => {
-                let scaling = self.scales.scaling(matrix, scales, step.start);
-                b.matmul_scaled_k_major(weight, &scaling, x, lanes, k0)
-            }
-            None => b.matmul_k_major(weight, x, lanes, k0),
-        }
-    }
-
-    /// Takes the tile if it is of what is read before a matrix.
-    fn take_companion(&self, b: &mut dyn Backend, step: &Step, weight: Weight<'_>) -> Result<bool, Error> {
-        let Some(companion) = step.companion(&self.spec) else { return Ok(false) };
-        self.scales.take(b, step.matrix(&self.spec), companion, step, weight)?;
-        Ok(true)
-    }
-
-    /// The norms of a tile of a normalised head, the first time it passes.
-    fn measure_head(&mut self, b: &mut dyn Backend, step: &Step, weight: Weight<'_>) -> Result<(), Error> {
-        if step.role != Role::Head || !self.spec.head.normalised || step.start < self.head_rows_known {
-            return Ok(());
-        }
-        let row = Mat::new(self.buffers.head_row, 1, self.spec.hidden);
-        let mut inverse = Vec::with_capacity(step.rows);
-        for i in 0..step.rows as u32 {
-            b.expand_rows(weight, &[i], row)?;
-            let row = b.read(row)?;
-            inverse.push(1.0 / numerics::dot(row, row).sqrt().max(1e-12));
-        }
-        b.write(
-            Mat::new(self.buffers.head_norms, 1, self.spec.vocab).col_range(step.start, step.rows),
-            &inverse,
-        )?;
-        self.head_rows_known = step.start + step.rows;
-        Ok(())
     }
 
     /// What q, k and v are made of.

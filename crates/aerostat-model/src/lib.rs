@@ -13,6 +13,7 @@ mod latent;
 mod pages;
 mod rope;
 mod routing;
+mod tile;
 mod vectors;
 
 pub use forward::{Batch, Limits, Model};
