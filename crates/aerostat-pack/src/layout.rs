@@ -62,7 +62,7 @@ impl Layout {
         if catalog.codec().is_some() {
             return Err(Error::new(ErrorKind::Usage, "this model is packed already; pack the original"));
         }
-        if spec.scales().next().is_some() {
+        if spec.matrices().any(|matrix| matrix.scales.is_some()) {
             let message = "weights that are quantised already, with scales in tensors of their own, are not packed: run them as \
                            they are, or pack the model that they were made of";
             return Err(Error::new(ErrorKind::Source, message));
