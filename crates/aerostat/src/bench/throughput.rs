@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Stoppable, median};
 use crate::generate::demand;
 use crate::observe::Observer;
-use crate::{Engine, Error, ModelFiles, Options, Request};
+use crate::{Engine, Error, ModelFiles, Options, Prefixes, Request};
 
 /// How fast prompts are read or answers written.
 #[derive(Clone, Debug, Serialize)]
@@ -69,7 +69,9 @@ pub fn throughput(
     .filter(|(_, tokens, _)| *tokens > 0)
     .collect();
     let need = demand(&tests.iter().flat_map(|(_, _, requests)| requests.clone()).collect::<Vec<_>>());
-    let mut engine = Engine::open(files, options, &need, observer)?;
+    // A prompt that was read before would be found again.
+    let options = Options { prefixes: Prefixes::Apart, ..options.clone() };
+    let mut engine = Engine::open(files, &options, &need, observer)?;
     let mut rates = vec![Vec::new(); tests.len()];
     // The first round warms up.
     for round in 0..settings.rounds.max(1) + 1 {
