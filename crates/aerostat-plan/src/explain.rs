@@ -28,6 +28,12 @@ impl fmt::Display for Plan {
             let (all, each) = (size(self.state_bytes), size(self.state_bytes_per_sequence));
             line("  states", format!("{all} ({} sequences, {each} each)", self.state_slots))?;
         }
+        if self.kept_rows > 0 {
+            line(
+                "  embedding rows",
+                format!("{} (the {} read last)", size(self.kept_bytes), self.kept_rows),
+            )?;
+        }
         line(
             "  ring",
             format!(

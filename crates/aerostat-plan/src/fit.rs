@@ -47,6 +47,10 @@ const LOGIT_ROWS_MIN: usize = 4;
 const THREAD_BYTES: u64 = 1 << 20;
 /// Attention scores of a worker thread, for each position of the KV cache.
 const SCORE_BYTES: u64 = 16;
+/// Embedding rows that are kept: more than a page of text has different tokens.
+const KEPT_ROWS_MAX: u64 = 8192;
+/// What finding a kept row takes.
+const KEPT_ROW_BYTES: u64 = 32;
 /// Tiles of a model that stays in memory are not larger.
 const TILE_BYTES_RESIDENT_MAX: u64 = 16 << 20;
 const _: () = assert!(TILE_BYTES_RESIDENT_MAX >= TILE_BYTES_MAX);
@@ -95,6 +99,9 @@ struct Layout {
     /// Bytes of recurrent states, and of how many sequences.
     states: u64,
     state_slots: usize,
+    /// Bytes of embedding rows that are kept, and how many.
+    kept: u64,
+    kept_rows: usize,
     tile: u64,
     slot: u64,
     slots: usize,
@@ -109,7 +116,7 @@ impl Layout {
     }
 
     fn used(&self) -> u64 {
-        self.overhead + self.activations + self.kv + self.states + self.ring() + self.pinned
+        self.overhead + self.activations + self.kv + self.states + self.kept + self.ring() + self.pinned
     }
 
     /// The budget this layout needs, in whole MiB.
@@ -150,6 +157,8 @@ impl Fit<'_> {
             kv_pages,
             states: self.sizes.state_bytes,
             state_slots: usize::from(self.sizes.state_bytes > 0),
+            kept: 0,
+            kept_rows: 0,
             tile,
             slot: self.slot(tile),
             slots: SLOTS_MIN,
@@ -185,6 +194,11 @@ impl Fit<'_> {
         }
         let spare = budget.checked_sub(layout.used())?;
         self.grow_work(&mut layout, spare / 2);
+        // A head in memory that is the embedding, too, has all rows.
+        if !self.spec.tied() {
+            let eighth = budget.saturating_sub(layout.used()) / 8;
+            self.keep_rows(&mut layout, eighth);
+        }
         Some(layout)
     }
 
@@ -204,6 +218,8 @@ impl Fit<'_> {
             layout.slot = self.slot(layout.tile);
         }
         layout.slots = ((ring / layout.slot) as usize).clamp(SLOTS_MIN, SLOTS_GOOD);
+        let eighth = spare(&layout) / 8;
+        self.keep_rows(&mut layout, eighth);
         let left = spare(&layout).min(self.demand.pinned_bytes_max.unwrap_or(u64::MAX));
         let uses = self.demand.expert_use.as_ref();
         let certain = steps::pin(&mut steps::tiles(self.spec, layout.tile), left);
@@ -230,6 +246,14 @@ impl Fit<'_> {
         layout.rows += more(self.rows_wanted(), layout.rows, self.sizes.activation_bytes_per_row, spare);
         layout.logit_rows = layout.logit_rows.min(layout.rows);
         layout.activations = self.activations(layout.rows, layout.logit_rows);
+    }
+
+    /// Spends up to `spare` on embedding rows.
+    fn keep_rows(&self, layout: &mut Layout, spare: u64) {
+        let each = self.spec.embedding.row_bytes() + KEPT_ROW_BYTES;
+        let spare = spare.min(self.demand.pinned_bytes_max.unwrap_or(u64::MAX));
+        let rows = (spare / each).min(KEPT_ROWS_MAX).min(self.spec.vocab as u64);
+        (layout.kept, layout.kept_rows) = (rows * each, rows as usize);
     }
 
     /// Spends up to `spare` on states of more sequences, as far as there are pages for them too; gives what they take
@@ -291,6 +315,8 @@ impl Fit<'_> {
             state_bytes_per_sequence: self.sizes.state_bytes,
             state_slots: layout.state_slots,
             state_bytes: layout.states,
+            kept_rows: layout.kept_rows,
+            kept_bytes: layout.kept,
             activation_bytes: layout.activations,
             overhead_bytes: layout.overhead,
             context: self.demand.sequence_tokens_max,

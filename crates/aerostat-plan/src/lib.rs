@@ -127,6 +127,10 @@ pub struct Plan {
     pub state_slots: usize,
     /// All recurrent states.
     pub state_bytes: u64,
+    /// Rows of the embedding that stay in memory once they are read.
+    pub kept_rows: usize,
+    /// All of those.
+    pub kept_bytes: u64,
     /// Activations, logits included.
     pub activation_bytes: u64,
     /// Code, tokenizer, headers, small tensors, and a reserve.

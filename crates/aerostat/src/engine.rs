@@ -14,6 +14,7 @@ use aerostat_stream::{IoChoice, Ring, Source, SourceOptions};
 
 use crate::embed::Layer;
 use crate::flow::Flow;
+use crate::kept::KeptRows;
 use crate::machine;
 use crate::model_files::ModelFiles;
 use crate::observe::{Observer, Phase, Progress};
@@ -105,8 +106,9 @@ pub struct Engine {
     learned: Option<PathBuf>,
     /// The tiles of the present block's experts: which of those in use, and the step.
     routed: Vec<(usize, Step)>,
-    /// Embedding rows as stored.
+    /// Embedding rows as stored, of the sweep at hand; and those that were read lately.
     gathered: Vec<u8>,
+    kept: KeptRows,
     /// Where the rows of a packed embedding lie.
     packed: Option<PackedRows>,
     pub(crate) pages: Pages,
@@ -226,7 +228,9 @@ impl Engine {
         let packed = PackedRows::open(&spec.embedding, &mut ring)?;
         let (rows_max, logit_rows_max, states) = (plan.rows_max, plan.logit_rows_max, plan.state_slots);
         let limits = Limits { rows_max, logit_rows_max, states };
-        let gathered = vec![0; plan.rows_max * spec.embedding.row_bytes() as usize];
+        let row_bytes = spec.embedding.row_bytes() as usize;
+        let gathered = vec![0; plan.rows_max * row_bytes];
+        let kept = KeptRows::new(plan.kept_rows, row_bytes);
         let mut vectors = Vectors::new(&files.checkpoint.catalog);
         let model = Model::new(spec, limits, &mut *backend, |vector| vectors.read(vector, &mut ring))?;
         let mut engine = Self {
@@ -245,6 +249,7 @@ impl Engine {
             learned: options.expert_use.clone(),
             routed: Vec::new(),
             gathered,
+            kept,
             packed,
             opened,
         };
@@ -415,17 +420,29 @@ impl Engine {
             }
             return Ok(());
         }
+        // Rows that are read come first, those that are here behind them.
+        let (here, read): (Vec<u32>, Vec<u32>) =
+            tokens.iter().copied().partition(|token| self.kept.get(*token).is_some());
         let bytes = &mut self.gathered[..tokens.len() * row_bytes];
+        let (fresh, rest) = bytes.split_at_mut(read.len() * row_bytes);
         match &self.packed {
-            Some(packed) => packed.read(&mut self.flow.ring, tokens, bytes)?,
+            Some(packed) => packed.read(&mut self.flow.ring, &read, fresh)?,
             None => {
                 let extents: Vec<Extent> =
-                    tokens.iter().map(|token| embedding.rows_extent(*token as usize, 1)).collect();
-                self.flow.ring.read_many_now(&extents, bytes)?;
+                    read.iter().map(|token| embedding.rows_extent(*token as usize, 1)).collect();
+                self.flow.ring.read_many_now(&extents, fresh)?;
             }
         }
+        let (mut next_read, mut next_here) = (0..read.len() as u32, read.len() as u32..);
+        let ids: Vec<u32> = tokens
+            .iter()
+            .filter_map(|t| if self.kept.get(*t).is_some() { next_here.next() } else { next_read.next() })
+            .collect();
+        for (token, row) in here.iter().zip(rest.chunks_exact_mut(row_bytes)) {
+            self.kept.get(*token).into_iter().for_each(|kept| row.copy_from_slice(kept));
+        }
+        read.iter().zip(fresh.chunks_exact(row_bytes)).for_each(|(token, row)| self.kept.keep(*token, row));
         let tile = Tile { dtype, rows: tokens.len(), cols, bytes };
-        let ids: Vec<u32> = (0..tokens.len() as u32).collect();
         Ok(self.model.embed(&mut *self.backend, Weight::Streamed(tile), &ids, 0)?)
     }
 

@@ -28,6 +28,7 @@ mod engine;
 mod error;
 mod flow;
 pub mod generate;
+mod kept;
 mod layouts;
 mod learned;
 mod logits;
