@@ -52,6 +52,8 @@ pub(crate) struct Pace<'a> {
     pub(crate) rows_max: usize,
     /// Positions that the KV cache holds.
     pub(crate) positions: usize,
+    /// Sequences that are active at most: one for each recurrent state there is room for.
+    pub(crate) sequences_max: usize,
     /// Seconds of a sweep with some rows, some of them with logits.
     pub(crate) seconds: &'a dyn Fn(usize, usize) -> f64,
 }
@@ -66,6 +68,7 @@ pub(crate) struct Forecast {
 /// Plays the schedule through: sequences enter in order when there is room, prompts fill what decoding leaves.
 pub(crate) fn forecast(left: impl Iterator<Item = Left>, endings: Endings, pace: &Pace<'_>) -> Forecast {
     let rows_max = pace.rows_max.max(1);
+    let crowd = rows_max.min(pace.sequences_max.max(1));
     let mut free = ((pace.positions as f64 * PACKED) as usize).max(PAGE_TOKENS);
     let free_max = free;
     let mut active: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
@@ -76,7 +79,7 @@ pub(crate) fn forecast(left: impl Iterator<Item = Left>, endings: Endings, pace:
         // Pages are taken as it grows: what it holds on average.
         let held = left.positions - (left.answer / 2).min(left.positions);
         let pages = (held.div_ceil(PAGE_TOKENS).max(1) * PAGE_TOKENS).min(free_max);
-        while (free < pages || active.len() >= rows_max) && !active.is_empty() {
+        while (free < pages || active.len() >= crowd) && !active.is_empty() {
             if let Some(Reverse((end, positions))) = active.pop() {
                 now = now.max(end as f64 / 1000.0);
                 free += positions;
@@ -214,8 +217,12 @@ mod tests {
             });
             let waiting = all[next..].iter().map(|a| Left { prompt: a.0, answer: a.1, positions: a.0 + a.1 });
             let cost = self.cost;
-            let pace =
-                Pace { rows_max: self.rows_max, positions: self.positions, seconds: &|rows, _| cost(rows) };
+            let pace = Pace {
+                rows_max: self.rows_max,
+                positions: self.positions,
+                sequences_max: usize::MAX,
+                seconds: &|rows, _| cost(rows),
+            };
             forecast(under_way.chain(waiting), endings, &pace).seconds
         }
     }
@@ -257,9 +264,19 @@ mod tests {
 
     #[test]
     fn nothing_left_takes_no_time() {
-        let pace = Pace { rows_max: 8, positions: 64, seconds: &|_, _| 1.0 };
+        let pace = Pace { rows_max: 8, positions: 64, sequences_max: usize::MAX, seconds: &|_, _| 1.0 };
         assert_eq!(forecast([].into_iter(), Endings::default(), &pace), Forecast::default());
         let one = Left { prompt: 5, answer: 3, positions: 8 };
         assert_eq!(forecast([one].into_iter(), Endings::default(), &pace).sweeps, 3.0);
+    }
+
+    #[test]
+    fn sequences_wait_for_a_place_for_their_state() {
+        let left = [Left { prompt: 1, answer: 10, positions: 11 }; 6];
+        let sweeps = |sequences_max| {
+            let pace = Pace { rows_max: 8, positions: 4000, sequences_max, seconds: &|_, _| 1.0 };
+            forecast(left.into_iter(), Endings::default(), &pace).sweeps
+        };
+        assert!(sweeps(usize::MAX) < 12.0 && (29.0..34.0).contains(&sweeps(2)), "{}", sweeps(2));
     }
 }

@@ -457,7 +457,9 @@ impl<'a> Runner<'a> {
 /// What the plan's sweeps can carry.
 pub(crate) fn pace<'a>(plan: &Plan, seconds: &'a dyn Fn(usize, usize) -> f64) -> Pace<'a> {
     const PAGE_TOKENS: usize = 16;
-    Pace { rows_max: plan.rows_max, positions: plan.kv_pages * PAGE_TOKENS, seconds }
+    // Families without recurrent states have no places for them.
+    let sequences_max = if plan.state_slots > 0 { plan.state_slots } else { usize::MAX };
+    Pace { rows_max: plan.rows_max, positions: plan.kv_pages * PAGE_TOKENS, sequences_max, seconds }
 }
 
 impl Work for Runner<'_> {
