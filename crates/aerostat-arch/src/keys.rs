@@ -25,6 +25,7 @@ macro_rules! keys {
 keys! {
     LAYERS = ["num_hidden_layers", "n_layer", "num_layers", "n_layers"], "block_count";
     HIDDEN = ["hidden_size", "n_embd", "n_embed", "d_model"], "embedding_length";
+    EMBEDDING_WIDTH = ["word_embed_proj_dim"], "embedding_length";
     INTERMEDIATE =
         ["intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "moe_intermediate_size"], "feed_forward_length";
     DENSE_INTERMEDIATE = ["intermediate_size_mlp"], "feed_forward_length";
@@ -82,6 +83,24 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// The configuration with the family's `rope_parameters`, as JSON, if there are some and it says nothing itself.
+    pub(crate) fn with_rope(&self, rope: &str) -> Result<Option<HfConfig>, Error> {
+        let Self::HuggingFace(hf) = self else { return Ok(None) };
+        let scaled =
+            self.json("rope_scaling").and_then(Value::as_object).is_some_and(|dict| !dict.is_empty());
+        if rope.is_empty() || scaled || self.json("rope_parameters").is_some() {
+            return Ok(None);
+        }
+        let rope: Value = serde_json::from_str(rope).map_err(|e| self.config(format!("`{rope}`: {e}")))?;
+        let mut completed = (*hf).clone();
+        let nested = !std::ptr::eq(text_config(hf), &hf.config);
+        let text = if nested { completed.config.get_mut("text_config") } else { Some(&mut completed.config) };
+        if let Some(text) = text.and_then(Value::as_object_mut) {
+            text.insert("rope_parameters".to_owned(), rope);
+        }
+        Ok(Some(completed))
+    }
+
     /// The file the values come from.
     pub(crate) fn path(&self) -> &Path {
         match self {
@@ -94,11 +113,14 @@ impl<'a> Keys<'a> {
         matches!(self, Self::Gguf(..))
     }
 
-    /// A value of `config.json`, that of the text tower where there are several; `null` counts as absent. Nothing in
-    /// GGUF.
+    /// A value of `config.json`, that of the text tower where there are several; `null` counts as absent. What lies in an
+    /// object is named with it, parted by a full stop. Nothing in GGUF.
     pub(crate) fn json(&self, key: &str) -> Option<&'a Value> {
         match self {
-            Self::HuggingFace(hf) => text_config(hf).get(key).filter(|v| !v.is_null()),
+            Self::HuggingFace(hf) => {
+                let mut parts = key.split('.');
+                parts.try_fold(text_config(hf), |value, part| value.get(part)).filter(|v| !v.is_null())
+            }
             Self::Gguf(..) => None,
         }
     }

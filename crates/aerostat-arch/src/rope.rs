@@ -110,6 +110,7 @@ pub enum Scaling {
 }
 
 /// Base and scaling as the configuration gives them.
+#[derive(Debug, PartialEq)]
 pub(crate) struct RopeConfig {
     pub(crate) theta: f64,
     pub(crate) scaling: Scaling,
@@ -372,4 +373,61 @@ fn check(keys: &Keys<'_>, rope: RopeConfig) -> Result<RopeConfig, Error> {
         }
     }
     Ok(rope)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use aerostat_checkpoint::{Config, HfConfig};
+    use serde_json::json;
+
+    use super::*;
+    use crate::families::FAMILIES;
+    use crate::family::Family;
+    use crate::shape;
+
+    /// The rotations of a configuration of this type that says so much of them.
+    fn ropes(family: &Family, model_type: &str, said: &[(&str, &Value)]) -> Vec<RopeConfig> {
+        let mut config = json!({"model_type": model_type, "max_position_embeddings": 9000});
+        for (key, value) in said {
+            config[*key] = (*value).clone();
+        }
+        let hf = HfConfig { path: PathBuf::from("config.json"), config, generation: None };
+        let config = Config::HuggingFace(hf);
+        let given = Keys::new(&config).unwrap();
+        let completed = given.with_rope(family.defaults.rope).unwrap();
+        let keys = completed.as_ref().map_or(given, Keys::HuggingFace);
+        let mut ropes = shape::ropes(&keys, family).unwrap();
+        // How much of a head is rotated, others say of compressed keys.
+        ropes.iter_mut().filter(|_| family.latent.is_some()).for_each(|rope| rope.rotary = 1.0);
+        ropes
+    }
+
+    /// What `fixtures/rope_defaults.json` holds is what the classes of transformers make of nothing.
+    #[test]
+    fn what_a_configuration_leaves_out_is_the_default_of_its_class() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/rope_defaults.json");
+        let defaults: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let mut count = 0;
+        for family in FAMILIES {
+            for model_type in family.model_types {
+                let Some(default) = defaults.get(model_type) else { continue };
+                let want = ropes(family, model_type, &[("rope_parameters", default)]);
+                let (null, empty) = (Value::Null, json!({}));
+                let says: [&[(&str, &Value)]; 5] = [
+                    &[],
+                    &[("rope_scaling", &null)],
+                    &[("rope_parameters", &null)],
+                    &[("rope_scaling", &null), ("rope_parameters", &null)],
+                    &[("rope_scaling", &empty)],
+                ];
+                for said in says {
+                    assert_eq!(ropes(family, model_type, said), want, "{model_type} that says {said:?}");
+                }
+                count += 1;
+            }
+        }
+        assert!(count > 60, "{count} types");
+    }
 }
