@@ -275,15 +275,25 @@ def size(folder):
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def rope_defaults(out):
-    """What every configuration class says of rotations when it is told nothing."""
+SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+EPS = ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps")
+
+
+def config_defaults(out):
+    """What every configuration class with rotations says when it is told nothing."""
     lines = []
     for name in sorted(transformers.CONFIG_MAPPING):
+        kind = transformers.CONFIG_MAPPING[name]
         with contextlib.suppress(Exception):  # classes that need arguments
-            rope = transformers.CONFIG_MAPPING[name]().rope_parameters
-            if isinstance(rope, dict):
-                lines.append(f" {json.dumps(name)}: {json.dumps(rope)}")
-    (out / "rope_defaults.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+            whole = kind()
+            if not isinstance(whole.rope_parameters, dict):
+                continue
+            own = {key: value for key in ("num_key_value_heads", "head_dim") if isinstance(value := getattr(kind, key, None), int)}
+            sizes = {key: getattr(kind, key) for key in SIZES if isinstance(getattr(kind, key, None), int)}
+            eps = next((getattr(whole, key) for key in EPS if hasattr(whole, key)), None)
+            said = {"rope_parameters": whole.rope_parameters, **sizes, **own, "eps": eps}
+            lines.append(f" {json.dumps(name)}: {json.dumps(said)}")
+    (out / "config_defaults.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def main():
@@ -294,12 +304,12 @@ def main():
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)
-    for name in args.names or [*FIXTURES, "chat", "rope_defaults"]:
+    for name in args.names or [*FIXTURES, "chat", "config_defaults"]:
         if name == "chat":
             chat.make(args.out)
             continue
-        if name == "rope_defaults":
-            rope_defaults(args.out)
+        if name == "config_defaults":
+            config_defaults(args.out)
             continue
         with contextlib.ExitStack() as altered:
             for change in FIXTURES[name].get("alter", list)():

@@ -23,7 +23,7 @@ use crate::tensors::Tensors;
 pub fn describe(checkpoint: &Checkpoint) -> Result<ModelSpec, Error> {
     let given = Keys::new(&checkpoint.config)?;
     let family = find_family(&given)?;
-    let completed = given.with_rope(family.defaults.rope)?;
+    let completed = given.completed(&family.defaults)?;
     let keys = completed.as_ref().map_or(given, Keys::HuggingFace);
     refuse(&keys, family)?;
     let shape = Shape::read(&keys, family)?;

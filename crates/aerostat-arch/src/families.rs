@@ -47,6 +47,7 @@ mod hyperclovax;
 mod internlm;
 mod internlm2;
 mod internlm3;
+mod iquestcoder;
 mod jais2;
 mod llama;
 mod llama4;
@@ -96,6 +97,7 @@ use crate::family::Family;
 /// Every family, in the order in which GGUF architectures are looked up.
 pub const FAMILIES: &[&Family] = &[
     &llama::FAMILY,
+    &iquestcoder::FAMILY,
     &llama4::FAMILY,
     &cwm::FAMILY,
     &gpt_oss::FAMILY,

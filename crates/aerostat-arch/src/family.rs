@@ -333,6 +333,9 @@ pub struct Defaults {
     pub rotary: f64,
     /// `rope_parameters`, where they are more than that.
     pub rope: &'static str,
+    /// `hidden_size`, `intermediate_size`, `num_hidden_layers` and `num_attention_heads`, which the text tower of a checkpoint of
+    /// several may leave out.
+    pub sizes: Option<[usize; 4]>,
     /// `sliding_window`.
     pub window: Option<usize>,
     /// `max_position_embeddings`.
@@ -507,6 +510,7 @@ impl Family {
             rope_theta: 10_000.0,
             rotary: 1.0,
             rope: "",
+            sizes: None,
             window: None,
             context: 2048,
             eps: 1e-6,

@@ -6,6 +6,7 @@ use aerostat_checkpoint::{Config, HfConfig, gguf::Metadata};
 use serde_json::Value;
 
 use crate::error::{Error, ErrorKind};
+use crate::family::Defaults;
 use crate::towers;
 
 /// A configuration value's names. The first in `hugging_face` is the usual one, others are those of some families. The
@@ -83,20 +84,30 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// The configuration with the family's `rope_parameters`, as JSON, if there are some and it says nothing itself.
-    pub(crate) fn with_rope(&self, rope: &str) -> Result<Option<HfConfig>, Error> {
+    /// The configuration with what it leaves out and the family knows: `rope_parameters`, and the sizes of one of several
+    /// towers. `None`: it leaves out nothing of it.
+    pub(crate) fn completed(&self, defaults: &Defaults) -> Result<Option<HfConfig>, Error> {
+        const SIZES: [&str; 4] =
+            ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"];
         let Self::HuggingFace(hf) = self else { return Ok(None) };
         let scaled =
             self.json("rope_scaling").and_then(Value::as_object).is_some_and(|dict| !dict.is_empty());
-        if rope.is_empty() || scaled || self.json("rope_parameters").is_some() {
+        let rope = defaults.rope;
+        let given = rope.is_empty() || scaled || self.json("rope_parameters").is_some();
+        let nested = !std::ptr::eq(text_config(hf), &hf.config);
+        let sizes = defaults.sizes.filter(|_| nested);
+        if given && sizes.is_none() {
             return Ok(None);
         }
-        let rope: Value = serde_json::from_str(rope).map_err(|e| self.config(format!("`{rope}`: {e}")))?;
         let mut completed = (*hf).clone();
-        let nested = !std::ptr::eq(text_config(hf), &hf.config);
         let text = if nested { completed.config.get_mut("text_config") } else { Some(&mut completed.config) };
-        if let Some(text) = text.and_then(Value::as_object_mut) {
+        let Some(text) = text.and_then(Value::as_object_mut) else { return Ok(None) };
+        if !given {
+            let rope = serde_json::from_str(rope).map_err(|e| self.config(format!("`{rope}`: {e}")))?;
             text.insert("rope_parameters".to_owned(), rope);
+        }
+        for (key, size) in SIZES.into_iter().zip(sizes.into_iter().flatten()) {
+            text.entry(key).or_insert_with(|| size.into());
         }
         Ok(Some(completed))
     }

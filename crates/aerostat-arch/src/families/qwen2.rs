@@ -9,6 +9,12 @@ pub(crate) const FAMILY: Family = Family {
     gguf: &["qwen2"],
     qkv_bias: Bias::Always,
     windows: Windows::FromLayer,
-    defaults: Defaults { kv_heads: Some(32), window: Some(4096), context: 32_768, ..Family::PLAIN.defaults },
+    defaults: Defaults {
+        kv_heads: Some(32),
+        sizes: Some([4096, 22_016, 32, 32]),
+        window: Some(4096),
+        context: 32_768,
+        ..Family::PLAIN.defaults
+    },
     ..Family::PLAIN
 };

@@ -1,4 +1,4 @@
-//! The text tower of Qwen 3 VL: Qwen 3 with a base of rotation of its own.
+//! The text tower of Qwen 3 VL: Qwen 3 with other defaults.
 
 use super::qwen3;
 use crate::family::{Defaults, Family};

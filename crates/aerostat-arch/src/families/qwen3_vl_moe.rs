@@ -17,6 +17,6 @@ pub(crate) const FAMILY: Family = Family {
         k_major_by_shape: true,
         ..Mixture::PLAIN
     }),
-    defaults: Defaults { rope_theta: 500_000.0, ..qwen3_moe::FAMILY.defaults },
+    defaults: Defaults { kv_heads: Some(16), rope_theta: 500_000.0, ..qwen3_moe::FAMILY.defaults },
     ..qwen3_moe::FAMILY
 };

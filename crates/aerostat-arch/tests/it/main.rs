@@ -304,6 +304,9 @@ fn a_text_tower_runs_alone() {
     let (tensors, bytes) = spec.other_towers.unwrap();
     assert!(tensors > 20 && bytes > 1000, "{tensors} tensors of {bytes} bytes");
     assert!(describe(&Checkpoint::open(&fixture("llama").path).unwrap()).unwrap().other_towers.is_none());
+    // Released ones leave out the sizes that are usual.
+    let error = edited("llava", &[("\"hidden_size\": 40", "\"x\": 40")]).expect_err("it is smaller");
+    assert!(error.to_string().contains("4096]"), "{error}");
 }
 
 #[test]
