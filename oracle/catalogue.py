@@ -20,6 +20,7 @@ Keys of an entry
   alter       optional: function that changes the code of transformers while the fixture is made: what only the code
               that is published with a model has
   twins       optional: list of GGUF forms: f32, f16, bf16, or a quantised type
+  attention   optional: which of transformers' ways to attend computes what is expected; else eager
   embedding   optional: scale of the random embeddings
   options     optional: set of words. For the GGUF writer: v2, split, no_local_base (as older converters wrote
               Gemma 3); plain: the GGUF file alone is kept
@@ -272,6 +273,14 @@ def with_alibi():
     return [(llama, "eager_attention_forward", attention), (llama, "apply_rotary_pos_emb", lambda q, k, *_, **__: (q, k))]
 
 
+def with_smaller_slopes():
+    """MPT whose slopes go down to 2^-16, as its own code has them; transformers has no such switch."""
+    from transformers.models.mpt import modeling_mpt as mpt
+
+    original = mpt.build_mpt_alibi_tensor
+    return [(mpt, "build_mpt_alibi_tensor", lambda heads, length, most=8, device=None: original(heads, length, 16, device))]
+
+
 def with_qwen_growth(trained=16):
     """Qwen 1 beyond its trained length: a base that grows with the prompt's length, queries that grow with positions."""
     from transformers.models.qwen2 import modeling_qwen2 as qwen2
@@ -365,6 +374,11 @@ def by_interval(config):
     """Qwen 3 Next as released: every so many layers attend."""
     config = {key: value for key, value in config.items() if key != "layer_types"}
     return dict(config, full_attention_interval=2)
+
+
+def wrapped(family, text, towers, **config):
+    """A small text tower in a checkpoint of several."""
+    return dict(family=family, text=text, towers=towers, dtype="bf16", lengths=[7], config=dict(num_hidden_layers=1, **config))
 
 
 def mrope(*sections):
@@ -482,10 +496,11 @@ FIXTURES = {
        for name, family, bits, size, by_index, version, config in (
            ("llama_gptq_4", "Llama", 4, 32, True, "gptq", WHOLE_GROUPS), ("llama_gptq_3", "Llama", 3, 32, False, "gptq_v2", WHOLE_GROUPS),
            ("llama_gptq_2", "Llama", 2, 16, True, "gptq_v2", WHOLE_GROUPS), ("qwen2_gptq_8", "Qwen2", 8, 0, False, "gptq", WHOLE_GROUPS),
+           ("phi3_gptq_4", "Phi3", 4, 32, True, "gptq", WHOLE_GROUPS),
            ("qwen3_moe_gptq_4", "Qwen3Moe", 4, 32, False, "gptq", SMALL_EXPERTS))},
     **{name: dict(family=family, dtype="f16", lengths=SHORT, config=config, codes=dict(make=codes.awq, config={
         "quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm", "zero_point": True, "modules_to_not_convert": None}))
-       for name, family, config in (("qwen2_awq", "Qwen2", WHOLE_GROUPS), ("qwen2_moe_awq", "Qwen2Moe", dict(
+       for name, family, config in (("qwen2_awq", "Qwen2", WHOLE_GROUPS), ("phi3_awq", "Phi3", WHOLE_GROUPS), ("qwen2_moe_awq", "Qwen2Moe", dict(
            SMALL_EXPERTS, shared_expert_intermediate_size=32)))},
     "llama_pytorch": dict(family="Llama", dtype="bf16", lengths=SHORT, pytorch=1, config=dict(tie_word_embeddings=True)),
     "llama_pytorch_shards": dict(family="Llama", dtype="f16", lengths=SHORT, pytorch=3, config=dict()),
@@ -513,6 +528,28 @@ FIXTURES = {
         GEMMA3, num_hidden_layers=6, num_attention_heads=8, head_dim=4, query_pre_attn_scalar=5,
         rope_parameters=gemma3_rope({"rope_type": "linear", "factor": 8.0}, base=1000000.0, local=10000.0))),
     "llava": dict(family="Llava", text="Llama", towers=towers("clip_vision_model"), dtype="bf16", lengths=SHORT, config=dict()),
+    "llava_next": wrapped("LlavaNext", "Llama", towers("clip_vision_model")),
+    "llava_next_video": wrapped("LlavaNextVideo", "Llama", towers("clip_vision_model", video_token_id=201)),
+    "vipllava": wrapped("VipLlava", "Llama", towers("clip_vision_model", vision_feature_layers=[-1])),
+    "llava_onevision": wrapped("LlavaOnevision", "Qwen2", towers("siglip_vision_model", video_token_id=201)),
+    "idefics3": wrapped("Idefics3", "Llama", towers("idefics3_vision")),
+    "smolvlm": wrapped("SmolVLM", "Llama", towers("smolvlm_vision")),
+    "video_llama_3": wrapped("VideoLlama3", "Qwen2", towers("video_llama_3_vision", video_token_id=201)),
+    "lighton_ocr": wrapped("LightOnOcr", "Qwen3", towers("pixtral", spatial_merge_size=1), head_dim=12),
+    "glm46v": wrapped("Glm46V", "Glm4vText", glm_towers(), hidden_size=48, rope_parameters={**mrope(1, 1, 1), "partial_rotary_factor": 0.5}),
+    "exaone4_5": wrapped("Exaone4_5_", "Exaone4", dict(vision_config=dict(
+        depth=1, hidden_size=8, intermediate_size=8, num_heads=2, num_key_value_heads=2, patch_size=4, spatial_merge_size=1,
+        out_hidden_size=40, fullatt_block_indexes=[0]), image_token_id=200, video_token_id=201), sliding_window=6),
+    "internvl": wrapped("InternVL", "Qwen2", towers("internvl_vision")),
+    "aya_vision": wrapped("AyaVision", "Cohere2", towers("siglip_vision_model"), head_dim=12, sliding_window=6, logit_scale=1.0),
+    "cohere2_vision": wrapped("Cohere2Vision", "Cohere2", towers("siglip_vision_model", alignment_intermediate_size=8), head_dim=12,
+                              sliding_window=6, logit_scale=1.0),
+    "voxtral": wrapped("Voxtral", "Llama", dict(audio_config=dict(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, num_mel_bins=4, max_source_positions=8),
+        audio_token_id=200)),
+    "qwen2_audio": wrapped("Qwen2Audio", "Qwen2", dict(audio_config=dict(
+        d_model=8, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=8, num_mel_bins=4, max_source_positions=8),
+        audio_token_id=200)),
     "qwen2_vl": dict(family="Qwen2VL", text="Qwen2VLText", towers=qwen_towers(embed_dim=8, hidden_size=40, mlp_ratio=1), dtype="bf16",
                      lengths=SHORT, config=dict(rope_parameters=mrope(2, 2, 1))),
     "qwen2_5_vl": dict(family="Qwen2_5_VL", text="Qwen2_5_VLText", towers=qwen_towers(
@@ -606,6 +643,9 @@ FIXTURES = {
         max_window_layers=1, sliding_window=6, attention_bias=True)),
     "exaone_moe": dict(family="ExaoneMoe", dtype="bf16", lengths=LONG, config=dict(
         num_hidden_layers=4, head_dim=12, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=16, sliding_window=6)),
+    "exaone_moe_unrotated": dict(family="ExaoneMoe", dtype="bf16", lengths=SHORT, config=dict(
+        num_hidden_layers=2, head_dim=12, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, sliding_window=6,
+        layer_types=["full_attention"] * 2)),
     "ernie4_5_moe": dict(family="Ernie4_5_Moe", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
         num_hidden_layers=2, moe_num_experts=6, moe_k=2, moe_intermediate_size=16, moe_num_shared_experts=2)),
     "ernie4_5_moe_bias": dict(family="Ernie4_5_Moe", dtype="bf16", lengths=SHORT, config=dict(
@@ -813,6 +853,9 @@ FIXTURES = {
     "gpt2": dict(family="GPT2", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict()),
     "gpt2_by_layer": dict(family="GPT2", dtype="f32", lengths=SHORT, pytorch=1, recast=without_prefix, config=dict(
         n_inner=56, scale_attn_by_inverse_layer_idx=True, scale_attn_weights=False, activation_function="relu")),
+    "openai_gpt": dict(family="OpenAIGPT", dtype="bf16", lengths=SHORT, config=dict()),
+    "openai_gpt_plain": dict(family="OpenAIGPT", dtype="f32", lengths=SHORT, recast=without_prefix, config=dict(
+        num_hidden_layers=3, afn="relu", tie_word_embeddings=False)),
     "gpt_bigcode": dict(family="GPTBigCode", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(num_key_value_heads=1)),
     "gpt_bigcode_heads": dict(family="GPTBigCode", dtype="bf16", lengths=SHORT, config=dict(
         multi_query=False, num_key_value_heads=4, n_inner=56)),
@@ -829,10 +872,29 @@ FIXTURES = {
     "falcon_sequential": dict(family="Falcon", dtype="bf16", lengths=SHORT, config=dict(
         multi_query=False, parallel_attn=False, bias=True)),
     # OPT, BLOOM
+    "falcon_rw": dict(family="Falcon", dtype="bf16", attention="sdpa", lengths=[7, 40, 280], config=dict(
+        hidden_size=80, num_attention_heads=20, alibi=True, multi_query=False, parallel_attn=False, bias=True)),
+    "falcon_alibi": dict(family="Falcon", dtype="bf16", attention="sdpa", lengths=SHORT, config=dict(
+        hidden_size=60, num_attention_heads=5, alibi=True)),
+    "falcon_alibi_new": dict(family="Falcon", dtype="bf16", attention="sdpa", lengths=LONG, config=dict(
+        hidden_size=48, num_attention_heads=6, alibi=True, new_decoder_architecture=True, num_kv_heads=2)),
     "opt": dict(family="OPT", dtype="bf16", lengths=SHORT, config=dict(ffn_dim=56, word_embed_proj_dim=40)),
+    "opt_350m": dict(family="OPT", dtype="f16", lengths=SHORT, config=dict(
+        ffn_dim=56, word_embed_proj_dim=24, do_layer_norm_before=False)),
+    "opt_sums": dict(family="OPT", dtype="bf16", lengths=SHORT, config=dict(
+        ffn_dim=56, word_embed_proj_dim=40, do_layer_norm_before=False, enable_bias=False, activation_function="gelu")),
+    "opt_wide": dict(family="OPT", dtype="bf16", lengths=SHORT, config=dict(ffn_dim=56, word_embed_proj_dim=64, tie_word_embeddings=False)),
+    "opt_bare": dict(family="OPT", dtype="bf16", lengths=SHORT, config=dict(
+        ffn_dim=56, word_embed_proj_dim=24, layer_norm_elementwise_affine=False, _remove_final_layer_norm=True)),
+    "bloom_post": dict(family="Bloom", dtype="bf16", lengths=SHORT, config=dict(
+        hidden_size=48, num_attention_heads=6, tie_word_embeddings=False, apply_residual_connection_post_layernorm=True)),
     "bloom": dict(family="Bloom", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
         hidden_size=48, num_attention_heads=6, tie_word_embeddings=False)),
     "mpt": dict(family="Mpt", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(max_seq_len=64)),
+    "mpt_heads": dict(family="Mpt", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
+        hidden_size=48, num_attention_heads=6, max_seq_len=64)),
+    "mpt_slopes": dict(family="Mpt", dtype="bf16", lengths=LONG, alter=with_smaller_slopes, config=dict(
+        hidden_size=48, num_attention_heads=3, max_seq_len=64, attn_config=dict(alibi_bias_max=16))),
     "mpt_clip": dict(family="Mpt", dtype="f32", lengths=SHORT, config=dict(
         num_attention_heads=2, max_seq_len=64, attn_config=dict(clip_qkv=0.6, softmax_scale=0.4))),
     # Llama with a twist

@@ -50,7 +50,7 @@ def make(name, entry, out):
 def build(entry, seed):
     """A model of random weights, large enough that every part of it moves the logits."""
     config = configuration(entry)
-    config._attn_implementation = "eager"
+    config._attn_implementation = entry.get("attention", "eager")
     model = auto_class("text_config" in config.to_dict()).from_config(config)
     centre = 0.0 if config.model_type.startswith(("gemma", "nemotron", "qwen3_next", "qwen3_5")) else 1.0
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
@@ -88,7 +88,7 @@ def configuration(entry):
 
 
 def auto_class(towers):
-    return transformers.AutoModelForImageTextToText if towers else transformers.AutoModelForCausalLM
+    return transformers.AutoModelForMultimodalLM if towers else transformers.AutoModelForCausalLM
 
 
 def promising(model, entry, seed):
@@ -108,12 +108,13 @@ def checkpoint(folder, model, entry, seed):
         path = folder / "config.json"
         path.write_text(json.dumps(entry["edit"](json.loads(path.read_text())), indent=2, sort_keys=True) + "\n")
     prompts = [prompt(n, model.config.get_text_config().vocab_size, seed) for n in entry["lengths"]]
+    attention = entry.get("attention", "eager")
     records = []
     if "plain" not in options:
         if "codes" in entry:
             quantise(folder, **entry["codes"])
-        model = load(folder / "dequantised" if "codes" in entry else folder)
-        records.append(expect(model, prompts, seed))
+        model = load(folder / "dequantised" if "codes" in entry else folder, attention)
+        records.append(expect(model, prompts, seed, attention))
         shutil.rmtree(folder / "dequantised", ignore_errors=True)
         write_json(folder / "expected.json", records[0])
     kinds = entry.get("twins", [])
@@ -187,9 +188,9 @@ def pickled(folder, shards):
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def load(folder):
+def load(folder, attention="eager"):
     towers = "text_config" in json.loads((folder / "config.json").read_text())
-    return auto_class(towers).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    return auto_class(towers).from_pretrained(folder, dtype=torch.float32, attn_implementation=attention).eval()
 
 
 def loaded_with(folder, state):
@@ -205,11 +206,11 @@ def prompt(length, vocab_size, seed):
     return torch.randint(3, vocab_size, (length,), generator=generator).tolist()
 
 
-def expect(model, prompts, seed):
+def expect(model, prompts, seed, attention="eager"):
     """What transformers computes for each prompt."""
     return {
         "transformers": transformers.__version__, "torch": torch.__version__.split("+")[0], "seed": seed,
-        "dtype": "float32", "attention": "eager", "prompts": [one_prompt(model, ids) for ids in prompts],
+        "dtype": "float32", "attention": attention, "prompts": [one_prompt(model, ids) for ids in prompts],
     }
 
 
@@ -274,6 +275,27 @@ def size(folder):
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
+SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+EPS = ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps")
+
+
+def config_defaults(out):
+    """What every configuration class with rotations says when it is told nothing."""
+    lines = []
+    for name in sorted(transformers.CONFIG_MAPPING):
+        kind = transformers.CONFIG_MAPPING[name]
+        with contextlib.suppress(Exception):  # classes that need arguments
+            whole = kind()
+            if not isinstance(whole.rope_parameters, dict):
+                continue
+            own = {key: value for key in ("num_key_value_heads", "head_dim") if isinstance(value := getattr(kind, key, None), int)}
+            sizes = {key: getattr(kind, key) for key in SIZES if isinstance(getattr(kind, key, None), int)}
+            eps = next((getattr(whole, key) for key in EPS if hasattr(whole, key)), None)
+            said = {"rope_parameters": whole.rope_parameters, **sizes, **own, "eps": eps}
+            lines.append(f" {json.dumps(name)}: {json.dumps(said)}")
+    (out / "config_defaults.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent.parent / "fixtures")
@@ -282,9 +304,12 @@ def main():
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)
-    for name in args.names or [*FIXTURES, "chat"]:
+    for name in args.names or [*FIXTURES, "chat", "config_defaults"]:
         if name == "chat":
             chat.make(args.out)
+            continue
+        if name == "config_defaults":
+            config_defaults(args.out)
             continue
         with contextlib.ExitStack() as altered:
             for change in FIXTURES[name].get("alter", list)():

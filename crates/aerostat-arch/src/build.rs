@@ -21,15 +21,18 @@ use crate::tensors::Tensors;
 /// mathematics that is not implemented, missing tensors, tensors of another shape or of a format that cannot be
 /// computed with.
 pub fn describe(checkpoint: &Checkpoint) -> Result<ModelSpec, Error> {
-    let keys = Keys::new(&checkpoint.config)?;
-    let family = find_family(&keys)?;
+    let given = Keys::new(&checkpoint.config)?;
+    let family = find_family(&given)?;
+    let completed = given.completed(&family.defaults)?;
+    let keys = completed.as_ref().map_or(given, Keys::HuggingFace);
     refuse(&keys, family)?;
     let shape = Shape::read(&keys, family)?;
     let tensors = Tensors::new(&checkpoint.catalog, &keys, family, &shape)?;
     let embedding = tensors.embedding()?;
     let (head, head_bias) = tensors.head(&embedding)?;
     let blocks = (0..shape.layers).map(|i| tensors.block(i)).collect::<Result<Vec<_>, _>>()?;
-    let final_norm = tensors.norm(&tensors.top(tensors.names.final_norm), shape.hidden)?;
+    let final_norm =
+        shape.final_norm.then(|| tensors.norm(&tensors.top(tensors.names.final_norm), shape.hidden));
     let mut spec = ModelSpec {
         family: family.name,
         hidden: shape.hidden,
@@ -40,7 +43,7 @@ pub fn describe(checkpoint: &Checkpoint) -> Result<ModelSpec, Error> {
         embedding_norm: tensors.embedding_norm()?,
         ropes: tensors.ropes()?,
         blocks,
-        final_norm,
+        final_norm: final_norm.transpose()?,
         head: Head {
             weight: head,
             bias: head_bias,
@@ -104,7 +107,6 @@ const MISSING: &[(&str, &str)] = &[
     ("granitemoehybrid", "layers of state spaces"),
     ("recurrentgemma", "layers of gated linear recurrence"),
     ("rwkv", "layers of gated linear recurrence"),
-    ("openaigpt", "norms of the sums of what layers read and give"),
     ("xglm", "positions of sines and cosines"),
     ("mllama", "layers that attend to images"),
 ];
@@ -159,7 +161,6 @@ fn refuse_other_tasks(keys: &Keys<'_>, architecture: Option<&str>) -> Result<(),
 fn refuse(keys: &Keys<'_>, family: &Family) -> Result<(), Error> {
     for refused in family.refused {
         let message = match *refused {
-            Refused::Metadata(key) if keys.gguf_number(key).is_some() => format!("`{key}`"),
             Refused::Flag(key, value) if keys.flag(key, !value)? == value => format!("`{key}`: {value}"),
             Refused::Above(key, most)
                 if keys.json(key).and_then(Value::as_f64).is_some_and(|n| n > f64::from(most)) =>
@@ -167,10 +168,6 @@ fn refuse(keys: &Keys<'_>, family: &Family) -> Result<(), Error> {
                 format!("`{key}` above {most}")
             }
             Refused::Given(key) if keys.json(key).is_some() => format!("`{key}`"),
-            Refused::Unequal(a, b) => match (keys.json(a), keys.json(b)) {
-                (Some(x), Some(y)) if x != y => format!("`{a}` ({x}) other than `{b}` ({y})"),
-                _ => continue,
-            },
             _ => continue,
         };
         return Err(keys.unsupported(format!("models `{}` with {message} are not supported", family.name)));

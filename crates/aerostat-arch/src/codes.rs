@@ -23,6 +23,11 @@ pub(crate) fn has(tensors: &Tensors<'_>, stem: &str) -> bool {
     CODES.iter().any(|suffix| tensors.contains(&format!("{stem}.{suffix}")))
 }
 
+/// Whether they are stored by inputs: then the rows of one matrix among several do not lie together.
+pub(crate) fn by_inputs(tensors: &Tensors<'_>, stem: &str) -> bool {
+    config(tensors.keys).is_some() && tensors.contains(&format!("{stem}.qweight"))
+}
+
 /// Rows (outputs) of the whole matrix of this name, if it is one of codes.
 pub(crate) fn outputs(tensors: &Tensors<'_>, stem: &str, cols: usize) -> Option<usize> {
     let tensor = |suffix: &str| tensors.catalog.get(&format!("{stem}.{suffix}"));

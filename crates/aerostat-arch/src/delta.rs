@@ -7,10 +7,11 @@
 
 use serde_json::Value;
 
+use crate::attention::AttentionWidths;
 use crate::error::Error;
 use crate::family::Bias;
 use crate::keys::{Key, Keys};
-use crate::spec::{AttentionWidths, Linear, Norm, NormKind, Role, Runs, Vector};
+use crate::spec::{Linear, Norm, NormKind, Role, Runs, Vector};
 use crate::tensors::{Part, Tensors};
 
 const KEY_HEADS: Key = Key { hugging_face: &["linear_num_key_heads"], gguf: "ssm.group_count" };

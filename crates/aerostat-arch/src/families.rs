@@ -47,6 +47,7 @@ mod hyperclovax;
 mod internlm;
 mod internlm2;
 mod internlm3;
+mod iquestcoder;
 mod jais2;
 mod llama;
 mod llama4;
@@ -66,6 +67,7 @@ mod olmo;
 mod olmo2;
 mod olmo3;
 mod olmoe;
+mod openai_gpt;
 mod opt;
 mod persimmon;
 mod phi;
@@ -74,11 +76,13 @@ mod phimoe;
 mod qwen;
 mod qwen2;
 mod qwen2_moe;
+mod qwen2_vl;
 mod qwen3;
 mod qwen3_5;
 mod qwen3_5_moe;
 mod qwen3_moe;
 mod qwen3_next;
+mod qwen3_vl;
 mod qwen3_vl_moe;
 mod seed_oss;
 mod smollm3;
@@ -93,6 +97,7 @@ use crate::family::Family;
 /// Every family, in the order in which GGUF architectures are looked up.
 pub const FAMILIES: &[&Family] = &[
     &llama::FAMILY,
+    &iquestcoder::FAMILY,
     &llama4::FAMILY,
     &cwm::FAMILY,
     &gpt_oss::FAMILY,
@@ -102,7 +107,9 @@ pub const FAMILIES: &[&Family] = &[
     &mistral4::FAMILY,
     &qwen::FAMILY,
     &qwen2::FAMILY,
+    &qwen2_vl::FAMILY,
     &qwen3::FAMILY,
+    &qwen3_vl::FAMILY,
     &mixtral::FAMILY,
     &qwen2_moe::FAMILY,
     &qwen3_moe::FAMILY,
@@ -150,6 +157,7 @@ pub const FAMILIES: &[&Family] = &[
     &gptj::FAMILY,
     &codegen::FAMILY,
     &gpt2::FAMILY,
+    &openai_gpt::FAMILY,
     &gpt_bigcode::FAMILY,
     &gpt_neo::FAMILY,
     &falcon::FAMILY,

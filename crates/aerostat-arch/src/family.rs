@@ -36,13 +36,20 @@ pub struct Family {
     /// How the residual stream is normalised.
     pub norm: NormKind,
     /// Norms have weights.
-    pub norm_weights: bool,
+    pub norm_weights: Bias,
     /// Norms around attention and MLP, and the last one, have a bias.
     pub norm_bias: Bias,
     /// Added to stored norm weights in Hugging Face checkpoints (GGUF stores the sum).
     pub norm_offset: f32,
     /// Inputs of attention and MLP are normalised.
     pub pre_norms: bool,
+    /// What norms before attention and MLP do to the stream.
+    pub stream_norms: StreamNorms,
+    /// There is no last norm, if this key of `config.json` says so; empty: there is one.
+    pub no_final_norm: &'static str,
+    /// Embeddings may be of a width of their own, `word_embed_proj_dim`: names of the matrices that make the stream of them, and
+    /// what the head reads of the stream.
+    pub projections: Option<(&'static str, &'static str)>,
     /// Outputs of attention and MLP are normalised.
     pub post_norms: PostNorms,
     /// The embeddings are normalised.
@@ -132,10 +139,6 @@ pub enum Refused {
     Above(&'static str, u32),
     /// This key, if its value is not null.
     Given(&'static str),
-    /// These two numbers, if both are given and differ.
-    Unequal(&'static str, &'static str),
-    /// This key of GGUF metadata, after the architecture's name.
-    Metadata(&'static str),
 }
 
 /// Whether the block has an option.
@@ -149,7 +152,7 @@ pub enum Switch {
     Flag(&'static Key, bool),
 }
 
-/// Whether a linear map or a norm has a bias.
+/// Whether a linear map or a norm has a bias, or a norm weights.
 #[derive(Clone, Copy, Debug)]
 pub enum Bias {
     /// Never.
@@ -166,6 +169,20 @@ impl Bias {
     pub(crate) fn is_ever(self) -> bool {
         !matches!(self, Self::Never)
     }
+}
+
+/// What norms before attention and MLP do to the residual stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamNorms {
+    /// Nothing.
+    Kept,
+    /// What they give takes its place, if this key of `config.json` says so.
+    ReplacedIf(&'static str),
+    /// They come later: the sums of the stream and what attention and MLP give are normalised, and take its place. There is no
+    /// last norm then.
+    Sums,
+    /// The same, if this key of `config.json` is false.
+    SumsUnless(&'static str),
 }
 
 /// Whether outputs of attention and MLP are normalised.
@@ -227,8 +244,10 @@ pub enum Alibi {
     Never,
     /// Yes.
     Always,
-    /// Yes, of slopes that are the same with numbers of heads that are powers of two only.
-    Powers,
+    /// Yes; how small slopes become is `alibi_bias_max`, as a power of two.
+    UpTo,
+    /// Rounded to BF16, if this key of `config.json` says so.
+    RoundedIf(&'static str),
     /// Where `config.json` names no `max_position_embeddings`.
     WithoutContext,
 }
@@ -312,6 +331,11 @@ pub struct Defaults {
     pub rope_theta: f64,
     /// `partial_rotary_factor`.
     pub rotary: f64,
+    /// `rope_parameters`, where they are more than that.
+    pub rope: &'static str,
+    /// `hidden_size`, `intermediate_size`, `num_hidden_layers` and `num_attention_heads`, which the text tower of a checkpoint of
+    /// several may leave out.
+    pub sizes: Option<[usize; 4]>,
     /// `sliding_window`.
     pub window: Option<usize>,
     /// `max_position_embeddings`.
@@ -435,10 +459,13 @@ impl Family {
         by_inputs: false,
         rotated: Rotated::All,
         norm: NormKind::Rms,
-        norm_weights: true,
+        norm_weights: Bias::Always,
         norm_bias: Bias::Never,
         norm_offset: 0.0,
         pre_norms: true,
+        stream_norms: StreamNorms::Kept,
+        no_final_norm: "",
+        projections: None,
         post_norms: PostNorms::Never,
         embedding_norm: false,
         head_norms: HeadNorms::Never,
@@ -482,6 +509,8 @@ impl Family {
             head_dim: None,
             rope_theta: 10_000.0,
             rotary: 1.0,
+            rope: "",
+            sizes: None,
             window: None,
             context: 2048,
             eps: 1e-6,

@@ -6,6 +6,7 @@ use aerostat_checkpoint::{Config, HfConfig, gguf::Metadata};
 use serde_json::Value;
 
 use crate::error::{Error, ErrorKind};
+use crate::family::Defaults;
 use crate::towers;
 
 /// A configuration value's names. The first in `hugging_face` is the usual one, others are those of some families. The
@@ -25,6 +26,7 @@ macro_rules! keys {
 keys! {
     LAYERS = ["num_hidden_layers", "n_layer", "num_layers", "n_layers"], "block_count";
     HIDDEN = ["hidden_size", "n_embd", "n_embed", "d_model"], "embedding_length";
+    EMBEDDING_WIDTH = ["word_embed_proj_dim"], "embedding_length";
     INTERMEDIATE =
         ["intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "moe_intermediate_size"], "feed_forward_length";
     DENSE_INTERMEDIATE = ["intermediate_size_mlp"], "feed_forward_length";
@@ -82,6 +84,34 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// The configuration with what it leaves out and the family knows: `rope_parameters`, and the sizes of one of several
+    /// towers. `None`: it leaves out nothing of it.
+    pub(crate) fn completed(&self, defaults: &Defaults) -> Result<Option<HfConfig>, Error> {
+        const SIZES: [&str; 4] =
+            ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"];
+        let Self::HuggingFace(hf) = self else { return Ok(None) };
+        let scaled =
+            self.json("rope_scaling").and_then(Value::as_object).is_some_and(|dict| !dict.is_empty());
+        let rope = defaults.rope;
+        let given = rope.is_empty() || scaled || self.json("rope_parameters").is_some();
+        let nested = !std::ptr::eq(text_config(hf), &hf.config);
+        let sizes = defaults.sizes.filter(|_| nested);
+        if given && sizes.is_none() {
+            return Ok(None);
+        }
+        let mut completed = (*hf).clone();
+        let text = if nested { completed.config.get_mut("text_config") } else { Some(&mut completed.config) };
+        let Some(text) = text.and_then(Value::as_object_mut) else { return Ok(None) };
+        if !given {
+            let rope = serde_json::from_str(rope).map_err(|e| self.config(format!("`{rope}`: {e}")))?;
+            text.insert("rope_parameters".to_owned(), rope);
+        }
+        for (key, size) in SIZES.into_iter().zip(sizes.into_iter().flatten()) {
+            text.entry(key).or_insert_with(|| size.into());
+        }
+        Ok(Some(completed))
+    }
+
     /// The file the values come from.
     pub(crate) fn path(&self) -> &Path {
         match self {
@@ -94,11 +124,14 @@ impl<'a> Keys<'a> {
         matches!(self, Self::Gguf(..))
     }
 
-    /// A value of `config.json`, that of the text tower where there are several; `null` counts as absent. Nothing in
-    /// GGUF.
+    /// A value of `config.json`, that of the text tower where there are several; `null` counts as absent. What lies in an
+    /// object is named with it, parted by a full stop. Nothing in GGUF.
     pub(crate) fn json(&self, key: &str) -> Option<&'a Value> {
         match self {
-            Self::HuggingFace(hf) => text_config(hf).get(key).filter(|v| !v.is_null()),
+            Self::HuggingFace(hf) => {
+                let mut parts = key.split('.');
+                parts.try_fold(text_config(hf), |value, part| value.get(part)).filter(|v| !v.is_null())
+            }
             Self::Gguf(..) => None,
         }
     }

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attention;
 mod beside;
 mod build;
 mod codes;
@@ -22,6 +23,7 @@ mod spec;
 mod tensors;
 mod towers;
 
+pub use attention::{AttentionSpec, AttentionWidths, Growth, LinearBias};
 pub use beside::{Beside, Companion, Nested, Scales, State};
 pub use build::describe;
 pub use delta::{DeltaFamily, DeltaNames, DeltaNet, DeltaShape};
@@ -29,14 +31,14 @@ pub use error::{Error, ErrorKind};
 pub use families::FAMILIES;
 pub use family::{
     Alibi, Bias, Defaults, Factor, Family, Fused, HeadNorms, Names, PostNorms, Refused, Rotated, Softcap,
-    Switch, Temperature, Windows,
+    StreamNorms, Switch, Temperature, Windows,
 };
 pub use keys::Key;
 pub use latent::{Indexer, Latent, LatentFamily, LatentNames, Selection};
 pub use mixture::{Mixture, MixtureNames};
 pub use rope::{Divisors, RopeSpec, Scaling};
 pub use spec::{
-    Activation, AttentionSpec, AttentionWidths, Block, Experts, Groups, Growth, Head, Joined, Linear, Matrix,
-    Mixer, MlpSpec, ModelSpec, Norm, NormKind, Positions, Role, RopeStyle, Routing, Runs, Score, Vector,
+    Activation, Block, Experts, Groups, Head, Joined, Linear, Matrix, Mixer, MlpSpec, ModelSpec, Norm,
+    NormKind, Positions, Role, RopeStyle, Routing, Runs, Score, Vector,
 };
 pub use towers::TOWERS;

@@ -110,6 +110,7 @@ pub enum Scaling {
 }
 
 /// Base and scaling as the configuration gives them.
+#[derive(Debug, PartialEq)]
 pub(crate) struct RopeConfig {
     pub(crate) theta: f64,
     pub(crate) scaling: Scaling,
@@ -372,4 +373,78 @@ fn check(keys: &Keys<'_>, rope: RopeConfig) -> Result<RopeConfig, Error> {
         }
     }
     Ok(rope)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use aerostat_checkpoint::{Config, HfConfig};
+    use serde_json::json;
+
+    use super::*;
+    use crate::families::FAMILIES;
+    use crate::family::Family;
+    use crate::shape;
+    use crate::towers::TOWERS;
+
+    /// The rotations of a configuration of this type that says so much of them.
+    fn ropes(family: &Family, model_type: &str, said: &[(&str, &Value)]) -> Vec<RopeConfig> {
+        let mut config = json!({"model_type": model_type, "max_position_embeddings": 9000});
+        for (key, value) in said {
+            config[*key] = (*value).clone();
+        }
+        let hf = HfConfig { path: PathBuf::from("config.json"), config, generation: None };
+        let config = Config::HuggingFace(hf);
+        let given = Keys::new(&config).unwrap();
+        let completed = given.completed(&family.defaults).unwrap();
+        let keys = completed.as_ref().map_or(given, Keys::HuggingFace);
+        let mut ropes = shape::ropes(&keys, family).unwrap();
+        // How much of a head is rotated, others say of compressed keys.
+        ropes.iter_mut().filter(|_| family.latent.is_some()).for_each(|rope| rope.rotary = 1.0);
+        ropes
+    }
+
+    /// What `fixtures/config_defaults.json` holds is what the classes of transformers make of nothing.
+    #[test]
+    fn what_a_configuration_leaves_out_is_the_default_of_its_class() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/config_defaults.json");
+        let defaults: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let mut count = 0;
+        for family in FAMILIES {
+            for model_type in family.model_types {
+                let Some(class) = defaults.get(model_type) else { continue };
+                let default = &class["rope_parameters"];
+                let want = ropes(family, model_type, &[("rope_parameters", default)]);
+                let (null, empty) = (Value::Null, json!({}));
+                let says: [&[(&str, &Value)]; 5] = [
+                    &[],
+                    &[("rope_scaling", &null)],
+                    &[("rope_parameters", &null)],
+                    &[("rope_scaling", &null), ("rope_parameters", &null)],
+                    &[("rope_scaling", &empty)],
+                ];
+                for said in says {
+                    assert_eq!(ropes(family, model_type, said), want, "{model_type} that says {said:?}");
+                }
+                let d = &family.defaults;
+                assert!((class["eps"].as_f64().unwrap_or(d.eps) - d.eps).abs() < 1e-12, "{model_type}: eps");
+                let number = |key: &str| class.get(key).and_then(Value::as_u64).map(|n| n as usize);
+                // Of compressed keys and values they say nothing.
+                if family.latent.is_none() {
+                    let heads = (number("num_key_value_heads"), number("head_dim"));
+                    assert_eq!(heads, (d.kv_heads, d.head_dim), "{model_type}");
+                }
+                let is_tower = TOWERS.iter().any(|(_, text)| text == model_type);
+                if let Some([hidden, intermediate, layers, heads]) = d.sizes.filter(|_| is_tower) {
+                    assert_eq!(number("hidden_size"), Some(hidden), "{model_type}");
+                    assert_eq!(number("intermediate_size"), Some(intermediate), "{model_type}");
+                    assert_eq!(number("num_hidden_layers"), Some(layers), "{model_type}");
+                    assert_eq!(number("num_attention_heads"), Some(heads), "{model_type}");
+                }
+                count += 1;
+            }
+        }
+        assert!(count > 60, "{count} types");
+    }
 }

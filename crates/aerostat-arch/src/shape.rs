@@ -2,21 +2,24 @@
 
 use serde_json::Value;
 
+use crate::attention::{Growth, LinearBias};
 use crate::delta::DeltaLayers;
 use crate::error::Error;
 use crate::family::{
-    Alibi, Factor, Family, HeadNorms, PostNorms, Rotated, Softcap, Switch, Temperature, Windows,
+    Alibi, Factor, Family, HeadNorms, PostNorms, Rotated, Softcap, StreamNorms, Switch, Temperature, Windows,
 };
 use crate::keys::{self, Keys};
 use crate::latent::{self, LatentShape};
 use crate::mixture::MixtureShape;
 use crate::rope::{self, Layers, RopeConfig};
-use crate::spec::{Activation, Growth};
+use crate::spec::Activation;
 
 /// The numbers of a configuration.
 pub(crate) struct Shape {
     pub(crate) layers: usize,
     pub(crate) hidden: usize,
+    /// The width of embeddings.
+    pub(crate) embedding: usize,
     pub(crate) intermediate: usize,
     pub(crate) heads: usize,
     pub(crate) kv_heads: usize,
@@ -33,8 +36,10 @@ pub(crate) struct Shape {
     pub(crate) final_softcap: Option<f32>,
     pub(crate) activation: Activation,
     pub(crate) parallel: bool,
+    pub(crate) stream_norms: Norms,
+    pub(crate) final_norm: bool,
     pub(crate) post_norms: bool,
-    pub(crate) alibi: bool,
+    pub(crate) alibi: Option<LinearBias>,
     /// Queries and keys are normalised; in GGUF, tensors decide where the family leaves it open.
     pub(crate) head_norms: bool,
     pub(crate) clip: Option<f32>,
@@ -50,6 +55,14 @@ pub(crate) struct Shape {
     pub(crate) latent: Option<LatentShape>,
     pub(crate) delta: Option<DeltaLayers>,
     pub(crate) mixture: Option<MixtureShape>,
+}
+
+/// What norms before attention and MLP do to the stream.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Norms {
+    Kept,
+    Replaced,
+    Sums,
 }
 
 impl Shape {
@@ -77,9 +90,12 @@ impl Shape {
         let wide = if family.wide_heads { Some(wide_heads(keys, heads, kv_heads)?) } else { None };
         let (bases, distinct) = own_bases(keys, layers)?;
         let rotated = rotated(keys, family, &windows, &bases, listed)?;
+        let alibi = alibi(keys, family)?;
+        let stream_norms = stream_norms(keys, family)?;
         Ok(Self {
             layers,
             hidden,
+            embedding: embedding_width(keys, family, hidden)?,
             intermediate,
             heads,
             kv_heads,
@@ -96,12 +112,14 @@ impl Shape {
             final_softcap: softcap(keys, &keys::FINAL_SOFTCAP, family.softcaps.1)?,
             activation: activation(keys, family)?,
             parallel: switch(keys, family.parallel)?,
+            stream_norms,
+            final_norm: stream_norms != Norms::Sums && !keys.flag(family.no_final_norm, false)?,
             post_norms: post_norms(keys, family)?,
-            alibi: alibi(keys, family, heads)?,
+            alibi,
             head_norms: head_norms(keys, family)?,
             growth: growth(keys, family)?,
             clip: if family.clip_qkv { clip(keys)? } else { None },
-            rotated: if alibi(keys, family, heads)? { vec![false; layers] } else { rotated },
+            rotated: if alibi.is_some() { vec![false; layers] } else { rotated },
             wide,
             windows,
             rope_of: bases.iter().map(|base| distinct.iter().position(|b| b == base).unwrap_or(0)).collect(),
@@ -118,6 +136,22 @@ impl Shape {
             },
         })
     }
+}
+
+fn embedding_width(keys: &Keys<'_>, family: &Family, hidden: usize) -> Result<usize, Error> {
+    match family.projections {
+        Some(_) if !keys.is_gguf() => Ok(keys.count_or(&keys::EMBEDDING_WIDTH, None)?.unwrap_or(hidden)),
+        _ => Ok(hidden),
+    }
+}
+
+fn stream_norms(keys: &Keys<'_>, family: &Family) -> Result<Norms, Error> {
+    Ok(match family.stream_norms {
+        StreamNorms::ReplacedIf(key) if keys.flag(key, false)? => Norms::Replaced,
+        StreamNorms::Kept | StreamNorms::ReplacedIf(_) => Norms::Kept,
+        StreamNorms::SumsUnless(key) if keys.flag(key, true)? => Norms::Kept,
+        StreamNorms::Sums | StreamNorms::SumsUnless(_) => Norms::Sums,
+    })
 }
 
 /// Whether outputs of attention and MLP are normalised.
@@ -150,7 +184,11 @@ fn rotated(
 ) -> Result<Vec<bool>, Error> {
     let by_windows = match family.rotated {
         Rotated::Windows => true,
-        Rotated::WindowsIfGiven => keys.number(&keys::WINDOW)?.is_some(),
+        // A missing key means the family's window, `null` none.
+        Rotated::WindowsIfGiven => {
+            let usual = family.defaults.window.filter(|_| !keys.is_gguf() && !keys.is_null(&keys::WINDOW));
+            keys.number(&keys::WINDOW)?.is_some() || usual.is_some()
+        }
         _ => false,
     };
     Ok(match by_windows {
@@ -179,23 +217,24 @@ fn heads(keys: &Keys<'_>, family: &Family) -> Result<usize, Error> {
     usual.map_or_else(|| keys.count(&keys::HEADS), Ok)
 }
 
-fn alibi(keys: &Keys<'_>, family: &Family, heads: usize) -> Result<bool, Error> {
-    let nested =
-        |key: &str| keys.json("attn_config").and_then(|config| config.get(key)).and_then(Value::as_f64);
-    match family.alibi {
-        Alibi::Never => Ok(false),
-        Alibi::Always => Ok(true),
-        Alibi::Powers if !keys.is_gguf() && !heads.is_power_of_two() => Err(keys
-            .unsupported(format!("linear biases of {heads} heads are not supported, only of powers of two"))),
-        Alibi::Powers => {
-            let largest = nested("alibi_bias_max").or(keys.gguf_number("attention.max_alibi_bias"));
-            match largest.unwrap_or(8.0) == 8.0 {
-                true => Ok(true),
-                false => Err(keys.unsupported("an `alibi_bias_max` other than 8 is not supported")),
+fn alibi(keys: &Keys<'_>, family: &Family) -> Result<Option<LinearBias>, Error> {
+    let paper = LinearBias { most: 8, rounded: false };
+    Ok(match family.alibi {
+        Alibi::Never => None,
+        Alibi::Always => Some(paper),
+        Alibi::RoundedIf(key) => keys.flag(key, false)?.then_some(LinearBias { rounded: true, ..paper }),
+        Alibi::UpTo => {
+            let most = keys.json("attn_config.alibi_bias_max").and_then(Value::as_f64);
+            let most = most.or(keys.gguf_number("attention.max_alibi_bias")).unwrap_or(8.0);
+            if !(1.0..=100.0).contains(&most) || most.fract() != 0.0 {
+                return Err(
+                    keys.config(format!("`alibi_bias_max` is {most}; a whole number up to 100 is needed"))
+                );
             }
+            Some(LinearBias { most: most as u32, ..paper })
         }
-        Alibi::WithoutContext => Ok(keys.json("max_position_embeddings").is_none()),
-    }
+        Alibi::WithoutContext => keys.json("max_position_embeddings").is_none().then_some(paper),
+    })
 }
 
 fn kv_heads(keys: &Keys<'_>, family: &Family, heads: usize) -> Result<usize, Error> {
@@ -213,7 +252,7 @@ fn kv_heads(keys: &Keys<'_>, family: &Family, heads: usize) -> Result<usize, Err
 }
 
 /// The rotations that layers choose from: one, or that of layers without and that of layers with a window.
-fn ropes(keys: &Keys<'_>, family: &Family) -> Result<Vec<RopeConfig>, Error> {
+pub(crate) fn ropes(keys: &Keys<'_>, family: &Family) -> Result<Vec<RopeConfig>, Error> {
     let theta = family.defaults.rope_theta;
     let read = |layers, theta| rope::read(keys, layers, theta, family.defaults.rotary);
     Ok(match family.local_rope_theta {
@@ -279,7 +318,7 @@ impl Shape {
 
 /// The limit of queries, keys and values; some families nest it.
 fn clip(keys: &Keys<'_>) -> Result<Option<f32>, Error> {
-    let nested = keys.json("attn_config").and_then(|config| config.get("clip_qkv")).and_then(Value::as_f64);
+    let nested = keys.json("attn_config.clip_qkv").and_then(Value::as_f64);
     Ok(keys.number(&keys::CLIP)?.or(nested).map(|n| n as f32))
 }
 
@@ -373,8 +412,7 @@ fn score_scale(
         }
         _ => {}
     }
-    let nested = keys.json("attn_config").and_then(|config| config.get("softmax_scale"));
-    if let Some(scale) = nested.and_then(Value::as_f64) {
+    if let Some(scale) = keys.json("attn_config.softmax_scale").and_then(Value::as_f64) {
         return Ok(scale as f32);
     }
     if family.score_switches && !keys.flag("scale_attn_weights", true)? {

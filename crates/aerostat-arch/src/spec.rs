@@ -5,6 +5,7 @@ use std::sync::Arc;
 use aerostat_checkpoint::packed::TileRows;
 use aerostat_checkpoint::{DType, Extent};
 
+use crate::attention::{AttentionSpec, AttentionWidths};
 use crate::beside::{Companion, Scales};
 use crate::delta::DeltaNet;
 use crate::latent::Latent;
@@ -21,7 +22,7 @@ pub struct ModelSpec {
     pub vocab: usize,
     /// Positions the model was made for; longer inputs run, their quality is the user's risk.
     pub context_max: usize,
-    /// Token embedding, `[vocab, hidden]`.
+    /// Token embedding, `[vocab, hidden]`; where the first block projects embeddings, of a width of their own.
     pub embedding: Matrix,
     /// Embeddings are multiplied by this.
     pub embedding_scale: Option<f32>,
@@ -34,7 +35,7 @@ pub struct ModelSpec {
     /// First to last.
     pub blocks: Vec<Block>,
     /// Before the head.
-    pub final_norm: Norm,
+    pub final_norm: Option<Norm>,
     /// The LM head.
     pub head: Head,
     /// Elements of all tensors in use, a shared embedding and head counted once.
@@ -72,7 +73,7 @@ impl ModelSpec {
     pub fn vectors(&self) -> impl Iterator<Item = &Vector> {
         let blocks = self.blocks.iter().flat_map(Block::vectors);
         let divisors = self.ropes.iter().flat_map(RopeSpec::vectors);
-        let norms = self.embedding_norm.iter().chain([&self.final_norm]).flat_map(Norm::vectors);
+        let norms = self.embedding_norm.iter().chain(&self.final_norm).flat_map(Norm::vectors);
         let positions = self.positions.as_ref().map(|p| &p.table);
         blocks.chain(norms).chain(positions).chain(&self.head.bias).chain(divisors).chain(self.scales())
     }
@@ -98,6 +99,11 @@ impl ModelSpec {
         deltas.map(|delta| delta.shape.history() + delta.shape.state()).sum()
     }
 
+    /// The wider of the residual stream and the embeddings.
+    pub fn row_width(&self) -> usize {
+        self.hidden.max(self.embedding.cols)
+    }
+
     /// Whether head and embedding are one tensor.
     pub fn tied(&self) -> bool {
         self.head.weight.extent == self.embedding.extent
@@ -108,6 +114,8 @@ impl ModelSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum Role {
+    /// Makes the residual stream of the embeddings, in the first block.
+    ProjectIn,
     /// Compresses what queries are made of.
     QDown,
     Q,
@@ -135,6 +143,8 @@ pub enum Role {
     Gate,
     Up,
     Down,
+    /// Makes what the head reads of the residual stream, in the last block.
+    ProjectOut,
     /// The LM head, after the last block.
     Head,
 }
@@ -329,6 +339,8 @@ pub enum Mixer {
 /// One block: attention, or what stands in its place, and MLP, each added to the residual stream.
 #[derive(Clone, Debug)]
 pub struct Block {
+    /// `[hidden, width of embeddings]`, in the first block: makes the stream of the embeddings.
+    pub project_in: Option<Linear>,
     /// Before attention; `None`: it reads the stream itself.
     pub attention_norm: Option<Norm>,
     /// Attention, or what stands in its place.
@@ -345,10 +357,16 @@ pub struct Block {
     pub mlp_post_norm: Option<Norm>,
     /// The MLP reads the stream as it was before attention.
     pub parallel: bool,
+    /// What the norms before attention and MLP give takes the place of the stream.
+    pub norms_replace: bool,
     /// What attention and MLP give is multiplied by this before it is added.
     pub residual_scale: Option<f32>,
+    /// On the stream, in the end.
+    pub end_norm: Option<Norm>,
     /// The stream is multiplied by this number in the end.
     pub scale: Option<Vector>,
+    /// `[width of embeddings, hidden]`, in the last block: makes what the head reads, after the final norm.
+    pub project_out: Option<Linear>,
 }
 
 impl Block {
@@ -360,7 +378,10 @@ impl Block {
             let shared = experts.shared_gate.iter().map(|linear| (Role::SharedGate, linear));
             shared.chain([(Role::Router, &experts.router)])
         });
-        mixer.chain(router).chain(self.mlp.iter().flat_map(MlpSpec::linears))
+        let project_in = self.project_in.iter().map(|linear| (Role::ProjectIn, linear));
+        let project_out = self.project_out.iter().map(|linear| (Role::ProjectOut, linear));
+        let own = mixer.chain(router).chain(self.mlp.iter().flat_map(MlpSpec::linears));
+        project_in.chain(own).chain(project_out)
     }
 
     /// Its attention, if it has one.
@@ -430,14 +451,16 @@ impl Block {
         };
         let mlps = self.mlp.iter_mut().chain(mlps);
         let mlps = mlps.flat_map(|m| m.gate.iter_mut().chain([&mut m.up, &mut m.down]));
-        mixer.chain(router).chain(mlps)
+        mixer.chain(router).chain(mlps).chain(&mut self.project_in).chain(&mut self.project_out)
     }
 
     /// Its norms and biases.
     fn vectors(&self) -> impl Iterator<Item = &Vector> {
-        let around = [&self.attention_norm, &self.attention_post_norm, &self.mlp_norm, &self.mlp_post_norm];
+        let (before, after) =
+            ([&self.attention_norm, &self.mlp_norm], [&self.attention_post_norm, &self.mlp_post_norm]);
+        let around = before.into_iter().chain(after).chain([&self.end_norm]);
         let heads = self.attention().into_iter().flat_map(|a| [&a.q_norm, &a.k_norm, &a.v_norm]);
-        let norms = around.into_iter().chain(heads).flatten().chain(self.delta().map(|delta| &delta.norm));
+        let norms = around.chain(heads).flatten().chain(self.delta().map(|delta| &delta.norm));
         let norms = norms.chain(self.latent().into_iter().flat_map(Latent::norms)).flat_map(Norm::vectors);
         let sinks = self.attention().and_then(|a| a.sinks.as_ref());
         let delta = self.delta().into_iter().flat_map(DeltaNet::vectors);
@@ -446,174 +469,6 @@ impl Block {
         let biases = self.linears().chain(experts).filter_map(|(_, linear)| linear.bias.as_ref());
         norms.chain(correction).chain(biases).chain(sinks).chain(delta).chain(&self.scale)
     }
-}
-
-/// Attention with grouped queries. With [`AttentionSpec::latent`], keys and values are compressed: `k` and `v` take them, head
-/// by head, out of what all heads share.
-#[derive(Clone, Debug)]
-pub struct AttentionSpec {
-    /// `[heads * head_dim, hidden]`.
-    pub q: Linear,
-    /// `[kv_heads * head_dim, hidden]`.
-    pub k: Linear,
-    /// `[kv_heads * head_dim, hidden]`.
-    pub v: Linear,
-    /// `[hidden, heads * head_dim]`.
-    pub o: Linear,
-    /// `[heads * head_dim, hidden]`: attention's output is multiplied by its sigmoid.
-    pub gate: Option<Linear>,
-    /// One matrix that is multiplied in place of the three: its outputs are all queries, all keys, all values. Of `q`, `k`
-    /// and `v` the rows alone count then.
-    pub joined: Option<Linear>,
-    /// On queries, before rotation.
-    pub q_norm: Option<Norm>,
-    /// On keys, before rotation.
-    pub k_norm: Option<Norm>,
-    /// On values.
-    pub v_norm: Option<Norm>,
-    /// Queries, keys and values are clipped to this size, after norms.
-    pub clip: Option<f32>,
-    /// Queries grow with their position.
-    pub growth: Option<Growth>,
-    /// Query heads.
-    pub heads: usize,
-    /// Key/value heads.
-    pub kv_heads: usize,
-    /// Size of a head.
-    pub head_dim: usize,
-    /// Factor on the scores.
-    pub scale: f32,
-    /// `cap * tanh(score / cap)`.
-    pub softcap: Option<f32>,
-    /// Positions a row sees, itself included; `None`: all.
-    pub window: Option<usize>,
-    /// It sees its own chunk of so many positions, not the last ones.
-    pub chunked: bool,
-    /// A score for each head that takes part in the softmax, and has no value.
-    pub sinks: Option<Vector>,
-    /// Queries and keys are normalised after rotation.
-    pub norms_after_rope: bool,
-    /// Scores fall off linearly with distance, each head by its own slope.
-    pub alibi: bool,
-    /// Index into [`ModelSpec::ropes`]; `None`: not rotated.
-    pub rope: Option<usize>,
-    /// Keys and values are compressed.
-    pub latent: Option<Latent>,
-}
-
-impl AttentionSpec {
-    /// Its linear maps in the order of use.
-    pub fn linears(&self) -> impl Iterator<Item = (Role, &Linear)> {
-        let latent = self.latent.as_ref();
-        let q_down = latent.and_then(|l| l.q_down.as_ref()).map(|(linear, _)| (Role::QDown, linear));
-        let indexer = latent.and_then(Latent::indexer);
-        let index_q = indexer.map(|i| (Role::IndexQ, &i.q));
-        let kv_down = latent.map(|l| (Role::KvDown, &l.kv_down));
-        let index = indexer.map(|i| [(Role::IndexK, &i.k), (Role::IndexWeights, &i.weights)]);
-        let gate = self.gate.as_ref().map(|gate| (Role::OutputGate, gate));
-        let q = (Role::Q, self.joined.as_ref().unwrap_or(&self.q));
-        let before = q_down.into_iter().chain([q]).chain(gate).chain(index_q).chain(kv_down);
-        let own = [(Role::K, &self.k), (Role::V, &self.v)].into_iter().filter(|_| self.joined.is_none());
-        before.chain(index.into_iter().flatten()).chain(own).chain([(Role::Output, &self.o)])
-    }
-
-    /// What a row takes while it passes through.
-    pub fn widths(&self) -> AttentionWidths {
-        let plain = AttentionWidths {
-            q: self.q.weight.rows,
-            k: self.k.weight.rows,
-            v: self.v.weight.rows,
-            mixed: self.o.weight.cols,
-            output_gate: self.gate.as_ref().map_or(0, |gate| gate.weight.rows),
-            ..AttentionWidths::default()
-        };
-        self.latent.as_ref().map_or(plain, |latent| AttentionWidths {
-            k: latent.kv_down.weight.rows,
-            v: latent.indexer().map_or(0, |indexer| indexer.k.weight.rows),
-            q_low: latent.q_down.as_ref().map_or(0, |(linear, _)| linear.weight.rows),
-            latent_q: self.heads * latent.kv_down.weight.rows,
-            latent_mixed: self.heads * latent.rank,
-            index_q: latent.indexer().map_or(0, |indexer| indexer.q.weight.rows),
-            index_weights: latent.indexer().map_or(0, |indexer| indexer.heads),
-            selected: latent.selection.count(),
-            ..plain
-        })
-    }
-}
-
-/// Elements of a row in what attention, or what stands in its place, reads and writes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AttentionWidths {
-    /// Queries.
-    pub q: usize,
-    /// What the cache holds as key.
-    pub k: usize,
-    /// What the cache holds as value.
-    pub v: usize,
-    /// Attention's output.
-    pub mixed: usize,
-    /// What it is multiplied by.
-    pub output_gate: usize,
-    /// Strengths and decays of a delta net.
-    pub strengths: usize,
-    /// What queries are made of, compressed.
-    pub q_low: usize,
-    /// Queries as compressed keys see them.
-    pub latent_q: usize,
-    /// Attention's output, compressed.
-    pub latent_mixed: usize,
-    /// The queries that choose positions.
-    pub index_q: usize,
-    /// Their weights.
-    pub index_weights: usize,
-    /// The positions that are chosen.
-    pub selected: usize,
-}
-
-impl AttentionWidths {
-    /// The larger of each.
-    #[must_use]
-    pub fn max(self, other: Self) -> Self {
-        Self {
-            q: self.q.max(other.q),
-            k: self.k.max(other.k),
-            v: self.v.max(other.v),
-            mixed: self.mixed.max(other.mixed),
-            output_gate: self.output_gate.max(other.output_gate),
-            strengths: self.strengths.max(other.strengths),
-            q_low: self.q_low.max(other.q_low),
-            latent_q: self.latent_q.max(other.latent_q),
-            latent_mixed: self.latent_mixed.max(other.latent_mixed),
-            index_q: self.index_q.max(other.index_q),
-            index_weights: self.index_weights.max(other.index_weights),
-            selected: self.selected.max(other.selected),
-        }
-    }
-
-    /// All together.
-    pub fn total(self) -> usize {
-        let latent = self.q_low + self.latent_q + self.latent_mixed;
-        let gates = self.output_gate + self.strengths;
-        self.q
-            + self.k
-            + self.v
-            + self.mixed
-            + gates
-            + latent
-            + self.index_q
-            + self.index_weights
-            + self.selected
-    }
-}
-
-/// What a row's query is multiplied by, after rotation.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[allow(missing_docs, reason = "the formulas say it")]
-pub enum Growth {
-    /// `1 + beta * ln(1 + floor((position + offset) / floor))`.
-    Steps { beta: f64, floor: f64, offset: u32 },
-    /// `ln(position + 1) / ln(original)` beyond that many positions.
-    Log { original: f64 },
 }
 
 /// An MLP: `down(activation(gate(x)) * up(x))`, or `down(activation(up(x)))` without a gate.

@@ -6,16 +6,15 @@ use aerostat_checkpoint::packed::TileRows;
 use aerostat_checkpoint::{Catalog, DType, Extent, Tensor};
 use serde_json::Value;
 
+use crate::attention::AttentionSpec;
 use crate::codes;
 use crate::error::{Error, ErrorKind};
 use crate::family::{Bias, Family, Fused, HeadNorms, Names, PostNorms, Temperature, Windows};
 use crate::keys::Keys;
 use crate::rope::{Divisors, RopeConfig, RopeSpec, Scaling};
 use crate::scales;
-use crate::shape::Shape;
-use crate::spec::{
-    AttentionSpec, Block, Linear, Matrix, Mixer, MlpSpec, Norm, Positions, RopeStyle, Runs, Vector,
-};
+use crate::shape::{Norms, Shape};
+use crate::spec::{Block, Joined, Linear, Matrix, Mixer, MlpSpec, Norm, Positions, RopeStyle, Runs, Vector};
 
 /// Finds the tensors of a family in a catalogue.
 pub(crate) struct Tensors<'a> {
@@ -78,7 +77,11 @@ impl<'a> Tensors<'a> {
         {
             return Err(self.bad(tensor, format!("`vocab_size` is {vocab}")));
         }
-        self.matrix_of(self.expect(&name, &[rows, self.shape.hidden])?, Part::all(rows), self.shape.hidden)
+        self.matrix_of(
+            self.expect(&name, &[rows, self.shape.embedding])?,
+            Part::all(rows),
+            self.shape.embedding,
+        )
     }
 
     /// The stored head, whatever the configuration says, as transformers does; else the embedding, if the two are tied.
@@ -91,7 +94,7 @@ impl<'a> Tensors<'a> {
         let tied = self.keys.is_gguf() || whole || own;
         let weight = match self.has(stem) {
             false if tied => embedding.clone(),
-            _ => self.matrix(stem, Part::all(embedding.rows), self.shape.hidden)?,
+            _ => self.matrix(stem, Part::all(embedding.rows), self.shape.embedding)?,
         };
         Ok((weight, self.bias(stem, self.family.head_bias, Part::all(embedding.rows))?))
     }
@@ -188,24 +191,46 @@ impl<'a> Tensors<'a> {
             Some((shared, experts)) => (shared, Some(experts)),
             None => (Some(self.mlp(&name)?), None),
         };
+        let sums = s.stream_norms == Norms::Sums;
+        // Of sums, the first norm comes after attention.
+        let before_mlp = if sums { n.attention_norm } else { n.mlp_norm };
         let (attention_norm, mlp_norm) = (name(n.attention_norm), name(n.mlp_norm));
+        let (project_in, project_out) = self.projections(i)?;
         let mlp_norm_stored = f.post_norms == PostNorms::StoredMlp && self.has(&name(n.mlp_post_norm));
         let own_norm = !s.parallel || mlp_norm != attention_norm && self.has(&mlp_norm);
         Ok(Block {
-            attention_norm: norm(n.attention_norm, f.pre_norms)?,
+            project_in,
+            attention_norm: norm(n.attention_norm, f.pre_norms && !sums)?,
             mixer,
             attention_post_norm: norm(n.attention_post_norm, s.post_norms)?,
-            mlp_norm: norm(n.mlp_norm, f.pre_norms && own_norm)?,
+            mlp_norm: norm(before_mlp, f.pre_norms && own_norm)?,
             mlp,
             experts,
             mlp_post_norm: norm(n.mlp_post_norm, s.post_norms || mlp_norm_stored)?,
             parallel: s.parallel,
+            norms_replace: s.stream_norms != Norms::Kept,
             residual_scale: s.residual_scale,
+            end_norm: norm(n.mlp_norm, sums)?,
             scale: match f.block_scale {
                 "" => None,
                 pattern => Some(self.vector(&name(pattern), &[1], 0.0)?),
             },
+            project_out,
         })
+    }
+
+    /// What makes the stream of the embeddings in the first layer, and what the head reads of the stream in the last one.
+    fn projections(&self, i: usize) -> Result<(Option<Linear>, Option<Linear>), Error> {
+        let (stream, embedding) = (self.shape.hidden, self.shape.embedding);
+        let Some((project_in, project_out)) = self.family.projections.filter(|_| stream != embedding) else {
+            return Ok((None, None));
+        };
+        let project = |name: &str, wanted: bool, outputs, inputs| {
+            let linear = || self.linear(&self.top(name), Bias::Never, Part::all(outputs), inputs);
+            wanted.then(linear).transpose()
+        };
+        let last = i + 1 == self.shape.layers;
+        Ok((project(project_in, i == 0, stream, embedding)?, project(project_out, last, embedding, stream)?))
     }
 
     /// The attention of a layer.
@@ -262,8 +287,13 @@ impl<'a> Tensors<'a> {
     fn joined(&self, name: &dyn Fn(&str) -> String) -> Result<Option<Linear>, Error> {
         let (s, bias) = (self.shape, self.family.qkv_bias);
         let all = Part::all((s.heads + 2 * s.kv_heads) * s.head_dim);
-        let fused = self.names.qkv.filter(|_| self.by_inputs());
+        let fused = self.names.qkv.filter(|fused| self.by_inputs() || self.joins_codes(*fused, name));
         fused.map(|(fused, _)| self.linear(&name(fused), bias, all, s.hidden)).transpose()
+    }
+
+    /// Whether q, k and v are codes side by side.
+    fn joins_codes(&self, (fused, order): (&str, Fused), name: &dyn Fn(&str) -> String) -> bool {
+        order == Fused::Stacked && codes::by_inputs(self, &name(fused))
     }
 
     fn by_inputs(&self) -> bool {
@@ -293,6 +323,10 @@ impl<'a> Tensors<'a> {
             let v = if alike { n.k } else { n.v };
             return Ok(([q, linear(n.k, Part::all(kv))?, linear(v, Part::all(kv))?], gate));
         };
+        if let Some(all) = self.joined(name)?.filter(|_| self.joins_codes((fused, order), name)) {
+            let part = |rows| Linear { weight: Matrix { rows, ..all.weight.clone() }, bias: None };
+            return Ok(([part(q), part(kv), part(kv)], None));
+        }
         let part = |first: usize, rows: usize, run: usize| {
             let stride = (s.heads / kv_heads + 2) * head_dim;
             let runs = (order == Fused::ByKvHead && kv_heads > 1).then_some(Runs { rows: run, stride });
@@ -318,12 +352,15 @@ impl<'a> Tensors<'a> {
 
     fn mlp(&self, name: &dyn Fn(&str) -> String) -> Result<MlpSpec, Error> {
         let (gate, up) = self.gate_and_up(name)?;
+        let joined = self.family.gated && gate.is_none();
         let (hidden, width) = (self.shape.hidden, self.shape.intermediate);
         let down = self.linear(&name(self.names.down), self.family.mlp_bias, Part::all(hidden), width)?;
-        Ok(MlpSpec { gate, up, joined: None, down, activation: self.shape.activation })
+        let joined = joined.then_some(Joined::Halves);
+        Ok(MlpSpec { gate, up, joined, down, activation: self.shape.activation })
     }
 
-    /// The gate, if there is one, and up: tensors of their own, or rows of one.
+    /// The gate, if there is one, and up: tensors of their own, or rows of one. Of codes that are stored by inputs, up holds
+    /// the gate too.
     fn gate_and_up(&self, name: &dyn Fn(&str) -> String) -> Result<(Option<Linear>, Linear), Error> {
         let (n, s) = (self.names, self.shape);
         let width = s.intermediate;
@@ -334,6 +371,9 @@ impl<'a> Tensors<'a> {
         }
         match n.gate_up.filter(|fused| self.is_fused(&name(fused), &name(n.gate))) {
             None => Ok((Some(linear(n.gate, Part::all(width))?), linear(n.up, Part::all(width))?)),
+            Some(fused) if codes::by_inputs(self, &name(fused)) => {
+                Ok((None, linear(fused, Part::all(2 * width))?))
+            }
             Some(fused) => {
                 let part = |first| linear(fused, Part { first, rows: width, total: 2 * width, runs: None });
                 Ok((Some(part(0)?), part(width)?))
@@ -377,23 +417,28 @@ impl<'a> Tensors<'a> {
 
     fn bias(&self, name: &str, bias: Bias, part: Part) -> Result<Option<Vector>, Error> {
         let name = format!("{name}.bias");
-        let biased = match bias {
-            Bias::Never => false,
-            Bias::Always => true,
-            Bias::Key(..) if self.keys.is_gguf() => self.catalog.get(&name).is_some(),
+        self.is_there(bias, &name)?.then(|| self.vector_part(&name, part)).transpose()
+    }
+
+    /// Whether the model has the tensor `name`.
+    fn is_there(&self, bias: Bias, name: &str) -> Result<bool, Error> {
+        match bias {
+            Bias::Never => Ok(false),
+            Bias::Always => Ok(true),
+            Bias::Key(..) if self.keys.is_gguf() => Ok(self.contains(name)),
             Bias::Key(keys, default) => {
                 let key = keys.split('|').find(|key| self.keys.json(key).is_some()).unwrap_or(keys);
-                self.keys.flag(key, default)?
+                self.keys.flag(key, default)
             }
-        };
-        biased.then(|| self.vector_part(&name, part)).transpose()
+        }
     }
 
     /// A norm of groups of `size` columns.
     pub(crate) fn norm(&self, name: &str, size: usize) -> Result<Norm, Error> {
         let (f, s) = (self.family, self.shape);
         let offset = if self.keys.is_gguf() { 0.0 } else { f.norm_offset };
-        let weight = f.norm_weights.then(|| self.vector(&format!("{name}.weight"), &[size], offset));
+        let weight = format!("{name}.weight");
+        let weight = self.is_there(f.norm_weights, &weight)?.then(|| self.vector(&weight, &[size], offset));
         let bias = self.bias(name, f.norm_bias, Part::all(size))?;
         Ok(Norm { kind: f.norm, size, weight: weight.transpose()?, further: Vec::new(), bias, eps: s.eps })
     }

@@ -30,6 +30,6 @@ pub use error::{Error, ErrorKind};
 pub use host::{Checks, HostDevice, Kernels, ScalingView};
 pub use memory::{HostMemory, KvView, View};
 pub use ops::{
-    Activation, Attention, Backend, BufferId, Capabilities, DeltaRule, Index, KvLayout, KvType, Mat, Nested,
-    Placement, Rope, RopeStyle, RowPlace, Scaling, StateRow, Tile, Weight, WeightId, Window,
+    Activation, Alibi, Attention, Backend, BufferId, Capabilities, DeltaRule, Index, KvLayout, KvType, Mat,
+    Nested, Placement, Rope, RopeStyle, RowPlace, Scaling, StateRow, Tile, Weight, WeightId, Window,
 };

@@ -5,7 +5,7 @@
 //! Transcendental functions are polynomials made of IEEE operations that every instruction set has, so that a
 //! vectorised twin gives the same bits.
 
-use crate::{Activation, Attention, Index};
+use crate::{Activation, Alibi, Attention, Index};
 
 /// Number of partial sums of a canonical sum.
 pub const LANES: usize = 16;
@@ -71,20 +71,31 @@ pub fn layer_norm(x: &[f32], eps: f32, out: &mut [f32]) {
     }
 }
 
-/// The slope of a head in attention with linear biases: of `2^n` heads, the powers of `2^(-8 / 2^n)` from the first on;
+/// The slope of a head in attention with linear biases: of `2^n` heads, the powers of `2^(-most / 2^n)` from the first on;
 /// heads beyond the largest power of two have every other slope of twice as many.
-pub fn alibi_slope(heads: usize, head: usize) -> f32 {
+pub fn alibi_slope(biases: Alibi, heads: usize, head: usize) -> f32 {
     let whole = 1 << heads.max(1).ilog2();
     let (of, power) = if head < whole { (whole, head + 1) } else { (2 * whole, 2 * (head - whole) + 1) };
-    // 2^(-8 / of): halvings of the exponent are square roots, which are exact everywhere.
-    let base = (0..of.ilog2()).fold(1.0 / 256.0, |base: f64, _| base.sqrt());
-    (0..power).fold(1.0, |slope, _| slope * base) as f32
+    // 2^(-most / of): halvings of the exponent are square roots, which are exact everywhere.
+    let least = (0..biases.most).fold(1.0, |least, _| least * 0.5);
+    let base = (0..of.ilog2()).fold(least, |base: f64, _| base.sqrt());
+    let slope = (0..power).fold(1.0, |slope, _| slope * base) as f32;
+    if biases.rounded { to_bf16(slope) } else { slope }
 }
 
-/// What a slope adds to the score of position `j` as seen from `p`.
+/// What a slope adds to the score of position `j` as seen from `p`, where scores are multiplied by `scale`.
 #[inline(always)]
-pub fn alibi(slope: f32, j: usize, p: usize) -> f32 {
-    slope * (j as i32 - p as i32) as f32
+pub fn alibi(biases: Alibi, slope: f32, scale: f32, j: usize, p: usize) -> f32 {
+    let rounded = |position: usize| to_bf16(slope * to_bf16(position as f32));
+    match biases.rounded {
+        false => slope * (j as i32 - p as i32) as f32,
+        true => (rounded(j) - rounded(p)) * scale,
+    }
+}
+
+#[inline(always)]
+fn to_bf16(x: f32) -> f32 {
+    half::bf16::from_f32(x).to_f32()
 }
 
 /// The query head `head`, with the score of its sink, over some positions of one KV head, ascending, the last of them the
@@ -102,12 +113,12 @@ pub fn attend<'a>(
     scores: &mut [f32],
     out: &mut [f32],
 ) {
-    let slope = alibi_slope(shape.heads, head);
+    let slope = shape.alibi.map_or(0.0, |biases| alibi_slope(biases, shape.heads, head));
     let mut max = f32::NEG_INFINITY;
     for (kept, &j) in scores.iter_mut().zip(positions) {
         let mut s = score(dot(q, key(j)), shape.scale, shape.softcap);
-        if let Some(&last) = positions.last().filter(|_| shape.alibi) {
-            s += alibi(slope, j, last);
+        if let Some((biases, &last)) = shape.alibi.zip(positions.last()) {
+            s += alibi(biases, slope, shape.scale, j, last);
         }
         *kept = s;
         max = if s > max { s } else { max };
@@ -406,13 +417,23 @@ mod tests {
 
     #[test]
     fn alibi_slopes_are_those_of_the_paper() {
-        let slopes = |heads: usize| (0..heads).map(|h| alibi_slope(heads, h)).collect::<Vec<_>>();
+        let paper = Alibi { most: 8, rounded: false };
+        let of = |biases, heads: usize| (0..heads).map(|h| alibi_slope(biases, heads, h)).collect::<Vec<_>>();
+        let slopes = |heads| of(paper, heads);
         assert_eq!(slopes(8), [0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.00390625]);
         assert_eq!(slopes(4), [0.25, 0.0625, 0.015625, 0.00390625]);
         assert_eq!(slopes(6)[4..], [0.5, 0.125]);
         assert!((slopes(16)[0] - std::f32::consts::FRAC_1_SQRT_2).abs() < 1e-7);
         assert_eq!(slopes(1), [1.0 / 256.0]);
-        assert_eq!((alibi(0.5, 3, 7), alibi(0.5, 7, 7)), (-2.0, 0.0));
+        assert_eq!(
+            of(Alibi { most: 16, ..paper }, 4),
+            [1.0 / 16.0, 1.0 / 256.0, 1.0 / 4096.0, 1.0 / 65536.0]
+        );
+        assert_eq!((alibi(paper, 0.5, 3.0, 3, 7), alibi(paper, 0.5, 3.0, 7, 7)), (-2.0, 0.0));
+        let rounded = Alibi { rounded: true, ..paper };
+        assert_eq!(of(rounded, 16)[0], 0.707_031_25);
+        // 257 and 259 are no BF16 numbers: they become 256 and 260.
+        assert_eq!(alibi(rounded, 0.5, 0.25, 257, 259), -0.5);
     }
 
     #[test]

@@ -184,11 +184,19 @@ pub struct Attention {
     pub softcap: Option<f32>,
     /// The positions that a row sees; `None`: all up to its own.
     pub window: Option<Window>,
-    /// The score of position `j` as seen from `p` gets `slope * (j - p)` added at the end, where `slope` is
-    /// [`numerics::alibi_slope`](crate::numerics::alibi_slope) of the head.
-    pub alibi: bool,
+    /// Scores fall off with distance: [`numerics::alibi`](crate::numerics::alibi) is added at the end.
+    pub alibi: Option<Alibi>,
     /// `[1, heads]`: a score of each head that takes part in the softmax, and has no value.
     pub sinks: Option<Mat>,
+}
+
+/// How scores fall off with distance, each head by its own slope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alibi {
+    /// The slopes of `2^n` heads are the powers of `2^(-most / 2^n)`.
+    pub most: u32,
+    /// Slopes, positions and their products are rounded to BF16, and what is added is scaled as scores are.
+    pub rounded: bool,
 }
 
 /// The positions that a row at position `p` sees.

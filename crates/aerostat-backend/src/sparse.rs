@@ -36,7 +36,7 @@ pub(crate) fn check_attention(
     places: &Placement<'_>,
 ) -> Result<(), Error> {
     let widths = check::attention(shape)?;
-    if shape.window.is_some() || shape.alibi {
+    if shape.window.is_some() || shape.alibi.is_some() {
         return Err(Error::shape("attention over chosen positions has neither window nor linear biases"));
     }
     check::shape(&q, q.rows, shape.heads * shape.key_dim, "the queries")?;

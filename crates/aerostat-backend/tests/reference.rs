@@ -3,8 +3,8 @@
 use aerostat_backend::conformance::{self, Tolerance};
 use aerostat_backend::reference::Reference;
 use aerostat_backend::{
-    Activation, Attention, Backend, BufferId, Error, ErrorKind, KvLayout, KvType, Mat, Placement, Rope,
-    RopeStyle, RowPlace, Tile, Weight, WeightId, Window,
+    Activation, Alibi, Attention, Backend, BufferId, Error, ErrorKind, KvLayout, KvType, Mat, Placement,
+    Rope, RopeStyle, RowPlace, Tile, Weight, WeightId, Window,
 };
 use aerostat_checkpoint::DType;
 
@@ -72,20 +72,23 @@ fn attention_is_a_softmax_over_the_visible_positions() {
         sinks: None,
     };
     let (last, chunk) = (|n| Some(Window::Last(n)), Some(Window::Chunk(4)));
+    let biased = Some(Alibi { most: 8, rounded: false });
     let ways = [
-        (None, 0, false),
-        (last(3), 4, false),
-        (last(100), 0, false),
-        (chunk, 4, false),
-        (None, 0, true),
-        (last(3), 4, true),
+        (None, 0, None),
+        (last(3), 4, None),
+        (last(100), 0, None),
+        (chunk, 4, None),
+        (None, 0, biased),
+        (last(3), 4, biased),
+        (None, 0, Some(Alibi { most: 8, rounded: true })),
     ];
     // The second time each head has a sink.
     for ((window, first, alibi), sunk) in ways.into_iter().flat_map(|way| [(way, false), (way, true)]) {
         let mut want = Vec::new();
         // Slopes of two heads: 2^-4 and 2^-8.
         for ((head, slope), sink) in q.chunks(dim).zip([1.0 / 16.0, 1.0 / 256.0]).zip([0.5f64, -2.0]) {
-            let slope = if alibi { slope } else { 0.0 };
+            let scale = if alibi.is_some_and(|biases: Alibi| biases.rounded) { 0.5 } else { 1.0 };
+            let slope = if alibi.is_some() { slope * scale } else { 0.0 };
             let bias = |j: usize| slope * (j as f64 - (length - 1) as f64);
             let dot =
                 |j: usize| -> f64 { (0..dim).map(|i| f64::from(head[i]) * f64::from(k[j * dim + i])).sum() };

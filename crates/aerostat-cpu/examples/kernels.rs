@@ -92,7 +92,7 @@ fn attention(cpu: &mut Cpu, ceilings: &Ceilings) -> Outcome {
         softcap: None,
         window: None,
         values_in_keys: false,
-        alibi: false,
+        alibi: None,
         sinks: None,
     };
     let (key_widths, value_widths) = (vec![1024; 2], vec![1024; 2]);

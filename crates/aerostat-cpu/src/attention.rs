@@ -243,7 +243,8 @@ impl Kernel for Softmax<'_> {
         let Self(attend, query) = self;
         let (row, head) = attend.query(query);
         let (first, last) = attend.visible(row);
-        let slope = numerics::alibi_slope(attend.shape.heads, head);
+        let heads = attend.shape.heads;
+        let alibi = attend.shape.alibi.map(|biases| (biases, numerics::alibi_slope(biases, heads, head)));
         let (scale, softcap) = (attend.shape.scale, attend.shape.softcap);
         // SAFETY: the promise of the struct.
         let sink = attend.sinks.map(|sinks| unsafe { *sinks.at(0, head) });
@@ -260,9 +261,9 @@ impl Kernel for Softmax<'_> {
                     Some(cap) => s = capped(s, scale, cap),
                     None => s = scaled(s, scale),
                 }
-                if attend.shape.alibi {
+                if let Some((biases, slope)) = alibi {
                     for (i, s) in s.iter_mut().enumerate() {
-                        *s += numerics::alibi(slope, group * LANES + i, last);
+                        *s += numerics::alibi(biases, slope, scale, group * LANES + i, last);
                     }
                 }
                 put(&s, at, LANES);

@@ -3,7 +3,9 @@
 use aerostat_backend::coded::{Code, Coding, Rounding, Table};
 use aerostat_backend::conformance::{self, Case, Keep, Tolerance, Values};
 use aerostat_backend::reference::Reference;
-use aerostat_backend::{Attention, Backend, BufferId, ErrorKind, KvType, Mat, Tile, Weight, Window, packed};
+use aerostat_backend::{
+    Alibi, Attention, Backend, BufferId, ErrorKind, KvType, Mat, Tile, Weight, Window, packed,
+};
 use aerostat_checkpoint::DType;
 use aerostat_cpu::{Cpu, CpuConfig, Isa};
 use proptest::prelude::*;
@@ -120,7 +122,7 @@ proptest! {
         let kind = if key_dim % 3 == 1 { Window::Chunk } else { Window::Last };
         let (heads, window) = (kv_heads * group, (window > 0).then(|| kind(window)));
         let sinks = (value_dim % 2 == 1).then(|| Mat::new(BufferId(0), 1, heads));
-        let (values_in_keys, alibi) = (value_dim < key_dim && page_tokens % 4 < 2, page_tokens % 2 == 1);
+        let (values_in_keys, alibi) = (value_dim < key_dim && page_tokens % 4 < 2, (page_tokens % 2 == 1).then_some(Alibi { most: 8, rounded: page_tokens % 3 == 0 }));
         let shape = Attention { heads, kv_heads, key_dim, value_dim, values_in_keys, scale: 0.2, softcap: None, window, alibi, sinks };
         agree(Case::Attention { kv_type, shape, page_tokens, lengths, values: Values::Plain })?;
     }

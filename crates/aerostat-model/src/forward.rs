@@ -1,8 +1,8 @@
 //! The block forward.
 
 use aerostat_arch::{
-    Activation, AttentionSpec, AttentionWidths, Block, Growth, Joined, Mixer, MlpSpec, ModelSpec, Norm,
-    Positions, RopeStyle, Vector,
+    Activation, AttentionSpec, AttentionWidths, Block, Growth, Joined, LinearBias, Mixer, MlpSpec, ModelSpec,
+    Norm, Positions, RopeStyle, Vector,
 };
 use aerostat_backend::{self as backend, Backend, BufferId, Error, Mat, Placement, Rope, StateRow, Weight};
 use aerostat_plan::{Role, Step};
@@ -46,7 +46,7 @@ pub struct Model {
     pub(crate) blocks: Vec<BlockVectors>,
     positions: Option<BufferId>,
     embedding_norm: Option<NormVectors>,
-    final_norm: NormVectors,
+    final_norm: Option<NormVectors>,
     head_bias: Option<BufferId>,
     pub(crate) scales: ScaleTable,
     /// Rows of a normalised head whose norms are known.
@@ -127,10 +127,10 @@ impl Model {
         let blocks = blocks.collect::<Result<Vec<_>, E>>()?;
         let table = spec.positions.as_ref().map(|p| &p.table);
         let positions = table.map(|v| load_vector(b, v, v.len, read)).transpose()?;
-        let embedding_norm = spec.embedding_norm.as_ref();
-        let embedding_norm =
-            embedding_norm.map(|n| NormVectors::load(b, n, spec.hidden, read)).transpose()?;
-        let final_norm = NormVectors::load(b, &spec.final_norm, spec.hidden, read)?;
+        let mut norm = |norm: &Option<Norm>| {
+            norm.as_ref().map(|n| NormVectors::load(b, n, spec.hidden, read)).transpose()
+        };
+        let (embedding_norm, final_norm) = (norm(&spec.embedding_norm)?, norm(&spec.final_norm)?);
         let head_bias = spec.head.bias.as_ref().map(|v| load_vector(b, v, v.len, read)).transpose()?;
         let ropes = spec.ropes.iter().map(|rope| Frequencies::load(b, rope, read));
         let ropes = ropes.collect::<Result<Vec<_>, E>>()?;
@@ -178,14 +178,21 @@ impl Model {
             }
             b.write(Mat::new(*buffer, rows, width), angles)?;
         }
-        let x = Mat::new(self.buffers.x, rows, self.spec.hidden);
+        if self.projects_embeddings() { Ok(()) } else { self.enter(b, batch) }
+    }
+
+    /// The stream begins with a product of the embeddings.
+    fn projects_embeddings(&self) -> bool {
+        self.spec.blocks.first().is_some_and(|block| block.project_in.is_some())
+    }
+
+    /// What is done to the stream before the first block.
+    fn enter(&self, b: &mut dyn Backend, batch: &Batch<'_>) -> Result<(), Error> {
+        let x = Mat::new(self.buffers.x, batch.places.rows.len(), self.spec.hidden);
         if let Some((positions, table)) = self.spec.positions.as_ref().zip(self.positions) {
             self.add_positions(b, batch, positions, table)?;
         }
-        match self.spec.embedding_norm.as_ref().zip(self.embedding_norm.as_ref()) {
-            Some((spec, vectors)) => vectors.apply(b, x, spec, x),
-            None => Ok(()),
-        }
+        normalise(b, x, &self.spec.embedding_norm, &self.embedding_norm, x)
     }
 
     /// Adds the learned vector of each row's position.
@@ -204,7 +211,8 @@ impl Model {
         b.add(Mat { buffer: self.buffers.x, ..y }, y)
     }
 
-    /// Puts embedding rows into the residual stream: rows `start ..` become rows `ids` of `weight`.
+    /// Puts embedding rows into the residual stream, or where it is made of them: rows `start ..` become rows `ids` of
+    /// `weight`.
     pub fn embed(
         &mut self,
         b: &mut dyn Backend,
@@ -212,7 +220,8 @@ impl Model {
         ids: &[u32],
         start: usize,
     ) -> Result<(), Error> {
-        let x = Mat::new(self.buffers.x, self.limits.rows_max, self.spec.hidden).row_range(start, ids.len());
+        let buffer = if self.projects_embeddings() { self.buffers.h } else { self.buffers.x };
+        let x = Mat::new(buffer, self.limits.rows_max, self.spec.embedding.cols).row_range(start, ids.len());
         b.expand_rows(weight, ids, x)?;
         match self.spec.embedding_scale {
             Some(scale) => b.scale(x, scale),
@@ -343,24 +352,28 @@ impl Model {
     /// final norm makes of it.
     pub fn hidden<'b>(&self, b: &'b mut dyn Backend, rows: usize, normed: bool) -> Result<&'b [f32], Error> {
         let x = Mat::new(self.buffers.x, rows, self.spec.hidden);
-        if !normed {
-            return b.read(x);
+        match (normed, &self.spec.final_norm) {
+            (true, Some(_)) => {
+                let h = Mat { buffer: self.buffers.h, ..x };
+                normalise(b, x, &self.spec.final_norm, &self.final_norm, h)?;
+                b.read(h)
+            }
+            _ => b.read(x),
         }
-        let h = Mat { buffer: self.buffers.h, ..x };
-        self.final_norm.apply(b, x, &self.spec.final_norm, h)?;
-        b.read(h)
     }
 
     /// Input and output of a step's matrix.
     fn operands(&self, batch: &Batch<'_>, step: &Step) -> (Mat, Mat) {
         let f = &self.buffers;
-        let hidden = self.spec.hidden;
         let rows = if step.role == Role::Head { batch.logit_rows.len() } else { batch.places.rows.len() };
         let matrix = step.matrix(&self.spec);
         let block = self.spec.blocks.get(step.block);
         let attention = block.map_or(f.h, |block| self.attention_input(block));
         let mlp = block.map_or(f.h, |block| self.mlp_input(block));
         let (input, output) = match step.role {
+            Role::ProjectIn => (f.h, f.x),
+            Role::ProjectOut if self.final_norm.is_some() => (f.h, f.y),
+            Role::ProjectOut => (f.x, f.y),
             Role::QDown => (attention, f.q_low),
             Role::Q if block.is_some_and(compresses_queries) => (f.q_low, f.q),
             Role::Q if block.and_then(joined).is_some() => (attention, f.both),
@@ -380,7 +393,7 @@ impl Model {
             Role::Router => (mlp, f.router),
             Role::SharedGate => (mlp, f.shared),
             Role::Down => (f.up, f.y),
-            Role::Head => return (Mat::new(f.picked, rows, hidden), Mat::new(f.logits, rows, matrix.rows)),
+            Role::Head => (f.picked, f.logits),
         };
         let output = self.delta_output(batch, step).unwrap_or(Mat::new(output, rows, matrix.rows));
         (Mat::new(input, rows, matrix.cols), output)
@@ -393,15 +406,18 @@ impl Model {
 
     /// What q, k and v are made of.
     fn attention_input(&self, block: &Block) -> BufferId {
-        if block.attention_norm.is_some() { self.buffers.h } else { self.buffers.x }
+        match block.attention_norm {
+            Some(_) if !block.norms_replace => self.buffers.h,
+            _ => self.buffers.x,
+        }
     }
 
     /// What gate and up are made of.
     fn mlp_input(&self, block: &Block) -> BufferId {
         match block.mlp_norm {
-            Some(_) => self.buffers.h,
+            Some(_) if !block.norms_replace => self.buffers.h,
             None if block.parallel => self.attention_input(block),
-            None => self.buffers.x,
+            _ => self.buffers.x,
         }
     }
 
@@ -410,20 +426,34 @@ impl Model {
         let f = &self.buffers;
         let rows = batch.places.rows.len();
         let x = Mat::new(f.x, rows, self.spec.hidden);
-        let h = Mat { buffer: f.h, ..x };
         if step.role == Role::Head {
-            let picked = Mat::new(f.picked, batch.logit_rows.len(), self.spec.hidden);
-            b.gather_rows(x, batch.logit_rows, picked)?;
-            return self.final_norm.apply(b, picked, &self.spec.final_norm, picked);
+            return self.pick(b, batch);
         }
         let (block, vectors) = (&self.spec.blocks[step.block], &self.blocks[step.block]);
+        let h = Mat { buffer: if block.norms_replace { f.x } else { f.h }, ..x };
         match step.role {
+            Role::ProjectOut => {
+                normalise(b, x, &self.spec.final_norm, &self.final_norm, Mat { buffer: f.h, ..x })
+            }
             Role::Q if compresses_queries(block) => Ok(()),
             Role::QDown | Role::Q => normalise(b, x, &block.attention_norm, &vectors.attention_norm, h),
             Role::K if block.latent().is_some() => self.enter_latent(b, batch, step.block),
             Role::Output => self.finish_mixing(b, batch, step.block),
             _ => Ok(()),
         }
+    }
+
+    /// What the head reads: of the rows that need logits, the stream, normalised, or what was made of it.
+    fn pick(&self, b: &mut dyn Backend, batch: &Batch<'_>) -> Result<(), Error> {
+        let f = &self.buffers;
+        let rows = batch.places.rows.len();
+        let width = self.spec.head.weight.cols;
+        let picked = Mat::new(f.picked, batch.logit_rows.len(), width);
+        if self.spec.blocks.last().is_some_and(|block| block.project_out.is_some()) {
+            return b.gather_rows(Mat::new(f.y, rows, width), batch.logit_rows, picked);
+        }
+        b.gather_rows(Mat::new(f.x, rows, width), batch.logit_rows, picked)?;
+        normalise(b, picked, &self.spec.final_norm, &self.final_norm, picked)
     }
 
     /// What follows a whole matrix's output `y`.
@@ -436,6 +466,7 @@ impl Model {
             b.add_bias(y, Mat::new(bias, 1, y.cols))?;
         }
         match step.role {
+            Role::ProjectIn => self.enter(b, batch),
             Role::QDown
             | Role::Q
             | Role::K
@@ -458,7 +489,7 @@ impl Model {
             Role::V => block.attention().map_or(Ok(()), |a| self.attend(b, batch, step.block, a)),
             Role::Output => {
                 let x = Mat { buffer: self.buffers.x, ..y };
-                let h = Mat { buffer: self.buffers.h, ..y };
+                let h = Mat { buffer: self.mlp_input(block), ..y };
                 let norm = block.attention_post_norm.as_ref().zip(vectors.attention_post_norm.as_ref());
                 // The MLP of a parallel block reads the stream before attention is added to it.
                 if block.parallel {
@@ -503,7 +534,9 @@ impl Model {
         let (block, vectors) = (&self.spec.blocks[block], &self.blocks[block]);
         let norm = block.mlp_post_norm.as_ref().zip(vectors.mlp_post_norm.as_ref());
         self.add(b, y, norm, block.residual_scale)?;
-        vectors.scale.map_or(Ok(()), |scale| b.scale(Mat { buffer: self.buffers.x, ..y }, scale))
+        let x = Mat { buffer: self.buffers.x, ..y };
+        normalise(b, x, &block.end_norm, &vectors.end_norm, x)?;
+        vectors.scale.map_or(Ok(()), |scale| b.scale(x, scale))
     }
 
     /// What follows the head: bias, scale, soft cap.
@@ -630,8 +663,8 @@ impl Buffers {
         let mut rows = |width: usize| b.allocate(limits.rows_max * width);
         Ok(Self {
             x: rows(spec.hidden)?,
-            h: rows(spec.hidden)?,
-            y: rows(spec.hidden)?,
+            h: rows(spec.row_width())?,
+            y: rows(spec.row_width())?,
             q: rows(widths.q)?,
             mixed: rows(widths.mixed)?,
             output_gate: rows(widths.output_gate)?,
@@ -653,7 +686,7 @@ impl Buffers {
             expert_input: rows(widest(mixture_width))?,
             expert_output: rows(widest(mixture_width))?,
             angles: spec.ropes.iter().map(|r| rows(r.rotary)).collect::<Result<_, _>>()?,
-            picked: b.allocate(limits.logit_rows_max * spec.hidden)?,
+            picked: b.allocate(limits.logit_rows_max * spec.row_width())?,
             logits: b.allocate(limits.logit_rows_max * spec.vocab)?,
             head_norms: b.allocate(if spec.head.normalised { spec.vocab } else { 0 })?,
             head_row: b.allocate(if spec.head.normalised { spec.hidden } else { 0 })?,
@@ -714,7 +747,7 @@ fn shape(a: &AttentionSpec, sinks: Option<BufferId>) -> backend::Attention {
         scale: a.scale,
         softcap: a.softcap,
         window: a.window.map(if a.chunked { backend::Window::Chunk } else { backend::Window::Last }),
-        alibi: a.alibi,
+        alibi: a.alibi.map(|LinearBias { most, rounded }| backend::Alibi { most, rounded }),
         sinks: sinks.map(|buffer| Mat::new(buffer, 1, a.heads)),
     }
 }

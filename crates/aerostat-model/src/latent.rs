@@ -160,7 +160,7 @@ impl Model {
             softcap: a.softcap,
             window: a.window.map(aerostat_backend::Window::Last),
             sinks: None,
-            alibi: a.alibi,
+            alibi: None,
         };
         match latent.selection.count() {
             count if is_sparse(count, batch) => {

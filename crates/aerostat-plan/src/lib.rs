@@ -228,13 +228,13 @@ impl Sizes {
         let scaled = spec.matrices().filter(|m| m.scales.is_some()).map(|m| m.cols as u64 * F32).max();
         // The residual stream, its norm, a step's output; what attention reads and writes; gate and up; what experts take
         // besides; angles here and on the host; the embedding row as stored.
-        let per_row = 3 * spec.hidden as u64 + attention + 2 * mlp + mixture + 2 * angles;
+        let per_row = 3 * spec.row_width() as u64 + attention + 2 * mlp + mixture + 2 * angles;
         Self {
             weight_bytes: matrix_bytes + embedding + vectors,
             vector_bytes: vectors,
             row_bytes_max: spec.matrices().map(|m| m.unit_bytes()).max().unwrap_or(0),
             activation_bytes_per_row: per_row * F32 + spec.embedding.row_bytes() + 64,
-            logit_bytes_per_row: (spec.vocab + spec.hidden) as u64 * F32,
+            logit_bytes_per_row: (spec.vocab + spec.row_width()) as u64 * F32,
             beside_bytes: spec.beside().iter().sum::<usize>() as u64 * F32,
             scaled_bytes_per_thread: scaled.map_or(0, |row| row.max(SCALED_BYTES)),
             state_bytes: spec.state_elements() as u64 * F32,

@@ -303,7 +303,11 @@ impl Engine {
         self.flow.begin(head, more)?;
         self.embed_tokens(&rows.tokens)?;
         self.model.begin(&mut *self.backend, &batch)?;
-        self.tap(rows, 0, give)?;
+        // Where the stream is made of the embeddings, that is a step.
+        let projected = self.plan.steps.first().is_some_and(|step| step.role == Role::ProjectIn);
+        if !projected {
+            self.tap(rows, 0, give)?;
+        }
         self.clock.sweeps += 1;
         self.clock.rows += rows.tokens.len() as u64;
         self.clock.predicted += self.plan.cost.seconds(rows.tokens.len(), batch.logit_rows.len());
@@ -322,6 +326,9 @@ impl Engine {
             let done = self.model.step(&mut *self.backend, &batch, &step, weight);
             done.map_err(|e| named(&self.model, &step, e))?;
             self.clock.compute += computing.elapsed();
+            if step.role == Role::ProjectIn && step.last {
+                self.tap(rows, 0, give)?;
+            }
             if step.role == Role::Router && step.last {
                 self.route(&batch, step.block)?;
             }

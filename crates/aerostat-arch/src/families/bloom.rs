@@ -1,6 +1,6 @@
 //! BLOOM: ALiBi, layer norms, one of them on the embeddings, biases everywhere.
 
-use crate::family::{Alibi, Bias, Defaults, Family, Fused, Names, Refused, Rotated};
+use crate::family::{Alibi, Bias, Defaults, Family, Fused, Names, Rotated, StreamNorms};
 use crate::spec::{Activation, NormKind};
 
 pub(crate) const FAMILY: Family = Family {
@@ -8,7 +8,6 @@ pub(crate) const FAMILY: Family = Family {
     architectures: &["BloomForCausalLM"],
     model_types: &["bloom"],
     gguf: &["bloom"],
-    refused: &[Refused::Flag("apply_residual_connection_post_layernorm", true)],
     names: Names {
         embedding: "word_embeddings",
         embedding_norm: "word_embeddings_layernorm",
@@ -24,6 +23,7 @@ pub(crate) const FAMILY: Family = Family {
     rotated: Rotated::None,
     norm: NormKind::Layer,
     norm_bias: Bias::Always,
+    stream_norms: StreamNorms::ReplacedIf("apply_residual_connection_post_layernorm"),
     embedding_norm: true,
     gated: false,
     activation: Activation::GeluTanh,

@@ -12,6 +12,6 @@ pub(crate) const FAMILY: Family = Family {
     head_norms: HeadNorms::Shared,
     rotated: Rotated::WindowsIfGiven,
     windows: Windows::AllButEvery(4),
-    defaults: Defaults { window: Some(4096), eps: 1e-5, ..Family::PLAIN.defaults },
+    defaults: Defaults { kv_heads: Some(32), window: Some(4096), eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

@@ -22,6 +22,6 @@ pub(crate) const FAMILY: Family = Family {
         },
         ..glm4_moe::MIXTURE
     }),
-    defaults: Defaults { window: Some(4096), eps: 1e-5, ..Family::PLAIN.defaults },
+    defaults: Defaults { kv_heads: Some(32), window: Some(4096), eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

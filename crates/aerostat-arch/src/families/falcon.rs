@@ -1,6 +1,6 @@
-//! Falcon 7B, 40B, 180B and 11B: a parallel block with one or two layer norms, few key/value heads.
+//! Falcon 7B, 40B, 180B, 11B and RW: a parallel block with one or two layer norms, few key/value heads; RW with linear biases.
 
-use crate::family::{Bias, Defaults, Family, Fused, Names, Refused, Switch};
+use crate::family::{Alibi, Bias, Defaults, Family, Fused, Names, Switch};
 use crate::keys;
 use crate::spec::{Activation, NormKind};
 
@@ -9,8 +9,6 @@ pub(crate) const FAMILY: Family = Family {
     architectures: &["FalconForCausalLM"],
     model_types: &["falcon"],
     gguf: &["falcon"],
-    // Biases by distance are rounded to bfloat16 there.
-    refused: &[Refused::Flag("alibi", true)],
     names: Names {
         embedding: "word_embeddings",
         final_norm: "ln_f",
@@ -37,6 +35,7 @@ pub(crate) const FAMILY: Family = Family {
     qkv_bias: Bias::Key("bias", false),
     output_bias: Bias::Key("bias", false),
     mlp_bias: Bias::Key("bias", false),
+    alibi: Alibi::RoundedIf("alibi"),
     multi_query: true,
     defaults: Defaults { tied: true, eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN

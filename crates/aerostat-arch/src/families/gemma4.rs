@@ -22,6 +22,8 @@ pub(crate) const FAMILY: Family = Family {
     defaults: Defaults {
         kv_heads: Some(4),
         head_dim: Some(256),
+        rope: r#"{"full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}"#,
         window: Some(512),
         ..gemma3::FAMILY.defaults
     },

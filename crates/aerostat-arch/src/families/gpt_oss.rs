@@ -30,6 +30,8 @@ pub(crate) const FAMILY: Family = Family {
         kv_heads: Some(8),
         head_dim: Some(64),
         rope_theta: 150_000.0,
+        rope: r#"{"rope_type": "yarn", "factor": 32, "beta_fast": 32, "beta_slow": 1, "truncate": false,
+            "original_max_position_embeddings": 4096}"#,
         window: Some(128),
         context: 131_072,
         eps: 1e-5,

@@ -9,6 +9,12 @@ pub(crate) const FAMILY: Family = Family {
     qkv_bias: Bias::Key("qkv_bias|attention_bias", false),
     output_bias: Bias::Key("bias|attention_bias", false),
     mlp_bias: Bias::Key("bias|mlp_bias", false),
-    defaults: Defaults { context: 32_768, ..Family::PLAIN.defaults },
+    defaults: Defaults {
+        kv_heads: Some(2),
+        head_dim: Some(128),
+        context: 32_768,
+        eps: 1e-5,
+        ..Family::PLAIN.defaults
+    },
     ..Family::PLAIN
 };

@@ -1,13 +1,13 @@
 //! Llama 1, 2, 3 and the many models built like them.
 
-use crate::family::{Bias, Family};
+use crate::family::{Bias, Defaults, Family};
 use crate::mixture::Mixture;
 use crate::spec::RopeStyle;
 
 pub(crate) const FAMILY: Family = Family {
     name: "llama",
-    architectures: &["LlamaForCausalLM", "LLaMAForCausalLM", "IQuestCoderForCausalLM"],
-    model_types: &["llama", "iquestcoder"],
+    architectures: &["LlamaForCausalLM", "LLaMAForCausalLM"],
+    model_types: &["llama"],
     gguf: &["llama"],
     // Rows of q and k are stored so that neighbours are rotated together.
     gguf_rope: RopeStyle::Interleaved,
@@ -16,5 +16,6 @@ pub(crate) const FAMILY: Family = Family {
     mlp_bias: Bias::Key("mlp_bias", false),
     // Mixtral calls itself "llama" in GGUF.
     mixture: Some(Mixture::PLAIN),
+    defaults: Defaults { sizes: Some([4096, 11_008, 32, 32]), ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

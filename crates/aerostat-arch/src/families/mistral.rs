@@ -7,6 +7,12 @@ pub(crate) const FAMILY: Family = Family {
     architectures: &["MistralForCausalLM"],
     model_types: &["mistral"],
     windows: Windows::All,
-    defaults: Defaults { kv_heads: Some(8), window: Some(4096), context: 131_072, ..Family::PLAIN.defaults },
+    defaults: Defaults {
+        kv_heads: Some(8),
+        window: Some(4096),
+        sizes: Some([4096, 14_336, 32, 32]),
+        context: 131_072,
+        ..Family::PLAIN.defaults
+    },
     ..Family::PLAIN
 };

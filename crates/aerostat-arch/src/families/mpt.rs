@@ -1,6 +1,6 @@
 //! MPT: linear biases, layer norms without bias, q, k and v in one tensor and clipped, no biases at all.
 
-use crate::family::{Alibi, Defaults, Family, Fused, Names, Rotated};
+use crate::family::{Alibi, Defaults, Family, Fused, Names, Refused, Rotated};
 use crate::spec::{Activation, NormKind};
 
 pub(crate) const FAMILY: Family = Family {
@@ -8,6 +8,13 @@ pub(crate) const FAMILY: Family = Family {
     architectures: &["MptForCausalLM", "MPTForCausalLM"],
     model_types: &["mpt"],
     gguf: &["mpt"],
+    refused: &[
+        Refused::Flag("attn_config.alibi", false),
+        Refused::Flag("attn_config.qk_ln", true),
+        Refused::Flag("attn_config.prefix_lm", true),
+        Refused::Flag("no_bias", false),
+        Refused::Given("logit_scale"),
+    ],
     names: Names {
         embedding: "wte",
         final_norm: "norm_f",
@@ -24,7 +31,7 @@ pub(crate) const FAMILY: Family = Family {
     gated: false,
     activation: Activation::GeluErf,
     clip_qkv: true,
-    alibi: Alibi::Powers,
+    alibi: Alibi::UpTo,
     defaults: Defaults { tied: true, eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

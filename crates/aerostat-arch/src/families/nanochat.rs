@@ -9,7 +9,7 @@ pub(crate) const FAMILY: Family = Family {
     model_types: &["nanochat"],
     names: Names { up: "layers.{}.mlp.fc1", down: "layers.{}.mlp.fc2", ..Names::HUGGING_FACE },
     reversed: true,
-    norm_weights: false,
+    norm_weights: Bias::Never,
     embedding_norm: true,
     head_norms: HeadNorms::Bare("use_qk_norm"),
     norms_after_rope: true,

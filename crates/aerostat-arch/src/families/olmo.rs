@@ -10,7 +10,7 @@ pub(crate) const FAMILY: Family = Family {
     gguf: &["olmo"],
     gguf_rope: RopeStyle::Interleaved,
     norm: NormKind::Layer,
-    norm_weights: false,
+    norm_weights: Bias::Never,
     clip_qkv: true,
     qkv_bias: Bias::Key("attention_bias", false),
     output_bias: Bias::Key("attention_bias", false),

@@ -1,19 +1,12 @@
-//! OPT: learned positions, layer norms, biases, an MLP with ReLU.
+//! OPT: learned positions, layer norms (of the 350M after sums), biases, an MLP with ReLU.
 
-use crate::family::{Bias, Defaults, Family, Names, Refused, Rotated};
+use crate::family::{Bias, Defaults, Family, Names, Rotated, StreamNorms};
 use crate::spec::{Activation, NormKind};
 
 pub(crate) const FAMILY: Family = Family {
     name: "opt",
     architectures: &["OPTForCausalLM"],
     model_types: &["opt"],
-    // The 350M alone normalises sums and projects its embeddings.
-    refused: &[
-        Refused::Flag("do_layer_norm_before", false),
-        Refused::Flag("_remove_final_layer_norm", true),
-        Refused::Flag("layer_norm_elementwise_affine", false),
-        Refused::Unequal("word_embed_proj_dim", "hidden_size"),
-    ],
     names: Names {
         final_norm: "final_layer_norm",
         attention_norm: "layers.{}.self_attn_layer_norm",
@@ -25,7 +18,12 @@ pub(crate) const FAMILY: Family = Family {
     },
     rotated: Rotated::None,
     norm: NormKind::Layer,
-    norm_bias: Bias::Always,
+    norm_weights: Bias::Key("layer_norm_elementwise_affine", true),
+    norm_bias: Bias::Key("layer_norm_elementwise_affine", true),
+    // The 350M alone normalises sums and projects its embeddings.
+    stream_norms: StreamNorms::SumsUnless("do_layer_norm_before"),
+    no_final_norm: "_remove_final_layer_norm",
+    projections: Some(("project_in", "project_out")),
     gated: false,
     activation: Activation::Relu,
     activation_key: "activation_function",

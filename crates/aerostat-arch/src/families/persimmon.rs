@@ -25,12 +25,6 @@ pub(crate) const FAMILY: Family = Family {
     qkv_bias: Bias::Always,
     output_bias: Bias::Always,
     mlp_bias: Bias::Always,
-    defaults: Defaults {
-        rope_theta: 25_000.0,
-        rotary: 0.5,
-        context: 16_384,
-        eps: 1e-5,
-        ..Family::PLAIN.defaults
-    },
+    defaults: Defaults { rotary: 0.5, context: 16_384, eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

@@ -5,10 +5,16 @@ use crate::family::{Bias, Defaults, Family, Windows};
 pub(crate) const FAMILY: Family = Family {
     name: "qwen2",
     architectures: &["Qwen2ForCausalLM"],
-    model_types: &["qwen2", "qwen2_vl_text", "qwen2_5_vl_text"],
-    gguf: &["qwen2", "qwen2vl"],
+    model_types: &["qwen2"],
+    gguf: &["qwen2"],
     qkv_bias: Bias::Always,
     windows: Windows::FromLayer,
-    defaults: Defaults { kv_heads: Some(32), window: Some(4096), context: 32_768, ..Family::PLAIN.defaults },
+    defaults: Defaults {
+        kv_heads: Some(32),
+        sizes: Some([4096, 22_016, 32, 32]),
+        window: Some(4096),
+        context: 32_768,
+        ..Family::PLAIN.defaults
+    },
     ..Family::PLAIN
 };

@@ -5,8 +5,8 @@ use crate::family::{Bias, Defaults, Family, HeadNorms, Windows};
 pub(crate) const FAMILY: Family = Family {
     name: "qwen3",
     architectures: &["Qwen3ForCausalLM"],
-    model_types: &["qwen3", "qwen3_vl_text"],
-    gguf: &["qwen3", "qwen3vl"],
+    model_types: &["qwen3"],
+    gguf: &["qwen3"],
     qkv_bias: Bias::Key("attention_bias", false),
     output_bias: Bias::Key("attention_bias", false),
     head_norms: HeadNorms::Shared,

@@ -1,7 +1,7 @@
 //! The text tower of Qwen 3 VL with experts: Qwen 3 with experts that as released are stored by inputs.
 
 use super::qwen3_moe;
-use crate::family::{Family, Switch};
+use crate::family::{Defaults, Family, Switch};
 use crate::mixture::Mixture;
 use crate::spec::Joined;
 
@@ -17,5 +17,6 @@ pub(crate) const FAMILY: Family = Family {
         k_major_by_shape: true,
         ..Mixture::PLAIN
     }),
+    defaults: Defaults { kv_heads: Some(16), rope_theta: 500_000.0, ..qwen3_moe::FAMILY.defaults },
     ..qwen3_moe::FAMILY
 };

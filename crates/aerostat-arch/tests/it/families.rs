@@ -69,8 +69,6 @@ fn refusal(family: &Family, refused: Refused) -> String {
         Refused::Flag(key, value) => format!("{name}: `{key}` {value}"),
         Refused::Above(key, most) => format!("{name}: `{key}` above {most}"),
         Refused::Given(key) => format!("{name}: `{key}`"),
-        Refused::Unequal(a, b) => format!("{name}: `{a}` other than `{b}`"),
-        Refused::Metadata(key) => format!("{name}: `{key}` in GGUF"),
     }
 }
 

@@ -48,20 +48,9 @@ fn check_refused(cases: Refusals<'_>) {
 fn what_a_family_cannot_compute_is_refused_by_name() {
     check_refused(&[
         ("phi3_old", &[("\"long_factor\": [", "\"long_factor\": [2.0,")], ErrorKind::Config, "divisors"),
-        (
-            "mpt",
-            &[("\"alibi_bias_max\": 8", "\"alibi_bias_max\": 4")],
-            ErrorKind::Unsupported,
-            "alibi_bias_max",
-        ),
-        ("mpt", &[("\"n_heads\": 4", "\"n_heads\": 5")], ErrorKind::Unsupported, "powers of two"),
-        (
-            "opt",
-            &[("\"word_embed_proj_dim\": 40", "\"word_embed_proj_dim\": 20")],
-            ErrorKind::Unsupported,
-            "word_embed_proj_dim",
-        ),
-        ("falcon", &[("\"alibi\": false", "\"alibi\": true")], ErrorKind::Unsupported, "alibi"),
+        unsupported("mpt", &[("\"qk_ln\": false", "\"qk_ln\": true")], "qk_ln"),
+        unsupported("mpt", &[("\"alibi\": true", "\"alibi\": false")], "attn_config.alibi"),
+        ("mpt", &[("\"alibi_bias_max\": 8", "\"alibi_bias_max\": 0.5")], ErrorKind::Config, "alibi_bias_max"),
         (
             "gpt_neo",
             &[("\"attention_layers\": [", "\"attention_layers\": [\"local\", ")],
@@ -315,6 +304,9 @@ fn a_text_tower_runs_alone() {
     let (tensors, bytes) = spec.other_towers.unwrap();
     assert!(tensors > 20 && bytes > 1000, "{tensors} tensors of {bytes} bytes");
     assert!(describe(&Checkpoint::open(&fixture("llama").path).unwrap()).unwrap().other_towers.is_none());
+    // Released ones leave out the sizes that are usual.
+    let error = edited("llava", &[("\"hidden_size\": 40", "\"x\": 40")]).expect_err("it is smaller");
+    assert!(error.to_string().contains("4096]"), "{error}");
 }
 
 #[test]
@@ -345,6 +337,20 @@ fn rows_of_fused_tensors_are_found() {
     let start = a.q.weight.extent.offset;
     assert_eq!(a.k.weight.extent.offset, start + 40 * a.q.weight.row_bytes());
     assert_eq!(a.v.weight.extent.offset, start + 60 * a.q.weight.row_bytes());
+}
+
+/// Layers without a window are rotated only where no layer could have one.
+#[test]
+fn a_window_that_is_not_given_is_the_usual_one_and_null_is_none() {
+    let rotated = |name: &str, edits: Edits<'_>| {
+        let spec = edited(name, edits).unwrap();
+        spec.blocks.iter().all(|block| attention(block).rope.is_some())
+    };
+    assert!(rotated("exaone4_full", &[]), "null");
+    assert!(!rotated("exaone4_full", &[("\"sliding_window\"", "\"x\"")]), "not given");
+    let window = "\"sliding_window\": 6";
+    assert!(rotated("exaone_moe_unrotated", &[(window, "\"sliding_window\": null")]), "null");
+    assert!(!rotated("exaone_moe_unrotated", &[(window, "\"x\": 6")]), "not given");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use aerostat_checkpoint::DType;
 
 use super::{Case, Elementwise, Keep, Values};
 use crate::coded::Coding;
-use crate::{Activation, Attention, BufferId, DeltaRule, Index, KvType, Mat, Rope, RopeStyle, Window};
+use crate::{Activation, Alibi, Attention, BufferId, DeltaRule, Index, KvType, Mat, Rope, RopeStyle, Window};
 
 /// The table.
 pub fn cases() -> Vec<Case> {
@@ -208,13 +208,14 @@ fn attention_cases(cases: &mut Vec<Case>) {
     let dims = [(12, 12), (20, 20), (64, 64), (80, 80), (128, 128), (256, 256), (192, 128)];
     let heads = [(1, 1), (4, 4), (6, 2), (9, 3), (8, 1), (10, 2), (5, 5)];
     let rules = [
-        (None, None, false),
-        (Some(1), None, false),
-        (Some(17), Some(50.0), false),
-        (None, Some(20.0), false),
-        (Some(40), None, false),
-        (None, None, true),
-        (Some(21), Some(10.0), true),
+        (None, None, None),
+        (Some(1), None, None),
+        (Some(17), Some(50.0), None),
+        (None, Some(20.0), None),
+        (Some(40), None, None),
+        (None, None, Some(Alibi { most: 8, rounded: false })),
+        (Some(21), Some(10.0), Some(Alibi { most: 16, rounded: false })),
+        (None, None, Some(Alibi { most: 8, rounded: true })),
     ];
     for kv_type in [KvType::F16, KvType::BF16, KvType::F32] {
         for (i, (key_dim, value_dim)) in dims.into_iter().enumerate() {
@@ -248,7 +249,7 @@ fn attention_cases(cases: &mut Vec<Case>) {
         {
             let index = Index { heads: 1 + 3 * i, dim: 7 + 16 * i, scale: 0.3 };
             let (values_in_keys, scale) = (i > 0, 0.2);
-            let (softcap, window, alibi) = ((i == 1).then_some(20.0), None, false);
+            let (softcap, window, alibi) = ((i == 1).then_some(20.0), None, None);
             let kv_heads = 1;
             let shape = Attention {
                 heads,

@@ -147,7 +147,7 @@ fn the_likeliest_tokens_are_those_of_the_logits() {
 
 #[test]
 fn hidden_states_agree_with_transformers() {
-    for name in ["llama_gqa_bf16", "gemma3", "gpt_neox", "cohere"] {
+    for name in ["llama_gqa_bf16", "gemma3", "gpt_neox", "cohere", "opt_sums", "opt_350m", "bloom_post"] {
         let fixture = fixture(name);
         let text = std::fs::read(fixture.path.join("hidden.json")).unwrap();
         let expected: serde_json::Value = serde_json::from_slice(&text).unwrap();
@@ -168,10 +168,15 @@ fn hidden_states_agree_with_transformers() {
                 ] {
                     let hidden = Hidden { layer, pooling: Some(pooled), ..Hidden::default() };
                     let found = engine.embed(&texts, hidden, &mut Silent).unwrap().remove(0);
-                    let want = floats(&format!("{key}_{pooling}"));
+                    let key = format!("{key}_{pooling}");
+                    // Where embeddings have a width of their own, transformers gives no last state of the stream.
+                    if name == "opt_350m" && layer == Layer::Final {
+                        continue;
+                    }
+                    let want = floats(&key);
                     assert_eq!(found.len(), want.len());
                     for (f, w) in found.iter().zip(&want) {
-                        assert!((f - w).abs() < 3e-4, "{name}, {key}, {pooling}: {f} {w}");
+                        assert!((f - w).abs() < 3e-4, "{name}, {key}: {f} {w}");
                     }
                 }
             }
