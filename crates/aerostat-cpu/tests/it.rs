@@ -6,6 +6,7 @@ use aerostat_backend::reference::Reference;
 use aerostat_backend::{Attention, Backend, BufferId, ErrorKind, KvType, Mat, Tile, Weight, Window, packed};
 use aerostat_checkpoint::DType;
 use aerostat_cpu::{Cpu, CpuConfig, Isa};
+use half::f16;
 use proptest::prelude::*;
 
 fn cpu(isa: Isa, threads: usize) -> Box<dyn Backend> {
@@ -131,8 +132,8 @@ proptest! {
     }
 }
 
-/// BF16 such as trained ones, with some of every exponent among them.
-fn weights(len: usize, odd_every: usize) -> Vec<u8> {
+/// Weights such as trained ones, with some of every exponent among them.
+fn weights(dtype: DType, len: usize, odd_every: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
         state ^= state << 13;
@@ -140,14 +141,23 @@ fn weights(len: usize, odd_every: usize) -> Vec<u8> {
         state ^= state << 17;
         state
     };
+    // Bits of a format of two bytes, or of one in the upper byte.
     let value = |i: usize| match i % odd_every {
-        0 => next() as u16 & 0xff7f,
+        0 => next() as u16 & if dtype == DType::BF16 { 0xff7f } else { 0xfbff },
         _ => {
             let sum: f32 = (0..6).map(|_| (next() >> 40) as f32 / (1u64 << 24) as f32 - 0.5).sum();
-            (0.03 * sum).to_bits().wrapping_shr(16) as u16
+            match dtype {
+                DType::BF16 => (0.03 * sum).to_bits().wrapping_shr(16) as u16,
+                // Its exponents end 7, not 15, below that of 1.
+                DType::F8_E4M3 => {
+                    (f16::from_f32(30.0 * sum / 256.0).to_bits() & 0x3fff) << 1 | (next() as u16 & 0x8000)
+                }
+                _ => f16::from_f32(0.03 * sum).to_bits(),
+            }
         }
     };
-    (0..len).map(value).flat_map(u16::to_le_bytes).collect()
+    let skipped = 2 - dtype.block_bytes();
+    (0..len).map(value).flat_map(|bits| bits.to_le_bytes().into_iter().skip(skipped)).collect()
 }
 
 /// Multiplies `w`, and gives all of `y`.
@@ -163,10 +173,11 @@ fn product(device: &mut dyn Backend, w: Weight<'_>, rows: usize, (n, k): (usize,
 #[test]
 fn packed_tiles_give_the_bits_of_the_weights_they_were_made_of() {
     let shapes = [(1, 7), (8, 64), (9, 65), (57, 100), (24, 512), (130, 1030), (3, 20_000), (5, 140_000)];
-    for (shape, odd_every) in shapes.into_iter().zip([1, 2, 3, 5, 50, 1000, 64, 300].into_iter().cycle()) {
-        let (n, k) = shape;
-        let bytes = weights(n * k, odd_every);
-        let plain = Tile { dtype: DType::BF16, rows: n, cols: k, bytes: &bytes };
+    let cases = shapes.into_iter().zip([1, 2, 3, 5, 50, 1000, 64, 300]);
+    for (case, dtype) in cases.flat_map(|case| [(case, DType::BF16), (case, DType::F16)]) {
+        let (shape @ (n, k), odd_every) = case;
+        let bytes = weights(dtype, n * k, odd_every);
+        let plain = Tile { dtype, rows: n, cols: k, bytes: &bytes };
         let cut = n.div_ceil(3);
         let parts = bytes.chunks(cut * 2 * k).enumerate().flat_map(|(i, bytes)| {
             let tile = Tile { rows: bytes.len() / (2 * k), bytes, ..plain };
@@ -185,7 +196,7 @@ fn packed_tiles_give_the_bits_of_the_weights_they_were_made_of() {
                 for w in [Weight::Packed(packed), Weight::Pinned(pinned)] {
                     let got = product(&mut *cpu, w, rows, shape);
                     let same = got.iter().zip(&want).all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan());
-                    assert!(same, "{isa}, {shape:?}, {rows} rows, {odd_every}");
+                    assert!(same, "{dtype}, {isa}, {shape:?}, {rows} rows, {odd_every}");
                 }
                 let ids = [n as u32 - 1, 0];
                 let out = [(); 2].map(|()| Mat::new(cpu.allocate(2 * k).unwrap(), 2, k));
@@ -201,9 +212,9 @@ fn packed_tiles_give_the_bits_of_the_weights_they_were_made_of() {
 #[test]
 fn a_flipped_byte_anywhere_in_a_packed_tile_is_refused() {
     let (n, k) = (20, 48);
-    for lossless in [true, false] {
-        let bytes = weights(n * k, 40);
-        let tile = Tile { dtype: DType::BF16, rows: n, cols: k, bytes: &bytes };
+    for (dtype, lossless) in [(DType::BF16, true), (DType::BF16, false), (DType::F16, true)] {
+        let bytes = weights(dtype, n * k, 40);
+        let tile = Tile { dtype, rows: n, cols: k, bytes: &bytes };
         let good = packed::pack(&tile, lossless).unwrap();
         for isa in Isa::available() {
             let mut cpu = cpu(isa, 2);
@@ -214,7 +225,7 @@ fn a_flipped_byte_anywhere_in_a_packed_tile_is_refused() {
                 bad[at] ^= 1 << (at % 8);
                 let w = Tile { bytes: &bad, ..tile };
                 let error = cpu.matmul(Weight::Packed(w), x, y).expect_err("damage must be noticed");
-                assert_eq!(error.kind(), ErrorKind::Corrupt, "byte {at}");
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{dtype}, byte {at}");
                 if at % 16 == 0 {
                     assert_eq!(cpu.pin_packed(w).unwrap_err().kind(), ErrorKind::Corrupt, "byte {at}");
                 }
@@ -226,13 +237,14 @@ fn a_flipped_byte_anywhere_in_a_packed_tile_is_refused() {
 /// Files may lie on purpose, with checksums that fit: nothing is read that is not there.
 #[test]
 fn malformed_groups_with_good_checksums_are_refused() {
-    let (n, k) = (8, 4096);
-    let bytes = weights(n * k, 40);
-    let tile = Tile { dtype: DType::BF16, rows: n, cols: k, bytes: &bytes };
-    let good = packed::pack(&tile, true).unwrap();
-    let group = 64 + 8;
-    assert_eq!(good[5], 1, "it is coded");
-    for (at, value) in [(group, 1u32), (group + 4, 1), (group + 8, 0), (group + 8, 1 << 30), (group, 400)] {
+    let (n, k, group) = (8, 4096, 64 + 8);
+    let damages = [(group, 1u32), (group + 4, 1), (group + 8, 0), (group + 8, 1 << 30), (group, 400)];
+    for (dtype, (at, value)) in [DType::BF16, DType::F16].into_iter().flat_map(|d| damages.map(|at| (d, at)))
+    {
+        let bytes = weights(dtype, n * k, 40);
+        let tile = Tile { dtype, rows: n, cols: k, bytes: &bytes };
+        let good = packed::pack(&tile, true).unwrap();
+        assert_eq!(good[5], 1, "it is coded");
         let mut bad = good.clone();
         bad[at..at + 4].copy_from_slice(&value.to_le_bytes());
         let crc = crc32c::crc32c(&bad[group..]);

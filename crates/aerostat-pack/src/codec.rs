@@ -12,7 +12,7 @@ use crate::{Error, ErrorKind};
 /// What to make of the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
-    /// BF16 with coded exponents: the same weights.
+    /// Floating-point numbers with coded exponents: the same weights.
     Lossless,
     /// Eight bits: `Q8_0`.
     Q8,
@@ -20,8 +20,16 @@ pub enum Codec {
     Q4,
 }
 
-/// Coded exponents of trained weights take so much of BF16; Gaussian ones take 0.668.
-pub(crate) const LOSSLESS_RATIO: f64 = 0.675;
+/// What is left of trained weights whose exponents are coded: of BF16 0.675, of Gaussian ones 0.668.
+pub(crate) fn lossless_ratio(dtype: DType) -> f64 {
+    match dtype {
+        DType::BF16 => 0.675,
+        DType::F16 => 0.858,
+        DType::F8_E4M3 => 0.85,
+        DType::F8_E5M2 => 0.72,
+        _ => 1.0,
+    }
+}
 
 /// What packing would make of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -147,8 +155,7 @@ pub fn estimate(catalog: &Catalog, spec: &ModelSpec, codec: Codec) -> Estimate {
         let cols = tensor.shape.iter().rev().nth(usize::from(k_major)).copied().unwrap_or(0);
         let target = codec.target(place, tensor.dtype, cols);
         let bytes = target.bytes_for(tensor.elements()).unwrap_or(tensor.extent.bytes);
-        let is_coded = target == DType::BF16 && place != Place::ByHead;
-        if is_coded { (bytes as f64 * LOSSLESS_RATIO) as u64 } else { bytes }
+        if place == Place::ByHead { bytes } else { (bytes as f64 * lossless_ratio(target)) as u64 }
     };
     let bytes = catalog.tensors().map(|tensor| size(&tensor.name)).sum();
     let untied = if spec.tied() { "" } else { spec.embedding.name.as_str() };

@@ -10,7 +10,7 @@ use aerostat_checkpoint::packed::{Beside, TileRows};
 use aerostat_checkpoint::{Catalog, DType, Extent, File, FileId, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{LOSSLESS_RATIO, Place, Use, matrices};
+use crate::codec::{Place, Use, lossless_ratio, matrices};
 use crate::{Codec, Error, ErrorKind, Options};
 
 /// Rows of a tile are a multiple of this, unless fewer fit or a cut comes before.
@@ -249,8 +249,7 @@ pub fn packed_spec(catalog: &Catalog, spec: &ModelSpec, codec: Codec) -> Result<
         let Some(job) = jobs.get(matrix.name.as_str()).filter(|job| !job.tiles.is_empty()) else { return };
         let Ok((from, to)) = job.formats() else { return };
         let row = to.bytes_for(matrix.cols as u64).unwrap_or(0) as f64;
-        let is_coded = job.coded && (from, to) == (DType::BF16, DType::BF16);
-        let row = if is_coded { row * LOSSLESS_RATIO } else { row };
+        let row = if job.coded && from == to { row * lossless_ratio(to) } else { row };
         let rows_max = job.tiles.iter().copied().max().unwrap_or(1).max(1) as usize;
         let mut offset = matrix.extent.offset;
         let tile = |start: usize| {

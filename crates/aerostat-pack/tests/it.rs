@@ -102,6 +102,33 @@ fn tile_sizes_and_instruction_sets_change_no_bit() {
     }
 }
 
+/// The formats that have coded tiles in a packed folder.
+fn coded_formats(folder: &Path) -> BTreeSet<&'static str> {
+    let catalog = Checkpoint::open(folder).unwrap().catalog;
+    let file = |tensor: &aerostat_checkpoint::Tensor| fs::read(catalog.file_of(tensor)).unwrap();
+    let is_coded = |tensor: &&aerostat_checkpoint::Tensor| {
+        let tiles = catalog.tiles(&tensor.name).into_iter().flat_map(|tiles| tiles.iter());
+        tiles.clone().any(|tile| file(tensor)[tile.extent.offset as usize + 5] == 1)
+    };
+    catalog.tensors().filter(is_coded).map(|tensor| tensor.dtype.name()).collect()
+}
+
+/// Most matrices of fixtures are too small to save a page.
+#[test]
+fn exponents_of_every_format_are_coded_where_that_saves_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, format) in [("gemma3", "BF16"), ("gemma3_types", "F16")] {
+        let (fixture, out) = (fixture(name), folder.path().join(name));
+        packed(&fixture.path, &out, &Options { tile_bytes: 1 << 20, ..options(Codec::Lossless) }).unwrap();
+        assert!(coded_formats(&out).contains(format), "{name}");
+        let want = bits(&fixture.path, &prompts(&fixture), &EngineOptions::default()).unwrap();
+        for (isa, pinned_bytes_max) in Isa::available().flat_map(|isa| [(isa, None), (isa, Some(0))]) {
+            let options = EngineOptions { isa: Some(isa), pinned_bytes_max, ..EngineOptions::default() };
+            assert_eq!(bits(&out, &prompts(&fixture), &options).unwrap(), want, "{name} {isa}");
+        }
+    }
+}
+
 /// Bytes of a file of a packed folder worth flipping: of its header, of the middle of every tensor, and one after the
 /// other of headers, tables, bodies and padding of tiles.
 fn places(folder: &Path, file: &str, content: &[u8]) -> BTreeSet<usize> {
@@ -131,10 +158,14 @@ fn places(folder: &Path, file: &str, content: &[u8]) -> BTreeSet<usize> {
 
 /// Packs a fixture, flips bytes of all files that matter, and demands an error or the same bits.
 fn flip(name: &str, codec: Codec, pinned: Option<u64>) {
-    let folder = tempfile::tempdir().unwrap();
+    flip_in_tiles(name, options(codec), pinned);
+}
+
+fn flip_in_tiles(name: &str, options: Options, pinned: Option<u64>) {
+    let (folder, codec) = (tempfile::tempdir().unwrap(), options.codec);
     let fixture = fixture(name);
     let out = folder.path().join("out");
-    packed(&fixture.path, &out, &options(codec)).unwrap();
+    packed(&fixture.path, &out, &options).unwrap();
     let ids: Vec<u32> = (0..fixture.prompts[0].logits_last.len() as u32).collect();
     let prompts: Vec<Vec<u32>> = ids.chunks(16).map(<[u32]>::to_vec).collect();
     let engine = EngineOptions {
@@ -171,6 +202,14 @@ fn a_flipped_byte_anywhere_is_refused_or_changes_nothing_that_is_used() {
     flip("llama_gqa_bf16", Codec::Lossless, None);
     flip("llama_head_dim", Codec::Lossless, Some(0));
     flip("opt", Codec::Lossless, Some(0));
+}
+
+#[test]
+fn a_flipped_byte_of_coded_exponents_is_refused_too() {
+    for name in ["gemma3_types"] {
+        let options = Options { tile_bytes: 1 << 20, ..options(Codec::Lossless) };
+        flip_in_tiles(name, options, Some(0));
+    }
 }
 
 #[test]
