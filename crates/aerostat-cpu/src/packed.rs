@@ -9,11 +9,12 @@ use aerostat_backend::{Error, ErrorKind, Tile};
 use aerostat_checkpoint::DType;
 
 use crate::checksum::crc32c;
-use crate::format::{BF16, F16};
+use crate::format::{BF16, F16, F32};
 use crate::isa::Token;
 use crate::matmul::Matmul;
 use crate::memory::{Line, grow};
 use crate::rows::Rows;
+use crate::scaled::{self, Expand, Expanded};
 use crate::vector::LANES;
 
 /// Weight rows of a task.
@@ -27,6 +28,8 @@ pub(crate) struct PackedMatmul<'a> {
     parts: &'a [PackedTile<'a>],
     tasks: Vec<Task>,
     checked: bool,
+    /// How rows are expanded once more that are codes with scales, from the first of the tiles on.
+    scaled: Option<Expand<'a>>,
     x: Rows,
     y: Rows,
     failed: OnceLock<Error>,
@@ -44,7 +47,13 @@ struct Task {
 impl<'a> PackedMatmul<'a> {
     /// Of tiles with coded exponents, for so many threads. Tasks get smaller towards the end, so that all threads end at
     /// about the same time.
-    pub(crate) fn new(parts: &'a [PackedTile<'a>], checked: bool, x: Rows, y: Rows, threads: usize) -> Self {
+    pub(crate) fn new(
+        parts: &'a [PackedTile<'a>],
+        checked: bool,
+        scaled: Option<Expand<'a>>,
+        (x, y): (Rows, Rows),
+        threads: usize,
+    ) -> Self {
         let (mut tasks, mut row) = (Vec::new(), 0);
         let rows: usize = parts.iter().map(|tile| tile.rows).sum();
         for (part, tile) in parts.iter().enumerate() {
@@ -57,7 +66,7 @@ impl<'a> PackedMatmul<'a> {
                 group = end;
             }
         }
-        Self { parts, tasks, checked, x, y, failed: OnceLock::new() }
+        Self { parts, tasks, checked, scaled, x, y, failed: OnceLock::new() }
     }
 
     pub(crate) fn tasks(&self) -> usize {
@@ -97,11 +106,15 @@ impl<'a> PackedMatmul<'a> {
         let row_bytes = tile.row_bytes();
         let group_bytes = tile.group_rows * row_bytes;
         let step = (STEP_BYTES / group_bytes).clamp(1, end - group);
-        let bytes = step * group_bytes + split.bytes * BLOCK_LEN;
-        if expanded.len() * size_of::<Line>() < bytes {
-            grow(expanded, bytes.div_ceil(size_of::<Line>()) * LANES)?;
+        let lines = (step * group_bytes + split.bytes * BLOCK_LEN).div_ceil(size_of::<Line>());
+        let floats =
+            self.scaled.map_or(0, |_| scaled::task_rows(tile.cols).min(step * tile.group_rows) * tile.cols);
+        let needed = lines + floats.div_ceil(LANES);
+        if expanded.len() < needed {
+            grow(expanded, needed * LANES)?;
         }
         let to: *mut u8 = expanded.as_mut_ptr().cast();
+        let floats: *mut f32 = expanded.as_mut_ptr().wrapping_add(lines).cast();
         while group < end {
             let mut rows = 0;
             for group in group..end.min(group + step) {
@@ -125,25 +138,49 @@ impl<'a> PackedMatmul<'a> {
             // SAFETY: so many rows have been written.
             let bytes = unsafe { std::slice::from_raw_parts(to.cast_const(), rows * row_bytes) };
             let w = Tile { dtype: tile.dtype, rows, cols: tile.cols, bytes };
-            let y = self.y.columns_from(row);
-            (group, row) = (group + step, row + rows);
-            let next = self.bytes(tile, group.min(end - 1)).as_ptr().addr();
+            let next = self.bytes(tile, (group + step).min(end - 1)).as_ptr().addr();
             let ahead = Some(next.wrapping_sub(bytes.as_ptr().addr()));
+            let y = self.y.columns_from(row);
             let matmul = Matmul { w, x: self.x, y, start: 0, end: rows, scratch, ahead };
-            // SAFETY: the caller's promise: `y` has these rows as columns from `row` on. The format is the tile's.
+            // SAFETY: the caller's promise: `y` has these rows as columns from `row` on. The format is the tile's. Codes were
+            // checked to have scales and one byte each.
             unsafe {
-                match tile.dtype {
-                    DType::BF16 => matmul.run::<BF16>(token),
-                    DType::F16 => matmul.run::<F16>(token),
+                match (tile.dtype, &self.scaled) {
+                    (DType::BF16, None) => matmul.run::<BF16>(token),
+                    (DType::F16, None) => matmul.run::<F16>(token),
+                    (_, Some(from)) => scale(*from, matmul, row, token, floats),
                     _ => return Err(broken()),
                 }
             }
+            (group, row) = (group + step, row + rows);
         }
         Ok(())
     }
 
     fn bytes(&self, tile: &PackedTile<'a>, group: usize) -> &'a [u8] {
         &tile.bytes()[tile.place(group).0]
+    }
+}
+
+/// Multiplies rows that are codes with scales, the first of which is row `row` of the tiles: some at a time are expanded to
+/// `floats`.
+///
+/// # Safety
+/// As [`Matmul::run`]; the scales are those of the tiles, which have one byte for each element, and `floats` is valid for as
+/// many of the rows as a task expands.
+unsafe fn scale(from: Expand<'_>, codes: Matmul<'_>, row: usize, token: Token, floats: *mut f32) {
+    let Matmul { w, y, scratch, .. } = codes;
+    let from = Expand { w, first_row: from.first_row + row, ..from };
+    let task_rows = scaled::task_rows(w.cols);
+    for start in (0..w.rows).step_by(task_rows) {
+        let rows = start..w.rows.min(start + task_rows);
+        let end = rows.len();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let w = Expanded { from, rows, cols: 0..w.cols, out: floats }.tile(token);
+            let y = y.columns_from(start);
+            Matmul { w, x: codes.x, y, start: 0, end, scratch, ahead: None }.run::<F32>(token);
+        }
     }
 }
 

@@ -3,7 +3,9 @@
 use aerostat_backend::coded::{Code, Coding, Rounding, Table};
 use aerostat_backend::conformance::{self, Case, Keep, Tolerance, Values};
 use aerostat_backend::reference::Reference;
-use aerostat_backend::{Attention, Backend, BufferId, ErrorKind, KvType, Mat, Tile, Weight, Window, packed};
+use aerostat_backend::{
+    Attention, Backend, BufferId, ErrorKind, KvType, Mat, Scaling, Tile, Weight, Window, packed,
+};
 use aerostat_checkpoint::DType;
 use aerostat_cpu::{Cpu, CpuConfig, Isa};
 use half::f16;
@@ -205,6 +207,112 @@ fn packed_tiles_give_the_bits_of_the_weights_they_were_made_of() {
                 let read = out.map(|m| cpu.read(m).unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>());
                 assert_eq!(read[0], read[1]);
             }
+        }
+    }
+}
+
+/// Multiplies codes by scales in blocks of `block`, the tile's first row being the fourth of the matrix.
+fn scaled_product(
+    device: &mut dyn Backend,
+    w: Weight<'_>,
+    code: Code,
+    rows: usize,
+    (n, k): (usize, usize),
+    block: (usize, usize),
+) -> Vec<f32> {
+    let mut matrix = |rows: usize, cols: usize| {
+        let mat = Mat::new(device.allocate(rows * cols).unwrap(), rows, cols);
+        let values: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * 0.37).sin()).collect();
+        device.write(mat, &values).unwrap();
+        mat
+    };
+    let scales = matrix((n + 3).div_ceil(block.0), k.div_ceil(block.1));
+    let (x, y) = (matrix(rows, k), matrix(rows, n));
+    let coding = Coding::new(code, Rounding::BF16);
+    let (block_rows, block_cols) = block;
+    let scaling = Scaling { coding, scales, zeros: None, groups: None, block_rows, block_cols, first_row: 3 };
+    device.matmul_scaled(w, &scaling, x, y).unwrap();
+    device.read(y).unwrap().to_vec()
+}
+
+#[test]
+fn packed_codes_give_the_bits_of_the_codes_they_were_made_of() {
+    let shapes = [(1, 7), (9, 65), (57, 100), (130, 1030), (40, 4096), (3, 20_000), (5, 140_000)];
+    let blocks = [(1 << 20, 1 << 20), (1, 1 << 20), (128, 128), (4, 24)];
+    let mut odd = [2, 7, 60, 1000].into_iter().cycle();
+    for (shape @ (n, k), block) in shapes.into_iter().flat_map(|shape| blocks.map(|block| (shape, block))) {
+        for (dtype, code) in [(DType::F8_E4M3, Code::E4M3), (DType::F8_E5M2, Code::E5M2)] {
+            let bytes = weights(dtype, n * k, odd.next().unwrap());
+            let plain = Tile { dtype, rows: n, cols: k, bytes: &bytes };
+            let parts = bytes.chunks(n.div_ceil(3) * k).enumerate().flat_map(|(i, bytes)| {
+                let tile = Tile { rows: bytes.len() / k, bytes, ..plain };
+                packed::pack(&tile, i != 1).unwrap()
+            });
+            let parts: Vec<u8> = parts.collect();
+            let packed = Tile { bytes: &parts, ..plain };
+            for (isa, rows) in Isa::available().flat_map(|isa| [(isa, 1), (isa, 7), (isa, 33)]) {
+                if rows > 1 && n * k > 200_000 {
+                    continue;
+                }
+                let mut cpu = cpu(isa, 2);
+                let want = scaled_product(&mut *cpu, Weight::Streamed(plain), code, rows, shape, block);
+                let pinned = cpu.pin_packed(packed).unwrap();
+                for w in [Weight::Packed(packed), Weight::Pinned(pinned)] {
+                    let got = scaled_product(&mut *cpu, w, code, rows, shape, block);
+                    let same = got.iter().zip(&want).all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan());
+                    assert!(same, "{dtype}, {isa}, {shape:?}, {rows} rows, {block:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn tiles_that_do_not_compress_are_stored() {
+    let (rows, cols) = (64, 1024);
+    for dtype in [DType::BF16, DType::F16, DType::F8_E4M3, DType::F8_E5M2] {
+        for (odd_every, coding) in [(1, 0), (1000, 1)] {
+            let bytes = weights(dtype, rows * cols, odd_every);
+            let packed = packed::pack(&Tile { dtype, rows, cols, bytes: &bytes }, true).unwrap();
+            assert_eq!((packed[5], packed.len() < bytes.len()), (coding, coding == 1), "{dtype}");
+        }
+    }
+}
+
+/// What is expanded to is what is multiplied: codes of another size would read what is not there.
+#[test]
+fn packed_codes_of_another_shape_or_format_are_refused() {
+    let (n, k) = (8, 4096);
+    for (dtype, cols, code) in [
+        (DType::F8_E4M3, k, Code::Packed(4)),
+        (DType::F8_E4M3, k / 2, Code::E4M3),
+        (DType::BF16, k, Code::E4M3),
+        (DType::BF16, k / 2, Code::E4M3),
+    ] {
+        let bytes = weights(dtype, n * cols, 40);
+        let tile = Tile { dtype, rows: n, cols, bytes: &bytes };
+        let packed = packed::pack(&tile, true).unwrap();
+        let mut device = cpu(Isa::Portable, 1);
+        let mat = |device: &mut dyn Backend, rows, cols| {
+            Mat::new(device.allocate(rows * cols).unwrap(), rows, cols)
+        };
+        let (x, y) = (mat(&mut *device, 1, k), mat(&mut *device, 1, n));
+        let scaling = Scaling {
+            coding: Coding::new(code, Rounding::F32),
+            scales: mat(&mut *device, 1, 1),
+            zeros: None,
+            groups: None,
+            block_rows: n,
+            block_cols: k,
+            first_row: 0,
+        };
+        let w = Weight::Packed(Tile { bytes: &packed, ..tile });
+        let refused = device.matmul_scaled(w, &scaling, x, y);
+        assert_eq!(refused.map_err(|e| e.kind()), Err(ErrorKind::Shape), "{dtype} {cols} {code:?}");
+        if dtype == DType::F8_E4M3 && cols == k {
+            // Without its scales it is nothing.
+            let refused = device.matmul(w, x, y);
+            assert_eq!(refused.map_err(|e| e.kind()), Err(ErrorKind::Unsupported));
         }
     }
 }
