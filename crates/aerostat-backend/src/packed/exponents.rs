@@ -341,6 +341,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn formats_that_are_said_to_have_coded_exponents_do() {
+        for &dtype in DType::PACKED {
+            assert_eq!(Split::of(dtype).is_some(), dtype.has_coded_exponents(), "{dtype}");
+        }
+    }
+
+    #[test]
     fn the_order_of_planes_is_a_permutation() {
         for split in [Split::BF16, Split::E4M3] {
             let mut seen = [false; BLOCK_LEN];
