@@ -1,5 +1,5 @@
 //! What lossless coding gains and costs: `packed [FILE.safetensors]`, of trained F32 weights (rounded), and of Gaussian
-//! ones. Bytes, and on one thread expanding alone, and multiplying with some rows, packed beside plain.
+//! ones. Bytes, and multiplying with some rows on one thread, packed beside plain.
 
 use std::time::Instant;
 
