@@ -222,7 +222,7 @@ impl Matrix {
 
     /// Its weights are coded: they are expanded before they are multiplied.
     pub fn is_coded(&self) -> bool {
-        self.tiles.is_some() && self.dtype == DType::BF16
+        self.tiles.is_some() && self.dtype.has_coded_exponents()
     }
 
     /// The fewest stored rows that can be multiplied.

@@ -2,6 +2,7 @@
 
 use aerostat_checkpoint::DType;
 
+use crate::memory::Operand;
 use crate::numerics::LANES;
 use crate::{Attention, Error, ErrorKind, KvLayout, Mat, Placement, Rope, Scaling, Tile, Window};
 
@@ -70,22 +71,29 @@ pub(crate) fn tile(tile: &Tile<'_>) -> Result<(), Error> {
 /// A tile has the codes of its rows, each of `cols` elements as they are stored, and there are scales for all of them. Gives
 /// the rows, of which several may share a row of words.
 pub(crate) fn scaling(
-    tile: &Tile<'_>,
+    weight: Operand<'_>,
     scaling: &Scaling,
     cols: usize,
     by_inputs: bool,
 ) -> Result<usize, Error> {
     let Scaling { coding, scales, zeros, groups, block_rows, block_cols, first_row } = *scaling;
     let (run_rows, run) = coding.code.run();
-    let bytes = coding.code.row_bytes(cols).checked_mul(tile.rows);
+    let tile = weight.tile();
+    let bytes = coding.code.row_bytes(cols).checked_mul(tile.rows).map(|n| n as u64);
+    let found = match weight {
+        Operand::Plain(tile) => Some(tile.bytes.len() as u64),
+        // What they expand to; they are looked at when they are multiplied.
+        Operand::Packed(tile, _) if tile.cols == cols => {
+            (tile.rows as u64).checked_mul(cols as u64).and_then(|n| tile.dtype.bytes_for(n))
+        }
+        Operand::Packed(..) => None,
+    };
     let rows = (tile.rows / run_rows).checked_mul(run);
     let is_whole = tile.rows.is_multiple_of(run_rows) && (by_inputs || run == 1);
-    let (Some(rows), true) = (rows, bytes == Some(tile.bytes.len()) && is_whole) else {
+    let (Some(rows), true) = (rows, bytes.is_some() && bytes == found && is_whole) else {
         let message = format!(
-            "{} rows of {cols} codes in {:?} take {bytes:?} bytes, but the tile has {}",
-            tile.rows,
-            coding.code,
-            tile.bytes.len()
+            "{} rows of {cols} codes in {:?} take {bytes:?} bytes, but the tile has {found:?}",
+            tile.rows, coding.code
         );
         return Err(Error::shape(message));
     };

@@ -62,19 +62,30 @@ pub trait Kernels: Send {
     /// `out[r, c] = map(a[r, c], b[r, c])`; `out` may be `a` or `b`, and `b` may be one row repeated.
     fn map(&mut self, map: Map, a: View<'_>, b: View<'_>, out: View<'_>);
 
-    /// The same of [packed tiles](crate::packed), which have not been looked at yet; `checked` says that their checksums
-    /// have.
+    /// [`Backend::matmul`], or with scales [`Backend::matmul_scaled`], of [packed tiles](crate::packed), which have not been
+    /// looked at yet; `checked` says that their checksums have.
     ///
     /// # Errors
     /// `Corrupt`, and then `y` means nothing.
-    fn matmul_packed(&mut self, w: Tile<'_>, _checked: bool, x: View<'_>, y: View<'_>) -> Result<(), Error> {
+    fn matmul_packed(
+        &mut self,
+        w: Tile<'_>,
+        _checked: bool,
+        scaling: Option<ScalingView<'_>>,
+        x: View<'_>,
+        y: View<'_>,
+    ) -> Result<(), Error> {
         let (mut start, mut bytes) = (0, Vec::new());
         for part in packed::parts(&w) {
             let part = part?;
             bytes.clear();
             part.expand(&mut bytes)?;
             let tile = Tile { rows: part.rows, bytes: &bytes, ..w };
-            self.matmul(tile, x, y.col_range(start, part.rows))?;
+            let y = y.col_range(start, part.rows);
+            match scaling {
+                Some(scaling) => self.matmul_scaled(tile, scaling.from_row(start), x, y)?,
+                None => self.matmul(tile, x, y)?,
+            }
             start += part.rows;
         }
         Ok(())
@@ -156,6 +167,14 @@ pub struct ScalingView<'a> {
     pub block_cols: usize,
     /// Which row of the matrix the tile begins with.
     pub first_row: usize,
+}
+
+impl ScalingView<'_> {
+    /// The same from a later row of the tile on.
+    #[must_use]
+    pub fn from_row(self, row: usize) -> Self {
+        Self { first_row: self.first_row + row, ..self }
+    }
 }
 
 /// A device made of kernels and host memory; it is a [`Backend`].
@@ -284,7 +303,7 @@ impl<D: HostDevice> Backend for D {
         let [x, y] = memory::views(&mut memory.buffers, [x, y])?;
         match weight {
             memory::Operand::Plain(tile) => kernels.matmul(tile, x, y),
-            memory::Operand::Packed(tile, checked) => kernels.matmul_packed(tile, checked, x, y),
+            memory::Operand::Packed(tile, checked) => kernels.matmul_packed(tile, checked, None, x, y),
         }
     }
 
@@ -294,14 +313,17 @@ impl<D: HostDevice> Backend for D {
 
     fn matmul_scaled(&mut self, w: Weight<'_>, scaling: &Scaling, x: Mat, y: Mat) -> Result<(), Error> {
         let (memory, kernels) = self.parts(Checks(()));
-        let memory::Operand::Plain(tile) = memory::operand(&memory.pinned, w)? else {
-            return Err(Error::shape("tiles of codes whose scales lie apart cannot be packed"));
-        };
-        check::scaling(&tile, scaling, x.cols, false)?;
-        check::shape(&y, x.rows, tile.rows, "the output")?;
+        let weight = memory::operand(&memory.pinned, w)?;
+        check::scaling(weight, scaling, x.cols, false)?;
+        check::shape(&y, x.rows, weight.tile().rows, "the output")?;
         check::apart(&y, &x)?;
         let ([x, y], scaling) = scaled_views(&mut memory.buffers, scaling, [x, y])?;
-        kernels.matmul_scaled(tile, scaling, x, y)
+        match weight {
+            memory::Operand::Plain(tile) => kernels.matmul_scaled(tile, scaling, x, y),
+            memory::Operand::Packed(tile, checked) => {
+                kernels.matmul_packed(tile, checked, Some(scaling), x, y)
+            }
+        }
     }
 
     fn matmul_scaled_k_major(
@@ -313,11 +335,12 @@ impl<D: HostDevice> Backend for D {
         k0: usize,
     ) -> Result<(), Error> {
         let (memory, kernels) = self.parts(Checks(()));
-        let memory::Operand::Plain(tile) = memory::operand(&memory.pinned, w)? else {
-            return Err(Error::shape("tiles of codes whose scales lie apart cannot be packed"));
+        let tile = match memory::operand(&memory.pinned, w)? {
+            memory::Operand::Plain(tile) => tile,
+            memory::Operand::Packed(tile, _) => packed::stored(&tile)?,
         };
         let outputs = lanes.cols / LANES;
-        let rows = check::scaling(&tile, scaling, outputs, true)?;
+        let rows = check::scaling(memory::Operand::Plain(tile), scaling, outputs, true)?;
         check::inputs(rows, &x, k0)?;
         check::lanes(&lanes, x.rows, outputs)?;
         check::apart(&lanes, &x)?;

@@ -88,11 +88,18 @@ const SAFETENSORS: &[DType] = &[
 ];
 
 impl DType {
-    /// The types that a sweep can compute with.
-    pub const COMPUTABLE: &[DType] = &[
-        F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, TQ1_0,
-        TQ2_0, MXFP4,
+    /// The types that packed matrices may have: of codes whose scales lie in other tensors, and those to compute with.
+    pub const PACKED: &[DType] = &[
+        F8_E4M3, F8_E5M2, F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL,
+        IQ4_XS, TQ1_0, TQ2_0, MXFP4,
     ];
+    /// The types that a sweep can compute with.
+    pub const COMPUTABLE: &[DType] = Self::PACKED.split_at(2).1;
+
+    /// Packed matrices of this type may have coded exponents.
+    pub const fn has_coded_exponents(self) -> bool {
+        matches!(self, BF16 | F16 | F8_E4M3 | F8_E5M2)
+    }
 
     /// Elements per block; 1 for plain types.
     pub const fn block_len(self) -> usize {

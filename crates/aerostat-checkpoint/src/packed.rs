@@ -244,7 +244,7 @@ fn guard(catalog: &Catalog, entry: &Entry) -> Result<Guard, (ErrorKind, String)>
             _ => fail(ErrorKind::Header, "the sidecar does not describe it as it is"),
         };
     }
-    let dtype = DType::COMPUTABLE.iter().copied().find(|dtype| dtype.name() == entry.dtype);
+    let dtype = DType::PACKED.iter().copied().find(|dtype| dtype.name() == entry.dtype);
     let Some(dtype) = dtype else {
         return fail(ErrorKind::UnknownDType, "its format is not known");
     };

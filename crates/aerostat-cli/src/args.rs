@@ -272,7 +272,8 @@ pub(crate) struct PackArgs {
     pub(crate) model: String,
     /// The folder to make; the same command again goes on with one that is not finished.
     pub(crate) out: PathBuf,
-    /// lossless: the same weights in two thirds of the bytes of BF16; q8, q4: about 0.53 and 0.29 of them, with loss.
+    /// lossless: the same weights in two thirds of the bytes of BF16, six sevenths of F16 or FP8; q8, q4: about 0.53 and 0.29
+    /// of BF16, with loss.
     #[arg(long, value_name = "CODEC", default_value = "lossless")]
     pub(crate) codec: Codec,
     /// Read everything back at the end and check it.

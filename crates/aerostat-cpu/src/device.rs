@@ -232,19 +232,29 @@ impl Kernels for CpuKernels {
         });
     }
 
-    fn matmul_packed(&mut self, w: Tile<'_>, checked: bool, x: View<'_>, y: View<'_>) -> Result<(), Error> {
+    fn matmul_packed(
+        &mut self,
+        w: Tile<'_>,
+        checked: bool,
+        scaling: Option<ScalingView<'_>>,
+        x: View<'_>,
+        y: View<'_>,
+    ) -> Result<(), Error> {
         let parts = packed::parts(&w).collect::<Result<Vec<_>, _>>()?;
         let mut row = 0;
         for run in parts.chunk_by(|a, b| a.stored().is_none() && b.stored().is_none()) {
             let rows = run.iter().map(|part| part.rows).sum();
-            let y = y.col_range(row, rows);
+            let (y, scaling) = (y.col_range(row, rows), scaling.map(|scaling| scaling.from_row(row)));
             match run.first().and_then(|part| part.stored()) {
-                None => self.matmul_coded(run, checked, x, y)?,
+                None => self.matmul_coded(run, checked, scaling, x, y)?,
                 Some(rows) => {
                     if !checked {
                         self.check(run)?;
                     }
-                    self.matmul(rows, x, y)?;
+                    match scaling {
+                        Some(scaling) => self.matmul_scaled(rows, scaling, x, y)?,
+                        None => self.matmul(rows, x, y)?,
+                    }
                 }
             }
             row += rows;
@@ -429,12 +439,18 @@ impl CpuKernels {
         &mut self,
         parts: &[PackedTile<'_>],
         checked: bool,
+        scaling: Option<ScalingView<'_>>,
         x: View<'_>,
         y: View<'_>,
     ) -> Result<(), Error> {
         let (token, scratch) = (self.token, &self.scratch);
         let threads = self.pool.threads();
-        let job = PackedMatmul::new(parts, checked, Rows::from(x), Rows::from(y), threads);
+        let values = scaling.map(|scaling| Values::new(scaling.coding.code, scaling.zeros.is_none()));
+        let scaled = scaling.zip(values.as_ref()).map(|(scaling, values)| {
+            let none = Tile { dtype: DType::U8, rows: 0, cols: x.cols(), bytes: &[] };
+            Expand::new(none, &scaling, x.cols(), values)
+        });
+        let job = PackedMatmul::new(parts, checked, scaled, (Rows::from(x), Rows::from(y)), threads);
         self.pool.run(job.tasks(), &|task, thread| {
             let Scratch { matmul, expanded, .. } = &mut *lock(&scratch[thread]);
             // SAFETY: the operands were checked: the tiles fit `x` and `y`, whose columns are divided among tasks. The

@@ -18,7 +18,7 @@ pub(crate) struct Line(pub(crate) [f32; LANES]);
 /// Makes room for `len` values.
 pub(crate) fn grow(lines: &mut Vec<Line>, len: usize) -> Result<(), Error> {
     let count = len.div_ceil(LANES);
-    lines.try_reserve_exact(count).map_err(|_| {
+    lines.try_reserve_exact(count.saturating_sub(lines.len())).map_err(|_| {
         Error::new(ErrorKind::OutOfMemory, format!("no memory for {len} values of scratch in each thread"))
     })?;
     lines.resize(count, Line([0.0; LANES]));

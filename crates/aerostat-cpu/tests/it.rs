@@ -4,10 +4,11 @@ use aerostat_backend::coded::{Code, Coding, Rounding, Table};
 use aerostat_backend::conformance::{self, Case, Keep, Tolerance, Values};
 use aerostat_backend::reference::Reference;
 use aerostat_backend::{
-    Alibi, Attention, Backend, BufferId, ErrorKind, KvType, Mat, Tile, Weight, Window, packed,
+    Alibi, Attention, Backend, BufferId, ErrorKind, KvType, Mat, Scaling, Tile, Weight, Window, packed,
 };
 use aerostat_checkpoint::DType;
 use aerostat_cpu::{Cpu, CpuConfig, Isa};
+use half::f16;
 use proptest::prelude::*;
 
 fn cpu(isa: Isa, threads: usize) -> Box<dyn Backend> {
@@ -133,8 +134,8 @@ proptest! {
     }
 }
 
-/// BF16 such as trained ones, with some of every exponent among them.
-fn weights(len: usize, odd_every: usize) -> Vec<u8> {
+/// Weights such as trained ones, with some of every exponent among them.
+fn weights(dtype: DType, len: usize, odd_every: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
         state ^= state << 13;
@@ -142,14 +143,23 @@ fn weights(len: usize, odd_every: usize) -> Vec<u8> {
         state ^= state << 17;
         state
     };
+    // Bits of a format of two bytes, or of one in the upper byte.
     let value = |i: usize| match i % odd_every {
-        0 => next() as u16 & 0xff7f,
+        0 => next() as u16 & if dtype == DType::BF16 { 0xff7f } else { 0xfbff },
         _ => {
             let sum: f32 = (0..6).map(|_| (next() >> 40) as f32 / (1u64 << 24) as f32 - 0.5).sum();
-            (0.03 * sum).to_bits().wrapping_shr(16) as u16
+            match dtype {
+                DType::BF16 => (0.03 * sum).to_bits().wrapping_shr(16) as u16,
+                // Its exponents end 7, not 15, below that of 1.
+                DType::F8_E4M3 => {
+                    (f16::from_f32(30.0 * sum / 256.0).to_bits() & 0x3fff) << 1 | (next() as u16 & 0x8000)
+                }
+                _ => f16::from_f32(0.03 * sum).to_bits(),
+            }
         }
     };
-    (0..len).map(value).flat_map(u16::to_le_bytes).collect()
+    let skipped = 2 - dtype.block_bytes();
+    (0..len).map(value).flat_map(|bits| bits.to_le_bytes().into_iter().skip(skipped)).collect()
 }
 
 /// Multiplies `w`, and gives all of `y`.
@@ -165,10 +175,11 @@ fn product(device: &mut dyn Backend, w: Weight<'_>, rows: usize, (n, k): (usize,
 #[test]
 fn packed_tiles_give_the_bits_of_the_weights_they_were_made_of() {
     let shapes = [(1, 7), (8, 64), (9, 65), (57, 100), (24, 512), (130, 1030), (3, 20_000), (5, 140_000)];
-    for (shape, odd_every) in shapes.into_iter().zip([1, 2, 3, 5, 50, 1000, 64, 300].into_iter().cycle()) {
-        let (n, k) = shape;
-        let bytes = weights(n * k, odd_every);
-        let plain = Tile { dtype: DType::BF16, rows: n, cols: k, bytes: &bytes };
+    let cases = shapes.into_iter().zip([1, 2, 3, 5, 50, 1000, 64, 300]);
+    for (case, dtype) in cases.flat_map(|case| [(case, DType::BF16), (case, DType::F16)]) {
+        let (shape @ (n, k), odd_every) = case;
+        let bytes = weights(dtype, n * k, odd_every);
+        let plain = Tile { dtype, rows: n, cols: k, bytes: &bytes };
         let cut = n.div_ceil(3);
         let parts = bytes.chunks(cut * 2 * k).enumerate().flat_map(|(i, bytes)| {
             let tile = Tile { rows: bytes.len() / (2 * k), bytes, ..plain };
@@ -187,7 +198,7 @@ fn packed_tiles_give_the_bits_of_the_weights_they_were_made_of() {
                 for w in [Weight::Packed(packed), Weight::Pinned(pinned)] {
                     let got = product(&mut *cpu, w, rows, shape);
                     let same = got.iter().zip(&want).all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan());
-                    assert!(same, "{isa}, {shape:?}, {rows} rows, {odd_every}");
+                    assert!(same, "{dtype}, {isa}, {shape:?}, {rows} rows, {odd_every}");
                 }
                 let ids = [n as u32 - 1, 0];
                 let out = [(); 2].map(|()| Mat::new(cpu.allocate(2 * k).unwrap(), 2, k));
@@ -200,12 +211,118 @@ fn packed_tiles_give_the_bits_of_the_weights_they_were_made_of() {
     }
 }
 
+/// Multiplies codes by scales in blocks of `block`, the tile's first row being the fourth of the matrix.
+fn scaled_product(
+    device: &mut dyn Backend,
+    w: Weight<'_>,
+    code: Code,
+    rows: usize,
+    (n, k): (usize, usize),
+    block: (usize, usize),
+) -> Vec<f32> {
+    let mut matrix = |rows: usize, cols: usize| {
+        let mat = Mat::new(device.allocate(rows * cols).unwrap(), rows, cols);
+        let values: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * 0.37).sin()).collect();
+        device.write(mat, &values).unwrap();
+        mat
+    };
+    let scales = matrix((n + 3).div_ceil(block.0), k.div_ceil(block.1));
+    let (x, y) = (matrix(rows, k), matrix(rows, n));
+    let coding = Coding::new(code, Rounding::BF16);
+    let (block_rows, block_cols) = block;
+    let scaling = Scaling { coding, scales, zeros: None, groups: None, block_rows, block_cols, first_row: 3 };
+    device.matmul_scaled(w, &scaling, x, y).unwrap();
+    device.read(y).unwrap().to_vec()
+}
+
+#[test]
+fn packed_codes_give_the_bits_of_the_codes_they_were_made_of() {
+    let shapes = [(1, 7), (9, 65), (57, 100), (130, 1030), (40, 4096), (3, 20_000), (5, 140_000)];
+    let blocks = [(1 << 20, 1 << 20), (1, 1 << 20), (128, 128), (4, 24)];
+    let mut odd = [2, 7, 60, 1000].into_iter().cycle();
+    for (shape @ (n, k), block) in shapes.into_iter().flat_map(|shape| blocks.map(|block| (shape, block))) {
+        for (dtype, code) in [(DType::F8_E4M3, Code::E4M3), (DType::F8_E5M2, Code::E5M2)] {
+            let bytes = weights(dtype, n * k, odd.next().unwrap());
+            let plain = Tile { dtype, rows: n, cols: k, bytes: &bytes };
+            let parts = bytes.chunks(n.div_ceil(3) * k).enumerate().flat_map(|(i, bytes)| {
+                let tile = Tile { rows: bytes.len() / k, bytes, ..plain };
+                packed::pack(&tile, i != 1).unwrap()
+            });
+            let parts: Vec<u8> = parts.collect();
+            let packed = Tile { bytes: &parts, ..plain };
+            for (isa, rows) in Isa::available().flat_map(|isa| [(isa, 1), (isa, 7), (isa, 33)]) {
+                if rows > 1 && n * k > 200_000 {
+                    continue;
+                }
+                let mut cpu = cpu(isa, 2);
+                let want = scaled_product(&mut *cpu, Weight::Streamed(plain), code, rows, shape, block);
+                let pinned = cpu.pin_packed(packed).unwrap();
+                for w in [Weight::Packed(packed), Weight::Pinned(pinned)] {
+                    let got = scaled_product(&mut *cpu, w, code, rows, shape, block);
+                    let same = got.iter().zip(&want).all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan());
+                    assert!(same, "{dtype}, {isa}, {shape:?}, {rows} rows, {block:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn tiles_that_do_not_compress_are_stored() {
+    let (rows, cols) = (64, 1024);
+    for dtype in [DType::BF16, DType::F16, DType::F8_E4M3, DType::F8_E5M2] {
+        for (odd_every, coding) in [(1, 0), (1000, 1)] {
+            let bytes = weights(dtype, rows * cols, odd_every);
+            let packed = packed::pack(&Tile { dtype, rows, cols, bytes: &bytes }, true).unwrap();
+            assert_eq!((packed[5], packed.len() < bytes.len()), (coding, coding == 1), "{dtype}");
+        }
+    }
+}
+
+/// What is expanded to is what is multiplied: codes of another size would read what is not there.
+#[test]
+fn packed_codes_of_another_shape_or_format_are_refused() {
+    let (n, k) = (8, 4096);
+    for (dtype, cols, code) in [
+        (DType::F8_E4M3, k, Code::Packed(4)),
+        (DType::F8_E4M3, k / 2, Code::E4M3),
+        (DType::BF16, k, Code::E4M3),
+        (DType::BF16, k / 2, Code::E4M3),
+    ] {
+        let bytes = weights(dtype, n * cols, 40);
+        let tile = Tile { dtype, rows: n, cols, bytes: &bytes };
+        let packed = packed::pack(&tile, true).unwrap();
+        let mut device = cpu(Isa::Portable, 1);
+        let mat = |device: &mut dyn Backend, rows, cols| {
+            Mat::new(device.allocate(rows * cols).unwrap(), rows, cols)
+        };
+        let (x, y) = (mat(&mut *device, 1, k), mat(&mut *device, 1, n));
+        let scaling = Scaling {
+            coding: Coding::new(code, Rounding::F32),
+            scales: mat(&mut *device, 1, 1),
+            zeros: None,
+            groups: None,
+            block_rows: n,
+            block_cols: k,
+            first_row: 0,
+        };
+        let w = Weight::Packed(Tile { bytes: &packed, ..tile });
+        let refused = device.matmul_scaled(w, &scaling, x, y);
+        assert_eq!(refused.map_err(|e| e.kind()), Err(ErrorKind::Shape), "{dtype} {cols} {code:?}");
+        if dtype == DType::F8_E4M3 && cols == k {
+            // Without its scales it is nothing.
+            let refused = device.matmul(w, x, y);
+            assert_eq!(refused.map_err(|e| e.kind()), Err(ErrorKind::Unsupported));
+        }
+    }
+}
+
 #[test]
 fn a_flipped_byte_anywhere_in_a_packed_tile_is_refused() {
     let (n, k) = (20, 48);
-    for lossless in [true, false] {
-        let bytes = weights(n * k, 40);
-        let tile = Tile { dtype: DType::BF16, rows: n, cols: k, bytes: &bytes };
+    for (dtype, lossless) in [(DType::BF16, true), (DType::BF16, false), (DType::F16, true)] {
+        let bytes = weights(dtype, n * k, 40);
+        let tile = Tile { dtype, rows: n, cols: k, bytes: &bytes };
         let good = packed::pack(&tile, lossless).unwrap();
         for isa in Isa::available() {
             let mut cpu = cpu(isa, 2);
@@ -216,7 +333,7 @@ fn a_flipped_byte_anywhere_in_a_packed_tile_is_refused() {
                 bad[at] ^= 1 << (at % 8);
                 let w = Tile { bytes: &bad, ..tile };
                 let error = cpu.matmul(Weight::Packed(w), x, y).expect_err("damage must be noticed");
-                assert_eq!(error.kind(), ErrorKind::Corrupt, "byte {at}");
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{dtype}, byte {at}");
                 if at % 16 == 0 {
                     assert_eq!(cpu.pin_packed(w).unwrap_err().kind(), ErrorKind::Corrupt, "byte {at}");
                 }
@@ -228,13 +345,14 @@ fn a_flipped_byte_anywhere_in_a_packed_tile_is_refused() {
 /// Files may lie on purpose, with checksums that fit: nothing is read that is not there.
 #[test]
 fn malformed_groups_with_good_checksums_are_refused() {
-    let (n, k) = (8, 4096);
-    let bytes = weights(n * k, 40);
-    let tile = Tile { dtype: DType::BF16, rows: n, cols: k, bytes: &bytes };
-    let good = packed::pack(&tile, true).unwrap();
-    let group = 64 + 8;
-    assert_eq!(good[5], 1, "it is coded");
-    for (at, value) in [(group, 1u32), (group + 4, 1), (group + 8, 0), (group + 8, 1 << 30), (group, 400)] {
+    let (n, k, group) = (8, 4096, 64 + 8);
+    let damages = [(group, 1u32), (group + 4, 1), (group + 8, 0), (group + 8, 1 << 30), (group, 400)];
+    for (dtype, (at, value)) in [DType::BF16, DType::F16].into_iter().flat_map(|d| damages.map(|at| (d, at)))
+    {
+        let bytes = weights(dtype, n * k, 40);
+        let tile = Tile { dtype, rows: n, cols: k, bytes: &bytes };
+        let good = packed::pack(&tile, true).unwrap();
+        assert_eq!(good[5], 1, "it is coded");
         let mut bad = good.clone();
         bad[at..at + 4].copy_from_slice(&value.to_le_bytes());
         let crc = crc32c::crc32c(&bad[group..]);

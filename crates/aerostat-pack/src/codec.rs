@@ -5,14 +5,14 @@ use std::fmt;
 use std::str::FromStr;
 
 use aerostat_arch::{Experts, Matrix, ModelSpec, Role};
-use aerostat_checkpoint::{Catalog, DType};
+use aerostat_checkpoint::{Catalog, Code, DType};
 
 use crate::{Error, ErrorKind};
 
 /// What to make of the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
-    /// BF16 with coded exponents: the same weights.
+    /// Floating-point numbers with coded exponents: the same weights.
     Lossless,
     /// Eight bits: `Q8_0`.
     Q8,
@@ -20,8 +20,16 @@ pub enum Codec {
     Q4,
 }
 
-/// Coded exponents of trained weights take so much of BF16; Gaussian ones take 0.668.
-pub(crate) const LOSSLESS_RATIO: f64 = 0.675;
+/// What is left of trained weights whose exponents are coded; of Gaussian ones it is 0.01 less.
+pub(crate) fn lossless_ratio(dtype: DType) -> f64 {
+    match dtype {
+        DType::BF16 => 0.675,
+        DType::F16 => 0.862,
+        DType::F8_E4M3 => 0.85,
+        DType::F8_E5M2 => 0.725,
+        _ => 1.0,
+    }
+}
 
 /// What packing would make of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -106,6 +114,10 @@ pub(crate) fn matrices<'a>(spec: &'a ModelSpec) -> (Vec<&'a str>, BTreeMap<&'a s
     let (mut order, mut uses) = (Vec::new(), BTreeMap::new());
     let mut add = |place: Place, matrix: &'a Matrix| {
         let name = matrix.name.as_str();
+        // Blocks that are scaled are not exchanged with those of a transposed matrix, which stays as it is.
+        if matrix.k_major && matrix.scales.is_some() {
+            return;
+        }
         if !vectors.contains(name) && !uses.contains_key(name) {
             uses.insert(name, Use { place, k_major: matrix.k_major });
             order.push(name);
@@ -138,17 +150,39 @@ pub(crate) fn matrices<'a>(spec: &'a ModelSpec) -> (Vec<&'a str>, BTreeMap<&'a s
     (order, uses)
 }
 
-/// About what packing would make of a model that is not packed, without reading its weights.
+/// Why a codec makes nothing of a model, if it does not.
+pub(crate) fn refusal(spec: &ModelSpec, codec: Codec) -> Option<String> {
+    spec.matrices().filter_map(|matrix| matrix.scales.as_ref()).find_map(|scales| {
+        let code = scales.code;
+        let is_fp8 = matches!(code, Code::E4M3 | Code::E5M2) && scales.companions.is_empty();
+        match codec {
+            Codec::Lossless if is_fp8 => None,
+            _ if is_fp8 => Some(format!(
+                "weights in {code} are packed by --codec lossless alone; for {codec}, pack the model that they were made of"
+            )),
+            _ => Some(format!(
+                "weights in {code} are not packed: they are quantised already; run the model as it is, or pack the one that \
+                 it was made of"
+            )),
+        }
+    })
+}
+
+/// About what packing would make of a model that is not packed, without reading its weights; of one that a codec refuses, as
+/// it is.
 pub fn estimate(catalog: &Catalog, spec: &ModelSpec, codec: Codec) -> Estimate {
     let (_, uses) = matrices(spec);
+    let refused = refusal(spec, codec).is_some();
     let size = |name: &str| {
         let Some(tensor) = catalog.get(name) else { return 0 };
+        if refused {
+            return tensor.extent.bytes;
+        }
         let Some(Use { place, k_major }) = uses.get(name).copied() else { return tensor.extent.bytes };
         let cols = tensor.shape.iter().rev().nth(usize::from(k_major)).copied().unwrap_or(0);
         let target = codec.target(place, tensor.dtype, cols);
         let bytes = target.bytes_for(tensor.elements()).unwrap_or(tensor.extent.bytes);
-        let is_coded = target == DType::BF16 && place != Place::ByHead;
-        if is_coded { (bytes as f64 * LOSSLESS_RATIO) as u64 } else { bytes }
+        if place == Place::ByHead { bytes } else { (bytes as f64 * lossless_ratio(target)) as u64 }
     };
     let bytes = catalog.tensors().map(|tensor| size(&tensor.name)).sum();
     let untied = if spec.tied() { "" } else { spec.embedding.name.as_str() };

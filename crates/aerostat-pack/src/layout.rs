@@ -10,7 +10,7 @@ use aerostat_checkpoint::packed::{Beside, TileRows};
 use aerostat_checkpoint::{Catalog, DType, Extent, File, FileId, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{LOSSLESS_RATIO, Place, Use, matrices};
+use crate::codec::{Place, Use, lossless_ratio, matrices, refusal};
 use crate::{Codec, Error, ErrorKind, Options};
 
 /// Rows of a tile are a multiple of this, unless fewer fit or a cut comes before.
@@ -62,9 +62,7 @@ impl Layout {
         if catalog.codec().is_some() {
             return Err(Error::new(ErrorKind::Usage, "this model is packed already; pack the original"));
         }
-        if spec.matrices().any(|matrix| matrix.scales.is_some()) {
-            let message = "weights that are quantised already, with scales in tensors of their own, are not packed: run them as \
-                           they are, or pack the model that they were made of";
+        if let Some(message) = refusal(spec, options.codec) {
             return Err(Error::new(ErrorKind::Source, message));
         }
         let (order, uses) = matrices(spec);
@@ -122,12 +120,9 @@ impl Layout {
 impl Job {
     /// The format it has, and the one it becomes.
     pub(crate) fn formats(&self) -> Result<(DType, DType), Error> {
-        let find = |name: &str| DType::COMPUTABLE.iter().copied().find(|dtype| dtype.name() == name);
+        let find = |name: &str| DType::PACKED.iter().copied().find(|dtype| dtype.name() == name);
         find(&self.from).zip(find(&self.to)).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Source,
-                format!("tensor {:?}: {} is not computed with", self.name, self.from),
-            )
+            Error::new(ErrorKind::Source, format!("tensor {:?}: {} is not packed", self.name, self.from))
         })
     }
 
@@ -174,7 +169,7 @@ fn job(tensor: &Tensor, used: Option<Use>, cuts: Option<&BTreeSet<u64>>, options
         Some((&cols, rows)) => (rows.iter().product(), cols),
         None => (0, 0),
     };
-    let is_matrix = DType::COMPUTABLE.contains(&tensor.dtype) && rows > 0 && cols > 0;
+    let is_matrix = DType::PACKED.contains(&tensor.dtype) && rows > 0 && cols > 0;
     let used = used.filter(|_| is_matrix);
     let to = used.map_or(tensor.dtype, |used| options.codec.target(used.place, tensor.dtype, cols));
     let tiles = used.map(|_| tile_rows(rows, cols, to, cuts, options.tile_bytes));
@@ -249,8 +244,7 @@ pub fn packed_spec(catalog: &Catalog, spec: &ModelSpec, codec: Codec) -> Result<
         let Some(job) = jobs.get(matrix.name.as_str()).filter(|job| !job.tiles.is_empty()) else { return };
         let Ok((from, to)) = job.formats() else { return };
         let row = to.bytes_for(matrix.cols as u64).unwrap_or(0) as f64;
-        let is_coded = job.coded && (from, to) == (DType::BF16, DType::BF16);
-        let row = if is_coded { row * LOSSLESS_RATIO } else { row };
+        let row = if job.coded && from == to { row * lossless_ratio(to) } else { row };
         let rows_max = job.tiles.iter().copied().max().unwrap_or(1).max(1) as usize;
         let mut offset = matrix.extent.offset;
         let tile = |start: usize| {

@@ -46,7 +46,11 @@ fn every_fixture_computes_the_same_bits_packed() {
     for fixture in fixtures().iter().filter(|f| f.path.is_dir()) {
         let out = folder.path().join(&fixture.name);
         let config = fs::read_to_string(fixture.path.join("config.json")).unwrap();
-        if config.contains("quantization_config") {
+        let is_fp8 = ["\"fp8\"", "float-quantized"].iter().any(|how| config.contains(how));
+        if is_fp8 {
+            let error = packed(&fixture.path, &out, &options(Codec::Q4)).unwrap_err().to_string();
+            assert!(error.contains("--codec lossless alone"), "{}: {error}", fixture.name);
+        } else if config.contains("quantization_config") {
             let error = packed(&fixture.path, &out, &options(Codec::Lossless)).unwrap_err().to_string();
             assert!(error.contains("are not packed"), "{}: {error}", fixture.name);
             continue;
@@ -102,6 +106,70 @@ fn tile_sizes_and_instruction_sets_change_no_bit() {
     }
 }
 
+/// The formats that have coded tiles in a packed folder.
+fn coded_formats(folder: &Path) -> BTreeSet<&'static str> {
+    let catalog = Checkpoint::open(folder).unwrap().catalog;
+    let file = |tensor: &aerostat_checkpoint::Tensor| fs::read(catalog.file_of(tensor)).unwrap();
+    let is_coded = |tensor: &&aerostat_checkpoint::Tensor| {
+        let tiles = catalog.tiles(&tensor.name).into_iter().flat_map(|tiles| tiles.iter());
+        tiles.clone().any(|tile| file(tensor)[tile.extent.offset as usize + 5] == 1)
+    };
+    catalog.tensors().filter(is_coded).map(|tensor| tensor.dtype.name()).collect()
+}
+
+/// Copies a folder, what is BF16 as F16.
+fn as_f16(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for (name, mut bytes) in content(from) {
+        if name.extension().is_some_and(|e| e == "safetensors") {
+            let data = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+            let header: serde_json::Value = serde_json::from_slice(&bytes[8..data]).unwrap();
+            let tensors = header.as_object().unwrap().values();
+            for tensor in tensors.filter(|tensor| tensor["dtype"] == "BF16") {
+                let at = |i: usize| data + tensor["data_offsets"][i].as_u64().unwrap() as usize;
+                for pair in bytes[at(0)..at(1)].as_chunks_mut::<2>().0 {
+                    *pair = half::f16::from_f32(half::bf16::from_le_bytes(*pair).to_f32()).to_le_bytes();
+                }
+            }
+            let text = String::from_utf8(bytes[8..data].to_vec()).unwrap();
+            bytes[8..data].copy_from_slice(text.replace("\"BF16\"", "\"F16\" ").as_bytes());
+        }
+        fs::write(to.join(name), bytes).unwrap();
+    }
+}
+
+#[test]
+fn stacked_experts_in_f16_compute_the_same_bits_packed() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["gpt_oss", "granitemoe", "llama4"] {
+        let (fixture, source, out) =
+            (fixture(name), folder.path().join(name), folder.path().join(format!("{name}_packed")));
+        as_f16(&fixture.path, &source);
+        packed(&source, &out, &Options { tile_bytes: 1 << 20, ..options(Codec::Lossless) }).unwrap();
+        let want = bits(&source, &prompts(&fixture), &EngineOptions::default()).unwrap();
+        for pinned_bytes_max in [None, Some(0)] {
+            let options = EngineOptions { pinned_bytes_max, ..EngineOptions::default() };
+            assert_eq!(bits(&out, &prompts(&fixture), &options).unwrap(), want, "{name}");
+        }
+    }
+}
+
+/// Most matrices of fixtures are too small to save a page.
+#[test]
+fn exponents_of_every_format_are_coded_where_that_saves_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, format) in [("gemma3", "BF16"), ("gemma3_types", "F16"), ("qwen3_fp8", "F8_E4M3")] {
+        let (fixture, out) = (fixture(name), folder.path().join(name));
+        packed(&fixture.path, &out, &Options { tile_bytes: 1 << 20, ..options(Codec::Lossless) }).unwrap();
+        assert!(coded_formats(&out).contains(format), "{name}");
+        let want = bits(&fixture.path, &prompts(&fixture), &EngineOptions::default()).unwrap();
+        for (isa, pinned_bytes_max) in Isa::available().flat_map(|isa| [(isa, None), (isa, Some(0))]) {
+            let options = EngineOptions { isa: Some(isa), pinned_bytes_max, ..EngineOptions::default() };
+            assert_eq!(bits(&out, &prompts(&fixture), &options).unwrap(), want, "{name} {isa}");
+        }
+    }
+}
+
 /// Bytes of a file of a packed folder worth flipping: of its header, of the middle of every tensor, and one after the
 /// other of headers, tables, bodies and padding of tiles.
 fn places(folder: &Path, file: &str, content: &[u8]) -> BTreeSet<usize> {
@@ -131,10 +199,14 @@ fn places(folder: &Path, file: &str, content: &[u8]) -> BTreeSet<usize> {
 
 /// Packs a fixture, flips bytes of all files that matter, and demands an error or the same bits.
 fn flip(name: &str, codec: Codec, pinned: Option<u64>) {
-    let folder = tempfile::tempdir().unwrap();
+    flip_in_tiles(name, options(codec), pinned);
+}
+
+fn flip_in_tiles(name: &str, options: Options, pinned: Option<u64>) {
+    let (folder, codec) = (tempfile::tempdir().unwrap(), options.codec);
     let fixture = fixture(name);
     let out = folder.path().join("out");
-    packed(&fixture.path, &out, &options(codec)).unwrap();
+    packed(&fixture.path, &out, &options).unwrap();
     let ids: Vec<u32> = (0..fixture.prompts[0].logits_last.len() as u32).collect();
     let prompts: Vec<Vec<u32>> = ids.chunks(16).map(<[u32]>::to_vec).collect();
     let engine = EngineOptions {
@@ -174,6 +246,14 @@ fn a_flipped_byte_anywhere_is_refused_or_changes_nothing_that_is_used() {
 }
 
 #[test]
+fn a_flipped_byte_of_coded_exponents_is_refused_too() {
+    for name in ["gemma3_types", "qwen3_fp8"] {
+        let options = Options { tile_bytes: 1 << 20, ..options(Codec::Lossless) };
+        flip_in_tiles(name, options, Some(0));
+    }
+}
+
+#[test]
 fn a_flipped_byte_of_experts_and_compressed_attention_is_refused_too() {
     for name in ["deepseek_v2", "gpt_oss", "granitemoe", "qwen2_moe", "qwen3_vl_moe"] {
         flip(name, Codec::Lossless, Some(0));
@@ -185,18 +265,20 @@ fn a_flipped_byte_of_experts_and_compressed_attention_is_refused_too() {
 fn a_flipped_byte_of_quantised_weights_is_refused_too() {
     flip("phi3_longrope", Codec::Q8, Some(0));
     flip("phi3_longrope", Codec::Q4, None);
+    flip("deepseek_v3_fp8", Codec::Lossless, Some(0));
+    flip("llama_fp8_rows", Codec::Lossless, None);
 }
 
 #[test]
 fn what_was_stopped_goes_on_to_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
-    let source = fixture("llama_sharded_f16").path;
-    for codec in Codec::ALL {
-        let options = options(codec);
-        let whole = folder.path().join(format!("whole-{codec}"));
+    let all = Codec::ALL.map(|codec| ("llama_sharded_f16", codec));
+    for (name, codec) in all.into_iter().chain([("qwen3_fp8", Codec::Lossless)]) {
+        let (source, options) = (fixture(name).path, options(codec));
+        let whole = folder.path().join(format!("{name}-{codec}"));
         packed(&source, &whole, &options).unwrap();
         for stride in [1, 2, 5] {
-            let out = folder.path().join(format!("parts-{codec}-{stride}"));
+            let out = folder.path().join(format!("{name}-{codec}-{stride}"));
             let mut calls = 0;
             loop {
                 let mut left = stride + calls;

@@ -194,8 +194,8 @@ impl Plan {
     }
 }
 
-/// What a thread expands codes to whose scales lie apart, unless one row has more.
-const SCALED_BYTES: u64 = 512 << 10;
+/// Elements that a thread expands at a time of codes whose scales lie apart, unless one row has more.
+const SCALED_LEN: u64 = 128 << 10;
 
 /// Sizes that follow from the model alone.
 #[derive(Clone, Copy, Debug)]
@@ -209,7 +209,7 @@ pub(crate) struct Sizes {
     pub(crate) state_bytes: u64,
     /// What lies beside the matrix of codes at hand, as f32.
     pub(crate) beside_bytes: u64,
-    /// Rows of codes whose scales lie apart are expanded to f32 here.
+    /// Rows of codes whose scales lie apart are expanded to f32 here; those of packed ones to codes first.
     pub(crate) scaled_bytes_per_thread: u64,
 }
 
@@ -225,7 +225,8 @@ impl Sizes {
         let mlp = widest(Block::mlp_width);
         let mixture = widest(mixture_width) + spec.lanes() as u64 + widest(Block::joined_width);
         let angles: u64 = spec.ropes.iter().map(|r| r.rotary as u64).sum();
-        let scaled = spec.matrices().filter(|m| m.scales.is_some()).map(|m| m.cols as u64 * F32).max();
+        let scaled = spec.matrices().filter(|m| m.scales.is_some());
+        let scaled = scaled.map(|m| SCALED_LEN.max(m.cols as u64) * (F32 + u64::from(m.is_coded()))).max();
         // The residual stream, its norm, a step's output; what attention reads and writes; gate and up; what experts take
         // besides; angles here and on the host; the embedding row as stored.
         let per_row = 3 * spec.row_width() as u64 + attention + 2 * mlp + mixture + 2 * angles;
@@ -236,7 +237,7 @@ impl Sizes {
             activation_bytes_per_row: per_row * F32 + spec.embedding.row_bytes() + 64,
             logit_bytes_per_row: (spec.vocab + spec.row_width()) as u64 * F32,
             beside_bytes: spec.beside().iter().sum::<usize>() as u64 * F32,
-            scaled_bytes_per_thread: scaled.map_or(0, |row| row.max(SCALED_BYTES)),
+            scaled_bytes_per_thread: scaled.unwrap_or(0),
             state_bytes: spec.state_elements() as u64 * F32,
             kv_elements_per_token: widths().map(|w| (w.k + w.v) as u64).sum(),
         }

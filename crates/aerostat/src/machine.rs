@@ -230,7 +230,7 @@ pub(crate) fn multiply_rates(
     let weights = (outputs * inputs) as f64;
     // No zeros: the system would give the same page again and again.
     let sample = vec![0x3c; tile_rows * row_bytes as usize];
-    let sample = if matrix.is_coded() { coded(outputs, matrix.cols)? } else { sample };
+    let sample = if matrix.is_coded() { coded(matrix.dtype, outputs, matrix.cols)? } else { sample };
     let copies = (bytes_max.min(matrix.extent.bytes) as usize / sample.len()).max(1);
     let bytes = sample.repeat(copies);
     let mut tiles = bytes.chunks_exact(sample.len()).cycle();
@@ -262,17 +262,25 @@ pub(crate) fn multiply_rates(
     Ok(rates)
 }
 
-/// A packed tile of BF16 whose exponents are spread about as those of trained weights.
-fn coded(rows: usize, cols: usize) -> Result<Vec<u8>, Error> {
+/// A packed tile whose exponents are spread about as those of trained weights.
+fn coded(dtype: DType, rows: usize, cols: usize) -> Result<Vec<u8>, Error> {
+    let (mask, at) = match dtype {
+        DType::BF16 => (0x7f80, 7),
+        DType::F8_E4M3 => (0x7800, 11),
+        _ => (0x7c00, 10),
+    };
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut weight = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         // Four bytes added are bell-shaped enough.
         let sum: i32 = (state >> 32).to_le_bytes().iter().take(4).map(|&b| i32::from(b) - 127).sum();
-        ((sum as f32 * 1e-4).to_bits() >> 16) as u16 | (state >> 24) as u16 & 0x7f
+        let exponent = ((sum as f32 * 1e-4).to_bits() >> 23) as u16;
+        ((state >> 16) as u16 & !mask | exponent << at & mask).to_le_bytes()
     };
-    let bytes: Vec<u8> = (0..rows * cols).flat_map(|_| weight().to_le_bytes()).collect();
-    Ok(packed::pack(&Tile { dtype: DType::BF16, rows, cols, bytes: &bytes }, true)?)
+    // A format of one byte is the upper one here.
+    let skipped = 2 - dtype.block_bytes().min(2);
+    let bytes: Vec<u8> = (0..rows * cols).flat_map(|_| weight().into_iter().skip(skipped)).collect();
+    Ok(packed::pack(&Tile { dtype, rows, cols, bytes: &bytes }, true)?)
 }
 
 #[cfg(test)]

@@ -2,11 +2,12 @@
 //!
 //! A tile is a header, a table, and groups of rows. The table gives each group's end and its CRC-32C, so that threads
 //! check and expand groups on their own. The groups of a *stored* tile are rows as their format has them; those of an
-//! *exponent* tile are BF16 whose exponents are coded ([`exponents`]), which loses nothing.
+//! *exponent* tile are floating-point numbers whose exponents are coded ([`exponents`]), which loses nothing.
 
 pub mod exponents;
 
 use aerostat_checkpoint::DType;
+use exponents::Split;
 
 use crate::{Error, ErrorKind, Tile};
 
@@ -30,8 +31,9 @@ const GROUP_ROWS_EXPONENTS: usize = 8;
 pub enum Coding {
     /// Rows as their format has them.
     Stored,
-    /// BF16 with coded exponents: the symbols' exponents, the likeliest first; those past the thirteenth are 0.
-    Exponents([u8; 16]),
+    /// Coded exponents: where they are in an element, and those of the symbols, the likeliest first; those past the
+    /// thirteenth are 0.
+    Exponents(Split, [u8; 16]),
 }
 
 /// A tile whose header and table have been checked: every group lies within the bytes.
@@ -82,14 +84,14 @@ impl<'a> PackedTile<'a> {
             return Err(corrupt("the checksum of its header does not fit"));
         }
         let name = header[8..16].split(|&b| b == 0).next().unwrap_or_default();
-        let dtype = DType::COMPUTABLE.iter().copied().find(|d| d.name().as_bytes() == name);
+        let dtype = DType::PACKED.iter().copied().find(|d| d.name().as_bytes() == name);
         let dtype = dtype.ok_or_else(|| corrupt("its format is not known"))?;
         let mut palette = [0; 16];
         palette.copy_from_slice(&header[32..48]);
-        let coding = match (header[4], header[5]) {
-            (VERSION, 0) => Coding::Stored,
-            (VERSION, 1) if dtype == DType::BF16 => Coding::Exponents(palette),
-            (VERSION, _) => return Err(corrupt("its coding is not known")),
+        let coding = match (header[4], header[5], Split::of(dtype)) {
+            (VERSION, 0, _) => Coding::Stored,
+            (VERSION, 1, Some(split)) => Coding::Exponents(split, palette),
+            (VERSION, ..) => return Err(corrupt("its coding is not known")),
             _ => return Err(corrupt("it is of another version of the format")),
         };
         let group_rows = usize::from(header[6]);
@@ -188,7 +190,7 @@ impl<'a> PackedTile<'a> {
                 out.extend(bytes.get(..len).ok_or_else(|| corrupt("a group is too short"))?);
                 Ok(())
             }
-            Coding::Exponents(palette) => exponents::expand(palette, bytes, rows * self.cols, out),
+            Coding::Exponents(split, palette) => split.expand(palette, bytes, rows * self.cols, out),
         }
     }
 
@@ -270,22 +272,23 @@ pub fn row<'b>(tile: &Tile<'_>, row: usize, buffer: &'b mut Vec<u8>) -> Result<&
     Err(Error::shape(format!("packed tiles of {first} rows have no row {row}")))
 }
 
-/// Packs whole rows of a matrix of `tile.cols` columns: BF16 with coded exponents where that is smaller and `lossless`
-/// asks for it, else as they are. The same input gives the same bytes everywhere.
+/// Packs whole rows of a matrix of `tile.cols` columns: with coded exponents where the format has some ([`Split::of`]),
+/// that is smaller and `lossless` asks for it, else as they are. The same input gives the same bytes everywhere.
 ///
 /// # Errors
-/// `Shape`: the tile does not have its bytes.
+/// `Shape`: the tile does not have its bytes; `Unsupported`: packed tiles are not of its format.
 pub fn pack(tile: &Tile<'_>, lossless: bool) -> Result<Vec<u8>, Error> {
-    crate::check::supported(tile.dtype)?;
+    if !DType::PACKED.contains(&tile.dtype) {
+        let message = format!("weights in {} cannot be packed", tile.dtype);
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
     crate::check::tile(tile)?;
     if tile.rows == 0 || tile.cols == 0 {
         return Err(Error::shape("a tile without elements cannot be packed"));
     }
     let stored = || build(tile, Coding::Stored, GROUP_ROWS_STORED);
-    if !lossless || tile.dtype != DType::BF16 {
-        return Ok(stored());
-    }
-    let coded = build(tile, Coding::Exponents(exponents::palette(tile.bytes)), GROUP_ROWS_EXPONENTS);
+    let Some(split) = Split::of(tile.dtype).filter(|_| lossless) else { return Ok(stored()) };
+    let coded = build(tile, Coding::Exponents(split, split.palette(tile.bytes)), GROUP_ROWS_EXPONENTS);
     let plain = stored();
     Ok(if coded.len() < plain.len() { coded } else { plain })
 }
@@ -304,7 +307,7 @@ fn build(tile: &Tile<'_>, coding: Coding, group_rows_max: usize) -> Vec<u8> {
     for group in bytes.chunks(group_rows * (bytes.len() / rows)) {
         match &coding {
             Coding::Stored => out.extend_from_slice(group),
-            Coding::Exponents(palette) => exponents::code(palette, group, &mut out),
+            Coding::Exponents(split, palette) => split.code(palette, group, &mut out),
         }
         ends.push(out.len());
     }
@@ -325,7 +328,7 @@ fn build(tile: &Tile<'_>, coding: Coding, group_rows_max: usize) -> Vec<u8> {
     for (at, n) in [(16, rows), (20, cols), (24, groups)] {
         put(&mut out, at, n as u32);
     }
-    if let Coding::Exponents(palette) = coding {
+    if let Coding::Exponents(_, palette) = coding {
         out[5] = 1;
         out[32..48].copy_from_slice(&palette);
     }

@@ -30,6 +30,28 @@ fn a_packed_folder_is_a_model_that_says_what_it_is() {
 }
 
 #[test]
+fn quantised_models_are_packed_without_loss_or_told_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let out = out.to_str().unwrap();
+    for (name, args, said) in [
+        ("qwen3_fp8", ["--codec", "q4"], "--codec lossless alone"),
+        ("gpt_oss_mxfp4", ["--codec", "lossless"], "run the model as it is"),
+    ] {
+        let model = fixture(name);
+        let outcome = run(&["pack", model.to_str().unwrap(), out, args[0], args[1]]);
+        assert!(outcome.code == Some(1) && outcome.stderr.contains(said), "{name}: {outcome:?}");
+    }
+    let model = fixture("qwen3_fp8");
+    let model = model.to_str().unwrap();
+    let named = json(&["inspect", model])["pack"].clone();
+    assert_eq!(named.as_object().unwrap().keys().collect::<Vec<_>>(), ["lossless"]);
+    let compared = json(&["plan", model, "--compare"]);
+    let codecs = compared["compare"].as_array().unwrap().iter().map(|c| c["codec"].as_str().unwrap());
+    assert_eq!(codecs.collect::<Vec<_>>(), ["as it is", "lossless"]);
+}
+
+#[test]
 fn losses_are_told_for_each_tensor() {
     let folder = tempfile::tempdir().unwrap();
     let (model, out) = (fixture("phi3_longrope"), folder.path().join("out"));
