@@ -2,8 +2,8 @@
 
     python bench/peers/mixed.py --aerostat target/release/aerostat --work DIR [--prompts 200] [--whole]
 
-Needs what run.py needs. AirLLM takes the largest batch that survives the limit (doubled until it is killed), in the order
-that its own times say is fastest, without its garbage collections. It would run for hours: unless `--whole` is given, a few
+Needs what run.py needs. AirLLM takes the batch (1, 2, 4, ... until it is killed) and the order that its own times say are
+fastest, without its garbage collections. It would run for hours: unless `--whole` is given, a few
 steps of a few batches are measured, and the rest is reckoned from them (time to read a prompt as a line over padded
 tokens, time of a step as the mean), which leaves out what a longer cache costs it. Writes DIR/mixed.json.
 """
@@ -56,7 +56,7 @@ def arguments():
     parser.add_argument("--limit-bytes", type=int, default=1_100_000_000, help="of the memory cgroup")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--airllm-python", type=Path, help="WORK/airllm/bin/python")
-    parser.add_argument("--batch", type=int, help="AirLLM's batch, if it is known what fits")
+    parser.add_argument("--batch", type=int, help="only this batch of AirLLM")
     parser.add_argument("--whole", action="store_true", help="let AirLLM do all of it")
     parser.add_argument("--peers", help="ours, theirs")
     options = parser.parse_args()
@@ -93,42 +93,45 @@ def ours(options, lengths, scratch):
 
 
 def theirs(options, lengths, scratch):
-    """AirLLM, measured whole or reckoned from a part."""
-    size = options.batch or largest_batch(options, lengths, scratch)
-    orders = {"by answer": lambda i: lengths[i][::-1], "by prompt": lambda i: lengths[i]}
-    ordered = {name: batches(lengths, sorted(range(len(lengths)), key=key), size) for name, key in orders.items()}
-    some = [batch for all_of in ordered.values() for batch in (all_of[0], all_of[len(all_of) // 2], all_of[-1])]
-    ran = air(options, some, scratch, STEPS)
-    best = min(ordered, key=lambda name: reckoned(ordered[name], ran))
-    told = {"batch": size, "order": best, "batches": len(ordered[best]), "reckoned_seconds": reckoned(ordered[best], ran),
-            "measured": ran}
+    """AirLLM, measured whole or reckoned from a part, with the batch that is fastest by its own times."""
+    told = min(sampled(options, lengths, scratch), key=lambda told: told["reckoned_seconds"])
     if options.whole:
         begin = time.monotonic()
-        air(options, ordered[best], scratch, None)
+        air(options, ordered(lengths, told["batch"])[told["order"]], scratch, None)
         return summary(time.monotonic() - begin, lengths) | told
     return summary(told["reckoned_seconds"], lengths) | told
+
+
+def sampled(options, lengths, scratch):
+    """Some steps of the first, the middle and the last batch of each order, by size, up to the first that dies."""
+    size, all_of = options.batch or 1, []
+    while size <= (options.batch or BATCH_MAX):
+        orders = ordered(lengths, size)
+        some = [batch for order in orders.values() for batch in (order[0], order[len(order) // 2], order[-1])]
+        try:
+            ran = air(options, some, scratch, STEPS)
+        except box.Failed as error:
+            print(f"batches of {size}: {error}", file=sys.stderr)
+            break
+        best = min(orders, key=lambda name: reckoned(orders[name], ran))
+        all_of.append({"batch": size, "order": best, "batches": len(orders[best]),
+                       "reckoned_seconds": reckoned(orders[best], ran), "measured": ran})
+        print(f"batches of {size}: {all_of[-1]['reckoned_seconds']:.0f} s", file=sys.stderr, flush=True)
+        size *= 2
+    if not all_of:
+        raise SystemExit("not even one prompt fits")
+    return all_of
+
+
+def ordered(lengths, size):
+    orders = {"by answer": lambda i: lengths[i][::-1], "by prompt": lambda i: lengths[i]}
+    return {name: batches(lengths, sorted(range(len(lengths)), key=key), size) for name, key in orders.items()}
 
 
 def batches(lengths, order, size):
     some = [order[i : i + size] for i in range(0, len(order), size)]
     return [{"prompts": [tokens(i, lengths[i][0]) for i in batch], "answer": max(lengths[i][1] for i in batch)}
             for batch in some]
-
-
-def largest_batch(options, lengths, scratch):
-    """The most prompts of the greatest length that survive their first steps, by doubling."""
-    longest, size = max(p for p, _ in lengths), 0
-    while 2 * size <= BATCH_MAX:
-        tried = max(1, 2 * size)
-        try:
-            air(options, [{"prompts": [tokens(i, longest) for i in range(tried)], "answer": 2}], scratch, 2)
-        except box.Failed as error:
-            print(f"a batch of {tried}: {error}", file=sys.stderr)
-            break
-        size = tried
-    if size == 0:
-        raise SystemExit("not even one prompt fits")
-    return size
 
 
 def air(options, some, scratch, steps_max):
