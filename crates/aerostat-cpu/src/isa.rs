@@ -129,7 +129,7 @@ impl Token {
     pub(crate) fn direct_rows_max(self, blocks: bool) -> usize {
         match (self.0, blocks) {
             (Isa::Avx512, false) => usize::MAX,
-            (Isa::Avx512, true) => 4,
+            (Isa::Avx512, true) => 12,
             _ => 1,
         }
     }
