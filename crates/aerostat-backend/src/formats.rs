@@ -51,6 +51,22 @@ pub fn expand(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> 
     Ok(())
 }
 
+/// The block of Q8_0 of 32 elements: the largest becomes 127 or -127, and the others follow, rounded to nearest. What is
+/// not finite makes all of the block NaN.
+///
+/// # Panics
+/// When `x` is not 32 elements or `out` not 34 bytes.
+pub fn q8_0(x: &[f32], out: &mut [u8]) {
+    assert!(x.len() == DType::Q8_0.block_len() && out.len() == DType::Q8_0.block_bytes());
+    let largest = x.iter().fold(0.0f32, |largest, v| largest.max(v.abs()));
+    let d = if x.iter().all(|v| v.is_finite()) { f16::from_f32(largest / 127.0) } else { f16::NAN };
+    let inverse = if d == f16::ZERO { 0.0 } else { 1.0 / d.to_f32() };
+    out[..2].copy_from_slice(&d.to_le_bytes());
+    for (byte, v) in out[2..].iter_mut().zip(x) {
+        *byte = (v * inverse).round_ties_even().clamp(-127.0, 127.0) as i8 as u8;
+    }
+}
+
 /// What the four bits of IQ4_NL and IQ4_XS stand for.
 pub const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 

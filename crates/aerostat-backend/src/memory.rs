@@ -6,7 +6,7 @@ use aerostat_checkpoint::DType;
 
 use crate::{
     Attention, BufferId, Error, ErrorKind, KvLayout, KvType, Mat, Placement, RowPlace, Tile, Weight,
-    WeightId, check,
+    WeightId, check, formats,
 };
 
 /// Alignment of buffers and of the KV cache: one cache line, one AVX-512 vector.
@@ -113,16 +113,28 @@ impl KvView<'_> {
         slot(self.page_tokens, places, place, position)
     }
 
-    /// Index of the first element of the key of `head` in `slot`. The next slot of a page follows directly.
+    /// Where in `keys` the key of `head` in `slot` starts. The next slot of a page follows directly.
     #[inline]
     pub fn key_at(&self, slot: usize, head: usize) -> usize {
-        element((self.heads, self.page_tokens), self.key_width, slot, head)
+        line((self.heads, self.page_tokens), slot, head) * self.key_bytes()
     }
 
-    /// The same for values.
+    /// The same for `values`.
     #[inline]
     pub fn value_at(&self, slot: usize, head: usize) -> usize {
-        element((self.heads, self.page_tokens), self.value_width, slot, head)
+        line((self.heads, self.page_tokens), slot, head) * self.value_bytes()
+    }
+
+    /// Bytes of a key.
+    #[inline]
+    pub fn key_bytes(&self) -> usize {
+        self.kv_type.row_bytes(self.key_width / self.heads)
+    }
+
+    /// Bytes of a value; where values are the first elements of keys, of a key.
+    #[inline]
+    pub fn value_bytes(&self) -> usize {
+        self.kv_type.row_bytes(self.value_width / self.heads)
     }
 }
 
@@ -218,13 +230,14 @@ impl KvMemory {
     pub(crate) fn new(layout: &KvLayout, advise: Advise<'_>) -> Result<Self, Error> {
         let slots = check::kv_layout(layout)?;
         let allocate = |widths: &[usize]| -> Result<Vec<Aligned<u8>>, Error> {
-            let bytes = |width: &usize| {
-                let bytes = slots.checked_mul(*width).and_then(|n| n.checked_mul(layout.kv_type.bytes()));
+            let bytes = |(width, heads): (&usize, &usize)| {
+                let row = layout.kv_type.row_bytes(width / heads);
+                let bytes = slots.checked_mul(*heads).and_then(|rows| rows.checked_mul(row));
                 let bytes =
                     bytes.ok_or_else(|| Error::shape("the KV cache has more bytes than fit a usize"))?;
                 Aligned::zeroed(bytes, "the KV cache", advise)
             };
-            widths.iter().map(bytes).collect()
+            widths.iter().zip(&layout.heads).map(bytes).collect()
         };
         Ok(Self {
             layout: layout.clone(),
@@ -248,12 +261,11 @@ impl KvMemory {
 
     /// Gives the bytes of a page that exists to `visit`, layer by layer.
     pub(crate) fn visit(&mut self, page: usize, visit: &mut dyn FnMut(&mut [u8])) {
-        let KvLayout { kv_type, page_tokens, ref key_widths, ref value_widths, .. } = self.layout;
-        let layers = self.keys.iter_mut().zip(key_widths).zip(self.values.iter_mut().zip(value_widths));
-        for (keys, values) in layers {
-            for (memory, width) in [keys, values] {
-                let bytes = page_tokens * width * kv_type.bytes();
-                visit(&mut memory.as_mut_slice()[page * bytes..][..bytes]);
+        for (keys, values) in self.keys.iter_mut().zip(&mut self.values) {
+            for memory in [keys, values] {
+                let memory = memory.as_mut_slice();
+                let bytes = memory.len() / self.layout.pages;
+                visit(&mut memory[page * bytes..][..bytes]);
             }
         }
     }
@@ -267,8 +279,9 @@ impl KvMemory {
             for (from, to) in [(k, &mut self.keys[layer]), (v, &mut self.values[layer])] {
                 let (width, to) = (from.cols(), to.as_mut_slice());
                 for (head, from) in from.row(row).chunks((width / heads).max(1)).enumerate() {
-                    let start = element((heads, page_tokens), width, slot, head) * kv_type.bytes();
-                    encode(kv_type, from, &mut to[start..][..from.len() * kv_type.bytes()]);
+                    let bytes = kv_type.row_bytes(from.len());
+                    let start = line((heads, page_tokens), slot, head) * bytes;
+                    encode(kv_type, from, &mut to[start..][..bytes]);
                 }
             }
         }
@@ -361,19 +374,28 @@ fn slot(page_tokens: usize, places: &Placement<'_>, place: RowPlace, position: u
     page as usize * page_tokens + position % page_tokens
 }
 
-/// Where a head of a slot starts in `[pages, heads, page_tokens, width / heads]`.
+/// The number of a head of a slot in `[pages, heads, page_tokens]`.
 #[inline]
-fn element((heads, page_tokens): (usize, usize), width: usize, slot: usize, head: usize) -> usize {
+fn line((heads, page_tokens): (usize, usize), slot: usize, head: usize) -> usize {
     let (page, token) = (slot / page_tokens, slot % page_tokens);
-    ((page * heads + head) * page_tokens + token) * (width / heads)
+    (page * heads + head) * page_tokens + token
 }
 
 fn encode(kv_type: KvType, from: &[Cell<f32>], to: &mut [u8]) {
-    let from = from.iter().map(Cell::get);
+    let mut from = from.iter().map(Cell::get);
     match kv_type {
         KvType::F16 => put(from.map(|v| half::f16::from_f32(v).to_le_bytes()), to),
         KvType::BF16 => put(from.map(|v| half::bf16::from_f32(v).to_le_bytes()), to),
         KvType::F32 => put(from.map(f32::to_le_bytes), to),
+        KvType::Q8 => {
+            for block in to.chunks_exact_mut(DType::Q8_0.block_bytes()) {
+                let mut run = [0.0; DType::Q8_0.block_len()];
+                for (element, value) in run.iter_mut().zip(&mut from) {
+                    *element = value;
+                }
+                formats::q8_0(&run, block);
+            }
+        }
     }
 }
 

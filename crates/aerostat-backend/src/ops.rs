@@ -117,14 +117,28 @@ pub enum KvType {
     BF16,
     /// Exact.
     F32,
+    /// Whole numbers up to 127 times an f16 that each run of 32 elements has of its own, as [`formats::q8_0`](crate::formats::q8_0) makes
+    /// them: lossy. A row that ends within a run fills it with zeros.
+    Q8,
 }
 
 impl KvType {
-    /// Bytes of one element.
-    pub const fn bytes(self) -> usize {
+    /// Its name, as users write it.
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::F16 | Self::BF16 => 2,
-            Self::F32 => 4,
+            Self::F16 => "f16",
+            Self::BF16 => "bf16",
+            Self::F32 => "f32",
+            Self::Q8 => "q8",
+        }
+    }
+
+    /// Bytes of the key or the value of one head, of so many elements.
+    pub const fn row_bytes(self, elements: usize) -> usize {
+        match self {
+            Self::F16 | Self::BF16 => elements.saturating_mul(2),
+            Self::F32 => elements.saturating_mul(4),
+            Self::Q8 => elements.div_ceil(DType::Q8_0.block_len()).saturating_mul(DType::Q8_0.block_bytes()),
         }
     }
 }
@@ -144,6 +158,15 @@ pub struct KvLayout {
     pub page_tokens: usize,
     /// Pages; a page index is valid for every layer.
     pub pages: usize,
+}
+
+impl KvLayout {
+    /// What one token takes, in bytes.
+    pub fn token_bytes(&self) -> usize {
+        let layers = self.heads.iter().zip(self.key_widths.iter().zip(&self.value_widths));
+        let bytes = |width: usize, heads: usize| heads * self.kv_type.row_bytes(width / heads.max(1));
+        layers.map(|(&heads, (&k, &v))| bytes(k, heads) + bytes(v, heads)).sum()
+    }
 }
 
 /// Where a row stands: its position in its sequence, and where its sequence's page table starts.

@@ -48,7 +48,7 @@ impl Kernels for Naive {
             device: "reference",
             detail: "naive".to_owned(),
             weights: DType::COMPUTABLE,
-            kv: &[KvType::F16, KvType::BF16, KvType::F32],
+            kv: &[KvType::F16, KvType::BF16, KvType::F32, KvType::Q8],
             threads: 1,
         }
     }
@@ -360,11 +360,18 @@ fn scaled_row(
 }
 
 fn kv_row(kv_type: KvType, bytes: &[u8], start: usize, len: usize) -> Vec<f32> {
-    let bytes = &bytes[start * kv_type.bytes()..][..len * kv_type.bytes()];
+    let bytes = &bytes[start..][..kv_type.row_bytes(len)];
     let pair = |b: &[u8]| [b[0], b[1]];
     match kv_type {
         KvType::F16 => bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes(pair(b)).to_f32()).collect(),
         KvType::BF16 => bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes(pair(b)).to_f32()).collect(),
         KvType::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        KvType::Q8 => {
+            let mut row = vec![0.0; len.next_multiple_of(DType::Q8_0.block_len())];
+            let expanded = formats::expand(DType::Q8_0, bytes, &mut row);
+            debug_assert!(expanded.is_ok(), "whole blocks");
+            row.truncate(len);
+            row
+        }
     }
 }

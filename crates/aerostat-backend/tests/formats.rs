@@ -1,6 +1,6 @@
 //! Expansion of every format, bit for bit as in Python's `gguf` (fixtures made by `formats.py`).
 
-use aerostat_backend::{ErrorKind, formats};
+use aerostat_backend::{ErrorKind, KvLayout, KvType, formats};
 use aerostat_checkpoint::DType;
 
 #[test]
@@ -29,4 +29,43 @@ fn expansion_refuses_wrong_lengths_and_unknown_formats() {
     assert_eq!(kind(DType::Q4_0, 18, 31), ErrorKind::Shape);
     assert_eq!(kind(DType::Q4_0, 17, 32), ErrorKind::Shape);
     assert_eq!(kind(DType::I8, 1, 1), ErrorKind::Unsupported);
+}
+
+#[test]
+fn q8_0_rounds_to_the_nearest_step_of_its_run() {
+    let run: Vec<f32> = (0..32).map(|i| (i as f32 * 0.7).sin() * 3.0).collect();
+    let expand = |run: &[f32]| {
+        let (mut block, mut out) = ([0; 34], [0.0; 32]);
+        formats::q8_0(run, &mut block);
+        formats::expand(DType::Q8_0, &block, &mut out).unwrap();
+        out
+    };
+    // Half a step, and what rounding the step to f16 moves the largest by.
+    let largest = run.iter().fold(0.0f32, |a, b| a.max(b.abs()));
+    let bound = largest / 127.0 / 2.0 + largest / 2048.0;
+    for (found, want) in expand(&run).into_iter().zip(&run) {
+        assert!((found - want).abs() <= bound, "{found} for {want}");
+    }
+    assert_eq!(expand(&[0.0; 32]), [0.0; 32]);
+    assert_eq!(expand(&[-127.0; 32]), [-127.0; 32]);
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e30] {
+        let mut run = run.clone();
+        run[5] = bad;
+        assert!(expand(&run)[5].is_nan(), "{bad}");
+    }
+}
+
+#[test]
+fn a_token_of_the_kv_cache_takes_the_bytes_of_its_heads() {
+    let bytes = |kv_type, key: usize, value: usize, heads: usize| {
+        let (key_widths, value_widths) = (vec![heads * key; 3], vec![heads * value; 3]);
+        let layout =
+            KvLayout { kv_type, key_widths, value_widths, heads: vec![heads; 3], page_tokens: 16, pages: 5 };
+        layout.token_bytes()
+    };
+    assert_eq!(bytes(KvType::F16, 80, 64, 2), 3 * 2 * (160 + 128));
+    assert_eq!(bytes(KvType::F32, 80, 64, 2), 3 * 2 * (320 + 256));
+    // Runs of 32 that a head does not fill are whole.
+    assert_eq!(bytes(KvType::Q8, 80, 64, 2), 3 * 2 * (3 * 34 + 2 * 34));
+    assert_eq!(bytes(KvType::Q8, 576, 0, 1), 3 * 18 * 34);
 }

@@ -366,7 +366,7 @@ pub(crate) struct EngineArgs {
     /// Rows of a sweep at most.
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     rows_max: Option<u32>,
-    /// Element type of the KV cache: f16, bf16 or f32.
+    /// Element type of the KV cache: f16, bf16, f32, or q8, which halves it and is lossy.
     #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = kv)]
     kv: KvChoice,
     /// Tokens of a sequence at most, prompt and answer.
@@ -479,8 +479,8 @@ fn kv(text: &str) -> Result<KvChoice, String> {
         "f16" => Ok(KvChoice::F16),
         "bf16" => Ok(KvChoice::BF16),
         "f32" => Ok(KvChoice::F32),
-        "q8" => Err("q8 is not available yet; f16 is the smallest".to_owned()),
-        _ => Err("expected f16, bf16 or f32".to_owned()),
+        "q8" => Ok(KvChoice::Q8),
+        _ => Err("expected f16, bf16, f32 or q8".to_owned()),
     }
 }
 

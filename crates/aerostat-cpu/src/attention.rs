@@ -6,7 +6,7 @@ use aerostat_backend::numerics;
 use aerostat_backend::{Attention, KvType, KvView, Placement, first_visible};
 
 use crate::elementwise::{get, put};
-use crate::format::{BF16, F16, F32, Format, group_part};
+use crate::format::{BF16, F16, F32, FilledQ8_0, Format, group_at};
 use crate::isa::{Kernel, Token};
 use crate::rows::{Rows, dots, prefetch};
 use crate::vector::{LANES, Vector, load_part, store_part};
@@ -70,6 +70,7 @@ impl Attend<'_> {
                     KvType::F16 => sequence.attend::<F16>(token),
                     KvType::BF16 => sequence.attend::<BF16>(token),
                     KvType::F32 => sequence.attend::<F32>(token),
+                    KvType::Q8 => sequence.attend::<FilledQ8_0>(token),
                 }
             }
             row += rows;
@@ -143,14 +144,12 @@ impl Attend<'_> {
 
     #[inline(always)]
     fn key(&self, slot: usize) -> *const u8 {
-        let element = self.kv.key_at(slot, self.kv_head());
-        self.kv.keys.as_ptr().wrapping_add(element * self.kv.kv_type.bytes())
+        self.kv.keys.as_ptr().wrapping_add(self.kv.key_at(slot, self.kv_head()))
     }
 
     #[inline(always)]
     fn value(&self, slot: usize) -> *const u8 {
-        let element = self.kv.value_at(slot, self.kv_head());
-        self.kv.values.as_ptr().wrapping_add(element * self.kv.kv_type.bytes())
+        self.kv.values.as_ptr().wrapping_add(self.kv.value_at(slot, self.kv_head()))
     }
 
     #[inline(always)]
@@ -209,7 +208,7 @@ impl<F: Format> Score<'_, F> {
             let (row, head) = attend.query(query + h);
             queries[h] = attend.q.at(row, head * dim).cast_const();
         }
-        let row_bytes = dim * F::PAD.len();
+        let row_bytes = attend.kv.key_bytes();
         for i in (0..run).step_by(KEYS) {
             let count = KEYS.min(run - i);
             let mut keys = [page.rows; KEYS];
@@ -379,8 +378,7 @@ impl<F: Format> Mix<'_, F> {
     ) {
         let Self(attend, factors, _) = self;
         let dim = attend.shape.value_dim;
-        // Where values are parts of keys, the keys' rows are what follows one another.
-        let pitch = attend.kv.value_width / attend.kv.heads;
+        let row_bytes = attend.kv.value_bytes();
         let (from, end, is_first, is_last) = self.clip(query, page);
         let mut outs = [std::ptr::null_mut(); H];
         let mut scores = [std::ptr::null(); H];
@@ -389,7 +387,7 @@ impl<F: Format> Mix<'_, F> {
             outs[h] = attend.out.at(row, head * dim + col);
             scores[h] = attend.scores(query + h).cast_const();
         }
-        // SAFETY: the caller's promise; plain formats have no head and one group in a block.
+        // SAFETY: the caller's promise.
         unsafe {
             let mut sums = [[V::splat(0.0); G]; H];
             for h in 0..H {
@@ -400,18 +398,14 @@ impl<F: Format> Mix<'_, F> {
                 }
             }
             for position in from..end {
-                let row = (position - page.from) * pitch * F::PAD.len();
+                let row = (position - page.from) * row_bytes;
                 if query == 0 && col == 0 {
-                    prefetch::<V>(page.next.wrapping_add(row), dim * F::PAD.len());
+                    prefetch::<V>(page.next.wrapping_add(row), attend.kv.kv_type.row_bytes(dim));
                 }
-                let value = page.rows.add(row + col * F::PAD.len());
+                let value = page.rows.add(row);
                 let mut values = [V::splat(0.0); G];
                 for g in 0..G {
-                    let at = value.add(g * F::BYTES);
-                    values[g] = match len {
-                        LANES => F::group::<V>(at, &F::head::<V>(at), 0),
-                        _ => group_part::<V, F>(at, len),
-                    };
+                    values[g] = group_at::<V, F>(value, col + g * LANES, len);
                 }
                 for h in 0..H {
                     let weight = V::splat(*scores[h].add(position));

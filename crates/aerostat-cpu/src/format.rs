@@ -20,6 +20,8 @@ pub(crate) trait Format {
     /// Plain formats: an element that is -0.0, little-endian. Plain formats have one group in a "block" and may end
     /// within it; the others end with a block.
     const PAD: &[u8] = &[];
+    /// A row may end within a block, which is whole all the same and holds zeros after the end.
+    const FILLED: bool = false;
     /// Groups that share bytes and are best expanded one after the other.
     const CHUNK: usize = 1;
     /// What is decoded once for a block.
@@ -45,6 +47,27 @@ pub(crate) unsafe fn group_part<V: Vector, F: Format>(from: *const u8, len: usiz
     unsafe {
         std::ptr::copy_nonoverlapping(from, all.as_mut_ptr(), len * F::PAD.len());
         F::group(all.as_ptr(), &F::head::<V>(all.as_ptr()), 0)
+    }
+}
+
+/// Elements `col .. col + len` of a row, `len ≤ 16` and `col` a multiple of 16; the others are any. Formats of blocks
+/// give whole groups: `len` is less only where a row is [filled](Format::FILLED).
+///
+/// # Safety
+/// As [`Format`], but `row` is valid for a row of which these are elements.
+#[inline(always)]
+pub(crate) unsafe fn group_at<V: Vector, F: Format>(row: *const u8, col: usize, len: usize) -> V {
+    let block = row.wrapping_add(col / F::LEN * F::BYTES);
+    // SAFETY: the caller's promise.
+    unsafe {
+        if F::GROUPS == 1 && len < LANES {
+            return group_part::<V, F>(block, len);
+        }
+        let mut head = F::head::<V>(block);
+        if F::GROUPS > 1 {
+            V::settle(&mut head);
+        }
+        F::group(block, &head, col % F::LEN / LANES)
     }
 }
 
@@ -158,6 +181,28 @@ blocks!(Q6_K, 16 groups in 210 bytes, head (Line, Bytes), |b| {
 }, |_b, h, g| {
     V::mul_copies(V::floats(V::signed(h.1.0.as_ptr().add(16 * g).cast())), &h.0.0[g])
 });
+
+/// [`Q8_0`] in the KV cache, where rows are [filled](Format::FILLED).
+pub(crate) struct FilledQ8_0;
+
+impl Format for FilledQ8_0 {
+    const GROUPS: usize = Q8_0::GROUPS;
+    const BYTES: usize = Q8_0::BYTES;
+    const FILLED: bool = true;
+    type Head = <Q8_0 as Format>::Head;
+
+    #[inline(always)]
+    unsafe fn head<V: Vector>(block: *const u8) -> Self::Head {
+        // SAFETY: the caller's promise.
+        unsafe { Q8_0::head::<V>(block) }
+    }
+
+    #[inline(always)]
+    unsafe fn group<V: Vector>(block: *const u8, head: &Self::Head, group: usize) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { Q8_0::group(block, head, group) }
+    }
+}
 
 /// The f16 at byte `at`.
 ///

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use aerostat_backend::View;
 
-use crate::format::{Format, group_part};
+use crate::format::{Format, group_at};
 use crate::vector::{LANES, Vector, load_part};
 
 /// A matrix in a buffer, to be read and written by many threads.
@@ -49,7 +49,7 @@ pub(crate) type Sums<V, const M: usize, const N: usize> = [[V; N]; M];
 ///
 /// # Safety
 /// As [`Vector`]; each `w` is valid for `len` elements in format `F`, each `x` for `len` f32; `len` is whole blocks if
-/// `F` is not plain.
+/// `F` is neither plain nor [filled](Format::FILLED).
 #[inline(always)]
 pub(crate) unsafe fn accumulate<V: Vector, F: Format, const M: usize, const N: usize>(
     sums: &mut Sums<V, M, N>,
@@ -103,13 +103,32 @@ pub(crate) unsafe fn accumulate<V: Vector, F: Format, const M: usize, const N: u
                 }
             }
         }
-        let rest = len % block_len;
-        if F::GROUPS == 1 && rest > 0 {
-            let done = len / block_len;
-            for m in 0..M {
-                let weights = group_part::<V, F>(w[m].add(done * F::BYTES), rest);
+        if F::GROUPS == 1 || F::FILLED {
+            accumulate_end::<V, F, M, N>(sums, w, x, len);
+        }
+    }
+}
+
+/// The part of [`accumulate`] after the last whole block.
+///
+/// # Safety
+/// As [`accumulate`].
+#[inline(always)]
+unsafe fn accumulate_end<V: Vector, F: Format, const M: usize, const N: usize>(
+    sums: &mut Sums<V, M, N>,
+    w: [*const u8; M],
+    x: [*const f32; N],
+    len: usize,
+) {
+    let rest = len % F::LEN;
+    for m in 0..M {
+        for col in (len - rest..len).step_by(LANES) {
+            let part = LANES.min(len - col);
+            // SAFETY: the caller's promise; what a filled row holds after `len` is zero.
+            unsafe {
+                let weights: V = group_at::<V, F>(w[m], col, part);
                 for n in 0..N {
-                    let xs = load_part(x[n].add(done * block_len), rest, 0.0);
+                    let xs = load_part(x[n].add(col), part, 0.0);
                     sums[m][n] = V::mul_add(weights, xs, sums[m][n]);
                 }
             }

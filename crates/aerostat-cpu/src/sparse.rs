@@ -6,7 +6,7 @@ use aerostat_backend::numerics;
 use aerostat_backend::{Attention, Index, KvType, KvView, Placement};
 
 use crate::attention::HEADS_MAX;
-use crate::format::{BF16, F16, F32, Format, group_part};
+use crate::format::{BF16, F16, F32, FilledQ8_0, Format, group_at};
 use crate::isa::{Kernel, Token};
 use crate::rows::{Rows, dots};
 use crate::vector::{LANES, Vector, store_part};
@@ -62,6 +62,7 @@ impl IndexRow<'_> {
                 KvType::F16 => token.enter(Score::<F16>(self, PhantomData)),
                 KvType::BF16 => token.enter(Score::<BF16>(self, PhantomData)),
                 KvType::F32 => token.enter(Score::<F32>(self, PhantomData)),
+                KvType::Q8 => token.enter(Score::<FilledQ8_0>(self, PhantomData)),
             }
             let all = std::slice::from_raw_parts_mut(self.scores, 2 * self.half);
             let (scores, room) = all.split_at_mut(self.half);
@@ -88,8 +89,7 @@ impl<F: Format> Kernel for Score<'_, F> {
         let IndexRow { q, weights, index, kv, places, row, scores, .. } = self.0;
         let place = places.rows[row];
         for position in 0..=place.position as usize {
-            let element = kv.value_at(kv.slot(&places, place, position), 0);
-            let key = kv.values.as_ptr().wrapping_add(element * F::PAD.len());
+            let key = kv.values.as_ptr().wrapping_add(kv.value_at(kv.slot(&places, place, position), 0));
             let mut sum = 0.0;
             for head in 0..index.heads {
                 let query = q.at(row, head * index.dim).cast_const();
@@ -117,6 +117,7 @@ impl SparseRow<'_> {
                 KvType::F16 => token.enter(Attend::<F16>(self, PhantomData)),
                 KvType::BF16 => token.enter(Attend::<BF16>(self, PhantomData)),
                 KvType::F32 => token.enter(Attend::<F32>(self, PhantomData)),
+                KvType::Q8 => token.enter(Attend::<FilledQ8_0>(self, PhantomData)),
             }
         }
     }
@@ -162,8 +163,7 @@ impl<F: Format> Attend<'_, F> {
             queries[h] = q.at(row, (head + h.min(heads - 1)) * shape.key_dim).cast_const();
         }
         for i in 0..seen.len() {
-            let element = kv.key_at(self.0.slot(i), self.0.kv_head());
-            let key = kv.keys.as_ptr().wrapping_add(element * F::PAD.len());
+            let key = kv.keys.as_ptr().wrapping_add(kv.key_at(self.0.slot(i), self.0.kv_head()));
             // SAFETY: the promise of the struct: the page exists, and `pitch` holds the place.
             unsafe {
                 let [sums] = dots::<V, F, 1, HEADS_MAX>([key], queries, shape.key_dim, 0);
@@ -206,16 +206,12 @@ impl<F: Format> Attend<'_, F> {
         let dim = shape.value_dim;
         for col in (0..dim).step_by(LANES) {
             let len = LANES.min(dim - col);
-            // SAFETY: the promise of the struct: the pages exist; plain formats have no head and one group in a block.
+            // SAFETY: the promise of the struct: the pages exist.
             unsafe {
                 let mut sums = [V::splat(0.0); HEADS_MAX];
                 for i in 0..seen.len() {
-                    let element = kv.value_at(self.0.slot(i), self.0.kv_head()) + col;
-                    let at = kv.values.as_ptr().add(element * F::PAD.len());
-                    let values = match len {
-                        LANES => F::group::<V>(at, &F::head::<V>(at), 0),
-                        _ => group_part::<V, F>(at, len),
-                    };
+                    let value = kv.values.as_ptr().add(kv.value_at(self.0.slot(i), self.0.kv_head()));
+                    let values: V = group_at::<V, F>(value, col, len);
                     for h in 0..HEADS_MAX {
                         let weight = V::splat(*scores.add(h.min(heads - 1) * pitch + i));
                         sums[h] = V::mul_add(weight, values, sums[h]);

@@ -5,7 +5,8 @@
 //! counts up to a few times as much as a small one. The same input gives the same blocks everywhere: all arithmetic is
 //! IEEE, in one order.
 
-use aerostat_backend::{Tile, formats};
+use aerostat_backend::Tile;
+use aerostat_backend::formats::{self, q8_0};
 use aerostat_checkpoint::DType;
 use half::f16;
 
@@ -82,14 +83,6 @@ pub fn quantise(to: DType, values: &[f32], out: &mut Vec<u8>) -> Result<(), Erro
         block(values, &mut out[start..]);
     }
     Ok(())
-}
-
-fn q8_0(x: &[f32], out: &mut [u8]) {
-    let largest = x.iter().fold(0.0f32, |largest, v| largest.max(v.abs()));
-    let d = put_half(out, 0, largest / 127.0);
-    for (byte, &v) in out[2..].iter_mut().zip(x) {
-        *byte = integer(v, inverse(d), -127.0, 127.0) as i8 as u8;
-    }
 }
 
 fn q5_0(x: &[f32], out: &mut [u8]) {

@@ -23,7 +23,8 @@ impl fmt::Display for Plan {
                 self.logit_rows_max
             ),
         )?;
-        line("  KV cache", format!("{} ({} a token)", size(self.kv_bytes), size(self.kv_bytes_per_token)))?;
+        let token = size(self.kv_bytes_per_token);
+        line("  KV cache", format!("{} ({token} a token, {})", size(self.kv_bytes), self.kv_type))?;
         if self.state_slots > 0 {
             let (all, each) = (size(self.state_bytes), size(self.state_bytes_per_sequence));
             line("  states", format!("{all} ({} sequences, {each} each)", self.state_slots))?;

@@ -309,7 +309,8 @@ impl Fit<'_> {
             ring_slots: layout.slots,
             slot_bytes: layout.slot,
             tile_bytes: layout.tile,
-            kv_bytes_per_token: self.sizes.kv_elements_per_token * self.demand.kv_element_bytes as u64,
+            kv_type: self.demand.kv_type,
+            kv_bytes_per_token: self.demand.kv_bytes_per_token,
             kv_pages: layout.kv_pages,
             kv_bytes: layout.kv,
             state_bytes_per_sequence: self.sizes.state_bytes,
@@ -337,8 +338,7 @@ impl Fit<'_> {
 
     /// A page of the KV cache, with the scores that attention over it needs.
     fn page_bytes(&self) -> u64 {
-        let kv = self.sizes.kv_elements_per_token * self.demand.kv_element_bytes as u64;
-        PAGE_TOKENS as u64 * (kv + SCORE_BYTES * self.machine.threads as u64)
+        PAGE_TOKENS as u64 * (self.demand.kv_bytes_per_token + SCORE_BYTES * self.machine.threads as u64)
     }
 
     /// A tile of at least one row of the widest matrix, of the size the user names, else near `wanted`.

@@ -50,8 +50,10 @@ pub struct Demand {
     pub logit_rows_useful: usize,
     /// Rows of logits that the results hold.
     pub logit_rows_kept: usize,
-    /// Bytes of one element of the KV cache.
-    pub kv_element_bytes: usize,
+    /// How the KV cache stores keys and values.
+    pub kv_type: &'static str,
+    /// What it takes for one token.
+    pub kv_bytes_per_token: u64,
     /// Tile size, if the user names one.
     pub tile_bytes: Option<u64>,
     /// Upper bound of pinned weights; for measurements. `None`: as much as the budget allows.
@@ -115,6 +117,8 @@ pub struct Plan {
     pub slot_bytes: u64,
     /// Upper bound of a tile.
     pub tile_bytes: u64,
+    /// How the KV cache stores keys and values.
+    pub kv_type: &'static str,
     /// KV cache of one token.
     pub kv_bytes_per_token: u64,
     /// Pages of the KV cache.
@@ -205,7 +209,6 @@ pub(crate) struct Sizes {
     pub(crate) row_bytes_max: u64,
     pub(crate) activation_bytes_per_row: u64,
     pub(crate) logit_bytes_per_row: u64,
-    pub(crate) kv_elements_per_token: u64,
     pub(crate) state_bytes: u64,
     /// What lies beside the matrix of codes at hand, as f32.
     pub(crate) beside_bytes: u64,
@@ -220,8 +223,8 @@ impl Sizes {
         let embedding = if spec.tied() { 0 } else { spec.embedding.extent.bytes };
         let vectors = spec.vectors().map(|v| v.len as u64).sum::<u64>() * F32;
         let widest = |f: fn(&Block) -> usize| spec.blocks.iter().map(f).max().unwrap_or(0) as u64;
-        let widths = || spec.blocks.iter().map(Block::widths);
-        let attention = widths().fold(AttentionWidths::default(), AttentionWidths::max).total() as u64;
+        let widths = spec.blocks.iter().map(Block::widths);
+        let attention = widths.fold(AttentionWidths::default(), AttentionWidths::max).total() as u64;
         let mlp = widest(Block::mlp_width);
         let mixture = widest(mixture_width) + spec.lanes() as u64 + widest(Block::joined_width);
         let angles: u64 = spec.ropes.iter().map(|r| r.rotary as u64).sum();
@@ -239,7 +242,6 @@ impl Sizes {
             beside_bytes: spec.beside().iter().sum::<usize>() as u64 * F32,
             scaled_bytes_per_thread: scaled.unwrap_or(0),
             state_bytes: spec.state_elements() as u64 * F32,
-            kv_elements_per_token: widths().map(|w| (w.k + w.v) as u64).sum(),
         }
     }
 }

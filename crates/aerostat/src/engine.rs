@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use aerostat_arch::Block;
+use aerostat_arch::{Block, ModelSpec};
 use aerostat_backend::{Backend, KvLayout, KvType, Tile, Weight, WeightId, reference::Reference};
 use aerostat_checkpoint::Extent;
 use aerostat_cpu::{Cpu, CpuConfig, Isa};
@@ -43,6 +43,8 @@ pub enum KvChoice {
     F16,
     BF16,
     F32,
+    /// Eight bits and a scale for each 32 elements: half the memory of F16, and lossy.
+    Q8,
 }
 
 /// What is done with sequences that begin alike. Results are the same.
@@ -175,7 +177,8 @@ impl Engine {
             rows_max: options.rows_max,
             logit_rows_useful: need.logit_rows_useful,
             logit_rows_kept: need.logit_rows_kept,
-            kv_element_bytes: kv_type(options.kv).bytes(),
+            kv_type: kv_type(options.kv).name(),
+            kv_bytes_per_token: kv_layout(&files.spec, options.kv, 0).token_bytes() as u64,
             tile_bytes: options.tile_bytes,
             pinned_bytes_max: options.pinned_bytes_max,
             expert_use: options.expert_use.as_deref().and_then(learned::read),
@@ -215,14 +218,7 @@ impl Engine {
         let spec = files.spec.clone();
         let mut ring = Ring::new(source, plan.ring_slots, plan.largest_tile(&spec) as usize)?;
         let mut backend = backend(options)?;
-        backend.kv_allocate(&KvLayout {
-            kv_type: kv_type(options.kv),
-            key_widths: spec.blocks.iter().map(|b| b.widths().k).collect(),
-            value_widths: spec.blocks.iter().map(|b| b.widths().v).collect(),
-            heads: spec.blocks.iter().map(Block::cache_heads).collect(),
-            page_tokens: PAGE_TOKENS,
-            pages: plan.kv_pages,
-        })?;
+        backend.kv_allocate(&kv_layout(&spec, options.kv, plan.kv_pages))?;
         layouts::check_int8(&files.checkpoint.catalog, &mut ring)?;
         packed::check_matrices(&files.checkpoint.catalog, &spec, &mut ring)?;
         let packed = PackedRows::open(&spec.embedding, &mut ring)?;
@@ -611,10 +607,23 @@ pub(crate) fn backend(options: &Options) -> Result<Box<dyn Backend>, Error> {
     }
 }
 
+/// A KV cache of so many pages.
+fn kv_layout(spec: &ModelSpec, kv: KvChoice, pages: usize) -> KvLayout {
+    KvLayout {
+        kv_type: kv_type(kv),
+        key_widths: spec.blocks.iter().map(|b| b.widths().k).collect(),
+        value_widths: spec.blocks.iter().map(|b| b.widths().v).collect(),
+        heads: spec.blocks.iter().map(Block::cache_heads).collect(),
+        page_tokens: PAGE_TOKENS,
+        pages,
+    }
+}
+
 fn kv_type(kv: KvChoice) -> KvType {
     match kv {
         KvChoice::F16 => KvType::F16,
         KvChoice::BF16 => KvType::BF16,
         KvChoice::F32 => KvType::F32,
+        KvChoice::Q8 => KvType::Q8,
     }
 }

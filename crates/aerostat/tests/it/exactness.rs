@@ -111,7 +111,7 @@ fn coded() -> Vec<Fixture> {
     fixtures().into_iter().filter(is_coded).collect()
 }
 
-const KV: [KvChoice; 3] = [KvChoice::F16, KvChoice::BF16, KvChoice::F32];
+const KV: [KvChoice; 4] = [KvChoice::F16, KvChoice::BF16, KvChoice::F32, KvChoice::Q8];
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
