@@ -31,7 +31,7 @@ ROWS = (1, 50)
 STEPS = {"streamed": 6, "fast": 6, "rows": 18}
 FEW = 2  # steps that are left out: the prompt, and what is read or built once
 SMALL_BYTES = 200_000_000
-PROMPT, GENERATE = 512, 64
+PROMPT, GENERATE = 512, 64  # of the resident case, unless options say otherwise
 BUSY = 0.5  # load average
 
 
@@ -78,8 +78,10 @@ def arguments():
     parser.add_argument("--case", choices=["streamed", "fast", "resident"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peers", help="only these, separated by commas")
-    parser.add_argument("--rows", type=lambda text: [int(n) for n in text.split(",")], default=ROWS)
+    parser.add_argument("--rows", type=lambda text: [int(n) for n in text.split(",") if n], default=ROWS)
     parser.add_argument("--formats", default=",".join(models.FORMATS), help="of the resident case")
+    parser.add_argument("--prompt", type=int, default=PROMPT, help="tokens to read in each format")
+    parser.add_argument("--generate", type=int, default=GENERATE, help="tokens to answer in each format")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--limit-bytes", type=int, default=1_100_000_000, help="of the memory cgroup")
     parser.add_argument("--ghz", type=float, default=clock_ghz(), help="the clock, for cycles per byte")
@@ -170,9 +172,9 @@ def resident(options, everyone, record):
 def one_format(options, record, point, file):
     """llama.cpp and Aerostat, one after the other, on the same file."""
     sides = {
-        "llama.cpp": (llama_cpp.resident(options.llama, file, PROMPT, GENERATE, point["threads"]),
+        "llama.cpp": (llama_cpp.resident(options.llama, file, options.prompt, options.generate, point["threads"]),
                       llama_cpp.resident_result),
-        "aerostat": (aerostat.resident(options.aerostat, file, PROMPT, GENERATE, point["threads"]),
+        "aerostat": (aerostat.resident(options.aerostat, file, options.prompt, options.generate, point["threads"]),
                      aerostat.resident_result),
     }
     for name, (argv, result) in sides.items():

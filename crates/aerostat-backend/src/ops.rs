@@ -109,20 +109,25 @@ pub struct Nested {
 }
 
 /// How keys and values are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum KvType {
-    /// IEEE half precision, rounded to nearest even; the default.
+    /// IEEE half precision, rounded to nearest even.
+    #[default]
     F16,
     /// bfloat16, rounded to nearest even.
     BF16,
     /// Exact.
     F32,
-    /// Whole numbers up to 127 times an f16 that each run of 32 elements has of its own, as [`formats::q8_0`](crate::formats::q8_0) makes
-    /// them: lossy. A row that ends within a run fills it with zeros.
+    /// Whole numbers up to 127 times an f16 that each run of 32 elements has of its own, as
+    /// [`formats::q8_0`](crate::formats::q8_0) makes them: half of F16, and lossy. A row that ends within a run fills it with
+    /// zeros.
     Q8,
 }
 
 impl KvType {
+    /// All of them.
+    pub const ALL: &[Self] = &[Self::F16, Self::BF16, Self::F32, Self::Q8];
+
     /// Its name, as users write it.
     pub const fn name(self) -> &'static str {
         match self {

@@ -48,7 +48,7 @@ impl Kernels for Naive {
             device: "reference",
             detail: "naive".to_owned(),
             weights: DType::COMPUTABLE,
-            kv: &[KvType::F16, KvType::BF16, KvType::F32, KvType::Q8],
+            kv: KvType::ALL,
             threads: 1,
         }
     }

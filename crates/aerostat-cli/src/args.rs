@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use aerostat::{Device, IoChoice, Isa, KvChoice, Options, Sampling};
+use aerostat::{Device, IoChoice, Isa, KvType, Options, Sampling};
 use aerostat_pack::Codec;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
@@ -368,7 +368,7 @@ pub(crate) struct EngineArgs {
     rows_max: Option<u32>,
     /// Element type of the KV cache: f16, bf16, f32, or q8, which halves it and is lossy.
     #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = kv)]
-    kv: KvChoice,
+    kv: KvType,
     /// Tokens of a sequence at most, prompt and answer.
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     context: Option<u32>,
@@ -474,14 +474,9 @@ fn io(text: &str) -> Result<IoChoice, String> {
     }
 }
 
-fn kv(text: &str) -> Result<KvChoice, String> {
-    match text {
-        "f16" => Ok(KvChoice::F16),
-        "bf16" => Ok(KvChoice::BF16),
-        "f32" => Ok(KvChoice::F32),
-        "q8" => Ok(KvChoice::Q8),
-        _ => Err("expected f16, bf16, f32 or q8".to_owned()),
-    }
+fn kv(text: &str) -> Result<KvType, String> {
+    let named = KvType::ALL.iter().find(|kv| kv.name() == text);
+    named.copied().ok_or_else(|| "expected f16, bf16, f32 or q8".to_owned())
 }
 
 fn number(text: &str, fits: impl Fn(f32) -> bool, expected: &str) -> Result<f32, String> {

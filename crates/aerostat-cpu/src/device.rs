@@ -122,7 +122,7 @@ impl Kernels for CpuKernels {
             device: "cpu",
             detail: self.token.isa().to_string(),
             weights: DType::COMPUTABLE,
-            kv: &[KvType::F16, KvType::BF16, KvType::F32, KvType::Q8],
+            kv: KvType::ALL,
             threads: self.pool.threads(),
         }
     }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// Positions in a page of the KV cache, as the plan counts them.
-const PAGE_TOKENS: usize = 16;
+pub(crate) const PAGE_TOKENS: usize = 16;
 /// The part of the cache that is in use while others wait for it: who comes next seldom fits just so.
 const PACKED: f64 = 0.95;
 /// Slices of time in which rows are counted.

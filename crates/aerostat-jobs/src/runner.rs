@@ -10,7 +10,7 @@ use aerostat::{
 
 use crate::database::{Batch, State};
 use crate::fields::Refusal;
-use crate::forecast::{Endings, Forecast, Left, Pace, forecast};
+use crate::forecast::{Endings, Forecast, Left, PAGE_TOKENS, Pace, forecast};
 use crate::input::Lines;
 use crate::job::{Counts, Job, now};
 use crate::journal::{Finish, PartResult, Token, pack_result, pack_tokens, unpack_result, unpack_tokens};
@@ -456,7 +456,6 @@ impl<'a> Runner<'a> {
 
 /// What the plan's sweeps can carry.
 pub(crate) fn pace<'a>(plan: &Plan, seconds: &'a dyn Fn(usize, usize) -> f64) -> Pace<'a> {
-    const PAGE_TOKENS: usize = 16;
     // Families without recurrent states have no places for them.
     let sequences_max = if plan.state_slots > 0 { plan.state_slots } else { usize::MAX };
     Pace { rows_max: plan.rows_max, positions: plan.kv_pages * PAGE_TOKENS, sequences_max, seconds }

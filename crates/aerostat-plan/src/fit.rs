@@ -50,7 +50,7 @@ const SCORE_BYTES: u64 = 16;
 /// Embedding rows that are kept: more than a page of text has different tokens.
 const KEPT_ROWS_MAX: u64 = 8192;
 /// What finding a kept row takes.
-const KEPT_ROW_BYTES: u64 = 32;
+const KEPT_ROW_BYTES: u64 = 40;
 /// Tiles of a model that stays in memory are not larger.
 const TILE_BYTES_RESIDENT_MAX: u64 = 16 << 20;
 const _: () = assert!(TILE_BYTES_RESIDENT_MAX >= TILE_BYTES_MAX);

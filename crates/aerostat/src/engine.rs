@@ -35,18 +35,6 @@ pub enum Device {
     Reference,
 }
 
-/// Element type of the KV cache.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum KvChoice {
-    #[default]
-    F16,
-    BF16,
-    F32,
-    /// Eight bits and a scale for each 32 elements: half the memory of F16, and lossy.
-    Q8,
-}
-
 /// What is done with sequences that begin alike. Results are the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Prefixes {
@@ -74,7 +62,7 @@ pub struct Options {
     /// Rows of a sweep at most.
     pub rows_max: Option<usize>,
     /// Element type of the KV cache.
-    pub kv: KvChoice,
+    pub kv: KvType,
     /// Tile size in bytes; `None`: the plan chooses.
     pub tile_bytes: Option<u64>,
     /// Rows of one prompt in one sweep at most.
@@ -177,7 +165,7 @@ impl Engine {
             rows_max: options.rows_max,
             logit_rows_useful: need.logit_rows_useful,
             logit_rows_kept: need.logit_rows_kept,
-            kv_type: kv_type(options.kv).name(),
+            kv_type: options.kv.name(),
             kv_bytes_per_token: kv_layout(&files.spec, options.kv, 0).token_bytes() as u64,
             tile_bytes: options.tile_bytes,
             pinned_bytes_max: options.pinned_bytes_max,
@@ -608,22 +596,13 @@ pub(crate) fn backend(options: &Options) -> Result<Box<dyn Backend>, Error> {
 }
 
 /// A KV cache of so many pages.
-fn kv_layout(spec: &ModelSpec, kv: KvChoice, pages: usize) -> KvLayout {
+fn kv_layout(spec: &ModelSpec, kv_type: KvType, pages: usize) -> KvLayout {
     KvLayout {
-        kv_type: kv_type(kv),
+        kv_type,
         key_widths: spec.blocks.iter().map(|b| b.widths().k).collect(),
         value_widths: spec.blocks.iter().map(|b| b.widths().v).collect(),
         heads: spec.blocks.iter().map(Block::cache_heads).collect(),
         page_tokens: PAGE_TOKENS,
         pages,
-    }
-}
-
-fn kv_type(kv: KvChoice) -> KvType {
-    match kv {
-        KvChoice::F16 => KvType::F16,
-        KvChoice::BF16 => KvType::BF16,
-        KvChoice::F32 => KvType::F32,
-        KvChoice::Q8 => KvType::Q8,
     }
 }

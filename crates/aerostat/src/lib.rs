@@ -45,6 +45,7 @@ mod spill;
 mod stats;
 mod task;
 
+pub use aerostat_backend::KvType;
 pub use aerostat_cpu::Isa;
 pub use aerostat_plan::{Plan, size};
 pub use aerostat_stream::{IoChoice, Source};
@@ -52,7 +53,7 @@ pub use aerostat_text::{ChatTemplate, Message, Tokenizer};
 pub use classify::{Choices, Classification, Measure};
 pub use distil::TopK;
 pub use embed::{Hidden, Layer, Pooling};
-pub use engine::{Device, Engine, KvChoice, Options, Prefixes};
+pub use engine::{Device, Engine, Options, Prefixes};
 pub use error::{Error, ErrorKind};
 pub use generate::{Answers, Completion, FinishReason};
 pub use logits::Sampling;

@@ -217,7 +217,7 @@ fn attention_cases(cases: &mut Vec<Case>) {
         (Some(21), Some(10.0), Some(Alibi { most: 16, rounded: false })),
         (None, None, Some(Alibi { most: 8, rounded: true })),
     ];
-    for kv_type in [KvType::F16, KvType::BF16, KvType::F32, KvType::Q8] {
+    for &kv_type in KvType::ALL {
         for (i, (key_dim, value_dim)) in dims.into_iter().enumerate() {
             for (j, (window, softcap, alibi)) in rules.into_iter().enumerate() {
                 let (heads, kv_heads) = heads[(i + j) % heads.len()];

@@ -135,7 +135,8 @@ fn tables_for_people_show_what_the_json_has() {
     assert!(score.contains("\" hills\""), "{score}");
     assert!(score.contains("sum") && score.contains("perplexity"), "{score}");
     let plan = succeed(&["plan", chat]);
-    assert!(plan.contains("budget") && plan.contains("KV cache"), "{plan}");
+    assert!(plan.contains("budget") && plan.contains("KV cache") && plan.contains("a token, f16)"), "{plan}");
+    assert!(succeed(&["plan", chat, "--kv", "q8"]).contains("a token, q8)"));
     let inspect = succeed(&["inspect", chat, "-v"]);
     assert!(inspect.contains("BF16") && inspect.contains("model.norm.weight"), "{inspect}");
     let ids =

@@ -1,7 +1,7 @@
 //! The bits of a result depend on none of the ways in which it can be computed.
 
 use aerostat::{
-    Device, Engine, IoChoice, Isa, KvChoice, ModelFiles, Options, Request, Sampling, Score, Silent,
+    Device, Engine, IoChoice, Isa, KvType, ModelFiles, Options, Request, Sampling, Score, Silent,
 };
 use aerostat_testkit::{Fixture, fixture, fixtures};
 
@@ -81,7 +81,7 @@ fn ways() -> impl Strategy<Value = Way> {
 }
 
 /// Whether a way of computing gives a fixture's bits.
-fn agrees(fixture: &Fixture, way: &Way, kv: KvChoice) -> Result<(), TestCaseError> {
+fn agrees(fixture: &Fixture, way: &Way, kv: KvType) -> Result<(), TestCaseError> {
     let prompts: Vec<Vec<u32>> = fixture.prompts.iter().map(|p| p.ids.clone()).collect();
     let plain = Options { kv, threads: Some(1), isa: Some(Isa::Portable), ..Options::default() };
     let want: Vec<_> =
@@ -111,8 +111,6 @@ fn coded() -> Vec<Fixture> {
     fixtures().into_iter().filter(is_coded).collect()
 }
 
-const KV: [KvChoice; 4] = [KvChoice::F16, KvChoice::BF16, KvChoice::F32, KvChoice::Q8];
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -120,18 +118,18 @@ proptest! {
     fn any_way_of_computing_gives_the_same_bits(
         way in ways(),
         which in any::<prop::sample::Index>(),
-        kv in prop::sample::select(&KV[..]),
+        kv in prop::sample::select(KvType::ALL),
     ) {
         agrees(which.get(&fixtures()), &way, kv)?;
     }
 
     #[test]
-    fn of_codes_too(way in ways(), which in any::<prop::sample::Index>(), kv in prop::sample::select(&KV[..])) {
+    fn of_codes_too(way in ways(), which in any::<prop::sample::Index>(), kv in prop::sample::select(KvType::ALL)) {
         agrees(which.get(&coded()), &way, kv)?;
     }
 
     #[test]
-    fn with_experts_too(way in ways(), which in any::<prop::sample::Index>(), kv in prop::sample::select(&KV[..])) {
+    fn with_experts_too(way in ways(), which in any::<prop::sample::Index>(), kv in prop::sample::select(KvType::ALL)) {
         agrees(which.get(&mixtures()), &way, kv)?;
     }
 
@@ -139,7 +137,7 @@ proptest! {
     fn with_recurrent_states_too(
         way in ways(),
         which in any::<prop::sample::Index>(),
-        kv in prop::sample::select(&KV[..]),
+        kv in prop::sample::select(KvType::ALL),
     ) {
         agrees(which.get(&stateful()), &way, kv)?;
     }

@@ -1,6 +1,6 @@
 //! Every fixture against what transformers computed for it.
 
-use aerostat::{Engine, KvChoice, ModelFiles, Options, Request, Silent};
+use aerostat::{Engine, KvType, ModelFiles, Options, Request, Silent};
 use aerostat_testkit::{Fixture, fixtures};
 
 /// Real models are held to 2e-3 and 2e-2; these are tiny and allow less.
@@ -10,7 +10,7 @@ const LOGIT_TOLERANCE: f32 = 3e-4;
 const EIGHT_BITS_TOLERANCE: f32 = 0.4;
 
 pub(crate) fn exact() -> Options {
-    Options { kv: KvChoice::F32, threads: Some(2), ..Options::default() }
+    Options { kv: KvType::F32, threads: Some(2), ..Options::default() }
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn scores_and_logits_agree_with_transformers() {
 /// Models without experts: a little less precision could choose others.
 #[test]
 fn keys_and_values_of_eight_bits_are_near() {
-    let eight = Options { kv: KvChoice::Q8, ..exact() };
+    let eight = Options { kv: KvType::Q8, ..exact() };
     let mut worst = 0.0f32;
     for fixture in fixtures() {
         let files = ModelFiles::open(&fixture.path).expect(&fixture.name);
