@@ -201,8 +201,8 @@ fn batch_table(p: &BatchPoint) -> String {
     let BatchPoint { requests, prompt_tokens, answer_tokens, sweeps, sweeps_min, .. } = *p;
     format!(
         "{requests} prompts of {prompt_tokens} tokens, answers of {answer_tokens}\n\
-         wall           {:>10.1} s   {:.3} of the ideal, {:.1} tokens/s\n\
-         ideal          {:>10.1} s   the larger of computing, {:.1} s at {:.1} GFLOP/s, and reading, {:.1} s at {:.3} GB/s\n\
+         wall           {:>10.1} s   {:.3} of the ideal, {:.1} tokens/s; {:.1} s computing, {:.1} s waiting for weights\n\
+         ideal          {:>10.1} s   the larger of computing, {:.1} s at {:.0} GFLOP/s ({:.0}-{:.0}), and reading, {:.1} s at {:.2} GB/s ({:.2}-{:.2})\n\
          one by one     {:>10.1} s   {:.1} times the wall; the ideal allows {:.1} times\n\
          sweeps         {sweeps:>10}     {sweeps_min} at least; {:.1} rows each, {} at most, knee {}\n\
          KV cache       {:>10}     tokens; {} written to disk\n\
@@ -210,11 +210,17 @@ fn batch_table(p: &BatchPoint) -> String {
         p.wall_seconds,
         p.of_ideal,
         p.tokens_per_second,
+        p.compute_seconds,
+        p.stall_seconds,
         p.ideal_seconds,
         p.ideal_compute_seconds,
         p.flops_per_second / 1e9,
+        p.flops_spread[0] / 1e9,
+        p.flops_spread[1] / 1e9,
         p.ideal_read_seconds,
         p.raw_bytes_per_second / 1e9,
+        p.raw_spread[0] / 1e9,
+        p.raw_spread[1] / 1e9,
         p.one_by_one_seconds,
         p.times_one_by_one,
         p.times_one_by_one_max,

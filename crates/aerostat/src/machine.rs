@@ -173,8 +173,16 @@ fn some_scales(backend: &mut dyn Backend, matrix: &Matrix) -> Result<Option<Scal
     }))
 }
 
-/// A multiplication to be timed: a tile of some whole rows of a matrix as they are stored.
-struct Trial {
+/// Multiplications of weights of the format that most of a model is stored in, to be timed.
+pub(crate) struct Trials {
+    backend: Box<dyn Backend>,
+    /// A tile of some whole rows of a matrix as they are stored, again and again.
+    bytes: Vec<u8>,
+    tile_bytes: usize,
+    /// Which of them is next.
+    next: usize,
+    weights: f64,
+    time: Duration,
     dtype: DType,
     rows: usize,
     cols: usize,
@@ -186,12 +194,85 @@ struct Trial {
     lanes: Mat,
 }
 
-impl Trial {
-    fn run(&self, backend: &mut dyn Backend, rows: usize, bytes: &[u8]) -> Result<(), Error> {
+impl Trials {
+    /// Activation rows, from one to many.
+    const ROWS: [usize; 4] = [1, 8, 32, 128];
+
+    /// `bytes_max` bounds the memory this takes, about: weights that do not fit in the caches give the rate of one row.
+    /// `None` of a model without matrices.
+    pub(crate) fn new(
+        mut backend: Box<dyn Backend>,
+        spec: &ModelSpec,
+        bytes_max: u64,
+    ) -> Result<Option<Self>, Error> {
+        const TILE_BYTES: u64 = 1 << 20;
+        // Sums take sixteen numbers for each output of a matrix stored by inputs.
+        const OUTPUTS_BY_INPUTS: usize = 512;
+        let Some(matrix) = spec.matrices().max_by_key(|m| m.extent.bytes) else { return Ok(None) };
+        let outputs = if matrix.k_major { matrix.rows.min(OUTPUTS_BY_INPUTS) } else { matrix.rows };
+        let matrix = &Matrix { rows: outputs, ..matrix.clone() };
+        // Models of a sweep shorter than this deserve no longer look.
+        let time = Duration::from_nanos(spec.matrix_bytes()).min(Duration::from_millis(8));
+        let unit = matrix.unit_rows();
+        let row_bytes = matrix.row_bytes().max(1);
+        let (stored_rows, cols) = matrix.stored();
+        let units = (TILE_BYTES / row_bytes / unit as u64).clamp(1, (stored_rows / unit).max(1) as u64);
+        let rows = units as usize * unit;
+        let covered = matrix.rows_before(rows);
+        let (inputs, outputs) = if matrix.k_major { (covered, matrix.rows) } else { (matrix.cols, covered) };
+        // No zeros: the system would give the same page again and again.
+        let sample = vec![0x3c; rows * row_bytes as usize];
+        let sample = if matrix.is_coded() { coded(matrix.dtype, outputs, matrix.cols)? } else { sample };
+        let copies = (bytes_max.min(matrix.extent.bytes) as usize / sample.len()).max(1);
+        let rows_max = Self::ROWS[Self::ROWS.len() - 1];
+        let lanes = if matrix.k_major { 16 * outputs } else { 0 };
+        let mut mat = |cols: usize| -> Result<Mat, Error> {
+            Ok(Mat::new(backend.allocate(rows_max * cols)?, rows_max, cols))
+        };
+        let (x, y, lanes) = (mat(inputs)?, mat(outputs)?, mat(lanes)?);
+        let scaling = some_scales(&mut *backend, matrix)?;
+        let (dtype, k_major, is_coded) = (matrix.dtype, matrix.k_major, matrix.is_coded());
+        Ok(Some(Self {
+            backend,
+            bytes: sample.repeat(copies),
+            tile_bytes: sample.len(),
+            next: 0,
+            weights: (outputs * inputs) as f64,
+            time,
+            dtype,
+            rows,
+            cols,
+            k_major,
+            is_coded,
+            scaling,
+            x,
+            y,
+            lanes,
+        }))
+    }
+
+    /// The middle of some runs with so many activation rows: some met another process.
+    fn measure(&mut self, rows: usize) -> Result<Multiply, Error> {
+        const RUNS_MIN: usize = 3;
+        let (begun, mut times) = (Instant::now(), Vec::new());
+        while times.len() < RUNS_MIN || begun.elapsed() < self.time {
+            let run = Instant::now();
+            self.run(rows)?;
+            times.push(run.elapsed().as_secs_f64());
+        }
+        times.sort_by(f64::total_cmp);
+        let seconds = times.get(times.len() / 2).copied().unwrap_or(0.0);
+        Ok(Multiply { rows, seconds_per_weight: seconds / self.weights })
+    }
+
+    fn run(&mut self, rows: usize) -> Result<(), Error> {
         let Self { dtype, cols, x, y, lanes, .. } = *self;
         let (x, y, lanes) = (Mat { rows, ..x }, Mat { rows, ..y }, Mat { rows, ..lanes });
+        let bytes = &self.bytes[self.next * self.tile_bytes..][..self.tile_bytes];
+        self.next = (self.next + 1) % (self.bytes.len() / self.tile_bytes);
         let tile = Tile { dtype, rows: self.rows, cols, bytes };
         let weight = if self.is_coded { Weight::Packed(tile) } else { Weight::Streamed(tile) };
+        let backend = &mut self.backend;
         match (&self.scaling, self.k_major) {
             (Some(scaling), true) => backend.matmul_scaled_k_major(weight, scaling, x, lanes, 0)?,
             (Some(scaling), false) => backend.matmul_scaled(weight, scaling, x, y)?,
@@ -200,66 +281,28 @@ impl Trial {
         }
         Ok(())
     }
+
+    /// Operations per second of a spell with many rows, multiply-adds counted twice.
+    pub(crate) fn flops_per_second(&mut self, time: Duration) -> Result<f64, Error> {
+        let rows = Self::ROWS[Self::ROWS.len() - 1];
+        let (begun, mut runs) = (Instant::now(), 0);
+        while runs == 0 || begun.elapsed() < time {
+            self.run(rows)?;
+            runs += 1;
+        }
+        Ok(2.0 * self.weights * (rows * runs) as f64 / begun.elapsed().as_secs_f64())
+    }
 }
 
-/// Multiplies weights of the format that most of the model is stored in, for a moment, with one row and with more.
-/// `bytes_max` bounds the memory this takes, about: weights that do not fit in the caches give the rate of one row.
+/// Multiplies weights of the format that most of the model is stored in, for a moment, with one row and with more; see
+/// [`Trials::new`].
 pub(crate) fn multiply_rates(
-    mut backend: Box<dyn Backend>,
+    backend: Box<dyn Backend>,
     spec: &ModelSpec,
     bytes_max: u64,
 ) -> Result<Vec<Multiply>, Error> {
-    const ROWS: [usize; 4] = [1, 8, 32, 128];
-    const TILE_BYTES: u64 = 1 << 20;
-    const RUNS_MIN: usize = 3;
-    // Sums take sixteen numbers for each output of a matrix stored by inputs.
-    const OUTPUTS_BY_INPUTS: usize = 512;
-    let Some(matrix) = spec.matrices().max_by_key(|m| m.extent.bytes) else { return Ok(Vec::new()) };
-    let outputs = if matrix.k_major { matrix.rows.min(OUTPUTS_BY_INPUTS) } else { matrix.rows };
-    let matrix = &Matrix { rows: outputs, ..matrix.clone() };
-    // Models of a sweep shorter than this deserve no longer look.
-    let model_bytes = spec.matrix_bytes();
-    let time = Duration::from_nanos(model_bytes).min(Duration::from_millis(8));
-    let unit = matrix.unit_rows();
-    let row_bytes = matrix.row_bytes().max(1);
-    let (stored_rows, cols) = matrix.stored();
-    let units = (TILE_BYTES / row_bytes / unit as u64).clamp(1, (stored_rows / unit).max(1) as u64);
-    let tile_rows = units as usize * unit;
-    let covered = matrix.rows_before(tile_rows);
-    let (inputs, outputs) = if matrix.k_major { (covered, matrix.rows) } else { (matrix.cols, covered) };
-    let weights = (outputs * inputs) as f64;
-    // No zeros: the system would give the same page again and again.
-    let sample = vec![0x3c; tile_rows * row_bytes as usize];
-    let sample = if matrix.is_coded() { coded(matrix.dtype, outputs, matrix.cols)? } else { sample };
-    let copies = (bytes_max.min(matrix.extent.bytes) as usize / sample.len()).max(1);
-    let bytes = sample.repeat(copies);
-    let mut tiles = bytes.chunks_exact(sample.len()).cycle();
-    let mut rates = Vec::new();
-    let rows_max = ROWS[ROWS.len() - 1];
-    let lanes = if matrix.k_major { 16 * outputs } else { 0 };
-    let mut mat = |cols: usize| -> Result<Mat, Error> {
-        Ok(Mat::new(backend.allocate(rows_max * cols)?, rows_max, cols))
-    };
-    let (x, y, lanes) = (mat(inputs)?, mat(outputs)?, mat(lanes)?);
-    let scaling = some_scales(&mut *backend, matrix)?;
-    let (dtype, k_major, is_coded) = (matrix.dtype, matrix.k_major, matrix.is_coded());
-    let trial = Trial { dtype, rows: tile_rows, cols, k_major, is_coded, scaling, x, y, lanes };
-    for rows in ROWS {
-        let mut times = Vec::new();
-        let begun = Instant::now();
-        while (times.len() < RUNS_MIN || begun.elapsed() < time)
-            && let Some(bytes) = tiles.next()
-        {
-            let run = Instant::now();
-            trial.run(&mut *backend, rows, bytes)?;
-            times.push(run.elapsed().as_secs_f64());
-        }
-        // The middle one: some met another process.
-        times.sort_by(f64::total_cmp);
-        let seconds = times.get(times.len() / 2).copied().unwrap_or(0.0);
-        rates.push(Multiply { rows, seconds_per_weight: seconds / weights });
-    }
-    Ok(rates)
+    let Some(mut trials) = Trials::new(backend, spec, bytes_max)? else { return Ok(Vec::new()) };
+    Trials::ROWS.into_iter().map(|rows| trials.measure(rows)).collect()
 }
 
 /// A packed tile whose exponents are spread about as those of trained weights.

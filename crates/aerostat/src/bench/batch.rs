@@ -5,12 +5,15 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::{Stoppable, raw_read};
+use crate::machine::Trials;
 use crate::observe::Observer;
 use crate::run::{Outcome, Request, RunEnd, Want, Work};
 use crate::{Engine, Error, ErrorKind, ModelFiles, Need, Options, engine, machine};
 
 /// Weights that are multiplied to learn the rate: few, since what a process once held counts against its budget.
 const PROBE_BYTES: u64 = 4 << 20;
+/// Time from one spell to the next, in spells.
+const SPELLS_APART: u32 = 20;
 
 /// A measured job.
 #[derive(Clone, Debug, Serialize)]
@@ -21,8 +24,12 @@ pub struct BatchPoint {
     pub prompt_tokens: u64,
     /// Tokens of their answers.
     pub answer_tokens: u64,
-    /// First request to last result.
+    /// First request to last result, without the spells between.
     pub wall_seconds: f64,
+    /// Of which in ops.
+    pub compute_seconds: f64,
+    /// Of which waiting for weights.
+    pub stall_seconds: f64,
     /// The larger of the two that follow.
     pub ideal_seconds: f64,
     /// Multiplying all rows with all weights at `flops_per_second`, and nothing else.
@@ -50,10 +57,14 @@ pub struct BatchPoint {
     pub times_one_by_one: f64,
     /// `one_by_one_seconds / ideal_seconds`: what the roofline allows.
     pub times_one_by_one_max: f64,
-    /// Raw reads, the mean of before and after.
+    /// Raw reads, the mean of before, between sweeps and after.
     pub raw_bytes_per_second: f64,
-    /// Multiplying with many rows, the mean of before and after.
+    /// The slowest and the fastest of those spells.
+    pub raw_spread: [f64; 2],
+    /// Multiplying with many rows, the mean of before, between sweeps and after.
     pub flops_per_second: f64,
+    /// The slowest and the fastest of those spells.
+    pub flops_spread: [f64; 2],
     /// Weights read in every sweep.
     pub streamed_bytes_per_sweep: u64,
     /// Positions of the KV cache.
@@ -75,12 +86,12 @@ pub struct BatchSettings {
     pub prompt: (usize, usize),
     /// Tokens of the shortest and the longest answer.
     pub answer: (usize, usize),
-    /// Raw reading before and after, and multiplying alone.
+    /// Duration of a spell of raw reading, and of one of multiplying alone: before, now and then between sweeps, after.
     pub raw_time: Duration,
 }
 
-/// Runs a job of random prompts, whose answers end at their length alone, between two spells of raw reads and of
-/// multiplying alone.
+/// Runs a job of random prompts, whose answers end at their length alone, beside spells of raw reads and of multiplying
+/// alone.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`] for lengths that make no sense; those of [`Engine::open`] and [`Engine::run`].
@@ -96,52 +107,87 @@ pub fn batch(
             "a job needs requests, and its shortest lengths at least one token and at most the longest";
         return Err(Error::new(ErrorKind::Usage, message));
     }
-    let mut job = Job { settings, vocab: files.spec.vocab, next: 0, answer_tokens: 0 };
+    let mut spells = Spells::new(files, options, raw_time)?;
+    spells.measure()?;
+    // Raw reading has buffers of its own, which are no part of the job's budget.
+    machine::forget_peak();
+    let mut job = Job { settings, vocab: files.spec.vocab, next: 0, answer_tokens: 0, spells: Some(spells) };
     let mut need = Need::none();
     for (prompt, answer) in job.lengths() {
         need.add_tokens(prompt, answer, Want::Generate);
     }
-    let largest = files.checkpoint.catalog.files().iter().map(|f| f.bytes).max().unwrap_or(0);
-    let mut place = 0;
-    let mut raw = || {
-        let files = files.checkpoint.catalog.files();
-        raw_read(files, options.io, (4 << 20).min(largest).max(1), 8, raw_time, &mut place)
-    };
-    let mut rates = || Ok::<_, Error>((raw()?.bytes_per_second, multiply_rate(files, options, raw_time)?));
-    let before = rates()?;
-    // Probes have buffers of their own, which are no part of the job's budget.
-    machine::forget_peak();
     let mut engine = Engine::open(files, options, &need, observer)?;
     let begun = Instant::now();
     if engine.run(&mut job, None, &mut Stoppable(observer))? == RunEnd::Interrupted {
         return Err(Error::interrupted());
     }
-    let (wall_seconds, peak) = (begun.elapsed().as_secs_f64(), engine.stats().memory_peak_bytes);
-    let after = rates()?;
-    let rates = ((before.0 + after.0) / 2.0, (before.1 + after.1) / 2.0);
-    Ok(BatchPoint { memory_peak_bytes: peak, ..point(&engine, &job, wall_seconds, rates) })
+    let whole = begun.elapsed();
+    let Some(mut spells) = job.spells.take() else { return Err(Error::interrupted()) };
+    let (wall, peak) = (whole - spells.paused, spells.peak.max(machine::peak_resident_bytes()));
+    spells.measure()?;
+    Ok(BatchPoint { memory_peak_bytes: peak, ..point(&engine, &job, wall.as_secs_f64(), &spells.rates) })
 }
 
-/// Multiply-adds count twice; the middle of many short spells.
-fn multiply_rate(files: &ModelFiles, options: &Options, time: Duration) -> Result<f64, Error> {
-    let (begun, mut rates) = (Instant::now(), Vec::new());
-    while rates.is_empty() || begun.elapsed() < time {
-        let measured = machine::multiply_rates(engine::backend(options)?, &files.spec, PROBE_BYTES)?;
-        rates.extend(measured.last().map(|m| 2.0 * m.rows as f64 / m.seconds_per_weight));
-        if measured.is_empty() {
-            return Ok(f64::INFINITY);
-        }
+/// Spells of raw reads and of multiplying alone: before the job, between its sweeps, and after it, since both rates change
+/// with whoever shares the machine.
+struct Spells<'a> {
+    files: &'a ModelFiles,
+    options: &'a Options,
+    time: Duration,
+    /// Where raw reading goes on.
+    place: usize,
+    /// These stay, as a part of what the process holds beside the job.
+    trials: Option<Trials>,
+    /// Bytes and operations per second of each spell.
+    rates: Vec<(f64, f64)>,
+    last: Instant,
+    /// What the spells took of the job's time.
+    paused: Duration,
+    /// The process's peak resident set between them.
+    peak: u64,
+}
+
+impl<'a> Spells<'a> {
+    fn new(files: &'a ModelFiles, options: &'a Options, time: Duration) -> Result<Self, Error> {
+        let trials = Trials::new(engine::backend(options)?, &files.spec, PROBE_BYTES)?;
+        let (last, paused) = (Instant::now(), Duration::ZERO);
+        Ok(Self { files, options, time, place: 0, trials, rates: Vec::new(), last, paused, peak: 0 })
     }
-    rates.sort_by(f64::total_cmp);
-    Ok(rates.get(rates.len() / 2).copied().unwrap_or(f64::INFINITY))
+
+    fn measure(&mut self) -> Result<(), Error> {
+        let files = self.files.checkpoint.catalog.files();
+        let largest = files.iter().map(|f| f.bytes).max().unwrap_or(0);
+        let size = (4 << 20).min(largest).max(1);
+        let read = raw_read(files, self.options.io, size, 8, self.time, &mut self.place)?;
+        let multiplied = self.trials.as_mut().map(|trials| trials.flops_per_second(self.time)).transpose()?;
+        self.rates.push((read.bytes_per_second, multiplied.unwrap_or(f64::INFINITY)));
+        self.last = Instant::now();
+        Ok(())
+    }
+
+    /// The job pauses for a spell if the last one was long ago.
+    fn between_sweeps(&mut self) -> Result<(), Error> {
+        if self.last.elapsed() < self.time * SPELLS_APART {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        self.peak = self.peak.max(machine::peak_resident_bytes());
+        self.measure()?;
+        machine::forget_peak();
+        self.paused += begun.elapsed();
+        Ok(())
+    }
 }
 
-fn point(
-    engine: &Engine,
-    job: &Job<'_>,
-    wall_seconds: f64,
-    (raw_bytes_per_second, flops_per_second): (f64, f64),
-) -> BatchPoint {
+/// Least, mean and most of some rates.
+fn spread(rates: impl Iterator<Item = f64> + Clone) -> (f64, [f64; 2]) {
+    let mean = rates.clone().sum::<f64>() / rates.clone().count().max(1) as f64;
+    (mean, [rates.clone().fold(f64::INFINITY, f64::min), rates.fold(0.0, f64::max)])
+}
+
+fn point(engine: &Engine, job: &Job<'_>, wall_seconds: f64, rates: &[(f64, f64)]) -> BatchPoint {
+    let (raw_bytes_per_second, raw_spread) = spread(rates.iter().map(|r| r.0));
+    let (flops_per_second, flops_spread) = spread(rates.iter().map(|r| r.1));
     let (plan, stats) = (engine.current_plan(), engine.stats());
     let cost = plan.cost.at_read_rate(raw_bytes_per_second);
     let lengths: Vec<(usize, usize)> = job.lengths().collect();
@@ -162,6 +208,8 @@ fn point(
         prompt_tokens: lengths.iter().map(|(prompt, _)| *prompt as u64).sum(),
         answer_tokens: job.answer_tokens,
         wall_seconds,
+        compute_seconds: stats.compute_seconds,
+        stall_seconds: stats.stall_seconds,
         ideal_seconds,
         ideal_compute_seconds,
         ideal_read_seconds,
@@ -176,7 +224,9 @@ fn point(
         times_one_by_one: one_by_one_seconds / wall_seconds,
         times_one_by_one_max: one_by_one_seconds / ideal_seconds,
         raw_bytes_per_second,
+        raw_spread,
         flops_per_second,
+        flops_spread,
         streamed_bytes_per_sweep: plan.streamed_bytes_per_sweep,
         kv_tokens: plan.kv_pages * aerostat_plan::PAGE_TOKENS,
         spilled_bytes: stats.spilled_bytes,
@@ -210,6 +260,7 @@ struct Job<'a> {
     vocab: usize,
     next: usize,
     answer_tokens: u64,
+    spells: Option<Spells<'a>>,
 }
 
 impl Job<'_> {
@@ -249,6 +300,10 @@ impl Work for Job<'_> {
 
     fn tokens_left(&self) -> u64 {
         (self.next..self.settings.requests).map(|i| self.length(i).1 as u64).sum()
+    }
+
+    fn sweep_over(&mut self) -> Result<(), Error> {
+        self.spells.as_mut().map_or(Ok(()), Spells::between_sweeps)
     }
 }
 
@@ -305,7 +360,7 @@ mod tests {
             (150, 512, 8000, 1.03),
             (1, 512, 2000, 1.01),
         ] {
-            let mut job = Job { settings: &settings, vocab: 100, next: 0, answer_tokens: 0 };
+            let mut job = Job { settings: &settings, vocab: 100, next: 0, answer_tokens: 0, spells: None };
             let limits = Limits { rows_max, logit_rows_max: rows_max, states: 0 };
             let sweeps = simulate(&mut job, knee, limits, pages);
             // In sweeps that only read; where reading and computing take nearly the same time, neither hides wholly.
@@ -326,7 +381,7 @@ mod tests {
     fn lengths_of_a_job_lie_between_the_least_and_the_most() {
         let settings =
             BatchSettings { requests: 1000, prompt: (16, 512), answer: (1, 128), raw_time: Duration::ZERO };
-        let job = Job { settings: &settings, vocab: 100, next: 0, answer_tokens: 0 };
+        let job = Job { settings: &settings, vocab: 100, next: 0, answer_tokens: 0, spells: None };
         let lengths: Vec<(usize, usize)> = job.lengths().collect();
         assert!(lengths.iter().all(|(p, a)| (16..=512).contains(p) && (1..=128).contains(a)));
         let mean = |f: fn(&(usize, usize)) -> usize| lengths.iter().map(f).sum::<usize>() as f64 / 1000.0;
