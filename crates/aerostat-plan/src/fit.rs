@@ -7,7 +7,7 @@ use aerostat_arch::ModelSpec;
 use crate::cost::{Cost, Mixture, Part};
 use crate::explain::size;
 use crate::uses::ExpertUse;
-use crate::{Demand, Machine, PAGE_TOKENS, Plan, ROWS_MAX, Role, Sizes, TILE_BYTES_MAX, steps};
+use crate::{Demand, Machine, PAGE_TOKENS, Plan, ROWS_MAX, Role, Sizes, TILE_BYTES_MAX, Totals, steps};
 
 /// A budget that cannot work.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,12 @@ const LOGIT_ROWS_MIN: usize = 4;
 const THREAD_BYTES: u64 = 1 << 20;
 /// Attention scores of a worker thread, for each position of the KV cache.
 const SCORE_BYTES: u64 = 16;
+/// Pages for each that sequences hold on average: nearly all are always in use.
+const PAGES_CROWD: f64 = 1.05;
+/// The same where memory is left: sequences that begin and grow together need twice their average in the end.
+const PAGES_IN_STEP: f64 = 2.0;
+/// The same for rows of logits: by chance a sweep has more than its share.
+const LOGITS_CROWD: f64 = 1.25;
 /// Embedding rows that are kept: more than a page of text has different tokens.
 const KEPT_ROWS_MAX: u64 = 8192;
 /// What finding a kept row takes.
@@ -206,8 +212,8 @@ impl Fit<'_> {
     /// ring; then pinned tiles.
     fn grow(&self, mut layout: Layout, budget: u64) -> Layout {
         let spare = |layout: &Layout| budget.saturating_sub(layout.used());
-        let half = spare(&layout) / 2;
-        self.grow_work(&mut layout, half);
+        let most = spare(&layout) / 4 * 3;
+        self.grow_work(&mut layout, most);
         let minimum_ring = layout.ring();
         let ring = minimum_ring + spare(&layout) / 4 * 3;
         let some = (ring / SLOTS_SOME as u64).min(TILE_BYTES_GOOD);
@@ -218,8 +224,8 @@ impl Fit<'_> {
             layout.slot = self.slot(layout.tile);
         }
         layout.slots = ((ring / layout.slot) as usize).clamp(SLOTS_MIN, SLOTS_GOOD);
-        let eighth = spare(&layout) / 8;
-        self.keep_rows(&mut layout, eighth);
+        let half = spare(&layout) / 2;
+        self.keep_rows(&mut layout, half);
         let left = spare(&layout).min(self.demand.pinned_bytes_max.unwrap_or(u64::MAX));
         let uses = self.demand.expert_use.as_ref();
         let certain = steps::pin(&mut steps::tiles(self.spec, layout.tile), left);
@@ -227,25 +233,64 @@ impl Fit<'_> {
         layout
     }
 
-    /// Spends up to `spare` on more sequences, then on more rows.
+    /// Spends up to `spare` on rows and on the sequences they belong to.
     fn grow_work(&self, layout: &mut Layout, spare: u64) {
         let more = |wanted: usize, have: usize, each: u64, spare: u64| {
             (wanted.saturating_sub(have) as u64).min(spare / each.max(1)) as usize
         };
         let spare = spare - self.grow_states(layout, spare / 2);
-        // A sequence's last page may be nearly empty.
-        let pages_useful = self.demand.tokens_total.div_ceil(PAGE_TOKENS) + self.demand.sequences;
-        let pages = more(pages_useful, layout.kv_pages, self.page_bytes(), spare / 2);
+        let (rows, page) = (self.rows_within(layout, spare), self.page_bytes());
+        let pages = more(self.pages_useful(rows, PAGES_CROWD), layout.kv_pages, page, spare / 4 * 3);
         layout.kv_pages += pages;
-        layout.kv = layout.kv_pages as u64 * self.page_bytes();
-        let spare = spare - pages as u64 * self.page_bytes();
-        let logits_useful = self.demand.logit_rows_useful.min(self.rows_wanted());
-        let logits = more(logits_useful, layout.logit_rows, self.sizes.logit_bytes_per_row, spare / 2);
+        let spare = spare - pages as u64 * page;
+        // Where prompts begin alike, more sequences are answered at once than their lengths tell.
+        let (logits_most, each) =
+            (self.demand.logit_rows_useful.min(self.rows_wanted()), self.sizes.logit_bytes_per_row);
+        let logits = more(self.logit_rows_useful(rows), layout.logit_rows, each, spare / 2).max(more(
+            logits_most,
+            layout.logit_rows,
+            each,
+            spare / 8,
+        ));
         layout.logit_rows += logits;
-        let spare = spare - logits as u64 * self.sizes.logit_bytes_per_row;
-        layout.rows += more(self.rows_wanted(), layout.rows, self.sizes.activation_bytes_per_row, spare);
+        let spare = spare - logits as u64 * each;
+        let rows_more = more(self.rows_wanted(), layout.rows, self.sizes.activation_bytes_per_row, spare);
+        layout.rows += rows_more;
+        let spare = spare - rows_more as u64 * self.sizes.activation_bytes_per_row;
+        layout.kv_pages += more(self.pages_useful(rows, PAGES_IN_STEP), layout.kv_pages, page, spare);
+        layout.kv = layout.kv_pages as u64 * page;
         layout.logit_rows = layout.logit_rows.min(layout.rows);
         layout.activations = self.activations(layout.rows, layout.logit_rows);
+    }
+
+    /// The most rows that a sweep can carry if `spare` is spent on them, their logits and their share of the KV cache.
+    fn rows_within(&self, layout: &Layout, spare: u64) -> usize {
+        let fits = |rows: usize| {
+            let pages = self.pages_useful(rows, PAGES_CROWD).saturating_sub(layout.kv_pages) as u64;
+            let logits = self.logit_rows_useful(rows).saturating_sub(layout.logit_rows);
+            pages * self.page_bytes() + self.activations(rows.saturating_sub(layout.rows), logits) <= spare
+        };
+        let (mut least, mut most) = (layout.rows, self.rows_wanted() + 1);
+        while least + 1 < most {
+            let middle = least.midpoint(most);
+            *(if fits(middle) { &mut least } else { &mut most }) = middle;
+        }
+        least
+    }
+
+    /// Pages that sequences hold while sweeps carry so many rows: on average, times `crowd`.
+    fn pages_useful(&self, rows: usize, crowd: f64) -> usize {
+        let Totals { rows: all, kv_pages, .. } = self.demand.totals;
+        let held = (kv_pages as f64 / all.max(1) as f64 * rows as f64 * crowd).ceil() as usize;
+        // A sequence's last page may be nearly empty.
+        held.min(self.demand.tokens_total.div_ceil(PAGE_TOKENS) + self.demand.sequences)
+    }
+
+    /// Rows with logits of sweeps that carry so many rows.
+    fn logit_rows_useful(&self, rows: usize) -> usize {
+        let Totals { rows: all, logit_rows, .. } = self.demand.totals;
+        let share = logit_rows as f64 / all.max(1) as f64 * LOGITS_CROWD;
+        ((rows as f64 * share).ceil() as usize).min(rows).min(self.demand.logit_rows_useful)
     }
 
     /// Spends up to `spare` on embedding rows.

@@ -50,6 +50,8 @@ pub struct Demand {
     pub logit_rows_useful: usize,
     /// Rows of logits that the results hold.
     pub logit_rows_kept: usize,
+    /// What all sequences take together, over all sweeps.
+    pub totals: Totals,
     /// How the KV cache stores keys and values.
     pub kv_type: &'static str,
     /// What it takes for one token.
@@ -60,6 +62,30 @@ pub struct Demand {
     pub pinned_bytes_max: Option<u64>,
     /// How often each expert was used before, if that is known.
     pub expert_use: Option<ExpertUse>,
+}
+
+/// What sequences take from their first sweep to their last, added up.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Rows that are computed.
+    pub rows: u64,
+    /// Those of them that have logits.
+    pub logit_rows: u64,
+    /// Pages of the KV cache, counted in every sweep in which they are held.
+    pub kv_pages: u64,
+}
+
+impl Totals {
+    /// Adds a sequence: a prompt, of whose rows `logit_rows` have logits, and an answer of so many tokens.
+    pub fn add(&mut self, prompt: usize, logit_rows: usize, answer: usize) {
+        // The last token of an answer is never computed; the first comes with the prompt.
+        let more = answer.saturating_sub(1);
+        let sweeps = answer.max(prompt.div_ceil(ROWS_MAX));
+        let held = (prompt + more / 2).div_ceil(PAGE_TOKENS) as u64;
+        self.rows += (prompt + more) as u64;
+        self.logit_rows += (logit_rows + more) as u64;
+        self.kv_pages = self.kv_pages.saturating_add(held.saturating_mul(sweeps as u64));
+    }
 }
 
 /// What the plan must know of the machine, all of it measured by others.

@@ -2,7 +2,7 @@
 
 use aerostat_arch::{Matrix, ModelSpec, describe};
 use aerostat_checkpoint::Checkpoint;
-use aerostat_plan::{Demand, ExpertUse, Machine, Multiply, Plan, Step, plan};
+use aerostat_plan::{Demand, ExpertUse, Machine, Multiply, Plan, Step, Totals, plan};
 use aerostat_testkit::fixture;
 use proptest::prelude::*;
 
@@ -20,6 +20,7 @@ fn demand() -> Demand {
         rows_max: None,
         logit_rows_useful: 4,
         logit_rows_kept: 0,
+        totals: Totals::default(),
         kv_type: "f16",
         kv_bytes_per_token: 2 * 128,
         tile_bytes: None,
@@ -150,6 +151,36 @@ proptest! {
         }
         check_coverage(&spec, &plan);
     }
+}
+
+#[test]
+fn memory_goes_to_rows_and_the_cache_they_need_before_weights_stay() {
+    let spec = spec("llama");
+    let mut totals = Totals::default();
+    (0..1000).for_each(|_| totals.add(264, 1, 64));
+    assert_eq!((totals.rows, totals.logit_rows, totals.kv_pages), (327_000, 64_000, 1000 * 64 * 19));
+    let job = Demand {
+        sequence_tokens_max: 640,
+        sequences: 1000,
+        tokens_total: 328_000,
+        rows_useful: 264_000,
+        logit_rows_useful: 1000,
+        totals,
+        kv_bytes_per_token: 16 << 10,
+        pinned_bytes_max: Some(100_000),
+        ..demand()
+    };
+    let above = |bytes: u64| {
+        let least = plan(&spec, &Demand { budget_bytes: Some(1), ..job.clone() }, &machine()).unwrap_err();
+        plan(&spec, &Demand { budget_bytes: Some(least.minimum_bytes + bytes), ..job.clone() }, &machine())
+            .unwrap()
+    };
+    let tight = above(64 << 20);
+    assert!(tight.kv_bytes > 40 << 20 && tight.rows_max > 100, "{tight}");
+    let ample = above(2 << 30);
+    // Twice what 512 rows hold on average, 1,903.9 pages.
+    assert_eq!((ample.rows_max, ample.kv_pages), (512, 3808), "{ample}");
+    assert!(ample.logit_rows_max >= 512 * 64 / 327, "{ample}");
 }
 
 #[test]

@@ -165,6 +165,7 @@ impl Engine {
             rows_max: options.rows_max,
             logit_rows_useful: need.logit_rows_useful,
             logit_rows_kept: need.logit_rows_kept,
+            totals: need.totals,
             kv_type: options.kv.name(),
             kv_bytes_per_token: kv_layout(&files.spec, options.kv, 0).token_bytes() as u64,
             tile_bytes: options.tile_bytes,

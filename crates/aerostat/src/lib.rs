@@ -47,6 +47,7 @@ mod task;
 
 pub use aerostat_backend::KvType;
 pub use aerostat_cpu::Isa;
+use aerostat_plan::Totals;
 pub use aerostat_plan::{Plan, size};
 pub use aerostat_stream::{IoChoice, Source};
 pub use aerostat_text::{ChatTemplate, Message, Tokenizer};
@@ -74,10 +75,14 @@ pub struct Need {
     pub(crate) rows_useful: usize,
     pub(crate) logit_rows_useful: usize,
     pub(crate) logit_rows_kept: usize,
+    pub(crate) totals: Totals,
 }
 
 /// Tokens that a grammar forces at a time, as the plan expects it.
 const FORCED_TOKENS: usize = 16;
+
+/// Rows of a sweep whose logits are themselves what is wanted.
+const LOGIT_ROWS_GIVEN: usize = 64;
 
 impl Need {
     /// Nothing yet.
@@ -89,6 +94,7 @@ impl Need {
             rows_useful: 0,
             logit_rows_useful: 0,
             logit_rows_kept: 0,
+            totals: Totals::default(),
         }
     }
 
@@ -112,18 +118,21 @@ impl Need {
 
     /// A request more with a prompt of so many tokens and an answer of up to `answer`.
     pub fn add_tokens(&mut self, prompt: usize, answer: usize, want: Want) {
-        let few = |rows: usize| rows.min(64usize.saturating_sub(self.logit_rows_useful));
         let logit_rows = match want {
             Want::Generate => 1,
-            // Few at a time do: rows of logits are large.
-            Want::Score { from, .. } => few(prompt + 1 - from.clamp(1, prompt.max(1))),
-            Want::TopK { from, .. } => few(prompt.saturating_sub(from)),
+            Want::Score { from, .. } => prompt + 1 - from.clamp(1, prompt.max(1)),
+            Want::TopK { from, .. } => prompt.saturating_sub(from),
             Want::Hidden(_) => 0,
         };
         self.sequence_tokens_max = self.sequence_tokens_max.max(prompt + answer);
         self.sequences += 1;
         self.tokens_total += prompt + answer;
         self.rows_useful += prompt;
-        self.logit_rows_useful += logit_rows;
+        self.logit_rows_useful += match want {
+            Want::Generate => logit_rows,
+            // Few at a time do: rows of logits are large.
+            _ => logit_rows.min(LOGIT_ROWS_GIVEN.saturating_sub(self.logit_rows_useful)),
+        };
+        self.totals.add(prompt, logit_rows, answer);
     }
 }
