@@ -234,7 +234,7 @@ pub(crate) struct BenchBatchArgs {
     /// Folder where parts of the KV cache may wait on disk.
     #[arg(long, value_name = "DIR")]
     pub(crate) spill: Option<std::path::PathBuf>,
-    /// Raw reading before and after.
+    /// A spell of raw reading, and one of multiplying alone: before, now and then between sweeps, after.
     #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
     pub(crate) raw_seconds: Duration,
     #[command(flatten)]

@@ -209,7 +209,7 @@ impl Fit<'_> {
     }
 
     /// Spends what the minimum leaves: sequences and rows first, since they make every sweep worth more; then the
-    /// ring; then pinned tiles.
+    /// ring; then embedding rows and pinned tiles.
     fn grow(&self, mut layout: Layout, budget: u64) -> Layout {
         let spare = |layout: &Layout| budget.saturating_sub(layout.used());
         let most = spare(&layout) / 4 * 3;

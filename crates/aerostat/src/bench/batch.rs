@@ -10,7 +10,7 @@ use crate::observe::Observer;
 use crate::run::{Outcome, Request, RunEnd, Want, Work};
 use crate::{Engine, Error, ErrorKind, ModelFiles, Need, Options, engine, machine};
 
-/// Weights that are multiplied to learn the rate: few, since what a process once held counts against its budget.
+/// Weights that are multiplied to learn the rate: few, since they stay beside the job.
 const PROBE_BYTES: u64 = 4 << 20;
 /// Time from one spell to the next, in spells.
 const SPELLS_APART: u32 = 20;
