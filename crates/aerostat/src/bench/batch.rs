@@ -57,6 +57,8 @@ pub struct BatchPoint {
     pub times_one_by_one: f64,
     /// `one_by_one_seconds / ideal_seconds`: what the roofline allows.
     pub times_one_by_one_max: f64,
+    /// Spells of raw reads and of multiplying alone: before, between sweeps and after.
+    pub spells: usize,
     /// Raw reads, the mean of before, between sweeps and after.
     pub raw_bytes_per_second: f64,
     /// The slowest and the fastest of those spells.
@@ -223,6 +225,7 @@ fn point(engine: &Engine, job: &Job<'_>, wall_seconds: f64, rates: &[(f64, f64)]
         one_by_one_seconds,
         times_one_by_one: one_by_one_seconds / wall_seconds,
         times_one_by_one_max: one_by_one_seconds / ideal_seconds,
+        spells: rates.len(),
         raw_bytes_per_second,
         raw_spread,
         flops_per_second,
@@ -375,6 +378,17 @@ mod tests {
             println!("{way}: {} sweeps, {fewest} at least, {wall:.0} of {ideal:.0}", sweeps.len());
             assert!(wall <= most * ideal, "{way}: {}", wall / ideal);
         }
+    }
+
+    #[test]
+    fn short_spells_lie_between_all_sweeps_and_before_and_after() {
+        let files = ModelFiles::open(&aerostat_testkit::fixture("llama").path).unwrap();
+        let raw_time = Duration::from_nanos(1);
+        let settings = BatchSettings { requests: 5, prompt: (2, 9), answer: (1, 6), raw_time };
+        let point = batch(&files, &Options::default(), &settings, &mut Silent).unwrap();
+        assert_eq!(point.spells as u64, point.sweeps + 2);
+        let [least, most] = point.flops_spread;
+        assert!(0.0 < least && least <= point.flops_per_second && point.flops_per_second <= most);
     }
 
     #[test]
