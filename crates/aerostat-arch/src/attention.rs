@@ -1,5 +1,7 @@
 //! What an attention is. Plain data.
 
+pub use aerostat_types::{Alibi, Window};
+
 use crate::latent::Latent;
 use crate::spec::{Linear, Norm, Role, Vector};
 
@@ -40,16 +42,14 @@ pub struct AttentionSpec {
     pub scale: f32,
     /// `cap * tanh(score / cap)`.
     pub softcap: Option<f32>,
-    /// Positions a row sees, itself included; `None`: all.
-    pub window: Option<usize>,
-    /// It sees its own chunk of so many positions, not the last ones.
-    pub chunked: bool,
+    /// The positions a row sees; `None`: all up to its own.
+    pub window: Option<Window>,
     /// A score for each head that takes part in the softmax, and has no value.
     pub sinks: Option<Vector>,
     /// Queries and keys are normalised after rotation.
     pub norms_after_rope: bool,
     /// Scores fall off linearly with distance, each head by its own slope.
-    pub alibi: Option<LinearBias>,
+    pub alibi: Option<Alibi>,
     /// Index into [`ModelSpec::ropes`](crate::ModelSpec::ropes); `None`: not rotated.
     pub rope: Option<usize>,
     /// Keys and values are compressed.
@@ -159,15 +159,6 @@ impl AttentionWidths {
             + self.index_weights
             + self.selected
     }
-}
-
-/// How scores fall off with distance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LinearBias {
-    /// The slopes of `2^n` heads are the powers of `2^(-most / 2^n)`, from the first on.
-    pub most: u32,
-    /// Slopes, positions and their products are rounded to BF16, and what is added is scaled as scores are.
-    pub rounded: bool,
 }
 
 /// What a row's query is multiplied by, after rotation.

@@ -97,7 +97,7 @@ pub struct Family {
     /// Learned positions; the number is the row of position 0.
     pub positions: Option<usize>,
     /// Scores fall off linearly with distance, each head by its own slope (ALiBi); nothing is rotated then.
-    pub alibi: Alibi,
+    pub alibi: AlibiRule,
     /// One key/value head, if `multi_query` says so; the number of them is read with `new_decoder_architecture` only.
     pub multi_query: bool,
     /// Scores are scaled by `query_pre_attn_scalar`, not by the head size; GGUF does not store it, so there the
@@ -237,9 +237,9 @@ pub enum HeadNorms {
     Row,
 }
 
-/// Whether a family has linear biases.
+/// Whether a family has linear biases (ALiBi), and of which slopes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Alibi {
+pub enum AlibiRule {
     /// No.
     Never,
     /// Yes.
@@ -488,7 +488,7 @@ impl Family {
         windows: Windows::Never,
         local_rope_theta: None,
         positions: None,
-        alibi: Alibi::Never,
+        alibi: AlibiRule::Never,
         multi_query: false,
         query_scalar: None,
         temperature: Temperature::Never,

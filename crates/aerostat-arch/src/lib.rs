@@ -23,14 +23,14 @@ mod spec;
 mod tensors;
 mod towers;
 
-pub use attention::{AttentionSpec, AttentionWidths, Growth, LinearBias};
+pub use attention::{Alibi, AttentionSpec, AttentionWidths, Growth, Window};
 pub use beside::{Beside, Companion, Nested, Scales, State};
 pub use build::describe;
 pub use delta::{DeltaFamily, DeltaNames, DeltaNet, DeltaShape};
 pub use error::{Error, ErrorKind};
 pub use families::FAMILIES;
 pub use family::{
-    Alibi, Bias, Defaults, Factor, Family, Fused, HeadNorms, Names, PostNorms, Refused, Rotated, Softcap,
+    AlibiRule, Bias, Defaults, Factor, Family, Fused, HeadNorms, Names, PostNorms, Refused, Rotated, Softcap,
     StreamNorms, Switch, Temperature, Windows,
 };
 pub use keys::Key;

@@ -2,11 +2,12 @@
 
 use serde_json::Value;
 
-use crate::attention::{Growth, LinearBias};
+use crate::attention::{Alibi, Growth};
 use crate::delta::DeltaLayers;
 use crate::error::Error;
 use crate::family::{
-    Alibi, Factor, Family, HeadNorms, PostNorms, Rotated, Softcap, StreamNorms, Switch, Temperature, Windows,
+    AlibiRule, Factor, Family, HeadNorms, PostNorms, Rotated, Softcap, StreamNorms, Switch, Temperature,
+    Windows,
 };
 use crate::keys::{self, Keys};
 use crate::latent::{self, LatentShape};
@@ -39,7 +40,7 @@ pub(crate) struct Shape {
     pub(crate) stream_norms: Norms,
     pub(crate) final_norm: bool,
     pub(crate) post_norms: bool,
-    pub(crate) alibi: Option<LinearBias>,
+    pub(crate) alibi: Option<Alibi>,
     /// Queries and keys are normalised; in GGUF, tensors decide where the family leaves it open.
     pub(crate) head_norms: bool,
     pub(crate) clip: Option<f32>,
@@ -217,13 +218,13 @@ fn heads(keys: &Keys<'_>, family: &Family) -> Result<usize, Error> {
     usual.map_or_else(|| keys.count(&keys::HEADS), Ok)
 }
 
-fn alibi(keys: &Keys<'_>, family: &Family) -> Result<Option<LinearBias>, Error> {
-    let paper = LinearBias { most: 8, rounded: false };
+fn alibi(keys: &Keys<'_>, family: &Family) -> Result<Option<Alibi>, Error> {
+    let paper = Alibi { most: 8, rounded: false };
     Ok(match family.alibi {
-        Alibi::Never => None,
-        Alibi::Always => Some(paper),
-        Alibi::RoundedIf(key) => keys.flag(key, false)?.then_some(LinearBias { rounded: true, ..paper }),
-        Alibi::UpTo => {
+        AlibiRule::Never => None,
+        AlibiRule::Always => Some(paper),
+        AlibiRule::RoundedIf(key) => keys.flag(key, false)?.then_some(Alibi { rounded: true, ..paper }),
+        AlibiRule::UpTo => {
             let most = keys.json("attn_config.alibi_bias_max").and_then(Value::as_f64);
             let most = most.or(keys.gguf_number("attention.max_alibi_bias")).unwrap_or(8.0);
             if !(1.0..=100.0).contains(&most) || most.fract() != 0.0 {
@@ -231,9 +232,9 @@ fn alibi(keys: &Keys<'_>, family: &Family) -> Result<Option<LinearBias>, Error> 
                     keys.config(format!("`alibi_bias_max` is {most}; a whole number up to 100 is needed"))
                 );
             }
-            Some(LinearBias { most: most as u32, ..paper })
+            Some(Alibi { most: most as u32, ..paper })
         }
-        Alibi::WithoutContext => keys.json("max_position_embeddings").is_none().then_some(paper),
+        AlibiRule::WithoutContext => keys.json("max_position_embeddings").is_none().then_some(paper),
     })
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use aerostat_checkpoint::packed::TileRows;
 use aerostat_checkpoint::{DType, Extent};
+pub use aerostat_types::{Activation, RopeStyle};
 
 use crate::attention::{AttentionSpec, AttentionWidths};
 use crate::beside::{Companion, Scales};
@@ -599,35 +600,4 @@ pub struct Head {
     pub scale: Option<f32>,
     /// `cap * tanh(logit / cap)`, after scaling.
     pub softcap: Option<f32>,
-}
-
-/// The non-linearity of an MLP.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Activation {
-    /// `x * sigmoid(x)`.
-    Silu,
-    /// GELU, tanh approximation.
-    GeluTanh,
-    /// GELU with the error function.
-    GeluErf,
-    /// `max(x, 0)`.
-    Relu,
-    /// `max(x, 0)` squared.
-    ReluSquared,
-    /// `x * sigmoid(alpha * x)` of `x` up to `limit`; what it gates is clipped to `limit`, and 1 is added.
-    ClippedSilu {
-        /// In the sigmoid.
-        alpha: f32,
-        /// The largest gate, and the largest size of what is gated.
-        limit: f32,
-    },
-}
-
-/// Which elements of a head are rotated together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RopeStyle {
-    /// `i` with `i + rotary / 2`.
-    Half,
-    /// `2 i` with `2 i + 1`.
-    Interleaved,
 }

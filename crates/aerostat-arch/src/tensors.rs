@@ -6,7 +6,7 @@ use aerostat_checkpoint::packed::TileRows;
 use aerostat_checkpoint::{Catalog, DType, Extent, Tensor};
 use serde_json::Value;
 
-use crate::attention::AttentionSpec;
+use crate::attention::{AttentionSpec, Window};
 use crate::codes;
 use crate::error::{Error, ErrorKind};
 use crate::family::{Bias, Family, Fused, HeadNorms, Names, PostNorms, Temperature, Windows};
@@ -246,6 +246,7 @@ impl<'a> Tensors<'a> {
         let (head_dim, kv_heads, _) = s.heads_of(i);
         let mixed = if latent.is_some() { v.weight.rows } else { s.heads * head_dim };
         let window = s.windows.get(i).copied().flatten();
+        let chunks = matches!(f.windows, Windows::ChunksOfRotated);
         let rope = match s.rope_of.get(i) {
             Some(rope) => *rope,
             None => usize::from(window.is_some() && s.ropes.len() > 1),
@@ -273,8 +274,7 @@ impl<'a> Tensors<'a> {
             head_dim,
             scale: if s.scale_by_layer { s.scale / (i + 1) as f32 } else { s.scale },
             softcap: s.attention_softcap,
-            window,
-            chunked: matches!(f.windows, Windows::ChunksOfRotated),
+            window: window.map(if chunks { Window::Chunk } else { Window::Last }),
             sinks: f.sinks.then(|| self.vector(&name(n.sinks), &[s.heads], 0.0)).transpose()?,
             norms_after_rope: f.norms_after_rope,
             alibi: s.alibi,

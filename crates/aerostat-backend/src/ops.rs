@@ -1,6 +1,7 @@
 //! The trait, its handles and its operands.
 
 use aerostat_checkpoint::DType;
+pub use aerostat_types::{Activation, Alibi, KvType, RopeStyle, Window};
 
 use crate::Error;
 use crate::coded::{Coding, Numbers};
@@ -108,46 +109,6 @@ pub struct Nested {
     pub offset: f32,
 }
 
-/// How keys and values are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum KvType {
-    /// IEEE half precision, rounded to nearest even.
-    #[default]
-    F16,
-    /// bfloat16, rounded to nearest even.
-    BF16,
-    /// Exact.
-    F32,
-    /// Whole numbers up to 127 times an f16 that each run of 32 elements has of its own, as
-    /// [`formats::q8_0`](crate::formats::q8_0) makes them: half of F16, and lossy. A row that ends within a run fills it with
-    /// zeros.
-    Q8,
-}
-
-impl KvType {
-    /// All of them.
-    pub const ALL: &[Self] = &[Self::F16, Self::BF16, Self::F32, Self::Q8];
-
-    /// Its name, as users write it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::F16 => "f16",
-            Self::BF16 => "bf16",
-            Self::F32 => "f32",
-            Self::Q8 => "q8",
-        }
-    }
-
-    /// Bytes of the key or the value of one head, of so many elements.
-    pub const fn row_bytes(self, elements: usize) -> usize {
-        match self {
-            Self::F16 | Self::BF16 => elements.saturating_mul(2),
-            Self::F32 => elements.saturating_mul(4),
-            Self::Q8 => elements.div_ceil(DType::Q8_0.block_len()).saturating_mul(DType::Q8_0.block_bytes()),
-        }
-    }
-}
-
 /// The KV cache: for each layer `pages × page_tokens` slots of one key row and one value row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KvLayout {
@@ -218,33 +179,6 @@ pub struct Attention {
     pub sinks: Option<Mat>,
 }
 
-/// How scores fall off with distance, each head by its own slope.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Alibi {
-    /// The slopes of `2^n` heads are the powers of `2^(-most / 2^n)`.
-    pub most: u32,
-    /// Slopes, positions and their products are rounded to BF16, and what is added is scaled as scores are.
-    pub rounded: bool,
-}
-
-/// The positions that a row at position `p` sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Window {
-    /// `p + 1 - n ..= p`.
-    Last(usize),
-    /// From the last multiple of this up to `p`.
-    Chunk(usize),
-}
-
-/// Which elements of a head are rotated together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RopeStyle {
-    /// Element `i` with element `i + rotary / 2` (Hugging Face's `rotate_half`).
-    Half,
-    /// Element `2 i` with element `2 i + 1` (GGUF's "llama" order).
-    Interleaved,
-}
-
 /// Shape of a rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rope {
@@ -294,30 +228,6 @@ pub struct DeltaRule {
     pub run: usize,
     /// Value heads of different key heads take turns.
     pub tiled: bool,
-}
-
-/// An elementwise non-linearity, mostly that of an MLP.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Activation {
-    /// `1 / (1 + e^-x)`.
-    Sigmoid,
-    /// `x * sigmoid(x)`.
-    Silu,
-    /// The tanh approximation of GELU.
-    GeluTanh,
-    /// GELU with the error function.
-    GeluErf,
-    /// `max(x, 0)`.
-    Relu,
-    /// `max(x, 0)` squared.
-    ReluSquared,
-    /// `x * sigmoid(alpha * x)` of `x` up to `limit`. What it gates is clipped to `limit`, and 1 is added.
-    ClippedSilu {
-        /// In the sigmoid.
-        alpha: f32,
-        /// The largest gate, and the largest size of what is gated.
-        limit: f32,
-    },
 }
 
 /// What a device can do.

@@ -1,8 +1,8 @@
 //! The block forward.
 
 use aerostat_arch::{
-    Activation, AttentionSpec, AttentionWidths, Block, Growth, Joined, LinearBias, Mixer, MlpSpec, ModelSpec,
-    Norm, Positions, RopeStyle, Vector,
+    AttentionSpec, AttentionWidths, Block, Growth, Joined, Mixer, MlpSpec, ModelSpec, Norm, Positions,
+    RopeStyle, Vector,
 };
 use aerostat_backend::{self as backend, Backend, BufferId, Error, Mat, Placement, Rope, StateRow, Weight};
 use aerostat_plan::{Role, Step};
@@ -510,7 +510,7 @@ impl Model {
     fn activate(&self, b: &mut dyn Backend, mlp: Option<&MlpSpec>, up: Mat) -> Result<(), Error> {
         let Some(mlp) = mlp else { return Ok(()) };
         let f = &self.buffers;
-        let activation = activation(mlp.activation);
+        let activation = mlp.activation;
         let gate = Mat::new(f.gate, up.rows, mlp.width());
         match (mlp.joined, &mlp.gate) {
             (Some(joined), _) => {
@@ -628,10 +628,6 @@ impl Model {
         (head_dim, start): (usize, usize),
         style: RopeStyle,
     ) -> Result<(), Error> {
-        let style = match style {
-            RopeStyle::Half => backend::RopeStyle::Half,
-            RopeStyle::Interleaved => backend::RopeStyle::Interleaved,
-        };
         let rotary = self.ropes[rope].rotary();
         let angles = Mat::new(self.buffers.angles[rope], x.rows, rotary);
         b.rope(x, Rope { head_dim, start, rotary, style }, angles)
@@ -746,19 +742,8 @@ fn shape(a: &AttentionSpec, sinks: Option<BufferId>) -> backend::Attention {
         values_in_keys: false,
         scale: a.scale,
         softcap: a.softcap,
-        window: a.window.map(if a.chunked { backend::Window::Chunk } else { backend::Window::Last }),
-        alibi: a.alibi.map(|LinearBias { most, rounded }| backend::Alibi { most, rounded }),
+        window: a.window,
+        alibi: a.alibi,
         sinks: sinks.map(|buffer| Mat::new(buffer, 1, a.heads)),
-    }
-}
-
-fn activation(a: Activation) -> backend::Activation {
-    match a {
-        Activation::Silu => backend::Activation::Silu,
-        Activation::GeluTanh => backend::Activation::GeluTanh,
-        Activation::GeluErf => backend::Activation::GeluErf,
-        Activation::Relu => backend::Activation::Relu,
-        Activation::ReluSquared => backend::Activation::ReluSquared,
-        Activation::ClippedSilu { alpha, limit } => backend::Activation::ClippedSilu { alpha, limit },
     }
 }

@@ -158,7 +158,7 @@ impl Model {
             values_in_keys: true,
             scale: a.scale,
             softcap: a.softcap,
-            window: a.window.map(aerostat_backend::Window::Last),
+            window: a.window,
             sinks: None,
             alibi: None,
         };

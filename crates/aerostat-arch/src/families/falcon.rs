@@ -1,6 +1,6 @@
 //! Falcon 7B, 40B, 180B, 11B and RW: a parallel block with one or two layer norms, few key/value heads; RW with linear biases.
 
-use crate::family::{Alibi, Bias, Defaults, Family, Fused, Names, Switch};
+use crate::family::{AlibiRule, Bias, Defaults, Family, Fused, Names, Switch};
 use crate::keys;
 use crate::spec::{Activation, NormKind};
 
@@ -35,7 +35,7 @@ pub(crate) const FAMILY: Family = Family {
     qkv_bias: Bias::Key("bias", false),
     output_bias: Bias::Key("bias", false),
     mlp_bias: Bias::Key("bias", false),
-    alibi: Alibi::RoundedIf("alibi"),
+    alibi: AlibiRule::RoundedIf("alibi"),
     multi_query: true,
     defaults: Defaults { tied: true, eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN

@@ -1,6 +1,6 @@
 //! MPT: linear biases, layer norms without bias, q, k and v in one tensor and clipped, no biases at all.
 
-use crate::family::{Alibi, Defaults, Family, Fused, Names, Refused, Rotated};
+use crate::family::{AlibiRule, Defaults, Family, Fused, Names, Refused, Rotated};
 use crate::spec::{Activation, NormKind};
 
 pub(crate) const FAMILY: Family = Family {
@@ -31,7 +31,7 @@ pub(crate) const FAMILY: Family = Family {
     gated: false,
     activation: Activation::GeluErf,
     clip_qkv: true,
-    alibi: Alibi::UpTo,
+    alibi: AlibiRule::UpTo,
     defaults: Defaults { tied: true, eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };
