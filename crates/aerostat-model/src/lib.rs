@@ -1,20 +1,20 @@
-//! One block forward for all families, and the paged KV cache's bookkeeping.
+//! What a model computes, as a program, and its execution on a device; the paged KV cache's bookkeeping.
 //!
-//! A [`Model`] is driven tile by tile: [`Model::step`] multiplies one tile and, at the borders of a matrix, does what
-//! comes between two matrices of a block (norms, rotation, attention, activation, residual). It names neither a
-//! device nor a file: weights come in as [`Weight`](aerostat_backend::Weight) operands, in the plan's order.
+//! [`Program::compile`] turns a model's description into a list of ops over named buffers. A [`Model`] is that program on a
+//! device: [`Model::run`] runs an op, [`Model::multiply`] one tile of a product. It names neither a device nor a file:
+//! weights come in as [`Weight`](aerostat_backend::Weight) handles, in the plan's order.
 
 #![forbid(unsafe_code)]
 
 pub mod angle;
-mod delta;
-mod forward;
-mod latent;
+mod codes;
+mod constants;
+mod model;
 mod pages;
+pub mod program;
 mod rope;
 mod routing;
-mod tile;
-mod vectors;
 
-pub use forward::{Batch, Limits, Model};
+pub use model::{Batch, Limits, Model, footprint, scratch_need};
 pub use pages::{Before, Pages, Rotations};
+pub use program::Program;

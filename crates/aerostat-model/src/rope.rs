@@ -1,10 +1,10 @@
 //! Frequencies and angles of rotary position embedding, after transformers' `modeling_rope_utils.py`.
 
 use aerostat_arch::{Divisors, RopeSpec, Scaling};
-use aerostat_backend::{Backend, Error, Mat};
+use aerostat_backend::Error;
 
 use crate::angle;
-use crate::vectors::{Read, load_vector};
+use crate::constants::{Read, tensor};
 
 /// The angles of one rotation.
 #[derive(Debug)]
@@ -24,7 +24,6 @@ pub(crate) struct Frequencies {
 impl Frequencies {
     /// Reads the divisors that the checkpoint stores.
     pub(crate) fn load<E: From<Error>>(
-        b: &mut dyn Backend,
         spec: &RopeSpec,
         read: Read<'_, E>,
     ) -> Result<Self, E> {
@@ -32,10 +31,7 @@ impl Frequencies {
             Ok(match divisors {
                 None => None,
                 Some(Divisors::Given(values)) => Some(values.clone()),
-                Some(Divisors::Stored(v)) => {
-                    let id = load_vector(b, v, v.len, read)?;
-                    Some(b.read(Mat::new(id, 1, v.len))?.to_vec())
-                }
+                Some(Divisors::Stored(v)) => Some(tensor(v, read)?),
             })
         };
         let (divisors, long) = (values(&spec.divisors)?, values(&spec.long_divisors)?);

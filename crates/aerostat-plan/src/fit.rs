@@ -7,7 +7,7 @@ use aerostat_arch::ModelSpec;
 use crate::cost::{Cost, Mixture, Part};
 use crate::explain::size;
 use crate::uses::ExpertUse;
-use crate::{Demand, Machine, PAGE_TOKENS, Plan, ROWS_MAX, Role, Sizes, TILE_BYTES_MAX, Totals, steps};
+use crate::{Machine, PAGE_TOKENS, Plan, PlanInput, ROWS_MAX, Sizes, TILE_BYTES_MAX, Totals, steps};
 
 /// A budget that cannot work.
 #[derive(Debug, thiserror::Error)]
@@ -43,10 +43,6 @@ const _: () = assert!(SLACK_BYTES < RESERVE_BYTES);
 /// sweeps as they have tokens.
 const ROWS_MIN: usize = 16;
 const LOGIT_ROWS_MIN: usize = 4;
-/// Fixed scratch of a worker thread.
-const THREAD_BYTES: u64 = 1 << 20;
-/// Attention scores of a worker thread, for each position of the KV cache.
-const SCORE_BYTES: u64 = 16;
 /// Pages for each that sequences hold on average: nearly all are always in use.
 const PAGES_CROWD: f64 = 1.05;
 /// The same where memory is left: sequences that begin and grow together need twice their average in the end.
@@ -74,11 +70,11 @@ const SLOTS_SOME: usize = 4;
 ///
 /// # Errors
 /// The budget is too small; the error says the smallest that works and what takes it.
-pub fn plan(spec: &ModelSpec, demand: &Demand, machine: &Machine) -> Result<Plan, Error> {
+pub fn plan(spec: &ModelSpec, input: &PlanInput, machine: &Machine) -> Result<Plan, Error> {
     let sizes = Sizes::of(spec);
-    let fit = Fit { spec, demand, machine, sizes };
+    let fit = Fit { spec, input, machine, sizes };
     let minimum = fit.minimum();
-    let budget = demand.budget_bytes.unwrap_or((machine.available_bytes / 5 * 4).max(minimum.total()));
+    let budget = input.budget_bytes.unwrap_or((machine.available_bytes / 5 * 4).max(minimum.total()));
     if budget + SLACK_BYTES < minimum.total() {
         return Err(Error {
             budget_bytes: budget,
@@ -133,7 +129,7 @@ impl Layout {
 
 struct Fit<'a> {
     spec: &'a ModelSpec,
-    demand: &'a Demand,
+    input: &'a PlanInput,
     machine: &'a Machine,
     sizes: Sizes,
 }
@@ -142,27 +138,22 @@ impl Fit<'_> {
     /// Few rows, the longest sequence alone, two small tiles.
     fn minimum(&self) -> Layout {
         let tile = self.tile(TILE_BYTES_MIN);
+        let footprint = self.input.footprint;
         let held =
             self.machine.process_bytes.max(self.machine.process_peak_bytes.saturating_sub(RESERVE_BYTES));
-        let scratch = self.machine.threads as u64 * (THREAD_BYTES + self.sizes.scaled_bytes_per_thread);
-        let results = self.demand.logit_rows_kept as u64 * self.sizes.logit_bytes_per_row;
-        let kv_pages = self.demand.sequence_tokens_max.div_ceil(PAGE_TOKENS).max(1);
+        let results = self.input.logit_rows_kept as u64 * footprint.logit_row_bytes;
+        let kv_pages = self.input.sequence_tokens_max.div_ceil(PAGE_TOKENS).max(1);
         let rows = self.rows_wanted().min(ROWS_MIN);
-        let logit_rows = self.demand.logit_rows_useful.clamp(1, LOGIT_ROWS_MIN).min(rows);
+        let logit_rows = self.input.logit_rows_useful.clamp(1, LOGIT_ROWS_MIN).min(rows);
         Layout {
-            overhead: held
-                + RESERVE_BYTES
-                + self.sizes.vector_bytes
-                + self.sizes.beside_bytes
-                + scratch
-                + results,
+            overhead: held + RESERVE_BYTES + footprint.fixed_bytes + results,
             activations: self.activations(rows, logit_rows),
             rows,
             logit_rows,
             kv: kv_pages as u64 * self.page_bytes(),
             kv_pages,
-            states: self.sizes.state_bytes,
-            state_slots: usize::from(self.sizes.state_bytes > 0),
+            states: footprint.state_bytes,
+            state_slots: usize::from(footprint.state_bytes > 0),
             kept: 0,
             kept_rows: 0,
             tile,
@@ -187,15 +178,17 @@ impl Fit<'_> {
     }
 
     fn resident_in_tiles(&self, tile: u64, expanded: bool, budget: u64) -> Option<Layout> {
-        let tile = self.demand.tile_bytes.unwrap_or(tile).max(self.sizes.row_bytes_max);
+        let tile = self.input.tile_bytes.unwrap_or(tile).max(self.sizes.row_bytes_max);
         let slot = self.slot(tile);
         let mut layout = Layout { tile, slot, slots: SLOTS_MIN * 2, expanded, ..self.minimum() };
-        let tiles = steps::tiles(self.spec, tile);
         layout.pinned = match expanded {
-            true => steps::expanded_bytes(self.spec, &tiles),
-            false => steps::pin_all_bytes(&tiles) + steps::pin_experts(self.spec, None, tile, u64::MAX).1,
+            true => steps::expanded_bytes(self.spec, tile),
+            false => {
+                let certain = steps::pin_all_bytes(&steps::tiles(self.spec, tile));
+                certain + steps::pin_experts(self.spec, None, tile, u64::MAX).1
+            }
         };
-        if self.demand.pinned_bytes_max.is_some_and(|max| max < layout.pinned) {
+        if self.input.pinned_bytes_max.is_some_and(|max| max < layout.pinned) {
             return None;
         }
         let spare = budget.checked_sub(layout.used())?;
@@ -226,8 +219,8 @@ impl Fit<'_> {
         layout.slots = ((ring / layout.slot) as usize).clamp(SLOTS_MIN, SLOTS_GOOD);
         let half = spare(&layout) / 2;
         self.keep_rows(&mut layout, half);
-        let left = spare(&layout).min(self.demand.pinned_bytes_max.unwrap_or(u64::MAX));
-        let uses = self.demand.expert_use.as_ref();
+        let left = spare(&layout).min(self.input.pinned_bytes_max.unwrap_or(u64::MAX));
+        let uses = self.input.expert_use.as_ref();
         let certain = steps::pin(&mut steps::tiles(self.spec, layout.tile), left);
         layout.pinned = certain + steps::pin_experts(self.spec, uses, layout.tile, left - certain).1;
         layout
@@ -245,7 +238,7 @@ impl Fit<'_> {
         let spare = spare - pages as u64 * page;
         // Where prompts begin alike, more sequences are answered at once than their lengths tell.
         let (logits_most, each) =
-            (self.demand.logit_rows_useful.min(self.rows_wanted()), self.sizes.logit_bytes_per_row);
+            (self.input.logit_rows_useful.min(self.rows_wanted()), self.input.footprint.logit_row_bytes);
         let logits = more(self.logit_rows_useful(rows), layout.logit_rows, each, spare / 2).max(more(
             logits_most,
             layout.logit_rows,
@@ -254,9 +247,9 @@ impl Fit<'_> {
         ));
         layout.logit_rows += logits;
         let spare = spare - logits as u64 * each;
-        let rows_more = more(self.rows_wanted(), layout.rows, self.sizes.activation_bytes_per_row, spare);
+        let rows_more = more(self.rows_wanted(), layout.rows, self.input.footprint.row_bytes, spare);
         layout.rows += rows_more;
-        let spare = spare - rows_more as u64 * self.sizes.activation_bytes_per_row;
+        let spare = spare - rows_more as u64 * self.input.footprint.row_bytes;
         layout.kv_pages += more(self.pages_useful(rows, PAGES_IN_STEP), layout.kv_pages, page, spare);
         layout.kv = layout.kv_pages as u64 * page;
         layout.logit_rows = layout.logit_rows.min(layout.rows);
@@ -280,23 +273,23 @@ impl Fit<'_> {
 
     /// Pages that sequences hold while sweeps carry so many rows: on average, times `crowd`.
     fn pages_useful(&self, rows: usize, crowd: f64) -> usize {
-        let Totals { rows: all, kv_pages, .. } = self.demand.totals;
+        let Totals { rows: all, kv_pages, .. } = self.input.totals;
         let held = (kv_pages as f64 / all.max(1) as f64 * rows as f64 * crowd).ceil() as usize;
         // A sequence's last page may be nearly empty.
-        held.min(self.demand.tokens_total.div_ceil(PAGE_TOKENS) + self.demand.sequences)
+        held.min(self.input.tokens_total.div_ceil(PAGE_TOKENS) + self.input.sequences)
     }
 
     /// Rows with logits of sweeps that carry so many rows.
     fn logit_rows_useful(&self, rows: usize) -> usize {
-        let Totals { rows: all, logit_rows, .. } = self.demand.totals;
+        let Totals { rows: all, logit_rows, .. } = self.input.totals;
         let share = logit_rows as f64 / all.max(1) as f64 * LOGITS_CROWD;
-        ((rows as f64 * share).ceil() as usize).min(rows).min(self.demand.logit_rows_useful)
+        ((rows as f64 * share).ceil() as usize).min(rows).min(self.input.logit_rows_useful)
     }
 
     /// Spends up to `spare` on embedding rows.
     fn keep_rows(&self, layout: &mut Layout, spare: u64) {
         let each = self.spec.embedding.row_bytes() + KEPT_ROW_BYTES;
-        let spare = spare.min(self.demand.pinned_bytes_max.unwrap_or(u64::MAX));
+        let spare = spare.min(self.input.pinned_bytes_max.unwrap_or(u64::MAX));
         let rows = (spare / each).min(KEPT_ROWS_MAX).min(self.spec.vocab as u64);
         (layout.kept, layout.kept_rows) = (rows * each, rows as usize);
     }
@@ -304,13 +297,13 @@ impl Fit<'_> {
     /// Spends up to `spare` on states of more sequences, as far as there are pages for them too; gives what they take
     /// themselves.
     fn grow_states(&self, layout: &mut Layout, spare: u64) -> u64 {
-        let each = self.sizes.state_bytes;
+        let each = self.input.footprint.state_bytes;
         if each == 0 {
             return 0;
         }
-        let tokens = self.demand.tokens_total.div_ceil(self.demand.sequences.max(1));
+        let tokens = self.input.tokens_total.div_ceil(self.input.sequences.max(1));
         let pages = (tokens.div_ceil(PAGE_TOKENS) + 1) as u64 * self.page_bytes();
-        let wanted = self.demand.sequences.saturating_sub(layout.state_slots) as u64;
+        let wanted = self.input.sequences.saturating_sub(layout.state_slots) as u64;
         let slots = wanted.min(spare / (each + pages));
         layout.state_slots += slots as usize;
         layout.states += slots * each;
@@ -319,20 +312,23 @@ impl Fit<'_> {
 
     /// Rows that a sweep should carry if memory allows.
     fn rows_wanted(&self) -> usize {
-        self.demand.rows_max.unwrap_or(ROWS_MAX).min(self.demand.rows_useful).max(1)
+        self.input.rows_max.unwrap_or(ROWS_MAX).min(self.input.rows_useful).max(1)
     }
 
     fn finish(&self, layout: Layout, budget: u64, minimum: u64) -> Plan {
         let mut tiles = steps::tiles(self.spec, layout.tile);
         let certain = steps::pin(&mut tiles, layout.pinned);
-        let uses = self.demand.expert_use.as_ref();
+        let uses = self.input.expert_use.as_ref();
         let (pinned_experts, pinned) =
             steps::pin_experts(self.spec, uses, layout.tile, layout.pinned.saturating_sub(certain));
         let part = |head: bool| {
-            let steps = || tiles.iter().filter(move |s| (s.role == Role::Head) == head);
+            let streamed = tiles.iter().filter(|s| (s.block == self.spec.blocks.len()) == head && s.is_streamed());
+            let matrices = self.spec.blocks.iter().flat_map(|block| block.linears()).filter(|_| !head);
+            let matrices = matrices.map(|(_, linear)| &linear.weight);
+            let matrices = matrices.chain(Some(&self.spec.head.weight).filter(|_| head));
             Part {
-                streamed_bytes: steps().filter(|s| !s.pinned).map(|s| s.extent.bytes).sum(),
-                weights: steps().map(|s| s.weights(self.spec)).sum(),
+                streamed_bytes: streamed.map(|s| s.extent.bytes).sum(),
+                weights: matrices.map(|m| m.rows as u64 * m.cols as u64).sum(),
             }
         };
         let (blocks, head) = (part(false), part(true));
@@ -345,7 +341,7 @@ impl Fit<'_> {
             parameters: self.spec.parameters,
             weight_bytes: self.sizes.weight_bytes,
             // A default budget is what the layout needs.
-            budget_bytes: if self.demand.budget_bytes.is_some() { budget } else { layout.total() },
+            budget_bytes: if self.input.budget_bytes.is_some() { budget } else { layout.total() },
             minimum_bytes: minimum,
             pinned_bytes: if layout.expanded { layout.pinned } else { certain + pinned },
             streamed_bytes_per_sweep: cost.read_bytes(1, 1).round() as u64,
@@ -354,18 +350,18 @@ impl Fit<'_> {
             ring_slots: layout.slots,
             slot_bytes: layout.slot,
             tile_bytes: layout.tile,
-            kv_type: self.demand.kv_type,
-            kv_bytes_per_token: self.demand.kv_bytes_per_token,
+            kv_type: self.input.kv_type,
+            kv_bytes_per_token: self.input.kv_bytes_per_token,
             kv_pages: layout.kv_pages,
             kv_bytes: layout.kv,
-            state_bytes_per_sequence: self.sizes.state_bytes,
+            state_bytes_per_sequence: self.input.footprint.state_bytes,
             state_slots: layout.state_slots,
             state_bytes: layout.states,
             kept_rows: layout.kept_rows,
             kept_bytes: layout.kept,
             activation_bytes: layout.activations,
             overhead_bytes: layout.overhead,
-            context: self.demand.sequence_tokens_max,
+            context: self.input.sequence_tokens_max,
             rows_max: layout.rows,
             logit_rows_max: layout.logit_rows,
             rows_at_knee: cost.knee(),
@@ -378,17 +374,17 @@ impl Fit<'_> {
     }
 
     fn activations(&self, rows: usize, logit_rows: usize) -> u64 {
-        rows as u64 * self.sizes.activation_bytes_per_row + logit_rows as u64 * self.sizes.logit_bytes_per_row
+        rows as u64 * self.input.footprint.row_bytes + logit_rows as u64 * self.input.footprint.logit_row_bytes
     }
 
     /// A page of the KV cache, with the scores that attention over it needs.
     fn page_bytes(&self) -> u64 {
-        PAGE_TOKENS as u64 * (self.demand.kv_bytes_per_token + SCORE_BYTES * self.machine.threads as u64)
+        PAGE_TOKENS as u64 * (self.input.kv_bytes_per_token + self.input.footprint.position_bytes)
     }
 
     /// A tile of at least one row of the widest matrix, of the size the user names, else near `wanted`.
     fn tile(&self, wanted: u64) -> u64 {
-        let wanted = self.demand.tile_bytes.unwrap_or(wanted.clamp(TILE_BYTES_MIN, TILE_BYTES_MAX));
+        let wanted = self.input.tile_bytes.unwrap_or(wanted.clamp(TILE_BYTES_MIN, TILE_BYTES_MAX));
         wanted.max(self.sizes.row_bytes_max)
     }
 

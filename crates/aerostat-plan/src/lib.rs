@@ -1,6 +1,6 @@
 //! The plan: what is pinned, what streams, how many rows, and what a sweep costs.
 //!
-//! [`plan`] is a pure function from a [`ModelSpec`], a [`Demand`] and a [`Machine`] to a [`Plan`], an immutable value
+//! [`plan`] is a pure function from a [`ModelSpec`], a [`PlanInput`] and a [`Machine`] to a [`Plan`], an immutable value
 //! that prints itself. It does no I/O, reads no clock and starts no thread.
 
 #![forbid(unsafe_code)]
@@ -13,10 +13,11 @@ mod uses;
 
 use std::collections::BTreeMap;
 
-use aerostat_arch::{AttentionWidths, Block, ModelSpec};
+use aerostat_arch::{Block, ModelSpec};
 use serde::Serialize;
 
 pub use aerostat_arch::Role;
+pub use aerostat_types::Home;
 pub use cost::Cost;
 pub use explain::size;
 pub use fit::{Error, plan};
@@ -30,9 +31,9 @@ pub const TILE_BYTES_MAX: u64 = 4 << 20;
 /// Rows of one sweep the planner chooses by itself at most.
 pub const ROWS_MAX: usize = 512;
 
-/// What a run asks for.
+/// What a run asks for, and what it takes in memory.
 #[derive(Clone, Debug)]
-pub struct Demand {
+pub struct PlanInput {
     /// Upper bound of the process's peak resident set; `None`: resident if that fits in 80 % of the available
     /// memory, else that.
     pub budget_bytes: Option<u64>,
@@ -56,12 +57,30 @@ pub struct Demand {
     pub kv_type: &'static str,
     /// What it takes for one token.
     pub kv_bytes_per_token: u64,
+    /// What is allocated beside weights, the ring and the KV cache.
+    pub footprint: Footprint,
     /// Tile size, if the user names one.
     pub tile_bytes: Option<u64>,
     /// Upper bound of pinned weights; for measurements. `None`: as much as the budget allows.
     pub pinned_bytes_max: Option<u64>,
     /// How often each expert was used before, if that is known.
     pub expert_use: Option<ExpertUse>,
+}
+
+/// Memory beside weights, the ring and the KV cache, in bytes: activations and small tensors as the program says, scratch
+/// as the device says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Whatever the sweep: small tensors, numbers beside codes, scratch of threads.
+    pub fixed_bytes: u64,
+    /// For each row that a sweep can carry: activations, partial sums, copies on the host.
+    pub row_bytes: u64,
+    /// For each row with logits, besides.
+    pub logit_row_bytes: u64,
+    /// For each sequence that keeps a recurrent state.
+    pub state_bytes: u64,
+    /// For each position of the KV cache, beside keys and values.
+    pub position_bytes: u64,
 }
 
 /// What sequences take from their first sweep to their last, added up.
@@ -76,6 +95,13 @@ pub struct Totals {
 }
 
 impl Totals {
+    /// Adds what other sequences take.
+    pub fn merge(&mut self, other: &Self) {
+        self.rows += other.rows;
+        self.logit_rows += other.logit_rows;
+        self.kv_pages = self.kv_pages.saturating_add(other.kv_pages);
+    }
+
     /// Adds a sequence: a prompt, of whose rows `logit_rows` have logits, and an answer of so many tokens.
     pub fn add(&mut self, prompt: usize, logit_rows: usize, answer: usize) {
         // The last token of an answer is never computed; the first comes with the prompt.
@@ -200,7 +226,9 @@ impl Plan {
         let pinned =
             self.pinned_experts.get(block).is_some_and(|experts| experts.binary_search(&expert).is_ok());
         let mut steps = steps::expert_tiles(spec, block, expert, self.tile_bytes);
-        steps.iter_mut().for_each(|step| step.pinned = pinned);
+        if pinned {
+            steps.iter_mut().for_each(|step| step.home = Home::Host);
+        }
         steps
     }
 
@@ -214,7 +242,7 @@ impl Plan {
 
     /// What every sweep reads, whatever experts it uses.
     pub fn certain_bytes(&self) -> u64 {
-        self.steps.iter().filter(|s| !s.pinned).map(|s| s.extent.bytes).sum()
+        self.steps.iter().filter(|s| s.is_streamed()).map(|s| s.extent.bytes).sum()
     }
 
     /// The part of the weights that stays in memory, from 0 to 1.
@@ -224,57 +252,22 @@ impl Plan {
     }
 }
 
-/// Elements that a thread expands at a time of codes whose scales lie apart, unless one row has more.
-const SCALED_LEN: u64 = 128 << 10;
-
-/// Sizes that follow from the model alone.
+/// Sizes of weights, which follow from the model alone.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
     pub(crate) weight_bytes: u64,
-    pub(crate) vector_bytes: u64,
+    /// The fewest bytes that every matrix can be cut to.
     pub(crate) row_bytes_max: u64,
-    pub(crate) activation_bytes_per_row: u64,
-    pub(crate) logit_bytes_per_row: u64,
-    pub(crate) state_bytes: u64,
-    /// What lies beside the matrix of codes at hand, as f32.
-    pub(crate) beside_bytes: u64,
-    /// Rows of codes whose scales lie apart are expanded to f32 here; those of packed ones to codes first.
-    pub(crate) scaled_bytes_per_thread: u64,
 }
 
 impl Sizes {
     pub(crate) fn of(spec: &ModelSpec) -> Self {
         const F32: u64 = 4;
-        let matrix_bytes = spec.matrix_bytes();
         let embedding = if spec.tied() { 0 } else { spec.embedding.extent.bytes };
         let vectors = spec.vectors().map(|v| v.len as u64).sum::<u64>() * F32;
-        let widest = |f: fn(&Block) -> usize| spec.blocks.iter().map(f).max().unwrap_or(0) as u64;
-        let widths = spec.blocks.iter().map(Block::widths);
-        let attention = widths.fold(AttentionWidths::default(), AttentionWidths::max).total() as u64;
-        let mlp = widest(Block::mlp_width);
-        let mixture = widest(mixture_width) + spec.lanes() as u64 + widest(Block::joined_width);
-        let angles: u64 = spec.ropes.iter().map(|r| r.rotary as u64).sum();
-        let scaled = spec.matrices().filter(|m| m.scales.is_some());
-        let scaled = scaled.map(|m| SCALED_LEN.max(m.cols as u64) * (F32 + u64::from(m.is_coded()))).max();
-        // The residual stream, its norm, a step's output; what attention reads and writes; gate and up; what experts take
-        // besides; angles here and on the host; the embedding row as stored.
-        let per_row = 3 * spec.row_width() as u64 + attention + 2 * mlp + mixture + 2 * angles;
         Self {
-            weight_bytes: matrix_bytes + embedding + vectors,
-            vector_bytes: vectors,
+            weight_bytes: spec.matrix_bytes() + embedding + vectors,
             row_bytes_max: spec.matrices().map(|m| m.unit_bytes()).max().unwrap_or(0),
-            activation_bytes_per_row: per_row * F32 + spec.embedding.row_bytes() + 64,
-            logit_bytes_per_row: (spec.vocab + spec.row_width()) as u64 * F32,
-            beside_bytes: spec.beside().iter().sum::<usize>() as u64 * F32,
-            scaled_bytes_per_thread: scaled.unwrap_or(0),
-            state_bytes: spec.state_elements() as u64 * F32,
         }
     }
-}
-
-/// What experts take for a row beside an MLP: their input and output, what the router says (here and on the host, with
-/// room for the choice), and the weight of the shared one.
-fn mixture_width(block: &Block) -> usize {
-    let Some(experts) = &block.experts else { return 0 };
-    2 * experts.router.weight.cols + experts.mlps.len() + 4 * experts.routing.chosen + 1
 }

@@ -1,8 +1,9 @@
 //! The tiles of a sweep.
 
-use aerostat_arch::{Block, Companion, Matrix, MlpSpec, ModelSpec, Role};
+use aerostat_arch::{Block, Matrix, MlpSpec, ModelSpec, Role};
 use aerostat_checkpoint::packed::TileRows;
-use aerostat_checkpoint::{DType, Extent};
+use aerostat_checkpoint::Extent;
+use aerostat_types::Home;
 
 use crate::uses::ExpertUse;
 
@@ -27,39 +28,27 @@ pub struct Step {
     pub last: bool,
     /// Where its bytes lie.
     pub extent: Extent,
-    /// Kept in memory between sweeps.
-    pub pinned: bool,
+    /// Where it is between sweeps.
+    pub home: Home,
 }
 
 impl Step {
-    /// The matrix it is a tile of.
-    pub fn matrix<'a>(&self, spec: &'a ModelSpec) -> &'a Matrix {
-        let head = &spec.head.weight;
-        let Some(block) = spec.blocks.get(self.block) else { return head };
+    /// It is read in every sweep that uses it.
+    pub fn is_streamed(&self) -> bool {
+        self.home == Home::Disk
+    }
+
+    /// The matrix it is a tile of; `None`: another model's.
+    pub fn matrix<'a>(&self, spec: &'a ModelSpec) -> Option<&'a Matrix> {
+        if self.block == spec.blocks.len() {
+            return Some(&spec.head.weight);
+        }
+        let block = spec.blocks.get(self.block)?;
         let found = match self.expert {
             None => block.linears().find(|(role, _)| *role == self.role),
-            Some(e) => mlp(block, e).and_then(|mlp| mlp.linears().find(|(role, _)| *role == self.role)),
+            Some(expert) => mlp(block, expert)?.linears().find(|(role, _)| *role == self.role),
         };
-        found.map_or(head, |(_, linear)| &linear.weight)
-    }
-
-    /// What it is a tile of, where that is read before a matrix.
-    pub fn companion<'a>(&self, spec: &'a ModelSpec) -> Option<&'a Companion> {
-        self.matrix(spec).companions().get(self.companion?)
-    }
-
-    /// The type of its elements, and how many each of its rows has.
-    pub fn stored(&self, spec: &ModelSpec) -> (DType, usize) {
-        let matrix = self.matrix(spec);
-        let own = || (matrix.dtype, matrix.stored().1);
-        self.companion(spec).map_or_else(own, |companion| (companion.dtype, companion.stored_cols()))
-    }
-
-    /// The weights it holds.
-    pub fn weights(&self, spec: &ModelSpec) -> u64 {
-        let matrix = self.matrix(spec);
-        let rows = if self.companion.is_some() { 0 } else { matrix.rows_before(self.rows) as u64 };
-        rows * if matrix.k_major { matrix.rows } else { matrix.cols } as u64
+        found.map(|(_, linear)| &linear.weight)
     }
 }
 
@@ -103,7 +92,7 @@ fn split(
     }
     let step = |companion, start, rows, extent| {
         let (first, last) = (false, false);
-        Step { block, expert, role, companion, start, rows, first, last, extent, pinned: false }
+        Step { block, expert, role, companion, start, rows, first, last, extent, home: Home::Disk }
     };
     for (index, companion) in matrix.companions().iter().enumerate() {
         let row = companion.row_bytes();
@@ -161,7 +150,7 @@ fn join(
                     first,
                     last: false,
                     extent,
-                    pinned: false,
+                    home: Home::Disk,
                 });
             }
         }
@@ -182,13 +171,13 @@ pub(crate) fn pin(steps: &mut [Step], bytes: u64) -> u64 {
         passed += need(step);
         if u128::from(used + need(step)) * u128::from(total) <= u128::from(passed) * u128::from(bytes) {
             used += need(step);
-            step.pinned = true;
+            step.home = Home::Host;
         }
     }
-    for step in steps.iter_mut().filter(|s| !s.pinned) {
+    for step in steps.iter_mut().filter(|s| s.is_streamed()) {
         if used + need(step) <= bytes {
             used += need(step);
-            step.pinned = true;
+            step.home = Home::Host;
         }
     }
     used
@@ -228,13 +217,19 @@ pub(crate) fn pin_all_bytes(steps: &[Step]) -> u64 {
     steps.iter().map(|s| s.extent.bytes.next_multiple_of(4096)).sum()
 }
 
-/// What pinning every tile would take if coded ones were expanded.
-pub(crate) fn expanded_bytes(spec: &ModelSpec, steps: &[Step]) -> u64 {
-    let bytes = |step: &Step| match step.matrix(spec) {
-        matrix if matrix.is_coded() => matrix.row_bytes() * step.rows as u64,
-        _ => step.extent.bytes,
-    };
-    steps.iter().map(|s| bytes(s).next_multiple_of(4096)).sum()
+/// What pinning every tile would take if packed exponents were expanded.
+pub(crate) fn expanded_bytes(spec: &ModelSpec, tile_bytes: u64) -> u64 {
+    let mut total = 0;
+    for matrix in spec.matrices() {
+        let mut steps = Vec::new();
+        split(&mut steps, (0, None, Role::Head), matrix, tile_bytes);
+        let bytes = |step: &Step| match matrix.is_coded() && step.companion.is_none() {
+            true => matrix.row_bytes() * step.rows as u64,
+            false => step.extent.bytes,
+        };
+        total += steps.iter().map(|s| bytes(s).next_multiple_of(4096)).sum::<u64>();
+    }
+    total
 }
 
 #[cfg(test)]
@@ -255,7 +250,7 @@ mod tests {
             first: true,
             last: true,
             extent: Extent { file: FileId(0), offset: 0, bytes: 4096 * (1 + i % 3) },
-            pinned: false,
+            home: Home::Disk,
         };
         let all: Vec<Step> = (0..90).map(tile).collect();
         let total = pin_all_bytes(&all);
@@ -267,7 +262,7 @@ mod tests {
             let (mut pinned, mut passed) = (0.0, 0.0);
             for step in &steps {
                 passed += step.extent.bytes as f64;
-                pinned += if step.pinned { step.extent.bytes as f64 } else { 0.0 };
+                pinned += if step.home == Home::Host { step.extent.bytes as f64 } else { 0.0 };
                 let due = passed * percent as f64 / 100.0;
                 assert!((pinned - due).abs() <= 3.0 * 12288.0, "{percent} %: {pinned} of {due}");
             }

@@ -58,6 +58,18 @@ pub enum Window {
     Chunk(usize),
 }
 
+/// Where a tile of weights is between sweeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Home {
+    /// In the files of the model: it is read in every sweep that uses it.
+    #[default]
+    Disk,
+    /// In memory of the host. Where the device is the host, this is also its own.
+    Host,
+    /// In memory of the device.
+    Device,
+}
+
 /// The type of elements in the KV cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum KvType {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::Error;
-use crate::schedule::{Next, Sequence};
+use crate::sequence::{Ask, Next, Sequence};
 
 /// Sequences that wait at most.
 const WAITING_MAX: usize = 256;
@@ -22,6 +22,8 @@ pub(crate) struct Ahead<'t> {
     waiting: VecDeque<Sequence<'t>>,
     /// What they weigh.
     tokens: usize,
+    /// How many of them, from the first, wait for nobody else.
+    urgent: usize,
     /// How many have passed the first.
     passed: usize,
     /// There were no more requests when they were last asked for.
@@ -32,9 +34,14 @@ impl<'t> Ahead<'t> {
     /// Takes requests while there is room to wait.
     pub(crate) fn refill(&mut self, next: Next<'_, 't>) -> Result<(), Error> {
         self.dry = false;
+        while let Some(sequence) = next(Ask::Urgent)? {
+            self.tokens += weight(&sequence);
+            self.waiting.insert(self.urgent, sequence);
+            self.urgent += 1;
+        }
         while self.waiting.is_empty() || self.waiting.len() < WAITING_MAX && self.tokens < WAITING_TOKENS_MAX
         {
-            let Some(sequence) = next()? else {
+            let Some(sequence) = next(Ask::Any)? else {
                 self.dry = true;
                 break;
             };
@@ -59,7 +66,7 @@ impl<'t> Ahead<'t> {
             return vec![0];
         }
         let mut places: Vec<usize> = (0..self.waiting.len()).collect();
-        if longest_first {
+        if longest_first && self.urgent == 0 {
             places.sort_by_key(|&i| std::cmp::Reverse(self.waiting[i].tokens_left()));
         }
         places.truncate(TRIED_MAX);
@@ -75,13 +82,23 @@ impl<'t> Ahead<'t> {
     pub(crate) fn take(&mut self, place: usize) -> Option<Sequence<'t>> {
         let sequence = self.waiting.remove(place)?;
         self.tokens -= weight(&sequence);
+        self.urgent -= usize::from(place < self.urgent);
         self.passed = if place == 0 { 0 } else { self.passed + 1 };
         Some(sequence)
     }
 
+    /// Takes out the one of this id.
+    pub(crate) fn cancel(&mut self, id: u64) -> Option<Sequence<'t>> {
+        let place = self.waiting.iter().position(|sequence| sequence.id == id)?;
+        let passed = self.passed;
+        let sequence = self.take(place);
+        self.passed = if place == 0 { 0 } else { passed };
+        sequence
+    }
+
     /// Takes all out.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Sequence<'t>> {
-        self.tokens = 0;
+        (self.tokens, self.urgent) = (0, 0);
         self.waiting.drain(..)
     }
 }
@@ -94,7 +111,7 @@ fn weight(sequence: &Sequence<'_>) -> usize {
 mod tests {
     use super::*;
     use crate::Silent;
-    use crate::run::{Request, Want};
+    use crate::request::{Request, Want};
 
     fn sequence(id: u64, tokens: usize, max_new_tokens: usize) -> Sequence<'static> {
         let token_ids = vec![1; tokens];
@@ -105,7 +122,10 @@ mod tests {
     #[test]
     fn a_few_wait_in_order_and_nobody_is_passed_for_ever() {
         let mut id = 0;
-        let mut next = || {
+        let mut next = |ask| {
+            if ask == Ask::Urgent {
+                return Ok(None);
+            }
             id += 1;
             Ok(Some(sequence(id, 1, id as usize % 7 + 1)))
         };
@@ -128,10 +148,10 @@ mod tests {
     fn long_prompts_wait_in_small_numbers_and_the_end_is_known() {
         let mut coming = vec![sequence(2, 5, 1), sequence(1, WAITING_TOKENS_MAX, 1)];
         let mut ahead = Ahead::default();
-        ahead.refill(&mut || Ok(coming.pop())).unwrap();
+        ahead.refill(&mut |ask| Ok(if ask == Ask::Any { coming.pop() } else { None })).unwrap();
         assert_eq!((ahead.iter().count(), ahead.dry), (1, false));
         assert_eq!(ahead.take(0).unwrap().id, 1);
-        ahead.refill(&mut || Ok(coming.pop())).unwrap();
+        ahead.refill(&mut |ask| Ok(if ask == Ask::Any { coming.pop() } else { None })).unwrap();
         assert_eq!((ahead.drain().count(), ahead.dry, ahead.is_empty()), (1, true, true));
     }
 }

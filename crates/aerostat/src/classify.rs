@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::engine::Engine;
+use crate::need::Need;
 use crate::observe::Observer;
-use crate::run::{Outcome, Request, RunEnd, Want};
-use crate::{Error, ErrorKind, Need, Score};
+use crate::request::{Outcome, Request, Want};
+use crate::{Error, ErrorKind};
 
 /// A text and what may follow it.
 #[derive(Clone, Debug, Default)]
@@ -55,39 +56,51 @@ impl Engine {
     /// Chooses a label for each text. What labels of a text share is computed once, and they ride on one sweep as far as
     /// its rows allow.
     ///
+    /// A text that is empty, has no labels or an empty one, or holds token ids outside the vocabulary has an error in its
+    /// place.
+    ///
     /// # Errors
-    /// [`ErrorKind::Usage`] for empty texts, texts without labels, empty labels, or token ids outside the vocabulary;
-    /// [`ErrorKind::Interrupted`] if the observer asked to stop; those of reading and computing.
+    /// [`ErrorKind::Usage`] if the text to calibrate with is empty, or cannot be scored; [`ErrorKind::Interrupted`] if the
+    /// observer asked to stop; those of reading and computing.
     pub fn classify(
         &mut self,
         items: &[Choices],
         measure: &Measure,
         observer: &mut dyn Observer,
-    ) -> Result<Vec<Classification>, Error> {
-        let empty = |item: &Choices| item.labels.is_empty() || item.labels.iter().any(Vec::is_empty);
-        if let Some(bad) = items.iter().position(empty) {
-            let message = format!("text {bad} has no labels, or one of them has no tokens");
-            return Err(Error::new(ErrorKind::Usage, message));
-        }
+    ) -> Result<Vec<Result<Classification, Error>>, Error> {
         if *measure == Measure::Calibrated(Vec::new()) {
             return Err(Error::new(ErrorKind::Usage, "the text to calibrate with is empty"));
         }
         let requests = requests(items, measure);
-        let (outcomes, end) = self.run_list(requests.len(), &|i| requests[i].clone(), None, observer)?;
-        if end == RunEnd::Interrupted {
-            return Err(Error::interrupted());
-        }
-        let mut scores = outcomes.into_iter().filter_map(|outcome| match outcome {
-            Some(Outcome::Score(Score { logprobs, .. })) => Some(logprobs.into_iter().flatten().collect()),
+        let scores = self.results(requests.len(), &|i| requests[i].clone(), observer, |outcome| match outcome {
+            Outcome::Score(score) => Some(score.logprobs.into_iter().flatten().collect()),
             _ => None,
-        });
-        let mut take = |count: usize| -> Vec<Vec<f32>> { scores.by_ref().take(count).collect() };
-        let found: Vec<Vec<Vec<f32>>> = items.iter().map(|item| take(item.labels.len())).collect();
+        })?;
+        let mut scores = scores.into_iter();
+        let mut take = |count: usize| -> Result<Vec<Vec<f32>>, Error> {
+            // All of them, so that the next ones begin at the right place.
+            let taken: Vec<_> = scores.by_ref().take(count).collect();
+            taken.into_iter().collect()
+        };
+        let found: Vec<_> = items.iter().map(|item| take(usable(item).map_or(0, <[_]>::len))).collect();
         let plain = neutral(items, measure);
-        let plain: BTreeMap<&[u32], f64> =
-            plain.iter().copied().zip(take(plain.len()).iter().map(|l| sum(l))).collect();
-        Ok(items.iter().zip(found).map(|(item, logprobs)| choose(item, logprobs, measure, &plain)).collect())
+        let sums = take(plain.len())?;
+        let plain: BTreeMap<&[u32], f64> = plain.into_iter().zip(sums.iter().map(|l| sum(l))).collect();
+        let result = |(number, (item, logprobs)): (usize, (&Choices, Result<Vec<Vec<f32>>, Error>))| {
+            if usable(item).is_none() {
+                let message = format!("text {number} has no labels, or one of them has no tokens");
+                return Err(Error::new(ErrorKind::Usage, message));
+            }
+            logprobs.map(|logprobs| choose(item, logprobs, measure, &plain))
+        };
+        Ok(items.iter().zip(found).enumerate().map(result).collect())
     }
+}
+
+/// The labels of a text, if there are some and each has tokens.
+fn usable(item: &Choices) -> Option<&[Vec<u32>]> {
+    let usable = !item.labels.is_empty() && !item.labels.iter().any(Vec::is_empty);
+    usable.then_some(item.labels.as_slice())
 }
 
 /// All labels of all texts, then each label once after the text to calibrate with.
@@ -97,7 +110,8 @@ fn requests(items: &[Choices], measure: &Measure) -> Vec<Request> {
         want: Want::Score { from: prefix.len(), logits_last: false },
         ..Request::default()
     };
-    let given = items.iter().flat_map(|item| item.labels.iter().map(|label| request(&item.prefix, label)));
+    let labels = |item| usable(item).into_iter().flatten();
+    let given = items.iter().flat_map(|item| labels(item).map(|label| request(&item.prefix, label)));
     let mut all: Vec<Request> = given.collect();
     if let Measure::Calibrated(text) = measure {
         all.extend(neutral(items, measure).iter().map(|label| request(text, label)));
@@ -108,7 +122,7 @@ fn requests(items: &[Choices], measure: &Measure) -> Vec<Request> {
 /// Each label once, if there is something to calibrate.
 fn neutral<'a>(items: &'a [Choices], measure: &Measure) -> Vec<&'a [u32]> {
     let Measure::Calibrated(_) = measure else { return Vec::new() };
-    let mut labels: Vec<&[u32]> = items.iter().flat_map(|item| &item.labels).map(Vec::as_slice).collect();
+    let mut labels: Vec<&[u32]> = items.iter().filter_map(usable).flatten().map(Vec::as_slice).collect();
     labels.sort_unstable();
     labels.dedup();
     labels

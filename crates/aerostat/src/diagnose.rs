@@ -1,25 +1,19 @@
 //! Why logits are not numbers.
 
-use aerostat_backend::coded::{self, Code};
+use aerostat_backend::quantised::{self, Code};
 use aerostat_backend::{Tile, formats, packed};
 use aerostat_checkpoint::{DType, Extent};
 
 use crate::engine::Engine;
+use crate::store::{shape, tensor_name};
+use crate::sweep::Sweeper;
 use crate::{Error, ErrorKind};
 
-/// A tensor or a part of one.
-struct Part {
-    name: String,
-    dtype: DType,
-    cols: usize,
-    extent: Extent,
-}
-
 impl Engine {
-    /// Why the logits of a request are NaN: looks through the tensors that could have caused it. The error of the
-    /// request alone if all are finite; if one is not, an error for all, which names it.
+    /// Why the logits of a request are NaN: looks through the tensors that could have caused it, those that all requests
+    /// share once. The error of the request alone if all are finite; if one is not, an error for all, which names it.
     pub(crate) fn not_finite(&mut self, request: u64, tokens: &[u32]) -> Result<Error, Error> {
-        self.stop_reading();
+        self.sweeper.stop_reading();
         let error = |message: &str| {
             let message = format!("the logits of prompt {request} are not numbers: {message}");
             Error::new(ErrorKind::NotFinite, message)
@@ -33,65 +27,73 @@ impl Engine {
         }
     }
 
+    /// The name of a tensor that is not finite, among the embeddings of tokens and all other tensors.
     fn find_not_finite(&mut self, tokens: &[u32]) -> Result<Option<String>, Error> {
-        let spec = self.model().spec();
-        let embedding = &spec.embedding;
-        let rows = tokens.iter().map(|&t| Part {
-            name: embedding.name.clone(),
-            dtype: embedding.dtype,
-            cols: embedding.cols,
-            extent: embedding.rows_extent(t as usize, 1),
-        });
-        let vectors = spec.vectors().map(|v| Part {
-            name: v.name.clone(),
-            dtype: v.dtype,
-            cols: v.len,
-            extent: v.extent,
-        });
-        let packed = embedding.tiles.is_some();
-        let row_bytes = embedding.row_bytes() as usize;
-        let small: Vec<Part> = rows.filter(|_| !packed).chain(vectors).collect();
-        if let (Some(packed), ring) = self.packed() {
-            let mut bytes = vec![0; tokens.len() * row_bytes];
-            packed.read(ring, tokens, &mut bytes)?;
-            let embedding = &self.model().spec().embedding;
-            if !finite(embedding.dtype, embedding.cols, &bytes)? {
-                return Ok(Some(embedding.name.clone()));
+        if let Some(name) = self.embedding_not_finite(tokens)? {
+            return Ok(Some(name));
+        }
+        if let Some(known) = &self.not_finite {
+            return Ok(known.clone());
+        }
+        let found = match self.vector_not_finite()? {
+            Some(name) => Some(name),
+            None => self.matrix_not_finite()?,
+        };
+        self.not_finite = Some(found.clone());
+        Ok(found)
+    }
+
+    fn embedding_not_finite(&mut self, tokens: &[u32]) -> Result<Option<String>, Error> {
+        let Sweeper { model, store, embedder, .. } = &mut self.sweeper;
+        let embedding = &model.spec().embedding;
+        let mut bytes = vec![0; tokens.len() * embedding.row_bytes() as usize];
+        match embedder.packed() {
+            Some(packed) => packed.read(store.ring(), tokens, &mut bytes)?,
+            None => {
+                let rows: Vec<Extent> = tokens.iter().map(|&t| embedding.rows_extent(t as usize, 1)).collect();
+                store.ring().read_many_now(&rows, &mut bytes)?;
             }
         }
-        for part in small {
-            let mut bytes = vec![0; part.extent.bytes as usize];
-            self.ring().read_now(part.extent, &mut bytes)?;
-            if !finite(part.dtype, part.cols, &bytes)? {
-                return Ok(Some(part.name));
+        let is_finite = finite(embedding.dtype, embedding.cols, &bytes)?;
+        Ok((!is_finite).then(|| embedding.name.clone()))
+    }
+
+    fn vector_not_finite(&mut self) -> Result<Option<String>, Error> {
+        let Sweeper { model, store, .. } = &mut self.sweeper;
+        for vector in model.spec().vectors() {
+            let mut bytes = vec![0; vector.extent.bytes as usize];
+            store.ring().read_now(vector.extent, &mut bytes)?;
+            if !finite(vector.dtype, vector.len, &bytes)? {
+                return Ok(Some(vector.name.clone()));
             }
         }
-        let steps = self.current_plan().steps.clone();
-        let extents: Vec<Extent> = steps.iter().map(|s| s.extent).collect();
-        self.ring().request(&extents)?;
-        let mut found = None;
-        for step in steps {
-            let spec = self.model().spec();
-            let (dtype, cols) = step.stored(spec);
-            let (matrix, companion) = (step.matrix(spec), step.companion(spec));
-            let (name, packed) =
-                (companion.map_or(&matrix.name, |companion| &companion.name).clone(), matrix.tiles.is_some());
-            let bytes = self.ring().next()?;
-            if !may_be_infinite(dtype) {
+        Ok(None)
+    }
+
+    fn matrix_not_finite(&mut self) -> Result<Option<String>, Error> {
+        let Sweeper { model, store, plan, .. } = &mut self.sweeper;
+        let spec = model.spec();
+        let blocks = spec.blocks.iter().enumerate();
+        let experts = blocks.filter_map(|(i, block)| Some((i, block.experts.as_ref()?)));
+        let experts = experts.flat_map(|(i, experts)| experts.order.iter().map(move |e| (i, *e)));
+        let experts = experts.flat_map(|(block, expert)| plan.expert_steps(spec, block, expert));
+        for step in plan.steps.iter().copied().chain(experts) {
+            let shape = shape(spec, &step)?;
+            if !may_be_infinite(shape.dtype) {
                 continue;
             }
-            let tile = Tile { dtype, rows: step.rows, cols, bytes: &bytes };
+            store.ring().request(&[step.extent])?;
+            let bytes = store.ring().next()?;
+            let tile = Tile { dtype: shape.dtype, rows: shape.rows, cols: shape.cols, bytes: &bytes };
             let mut unpacked = Vec::new();
-            if packed {
+            if shape.packed {
                 packed::parts(&tile).try_for_each(|part| part?.expand(&mut unpacked))?;
             }
-            if !finite(dtype, cols, if packed { &unpacked } else { &bytes })? {
-                found = Some(name);
-                break;
+            if !finite(shape.dtype, shape.cols, if shape.packed { &unpacked } else { &bytes })? {
+                return Ok(Some(tensor_name(spec, &step)));
             }
         }
-        self.ring().cancel();
-        Ok(found)
+        Ok(None)
     }
 }
 
@@ -107,8 +109,8 @@ fn finite(dtype: DType, cols: usize, bytes: &[u8]) -> Result<bool, Error> {
     for stored in bytes.chunks_exact(row_bytes) {
         match dtype {
             // The scales are looked at as tensors of their own.
-            DType::F8_E4M3 => coded::look_up(Code::E4M3, stored, 0, true, &mut row),
-            DType::F8_E5M2 => coded::look_up(Code::E5M2, stored, 0, true, &mut row),
+            DType::F8_E4M3 => quantised::look_up(Code::E4M3, stored, 0, true, &mut row),
+            DType::F8_E5M2 => quantised::look_up(Code::E5M2, stored, 0, true, &mut row),
             _ => formats::expand(dtype, stored, &mut row)?,
         }
         if row.iter().any(|v| !v.is_finite()) {

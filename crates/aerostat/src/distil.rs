@@ -1,28 +1,10 @@
 //! What a model thinks likely after every token: targets to train smaller models on.
 
-use serde::Serialize;
-
+use crate::Error;
 use crate::engine::Engine;
-use crate::logits::{Sampler, token_logprobs};
+use crate::need::Need;
 use crate::observe::Observer;
-use crate::run::{Outcome, Request, RunEnd, Want};
-use crate::{Error, Need};
-
-/// The likeliest tokens after each token of a text, by the model's own distribution (temperature 1).
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct TopK {
-    /// The text.
-    pub token_ids: Vec<u32>,
-    /// The first position that is told of; `from = n` leaves the first n positions out.
-    pub from: usize,
-    /// Tokens told of for each position; fewer than asked for if the vocabulary is smaller.
-    pub k: usize,
-    /// `[positions, k]`, likeliest first: what the model expects after each position. The target of the row of position
-    /// i is the token at i + 1.
-    pub ids: Vec<u32>,
-    /// `[positions, k]`: their log-probabilities.
-    pub logprobs: Vec<f32>,
-}
+use crate::request::{Outcome, Request, TopK, Want};
 
 /// What the plan must provide to distil these sequences.
 pub fn demand(sequences: &[Vec<u32>]) -> Need {
@@ -33,13 +15,14 @@ pub fn demand(sequences: &[Vec<u32>]) -> Need {
 
 impl Engine {
     /// The `k` likeliest tokens after every token of given texts. For texts of the model's own, ask for
-    /// [`top_logprobs`](crate::Request::top_logprobs) of answers.
+    /// [`top_logprobs`](Request::top_logprobs) of answers.
     ///
     /// In a training loop, the student's loss at position i is the cross-entropy between these probabilities (`exp`,
     /// divided by their sum, or with the rest as one more class) and its own at the same ids.
     ///
+    /// A sequence that is empty or holds token ids outside the vocabulary has an error in its place.
+    ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for empty sequences or token ids outside the vocabulary;
     /// [`ErrorKind::Interrupted`](crate::ErrorKind::Interrupted) if the observer asked to stop; those of reading and
     /// computing.
     pub fn distil(
@@ -47,27 +30,12 @@ impl Engine {
         sequences: &[Vec<u32>],
         k: usize,
         observer: &mut dyn Observer,
-    ) -> Result<Vec<TopK>, Error> {
+    ) -> Result<Vec<Result<TopK, Error>>, Error> {
         let want = Want::TopK { k, from: 0 };
         let request = |i: usize| Request { token_ids: sequences[i].clone(), want, ..Request::default() };
-        let (outcomes, end) = self.run_list(sequences.len(), &request, None, observer)?;
-        if end == RunEnd::Interrupted {
-            return Err(Error::interrupted());
-        }
-        let top = |outcome: Option<Outcome>| match outcome {
-            Some(Outcome::TopK(top)) => Some(top),
+        self.results(sequences.len(), &request, observer, |outcome| match outcome {
+            Outcome::TopK(top) => Some(top),
             _ => None,
-        };
-        Ok(outcomes.into_iter().filter_map(top).collect())
-    }
-}
-
-impl TopK {
-    /// Takes the logits after the next position.
-    pub(crate) fn take_logits(&mut self, wanted: usize, logits: &[f32], sampler: &mut Sampler) {
-        let top = token_logprobs(logits, 0, wanted, sampler).top;
-        self.k = top.len();
-        self.ids.extend(top.iter().map(|t| t.0));
-        self.logprobs.extend(top.iter().map(|t| t.1));
+        })
     }
 }

@@ -30,6 +30,8 @@ pub enum ErrorKind {
     Job,
     /// The caller asked to stop.
     Interrupted,
+    /// Something that cannot be missing is: a mistake in this program, to be reported.
+    Defect,
 }
 
 impl Error {
@@ -77,8 +79,17 @@ from! {
     aerostat_arch::Error => Model,
     aerostat_plan::Error => Budget,
     aerostat_stream::Error => Io,
-    aerostat_backend::Error => Device,
     aerostat_text::Error => Text,
+}
+
+impl From<aerostat_backend::Error> for Error {
+    fn from(e: aerostat_backend::Error) -> Self {
+        let kind = match e.kind() {
+            aerostat_backend::ErrorKind::Defect => ErrorKind::Defect,
+            _ => ErrorKind::Device,
+        };
+        Self::new(kind, chain(&e))
+    }
 }
 
 impl From<aerostat_hub::Error> for Error {

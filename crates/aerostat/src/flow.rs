@@ -109,7 +109,7 @@ struct Certain {
 
 impl Certain {
     fn new(plan: &Plan, spec: &ModelSpec, beyond: usize) -> Self {
-        let streamed = plan.steps.iter().filter(|s| !s.pinned);
+        let streamed = plan.steps.iter().filter(|s| s.is_streamed());
         let before = |block: usize| streamed.clone().take_while(|s| s.block <= block).count();
         let blocks = spec.blocks.iter().enumerate();
         let gates = blocks.filter(|(_, block)| block.experts.is_some()).map(|(i, _)| before(i)).collect();

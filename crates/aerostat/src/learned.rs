@@ -2,12 +2,39 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aerostat_plan::ExpertUse;
 
 /// Larger files are none of ours: a number for each expert is a few hundred KiB for the largest models.
 const BYTES_MAX: u64 = 16 << 20;
+
+/// Which experts are used, and the file that learns it when this drops.
+pub(crate) struct Learned {
+    path: Option<PathBuf>,
+    uses: ExpertUse,
+}
+
+impl Learned {
+    /// Without a path nothing is written.
+    pub(crate) fn new(path: Option<PathBuf>) -> Self {
+        Self { path, uses: ExpertUse::default() }
+    }
+
+    /// An expert of a block is used.
+    pub(crate) fn add(&mut self, block: usize, expert: usize) {
+        self.uses.add(block, expert);
+    }
+}
+
+impl Drop for Learned {
+    fn drop(&mut self) {
+        if let Some(path) = self.path.as_deref().filter(|_| !self.uses.is_empty()) {
+            // What is not learned now may be another time.
+            let _ = add(path, &self.uses);
+        }
+    }
+}
 
 /// What the file knows; nothing if it is missing or no such file.
 pub(crate) fn read(path: &Path) -> Option<ExpertUse> {
@@ -17,7 +44,7 @@ pub(crate) fn read(path: &Path) -> Option<ExpertUse> {
 }
 
 /// Adds to what the file knows. It is replaced as a whole, so that a reader never sees a part of it.
-pub(crate) fn add(path: &Path, uses: &ExpertUse) -> io::Result<()> {
+fn add(path: &Path, uses: &ExpertUse) -> io::Result<()> {
     let mut all = read(path).unwrap_or_default();
     all.merge(uses);
     if let Some(folder) = path.parent() {

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use aerostat_arch::{Beside, Matrix, ModelSpec};
-use aerostat_backend::coded::{Coding, Rounding};
-use aerostat_backend::{Backend, Mat, Scaling, Tile, Weight, packed};
+use aerostat_backend::quantised::{Quantised, Rounding};
+use aerostat_backend::{Backend, Mat, Scaling, ScratchNeed, Tile, TileShape, Weight, packed};
 use aerostat_checkpoint::{DType, Extent, File, FileId};
 use aerostat_plan::Multiply;
 use aerostat_stream::{IoChoice, Ring, Source, SourceOptions};
@@ -163,7 +163,7 @@ fn some_scales(backend: &mut dyn Backend, matrix: &Matrix) -> Result<Option<Scal
     let values = Mat::new(backend.allocate(blocks)?, 1, blocks);
     let has_zeros = scales.companions.iter().any(|companion| companion.what == Beside::Zeros);
     Ok(Some(Scaling {
-        coding: Coding::new(scales.code, Rounding::BF16),
+        coding: Quantised::new(scales.code, Rounding::BF16),
         scales: values,
         zeros: has_zeros.then_some(values),
         groups: None,
@@ -175,33 +175,26 @@ fn some_scales(backend: &mut dyn Backend, matrix: &Matrix) -> Result<Option<Scal
 
 /// Multiplications of weights of the format that most of a model is stored in, to be timed.
 pub(crate) struct Trials {
-    backend: Box<dyn Backend>,
-    /// A tile of some whole rows of a matrix as they are stored, again and again.
-    bytes: Vec<u8>,
-    tile_bytes: usize,
+    /// Tiles of some whole rows of a matrix as they are stored, all alike.
+    tiles: Vec<Weight>,
     /// Which of them is next.
     next: usize,
     weights: f64,
     time: Duration,
-    dtype: DType,
-    rows: usize,
-    cols: usize,
     k_major: bool,
-    is_coded: bool,
     scaling: Option<Scaling>,
     x: Mat,
     y: Mat,
-    lanes: Mat,
 }
 
 impl Trials {
     /// Activation rows, from one to many.
     const ROWS: [usize; 4] = [1, 8, 32, 128];
 
-    /// `bytes_max` bounds the memory this takes, about: weights that do not fit in the caches give the rate of one row.
-    /// `None` of a model without matrices.
+    /// On a device that holds nothing else. `bytes_max` bounds the memory this takes, about: weights that do not fit in the
+    /// caches give the rate of one row. `None` of a model without matrices.
     pub(crate) fn new(
-        mut backend: Box<dyn Backend>,
+        backend: &mut dyn Backend,
         spec: &ModelSpec,
         bytes_max: u64,
     ) -> Result<Option<Self>, Error> {
@@ -222,42 +215,36 @@ impl Trials {
         let (inputs, outputs) = if matrix.k_major { (covered, matrix.rows) } else { (matrix.cols, covered) };
         // No zeros: the system would give the same page again and again.
         let sample = vec![0x3c; rows * row_bytes as usize];
-        let sample = if matrix.is_coded() { coded(matrix.dtype, outputs, matrix.cols)? } else { sample };
+        let sample = if matrix.has_packed_exponents() { packed_exponents(matrix.dtype, outputs, matrix.cols)? } else { sample };
         let copies = (bytes_max.min(matrix.extent.bytes) as usize / sample.len()).max(1);
         let rows_max = Self::ROWS[Self::ROWS.len() - 1];
-        let lanes = if matrix.k_major { 16 * outputs } else { 0 };
+        backend.reserve(
+            &ScratchNeed {
+                k_major_outputs: if matrix.k_major { outputs } else { 0 },
+                scaled_cols: matrix.scales.as_ref().map(|_| matrix.cols),
+                scaled_packed: matrix.has_packed_exponents(),
+            },
+            rows_max,
+        )?;
         let mut mat = |cols: usize| -> Result<Mat, Error> {
             Ok(Mat::new(backend.allocate(rows_max * cols)?, rows_max, cols))
         };
-        let (x, y, lanes) = (mat(inputs)?, mat(outputs)?, mat(lanes)?);
-        let scaling = some_scales(&mut *backend, matrix)?;
-        let (dtype, k_major, is_coded) = (matrix.dtype, matrix.k_major, matrix.is_coded());
-        Ok(Some(Self {
-            backend,
-            bytes: sample.repeat(copies),
-            tile_bytes: sample.len(),
-            next: 0,
-            weights: (outputs * inputs) as f64,
-            time,
-            dtype,
-            rows,
-            cols,
-            k_major,
-            is_coded,
-            scaling,
-            x,
-            y,
-            lanes,
-        }))
+        let (x, y) = (mat(inputs)?, mat(outputs)?);
+        let scaling = some_scales(backend, matrix)?;
+        let shape = TileShape { dtype: matrix.dtype, rows, cols, packed: matrix.has_packed_exponents() };
+        let tile = |_| Ok(Weight::Arriving(backend.upload(shape, Box::new(sample.clone()))?));
+        let tiles = (0..copies).map(tile).collect::<Result<_, Error>>()?;
+        let weights = (outputs * inputs) as f64;
+        Ok(Some(Self { tiles, next: 0, weights, time, k_major: matrix.k_major, scaling, x, y }))
     }
 
     /// The middle of some runs with so many activation rows: some met another process.
-    fn measure(&mut self, rows: usize) -> Result<Multiply, Error> {
+    fn measure(&mut self, backend: &mut dyn Backend, rows: usize) -> Result<Multiply, Error> {
         const RUNS_MIN: usize = 3;
         let (begun, mut times) = (Instant::now(), Vec::new());
         while times.len() < RUNS_MIN || begun.elapsed() < self.time {
             let run = Instant::now();
-            self.run(rows)?;
+            self.run(backend, rows)?;
             times.push(run.elapsed().as_secs_f64());
         }
         times.sort_by(f64::total_cmp);
@@ -265,29 +252,25 @@ impl Trials {
         Ok(Multiply { rows, seconds_per_weight: seconds / self.weights })
     }
 
-    fn run(&mut self, rows: usize) -> Result<(), Error> {
-        let Self { dtype, cols, x, y, lanes, .. } = *self;
-        let (x, y, lanes) = (Mat { rows, ..x }, Mat { rows, ..y }, Mat { rows, ..lanes });
-        let bytes = &self.bytes[self.next * self.tile_bytes..][..self.tile_bytes];
-        self.next = (self.next + 1) % (self.bytes.len() / self.tile_bytes);
-        let tile = Tile { dtype, rows: self.rows, cols, bytes };
-        let weight = if self.is_coded { Weight::Packed(tile) } else { Weight::Streamed(tile) };
-        let backend = &mut self.backend;
+    fn run(&mut self, backend: &mut dyn Backend, rows: usize) -> Result<(), Error> {
+        let (x, y) = (Mat { rows, ..self.x }, Mat { rows, ..self.y });
+        let weight = self.tiles[self.next];
+        self.next = (self.next + 1) % self.tiles.len();
         match (&self.scaling, self.k_major) {
-            (Some(scaling), true) => backend.matmul_scaled_k_major(weight, scaling, x, lanes, 0)?,
+            (Some(scaling), true) => backend.matmul_scaled_k_major(weight, scaling, x, y, 0, false)?,
             (Some(scaling), false) => backend.matmul_scaled(weight, scaling, x, y)?,
-            (None, true) => backend.matmul_k_major(weight, x, lanes, 0)?,
+            (None, true) => backend.matmul_k_major(weight, x, y, 0, false)?,
             (None, false) => backend.matmul(weight, x, y)?,
         }
         Ok(())
     }
 
     /// Operations per second of a spell with many rows, multiply-adds counted twice.
-    pub(crate) fn flops_per_second(&mut self, time: Duration) -> Result<f64, Error> {
+    pub(crate) fn flops_per_second(&mut self, backend: &mut dyn Backend, time: Duration) -> Result<f64, Error> {
         let rows = Self::ROWS[Self::ROWS.len() - 1];
         let (begun, mut runs) = (Instant::now(), 0);
         while runs == 0 || begun.elapsed() < time {
-            self.run(rows)?;
+            self.run(backend, rows)?;
             runs += 1;
         }
         Ok(2.0 * self.weights * (rows * runs) as f64 / begun.elapsed().as_secs_f64())
@@ -297,16 +280,16 @@ impl Trials {
 /// Multiplies weights of the format that most of the model is stored in, for a moment, with one row and with more; see
 /// [`Trials::new`].
 pub(crate) fn multiply_rates(
-    backend: Box<dyn Backend>,
+    backend: &mut dyn Backend,
     spec: &ModelSpec,
     bytes_max: u64,
 ) -> Result<Vec<Multiply>, Error> {
     let Some(mut trials) = Trials::new(backend, spec, bytes_max)? else { return Ok(Vec::new()) };
-    Trials::ROWS.into_iter().map(|rows| trials.measure(rows)).collect()
+    Trials::ROWS.into_iter().map(|rows| trials.measure(backend, rows)).collect()
 }
 
 /// A packed tile whose exponents are spread about as those of trained weights.
-fn coded(dtype: DType, rows: usize, cols: usize) -> Result<Vec<u8>, Error> {
+fn packed_exponents(dtype: DType, rows: usize, cols: usize) -> Result<Vec<u8>, Error> {
     let (mask, at) = match dtype {
         DType::BF16 => (0x7f80, 7),
         DType::F8_E4M3 => (0x7800, 11),

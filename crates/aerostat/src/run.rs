@@ -4,201 +4,23 @@
 //! gives every sweep's tokens and every finished result back to it. Requests enter and leave at any sweep; none of
 //! that shows in the bits of a result.
 
-use std::fmt;
-
 use aerostat_arch::ModelSpec;
 use aerostat_model::{Pages, Rotations};
 use aerostat_text::Tokenizer;
-use serde::{Deserialize, Serialize};
 
-use crate::distil::TopK;
-use crate::embed::{self, Hidden};
-use crate::engine::{Engine, Prefixes};
-use crate::generate::Completion;
-use crate::logits::{Sampler, has_nan};
+use crate::engine::Engine;
 use crate::model_files::check_tokens;
 use crate::observe::{Observer, Phase};
-use crate::schedule::{Rows, Rules, Schedule, Sequence, Tap};
+use crate::options::Prefixes;
+use crate::request::{Completion, Gained, Outcome, Request, RunEnd, Want, Work};
+use crate::rows::{Rows, Tap};
+use crate::sampler::{Sampler, has_nan};
+use crate::schedule::{Rules, Schedule};
+use crate::sequence::{Ask, Sequence, Task};
 use crate::spill::Spill;
-use crate::task::Task;
-use crate::{Error, ErrorKind, Sampling, Score};
-
-/// What is asked of the model for one sequence of tokens.
-#[derive(Clone, Debug, Default)]
-pub struct Request {
-    /// The caller's name for it; of those that are active together no two are the same.
-    pub id: u64,
-    /// The prompt; at least one token.
-    pub token_ids: Vec<u32>,
-    /// Tokens of the answer that an earlier run generated. They count as generated: the answer goes on after them with
-    /// the bits it would have had.
-    pub resumed: Vec<u32>,
-    /// What [`Work::swept`] gave with them, if log-probabilities are wanted.
-    pub resumed_logprobs: Vec<TokenLogprobs>,
-    /// Tokens of the answer at most, those resumed included.
-    pub max_new_tokens: usize,
-    /// How tokens are chosen.
-    pub sampling: Sampling,
-    /// Which of several answers to the same prompt this is.
-    pub stream: u64,
-    /// Tokens that end the answer; empty: only its length does.
-    pub end_tokens: Vec<u32>,
-    /// Strings that end the answer; they are not part of it. They need a tokenizer.
-    pub stop: Vec<String>,
-    /// Report the log-probability of every token of the answer, and this many of the likeliest in its place.
-    pub top_logprobs: Option<usize>,
-    /// What the answer must look like.
-    pub constraint: Option<Box<dyn Constraint>>,
-    /// What is wanted of the sequence.
-    pub want: Want,
-}
-
-/// What is wanted of a sequence.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum Want {
-    /// An answer: [`Outcome::Completion`].
-    #[default]
-    Generate,
-    /// Log-probabilities of the prompt's tokens: [`Outcome::Score`].
-    Score {
-        /// The first token whose log-probability is wanted; those before it have none. The first token of a prompt never
-        /// has one.
-        from: usize,
-        /// Also the logits after the last token.
-        logits_last: bool,
-    },
-    /// The likeliest tokens after each token of the prompt: [`Outcome::TopK`].
-    TopK {
-        /// How many.
-        k: usize,
-        /// The first position after which they are wanted.
-        from: usize,
-    },
-    /// Hidden states of the prompt: [`Outcome::Hidden`].
-    Hidden(Hidden),
-}
-
-/// Log-probabilities where a token was chosen, before penalties, masks, temperature and cuts.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct TokenLogprobs {
-    /// Of the token.
-    pub logprob: f32,
-    /// Of the likeliest tokens, likeliest first.
-    pub top: Vec<(u32, f32)>,
-}
-
-/// A grammar that an answer must follow. An error fails its request alone.
-pub trait Constraint: Send + fmt::Debug {
-    /// Tokens that must come next, whatever the model says. They ride on the next sweep together, without one of their
-    /// own; each is then given to [`accept`](Self::accept) like any other.
-    ///
-    /// # Errors
-    /// The grammar cannot go on.
-    fn forced(&mut self) -> Result<Vec<u32>, Error>;
-
-    /// Sets the logits of tokens that cannot come next to minus infinity; `logits[i]` is that of token `i`.
-    ///
-    /// # Errors
-    /// The grammar cannot go on.
-    fn mask(&mut self, logits: &mut [f32]) -> Result<(), Error>;
-
-    /// Takes the next token of the answer.
-    ///
-    /// # Errors
-    /// The token cannot come here.
-    fn accept(&mut self, token: u32) -> Result<(), Error>;
-
-    /// The answer is complete, and nothing may follow.
-    fn ended(&self) -> bool;
-
-    /// The same grammar at the same place.
-    fn boxed_clone(&self) -> Box<dyn Constraint>;
-}
-
-impl Clone for Box<dyn Constraint> {
-    fn clone(&self) -> Self {
-        self.boxed_clone()
-    }
-}
-
-/// What a sweep added to a sequence.
-#[derive(Clone, Copy, Debug)]
-pub struct Gained<'a> {
-    /// The request.
-    pub id: u64,
-    /// New tokens of its answer, in order.
-    pub tokens: &'a [u32],
-    /// One for each of them if log-probabilities are wanted, else empty.
-    pub logprobs: &'a [TokenLogprobs],
-}
-
-/// What became of a request.
-#[derive(Debug)]
-pub enum Outcome {
-    /// Of [`Want::Generate`].
-    Completion(Completion),
-    /// Of [`Want::Score`].
-    Score(Score),
-    /// Of [`Want::TopK`].
-    TopK(TopK),
-    /// Of [`Want::Hidden`]: one vector if they are pooled, else one for each token.
-    Hidden(Vec<Vec<f32>>),
-    /// It cannot be run, or failed; others go on.
-    Failed(Error),
-}
-
-/// Where requests come from and where results go. An error of any method ends the run with it.
-pub trait Work {
-    /// The next request; `None` if there is none now. Asked between sweeps while there is room, also after `None`.
-    ///
-    /// # Errors
-    /// The caller's own.
-    fn next(&mut self) -> Result<Option<Request>, Error>;
-
-    /// After every sweep: the new tokens of every answer that has some. What is kept here can be resumed.
-    ///
-    /// # Errors
-    /// The caller's own.
-    fn swept(&mut self, _gained: &[Gained<'_>]) -> Result<(), Error> {
-        Ok(())
-    }
-
-    /// A request has left. Its last tokens were given to [`swept`](Self::swept) before.
-    ///
-    /// # Errors
-    /// The caller's own.
-    fn finished(&mut self, id: u64, outcome: Outcome) -> Result<(), Error>;
-
-    /// All that a sweep brought has been told: the moment to save it.
-    ///
-    /// # Errors
-    /// The caller's own.
-    fn sweep_over(&mut self) -> Result<(), Error> {
-        Ok(())
-    }
-
-    /// An answer that an interrupted run leaves behind, as far as it came.
-    ///
-    /// # Errors
-    /// The caller's own.
-    fn unfinished(&mut self, _id: u64, _so_far: Completion) -> Result<(), Error> {
-        Ok(())
-    }
-
-    /// Tokens that requests not yet handed over may take, for progress.
-    fn tokens_left(&self) -> u64 {
-        0
-    }
-}
-
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunEnd {
-    /// There was nothing left to do.
-    Done,
-    /// The observer asked to stop.
-    Interrupted,
-}
+use crate::states;
+use crate::sweep::Listeners;
+use crate::{Error, ErrorKind};
 
 impl Engine {
     /// Works until nothing is left or the observer asks to stop. Text of answers is given to the observer as it comes,
@@ -229,7 +51,7 @@ impl Engine {
             spill: self.spill.as_deref().filter(|_| !stateful).map(Spill::new),
         });
         let result = self.run_sweeps(&mut schedule, work, tokenizer, observer);
-        self.stop_reading();
+        self.sweeper.stop_reading();
         let left = schedule.clear(&mut self.pages);
         if !matches!(result, Ok(RunEnd::Done)) {
             // Pages of a sweep that was not finished are known to hold what they do not.
@@ -259,7 +81,9 @@ impl Engine {
         let limits = self.model().limits();
         let (mut rows, mut sampler) = (Rows::default(), Sampler::default());
         loop {
-            let mut next = || intake.next(work, observer);
+            self.cancel(schedule, work, observer)?;
+            schedule.open_end = work.more_may_come();
+            let mut next = |ask| intake.next(ask, work, observer);
             if !schedule.fill(&mut rows, limits, &mut self.memory(), &mut next)? {
                 return if schedule.open() { Err(stuck()) } else { Ok(RunEnd::Done) };
             }
@@ -271,7 +95,8 @@ impl Engine {
             let mut give = |tap: &Tap, state: &[f32]| {
                 schedule.active[tap.index].take_hidden(tap.position, state);
             };
-            let logits = self.sweep(&rows, phase, more, &mut give, observer)?;
+            let mut to = Listeners { give: &mut give, observer };
+            let logits = self.sweeper.sweep(&rows, phase, more, &mut to)?;
             let width = intake.spec.vocab;
             for (row, &(index, position)) in logits.chunks_exact(width).zip(&rows.owners) {
                 let sequence = &mut schedule.active[index];
@@ -281,16 +106,34 @@ impl Engine {
                 }
             }
             self.explain_nan(schedule)?;
-            self.clock().tokens += settle(schedule, &rows, &mut self.pages, work, observer)?;
+            self.sweeper.clock.tokens += settle(schedule, &rows, &mut self.pages, work, observer)?;
             work.sweep_over()?;
         }
+    }
+
+    /// Lets requests go that are not wanted any more, with what they have.
+    fn cancel(
+        &mut self,
+        schedule: &mut Schedule<'_>,
+        work: &mut dyn Work,
+        observer: &mut dyn Observer,
+    ) -> Result<(), Error> {
+        for id in work.cancelled()? {
+            let Some(sequence) = schedule.cancel(id, &mut self.pages) else { continue };
+            let outcome = match sequence.task {
+                Task::Generate(answer) => Outcome::Completion(answer.finish(id, &sequence.tokens, observer)),
+                _ => Outcome::Failed(Error::new(ErrorKind::Interrupted, "cancelled")),
+            };
+            work.finished(id, outcome)?;
+        }
+        Ok(())
     }
 
     /// Counts what a schedule did, and tells what went wrong with it.
     fn count(&mut self, schedule: &mut Schedule<'_>, work: &dyn Work, observer: &mut dyn Observer) {
         let (written, read) = schedule.spilled_bytes();
         let counted = std::mem::replace(&mut schedule.counted, (written, read));
-        let clock = self.clock();
+        let clock = &mut self.sweeper.clock;
         clock.tokens_left = schedule.tokens_left() + work.tokens_left();
         clock.shared_rows += std::mem::take(&mut schedule.shared_rows);
         clock.spilled_bytes.0 += written - counted.0;
@@ -302,8 +145,8 @@ impl Engine {
         }
     }
 
-    /// Runs requests numbered from 0 and gives their outcomes in order; those that cannot be run are refused before any
-    /// work. What an interrupted run leaves behind is there as far as it came.
+    /// Runs requests numbered from 0 and gives their outcomes in order: one that cannot be run, or fails, costs the others
+    /// nothing. What an interrupted run leaves behind is there as far as it came.
     pub(crate) fn run_list(
         &mut self,
         count: usize,
@@ -312,14 +155,30 @@ impl Engine {
         observer: &mut dyn Observer,
     ) -> Result<(Vec<Option<Outcome>>, RunEnd), Error> {
         let outcomes = (0..count).map(|_| None).collect();
-        let mut list = List { request, next: 0, outcomes, tokens_left: 0 };
-        for i in 0..count {
-            let request = list.request(i);
-            self.check(&request, tokenizer.is_some())?;
-            list.tokens_left += tokens(&request);
-        }
+        let tokens_left = (0..count).map(|i| tokens(&request(i))).sum();
+        let mut list = List { request, next: 0, outcomes, tokens_left };
         let end = self.run(&mut list, tokenizer, observer)?;
         Ok((list.outcomes, end))
+    }
+
+    /// The same for a task that has results of one kind, which `take` takes out of an outcome.
+    pub(crate) fn results<T>(
+        &mut self,
+        count: usize,
+        request: &dyn Fn(usize) -> Request,
+        observer: &mut dyn Observer,
+        take: fn(Outcome) -> Option<T>,
+    ) -> Result<Vec<Result<T, Error>>, Error> {
+        let (outcomes, end) = self.run_list(count, request, None, observer)?;
+        if end == RunEnd::Interrupted {
+            return Err(Error::interrupted());
+        }
+        let lost = || Error::new(ErrorKind::Defect, "a request has no result of its kind");
+        let result = |outcome: Option<Outcome>| match outcome {
+            Some(Outcome::Failed(error)) => Err(error),
+            other => other.and_then(take).ok_or_else(lost),
+        };
+        Ok(outcomes.into_iter().map(result).collect())
     }
 
     /// Fails sequences whose logits are not numbers, unless a weight is to blame: then all would be.
@@ -334,11 +193,6 @@ impl Engine {
 
     fn intake<'t>(&self, tokenizer: Option<&'t Tokenizer>) -> Intake<'t> {
         Intake { spec: self.model().spec().clone(), tokens_max: self.pages.tokens(), tokenizer }
-    }
-
-    /// Whether a request can be run.
-    pub(crate) fn check(&self, request: &Request, tokenizer: bool) -> Result<(), Error> {
-        check(self.model().spec(), self.pages.tokens(), request, tokenizer)
     }
 }
 
@@ -368,9 +222,6 @@ impl Work for List<'_> {
     }
 
     fn finished(&mut self, id: u64, outcome: Outcome) -> Result<(), Error> {
-        if let Outcome::Failed(error) = outcome {
-            return Err(error);
-        }
         if let Some(place) = self.outcomes.get_mut(id as usize) {
             *place = Some(outcome);
         }
@@ -405,8 +256,13 @@ struct Intake<'t> {
 
 impl<'t> Intake<'t> {
     /// The next sequence that has something to compute; what has not is finished on the way.
-    fn next(&self, work: &mut dyn Work, observer: &mut dyn Observer) -> Result<Option<Sequence<'t>>, Error> {
-        while let Some(request) = work.next()? {
+    fn next(
+        &self,
+        ask: Ask,
+        work: &mut dyn Work,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Sequence<'t>>, Error> {
+        while let Some(request) = if ask == Ask::Urgent { work.next_urgent() } else { work.next() }? {
             let id = request.id;
             let checked = check(&self.spec, self.tokens_max, &request, self.tokenizer.is_some());
             match checked.and_then(|()| Sequence::new(request, self.tokenizer, observer)) {
@@ -423,7 +279,7 @@ fn check(spec: &ModelSpec, tokens_max: usize, request: &Request, tokenizer: bool
     let refuse = |why: String| Err(Error::new(ErrorKind::Usage, why));
     let new_tokens = if request.want == Want::Generate { request.max_new_tokens } else { 0 };
     check_tokens(spec, request.id, &request.token_ids, new_tokens)?;
-    let positions = request.token_ids.len() + new_tokens.saturating_sub(1);
+    let positions = request.positions();
     if positions > tokens_max {
         return refuse(format!(
             "prompt {} and its answer take {positions} positions; the KV cache has {tokens_max}: raise --memory",
@@ -444,7 +300,7 @@ fn check(spec: &ModelSpec, tokens_max: usize, request: &Request, tokenizer: bool
         ));
     }
     if let Want::Hidden(hidden) = request.want {
-        embed::check(hidden, spec.blocks.len(), request.id)?;
+        states::check(hidden, spec.blocks.len(), request.id)?;
     }
     if !request.stop.is_empty() && !tokenizer {
         return refuse("stop strings need a tokenizer; this model has none".to_owned());

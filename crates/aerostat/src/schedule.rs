@@ -15,181 +15,15 @@
 
 use std::io;
 
-use aerostat_backend::{Backend, Placement, RowPlace, StateRow};
-use aerostat_model::{Batch, Before, Limits, Pages, Rotations};
+use aerostat_backend::{Backend, RowPlace, StateRow};
+use aerostat_model::{Limits, Pages, Rotations};
 
 use crate::Error;
 use crate::ahead::Ahead;
-use crate::embed::Layer;
 use crate::room::{self, Claim};
-use crate::spill::{Slot, Spill};
-use crate::task::Task;
-
-/// The rows of one sweep and whose they are.
-#[derive(Debug, Default)]
-pub(crate) struct Rows {
-    pub(crate) tokens: Vec<u32>,
-    places: Vec<RowPlace>,
-    pages: Vec<u32>,
-    lengths: Vec<u32>,
-    states: Vec<StateRow>,
-    logit_rows: Vec<u32>,
-    /// For each logit row, the index of its active sequence and its position.
-    pub(crate) owners: Vec<(usize, usize)>,
-    /// The rows whose hidden states are wanted.
-    pub(crate) taps: Vec<Tap>,
-    /// Some row continues an answer.
-    pub(crate) decodes: bool,
-    /// Some row is of a sequence that is to be answered.
-    pub(crate) generates: bool,
-    /// Rows of sequences that are not to be answered.
-    pub(crate) given: u64,
-}
-
-impl Rows {
-    pub(crate) fn batch(&self) -> Batch<'_> {
-        Batch {
-            places: Placement { rows: &self.places, pages: &self.pages },
-            lengths: &self.lengths,
-            states: &self.states,
-            logit_rows: &self.logit_rows,
-        }
-    }
-
-    fn clear(&mut self) {
-        self.tokens.clear();
-        self.places.clear();
-        self.pages.clear();
-        self.lengths.clear();
-        self.states.clear();
-        self.logit_rows.clear();
-        self.owners.clear();
-        self.taps.clear();
-        (self.decodes, self.generates, self.given) = (false, false, 0);
-    }
-}
-
-/// A row whose hidden state is wanted.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Tap {
-    /// Among the sweep's rows.
-    pub(crate) row: usize,
-    /// Of its active sequence.
-    pub(crate) index: usize,
-    pub(crate) position: usize,
-    pub(crate) layer: Layer,
-}
-
-/// A sequence on its way through the model.
-#[derive(Debug)]
-pub(crate) struct Sequence<'t> {
-    /// The request it belongs to.
-    pub(crate) id: u64,
-    /// Prompt and answer so far.
-    pub(crate) tokens: Vec<u32>,
-    /// Tokens of the prompt.
-    pub(crate) prompt: usize,
-    /// Positions whose keys and values are in the cache once the sweep at hand is done.
-    pub(crate) computed: usize,
-    /// Positions it can have at most.
-    capacity: usize,
-    pages: Vec<u32>,
-    /// Where its recurrent state is, while it is active.
-    state: Option<u32>,
-    /// How many of its pages, from the first, others know of.
-    known: usize,
-    /// No more of them will be: others hold the same, or are rotated differently.
-    apart: bool,
-    /// Its pages on disk.
-    slots: Vec<Slot>,
-    /// Place in the order of arrival.
-    arrived: u64,
-    pub(crate) task: Task<'t>,
-    /// Its logits were not numbers.
-    pub(crate) not_finite: bool,
-    pub(crate) failed: Option<Error>,
-}
-
-impl<'t> Sequence<'t> {
-    pub(crate) fn with_task(
-        id: u64,
-        tokens: Vec<u32>,
-        prompt: usize,
-        capacity: usize,
-        task: Task<'t>,
-    ) -> Self {
-        Self {
-            id,
-            tokens,
-            prompt,
-            computed: 0,
-            capacity,
-            pages: Vec::new(),
-            state: None,
-            known: 0,
-            apart: false,
-            slots: Vec::new(),
-            arrived: 0,
-            task,
-            not_finite: false,
-            failed: None,
-        }
-    }
-
-    /// It was active, or comes with a part of its answer.
-    pub(crate) fn begun(&self) -> bool {
-        self.arrived > 0 || self.tokens.len() > self.prompt
-    }
-
-    fn decodes(&self) -> bool {
-        self.computed >= self.prompt
-    }
-
-    /// A grammar says what its answer looks like.
-    pub(crate) fn constrained(&self) -> bool {
-        matches!(&self.task, Task::Generate(answer) if answer.constrained())
-    }
-
-    pub(crate) fn generates(&self) -> bool {
-        matches!(self.task, Task::Generate(_))
-    }
-
-    /// What comes before page number `known`, and that page's tokens if they are computed in the same way whatever the
-    /// sequence's length: a sequence that shares them must be rotated like this one.
-    fn next_page(&self, page_tokens: usize, rotations: &Rotations) -> Option<(Before, &[u32])> {
-        let start = self.known * page_tokens;
-        let tokens = self.tokens.get(start..start + page_tokens)?;
-        let class = rotations.class(self.prompt);
-        let alike = |length: usize| rotations.class(self.prompt.max(length)) == class;
-        let before = match self.known.checked_sub(1) {
-            Some(last) => Before::Page(*self.pages.get(last)?),
-            None => Before::Start(class),
-        };
-        (alike(start + 1) && alike(start + page_tokens)).then_some((before, tokens))
-    }
-
-    /// What it holds of the cache, and may come to hold.
-    fn claim(&self, pages: &Pages) -> Claim {
-        let generates = self.generates();
-        Claim {
-            held: self.pages.len(),
-            own: self.pages.iter().filter(|page| pages.alone(**page)).count(),
-            positions: self.tokens.len(),
-            positions_max: if generates { self.capacity } else { self.tokens.len() },
-            sweeps: if generates { self.tokens_left() } else { 1 },
-        }
-    }
-
-    /// Gives its pages and its recurrent state back, and with them what was computed.
-    fn release(&mut self, pages: &mut Pages) {
-        self.state.take().into_iter().for_each(|state| pages.release_state(state));
-        pages.release(std::mem::take(&mut self.pages));
-        (self.computed, self.known, self.apart) = (0, 0, false);
-    }
-}
-
-/// Where the next sequence comes from.
-pub(crate) type Next<'a, 't> = &'a mut dyn FnMut() -> Result<Option<Sequence<'t>>, Error>;
+use crate::rows::{Rows, Tap};
+use crate::sequence::{Next, Sequence};
+use crate::spill::Spill;
 
 /// The KV cache.
 pub(crate) struct Memory<'a> {
@@ -237,6 +71,8 @@ pub(crate) struct Schedule<'t> {
     arrivals: u64,
     /// Someone waited for pages when there last were rows for more.
     short: bool,
+    /// More requests may come although there are none now.
+    pub(crate) open_end: bool,
     /// Rows that were not computed because others had computed them.
     pub(crate) shared_rows: u64,
     /// Why pages were computed again and not read back; to be told once.
@@ -254,6 +90,7 @@ impl<'t> Schedule<'t> {
             rules,
             arrivals: 0,
             short: false,
+            open_end: false,
             shared_rows: 0,
             trouble: None,
             counted: (0, 0),
@@ -276,6 +113,7 @@ impl<'t> Schedule<'t> {
             self.grow(memory.pages);
         }
         self.waiting.refill(next)?;
+        self.waiting.dry &= !self.open_end;
         let outlook = self.outlook(limits, memory.pages);
         let decodes: Vec<bool> = self.active.iter().map(Sequence::decodes).collect();
         for index in (0..decodes.len()).filter(|i| decodes[*i]) {
@@ -450,6 +288,24 @@ impl<'t> Schedule<'t> {
         done
     }
 
+    /// Takes out the sequence of this id, if it is here; pages that others may want stay known.
+    pub(crate) fn cancel(&mut self, id: u64, pages: &mut Pages) -> Option<Sequence<'t>> {
+        let active = self.active.iter().position(|s| s.id == id).map(|at| self.active.remove(at));
+        let spilled = || self.spilled.iter().position(|s| s.id == id);
+        let mut sequence = match active {
+            Some(sequence) => sequence,
+            None => match spilled() {
+                Some(at) => self.spilled.remove(at),
+                None => self.waiting.cancel(id)?,
+            },
+        };
+        if let Some(spill) = &mut self.rules.spill {
+            spill.free(std::mem::take(&mut sequence.slots));
+        }
+        sequence.release(pages);
+        Some(sequence)
+    }
+
     /// Takes all sequences out.
     pub(crate) fn clear(&mut self, pages: &mut Pages) -> Vec<Sequence<'t>> {
         let all = self.active.drain(..).chain(self.spilled.drain(..)).chain(self.waiting.drain());
@@ -599,7 +455,7 @@ mod tests {
     use aerostat_backend::reference::Reference;
     use aerostat_backend::{KvLayout, KvType};
 
-    use crate::run::{Request, Want};
+    use crate::request::{Request, Want};
 
     use super::*;
 
@@ -629,7 +485,7 @@ mod tests {
     #[test]
     fn decoding_rows_come_first_and_prompts_fill_the_rest() {
         let mut coming = vec![sequence(1, 9, 4, Want::Generate), sequence(0, 3, 4, Want::Generate)];
-        let mut next = || Ok(coming.pop());
+        let mut next = |ask| Ok(if ask == Ask::Any { coming.pop() } else { None });
         let mut schedule = Schedule::new(rules(usize::MAX));
         let (mut rows, mut pages) = (Rows::default(), Pages::new(10, 16));
         let mut backend = Reference::new();
@@ -645,7 +501,7 @@ mod tests {
     #[test]
     fn a_sequence_waits_until_its_longest_answer_has_pages() {
         let mut coming: Vec<_> = (0..3).rev().map(|i| sequence(i, 10, 7, Want::Generate)).collect();
-        let mut next = || Ok(coming.pop());
+        let mut next = |ask| Ok(if ask == Ask::Any { coming.pop() } else { None });
         let limits = Limits { rows_max: 100, logit_rows_max: 100, states: 0 };
         let mut schedule = Schedule::new(rules(usize::MAX));
         let (mut rows, mut pages) = (Rows::default(), Pages::new(2, 16));
@@ -663,7 +519,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut coming: Vec<_> =
             [(2, 5), (1, 40), (0, 60)].map(|(id, answer)| sequence(id, 10, answer, Want::Generate)).into();
-        let mut next = || Ok(coming.pop());
+        let mut next = |ask| Ok(if ask == Ask::Any { coming.pop() } else { None });
         let limits = Limits { rows_max: 100, logit_rows_max: 100, states: 0 };
         let spill = Some(Spill::new(folder.path()));
         let mut schedule = Schedule::new(Rules { spill, ..rules(usize::MAX) });
@@ -700,7 +556,7 @@ mod tests {
         let want = Want::Score { from: 1, logits_last: true };
         for (chunk, wanted) in [(usize::MAX, vec![2, 2, 1]), (1, vec![1, 1, 1, 1, 1])] {
             let mut coming = vec![sequence(0, 5, 0, want)];
-            let mut next = || Ok(coming.pop());
+            let mut next = |ask| Ok(if ask == Ask::Any { coming.pop() } else { None });
             let mut schedule = Schedule::new(rules(chunk));
             let (mut rows, mut pages) = (Rows::default(), Pages::new(2, 16));
             let mut backend = Reference::new();

@@ -58,7 +58,7 @@ impl Spill {
 
     fn save_page(&mut self, backend: &mut dyn Backend, page: u32) -> io::Result<Slot> {
         self.page.clear();
-        backend.kv_page(page, &mut |bytes| self.page.extend_from_slice(bytes)).map_err(io::Error::other)?;
+        backend.kv_save(page, &mut |bytes| self.page.extend_from_slice(bytes)).map_err(io::Error::other)?;
         self.page_bytes = self.page.len();
         self.create()?;
         let slot = self.free.pop().unwrap_or(self.slots);
@@ -86,7 +86,7 @@ impl Spill {
             bytes[..now.len()].copy_from_slice(now);
             rest = later;
         };
-        backend.kv_page(page, &mut give).map_err(io::Error::other)
+        backend.kv_load(page, &mut give).map_err(io::Error::other)
     }
 
     /// Forgets pages.

@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use aerostat_backend::Backend;
 use serde::Serialize;
 
 use super::{Stoppable, raw_read};
-use crate::machine::Trials;
+use crate::machine::{self, Trials};
 use crate::observe::Observer;
-use crate::run::{Outcome, Request, RunEnd, Want, Work};
-use crate::{Engine, Error, ErrorKind, ModelFiles, Need, Options, engine, machine};
+use crate::parts;
+use crate::request::{Outcome, Request, RunEnd, Want, Work};
+use crate::{Engine, Error, ErrorKind, ModelFiles, Need, Options};
 
 /// Weights that are multiplied to learn the rate: few, since they stay beside the job.
 const PROBE_BYTES: u64 = 4 << 20;
@@ -138,7 +140,8 @@ struct Spells<'a> {
     time: Duration,
     /// Where raw reading goes on.
     place: usize,
-    /// These stay, as a part of what the process holds beside the job.
+    /// These and their device stay, as a part of what the process holds beside the job.
+    backend: Box<dyn Backend>,
     trials: Option<Trials>,
     /// Bytes and operations per second of each spell.
     rates: Vec<(f64, f64)>,
@@ -151,9 +154,10 @@ struct Spells<'a> {
 
 impl<'a> Spells<'a> {
     fn new(files: &'a ModelFiles, options: &'a Options, time: Duration) -> Result<Self, Error> {
-        let trials = Trials::new(engine::backend(options)?, &files.spec, PROBE_BYTES)?;
+        let mut backend = parts::device(options)?;
+        let trials = Trials::new(&mut *backend, &files.spec, PROBE_BYTES)?;
         let (last, paused) = (Instant::now(), Duration::ZERO);
-        Ok(Self { files, options, time, place: 0, trials, rates: Vec::new(), last, paused, peak: 0 })
+        Ok(Self { files, options, time, place: 0, backend, trials, rates: Vec::new(), last, paused, peak: 0 })
     }
 
     fn measure(&mut self) -> Result<(), Error> {
@@ -161,7 +165,9 @@ impl<'a> Spells<'a> {
         let largest = files.iter().map(|f| f.bytes).max().unwrap_or(0);
         let size = (4 << 20).min(largest).max(1);
         let read = raw_read(files, self.options.io, size, 8, self.time, &mut self.place)?;
-        let multiplied = self.trials.as_mut().map(|trials| trials.flops_per_second(self.time)).transpose()?;
+        let Self { trials, backend, time, .. } = self;
+        let multiplied = trials.as_mut().map(|trials| trials.flops_per_second(&mut **backend, *time));
+        let multiplied = multiplied.transpose()?;
         self.rates.push((read.bytes_per_second, multiplied.unwrap_or(f64::INFINITY)));
         self.last = Instant::now();
         Ok(())
@@ -317,8 +323,10 @@ mod tests {
 
     use super::*;
     use crate::Silent;
-    use crate::logits::Sampler;
-    use crate::schedule::{Memory, Rows, Rules, Schedule, Sequence};
+    use crate::rows::Rows;
+    use crate::sampler::Sampler;
+    use crate::schedule::{Memory, Rules, Schedule};
+    use crate::sequence::{Ask, Sequence};
 
     /// Runs a job's schedule without computing anything; gives the rows of each sweep.
     fn simulate(job: &mut Job<'_>, knee: usize, limits: Limits, pages: usize) -> Vec<usize> {
@@ -327,7 +335,10 @@ mod tests {
         let (mut backend, mut sampler) = (Reference::new(), Sampler::default());
         let mut sweeps = Vec::new();
         loop {
-            let mut next = || job.next()?.map(|r| Sequence::new(r, None, &mut Silent)).transpose();
+            let mut next = |ask| match ask {
+                Ask::Urgent => Ok(None),
+                Ask::Any => job.next()?.map(|r| Sequence::new(r, None, &mut Silent)).transpose(),
+            };
             let mut memory = Memory { pages: &mut pages, backend: &mut backend };
             if !schedule.fill(&mut rows, limits, &mut memory, &mut next).unwrap() {
                 return sweeps;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use aerostat_backend::{Backend, Mat, Tile, Weight, WeightId};
+use aerostat_backend::{Backend, Home, Mat, TileShape, Weight, WeightId};
 use aerostat_checkpoint::DType;
 use aerostat_cpu::{Cpu, CpuConfig, Isa, peaks};
 use serde::Serialize;
@@ -96,9 +96,9 @@ pub fn kernels(
         // Pinned tiles live as long as the device.
         let cpu = &mut Cpu::new(config)?;
         let bytes = vec![0x3cu8; TILE_ROWS * COLS / format.block_len() * format.block_bytes()];
-        let tile = Tile { dtype: format, rows: TILE_ROWS, cols: COLS, bytes: &bytes };
+        let shape = TileShape { dtype: format, rows: TILE_ROWS, cols: COLS, packed: false };
         let count = if rows.contains(&1) { COLD_BYTES / bytes.len() } else { 1 };
-        let tiles: Vec<WeightId> = (0..count).map(|_| cpu.pin(tile)).collect::<Result<_, _>>()?;
+        let tiles: Vec<WeightId> = (0..count).map(|_| cpu.pin(shape, Box::new(bytes.clone()), Home::Host)).collect::<Result<_, _>>()?;
         for &rows in rows {
             if stop() {
                 return Err(Error::interrupted());
@@ -146,7 +146,7 @@ fn runs(cpu: &mut Cpu, tiles: &[WeightId], rows: usize, time: Duration) -> Resul
             break;
         }
         let run = Instant::now();
-        cpu.matmul(Weight::Pinned(tile), x, y)?;
+        cpu.matmul(Weight::Resident(tile), x, y)?;
         if i > 0 {
             times.push(run.elapsed().as_secs_f64());
         }

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use aerostat_model::angle;
 
-use crate::run::{Constraint, TokenLogprobs};
+use crate::request::{Constraint, TokenLogprobs};
 use crate::{Error, ErrorKind};
 
 /// How a token is chosen.

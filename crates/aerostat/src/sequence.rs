@@ -1,16 +1,137 @@
-//! What is done with the rows of a sequence.
+//! A sequence on its way through the model: its tokens, its place in the cache, and what is wanted of it.
 
+use aerostat_model::{Before, Pages, Rotations};
 use aerostat_text::Tokenizer;
 
 use crate::Error;
-use crate::distil::TopK;
-use crate::embed::{Layer, Pool};
-use crate::generate::Answer;
-use crate::logits::{Sampler, has_nan};
+use crate::answer::Answer;
 use crate::observe::Observer;
-use crate::run::{Gained, Outcome, Request, Want};
-use crate::schedule::Sequence;
-use crate::score::Scoring;
+use crate::request::{Gained, Layer, Outcome, Request, TopK, Want};
+use crate::room::Claim;
+use crate::sampler::{Sampler, has_nan};
+use crate::scoring::Scoring;
+use crate::spill::Slot;
+use crate::states::HiddenStates;
+
+/// A sequence on its way through the model.
+#[derive(Debug)]
+pub(crate) struct Sequence<'t> {
+    /// The request it belongs to.
+    pub(crate) id: u64,
+    /// Prompt and answer so far.
+    pub(crate) tokens: Vec<u32>,
+    /// Tokens of the prompt.
+    pub(crate) prompt: usize,
+    /// Positions whose keys and values are in the cache once the sweep at hand is done.
+    pub(crate) computed: usize,
+    /// Positions it can have at most.
+    capacity: usize,
+    pages: Vec<u32>,
+    /// Where its recurrent state is, while it is active.
+    state: Option<u32>,
+    /// How many of its pages, from the first, others know of.
+    known: usize,
+    /// No more of them will be: others hold the same, or are rotated differently.
+    apart: bool,
+    /// Its pages on disk.
+    slots: Vec<Slot>,
+    /// Place in the order of arrival.
+    arrived: u64,
+    pub(crate) task: Task<'t>,
+    /// Its logits were not numbers.
+    pub(crate) not_finite: bool,
+    pub(crate) failed: Option<Error>,
+}
+
+impl<'t> Sequence<'t> {
+    pub(crate) fn with_task(
+        id: u64,
+        tokens: Vec<u32>,
+        prompt: usize,
+        capacity: usize,
+        task: Task<'t>,
+    ) -> Self {
+        Self {
+            id,
+            tokens,
+            prompt,
+            computed: 0,
+            capacity,
+            pages: Vec::new(),
+            state: None,
+            known: 0,
+            apart: false,
+            slots: Vec::new(),
+            arrived: 0,
+            task,
+            not_finite: false,
+            failed: None,
+        }
+    }
+
+    /// It was active, or comes with a part of its answer.
+    pub(crate) fn begun(&self) -> bool {
+        self.arrived > 0 || self.tokens.len() > self.prompt
+    }
+
+    fn decodes(&self) -> bool {
+        self.computed >= self.prompt
+    }
+
+    /// A grammar says what its answer looks like.
+    pub(crate) fn constrained(&self) -> bool {
+        matches!(&self.task, Task::Generate(answer) if answer.constrained())
+    }
+
+    pub(crate) fn generates(&self) -> bool {
+        matches!(self.task, Task::Generate(_))
+    }
+
+    /// What comes before page number `known`, and that page's tokens if they are computed in the same way whatever the
+    /// sequence's length: a sequence that shares them must be rotated like this one.
+    fn next_page(&self, page_tokens: usize, rotations: &Rotations) -> Option<(Before, &[u32])> {
+        let start = self.known * page_tokens;
+        let tokens = self.tokens.get(start..start + page_tokens)?;
+        let class = rotations.class(self.prompt);
+        let alike = |length: usize| rotations.class(self.prompt.max(length)) == class;
+        let before = match self.known.checked_sub(1) {
+            Some(last) => Before::Page(*self.pages.get(last)?),
+            None => Before::Start(class),
+        };
+        (alike(start + 1) && alike(start + page_tokens)).then_some((before, tokens))
+    }
+
+    /// What it holds of the cache, and may come to hold.
+    fn claim(&self, pages: &Pages) -> Claim {
+        let generates = self.generates();
+        Claim {
+            held: self.pages.len(),
+            own: self.pages.iter().filter(|page| pages.alone(**page)).count(),
+            positions: self.tokens.len(),
+            positions_max: if generates { self.capacity } else { self.tokens.len() },
+            sweeps: if generates { self.tokens_left() } else { 1 },
+        }
+    }
+
+    /// Gives its pages and its recurrent state back, and with them what was computed.
+    fn release(&mut self, pages: &mut Pages) {
+        self.state.take().into_iter().for_each(|state| pages.release_state(state));
+        pages.release(std::mem::take(&mut self.pages));
+        (self.computed, self.known, self.apart) = (0, 0, false);
+    }
+}
+
+/// Which request is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// One that is to go before those that wait.
+    Urgent,
+    /// The next in order.
+    Any,
+}
+
+/// Where the next sequence comes from.
+pub(crate) type Next<'a, 't> = &'a mut dyn FnMut(Ask) -> Result<Option<Sequence<'t>>, Error>;
 
 /// What a sequence is computed for.
 #[derive(Debug)]
@@ -19,7 +140,7 @@ pub(crate) enum Task<'t> {
     Score(Scoring),
     /// And how many tokens are wanted for each position.
     TopK(TopK, usize),
-    Hidden(Pool),
+    Hidden(HiddenStates),
 }
 
 impl<'t> Sequence<'t> {
@@ -44,7 +165,7 @@ impl<'t> Sequence<'t> {
                 let top = TopK { from: from.min(prompt - 1), ..TopK::default() };
                 (request.token_ids, prompt, Task::TopK(top, k))
             }
-            Want::Hidden(hidden) => (request.token_ids, prompt, Task::Hidden(Pool::new(hidden, prompt))),
+            Want::Hidden(hidden) => (request.token_ids, prompt, Task::Hidden(HiddenStates::new(hidden, prompt))),
         };
         Ok(Self::with_task(id, tokens, prompt, capacity, task))
     }

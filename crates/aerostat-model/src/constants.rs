@@ -1,0 +1,68 @@
+//! The values of a program's constants, made of a checkpoint's small tensors.
+
+use aerostat_arch::Vector;
+use aerostat_backend::{Error, ErrorKind, defect, formats, numerics};
+
+use crate::program::Source;
+
+/// Gives a vector's stored bytes.
+pub(crate) type Read<'a, E> = &'a mut dyn FnMut(&Vector) -> Result<Vec<u8>, E>;
+
+/// The values of a constant of so many rows and columns, row by row.
+pub(crate) fn values<E: From<Error>>(
+    source: &Source,
+    (rows, cols): (usize, usize),
+    read: Read<'_, E>,
+) -> Result<Vec<f32>, E> {
+    let values = match source {
+        Source::Tensor(v) => tensor(v, read)?.into_iter().cycle().take(rows * cols).collect(),
+        Source::Fill(value) => vec![*value; rows * cols],
+        Source::Joined(vectors) => {
+            let mut all = Vec::with_capacity(rows * cols);
+            for v in vectors {
+                all.extend(tensor(v, read)?);
+            }
+            all
+        }
+        Source::Transposed(v) => {
+            let values = tensor(v, read)?;
+            let at = |i: usize| values.get(i % cols.max(1) * rows + i / cols.max(1)).copied();
+            (0..rows * cols).filter_map(at).collect()
+        }
+        Source::Decays { rate, rate_is_log, bias } => {
+            let rate_of = |r: f32| if *rate_is_log { numerics::exp(r) } else { -r };
+            let rates = tensor(rate, read)?.into_iter().map(rate_of);
+            let biases = tensor(bias, read)?;
+            rates.chain(biases).collect()
+        }
+    };
+    if values.len() != rows * cols {
+        let (found, wanted) = (values.len(), rows * cols);
+        return Err(defect!("a constant of {rows} x {cols} has {found} values, not {wanted}").into());
+    }
+    Ok(values)
+}
+
+/// The elements of a small tensor.
+pub(crate) fn tensor<E: From<Error>>(v: &Vector, read: Read<'_, E>) -> Result<Vec<f32>, E> {
+    let bytes = read(v)?;
+    let stored = bytes.len() / v.dtype.block_bytes().max(1) * v.dtype.block_len();
+    let mut values = vec![0.0; stored];
+    formats::expand(v.dtype, &bytes, &mut values)?;
+    let short = || {
+        let message = format!("tensor `{}` holds {stored} elements, too few for {}", v.name, v.len);
+        Error::new(ErrorKind::Shape, message)
+    };
+    if let Some(runs) = v.runs {
+        let picked = (0..v.len).map(|i| values.get(runs.place(i)).copied().ok_or_else(short));
+        values = picked.collect::<Result<_, Error>>()?;
+    }
+    if values.len() < v.len {
+        return Err(short().into());
+    }
+    values.truncate(v.len);
+    if v.offset != 0.0 {
+        values.iter_mut().for_each(|value| *value += v.offset);
+    }
+    Ok(values)
+}

@@ -1,0 +1,69 @@
+//! Gated delta nets: a short convolution, a recurrent state, a gated norm.
+
+use aerostat_arch::{DeltaNet, Role};
+use aerostat_backend::{Activation, DeltaRule, Error};
+
+use super::compile::Compiler;
+use super::{Op, Slice, Source};
+
+/// Added to the sum of squares of a query or key before it is made a unit vector.
+const UNIT_EPS: f32 = 1e-6;
+
+impl Compiler<'_> {
+    /// What it makes of `input`: the output of its last matrix.
+    pub(super) fn delta(&mut self, layer: usize, delta: &DeltaNet, input: Slice) -> Result<Slice, Error> {
+        let s = delta.shape;
+        let keys = s.key_heads * s.key_dim;
+        let x = self.rows("qkv", s.channels());
+        let (q, k) = (x.columns(0, keys), x.columns(keys, keys));
+        let v = x.columns(2 * keys, s.value_heads * s.value_dim);
+        for (role, linear, y) in [(Role::Q, &delta.q, q), (Role::K, &delta.k, k), (Role::V, &delta.v, v)] {
+            self.product_into((layer, role), linear, input, y);
+        }
+        let gate = self.product((layer, Role::OutputGate), &delta.gate, input, "output_gate");
+        let strengths = self.rows("strengths", 2 * s.value_heads);
+        let strength = strengths.columns(0, delta.strength.weight.rows);
+        self.product_into((layer, Role::Strength), &delta.strength, input, strength);
+        if let Some(decay) = &delta.decay {
+            let y = strengths.columns(s.value_heads, s.value_heads);
+            self.product_into((layer, Role::Decay), decay, input, y);
+        }
+        let weights = Source::Transposed(delta.convolution.clone());
+        let weights = self.constant("convolution", (s.kernel, s.channels()), weights);
+        let state = self.state("history", s.history());
+        self.emit(Op::ShortConv { x, weights, state });
+        // A root-mean-square norm with these weights gives unit vectors; those of queries are scaled besides.
+        let size = s.key_dim as f64;
+        for (x, unit) in [(q, 1.0 / size), (k, 1.0 / size.sqrt())] {
+            let weight = self.constant("unit", (1, s.key_dim), Source::Fill(unit as f32));
+            self.emit(Op::RmsNorm { x, weight, eps: UNIT_EPS / s.key_dim as f32, out: x });
+        }
+        let mixed = self.recur(delta, x, strengths);
+        self.norm("mixed_norm", &delta.norm, delta.norm.size, mixed, mixed)?;
+        self.emit(Op::Glu { gate, up: mixed, activation: Activation::Silu, out: mixed });
+        Ok(self.product((layer, Role::Output), &delta.o, mixed, "y"))
+    }
+
+    /// What the queries read of the state.
+    fn recur(&mut self, delta: &DeltaNet, x: Slice, strengths: Slice) -> Slice {
+        let s = delta.shape;
+        let parameters = Source::Decays {
+            rate: delta.rate.clone(),
+            rate_is_log: delta.rate_is_log,
+            bias: delta.decay_bias.clone(),
+        };
+        let parameters = self.constant("decays", (2, s.value_heads), parameters);
+        let rule = DeltaRule {
+            key_heads: s.key_heads,
+            value_heads: s.value_heads,
+            key_dim: s.key_dim,
+            value_dim: s.value_dim,
+            run: if delta.decay.is_some() { s.value_heads } else { s.value_heads / s.key_heads },
+            tiled: s.tiled,
+        };
+        let state = self.state("state", s.state());
+        let out = self.rows("mixed", s.value_heads * s.value_dim);
+        self.emit(Op::DeltaRule { x, strengths, parameters, state, rule, out });
+        out
+    }
+}

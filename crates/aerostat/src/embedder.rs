@@ -1,0 +1,102 @@
+//! The embeddings of a sweep's tokens: from memory where the embedding is a head that stays there, else from disk.
+
+use aerostat_arch::ModelSpec;
+use aerostat_backend::{Backend, Mat, Tile, WeightId};
+use aerostat_checkpoint::Extent;
+use aerostat_plan::Plan;
+use aerostat_stream::Ring;
+
+use crate::kept::KeptRows;
+use crate::packed::PackedRows;
+use crate::store::WeightStore;
+use crate::{Error, ErrorKind};
+
+/// Gathers embedding rows.
+pub(crate) struct Embedder {
+    /// Rows as stored, of the sweep at hand.
+    gathered: Vec<u8>,
+    /// Those that were read lately.
+    kept: KeptRows,
+    /// Where rows of a packed embedding lie.
+    packed: Option<PackedRows>,
+    /// The tiles of the head with their first rows, where the embedding is the head and all of it is in memory.
+    head: Option<Vec<(usize, WeightId)>>,
+}
+
+impl Embedder {
+    /// For this plan, before weights are loaded.
+    pub(crate) fn new(plan: &Plan, spec: &ModelSpec, ring: &mut Ring) -> Result<Self, Error> {
+        let row_bytes = spec.embedding.row_bytes() as usize;
+        Ok(Self {
+            gathered: vec![0; plan.rows_max * row_bytes],
+            kept: KeptRows::new(plan.kept_rows, row_bytes),
+            packed: PackedRows::open(&spec.embedding, ring)?,
+            head: None,
+        })
+    }
+
+    /// Weights are loaded: the head may have all rows.
+    pub(crate) fn look_at(&mut self, plan: &Plan, spec: &ModelSpec, store: &WeightStore) {
+        self.head = Some(()).filter(|()| spec.tied()).and_then(|()| store.resident_head(plan));
+    }
+
+    /// Puts the embedding of each token into a row of `out`.
+    pub(crate) fn embed(
+        &mut self,
+        tokens: &[u32],
+        spec: &ModelSpec,
+        ring: &mut Ring,
+        backend: &mut dyn Backend,
+        out: Mat,
+    ) -> Result<(), Error> {
+        if let Some(head) = &self.head {
+            let row = |token: &u32| {
+                let after = head.partition_point(|(start, _)| *start <= *token as usize);
+                let (start, tile) = head.get(after.wrapping_sub(1))?;
+                Some((*tile, token - *start as u32))
+            };
+            let rows: Option<Vec<(WeightId, u32)>> = tokens.iter().map(row).collect();
+            let rows = rows.ok_or_else(|| Error::new(ErrorKind::Defect, "the head in memory lacks a token's row"))?;
+            return Ok(backend.gather_weights(&rows, out)?);
+        }
+        let ids = self.gather(tokens, spec, ring)?;
+        let embedding = &spec.embedding;
+        let bytes = &self.gathered[..tokens.len() * embedding.row_bytes() as usize];
+        let table = Tile { dtype: embedding.dtype, rows: tokens.len(), cols: embedding.cols, bytes };
+        Ok(backend.expand_rows(table, &ids, out)?)
+    }
+
+    /// Reads the rows of the tokens that are not here; gives which of the gathered rows is each token's.
+    fn gather(&mut self, tokens: &[u32], spec: &ModelSpec, ring: &mut Ring) -> Result<Vec<u32>, Error> {
+        let embedding = &spec.embedding;
+        let row_bytes = embedding.row_bytes() as usize;
+        // Rows that are read come first, those that are here behind them.
+        let (here, read): (Vec<u32>, Vec<u32>) =
+            tokens.iter().copied().partition(|token| self.kept.get(*token).is_some());
+        let bytes = &mut self.gathered[..tokens.len() * row_bytes];
+        let (fresh, rest) = bytes.split_at_mut(read.len() * row_bytes);
+        match &self.packed {
+            Some(packed) => packed.read(ring, &read, fresh)?,
+            None => {
+                let extents: Vec<Extent> =
+                    read.iter().map(|token| embedding.rows_extent(*token as usize, 1)).collect();
+                ring.read_many_now(&extents, fresh)?;
+            }
+        }
+        let (mut next_read, mut next_here) = (0..read.len() as u32, read.len() as u32..);
+        let ids = tokens
+            .iter()
+            .filter_map(|t| if self.kept.get(*t).is_some() { next_here.next() } else { next_read.next() })
+            .collect();
+        for (token, row) in here.iter().zip(rest.chunks_exact_mut(row_bytes)) {
+            self.kept.get(*token).into_iter().for_each(|kept| row.copy_from_slice(kept));
+        }
+        read.iter().zip(fresh.chunks_exact(row_bytes)).for_each(|(token, row)| self.kept.keep(*token, row));
+        Ok(ids)
+    }
+
+    /// Where rows of a packed embedding lie.
+    pub(crate) fn packed(&self) -> Option<&PackedRows> {
+        self.packed.as_ref()
+    }
+}

@@ -1,0 +1,92 @@
+//! What requests need from the plan, added up.
+
+use aerostat_plan::Totals;
+
+use crate::request::{Request, Want};
+
+/// What a run needs from the plan: all its requests added up. Large lists cost nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Need {
+    pub(crate) sequence_tokens_max: usize,
+    pub(crate) sequences: usize,
+    pub(crate) tokens_total: usize,
+    pub(crate) rows_useful: usize,
+    pub(crate) logit_rows_useful: usize,
+    pub(crate) logit_rows_kept: usize,
+    pub(crate) totals: Totals,
+}
+
+/// Tokens that a grammar forces at a time, as the plan expects it.
+const FORCED_TOKENS: usize = 16;
+
+/// Rows of a sweep whose logits are themselves what is wanted.
+const LOGIT_ROWS_GIVEN: usize = 64;
+
+impl Need {
+    /// Nothing yet.
+    pub fn none() -> Self {
+        Self {
+            sequence_tokens_max: 1,
+            sequences: 0,
+            tokens_total: 0,
+            rows_useful: 0,
+            logit_rows_useful: 0,
+            logit_rows_kept: 0,
+            totals: Totals::default(),
+        }
+    }
+
+    /// One sequence of up to `tokens` tokens.
+    pub fn one(tokens: usize) -> Self {
+        let mut need = Self::none();
+        need.add_tokens(tokens, 0, Want::Generate);
+        need
+    }
+
+    /// What both need.
+    pub fn merge(&mut self, other: &Self) {
+        self.sequence_tokens_max = self.sequence_tokens_max.max(other.sequence_tokens_max);
+        self.sequences += other.sequences;
+        self.tokens_total += other.tokens_total;
+        self.rows_useful += other.rows_useful;
+        self.logit_rows_useful += other.logit_rows_useful;
+        self.logit_rows_kept += other.logit_rows_kept;
+        self.totals.merge(&other.totals);
+    }
+
+    /// Positions of the longest sequence, in the KV cache.
+    pub(crate) fn positions_max(&self) -> usize {
+        self.sequence_tokens_max
+    }
+
+    /// One request more.
+    pub fn add(&mut self, request: &Request) {
+        let answer = if request.want == Want::Generate { request.max_new_tokens } else { 0 };
+        self.add_tokens(request.token_ids.len(), answer, request.want);
+        if request.constraint.is_some() {
+            let forced = answer.min(FORCED_TOKENS);
+            self.rows_useful += forced;
+            self.logit_rows_useful += request.top_logprobs.map_or(0, |_| forced);
+        }
+    }
+
+    /// A request more with a prompt of so many tokens and an answer of up to `answer`.
+    pub fn add_tokens(&mut self, prompt: usize, answer: usize, want: Want) {
+        let logit_rows = match want {
+            Want::Generate => 1,
+            Want::Score { from, .. } => prompt + 1 - from.clamp(1, prompt.max(1)),
+            Want::TopK { from, .. } => prompt.saturating_sub(from),
+            Want::Hidden(_) => 0,
+        };
+        self.sequence_tokens_max = self.sequence_tokens_max.max(prompt + answer);
+        self.sequences += 1;
+        self.tokens_total += prompt + answer;
+        self.rows_useful += prompt;
+        self.logit_rows_useful += match want {
+            Want::Generate => logit_rows,
+            // Few at a time do: rows of logits are large.
+            _ => logit_rows.min(LOGIT_ROWS_GIVEN.saturating_sub(self.logit_rows_useful)),
+        };
+        self.totals.add(prompt, logit_rows, answer);
+    }
+}

@@ -1,0 +1,76 @@
+//! How a model is run.
+
+use std::path::PathBuf;
+
+use aerostat_backend::KvType;
+use aerostat_cpu::Isa;
+use aerostat_stream::IoChoice;
+
+/// Where ops run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The fastest there is.
+    #[default]
+    Auto,
+    /// The SIMD kernels of this machine's CPU.
+    Cpu,
+    /// The naive backend that others are tested against.
+    Reference,
+}
+
+/// What is done with sequences that begin alike. Results are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Prefixes {
+    /// Compute and hold what they share once; not so where they have a recurrent state, which no two can share.
+    #[default]
+    Shared,
+    /// Each computes and holds its own.
+    Apart,
+}
+
+/// What a memory budget bounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BudgetOf {
+    /// The whole process: code, tokenizer and what the caller holds included.
+    #[default]
+    Process,
+    /// What the engine adds to the process as it is when the plan is made: for programs that hold large things of their own.
+    Engine,
+}
+
+/// How a model is run.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Bound of memory, in bytes; `None`: resident if that fits in 80 % of the available memory, else that.
+    pub memory_bytes: Option<u64>,
+    /// What that bounds.
+    pub budget_of: BudgetOf,
+    /// Where ops run.
+    pub device: Device,
+    /// Worker threads; `None`: all cores.
+    pub threads: Option<usize>,
+    /// Instruction set; `None`: the best of this CPU.
+    pub isa: Option<Isa>,
+    /// How weights are read.
+    pub io: IoChoice,
+    /// Rows of a sweep at most.
+    pub rows_max: Option<usize>,
+    /// Element type of the KV cache.
+    pub kv: KvType,
+    /// Tile size in bytes; `None`: the plan chooses.
+    pub tile_bytes: Option<u64>,
+    /// Rows of one prompt in one sweep at most.
+    pub prefill_chunk: Option<usize>,
+    /// Whether sequences that begin alike compute and hold what they share once.
+    pub prefixes: Prefixes,
+    /// Where parts of the KV cache may wait on disk, so that more sequences are active at once; `None`: a sequence waits
+    /// until its longest answer has room, as it does where sequences have a recurrent state.
+    pub spill: Option<PathBuf>,
+    /// Weights kept in memory at most; for measurements. `None`: as much as the budget allows.
+    pub pinned_bytes_max: Option<u64>,
+    /// What the plan takes reading to yield; `None`: what a look at the disk says.
+    pub read_bytes_per_second: Option<f64>,
+    /// A small file that learns which experts are used, so that later runs keep those in memory: read when a model is
+    /// opened, added to when the engine is dropped. It may be missing or deleted. It changes no results.
+    pub expert_use: Option<PathBuf>,
+}

@@ -1,0 +1,315 @@
+//! What is asked of a model, what comes of it, and who asks.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Sampling};
+
+/// What is asked of the model for one sequence of tokens.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// The caller's name for it; of those that are active together no two are the same.
+    pub id: u64,
+    /// The prompt; at least one token.
+    pub token_ids: Vec<u32>,
+    /// Tokens of the answer that an earlier run generated. They count as generated: the answer goes on after them with
+    /// the bits it would have had.
+    pub resumed: Vec<u32>,
+    /// What [`Work::swept`] gave with them, if log-probabilities are wanted.
+    pub resumed_logprobs: Vec<TokenLogprobs>,
+    /// Tokens of the answer at most, those resumed included.
+    pub max_new_tokens: usize,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Which of several answers to the same prompt this is.
+    pub stream: u64,
+    /// Tokens that end the answer; empty: only its length does.
+    pub end_tokens: Vec<u32>,
+    /// Strings that end the answer; they are not part of it. They need a tokenizer.
+    pub stop: Vec<String>,
+    /// Report the log-probability of every token of the answer, and this many of the likeliest in its place.
+    pub top_logprobs: Option<usize>,
+    /// What the answer must look like.
+    pub constraint: Option<Box<dyn Constraint>>,
+    /// What is wanted of the sequence.
+    pub want: Want,
+}
+
+impl Request {
+    /// Positions of the KV cache that it takes at most: the last token of an answer is never computed.
+    pub fn positions(&self) -> usize {
+        let answer = if self.want == Want::Generate { self.max_new_tokens } else { 0 };
+        self.token_ids.len().saturating_add(answer.saturating_sub(1))
+    }
+}
+
+/// What is wanted of a sequence.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Want {
+    /// An answer: [`Outcome::Completion`].
+    #[default]
+    Generate,
+    /// Log-probabilities of the prompt's tokens: [`Outcome::Score`].
+    Score {
+        /// The first token whose log-probability is wanted; those before it have none. The first token of a prompt never
+        /// has one.
+        from: usize,
+        /// Also the logits after the last token.
+        logits_last: bool,
+    },
+    /// The likeliest tokens after each token of the prompt: [`Outcome::TopK`].
+    TopK {
+        /// How many.
+        k: usize,
+        /// The first position after which they are wanted.
+        from: usize,
+    },
+    /// Hidden states of the prompt: [`Outcome::Hidden`].
+    Hidden(Hidden),
+}
+
+/// Log-probabilities where a token was chosen, before penalties, masks, temperature and cuts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TokenLogprobs {
+    /// Of the token.
+    pub logprob: f32,
+    /// Of the likeliest tokens, likeliest first.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// A grammar that an answer must follow. An error fails its request alone.
+pub trait Constraint: Send + fmt::Debug {
+    /// Tokens that must come next, whatever the model says. They ride on the next sweep together, without one of their
+    /// own; each is then given to [`accept`](Self::accept) like any other.
+    ///
+    /// # Errors
+    /// The grammar cannot go on.
+    fn forced(&mut self) -> Result<Vec<u32>, Error>;
+
+    /// Sets the logits of tokens that cannot come next to minus infinity; `logits[i]` is that of token `i`.
+    ///
+    /// # Errors
+    /// The grammar cannot go on.
+    fn mask(&mut self, logits: &mut [f32]) -> Result<(), Error>;
+
+    /// Takes the next token of the answer.
+    ///
+    /// # Errors
+    /// The token cannot come here.
+    fn accept(&mut self, token: u32) -> Result<(), Error>;
+
+    /// The answer is complete, and nothing may follow.
+    fn ended(&self) -> bool;
+
+    /// The same grammar at the same place.
+    fn boxed_clone(&self) -> Box<dyn Constraint>;
+}
+
+impl Clone for Box<dyn Constraint> {
+    fn clone(&self) -> Self {
+        self.boxed_clone()
+    }
+}
+
+/// What a sweep added to a sequence.
+#[derive(Clone, Copy, Debug)]
+pub struct Gained<'a> {
+    /// The request.
+    pub id: u64,
+    /// New tokens of its answer, in order.
+    pub tokens: &'a [u32],
+    /// One for each of them if log-probabilities are wanted, else empty.
+    pub logprobs: &'a [TokenLogprobs],
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Of [`Want::Generate`].
+    Completion(Completion),
+    /// Of [`Want::Score`].
+    Score(Score),
+    /// Of [`Want::TopK`].
+    TopK(TopK),
+    /// Of [`Want::Hidden`]: one vector if they are pooled, else one for each token.
+    Hidden(Vec<Vec<f32>>),
+    /// It cannot be run, or failed; others go on.
+    Failed(Error),
+}
+
+/// Where requests come from and where results go. An error of any method ends the run with it.
+pub trait Work {
+    /// The next request; `None` if there is none now. Asked between sweeps while there is room, also after `None`.
+    ///
+    /// # Errors
+    /// The caller's own.
+    fn next(&mut self) -> Result<Option<Request>, Error>;
+
+    /// After every sweep: the new tokens of every answer that has some. What is kept here can be resumed.
+    ///
+    /// # Errors
+    /// The caller's own.
+    fn swept(&mut self, _gained: &[Gained<'_>]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// A request has left. Its last tokens were given to [`swept`](Self::swept) before.
+    ///
+    /// # Errors
+    /// The caller's own.
+    fn finished(&mut self, id: u64, outcome: Outcome) -> Result<(), Error>;
+
+    /// All that a sweep brought has been told: the moment to save it.
+    ///
+    /// # Errors
+    /// The caller's own.
+    fn sweep_over(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// An answer that an interrupted run leaves behind, as far as it came.
+    ///
+    /// # Errors
+    /// The caller's own.
+    fn unfinished(&mut self, _id: u64, _so_far: Completion) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// A request that is to be handed over before those that wait, if there is one. Asked between sweeps, also where there
+    /// is no room for more.
+    ///
+    /// # Errors
+    /// The caller's own.
+    fn next_urgent(&mut self) -> Result<Option<Request>, Error> {
+        Ok(None)
+    }
+
+    /// Requests that are not wanted any more, by id; ids that are not under way are ignored. Asked between sweeps. Each
+    /// ends as far as it came: an answer as a [`Completion`] with [`FinishReason::Interrupted`]. What its prompt left in
+    /// the cache stays there for others.
+    ///
+    /// # Errors
+    /// The caller's own.
+    fn cancelled(&mut self) -> Result<Vec<u64>, Error> {
+        Ok(Vec::new())
+    }
+
+    /// More requests may come while others are under way, although there are none now: the order of those that wait then
+    /// does not look to an end.
+    fn more_may_come(&self) -> bool {
+        false
+    }
+
+    /// Tokens that requests not yet handed over may take, for progress.
+    fn tokens_left(&self) -> u64 {
+        0
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunEnd {
+    /// There was nothing left to do.
+    Done,
+    /// The observer asked to stop.
+    Interrupted,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// An end token, a stop string, or the end of a grammar.
+    Stop,
+    /// Its length.
+    Length,
+    /// The run was interrupted.
+    Interrupted,
+}
+
+/// An answer.
+#[derive(Clone, Debug, Serialize)]
+pub struct Completion {
+    /// Which request it answers.
+    pub index: usize,
+    /// The prompt.
+    pub prompt_token_ids: Vec<u32>,
+    /// The answer, the end token included.
+    pub token_ids: Vec<u32>,
+    /// The answer as text, without special tokens and without the stop string; `None` without a tokenizer.
+    pub text: Option<String>,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Log-probabilities of the answer's tokens before temperature and cuts, if asked for.
+    pub logprobs: Option<Vec<f32>>,
+    /// For each token of the answer the likeliest tokens in its place with their log-probabilities, if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_logprobs: Option<Vec<Vec<(u32, f32)>>>,
+}
+
+/// The log-probabilities of a sequence of tokens.
+#[derive(Clone, Debug, Serialize)]
+pub struct Score {
+    /// The tokens.
+    pub token_ids: Vec<u32>,
+    /// For each token, its log-probability given those before it; `None` for the first.
+    pub logprobs: Vec<Option<f32>>,
+    /// The logits after the last token, if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logits_last: Option<Vec<f32>>,
+}
+
+/// The likeliest tokens after each token of a text, by the model's own distribution (temperature 1).
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct TopK {
+    /// The text.
+    pub token_ids: Vec<u32>,
+    /// The first position that is told of; `from = n` leaves the first n positions out.
+    pub from: usize,
+    /// Tokens told of for each position; fewer than asked for if the vocabulary is smaller.
+    pub k: usize,
+    /// `[positions, k]`, likeliest first: what the model expects after each position. The target of the row of position
+    /// i is the token at i + 1.
+    pub ids: Vec<u32>,
+    /// `[positions, k]`: their log-probabilities.
+    pub logprobs: Vec<f32>,
+}
+
+/// Where hidden states are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layer {
+    /// After the last block and the final norm: transformers' `last_hidden_state`.
+    #[default]
+    Final,
+    /// After so many blocks, as transformers counts `hidden_states`: 0 is what enters the first block. After the last
+    /// block the final norm is not applied.
+    After(usize),
+}
+
+/// How a text's hidden states become one vector.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pooling {
+    /// Their mean.
+    #[default]
+    Mean,
+    /// That of the last token.
+    LastToken,
+    /// That of the first token. In a model whose tokens see only those before them it knows of no other.
+    Cls,
+    /// Their mean, in which the token at position i (from 0) weighs i + 1.
+    WeightedMean,
+}
+
+/// What hidden states are wanted, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hidden {
+    /// Where they are taken.
+    pub layer: Layer,
+    /// One vector for the text; `None`: one for each token.
+    pub pooling: Option<Pooling>,
+    /// Only so many of the first elements, as models trained for it allow (Matryoshka).
+    pub dimensions: Option<usize>,
+    /// Vectors are scaled to a length of 1, after they were cut.
+    pub normalize: bool,
+}

@@ -1,0 +1,62 @@
+//! The rows of one sweep.
+
+use aerostat_backend::{Placement, RowPlace, StateRow};
+use aerostat_model::Batch;
+
+use crate::request::Layer;
+
+/// The rows of one sweep and whose they are.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    pub(crate) tokens: Vec<u32>,
+    places: Vec<RowPlace>,
+    pages: Vec<u32>,
+    lengths: Vec<u32>,
+    states: Vec<StateRow>,
+    logit_rows: Vec<u32>,
+    /// For each logit row, the index of its active sequence and its position.
+    pub(crate) owners: Vec<(usize, usize)>,
+    /// The rows whose hidden states are wanted.
+    pub(crate) taps: Vec<Tap>,
+    /// Some row continues an answer.
+    pub(crate) decodes: bool,
+    /// Some row is of a sequence that is to be answered.
+    pub(crate) generates: bool,
+    /// Rows of sequences that are not to be answered.
+    pub(crate) given: u64,
+}
+
+impl Rows {
+    pub(crate) fn batch(&self) -> Batch<'_> {
+        Batch {
+            places: Placement { rows: &self.places, pages: &self.pages },
+            lengths: &self.lengths,
+            states: &self.states,
+            logit_rows: &self.logit_rows,
+        }
+    }
+
+    fn clear(&mut self) {
+        self.tokens.clear();
+        self.places.clear();
+        self.pages.clear();
+        self.lengths.clear();
+        self.states.clear();
+        self.logit_rows.clear();
+        self.owners.clear();
+        self.taps.clear();
+        (self.decodes, self.generates, self.given) = (false, false, 0);
+    }
+}
+
+/// A row whose hidden state is wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tap {
+    /// Among the sweep's rows.
+    pub(crate) row: usize,
+    /// Of its active sequence.
+    pub(crate) index: usize,
+    pub(crate) position: usize,
+    pub(crate) layer: Layer,
+}
+

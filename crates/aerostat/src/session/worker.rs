@@ -1,0 +1,136 @@
+//! The engine's thread.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use aerostat_text::Tokenizer;
+
+use super::board::{Board, Listeners};
+use super::{Event, Status};
+use crate::engine::Engine;
+use crate::model_files::ModelFiles;
+use crate::observe::{Observer, Progress};
+use crate::options::Options;
+use crate::Error;
+use crate::request::RunEnd;
+
+/// Opens the model, runs what comes in, and opens it again where a request does not fit.
+pub(super) struct Worker {
+    pub(super) files: Arc<ModelFiles>,
+    pub(super) tokenizer: Option<Arc<Tokenizer>>,
+    pub(super) options: Options,
+    pub(super) observer: Box<dyn Observer + Send>,
+    pub(super) board: Board,
+    pub(super) status: Arc<Mutex<Status>>,
+    /// The sweep at hand is to be left.
+    pub(super) stop: Arc<AtomicBool>,
+}
+
+impl Worker {
+    /// Until the session is closed and nothing is left to do.
+    pub(super) fn run(mut self) {
+        let mut engine = None;
+        loop {
+            self.board.drain();
+            if self.board.stale && !(self.board.closing && self.board.is_idle()) {
+                engine = self.open(engine);
+            }
+            if !self.board.is_idle()
+                && let Some(engine) = &mut engine
+            {
+                self.serve(engine);
+                continue;
+            }
+            if self.board.closing {
+                break;
+            }
+            self.board.wait();
+        }
+        self.board.fail_all(&super::closed());
+    }
+
+    /// Opens the model for what is needed now. If that cannot be, what waits is told why, and what was open stays.
+    fn open(&mut self, open: Option<Engine>) -> Option<Engine> {
+        let again = open.is_some();
+        if let Some(engine) = &open
+            && let Err(error) = engine.replan(&self.files, &self.options, &self.board.need)
+        {
+            self.board.fail_unfit(&error);
+            self.board.need = engine.opened_for;
+            self.board.stale = false;
+            return open;
+        }
+        // Its memory is needed for the next.
+        drop(open);
+        let opened = Engine::open(&self.files, &self.options, &self.board.need, &mut *self.observer);
+        self.board.stale = false;
+        match opened {
+            Ok(engine) => {
+                self.board.tokens_max = engine.pages.tokens();
+                let mut status = self.status();
+                status.plan = Some(engine.current_plan().clone());
+                status.reopened += u64::from(again);
+                drop(status);
+                Some(engine)
+            }
+            Err(error) => {
+                self.board.tokens_max = 0;
+                self.board.stale = true;
+                self.board.fail_all(&error);
+                None
+            }
+        }
+    }
+
+    /// Runs what is there until nothing is left, or something does not fit.
+    fn serve(&mut self, engine: &mut Engine) {
+        let listeners = Arc::clone(&self.board.listeners);
+        let (status, stop) = (Arc::clone(&self.status), Arc::clone(&self.stop));
+        let mut telling = Telling { listeners, status, stop, observer: &mut *self.observer };
+        let end = engine.run(&mut self.board, self.tokenizer.as_deref(), &mut telling);
+        self.board.end_sources();
+        match end {
+            Ok(RunEnd::Done) => {}
+            Ok(RunEnd::Interrupted) => self.board.fail_all(&Error::interrupted()),
+            Err(error) => self.board.fail_all(&error),
+        }
+        let mut status = self.status();
+        status.stats = Some(engine.stats());
+        status.requests = self.board.requests();
+    }
+
+    fn status(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives text to those who wait for it, and all else to the session's observer.
+struct Telling<'a> {
+    listeners: Listeners,
+    status: Arc<Mutex<Status>>,
+    stop: Arc<AtomicBool>,
+    observer: &'a mut dyn Observer,
+}
+
+impl Observer for Telling<'_> {
+    fn progress(&mut self, progress: &Progress) -> bool {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).progress = Some(*progress);
+        self.observer.progress(progress) | self.stop.load(Ordering::Relaxed)
+    }
+
+    fn enough(&mut self) -> bool {
+        self.observer.enough()
+    }
+
+    fn text(&mut self, index: usize, text: &str) {
+        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(events) = listeners.get(&(index as u64)) {
+            // Nobody listens any more: then nobody wants to know.
+            let _ = events.send(Event::Text(text.to_owned()));
+        }
+    }
+
+    fn note(&mut self, text: &str) {
+        self.observer.note(text);
+    }
+}

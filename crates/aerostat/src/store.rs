@@ -1,0 +1,221 @@
+//! The one owner of weights: what stays in memory, what passes through, and which experts were used.
+
+use std::collections::{HashMap, VecDeque};
+
+use aerostat_arch::ModelSpec;
+use aerostat_backend::{Backend, TileShape, Weight, WeightId, defect};
+use aerostat_checkpoint::Extent;
+use aerostat_plan::{Home, Plan, Step};
+use aerostat_stream::{Ring, Tile};
+
+use crate::flow::Flow;
+use crate::learned::Learned;
+use crate::{Error, ErrorKind};
+
+/// Gives the weights of step after step, wherever they are.
+pub(crate) struct WeightStore {
+    flow: Flow,
+    /// For each step of the plan, its tile on the device if it stays there.
+    residents: Vec<Option<WeightId>>,
+    /// The tiles of experts that stay, by block and index.
+    resident_experts: HashMap<(usize, u32), Vec<WeightId>>,
+    /// The tiles of the present block's experts that have not been used: of which of those in use, the step, and the tile on
+    /// the device if it stays there.
+    routed: VecDeque<(usize, Step, Option<WeightId>)>,
+    learned: Learned,
+    pub(crate) counted: ExpertReads,
+}
+
+/// Experts that rows used, block by block and sweep by sweep.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ExpertReads {
+    /// How many.
+    pub(crate) used: u64,
+    /// How many of them were read, and their bytes.
+    pub(crate) read: u64,
+    pub(crate) read_bytes: u64,
+}
+
+impl WeightStore {
+    /// With nothing in memory yet.
+    pub(crate) fn new(ring: Ring, plan: &Plan, spec: &ModelSpec, learned: Learned) -> Self {
+        Self {
+            flow: Flow::new(ring, plan, spec),
+            residents: vec![None; plan.steps.len()],
+            resident_experts: HashMap::new(),
+            routed: VecDeque::new(),
+            learned,
+            counted: ExpertReads::default(),
+        }
+    }
+
+    /// Reads what stays in memory. `show` is told of every tile: how many are done, of how many, and the block.
+    pub(crate) fn load(
+        &mut self,
+        plan: &Plan,
+        spec: &ModelSpec,
+        backend: &mut dyn Backend,
+        show: &mut dyn FnMut(usize, usize, usize, &Ring) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let experts = plan.pinned_experts.iter().enumerate();
+        let experts = experts.flat_map(|(block, pinned)| pinned.iter().map(move |e| (block, *e)));
+        let experts = experts.flat_map(|(block, e)| plan.expert_steps(spec, block, e));
+        let certain = plan.steps.iter().enumerate().filter(|(_, step)| !step.is_streamed());
+        let certain = certain.map(|(place, step)| (Some(place), *step));
+        let steps: Vec<(Option<usize>, Step)> = certain.chain(experts.map(|step| (None, step))).collect();
+        self.flow.ring.request(&steps.iter().map(|(_, s)| s.extent).collect::<Vec<_>>())?;
+        for (i, (place, step)) in steps.iter().enumerate() {
+            let tile = self.flow.ring.next()?;
+            let id = pin(backend, spec, step, tile, plan.expanded).map_err(|e| named(spec, step, e))?;
+            match (place, step.expert) {
+                (Some(place), _) => self.residents[*place] = Some(id),
+                (None, Some(expert)) => self.resident_experts.entry((step.block, expert)).or_default().push(id),
+                (None, None) => return Err(defect!("{step:?} is neither a step of the plan nor an expert's").into()),
+            }
+            show(i + 1, steps.len(), step.block, &self.flow.ring).inspect_err(|_| self.flow.cancel())?;
+        }
+        Ok(())
+    }
+
+    /// Begins a sweep, with or without the head. `more`: another is likely to follow, and its first tiles are read while this
+    /// one ends.
+    pub(crate) fn begin(&mut self, head: bool, more: bool) -> Result<(), Error> {
+        Ok(self.flow.begin(head, more)?)
+    }
+
+    /// The weight of the plan's step number `place`, which is the next.
+    pub(crate) fn certain(
+        &mut self,
+        backend: &mut dyn Backend,
+        spec: &ModelSpec,
+        (place, step): (usize, &Step),
+    ) -> Result<Weight, Error> {
+        match self.residents.get(place).copied().flatten() {
+            Some(id) => Ok(Weight::Resident(id)),
+            None => upload(backend, spec, step, self.flow.certain()?),
+        }
+    }
+
+    /// The weight is not needed any more.
+    pub(crate) fn done(&mut self, backend: &mut dyn Backend, weight: Weight) {
+        if let Weight::Arriving(upload) = weight {
+            backend.release(upload);
+        }
+    }
+
+    /// A router has chosen: asks for the experts that do not stay, in the order in which they are to be computed.
+    pub(crate) fn route(&mut self, plan: &Plan, spec: &ModelSpec, block: usize, experts: &[u32]) -> Result<(), Error> {
+        self.routed.clear();
+        let mut streamed: Vec<Extent> = Vec::new();
+        for (index, &expert) in experts.iter().enumerate() {
+            self.counted.used += 1;
+            self.learned.add(block, expert as usize);
+            let resident = self.resident_experts.get(&(block, expert));
+            let before = streamed.len();
+            for (tile, step) in plan.expert_steps(spec, block, expert).into_iter().enumerate() {
+                let id = resident.and_then(|tiles| tiles.get(tile).copied());
+                streamed.extend(id.is_none().then_some(step.extent));
+                self.routed.push_back((index, step, id));
+            }
+            self.counted.read += u64::from(streamed.len() > before);
+        }
+        self.counted.read_bytes += streamed.iter().map(|extent| extent.bytes).sum::<u64>();
+        Ok(self.flow.route(&streamed)?)
+    }
+
+    /// The next tile of the `index`-th expert in use if it is of this matrix.
+    pub(crate) fn expert(
+        &mut self,
+        backend: &mut dyn Backend,
+        spec: &ModelSpec,
+        (index, role): (usize, aerostat_plan::Role),
+    ) -> Result<Option<(Step, Weight)>, Error> {
+        let is_next = |(of, step, _): &&(usize, Step, Option<WeightId>)| *of == index && step.role == role;
+        let Some((_, step, id)) = self.routed.front().filter(is_next).copied() else { return Ok(None) };
+        self.routed.pop_front();
+        let weight = match id {
+            Some(id) => Weight::Resident(id),
+            None => upload(backend, spec, &step, self.flow.expert()?)?,
+        };
+        Ok(Some((step, weight)))
+    }
+
+    /// The resident tiles of the head with the row that each begins with, if all of it stays in memory.
+    pub(crate) fn resident_head(&self, plan: &Plan) -> Option<Vec<(usize, WeightId)>> {
+        let head = plan.sweep().0.len();
+        let tiles = plan.steps.iter().zip(&self.residents).skip(head);
+        tiles.map(|(step, id)| id.map(|id| (step.start, id))).collect()
+    }
+
+    /// Forgets tiles that were asked for; the next sweep starts afresh.
+    pub(crate) fn cancel(&mut self, backend: &mut dyn Backend) {
+        backend.release_all();
+        self.flow.cancel();
+        self.routed.clear();
+    }
+
+    /// What reads.
+    pub(crate) fn ring(&mut self) -> &mut Ring {
+        &mut self.flow.ring
+    }
+
+    /// What was read, and how.
+    pub(crate) fn ring_stats(&self) -> (aerostat_stream::Stats, &'static str) {
+        (self.flow.ring.stats(), self.flow.ring.kind().name())
+    }
+}
+
+/// The format and shape of a step's tile as it is stored.
+pub(crate) fn shape(spec: &ModelSpec, step: &Step) -> Result<TileShape, Error> {
+    let matrix = step.matrix(spec).ok_or_else(|| defect!("{step:?} is of another model"))?;
+    let Some(index) = step.companion else {
+        let packed = matrix.tiles.is_some();
+        return Ok(TileShape { dtype: matrix.dtype, rows: step.rows, cols: matrix.stored().1, packed });
+    };
+    let companion = matrix.companions().get(index);
+    let companion = companion.ok_or_else(|| defect!("`{}` has no companion {index}", matrix.name))?;
+    Ok(TileShape { dtype: companion.dtype, rows: step.rows, cols: companion.stored_cols(), packed: false })
+}
+
+/// Hands a tile's bytes to the device, which keeps the slot until the weight is released.
+fn upload(backend: &mut dyn Backend, spec: &ModelSpec, step: &Step, tile: Tile) -> Result<Weight, Error> {
+    let upload = backend.upload(shape(spec, step)?, Box::new(tile)).map_err(|e| named(spec, step, e))?;
+    Ok(Weight::Arriving(upload))
+}
+
+/// Keeps a tile in memory, as it is stored or, if packed exponents are to be expanded, as it was before it was packed.
+fn pin(
+    backend: &mut dyn Backend,
+    spec: &ModelSpec,
+    step: &Step,
+    tile: Tile,
+    expand: bool,
+) -> Result<WeightId, aerostat_backend::Error> {
+    let shape = shape(spec, step).map_err(|e| defect!("{e}"))?;
+    let home = if step.home == Home::Disk { Home::Host } else { step.home };
+    if !(shape.packed && expand) {
+        return backend.pin(shape, Box::new(tile), home);
+    }
+    let packed = aerostat_backend::Tile { dtype: shape.dtype, rows: shape.rows, cols: shape.cols, bytes: &tile };
+    let mut expanded = Vec::new();
+    aerostat_backend::packed::parts(&packed).try_for_each(|part| part?.expand(&mut expanded))?;
+    backend.pin(TileShape { packed: false, ..shape }, Box::new(expanded), home)
+}
+
+/// The name of the tensor that a step's bytes are of.
+pub(crate) fn tensor_name(spec: &ModelSpec, step: &Step) -> String {
+    let Some(matrix) = step.matrix(spec) else { return format!("{step:?}") };
+    let companion = step.companion.and_then(|index| matrix.companions().get(index));
+    companion.map_or(&matrix.name, |companion| &companion.name).clone()
+}
+
+/// An error of a step, with the name of its tensor where that is damaged.
+pub(crate) fn named(spec: &ModelSpec, step: &Step, error: aerostat_backend::Error) -> Error {
+    match error.kind() {
+        aerostat_backend::ErrorKind::Corrupt => {
+            let name = tensor_name(spec, step);
+            Error::new(ErrorKind::Io, format!("tensor {name:?}, rows from {}: {error}", step.start))
+        }
+        _ => error.into(),
+    }
+}
