@@ -163,7 +163,7 @@ impl Kernels for CpuKernels {
         y: View<'_>,
     ) -> Result<(), Error> {
         self.scaled_reserve(x.cols())?;
-        let values = Values::new(scaling.coding.code, scaling.zeros.is_none());
+        let values = Values::new(scaling.quantised.code, scaling.zeros.is_none());
         let from = Expand { by_inputs: false, ..Expand::new(w, &scaling, x.cols(), &values) };
         let (token, scratch, task_rows) = (self.token, &self.scratch, scaled::task_rows(x.cols()));
         let (x, y) = (Rows::from(x), Rows::from(y));
@@ -197,7 +197,7 @@ impl Kernels for CpuKernels {
     ) -> Result<(), Error> {
         let outputs = lanes.cols() / LANES;
         self.scaled_reserve(0)?;
-        let values = Values::new(scaling.coding.code, scaling.zeros.is_none());
+        let values = Values::new(scaling.quantised.code, scaling.zeros.is_none());
         let from = Expand { by_inputs: true, ..Expand::new(w, &scaling, outputs, &values) };
         let (token, scratch, x, lanes) = (self.token, &self.scratch, Rows::from(x), Rows::from(lanes));
         self.pool.run(outputs.div_ceil(k_major::TASK_COLS), &|task, thread| {
@@ -445,7 +445,7 @@ impl CpuKernels {
     ) -> Result<(), Error> {
         let (token, scratch) = (self.token, &self.scratch);
         let threads = self.pool.threads();
-        let values = scaling.map(|scaling| Values::new(scaling.coding.code, scaling.zeros.is_none()));
+        let values = scaling.map(|scaling| Values::new(scaling.quantised.code, scaling.zeros.is_none()));
         let scaled = scaling.zip(values.as_ref()).map(|(scaling, values)| {
             let none = Tile { dtype: DType::U8, rows: 0, cols: x.cols(), bytes: &[] };
             Expand::new(none, &scaling, x.cols(), values)

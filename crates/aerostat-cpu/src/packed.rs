@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 
 use aerostat_backend::packed::exponents::{BLOCK_LEN, Parts, Split};
-use aerostat_backend::packed::{Coding, PackedTile, SLACK_BYTES};
+use aerostat_backend::packed::{GroupFormat, PackedTile, SLACK_BYTES};
 use aerostat_backend::{Error, ErrorKind, Tile};
 use aerostat_checkpoint::DType;
 
@@ -102,7 +102,7 @@ impl<'a> PackedMatmul<'a> {
         scratch: *mut f32,
     ) -> Result<(), Error> {
         let (tile, (mut group, end), mut row) = (&self.parts[task.part], task.groups, task.row);
-        let Coding::Exponents(split, palette) = &tile.coding else { return Err(broken()) };
+        let GroupFormat::ExponentCoded(split, palette) = &tile.format else { return Err(broken()) };
         let row_bytes = tile.row_bytes();
         let group_bytes = tile.group_rows * row_bytes;
         let step = (STEP_BYTES / group_bytes).clamp(1, end - group);

@@ -1,6 +1,6 @@
 //! The CPU device gives the bits of the reference, on every instruction set and number of threads.
 
-use aerostat_backend::coded::{Code, Coding, Rounding, Table};
+use aerostat_backend::quantised::{Code, Quantised, Rounding, Table};
 use aerostat_backend::conformance::{self, Case, Keep, Tolerance, Values};
 use aerostat_backend::reference::Reference;
 use aerostat_backend::{
@@ -91,9 +91,9 @@ proptest! {
         let rounding = [Rounding::BF16, Rounding::F16, Rounding::F32][rounding];
         let (groups, zeros, weights) = (shift % 3 == 1, shift % 2 == 1, Keep::Streamed(shift));
         let block = if groups { (1, block.1) } else { block };
-        let coding = Coding::new(code, rounding);
+        let quantised = Quantised::new(code, rounding);
         agree(Case::MatmulScaled {
-            coding, rows, n, k, block, zeros, groups, tile_rows: None, first_row, weights,
+            quantised, rows, n, k, block, zeros, groups, tile_rows: None, first_row, weights,
         })?;
     }
 
@@ -110,8 +110,8 @@ proptest! {
         let (groups, zeros, weights) = (shift % 3 == 1, shift % 2 == 1, Keep::Streamed(shift));
         let block = if shift > 2 { (block.0, 1) } else { block };
         let block = if groups { (block.0, 1) } else { block };
-        let (coding, n, k, tile_rows) = (Coding::new(code, rounding), 8 * n, code.run().1 * k, Some(tile_rows));
-        agree(Case::MatmulScaled { coding, rows, n, k, block, zeros, groups, tile_rows, first_row, weights })?;
+        let (quantised, n, k, tile_rows) = (Quantised::new(code, rounding), 8 * n, code.run().1 * k, Some(tile_rows));
+        agree(Case::MatmulScaled { quantised, rows, n, k, block, zeros, groups, tile_rows, first_row, weights })?;
     }
 
     #[test]
@@ -228,9 +228,9 @@ fn scaled_product(
     };
     let scales = matrix((n + 3).div_ceil(block.0), k.div_ceil(block.1));
     let (x, y) = (matrix(rows, k), matrix(rows, n));
-    let coding = Coding::new(code, Rounding::BF16);
+    let quantised = Quantised::new(code, Rounding::BF16);
     let (block_rows, block_cols) = block;
-    let scaling = Scaling { coding, scales, zeros: None, groups: None, block_rows, block_cols, first_row: 3 };
+    let scaling = Scaling { quantised, scales, zeros: None, groups: None, block_rows, block_cols, first_row: 3 };
     device.matmul_scaled(w, &scaling, x, y).unwrap();
     device.read(y).unwrap().to_vec()
 }
@@ -271,10 +271,10 @@ fn packed_codes_give_the_bits_of_the_codes_they_were_made_of() {
 fn tiles_that_do_not_compress_are_stored() {
     let (rows, cols) = (64, 1024);
     for dtype in [DType::BF16, DType::F16, DType::F8_E4M3, DType::F8_E5M2] {
-        for (odd_every, coding) in [(1, 0), (1000, 1)] {
+        for (odd_every, quantised) in [(1, 0), (1000, 1)] {
             let bytes = weights(dtype, rows * cols, odd_every);
             let packed = packed::pack(&Tile { dtype, rows, cols, bytes: &bytes }, true).unwrap();
-            assert_eq!((packed[5], packed.len() < bytes.len()), (coding, coding == 1), "{dtype}");
+            assert_eq!((packed[5], packed.len() < bytes.len()), (quantised, quantised == 1), "{dtype}");
         }
     }
 }
@@ -298,7 +298,7 @@ fn packed_codes_of_another_shape_or_format_are_refused() {
         };
         let (x, y) = (mat(&mut *device, 1, k), mat(&mut *device, 1, n));
         let scaling = Scaling {
-            coding: Coding::new(code, Rounding::F32),
+            quantised: Quantised::new(code, Rounding::F32),
             scales: mat(&mut *device, 1, 1),
             zeros: None,
             groups: None,
