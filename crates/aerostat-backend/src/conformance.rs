@@ -220,8 +220,7 @@ pub fn run(make: Make<'_>, against: Make<'_>, tolerance: Tolerance) {
     let capabilities = device.capabilities();
     let mut count = 0;
     for case in cases().iter().filter(|case| case.is_declared(&capabilities) && case.suits(tolerance)) {
-        if matches!(case, Case::Attention { .. } | Case::SparseAttention { .. }) {
-            // The KV cache is allocated once in a device's life.
+        if case.needs_a_fresh_device() {
             (device, other) = (make(), against());
         }
         if let Err(message) = compare(case, &mut *device, &mut *other, tolerance) {
@@ -255,6 +254,17 @@ impl Case {
             }
             _ => true,
         }
+    }
+
+    /// The KV cache is allocated once in a device's life, and places are checked against it.
+    fn needs_a_fresh_device(&self) -> bool {
+        matches!(
+            self,
+            Self::Attention { .. }
+                | Self::SparseAttention { .. }
+                | Self::ShortConv { .. }
+                | Self::DeltaRule { .. }
+        )
     }
 
     fn suits(&self, tolerance: Tolerance) -> bool {

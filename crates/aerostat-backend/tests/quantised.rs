@@ -2,7 +2,7 @@
 
 use aerostat_backend::quantised::{self, Code, Groups, Numbers, Quantised, Rounding, Table, points};
 use aerostat_backend::reference::Reference;
-use aerostat_backend::{Backend, ErrorKind, Mat, Nested, Tile, Weight, formats};
+use aerostat_backend::{Backend, ErrorKind, Mat, Nested, TileShape, Weight, formats};
 use aerostat_checkpoint::{Catalog, DType, Tensor, fuzzing};
 
 use Rounding::{BF16, F16, F32};
@@ -228,9 +228,10 @@ fn scales(fixture: &Fixture, case: &str) -> Vec<f32> {
     let cut = codes.len() / 3;
     for (first, bytes) in [(0, &codes[..cut]), (cut, &codes[cut..])] {
         let nested = Nested { values, scales, len: 256, first, offset };
-        let tile = Tile { dtype: DType::U8, rows: 1, cols: bytes.len(), bytes };
+        let shape = TileShape { dtype: DType::U8, rows: 1, cols: bytes.len(), packed: false };
         let out = out.col_range(first, bytes.len());
-        device.expand_numbers(Weight::Streamed(tile), Numbers::Nested, Some(nested), out).unwrap();
+        let upload = device.upload(shape, Box::new(bytes.to_vec())).unwrap();
+        device.expand_numbers(Weight::Arriving(upload), Numbers::Nested, Some(nested), out).unwrap();
     }
     device.read(out).unwrap().to_vec()
 }
