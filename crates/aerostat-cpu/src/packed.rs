@@ -21,7 +21,7 @@ use crate::vector::LANES;
 const TASK_ROWS: usize = 48;
 /// Expanded bytes of a task's step, unless one group has more: with the activations and what is fetched ahead they stay in
 /// the second-level cache.
-const STEP_BYTES: usize = 64 << 10;
+pub(crate) const STEP_BYTES: usize = 64 << 10;
 
 /// Coded tiles times all rows of `x`, to the columns of `y`. The shapes fit.
 pub(crate) struct PackedMatmul<'a> {

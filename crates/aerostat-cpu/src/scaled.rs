@@ -15,7 +15,7 @@ use crate::vector::{LANES, Vector};
 
 /// Weight rows of a task, unless they are wide: whole tiles of the kernels that multiply them.
 const TASK_ROWS: usize = 24;
-/// Elements of a task's expanded rows, unless one row has more; `aerostat-plan` counts them for each thread.
+/// Elements of a task's expanded rows, unless one row has more.
 const TASK_LEN: usize = 128 << 10;
 /// Inputs that are expanded at a time where a matrix is stored by inputs, for the outputs of a task.
 pub(crate) const TASK_INPUTS: usize = 256;
@@ -187,7 +187,14 @@ impl Kernel for Expanded<'_> {
             {
                 // SAFETY: the promise of the trait.
                 unsafe {
-                    by_table::<V>(table, *nibble, self.codes(row), (block_cols, scales, zeros), quantised, out)
+                    by_table::<V>(
+                        table,
+                        *nibble,
+                        self.codes(row),
+                        (block_cols, scales, zeros),
+                        quantised,
+                        out,
+                    )
                 };
                 continue;
             }

@@ -21,7 +21,7 @@ const ENTRY_BYTES: usize = 8;
 pub const SLACK_BYTES: usize = 64;
 const VERSION: u8 = 1;
 /// Elements of a group at most, unless one row has more.
-const GROUP_ELEMENTS_MAX: usize = 128 << 10;
+pub const GROUP_ELEMENTS_MAX: usize = 128 << 10;
 /// Rows of a group at most.
 const GROUP_ROWS_STORED: usize = 16;
 const GROUP_ROWS_EXPONENTS: usize = 8;
