@@ -11,7 +11,9 @@
 //! Counts belong to a compiler and a libm, which does the portable kernels' fused multiply-add: compare on one machine.
 //! They say nothing of memory and little of time; `aerostat bench kernels` measures these.
 
-use aerostat_backend::{Attention, Backend, Error, KvLayout, KvType, Mat, Placement, RowPlace, Tile, Weight};
+use aerostat_backend::{
+    Attention, Backend, Error, Home, KvLayout, KvType, Mat, Placement, RowPlace, SweepRows, TileShape, Weight,
+};
 use aerostat_checkpoint::DType::{self, *};
 use aerostat_cpu::Isa::{self, *};
 use aerostat_cpu::{Cpu, CpuConfig};
@@ -32,9 +34,8 @@ const SHAPE: Attention = Attention {
     scale: 0.1,
     softcap: None,
     window: None,
-    alibi: false,
+    alibi: None,
     values_in_keys: false,
-    sinks: None,
 };
 
 /// An op that has run once: what it allocates the first time does not count.
@@ -79,7 +80,8 @@ fn run(mut ready: Ready) -> (Ready, Result<(), Error>) {
 fn matmul(isa: Isa, dtype: DType, rows: usize) -> Ready {
     let mut cpu = open(isa);
     let bytes = vec![0x3c; TILE_ROWS * COLS / dtype.block_len() * dtype.block_bytes()];
-    let w = Weight::Pinned(cpu.pin(Tile { dtype, rows: TILE_ROWS, cols: COLS, bytes: &bytes }).unwrap());
+    let shape = TileShape { dtype, rows: TILE_ROWS, cols: COLS, packed: false };
+    let w = Weight::Resident(cpu.pin(shape, Box::new(bytes), Home::Device).unwrap());
     let (x, y) = (matrix(&mut cpu, rows, COLS), matrix(&mut cpu, rows, TILE_ROWS));
     ready(cpu, move |cpu| cpu.matmul(w, x, y))
 }
@@ -99,11 +101,14 @@ fn attention(isa: Isa) -> Ready {
     let pages: Vec<u32> = (0..pages as u32).collect();
     let rows: Vec<RowPlace> = (0..CONTEXT as u32).map(|position| RowPlace { position, table: 0 }).collect();
     let kv = matrix(&mut cpu, CONTEXT, width);
-    cpu.kv_write(0, kv, kv, Placement { rows: &rows, pages: &pages }).unwrap();
+    let set = |cpu: &mut Cpu, rows: &[RowPlace]| {
+        cpu.set_rows(SweepRows { places: Placement { rows, pages: &pages }, states: &[] }).unwrap();
+    };
+    set(&mut cpu, &rows);
+    cpu.kv_write(0, kv, kv).unwrap();
+    set(&mut cpu, &rows[CONTEXT - 1..]);
     let (q, out) = (matrix(&mut cpu, 1, COLS), matrix(&mut cpu, 1, COLS));
-    ready(cpu, move |cpu| {
-        cpu.attention(0, q, out, &SHAPE, Placement { rows: &rows[CONTEXT - 1..], pages: &pages })
-    })
+    ready(cpu, move |cpu| cpu.attention(0, q, out, &SHAPE, None))
 }
 
 fn norm(isa: Isa) -> Ready {

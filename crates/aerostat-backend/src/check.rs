@@ -2,9 +2,8 @@
 
 use aerostat_checkpoint::DType;
 
-use crate::memory::Operand;
-use crate::numerics::LANES;
-use crate::{Attention, Error, ErrorKind, KvLayout, Mat, Placement, Rope, Scaling, Tile, Window};
+use crate::weights::Operand;
+use crate::{Attention, Error, ErrorKind, HeadCopy, KvLayout, Mat, Rope, Scaling, Tile, Window};
 
 /// A matrix lies within a buffer of `len` elements and its rows do not overlap.
 pub(crate) fn mat(mat: &Mat, len: usize) -> Result<(), Error> {
@@ -76,10 +75,10 @@ pub(crate) fn scaling(
     cols: usize,
     by_inputs: bool,
 ) -> Result<usize, Error> {
-    let Scaling { coding, scales, zeros, groups, block_rows, block_cols, first_row } = *scaling;
-    let (run_rows, run) = coding.code.run();
+    let Scaling { quantised, scales, zeros, groups, block_rows, block_cols, first_row } = *scaling;
+    let (run_rows, run) = quantised.code.run();
     let tile = weight.tile();
-    let bytes = coding.code.row_bytes(cols).checked_mul(tile.rows).map(|n| n as u64);
+    let bytes = quantised.code.row_bytes(cols).checked_mul(tile.rows).map(|n| n as u64);
     let found = match weight {
         Operand::Plain(tile) => Some(tile.bytes.len() as u64),
         // What they expand to; they are looked at when they are multiplied.
@@ -93,7 +92,7 @@ pub(crate) fn scaling(
     let (Some(rows), true) = (rows, bytes.is_some() && bytes == found && is_whole) else {
         let message = format!(
             "{} rows of {cols} codes in {:?} take {bytes:?} bytes, but the tile has {found:?}",
-            tile.rows, coding.code
+            tile.rows, quantised.code
         );
         return Err(Error::shape(message));
     };
@@ -119,12 +118,6 @@ pub(crate) fn scaling(
     Ok(rows)
 }
 
-/// A tile of rows `k0 ..` of a matrix stored `[K, N]` has its inputs in `x`.
-pub(crate) fn k_major(tile: &Tile<'_>, x: &Mat, k0: usize) -> Result<(), Error> {
-    supported(tile.dtype)?;
-    inputs(tile.rows, x, k0)
-}
-
 /// So many inputs from `k0` on are in `x`.
 pub(crate) fn inputs(count: usize, x: &Mat, k0: usize) -> Result<(), Error> {
     match k0.checked_add(count) {
@@ -134,13 +127,6 @@ pub(crate) fn inputs(count: usize, x: &Mat, k0: usize) -> Result<(), Error> {
             x.cols
         ))),
     }
-}
-
-/// A matrix holds the lanes of so many rows and outputs.
-pub(crate) fn lanes(lanes: &Mat, rows: usize, outputs: usize) -> Result<(), Error> {
-    let cols =
-        outputs.checked_mul(LANES).ok_or_else(|| Error::shape(format!("{outputs} outputs overflow")))?;
-    shape(lanes, rows, cols, "the matrix of lanes")
 }
 
 /// Host devices compute with this format.
@@ -178,6 +164,18 @@ pub(crate) fn factors(factors: &[f32], rows: usize) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::shape(format!("{} factors were given for {rows} rows", factors.len())))
+}
+
+/// Both matrices have as many whole heads, which have the columns that are copied.
+pub(crate) fn copy_heads(x: &Mat, copy: &HeadCopy, out: &Mat) -> Result<(), Error> {
+    let HeadCopy { from_dim, from_start, to_dim, to_start, len } = *copy;
+    let within = |start: usize, dim: usize| start.checked_add(len).is_some_and(|end| end <= dim);
+    let heads = |mat: &Mat, dim: usize| (dim > 0 && mat.cols.is_multiple_of(dim)).then(|| mat.cols / dim);
+    let same = heads(x, from_dim).is_some_and(|count| heads(out, to_dim) == Some(count));
+    if !same || x.rows != out.rows || !within(from_start, from_dim) || !within(to_start, to_dim) {
+        return Err(Error::shape(format!("{copy:?} does not fit {x:?} and {out:?}")));
+    }
+    apart(out, x)
 }
 
 /// Rotation of a matrix by a table of angles.
@@ -218,46 +216,6 @@ pub(crate) fn heads(layout: &KvLayout, layer: usize, heads: usize) -> Result<(),
         }
         _ => Ok(()),
     }
-}
-
-/// The layer exists, its widths are `key` and `value` (if any is named), and every row's pages from its first visible position to its
-/// own exist; `window` as in [`Attention`].
-pub(crate) fn places(
-    layout: &KvLayout,
-    layer: usize,
-    widths: (usize, Option<usize>),
-    rows: usize,
-    places: &Placement<'_>,
-    window: Option<Window>,
-) -> Result<(), Error> {
-    match (layout.key_widths.get(layer), layout.value_widths.get(layer)) {
-        (Some(&key), Some(&value)) if key == widths.0 && widths.1.is_none_or(|want| want == value) => {}
-        (key, value) => {
-            return Err(Error::shape(format!(
-                "layer {layer} of the KV cache has widths {key:?} and {value:?}, not {} and {:?}",
-                widths.0, widths.1
-            )));
-        }
-    }
-    if places.rows.len() != rows {
-        return Err(Error::shape(format!("{} places were given for {rows} rows", places.rows.len())));
-    }
-    for (row, place) in places.rows.iter().enumerate() {
-        let position = place.position as usize;
-        let first = first_visible(position, window) / layout.page_tokens;
-        let start = (place.table as usize).checked_add(first);
-        let end = (place.table as usize).checked_add(position / layout.page_tokens);
-        let pages = start.zip(end).and_then(|(start, end)| places.pages.get(start..=end));
-        let fits = position < layout.pages * layout.page_tokens;
-        if !fits || !pages.is_some_and(|pages| pages.iter().all(|&page| (page as usize) < layout.pages)) {
-            return Err(Error::shape(format!(
-                "row {row} at {place:?} has no valid page for each of its positions: {} entries, {} pages",
-                places.pages.len(),
-                layout.pages
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// The heads of an attention make sense; gives the widths of a key row and a value row, if it reads values.

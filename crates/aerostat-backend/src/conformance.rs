@@ -4,15 +4,17 @@
 //! device declares the formats; property tests make cases of their own and give them to [`check`].
 
 mod cases;
+mod data;
+mod weights;
 
 use aerostat_checkpoint::DType;
 
 pub use cases::cases;
+use data::{Cache, Random, everything, matrix, portions, set_states, sweeps, tile_bytes, with_weight};
 
-use crate::coded::{self, Coding, Groups};
+use crate::quantised::Quantised;
 use crate::{
-    Activation, Attention, Backend, BufferId, Capabilities, DeltaRule, Error, Index, KvLayout, KvType, Mat,
-    Placement, Rope, RowPlace, Scaling, StateRow, Tile, Weight,
+    Activation, Attention, Backend, Capabilities, DeltaRule, Error, HeadCopy, Index, KvType, Mat, Rope, Tile,
 };
 
 /// Makes a fresh device.
@@ -46,6 +48,8 @@ pub enum Elementwise {
     AddBias,
     /// [`Backend::mul_columns`].
     MulColumns,
+    /// [`Backend::mul_rows`].
+    MulRows,
     /// [`Backend::scale`].
     Scale(f32),
     /// [`Backend::softcap`].
@@ -75,7 +79,7 @@ pub enum Case {
     /// [`Backend::matmul_scaled`] of a tile from `first_row` on, or [`Backend::matmul_scaled_k_major`] by tiles of
     /// `tile_rows` from it on; the other device multiplies by the expanded weights.
     MatmulScaled {
-        coding: Coding,
+        quantised: Quantised,
         rows: usize,
         n: usize,
         k: usize,
@@ -104,7 +108,33 @@ pub enum Case {
         dtype: DType,
         n: usize,
         k: usize,
+    },
+    /// [`Backend::gather_weights`] of two tiles; the other device expands the rows from the host.
+    GatherWeights {
+        dtype: DType,
+        n: usize,
+        k: usize,
+        packed: bool,
+    },
+    /// [`Backend::row_norms`]; the other device by tiles of one row, not packed.
+    RowNorms {
+        dtype: DType,
+        n: usize,
+        k: usize,
+        packed: bool,
         weights: Keep,
+        values: Values,
+    },
+    /// [`Backend::upload`] of so many tiles, of one row and more, which are in flight together.
+    Uploads {
+        dtype: DType,
+        count: usize,
+        k: usize,
+    },
+    CopyHeads {
+        rows: usize,
+        heads: usize,
+        copy: HeadCopy,
     },
     Elementwise {
         op: Elementwise,
@@ -139,9 +169,11 @@ pub enum Case {
         rows: usize,
         cols: usize,
     },
+    /// [`Backend::attention`]; on the tested device a page was saved, and loaded to another place.
     Attention {
         kv_type: KvType,
         shape: Attention,
+        sinks: bool,
         page_tokens: usize,
         lengths: Vec<usize>,
         values: Values,
@@ -173,10 +205,10 @@ pub enum Case {
 /// How a case gives its weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// Streamed, from an address that is this many bytes past an even one.
-    Streamed(usize),
-    /// Pinned.
-    Pinned,
+    /// It passes through, at an address that is this many bytes past an even one.
+    Arriving(usize),
+    /// It stays.
+    Resident,
 }
 
 /// Runs every case that `make`'s device declares, and compares with `against`'s device.
@@ -188,8 +220,7 @@ pub fn run(make: Make<'_>, against: Make<'_>, tolerance: Tolerance) {
     let capabilities = device.capabilities();
     let mut count = 0;
     for case in cases().iter().filter(|case| case.is_declared(&capabilities) && case.suits(tolerance)) {
-        if matches!(case, Case::Attention { .. } | Case::SparseAttention { .. }) {
-            // The KV cache is allocated once in a device's life.
+        if case.needs_a_fresh_device() {
             (device, other) = (make(), against());
         }
         if let Err(message) = compare(case, &mut *device, &mut *other, tolerance) {
@@ -214,7 +245,10 @@ impl Case {
         match self {
             Self::Matmul { dtype, .. }
             | Self::MatmulKMajor { dtype, .. }
-            | Self::ExpandRows { dtype, .. } => capabilities.weights.contains(dtype),
+            | Self::ExpandRows { dtype, .. }
+            | Self::GatherWeights { dtype, .. }
+            | Self::RowNorms { dtype, .. }
+            | Self::Uploads { dtype, .. } => capabilities.weights.contains(dtype),
             Self::Attention { kv_type, .. } | Self::SparseAttention { kv_type, .. } => {
                 capabilities.kv.contains(kv_type)
             }
@@ -222,10 +256,22 @@ impl Case {
         }
     }
 
+    /// The KV cache is allocated once in a device's life, and places are checked against it.
+    fn needs_a_fresh_device(&self) -> bool {
+        matches!(
+            self,
+            Self::Attention { .. }
+                | Self::SparseAttention { .. }
+                | Self::ShortConv { .. }
+                | Self::DeltaRule { .. }
+        )
+    }
+
     fn suits(&self, tolerance: Tolerance) -> bool {
         let special = match self {
             Self::Matmul { values, .. }
             | Self::MatmulKMajor { values, .. }
+            | Self::RowNorms { values, .. }
             | Self::Elementwise { values, .. }
             | Self::RmsNorm { values, .. }
             | Self::ShortConv { values, .. }
@@ -250,13 +296,20 @@ impl Case {
             }
             Self::MatmulKMajor { .. } => self.k_major(device, other, random),
             Self::MatmulScaled { .. } => self.scaled(device, other, random),
-            Self::ExpandRows { dtype, n, k, weights } => {
+            Self::GatherWeights { .. } => self.gather_weights(device, other, random),
+            Self::RowNorms { .. } => self.row_norms(device, other, random),
+            Self::Uploads { .. } => self.uploads(device, other, random),
+            Self::CopyHeads { rows, heads, copy } => {
+                let x = matrix(device, random, rows, heads * copy.from_dim, Values::Special)?;
+                let out = matrix(device, random, rows, heads * copy.to_dim, Values::Plain)?;
+                device.copy_heads(x, &copy, out)?;
+                everything(device, out)
+            }
+            Self::ExpandRows { dtype, n, k } => {
                 let rows: Vec<u32> = (0..n + 2).map(|_| random.below(n) as u32).collect();
                 let out = matrix(device, random, rows.len(), k, Values::Plain)?;
                 let bytes = tile_bytes(random, dtype, n * k, Values::Plain);
-                with_weight(device, dtype, (n, k), &bytes, weights, |device, w| {
-                    device.expand_rows(w, &rows, out)
-                })?;
+                device.expand_rows(Tile { dtype, rows: n, cols: k, bytes: &bytes }, &rows, out)?;
                 everything(device, out)
             }
             Self::Elementwise { op, rows, cols, values } => {
@@ -295,7 +348,7 @@ impl Case {
                 everything(device, out)
             }
             Self::Scatter { rows, cols } => scatter(device, random, rows, cols),
-            Self::Attention { .. } => self.attention(device, random),
+            Self::Attention { .. } => self.attention(device, other, random),
             Self::SparseAttention { .. } => self.sparse_attention(device, random),
             Self::ShortConv { .. } => self.short_conv(device, other, random),
             Self::DeltaRule { .. } => self.delta_rule(device, other, random),
@@ -315,7 +368,8 @@ impl Case {
         for rows in sweeps(lengths) {
             let x = matrix(device, random, rows.len(), channels, values)?;
             for (start, rows) in portions(&rows, other) {
-                device.short_conv(x.row_range(start, rows.len()), weights, state, rows)?;
+                set_states(device, rows)?;
+                device.short_conv(x.row_range(start, rows.len()), weights, state)?;
             }
             results.extend(everything(device, x)?);
         }
@@ -341,7 +395,8 @@ impl Case {
             let out = matrix(device, random, rows.len(), heads * rule.value_dim, Values::Plain)?;
             for (start, rows) in portions(&rows, other) {
                 let part = |mat: Mat| mat.row_range(start, rows.len());
-                device.delta_rule(part(x), part(strengths), parameters, state, part(out), &rule, rows)?;
+                set_states(device, rows)?;
+                device.delta_rule(part(x), part(strengths), parameters, state, part(out), &rule)?;
             }
             results.extend(everything(device, out)?);
         }
@@ -349,16 +404,26 @@ impl Case {
         Ok(results)
     }
 
-    fn attention(&self, device: &mut dyn Backend, random: &mut Random) -> Result<Vec<f32>, Error> {
-        let Self::Attention { kv_type, ref shape, page_tokens, ref lengths, values } = *self else {
+    fn attention(
+        &self,
+        device: &mut dyn Backend,
+        other: bool,
+        random: &mut Random,
+    ) -> Result<Vec<f32>, Error> {
+        let Self::Attention { kv_type, ref shape, sinks, page_tokens, ref lengths, values } = *self else {
             return Ok(Vec::new());
         };
         let value_width = if shape.values_in_keys { 3 } else { shape.value_dim } * shape.kv_heads;
-        let cache = Cache::new(device, random, (kv_type, page_tokens, values), shape, value_width, lengths)?;
-        let q = matrix(device, random, cache.asked.len(), shape.heads * shape.key_dim, values)?;
-        let out = matrix(device, random, cache.asked.len(), shape.heads * shape.value_dim, Values::Plain)?;
-        let sinks = shape.sinks.map(|_| matrix(device, random, 1, shape.heads, values)).transpose()?;
-        device.attention(1, q, out, &Attention { sinks, ..*shape }, cache.places())?;
+        let mut cache =
+            Cache::new(device, random, (kv_type, page_tokens, values), shape, value_width, lengths)?;
+        let q = matrix(device, random, cache.rows(), shape.heads * shape.key_dim, values)?;
+        let out = matrix(device, random, cache.rows(), shape.heads * shape.value_dim, Values::Plain)?;
+        let sinks = sinks.then(|| matrix(device, random, 1, shape.heads, values)).transpose()?;
+        if !other {
+            cache.move_first_page(device)?;
+        }
+        cache.ask(device)?;
+        device.attention(1, q, out, shape, sinks)?;
         everything(device, out)
     }
 
@@ -369,156 +434,17 @@ impl Case {
         };
         let plain = Values::Plain;
         let cache = Cache::new(device, random, (kv_type, page_tokens, plain), shape, index.dim, lengths)?;
-        let rows = cache.asked.len();
+        let rows = cache.rows();
+        cache.ask(device)?;
         let q = matrix(device, random, rows, index.heads * index.dim, plain)?;
         let weights = matrix(device, random, rows, index.heads, plain)?;
         let chosen = matrix(device, random, rows, count, plain)?;
-        device.select_positions(1, q, weights, chosen, index, cache.places())?;
+        device.select_positions(1, q, weights, chosen, index)?;
         let q = matrix(device, random, rows, shape.heads * shape.key_dim, plain)?;
         let out = matrix(device, random, rows, shape.heads * shape.value_dim, plain)?;
-        device.sparse_attention(1, q, out, shape, chosen, cache.places())?;
+        device.sparse_attention(1, q, out, shape, chosen)?;
         Ok([everything(device, chosen)?, everything(device, out)?].concat())
     }
-
-    fn k_major(&self, device: &mut dyn Backend, other: bool, random: &mut Random) -> Result<Vec<f32>, Error> {
-        let Self::MatmulKMajor { dtype, rows, n, k, tile_rows, weights, values } = *self else {
-            return Ok(Vec::new());
-        };
-        let x = matrix(device, random, rows, k, values)?;
-        let y = matrix(device, random, rows, n, Values::Plain)?;
-        let lanes = matrix(device, random, rows, 16 * n, Values::Special)?;
-        let bytes = tile_bytes(random, dtype, n * k, values);
-        if other && dtype.block_len() == 1 {
-            let bytes = transposed(&bytes, k, n);
-            let multiply = |device: &mut dyn Backend, w: Weight<'_>| device.matmul(w, x, y);
-            with_weight(device, dtype, (n, k), &bytes, weights, multiply)?;
-        } else {
-            let row_bytes = n / dtype.block_len() * dtype.block_bytes();
-            for (tile, bytes) in bytes.chunks(tile_rows * row_bytes).enumerate() {
-                let shape = (bytes.len() / row_bytes, n);
-                with_weight(device, dtype, shape, bytes, weights, |device, w| {
-                    device.matmul_k_major(w, x, lanes, tile * tile_rows)
-                })?;
-            }
-            device.sum_lanes(lanes, y)?;
-        }
-        everything(device, y)
-    }
-
-    fn scaled(&self, device: &mut dyn Backend, other: bool, random: &mut Random) -> Result<Vec<f32>, Error> {
-        let Self::MatmulScaled { coding, rows, n, k, tile_rows, weights, .. } = *self else {
-            return Ok(Vec::new());
-        };
-        let x = matrix(device, random, rows, k, Values::Plain)?;
-        let y = matrix(device, random, rows, n, Values::Plain)?;
-        let lanes = matrix(device, random, rows, 16 * n, Values::Special)?;
-        // As they are stored.
-        let (stored_rows, cols) = if tile_rows.is_some() { (k, n) } else { (n, k) };
-        let (run_rows, run) = coding.code.run();
-        let row_bytes = coding.code.row_bytes(cols);
-        let codes: Vec<u8> =
-            (0..stored_rows / run * run_rows * row_bytes).map(|_| random.next() as u8).collect();
-        let scaling = self.scaling(device, random, stored_rows, cols)?;
-        if other {
-            let expanded = expanded(device, &scaling, tile_rows.is_some(), (stored_rows, cols), &codes)?;
-            let bytes: Vec<u8> = expanded.iter().flat_map(|w| w.to_le_bytes()).collect();
-            let bytes = if tile_rows.is_some() { transposed(&bytes, k, n) } else { bytes };
-            with_weight(device, DType::F32, (n, k), &bytes, weights, |device, w| device.matmul(w, x, y))?;
-        } else if let Some(tile_rows) = tile_rows {
-            for (tile, bytes) in codes.chunks(tile_rows * run_rows * row_bytes).enumerate() {
-                let k0 = tile * tile_rows * run;
-                let scaling = Scaling { first_row: scaling.first_row + k0, ..scaling };
-                let shape = (bytes.len() / row_bytes, row_bytes);
-                with_weight(device, DType::U8, shape, bytes, weights, |device, w| {
-                    device.matmul_scaled_k_major(w, &scaling, x, lanes, k0)
-                })?;
-            }
-            device.sum_lanes(lanes, y)?;
-        } else {
-            with_weight(device, DType::U8, (n, row_bytes), &codes, weights, |device, w| {
-                device.matmul_scaled(w, &scaling, x, y)
-            })?;
-        }
-        everything(device, y)
-    }
-
-    /// Random scales, and what else the case has.
-    fn scaling(
-        &self,
-        device: &mut dyn Backend,
-        random: &mut Random,
-        stored_rows: usize,
-        cols: usize,
-    ) -> Result<Scaling, Error> {
-        let Self::MatmulScaled {
-            coding,
-            block: (block_rows, block_cols),
-            zeros,
-            groups,
-            tile_rows,
-            first_row,
-            ..
-        } = *self
-        else {
-            return Err(Error::shape("a case of something else"));
-        };
-        let all = first_row + stored_rows;
-        let shape = (all.div_ceil(block_rows), cols.div_ceil(block_cols));
-        let mut numbers = |shape: (usize, usize), value: &mut dyn FnMut(&mut Random) -> f32| {
-            let values: Vec<f32> = (0..shape.0 * shape.1).map(|_| value(random)).collect();
-            let mat = Mat::new(device.allocate(values.len())?, shape.0, shape.1);
-            device.write(mat, &values).map(|()| mat)
-        };
-        let scales = numbers(shape, &mut |random| random.value(Values::Plain) * 0.05)?;
-        let zeros = zeros.then(|| numbers(shape, &mut |random| random.below(16) as f32)).transpose()?;
-        let (inputs, ends) = if tile_rows.is_some() { (all, shape.0) } else { (cols, shape.1) };
-        let groups = groups.then(|| numbers((1, inputs), &mut |random| random.below(ends) as f32));
-        Ok(Scaling { coding, scales, zeros, groups: groups.transpose()?, block_rows, block_cols, first_row })
-    }
-}
-
-/// What codes of this shape stand for.
-fn expanded(
-    device: &mut dyn Backend,
-    scaling: &Scaling,
-    by_inputs: bool,
-    (rows, cols): (usize, usize),
-    codes: &[u8],
-) -> Result<Vec<f32>, Error> {
-    let Scaling { coding, scales, zeros, groups, block_rows, block_cols, first_row } = *scaling;
-    let mut read = |mat: Option<Mat>| mat.map_or(Ok(Vec::new()), |mat| Ok(device.read(mat)?.to_vec()));
-    let (values, zeros, groups) = (read(Some(scales))?, read(zeros)?, read(groups)?);
-    let (run_rows, run) = coding.code.run();
-    let run_bytes = coding.code.row_bytes(cols) * run_rows;
-    let mut expanded = vec![0.0; rows * cols];
-    for (row, out) in expanded.chunks_mut(cols).enumerate() {
-        let by_index = groups.get(first_row + row).filter(|_| by_inputs);
-        let block = by_index.map_or((first_row + row) / block_rows, |group| *group as usize);
-        let of_row = |values: &[f32]| values.chunks(scales.cols).nth(block).unwrap_or_default().to_vec();
-        let index = Some(groups.as_slice()).filter(|groups| !by_inputs && !groups.is_empty());
-        let of_groups = Groups { len: block_cols, index, scales: &of_row(&values), zeros: &of_row(&zeros) };
-        let codes = &codes[row / run * run_bytes..][..run_bytes];
-        coded::expand(&coding, codes, row % run, of_groups, out)?;
-    }
-    Ok(expanded)
-}
-
-/// The rows of two sweeps, the first and the second part of each sequence; slots in descending order, the last unused.
-fn sweeps(lengths: &[(usize, usize)]) -> [Vec<StateRow>; 2] {
-    [0, 1].map(|sweep| {
-        let rows = lengths.iter().enumerate().flat_map(|(i, &(first, second))| {
-            let positions = if sweep == 0 { 0..first } else { first..first + second };
-            let slot = (lengths.len() - i) as u32;
-            positions.map(move |position| StateRow { slot, position: position as u32 })
-        });
-        rows.collect()
-    })
-}
-
-/// All rows at once, or one by one, each with its place.
-fn portions(rows: &[StateRow], one_by_one: bool) -> impl Iterator<Item = (usize, &[StateRow])> {
-    let size = if one_by_one { 1 } else { rows.len().max(1) };
-    rows.chunks(size).enumerate().map(move |(i, rows)| (i * size, rows))
 }
 
 fn scatter(
@@ -532,7 +458,6 @@ fn scatter(
     let out = matrix(device, random, rows + 1, cols, Values::Plain)?;
     let factors: Vec<f32> = places.iter().map(|p| 0.3 + *p as f32 / 7.0).collect();
     device.scatter_rows(x, &places, &factors, out)?;
-    device.scale_rows(out, &factors[..rows + 1])?;
     device.clear(out.row_range(rows, 1))?;
     everything(device, out)
 }
@@ -566,6 +491,7 @@ fn elementwise(device: &mut dyn Backend, op: Elementwise, a: Mat, b: Mat, out: M
         Elementwise::Add => device.add(a, b)?,
         Elementwise::AddBias => device.add_bias(a, b.row_range(0, 1))?,
         Elementwise::MulColumns => device.mul_columns(a, b.row_range(0, 1))?,
+        Elementwise::MulRows => device.mul_rows(a, b.col_range(0, 1))?,
         Elementwise::Activate(activation) => device.activate(a, activation)?,
         Elementwise::Scale(factor) => device.scale(a, factor)?,
         Elementwise::Softcap(cap) => device.softcap(a, cap)?,
@@ -574,171 +500,4 @@ fn elementwise(device: &mut dyn Backend, op: Elementwise, a: Mat, b: Mat, out: M
         Elementwise::GluInPlace(activation) => device.glu(a, b, activation, a)?,
     }
     Ok(if matches!(op, Elementwise::Glu(_)) { out } else { a })
-}
-
-/// Sequences in shuffled pages of a device's cache, and the rows that ask for them.
-struct Cache {
-    /// Every fifth and the last position of each sequence.
-    asked: Vec<RowPlace>,
-    pages: Vec<u32>,
-}
-
-impl Cache {
-    /// Sequences of the given lengths.
-    fn new(
-        device: &mut dyn Backend,
-        random: &mut Random,
-        (kv_type, page_tokens, values): (KvType, usize, Values),
-        shape: &Attention,
-        value_width: usize,
-        lengths: &[usize],
-    ) -> Result<Self, Error> {
-        let key_width = shape.kv_heads * shape.key_dim;
-        let pages: usize = lengths.iter().map(|length| length.div_ceil(page_tokens)).sum();
-        // Positions run up to the longest sequence; a spare page and a spare layer show wrong strides.
-        device.kv_allocate(&KvLayout {
-            kv_type,
-            key_widths: vec![key_width; 2],
-            value_widths: vec![value_width; 2],
-            heads: vec![shape.kv_heads; 2],
-            page_tokens,
-            pages: pages + 1,
-        })?;
-        let mut order: Vec<u32> = (0..=pages as u32).collect();
-        for i in (1..order.len()).rev() {
-            order.swap(i, random.below(i + 1));
-        }
-        let (mut all, mut asked, mut table) = (Vec::new(), Vec::new(), 0);
-        for &length in lengths {
-            let places = (0..length as u32).map(|position| RowPlace { position, table });
-            let picked =
-                |place: &RowPlace| place.position.is_multiple_of(5) || place.position as usize == length - 1;
-            asked.extend(places.clone().filter(picked));
-            all.extend(places);
-            table += length.div_ceil(page_tokens) as u32;
-        }
-        let k = matrix(device, random, all.len(), key_width, values)?;
-        let v = matrix(device, random, all.len(), value_width, values)?;
-        device.kv_write(1, k, v, Placement { rows: &all, pages: &order })?;
-        Ok(Self { asked, pages: order })
-    }
-
-    fn places(&self) -> Placement<'_> {
-        Placement { rows: &self.asked, pages: &self.pages }
-    }
-}
-
-/// A matrix of random values, somewhere in a buffer of random values.
-fn matrix(
-    device: &mut dyn Backend,
-    random: &mut Random,
-    rows: usize,
-    cols: usize,
-    values: Values,
-) -> Result<Mat, Error> {
-    let (offset, stride) = (random.below(20), cols + random.below(3) * 3);
-    let len = offset + rows * stride;
-    let buffer = device.allocate(len)?;
-    let data: Vec<f32> = (0..len).map(|_| random.value(values)).collect();
-    device.write(Mat::new(buffer, 1, len), &data)?;
-    Ok(Mat { buffer, offset, rows, cols, stride })
-}
-
-/// The buffer of a matrix up to its end.
-fn everything(device: &mut dyn Backend, mat: Mat) -> Result<Vec<f32>, Error> {
-    let Mat { buffer: BufferId(id), offset, rows, stride, .. } = mat;
-    Ok(device.read(Mat::new(BufferId(id), 1, offset + rows * stride))?.to_vec())
-}
-
-fn with_weight(
-    device: &mut dyn Backend,
-    dtype: DType,
-    (rows, cols): (usize, usize),
-    bytes: &[u8],
-    keep: Keep,
-    op: impl FnOnce(&mut dyn Backend, Weight<'_>) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let shift = if let Keep::Streamed(shift) = keep { shift } else { 0 };
-    let shifted = [vec![0xa5; shift].as_slice(), bytes].concat();
-    let tile = Tile { dtype, rows, cols, bytes: &shifted[shift..] };
-    match keep {
-        Keep::Streamed(_) => op(device, Weight::Streamed(tile)),
-        Keep::Pinned => {
-            let id = device.pin(tile)?;
-            op(device, Weight::Pinned(id))
-        }
-    }
-}
-
-/// Random weights: plain formats hold values, blocks hold random bits and scales of 0.05 or so.
-fn tile_bytes(random: &mut Random, dtype: DType, len: usize, values: Values) -> Vec<u8> {
-    let scales: &[usize] = match dtype {
-        DType::F32 => return (0..len).flat_map(|_| random.value(values).to_le_bytes()).collect(),
-        DType::F16 => {
-            return (0..len).flat_map(|_| half::f16::from_f32(random.value(values)).to_le_bytes()).collect();
-        }
-        DType::BF16 => {
-            return (0..len).flat_map(|_| half::bf16::from_f32(random.value(values)).to_le_bytes()).collect();
-        }
-        DType::Q4_1 | DType::Q5_1 | DType::Q4_K | DType::Q5_K => &[0, 2],
-        DType::Q2_K => &[80, 82],
-        DType::Q3_K => &[108],
-        DType::Q6_K => &[208],
-        DType::TQ1_0 => &[52],
-        DType::TQ2_0 => &[64],
-        DType::MXFP4 => &[],
-        _ => &[0],
-    };
-    let mut bytes: Vec<u8> =
-        (0..len / dtype.block_len() * dtype.block_bytes()).map(|_| random.next() as u8).collect();
-    for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
-        for &at in scales {
-            let scale = half::f16::from_f32(random.value(values) * 0.05);
-            block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
-        }
-        if dtype == DType::MXFP4 && values == Values::Plain {
-            block[0] = 110 + block[0] % 16;
-        }
-    }
-    bytes
-}
-
-/// The transpose of a plain matrix of this shape.
-fn transposed(bytes: &[u8], rows: usize, cols: usize) -> Vec<u8> {
-    let element = bytes.len() / (rows * cols);
-    let at = |i: usize| (i % rows * cols + i / rows) * element;
-    (0..rows * cols).flat_map(|i| &bytes[at(i)..][..element]).copied().collect()
-}
-
-/// A small generator (splitmix64), the same on every machine.
-struct Random(u64);
-
-impl Random {
-    /// Seeded by the text of a case (FNV-1a).
-    fn new(case: &Case) -> Self {
-        let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        Self(format!("{case:?}").bytes().fold(0xcbf2_9ce4_8422_2325, hash))
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
-    fn value(&mut self, values: Values) -> f32 {
-        const SPECIAL: [f32; 10] =
-            [0.0, -0.0, 1e-40, -1e-45, -1e-30, 3e38, -65_504.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
-        // Most rows of a special case stay finite, so that the other lanes are compared too.
-        if values == Values::Special && self.below(40) == 0 {
-            let end = if self.below(4) == 0 { SPECIAL.len() } else { 5 };
-            return SPECIAL[self.below(end)];
-        }
-        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
 }

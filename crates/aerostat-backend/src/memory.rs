@@ -1,28 +1,108 @@
-//! Host memory: aligned allocations, the buffers, pinned tiles and KV cache of a host device, and views into them.
+//! Host memory: aligned allocations, the buffers and the KV cache of a host device, and views into them.
 
 use std::cell::Cell;
 
 use aerostat_checkpoint::DType;
 
+use crate::numerics::LANES;
+use crate::rows::Rows;
+use crate::weights::Weights;
 use crate::{
-    Attention, BufferId, Error, ErrorKind, KvLayout, KvType, Mat, Placement, RowPlace, Tile, Weight,
-    WeightId, check, formats,
+    Allocated, Attention, BufferId, Error, ErrorKind, KvLayout, KvType, Mat, Placement, RowPlace, check,
+    defect, formats,
 };
 
 /// Alignment of buffers and of the KV cache: one cache line, one AVX-512 vector.
 const BUFFER_ALIGN_BYTES: usize = 64;
-/// Alignment of pinned tiles.
-const TILE_ALIGN_BYTES: usize = 64;
-/// Address space of pinned tiles that is taken at a time, so that huge pages hold many small tiles; memory is used only
-/// as far as tiles reach, but for the rest of one huge page.
-const ARENA_BYTES: usize = 1 << 30;
+
+/// The most that alignment adds to the scratch of a host device.
+pub(crate) const SLACK_BYTES: u64 = BUFFER_ALIGN_BYTES as u64;
 
 /// Everything that a host device keeps between ops.
 #[derive(Default)]
 pub struct HostMemory {
     pub(crate) buffers: Vec<Aligned<f32>>,
-    pub(crate) pinned: Pinned,
+    pub(crate) weights: Weights,
     pub(crate) kv: Option<KvMemory>,
+    pub(crate) rows: Rows,
+    pub(crate) sums: PartialSums,
+}
+
+impl HostMemory {
+    /// What is allocated here; `scratch_bytes` is what kernels have besides.
+    pub(crate) fn allocated(&self, scratch_bytes: u64) -> Allocated {
+        Allocated {
+            buffers_bytes: self.buffers.iter().map(Aligned::bytes).sum(),
+            weights_bytes: self.weights.resident_bytes(),
+            kv_bytes: self.kv.as_ref().map_or(0, KvMemory::bytes),
+            scratch_bytes: scratch_bytes + self.rows.bytes() + self.sums.bytes(),
+        }
+    }
+}
+
+/// The partial sums of the matrix stored by inputs that is being multiplied, `[rows, 16 * outputs]`: lane `k % 16` of
+/// output `n` is column `k % 16 * outputs + n`.
+#[derive(Default)]
+pub(crate) struct PartialSums {
+    lanes: Option<Aligned<f32>>,
+    /// Rows and outputs of the matrix, and the first input of its next tile.
+    next: Option<(usize, usize, usize)>,
+}
+
+impl PartialSums {
+    /// Room for so many rows and outputs.
+    pub(crate) fn reserve(&mut self, rows: usize, outputs: usize, advise: Advise<'_>) -> Result<(), Error> {
+        let len = lanes_of(outputs).and_then(|lanes| lanes.checked_mul(rows)).ok_or_else(|| {
+            Error::shape(format!("the partial sums of {rows} rows and {outputs} outputs overflow"))
+        })?;
+        if self.lanes.as_ref().map_or(0, |lanes| lanes.len) < len {
+            self.lanes = None;
+            self.lanes = Some(Aligned::zeroed(len, "partial sums", advise)?);
+            self.next = None;
+        }
+        Ok(())
+    }
+
+    /// The lanes that a tile of `inputs` inputs from `k0` on is added to. They go on where the last tile ended, and from
+    /// `k0 = 0` on with anything.
+    pub(crate) fn of_tile(
+        &mut self,
+        (rows, outputs): (usize, usize),
+        (k0, inputs): (usize, usize),
+    ) -> Result<View<'_>, Error> {
+        if k0 > 0 && self.next != Some((rows, outputs, k0)) {
+            return Err(Error::shape(format!(
+                "a tile of {rows} rows and {outputs} outputs from input {k0} on does not follow the last one: (rows, \
+                 outputs, next input) is {:?}",
+                self.next
+            )));
+        }
+        let cols = lanes_of(outputs).unwrap_or(usize::MAX);
+        let len = rows.saturating_mul(cols);
+        let room = self.lanes.as_mut().map_or(&mut [][..], Aligned::as_mut_slice);
+        if room.len() < len {
+            return Err(Error::shape(format!(
+                "partial sums of {rows} rows and {outputs} outputs take {len} values where {} are reserved",
+                room.len()
+            )));
+        }
+        self.next = Some((rows, outputs, k0 + inputs));
+        Ok(View { cells: Cell::from_mut(room).as_slice_of_cells(), rows, cols, stride: cols })
+    }
+
+    /// No further tile of the matrix follows.
+    pub(crate) fn finish(&mut self) {
+        self.next = None;
+    }
+
+    fn bytes(&self) -> u64 {
+        self.lanes.as_ref().map_or(0, Aligned::bytes)
+    }
+}
+
+/// Partial sums of so many outputs.
+fn lanes_of(outputs: usize) -> Option<usize> {
+    outputs.checked_mul(LANES)
 }
 
 /// Some rows and columns of a buffer, which other views may share.
@@ -141,84 +221,6 @@ impl KvView<'_> {
 /// Told of memory that was allocated and not yet touched: its start and its bytes.
 pub(crate) type Advise<'a> = &'a dyn Fn(*const u8, usize);
 
-/// Tiles that stay, end to end in large allocations.
-#[derive(Default)]
-pub(crate) struct Pinned {
-    arenas: Vec<Vec<u8>>,
-    tiles: Vec<Place>,
-}
-
-/// Where a pinned tile lies.
-#[derive(Clone, Copy)]
-struct Place {
-    dtype: DType,
-    rows: usize,
-    cols: usize,
-    arena: usize,
-    start: usize,
-    len: usize,
-    packed: bool,
-}
-
-/// A weight operand whose bytes have been found.
-#[derive(Clone, Copy)]
-pub(crate) enum Operand<'a> {
-    /// As stored, and checked.
-    Plain(Tile<'a>),
-    /// Packed; whether its checksums have been checked.
-    Packed(Tile<'a>, bool),
-}
-
-impl<'a> Operand<'a> {
-    pub(crate) fn tile(self) -> Tile<'a> {
-        match self {
-            Self::Plain(tile) | Self::Packed(tile, _) => tile,
-        }
-    }
-}
-
-impl Pinned {
-    /// Copies a tile; gives its index.
-    pub(crate) fn add(&mut self, weight: Operand<'_>, advise: Advise<'_>) -> Result<usize, Error> {
-        let Tile { dtype, rows, cols, bytes } = weight.tile();
-        let packed = matches!(weight, Operand::Packed(..));
-        let needed = bytes.len().saturating_add(TILE_ALIGN_BYTES);
-        if self.arenas.last().is_none_or(|arena| arena.capacity() - arena.len() < needed) {
-            let arena = reserve(needed.max(ARENA_BYTES)).or_else(|| reserve(needed)).ok_or_else(|| {
-                let message = format!("no memory for a pinned weight tile of {} bytes", bytes.len());
-                Error::new(ErrorKind::OutOfMemory, message)
-            })?;
-            advise(arena.as_ptr(), arena.capacity());
-            self.arenas.push(arena);
-        }
-        let index = self.arenas.len() - 1;
-        let arena = &mut self.arenas[index];
-        // Only what is used is touched, and the arena never moves: there is room.
-        let pad =
-            arena.as_ptr().wrapping_add(arena.len()).align_offset(TILE_ALIGN_BYTES).min(TILE_ALIGN_BYTES);
-        let start = arena.len() + pad;
-        arena.resize(start, 0);
-        arena.extend_from_slice(bytes);
-        self.tiles.push(Place { dtype, rows, cols, arena: index, start, len: bytes.len(), packed });
-        Ok(self.tiles.len() - 1)
-    }
-
-    fn get(&self, id: u32) -> Result<Operand<'_>, Error> {
-        let Some(&Place { dtype, rows, cols, arena, start, len, packed }) = self.tiles.get(id as usize)
-        else {
-            let count = self.tiles.len();
-            return Err(Error::shape(format!("there is no pinned weight {id}; {count} are pinned")));
-        };
-        let tile = Tile { dtype, rows, cols, bytes: &self.arenas[arena][start..][..len] };
-        Ok(if packed { Operand::Packed(tile, true) } else { Operand::Plain(tile) })
-    }
-}
-
-fn reserve(bytes: usize) -> Option<Vec<u8>> {
-    let mut arena = Vec::new();
-    arena.try_reserve_exact(bytes).ok().map(|()| arena)
-}
-
 /// The KV cache: keys and values of each layer apart.
 pub(crate) struct KvMemory {
     pub(crate) layout: KvLayout,
@@ -259,8 +261,31 @@ impl KvMemory {
         }
     }
 
-    /// Gives the bytes of a page that exists to `visit`, layer by layer.
-    pub(crate) fn visit(&mut self, page: usize, visit: &mut dyn FnMut(&mut [u8])) {
+    /// What it takes.
+    fn bytes(&self) -> u64 {
+        self.keys.iter().chain(&self.values).map(Aligned::bytes).sum()
+    }
+
+    /// Whether a page exists.
+    pub(crate) fn check_page(&self, page: u32) -> Result<usize, Error> {
+        let pages = self.layout.pages;
+        if (page as usize) < pages {
+            return Ok(page as usize);
+        }
+        Err(Error::shape(format!("there is no page {page}; the KV cache has {pages}")))
+    }
+
+    /// Gives the bytes of a page that exists to `take`, layer by layer.
+    pub(crate) fn save(&self, page: usize, take: &mut dyn FnMut(&[u8])) {
+        for memory in self.keys.iter().zip(&self.values).flat_map(|(keys, values)| [keys, values]) {
+            let memory = memory.as_slice();
+            let bytes = memory.len() / self.layout.pages;
+            take(&memory[page * bytes..][..bytes]);
+        }
+    }
+
+    /// Has `visit` write the bytes of a page that exists, layer by layer.
+    pub(crate) fn load(&mut self, page: usize, visit: &mut dyn FnMut(&mut [u8])) {
         for (keys, values) in self.keys.iter_mut().zip(&mut self.values) {
             for memory in [keys, values] {
                 let memory = memory.as_mut_slice();
@@ -312,6 +337,11 @@ impl<T: Copy + Default> Aligned<T> {
         Ok(Self { data, start, len })
     }
 
+    /// What it takes, alignment included.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.data.capacity() * size_of::<T>()) as u64
+    }
+
     pub(crate) fn as_slice(&self) -> &[T] {
         &self.data[self.start..][..self.len]
     }
@@ -345,27 +375,24 @@ pub(crate) fn views<const N: usize>(
         check::mat(mat, len)?;
     }
     let mut views = mats.map(|mat| View { cells: &[], rows: mat.rows, cols: mat.cols, stride: mat.stride });
-    for (id, buffer) in buffers.iter_mut().enumerate() {
-        if mats.iter().any(|mat| mat.buffer.0 as usize == id) {
-            let cells = Cell::from_mut(buffer.as_mut_slice()).as_slice_of_cells();
-            for (view, mat) in views.iter_mut().zip(&mats).filter(|(_, mat)| mat.buffer.0 as usize == id) {
-                view.cells = cells.get(mat.offset..).unwrap_or_default();
-            }
+    // By ascending buffer, so that each is split off what is left, however many there are.
+    let mut order: [usize; N] = std::array::from_fn(|i| i);
+    order.sort_unstable_by_key(|&i| mats[i].buffer.0);
+    let (mut rest, mut first) = (buffers, 0);
+    let (mut buffer, mut cells): (_, &[Cell<f32>]) = (None, &[]);
+    for i in order {
+        let Mat { buffer: BufferId(id), offset, .. } = mats[i];
+        if buffer != Some(id) {
+            let (_, from) = rest.split_at_mut(id as usize - first);
+            let Some((found, after)) = from.split_first_mut() else {
+                return Err(defect!("buffer {id} was found before"));
+            };
+            cells = Cell::from_mut(found.as_mut_slice()).as_slice_of_cells();
+            (buffer, rest, first) = (Some(id), after, id as usize + 1);
         }
+        views[i].cells = cells.get(offset..).unwrap_or_default();
     }
     Ok(views)
-}
-
-/// The tile behind a weight operand, checked.
-pub(crate) fn operand<'a>(pinned: &'a Pinned, weight: Weight<'a>) -> Result<Operand<'a>, Error> {
-    match weight {
-        Weight::Streamed(tile) => {
-            check::tile(&tile)?;
-            Ok(Operand::Plain(tile))
-        }
-        Weight::Packed(tile) => Ok(Operand::Packed(tile, false)),
-        Weight::Pinned(WeightId(id)) => pinned.get(id),
-    }
 }
 
 #[inline]

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use aerostat_checkpoint::DType;
 
-use crate::coded::{self, Numbers};
+use crate::quantised::{self, Numbers};
 use crate::{Error, ErrorKind, Nested, Tile, View, formats};
 
 /// [`Backend::expand_numbers`](crate::Backend::expand_numbers); the tile has its bytes.
@@ -45,10 +45,10 @@ pub(crate) fn expand(
         match numbers {
             Numbers::Plain => formats::expand(tile.dtype, bytes, &mut values)?,
             Numbers::E8M0 => {
-                values.iter_mut().zip(bytes).for_each(|(value, bits)| *value = coded::e8m0(*bits))
+                values.iter_mut().zip(bytes).for_each(|(value, bits)| *value = quantised::e8m0(*bits))
             }
             Numbers::Nested => look_up(nested, row * out.cols(), bytes, &mut values)?,
-            Numbers::Points { code, more } => coded::points(code, more, bytes, row % run, &mut values),
+            Numbers::Points { code, more } => quantised::points(code, more, bytes, row % run, &mut values),
             Numbers::Indices(end) => indices(end, bytes, &mut values)?,
         }
         out.row(row).iter().zip(&values).for_each(|(cell, value)| cell.set(*value));

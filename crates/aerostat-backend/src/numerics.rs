@@ -32,6 +32,13 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     reduce(lanes)
 }
 
+/// The reciprocal of the norm of a row, `1 / max(sqrt(dot(w, w)), 1e-12)`: what makes it a unit vector. `squares` is its
+/// canonical [`dot`] product with itself.
+#[inline(always)]
+pub fn inverse_norm(squares: f32) -> f32 {
+    1.0 / squares.sqrt().max(1e-12)
+}
+
 /// Adds element `k` of the dot products of `x` and the columns of a matrix: `weights` is the matrix's row `k`, `x` the
 /// vector's element `k`, `lanes` 16 rows of `weights.len()` partial sums, one for each column.
 pub fn accumulate(weights: &[f32], x: f32, k: usize, lanes: &mut [f32]) {

@@ -1,18 +1,33 @@
-//! The trait, its handles and its operands.
+//! The handles and the operands of ops.
+
+use std::ops::Deref;
 
 use aerostat_checkpoint::DType;
-pub use aerostat_types::{Activation, Alibi, KvType, RopeStyle, Window};
+pub use aerostat_types::{Activation, Alibi, Home, KvType, RopeStyle, Window};
 
-use crate::Error;
-use crate::coded::{Coding, Numbers};
+use crate::quantised::Quantised;
 
 /// A buffer of f32 values on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BufferId(pub u32);
 
-/// A weight tile that stays on the device.
+/// A weight tile that stays, as [`Backend::pin`](crate::Backend::pin) gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WeightId(pub u32);
+
+/// A weight tile that is passing through, as [`Backend::upload`](crate::Backend::upload) gave it.
+///
+/// Places are taken again, in another turn: what was released is not mistaken for what came after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UploadId {
+    /// Number of the place among those of tiles on their way.
+    pub place: u32,
+    /// How many tiles had the place before.
+    pub turn: u32,
+}
+
+/// Bytes in host memory that own themselves, such as a buffer of the ring or a vector; dropping them gives them back.
+pub type HostBytes = Box<dyn Deref<Target = [u8]> + Send>;
 
 /// A matrix of f32 inside a buffer: element `(r, c)` lies at `offset + r * stride + c`, all counted in elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,47 +63,108 @@ impl Mat {
     }
 }
 
-/// The bytes of some rows of a weight matrix, `[rows, cols]` row-major in the stored format, at any byte alignment.
+/// Format and shape of a weight tile: some rows of a matrix, `[rows, cols]`, row-major as they are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TileShape {
+    /// The stored format; of packed tiles that which they expand to.
+    pub dtype: DType,
+    /// Stored rows in this tile: outputs, or inputs where the matrix is stored by inputs.
+    pub rows: usize,
+    /// Elements of a stored row; a multiple of the format's block length.
+    pub cols: usize,
+    /// The bytes are [packed tiles](crate::packed) end to end. Else they are exactly `dtype.bytes_for(rows * cols)`.
+    pub packed: bool,
+}
+
+impl TileShape {
+    /// The tile of this shape in `bytes`.
+    pub fn tile(self, bytes: &[u8]) -> Tile<'_> {
+        Tile { dtype: self.dtype, rows: self.rows, cols: self.cols, bytes }
+    }
+}
+
+/// A weight tile in host memory, `[rows, cols]` row-major in the stored format, at any byte alignment.
 #[derive(Clone, Copy, Debug)]
 pub struct Tile<'a> {
     /// The stored format.
     pub dtype: DType,
-    /// Rows (outputs) in this tile.
+    /// Stored rows in this tile.
     pub rows: usize,
-    /// Columns (inputs); a multiple of the format's block length.
+    /// Elements of a stored row; a multiple of the format's block length.
     pub cols: usize,
     /// Exactly `dtype.bytes_for(rows * cols)` bytes.
     pub bytes: &'a [u8],
 }
 
-/// A weight operand: bytes that are passing through, or a resident tile.
-#[derive(Clone, Copy, Debug)]
-pub enum Weight<'a> {
-    /// Bytes in host memory, valid during the call.
-    Streamed(Tile<'a>),
-    /// The same, as [packed tiles](crate::packed) end to end; the tile's format and shape are what they expand to.
-    /// Their checksums are checked before what they are multiplied to is given out.
-    Packed(Tile<'a>),
-    /// What [`Backend::pin`] returned.
-    Pinned(WeightId),
+/// A weight operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Weight {
+    /// A tile that stays.
+    Resident(WeightId),
+    /// A tile that passes through, until it is released.
+    Arriving(UploadId),
+}
+
+/// What of a model's matrices decides how much scratch a device needs; known at open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScratchNeed {
+    /// Outputs of the widest matrix that is stored by inputs; 0 where there is none.
+    pub k_major_outputs: usize,
+    /// Inputs of the widest matrix of codes whose scales lie apart; `None` where there is none.
+    pub scaled_cols: Option<usize>,
+    /// Some of those are packed besides, and are expanded to codes first.
+    pub scaled_packed: bool,
+}
+
+/// Memory that a device takes besides buffers, weights and the KV cache, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// However large a sweep is.
+    pub fixed_bytes: u64,
+    /// For each row that a sweep may have.
+    pub row_bytes: u64,
+    /// For each position of the KV cache.
+    pub position_bytes: u64,
+}
+
+impl Footprint {
+    /// All of it, for sweeps of up to `rows` rows and a KV cache of `positions` positions.
+    pub fn total_bytes(&self, rows: usize, positions: usize) -> u64 {
+        let of = |each: u64, count: usize| each.saturating_mul(count as u64);
+        let variable = of(self.row_bytes, rows).saturating_add(of(self.position_bytes, positions));
+        self.fixed_bytes.saturating_add(variable)
+    }
+}
+
+/// What a device has allocated, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allocated {
+    /// Buffers.
+    pub buffers_bytes: u64,
+    /// Weight tiles that stay; those that pass through belong to whoever read them.
+    pub weights_bytes: u64,
+    /// The KV cache.
+    pub kv_bytes: u64,
+    /// Everything else that a [`Footprint`] speaks of.
+    pub scratch_bytes: u64,
 }
 
 /// How the codes of a matrix become weights, with numbers that are on the device: one for each block of the matrix, rows and
 /// columns counted as they are stored.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scaling {
-    /// How elements are coded.
-    pub coding: Coding,
+    /// How elements are stored as codes, and what is done to them after they are scaled.
+    pub quantised: Quantised,
     /// The scales of the whole matrix, `[ceil(rows / block_rows), ceil(cols / block_cols)]`.
     pub scales: Mat,
-    /// As many zero points; `None`: zero is where the code has it.
+    /// Zero points, of the shape of `scales`; `None`: zero is where the code has it.
     pub zeros: Option<Mat>,
     /// `[1, inputs]`: in place of blocks, which row of scales (of a matrix stored by inputs) or which column is an input's;
     /// below their number, as [`Backend::expand_numbers`] checks. Blocks then have one output.
     pub groups: Option<Mat>,
-    /// Rows of a block; at least 1.
+    /// Stored rows of a block that shares a scale; at least 1.
     pub block_rows: usize,
-    /// Columns of a block; at least 1.
+    /// Columns of a block that shares a scale; at least 1.
     pub block_cols: usize,
     /// Which row of the matrix a tile begins with.
     pub first_row: usize,
@@ -101,18 +177,18 @@ pub struct Nested {
     pub values: Mat,
     /// `[1, n]`: one for each run of `len` scales.
     pub scales: Mat,
-    /// Scales that share one of those; at least 1.
+    /// How many scales share one element of `Nested::scales`; at least 1.
     pub len: usize,
     /// The number of the first scale of a tile in its tensor.
     pub first: usize,
-    /// Added at the end.
+    /// Added to every scale once it is multiplied out.
     pub offset: f32,
 }
 
 /// The KV cache: for each layer `pages × page_tokens` slots of one key row and one value row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KvLayout {
-    /// Element type.
+    /// How elements of keys and values are stored.
     pub kv_type: KvType,
     /// Key width of each layer: KV heads × key head size.
     pub key_widths: Vec<usize>,
@@ -122,12 +198,12 @@ pub struct KvLayout {
     pub heads: Vec<usize>,
     /// Positions in a page.
     pub page_tokens: usize,
-    /// Pages; a page index is valid for every layer.
+    /// Number of pages; a page index is valid for every layer.
     pub pages: usize,
 }
 
 impl KvLayout {
-    /// What one token takes, in bytes.
+    /// What one position takes in all layers, in bytes.
     pub fn token_bytes(&self) -> usize {
         let layers = self.heads.iter().zip(self.key_widths.iter().zip(&self.value_widths));
         let bytes = |width: usize, heads: usize| heads * self.kv_type.row_bytes(width / heads.max(1));
@@ -144,11 +220,21 @@ pub struct RowPlace {
     pub table: u32,
 }
 
+/// Where the rows of a sweep stand, and whose recurrent states they change.
+#[derive(Clone, Copy, Debug)]
+pub struct SweepRows<'a> {
+    /// One place for each row, and the page tables that they point into.
+    pub places: Placement<'a>,
+    /// One for each row; none at all where the model has no recurrent states. Rows of one sequence follow each other, by
+    /// ascending position, and from sweep to sweep none is left out.
+    pub states: &'a [StateRow],
+}
+
 /// The places of all rows of a sweep. Position `p` of a row's sequence lives in slot
 /// `pages[table + p / page_tokens] * page_tokens + p % page_tokens`.
 #[derive(Clone, Copy, Debug)]
 pub struct Placement<'a> {
-    /// One per row.
+    /// The place of each row.
     pub rows: &'a [RowPlace],
     /// The page tables of all sequences, end to end.
     pub pages: &'a [u32],
@@ -167,7 +253,7 @@ pub struct Attention {
     pub value_dim: usize,
     /// A value is the first `value_dim` elements of its key; the cache's values are something else.
     pub values_in_keys: bool,
-    /// Scores are multiplied by this.
+    /// Products of queries and keys are multiplied by this.
     pub scale: f32,
     /// Scores `s` become `cap * tanh(s / cap)` after scaling.
     pub softcap: Option<f32>,
@@ -175,8 +261,6 @@ pub struct Attention {
     pub window: Option<Window>,
     /// Scores fall off with distance: [`numerics::alibi`](crate::numerics::alibi) is added at the end.
     pub alibi: Option<Alibi>,
-    /// `[1, heads]`: a score of each head that takes part in the softmax, and has no value.
-    pub sinks: Option<Mat>,
 }
 
 /// Shape of a rotation.
@@ -188,7 +272,7 @@ pub struct Rope {
     pub start: usize,
     /// So many elements are rotated; even, within the head.
     pub rotary: usize,
-    /// Which elements form a pair.
+    /// Which elements of a head are rotated together.
     pub style: RopeStyle,
 }
 
@@ -243,201 +327,4 @@ pub struct Capabilities {
     pub kv: &'static [KvType],
     /// Worker threads; 1 where that has no meaning.
     pub threads: usize,
-}
-
-/// A device. All matrices are f32. Shapes are checked: operands that do not fit give an error and change nothing.
-/// Unless an op says otherwise its output may not overlap its inputs.
-pub trait Backend: Send {
-    /// What this device can do.
-    fn capabilities(&self) -> Capabilities;
-
-    /// A zeroed buffer of `len` f32 values; lives as long as the backend. Called at open only.
-    fn allocate(&mut self, len: usize) -> Result<BufferId, Error>;
-
-    /// Keeps a copy of a tile on the device, in a computable format or for [`matmul_scaled`](Self::matmul_scaled). Called at
-    /// open only.
-    fn pin(&mut self, tile: Tile<'_>) -> Result<WeightId, Error>;
-
-    /// The same of [`Weight::Packed`]: checksums are checked now and not again.
-    fn pin_packed(&mut self, tile: Tile<'_>) -> Result<WeightId, Error>;
-
-    /// Allocates the KV cache. Called once, at open.
-    fn kv_allocate(&mut self, layout: &KvLayout) -> Result<(), Error>;
-
-    /// Host to device: `data` holds `dst.rows * dst.cols` values, row-major.
-    fn write(&mut self, dst: Mat, data: &[f32]) -> Result<(), Error>;
-
-    /// Device to host, waiting for all ops before it. `src` must be dense (`stride == cols`).
-    fn read(&mut self, src: Mat) -> Result<&[f32], Error>;
-
-    /// Expands the rows `rows` of a weight tile to f32: `out[i, :] = w[rows[i], :]`.
-    fn expand_rows(&mut self, w: Weight<'_>, rows: &[u32], out: Mat) -> Result<(), Error>;
-
-    /// `y[r, n] = Σ_k w[n, k] · x[r, k]`, each sum in canonical order ([`numerics::dot`](crate::numerics::dot)).
-    fn matmul(&mut self, w: Weight<'_>, x: Mat, y: Mat) -> Result<(), Error>;
-
-    /// Allocates the scratch that [`matmul_scaled`](Self::matmul_scaled) takes with up to `cols` inputs. Called at open only.
-    fn scaled_reserve(&mut self, cols: usize) -> Result<(), Error>;
-
-    /// The same product from codes whose scales lie apart: the weights are what [`coded::expand`](crate::coded::expand) gives.
-    /// `w` is codes of `x.cols` inputs in each row, in any type of the right length: bytes in `U8`, words in `I32`.
-    fn matmul_scaled(&mut self, w: Weight<'_>, scaling: &Scaling, x: Mat, y: Mat) -> Result<(), Error>;
-
-    /// [`matmul_k_major`](Self::matmul_k_major) from such codes: the tile holds inputs `k0 ..`, and its first one is row
-    /// `scaling.first_row` of the matrix whose blocks are scaled. Its rows are whole runs ([`Code::run`]).
-    ///
-    /// [`Code::run`]: crate::coded::Code::run
-    fn matmul_scaled_k_major(
-        &mut self,
-        w: Weight<'_>,
-        scaling: &Scaling,
-        x: Mat,
-        lanes: Mat,
-        k0: usize,
-    ) -> Result<(), Error>;
-
-    /// Expands a tile of what lies beside codes. `out` has a row for each of the tile's, or where several share a row of words
-    /// ([`Numbers::Points`] of columns) at most as many as they hold.
-    ///
-    /// # Errors
-    /// `Corrupt` for an index that is too large; `Shape` where the tile does not hold `out`.
-    fn expand_numbers(
-        &mut self,
-        w: Weight<'_>,
-        numbers: Numbers,
-        nested: Option<Nested>,
-        out: Mat,
-    ) -> Result<(), Error>;
-
-    /// The same product from a matrix that is stored `[K, N]`, by tiles of its rows: `w` is its rows `k0 .. k0 + w.rows`,
-    /// of `w.cols` outputs. `x` is `[rows, K]`; its columns `k0 .. k0 + w.rows` are used. Running sums
-    /// are in `lanes`, `[rows, 16 * w.cols]`: lane `k % 16` of output `n` is column `k % 16 * w.cols + n`
-    /// ([`numerics::accumulate`](crate::numerics::accumulate)).
-    ///
-    /// Tiles follow each other in ascending `k0`; at `k0 = 0` what was in `lanes` is forgotten. After the last one
-    /// [`sum_lanes`](Self::sum_lanes) gives the bits that [`matmul`](Self::matmul) gives for the transposed matrix.
-    fn matmul_k_major(&mut self, w: Weight<'_>, x: Mat, lanes: Mat, k0: usize) -> Result<(), Error>;
-
-    /// `y[r, n]` is the sum of the lanes `l * y.cols + n` of row `r`, in canonical order
-    /// ([`numerics::reduce`](crate::numerics::reduce)).
-    fn sum_lanes(&mut self, lanes: Mat, y: Mat) -> Result<(), Error>;
-
-    /// `x[r, c] += bias[0, c]`.
-    fn add_bias(&mut self, x: Mat, bias: Mat) -> Result<(), Error>;
-
-    /// Divides each group of `weight.cols` columns by its root mean square and multiplies by `weight` (one row):
-    /// [`numerics::rms_norm`](crate::numerics::rms_norm). `out` may be `x`.
-    fn rms_norm(&mut self, x: Mat, weight: Mat, eps: f32, out: Mat) -> Result<(), Error>;
-
-    /// Takes from each group of `size` columns its mean and divides by its standard deviation:
-    /// [`numerics::layer_norm`](crate::numerics::layer_norm). `out` may be `x`. Weights and bias are ops of their own.
-    fn layer_norm(&mut self, x: Mat, size: usize, eps: f32, out: Mat) -> Result<(), Error>;
-
-    /// `x[r, c] *= factors[0, c]`.
-    fn mul_columns(&mut self, x: Mat, factors: Mat) -> Result<(), Error>;
-
-    /// Rotates the heads of each row in place; row `r` of `angles` is `rotary / 2` cosines, then as many sines.
-    fn rope(&mut self, x: Mat, rope: Rope, angles: Mat) -> Result<(), Error>;
-
-    /// Stores the key and value of every row at its place in `layer`'s cache.
-    fn kv_write(&mut self, layer: usize, k: Mat, v: Mat, places: Placement<'_>) -> Result<(), Error>;
-
-    /// Gives the bytes that a page of the cache holds to `visit`, layer by layer, keys before values, to be kept elsewhere
-    /// or overwritten with what was kept: always in the same pieces, and of the same sense on this device alone.
-    fn kv_page(&mut self, page: u32, visit: &mut dyn FnMut(&mut [u8])) -> Result<(), Error>;
-
-    /// Causal attention of every row over its own sequence in `layer`'s cache, its own position included:
-    /// [`numerics::attend`](crate::numerics::attend). `q` is `[rows, heads * key_dim]`, `out` `[rows, heads * value_dim]`.
-    fn attention(
-        &mut self,
-        layer: usize,
-        q: Mat,
-        out: Mat,
-        shape: &Attention,
-        places: Placement<'_>,
-    ) -> Result<(), Error>;
-
-    /// The positions that each row's attention is to see: the `out.cols` best of its own and those before, by ascending
-    /// position, then -1 where there are fewer. How good a position is says [`numerics::index_score`](crate::numerics::index_score)
-    /// of the row's queries `[rows, heads * dim]` and `weights` `[rows, heads]`, and of what `layer`'s cache holds as that
-    /// position's value.
-    fn select_positions(
-        &mut self,
-        layer: usize,
-        q: Mat,
-        weights: Mat,
-        out: Mat,
-        index: &Index,
-        places: Placement<'_>,
-    ) -> Result<(), Error>;
-
-    /// [`Backend::attention`] over the positions in each row of `selected`, as [`Backend::select_positions`] gave them;
-    /// with neither window nor linear biases.
-    fn sparse_attention(
-        &mut self,
-        layer: usize,
-        q: Mat,
-        out: Mat,
-        shape: &Attention,
-        selected: Mat,
-        places: Placement<'_>,
-    ) -> Result<(), Error>;
-
-    /// A causal convolution of each column with the last positions of its sequence, in place, and SiLU of what it gives
-    /// ([`delta::convolve`](crate::delta::convolve)). Row `i` of `weights` is for the position that lies
-    /// `weights.rows - 1 - i` before. Row `s` of `state` keeps the inputs of the last `weights.rows - 1` positions of the
-    /// sequence in slot `s`, oldest first; before position 0 they are zero, whatever it holds.
-    ///
-    /// Rows of one sequence follow each other, by ascending position, and from sweep to sweep none is left out.
-    fn short_conv(&mut self, x: Mat, weights: Mat, state: Mat, rows: &[StateRow]) -> Result<(), Error>;
-
-    /// The gated delta rule, position by position ([`delta::step`](crate::delta::step)). A row of `x` has the queries of all
-    /// key heads, their keys, and the values of all value heads; one of `strengths` the arguments of
-    /// [`delta::strengths`](crate::delta::strengths) as `rule` says; `parameters` has a row of rates and one of biases, one
-    /// for each value head. Row `s` of `state` is `[value_heads, key_dim, value_dim]` of the sequence in slot `s`; it is zero
-    /// before position 0, whatever it holds. Rows as in [`short_conv`](Self::short_conv).
-    #[allow(clippy::too_many_arguments, reason = "operands of one op")]
-    fn delta_rule(
-        &mut self,
-        x: Mat,
-        strengths: Mat,
-        parameters: Mat,
-        state: Mat,
-        out: Mat,
-        rule: &DeltaRule,
-        rows: &[StateRow],
-    ) -> Result<(), Error>;
-
-    /// `out = activation(gate) * up`, element by element. `out` may be `gate` or `up`.
-    fn glu(&mut self, gate: Mat, up: Mat, activation: Activation, out: Mat) -> Result<(), Error>;
-
-    /// `x = activation(x)`.
-    fn activate(&mut self, x: Mat, activation: Activation) -> Result<(), Error>;
-
-    /// `x += y`.
-    fn add(&mut self, x: Mat, y: Mat) -> Result<(), Error>;
-
-    /// `x *= factor`.
-    fn scale(&mut self, x: Mat, factor: f32) -> Result<(), Error>;
-
-    /// `x = cap * tanh(x / cap)`.
-    fn softcap(&mut self, x: Mat, cap: f32) -> Result<(), Error>;
-
-    /// `x = min(max(x, -limit), limit)`; NaN stays.
-    fn clip(&mut self, x: Mat, limit: f32) -> Result<(), Error>;
-
-    /// `out[i, :] = x[rows[i], :]`.
-    fn gather_rows(&mut self, x: Mat, rows: &[u32], out: Mat) -> Result<(), Error>;
-
-    /// `out[r, c] = x[r, first + c * step]`.
-    fn take_columns(&mut self, x: Mat, first: usize, step: usize, out: Mat) -> Result<(), Error>;
-
-    /// `out[rows[i], :] += factors[i] * x[i, :]`, by ascending `i`; the product is rounded, then the sum.
-    fn scatter_rows(&mut self, x: Mat, rows: &[u32], factors: &[f32], out: Mat) -> Result<(), Error>;
-
-    /// `x[r, :] *= factors[r]`.
-    fn scale_rows(&mut self, x: Mat, factors: &[f32]) -> Result<(), Error>;
-
-    /// `x = 0`.
-    fn clear(&mut self, x: Mat) -> Result<(), Error>;
 }

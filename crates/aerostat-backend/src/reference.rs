@@ -4,12 +4,12 @@ use std::cell::Cell;
 
 use aerostat_checkpoint::DType;
 
-use crate::coded::{self, Groups};
 use crate::delta::{self, StateRun};
 use crate::numerics::{self, LANES, Map};
+use crate::quantised::{self, Groups};
 use crate::{
-    Attention, Capabilities, Checks, DeltaRule, Error, HostDevice, HostMemory, Index, Kernels, KvType,
-    KvView, Placement, Rope, RopeStyle, RowPlace, ScalingView, Tile, View, check, formats,
+    Attention, Capabilities, Checks, DeltaRule, Error, HeadCopy, HostDevice, HostMemory, Index, Kernels,
+    KvType, KvView, Placement, Rope, RopeStyle, RowPlace, ScalingView, Tile, View, check, formats,
 };
 
 /// The reference device.
@@ -31,6 +31,10 @@ impl HostDevice for Reference {
 
     fn kernels(&self) -> &Naive {
         &self.kernels
+    }
+
+    fn memory(&self) -> &HostMemory {
+        &self.memory
     }
 
     fn parts(&mut self, _: Checks) -> (&mut HostMemory, &mut Naive) {
@@ -141,6 +145,32 @@ impl Kernels for Naive {
         for r in 0..out.rows() {
             for ((out, a), b) in out.row(r).iter().zip(a.row(r)).zip(b.row(r)) {
                 out.set(map.apply(a.get(), b.get()));
+            }
+        }
+    }
+
+    fn row_norms(&mut self, w: Tile<'_>, out: View<'_>) -> Result<(), Error> {
+        let row_bytes = w.bytes.len() / w.rows.max(1);
+        for (n, out) in out.row(0).iter().enumerate() {
+            let row = expand(w, n * row_bytes, row_bytes);
+            out.set(numerics::inverse_norm(numerics::dot(&row, &row)));
+        }
+        Ok(())
+    }
+
+    fn mul_rows(&mut self, x: View<'_>, factors: View<'_>) {
+        for r in 0..x.rows() {
+            let factor = factors.row(r)[0].get();
+            x.row(r).iter().for_each(|cell| cell.set(cell.get() * factor));
+        }
+    }
+
+    fn copy_heads(&mut self, x: View<'_>, copy: &HeadCopy, out: View<'_>) {
+        for r in 0..x.rows() {
+            let heads = x.row(r).chunks(copy.from_dim).zip(out.row(r).chunks(copy.to_dim));
+            for (from, to) in heads {
+                let from = &from[copy.from_start..][..copy.len];
+                to[copy.to_start..].iter().zip(from).for_each(|(to, from)| to.set(from.get()));
             }
         }
     }
@@ -345,9 +375,9 @@ fn scaled_row(
     row: usize,
     out: &mut [f32],
 ) -> Result<(), Error> {
-    let ScalingView { coding, scales, zeros, groups, block_rows, block_cols, first_row } = *scaling;
-    let (run_rows, run) = coding.code.run();
-    let run_bytes = coding.code.row_bytes(out.len()) * run_rows;
+    let ScalingView { quantised, scales, zeros, groups, block_rows, block_cols, first_row } = *scaling;
+    let (run_rows, run) = quantised.code.run();
+    let run_bytes = quantised.code.row_bytes(out.len()) * run_rows;
     let groups = groups.map(|groups| copy(groups.row(0)));
     let block = match &groups {
         Some(groups) if by_inputs => groups[first_row + row] as usize,
@@ -356,7 +386,7 @@ fn scaled_row(
     let zeros = zeros.map_or(Vec::new(), |zeros| copy(zeros.row(block)));
     let index = groups.as_deref().filter(|_| !by_inputs);
     let groups = Groups { len: block_cols, index, scales: &copy(scales.row(block)), zeros: &zeros };
-    coded::expand(&coding, &w.bytes[row / run * run_bytes..][..run_bytes], row % run, groups, out)
+    quantised::expand(&quantised, &w.bytes[row / run * run_bytes..][..run_bytes], row % run, groups, out)
 }
 
 fn kv_row(kv_type: KvType, bytes: &[u8], start: usize, len: usize) -> Vec<f32> {

@@ -1,40 +1,42 @@
 //! Attention over chosen positions: the rules that its operands obey.
 
+use crate::rows::Rows;
 use crate::{Attention, Error, Index, KvLayout, Mat, Placement, View, check};
 
 /// Positions are stored as f32, which holds whole numbers up to here.
 const POSITION_MAX: f32 = (1 << 24) as f32;
 
 /// Queries, weights and positions fit an index over one layer's values.
-pub(crate) fn check_index(
+pub(crate) fn check_index<'a>(
     layout: &KvLayout,
     layer: usize,
     [q, weights, out]: [Mat; 3],
     index: &Index,
-    places: &Placement<'_>,
-) -> Result<(), Error> {
+    rows: &'a Rows,
+) -> Result<Placement<'a>, Error> {
     check::shape(&q, q.rows, index.heads.saturating_mul(index.dim), "the queries")?;
     check::shape(&weights, q.rows, index.heads, "the weights")?;
     check::shape(&out, q.rows, out.cols, "the positions")?;
     check::apart(&out, &q)?;
     check::apart(&out, &weights)?;
     check::heads(layout, layer, 1)?;
-    let key = layout.key_widths.get(layer).copied().unwrap_or(0);
-    check::places(layout, layer, (key, Some(index.dim)), q.rows, places, None)?;
+    let key = layout.key_widths.get(layer).copied();
+    let key = key.ok_or_else(|| Error::shape(format!("the KV cache has no layer {layer}")))?;
+    let places = rows.places(layout, layer, (key, Some(index.dim)), q.rows, None)?;
     match places.rows.iter().find(|place| place.position as f32 >= POSITION_MAX) {
         Some(place) => Err(Error::shape(format!("an index cannot name position {}", place.position))),
-        None => Ok(()),
+        None => Ok(places),
     }
 }
 
 /// Queries, output and positions fit an attention over one layer.
-pub(crate) fn check_attention(
+pub(crate) fn check_attention<'a>(
     layout: &KvLayout,
     layer: usize,
     [q, out, selected]: [Mat; 3],
     shape: &Attention,
-    places: &Placement<'_>,
-) -> Result<(), Error> {
+    rows: &'a Rows,
+) -> Result<Placement<'a>, Error> {
     let widths = check::attention(shape)?;
     if shape.window.is_some() || shape.alibi.is_some() {
         return Err(Error::shape("attention over chosen positions has neither window nor linear biases"));
@@ -44,7 +46,7 @@ pub(crate) fn check_attention(
     check::shape(&selected, q.rows, selected.cols, "the positions")?;
     check::apart(&out, &q)?;
     check::apart(&out, &selected)?;
-    check::places(layout, layer, widths, q.rows, places, None)
+    rows.places(layout, layer, widths, q.rows, None)
 }
 
 /// Each row's positions: whole numbers, ascending, none above the row's own, up to the first that is negative.

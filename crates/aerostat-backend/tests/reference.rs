@@ -3,8 +3,9 @@
 use aerostat_backend::conformance::{self, Tolerance};
 use aerostat_backend::reference::Reference;
 use aerostat_backend::{
-    Activation, Alibi, Attention, Backend, BufferId, Error, ErrorKind, KvLayout, KvType, Mat, Placement,
-    Rope, RopeStyle, RowPlace, Tile, Weight, WeightId, Window,
+    Activation, Alibi, Attention, Backend, BufferId, Error, ErrorKind, HeadCopy, Home, KvLayout, KvType, Mat,
+    Placement, Rope, RopeStyle, RowPlace, ScratchNeed, StateRow, SweepRows, TileShape, UploadId, Weight,
+    WeightId, Window, defect,
 };
 use aerostat_checkpoint::DType;
 
@@ -24,6 +25,20 @@ fn bytes(values: &[f32]) -> Vec<u8> {
 
 fn dtype_bytes(dtype: DType, rows: usize, cols: usize) -> usize {
     dtype.bytes_for((rows * cols) as u64).unwrap() as usize
+}
+
+fn upload(
+    device: &mut Reference,
+    dtype: DType,
+    (rows, cols): (usize, usize),
+    bytes: Vec<u8>,
+) -> Result<Weight, Error> {
+    let shape = TileShape { dtype, rows, cols, packed: false };
+    device.upload(shape, Box::new(bytes)).map(Weight::Arriving)
+}
+
+fn set_places(device: &mut Reference, rows: &[RowPlace], pages: &[u32]) -> Result<(), Error> {
+    device.set_rows(SweepRows { places: Placement { rows, pages }, states: &[] })
 }
 
 fn near(got: &[f32], want: &[f64], bound: f64) {
@@ -50,8 +65,8 @@ fn matmul_multiplies_by_the_transposed_weights() {
     let x = put(&mut device, rows, k, &x);
     let y = put(&mut device, rows, n, &vec![9.0; rows * n]);
     let bytes = bytes(&w);
-    let tile = Tile { dtype: DType::F32, rows: n, cols: k, bytes: &bytes };
-    device.matmul(Weight::Streamed(tile), x, y).unwrap();
+    let w = upload(&mut device, DType::F32, (n, k), bytes);
+    device.matmul(w.unwrap(), x, y).unwrap();
     near(device.read(y).unwrap(), &want, 1e-5);
 }
 
@@ -69,7 +84,6 @@ fn attention_is_a_softmax_over_the_visible_positions() {
         softcap: Some(3.0),
         window,
         alibi,
-        sinks: None,
     };
     let (last, chunk) = (|n| Some(Window::Last(n)), Some(Window::Chunk(4)));
     let biased = Some(Alibi { most: 8, rounded: false });
@@ -111,12 +125,13 @@ fn attention_is_a_softmax_over_the_visible_positions() {
         // The first entry belongs to another sequence.
         let pages = [u32::MAX, 3, 0, 4, 1];
         let (k, v) = (put(&mut device, length, dim, &k), put(&mut device, length, dim, &v));
-        device.kv_write(0, k, v, Placement { rows: &rows, pages: &pages }).unwrap();
+        set_places(&mut device, &rows, &pages).unwrap();
+        device.kv_write(0, k, v).unwrap();
         let q = put(&mut device, 1, 2 * dim, &q);
         let out = put(&mut device, 1, 2 * dim, &[0.0; 8]);
-        let places = Placement { rows: &rows[length - 1..], pages: &pages };
+        set_places(&mut device, &rows[length - 1..], &pages).unwrap();
         let sinks = sunk.then(|| put(&mut device, 1, 2, &[0.5, -2.0]));
-        device.attention(0, q, out, &Attention { sinks, ..shape(window, alibi) }, places).unwrap();
+        device.attention(0, q, out, &shape(window, alibi), sinks).unwrap();
         near(device.read(out).unwrap(), &want, 1e-6);
     }
 }
@@ -208,7 +223,8 @@ fn rows_are_scaled_and_added_where_they_belong() {
     let y = put(&mut device, 2, 2, &[0.5, 0.5, 10.0, 20.0]);
     device.scatter_rows(x, &[1, 0, 1], &[1.0, 2.0, 0.5], y).unwrap();
     assert_eq!(device.read(y).unwrap(), [6.5, 8.5, 13.5, 25.0]);
-    device.scale_rows(y, &[2.0, -1.0]).unwrap();
+    let factors = put(&mut device, 2, 1, &[2.0, -1.0]);
+    device.mul_rows(y, factors).unwrap();
     assert_eq!(device.read(y).unwrap(), [13.0, 17.0, -13.5, -25.0]);
     device.clear(y.row_range(1, 1)).unwrap();
     assert_eq!(device.read(y).unwrap(), [13.0, 17.0, 0.0, 0.0]);
@@ -218,40 +234,35 @@ fn rows_are_scaled_and_added_where_they_belong() {
     {
         assert!(device.scatter_rows(from, rows, factors, x).is_err(), "{rows:?}");
     }
-    assert!(device.scale_rows(x, &[1.0; 2]).is_err());
+    assert!(device.mul_rows(x, factors).is_err());
     device.take_columns(wide, 1, 2, y).unwrap();
     assert_eq!(device.read(y).unwrap(), [1.0, 3.0, 6.0, 8.0]);
     assert!(device.take_columns(wide, 2, 3, y).is_err() && device.take_columns(wide, 0, 0, y).is_err());
 }
 
+type Op<'a> = dyn Fn(&mut Reference, Mat, Mat) -> Result<(), Error> + 'a;
+
+/// Each op gives an error of its kind, and changes nothing.
+fn refused(cases: &[(&str, ErrorKind, &Op<'_>)]) {
+    for (name, kind, op) in cases {
+        let mut device = Reference::new();
+        let (x, y) = (put(&mut device, 4, 4, &[1.0; 16]), put(&mut device, 4, 4, &[2.0; 16]));
+        let error = op(&mut device, x, y).expect_err(name);
+        assert_eq!(error.kind(), *kind, "{name}: {error}");
+        assert_eq!(device.read(x).unwrap(), [1.0; 16], "{name}: nothing may change");
+        assert_eq!(device.read(y).unwrap(), [2.0; 16], "{name}: nothing may change");
+    }
+}
+
 #[test]
 fn operands_that_do_not_fit_are_refused() {
-    type Op<'a> = dyn Fn(&mut Reference, Mat, Mat) -> Result<(), Error> + 'a;
-    let kv = |device: &mut Reference, pages| {
-        let (key_widths, value_widths) = (vec![4], vec![4]);
-        device.kv_allocate(&KvLayout {
-            kv_type: KvType::F16,
-            key_widths,
-            value_widths,
-            heads: vec![1],
-            page_tokens: 2,
-            pages,
-        })
-    };
     let tile = |dtype, len| {
         move |device: &mut Reference, x, y| {
-            let bytes = vec![0; len];
-            device.matmul(Weight::Streamed(Tile { dtype, rows: 4, cols: 4, bytes: &bytes }), x, y)
+            let w = upload(device, dtype, (4, 4), vec![0; len])?;
+            device.matmul(w, x, y)
         }
     };
-    let place = |position, table, page: u32| {
-        move |device: &mut Reference, x: Mat, _: Mat| {
-            kv(device, 2)?;
-            let rows = [RowPlace { position, table }; 4];
-            device.kv_write(0, x, x, Placement { rows: &rows, pages: &[page] })
-        }
-    };
-    let cases: &[(&str, ErrorKind, &Op)] = &[
+    refused(&[
         ("unknown buffer", ErrorKind::Shape, &|d, x, _| d.scale(Mat { buffer: BufferId(99), ..x }, 1.0)),
         ("past the end", ErrorKind::Shape, &|d, x, _| d.scale(Mat { offset: 1, ..x }, 1.0)),
         ("other shape", ErrorKind::Shape, &|d, x, y| d.add(x, y.col_range(0, 3))),
@@ -264,46 +275,203 @@ fn operands_that_do_not_fit_are_refused() {
         ("short tile", ErrorKind::Shape, &tile(DType::F32, 63)),
         ("part of a block", ErrorKind::Shape, &tile(DType::Q8_0, 34)),
         ("unknown format", ErrorKind::Unsupported, &tile(DType::I8, 16)),
-        ("unknown pin", ErrorKind::Shape, &|d, x, y| d.matmul(Weight::Pinned(WeightId(0)), x, y)),
-        ("output is input", ErrorKind::Shape, &|d, x, _| tile(DType::F32, 64)(d, x, x)),
-        ("no KV cache", ErrorKind::Shape, &|d, x, _| {
-            d.kv_write(0, x, x, Placement { rows: &[], pages: &[] })
+        ("unknown resident", ErrorKind::Shape, &|d, x, y| d.matmul(Weight::Resident(WeightId(0)), x, y)),
+        ("unknown upload", ErrorKind::Shape, &|d, x, y| {
+            d.matmul(Weight::Arriving(UploadId { place: 0, turn: 0 }), x, y)
         }),
+        ("home on disk", ErrorKind::Unsupported, &|d, _, _| {
+            let shape = TileShape { dtype: DType::F32, rows: 1, cols: 1, packed: false };
+            d.pin(shape, Box::new(vec![0; 4]), Home::Disk).map(|_| ())
+        }),
+        ("heads of other numbers", ErrorKind::Shape, &|d, x, y| {
+            d.copy_heads(x, &HeadCopy { from_dim: 2, from_start: 0, to_dim: 4, to_start: 0, len: 2 }, y)
+        }),
+        ("past the end of a head", ErrorKind::Shape, &|d, x, y| {
+            d.copy_heads(x, &HeadCopy { from_dim: 2, from_start: 1, to_dim: 2, to_start: 0, len: 2 }, y)
+        }),
+        ("rows of no resident", ErrorKind::Shape, &|d, x, _| d.gather_weights(&[(WeightId(0), 0); 4], x)),
+        ("output is input", ErrorKind::Shape, &|d, x, _| tile(DType::F32, 64)(d, x, x)),
+        ("buffer too large", ErrorKind::OutOfMemory, &|d, _, _| d.allocate(1 << 60).map(|_| ())),
+    ]);
+}
+
+#[test]
+fn rows_and_pages_that_do_not_fit_are_refused() {
+    let kv = |device: &mut Reference, pages| {
+        let (key_widths, value_widths) = (vec![4], vec![4]);
+        device.kv_allocate(&KvLayout {
+            kv_type: KvType::F16,
+            key_widths,
+            value_widths,
+            heads: vec![1],
+            page_tokens: 2,
+            pages,
+        })
+    };
+    let place = |position, table, page: u32| {
+        move |device: &mut Reference, x: Mat, _: Mat| {
+            kv(device, 2)?;
+            set_places(device, &[RowPlace { position, table }; 4], &[page])?;
+            device.kv_write(0, x, x)
+        }
+    };
+    refused(&[
+        ("no KV cache", ErrorKind::Shape, &|d, x, _| {
+            set_places(d, &[RowPlace { position: 0, table: 0 }; 4], &[0])?;
+            d.kv_write(0, x, x)
+        }),
+        ("rows not set", ErrorKind::Shape, &|d, x, _| kv(d, 2).and_then(|()| d.kv_write(0, x, x))),
+        ("rows set before the cache", ErrorKind::Shape, &|d, x, _| {
+            set_places(d, &[RowPlace { position: 0, table: 0 }; 4], &[9])?;
+            kv(d, 2)?;
+            d.kv_write(0, x, x)
+        }),
+        ("rows of other numbers", ErrorKind::Shape, &|d, x, _| {
+            kv(d, 2)?;
+            set_places(d, &[RowPlace { position: 0, table: 0 }; 3], &[0])?;
+            d.kv_write(0, x, x)
+        }),
+        ("states of fewer rows", ErrorKind::Shape, &|d, _, _| {
+            let rows = [RowPlace { position: 0, table: 0 }; 2];
+            let places = Placement { rows: &rows, pages: &[0] };
+            d.set_rows(SweepRows { places, states: &[StateRow { slot: 0, position: 0 }] })
+        }),
+        ("page past the end", ErrorKind::Shape, &|d, _, _| kv(d, 2).and_then(|()| d.kv_save(2, &mut |_| ()))),
         ("second KV cache", ErrorKind::Shape, &|d, _, _| kv(d, 1).and_then(|()| kv(d, 1))),
         ("KV cache too large", ErrorKind::OutOfMemory, &|d, _, _| kv(d, 1 << 55)),
         ("position past the cache", ErrorKind::Shape, &place(9, 0, 0)),
         ("page past the cache", ErrorKind::Shape, &place(0, 0, 2)),
         ("table past the pages", ErrorKind::Shape, &place(0, 1, 0)),
-        ("buffer too large", ErrorKind::OutOfMemory, &|d, _, _| d.allocate(1 << 60).map(|_| ())),
-    ];
-    for (name, kind, op) in cases {
-        let mut device = Reference::new();
-        let (x, y) = (put(&mut device, 4, 4, &[1.0; 16]), put(&mut device, 4, 4, &[2.0; 16]));
-        let error = op(&mut device, x, y).expect_err(name);
-        assert_eq!(error.kind(), *kind, "{name}: {error}");
-        assert_eq!(device.read(x).unwrap(), [1.0; 16], "{name}: nothing may change");
-        assert_eq!(device.read(y).unwrap(), [2.0; 16], "{name}: nothing may change");
-    }
+    ]);
 }
 
 #[test]
 fn tiles_by_inputs_that_do_not_fit_are_refused() {
     let cases = [
-        ("fits", None, DType::F32, 2, 512),
-        ("inputs past the end", Some(ErrorKind::Shape), DType::F32, 3, 512),
-        ("inputs far past the end", Some(ErrorKind::Shape), DType::F32, usize::MAX, 512),
-        ("fewer lanes", Some(ErrorKind::Shape), DType::F32, 0, 256),
-        ("blocks", None, DType::Q8_0, 0, 512),
+        ("fits", None, DType::F32, 0, 32),
+        ("does not follow", Some(ErrorKind::Shape), DType::F32, 1, 32),
+        ("inputs past the end", Some(ErrorKind::Shape), DType::F32, 3, 32),
+        ("inputs far past the end", Some(ErrorKind::Shape), DType::F32, usize::MAX, 32),
+        ("fewer outputs", Some(ErrorKind::Shape), DType::F32, 0, 16),
+        ("blocks", None, DType::Q8_0, 0, 32),
     ];
-    for (name, kind, dtype, k0, lanes) in cases {
+    for (name, kind, dtype, k0, outputs) in cases {
         let mut device = Reference::new();
+        device.reserve(&ScratchNeed { k_major_outputs: 32, ..ScratchNeed::default() }, 4).unwrap();
         let x = put(&mut device, 4, 4, &[1.0; 16]);
-        let lanes = put(&mut device, 4, lanes, &vec![0.0; 4 * lanes]);
-        let bytes = vec![0; dtype_bytes(dtype, 2, 32)];
-        let tile = Tile { dtype, rows: 2, cols: 32, bytes: &bytes };
-        let done = device.matmul_k_major(Weight::Streamed(tile), x, lanes, k0);
+        let y = put(&mut device, 4, outputs, &vec![7.0; 4 * outputs]);
+        let w = upload(&mut device, dtype, (2, 32), vec![0; dtype_bytes(dtype, 2, 32)]).unwrap();
+        let done = device.matmul_k_major(w, x, y, k0, false);
         assert_eq!(done.err().map(|error| error.kind()), kind, "{name}");
-        let y = Mat::new(x.buffer, 4, lanes.cols / 16 + 1);
-        assert_eq!(device.sum_lanes(lanes, y).unwrap_err().kind(), ErrorKind::Shape, "{name}");
+        assert_eq!(device.read(y).unwrap(), vec![7.0; 4 * outputs], "{name}: the last tile has not come");
+    }
+}
+
+/// Sums that wait between tiles belong to one matrix: a tile of another, or one too many, must not be added to them.
+#[test]
+fn partial_sums_are_of_one_matrix_and_of_what_was_reserved() {
+    let mut device = Reference::new();
+    let (x, y) = (put(&mut device, 2, 4, &[1.0; 8]), put(&mut device, 2, 3, &[0.0; 6]));
+    let w = upload(&mut device, DType::F32, (2, 3), bytes(&[0.5; 6])).unwrap();
+    let error = device.matmul_k_major(w, x, y, 0, false).unwrap_err();
+    assert!(error.to_string().contains("reserved"), "{error}");
+    let need = ScratchNeed { k_major_outputs: 3, ..ScratchNeed::default() };
+    device.reserve(&need, 2).unwrap();
+    device.matmul_k_major(w, x, y, 0, false).unwrap();
+    assert!(device.matmul_k_major(w, x.row_range(0, 1), y.row_range(0, 1), 2, true).is_err());
+    device.matmul_k_major(w, x, y, 2, true).unwrap();
+    assert_eq!(device.read(y).unwrap(), [2.0; 6]);
+    assert!(device.matmul_k_major(w, x, y, 2, true).is_err(), "it came");
+    let scratch = device.allocated().scratch_bytes;
+    assert!((2 * 16 * 3 * 4..=device.footprint(&need).total_bytes(2, 0)).contains(&scratch), "{scratch}");
+}
+
+#[test]
+fn what_is_released_cannot_be_used_even_where_its_place_is_taken() {
+    struct Counted(std::sync::Arc<[u8]>);
+    impl std::ops::Deref for Counted {
+        type Target = [u8];
+        fn deref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    let mut device = Reference::new();
+    let (x, y) = (put(&mut device, 1, 1, &[3.0]), put(&mut device, 1, 1, &[0.0]));
+    let bytes: std::sync::Arc<[u8]> = 2.0f32.to_le_bytes().into();
+    let shape = TileShape { dtype: DType::F32, rows: 1, cols: 1, packed: false };
+    let send = |device: &mut Reference| device.upload(shape, Box::new(Counted(bytes.clone()))).unwrap();
+    let [first, second] = [send(&mut device), send(&mut device)];
+    device.matmul(Weight::Arriving(second), x, y).unwrap();
+    assert_eq!(device.read(y).unwrap(), [6.0]);
+    device.release(first);
+    let third = send(&mut device);
+    assert_eq!((third.place, third == first), (first.place, false), "places are taken again");
+    assert!(device.matmul(Weight::Arriving(first), x, y).is_err());
+    device.matmul(Weight::Arriving(third), x, y).unwrap();
+    device.release_all();
+    assert!(device.matmul(Weight::Arriving(third), x, y).is_err());
+    assert_eq!(std::sync::Arc::strong_count(&bytes), 1, "all are given back");
+    assert_eq!(device.allocated().weights_bytes, 0);
+    let refused = device.upload(shape, Box::new(vec![0; 5])).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Shape);
+}
+
+#[cfg(debug_assertions)]
+#[test]
+#[should_panic(expected = "was released before")]
+fn releasing_twice_is_a_defect() {
+    let mut device = Reference::new();
+    let shape = TileShape { dtype: DType::F32, rows: 1, cols: 1, packed: false };
+    let id = device.upload(shape, Box::new(vec![0; 4])).unwrap();
+    device.release(id);
+    device.release(id);
+}
+
+#[cfg(debug_assertions)]
+#[test]
+#[should_panic(expected = "role 7 has no bias")]
+fn defects_panic_in_debug_builds() {
+    drop(defect!("role {} has no bias", 7));
+}
+
+#[cfg(not(debug_assertions))]
+#[test]
+fn defects_are_errors_in_release_builds() {
+    let error = defect!("role {} has no bias", 7);
+    assert!(error.kind() == ErrorKind::Defect && error.to_string().contains("role 7 has no bias"));
+}
+
+#[test]
+fn what_is_allocated_is_counted() {
+    let mut device = Reference::new();
+    let empty = device.allocated();
+    assert_eq!((empty.buffers_bytes, empty.weights_bytes, empty.kv_bytes, empty.scratch_bytes), (0, 0, 0, 0));
+    device.allocate(1000).unwrap();
+    let shape = TileShape { dtype: DType::F32, rows: 10, cols: 10, packed: false };
+    device.pin(shape, Box::new(vec![0; 400]), Home::Host).unwrap();
+    let (kv_type, heads) = (KvType::F16, vec![2]);
+    let (key_widths, value_widths) = (vec![8], vec![4]);
+    let layout = KvLayout { kv_type, key_widths, value_widths, heads, page_tokens: 16, pages: 3 };
+    device.kv_allocate(&layout).unwrap();
+    let got = device.allocated();
+    assert!((4000..4100).contains(&got.buffers_bytes), "{got:?}");
+    assert!((400..500).contains(&got.weights_bytes), "{got:?}");
+    let kv = 48 * layout.token_bytes() as u64;
+    assert!((kv..kv + 200).contains(&got.kv_bytes), "{got:?}");
+    let rows: Vec<RowPlace> = (0..40).map(|position| RowPlace { position, table: 0 }).collect();
+    set_places(&mut device, &rows, &[0, 1, 2]).unwrap();
+    let bound = device.footprint(&ScratchNeed::default()).total_bytes(40, 48);
+    assert!((1..=bound).contains(&device.allocated().scratch_bytes), "{:?}", device.allocated());
+}
+
+/// Thousands of buffers, as models with many experts have them: operands come from any of them, in any order.
+#[test]
+fn operands_lie_in_any_buffers() {
+    let mut device = Reference::new();
+    let mats: Vec<Mat> = (0..2000).map(|i| put(&mut device, 1, 2, &[i as f32, 1.0])).collect();
+    for (a, b, c) in [(1999, 0, 1000), (0, 1999, 1), (7, 8, 6), (5, 5, 4), (3, 2, 3)] {
+        let (want_a, want_b) = (device.read(mats[a]).unwrap()[0], device.read(mats[b]).unwrap()[0]);
+        device.glu(mats[a], mats[b], Activation::Relu, mats[c]).unwrap();
+        assert_eq!(device.read(mats[c]).unwrap(), [want_a * want_b, 1.0], "{a} {b} {c}");
     }
 }

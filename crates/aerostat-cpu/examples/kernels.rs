@@ -8,7 +8,8 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use aerostat_backend::{
-    Activation, Attention, Backend, KvLayout, KvType, Mat, Placement, Rope, RopeStyle, RowPlace, Tile, Weight,
+    Activation, Attention, Backend, Home, KvLayout, KvType, Mat, Placement, Rope, RopeStyle, RowPlace,
+    SweepRows, TileShape, Weight,
 };
 use aerostat_checkpoint::DType;
 use aerostat_cpu::{Cpu, CpuConfig, Isa, peaks};
@@ -73,9 +74,11 @@ fn cached(cpu: &mut Cpu, ceilings: &Ceilings) -> Outcome {
     let (x, y) = (operand(cpu, 1, SIZE)?, operand(cpu, 1, rows)?);
     for &dtype in DType::COMPUTABLE {
         let bytes = vec![0x3cu8; rows * SIZE / dtype.block_len() * dtype.block_bytes()];
-        let tile = Weight::Pinned(cpu.pin(Tile { dtype, rows, cols: SIZE, bytes: &bytes })?);
+        let len = bytes.len();
+        let shape = TileShape { dtype, rows, cols: SIZE, packed: false };
+        let tile = Weight::Resident(cpu.pin(shape, Box::new(bytes), Home::Device)?);
         let time = measure(threads, || cpu.matmul(tile, x, y))?;
-        let gigabytes = |seconds: f64| bytes.len() as f64 / seconds / 1e9;
+        let gigabytes = |seconds: f64| len as f64 / seconds / 1e9;
         report(&format!("{dtype:>5} cached"), "GB/s", gigabytes, time, Some(ceilings.gigabytes));
     }
     Ok(())
@@ -93,7 +96,6 @@ fn attention(cpu: &mut Cpu, ceilings: &Ceilings) -> Outcome {
         window: None,
         values_in_keys: false,
         alibi: None,
-        sinks: None,
     };
     let (key_widths, value_widths) = (vec![1024; 2], vec![1024; 2]);
     cpu.kv_allocate(&KvLayout {
@@ -109,19 +111,20 @@ fn attention(cpu: &mut Cpu, ceilings: &Ceilings) -> Outcome {
     let ones = operand(cpu, 512, 1024)?;
     for rows in all.chunks(512) {
         let kv = Mat { rows: rows.len(), ..ones };
+        set_places(cpu, rows, &pages)?;
         for layer in 0..2 {
-            cpu.kv_write(layer, kv, kv, Placement { rows, pages: &pages })?;
+            cpu.kv_write(layer, kv, kv)?;
         }
     }
     for (rows, context) in
         [(1, 64), (1, 1024), (1, 4096), (1, 32768), (8, 4096), (128, 128), (128, 1024), (512, 4096)]
     {
         let (q, out) = (operand(cpu, rows, SIZE)?, operand(cpu, rows, SIZE)?);
-        let places = Placement { rows: &all[context - rows..context], pages: &pages };
+        set_places(cpu, &all[context - rows..context], &pages)?;
         let mut layer = 0;
         let time = measure(cpu.capabilities().threads, || {
             layer = 1 - layer;
-            cpu.attention(layer, q, out, &shape, places)
+            cpu.attention(layer, q, out, &shape, None)
         })?;
         let name = format!("attention {rows:3} rows at {context:5}");
         if rows == 1 {
@@ -140,19 +143,19 @@ fn attention(cpu: &mut Cpu, ceilings: &Ceilings) -> Outcome {
 fn small(cpu: &mut Cpu) -> Outcome {
     let buffer = cpu.allocate(16 * SIZE)?;
     let at = |i: usize, cols: usize| Mat { offset: i * SIZE, ..Mat::new(buffer, 1, cols) };
-    let bytes = vec![0x3cu8; 576 * 1536 * 2];
-    let tile = |rows: usize| Tile { dtype: DType::BF16, rows, cols: 576, bytes: &bytes[..rows * 576 * 2] };
+    let mut weight = |rows: usize| -> Outcome<Weight> {
+        let shape = TileShape { dtype: DType::BF16, rows, cols: 576, packed: false };
+        Ok(Weight::Arriving(cpu.upload(shape, Box::new(vec![0x3cu8; rows * 576 * 2]))?))
+    };
+    let (w24, w48, w192, w1536) = (weight(24)?, weight(48)?, weight(192)?, weight(1536)?);
     let rope = Rope { head_dim: 64, start: 0, rotary: 64, style: RopeStyle::Half };
     let micros = |seconds: f64| seconds * 1e6;
     type Op<'a> = Box<dyn Fn(&mut Cpu) -> Result<(), aerostat_backend::Error> + 'a>;
     let ops: [(&str, Op<'_>); 8] = [
-        ("matmul 24 x 576", Box::new(|cpu| cpu.matmul(Weight::Streamed(tile(24)), at(0, 576), at(1, 24)))),
-        ("matmul 48 x 576", Box::new(|cpu| cpu.matmul(Weight::Streamed(tile(48)), at(0, 576), at(1, 48)))),
-        ("matmul 192 x 576", Box::new(|cpu| cpu.matmul(Weight::Streamed(tile(192)), at(0, 576), at(1, 192)))),
-        (
-            "matmul 1536 x 576",
-            Box::new(|cpu| cpu.matmul(Weight::Streamed(tile(1536)), at(0, 576), at(1, 1536))),
-        ),
+        ("matmul 24 x 576", Box::new(|cpu| cpu.matmul(w24, at(0, 576), at(1, 24)))),
+        ("matmul 48 x 576", Box::new(|cpu| cpu.matmul(w48, at(0, 576), at(1, 48)))),
+        ("matmul 192 x 576", Box::new(|cpu| cpu.matmul(w192, at(0, 576), at(1, 192)))),
+        ("matmul 1536 x 576", Box::new(|cpu| cpu.matmul(w1536, at(0, 576), at(1, 1536)))),
         ("norm 576", Box::new(|cpu| cpu.rms_norm(at(0, 576), at(1, 576), 1e-6, at(2, 576)))),
         ("rope 576", Box::new(|cpu| cpu.rope(at(0, 576), rope, at(1, 64)))),
         ("glu 1536", Box::new(|cpu| cpu.glu(at(0, 1536), at(1, 1536), Activation::Silu, at(2, 1536)))),
@@ -163,6 +166,10 @@ fn small(cpu: &mut Cpu) -> Outcome {
         report(&format!("{name:>17}"), "us", micros, time, None);
     }
     Ok(())
+}
+
+fn set_places(cpu: &mut Cpu, rows: &[RowPlace], pages: &[u32]) -> Result<(), aerostat_backend::Error> {
+    cpu.set_rows(SweepRows { places: Placement { rows, pages }, states: &[] })
 }
 
 fn operand(cpu: &mut Cpu, rows: usize, cols: usize) -> Outcome<Mat> {

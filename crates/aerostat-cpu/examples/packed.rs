@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use aerostat_backend::{Backend, Mat, Tile, Weight, WeightId, packed};
+use aerostat_backend::{Backend, Home, Mat, Tile, TileShape, Weight, packed};
 use aerostat_checkpoint::DType;
 use aerostat_cpu::{Cpu, CpuConfig, Isa};
 use half::{bf16, f16};
@@ -45,19 +45,19 @@ fn measure(name: &str, dtype: DType, bytes: &[u8], cols: usize) -> Result<(), Bo
                 let mut cpu = Cpu::new(CpuConfig { threads: 1, isa: Some(isa) })?;
                 let x = Mat::new(cpu.allocate(activations * cols)?, activations, cols);
                 let y = Mat::new(cpu.allocate(activations * rows)?, activations, rows);
-                let pinned: Vec<WeightId> = match what {
-                    2 => packed.iter().map(|p| cpu.pin_packed(tile(p))).collect::<Result<_, _>>()?,
-                    _ => Vec::new(),
-                };
+                let mut weights = Vec::new();
+                for i in 0..tiles.len() {
+                    let (bytes, packed) = if what == 0 { (tiles[i], false) } else { (&packed[i][..], true) };
+                    let (shape, bytes) = (TileShape { dtype, rows, cols, packed }, Box::new(bytes.to_vec()));
+                    weights.push(match what {
+                        2 => Weight::Resident(cpu.pin(shape, bytes, Home::Host)?),
+                        _ => Weight::Arriving(cpu.upload(shape, bytes)?),
+                    });
+                }
                 let mut best = f64::INFINITY;
                 for _ in 0..3 {
                     let begun = Instant::now();
-                    for i in 0..tiles.len() {
-                        let w = match what {
-                            0 => Weight::Streamed(tile(tiles[i])),
-                            1 => Weight::Packed(tile(&packed[i])),
-                            _ => Weight::Pinned(pinned[i]),
-                        };
+                    for &w in &weights {
                         cpu.matmul(w, x, y)?;
                     }
                     best = best.min(begun.elapsed().as_secs_f64());

@@ -6,8 +6,9 @@ use aerostat_backend::delta::StateRun;
 use aerostat_backend::numerics::Map;
 use aerostat_backend::packed::PackedTile;
 use aerostat_backend::{
-    Attention, Capabilities, Checks, DeltaRule, Error, ErrorKind, HostDevice, HostMemory, Index, Kernels,
-    KvType, KvView, Placement, Rope, ScalingView, Tile, View, packed,
+    Attention, Capabilities, Checks, DeltaRule, Error, ErrorKind, Footprint, HeadCopy, HostDevice,
+    HostMemory, Index, Kernels, KvType, KvView, Placement, Rope, ScalingView, ScratchNeed, Tile, View,
+    packed,
 };
 use aerostat_checkpoint::DType;
 
@@ -15,15 +16,18 @@ use crate::attention::{Attend, HEADS_MAX, QUERIES_MAX};
 use crate::delta::{CONV_COLS, DeltaHead, ShortConv};
 use crate::elementwise::{MapRows, NormRows, RopeRows};
 use crate::format::{self, Format};
+use crate::heads::CopyHeads;
 use crate::isa::{Isa, Token};
 use crate::k_major::{self, KMajor, SumLanes};
 use crate::layer_norm::LayerNormRows;
-use crate::matmul::{Matmul, SCRATCH_LEN, Tasks};
-use crate::memory::{Line, advise, grow};
+use crate::matmul::{Matmul, Tasks};
+use crate::memory::{advise, grow};
 use crate::packed::PackedMatmul;
 use crate::pool::Pool;
+use crate::row_norms::norms;
 use crate::rows::Rows;
 use crate::scaled::{self, Expand, Expanded, Values};
+use crate::scratch::{self, Scratch};
 use crate::sparse::{IndexRow, SparseRow};
 use crate::vector::LANES;
 
@@ -50,8 +54,8 @@ macro_rules! by_format {
 /// Elements of an elementwise task: enough to be worth a thread's attention.
 const TASK_ELEMENTS: usize = 16 * 1024;
 
-/// Scores of a thread, where fewer do not hold all queries of a task; more where even one row needs them.
-const SCORES_LEN: usize = 128 * 1024;
+/// Rows of a weight tile whose norms a task computes.
+const NORM_ROWS: usize = 16;
 
 /// How to open a [`Cpu`].
 #[derive(Clone, Copy, Debug)]
@@ -76,14 +80,6 @@ pub struct CpuKernels {
     scratch: Vec<Mutex<Scratch>>,
 }
 
-struct Scratch {
-    matmul: Vec<Line>,
-    /// Weight rows, expanded: of packed tiles, or of codes whose scales lie apart; grows to what the widest takes.
-    expanded: Vec<Line>,
-    /// Lines of scores, at least [`HEADS_MAX`].
-    scores: Vec<Line>,
-}
-
 impl Cpu {
     /// Starts the threads and allocates their scratch.
     ///
@@ -94,11 +90,7 @@ impl Cpu {
         let isa = config.isa.unwrap_or_else(Isa::detect);
         let token = Token::require(isa)?;
         let pool = Pool::new(config.threads)?;
-        let scratch = (0..config.threads).map(|_| {
-            let mut matmul = Vec::new();
-            grow(&mut matmul, SCRATCH_LEN)?;
-            Ok(Mutex::new(Scratch { matmul, expanded: Vec::new(), scores: Vec::new() }))
-        });
+        let scratch = (0..config.threads).map(|_| Scratch::new().map(Mutex::new));
         let scratch = scratch.collect::<Result<_, Error>>()?;
         Ok(Self { memory: HostMemory::default(), kernels: CpuKernels { token, pool, scratch } })
     }
@@ -109,6 +101,10 @@ impl HostDevice for Cpu {
 
     fn kernels(&self) -> &CpuKernels {
         &self.kernels
+    }
+
+    fn memory(&self) -> &HostMemory {
+        &self.memory
     }
 
     fn parts(&mut self, _: Checks) -> (&mut HostMemory, &mut CpuKernels) {
@@ -127,11 +123,23 @@ impl Kernels for CpuKernels {
         }
     }
 
+    fn footprint(&self, need: &ScratchNeed) -> Footprint {
+        let threads = self.pool.threads() as u64;
+        let (fixed, position) = scratch::bytes(need);
+        Footprint { fixed_bytes: threads * fixed, row_bytes: 0, position_bytes: threads * position }
+    }
+
+    fn reserve(&mut self, need: &ScratchNeed) -> Result<(), Error> {
+        let len = scratch::expanded_len(need);
+        self.scratch.iter().try_for_each(|scratch| grow(&mut lock(scratch).expanded, len))
+    }
+
+    fn scratch_bytes(&self) -> u64 {
+        self.scratch.iter().map(|scratch| lock(scratch).bytes()).sum()
+    }
+
     fn reserve_positions(&mut self, positions: usize) -> Result<(), Error> {
-        let pitch = positions.checked_next_multiple_of(LANES);
-        let len = pitch.and_then(|pitch| pitch.checked_mul(QUERIES_MAX));
-        let len = len.ok_or_else(|| Error::shape("the KV cache has more positions than fit a usize"))?;
-        let len = len.min(SCORES_LEN).max(len / QUERIES_MAX * HEADS_MAX);
+        let len = scratch::scores_len(positions)?;
         self.scratch.iter().try_for_each(|scratch| grow(&mut lock(scratch).scores, len))
     }
 
@@ -143,18 +151,6 @@ impl Kernels for CpuKernels {
         by_format!(self.matmul_format(w, x, y))
     }
 
-    fn scaled_reserve(&mut self, cols: usize) -> Result<(), Error> {
-        let by_inputs = scaled::TASK_INPUTS * k_major::TASK_COLS;
-        let len = scaled::task_rows(cols).saturating_mul(cols).max(by_inputs);
-        for scratch in &self.scratch {
-            let expanded = &mut lock(scratch).expanded;
-            if expanded.len() * LANES < len {
-                grow(expanded, len)?;
-            }
-        }
-        Ok(())
-    }
-
     fn matmul_scaled(
         &mut self,
         w: Tile<'_>,
@@ -162,8 +158,8 @@ impl Kernels for CpuKernels {
         x: View<'_>,
         y: View<'_>,
     ) -> Result<(), Error> {
-        self.scaled_reserve(x.cols())?;
-        let values = Values::new(scaling.coding.code, scaling.zeros.is_none());
+        self.check_expanded(scratch::scaled_len(x.cols()))?;
+        let values = Values::new(scaling.quantised.code, scaling.zeros.is_none());
         let from = Expand { by_inputs: false, ..Expand::new(w, &scaling, x.cols(), &values) };
         let (token, scratch, task_rows) = (self.token, &self.scratch, scaled::task_rows(x.cols()));
         let (x, y) = (Rows::from(x), Rows::from(y));
@@ -196,8 +192,8 @@ impl Kernels for CpuKernels {
         k0: usize,
     ) -> Result<(), Error> {
         let outputs = lanes.cols() / LANES;
-        self.scaled_reserve(0)?;
-        let values = Values::new(scaling.coding.code, scaling.zeros.is_none());
+        self.check_expanded(scratch::BY_INPUTS_LEN)?;
+        let values = Values::new(scaling.quantised.code, scaling.zeros.is_none());
         let from = Expand { by_inputs: true, ..Expand::new(w, &scaling, outputs, &values) };
         let (token, scratch, x, lanes) = (self.token, &self.scratch, Rows::from(x), Rows::from(lanes));
         self.pool.run(outputs.div_ceil(k_major::TASK_COLS), &|task, thread| {
@@ -246,7 +242,7 @@ impl Kernels for CpuKernels {
             let rows = run.iter().map(|part| part.rows).sum();
             let (y, scaling) = (y.col_range(row, rows), scaling.map(|scaling| scaling.from_row(row)));
             match run.first().and_then(|part| part.stored()) {
-                None => self.matmul_coded(run, checked, scaling, x, y)?,
+                None => self.matmul_exponents(run, checked, scaling, x, y)?,
                 Some(rows) => {
                     if !checked {
                         self.check(run)?;
@@ -267,6 +263,40 @@ impl Kernels for CpuKernels {
         self.by_rows(out.rows, out.cols, &|start, end| {
             // SAFETY: the operands were checked: `a` and `b` have the shape of `out`.
             unsafe { token.enter(MapRows { map, a, b, out, start, end }) }
+        });
+    }
+
+    fn row_norms(&mut self, w: Tile<'_>, out: View<'_>) -> Result<(), Error> {
+        let (failed, out) = (OnceLock::new(), Rows::from(out));
+        self.pool.run(w.rows.div_ceil(NORM_ROWS), &|task, _| {
+            let rows = task * NORM_ROWS..w.rows.min((task + 1) * NORM_ROWS);
+            // SAFETY: `out` has an element for each row of the tile; tasks have rows of their own.
+            let done = norms(w, rows, |row, norm| unsafe { *out.at(0, row) = norm });
+            if let Err(error) = done {
+                let _ = failed.set(error);
+            }
+        });
+        failed.into_inner().map_or(Ok(()), Err)
+    }
+
+    fn mul_rows(&mut self, x: View<'_>, factors: View<'_>) {
+        let (token, x, factors) = (self.token, Rows::from(x), Rows::from(factors));
+        self.by_rows(x.rows, x.cols, &|start, end| {
+            for row in start..end {
+                // SAFETY: the operands were checked: there is a factor for each row.
+                unsafe {
+                    let map = Map::Scale(*factors.at(row, 0));
+                    token.enter(MapRows { map, a: x, b: x, out: x, start: row, end: row + 1 });
+                }
+            }
+        });
+    }
+
+    fn copy_heads(&mut self, x: View<'_>, copy: &HeadCopy, out: View<'_>) {
+        let (token, x, copy, out) = (self.token, Rows::from(x), *copy, Rows::from(out));
+        self.by_rows(out.rows, out.cols, &|start, end| {
+            // SAFETY: the operands were checked: both have as many whole heads, with these columns.
+            unsafe { token.enter(CopyHeads { x, copy, out, start, end }) }
         });
     }
 
@@ -435,7 +465,7 @@ impl CpuKernels {
         });
     }
 
-    fn matmul_coded(
+    fn matmul_exponents(
         &mut self,
         parts: &[PackedTile<'_>],
         checked: bool,
@@ -445,7 +475,7 @@ impl CpuKernels {
     ) -> Result<(), Error> {
         let (token, scratch) = (self.token, &self.scratch);
         let threads = self.pool.threads();
-        let values = scaling.map(|scaling| Values::new(scaling.coding.code, scaling.zeros.is_none()));
+        let values = scaling.map(|scaling| Values::new(scaling.quantised.code, scaling.zeros.is_none()));
         let scaled = scaling.zip(values.as_ref()).map(|(scaling, values)| {
             let none = Tile { dtype: DType::U8, rows: 0, cols: x.cols(), bytes: &[] };
             Expand::new(none, &scaling, x.cols(), values)
@@ -458,6 +488,15 @@ impl CpuKernels {
             unsafe { job.run(task, token, expanded, matmul.as_mut_ptr().cast()) }
         });
         job.finish()
+    }
+
+    /// Whether so many values of expanded rows were reserved.
+    fn check_expanded(&self, len: usize) -> Result<(), Error> {
+        let have = lock(&self.scratch[0]).expanded.len() * LANES;
+        if len <= have {
+            return Ok(());
+        }
+        Err(Error::shape(format!("codes with scales take {len} values of scratch where {have} are reserved")))
     }
 
     /// Checks the checksums of a tile's groups, some for each thread.

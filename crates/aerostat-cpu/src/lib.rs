@@ -25,6 +25,7 @@ mod delta;
 mod device;
 mod elementwise;
 mod format;
+mod heads;
 mod isa;
 mod k_major;
 mod layer_norm;
@@ -33,8 +34,10 @@ mod memory;
 mod packed;
 pub mod peaks;
 mod pool;
+mod row_norms;
 mod rows;
 mod scaled;
+mod scratch;
 mod sparse;
 mod vector;
 

@@ -15,10 +15,15 @@ const HUGE_PAGE_BYTES: usize = 2 << 20;
 #[repr(C, align(64))]
 pub(crate) struct Line(pub(crate) [f32; LANES]);
 
-/// Makes room for `len` values.
+/// Makes room for `len` values at least; those that were there are lost.
 pub(crate) fn grow(lines: &mut Vec<Line>, len: usize) -> Result<(), Error> {
     let count = len.div_ceil(LANES);
-    lines.try_reserve_exact(count.saturating_sub(lines.len())).map_err(|_| {
+    if count <= lines.len() {
+        return Ok(());
+    }
+    // Never both at once.
+    *lines = Vec::new();
+    lines.try_reserve_exact(count).map_err(|_| {
         Error::new(ErrorKind::OutOfMemory, format!("no memory for {len} values of scratch in each thread"))
     })?;
     lines.resize(count, Line([0.0; LANES]));

@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 
 use aerostat_backend::packed::exponents::{BLOCK_LEN, Parts, Split};
-use aerostat_backend::packed::{Coding, PackedTile, SLACK_BYTES};
+use aerostat_backend::packed::{GroupFormat, PackedTile, SLACK_BYTES};
 use aerostat_backend::{Error, ErrorKind, Tile};
 use aerostat_checkpoint::DType;
 
@@ -21,7 +21,7 @@ use crate::vector::LANES;
 const TASK_ROWS: usize = 48;
 /// Expanded bytes of a task's step, unless one group has more: with the activations and what is fetched ahead they stay in
 /// the second-level cache.
-const STEP_BYTES: usize = 64 << 10;
+pub(crate) const STEP_BYTES: usize = 64 << 10;
 
 /// Coded tiles times all rows of `x`, to the columns of `y`. The shapes fit.
 pub(crate) struct PackedMatmul<'a> {
@@ -102,7 +102,7 @@ impl<'a> PackedMatmul<'a> {
         scratch: *mut f32,
     ) -> Result<(), Error> {
         let (tile, (mut group, end), mut row) = (&self.parts[task.part], task.groups, task.row);
-        let Coding::Exponents(split, palette) = &tile.coding else { return Err(broken()) };
+        let GroupFormat::ExponentCoded(split, palette) = &tile.format else { return Err(broken()) };
         let row_bytes = tile.row_bytes();
         let group_bytes = tile.group_rows * row_bytes;
         let step = (STEP_BYTES / group_bytes).clamp(1, end - group);

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use aerostat_backend::coded::{self, Code, Coding, Rounding};
+use aerostat_backend::quantised::{self, Code, Quantised, Rounding};
 use aerostat_backend::{ScalingView, Tile};
 use aerostat_checkpoint::DType;
 
@@ -15,7 +15,7 @@ use crate::vector::{LANES, Vector};
 
 /// Weight rows of a task, unless they are wide: whole tiles of the kernels that multiply them.
 const TASK_ROWS: usize = 24;
-/// Elements of a task's expanded rows, unless one row has more; `aerostat-plan` counts them for each thread.
+/// Elements of a task's expanded rows, unless one row has more.
 const TASK_LEN: usize = 128 << 10;
 /// Inputs that are expanded at a time where a matrix is stored by inputs, for the outputs of a task.
 pub(crate) const TASK_INPUTS: usize = 256;
@@ -41,7 +41,7 @@ pub(crate) enum Nibble {
 #[derive(Clone, Copy)]
 pub(crate) struct Expand<'a> {
     pub(crate) w: Tile<'a>,
-    pub(crate) coding: Coding,
+    pub(crate) quantised: Quantised,
     pub(crate) values: &'a Values,
     pub(crate) scales: Rows,
     pub(crate) zeros: Option<Rows>,
@@ -79,7 +79,7 @@ impl Values {
         }
         let mut all = [[0.0; 2]; 256];
         for (byte, values) in all.iter_mut().enumerate() {
-            coded::look_up(code, &[byte as u8], 0, centred, &mut values[..elements]);
+            quantised::look_up(code, &[byte as u8], 0, centred, &mut values[..elements]);
         }
         match elements {
             1 => Self::One(Box::new(all.map(|[value, _]| value))),
@@ -95,10 +95,10 @@ impl Values {
 impl<'a> Expand<'a> {
     /// Of a tile whose stored rows have `cols` elements.
     pub(crate) fn new(w: Tile<'a>, scaling: &ScalingView<'_>, cols: usize, values: &'a Values) -> Self {
-        let ScalingView { coding, scales, zeros, groups, block_rows, block_cols, first_row } = *scaling;
+        let ScalingView { quantised, scales, zeros, groups, block_rows, block_cols, first_row } = *scaling;
         let (scales, zeros, groups) = (scales.into(), zeros.map(Rows::from), groups.map(Rows::from));
         let blocks = (block_rows, block_cols);
-        Self { w, coding, values, scales, zeros, groups, blocks, first_row, cols, by_inputs: false }
+        Self { w, quantised, values, scales, zeros, groups, blocks, first_row, cols, by_inputs: false }
     }
 }
 
@@ -120,7 +120,7 @@ impl<'a> Expanded<'a> {
     /// The codes of a row, or of the run of rows it is in.
     #[inline(always)]
     fn codes(&self, row: usize) -> &[u8] {
-        let code = self.from.coding.code;
+        let code = self.from.quantised.code;
         let (run_rows, run) = code.run();
         let run_bytes = code.row_bytes(self.from.cols) * run_rows;
         &self.from.w.bytes[row / run * run_bytes..][..run_bytes]
@@ -129,9 +129,9 @@ impl<'a> Expanded<'a> {
     /// What the codes of a row stand for.
     #[inline(always)]
     fn look_up(&self, row: usize, out: &mut [f32]) {
-        let Expand { coding, values, cols: all, zeros, .. } = self.from;
-        let (codes, run, first) = (self.codes(row), coding.code.run().1, self.cols.start);
-        match (values, coding.code) {
+        let Expand { quantised, values, cols: all, zeros, .. } = self.from;
+        let (codes, run, first) = (self.codes(row), quantised.code.run().1, self.cols.start);
+        match (values, quantised.code) {
             (Values::One(values), _) => {
                 for (out, code) in out.iter_mut().zip(&codes[first..]) {
                     *out = values[usize::from(*code)];
@@ -149,10 +149,10 @@ impl<'a> Expanded<'a> {
             }
             (Values::Neither, Code::Columns(bits)) => columns(bits, codes, row % run, all, first, out),
             (Values::Neither, Code::Halves) => halves(&codes[first / 2..], out),
-            (Values::Neither, code) => coded::look_up(code, codes, row % run, zeros.is_none(), out),
+            (Values::Neither, code) => quantised::look_up(code, codes, row % run, zeros.is_none(), out),
         }
-        if let (Code::Columns(_) | Code::Halves, None) = (coding.code, zeros) {
-            let middle = coded::middle(coding.code);
+        if let (Code::Columns(_) | Code::Halves, None) = (quantised.code, zeros) {
+            let middle = quantised::middle(quantised.code);
             out.iter_mut().for_each(|out| *out -= middle);
         }
     }
@@ -163,7 +163,7 @@ impl Kernel for Expanded<'_> {
 
     #[inline(always)]
     unsafe fn run<V: Vector, const M: usize, const N: usize>(self) {
-        let Expand { coding, scales, zeros, groups, blocks, first_row, by_inputs, .. } = self.from;
+        let Expand { quantised, scales, zeros, groups, blocks, first_row, by_inputs, .. } = self.from;
         let (block_rows, block_cols) = blocks;
         // SAFETY: the promise of the struct: groups were checked to have this place. Those by index may be anything.
         let index = |rows: Rows, i: usize| unsafe { *rows.at(0, i) as usize };
@@ -187,7 +187,14 @@ impl Kernel for Expanded<'_> {
             {
                 // SAFETY: the promise of the trait.
                 unsafe {
-                    by_table::<V>(table, *nibble, self.codes(row), (block_cols, scales, zeros), coding, out)
+                    by_table::<V>(
+                        table,
+                        *nibble,
+                        self.codes(row),
+                        (block_cols, scales, zeros),
+                        quantised,
+                        out,
+                    )
                 };
                 continue;
             }
@@ -215,7 +222,7 @@ impl Kernel for Expanded<'_> {
                     }
                 }
             }
-            finish(out, coding);
+            finish(out, quantised);
         }
     }
 }
@@ -245,7 +252,7 @@ fn halves(codes: &[u8], out: &mut [f32]) {
     const SHIFTS: [usize; 8] = {
         let (mut shifts, mut i) = ([0; 8], 0);
         while i < 8 {
-            shifts[i] = coded::halves_shift(i);
+            shifts[i] = quantised::halves_shift(i);
             i += 1;
         }
         shifts
@@ -269,7 +276,7 @@ unsafe fn by_table<V: Vector>(
     nibble: Nibble,
     codes: &[u8],
     (block_cols, scales, zeros): (usize, &[f32], Option<&[f32]>),
-    coding: Coding,
+    quantised: Quantised,
     out: &mut [f32],
 ) {
     let blocks = out.chunks_mut(block_cols).zip(codes.chunks(block_cols / 2));
@@ -282,7 +289,7 @@ unsafe fn by_table<V: Vector>(
         for value in &mut scaled {
             *value = (*value - zero) * scales[block];
         }
-        finish(&mut scaled, coding);
+        finish(&mut scaled, quantised);
         // SAFETY: the caller's promise; arrays of sixteen.
         unsafe {
             let scaled = V::load(scaled.as_ptr());
@@ -314,11 +321,11 @@ fn scale_each(out: &mut [f32], zeros: Option<&[f32]>, scales: &[f32]) {
 
 /// What is done to scaled elements; written out, so that it is done many at a time.
 #[inline(always)]
-fn finish(out: &mut [f32], coding: Coding) {
-    if coding.factor != 1.0 {
-        out.iter_mut().for_each(|out| *out *= coding.factor);
+fn finish(out: &mut [f32], quantised: Quantised) {
+    if quantised.factor != 1.0 {
+        out.iter_mut().for_each(|out| *out *= quantised.factor);
     }
-    match coding.rounding {
+    match quantised.rounding {
         Rounding::F32 => {}
         Rounding::BF16 => {
             for out in out {

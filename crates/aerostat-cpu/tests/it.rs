@@ -1,10 +1,11 @@
 //! The CPU device gives the bits of the reference, on every instruction set and number of threads.
 
-use aerostat_backend::coded::{Code, Coding, Rounding, Table};
 use aerostat_backend::conformance::{self, Case, Keep, Tolerance, Values};
+use aerostat_backend::quantised::{Code, Quantised, Rounding, Table};
 use aerostat_backend::reference::Reference;
 use aerostat_backend::{
-    Alibi, Attention, Backend, BufferId, ErrorKind, KvType, Mat, Scaling, Tile, Weight, Window, packed,
+    Alibi, Attention, Backend, Error, ErrorKind, Home, KvLayout, KvType, Mat, Placement, RowPlace, Scaling,
+    ScratchNeed, SweepRows, Tile, TileShape, Weight, WeightId, Window, packed,
 };
 use aerostat_checkpoint::DType;
 use aerostat_cpu::{Cpu, CpuConfig, Isa};
@@ -13,6 +14,18 @@ use proptest::prelude::*;
 
 fn cpu(isa: Isa, threads: usize) -> Box<dyn Backend> {
     Box::new(Cpu::new(CpuConfig { threads, isa: Some(isa) }).unwrap())
+}
+
+fn shape(tile: Tile<'_>, packed: bool) -> TileShape {
+    TileShape { dtype: tile.dtype, rows: tile.rows, cols: tile.cols, packed }
+}
+
+fn upload(device: &mut dyn Backend, tile: Tile<'_>, packed: bool) -> Weight {
+    Weight::Arriving(device.upload(shape(tile, packed), Box::new(tile.bytes.to_vec())).unwrap())
+}
+
+fn pin_packed(device: &mut dyn Backend, tile: Tile<'_>) -> Result<WeightId, Error> {
+    device.pin(shape(tile, true), Box::new(tile.bytes.to_vec()), Home::Host)
 }
 
 fn reference() -> Box<dyn Backend> {
@@ -40,7 +53,8 @@ fn sums_of_vanishing_products_keep_the_sign_of_zero() {
             let x = Mat::new(cpu.allocate(rows * COLS).unwrap(), rows, COLS);
             let y = Mat::new(cpu.allocate(rows * 5).unwrap(), rows, 5);
             cpu.write(x, &vec![-1e-30; rows * COLS]).unwrap();
-            cpu.matmul(Weight::Streamed(tile), x, y).unwrap();
+            let w = upload(&mut *cpu, tile, false);
+            cpu.matmul(w, x, y).unwrap();
             assert!(
                 cpu.read(y).unwrap().iter().all(|y| y.to_bits() == (-0.0f32).to_bits()),
                 "{isa}, {rows} rows"
@@ -79,7 +93,7 @@ proptest! {
     ) {
         let dtype = DType::COMPUTABLE[format];
         let k = k.next_multiple_of(dtype.block_len());
-        agree(Case::Matmul { dtype, rows, n, k, weights: Keep::Streamed(shift), values: Values::Plain })?;
+        agree(Case::Matmul { dtype, rows, n, k, weights: Keep::Arriving(shift), values: Values::Plain })?;
     }
 
     #[test]
@@ -89,11 +103,11 @@ proptest! {
     ) {
         let code = [Code::E4M3, Code::LowFirst(Table::E2M1), Code::HighFirst(Table::Nf4), Code::Packed(5)][code];
         let rounding = [Rounding::BF16, Rounding::F16, Rounding::F32][rounding];
-        let (groups, zeros, weights) = (shift % 3 == 1, shift % 2 == 1, Keep::Streamed(shift));
+        let (groups, zeros, weights) = (shift % 3 == 1, shift % 2 == 1, Keep::Arriving(shift));
         let block = if groups { (1, block.1) } else { block };
-        let coding = Coding::new(code, rounding);
+        let quantised = Quantised::new(code, rounding);
         agree(Case::MatmulScaled {
-            coding, rows, n, k, block, zeros, groups, tile_rows: None, first_row, weights,
+            quantised, rows, n, k, block, zeros, groups, tile_rows: None, first_row, weights,
         })?;
     }
 
@@ -107,11 +121,11 @@ proptest! {
             Code::HighFirst(Table::Fp4),
         ][code];
         let rounding = [Rounding::BF16, Rounding::F16, Rounding::F32][rounding];
-        let (groups, zeros, weights) = (shift % 3 == 1, shift % 2 == 1, Keep::Streamed(shift));
+        let (groups, zeros, weights) = (shift % 3 == 1, shift % 2 == 1, Keep::Arriving(shift));
         let block = if shift > 2 { (block.0, 1) } else { block };
         let block = if groups { (block.0, 1) } else { block };
-        let (coding, n, k, tile_rows) = (Coding::new(code, rounding), 8 * n, code.run().1 * k, Some(tile_rows));
-        agree(Case::MatmulScaled { coding, rows, n, k, block, zeros, groups, tile_rows, first_row, weights })?;
+        let (quantised, n, k, tile_rows) = (Quantised::new(code, rounding), 8 * n, code.run().1 * k, Some(tile_rows));
+        agree(Case::MatmulScaled { quantised, rows, n, k, block, zeros, groups, tile_rows, first_row, weights })?;
     }
 
     #[test]
@@ -122,10 +136,10 @@ proptest! {
         let kv_type = [KvType::F16, KvType::BF16, KvType::F32][kv];
         let kind = if key_dim % 3 == 1 { Window::Chunk } else { Window::Last };
         let (heads, window) = (kv_heads * group, (window > 0).then(|| kind(window)));
-        let sinks = (value_dim % 2 == 1).then(|| Mat::new(BufferId(0), 1, heads));
+        let sinks = value_dim % 2 == 1;
         let (values_in_keys, alibi) = (value_dim < key_dim && page_tokens % 4 < 2, (page_tokens % 2 == 1).then_some(Alibi { most: 8, rounded: page_tokens % 3 == 0 }));
-        let shape = Attention { heads, kv_heads, key_dim, value_dim, values_in_keys, scale: 0.2, softcap: None, window, alibi, sinks };
-        agree(Case::Attention { kv_type, shape, page_tokens, lengths, values: Values::Plain })?;
+        let shape = Attention { heads, kv_heads, key_dim, value_dim, values_in_keys, scale: 0.2, softcap: None, window, alibi };
+        agree(Case::Attention { kv_type, shape, sinks, page_tokens, lengths, values: Values::Plain })?;
     }
 
     #[test]
@@ -163,7 +177,7 @@ fn weights(dtype: DType, len: usize, odd_every: usize) -> Vec<u8> {
 }
 
 /// Multiplies `w`, and gives all of `y`.
-fn product(device: &mut dyn Backend, w: Weight<'_>, rows: usize, (n, k): (usize, usize)) -> Vec<f32> {
+fn product(device: &mut dyn Backend, w: Weight, rows: usize, (n, k): (usize, usize)) -> Vec<f32> {
     let x = Mat::new(device.allocate(rows * k).unwrap(), rows, k);
     let y = Mat::new(device.allocate(rows * n).unwrap(), rows, n);
     let values: Vec<f32> = (0..rows * k).map(|i| (i as f32 * 0.37).sin()).collect();
@@ -193,17 +207,18 @@ fn packed_tiles_give_the_bits_of_the_weights_they_were_made_of() {
                     continue;
                 }
                 let mut cpu = cpu(isa, 2);
-                let want = product(&mut *cpu, Weight::Streamed(plain), rows, shape);
-                let pinned = cpu.pin_packed(packed).unwrap();
-                for w in [Weight::Packed(packed), Weight::Pinned(pinned)] {
+                let plain_tile = upload(&mut *cpu, plain, false);
+                let want = product(&mut *cpu, plain_tile, rows, shape);
+                let pinned = pin_packed(&mut *cpu, packed).unwrap();
+                for w in [upload(&mut *cpu, packed, true), Weight::Resident(pinned)] {
                     let got = product(&mut *cpu, w, rows, shape);
                     let same = got.iter().zip(&want).all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan());
                     assert!(same, "{dtype}, {isa}, {shape:?}, {rows} rows, {odd_every}");
                 }
                 let ids = [n as u32 - 1, 0];
                 let out = [(); 2].map(|()| Mat::new(cpu.allocate(2 * k).unwrap(), 2, k));
-                cpu.expand_rows(Weight::Streamed(plain), &ids, out[0]).unwrap();
-                cpu.expand_rows(Weight::Packed(packed), &ids, out[1]).unwrap();
+                cpu.expand_rows(plain, &ids, out[0]).unwrap();
+                cpu.gather_weights(&ids.map(|row| (pinned, row)), out[1]).unwrap();
                 let read = out.map(|m| cpu.read(m).unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>());
                 assert_eq!(read[0], read[1]);
             }
@@ -214,7 +229,7 @@ fn packed_tiles_give_the_bits_of_the_weights_they_were_made_of() {
 /// Multiplies codes by scales in blocks of `block`, the tile's first row being the fourth of the matrix.
 fn scaled_product(
     device: &mut dyn Backend,
-    w: Weight<'_>,
+    w: Weight,
     code: Code,
     rows: usize,
     (n, k): (usize, usize),
@@ -228,9 +243,13 @@ fn scaled_product(
     };
     let scales = matrix((n + 3).div_ceil(block.0), k.div_ceil(block.1));
     let (x, y) = (matrix(rows, k), matrix(rows, n));
-    let coding = Coding::new(code, Rounding::BF16);
+    let quantised = Quantised::new(code, Rounding::BF16);
     let (block_rows, block_cols) = block;
-    let scaling = Scaling { coding, scales, zeros: None, groups: None, block_rows, block_cols, first_row: 3 };
+    let scaling =
+        Scaling { quantised, scales, zeros: None, groups: None, block_rows, block_cols, first_row: 3 };
+    device
+        .reserve(&ScratchNeed { k_major_outputs: 0, scaled_cols: Some(k), scaled_packed: true }, rows)
+        .unwrap();
     device.matmul_scaled(w, &scaling, x, y).unwrap();
     device.read(y).unwrap().to_vec()
 }
@@ -255,9 +274,10 @@ fn packed_codes_give_the_bits_of_the_codes_they_were_made_of() {
                     continue;
                 }
                 let mut cpu = cpu(isa, 2);
-                let want = scaled_product(&mut *cpu, Weight::Streamed(plain), code, rows, shape, block);
-                let pinned = cpu.pin_packed(packed).unwrap();
-                for w in [Weight::Packed(packed), Weight::Pinned(pinned)] {
+                let plain_tile = upload(&mut *cpu, plain, false);
+                let want = scaled_product(&mut *cpu, plain_tile, code, rows, shape, block);
+                let pinned = pin_packed(&mut *cpu, packed).unwrap();
+                for w in [upload(&mut *cpu, packed, true), Weight::Resident(pinned)] {
                     let got = scaled_product(&mut *cpu, w, code, rows, shape, block);
                     let same = got.iter().zip(&want).all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan());
                     assert!(same, "{dtype}, {isa}, {shape:?}, {rows} rows, {block:?}");
@@ -271,10 +291,10 @@ fn packed_codes_give_the_bits_of_the_codes_they_were_made_of() {
 fn tiles_that_do_not_compress_are_stored() {
     let (rows, cols) = (64, 1024);
     for dtype in [DType::BF16, DType::F16, DType::F8_E4M3, DType::F8_E5M2] {
-        for (odd_every, coding) in [(1, 0), (1000, 1)] {
+        for (odd_every, quantised) in [(1, 0), (1000, 1)] {
             let bytes = weights(dtype, rows * cols, odd_every);
             let packed = packed::pack(&Tile { dtype, rows, cols, bytes: &bytes }, true).unwrap();
-            assert_eq!((packed[5], packed.len() < bytes.len()), (coding, coding == 1), "{dtype}");
+            assert_eq!((packed[5], packed.len() < bytes.len()), (quantised, quantised == 1), "{dtype}");
         }
     }
 }
@@ -298,7 +318,7 @@ fn packed_codes_of_another_shape_or_format_are_refused() {
         };
         let (x, y) = (mat(&mut *device, 1, k), mat(&mut *device, 1, n));
         let scaling = Scaling {
-            coding: Coding::new(code, Rounding::F32),
+            quantised: Quantised::new(code, Rounding::F32),
             scales: mat(&mut *device, 1, 1),
             zeros: None,
             groups: None,
@@ -306,7 +326,7 @@ fn packed_codes_of_another_shape_or_format_are_refused() {
             block_cols: k,
             first_row: 0,
         };
-        let w = Weight::Packed(Tile { bytes: &packed, ..tile });
+        let w = upload(&mut *device, Tile { bytes: &packed, ..tile }, true);
         let refused = device.matmul_scaled(w, &scaling, x, y);
         assert_eq!(refused.map_err(|e| e.kind()), Err(ErrorKind::Shape), "{dtype} {cols} {code:?}");
         if dtype == DType::F8_E4M3 && cols == k {
@@ -332,10 +352,12 @@ fn a_flipped_byte_anywhere_in_a_packed_tile_is_refused() {
                 let mut bad = good.clone();
                 bad[at] ^= 1 << (at % 8);
                 let w = Tile { bytes: &bad, ..tile };
-                let error = cpu.matmul(Weight::Packed(w), x, y).expect_err("damage must be noticed");
+                let Weight::Arriving(id) = upload(&mut *cpu, w, true) else { continue };
+                let error = cpu.matmul(Weight::Arriving(id), x, y).expect_err("damage must be noticed");
+                cpu.release(id);
                 assert_eq!(error.kind(), ErrorKind::Corrupt, "{dtype}, byte {at}");
                 if at % 16 == 0 {
-                    assert_eq!(cpu.pin_packed(w).unwrap_err().kind(), ErrorKind::Corrupt, "byte {at}");
+                    assert_eq!(pin_packed(&mut *cpu, w).unwrap_err().kind(), ErrorKind::Corrupt, "byte {at}");
                 }
             }
         }
@@ -363,8 +385,70 @@ fn malformed_groups_with_good_checksums_are_refused() {
             let mut cpu = cpu(isa, 1);
             let x = Mat::new(cpu.allocate(k).unwrap(), 1, k);
             let y = Mat::new(cpu.allocate(n).unwrap(), 1, n);
-            let refused = cpu.matmul(Weight::Packed(Tile { bytes: &bad, ..tile }), x, y);
+            let w = upload(&mut *cpu, Tile { bytes: &bad, ..tile }, true);
+            let refused = cpu.matmul(w, x, y);
             assert_eq!(refused.map_err(|e| e.kind()), Err(ErrorKind::Corrupt), "{isa}, {at} {value}");
         }
     }
+}
+
+/// What the plan keeps free for the device is enough, and not much more, whatever is computed afterwards.
+#[test]
+fn scratch_stays_within_the_footprint() {
+    let needs = [
+        ScratchNeed::default(),
+        ScratchNeed { k_major_outputs: 300, scaled_cols: Some(96), scaled_packed: false },
+        ScratchNeed { k_major_outputs: 0, scaled_cols: Some(20_000), scaled_packed: true },
+        ScratchNeed { k_major_outputs: 0, scaled_cols: Some(300_000), scaled_packed: true },
+    ];
+    let rows_max = 40;
+    for (need, pages) in needs.into_iter().flat_map(|need| [1, 33, 512, 513, 5000].map(|pages| (need, pages)))
+    {
+        let mut cpu = cpu(Isa::Portable, 3);
+        cpu.reserve(&need, rows_max).unwrap();
+        let (kv_type, key_widths, value_widths, heads) = (KvType::F16, vec![4], vec![4], vec![1]);
+        let layout = KvLayout { kv_type, key_widths, value_widths, heads, page_tokens: 16, pages };
+        cpu.kv_allocate(&layout).unwrap();
+        let rows: Vec<RowPlace> = (0..rows_max.min(16 * pages) as u32)
+            .map(|row| RowPlace { position: 16 * pages as u32 - 1 - row, table: 0 })
+            .collect();
+        let tables: Vec<u32> = (0..pages as u32).collect();
+        cpu.set_rows(SweepRows { places: Placement { rows: &rows, pages: &tables }, states: &[] }).unwrap();
+        // Rows that fill a group of packed tiles, or more than one.
+        for (n, k) in [(8, 16_384), (1, 1 << 17), (50, 64)] {
+            let bytes = weights(DType::BF16, n * k, 40);
+            let tile = Tile { dtype: DType::BF16, rows: n, cols: k, bytes: &bytes };
+            let bytes = packed::pack(&tile, true).unwrap();
+            let w = upload(&mut *cpu, Tile { bytes: &bytes, ..tile }, true);
+            product(&mut *cpu, w, 1, (n, k));
+        }
+        if let Some(k) = need.scaled_cols.filter(|_| need.scaled_packed) {
+            let bytes = weights(DType::F8_E4M3, 9 * k, 40);
+            let tile = Tile { dtype: DType::F8_E4M3, rows: 9, cols: k, bytes: &bytes };
+            let bytes = packed::pack(&tile, true).unwrap();
+            let w = upload(&mut *cpu, Tile { bytes: &bytes, ..tile }, true);
+            scaled_product(&mut *cpu, w, Code::E4M3, 1, (9, k), (128, 128));
+        }
+        let scratch = cpu.allocated().scratch_bytes;
+        let bound = cpu.footprint(&need).total_bytes(rows_max, 16 * pages);
+        let is_near = scratch <= bound && bound - scratch < (3 << 20) + scratch;
+        assert!(is_near, "{need:?}, {pages} pages: {scratch} of {bound} bytes");
+    }
+}
+
+/// Sweeps allocate nothing: what an op needs has been reserved, and it says so where it was not.
+#[test]
+fn what_was_not_reserved_is_refused() {
+    let mut cpu = cpu(Isa::Portable, 2);
+    let mat = |cpu: &mut dyn Backend, rows, cols| Mat::new(cpu.allocate(rows * cols).unwrap(), rows, cols);
+    let (x, y, scales) = (mat(&mut *cpu, 1, 64), mat(&mut *cpu, 1, 8), mat(&mut *cpu, 1, 1));
+    let quantised = Quantised::new(Code::E4M3, Rounding::F32);
+    let (block_rows, block_cols) = (8, 64);
+    let scaling =
+        Scaling { quantised, scales, zeros: None, groups: None, block_rows, block_cols, first_row: 0 };
+    let w = upload(&mut *cpu, Tile { dtype: DType::U8, rows: 8, cols: 64, bytes: &[0; 512] }, false);
+    let error = cpu.matmul_scaled(w, &scaling, x, y).unwrap_err();
+    assert!(error.to_string().contains("reserved"), "{error}");
+    cpu.reserve(&ScratchNeed { scaled_cols: Some(64), ..ScratchNeed::default() }, 1).unwrap();
+    cpu.matmul_scaled(w, &scaling, x, y).unwrap();
 }

@@ -3,8 +3,10 @@
 use aerostat_checkpoint::DType;
 
 use super::{Case, Elementwise, Keep, Values};
-use crate::coded::Coding;
-use crate::{Activation, Alibi, Attention, BufferId, DeltaRule, Index, KvType, Mat, Rope, RopeStyle, Window};
+use crate::quantised::Quantised;
+use crate::{
+    Activation, Alibi, Attention, DeltaRule, HeadCopy, Index, KvType, Rope, RopeStyle, Window, packed,
+};
 
 /// The table.
 pub fn cases() -> Vec<Case> {
@@ -16,7 +18,35 @@ pub fn cases() -> Vec<Case> {
     row_cases(&mut cases);
     attention_cases(&mut cases);
     state_cases(&mut cases);
+    tile_cases(&mut cases);
     cases
+}
+
+/// What is done with tiles but multiplying them, and with heads.
+fn tile_cases(cases: &mut Vec<Case>) {
+    for &dtype in DType::COMPUTABLE {
+        let has_exponents = packed::exponents::Split::of(dtype).is_some();
+        let ways = [(false, 512), (DType::PACKED.contains(&dtype), 768), (has_exponents, 2048)];
+        for (i, (packed, k)) in ways.into_iter().enumerate() {
+            cases.push(Case::GatherWeights { dtype, n: 19, k, packed });
+            let (weights, n) = ([Keep::Arriving(1), Keep::Resident, Keep::Arriving(2)][i], [1, 40, 130][i]);
+            let values = if i == 0 { Values::Special } else { Values::Plain };
+            cases.push(Case::RowNorms { dtype, n, k, packed, weights, values });
+        }
+        cases.push(Case::Uploads { dtype, count: 7, k: 256 });
+    }
+    for (n, k) in [(3, 1), (70, 37), (5, 1000)] {
+        let (weights, values) = (Keep::Arriving(3), Values::Plain);
+        cases.push(Case::RowNorms { dtype: DType::BF16, n, k, packed: false, weights, values });
+    }
+    for (from_dim, from_start, to_dim, to_start, len) in
+        [(1, 0, 1, 0, 1), (192, 128, 576, 512, 64), (20, 3, 17, 0, 17), (33, 0, 40, 7, 31), (5, 5, 4, 4, 0)]
+    {
+        let copy = HeadCopy { from_dim, from_start, to_dim, to_start, len };
+        for (rows, heads) in [(1, 1), (9, 3), (130, 2)] {
+            cases.push(Case::CopyHeads { rows, heads, copy });
+        }
+    }
 }
 
 fn matmul_cases(cases: &mut Vec<Case>) {
@@ -29,31 +59,31 @@ fn matmul_cases(cases: &mut Vec<Case>) {
         for (i, &rows) in ROWS.iter().enumerate() {
             for (j, &k) in COLS.iter().filter(fits).enumerate() {
                 let n = OUTPUTS[(i + j) % OUTPUTS.len()];
-                cases.push(Case::Matmul { dtype, rows, n, k, weights: Keep::Streamed((i + j) % 4), values });
+                cases.push(Case::Matmul { dtype, rows, n, k, weights: Keep::Arriving((i + j) % 4), values });
             }
         }
         // Longer than a slab of columns, more rows than a block of activations, more outputs than threads.
         for (rows, n, k) in [(1, 130, 2304usize), (5, 26, 1280), (70, 25, 2304), (3, 30, 1041), (9, 30, 2065)]
         {
             if k.is_multiple_of(dtype.block_len()) {
-                cases.push(Case::Matmul { dtype, rows, n, k, weights: Keep::Pinned, values });
+                cases.push(Case::Matmul { dtype, rows, n, k, weights: Keep::Resident, values });
             }
         }
         for (rows, k) in [(1, 33usize), (3, 48), (7, 47), (1, 512), (6, 512)] {
             if k.is_multiple_of(dtype.block_len()) {
                 let values = Values::Special;
-                cases.push(Case::Matmul { dtype, rows, n: 29, k, weights: Keep::Streamed(1), values });
+                cases.push(Case::Matmul { dtype, rows, n: 29, k, weights: Keep::Arriving(1), values });
             }
         }
-        for (weights, k) in [(Keep::Pinned, 512), (Keep::Streamed(3), 768)] {
-            cases.push(Case::ExpandRows { dtype, n: 5, k, weights });
+        for k in [512, 768] {
+            cases.push(Case::ExpandRows { dtype, n: 5, k });
         }
     }
 }
 
 /// Every code, with one scale for all, for each row, for runs of a row, for blocks that tiles cut anywhere, and by index.
 fn scaled_cases(cases: &mut Vec<Case>) {
-    use crate::coded::{Code, Rounding, Table};
+    use crate::quantised::{Code, Rounding, Table};
     const CODES: [Code; 9] = [
         Code::E4M3,
         Code::E5M2,
@@ -96,12 +126,12 @@ fn scaled_cases(cases: &mut Vec<Case>) {
     ];
     let mut case = |i: usize, j: usize, code, shape: Shape, by_inputs: bool| {
         let (rows, n, k, block, groups, last) = shape;
-        let coding = Coding::new(code, [Rounding::BF16, Rounding::F32, Rounding::F16][(i + j) % 3]);
-        let weights = if j == 4 { Keep::Pinned } else { Keep::Streamed(j % 4) };
+        let quantised = Quantised::new(code, [Rounding::BF16, Rounding::F32, Rounding::F16][(i + j) % 3]);
+        let weights = if j == 4 { Keep::Resident } else { Keep::Arriving(j % 4) };
         let (zeros, tile_rows) = ((i + j) % 2 == 1, by_inputs.then_some(last));
         let first_row = if by_inputs { 5 * j } else { last };
         let case =
-            Case::MatmulScaled { coding, rows, n, k, block, zeros, groups, tile_rows, first_row, weights };
+            Case::MatmulScaled { quantised, rows, n, k, block, zeros, groups, tile_rows, first_row, weights };
         cases.push(case);
     };
     for (i, code) in CODES.into_iter().enumerate() {
@@ -122,17 +152,17 @@ fn k_major_cases(cases: &mut Vec<Case>) {
         for (i, &rows) in ROWS.iter().enumerate() {
             for (j, &(n, k)) in SHAPES.iter().enumerate() {
                 let tile_rows = TILE_ROWS[(d + i + j) % TILE_ROWS.len()];
-                let weights = if j == 5 { Keep::Pinned } else { Keep::Streamed((i + j) % 4) };
+                let weights = if j == 5 { Keep::Resident } else { Keep::Arriving((i + j) % 4) };
                 let values = if (i + j) % 5 == 4 { Values::Special } else { Values::Plain };
                 cases.push(Case::MatmulKMajor { dtype, rows, n, k, tile_rows, weights, values });
             }
         }
-        let (weights, values) = (Keep::Streamed(1), Values::Plain);
+        let (weights, values) = (Keep::Arriving(1), Values::Plain);
         cases.push(Case::MatmulKMajor { dtype, rows: 3, n: 70, k: 2100, tile_rows: 1111, weights, values });
     }
     for &dtype in DType::COMPUTABLE.iter().filter(|dtype| dtype.block_len() > 1) {
         for (rows, n, k, tile_rows) in [(1, 256, 5, 2), (5, 512, 40, 33)] {
-            let (weights, values) = (Keep::Streamed(rows), Values::Plain);
+            let (weights, values) = (Keep::Arriving(rows), Values::Plain);
             cases.push(Case::MatmulKMajor { dtype, rows, n, k, tile_rows, weights, values });
         }
     }
@@ -140,10 +170,11 @@ fn k_major_cases(cases: &mut Vec<Case>) {
 
 fn elementwise_cases(cases: &mut Vec<Case>) {
     const CLIPPED: Activation = Activation::ClippedSilu { alpha: 1.7, limit: 0.6 };
-    const OPS: [Elementwise; 22] = [
+    const OPS: [Elementwise; 23] = [
         Elementwise::Add,
         Elementwise::AddBias,
         Elementwise::MulColumns,
+        Elementwise::MulRows,
         Elementwise::Scale(-1.7),
         Elementwise::Softcap(30.0),
         Elementwise::Softcap(0.5),
@@ -223,8 +254,7 @@ fn attention_cases(cases: &mut Vec<Case>) {
                 let (heads, kv_heads) = heads[(i + j) % heads.len()];
                 let scale = 1.0 / (key_dim as f32).sqrt();
                 let window = window.map(if j == 4 { Window::Chunk } else { Window::Last });
-                // Any matrix: a case makes its own.
-                let sinks = (j % 3 == 1).then(|| Mat::new(BufferId(0), 1, heads));
+                let sinks = j % 3 == 1;
                 let values_in_keys = j == 3;
                 let shape = Attention {
                     heads,
@@ -236,12 +266,11 @@ fn attention_cases(cases: &mut Vec<Case>) {
                     softcap,
                     window,
                     alibi,
-                    sinks,
                 };
                 let page_tokens = [16, 32, 5][(i + j) % 3];
                 let values = if (i + j) % 6 == 5 { Values::Special } else { Values::Plain };
                 let lengths = if j == 0 { vec![1, 17, 33] } else { vec![70, 3] };
-                cases.push(Case::Attention { kv_type, shape, page_tokens, lengths, values });
+                cases.push(Case::Attention { kv_type, shape, sinks, page_tokens, lengths, values });
             }
         }
         for (i, (heads, key_dim, value_dim)) in
@@ -261,7 +290,6 @@ fn attention_cases(cases: &mut Vec<Case>) {
                 softcap,
                 window,
                 alibi,
-                sinks: None,
             };
             let index = if values_in_keys { index } else { Index { dim: value_dim, ..index } };
             for (count, page_tokens, lengths) in [(1, 16, vec![1, 33]), (20, 5, vec![50, 3, 21])] {

@@ -21,27 +21,27 @@ const ENTRY_BYTES: usize = 8;
 pub const SLACK_BYTES: usize = 64;
 const VERSION: u8 = 1;
 /// Elements of a group at most, unless one row has more.
-const GROUP_ELEMENTS_MAX: usize = 128 << 10;
+pub const GROUP_ELEMENTS_MAX: usize = 128 << 10;
 /// Rows of a group at most.
 const GROUP_ROWS_STORED: usize = 16;
 const GROUP_ROWS_EXPONENTS: usize = 8;
 
-/// How the groups of a tile are coded.
+/// How the groups of rows of a packed tile are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Coding {
+pub enum GroupFormat {
     /// Rows as their format has them.
     Stored,
-    /// Coded exponents: where they are in an element, and those of the symbols, the likeliest first; those past the
+    /// Exponents are coded: where they are in an element, and those of the symbols, the likeliest first; those past the
     /// thirteenth are 0.
-    Exponents(Split, [u8; 16]),
+    ExponentCoded(Split, [u8; 16]),
 }
 
 /// A tile whose header and table have been checked: every group lies within the bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct PackedTile<'a> {
     bytes: &'a [u8],
-    /// How its groups are coded.
-    pub coding: Coding,
+    /// How its groups of rows are stored.
+    pub format: GroupFormat,
     /// The format that groups expand to.
     pub dtype: DType,
     /// Rows of the tile.
@@ -88,10 +88,10 @@ impl<'a> PackedTile<'a> {
         let dtype = dtype.ok_or_else(|| corrupt("its format is not known"))?;
         let mut palette = [0; 16];
         palette.copy_from_slice(&header[32..48]);
-        let coding = match (header[4], header[5], Split::of(dtype)) {
-            (VERSION, 0, _) => Coding::Stored,
-            (VERSION, 1, Some(split)) => Coding::Exponents(split, palette),
-            (VERSION, ..) => return Err(corrupt("its coding is not known")),
+        let format = match (header[4], header[5], Split::of(dtype)) {
+            (VERSION, 0, _) => GroupFormat::Stored,
+            (VERSION, 1, Some(split)) => GroupFormat::ExponentCoded(split, palette),
+            (VERSION, ..) => return Err(corrupt("how its groups are stored is not known")),
             _ => return Err(corrupt("it is of another version of the format")),
         };
         let group_rows = usize::from(header[6]);
@@ -99,11 +99,12 @@ impl<'a> PackedTile<'a> {
         if !whole || cols == 0 || !cols.is_multiple_of(dtype.block_len()) {
             return Err(corrupt("its rows, columns and groups do not fit each other"));
         }
-        let tile = PackedTile { bytes, coding, dtype, rows, cols, group_rows, groups };
+        let tile = PackedTile { bytes, format, dtype, rows, cols, group_rows, groups };
         let mut end = start;
         for group in 0..groups {
             let next = tile.entry(group).0;
-            let needed = if coding == Coding::Stored { tile.rows_of(group) * tile.row_bytes() } else { 0 };
+            let needed =
+                if format == GroupFormat::Stored { tile.rows_of(group) * tile.row_bytes() } else { 0 };
             if next < end || next - end < needed || next > total {
                 return Err(corrupt("its table does not run forwards within the tile"));
             }
@@ -170,7 +171,7 @@ impl<'a> PackedTile<'a> {
 
     /// The rows of a stored tile, which lie end to end.
     pub fn stored(&self) -> Option<Tile<'a>> {
-        if self.coding != Coding::Stored {
+        if self.format != GroupFormat::Stored {
             return None;
         }
         let Self { dtype, rows, cols, .. } = *self;
@@ -184,13 +185,13 @@ impl<'a> PackedTile<'a> {
     /// `Corrupt`: the bytes are not those of a group.
     pub fn expand_group(&self, group: usize, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
         let rows = self.rows_of(group);
-        match &self.coding {
-            Coding::Stored => {
+        match &self.format {
+            GroupFormat::Stored => {
                 let len = rows * self.row_bytes();
                 out.extend(bytes.get(..len).ok_or_else(|| corrupt("a group is too short"))?);
                 Ok(())
             }
-            Coding::Exponents(split, palette) => split.expand(palette, bytes, rows * self.cols, out),
+            GroupFormat::ExponentCoded(split, palette) => split.expand(palette, bytes, rows * self.cols, out),
         }
     }
 
@@ -286,14 +287,15 @@ pub fn pack(tile: &Tile<'_>, lossless: bool) -> Result<Vec<u8>, Error> {
     if tile.rows == 0 || tile.cols == 0 {
         return Err(Error::shape("a tile without elements cannot be packed"));
     }
-    let stored = || build(tile, Coding::Stored, GROUP_ROWS_STORED);
+    let stored = || build(tile, GroupFormat::Stored, GROUP_ROWS_STORED);
     let Some(split) = Split::of(tile.dtype).filter(|_| lossless) else { return Ok(stored()) };
-    let coded = build(tile, Coding::Exponents(split, split.palette(tile.bytes)), GROUP_ROWS_EXPONENTS);
+    let coded =
+        build(tile, GroupFormat::ExponentCoded(split, split.palette(tile.bytes)), GROUP_ROWS_EXPONENTS);
     let plain = stored();
     Ok(if coded.len() < plain.len() { coded } else { plain })
 }
 
-fn build(tile: &Tile<'_>, coding: Coding, group_rows_max: usize) -> Vec<u8> {
+fn build(tile: &Tile<'_>, format: GroupFormat, group_rows_max: usize) -> Vec<u8> {
     let Tile { dtype, rows, cols, bytes } = *tile;
     let mut group_rows = group_rows_max;
     while group_rows > 1 && group_rows * cols > GROUP_ELEMENTS_MAX {
@@ -305,9 +307,9 @@ fn build(tile: &Tile<'_>, coding: Coding, group_rows_max: usize) -> Vec<u8> {
     out.resize(start, 0);
     let mut ends = Vec::with_capacity(groups);
     for group in bytes.chunks(group_rows * (bytes.len() / rows)) {
-        match &coding {
-            Coding::Stored => out.extend_from_slice(group),
-            Coding::Exponents(split, palette) => split.code(palette, group, &mut out),
+        match &format {
+            GroupFormat::Stored => out.extend_from_slice(group),
+            GroupFormat::ExponentCoded(split, palette) => split.code(palette, group, &mut out),
         }
         ends.push(out.len());
     }
@@ -328,7 +330,7 @@ fn build(tile: &Tile<'_>, coding: Coding, group_rows_max: usize) -> Vec<u8> {
     for (at, n) in [(16, rows), (20, cols), (24, groups)] {
         put(&mut out, at, n as u32);
     }
-    if let Coding::Exponents(_, palette) = coding {
+    if let GroupFormat::ExponentCoded(_, palette) = format {
         out[5] = 1;
         out[32..48].copy_from_slice(&palette);
     }

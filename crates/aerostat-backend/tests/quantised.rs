@@ -1,8 +1,8 @@
-//! Weights whose scales lie apart, bit for bit as libraries dequantise them (fixture made by `coded.py`).
+//! Weights whose scales lie apart, bit for bit as libraries dequantise them (fixture made by `quantised.py`).
 
-use aerostat_backend::coded::{self, Code, Coding, Groups, Numbers, Rounding, Table, points};
+use aerostat_backend::quantised::{self, Code, Groups, Numbers, Quantised, Rounding, Table, points};
 use aerostat_backend::reference::Reference;
-use aerostat_backend::{Backend, ErrorKind, Mat, Nested, Tile, Weight, formats};
+use aerostat_backend::{Backend, ErrorKind, Mat, Nested, TileShape, Weight, formats};
 use aerostat_checkpoint::{Catalog, DType, Tensor, fuzzing};
 
 use Rounding::{BF16, F16, F32};
@@ -14,7 +14,8 @@ struct Fixture {
 
 impl Fixture {
     fn open() -> Fixture {
-        let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/coded.safetensors")).unwrap();
+        let bytes =
+            std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/quantised.safetensors")).unwrap();
         let catalog = fuzzing::safetensors(&bytes).unwrap();
         Fixture { bytes, catalog }
     }
@@ -37,7 +38,7 @@ impl Fixture {
         let Some(tensor) = self.find(case, name) else { return Vec::new() };
         let bytes = self.bytes(case, name);
         match tensor.dtype {
-            DType::U8 => bytes.iter().map(|&bits| coded::e8m0(bits)).collect(),
+            DType::U8 => bytes.iter().map(|&bits| quantised::e8m0(bits)).collect(),
             DType::I32 => bytes.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b) as f32).collect(),
             dtype => {
                 let mut out = vec![0.0; tensor.elements() as usize];
@@ -96,7 +97,7 @@ fn rows_expand_to_the_bits_of_the_libraries() {
             }
             _ => (rows, per_row),
         };
-        let coding = Coding::new(code, rounding);
+        let quantised = Quantised::new(code, rounding);
         let codes = fixture.bytes(case, "codes");
         let mut got = vec![0.0; rows * cols];
         for (row, out) in got.chunks_mut(cols).enumerate() {
@@ -104,7 +105,7 @@ fn rows_expand_to_the_bits_of_the_libraries() {
             let scales = &scales[first..][..per_row];
             let groups = Groups { len: cols / per_row, index: None, scales, zeros: &[] };
             let codes = &codes[row * code.row_bytes(cols)..][..code.row_bytes(cols)];
-            coded::expand(&coding, codes, 0, groups, out).unwrap();
+            quantised::expand(&quantised, codes, 0, groups, out).unwrap();
         }
         fixture.assert_equal(case, &got);
     }
@@ -127,13 +128,13 @@ fn packed_rows_with_zero_points_expand_to_the_bits_of_the_library() {
         }
         assert_eq!(zeros, wanted, "{case}");
         let code = Code::Packed(bits);
-        let coding = Coding::new(code, rounding);
+        let quantised = Quantised::new(code, rounding);
         let mut got = vec![0.0; rows * cols];
         for (row, out) in got.chunks_mut(cols).enumerate() {
             let of_row = |values: &'_ [f32]| values[row * per_row..][..per_row].to_vec();
             let groups = Groups { len: group, index: None, scales: &of_row(&scales), zeros: &of_row(&zeros) };
             let codes = &fixture.bytes(&case, "codes")[row * code.row_bytes(cols)..][..code.row_bytes(cols)];
-            coded::expand(&coding, codes, 0, groups, out).unwrap();
+            quantised::expand(&quantised, codes, 0, groups, out).unwrap();
         }
         fixture.assert_equal(&case, &got);
     }
@@ -148,8 +149,8 @@ fn gptq_expands_as_documented() {
         let (inputs, outputs) = fixture.shape(&case, "expected");
         let (scales, groups) = (fixture.floats(&case, "scales"), fixture.floats(&case, "groups"));
         let zero_bytes = Code::Packed(bits).row_bytes(outputs);
-        let coding = Coding::new(Code::Columns(bits), F16);
-        let (words, run) = coding.code.run();
+        let quantised = Quantised::new(Code::Columns(bits), F16);
+        let (words, run) = quantised.code.run();
         let mut got = vec![0.0; inputs * outputs];
         for (k, out) in got.chunks_mut(outputs).enumerate() {
             let group = groups[k] as usize;
@@ -160,7 +161,7 @@ fn gptq_expands_as_documented() {
             let groups = Groups { len: 1, index: None, scales, zeros: &zeros };
             let codes =
                 &fixture.bytes(&case, "codes")[k / run * words * outputs * 4..][..words * outputs * 4];
-            coded::expand(&coding, codes, k % run, groups, out).unwrap();
+            quantised::expand(&quantised, codes, k % run, groups, out).unwrap();
         }
         fixture.assert_equal(&case, &got);
     }
@@ -180,7 +181,7 @@ fn awq_expands_as_documented() {
         points(Code::Halves, 0, &row("zeros", group), 0, &mut zeros);
         let scales = &scales[group * outputs..][..outputs];
         let groups = Groups { len: 1, index: None, scales, zeros: &zeros };
-        coded::expand(&Coding::new(Code::Halves, F16), &row("codes", k), 0, groups, out).unwrap();
+        quantised::expand(&Quantised::new(Code::Halves, F16), &row("codes", k), 0, groups, out).unwrap();
     }
     fixture.assert_equal("awq", &got);
 }
@@ -196,10 +197,11 @@ fn a_zero_point_of_gptq_wraps() {
 
 #[test]
 fn codes_and_groups_that_do_not_fit_are_refused() {
-    let coding = Coding::new(Code::Packed(4), F32);
+    let quantised = Quantised::new(Code::Packed(4), F32);
     let refused = |codes: usize, len, scales: &[f32], zeros: &[f32]| {
         let groups = Groups { len, index: None, scales, zeros };
-        coded::expand(&coding, &vec![0; codes], 0, groups, &mut [0.0; 12]).map_err(|error| error.kind())
+        quantised::expand(&quantised, &vec![0; codes], 0, groups, &mut [0.0; 12])
+            .map_err(|error| error.kind())
     };
     assert_eq!(refused(8, 5, &[1.0; 3], &[0.0; 3]), Ok(()));
     for (codes, len, scales, zeros) in [(6, 5, 3, 3), (8, 5, 2, 0), (8, 5, 3, 2), (8, 0, 3, 0)] {
@@ -226,9 +228,10 @@ fn scales(fixture: &Fixture, case: &str) -> Vec<f32> {
     let cut = codes.len() / 3;
     for (first, bytes) in [(0, &codes[..cut]), (cut, &codes[cut..])] {
         let nested = Nested { values, scales, len: 256, first, offset };
-        let tile = Tile { dtype: DType::U8, rows: 1, cols: bytes.len(), bytes };
+        let shape = TileShape { dtype: DType::U8, rows: 1, cols: bytes.len(), packed: false };
         let out = out.col_range(first, bytes.len());
-        device.expand_numbers(Weight::Streamed(tile), Numbers::Nested, Some(nested), out).unwrap();
+        let upload = device.upload(shape, Box::new(bytes.to_vec())).unwrap();
+        device.expand_numbers(Weight::Arriving(upload), Numbers::Nested, Some(nested), out).unwrap();
     }
     device.read(out).unwrap().to_vec()
 }

@@ -1,6 +1,6 @@
-"""Writes the fixture of `coded.rs`: codes, scales and what the libraries make of them (`coded.safetensors`).
+"""Writes the fixture of `quantised.rs`: codes, scales and what the libraries make of them (`quantised.safetensors`).
 
-Run from anywhere, with the packages of `oracle/requirements.txt`: `python crates/aerostat-backend/tests/coded.py`. The
+Run from anywhere, with the packages of `oracle/requirements.txt`: `python crates/aerostat-backend/tests/quantised.py`. The
 committed file was made with transformers 5.23.0, compressed-tensors 0.20.0, bitsandbytes 0.50.2 and torch 2.15.0. GPTQ's
 and AWQ's libraries need a GPU: theirs are packed here by the documented layouts and dequantised in f16 arithmetic.
 """
@@ -123,6 +123,6 @@ def awq():
 torch.manual_seed(7)
 for make in (fp8, mxfp4, four_bits, int8, packed, gptq, awq):
     make()
-path = pathlib.Path(__file__).parent / "coded.safetensors"
+path = pathlib.Path(__file__).parent / "quantised.safetensors"
 save_file(OUT, path)
 path.chmod(0o644)

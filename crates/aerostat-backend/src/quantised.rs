@@ -3,7 +3,7 @@
 //! What libraries store beside a matrix of codes differs: one scale for the tensor, for a row, for a block of rows and
 //! columns, for a run of a row; zero points, or scales that are codes themselves. All come down to
 //! `round((code - zero) * scale)`, with one scale and one zero for each run of [`Groups::len`] elements of a row, and with
-//! the rounding of the reference: where it gives bf16 or f16, so does this. `tests/coded.py` makes the fixtures that pin
+//! the rounding of the reference: where it gives bf16 or f16, so does this. `tests/quantised.py` makes the fixtures that pin
 //! the bits, with the libraries themselves where they run without a GPU.
 //!
 //! | source | code | scales | rounding |
@@ -34,7 +34,7 @@ pub enum Rounding {
 
 /// How codes become weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Coding {
+pub struct Quantised {
     /// How elements are stored.
     pub code: Code,
     /// What the scaled value is multiplied by; 1 for most.
@@ -79,7 +79,7 @@ const NF4: [f32; 16] = [
 /// The magnitudes of [`Table::Fp4`]; the highest bit is the sign, but there is no negative zero.
 const FP4: [f32; 8] = [0.0, 0.005_208_333_5, 0.666_666_7, 1.0, 0.333_333_34, 0.5, 0.166_666_67, 0.25];
 
-impl Coding {
+impl Quantised {
     /// With the factor that goes with the code.
     pub fn new(code: Code, rounding: Rounding) -> Self {
         // LLM.int8
@@ -104,13 +104,13 @@ impl Rounding {
 /// # Errors
 /// `Shape` when the codes are not those of `out.len()` elements, or scales or zeros not those of its groups.
 pub fn expand(
-    coding: &Coding,
+    quantised: &Quantised,
     codes: &[u8],
     within: usize,
     groups: Groups<'_>,
     out: &mut [f32],
 ) -> Result<(), Error> {
-    let Coding { code, factor, rounding } = *coding;
+    let Quantised { code, factor, rounding } = *quantised;
     let Groups { len, index, scales, zeros } = groups;
     let count = if index.is_some() { scales.len() } else { out.len().div_ceil(len.max(1)) };
     let run = code.run();
