@@ -255,7 +255,8 @@ impl Sizes {
         let mixture = widest(mixture_width) + spec.lanes() as u64 + widest(Block::joined_width);
         let angles: u64 = spec.ropes.iter().map(|r| r.rotary as u64).sum();
         let scaled = spec.matrices().filter(|m| m.scales.is_some());
-        let scaled = scaled.map(|m| SCALED_LEN.max(m.cols as u64) * (F32 + u64::from(m.is_coded()))).max();
+        let scaled =
+            scaled.map(|m| SCALED_LEN.max(m.cols as u64) * (F32 + u64::from(m.has_packed_exponents()))).max();
         // The residual stream, its norm, a step's output; what attention reads and writes; gate and up; what experts take
         // besides; angles here and on the host; the embedding row as stored.
         let per_row = 3 * spec.row_width() as u64 + attention + 2 * mlp + mixture + 2 * angles;

@@ -231,7 +231,7 @@ pub(crate) fn pin_all_bytes(steps: &[Step]) -> u64 {
 /// What pinning every tile would take if coded ones were expanded.
 pub(crate) fn expanded_bytes(spec: &ModelSpec, steps: &[Step]) -> u64 {
     let bytes = |step: &Step| match step.matrix(spec) {
-        matrix if matrix.is_coded() => matrix.row_bytes() * step.rows as u64,
+        matrix if matrix.has_packed_exponents() => matrix.row_bytes() * step.rows as u64,
         _ => step.extent.bytes,
     };
     steps.iter().map(|s| bytes(s).next_multiple_of(4096)).sum()

@@ -222,7 +222,8 @@ impl Trials {
         let (inputs, outputs) = if matrix.k_major { (covered, matrix.rows) } else { (matrix.cols, covered) };
         // No zeros: the system would give the same page again and again.
         let sample = vec![0x3c; rows * row_bytes as usize];
-        let sample = if matrix.is_coded() { coded(matrix.dtype, outputs, matrix.cols)? } else { sample };
+        let sample =
+            if matrix.has_packed_exponents() { coded(matrix.dtype, outputs, matrix.cols)? } else { sample };
         let copies = (bytes_max.min(matrix.extent.bytes) as usize / sample.len()).max(1);
         let rows_max = Self::ROWS[Self::ROWS.len() - 1];
         let lanes = if matrix.k_major { 16 * outputs } else { 0 };
@@ -231,7 +232,7 @@ impl Trials {
         };
         let (x, y, lanes) = (mat(inputs)?, mat(outputs)?, mat(lanes)?);
         let scaling = some_scales(&mut *backend, matrix)?;
-        let (dtype, k_major, is_coded) = (matrix.dtype, matrix.k_major, matrix.is_coded());
+        let (dtype, k_major, is_coded) = (matrix.dtype, matrix.k_major, matrix.has_packed_exponents());
         Ok(Some(Self {
             backend,
             bytes: sample.repeat(copies),
