@@ -2,43 +2,33 @@
 //!
 //! A family is one file of data in `families/`; [`describe`] joins it with a checkpoint's configuration and tensors.
 //! There is no forward code here: `aerostat-model` runs every [`ModelSpec`] through one block forward.
+//!
+//! The crate is cut by layer, each of which imports those before it alone: what a model is (`spec`), what a family says
+//! (`family`, `families`), what a configuration says (`config`), where tensors are found (`find`), and [`describe`], which
+//! joins them (`build`). A feature (compressed keys and values, delta nets, experts, rotation) has a part in each.
 
 #![forbid(unsafe_code)]
 
-mod attention;
-mod beside;
 mod build;
-mod codes;
-mod delta;
+mod config;
 mod error;
 mod families;
 mod family;
-mod keys;
-mod latent;
-mod mixture;
-mod rope;
-mod scales;
-mod shape;
+mod find;
 mod spec;
-mod tensors;
-mod towers;
 
-pub use attention::{Alibi, AttentionSpec, AttentionWidths, Growth, Window};
-pub use beside::{Beside, Companion, Nested, Scales, State};
 pub use build::describe;
-pub use delta::{DeltaFamily, DeltaNames, DeltaNet, DeltaShape};
+pub use config::TOWERS;
 pub use error::{Error, ErrorKind};
 pub use families::FAMILIES;
 pub use family::{
-    AlibiRule, Bias, Defaults, Factor, Family, Fused, HeadNorms, Names, PostNorms, Refused, Rotated, Softcap,
-    StreamNorms, Switch, Temperature, Windows,
+    AlibiRule, Bias, Defaults, DeltaFamily, DeltaNames, Factor, Family, Fused, HeadNorms, Key, LatentFamily,
+    LatentNames, Mixture, MixtureNames, Names, PostNorms, Refused, Rotated, Softcap, StreamNorms, Switch,
+    Temperature, Windows,
 };
-pub use keys::Key;
-pub use latent::{Indexer, Latent, LatentFamily, LatentNames, Selection};
-pub use mixture::{Mixture, MixtureNames};
-pub use rope::{Divisors, RopeSpec, Scaling};
 pub use spec::{
-    Activation, Block, Experts, Groups, Head, Joined, Linear, Matrix, Mixer, MlpSpec, ModelSpec, Norm,
-    NormKind, Positions, Role, RopeStyle, Routing, Runs, Score, Vector,
+    Activation, Alibi, AttentionSpec, AttentionWidths, Beside, Block, Companion, DeltaNet, DeltaShape,
+    Divisors, Experts, Groups, Growth, Head, Indexer, Joined, Latent, Linear, Matrix, Mixer, MlpSpec,
+    ModelSpec, Nested, Norm, NormKind, Positions, Role, RopeSpec, RopeStyle, Routing, Runs, Scales, Scaling,
+    Score, Selection, State, Vector, Window,
 };
-pub use towers::TOWERS;

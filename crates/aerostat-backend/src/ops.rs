@@ -263,6 +263,21 @@ pub struct Attention {
     pub alibi: Option<Alibi>,
 }
 
+/// Columns that are copied from head to head: from each head of a matrix `len` columns, to each head of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadCopy {
+    /// Columns of a head of the matrix that is read.
+    pub from_dim: usize,
+    /// The first column of such a head that is copied.
+    pub from_start: usize,
+    /// Columns of a head of the matrix that is written.
+    pub to_dim: usize,
+    /// Where in such a head they go.
+    pub to_start: usize,
+    /// Columns that are copied of each head.
+    pub len: usize,
+}
+
 /// Shape of a rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rope {

@@ -81,7 +81,7 @@ pub fn scratch_need(spec: &ModelSpec) -> ScratchNeed {
     ScratchNeed {
         k_major_outputs: spec.lanes() / 16,
         scaled_cols: scaled().map(|matrix| matrix.cols).max(),
-        scaled_packed: scaled().any(|matrix| matrix.is_coded()),
+        scaled_packed: scaled().any(|matrix| matrix.has_packed_exponents()),
     }
 }
 

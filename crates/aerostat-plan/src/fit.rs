@@ -171,7 +171,7 @@ impl Fit<'_> {
         let large = (weights / 64).clamp(TILE_BYTES_MAX, TILE_BYTES_RESIDENT_MAX);
         // Coded weights are expanded once if they fit so: from memory that is faster than to expand them in every sweep.
         let mixes = self.spec.blocks.iter().any(|block| block.experts.is_some());
-        let coded = !mixes && self.spec.matrices().any(|m| m.is_coded());
+        let coded = !mixes && self.spec.matrices().any(|m| m.has_packed_exponents());
         let expanded = coded.then_some((TILE_BYTES_MAX, true));
         let ways = expanded.into_iter().chain([(large, false), (TILE_BYTES_MAX, false)]);
         ways.into_iter().find_map(|(tile, expanded)| self.resident_in_tiles(tile, expanded, budget))

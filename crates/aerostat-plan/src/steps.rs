@@ -223,7 +223,7 @@ pub(crate) fn expanded_bytes(spec: &ModelSpec, tile_bytes: u64) -> u64 {
     for matrix in spec.matrices() {
         let mut steps = Vec::new();
         split(&mut steps, (0, None, Role::Head), matrix, tile_bytes);
-        let bytes = |step: &Step| match matrix.is_coded() && step.companion.is_none() {
+        let bytes = |step: &Step| match matrix.has_packed_exponents() && step.companion.is_none() {
             true => matrix.row_bytes() * step.rows as u64,
             false => step.extent.bytes,
         };

@@ -1,7 +1,6 @@
 //! Command R: a parallel block with layer norms without bias, logits scaled.
 
-use crate::family::{Bias, Defaults, Factor, Family, HeadNorms, Switch};
-use crate::keys;
+use crate::family::{Bias, Defaults, Factor, Family, HeadNorms, Switch, keys};
 use crate::spec::{NormKind, RopeStyle};
 
 pub(crate) const FAMILY: Family = Family {

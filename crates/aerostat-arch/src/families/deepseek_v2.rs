@@ -1,9 +1,6 @@
 //! DeepSeek V2: compressed keys and values, experts in groups, of which a softmax decides.
 
-use crate::family::{Bias, Defaults, Factor, Family, Switch};
-use crate::keys;
-use crate::latent::LatentFamily;
-use crate::mixture::Mixture;
+use crate::family::{Bias, Defaults, Factor, Family, LatentFamily, Mixture, Switch, keys};
 use crate::spec::{RopeStyle, Score};
 
 pub(crate) const FAMILY: Family = Family {

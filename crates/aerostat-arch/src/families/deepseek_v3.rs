@@ -1,9 +1,7 @@
 //! DeepSeek V3 and R1, Kimi K2: compressed keys and values, experts in groups, of which sigmoids and a correction decide.
 
 use super::deepseek_v2;
-use crate::family::{Bias, Defaults, Factor, Family, Switch};
-use crate::keys;
-use crate::mixture::Mixture;
+use crate::family::{Bias, Defaults, Factor, Family, Mixture, Switch, keys};
 use crate::spec::Score;
 
 pub(crate) const FAMILY: Family = Family {

@@ -1,8 +1,7 @@
 //! DeepSeek V3.2: V3 that attends to the positions an indexer chooses.
 
 use super::deepseek_v3;
-use crate::family::{Defaults, Family};
-use crate::latent::LatentFamily;
+use crate::family::{Defaults, Family, LatentFamily};
 use crate::spec::RopeStyle;
 
 pub(crate) const FAMILY: Family = Family {

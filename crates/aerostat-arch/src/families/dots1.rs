@@ -1,9 +1,7 @@
 //! dots.llm1: Qwen 3 with experts as in DeepSeek V3.
 
 use super::{glm4_moe, qwen3};
-use crate::family::{Defaults, Family, Switch};
-use crate::keys;
-use crate::mixture::Mixture;
+use crate::family::{Defaults, Family, Mixture, Switch, keys};
 
 pub(crate) const FAMILY: Family = Family {
     name: "dots1",

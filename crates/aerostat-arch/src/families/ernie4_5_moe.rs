@@ -1,8 +1,7 @@
 //! ERNIE 4.5 with experts: their choice is corrected, and some layers and a shared expert are dense.
 
 use super::ernie4_5;
-use crate::family::{Bias, Defaults, Family};
-use crate::mixture::{Mixture, MixtureNames};
+use crate::family::{Bias, Defaults, Family, Mixture, MixtureNames};
 
 pub(crate) const FAMILY: Family = Family {
     name: "ernie4_5_moe",

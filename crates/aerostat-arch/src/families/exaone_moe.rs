@@ -1,10 +1,7 @@
 //! K-EXAONE: heads normalised, windows on three layers of four, which alone are rotated, experts as in DeepSeek V3.
 
 use super::glm4_moe;
-use crate::family::Factor;
-use crate::family::{Defaults, Family, HeadNorms, Rotated, Windows};
-use crate::keys;
-use crate::mixture::{Mixture, MixtureNames};
+use crate::family::{Defaults, Factor, Family, HeadNorms, Mixture, MixtureNames, Rotated, Windows, keys};
 
 pub(crate) const FAMILY: Family = Family {
     name: "exaone_moe",

@@ -1,7 +1,6 @@
 //! Falcon 7B, 40B, 180B, 11B and RW: a parallel block with one or two layer norms, few key/value heads; RW with linear biases.
 
-use crate::family::{AlibiRule, Bias, Defaults, Family, Fused, Names, Switch};
-use crate::keys;
+use crate::family::{AlibiRule, Bias, Defaults, Family, Fused, Names, Switch, keys};
 use crate::spec::{Activation, NormKind};
 
 pub(crate) const FAMILY: Family = Family {

@@ -1,9 +1,7 @@
 //! FlexOlmo: OLMo 2 with experts.
 
 use super::olmo2;
-use crate::family::{Defaults, Family, Switch};
-use crate::keys;
-use crate::mixture::Mixture;
+use crate::family::{Defaults, Family, Mixture, Switch, keys};
 
 pub(crate) const FAMILY: Family = Family {
     name: "flex_olmo",

@@ -1,8 +1,6 @@
 //! GLM-4.5, 4.6 and 4.7: half of each head rotated, experts scored by sigmoid beside a shared one, first layers dense.
 
-use crate::family::{Bias, Defaults, Factor, Family, HeadNorms, Names, Switch};
-use crate::keys;
-use crate::mixture::Mixture;
+use crate::family::{Bias, Defaults, Factor, Family, HeadNorms, Mixture, Names, Switch, keys};
 use crate::spec::Score;
 
 /// As in DeepSeek V3.

@@ -1,9 +1,7 @@
 //! GLM-4.7 Flash: DeepSeek V3 with other defaults.
 
 use super::deepseek_v3;
-use crate::family::{Defaults, Factor, Family, Switch};
-use crate::keys;
-use crate::mixture::Mixture;
+use crate::family::{Defaults, Factor, Family, Mixture, Switch, keys};
 use crate::spec::Score;
 
 pub(crate) const FAMILY: Family = Family {

@@ -1,8 +1,7 @@
 //! GLM 5: DeepSeek V3.2 whose layers may share a choice of positions.
 
 use super::deepseek_v32;
-use crate::family::{Defaults, Family};
-use crate::latent::LatentFamily;
+use crate::family::{Defaults, Family, LatentFamily};
 use crate::spec::RopeStyle;
 
 pub(crate) const FAMILY: Family = Family {

@@ -1,7 +1,6 @@
 //! GPT-NeoX and Pythia: a parallel block with two layer norms, queries, keys and values of a head side by side.
 
-use crate::family::{Bias, Defaults, Family, Fused, Names, Switch};
-use crate::keys;
+use crate::family::{Bias, Defaults, Family, Fused, Names, Switch, keys};
 use crate::spec::{Activation, NormKind};
 
 pub(crate) const FAMILY: Family = Family {

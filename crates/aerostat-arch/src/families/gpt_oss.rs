@@ -1,7 +1,6 @@
 //! gpt-oss: a sink for each head, a window on every other layer, clipped gates, biases on everything, experts too.
 
-use crate::family::{Bias, Defaults, Family, Names, Switch, Windows};
-use crate::mixture::{Mixture, MixtureNames};
+use crate::family::{Bias, Defaults, Family, Mixture, MixtureNames, Names, Switch, Windows};
 use crate::spec::{Activation, Joined, Score};
 
 pub(crate) const FAMILY: Family = Family {

@@ -1,8 +1,7 @@
 //! Granite 3: Llama with factors on embeddings, scores, residuals and logits.
 
 use super::llama;
-use crate::family::{Factor, Family};
-use crate::keys;
+use crate::family::{Factor, Family, keys};
 
 pub(crate) const FAMILY: Family = Family {
     name: "granite",

@@ -1,8 +1,7 @@
 //! Granite 3 with experts, and optionally one that all rows share.
 
 use super::granite;
-use crate::family::{Bias, Family};
-use crate::mixture::{Mixture, MixtureNames};
+use crate::family::{Bias, Family, Mixture, MixtureNames};
 use crate::spec::Score;
 
 pub(crate) const FAMILY: Family = Family {

@@ -1,7 +1,6 @@
 //! HunYuan, dense and with experts: Llama with heads normalised after rotation, its base stretched once and for all.
 
-use crate::family::{Bias, Defaults, Family, HeadNorms, Names};
-use crate::mixture::{Mixture, MixtureNames};
+use crate::family::{Bias, Defaults, Family, HeadNorms, Mixture, MixtureNames, Names};
 
 pub(crate) const FAMILY: Family = Family {
     name: "hunyuan",

@@ -1,9 +1,7 @@
 //! Hunyuan 3: Qwen 3 with experts as in DeepSeek V3, the first layer dense.
 
 use super::glm4_moe;
-use crate::family::{Bias, Defaults, Factor, Family, HeadNorms, Switch};
-use crate::keys;
-use crate::mixture::{Mixture, MixtureNames};
+use crate::family::{Bias, Defaults, Factor, Family, HeadNorms, Mixture, MixtureNames, Switch, keys};
 
 pub(crate) const FAMILY: Family = Family {
     name: "hy_v3",

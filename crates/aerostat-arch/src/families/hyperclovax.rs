@@ -1,8 +1,7 @@
 //! HyperCLOVA X: Granite with norms on both sides, its logits multiplied.
 
 use super::granite;
-use crate::family::{Factor, Family, Names, PostNorms};
-use crate::keys;
+use crate::family::{Factor, Family, Names, PostNorms, keys};
 
 pub(crate) const FAMILY: Family = Family {
     name: "hyperclovax",

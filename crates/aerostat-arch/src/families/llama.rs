@@ -1,7 +1,6 @@
 //! Llama 1, 2, 3 and the many models built like them.
 
-use crate::family::{Bias, Defaults, Family};
-use crate::mixture::Mixture;
+use crate::family::{Bias, Defaults, Family, Mixture};
 use crate::spec::RopeStyle;
 
 pub(crate) const FAMILY: Family = Family {

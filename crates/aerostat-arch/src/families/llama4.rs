@@ -1,7 +1,8 @@
 //! Llama 4: attention in chunks, but every fourth layer sees all and is not rotated; one expert beside a shared one.
 
-use crate::family::{Bias, Defaults, Family, HeadNorms, Names, Rotated, Switch, Temperature, Windows};
-use crate::mixture::{Mixture, MixtureNames};
+use crate::family::{
+    Bias, Defaults, Family, HeadNorms, Mixture, MixtureNames, Names, Rotated, Switch, Temperature, Windows,
+};
 use crate::spec::{Joined, RopeStyle, Score};
 
 pub(crate) const FAMILY: Family = Family {

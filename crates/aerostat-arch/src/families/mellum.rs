@@ -1,9 +1,7 @@
 //! Mellum 2: Qwen 3 with experts, and a rotation of its own for layers with a window.
 
 use super::qwen3_moe;
-use crate::family::{Defaults, Family, Switch, Windows};
-use crate::keys;
-use crate::mixture::Mixture;
+use crate::family::{Defaults, Family, Mixture, Switch, Windows, keys};
 
 pub(crate) const FAMILY: Family = Family {
     name: "mellum",

@@ -1,8 +1,7 @@
 //! MiniCPM 1, 2 and 4: Llama with factors on embeddings, residuals and logits.
 
 use super::llama;
-use crate::family::{Factor, Family, Refused};
-use crate::keys;
+use crate::family::{Factor, Family, Refused, keys};
 
 pub(crate) const FAMILY: Family = Family {
     name: "minicpm",

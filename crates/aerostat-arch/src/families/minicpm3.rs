@@ -1,8 +1,7 @@
 //! MiniCPM 3: MiniCPM with compressed keys and values.
 
 use super::minicpm;
-use crate::family::{Bias, Defaults, Family};
-use crate::latent::LatentFamily;
+use crate::family::{Bias, Defaults, Family, LatentFamily};
 
 pub(crate) const FAMILY: Family = Family {
     name: "minicpm3",

@@ -1,7 +1,6 @@
 //! MiniMax M2: q and k normalised over all heads, half of each head rotated, experts scored by sigmoid.
 
-use crate::family::{Defaults, Family, HeadNorms};
-use crate::mixture::{Mixture, MixtureNames};
+use crate::family::{Defaults, Family, HeadNorms, Mixture, MixtureNames};
 use crate::spec::Score;
 
 pub(crate) const FAMILY: Family = Family {

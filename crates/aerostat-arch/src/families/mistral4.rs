@@ -1,9 +1,7 @@
 //! Mistral 4: DeepSeek V3 with queries scaled by their position, groups of experts opened by softmax.
 
 use super::deepseek_v3;
-use crate::family::{Defaults, Factor, Family, Switch, Temperature};
-use crate::keys;
-use crate::mixture::Mixture;
+use crate::family::{Defaults, Factor, Family, Mixture, Switch, Temperature, keys};
 
 pub(crate) const FAMILY: Family = Family {
     name: "mistral4",

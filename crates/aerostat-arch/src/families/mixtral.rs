@@ -1,7 +1,6 @@
 //! Mixtral: Mistral with experts.
 
-use crate::family::{Defaults, Family, Windows};
-use crate::mixture::{Mixture, MixtureNames};
+use crate::family::{Defaults, Family, Mixture, MixtureNames, Windows};
 
 pub(crate) const FAMILY: Family = Family {
     name: "mixtral",

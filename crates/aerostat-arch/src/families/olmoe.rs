@@ -1,8 +1,6 @@
 //! OLMoE: Llama with q and k normalised over all heads, and experts.
 
-use crate::family::{Bias, Defaults, Family, HeadNorms, Switch};
-use crate::keys;
-use crate::mixture::Mixture;
+use crate::family::{Bias, Defaults, Family, HeadNorms, Mixture, Switch, keys};
 
 pub(crate) const FAMILY: Family = Family {
     name: "olmoe",

@@ -1,7 +1,6 @@
 //! Phi-3.5-MoE: layer norms, and two experts that the sparse mixer weighs.
 
-use crate::family::{Bias, Defaults, Family, Switch, Windows};
-use crate::mixture::{Mixture, MixtureNames};
+use crate::family::{Bias, Defaults, Family, Mixture, MixtureNames, Switch, Windows};
 use crate::spec::{NormKind, Score};
 
 pub(crate) const FAMILY: Family = Family {

@@ -1,9 +1,7 @@
 //! Qwen 2 with experts, one of which all rows share, each as much of it as a gate says.
 
 use super::qwen2;
-use crate::family::{Bias, Defaults, Family, Switch};
-use crate::keys;
-use crate::mixture::Mixture;
+use crate::family::{Bias, Defaults, Family, Mixture, Switch, keys};
 
 pub(crate) const FAMILY: Family = Family {
     name: "qwen2_moe",

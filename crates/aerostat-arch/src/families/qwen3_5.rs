@@ -1,8 +1,7 @@
 //! Qwen 3.5: Qwen 3 Next with tensors that are not joined, and without experts.
 
 use super::qwen3_next;
-use crate::delta::DeltaFamily;
-use crate::family::{Defaults, Family};
+use crate::family::{Defaults, DeltaFamily, Family};
 
 pub(crate) const FAMILY: Family = Family {
     name: "qwen3_5",

@@ -1,8 +1,7 @@
 //! Qwen 3.5 with experts, one of which all rows share.
 
 use super::{qwen3_5, qwen3_next};
-use crate::family::{Family, Switch};
-use crate::mixture::Mixture;
+use crate::family::{Family, Mixture, Switch};
 
 pub(crate) const FAMILY: Family = Family {
     name: "qwen3_5_moe",

@@ -1,9 +1,7 @@
 //! Qwen 3 with experts.
 
 use super::qwen3;
-use crate::family::{Defaults, Family, Switch, Windows};
-use crate::keys;
-use crate::mixture::Mixture;
+use crate::family::{Defaults, Family, Mixture, Switch, Windows, keys};
 
 pub(crate) const FAMILY: Family = Family {
     name: "qwen3_moe",

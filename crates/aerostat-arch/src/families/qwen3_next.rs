@@ -1,9 +1,6 @@
 //! Qwen 3 Next: gated delta nets, every fourth layer attention with a gate, experts one of which all rows share.
 
-use crate::delta::DeltaFamily;
-use crate::family::{Bias, Defaults, Family, HeadNorms, Names, Switch};
-use crate::keys;
-use crate::mixture::Mixture;
+use crate::family::{Bias, Defaults, DeltaFamily, Family, HeadNorms, Mixture, Names, Switch, keys};
 
 pub(crate) const FAMILY: Family = Family {
     name: "qwen3_next",

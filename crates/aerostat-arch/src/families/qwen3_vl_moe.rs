@@ -1,8 +1,7 @@
 //! The text tower of Qwen 3 VL with experts: Qwen 3 with experts that as released are stored by inputs.
 
 use super::qwen3_moe;
-use crate::family::{Defaults, Family, Switch};
-use crate::mixture::Mixture;
+use crate::family::{Defaults, Family, Mixture, Switch};
 use crate::spec::Joined;
 
 pub(crate) const FAMILY: Family = Family {

@@ -1,7 +1,6 @@
 //! StableLM 1 and 2: layer norms, a quarter of each head rotated, the 12B in parallel.
 
-use crate::family::{Bias, Defaults, Family, HeadNorms, Names, Switch};
-use crate::keys;
+use crate::family::{Bias, Defaults, Family, HeadNorms, Names, Switch, keys};
 use crate::spec::NormKind;
 
 pub(crate) const FAMILY: Family = Family {

@@ -1,14 +1,15 @@
 //! Matrices of codes of a few bits, whose scales and zero points are read with them: where they lie and how, by the names of
-//! their tensors. `quantization_config` says what names do not.
+//! their stored. `quantization_config` says what names do not.
 
 use aerostat_checkpoint::{Code, DType, Extent, Numbers, Table, Tensor};
 use serde_json::Value;
 
-use crate::beside::{Beside, Companion, Nested, Scales};
+use super::part::{Part, Stack};
+use super::scales::whole;
+use super::stored::Stored;
+use crate::config::quantisation::{config, model_type};
 use crate::error::Error;
-use crate::scales::{config, model_type, whole};
-use crate::spec::Matrix;
-use crate::tensors::{Part, Stack, Tensors};
+use crate::spec::{Beside, Companion, Matrix, Nested, Scales};
 
 /// Elements that share a scale in MXFP4.
 const MXFP4_GROUP: usize = 32;
@@ -19,18 +20,18 @@ const NESTED_LEN: usize = 256;
 const CODES: &[&str] = &["qweight", "weight_packed"];
 
 /// Whether the checkpoint has such codes of this name.
-pub(crate) fn has(tensors: &Tensors<'_>, stem: &str) -> bool {
-    CODES.iter().any(|suffix| tensors.contains(&format!("{stem}.{suffix}")))
+pub(super) fn has(stored: Stored<'_>, stem: &str) -> bool {
+    CODES.iter().any(|suffix| stored.contains(&format!("{stem}.{suffix}")))
 }
 
 /// Whether they are stored by inputs: then the rows of one matrix among several do not lie together.
-pub(crate) fn by_inputs(tensors: &Tensors<'_>, stem: &str) -> bool {
-    config(tensors.keys).is_some() && tensors.contains(&format!("{stem}.qweight"))
+pub(super) fn by_inputs(stored: Stored<'_>, stem: &str) -> bool {
+    config(stored.keys).is_some() && stored.contains(&format!("{stem}.qweight"))
 }
 
 /// Rows (outputs) of the whole matrix of this name, if it is one of codes.
-pub(crate) fn outputs(tensors: &Tensors<'_>, stem: &str, cols: usize) -> Option<usize> {
-    let tensor = |suffix: &str| tensors.catalog.get(&format!("{stem}.{suffix}"));
+pub(super) fn outputs(stored: Stored<'_>, stem: &str, cols: usize) -> Option<usize> {
+    let tensor = |suffix: &str| stored.get(&format!("{stem}.{suffix}"));
     let rows = match (tensor("weight_packed"), tensor("qweight"), tensor("weight.absmax")) {
         (Some(packed), ..) => *packed.shape.first()?,
         (_, Some(_), _) => *tensor("scales")?.shape.get(1)?,
@@ -41,16 +42,11 @@ pub(crate) fn outputs(tensors: &Tensors<'_>, stem: &str, cols: usize) -> Option<
 }
 
 /// The part of a matrix of codes, if the checkpoint has codes of this name.
-pub(crate) fn find(
-    tensors: &Tensors<'_>,
-    stem: &str,
-    part: Part,
-    cols: usize,
-) -> Result<Option<Matrix>, Error> {
-    if config(tensors.keys).is_none() {
+pub(super) fn find(stored: Stored<'_>, stem: &str, part: Part, cols: usize) -> Result<Option<Matrix>, Error> {
+    if config(stored.keys).is_none() {
         return Ok(None);
     }
-    let codes = Codes { tensors, stem, part, cols };
+    let codes = Codes { stored, stem, part, cols };
     match (codes.tensor("qweight"), codes.tensor("weight_packed"), codes.tensor("weight")) {
         (Some(words), ..) if codes.method() == "awq" => codes.awq(words).map(Some),
         (Some(words), ..) => codes.gptq(words).map(Some),
@@ -61,8 +57,8 @@ pub(crate) fn find(
 }
 
 /// One matrix of a stack of them in MXFP4: `name` is that of the blocks, `[matrices, rows, groups, 16]`.
-pub(crate) fn blocks(
-    tensors: &Tensors<'_>,
+pub(super) fn blocks(
+    stored: Stored<'_>,
     name: &str,
     stack: Stack,
     part: Part,
@@ -71,11 +67,11 @@ pub(crate) fn blocks(
     let stem = name.strip_suffix("_blocks").unwrap_or(name);
     let whole = part.total;
     let part = stack.part(part);
-    let codes = Codes { tensors, stem, part, cols };
+    let codes = Codes { stored, stem, part, cols };
     let groups = cols / MXFP4_GROUP;
     let bytes = codes.require(name, &[DType::U8], &[stack.count, whole, groups, MXFP4_GROUP / 2])?;
     if !cols.is_multiple_of(MXFP4_GROUP) {
-        return Err(tensors.bad(bytes, format!("rows of {cols} are not whole groups of {MXFP4_GROUP}")));
+        return Err(stored.bad(bytes, format!("rows of {cols} are not whole groups of {MXFP4_GROUP}")));
     }
     let name = format!("{stem}_scales");
     let scales = codes.require(&name, &[DType::U8, DType::F8_E8M0], &[stack.count, whole, groups])?;
@@ -91,7 +87,7 @@ pub(crate) fn blocks(
 
 /// A matrix that is looked for.
 struct Codes<'a> {
-    tensors: &'a Tensors<'a>,
+    stored: Stored<'a>,
     stem: &'a str,
     part: Part,
     cols: usize,
@@ -110,7 +106,7 @@ impl<'a> Codes<'a> {
             && outputs.saturating_mul(bits as usize).is_multiple_of(32);
         if !is_whole {
             let message = format!("it is not {inputs} inputs of {outputs} outputs by 2, 3, 4 or 8 bits");
-            return Err(self.tensors.bad(words, message));
+            return Err(self.stored.bad(words, message));
         }
         self.require(&words.name, &[DType::I32], &[inputs.saturating_mul(bits as usize) / 32, outputs])?;
         // Stored zero points are one less than they are, but in the second version.
@@ -129,7 +125,7 @@ impl<'a> Codes<'a> {
         self.refuse_parts(words)?;
         let (inputs, outputs) = (self.cols, self.part.total);
         if !outputs.is_multiple_of(8) {
-            return Err(self.tensors.bad(words, format!("{outputs} outputs are not whole words of 8")));
+            return Err(self.stored.bad(words, format!("{outputs} outputs are not whole words of 8")));
         }
         self.require(&words.name, &[DType::I32], &[inputs, outputs / 8])?;
         let points = Numbers::Points { code: Code::Halves, more: 0 };
@@ -170,7 +166,7 @@ impl<'a> Codes<'a> {
         });
         let Some(code) = code else {
             let message = format!("it is not {cols} inputs by 2, 4 or 8 bits, as `num_bits` says");
-            return Err(self.tensors.bad(words, message));
+            return Err(self.stored.bad(words, message));
         };
         self.require(&words.name, &[DType::I32], &[rows, code.row_bytes(cols) / 4])?;
         let name = format!("{}.weight_scale", self.stem);
@@ -220,7 +216,7 @@ impl<'a> Codes<'a> {
         });
         let Some((state, table)) = found else {
             return Err(self
-                .tensors
+                .stored
                 .bad(bytes, "no tensor beside it says whether it is FP4 or NF4".to_owned()));
         };
         let absmax = self.some(&format!("{}.weight.absmax", self.stem))?;
@@ -235,7 +231,7 @@ impl<'a> Codes<'a> {
         let Some((block_rows, block_cols)) = blocks.filter(|_| cols.is_multiple_of(2)) else {
             let message =
                 format!("{count} scales are not those of {total} rows of {cols} by a known block size");
-            return Err(self.tensors.bad(absmax, message));
+            return Err(self.stored.bad(absmax, message));
         };
         let (rows, groups) = (total.div_ceil(block_rows), cols / block_cols);
         let first = self.part.first / block_rows;
@@ -257,7 +253,7 @@ impl<'a> Codes<'a> {
             block_cols,
             first_row: self.part.first - first * block_rows,
             state: Some(whole(state)),
-            ..self.scales(Code::HighFirst(table), model_type(self.tensors.keys))
+            ..self.scales(Code::HighFirst(table), model_type(self.stored.keys))
         };
         Ok(self.matrix(bytes, scales))
     }
@@ -286,7 +282,7 @@ impl<'a> Codes<'a> {
             Some(size) => Ok(size),
             None => {
                 let message = format!("these are not the scales of {inputs} inputs by `group_size`");
-                Err(self.tensors.bad(scales, message))
+                Err(self.stored.bad(scales, message))
             }
         }
     }
@@ -387,7 +383,7 @@ impl<'a> Codes<'a> {
         if self.part.rows == self.part.total {
             return Ok(());
         }
-        Err(self.tensors.keys.unsupported(format!(
+        Err(self.stored.keys.unsupported(format!(
             "tensor `{}` is quantised by `{}` and holds several matrices, which is not supported",
             words.name,
             self.method()
@@ -395,26 +391,26 @@ impl<'a> Codes<'a> {
     }
 
     fn tensor(&self, suffix: &str) -> Option<&'a Tensor> {
-        self.tensors.catalog.get(&format!("{}.{suffix}", self.stem))
+        self.stored.get(&format!("{}.{suffix}", self.stem))
     }
 
     fn some(&self, name: &str) -> Result<&'a Tensor, Error> {
-        self.tensors.require(name)
+        self.stored.require(name)
     }
 
     /// The tensor, if it has this shape and one of these types.
     fn require(&self, name: &str, types: &[DType], shape: &[usize]) -> Result<&'a Tensor, Error> {
-        let tensor = self.tensors.expect_shape(name, shape)?;
+        let tensor = self.stored.require_shape(name, shape)?;
         if types.contains(&tensor.dtype) {
             return Ok(tensor);
         }
         let names: Vec<&str> = types.iter().map(|dtype| dtype.name()).collect();
         let message = format!("it is {}, where {} is needed", tensor.dtype.name(), names.join(" or "));
-        Err(self.tensors.bad(tensor, message))
+        Err(self.stored.bad(tensor, message))
     }
 
     fn value(&self, key: &str) -> Option<&'a Value> {
-        config(self.tensors.keys).and_then(|config| config.get(key))
+        config(self.stored.keys).and_then(|config| config.get(key))
     }
 
     fn text(&self, key: &str) -> Option<&'a str> {

@@ -1,45 +1,45 @@
-//! What lies beside matrices of codes: scales, zero points, the groups of inputs. Plain data.
+//! Matrices of codes: what makes weights of them, and what of it lies beside them (scales, zero points, groups of inputs).
 
 use aerostat_checkpoint::{Code, DType, Extent, Numbers};
 use serde_json::Value;
 
-use crate::spec::Vector;
+use super::vector::Vector;
 
-/// The scales of a matrix of codes: one for each block of rows and columns, counted as they are stored.
+/// How a matrix of codes becomes weights: one scale for each block of rows and columns, counted as they are stored.
 #[derive(Clone, Debug)]
 pub struct Scales {
     /// How elements are coded.
     pub code: Code,
-    /// `[blocks of rows, blocks of columns]` of the whole tensor that the matrix is in, kept in memory; `None`: they are among
-    /// the companions.
+    /// Scales kept in memory, `[blocks of rows, blocks of columns]` of the whole tensor that the matrix is in; `None`: scales
+    /// are among the companions.
     pub kept: Option<Vector>,
-    /// What is read before the codes in every sweep, in order.
+    /// Numbers that are read from disk just before the codes in every sweep, in order.
     pub companions: Vec<Companion>,
-    /// What scales are made of that are codes themselves.
+    /// Where scales are codes themselves: their values and their own scales.
     pub nested: Option<Nested>,
-    /// Rows of a block.
+    /// Stored rows of a block; at least 1.
     pub block_rows: usize,
-    /// Columns of a block.
+    /// Stored columns of a block; at least 1.
     pub block_cols: usize,
-    /// Row of what is scaled at which the matrix begins.
+    /// The row at which the matrix begins, counted from the first that scales (`kept`, or the companion) cover.
     pub first_row: usize,
-    /// The type to which the reference rounds scaled elements.
+    /// The type to which the reference implementation rounds scaled elements.
     pub rounding: DType,
-    /// JSON of bitsandbytes that says more, to be read when the model is opened ([`Scales::state`]).
+    /// JSON that bitsandbytes stores beside a matrix, to be read by [`Scales::read_state`] when the model is opened.
     pub state: Option<Vector>,
 }
 
 /// What bitsandbytes says of a matrix in a tensor beside it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct State {
-    /// The type that its weights had, to which they are rounded.
+    /// The type that the weights had before they were quantised, to which they are rounded.
     pub rounding: DType,
-    /// What is added to scales that are codes themselves.
+    /// Added to scales that are codes themselves; 0 where they are not.
     pub offset: f32,
 }
 
 impl Scales {
-    /// Reads [`Scales::state`].
+    /// Reads the JSON of [`Scales::state`], and checks it against the shapes of tensors.
     ///
     /// # Errors
     /// It is not JSON, lacks a key, or differs from what the shapes of tensors say.
@@ -67,44 +67,44 @@ impl Scales {
         Ok(State { rounding, offset })
     }
 
-    /// What is kept in memory.
-    pub(crate) fn vectors(&self) -> impl Iterator<Item = &Vector> {
+    /// The scales that are kept in memory.
+    pub(super) fn vectors(&self) -> impl Iterator<Item = &Vector> {
         self.kept.iter().chain(self.nested.iter().flat_map(|nested| [&nested.values, &nested.scales]))
     }
 }
 
-/// What lies beside codes.
+/// The kind of numbers that lie beside codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Beside {
-    /// One for each block.
+    /// Scales, one for each block.
     Scales,
-    /// Zero points, as many as scales.
+    /// Zero points, one for each scale.
     Zeros,
-    /// The group of each input, in place of blocks.
+    /// The group of each input, `[1, inputs]`, in place of blocks.
     Groups,
 }
 
-/// Numbers beside a matrix of codes that are read in every sweep, just before it.
+/// Numbers beside a matrix of codes that are read from disk in every sweep, just before it.
 #[derive(Clone, Debug)]
 pub struct Companion {
-    /// The tensor's name.
+    /// The tensor's name in the checkpoint.
     pub name: String,
-    /// What they are.
+    /// Scales, zero points or groups.
     pub what: Beside,
-    /// Stored type.
+    /// Stored type of the elements that hold the numbers.
     pub dtype: DType,
-    /// How they are stored in it.
+    /// How the numbers are stored in those elements.
     pub stored: Numbers,
-    /// Rows and columns of numbers.
+    /// Rows and columns of numbers, once they are expanded.
     pub shape: (usize, usize),
-    /// Rows as they are stored.
+    /// Rows as they are stored, of which one may hold several rows of numbers.
     pub rows: usize,
-    /// Where those lie, one after the other.
+    /// Where the stored rows lie, one after the other.
     pub extent: Extent,
 }
 
 impl Companion {
-    /// How many numbers they are.
+    /// How many numbers there are, once they are expanded.
     pub fn numbers(&self) -> usize {
         self.shape.0 * self.shape.1
     }
@@ -114,7 +114,7 @@ impl Companion {
         self.extent.bytes / self.rows.max(1) as u64
     }
 
-    /// Elements of its type in one stored row.
+    /// Elements of [`Companion::dtype`] in one stored row.
     pub fn stored_cols(&self) -> usize {
         self.row_bytes() as usize / self.dtype.block_bytes().max(1)
     }
@@ -127,15 +127,15 @@ impl Companion {
     }
 }
 
-/// Scales that stand for values of a table, times scales of their own.
+/// Scales that are codes themselves: each stands for a value of a table, times a scale that a run of them shares.
 #[derive(Clone, Debug)]
 pub struct Nested {
-    /// 256 of them.
+    /// What each byte stands for, `[256]`.
     pub values: Vector,
-    /// One for each run of `len` scales of the tensor.
+    /// The scales of scales, one for each run of `len` scales of the tensor.
     pub scales: Vector,
-    /// Scales that share one of those.
+    /// Scales in a run.
     pub len: usize,
-    /// The number of the matrix's first scale in the tensor.
+    /// Which of the tensor's scales is the first of the matrix.
     pub first: usize,
 }

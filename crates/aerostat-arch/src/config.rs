@@ -1,0 +1,24 @@
+//! What a configuration says: the family it is of, and the numbers that the family leaves open.
+
+mod attention;
+mod choice;
+mod delta;
+mod factors;
+mod keys;
+mod latent;
+mod layers;
+mod mixture;
+pub(crate) mod quantisation;
+mod rope;
+mod shape;
+mod special_tokens;
+mod towers;
+
+pub(crate) use choice::{find_family, refuse};
+pub(crate) use keys::Keys;
+pub(crate) use latent::{IndexShape, LatentShape};
+pub(crate) use mixture::MixtureShape;
+pub(crate) use rope::RopeConfig;
+pub(crate) use shape::{Norms, Shape};
+pub(crate) use special_tokens::{bos, eos};
+pub use towers::TOWERS;

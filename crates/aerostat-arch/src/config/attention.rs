@@ -1,0 +1,150 @@
+//! The numbers of attention that all layers share.
+
+use serde_json::Value;
+
+use super::keys::Keys;
+use super::rope;
+use crate::error::Error;
+use crate::family::{AlibiRule, Factor, Family, Temperature, keys};
+use crate::spec::{Alibi, Growth};
+
+pub(super) fn heads(keys: &Keys<'_>, family: &Family) -> Result<usize, Error> {
+    let usual = keys.count_or(&keys::HEADS, family.defaults.heads)?;
+    usual.map_or_else(|| keys.count(&keys::HEADS), Ok)
+}
+
+pub(super) fn alibi(keys: &Keys<'_>, family: &Family) -> Result<Option<Alibi>, Error> {
+    let paper = Alibi { most: 8, rounded: false };
+    Ok(match family.alibi {
+        AlibiRule::Never => None,
+        AlibiRule::Always => Some(paper),
+        AlibiRule::RoundedIf(key) => keys.flag(key, false)?.then_some(Alibi { rounded: true, ..paper }),
+        AlibiRule::UpTo => {
+            let most = keys.json("attn_config.alibi_bias_max").and_then(Value::as_f64);
+            let most = most.or(keys.gguf_number("attention.max_alibi_bias")).unwrap_or(8.0);
+            if !(1.0..=100.0).contains(&most) || most.fract() != 0.0 {
+                return Err(
+                    keys.config(format!("`alibi_bias_max` is {most}; a whole number up to 100 is needed"))
+                );
+            }
+            Some(Alibi { most: most as u32, ..paper })
+        }
+        AlibiRule::WithoutContext => keys.json("max_position_embeddings").is_none().then_some(paper),
+    })
+}
+
+pub(super) fn kv_heads(keys: &Keys<'_>, family: &Family, heads: usize) -> Result<usize, Error> {
+    if family.multi_query && !keys.is_gguf() && !keys.flag("new_decoder_architecture", false)? {
+        return Ok(if keys.flag("multi_query", true)? { 1 } else { heads });
+    }
+    // `null` means as many as query heads; a missing key, the family's number.
+    let missing = !keys.is_gguf() && !keys.is_null(&keys::KV_HEADS);
+    let kv_heads = keys.count_or(&keys::KV_HEADS, family.defaults.kv_heads.filter(|_| missing))?;
+    let kv_heads = kv_heads.unwrap_or(heads);
+    if heads.is_multiple_of(kv_heads) {
+        return Ok(kv_heads);
+    }
+    Err(keys.config(format!("{heads} query heads cannot share {kv_heads} key/value heads evenly")))
+}
+
+/// Size and number of key/value heads of layers without a window, and whether their values are their keys:
+/// `per_layer_config` has what is special of a layer, older files have keys of their own.
+pub(super) fn wide_heads(
+    keys: &Keys<'_>,
+    heads: usize,
+    kv_heads: usize,
+) -> Result<(usize, usize, bool), Error> {
+    let alike = keys.flag("attention_k_eq_v", false)?;
+    let layers = keys.json("per_layer_config").and_then(Value::as_object);
+    let special = layers.and_then(|layers| layers.values().next());
+    let number = |nested: &str, flat: &str| {
+        let given = if layers.is_some() { special.and_then(|s| s.get(nested)) } else { keys.json(flat) };
+        given
+            .and_then(Value::as_u64)
+            .and_then(|n| usize::try_from(n).ok())
+            .filter(|n| (1..1 << 20).contains(n))
+    };
+    let dim = number("head_dim", "global_head_dim").unwrap_or(512);
+    let own =
+        number("num_key_value_heads", "num_global_key_value_heads").filter(|_| alike).unwrap_or(kv_heads);
+    match heads.is_multiple_of(own) {
+        true => Ok((dim, own, alike)),
+        false => Err(keys.config(format!("{heads} query heads cannot share {own} key/value heads evenly"))),
+    }
+}
+
+/// The limit of queries, keys and values; some families nest it.
+pub(super) fn clip(keys: &Keys<'_>) -> Result<Option<f32>, Error> {
+    let nested = keys.json("attn_config.clip_qkv").and_then(Value::as_f64);
+    Ok(keys.number(&keys::CLIP)?.or(nested).map(|n| n as f32))
+}
+
+/// The factor on attention scores.
+pub(super) fn score_scale(
+    keys: &Keys<'_>,
+    family: &Family,
+    layers: usize,
+    even: usize,
+    head_dim: usize,
+) -> Result<f32, Error> {
+    if let Some(scale) = keys.gguf_number("attention.scale").filter(|s| *s != 0.0) {
+        return Ok(scale as f32);
+    }
+    match family.score_scale {
+        Factor::Fixed(scale) => return Ok(scale as f32),
+        Factor::Key(key, default) if !keys.is_gguf() => {
+            // 0: the root of the head size.
+            let scale = keys.number(key)?.unwrap_or(default);
+            if scale != 0.0 {
+                return Ok(scale as f32);
+            }
+        }
+        _ => {}
+    }
+    if let Some(scale) = keys.json("attn_config.softmax_scale").and_then(Value::as_f64) {
+        return Ok(scale as f32);
+    }
+    if family.score_switches && !keys.flag("scale_attn_weights", true)? {
+        return Ok(1.0);
+    }
+    let width = match family.query_scalar {
+        None => head_dim as f64,
+        Some(large) if keys.is_gguf() => (if layers == large { even } else { head_dim }) as f64,
+        Some(_) => match keys.json("query_pre_attn_scalar") {
+            None => 256.0,
+            Some(v) => v.as_f64().filter(|n| *n > 0.0).ok_or_else(|| {
+                keys.config(format!("`query_pre_attn_scalar` is {v}; a number above 0 is needed"))
+            })?,
+        },
+    };
+    Ok(width.powf(-0.5) as f32)
+}
+
+/// How queries grow, on the layers where they do.
+pub(super) fn growth(keys: &Keys<'_>, family: &Family) -> Result<Option<Growth>, Error> {
+    let number = |dict: Option<&Value>, key: &str| dict.and_then(|d| d.get(key)).and_then(Value::as_f64);
+    let own = |key: &str| keys.json(key).and_then(Value::as_f64);
+    let growth = match family.temperature {
+        Temperature::Never => return Ok(None),
+        Temperature::AllLayers => {
+            let rope = keys.json("rope_parameters").or(keys.json("rope_scaling"));
+            let Some(beta) = number(rope, "llama_4_scaling_beta") else { return Ok(None) };
+            let floor = number(rope, "original_max_position_embeddings").unwrap_or(0.0);
+            Growth::Steps { beta, floor, offset: 0 }
+        }
+        Temperature::Logarithm if !keys.flag("use_logn_attn", false)? => return Ok(None),
+        Temperature::Logarithm => Growth::Log { original: rope::trained(keys) },
+        Temperature::Unrotated => {
+            if !keys.flag("attn_temperature_tuning", true)? {
+                return Ok(None);
+            }
+            let (beta, floor) = (own("attn_scale").unwrap_or(0.1), own("floor_scale").unwrap_or(8192.0));
+            Growth::Steps { beta, floor, offset: 1 }
+        }
+    };
+    match growth {
+        Growth::Steps { beta, floor, .. } if floor >= 1.0 && beta.is_finite() => Ok(Some(growth)),
+        Growth::Log { original } if original > 1.0 => Ok(Some(growth)),
+        _ => Err(keys.config(format!("queries cannot grow by {growth:?}"))),
+    }
+}

@@ -1,0 +1,112 @@
+//! Which family a configuration is of, and what of it is refused.
+
+use serde_json::Value;
+
+use super::keys::Keys;
+use super::quantisation;
+use crate::error::{Error, ErrorKind};
+use crate::families::FAMILIES;
+use crate::family::{Family, Refused};
+
+/// What families need that is not implemented, by a part of their names in lower case, without what joins words.
+const MISSING: &[(&str, &str)] = &[
+    (
+        "gemma3n",
+        "embeddings of each layer, the four streams of AltUp, LAuReL, activations cut at a quantile, and layers that share \
+         their keys and values with others",
+    ),
+    (
+        "gemma4",
+        "embeddings of each layer, layers that share their keys and values with others, and experts beside a dense MLP \
+         with norms of their own",
+    ),
+    ("apertus", "the activation xIELU, with parameters of each layer"),
+    ("bitnet", "norms within attention and MLP"),
+    ("afmoe", "a gate on attention's output"),
+    ("laguna", "gates on attention's output, and numbers of heads that differ from layer to layer"),
+    ("cohere2moe", "experts beside layers without a norm between, averaged with those that all rows share"),
+    ("dbrx", "experts that are rows of one matrix, some of them stored by inputs"),
+    ("longcat", "two attentions and two MLPs in a block, and experts that give back what they read"),
+    ("mimo", "values of another size than keys, and numbers of heads that differ from layer to layer"),
+    ("diffllama", "the difference of two attentions"),
+    ("doge", "masks that depend on values"),
+    ("minimaxm3", "attention to blocks that an indexer chooses"),
+    ("minimax", "linear attention"),
+    ("lfm", "short convolutions in place of attention"),
+    ("mamba", "layers of state spaces"),
+    ("jamba", "layers of state spaces"),
+    ("bamba", "layers of state spaces"),
+    ("zamba", "layers of state spaces"),
+    ("falconh1", "layers of state spaces"),
+    ("nemotronh", "layers of state spaces"),
+    ("granitemoehybrid", "layers of state spaces"),
+    ("recurrentgemma", "layers of gated linear recurrence"),
+    ("rwkv", "layers of gated linear recurrence"),
+    ("xglm", "positions of sines and cosines"),
+    ("mllama", "layers that attend to images"),
+];
+
+/// The family that a configuration names.
+pub(crate) fn find_family(keys: &Keys<'_>) -> Result<&'static Family, Error> {
+    let (found, name) = match keys {
+        Keys::Gguf(_, arch) => (FAMILIES.iter().find(|f| f.gguf.contains(arch)), (*arch).to_owned()),
+        Keys::HuggingFace(_) => {
+            let architecture = keys.whole("architectures").and_then(|a| a.get(0)).and_then(Value::as_str);
+            let tower = keys.text_tower();
+            let model_type = if tower.is_some() { tower } else { keys.text("model_type")? };
+            let named = |a: &str| FAMILIES.iter().find(|f| f.architectures.contains(&a));
+            // As transformers does, by `model_type`; but a causal model of another name computes something else.
+            let found = match (model_type, architecture) {
+                (_, Some(a)) if tower.is_none() && a.ends_with("ForCausalLM") && named(a).is_none() => None,
+                (Some(t), _) => FAMILIES.iter().find(|f| f.model_types.contains(&t)),
+                (None, Some(a)) => named(a),
+                (None, None) => return Err(keys.config("neither `model_type` nor `architectures` is given")),
+            };
+            if found.is_some() {
+                refuse_other_tasks(keys, architecture.filter(|_| tower.is_none()))?;
+            }
+            let names: Vec<&str> = architecture.into_iter().chain(model_type).collect();
+            (found, names.join("`, `"))
+        }
+    };
+    found.copied().ok_or_else(|| {
+        let known: Vec<&str> = FAMILIES.iter().map(|f| f.name).collect();
+        let plain: String = name.chars().filter(|c| !matches!(c, '_' | '-')).collect();
+        if let Some((_, missing)) = MISSING.iter().find(|(part, _)| plain.to_ascii_lowercase().contains(part))
+        {
+            return keys
+                .unsupported(format!("the model family `{name}` is not supported: it needs {missing}"));
+        }
+        let message = format!("the model family `{name}` is not known; known families: {}", known.join(", "));
+        Error::new(ErrorKind::UnknownFamily, keys.path(), message)
+    })
+}
+
+/// Refuses what is of a known family but no causal language model with plain weights.
+fn refuse_other_tasks(keys: &Keys<'_>, architecture: Option<&str>) -> Result<(), Error> {
+    if let Some(name) = architecture.filter(|a| a.contains("For") && !a.contains("ForCausalLM")) {
+        return Err(keys.unsupported(format!("`{name}` is not a causal language model")));
+    }
+    if keys.flag("use_bidirectional_attention", false)? {
+        return Err(keys.unsupported("`use_bidirectional_attention` is not supported"));
+    }
+    quantisation::refuse_unknown(keys)
+}
+
+/// Refuses configuration values that the family names.
+pub(crate) fn refuse(keys: &Keys<'_>, family: &Family) -> Result<(), Error> {
+    for refused in family.refused {
+        let message = match *refused {
+            Refused::Flag(key, value) if keys.flag(key, !value)? == value => format!("`{key}`: {value}"),
+            Refused::Above(key, most)
+                if keys.json(key).and_then(Value::as_f64).is_some_and(|n| n > f64::from(most)) =>
+            {
+                format!("`{key}` above {most}")
+            }
+            Refused::Given(key) if keys.json(key).is_some() => format!("`{key}`"),
+            _ => continue,
+        };
+        return Err(keys.unsupported(format!("models `{}` with {message} are not supported", family.name)));
+    }
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! The numbers of gated delta nets, and which layers have one.
+
+use serde_json::Value;
+
+use super::keys::Keys;
+use crate::error::Error;
+use crate::family::{DeltaFamily, Key};
+use crate::spec::DeltaShape;
+
+const KEY_HEADS: Key = Key { hugging_face: &["linear_num_key_heads"], gguf: "ssm.group_count" };
+const VALUE_HEADS: Key = Key { hugging_face: &["linear_num_value_heads"], gguf: "ssm.time_step_rank" };
+const KEY_DIM: Key = Key { hugging_face: &["linear_key_head_dim"], gguf: "ssm.state_size" };
+const VALUE_DIM: Key = Key { hugging_face: &["linear_value_head_dim"], gguf: "" };
+const VALUE_WIDTH: Key = Key { hugging_face: &[], gguf: "ssm.inner_size" };
+const KERNEL: Key = Key { hugging_face: &["linear_conv_kernel_dim"], gguf: "ssm.conv_kernel" };
+const INTERVAL: Key = Key { hugging_face: &["full_attention_interval"], gguf: "" };
+
+/// The delta nets of a configuration.
+pub(crate) struct DeltaLayers {
+    pub(crate) shape: DeltaShape,
+    /// For each layer, whether it is one; in GGUF, those are that have the tensors.
+    pub(crate) layers: Vec<bool>,
+}
+
+impl DeltaLayers {
+    pub(crate) fn read(keys: &Keys<'_>, family: &DeltaFamily, layers: usize) -> Result<Self, Error> {
+        let count = |key: &Key, default: usize| match keys.is_gguf() {
+            true => keys.count(key),
+            false => Ok(keys.count_or(key, Some(default))?.unwrap_or(default)),
+        };
+        let (key_heads, value_heads) = (count(&KEY_HEADS, 16)?, count(&VALUE_HEADS, 32)?);
+        let value_dim = match keys.is_gguf() {
+            true => keys.count(&VALUE_WIDTH)? / value_heads,
+            false => count(&VALUE_DIM, 128)?,
+        };
+        let (key_dim, kernel) = (count(&KEY_DIM, 128)?, count(&KERNEL, 4)?);
+        let sizes = [key_heads, value_heads, key_dim, value_dim];
+        if !value_heads.is_multiple_of(key_heads) || value_dim == 0 || sizes.iter().any(|n| *n > 1 << 16) {
+            let message = format!(
+                "{value_heads} value heads of {value_dim} cannot share {key_heads} key heads of {key_dim}"
+            );
+            return Err(keys.config(message));
+        }
+        if !(2..=KERNEL_MAX).contains(&kernel) {
+            return Err(keys.unsupported(format!("a convolution over {kernel} positions is not supported")));
+        }
+        let tiled = keys.is_gguf() && family.gguf_tiled;
+        let shape = DeltaShape { key_heads, value_heads, key_dim, value_dim, kernel, tiled };
+        Ok(Self { shape, layers: layer_types(keys, layers)? })
+    }
+}
+
+/// Positions that a convolution can see.
+const KERNEL_MAX: usize = 8;
+
+/// Which layers are delta nets: as `layer_types` lists, or all but every `full_attention_interval`-th.
+fn layer_types(keys: &Keys<'_>, layers: usize) -> Result<Vec<bool>, Error> {
+    let Some(types) = keys.json("layer_types") else {
+        let interval = keys.count_or(&INTERVAL, Some(4))?.unwrap_or(4);
+        return Ok((1..=layers).map(|i| !i.is_multiple_of(interval)).collect());
+    };
+    let types = types.as_array().filter(|types| types.len() == layers);
+    let types = types.ok_or_else(|| keys.config(format!("`layer_types` must list {layers} layers")))?;
+    let is_delta = |(i, kind): (usize, &Value)| match kind.as_str() {
+        Some("linear_attention") => Ok(true),
+        Some("full_attention") => Ok(false),
+        _ => Err(keys.unsupported(format!("layer type {kind} of layer {i} is not supported"))),
+    };
+    types.iter().enumerate().map(is_delta).collect()
+}

@@ -1,0 +1,249 @@
+//! What differs from layer to layer: windows, and which rotation.
+
+use serde_json::Value;
+
+use super::keys::Keys;
+use super::rope::{self, Layers, RopeConfig};
+use crate::error::Error;
+use crate::family::{Family, Rotated, Windows, keys};
+
+/// The layers that are rotated, of which `bases` and `listed` say what windows do not.
+pub(super) fn rotated(
+    keys: &Keys<'_>,
+    family: &Family,
+    windows: &[Option<usize>],
+    bases: &[f64],
+    listed: Vec<bool>,
+) -> Result<Vec<bool>, Error> {
+    let by_windows = match family.rotated {
+        Rotated::Windows => true,
+        // A missing key means the family's window, `null` none.
+        Rotated::WindowsIfGiven => {
+            let usual = family.defaults.window.filter(|_| !keys.is_gguf() && !keys.is_null(&keys::WINDOW));
+            keys.number(&keys::WINDOW)?.is_some() || usual.is_some()
+        }
+        _ => false,
+    };
+    Ok(match by_windows {
+        true => windows.iter().map(Option::is_some).collect(),
+        false if !bases.is_empty() => bases.iter().map(|base| *base != 0.0).collect(),
+        false => listed,
+    })
+}
+
+/// The rotations that layers choose from: one, or that of layers without and that of layers with a window.
+pub(super) fn ropes(keys: &Keys<'_>, family: &Family) -> Result<Vec<RopeConfig>, Error> {
+    let theta = family.defaults.rope_theta;
+    let read = |layers, theta| rope::read(keys, layers, theta, family.defaults.rotary);
+    Ok(match family.local_rope_theta {
+        _ if family.rotated == Rotated::None => Vec::new(),
+        None => vec![read(Layers::All, theta)?],
+        Some(local) => vec![read(Layers::Full, theta)?, read(Layers::Sliding, local)?],
+    })
+}
+
+/// The base of each layer's rotation (0: it is not rotated) where `layer_rope_theta` lists them, and those that differ.
+pub(super) fn own_bases(keys: &Keys<'_>, layers: usize) -> Result<(Vec<f64>, Vec<f64>), Error> {
+    let Some(list) = keys.json("layer_rope_theta").and_then(Value::as_array) else {
+        return Ok((Vec::new(), Vec::new()));
+    };
+    let bases: Vec<f64> = list.iter().filter_map(Value::as_f64).collect();
+    if bases.len() != layers {
+        return Err(keys.config(format!("`layer_rope_theta` must list {layers} numbers")));
+    }
+    let mut distinct: Vec<f64> = bases.iter().copied().filter(|base| *base != 0.0).collect();
+    distinct.sort_by(f64::total_cmp);
+    distinct.dedup();
+    Ok((bases, distinct))
+}
+
+/// One rotation of each base, else as the configuration says.
+pub(super) fn with_bases(keys: &Keys<'_>, family: &Family, bases: &[f64]) -> Result<Vec<RopeConfig>, Error> {
+    let defaults = &family.defaults;
+    let one = |base: &f64| {
+        rope::read(keys, Layers::All, *base, defaults.rotary).map(|rope| RopeConfig { theta: *base, ..rope })
+    };
+    bases.iter().map(one).collect()
+}
+
+/// Which layers are rotated, windows aside.
+pub(super) fn listed_rotation(keys: &Keys<'_>, family: &Family, layers: usize) -> Result<Vec<bool>, Error> {
+    let Rotated::AllButEvery(n) = family.rotated else {
+        return Ok(vec![family.rotated != Rotated::None; layers]);
+    };
+    let given = |v: &&Value| v.as_array().is_none_or(|list| !list.is_empty());
+    if let Some(list) = keys.json("no_rope_layers").filter(given) {
+        let rotated = |v: &Value| v.as_u64().map(|n| n != 0);
+        let list: Option<Vec<bool>> = list.as_array().and_then(|l| l.iter().map(rotated).collect());
+        return list
+            .filter(|l| l.len() >= layers)
+            .map(|mut l| {
+                l.truncate(layers);
+                l
+            })
+            .ok_or_else(|| keys.config(format!("`no_rope_layers` must list {layers} numbers")));
+    }
+    let n = keys.count_or(&keys::NO_ROPE_INTERVAL, Some(n))?.unwrap_or(n);
+    Ok((1..=layers).map(|i| !i.is_multiple_of(n)).collect())
+}
+
+/// Which layers are local, as `attention_layers` lists, or `attention_types` by repetition: `[[["global", "local"], 12]]`.
+fn local_layers(keys: &Keys<'_>, layers: usize) -> Result<Vec<bool>, Error> {
+    let is_local = |v: &Value| v.as_str() == Some("local");
+    let kinds = |list: &Value| list.as_array().map(|l| l.iter().map(is_local).collect::<Vec<_>>());
+    let local = match (keys.json("attention_layers"), keys.json("attention_types").and_then(Value::as_array))
+    {
+        (Some(list), _) => kinds(list).unwrap_or_default(),
+        (None, Some(types)) => {
+            let group = |group: &Value| {
+                let times = group.get(1)?.as_u64().filter(|n| *n <= layers as u64)? as usize;
+                Some(kinds(group.get(0)?)?.repeat(times))
+            };
+            types.iter().filter_map(group).flatten().collect()
+        }
+        (None, None) => (0..layers).map(|i| i % 2 == 1).collect(),
+    };
+    match local.len() == layers {
+        true => Ok(local),
+        false => Err(keys.config(format!("`attention_types` must be those of {layers} layers"))),
+    }
+}
+
+/// The window of each layer; `rotated` says of each whether it is rotated.
+pub(super) fn windows(
+    keys: &Keys<'_>,
+    family: &Family,
+    rotated: &[bool],
+) -> Result<Vec<Option<usize>>, Error> {
+    let layers = rotated.len();
+    let chunks = matches!(family.windows, Windows::ChunksOfRotated);
+    let key = if chunks { &keys::CHUNK } else { &keys::WINDOW };
+    let default = family.defaults.window.filter(|_| (chunks || !keys.is_gguf()) && !keys.is_null(key));
+    // GGUF files of Phi 4 say 0: none.
+    let given = keys.number(key)? != Some(0.0);
+    let window = if given { keys.count_or(key, default)? } else { None };
+    let types = match keys.json("layer_types").filter(|_| {
+        !matches!(family.windows, Windows::Never | Windows::All | Windows::AllIfUsed | Windows::Local)
+    }) {
+        None => None,
+        Some(v) => {
+            let types = v.as_array().filter(|t| t.len() == layers);
+            Some(types.ok_or_else(|| keys.config(format!("`layer_types` must list {layers} layers")))?)
+        }
+    };
+    let slides: Box<dyn Fn(usize) -> bool> = match family.windows {
+        // A GGUF of this architecture may be another family's; the key is there only if the model slides.
+        Windows::Never => Box::new(|_| keys.is_gguf()),
+        Windows::All => Box::new(|_| true),
+        Windows::AllIfUsed => {
+            let used = keys.flag("use_sliding_window", false)?;
+            Box::new(move |_| used)
+        }
+        Windows::FromLayer => {
+            let enabled = keys.flag("use_sliding_window", false)?;
+            let first = keys.json("max_window_layers").and_then(Value::as_u64).unwrap_or(28);
+            Box::new(move |i| enabled && i as u64 >= first)
+        }
+        Windows::Unrotated => match keys.flag("use_sliding_window", false)? {
+            true => Box::new(|i| rotated.get(i) == Some(&false)),
+            false => return Ok(vec![None; layers]),
+        },
+        Windows::ChunksOfRotated => Box::new(|i| rotated.get(i) == Some(&true)),
+        Windows::EveryOther => Box::new(|i| i % 2 == 0),
+        Windows::AllButFirstOf(n) => Box::new(move |i| !i.is_multiple_of(n)),
+        Windows::Local => {
+            let local = local_layers(keys, layers)?;
+            Box::new(move |i| local.get(i) == Some(&true))
+        }
+        // Where the layers are listed, the pattern may be anything.
+        Windows::AllButEvery(_) if types.is_some() => Box::new(|_| false),
+        Windows::AllButEvery(n) => {
+            let n = keys.count_or(&keys::WINDOW_PATTERN, Some(n))?.unwrap_or(n);
+            Box::new(move |i| !(i + 1).is_multiple_of(n))
+        }
+    };
+    let layer = |i: usize| match types.and_then(|t| t.get(i)) {
+        None => Ok(window.filter(|_| slides(i))),
+        Some(kind) => match kind.as_str() {
+            Some("full_attention") => Ok(None),
+            Some("chunked_attention") if chunks => Ok(window),
+            Some("sliding_attention") => window
+                .map(Some)
+                .ok_or_else(|| keys.config(format!("layer {i} slides, but `sliding_window` is not given"))),
+            _ => Err(keys.unsupported(format!("layer type {kind} of layer {i} is not supported"))),
+        },
+    };
+    (0..layers).map(layer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use aerostat_checkpoint::{Config, HfConfig};
+    use serde_json::json;
+
+    use super::super::TOWERS;
+    use super::*;
+    use crate::families::FAMILIES;
+
+    /// The rotations of a configuration of this type that says so much of them.
+    fn ropes(family: &Family, model_type: &str, said: &[(&str, &Value)]) -> Vec<RopeConfig> {
+        let mut config = json!({"model_type": model_type, "max_position_embeddings": 9000});
+        for (key, value) in said {
+            config[*key] = (*value).clone();
+        }
+        let hf = HfConfig { path: PathBuf::from("config.json"), config, generation: None };
+        let config = Config::HuggingFace(hf);
+        let given = Keys::new(&config).unwrap();
+        let completed = given.completed(&family.defaults).unwrap();
+        let keys = completed.as_ref().map_or(given, Keys::HuggingFace);
+        let mut ropes = super::ropes(&keys, family).unwrap();
+        // How much of a head is rotated, others say of compressed keys.
+        ropes.iter_mut().filter(|_| family.latent.is_some()).for_each(|rope| rope.rotary = 1.0);
+        ropes
+    }
+
+    /// What `fixtures/config_defaults.json` holds is what the classes of transformers make of nothing.
+    #[test]
+    fn what_a_configuration_leaves_out_is_the_default_of_its_class() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/config_defaults.json");
+        let defaults: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let mut count = 0;
+        for family in FAMILIES {
+            for model_type in family.model_types {
+                let Some(class) = defaults.get(model_type) else { continue };
+                let default = &class["rope_parameters"];
+                let want = ropes(family, model_type, &[("rope_parameters", default)]);
+                let (null, empty) = (Value::Null, json!({}));
+                let says: [&[(&str, &Value)]; 5] = [
+                    &[],
+                    &[("rope_scaling", &null)],
+                    &[("rope_parameters", &null)],
+                    &[("rope_scaling", &null), ("rope_parameters", &null)],
+                    &[("rope_scaling", &empty)],
+                ];
+                for said in says {
+                    assert_eq!(ropes(family, model_type, said), want, "{model_type} that says {said:?}");
+                }
+                let d = &family.defaults;
+                assert!((class["eps"].as_f64().unwrap_or(d.eps) - d.eps).abs() < 1e-12, "{model_type}: eps");
+                let number = |key: &str| class.get(key).and_then(Value::as_u64).map(|n| n as usize);
+                // Of compressed keys and values they say nothing.
+                if family.latent.is_none() {
+                    let heads = (number("num_key_value_heads"), number("head_dim"));
+                    assert_eq!(heads, (d.kv_heads, d.head_dim), "{model_type}");
+                }
+                let is_tower = TOWERS.iter().any(|(_, text)| text == model_type);
+                if let Some([hidden, intermediate, layers, heads]) = d.sizes.filter(|_| is_tower) {
+                    assert_eq!(number("hidden_size"), Some(hidden), "{model_type}");
+                    assert_eq!(number("intermediate_size"), Some(intermediate), "{model_type}");
+                    assert_eq!(number("num_hidden_layers"), Some(layers), "{model_type}");
+                    assert_eq!(number("num_attention_heads"), Some(heads), "{model_type}");
+                }
+                count += 1;
+            }
+        }
+        assert!(count > 60, "{count} types");
+    }
+}

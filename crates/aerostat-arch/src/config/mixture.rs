@@ -1,0 +1,89 @@
+//! The numbers of mixtures of experts.
+
+use super::factors;
+use super::keys::Keys;
+use crate::error::Error;
+use crate::family::{Mixture, keys};
+use crate::spec::{Groups, Score};
+
+/// The numbers of a mixture.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MixtureShape {
+    pub(crate) experts: usize,
+    pub(crate) width: usize,
+    pub(crate) chosen: usize,
+    pub(crate) groups: Option<Groups>,
+    pub(crate) normalise: Option<(f32, f32)>,
+    pub(crate) score: Score,
+    pub(crate) scale: f32,
+}
+
+impl MixtureShape {
+    /// `None` where the configuration names no experts.
+    pub(crate) fn read(
+        keys: &Keys<'_>,
+        mixture: &Mixture,
+        intermediate: usize,
+    ) -> Result<Option<Self>, Error> {
+        const EXPERTS_MAX: usize = 1 << 16;
+        let Some(experts) = keys.count_or(&keys::EXPERTS, None)? else { return Ok(None) };
+        let chosen = match keys.count_or(&keys::EXPERTS_CHOSEN, mixture.chosen)? {
+            Some(_) if matches!(mixture.score, Score::SparseMixer(_)) => 2,
+            Some(chosen) => chosen,
+            None => keys.count(&keys::EXPERTS_CHOSEN)?,
+        };
+        if chosen > experts || experts > EXPERTS_MAX {
+            return Err(keys.config(format!("a row cannot use {chosen} of {experts} experts")));
+        }
+        let width = keys.count_or(&keys::EXPERT_WIDTH, Some(intermediate))?.unwrap_or(intermediate);
+        let normalised = match keys.is_gguf() {
+            true => keys.switch(&keys::EXPERT_NORMALISE, mixture.gguf_normalise)?,
+            false => factors::switch(keys, mixture.normalise)?,
+        };
+        let (added, least) = mixture.normalise_guard;
+        let least = keys.number(&keys::EXPERT_NORMALISE_LEAST)?.map_or(least, |n| n as f32);
+        let jitter = keys.number(&keys::EXPERT_JITTER)?;
+        Ok(Some(Self {
+            experts,
+            width,
+            chosen,
+            groups: groups(keys, mixture, experts, chosen)?,
+            normalise: normalised.then_some((added, least)),
+            score: match mixture.score {
+                Score::SparseMixer(default) => Score::SparseMixer(jitter.map_or(default, |n| n as f32)),
+                other => other,
+            },
+            scale: factors::factor(keys, mixture.scale, 1, 1)?.unwrap_or(1.0),
+        }))
+    }
+}
+
+fn groups(
+    keys: &Keys<'_>,
+    mixture: &Mixture,
+    experts: usize,
+    chosen: usize,
+) -> Result<Option<Groups>, Error> {
+    let Some(rule) = mixture.groups else { return Ok(None) };
+    // GGUF files of DeepSeek V2 and V3 differ by what router outputs become.
+    let (best, closed_score_zero) = match keys.gguf_number("expert_gating_func") {
+        Some(2.0) => (2, false),
+        _ => rule,
+    };
+    // Where a group is as good as its best expert, groups count by this method alone.
+    if best == 1 && !keys.is_gguf() && keys.text("topk_method")? != Some("group_limited_greedy") {
+        return Ok(None);
+    }
+    let count = keys.count_or(&keys::EXPERT_GROUPS, Some(1))?.unwrap_or(1);
+    let open = keys.count_or(&keys::EXPERT_GROUPS_OPEN, Some(count))?.unwrap_or(count);
+    if count == 1 || open == count && closed_score_zero {
+        return Ok(None);
+    }
+    let size = experts / count;
+    if !experts.is_multiple_of(count) || open > count || best > size || chosen > open * size {
+        return Err(keys.config(format!(
+            "a row cannot choose {chosen} of {experts} experts in {open} of {count} groups"
+        )));
+    }
+    Ok(Some(Groups { count, open, best, closed_score_zero }))
+}

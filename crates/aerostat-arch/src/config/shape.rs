@@ -1,0 +1,212 @@
+//! The numbers of a configuration.
+
+use serde_json::Value;
+
+use super::attention::{alibi, clip, growth, heads, kv_heads, score_scale, wide_heads};
+use super::delta::DeltaLayers;
+use super::factors::{activation, factor, softcap, switch};
+use super::keys::Keys;
+use super::latent::{self, LatentShape};
+use super::layers::{listed_rotation, own_bases, ropes, rotated, windows, with_bases};
+use super::mixture::MixtureShape;
+use super::rope::RopeConfig;
+use crate::error::Error;
+use crate::family::{Family, HeadNorms, PostNorms, StreamNorms, keys};
+use crate::spec::{Activation, Alibi, Growth};
+
+/// The numbers of a configuration.
+pub(crate) struct Shape {
+    pub(crate) layers: usize,
+    pub(crate) hidden: usize,
+    /// The width of embeddings.
+    pub(crate) embedding: usize,
+    pub(crate) intermediate: usize,
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) context: usize,
+    pub(crate) eps: f32,
+    pub(crate) scale: f32,
+    /// It is divided by the layer's number, from 1.
+    pub(crate) scale_by_layer: bool,
+    pub(crate) embedding_scale: Option<f32>,
+    pub(crate) residual_scale: Option<f32>,
+    pub(crate) logit_scale: Option<f32>,
+    pub(crate) attention_softcap: Option<f32>,
+    pub(crate) final_softcap: Option<f32>,
+    pub(crate) activation: Activation,
+    pub(crate) parallel: bool,
+    pub(crate) stream_norms: Norms,
+    pub(crate) final_norm: bool,
+    /// The rows of the head are divided by their norms.
+    pub(crate) normalised_head: bool,
+    pub(crate) post_norms: bool,
+    pub(crate) alibi: Option<Alibi>,
+    /// Queries and keys are normalised; in GGUF, tensors decide where the family leaves it open.
+    pub(crate) head_norms: bool,
+    pub(crate) clip: Option<f32>,
+    pub(crate) growth: Option<Growth>,
+    /// Size and number of key/value heads of layers without a window, and whether their values are their keys, where
+    /// they differ from others.
+    pub(crate) wide: Option<(usize, usize, bool)>,
+    pub(crate) windows: Vec<Option<usize>>,
+    pub(crate) rotated: Vec<bool>,
+    pub(crate) ropes: Vec<RopeConfig>,
+    /// The rotation of each layer, where layers have their own.
+    pub(crate) rope_of: Vec<usize>,
+    pub(crate) latent: Option<LatentShape>,
+    pub(crate) delta: Option<DeltaLayers>,
+    pub(crate) mixture: Option<MixtureShape>,
+}
+
+/// What norms before attention and MLP do to the stream.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Norms {
+    Kept,
+    Replaced,
+    Sums,
+}
+
+impl Shape {
+    pub(crate) fn read(keys: &Keys<'_>, family: &Family) -> Result<Self, Error> {
+        let layers = layers(keys)?;
+        let hidden = keys.count(&keys::HIDDEN)?;
+        let heads = heads(keys, family)?;
+        let kv_heads = kv_heads(keys, family, heads)?;
+        let head_dim_default = family.defaults.head_dim.filter(|_| !keys.is_gguf()).unwrap_or(hidden / heads);
+        let latent =
+            family.latent.as_ref().map(|family| LatentShape::read(keys, family, layers)).transpose()?;
+        let head_dim = match &latent {
+            Some(latent) => latent.nope + latent.rope,
+            None => keys.count_or(&keys::HEAD_DIM, None)?.unwrap_or(head_dim_default),
+        };
+        let intermediate = intermediate(keys, family, hidden)?;
+        let listed = listed_rotation(keys, family, layers)?;
+        let windows = windows(keys, family, &listed)?;
+        let wide = if family.wide_heads { Some(wide_heads(keys, heads, kv_heads)?) } else { None };
+        let (bases, distinct) = own_bases(keys, layers)?;
+        let rotated = rotated(keys, family, &windows, &bases, listed)?;
+        let alibi = alibi(keys, family)?;
+        let stream_norms = stream_norms(keys, family)?;
+        Ok(Self {
+            layers,
+            hidden,
+            embedding: embedding_width(keys, family, hidden)?,
+            intermediate,
+            heads,
+            kv_heads,
+            head_dim,
+            context: keys.count_or(&keys::CONTEXT, None)?.unwrap_or(family.defaults.context),
+            eps: keys.number(family.eps_key())?.unwrap_or(family.defaults.eps) as f32,
+            scale: score_scale(keys, family, layers, hidden / heads, head_dim)?
+                * latent.as_ref().map_or(1.0, |latent| latent.scale),
+            scale_by_layer: family.score_switches && keys.flag("scale_attn_by_inverse_layer_idx", false)?,
+            embedding_scale: factor(keys, family.embedding_scale, hidden, layers)?,
+            residual_scale: factor(keys, family.residual_scale, hidden, layers)?,
+            logit_scale: factor(keys, family.logit_scale, hidden, layers)?,
+            attention_softcap: softcap(keys, &keys::ATTENTION_SOFTCAP, family.softcaps.0)?,
+            final_softcap: softcap(keys, &keys::FINAL_SOFTCAP, family.softcaps.1)?,
+            activation: activation(keys, family)?,
+            parallel: switch(keys, family.parallel)?,
+            stream_norms,
+            final_norm: stream_norms != Norms::Sums && !keys.flag(family.no_final_norm, false)?,
+            normalised_head: normalised_head(keys, family),
+            post_norms: post_norms(keys, family)?,
+            alibi,
+            head_norms: head_norms(keys, family)?,
+            growth: growth(keys, family)?,
+            clip: if family.clip_qkv { clip(keys)? } else { None },
+            rotated: if alibi.is_some() { vec![false; layers] } else { rotated },
+            wide,
+            windows,
+            rope_of: bases.iter().map(|base| distinct.iter().position(|b| b == base).unwrap_or(0)).collect(),
+            ropes: match &latent {
+                None if !distinct.is_empty() => with_bases(keys, family, &distinct)?,
+                None => ropes(keys, family)?,
+                Some(_) => latent::ropes(keys, ropes(keys, family)?),
+            },
+            latent,
+            delta: family.delta.as_ref().map(|delta| DeltaLayers::read(keys, delta, layers)).transpose()?,
+            mixture: match &family.mixture {
+                Some(mixture) => MixtureShape::read(keys, mixture, intermediate)?,
+                None => None,
+            },
+        })
+    }
+}
+
+/// How many layers there are.
+fn layers(keys: &Keys<'_>) -> Result<usize, Error> {
+    const LAYERS_MAX: usize = 10_000;
+    // GGUF counts the layers that predict further tokens, which come last and are not used.
+    let further = keys.gguf_number("nextn_predict_layers").unwrap_or(0.0) as usize;
+    let layers = keys.count(&keys::LAYERS)?.saturating_sub(further);
+    match layers > LAYERS_MAX {
+        true => Err(keys.config(format!("{layers} layers are more than any model has"))),
+        false => Ok(layers),
+    }
+}
+
+fn embedding_width(keys: &Keys<'_>, family: &Family, hidden: usize) -> Result<usize, Error> {
+    match family.projections {
+        Some(_) if !keys.is_gguf() => Ok(keys.count_or(&keys::EMBEDDING_WIDTH, None)?.unwrap_or(hidden)),
+        _ => Ok(hidden),
+    }
+}
+
+fn stream_norms(keys: &Keys<'_>, family: &Family) -> Result<Norms, Error> {
+    Ok(match family.stream_norms {
+        StreamNorms::ReplacedIf(key) if keys.flag(key, false)? => Norms::Replaced,
+        StreamNorms::Kept | StreamNorms::ReplacedIf(_) => Norms::Kept,
+        StreamNorms::SumsUnless(key) if keys.flag(key, true)? => Norms::Kept,
+        StreamNorms::Sums | StreamNorms::SumsUnless(_) => Norms::Sums,
+    })
+}
+
+/// Whether outputs of attention and MLP are normalised.
+fn post_norms(keys: &Keys<'_>, family: &Family) -> Result<bool, Error> {
+    match family.post_norms {
+        PostNorms::Never | PostNorms::StoredMlp => Ok(false),
+        PostNorms::Always => Ok(true),
+        PostNorms::Key(key, default) => keys.flag(key, default),
+    }
+}
+
+/// Whether queries and keys are.
+fn head_norms(keys: &Keys<'_>, family: &Family) -> Result<bool, Error> {
+    match family.head_norms {
+        HeadNorms::Never => Ok(false),
+        HeadNorms::Shared | HeadNorms::Row => Ok(true),
+        HeadNorms::Bare(_) if keys.is_gguf() => Ok(keys.number(&keys::EXPERTS)? != Some(128.0)),
+        HeadNorms::Bare(key) => keys.flag(key, true),
+        HeadNorms::Own(key) | HeadNorms::SharedIf(key) => Ok(keys.is_gguf() || keys.flag(key, false)?),
+    }
+}
+
+/// Whether the rows of the head are divided by their norms, as of models that say so.
+fn normalised_head(keys: &Keys<'_>, family: &Family) -> bool {
+    let large = keys.json("vocab_size").and_then(Value::as_u64) == Some(125_696);
+    family.normalised_head && !keys.is_gguf() && (large || keys.json("z_loss_weight").is_some())
+}
+
+/// The width of an MLP that is not an expert.
+fn intermediate(keys: &Keys<'_>, family: &Family, hidden: usize) -> Result<usize, Error> {
+    let given = match keys.count_or(&keys::DENSE_INTERMEDIATE, None)? {
+        Some(dense) => Some(dense),
+        None => keys.count_or(&keys::INTERMEDIATE, None)?,
+    };
+    let whole = match given {
+        None if !family.gated => 4 * hidden,
+        None => keys.count(&keys::INTERMEDIATE)?,
+        Some(n) => n,
+    };
+    Ok(if family.halved_width { whole / 2 } else { whole })
+}
+
+impl Shape {
+    /// Size and number of key/value heads of a layer, and whether its values are its keys.
+    pub(crate) fn heads_of(&self, layer: usize) -> (usize, usize, bool) {
+        let windowed = self.windows.get(layer).is_some_and(Option::is_some);
+        self.wide.filter(|_| !windowed).unwrap_or((self.head_dim, self.kv_heads, false))
+    }
+}

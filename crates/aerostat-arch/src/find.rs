@@ -1,0 +1,15 @@
+//! Where the tensors of a model are found: a catalogue is searched for what family and configuration call for.
+
+mod attention;
+mod block;
+mod codes;
+mod delta;
+mod latent;
+mod mixture;
+mod part;
+mod rope;
+mod scales;
+mod stored;
+mod tensors;
+
+pub(crate) use tensors::Tensors;

@@ -1,0 +1,154 @@
+//! The tensors of a block, and those before the first block and after the last.
+
+use serde_json::Value;
+
+use super::codes;
+use super::part::Part;
+use super::tensors::Tensors;
+use crate::config::Norms;
+use crate::error::Error;
+use crate::family::{Bias, PostNorms};
+use crate::spec::{Block, Joined, Linear, Matrix, Mixer, MlpSpec, Norm, Positions, Vector};
+
+impl Tensors<'_> {
+    pub(crate) fn embedding(&self) -> Result<Matrix, Error> {
+        let name = format!("{}.weight", self.top(self.names.embedding));
+        let tensor = self.stored.require(&name)?;
+        let rows = usize::try_from(tensor.shape.first().copied().unwrap_or(0)).unwrap_or(0);
+        if let Some(vocab) = self.stored.keys.json("vocab_size").and_then(Value::as_u64)
+            && vocab != rows as u64
+        {
+            return Err(self.stored.bad(tensor, format!("`vocab_size` is {vocab}")));
+        }
+        self.matrix_of(
+            self.stored.require_computable(&name, &[rows, self.shape.embedding])?,
+            Part::all(rows),
+            self.shape.embedding,
+        )
+    }
+
+    /// The stored head, whatever the configuration says, as transformers does; else the embedding, if the two are tied.
+    pub(crate) fn head(&self, embedding: &Matrix) -> Result<(Matrix, Option<Vector>), Error> {
+        // Some text towers have a head of their own.
+        let mut names = self.names.head.split('|').chain(["language_model.lm_head"]);
+        let stem = names.clone().find(|name| self.has(name)).or(names.next()).unwrap_or_default();
+        let whole = self.stored.keys.whole("tie_word_embeddings").and_then(Value::as_bool) == Some(true);
+        let own = self.stored.keys.flag("tie_word_embeddings", self.family.defaults.tied)?;
+        let tied = self.is_gguf() || whole || own;
+        let weight = match self.has(stem) {
+            false if tied => embedding.clone(),
+            _ => self.matrix(stem, Part::all(embedding.rows), self.shape.embedding)?,
+        };
+        Ok((weight, self.bias(stem, self.family.head_bias, Part::all(embedding.rows))?))
+    }
+
+    pub(crate) fn positions(&self) -> Result<Option<Positions>, Error> {
+        let Some(offset) = self.family.positions else { return Ok(None) };
+        let name = format!("{}.weight", self.top(self.names.positions));
+        let rows = self.stored.require(&name)?.shape.first().copied().unwrap_or(0) as usize;
+        let table = self.vector(&name, &[rows, self.shape.hidden], 0.0)?;
+        Ok(Some(Positions { table, rows, offset }))
+    }
+
+    pub(crate) fn embedding_norm(&self) -> Result<Option<Norm>, Error> {
+        match self.family.embedding_norm {
+            true => self.norm(&self.top(self.names.embedding_norm), self.shape.hidden).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    pub(crate) fn final_norm(&self) -> Result<Option<Norm>, Error> {
+        match self.shape.final_norm {
+            true => self.norm(&self.top(self.names.final_norm), self.shape.hidden).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    pub(crate) fn block(&self, i: usize) -> Result<Block, Error> {
+        let (n, f, s) = (self.names, self.family, self.shape);
+        let name = |pattern: &str| self.top(&pattern.replace("{}", &i.to_string()));
+        let norm = |pattern: &str, wanted: bool| match wanted {
+            true => self.norm(&name(pattern), s.hidden).map(Some),
+            false => Ok(None),
+        };
+        let mixer = match self.delta(i, &name)? {
+            Some(delta) => Mixer::Delta(delta),
+            None => Mixer::Attention(self.attention(i, &name)?),
+        };
+        let (mlp, experts) = match self.experts(i)? {
+            Some((shared, experts)) => (shared, Some(experts)),
+            None => (Some(self.mlp(&name)?), None),
+        };
+        let sums = s.stream_norms == Norms::Sums;
+        // Of sums, the first norm comes after attention.
+        let before_mlp = if sums { n.attention_norm } else { n.mlp_norm };
+        let (attention_norm, mlp_norm) = (name(n.attention_norm), name(n.mlp_norm));
+        let (project_in, project_out) = self.projections(i)?;
+        let mlp_norm_stored = f.post_norms == PostNorms::StoredMlp && self.has(&name(n.mlp_post_norm));
+        let own_norm = !s.parallel || mlp_norm != attention_norm && self.has(&mlp_norm);
+        Ok(Block {
+            project_in,
+            attention_norm: norm(n.attention_norm, f.pre_norms && !sums)?,
+            mixer,
+            attention_post_norm: norm(n.attention_post_norm, s.post_norms)?,
+            mlp_norm: norm(before_mlp, f.pre_norms && own_norm)?,
+            mlp,
+            experts,
+            mlp_post_norm: norm(n.mlp_post_norm, s.post_norms || mlp_norm_stored)?,
+            parallel: s.parallel,
+            norms_replace: s.stream_norms != Norms::Kept,
+            residual_scale: s.residual_scale,
+            end_norm: norm(n.mlp_norm, sums)?,
+            scale: match f.block_scale {
+                "" => None,
+                pattern => Some(self.vector(&name(pattern), &[1], 0.0)?),
+            },
+            project_out,
+        })
+    }
+
+    /// What makes the stream of the embeddings in the first layer, and what the head reads of the stream in the last one.
+    fn projections(&self, i: usize) -> Result<(Option<Linear>, Option<Linear>), Error> {
+        let (stream, embedding) = (self.shape.hidden, self.shape.embedding);
+        let Some((project_in, project_out)) = self.family.projections.filter(|_| stream != embedding) else {
+            return Ok((None, None));
+        };
+        let project = |name: &str, wanted: bool, outputs, inputs| {
+            let linear = || self.linear(&self.top(name), Bias::Never, Part::all(outputs), inputs);
+            wanted.then(linear).transpose()
+        };
+        let last = i + 1 == self.shape.layers;
+        Ok((project(project_in, i == 0, stream, embedding)?, project(project_out, last, embedding, stream)?))
+    }
+
+    fn mlp(&self, name: &dyn Fn(&str) -> String) -> Result<MlpSpec, Error> {
+        let (gate, up) = self.gate_and_up(name)?;
+        let joined = self.family.gated && gate.is_none();
+        let (hidden, width) = (self.shape.hidden, self.shape.intermediate);
+        let down = self.linear(&name(self.names.down), self.family.mlp_bias, Part::all(hidden), width)?;
+        let joined = joined.then_some(Joined::Halves);
+        Ok(MlpSpec { gate, up, joined, down, activation: self.shape.activation })
+    }
+
+    /// The gate, if there is one, and up: tensors of their own, or rows of one. Of codes that are stored by inputs, up holds
+    /// the gate too.
+    fn gate_and_up(&self, name: &dyn Fn(&str) -> String) -> Result<(Option<Linear>, Linear), Error> {
+        let (n, s) = (self.names, self.shape);
+        let width = s.intermediate;
+        let linear =
+            |pattern: &str, part: Part| self.linear(&name(pattern), self.family.mlp_bias, part, s.hidden);
+        if !self.family.gated {
+            return Ok((None, linear(n.up, Part::all(width))?));
+        }
+        match n.gate_up.filter(|fused| self.is_fused(&name(fused), &name(n.gate))) {
+            None => Ok((Some(linear(n.gate, Part::all(width))?), linear(n.up, Part::all(width))?)),
+            Some(fused) if codes::by_inputs(self.stored, &name(fused)) => {
+                Ok((None, linear(fused, Part::all(2 * width))?))
+            }
+            Some(fused) => {
+                let part = |first| linear(fused, Part { first, rows: width, total: 2 * width, runs: None });
+                Ok((Some(part(0)?), part(width)?))
+            }
+        }
+    }
+}

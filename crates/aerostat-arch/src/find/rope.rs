@@ -1,0 +1,72 @@
+//! Rotations: what the configuration says of them, and the divisors that are tensors.
+
+use serde_json::Value;
+
+use super::tensors::Tensors;
+use crate::config::RopeConfig;
+use crate::error::Error;
+use crate::spec::{Divisors, RopeSpec, RopeStyle, Scaling};
+
+impl Tensors<'_> {
+    pub(crate) fn ropes(&self) -> Result<Vec<RopeSpec>, Error> {
+        let rotate = |(i, rope): (usize, &RopeConfig)| {
+            // Layers without a window come first.
+            let wide = self.shape.wide.filter(|_| i == 0);
+            let head_dim = wide.map_or(self.shape.head_dim, |(dim, ..)| dim);
+            let part = self.shape.latent.as_ref().map(|latent| latent.rope as f64);
+            let rotary = self.stored.keys.gguf_number("rope.dimension_count");
+            let rotary = rotary.or(self.stored.keys.json("rotary_dim").and_then(Value::as_f64));
+            let rotary = part.or(rotary).unwrap_or(head_dim as f64 * rope.rotary) as usize;
+            if rotary == 0 || !rotary.is_multiple_of(2) || rotary > head_dim {
+                let message = format!("{rotary} of {head_dim} dimensions of a head cannot be rotated");
+                return Err(self.stored.keys.config(message));
+            }
+            let RopeConfig { theta, scaling, .. } = *rope;
+            let divisors = |given: &Option<Vec<f32>>| match given {
+                None => Ok(None),
+                Some(given) if given.len() == rotary / 2 => Ok(Some(Divisors::Given(given.clone()))),
+                Some(given) => Err(self.stored.keys.config(format!(
+                    "{} divisors of rotation are given for {} pairs",
+                    given.len(),
+                    rotary / 2
+                ))),
+            };
+            let style = match self.is_gguf() {
+                true => self.family.gguf_rope,
+                false if !self.stored.keys.flag("rope_interleave", true)? => RopeStyle::Half,
+                false => self.family.rope,
+            };
+            let (divisors, long_divisors) = (divisors(&rope.divisors)?, divisors(&rope.long_divisors)?);
+            let reversed = self.family.reversed;
+            Ok(RopeSpec { theta, rotary, style, reversed, scaling, divisors, long_divisors })
+        };
+        let mut ropes = self.shape.ropes.iter().enumerate().map(rotate).collect::<Result<Vec<_>, _>>()?;
+        if let Some(rope) = ropes.first_mut().filter(|_| self.is_gguf()) {
+            self.stored_divisors(rope)?;
+        }
+        Ok(ropes)
+    }
+
+    /// What GGUF stores as tensors: the divisors of Llama 3's scaling, or those of long and short sequences.
+    fn stored_divisors(&self, rope: &mut RopeSpec) -> Result<(), Error> {
+        let divisors = |name: &str| match self.has(name) {
+            true => self
+                .vector(&format!("{name}.weight"), &[rope.rotary / 2], 0.0)
+                .map(Divisors::Stored)
+                .map(Some),
+            false => Ok(None),
+        };
+        let (all, short, long) =
+            (divisors("rope_freqs")?, divisors("rope_factors_short")?, divisors("rope_factors_long")?);
+        if long.is_some() {
+            let original = self.stored.keys.gguf_number("rope.scaling.original_context_length");
+            let attention_factor = self.stored.keys.gguf_number("rope.scaling.attn_factor").unwrap_or(1.0);
+            let original = original.unwrap_or(self.shape.context as f64);
+            rope.scaling =
+                Scaling::Long { original, attention_factor, long_attention_factor: attention_factor };
+        }
+        rope.long_divisors = long;
+        rope.divisors = all.or(short);
+        Ok(())
+    }
+}

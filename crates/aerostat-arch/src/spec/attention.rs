@@ -1,0 +1,191 @@
+//! Attention.
+
+use aerostat_types::{Alibi, Window};
+
+use super::latent::Latent;
+use super::matrix::{Linear, Role};
+use super::norm::Norm;
+use super::vector::Vector;
+
+/// Attention with grouped queries. With [`AttentionSpec::latent`], keys and values are compressed: `k` takes each head's query
+/// into the compressed space that all heads share, `v` takes its output out of it.
+#[derive(Clone, Debug)]
+pub struct AttentionSpec {
+    /// Makes queries, `[heads * head_dim, hidden]`; of compressed queries, `[heads * head_dim, rank of queries]`.
+    pub q: Linear,
+    /// Makes keys, `[kv_heads * head_dim, hidden]`; of compressed ones, see [`Latent::k_by_rows`].
+    pub k: Linear,
+    /// Makes values, `[kv_heads * head_dim, hidden]`; of compressed ones, `[heads * value_dim, rank]`.
+    pub v: Linear,
+    /// Makes the output, `[hidden, heads * value size of a head]`.
+    pub o: Linear,
+    /// Makes the gate whose sigmoid attention's output is multiplied by, element by element, `[heads * head_dim, hidden]`;
+    /// `None`: output is not gated.
+    pub gate: Option<Linear>,
+    /// One matrix that is multiplied in place of `q`, `k` and `v`, whose outputs are all queries, all keys, all values,
+    /// `[(heads + 2 * kv_heads) * head_dim, hidden]`. Of the three, only the numbers of rows count then. `None`: each is
+    /// multiplied by itself.
+    pub joined: Option<Linear>,
+    /// Norm of queries, over each head or over all together.
+    pub q_norm: Option<Norm>,
+    /// Norm of keys, over each head or over all together.
+    pub k_norm: Option<Norm>,
+    /// Norm of values, over each head.
+    pub v_norm: Option<Norm>,
+    /// Queries, keys and values are clipped to `-clip ..= clip`, after norms; `None`: they are not.
+    pub clip: Option<f32>,
+    /// Factor on a row's queries that grows with its position; `None`: 1.
+    pub growth: Option<Growth>,
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Elements of a head's query and key.
+    pub head_dim: usize,
+    /// Factor on the products of queries and keys.
+    pub scale: f32,
+    /// Soft cap of scores, after scaling: `cap * tanh(score / cap)`; `None`: they are not capped.
+    pub softcap: Option<f32>,
+    /// The positions a row attends to; `None`: all up to its own.
+    pub window: Option<Window>,
+    /// A score for each head, `[heads]`, that takes part in the softmax and has no value; `None`: there are none.
+    pub sinks: Option<Vector>,
+    /// Whether queries and keys are normalised after rotation, not before.
+    pub norms_after_rope: bool,
+    /// How scores fall off with distance; `None`: they do not.
+    pub alibi: Option<Alibi>,
+    /// Rotation of queries and keys, an index into [`ModelSpec::ropes`](crate::ModelSpec::ropes); `None`: they are not rotated.
+    pub rope: Option<usize>,
+    /// How keys and values are compressed; `None`: they are not.
+    pub latent: Option<Latent>,
+}
+
+impl AttentionSpec {
+    /// Its linear maps in the order of use.
+    pub fn linears(&self) -> impl Iterator<Item = (Role, &Linear)> {
+        let latent = self.latent.as_ref();
+        let q_down = latent.and_then(|l| l.q_down.as_ref()).map(|(linear, _)| (Role::QDown, linear));
+        let indexer = latent.and_then(Latent::indexer);
+        let index_q = indexer.map(|i| (Role::IndexQ, &i.q));
+        let kv_down = latent.map(|l| (Role::KvDown, &l.kv_down));
+        let index = indexer.map(|i| [(Role::IndexK, &i.k), (Role::IndexWeights, &i.weights)]);
+        let gate = self.gate.as_ref().map(|gate| (Role::OutputGate, gate));
+        let q = (Role::Q, self.joined.as_ref().unwrap_or(&self.q));
+        let before = q_down.into_iter().chain([q]).chain(gate).chain(index_q).chain(kv_down);
+        let own = [(Role::K, &self.k), (Role::V, &self.v)].into_iter().filter(|_| self.joined.is_none());
+        before.chain(index.into_iter().flatten()).chain(own).chain([(Role::Output, &self.o)])
+    }
+
+    /// Its maps of queries, keys, values, output and gate, to change them.
+    pub(super) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        [&mut self.q, &mut self.k, &mut self.v, &mut self.o].into_iter().chain(&mut self.gate)
+    }
+
+    /// Elements of a row in each of the buffers that it reads and writes.
+    pub fn widths(&self) -> AttentionWidths {
+        let plain = AttentionWidths {
+            q: self.q.weight.rows,
+            k: self.k.weight.rows,
+            v: self.v.weight.rows,
+            mixed: self.o.weight.cols,
+            output_gate: self.gate.as_ref().map_or(0, |gate| gate.weight.rows),
+            ..AttentionWidths::default()
+        };
+        self.latent.as_ref().map_or(plain, |latent| AttentionWidths {
+            k: latent.kv_down.weight.rows,
+            v: latent.indexer().map_or(0, |indexer| indexer.k.weight.rows),
+            q_low: latent.q_down.as_ref().map_or(0, |(linear, _)| linear.weight.rows),
+            latent_q: self.heads * latent.kv_down.weight.rows,
+            latent_mixed: self.heads * latent.rank,
+            index_q: latent.indexer().map_or(0, |indexer| indexer.q.weight.rows),
+            index_weights: latent.indexer().map_or(0, |indexer| indexer.heads),
+            selected: latent.selection.count(),
+            ..plain
+        })
+    }
+}
+
+/// Elements of a row in each of the buffers that attention, or a delta net in its place, reads and writes; 0 for a buffer that
+/// it does not use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AttentionWidths {
+    /// Queries, `heads * head_dim`; of a delta net, queries, keys and values together.
+    pub q: usize,
+    /// What the KV cache holds as key: `kv_heads * head_dim`, or `rank + rope` of compressed keys.
+    pub k: usize,
+    /// What the KV cache holds as value: `kv_heads * head_dim`, or an indexer's key where keys and values are compressed.
+    pub v: usize,
+    /// Output before the last matrix, `heads * value size of a head`.
+    pub mixed: usize,
+    /// Gate of that output, as wide as it; 0 without a gate.
+    pub output_gate: usize,
+    /// Strengths and decays of a delta net, `2 * value_heads`.
+    pub strengths: usize,
+    /// What queries are made of where they are compressed.
+    pub q_low: usize,
+    /// Queries in the space of compressed keys, `heads * (rank + rope)`.
+    pub latent_q: usize,
+    /// Output in the space of compressed values, `heads * rank`.
+    pub latent_mixed: usize,
+    /// Queries by which an indexer chooses positions, `heads * dim` of the indexer.
+    pub index_q: usize,
+    /// Weights of the indexer's heads.
+    pub index_weights: usize,
+    /// Positions that are chosen at most.
+    pub selected: usize,
+}
+
+impl AttentionWidths {
+    /// Of each buffer the larger width.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            q: self.q.max(other.q),
+            k: self.k.max(other.k),
+            v: self.v.max(other.v),
+            mixed: self.mixed.max(other.mixed),
+            output_gate: self.output_gate.max(other.output_gate),
+            strengths: self.strengths.max(other.strengths),
+            q_low: self.q_low.max(other.q_low),
+            latent_q: self.latent_q.max(other.latent_q),
+            latent_mixed: self.latent_mixed.max(other.latent_mixed),
+            index_q: self.index_q.max(other.index_q),
+            index_weights: self.index_weights.max(other.index_weights),
+            selected: self.selected.max(other.selected),
+        }
+    }
+
+    /// Elements of a row in all buffers together.
+    pub fn total(self) -> usize {
+        let latent = self.q_low + self.latent_q + self.latent_mixed;
+        let gates = self.output_gate + self.strengths;
+        self.q
+            + self.k
+            + self.v
+            + self.mixed
+            + gates
+            + latent
+            + self.index_q
+            + self.index_weights
+            + self.selected
+    }
+}
+
+/// The factor on a row's queries, after rotation, as a function of its position (counted from 0).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Growth {
+    /// `1 + beta * ln(1 + floor((position + offset) / floor))`: grows with every `floor` positions.
+    Steps {
+        /// Factor on the logarithm.
+        beta: f64,
+        /// Positions of a step; at least 1.
+        floor: f64,
+        /// Added to positions: 1 where they count from 1.
+        offset: u32,
+    },
+    /// `max(1, ln(position + 1) / ln(original))`: grows beyond `original` positions.
+    Log {
+        /// Positions up to which the factor is 1; above 1.
+        original: f64,
+    },
+}
