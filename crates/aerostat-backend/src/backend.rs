@@ -50,6 +50,10 @@ pub trait Backend: Send {
     /// Forgets all tiles that were passing through: the sweep was not finished.
     fn release_all(&mut self);
 
+    /// Forgets all buffers, weights, rows and the KV cache, as if the device were new: their ids mean nothing any more.
+    /// Scratch may stay.
+    fn reset(&mut self);
+
     /// Keeps a tile, in a computable format or for [`matmul_scaled`](Self::matmul_scaled); `bytes` are dropped. Checksums of
     /// packed tiles are checked now and not again. Called at open only.
     ///

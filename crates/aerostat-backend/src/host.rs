@@ -59,6 +59,10 @@ impl<D: HostDevice> Backend for D {
         self.parts(Checks::done()).0.weights.release_all();
     }
 
+    fn reset(&mut self) {
+        *self.parts(Checks::done()).0 = memory::HostMemory::default();
+    }
+
     fn pin(&mut self, shape: TileShape, bytes: HostBytes, home: Home) -> Result<WeightId, Error> {
         if home == Home::Disk {
             let message = "a weight tile whose home is the disk cannot be kept in memory";

@@ -94,7 +94,7 @@ impl Codes {
         let found = kept.transpose()?.or(beside(Beside::Scales));
         let row = matrix.runs.map_or(start, |runs| runs.place(start));
         Ok(Scaling {
-            coding: Quantised::new(code, rounding),
+            quantised: Quantised::new(code, rounding),
             scales: found.ok_or_else(|| defect!("the codes of `{}` have no scales", matrix.name))?,
             zeros: beside(Beside::Zeros),
             groups: beside(Beside::Groups),
@@ -153,4 +153,3 @@ fn states<E: From<Error>>(spec: &ModelSpec, read: Read<'_, E>) -> Result<HashMap
     }
     Ok(states)
 }
-

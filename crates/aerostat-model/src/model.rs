@@ -59,6 +59,8 @@ pub struct Model {
     /// Rows of the sweep at hand, and those with logits.
     rows: usize,
     logit_rows: usize,
+    /// Sequences have recurrent states.
+    keeps_states: bool,
     routed: Routed,
     expert: ExpertAtHand,
 }
@@ -94,7 +96,8 @@ pub fn footprint(spec: &ModelSpec, program: &Program) -> Footprint {
     let chosen = |block: &Block| block.experts.as_ref().map_or(0, |experts| experts.routing.chosen);
     // A use of an expert: which, by which row, how much; twice, as they are sorted into rows of experts.
     let routed = spec.blocks.iter().map(chosen).max().unwrap_or(0) * 2 * size_of::<(u32, u32, f32)>();
-    let corrections = spec.blocks.iter().filter_map(|block| block.experts.as_ref()?.routing.correction.as_ref());
+    let corrections =
+        spec.blocks.iter().filter_map(|block| block.experts.as_ref()?.routing.correction.as_ref());
     let fixed = sizes.fixed + Codes::elements(spec) + corrections.map(|v| v.len).sum::<usize>();
     Footprint {
         fixed_bytes: (fixed * F32) as u64,
@@ -120,7 +123,8 @@ impl Model {
         let read: &mut dyn FnMut(&Vector) -> Result<Vec<u8>, E> = &mut read;
         b.reserve(&scratch_need(&spec), limits.rows_max)?;
         let memory = allocate(&program, limits, b, read)?;
-        let ropes = spec.ropes.iter().map(|rope| Frequencies::load(rope, read)).collect::<Result<Vec<_>, E>>()?;
+        let ropes =
+            spec.ropes.iter().map(|rope| Frequencies::load(rope, read)).collect::<Result<Vec<_>, E>>()?;
         let correction = |block: &Block| {
             let stored = block.experts.as_ref().and_then(|experts| experts.routing.correction.clone());
             stored.map(|v| tensor(&v, &mut *read)).transpose()
@@ -128,6 +132,7 @@ impl Model {
         let corrections = spec.blocks.iter().map(correction).collect::<Result<Vec<_>, E>>()?;
         let codes = Codes::load(b, &spec, read)?;
         let widest = ropes.iter().map(Frequencies::rotary).max().unwrap_or(0);
+        let keeps_states = program.buffers.iter().any(|buffer| buffer.height == Height::States);
         Ok(Self {
             spec,
             program,
@@ -140,6 +145,7 @@ impl Model {
             angles: vec![0.0; limits.rows_max * widest],
             rows: 0,
             logit_rows: 0,
+            keeps_states,
             routed: Routed::default(),
             expert: ExpertAtHand::default(),
         })
@@ -166,7 +172,8 @@ impl Model {
     /// The rows are more than there is room for, or stand where nothing is.
     pub fn begin(&mut self, b: &mut dyn Backend, batch: &Batch<'_>) -> Result<(), Error> {
         (self.rows, self.logit_rows) = (batch.places.rows.len(), batch.logit_rows.len());
-        b.set_rows(SweepRows { places: batch.places, states: batch.states })
+        let states = if self.keeps_states { batch.states } else { &[] };
+        b.set_rows(SweepRows { places: batch.places, states })
     }
 
     /// Where the embeddings of the sweep's rows go, `[rows, embedding width]`.
@@ -234,9 +241,7 @@ impl Model {
                 let factors = if weighted { &self.expert.factors } else { &self.expert.ones };
                 b.scatter_rows(m(x)?, &self.expert.rows, factors, m(out)?)
             }
-            Op::AddExpertBias { x, biases } => {
-                b.add_bias(m(x)?, m(biases)?.row_range(self.expert.number, 1))
-            }
+            Op::AddExpertBias { x, biases } => b.add_bias(m(x)?, m(biases)?.row_range(self.expert.number, 1)),
             Op::Embed { .. } | Op::Multiply(_) | Op::Route { .. } | Op::Experts { .. } | Op::Tap { .. } => {
                 Err(defect!("{op:?} is not run by itself"))
             }

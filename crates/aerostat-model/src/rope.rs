@@ -23,10 +23,7 @@ pub(crate) struct Frequencies {
 
 impl Frequencies {
     /// Reads the divisors that the checkpoint stores.
-    pub(crate) fn load<E: From<Error>>(
-        spec: &RopeSpec,
-        read: Read<'_, E>,
-    ) -> Result<Self, E> {
+    pub(crate) fn load<E: From<Error>>(spec: &RopeSpec, read: Read<'_, E>) -> Result<Self, E> {
         let mut values = |divisors: &Option<Divisors>| -> Result<Option<Vec<f32>>, E> {
             Ok(match divisors {
                 None => None,

@@ -322,7 +322,8 @@ impl Fit<'_> {
         let (pinned_experts, pinned) =
             steps::pin_experts(self.spec, uses, layout.tile, layout.pinned.saturating_sub(certain));
         let part = |head: bool| {
-            let streamed = tiles.iter().filter(|s| (s.block == self.spec.blocks.len()) == head && s.is_streamed());
+            let streamed =
+                tiles.iter().filter(|s| (s.block == self.spec.blocks.len()) == head && s.is_streamed());
             let matrices = self.spec.blocks.iter().flat_map(|block| block.linears()).filter(|_| !head);
             let matrices = matrices.map(|(_, linear)| &linear.weight);
             let matrices = matrices.chain(Some(&self.spec.head.weight).filter(|_| head));
@@ -374,7 +375,8 @@ impl Fit<'_> {
     }
 
     fn activations(&self, rows: usize, logit_rows: usize) -> u64 {
-        rows as u64 * self.input.footprint.row_bytes + logit_rows as u64 * self.input.footprint.logit_row_bytes
+        rows as u64 * self.input.footprint.row_bytes
+            + logit_rows as u64 * self.input.footprint.logit_row_bytes
     }
 
     /// A page of the KV cache, with the scores that attention over it needs.

@@ -1,8 +1,8 @@
 //! The tiles of a sweep.
 
 use aerostat_arch::{Block, Matrix, MlpSpec, ModelSpec, Role};
-use aerostat_checkpoint::packed::TileRows;
 use aerostat_checkpoint::Extent;
+use aerostat_checkpoint::packed::TileRows;
 use aerostat_types::Home;
 
 use crate::uses::ExpertUse;

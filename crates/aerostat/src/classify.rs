@@ -72,10 +72,11 @@ impl Engine {
             return Err(Error::new(ErrorKind::Usage, "the text to calibrate with is empty"));
         }
         let requests = requests(items, measure);
-        let scores = self.results(requests.len(), &|i| requests[i].clone(), observer, |outcome| match outcome {
-            Outcome::Score(score) => Some(score.logprobs.into_iter().flatten().collect()),
-            _ => None,
-        })?;
+        let scores =
+            self.results(requests.len(), &|i| requests[i].clone(), observer, |outcome| match outcome {
+                Outcome::Score(score) => Some(score.logprobs.into_iter().flatten().collect()),
+                _ => None,
+            })?;
         let mut scores = scores.into_iter();
         let mut take = |count: usize| -> Result<Vec<Vec<f32>>, Error> {
             // All of them, so that the next ones begin at the right place.

@@ -6,10 +6,10 @@ use aerostat_arch::ModelSpec;
 use aerostat_backend::Capabilities;
 use aerostat_plan::Plan;
 
+use crate::machine;
 use crate::observe::{Phase, Progress};
 use crate::stats::Stats;
 use crate::store::WeightStore;
-use crate::machine;
 
 /// Counters and times since an engine was opened.
 #[derive(Debug)]

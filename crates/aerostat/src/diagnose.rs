@@ -50,7 +50,8 @@ impl Engine {
         match embedder.packed() {
             Some(packed) => packed.read(store.ring(), tokens, &mut bytes)?,
             None => {
-                let rows: Vec<Extent> = tokens.iter().map(|&t| embedding.rows_extent(t as usize, 1)).collect();
+                let rows: Vec<Extent> =
+                    tokens.iter().map(|&t| embedding.rows_extent(t as usize, 1)).collect();
                 store.ring().read_many_now(&rows, &mut bytes)?;
             }
         }

@@ -56,7 +56,8 @@ impl Embedder {
                 Some((*tile, token - *start as u32))
             };
             let rows: Option<Vec<(WeightId, u32)>> = tokens.iter().map(row).collect();
-            let rows = rows.ok_or_else(|| Error::new(ErrorKind::Defect, "the head in memory lacks a token's row"))?;
+            let rows =
+                rows.ok_or_else(|| Error::new(ErrorKind::Defect, "the head in memory lacks a token's row"))?;
             return Ok(backend.gather_weights(&rows, out)?);
         }
         let ids = self.gather(tokens, spec, ring)?;

@@ -53,7 +53,12 @@ impl Engine {
     ///
     /// # Errors
     /// [`ErrorKind::Budget`](crate::ErrorKind::Budget).
-    pub fn plan_with(files: &ModelFiles, options: &Options, need: &Need, parts: &Parts) -> Result<Plan, Error> {
+    pub fn plan_with(
+        files: &ModelFiles,
+        options: &Options,
+        need: &Need,
+        parts: &Parts,
+    ) -> Result<Plan, Error> {
         let program = Program::compile(&files.spec)?;
         plan(files, &program, options, need, (&*parts.backend, &parts.machine))
     }
@@ -83,12 +88,26 @@ impl Engine {
         parts: Parts,
         observer: &mut dyn Observer,
     ) -> Result<Self, Error> {
+        let plan = Self::plan_with(files, options, need, &parts)?;
+        Self::open_planned(files, options, (need, plan), parts, observer)
+    }
+
+    /// The same with a plan of the caller's for the need.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn open_planned(
+        files: &ModelFiles,
+        options: &Options,
+        (need, plan): (&Need, Plan),
+        parts: Parts,
+        observer: &mut dyn Observer,
+    ) -> Result<Self, Error> {
+        observer.planned(&plan);
         let clock = Clock::start();
         let spec = files.spec.clone();
         let program = Arc::new(Program::compile(&spec)?);
         let Parts { mut backend, source, machine } = parts;
-        let plan = plan(files, &program, options, need, (&*backend, &machine))?;
-        observer.planned(&plan);
         let mut ring = Ring::new(source, plan.ring_slots, plan.largest_tile(&spec) as usize)?;
         backend.kv_allocate(&kv_layout(&spec, &program, options.kv, plan.kv_pages))?;
         layouts::check_int8(&files.checkpoint.catalog, &mut ring)?;

@@ -163,7 +163,7 @@ fn some_scales(backend: &mut dyn Backend, matrix: &Matrix) -> Result<Option<Scal
     let values = Mat::new(backend.allocate(blocks)?, 1, blocks);
     let has_zeros = scales.companions.iter().any(|companion| companion.what == Beside::Zeros);
     Ok(Some(Scaling {
-        coding: Quantised::new(scales.code, Rounding::BF16),
+        quantised: Quantised::new(scales.code, Rounding::BF16),
         scales: values,
         zeros: has_zeros.then_some(values),
         groups: None,
@@ -215,7 +215,11 @@ impl Trials {
         let (inputs, outputs) = if matrix.k_major { (covered, matrix.rows) } else { (matrix.cols, covered) };
         // No zeros: the system would give the same page again and again.
         let sample = vec![0x3c; rows * row_bytes as usize];
-        let sample = if matrix.has_packed_exponents() { packed_exponents(matrix.dtype, outputs, matrix.cols)? } else { sample };
+        let sample = if matrix.has_packed_exponents() {
+            packed_exponents(matrix.dtype, outputs, matrix.cols)?
+        } else {
+            sample
+        };
         let copies = (bytes_max.min(matrix.extent.bytes) as usize / sample.len()).max(1);
         let rows_max = Self::ROWS[Self::ROWS.len() - 1];
         backend.reserve(
@@ -266,7 +270,11 @@ impl Trials {
     }
 
     /// Operations per second of a spell with many rows, multiply-adds counted twice.
-    pub(crate) fn flops_per_second(&mut self, backend: &mut dyn Backend, time: Duration) -> Result<f64, Error> {
+    pub(crate) fn flops_per_second(
+        &mut self,
+        backend: &mut dyn Backend,
+        time: Duration,
+    ) -> Result<f64, Error> {
         let rows = Self::ROWS[Self::ROWS.len() - 1];
         let (begun, mut runs) = (Instant::now(), 0);
         while runs == 0 || begun.elapsed() < time {

@@ -9,11 +9,11 @@ use crate::request::Layer;
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
     pub(crate) tokens: Vec<u32>,
-    places: Vec<RowPlace>,
-    pages: Vec<u32>,
-    lengths: Vec<u32>,
-    states: Vec<StateRow>,
-    logit_rows: Vec<u32>,
+    pub(crate) places: Vec<RowPlace>,
+    pub(crate) pages: Vec<u32>,
+    pub(crate) lengths: Vec<u32>,
+    pub(crate) states: Vec<StateRow>,
+    pub(crate) logit_rows: Vec<u32>,
     /// For each logit row, the index of its active sequence and its position.
     pub(crate) owners: Vec<(usize, usize)>,
     /// The rows whose hidden states are wanted.
@@ -36,7 +36,7 @@ impl Rows {
         }
     }
 
-    fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.tokens.clear();
         self.places.clear();
         self.pages.clear();
@@ -59,4 +59,3 @@ pub(crate) struct Tap {
     pub(crate) position: usize,
     pub(crate) layer: Layer,
 }
-

@@ -456,6 +456,7 @@ mod tests {
     use aerostat_backend::{KvLayout, KvType};
 
     use crate::request::{Request, Want};
+    use crate::sequence::Ask;
 
     use super::*;
 
@@ -476,7 +477,7 @@ mod tests {
 
     /// Takes a token for every sequence whose last row has logits.
     fn answer(schedule: &mut Schedule<'_>, rows: &Rows) {
-        let mut sampler = crate::logits::Sampler::default();
+        let mut sampler = crate::sampler::Sampler::default();
         for &(index, position) in &rows.owners {
             schedule.active[index].take_logits(position, &[0.0, 1.0], &mut sampler, &mut Silent);
         }

@@ -25,18 +25,18 @@ pub(crate) struct Sequence<'t> {
     /// Positions whose keys and values are in the cache once the sweep at hand is done.
     pub(crate) computed: usize,
     /// Positions it can have at most.
-    capacity: usize,
-    pages: Vec<u32>,
+    pub(crate) capacity: usize,
+    pub(crate) pages: Vec<u32>,
     /// Where its recurrent state is, while it is active.
-    state: Option<u32>,
+    pub(crate) state: Option<u32>,
     /// How many of its pages, from the first, others know of.
-    known: usize,
+    pub(crate) known: usize,
     /// No more of them will be: others hold the same, or are rotated differently.
-    apart: bool,
+    pub(crate) apart: bool,
     /// Its pages on disk.
-    slots: Vec<Slot>,
+    pub(crate) slots: Vec<Slot>,
     /// Place in the order of arrival.
-    arrived: u64,
+    pub(crate) arrived: u64,
     pub(crate) task: Task<'t>,
     /// Its logits were not numbers.
     pub(crate) not_finite: bool,
@@ -74,7 +74,7 @@ impl<'t> Sequence<'t> {
         self.arrived > 0 || self.tokens.len() > self.prompt
     }
 
-    fn decodes(&self) -> bool {
+    pub(crate) fn decodes(&self) -> bool {
         self.computed >= self.prompt
     }
 
@@ -89,7 +89,7 @@ impl<'t> Sequence<'t> {
 
     /// What comes before page number `known`, and that page's tokens if they are computed in the same way whatever the
     /// sequence's length: a sequence that shares them must be rotated like this one.
-    fn next_page(&self, page_tokens: usize, rotations: &Rotations) -> Option<(Before, &[u32])> {
+    pub(crate) fn next_page(&self, page_tokens: usize, rotations: &Rotations) -> Option<(Before, &[u32])> {
         let start = self.known * page_tokens;
         let tokens = self.tokens.get(start..start + page_tokens)?;
         let class = rotations.class(self.prompt);
@@ -102,7 +102,7 @@ impl<'t> Sequence<'t> {
     }
 
     /// What it holds of the cache, and may come to hold.
-    fn claim(&self, pages: &Pages) -> Claim {
+    pub(crate) fn claim(&self, pages: &Pages) -> Claim {
         let generates = self.generates();
         Claim {
             held: self.pages.len(),
@@ -114,7 +114,7 @@ impl<'t> Sequence<'t> {
     }
 
     /// Gives its pages and its recurrent state back, and with them what was computed.
-    fn release(&mut self, pages: &mut Pages) {
+    pub(crate) fn release(&mut self, pages: &mut Pages) {
         self.state.take().into_iter().for_each(|state| pages.release_state(state));
         pages.release(std::mem::take(&mut self.pages));
         (self.computed, self.known, self.apart) = (0, 0, false);
@@ -165,7 +165,9 @@ impl<'t> Sequence<'t> {
                 let top = TopK { from: from.min(prompt - 1), ..TopK::default() };
                 (request.token_ids, prompt, Task::TopK(top, k))
             }
-            Want::Hidden(hidden) => (request.token_ids, prompt, Task::Hidden(HiddenStates::new(hidden, prompt))),
+            Want::Hidden(hidden) => {
+                (request.token_ids, prompt, Task::Hidden(HiddenStates::new(hidden, prompt)))
+            }
         };
         Ok(Self::with_task(id, tokens, prompt, capacity, task))
     }

@@ -131,8 +131,9 @@ impl Session {
             stop: Arc::clone(&stop),
         };
         let thread = std::thread::Builder::new().name("aerostat-engine".to_owned()).spawn(|| worker.run());
-        let thread = thread
-            .map_err(|e| Error::new(ErrorKind::Device, format!("the engine's thread cannot be started: {e}")))?;
+        let thread = thread.map_err(|e| {
+            Error::new(ErrorKind::Device, format!("the engine's thread cannot be started: {e}"))
+        })?;
         let handle = SessionHandle { commands, next_id: Arc::new(AtomicU64::new(0)), status };
         Ok(Self { handle, thread: Some(thread), stop })
     }

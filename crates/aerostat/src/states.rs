@@ -80,7 +80,7 @@ mod tests {
     fn states_are_pooled_cut_and_scaled() {
         let states = [[1.0, 2.0, 2.0], [3.0, 0.0, -4.0]];
         let pool = |hidden: Hidden| {
-            let mut states_of = HiddenStates::new(hidden, states.len());
+            let mut pool = HiddenStates::new(hidden, states.len());
             let (from, to) = pool.range();
             (from..to).for_each(|i| pool.take(i, &states[i]));
             pool.finish()

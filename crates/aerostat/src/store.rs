@@ -69,8 +69,12 @@ impl WeightStore {
             let id = pin(backend, spec, step, tile, plan.expanded).map_err(|e| named(spec, step, e))?;
             match (place, step.expert) {
                 (Some(place), _) => self.residents[*place] = Some(id),
-                (None, Some(expert)) => self.resident_experts.entry((step.block, expert)).or_default().push(id),
-                (None, None) => return Err(defect!("{step:?} is neither a step of the plan nor an expert's").into()),
+                (None, Some(expert)) => {
+                    self.resident_experts.entry((step.block, expert)).or_default().push(id)
+                }
+                (None, None) => {
+                    return Err(defect!("{step:?} is neither a step of the plan nor an expert's").into());
+                }
             }
             show(i + 1, steps.len(), step.block, &self.flow.ring).inspect_err(|_| self.flow.cancel())?;
         }
@@ -104,7 +108,13 @@ impl WeightStore {
     }
 
     /// A router has chosen: asks for the experts that do not stay, in the order in which they are to be computed.
-    pub(crate) fn route(&mut self, plan: &Plan, spec: &ModelSpec, block: usize, experts: &[u32]) -> Result<(), Error> {
+    pub(crate) fn route(
+        &mut self,
+        plan: &Plan,
+        spec: &ModelSpec,
+        block: usize,
+        experts: &[u32],
+    ) -> Result<(), Error> {
         self.routed.clear();
         let mut streamed: Vec<Extent> = Vec::new();
         for (index, &expert) in experts.iter().enumerate() {
@@ -196,7 +206,8 @@ fn pin(
     if !(shape.packed && expand) {
         return backend.pin(shape, Box::new(tile), home);
     }
-    let packed = aerostat_backend::Tile { dtype: shape.dtype, rows: shape.rows, cols: shape.cols, bytes: &tile };
+    let packed =
+        aerostat_backend::Tile { dtype: shape.dtype, rows: shape.rows, cols: shape.cols, bytes: &tile };
     let mut expanded = Vec::new();
     aerostat_backend::packed::parts(&packed).try_for_each(|part| part?.expand(&mut expanded))?;
     backend.pin(TileShape { packed: false, ..shape }, Box::new(expanded), home)

@@ -1,14 +1,19 @@
 //! Attention over keys and values that are cached as they are.
 
 use aerostat_arch::{AttentionSpec, Norm, Role, RopeStyle};
-use aerostat_backend::{self as backend, Activation, Error, Window, defect};
+use aerostat_backend::{self as backend, Activation, Error, defect};
 
 use super::compile::Compiler;
 use super::{Op, Slice, Source};
 
 impl Compiler<'_> {
     /// What attention makes of `input`: the output of its last matrix.
-    pub(super) fn attention(&mut self, layer: usize, a: &AttentionSpec, input: Slice) -> Result<Slice, Error> {
+    pub(super) fn attention(
+        &mut self,
+        layer: usize,
+        a: &AttentionSpec,
+        input: Slice,
+    ) -> Result<Slice, Error> {
         if let Some(latent) = &a.latent {
             return self.latent(layer, a, latent, input);
         }
@@ -116,7 +121,7 @@ fn shape(a: &AttentionSpec) -> backend::Attention {
         values_in_keys: false,
         scale: a.scale,
         softcap: a.softcap,
-        window: a.window.map(if a.chunked { Window::Chunk } else { Window::Last }),
+        window: a.window,
         alibi: a.alibi,
     }
 }

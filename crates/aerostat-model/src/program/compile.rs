@@ -148,7 +148,12 @@ impl<'a> Compiler<'a> {
     }
 
     /// The norm before a half of a block: `None` where there is none, or where it changes the stream itself.
-    fn normed(&mut self, block: &Block, name: &'static str, norm: &Option<Norm>) -> Result<Option<Slice>, Error> {
+    fn normed(
+        &mut self,
+        block: &Block,
+        name: &'static str,
+        norm: &Option<Norm>,
+    ) -> Result<Option<Slice>, Error> {
         let Some(norm) = norm else { return Ok(None) };
         if block.norms_replace {
             self.norm(name, norm, norm.size, self.x, self.x)?;
@@ -192,8 +197,10 @@ impl<'a> Compiler<'a> {
             self.norm("final_norm", norm, norm.size, picked, picked)?;
         }
         let logits = self.buffer("logits", Height::LogitRows, spec.vocab, Content::Activation);
-        let row_norms =
-            spec.head.normalised.then(|| self.buffer("head_norms", Height::Fixed(1), spec.vocab, Content::Kept));
+        let row_norms = spec
+            .head
+            .normalised
+            .then(|| self.buffer("head_norms", Height::Fixed(1), spec.vocab, Content::Kept));
         let (block, role) = (spec.blocks.len(), Role::Head);
         self.emit(Op::Multiply(Product { block, role, x: picked, y: logits, heads: None, row_norms }));
         if let Some(factors) = row_norms {
@@ -242,7 +249,8 @@ impl<'a> Compiler<'a> {
         emit(self)?;
         self.lifetimes.end_loop(begin);
         let ops = std::mem::replace(&mut self.ops, outer);
-        let place = self.experts.get_mut(layer).ok_or_else(|| defect!("block {layer} has no place for experts"))?;
+        let place =
+            self.experts.get_mut(layer).ok_or_else(|| defect!("block {layer} has no place for experts"))?;
         *place = ops;
         Ok(())
     }
@@ -268,7 +276,12 @@ impl<'a> Compiler<'a> {
     }
 
     /// A buffer that is filled when the model is opened.
-    pub(super) fn constant(&mut self, name: &'static str, (rows, cols): (usize, usize), source: Source) -> Slice {
+    pub(super) fn constant(
+        &mut self,
+        name: &'static str,
+        (rows, cols): (usize, usize),
+        source: Source,
+    ) -> Slice {
         self.buffer(name, Height::Fixed(rows), cols, Content::Constant(source))
     }
 
@@ -312,7 +325,9 @@ impl<'a> Compiler<'a> {
         let source = match &norm.weight {
             None => None,
             Some(weight) if norm.further.is_empty() => Some(Source::Tensor(weight.clone())),
-            Some(weight) => Some(Source::Joined([weight].into_iter().chain(&norm.further).cloned().collect())),
+            Some(weight) => {
+                Some(Source::Joined([weight].into_iter().chain(&norm.further).cloned().collect()))
+            }
         };
         match norm.kind {
             NormKind::Rms => {
@@ -343,6 +358,8 @@ impl<'a> Compiler<'a> {
     /// What queries are multiplied by.
     pub(super) fn growth(&self, growth: Growth) -> Result<Slice, Error> {
         let found = self.growths.iter().find(|(known, _)| *known == growth);
-        found.map(|(_, slice)| *slice).ok_or_else(|| defect!("{growth:?} was not found among those of the blocks"))
+        found
+            .map(|(_, slice)| *slice)
+            .ok_or_else(|| defect!("{growth:?} was not found among those of the blocks"))
     }
 }

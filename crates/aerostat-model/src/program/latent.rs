@@ -5,7 +5,7 @@
 //! of that space, head by head.
 
 use aerostat_arch::{AttentionSpec, Indexer, Latent, Role, Selection};
-use aerostat_backend::{Attention, Error, HeadCopy, Index, Window, defect};
+use aerostat_backend::{Attention, Error, HeadCopy, Index, defect};
 
 use super::compile::Compiler;
 use super::{Heads, Op, Product, Slice};
@@ -80,7 +80,13 @@ impl Compiler<'_> {
     }
 
     /// Queries into the compressed space, attention there, and out of it.
-    fn attend_latent(&mut self, layer: usize, a: &AttentionSpec, latent: &Latent, q: Slice) -> Result<Slice, Error> {
+    fn attend_latent(
+        &mut self,
+        layer: usize,
+        a: &AttentionSpec,
+        latent: &Latent,
+        q: Slice,
+    ) -> Result<Slice, Error> {
         let Latent { rank, nope, rope, value_dim, .. } = *latent;
         let latent_q = self.rows("latent_q", a.heads * (rank + rope));
         let copy = HeadCopy {
@@ -108,7 +114,7 @@ impl Compiler<'_> {
             values_in_keys: true,
             scale: a.scale,
             softcap: a.softcap,
-            window: a.window.map(Window::Last),
+            window: a.window,
             alibi: None,
         };
         let latent_mixed = self.rows("latent_mixed", a.heads * rank);
@@ -123,8 +129,14 @@ impl Compiler<'_> {
             }
         }
         let mixed = self.rows("mixed", a.heads * value_dim);
-        let out =
-            Heads { rows: value_dim, x_pitch: rank, x_cols: rank, y_pitch: value_dim, y_cols: value_dim, by_inputs: false };
+        let out = Heads {
+            rows: value_dim,
+            x_pitch: rank,
+            x_cols: rank,
+            y_pitch: value_dim,
+            y_cols: value_dim,
+            by_inputs: false,
+        };
         self.by_heads((layer, Role::V), latent_mixed, mixed, out);
         Ok(mixed)
     }

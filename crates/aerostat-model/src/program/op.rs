@@ -11,42 +11,140 @@ use super::{Product, Slice};
 #[allow(missing_docs, reason = "operands are named as those of the backend's ops are")]
 pub enum Op {
     /// Cosines and sines of every row's position, `[rows, rotary]`.
-    Angles { rope: usize, out: Slice },
+    Angles {
+        rope: usize,
+        out: Slice,
+    },
     /// What the query of each row is multiplied by, `[rows, 1]`.
-    Growth { growth: Growth, out: Slice },
+    Growth {
+        growth: Growth,
+        out: Slice,
+    },
     /// The embedding of each row's token.
-    Embed { out: Slice },
+    Embed {
+        out: Slice,
+    },
     /// The learned vector of each row's position.
-    GatherPositions { table: Slice, offset: u32, out: Slice },
+    GatherPositions {
+        table: Slice,
+        offset: u32,
+        out: Slice,
+    },
     /// The rows that need logits.
-    GatherLogitRows { x: Slice, out: Slice },
+    GatherLogitRows {
+        x: Slice,
+        out: Slice,
+    },
     /// The residual stream holds what so many blocks made of it: hidden states are taken here.
-    Tap { blocks: usize, x: Slice },
+    Tap {
+        blocks: usize,
+        x: Slice,
+    },
 
     Multiply(Product),
-    AddBias { x: Slice, bias: Slice },
-    RmsNorm { x: Slice, weight: Slice, eps: f32, out: Slice },
-    LayerNorm { x: Slice, size: usize, eps: f32, out: Slice },
-    MulColumns { x: Slice, factors: Slice },
-    MulRows { x: Slice, factors: Slice },
-    Add { x: Slice, y: Slice },
-    Scale { x: Slice, factor: f32 },
-    Clip { x: Slice, limit: f32 },
-    Softcap { x: Slice, cap: f32 },
-    Activate { x: Slice, activation: Activation },
-    Glu { gate: Slice, up: Slice, activation: Activation, out: Slice },
-    Clear { x: Slice },
-    TakeColumns { x: Slice, first: usize, step: usize, out: Slice },
-    CopyHeads { x: Slice, copy: HeadCopy, out: Slice },
+    AddBias {
+        x: Slice,
+        bias: Slice,
+    },
+    RmsNorm {
+        x: Slice,
+        weight: Slice,
+        eps: f32,
+        out: Slice,
+    },
+    LayerNorm {
+        x: Slice,
+        size: usize,
+        eps: f32,
+        out: Slice,
+    },
+    MulColumns {
+        x: Slice,
+        factors: Slice,
+    },
+    MulRows {
+        x: Slice,
+        factors: Slice,
+    },
+    Add {
+        x: Slice,
+        y: Slice,
+    },
+    Scale {
+        x: Slice,
+        factor: f32,
+    },
+    Clip {
+        x: Slice,
+        limit: f32,
+    },
+    Softcap {
+        x: Slice,
+        cap: f32,
+    },
+    Activate {
+        x: Slice,
+        activation: Activation,
+    },
+    Glu {
+        gate: Slice,
+        up: Slice,
+        activation: Activation,
+        out: Slice,
+    },
+    Clear {
+        x: Slice,
+    },
+    TakeColumns {
+        x: Slice,
+        first: usize,
+        step: usize,
+        out: Slice,
+    },
+    CopyHeads {
+        x: Slice,
+        copy: HeadCopy,
+        out: Slice,
+    },
 
-    Rope { x: Slice, rope: Rope, angles: Slice },
-    KvWrite { layer: usize, k: Slice, v: Slice },
-    Attention { layer: usize, q: Slice, shape: Attention, sinks: Option<Slice>, out: Slice },
+    Rope {
+        x: Slice,
+        rope: Rope,
+        angles: Slice,
+    },
+    KvWrite {
+        layer: usize,
+        k: Slice,
+        v: Slice,
+    },
+    Attention {
+        layer: usize,
+        q: Slice,
+        shape: Attention,
+        sinks: Option<Slice>,
+        out: Slice,
+    },
     /// Skipped where no row sees more than `out.cols` positions.
-    SelectPositions { layer: usize, q: Slice, weights: Slice, index: Index, out: Slice },
+    SelectPositions {
+        layer: usize,
+        q: Slice,
+        weights: Slice,
+        index: Index,
+        out: Slice,
+    },
     /// Over the positions in `selected`, or all of them where no row sees more than it holds.
-    SparseAttention { layer: usize, q: Slice, shape: Attention, selected: Slice, out: Slice },
-    ShortConv { x: Slice, weights: Slice, state: Slice },
+    SparseAttention {
+        layer: usize,
+        q: Slice,
+        shape: Attention,
+        selected: Slice,
+        out: Slice,
+    },
+    ShortConv {
+        x: Slice,
+        weights: Slice,
+        state: Slice,
+    },
     DeltaRule {
         x: Slice,
         strengths: Slice,
@@ -57,17 +155,35 @@ pub enum Op {
     },
 
     /// The experts of every row are chosen, from what the router says of each, `[rows, experts]`.
-    Route { block: usize, scores: Slice },
+    Route {
+        block: usize,
+        scores: Slice,
+    },
     /// Runs [`Program::experts`](super::Program::experts) of the block for each expert that some row uses.
-    Experts { block: usize },
+    Experts {
+        block: usize,
+    },
     /// The rows that use the expert at hand.
-    GatherExpertRows { x: Slice, out: Slice },
+    GatherExpertRows {
+        x: Slice,
+        out: Slice,
+    },
     /// Those rows times their factors.
-    WeighExpertRows { x: Slice, factors: Slice },
+    WeighExpertRows {
+        x: Slice,
+        factors: Slice,
+    },
     /// Adds the expert's rows to those that use it, times their factors if they are `weighted`.
-    ScatterExpertRows { x: Slice, weighted: bool, out: Slice },
+    ScatterExpertRows {
+        x: Slice,
+        weighted: bool,
+        out: Slice,
+    },
     /// The bias of the expert at hand: a row of `biases`, `[experts, cols]`.
-    AddExpertBias { x: Slice, biases: Slice },
+    AddExpertBias {
+        x: Slice,
+        biases: Slice,
+    },
 }
 
 /// What an op is called, reads and writes.

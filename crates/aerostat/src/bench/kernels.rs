@@ -98,7 +98,9 @@ pub fn kernels(
         let bytes = vec![0x3cu8; TILE_ROWS * COLS / format.block_len() * format.block_bytes()];
         let shape = TileShape { dtype: format, rows: TILE_ROWS, cols: COLS, packed: false };
         let count = if rows.contains(&1) { COLD_BYTES / bytes.len() } else { 1 };
-        let tiles: Vec<WeightId> = (0..count).map(|_| cpu.pin(shape, Box::new(bytes.clone()), Home::Host)).collect::<Result<_, _>>()?;
+        let tiles: Vec<WeightId> = (0..count)
+            .map(|_| cpu.pin(shape, Box::new(bytes.clone()), Home::Host))
+            .collect::<Result<_, _>>()?;
         for &rows in rows {
             if stop() {
                 return Err(Error::interrupted());

@@ -106,7 +106,9 @@ impl Board {
                 let place = self.waiting.partition_point(|waiting| waiting.priority <= priority);
                 self.waiting.insert(place, Waiting { id, request, priority });
             }
-            Command::Attach { source, ended, .. } if self.closing => give_back((source, Err(super::closed())), &ended),
+            Command::Attach { source, ended, .. } if self.closing => {
+                give_back((source, Err(super::closed())), &ended)
+            }
             Command::Attach { source: work, need, priority, ended } => {
                 self.need.merge(&need);
                 self.stale |= need.positions_max() > self.tokens_max;
@@ -199,7 +201,8 @@ impl Board {
     /// Gives back the sources that have nothing left.
     pub(super) fn end_sources(&mut self) {
         for place in &mut self.sources {
-            let over = |s: &mut Source| s.active == 0 && (s.failed.is_some() || s.dry && !s.work.more_may_come());
+            let over =
+                |s: &mut Source| s.active == 0 && (s.failed.is_some() || s.dry && !s.work.more_may_come());
             if let Some(source) = place.take_if(over) {
                 let Source { work, failed, ended, .. } = source;
                 give_back((work, failed.map_or(Ok(()), Err)), &ended);
@@ -226,7 +229,8 @@ impl Board {
         let mut order: Vec<usize> = (0..self.sources.len()).collect();
         order.sort_by_key(|i| self.sources[*i].as_ref().map_or(Priority::MAX, |source| source.priority));
         for index in order {
-            let Some(Some(source)) = self.sources.get_mut(index).filter(|s| s.as_ref().is_some_and(|s| s.failed.is_none()))
+            let Some(Some(source)) =
+                self.sources.get_mut(index).filter(|s| s.as_ref().is_some_and(|s| s.failed.is_none()))
             else {
                 continue;
             };

@@ -7,11 +7,11 @@ use aerostat_text::Tokenizer;
 
 use super::board::{Board, Listeners};
 use super::{Event, Status};
+use crate::Error;
 use crate::engine::Engine;
 use crate::model_files::ModelFiles;
 use crate::observe::{Observer, Progress};
 use crate::options::Options;
-use crate::Error;
 use crate::request::RunEnd;
 
 /// Opens the model, runs what comes in, and opens it again where a request does not fit.

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use aerostat::{
     Completion, Constraint, Engine, Error, ErrorKind, FinishReason, Gained, Hidden, Layer, ModelFiles, Need,
-    Observer, Options, Outcome, Plan, Pooling, Prefixes, Progress, Request, RunEnd, Sampling, Silent,
+    Observer, Options, Outcome, Parts, Plan, Pooling, Prefixes, Progress, Request, RunEnd, Sampling, Silent,
     TokenLogprobs, Want, Work,
 };
 use aerostat_testkit::{Fixture, fixture};
+
+use crate::all;
 
 /// What is left of an outcome when bits are compared.
 #[derive(Clone, Debug, PartialEq)]
@@ -280,13 +282,13 @@ fn forced_tokens_take_no_sweeps_of_their_own() {
         };
         let requests = [request];
         let mut engine = engine(&fixture, &Options::default(), &requests);
-        let answers = engine.generate(&requests, None, &mut Silent).unwrap().completions;
+        let answers = all(engine.generate(&requests, None, &mut Silent).unwrap().completions);
         assert_eq!(answers[0].token_ids[1..11], (20..30).collect::<Vec<u32>>());
         // The prompt; the first token with those forced; one sweep for each of the other two but the last.
         assert_eq!(engine.stats().sweeps, 3, "{top_logprobs:?}");
         if let Some(logprobs) = &answers[0].logprobs {
             let whole = [answers[0].prompt_token_ids.clone(), answers[0].token_ids.clone()].concat();
-            let score = engine.score(&[whole], false, &mut Silent).unwrap().remove(0);
+            let score = all(engine.score(&[whole], false, &mut Silent).unwrap()).remove(0);
             let scored: Vec<f32> = score.logprobs[3..].iter().map(|p| p.unwrap()).collect();
             assert_eq!(logprobs, &scored);
         }
@@ -511,12 +513,10 @@ fn engine_with(
     change: impl FnOnce(&mut Plan),
 ) -> Engine {
     let files = ModelFiles::open(&fixture.path).unwrap();
-    let mut plan = Engine::plan(&files, options, &need(requests)).unwrap();
+    let (need, parts) = (need(requests), Parts::of(&files, options).unwrap());
+    let mut plan = Engine::plan_with(&files, options, &need, &parts).unwrap();
     change(&mut plan);
-    let source = aerostat_stream::SourceOptions::default();
-    let catalog = aerostat_checkpoint::Checkpoint::open(&fixture.path).unwrap().catalog;
-    let source = aerostat_stream::open(catalog.files(), source).unwrap();
-    Engine::open_on(&files, options, plan, source, &mut Silent).unwrap()
+    Engine::open_planned(&files, options, (&need, plan), parts, &mut Silent).unwrap()
 }
 
 #[test]

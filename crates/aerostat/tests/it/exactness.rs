@@ -5,6 +5,7 @@ use aerostat::{
 };
 use aerostat_testkit::{Fixture, fixture, fixtures};
 
+use crate::all;
 use crate::experts::mixtures;
 use proptest::prelude::*;
 
@@ -12,7 +13,7 @@ fn score(fixture: &Fixture, options: &Options, sequences: &[Vec<u32>]) -> Vec<Sc
     let files = ModelFiles::open(&fixture.path).expect(&fixture.name);
     let need = aerostat::score::demand(sequences, true);
     let mut engine = Engine::open(&files, options, &need, &mut Silent).expect(&fixture.name);
-    engine.score(sequences, true, &mut Silent).expect(&fixture.name)
+    all(engine.score(sequences, true, &mut Silent).expect(&fixture.name))
 }
 
 /// The fixtures whose sequences have a recurrent state.
@@ -158,7 +159,7 @@ fn a_seed_gives_the_same_text_alone_and_in_a_crowd() {
         let need = aerostat::generate::demand(requests);
         let mut engine = Engine::open(&files, &options, &need, &mut Silent).unwrap();
         let answers = engine.generate(requests, None, &mut Silent).unwrap();
-        answers.completions.into_iter().map(|c| c.token_ids).collect()
+        all(answers.completions).into_iter().map(|c| c.token_ids).collect()
     };
     let requests: Vec<Request> = (0..12).map(|i| request(i % 3, i as u64)).collect();
     let together = run(&requests, None);
@@ -177,7 +178,7 @@ fn one_engine_serves_many_runs() {
     let options = Options { pinned_bytes_max: Some(0), ..Options::default() };
     let mut engine =
         Engine::open(&files, &options, &aerostat::score::demand(&sequences, true), &mut Silent).unwrap();
-    let first: Vec<_> = engine.score(&sequences, true, &mut Silent).unwrap().iter().map(bits).collect();
-    let second: Vec<_> = engine.score(&sequences, true, &mut Silent).unwrap().iter().map(bits).collect();
+    let first: Vec<_> = all(engine.score(&sequences, true, &mut Silent).unwrap()).iter().map(bits).collect();
+    let second: Vec<_> = all(engine.score(&sequences, true, &mut Silent).unwrap()).iter().map(bits).collect();
     assert_eq!(first, second);
 }

@@ -3,6 +3,7 @@
 use aerostat::{Engine, ModelFiles, Options, Request, Silent, Stats};
 use aerostat_testkit::{Fixture, fixtures};
 
+
 /// The fixtures that have experts.
 pub(crate) fn mixtures() -> Vec<Fixture> {
     let mixes = |fixture: &Fixture| {
@@ -81,7 +82,7 @@ fn what_was_used_is_kept_in_memory_the_next_time() {
         };
         let mut engine = Engine::open(&files, &options, &need, &mut Silent).unwrap();
         let answers = engine.generate(std::slice::from_ref(&request), None, &mut Silent).unwrap();
-        (answers.completions[0].token_ids.clone(), engine.stats())
+        (answers.completions[0].as_ref().unwrap().token_ids.clone(), engine.stats())
     };
     let (tokens, fixed) = run(None);
     assert!(fixed.experts_read < fixed.experts && fixed.experts_read > 0, "{fixed:?}");

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use aerostat::{Engine, ErrorKind, ModelFiles, Observer, Options, Progress, Request, Silent};
+use aerostat::{Engine, ErrorKind, ModelFiles, Observer, Options, Parts, Progress, Request, Silent};
 use aerostat_checkpoint::{Checkpoint, FileId};
 use aerostat_stream::simulated::{self, Contents, Fault, FaultKind, Script};
 use aerostat_testkit::{Fixture, fixture};
@@ -16,14 +16,15 @@ fn generate_on(fixture: &Fixture, script: Script) -> Result<Vec<u32>, aerostat::
     let files = ModelFiles::open(&fixture.path)?;
     let options = Options { pinned_bytes_max: Some(0), ..Options::default() };
     let requests = [request(fixture)];
-    let plan = Engine::plan(&files, &options, &aerostat::generate::demand(&requests))?;
     let catalog = Checkpoint::open(&fixture.path)?.catalog;
     let contents =
         catalog.files().iter().map(|f| Contents::Memory(std::fs::read(&f.path).unwrap())).collect();
     let source = simulated::open(contents, script)?;
-    let mut engine = Engine::open_on(&files, &options, plan, source, &mut Silent)?;
+    let parts = Parts { source, ..Parts::of(&files, &options)? };
+    let need = aerostat::generate::demand(&requests);
+    let mut engine = Engine::open_with(&files, &options, &need, parts, &mut Silent)?;
     let answers = engine.generate(&requests, None, &mut Silent)?;
-    Ok(answers.completions[0].token_ids.clone())
+    answers.completions.into_iter().next().unwrap().map(|answer| answer.token_ids)
 }
 
 #[test]
@@ -76,7 +77,8 @@ fn run(path: &Path, request: &Request) -> Result<Vec<u32>, aerostat::Error> {
     let requests = [request.clone()];
     let need = aerostat::generate::demand(&requests);
     let mut engine = Engine::open(&files, &Options::default(), &need, &mut Silent)?;
-    Ok(engine.generate(&requests, None, &mut Silent)?.completions[0].token_ids.clone())
+    let mut answers = engine.generate(&requests, None, &mut Silent)?.completions;
+    answers.remove(0).map(|answer| answer.token_ids)
 }
 
 /// What a fixture answers once some bytes of a tensor are others.
@@ -163,12 +165,12 @@ fn a_run_stops_at_any_tile_and_keeps_what_it_has() {
             Err(error) => assert_eq!(error.kind(), ErrorKind::Interrupted),
             Ok(mut engine) => {
                 let answers = engine.generate(&requests, None, &mut stop).unwrap();
-                let tokens = &answers.completions[0].token_ids;
+                let tokens = &answers.completions[0].as_ref().unwrap().token_ids;
                 assert!(whole.starts_with(tokens));
                 assert_eq!(answers.interrupted, tokens.len() < whole.len());
                 // The engine is as good as new.
                 let again = engine.generate(&requests, None, &mut Silent).unwrap();
-                assert_eq!(again.completions[0].token_ids, whole);
+                assert_eq!(again.completions[0].as_ref().unwrap().token_ids, whole);
             }
         }
     }

@@ -3,6 +3,8 @@
 use aerostat::{Engine, KvType, ModelFiles, Options, Request, Silent};
 use aerostat_testkit::{Fixture, fixtures};
 
+use crate::all;
+
 /// Real models are held to 2e-3 and 2e-2; these are tiny and allow less.
 const LOGPROB_TOLERANCE: f32 = 3e-4;
 const LOGIT_TOLERANCE: f32 = 3e-4;
@@ -50,7 +52,7 @@ fn check_scores(
     let sequences: Vec<Vec<u32>> = fixture.prompts.iter().map(|p| p.ids.clone()).collect();
     let need = aerostat::score::demand(&sequences, true);
     let mut engine = Engine::open(&files, options, &need, &mut Silent).map_err(|e| e.to_string())?;
-    let scores = engine.score(&sequences, true, &mut Silent).map_err(|e| e.to_string())?;
+    let scores = all(engine.score(&sequences, true, &mut Silent).map_err(|e| e.to_string())?);
     let mut largest = 0.0f32;
     for (score, want) in scores.iter().zip(&fixture.prompts) {
         let n = want.ids.len();
@@ -90,7 +92,7 @@ fn greedy_continuations_equal_transformers() {
         let need = aerostat::generate::demand(&requests);
         let mut engine = Engine::open(&files, &exact(), &need, &mut Silent).expect(&fixture.name);
         let answers = engine.generate(&requests, None, &mut Silent).expect(&fixture.name);
-        for (answer, prompt) in answers.completions.iter().zip(&fixture.prompts) {
+        for (answer, prompt) in all(answers.completions).iter().zip(&fixture.prompts) {
             if answer.token_ids != prompt.greedy {
                 failures.push(format!(
                     "{}, prompt of {}: {:?}, expected {:?}",

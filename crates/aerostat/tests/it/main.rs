@@ -6,3 +6,8 @@ mod experts;
 mod faults;
 mod golden;
 mod tasks;
+
+/// The results of a list none of whose members failed.
+fn all<T>(results: Vec<Result<T, aerostat::Error>>) -> Vec<T> {
+    results.into_iter().map(|result| result.expect("every request has a result")).collect()
+}

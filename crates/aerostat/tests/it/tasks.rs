@@ -1,15 +1,17 @@
 //! Answers end where they should and say why.
 
 use aerostat::{
-    Choices, Engine, FinishReason, Hidden, Layer, Measure, ModelFiles, Options, Pooling, Request, Sampling,
-    Silent, Tokenizer, classify, distil, embed,
+    Choices, Completion, Engine, FinishReason, Hidden, Layer, Measure, ModelFiles, Options, Pooling, Request,
+    Sampling, Silent, Tokenizer, classify, distil, embed,
 };
 use aerostat_testkit::{fixture, fixtures_dir};
 
-fn generate(files: &ModelFiles, tokenizer: Option<&Tokenizer>, requests: &[Request]) -> aerostat::Answers {
+use crate::all;
+
+fn generate(files: &ModelFiles, tokenizer: Option<&Tokenizer>, requests: &[Request]) -> Vec<Completion> {
     let need = aerostat::generate::demand(requests);
     let mut engine = Engine::open(files, &Options::default(), &need, &mut Silent).unwrap();
-    engine.generate(requests, tokenizer, &mut Silent).unwrap()
+    all(engine.generate(requests, tokenizer, &mut Silent).unwrap().completions)
 }
 
 #[test]
@@ -20,7 +22,7 @@ fn an_answer_ends_at_an_end_token_or_its_length() {
     let free = Request { token_ids: prompt.ids.clone(), max_new_tokens: 10, ..Request::default() };
     let ended = Request { end_tokens: vec![prompt.greedy[4]], ..free.clone() };
     let nothing = Request { max_new_tokens: 0, ..free.clone() };
-    let answers = generate(&files, None, &[free, ended, nothing]).completions;
+    let answers = generate(&files, None, &[free, ended, nothing]);
     assert_eq!((answers[0].token_ids.len(), answers[0].finish_reason), (10, FinishReason::Length));
     let at = prompt.greedy.iter().position(|t| *t == prompt.greedy[4]).unwrap();
     assert_eq!(
@@ -36,12 +38,10 @@ fn a_stop_string_ends_an_answer_and_is_not_part_of_it() {
     let tokenizer = files.tokenizer().unwrap().unwrap();
     let token_ids = tokenizer.encode("the hills", true).unwrap();
     let free = Request { token_ids, max_new_tokens: 20, ..Request::default() };
-    let whole =
-        generate(&files, Some(&tokenizer), std::slice::from_ref(&free)).completions.remove(0).text.unwrap();
+    let whole = generate(&files, Some(&tokenizer), std::slice::from_ref(&free)).remove(0).text.unwrap();
     let letters: Vec<char> = whole.chars().collect();
     let stop: String = letters[5..8].iter().collect();
     let answer = generate(&files, Some(&tokenizer), &[Request { stop: vec![stop.clone()], ..free }])
-        .completions
         .remove(0);
     let want = &whole[..whole.find(&stop).unwrap()];
     assert_eq!((answer.text.as_deref(), answer.finish_reason), (Some(want), FinishReason::Stop));
@@ -67,11 +67,11 @@ fn log_probabilities_of_an_answer_are_those_of_scoring_it() {
         top_logprobs: Some(0),
         ..Request::default()
     };
-    let answer = generate(&files, None, &[request]).completions.remove(0);
+    let answer = generate(&files, None, &[request]).remove(0);
     let whole = [answer.prompt_token_ids, answer.token_ids].concat();
     let need = aerostat::score::demand(std::slice::from_ref(&whole), true);
     let mut engine = Engine::open(&files, &Options::default(), &need, &mut Silent).unwrap();
-    let score = engine.score(&[whole], false, &mut Silent).unwrap().remove(0);
+    let score = all(engine.score(&[whole], false, &mut Silent).unwrap()).remove(0);
     let scored: Vec<f32> =
         score.logprobs[fixture.prompts[2].ids.len()..].iter().map(|p| p.unwrap()).collect();
     assert_eq!(answer.logprobs.unwrap(), scored);
@@ -88,13 +88,14 @@ fn labels_are_scored_after_their_text_in_one_sweep() {
     for measure in [Measure::Sum, Measure::Mean, Measure::Calibrated(vec![1, 2])] {
         let need = classify::demand(&items, &measure);
         let mut engine = Engine::open(&files, &Options::default(), &need, &mut Silent).unwrap();
-        let found = engine.classify(&items, &measure, &mut Silent).unwrap();
+        let found = all(engine.classify(&items, &measure, &mut Silent).unwrap());
         assert_eq!(engine.stats().sweeps, 1);
         for (item, found) in items.iter().zip(&found) {
             let logprobs = |prefix: &[u32], label: &[u32]| -> Vec<f32> {
                 let need = aerostat::score::demand(&[[prefix, label].concat()], false);
                 let mut engine = Engine::open(&files, &Options::default(), &need, &mut Silent).unwrap();
-                let score = engine.score(&[[prefix, label].concat()], false, &mut Silent).unwrap().remove(0);
+                let score =
+                    engine.score(&[[prefix, label].concat()], false, &mut Silent).unwrap().remove(0).unwrap();
                 score.logprobs[prefix.len()..].iter().map(|l| l.unwrap()).collect()
             };
             let sum = |l: &[f32]| l.iter().map(|l| f64::from(*l)).sum::<f64>();
@@ -115,7 +116,11 @@ fn labels_are_scored_after_their_text_in_one_sweep() {
     let mut engine =
         Engine::open(&files, &Options::default(), &classify::demand(&bad, &Measure::Sum), &mut Silent)
             .unwrap();
-    assert!(engine.classify(&bad, &Measure::Sum, &mut Silent).is_err());
+    // Its neighbour does not suffer for it.
+    let good = Choices { prefix: vec![1], labels: vec![vec![2], vec![3]] };
+    let [bad] = bad;
+    let found = engine.classify(&[bad, good], &Measure::Sum, &mut Silent).unwrap();
+    assert!(found[0].is_err() && found[1].is_ok());
 }
 
 #[test]
@@ -125,7 +130,7 @@ fn the_likeliest_tokens_are_those_of_the_logits() {
     let texts: Vec<Vec<u32>> = fixture.prompts.iter().map(|p| p.ids.clone()).collect();
     let mut engine =
         Engine::open(&files, &super::golden::exact(), &distil::demand(&texts), &mut Silent).unwrap();
-    let found = engine.distil(&texts, 5, &mut Silent).unwrap();
+    let found = all(engine.distil(&texts, 5, &mut Silent).unwrap());
     for (top, prompt) in found.iter().zip(&fixture.prompts) {
         assert_eq!(
             (top.k, top.ids.len(), top.logprobs.len()),
@@ -167,7 +172,7 @@ fn hidden_states_agree_with_transformers() {
                     ("weighted", Pooling::WeightedMean),
                 ] {
                     let hidden = Hidden { layer, pooling: Some(pooled), ..Hidden::default() };
-                    let found = engine.embed(&texts, hidden, &mut Silent).unwrap().remove(0);
+                    let found = engine.embed(&texts, hidden, &mut Silent).unwrap().remove(0).unwrap();
                     let key = format!("{key}_{pooling}");
                     // Where embeddings have a width of their own, transformers gives no last state of the stream.
                     if name == "opt_350m" && layer == Layer::Final {
@@ -185,6 +190,6 @@ fn hidden_states_agree_with_transformers() {
         let texts = [vec![1]];
         let mut engine =
             Engine::open(&files, &Options::default(), &embed::demand(&texts), &mut Silent).unwrap();
-        assert!(engine.embed(&texts, far, &mut Silent).is_err());
+        assert!(engine.embed(&texts, far, &mut Silent).unwrap()[0].is_err());
     }
 }
