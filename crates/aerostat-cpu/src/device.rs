@@ -491,13 +491,17 @@ impl CpuKernels {
         job.finish()
     }
 
-    /// Whether so many values of expanded rows were reserved.
+    /// Whether every thread has reserved so many values of expanded rows: packed tiles may have made one's scratch larger.
     fn check_expanded(&self, len: usize) -> Result<(), Error> {
-        let have = lock(&self.scratch[0]).expanded.len() * LANES;
-        if len <= have {
-            return Ok(());
+        let least = self.scratch.iter().map(|scratch| lock(scratch).expanded.len() * LANES).min();
+        match least {
+            Some(have) if len <= have => Ok(()),
+            have => {
+                let message =
+                    format!("codes with scales take {len} values of scratch where {have:?} are reserved");
+                Err(Error::shape(message))
+            }
         }
-        Err(Error::shape(format!("codes with scales take {len} values of scratch where {have} are reserved")))
     }
 
     /// Checks the checksums of a tile's groups, some for each thread.
