@@ -79,7 +79,7 @@ fn run(mut ready: Ready) -> (Ready, Result<(), Error>) {
 
 fn matmul(isa: Isa, dtype: DType, rows: usize) -> Ready {
     let mut cpu = open(isa);
-    let bytes = vec![0x3c; TILE_ROWS * COLS / dtype.block_len() * dtype.block_bytes()];
+    let bytes = vec![0x3cu8; TILE_ROWS * COLS / dtype.block_len() * dtype.block_bytes()];
     let shape = TileShape { dtype, rows: TILE_ROWS, cols: COLS, packed: false };
     let w = Weight::Resident(cpu.pin(shape, Box::new(bytes), Home::Device).unwrap());
     let (x, y) = (matrix(&mut cpu, rows, COLS), matrix(&mut cpu, rows, TILE_ROWS));

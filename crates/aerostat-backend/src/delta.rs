@@ -13,11 +13,11 @@ pub const KERNEL_MAX: usize = 8;
 pub struct StateRun {
     /// Where the sequence's state lies.
     pub slot: usize,
-    /// The first row.
+    /// The first row of the run, among those of the sweep.
     pub start: usize,
-    /// How many.
+    /// Number of rows in the run.
     pub rows: usize,
-    /// The first is the sequence's first: its state is zero before it.
+    /// The run begins with position 0 of its sequence, before which the state is zero.
     pub fresh: bool,
 }
 

@@ -409,8 +409,8 @@ impl<D: HostDevice> Backend for D {
         check::heads(&kv.layout, layer, shape.kv_heads)?;
         let places = sparse::check_attention(&kv.layout, layer, [q, out, selected], shape, &memory.rows)?;
         let [q, out, selected] = memory::views(&mut memory.buffers, [q, out, selected])?;
-        let selected = sparse::positions(selected, &places)?;
-        kernels.sparse_attention(q, out, shape, kv.view(layer).for_attention(shape), places, &selected);
+        sparse::check_positions(selected, &places)?;
+        kernels.sparse_attention(q, out, shape, kv.view(layer).for_attention(shape), places, selected);
         Ok(())
     }
 

@@ -141,7 +141,8 @@ pub trait Kernels: Send {
         places: Placement<'_>,
     );
 
-    /// [`Backend::sparse_attention`]; `selected` has each row's positions, ascending, none above the row's own.
+    /// [`Backend::sparse_attention`]; each row of `selected` has a position and more, ascending, none
+    /// above the row's own, up to the first element that is negative.
     fn sparse_attention(
         &mut self,
         q: View<'_>,
@@ -149,7 +150,7 @@ pub trait Kernels: Send {
         shape: &Attention,
         kv: KvView<'_>,
         places: Placement<'_>,
-        selected: &[Vec<u32>],
+        selected: View<'_>,
     );
 
     /// [`Backend::short_conv`]; of `runs` no two are of one slot.

@@ -166,13 +166,13 @@ pub struct KvView<'a> {
     pub kv_type: KvType,
     /// `[pages, heads, page_tokens, key size]`, dense: the keys of a head in a page lie together.
     pub keys: &'a [u8],
-    /// The same for values.
+    /// `[pages, heads, page_tokens, value size]`, dense: the values of a head in a page lie together.
     pub values: &'a [u8],
-    /// KV heads.
+    /// KV heads of the layer.
     pub heads: usize,
-    /// Key elements of a slot.
+    /// Elements of a slot's keys, of all heads.
     pub key_width: usize,
-    /// Value elements of a slot; where values are the first elements of keys, that of a key.
+    /// Elements of a slot's values, of all heads; where values are the first elements of keys, that of a key.
     pub value_width: usize,
     /// Positions in a page.
     pub page_tokens: usize,
@@ -199,7 +199,7 @@ impl KvView<'_> {
         line((self.heads, self.page_tokens), slot, head) * self.key_bytes()
     }
 
-    /// The same for `values`.
+    /// Where in `values` the value of `head` in `slot` starts. The next slot of a page follows directly.
     #[inline]
     pub fn value_at(&self, slot: usize, head: usize) -> usize {
         line((self.heads, self.page_tokens), slot, head) * self.value_bytes()

@@ -323,7 +323,7 @@ pub struct DeltaRule {
     pub key_dim: usize,
     /// Size of a value head.
     pub value_dim: usize,
-    /// Strengths and decays take turns: those of so many heads. Divides `value_heads`.
+    /// Strengths and decays lie in turns: the strengths of so many heads, then their decays. Divides `value_heads`.
     pub run: usize,
     /// Value heads of different key heads take turns.
     pub tiled: bool,

@@ -26,20 +26,20 @@ use crate::Error;
 pub enum Rounding {
     /// Stays as computed.
     F32,
-    /// To nearest even.
+    /// IEEE half precision, to nearest even.
     F16,
-    /// To nearest even.
+    /// bfloat16, to nearest even.
     BF16,
 }
 
-/// How codes become weights.
+/// Quantised weights: how codes become numbers, with scales that lie apart.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quantised {
-    /// How elements are stored.
+    /// How an element is stored, and what it stands for before it is scaled.
     pub code: Code,
     /// What the scaled value is multiplied by; 1 for most.
     pub factor: f32,
-    /// What comes last.
+    /// The type that the scaled value is rounded to.
     pub rounding: Rounding,
 }
 
@@ -48,11 +48,11 @@ pub struct Quantised {
 pub struct Groups<'a> {
     /// Elements that share a scale; the last group may be shorter.
     pub len: usize,
-    /// In place of that: the group of each element.
+    /// In place of runs of `len`: the group of each element of the row, whole numbers.
     pub index: Option<&'a [f32]>,
-    /// One for each group.
+    /// The scale of each group.
     pub scales: &'a [f32],
-    /// One for each group, or none: then zero is where the code has it.
+    /// The zero point of each group; empty: zero is where the code has it.
     pub zeros: &'a [f32],
 }
 

@@ -263,10 +263,11 @@ impl Kernels for Naive {
         shape: &Attention,
         kv: KvView<'_>,
         places: Placement<'_>,
-        selected: &[Vec<u32>],
+        selected: View<'_>,
     ) {
-        for (r, (&place, selected)) in places.rows.iter().zip(selected).enumerate() {
-            let seen: Vec<usize> = selected.iter().map(|j| *j as usize).collect();
+        for (r, &place) in places.rows.iter().enumerate() {
+            let chosen = selected.row(r).iter().map(Cell::get).take_while(|j| *j >= 0.0);
+            let seen: Vec<usize> = chosen.map(|j| j as usize).collect();
             attend(q.row(r), out.row(r), (shape, None), (kv, &places, place), &seen);
         }
     }

@@ -10,6 +10,8 @@ pub(crate) struct Rows {
     pages: Vec<u32>,
     /// For each row the first position from which on all pages up to its own exist.
     reaches: Vec<u32>,
+    /// Where those are put that are not known to be good.
+    next: Vec<u32>,
     runs: Vec<StateRun>,
     /// Rows that have states.
     states: usize,
@@ -24,19 +26,19 @@ impl Rows {
             return Err(Error::shape(format!("{states} states were given for {rows} rows")));
         }
         let runs = delta::runs(states)?;
+        self.next.clear();
         if let Some(layout) = layout {
             for (row, &place) in places.rows.iter().enumerate() {
-                reach(layout, &places, place).ok_or_else(|| no_page(row, place, &places, layout))?;
+                let reach = reach(layout, &places, place);
+                self.next.push(reach.ok_or_else(|| no_page(row, place, &places, layout))?);
             }
         }
         self.clear();
+        std::mem::swap(&mut self.reaches, &mut self.next);
         self.runs.extend(runs);
         self.states = states.len();
         self.places.extend_from_slice(places.rows);
         self.pages.extend_from_slice(places.pages);
-        if let Some(layout) = layout {
-            self.reaches.extend(places.rows.iter().filter_map(|&place| reach(layout, &places, place)));
-        }
         Ok(())
     }
 
@@ -98,7 +100,7 @@ impl Rows {
     /// What it takes.
     pub(crate) fn bytes(&self) -> u64 {
         let bytes = self.places.capacity() * size_of::<RowPlace>()
-            + (self.pages.capacity() + self.reaches.capacity()) * size_of::<u32>()
+            + (self.pages.capacity() + self.reaches.capacity() + self.next.capacity()) * size_of::<u32>()
             + self.runs.capacity() * size_of::<StateRun>();
         bytes as u64
     }
@@ -107,7 +109,7 @@ impl Rows {
 /// What [`Rows`] takes for each row and for each position of the cache: vectors grow to twice what they hold. A page has at
 /// least eight positions, and sequences share none.
 pub(crate) const ROW_BYTES: u64 =
-    2 * (size_of::<RowPlace>() + size_of::<u32>() + size_of::<StateRun>()) as u64;
+    2 * (size_of::<RowPlace>() + 2 * size_of::<u32>() + size_of::<StateRun>()) as u64;
 pub(crate) const POSITION_BYTES: u64 = 1;
 
 /// The first position from which on all pages up to the row's own exist; `None` where not even that one does.

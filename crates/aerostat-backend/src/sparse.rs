@@ -1,5 +1,7 @@
 //! Attention over chosen positions: the rules that its operands obey.
 
+use std::cell::Cell;
+
 use crate::rows::Rows;
 use crate::{Attention, Error, Index, KvLayout, Mat, Placement, View, check};
 
@@ -49,16 +51,16 @@ pub(crate) fn check_attention<'a>(
     rows.places(layout, layer, widths, q.rows, None)
 }
 
-/// Each row's positions: whole numbers, ascending, none above the row's own, up to the first that is negative.
-pub(crate) fn positions(selected: View<'_>, places: &Placement<'_>) -> Result<Vec<Vec<u32>>, Error> {
-    let row = |(row, place): (usize, &crate::RowPlace)| {
-        let chosen = selected.row(row).iter().map(|cell| cell.get()).take_while(|j| *j >= 0.0);
-        let chosen: Vec<u32> = chosen.map(|j| j as u32).collect();
-        let ascending = chosen.is_sorted_by(|a, b| a < b);
-        match chosen.last() {
-            Some(last) if ascending && *last <= place.position => Ok(chosen),
-            _ => Err(Error::shape(format!("row {row} at {place:?} has no ascending positions to attend to"))),
+/// Each row's positions ascend and none is above the row's own, up to the first that is negative.
+pub(crate) fn check_positions(selected: View<'_>, places: &Placement<'_>) -> Result<(), Error> {
+    for (row, place) in places.rows.iter().enumerate() {
+        let mut chosen = selected.row(row).iter().map(Cell::get).take_while(|j| *j >= 0.0).map(|j| j as u32);
+        let first = chosen.next();
+        let last = chosen.try_fold(first, |last, j| (Some(j) > last).then_some(Some(j)));
+        if last.flatten().is_none_or(|last| last > place.position) {
+            let message = format!("row {row} at {place:?} has no ascending positions to attend to");
+            return Err(Error::shape(message));
         }
-    };
-    places.rows.iter().enumerate().map(row).collect()
+    }
+    Ok(())
 }

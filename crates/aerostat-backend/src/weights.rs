@@ -1,7 +1,9 @@
 //! Weight tiles in host memory: those that stay, and those that pass through.
 
 use crate::memory::Advise;
-use crate::{Error, ErrorKind, HostBytes, Tile, TileShape, UploadId, Weight, WeightId, check, packed};
+use crate::{
+    Error, ErrorKind, HostBytes, Tile, TileShape, UploadId, Weight, WeightId, check, defect, packed,
+};
 
 /// Alignment of tiles that stay.
 const TILE_ALIGN_BYTES: usize = 64;
@@ -76,16 +78,15 @@ impl Weights {
         if !shape.packed {
             check::tile(&shape.tile(&bytes))?;
         }
-        let tile = Some((shape, bytes));
         let Arriving { places, free } = &mut self.arriving;
-        if let Some(place) = free.pop()
-            && let Some(arrival) = places.get_mut(place as usize)
-        {
-            arrival.tile = tile;
-            return Ok(UploadId { place, turn: arrival.turn });
+        let place = free.pop().unwrap_or(places.len() as u32);
+        if place as usize == places.len() {
+            places.push(Arrival { turn: 0, tile: None });
         }
-        places.push(Arrival { turn: 0, tile });
-        Ok(UploadId { place: places.len() as u32 - 1, turn: 0 })
+        let arrival = places.get_mut(place as usize).filter(|arrival| arrival.tile.is_none());
+        let arrival = arrival.ok_or_else(|| defect!("place {place} of a weight tile is not free"))?;
+        arrival.tile = Some((shape, bytes));
+        Ok(UploadId { place, turn: arrival.turn })
     }
 
     /// Drops a tile that passed through.

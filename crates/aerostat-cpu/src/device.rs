@@ -28,7 +28,7 @@ use crate::row_norms::norms;
 use crate::rows::Rows;
 use crate::scaled::{self, Expand, Expanded, Values};
 use crate::scratch::{self, Scratch};
-use crate::sparse::{IndexRow, SparseRow};
+use crate::sparse::{IndexRow, SparseRow, chosen};
 use crate::vector::LANES;
 
 /// Calls a method for the format of a tile.
@@ -388,12 +388,13 @@ impl Kernels for CpuKernels {
         shape: &Attention,
         kv: KvView<'_>,
         places: Placement<'_>,
-        selected: &[Vec<u32>],
+        selected: View<'_>,
     ) {
         let (token, scratch, q, out) = (self.token, &self.scratch, Rows::from(q), Rows::from(out));
         let group = shape.heads / shape.kv_heads;
         let parts = group.div_ceil(HEADS_MAX);
-        let longest = selected.iter().map(Vec::len).max().unwrap_or(0);
+        let longest = places.rows.iter().map(|place| place.position as usize + 1).max().unwrap_or(0);
+        let (longest, selected) = (longest.min(selected.cols()), Rows::from(selected));
         let pitch = longest.next_multiple_of(LANES).max(LANES);
         self.pool.run(q.rows * shape.kv_heads * parts, &|task, thread| {
             let (row, within) = (task / (shape.kv_heads * parts), task % (shape.kv_heads * parts));
@@ -401,10 +402,10 @@ impl Kernels for CpuKernels {
             let (head, heads) = (within / parts * group + part, HEADS_MAX.min(group - part));
             let mut guard = lock(&scratch[thread]);
             let scores = guard.scores.as_mut_ptr().cast();
-            let seen = &selected[row];
             // SAFETY: the operands, places and positions were checked. The scratch holds a line of scores for each of
             // `HEADS_MAX` heads at all positions of the KV cache. A thread runs one task at a time.
             unsafe {
+                let seen = chosen(selected, row);
                 SparseRow { q, out, shape, kv, places, row, head, heads, seen, scores, pitch }.run(token)
             }
         });
@@ -490,13 +491,17 @@ impl CpuKernels {
         job.finish()
     }
 
-    /// Whether so many values of expanded rows were reserved.
+    /// Whether every thread has reserved so many values of expanded rows: packed tiles may have made one's scratch larger.
     fn check_expanded(&self, len: usize) -> Result<(), Error> {
-        let have = lock(&self.scratch[0]).expanded.len() * LANES;
-        if len <= have {
-            return Ok(());
+        let least = self.scratch.iter().map(|scratch| lock(scratch).expanded.len() * LANES).min();
+        match least {
+            Some(have) if len <= have => Ok(()),
+            have => {
+                let message =
+                    format!("codes with scales take {len} values of scratch where {have:?} are reserved");
+                Err(Error::shape(message))
+            }
         }
-        Err(Error::shape(format!("codes with scales take {len} values of scratch where {have} are reserved")))
     }
 
     /// Checks the checksums of a tile's groups, some for each thread.

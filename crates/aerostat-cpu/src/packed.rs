@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use aerostat_backend::packed::exponents::{BLOCK_LEN, Parts, Split};
 use aerostat_backend::packed::{GroupFormat, PackedTile, SLACK_BYTES};
-use aerostat_backend::{Error, ErrorKind, Tile};
+use aerostat_backend::{Error, ErrorKind, Tile, defect};
 use aerostat_checkpoint::DType;
 
 use crate::checksum::crc32c;
@@ -102,7 +102,9 @@ impl<'a> PackedMatmul<'a> {
         scratch: *mut f32,
     ) -> Result<(), Error> {
         let (tile, (mut group, end), mut row) = (&self.parts[task.part], task.groups, task.row);
-        let GroupFormat::ExponentCoded(split, palette) = &tile.format else { return Err(broken()) };
+        let GroupFormat::ExponentCoded(split, palette) = &tile.format else {
+            return Err(defect!("a stored tile is multiplied as one of coded exponents"));
+        };
         let row_bytes = tile.row_bytes();
         let group_bytes = tile.group_rows * row_bytes;
         let step = (STEP_BYTES / group_bytes).clamp(1, end - group);
@@ -149,7 +151,9 @@ impl<'a> PackedMatmul<'a> {
                     (DType::BF16, None) => matmul.run::<BF16>(token),
                     (DType::F16, None) => matmul.run::<F16>(token),
                     (_, Some(from)) => scale(*from, matmul, row, token, floats),
-                    _ => return Err(broken()),
+                    (dtype, None) => {
+                        return Err(defect!("packed codes in {dtype} are multiplied without scales"));
+                    }
                 }
             }
             (group, row) = (group + step, row + rows);

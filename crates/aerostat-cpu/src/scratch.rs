@@ -18,7 +18,7 @@ const SCORES_LEN: usize = 128 * 1024;
 const POSITIONS_OF_ALL: usize = SCORES_LEN / QUERIES_MAX;
 /// What expanding takes of a matrix of codes that is stored by inputs.
 pub(crate) const BY_INPUTS_LEN: usize = scaled::TASK_INPUTS * k_major::TASK_COLS;
-/// Bytes of a worker's stack that its kernels touch.
+/// An allowance for what kernels touch of a worker's stack.
 const STACK_BYTES: usize = 32 << 10;
 
 /// What a thread works in.

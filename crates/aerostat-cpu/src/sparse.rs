@@ -38,9 +38,20 @@ pub(crate) struct SparseRow<'a> {
     pub(crate) row: usize,
     pub(crate) head: usize,
     pub(crate) heads: usize,
-    pub(crate) seen: &'a [u32],
+    pub(crate) seen: &'a [f32],
     pub(crate) scores: *mut f32,
     pub(crate) pitch: usize,
+}
+
+/// The positions of a row, up to the first that is negative.
+///
+/// # Safety
+/// The row exists and nobody writes it for as long as its positions are used.
+pub(crate) unsafe fn chosen<'a>(selected: Rows, row: usize) -> &'a [f32] {
+    // SAFETY: the caller's promise.
+    let all = unsafe { std::slice::from_raw_parts(selected.at(row, 0).cast_const(), selected.cols) };
+    let count = all.iter().take_while(|j| **j >= 0.0).count();
+    &all[..count]
 }
 
 /// The scores of all positions up to the row's.

@@ -47,8 +47,9 @@ pub(crate) struct Job {
     pub(crate) shape: Vec<u64>,
     /// The last two dimensions are exchanged.
     pub(crate) transposed: bool,
-    /// What saves bytes and loses nothing may be done.
-    pub(crate) coded: bool,
+    /// Exponents are coded where that saves bytes; by its first name in journals that were begun.
+    #[serde(rename = "coded")]
+    pub(crate) exponent_coded: bool,
     pub(crate) file: u32,
     pub(crate) offset: u64,
     pub(crate) bytes: u64,
@@ -179,7 +180,7 @@ fn job(tensor: &Tensor, used: Option<Use>, cuts: Option<&BTreeSet<u64>>, options
         to: to.name().to_owned(),
         shape: if used.is_some() { shape } else { tensor.shape.clone() },
         transposed: transposed && used.is_some(),
-        coded: used.is_some_and(|used| used.place != Place::ByHead),
+        exponent_coded: used.is_some_and(|used| used.place != Place::ByHead),
         file: tensor.extent.file.0,
         offset: tensor.extent.offset,
         bytes: tensor.extent.bytes,
@@ -244,7 +245,7 @@ pub fn packed_spec(catalog: &Catalog, spec: &ModelSpec, codec: Codec) -> Result<
         let Some(job) = jobs.get(matrix.name.as_str()).filter(|job| !job.tiles.is_empty()) else { return };
         let Ok((from, to)) = job.formats() else { return };
         let row = to.bytes_for(matrix.cols as u64).unwrap_or(0) as f64;
-        let row = if job.coded && from == to { row * lossless_ratio(to) } else { row };
+        let row = if job.exponent_coded && from == to { row * lossless_ratio(to) } else { row };
         let rows_max = job.tiles.iter().copied().max().unwrap_or(1).max(1) as usize;
         let mut offset = matrix.extent.offset;
         let tile = |start: usize| {

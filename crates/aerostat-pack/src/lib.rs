@@ -36,7 +36,7 @@ pub struct Options {
     pub delete_original: bool,
     /// Threads that code.
     pub threads: usize,
-    /// Bytes of a tile before it is coded, about.
+    /// Bytes of a tile before it is packed, about.
     pub tile_bytes: u64,
     /// Bytes of the original in one file of the copy, about.
     pub shard_bytes: u64,

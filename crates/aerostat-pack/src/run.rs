@@ -445,7 +445,12 @@ fn make_one(job: &Job, read: &[u8], rows: Option<u64>) -> Result<Made, Error> {
     let (from, to) = job.formats()?;
     let tile = Tile { dtype: from, rows: rows as usize, cols: job.cols(), bytes: read };
     if from == to {
-        return Ok(Made { bytes: packed::pack(&tile, job.coded)?, crc32c, len, loss: Loss::default() });
+        return Ok(Made {
+            bytes: packed::pack(&tile, job.exponent_coded)?,
+            crc32c,
+            len,
+            loss: Loss::default(),
+        });
     }
     let (quantised, loss) = quantise_lossy(&tile, to)?;
     let tile = Tile { dtype: to, bytes: &quantised, ..tile };

@@ -106,15 +106,15 @@ fn tile_sizes_and_instruction_sets_change_no_bit() {
     }
 }
 
-/// The formats that have coded tiles in a packed folder.
-fn coded_formats(folder: &Path) -> BTreeSet<&'static str> {
+/// The formats that have tiles with coded exponents in a packed folder.
+fn exponent_coded_formats(folder: &Path) -> BTreeSet<&'static str> {
     let catalog = Checkpoint::open(folder).unwrap().catalog;
     let file = |tensor: &aerostat_checkpoint::Tensor| fs::read(catalog.file_of(tensor)).unwrap();
-    let is_coded = |tensor: &&aerostat_checkpoint::Tensor| {
+    let is_exponent_coded = |tensor: &&aerostat_checkpoint::Tensor| {
         let tiles = catalog.tiles(&tensor.name).into_iter().flat_map(|tiles| tiles.iter());
         tiles.clone().any(|tile| file(tensor)[tile.extent.offset as usize + 5] == 1)
     };
-    catalog.tensors().filter(is_coded).map(|tensor| tensor.dtype.name()).collect()
+    catalog.tensors().filter(is_exponent_coded).map(|tensor| tensor.dtype.name()).collect()
 }
 
 /// Copies a folder, what is BF16 as F16.
@@ -161,7 +161,7 @@ fn exponents_of_every_format_are_coded_where_that_saves_bytes() {
     for (name, format) in [("gemma3", "BF16"), ("gemma3_types", "F16"), ("qwen3_fp8", "F8_E4M3")] {
         let (fixture, out) = (fixture(name), folder.path().join(name));
         packed(&fixture.path, &out, &Options { tile_bytes: 1 << 20, ..options(Codec::Lossless) }).unwrap();
-        assert!(coded_formats(&out).contains(format), "{name}");
+        assert!(exponent_coded_formats(&out).contains(format), "{name}");
         let want = bits(&fixture.path, &prompts(&fixture), &EngineOptions::default()).unwrap();
         for (isa, pinned_bytes_max) in Isa::available().flat_map(|isa| [(isa, None), (isa, Some(0))]) {
             let options = EngineOptions { isa: Some(isa), pinned_bytes_max, ..EngineOptions::default() };
