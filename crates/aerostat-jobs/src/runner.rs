@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use aerostat::{Engine, Gained, Observer, Outcome, Plan, Progress, Request, RunEnd, TokenLogprobs, Work};
-use aerostat_openai::{Finish, Part, PartResult, Refusal, RefusalKind, Token};
+use aerostat_openai::{Finish, PARTS_MAX, Part, PartResult, Refusal, RefusalKind, Token};
 
 use crate::counts::Counts;
 use crate::database::{Batch, State};
@@ -24,6 +24,7 @@ const COMMIT_EVERY: Duration = Duration::from_millis(50);
 const FORECAST_EVERY: Duration = Duration::from_secs(1);
 /// A request's id is its line's number and, in these bits, its part's.
 const PART_BITS: u32 = 16;
+const _: () = assert!(PARTS_MAX <= 1 << PART_BITS);
 
 impl Job {
     /// Does what is left. Being asked to stop ends it after a sweep with everything saved.

@@ -8,8 +8,13 @@ pub enum AnswerTokens {
     /// So many were asked for: a context that does not hold them is too short. 0 where there is no answer: a text that
     /// is scored or embedded.
     Exactly(usize),
-    /// Nobody asked for a number: as many as fit, this many at most, and at least one (none if this is 0).
-    UpTo(usize),
+    /// As many as fit, within these bounds.
+    UpTo {
+        /// The fewest that are an answer: a context that does not hold them is too short.
+        least: usize,
+        /// The most that are wanted.
+        most: usize,
+    },
 }
 
 /// A request that is longer than the context.
@@ -45,13 +50,13 @@ impl std::error::Error for TooLong {}
 pub fn answer_tokens(context: usize, prompt: usize, answer: AnswerTokens) -> Result<usize, TooLong> {
     let (least, asked) = match answer {
         AnswerTokens::Exactly(asked) => (asked, asked),
-        AnswerTokens::UpTo(most) => (most.min(1), 0),
+        AnswerTokens::UpTo { least, .. } => (least, 0),
     };
     let needed = prompt.saturating_add(least);
     match answer {
         _ if needed > context => Err(TooLong { context, prompt, needed, asked }),
         AnswerTokens::Exactly(asked) => Ok(asked),
-        AnswerTokens::UpTo(most) => Ok(most.min(context - prompt)),
+        AnswerTokens::UpTo { least, most } => Ok(most.max(least).min(context - prompt)),
     }
 }
 
@@ -60,6 +65,10 @@ mod tests {
     use super::AnswerTokens::{Exactly, UpTo};
     use super::*;
 
+    fn up_to(most: usize) -> AnswerTokens {
+        UpTo { least: 1, most }
+    }
+
     #[test]
     fn what_is_asked_for_is_held_and_what_is_not_is_cut_to_what_fits() {
         for (prompt, answer, want) in [
@@ -67,11 +76,13 @@ mod tests {
             (90, Exactly(11), Err(101)),
             (100, Exactly(0), Ok(0)),
             (101, Exactly(0), Err(101)),
-            (90, UpTo(256), Ok(10)),
-            (90, UpTo(3), Ok(3)),
-            (99, UpTo(256), Ok(1)),
-            (100, UpTo(256), Err(101)),
-            (100, UpTo(0), Ok(0)),
+            (90, up_to(256), Ok(10)),
+            (90, up_to(3), Ok(3)),
+            (90, up_to(0), Ok(1)),
+            (99, up_to(256), Ok(1)),
+            (100, up_to(256), Err(101)),
+            (100, UpTo { least: 0, most: 256 }, Ok(0)),
+            (101, UpTo { least: 0, most: 256 }, Err(101)),
             (1, Exactly(usize::MAX), Err(usize::MAX)),
         ] {
             assert_eq!(answer_tokens(100, prompt, answer).map_err(|e| e.needed), want, "{prompt} {answer:?}");
@@ -81,7 +92,7 @@ mod tests {
     #[test]
     fn the_message_tells_the_parts_of_what_was_asked_for() {
         let told = |answer| answer_tokens(8, 9, answer).unwrap_err().to_string();
-        assert_eq!(told(UpTo(5)), "the context holds 8 tokens; this request needs 10");
+        assert_eq!(told(up_to(5)), "the context holds 8 tokens; this request needs 10");
         assert_eq!(
             told(Exactly(5)),
             "the context holds 8 tokens; this request needs 14 (9 of the prompt and 5 asked for)"

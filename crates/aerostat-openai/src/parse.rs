@@ -88,7 +88,7 @@ impl Setting {
         }
         let older = answer_length(body, "max_tokens")?;
         let newer = answer_length(body, "max_completion_tokens")?;
-        let otherwise = AnswerTokens::UpTo(self.rules.max_new_tokens.max(1));
+        let otherwise = AnswerTokens::UpTo { least: 1, most: self.rules.max_new_tokens };
         Ok(Asked {
             prompts: vec![prompt],
             answer: newer.or(older).unwrap_or(otherwise),
@@ -129,7 +129,7 @@ impl Setting {
         body.only("echo", &[json!(false)])?;
         body.only("suffix", &[json!("")])?;
         let top = body.integer("logprobs", 0..=TOP_LOGPROBS_MAX)?;
-        let otherwise = AnswerTokens::UpTo(COMPLETION_TOKENS_DEFAULT);
+        let otherwise = AnswerTokens::UpTo { least: 1, most: COMPLETION_TOKENS_DEFAULT };
         let answer = answer_length(body, "max_tokens")?.unwrap_or(otherwise);
         Ok(Asked { prompts, answer, top_logprobs: top.map(|k| k as usize) })
     }

@@ -4,6 +4,9 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
+/// Characters of a message or of a path at most: what is quoted from a request may be as long as the request.
+const CHARS_MAX: usize = 600;
+
 /// Why a request is not served: a short code for programs, a sentence for people, and the field it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -28,7 +31,7 @@ pub enum RefusalKind {
 impl Refusal {
     /// A bad request, with a code of its own.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { kind: RefusalKind::Invalid, code, message: message.into(), param: None }
+        Self { kind: RefusalKind::Invalid, code, message: clip(message.into()), param: None }
     }
 
     /// A field whose value cannot be served; `param` is its path, such as `messages[0].content`.
@@ -59,7 +62,7 @@ impl Refusal {
 
     /// The same refusal, said to be about the field at `param`.
     pub fn about(self, param: &str) -> Self {
-        Self { param: Some(param.to_owned()), ..self }
+        Self { param: Some(clip(param.to_owned())), ..self }
     }
 
     /// Whose fault it is.
@@ -105,6 +108,15 @@ impl Refusal {
     }
 }
 
+/// A text, cut where it is too long for a message.
+fn clip(mut text: String) -> String {
+    if let Some((at, _)) = text.char_indices().nth(CHARS_MAX) {
+        text.truncate(at);
+        text.push('…');
+    }
+    text
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
@@ -127,5 +139,11 @@ mod tests {
         let failed = Refusal::failed("the disk is gone");
         assert_eq!((failed.status(), &failed.body()["error"]["type"]), (500, &json!("server_error")));
         assert_eq!(failed.body()["error"]["param"], Value::Null);
+    }
+
+    #[test]
+    fn no_message_is_as_long_as_the_request_that_it_is_about() {
+        let refusal = Refusal::unsupported(&"é".repeat(100_000), "n".repeat(100_000));
+        assert!(refusal.body().to_string().chars().count() < 2 * CHARS_MAX + 200);
     }
 }

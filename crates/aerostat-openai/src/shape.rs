@@ -29,6 +29,7 @@ pub(crate) fn shape(body: &mut Fields<'_>) -> Result<Option<Shape>, Refusal> {
     }
     if let Some(mut fields) = body.object("structured_outputs")? {
         shapes.extend(guided(&mut fields, "")?);
+        fields.only("structural_tag", &[])?;
         // It forbids what a schema allows.
         fields.only("disable_additional_properties", &[json!(false)])?;
         // JSON is written in one way, whatever these say.

@@ -167,7 +167,12 @@ fn a_lenient_reading_says_what_it_ignored() {
     let request = chat(&setting, body.into()).unwrap();
     assert_eq!(request.ignored, ["stream_options.bar", "response_format.json_schema.foo", "telepathy"]);
     // What would change the answer is not ignored by anybody.
-    for body in [json!({"min_tokens": 5}), json!({"allowed_token_ids": [1]}), json!({"top_p": 2})] {
+    for body in [
+        json!({"min_tokens": 5}),
+        json!({"allowed_token_ids": [1]}),
+        json!({"top_p": 2}),
+        json!({"structured_outputs": {"structural_tag": "{}"}}),
+    ] {
         assert!(chat(&setting, body.clone()).is_err(), "{body}");
     }
 }

@@ -27,7 +27,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("aerostat", LIBRARIES),
     ("aerostat-openai", &["aerostat"]),
     ("aerostat-jobs", &["aerostat", "aerostat-openai"]),
-    ("aerostat-cli", &["aerostat", "aerostat-jobs", "aerostat-pack"]),
+    ("aerostat-cli", &["aerostat", "aerostat-jobs", "aerostat-openai", "aerostat-pack"]),
     ("aerostat-testkit", &["aerostat-checkpoint"]),
     ("xtask", &["aerostat-checkpoint", "aerostat-testkit"]),
 ];
