@@ -38,6 +38,10 @@ pub(crate) struct BatchArgs {
     /// Where failed requests go; beside the output unless given.
     #[arg(long, value_name = "FILE")]
     errors: Option<PathBuf>,
+    /// Take what vLLM takes and OpenAI refuses: temperatures above 2, and fields that are not known, which are ignored and
+    /// named in the result under aerostat.ignored.
+    #[arg(long)]
+    lenient: bool,
     /// Begin anew and overwrite what is there.
     #[arg(long)]
     restart: bool,
@@ -75,7 +79,8 @@ pub(crate) fn execute(args: &BatchArgs, output: &OutputArgs) -> Result<(), Failu
         context: args.engine.context(),
         max_new_tokens: args.max_new_tokens,
         seed: args.seed,
-        engine: format!("kv {:?}", options.kv).to_lowercase(),
+        lenient: args.lenient,
+        engine: aerostat::result_identity(&options),
         restart: args.restart,
         retry_errors: args.retry_errors,
     };

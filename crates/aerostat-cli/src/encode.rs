@@ -94,13 +94,11 @@ pub(crate) fn answer_tokens_max(
     context: Option<usize>,
 ) -> Result<usize, Failure> {
     let Some(context) = context else { return Ok(asked) };
-    match context.checked_sub(prompt_tokens) {
-        Some(left) => Ok(asked.min(left)),
-        None => {
-            let message = format!(
-                "a prompt of {prompt_tokens} tokens does not fit a context of {context}; raise --context"
-            );
-            Err(Failure::usage(message))
-        }
-    }
+    let answer = aerostat_openai::AnswerTokens::UpTo { least: 0, most: asked };
+    aerostat_openai::answer_tokens(context, prompt_tokens, answer).map_err(|_| {
+        let message = format!(
+            "a prompt of {prompt_tokens} tokens does not fit a context of {context}; raise --context"
+        );
+        Failure::usage(message)
+    })
 }

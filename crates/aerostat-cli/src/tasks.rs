@@ -260,12 +260,11 @@ impl<'a> Setup<'a> {
 
     fn check(&self, number: u64, sequence: &[u32], new_tokens: usize) -> Result<(), Failure> {
         self.files.check_tokens(number, sequence)?;
-        let tokens = sequence.len() + new_tokens;
-        if tokens > self.context {
-            let message = format!("{tokens} tokens do not fit a context of {}; see --context", self.context);
-            return Err(Failure::usage(message));
-        }
-        Ok(())
+        let answer = aerostat_openai::AnswerTokens::Exactly(new_tokens);
+        aerostat_openai::answer_tokens(self.context, sequence.len(), answer).map(drop).map_err(|e| {
+            let message = format!("{} tokens do not fit a context of {}; see --context", e.needed, e.context);
+            Failure::usage(message)
+        })
     }
 
     /// What comes of the rows of a chunk, in order.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
 use crate::disk::Disk;
-use crate::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind};
 
 /// Says whose database it is: "AERO".
 const APPLICATION_ID: i32 = 0x4145_524F;
@@ -59,13 +59,8 @@ impl State {
         }
     }
 
-    fn of(code: i64) -> Self {
-        match code {
-            1 => Self::Done,
-            2 => Self::Failed,
-            3 => Self::Bad,
-            _ => Self::ToDo,
-        }
+    fn of(code: i64) -> Option<Self> {
+        [Self::ToDo, Self::Done, Self::Failed, Self::Bad].into_iter().find(|state| state.code() == code)
     }
 }
 
@@ -147,9 +142,30 @@ impl Database {
         query.query_row([key], |row| row.get(0)).optional().map_err(|e| self.failed(&e))
     }
 
-    /// A number among the facts; 0 if it is not there.
-    pub(crate) fn number(&self, key: &str) -> Result<u64, Error> {
-        Ok(self.fact(key)?.and_then(|text| text.parse().ok()).unwrap_or(0))
+    /// A number among the facts.
+    pub(crate) fn number(&self, key: &str) -> Result<Option<u64>, Error> {
+        let Some(text) = self.fact(key)? else { return Ok(None) };
+        let broken = || self.broken(&format!("{key} is {text:?}, not a number"));
+        text.parse().map(Some).map_err(|_| broken())
+    }
+
+    /// A fact that a job which was begun has.
+    pub(crate) fn must_fact(&self, key: &str) -> Result<String, Error> {
+        self.fact(key)?.ok_or_else(|| self.broken(&format!("{key} is missing")))
+    }
+
+    /// A number that a job which was begun has.
+    pub(crate) fn must_number(&self, key: &str) -> Result<u64, Error> {
+        self.number(key)?.ok_or_else(|| self.broken(&format!("{key} is missing")))
+    }
+
+    fn broken(&self, what: &str) -> Error {
+        let message = format!(
+            "the job's database {}: {what}; the results in the output are untouched; --restart begins anew \
+             and gives them up",
+            self.path.display()
+        );
+        Error::new(ErrorKind::Database, message)
     }
 
     /// All lines in order.
@@ -159,10 +175,12 @@ impl Database {
         )?;
         let mut rows = query.query([]).map_err(|e| self.failed(&e))?;
         while let Some(row) = rows.next().map_err(|e| self.failed(&e))? {
+            let code: i64 = row.get(1).map_err(|e| self.failed(&e))?;
+            let state = State::of(code).ok_or_else(|| self.broken(&format!("a line has state {code}")))?;
             let read = || -> rusqlite::Result<LineRow> {
                 Ok(LineRow {
                     number: row.get::<_, i64>(0)? as u64,
-                    state: State::of(row.get(1)?),
+                    state,
                     parts: row.get(2)?,
                     prompt: row.get(3)?,
                     answer: row.get(4)?,
@@ -408,12 +426,25 @@ mod tests {
 
         let database = Database::look(&path).unwrap();
         assert_eq!(database.lines_under_way().unwrap(), [2]);
-        assert_eq!(database.number("output_bytes").unwrap(), 12);
+        assert_eq!(database.number("output_bytes").unwrap(), Some(12));
         assert_eq!(database.fact("state").unwrap().as_deref(), Some("running"));
         let mut found = Vec::new();
         database.lines(|row| found.push(row)).unwrap();
         assert_eq!(found[0], LineRow { state: State::Done, generated: 4, ..row(0) });
         assert_eq!(found[1..], [row(1), row(2)]);
+    }
+
+    /// Such a number once counted as 0, and results were cut off behind it.
+    #[test]
+    fn what_cannot_be_read_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut database = Database::open(&folder.path().join("a.job")).unwrap();
+        database.set(&System, &[("output_bytes", "1x".to_owned())]).unwrap();
+        assert_eq!(database.number("output_bytes").unwrap_err().kind(), ErrorKind::Database);
+        assert_eq!(database.number("errors_bytes").unwrap(), None);
+        assert_eq!(database.must_number("errors_bytes").unwrap_err().kind(), ErrorKind::Database);
+        database.connection.execute("INSERT INTO line VALUES (0, 9, 1, 1, 1, 1, 0)", []).unwrap();
+        assert_eq!(database.lines(|_| ()).unwrap_err().kind(), ErrorKind::Database);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-/// What opens files and commits the database.
+/// What opens the files of a job and is asked before its database is written: the system, or a test that makes it fail.
 pub trait Disk {
     /// Opens a file for appending; makes it if it is not there.
     ///
@@ -23,19 +23,19 @@ pub trait Disk {
 
 /// A file that grows at its end.
 pub trait DiskFile {
-    /// Its size in bytes.
+    /// Size of the file in bytes.
     ///
     /// # Errors
     /// Those of the system.
     fn size(&self) -> io::Result<u64>;
 
-    /// Reads on from an offset.
+    /// A reader of the file's bytes from an offset to its end.
     ///
     /// # Errors
     /// Those of the system.
     fn read_from(&mut self, offset: u64) -> io::Result<Box<dyn Read + '_>>;
 
-    /// Writes at the end. After an error some of the bytes may be there.
+    /// Writes bytes at the end of the file. After an error some of the bytes may be there.
     ///
     /// # Errors
     /// Those of the system: the disk is full, it broke.
@@ -47,7 +47,7 @@ pub trait DiskFile {
     /// Those of the system.
     fn sync(&mut self) -> io::Result<()>;
 
-    /// Cuts off what lies behind `bytes`.
+    /// Cuts the file off behind its first `bytes` bytes.
     ///
     /// # Errors
     /// Those of the system.

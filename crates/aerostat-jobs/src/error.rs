@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use aerostat_openai::{Refusal, RefusalKind};
+
 /// An error with its class; the message says what, where and what to do.
 #[derive(Debug, thiserror::Error)]
 pub struct Error {
@@ -19,16 +21,18 @@ pub enum ErrorKind {
     Usage,
     /// The input cannot be read.
     Input,
-    /// Input, model or options are not those that the job was begun with.
+    /// Input, model, options or output are not those that the job was begun with, or that it left.
     Changed,
     /// Another process runs this job.
     Busy,
     /// Results could not be written or made durable; what was counted before is safe.
     Disk,
-    /// The job's database is broken or not ours.
+    /// The job's database is broken, or it is not one of a job.
     Database,
     /// The engine failed.
     Engine,
+    /// Something that this program made itself is missing or of the wrong kind; what was counted before is safe.
+    Defect,
     /// The caller asked to stop; everything so far is saved.
     Interrupted,
 }
@@ -43,6 +47,11 @@ impl Error {
         Self::new(kind, format!("cannot {what} {}: {error}", path.display()))
     }
 
+    /// Something internal is not as it must be.
+    pub(crate) fn defect(what: impl fmt::Display) -> Self {
+        Self::new(ErrorKind::Defect, format!("a defect of aerostat: {what}; what was counted before is safe"))
+    }
+
     /// The class of the error.
     pub fn kind(&self) -> ErrorKind {
         self.kind
@@ -52,6 +61,17 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
+    }
+}
+
+/// A refusal that is no line's fault.
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        let kind = match refusal.kind() {
+            RefusalKind::Defect => ErrorKind::Defect,
+            _ => ErrorKind::Engine,
+        };
+        Self::new(kind, refusal.message())
     }
 }
 

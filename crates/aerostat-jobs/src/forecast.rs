@@ -3,8 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use aerostat::Plan;
+
 /// Positions in a page of the KV cache, as the plan counts them.
-pub(crate) const PAGE_TOKENS: usize = 16;
+const PAGE_TOKENS: usize = 16;
 /// The part of the cache that is in use while others wait for it: who comes next seldom fits just so.
 const PACKED: f64 = 0.95;
 /// Slices of time in which rows are counted.
@@ -56,6 +58,13 @@ pub(crate) struct Pace<'a> {
     pub(crate) sequences_max: usize,
     /// Seconds of a sweep with some rows, some of them with logits.
     pub(crate) seconds: &'a dyn Fn(usize, usize) -> f64,
+}
+
+/// What the plan's sweeps can carry.
+pub(crate) fn pace<'a>(plan: &Plan, seconds: &'a dyn Fn(usize, usize) -> f64) -> Pace<'a> {
+    // Families without recurrent states have no places for them.
+    let sequences_max = if plan.state_slots > 0 { plan.state_slots } else { usize::MAX };
+    Pace { rows_max: plan.rows_max, positions: plan.kv_pages * PAGE_TOKENS, sequences_max, seconds }
 }
 
 /// What is left, in sweeps and in seconds.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::error::{Error, ErrorKind};
 use crate::input::hexadecimal;
-use crate::{Error, ErrorKind};
 
 /// Files up to this size are read whole.
 const WHOLE_BYTES_MAX: u64 = 32 << 20;
@@ -31,7 +31,10 @@ pub fn model_digest(path: &Path) -> Result<String, Error> {
     files.sort();
     let mut sha = Sha256::new();
     for file in files {
-        sha.update(file.file_name().unwrap_or_default().as_encoded_bytes());
+        let name = file.file_name().ok_or_else(|| {
+            Error::new(ErrorKind::Input, format!("the model {} names no file", file.display()))
+        })?;
+        sha.update(name.as_encoded_bytes());
         add(&mut sha, &file).map_err(|e| failed(&file, e))?;
     }
     Ok(hexadecimal(&sha.finalize()))
@@ -39,8 +42,8 @@ pub fn model_digest(path: &Path) -> Result<String, Error> {
 
 /// Whether a file of a model's folder says anything about its results.
 fn matters(path: &Path) -> bool {
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
-    matches!(extension, "json" | "safetensors" | "gguf" | "jinja" | "model" | "bin")
+    let extension = path.extension().and_then(|e| e.to_str());
+    matches!(extension, Some("json" | "safetensors" | "gguf" | "jinja" | "model" | "bin"))
 }
 
 fn add(sha: &mut Sha256, path: &Path) -> io::Result<()> {

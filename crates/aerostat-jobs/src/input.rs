@@ -8,7 +8,7 @@ use flate2::read::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
 use crate::disk::sync_folder_of;
-use crate::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind};
 
 /// The longest line that is taken; longer ones become errors of their own.
 pub(crate) const LINE_BYTES_MAX: usize = 64 << 20;
@@ -105,17 +105,19 @@ impl Lines {
 /// The SHA-256 of a file as it lies there, in hexadecimal.
 pub(crate) fn digest(path: &Path) -> Result<String, Error> {
     let failed = |e: io::Error| Error::file(ErrorKind::Input, "read", path, &e);
-    let mut file = File::open(path).map_err(failed)?;
+    let mut file = BufReader::with_capacity(1 << 18, File::open(path).map_err(failed)?);
     let mut sha = Sha256::new();
-    let mut buffer = vec![0; 1 << 18];
     loop {
-        let count = match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => count,
+        let count = match file.fill_buf() {
+            Ok([]) => break,
+            Ok(bytes) => {
+                sha.update(bytes);
+                bytes.len()
+            }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(failed(e)),
         };
-        sha.update(buffer.get(..count).unwrap_or_default());
+        file.consume(count);
     }
     Ok(hexadecimal(&sha.finalize()))
 }

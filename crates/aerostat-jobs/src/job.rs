@@ -4,95 +4,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
+use aerostat_openai::{LazyGrammars, Setting};
+use serde::Deserialize;
 
+use crate::counts::{Counts, Lengths, lengths};
 use crate::database::{Batch, Database, LineRow, State};
 use crate::disk::Disk;
+use crate::error::{Error, ErrorKind};
+use crate::options::{JobOptions, JobPaths};
 use crate::output::Appender;
-use crate::request::Setting;
-use crate::validate::{LazyGrammars, Verdict, validate};
-use crate::{Error, ErrorKind, Watcher, input, respond};
+use crate::validate::{Verdict, validate};
+use crate::watch::Watcher;
+use crate::{input, line};
 
 /// Error lines are written when this much of them is there.
 const ERROR_BYTES_HELD: usize = 1 << 20;
-
-/// Where a job's files are.
-#[derive(Clone, Debug)]
-pub struct JobPaths {
-    /// The batch file: JSON lines, `.gz` and `.zst` too.
-    pub input: PathBuf,
-    /// Where results go.
-    pub output: PathBuf,
-    /// Where failures go.
-    pub errors: PathBuf,
-}
-
-impl JobPaths {
-    /// The paths of a job whose failures go beside its output: `out.errors.jsonl` beside `out.jsonl`.
-    pub fn beside(input: &Path, output: &Path) -> Self {
-        Self { input: input.to_owned(), output: output.to_owned(), errors: errors_beside(output) }
-    }
-
-    /// The job's database.
-    pub fn database(&self) -> PathBuf {
-        added(&self.output, "job")
-    }
-
-    /// Where the copy of an input that comes through a pipe is kept.
-    pub fn copy_of_input(output: &Path) -> PathBuf {
-        added(output, "input")
-    }
-}
-
-/// `path` with another extension behind those it has.
-pub(crate) fn added(path: &Path, extension: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".");
-    name.push(extension);
-    path.with_file_name(name)
-}
-
-fn errors_beside(output: &Path) -> PathBuf {
-    let name = output.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let packed = [".gz", ".zst"].into_iter().find(|e| name.ends_with(e)).unwrap_or_default();
-    let stem = name.strip_suffix(packed).unwrap_or(&name);
-    let (stem, extension) = match stem.rsplit_once('.') {
-        Some((stem, extension)) if !stem.is_empty() => (stem, extension),
-        _ => (stem, "jsonl"),
-    };
-    output.with_file_name(format!("{stem}.errors.{extension}{packed}"))
-}
-
-/// How a job is run. What changes results is part of what it was begun with.
-#[derive(Clone, Debug)]
-pub struct JobOptions {
-    /// Tokens of a sequence at most; `None`: what the model was made for.
-    pub context: Option<usize>,
-    /// Tokens of a chat's answer at most, where the request does not say.
-    pub max_new_tokens: usize,
-    /// What seeds of requests without one are made from.
-    pub seed: u64,
-    /// Options of the engine that change bits, in words: `kv f16`.
-    pub engine: String,
-    /// Begin anew, whatever is there.
-    pub restart: bool,
-    /// Try failed requests again.
-    pub retry_errors: bool,
-}
-
-impl Default for JobOptions {
-    fn default() -> Self {
-        let engine = String::new();
-        Self { context: None, max_new_tokens: 256, seed: 0, engine, restart: false, retry_errors: false }
-    }
-}
-
-impl JobOptions {
-    fn words(&self) -> String {
-        let context = self.context.map_or_else(|| "the model's".to_owned(), |n| n.to_string());
-        format!("context {context}, {} new tokens, seed {}, {}", self.max_new_tokens, self.seed, self.engine)
-    }
-}
 
 /// A job that is open for work: its files are this process's alone.
 pub struct Job {
@@ -108,37 +34,6 @@ pub struct Job {
     /// When it was begun, in seconds since 1970.
     pub(crate) created: u64,
     resumed: bool,
-}
-
-/// How many lines are where.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
-    /// All of them.
-    pub total: u64,
-    /// With results.
-    pub done: u64,
-    /// In the error file.
-    pub failed: u64,
-}
-
-impl Counts {
-    /// Neither done nor failed.
-    pub fn left(&self) -> u64 {
-        self.total - self.done - self.failed
-    }
-}
-
-/// What the engine must have room for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Lengths {
-    /// Sequences that are left.
-    pub sequences: usize,
-    /// Tokens of the longest one, prompt and answer.
-    pub longest: usize,
-    /// Tokens of all of them.
-    pub total: usize,
-    /// Of these, tokens of prompts.
-    pub prompts: usize,
 }
 
 impl Job {
@@ -157,7 +52,7 @@ impl Job {
         options: &JobOptions,
         watcher: &dyn Watcher,
     ) -> Result<Self, Error> {
-        check_paths(&paths)?;
+        paths.check()?;
         let digest = input::digest(&paths.input)?;
         let mut output = Appender::open(&*disk, &paths.output)?;
         let mut errors = Appender::open(&*disk, &paths.errors)?;
@@ -179,12 +74,24 @@ impl Job {
         let identity = [
             ("input", paths.input.display().to_string(), false),
             ("input_digest", digest, true),
-            ("model", setting.model.clone(), false),
+            ("model", setting.model().to_owned(), false),
             ("model_digest", model_digest.to_owned(), true),
             ("options", options.words(), true),
             ("errors", paths.errors.display().to_string(), false),
         ];
-        let validated = !matches!(database.fact("state")?.as_deref(), None | Some("validating"));
+        let state = database.fact("state")?;
+        let validated = !matches!(state.as_deref(), None | Some("validating"));
+        // Before its input is checked a job has no results; errors it has only while it checks.
+        let unknown = !validated && output.size()? > 0 || state.is_none() && errors.size()? > 0;
+        if unknown {
+            let message = format!(
+                "{} is not empty, and the job's database {} knows nothing of it: was it copied without its -wal, or \
+                 emptied? Put it back, name another output, or --restart to overwrite the results",
+                paths.output.display(),
+                path.display()
+            );
+            return Err(Error::new(ErrorKind::Changed, message));
+        }
         let mut job = Self {
             disk,
             paths,
@@ -199,7 +106,7 @@ impl Job {
         };
         if validated {
             job.check_identity(&identity)?;
-            job.created = job.database.number("created")?;
+            job.created = job.database.must_number("created")?;
             job.setting.stop_clock(job.created);
             job.take_up(options)?;
         } else {
@@ -229,7 +136,7 @@ impl Job {
             let row = match verdict {
                 Verdict::Good(row) => row,
                 Verdict::Bad { number, custom_id, refusal } => {
-                    let line = respond::failure(number, custom_id.as_deref(), 400, &refusal).to_string();
+                    let line = line::failure(number, custom_id.as_deref(), &refusal).to_string();
                     held += line.len();
                     errors.push(line.as_bytes());
                     if held > ERROR_BYTES_HELD {
@@ -256,7 +163,7 @@ impl Job {
     /// Refuses to go on with something else.
     fn check_identity(&self, identity: &[(&'static str, String, bool)]) -> Result<(), Error> {
         for (key, value, binding) in identity {
-            let was = self.database.fact(key)?.unwrap_or_default();
+            let was = self.database.must_fact(key)?;
             if !binding || was == *value {
                 continue;
             }
@@ -277,13 +184,13 @@ impl Job {
     fn take_up(&mut self, options: &JobOptions) -> Result<(), Error> {
         let rows = &mut self.rows;
         self.database.lines(|row| rows.push(row))?;
-        let left = self.output.recover(self.database.number("output_bytes")?)?;
+        let left = self.output.recover(self.database.must_number("output_bytes")?)?;
         self.adopt(left, State::Done)?;
-        let interrupted_retry = self.database.number("retrying")? > 0;
+        let interrupted_retry = self.database.number("retrying")?.is_some_and(|n| n > 0);
         if options.retry_errors || interrupted_retry {
             return self.retry();
         }
-        let left = self.errors.recover(self.database.number("errors_bytes")?)?;
+        let left = self.errors.recover(self.database.must_number("errors_bytes")?)?;
         self.adopt(left, State::Failed)
     }
 
@@ -295,9 +202,10 @@ impl Job {
         for line in lines {
             // What follows a hole is no result.
             let Ok(head) = serde_json::from_slice::<Written>(&line) else { break };
-            let number = respond::number(&head.id);
-            let row = number.and_then(|n| self.rows.binary_search_by_key(&n, |r| r.number).ok());
-            let Some(row) = row.and_then(|i| self.rows.get_mut(i)) else { break };
+            let row = line::number(&head.id)
+                .and_then(|n| self.rows.binary_search_by_key(&n, |r| r.number).ok())
+                .and_then(|i| self.rows.get_mut(i));
+            let Some(row) = row else { break };
             if row.state == State::ToDo {
                 row.state = state;
                 row.generated = head.generated();
@@ -313,30 +221,40 @@ impl Job {
     /// Puts lines that failed when they were run back among those to do; what a crash interrupts here is repeated by the next start.
     fn retry(&mut self) -> Result<(), Error> {
         self.database.set(&*self.disk, &[("retrying", "1".to_owned())])?;
-        self.errors.cut(self.database.number("bad_bytes")?)?;
+        self.errors.cut(self.database.must_number("bad_bytes")?)?;
         self.database.retry_failed(&*self.disk)?;
         self.rows.iter_mut().filter(|r| r.state == State::Failed).for_each(|r| r.state = State::ToDo);
         Ok(())
     }
 
-    /// Where its files are.
+    /// What is known of a line.
+    pub(crate) fn row(&self, number: u64) -> Option<&LineRow> {
+        self.rows.binary_search_by_key(&number, |r| r.number).ok().and_then(|i| self.rows.get(i))
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn row_mut(&mut self, number: u64) -> Option<&mut LineRow> {
+        self.rows.binary_search_by_key(&number, |r| r.number).ok().and_then(|i| self.rows.get_mut(i))
+    }
+
+    /// Where the job's files are.
     pub fn paths(&self) -> &JobPaths {
         &self.paths
     }
 
-    /// Whether it goes on from an earlier run.
+    /// Whether the job goes on from an earlier run.
     pub fn resumed(&self) -> bool {
         self.resumed
     }
 
-    /// How many lines are where.
+    /// How many lines of the input are done, failed and left.
     pub fn counts(&self) -> Counts {
         let count = |state| self.rows.iter().filter(|r| r.state == state).count() as u64;
         let failed = count(State::Failed) + count(State::Bad);
         Counts { total: self.rows.len() as u64, done: count(State::Done), failed }
     }
 
-    /// What is left to do, in tokens.
+    /// What is left to do, in sequences and tokens.
     pub fn lengths(&self) -> Lengths {
         lengths(self.rows.iter().filter(|r| r.state == State::ToDo))
     }
@@ -346,15 +264,6 @@ impl LineRow {
     pub(crate) fn bad(number: u64) -> Self {
         Self { number, state: State::Bad, parts: 1, prompt: 0, answer: 0, longest: 0, generated: 0 }
     }
-}
-
-pub(crate) fn lengths<'a>(rows: impl Iterator<Item = &'a LineRow>) -> Lengths {
-    rows.fold(Lengths::default(), |sum, row| Lengths {
-        sequences: sum.sequences + row.parts as usize,
-        longest: sum.longest.max(row.longest as usize),
-        total: sum.total + row.prompt as usize + row.parts as usize * row.answer as usize,
-        prompts: sum.prompts + row.prompt as usize,
-    })
 }
 
 /// What must be known of a line that was written.
@@ -369,24 +278,6 @@ impl Written {
     fn generated(&self) -> u32 {
         let tokens = self.response.pointer("/body/usage/completion_tokens");
         tokens.and_then(serde_json::Value::as_u64).and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
-    }
-}
-
-fn check_paths(paths: &JobPaths) -> Result<(), Error> {
-    let same = |a: &Path, b: &Path| match (a.canonicalize(), b.canonicalize()) {
-        (Ok(a), Ok(b)) => a == b,
-        _ => a == b,
-    };
-    let pairs = [
-        ("input and output", &paths.input, &paths.output),
-        ("input and errors", &paths.input, &paths.errors),
-        ("output and errors", &paths.output, &paths.errors),
-    ];
-    match pairs.iter().find(|(_, a, b)| same(a, b)) {
-        Some((what, path, _)) => {
-            Err(Error::new(ErrorKind::Usage, format!("{what} are the same file: {}", path.display())))
-        }
-        None => Ok(()),
     }
 }
 
@@ -411,24 +302,4 @@ fn sibling(path: &Path, suffix: &str) -> PathBuf {
 
 pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_beside_the_output_are_named_after_it() {
-        for (output, errors) in [
-            ("a/out.jsonl", "a/out.errors.jsonl"),
-            ("out.jsonl.gz", "out.errors.jsonl.gz"),
-            ("out.v2.jsonl.zst", "out.v2.errors.jsonl.zst"),
-            ("out", "out.errors.jsonl"),
-        ] {
-            let paths = JobPaths::beside(Path::new("in.jsonl"), Path::new(output));
-            assert_eq!(paths.errors, Path::new(errors));
-        }
-        let paths = JobPaths::beside(Path::new("in.jsonl"), Path::new("a/out.jsonl.gz"));
-        assert_eq!(paths.database(), Path::new("a/out.jsonl.gz.job"));
-    }
 }

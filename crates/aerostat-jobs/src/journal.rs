@@ -1,74 +1,27 @@
 //! What is saved of sequences under way, as bytes.
 
-use aerostat::{FinishReason, Gained};
+use aerostat_openai::{Finish, PartResult, Token};
 
-/// A token of an answer.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Token {
-    pub(crate) id: u32,
-    /// Its log-probability, if that is wanted.
-    pub(crate) logprob: Option<f32>,
-    /// The likeliest tokens in its place.
-    pub(crate) top: Vec<(u32, f32)>,
-}
-
-impl Token {
-    /// What a sweep added to an answer.
-    pub(crate) fn of(gained: &Gained<'_>) -> Vec<Self> {
-        let logprobs = gained.logprobs.iter().map(Some).chain(std::iter::repeat(None));
-        let token = |(id, logprobs): (&u32, Option<&aerostat::TokenLogprobs>)| Self {
-            id: *id,
-            logprob: logprobs.map(|l| l.logprob),
-            top: logprobs.map(|l| l.top.clone()).unwrap_or_default(),
-        };
-        gained.tokens.iter().zip(logprobs).map(token).collect()
-    }
-}
-
-/// How a sequence ended, without its tokens.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum PartResult {
-    Text { text: Option<String>, finish: Finish },
-    Logprobs(Vec<Option<f32>>),
-    Vector(Vec<f32>),
-}
-
-/// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Finish {
-    Stop,
-    Length,
-}
-
-impl Finish {
-    pub(crate) fn of(reason: FinishReason) -> Self {
-        match reason {
-            FinishReason::Stop => Self::Stop,
-            _ => Self::Length,
-        }
-    }
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Stop => "stop",
-            Self::Length => "length",
-        }
-    }
-}
+use crate::error::Error;
 
 /// Tokens as bytes: id, log-probability (NaN: none), number of alternatives, and those; little-endian.
-pub(crate) fn pack_tokens(tokens: &[Token]) -> Vec<u8> {
+///
+/// # Errors
+/// A defect: more alternatives than anyone may ask for.
+pub(crate) fn pack_tokens(tokens: &[Token]) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::with_capacity(tokens.len() * 10);
     for token in tokens {
+        let count = u16::try_from(token.top.len())
+            .map_err(|_| Error::defect(format!("a token with {} alternatives", token.top.len())))?;
         bytes.extend(token.id.to_le_bytes());
         bytes.extend(token.logprob.unwrap_or(f32::NAN).to_le_bytes());
-        bytes.extend((token.top.len() as u16).to_le_bytes());
-        for (id, logprob) in token.top.iter().take(usize::from(u16::MAX)) {
+        bytes.extend(count.to_le_bytes());
+        for (id, logprob) in &token.top {
             bytes.extend(id.to_le_bytes());
             bytes.extend(logprob.to_le_bytes());
         }
     }
-    bytes
+    Ok(bytes)
 }
 
 /// Back again; `None` if the bytes are not what [`pack_tokens`] wrote.
@@ -100,7 +53,7 @@ pub(crate) fn pack_result(result: &PartResult) -> Vec<u8> {
                 (Some(_), Finish::Stop) => 2,
                 (Some(_), Finish::Length) => 3,
             };
-            [&[kind], text.as_deref().unwrap_or_default().as_bytes()].concat()
+            [&[kind], text.as_deref().unwrap_or("").as_bytes()].concat()
         }
         PartResult::Logprobs(list) => floats(4, &mut list.iter().map(|l| l.unwrap_or(f32::NAN))),
         PartResult::Vector(list) => floats(5, &mut list.iter().copied()),
@@ -142,7 +95,7 @@ mod tests {
             Token { id: 7, logprob: None, top: Vec::new() },
             Token { id: u32::MAX, logprob: Some(-0.1), top: vec![(1, -0.1), (2, f32::NEG_INFINITY)] },
         ];
-        let bytes = pack_tokens(&tokens);
+        let bytes = pack_tokens(&tokens).unwrap();
         assert_eq!(unpack_tokens(&bytes), Some(tokens));
         assert_eq!(unpack_tokens(&bytes[..bytes.len() - 1]), None);
         let text = |text: Option<&str>, finish| PartResult::Text { text: text.map(str::to_owned), finish };

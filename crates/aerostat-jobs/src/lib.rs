@@ -12,78 +12,30 @@
 
 #![forbid(unsafe_code)]
 
+mod counts;
 mod database;
 pub mod disk;
 mod error;
-mod fields;
 mod forecast;
-mod grammar;
 mod identity;
 mod input;
 mod job;
 mod journal;
+mod line;
 mod list;
+mod options;
 mod output;
-mod request;
-mod respond;
 mod runner;
 mod survey;
 mod validate;
+mod watch;
 
-use std::time::Duration;
-
+pub use aerostat_openai::{Grammar, Grammars, Setting, Shape};
+pub use counts::{Counts, Lengths};
 pub use error::{Error, ErrorKind};
-pub use grammar::{Grammar, Grammars, Shape};
 pub use identity::model_digest;
-pub use job::{Counts, Job, JobOptions, JobPaths, Lengths};
+pub use job::Job;
 pub use list::{JobStatus, list_jobs};
-pub use request::Setting;
+pub use options::{JobOptions, JobPaths};
 pub use survey::{Survey, is_pipe, keep_input, keep_pipe, survey};
-
-/// Where a job stands.
-#[derive(Clone, Copy, Debug)]
-pub struct JobProgress {
-    /// Lines.
-    pub counts: Counts,
-    /// Lines under way.
-    pub under_way: u64,
-    /// Tokens generated in this run.
-    pub tokens: u64,
-    /// Of this run.
-    pub tokens_per_second: f64,
-    /// Weights read in this run.
-    pub read_bytes_per_second: f64,
-    /// Mean of this run.
-    pub rows_per_sweep: f64,
-    /// Sweeps of this run.
-    pub sweeps: u64,
-    /// Sweeps that are left, as far as lengths tell.
-    pub sweeps_left: f64,
-    /// Seconds that are left; `None` before the first forecast.
-    pub seconds_left: Option<f64>,
-    /// Since the job was begun or taken up.
-    pub elapsed: Duration,
-}
-
-/// Receives signs of life, and may ask the job to stop. Its methods must be quick.
-pub trait Watcher {
-    /// Lines validated so far.
-    fn validating(&self, _lines: u64) {}
-
-    /// Called after every sweep.
-    fn progress(&self, _progress: &JobProgress) {}
-
-    /// Called after every tile of a sweep.
-    fn sweeping(&self, _progress: &aerostat::Progress) {}
-
-    /// True asks the job to save and stop after this sweep.
-    fn stops(&self) -> bool {
-        false
-    }
-}
-
-/// A watcher that looks away.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Unwatched;
-
-impl Watcher for Unwatched {}
+pub use watch::{JobProgress, Unwatched, Watcher};

@@ -7,13 +7,13 @@ use serde::Serialize;
 
 use crate::database::{Database, State};
 use crate::disk::is_locked;
-use crate::job::added;
-use crate::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind};
+use crate::options::added;
 
 /// A job as its database tells.
 #[derive(Clone, Debug, Serialize)]
 pub struct JobStatus {
-    /// Where its results go.
+    /// The file that its results go to.
     pub output: PathBuf,
     /// `running`, `validating`, `interrupted`, `stopped`, `finished`; a job that was killed is `interrupted`.
     pub state: String,
@@ -21,19 +21,19 @@ pub struct JobStatus {
     pub reason: Option<String>,
     /// Lines of the input.
     pub total: u64,
-    /// With results.
+    /// Lines with a result in the output.
     pub done: u64,
-    /// In the error file.
+    /// Lines in the error file.
     pub failed: u64,
-    /// Seconds that are left, by the last word of its process.
+    /// Seconds that are left, by the last word of its process; `None` if nothing is left, or it has not said.
     pub seconds_left: Option<u64>,
-    /// When it was begun, in seconds since 1970.
+    /// When it was begun, in seconds since 1970; 0 if it has not come so far.
     pub created: u64,
-    /// When it last saved something.
+    /// When it last saved something, in seconds since 1970; 0 if it has not come so far.
     pub updated: u64,
-    /// The model's name.
+    /// The model, as it was named when the job was begun.
     pub model: String,
-    /// The batch file.
+    /// The batch file, as it was named when the job was begun.
     pub input: String,
 }
 
@@ -63,6 +63,7 @@ pub fn list_jobs(path: &Path) -> Result<Vec<JobStatus>, Error> {
 fn status(path: &Path) -> Result<JobStatus, Error> {
     let database = Database::look(path)?;
     let output = path.with_extension("");
+    // A job that has just been begun has said nothing yet.
     let saved = database.fact("state")?.unwrap_or_else(|| "validating".to_owned());
     let (state, reason) = match saved.split_once(": ") {
         Some((state, reason)) => (state, Some(reason.to_owned())),
@@ -76,8 +77,9 @@ fn status(path: &Path) -> Result<JobStatus, Error> {
     let (done, failed) =
         (database.count(State::Done)?, database.count(State::Failed)? + database.count(State::Bad)?);
     let total = done + failed + database.count(State::ToDo)?;
-    let text = |key: &str| database.fact(key).map(Option::unwrap_or_default);
-    let left = database.number("seconds_left")?;
+    let text = |key: &str| database.fact(key).map(|fact| fact.unwrap_or_else(String::new));
+    let number = |key: &str| database.number(key).map(|number| number.unwrap_or(0));
+    let left = number("seconds_left")?;
     Ok(JobStatus {
         state: state.to_owned(),
         reason,
@@ -85,8 +87,8 @@ fn status(path: &Path) -> Result<JobStatus, Error> {
         done,
         failed,
         seconds_left: (left > 0 && total > done + failed).then_some(left),
-        created: database.number("created")?,
-        updated: database.number("updated")?,
+        created: number("created")?,
+        updated: number("updated")?,
         model: text("model")?,
         input: text("input")?,
         output,

@@ -11,8 +11,8 @@ use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
 
 use crate::disk::{Disk, DiskFile};
+use crate::error::{Error, ErrorKind};
 use crate::input::Packing;
-use crate::{Error, ErrorKind};
 
 const ZSTD_LEVEL: i32 = 3;
 

@@ -2,21 +2,21 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use aerostat::{
-    Constraint, Engine, Gained, Observer, Outcome, Plan, Progress, Request, RunEnd, TokenLogprobs, Want, Work,
-};
+use aerostat::{Engine, Gained, Observer, Outcome, Plan, Progress, Request, RunEnd, TokenLogprobs, Work};
+use aerostat_openai::{Finish, PARTS_MAX, Part, PartResult, Refusal, RefusalKind, Token};
 
+use crate::counts::Counts;
 use crate::database::{Batch, State};
-use crate::fields::Refusal;
-use crate::forecast::{Endings, Forecast, Left, PAGE_TOKENS, Pace, forecast};
+use crate::error::{Error, ErrorKind};
+use crate::forecast::{Endings, Forecast, Left, forecast, pace};
 use crate::input::Lines;
-use crate::job::{Counts, Job, now};
-use crate::journal::{Finish, PartResult, Token, pack_result, pack_tokens, unpack_result, unpack_tokens};
-use crate::request::{Generation, Item, Task};
-use crate::respond::{self, Finished};
-use crate::{Error, ErrorKind, JobProgress, Watcher};
+use crate::job::{Job, now};
+use crate::journal::{pack_result, pack_tokens, unpack_result, unpack_tokens};
+use crate::line::{self, Item};
+use crate::watch::{JobProgress, Watcher};
 
 /// Commits are at least this far apart, so that sweeps of a millisecond do not wait for the disk each time.
 const COMMIT_EVERY: Duration = Duration::from_millis(50);
@@ -24,6 +24,7 @@ const COMMIT_EVERY: Duration = Duration::from_millis(50);
 const FORECAST_EVERY: Duration = Duration::from_secs(1);
 /// A request's id is its line's number and, in these bits, its part's.
 const PART_BITS: u32 = 16;
+const _: () = assert!(PARTS_MAX <= 1 << PART_BITS);
 
 impl Job {
     /// Does what is left. Being asked to stop ends it after a sweep with everything saved.
@@ -35,7 +36,7 @@ impl Job {
         let plan = engine.current_plan().clone();
         let meter = Meter { watcher, seen: Cell::default() };
         let mut observer = Watch { meter: &meter };
-        let tokenizer = self.setting.tokenizer.clone();
+        let tokenizer = self.setting.tokenizer().cloned();
         let mut runner = Runner::new(self, &plan, &meter)?;
         let ended = engine.run(&mut runner, tokenizer.as_deref(), &mut observer);
         runner.end(ended)
@@ -68,12 +69,13 @@ impl Observer for Watch<'_> {
 /// A line under way.
 struct Active {
     item: Item,
-    parts: Vec<Part>,
+    parts: Vec<Sequence>,
     left: usize,
 }
 
+/// A part of a request under way.
 #[derive(Default)]
-struct Part {
+struct Sequence {
     tokens: Vec<Token>,
     result: Option<PartResult>,
 }
@@ -149,56 +151,51 @@ impl<'a> Runner<'a> {
         loop {
             let Some(line) = self.lines.next()? else { return Ok(false) };
             let number = line.number;
-            let row = self.job.rows.binary_search_by_key(&number, |r| r.number);
-            let to_do = row.ok().and_then(|i| self.job.rows.get(i)).is_some_and(|r| r.state == State::ToDo);
-            if !to_do {
+            let row = *self.job.row(number).ok_or_else(|| changed(&self.job.paths.input))?;
+            if row.state != State::ToDo {
                 continue;
             }
             let read = match line.bytes {
-                Some(bytes) => self.job.setting.read(number, bytes),
+                Some(bytes) => line::read(&self.job.setting, number, bytes),
                 None => Err((None, Refusal::new("line_too_long", "the line is too long"))),
             };
             match read {
                 Ok(item) => self.enter(number, item)?,
-                Err((custom_id, refusal)) => self.fail(number, custom_id.as_deref(), 400, &refusal),
+                Err((custom_id, refusal)) => self.fail(number, custom_id.as_deref(), &refusal)?,
             }
-            if let Some(row) = row.ok().and_then(|i| self.job.rows.get(i)) {
-                let tokens = u64::from(row.prompt) + u64::from(row.parts) * u64::from(row.answer);
-                self.waiting_tokens = self.waiting_tokens.saturating_sub(tokens);
-            }
+            let tokens = u64::from(row.prompt) + u64::from(row.parts) * u64::from(row.answer);
+            self.waiting_tokens = self.waiting_tokens.saturating_sub(tokens);
             return Ok(true);
         }
     }
 
     /// Makes the requests of a line, less what an earlier run did of it.
     fn enter(&mut self, number: u64, item: Item) -> Result<(), Error> {
-        let count = item.task.parts();
-        let mut parts: Vec<Part> = (0..count).map(|_| Part::default()).collect();
+        let count = item.request.task.parts();
+        let mut parts: Vec<Sequence> = (0..count).map(|_| Sequence::default()).collect();
         if self.saved.remove(&number) {
             self.restore(number, &mut parts)?;
         }
         for (i, part) in parts.iter().enumerate().filter(|(_, p)| p.result.is_none()) {
-            match self.request(number, i, &item.task, part) {
+            match self.request(number, i, &item, part) {
                 Ok(request) => self.queue.push_back(request),
-                Err(message) => {
+                Err(refusal) if refusal.kind() == RefusalKind::Defect => return Err(refusal.into()),
+                Err(refusal) => {
                     self.queue.retain(|r| r.id >> PART_BITS != number);
-                    let refusal =
-                        Refusal::value("response_format", format!("the grammar cannot be used: {message}"));
-                    self.fail(number, Some(&item.custom_id), 400, &refusal);
-                    return Ok(());
+                    return self.fail(number, Some(&item.custom_id), &refusal);
                 }
             }
         }
         let left = parts.iter().filter(|p| p.result.is_none()).count();
         self.active.insert(number, Active { item, parts, left });
         if left == 0 {
-            self.complete(number);
+            self.complete(number)?;
         }
         Ok(())
     }
 
     /// Reads what was saved of a line.
-    fn restore(&mut self, number: u64, parts: &mut [Part]) -> Result<(), Error> {
+    fn restore(&mut self, number: u64, parts: &mut [Sequence]) -> Result<(), Error> {
         let broken = || {
             let message =
                 format!("what was saved of line {} cannot be read; --restart begins anew", number + 1);
@@ -216,104 +213,97 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    fn request(&mut self, number: u64, index: usize, task: &Task, part: &Part) -> Result<Request, String> {
-        let id = (number << PART_BITS) | index as u64;
-        let (generation, prompt) = match task {
-            Task::Chat(g) | Task::Completions(g) => (g, g.prompts.get(index / g.n.max(1))),
-            Task::Embeddings(e) => {
-                let token_ids = e.inputs.get(index).cloned().unwrap_or_default();
-                return Ok(Request { id, token_ids, want: Want::Hidden(e.hidden), ..Request::default() });
-            }
-            Task::Score(s) => {
-                let (ids, from) = s.sequences.get(index).cloned().unwrap_or_default();
-                return Ok(Request {
-                    id,
-                    token_ids: ids,
-                    want: Want::Score { from, logits_last: false },
-                    ..Request::default()
-                });
-            }
-        };
-        let constraint = self.constraint(generation)?;
-        let logprobs = |t: &Token| Some(TokenLogprobs { logprob: t.logprob?, top: t.top.clone() });
-        Ok(Request {
-            id,
-            token_ids: prompt.cloned().unwrap_or_default(),
-            resumed: part.tokens.iter().map(|t| t.id).collect(),
-            resumed_logprobs: part.tokens.iter().filter_map(logprobs).collect(),
-            max_new_tokens: generation.max_new_tokens,
-            sampling: generation.sampling.clone(),
-            stream: (index % generation.n.max(1)) as u64,
-            end_tokens: generation.end_tokens.clone(),
-            stop: generation.stop.clone(),
-            top_logprobs: generation.top_logprobs,
-            constraint,
-            want: Want::Generate,
-        })
+    /// The engine's request for a part of a line, less what an earlier run did of it.
+    fn request(
+        &mut self,
+        number: u64,
+        index: usize,
+        item: &Item,
+        part: &Sequence,
+    ) -> Result<Request, Refusal> {
+        let task = &item.request.task;
+        let mut request = task.part(index)?;
+        request.id = (number << PART_BITS) | index as u64;
+        request.resumed = part.tokens.iter().map(|t| t.id).collect();
+        if request.top_logprobs.is_some() {
+            let logprobs = |t: &Token| Some(TokenLogprobs { logprob: t.logprob?, top: t.top.clone() });
+            let all: Option<Vec<TokenLogprobs>> = part.tokens.iter().map(logprobs).collect();
+            request.resumed_logprobs =
+                all.ok_or_else(|| Refusal::defect("a token was saved without its log-probability"))?;
+        }
+        if let Some(shape) = task.shape() {
+            let job = &mut *self.job;
+            request.constraint = Some(Box::new(job.grammars.constraint(&job.setting, shape)?));
+        }
+        Ok(request)
     }
 
-    fn constraint(&mut self, generation: &Generation) -> Result<Option<Box<dyn Constraint>>, String> {
-        let Some(shape) = &generation.shape else { return Ok(None) };
-        let grammars = self.job.grammars.get(&self.job.setting)?;
-        Ok(Some(Box::new(grammars.constraint(shape)?)))
+    /// A part that is under way, and its line; `None` if its line has failed, which others of its parts need not know.
+    fn part(&mut self, id: u64) -> Result<Option<(u64, usize, &mut Active)>, Error> {
+        let (number, index) = (id >> PART_BITS, (id & ((1 << PART_BITS) - 1)) as usize);
+        let failed = self.job.row(number).is_some_and(|row| row.state == State::Failed);
+        match self.active.get_mut(&number) {
+            Some(active) if active.parts.get(index).is_some_and(|p| p.result.is_none()) => {
+                Ok(Some((number, index, active)))
+            }
+            None if failed => Ok(None),
+            _ => Err(Error::defect(format!("part {index} of line {} is not under way", number + 1))),
+        }
     }
 
     /// Puts an outcome where it belongs.
-    fn settle(&mut self, id: u64, outcome: Outcome) {
-        let (number, index) = (id >> PART_BITS, (id & ((1 << PART_BITS) - 1)) as usize);
-        let Some(active) = self.active.get_mut(&number) else { return };
-        let Some(part) = active.parts.get_mut(index).filter(|p| p.result.is_none()) else { return };
-        let result = match outcome {
-            Outcome::Completion(completion) => {
-                let finish = Finish::of(completion.finish_reason);
-                self.tally.endings.ended += u64::from(finish == Finish::Stop);
-                PartResult::Text { text: completion.text, finish }
-            }
-            Outcome::Score(score) => PartResult::Logprobs(score.logprobs),
-            Outcome::Hidden(mut vectors) => PartResult::Vector(vectors.pop().unwrap_or_default()),
-            // Never asked for.
-            Outcome::TopK(_) => return,
-            Outcome::Failed(error) => {
-                let custom_id = self.active.remove(&number).map(|a| a.item.custom_id);
+    fn settle(&mut self, id: u64, outcome: Outcome) -> Result<(), Error> {
+        let Some((number, index, active)) = self.part(id)? else { return Ok(()) };
+        let result = match PartResult::of(outcome) {
+            Ok(result) => result,
+            Err(refusal) if refusal.kind() == RefusalKind::Defect => return Err(refusal.into()),
+            Err(refusal) => {
+                let custom_id = std::mem::take(&mut active.item.custom_id);
+                self.active.remove(&number);
                 self.queue.retain(|r| r.id >> PART_BITS != number);
-                self.fail(number, custom_id.as_deref(), 500, &Refusal::new("failed", error.to_string()));
-                return;
+                return self.fail(number, Some(&custom_id), &refusal);
             }
         };
-        self.batch.parts.push((number, index as u32, pack_result(&result)));
-        part.result = Some(result);
+        let packed = pack_result(&result);
+        let stopped = matches!(result, PartResult::Text { finish: Finish::Stop, .. });
+        active.parts[index].result = Some(result);
         active.left -= 1;
-        if active.left == 0 {
-            self.complete(number);
+        let complete = active.left == 0;
+        self.tally.endings.ended += u64::from(stopped);
+        self.batch.parts.push((number, index as u32, packed));
+        if complete {
+            self.complete(number)?;
         }
+        Ok(())
     }
 
     /// Makes the output line of a line whose parts are all there.
-    fn complete(&mut self, number: u64) {
-        let Some(active) = self.active.remove(&number) else { return };
-        let finished = |part: Part| part.result.map(|result| Finished { tokens: part.tokens, result });
-        let parts: Vec<Finished> = active.parts.into_iter().filter_map(finished).collect();
+    fn complete(&mut self, number: u64) -> Result<(), Error> {
+        let lacks = || Error::defect(format!("line {} is complete and lacks a part", number + 1));
+        let Active { item, parts, .. } = self.active.remove(&number).ok_or_else(lacks)?;
+        let finished = |part: Sequence| Some(Part { tokens: part.tokens, result: part.result? });
+        let parts: Option<Vec<Part>> = parts.into_iter().map(finished).collect();
+        let parts = parts.ok_or_else(lacks)?;
         let generated = parts.iter().map(|p| p.tokens.len()).sum::<usize>() as u32;
-        let line = respond::success(&self.job.setting, self.job.created, number, &active.item, &parts);
+        let line = line::success(&self.job.setting, self.job.created, number, &item, &parts)?;
         self.job.output.push(line.to_string().as_bytes());
         self.counts.done += 1;
-        self.mark(number, State::Done, generated);
+        self.mark(number, State::Done, generated)
     }
 
-    fn fail(&mut self, number: u64, custom_id: Option<&str>, status: u16, refusal: &Refusal) {
-        let line = respond::failure(number, custom_id, status, refusal);
+    fn fail(&mut self, number: u64, custom_id: Option<&str>, refusal: &Refusal) -> Result<(), Error> {
+        let line = line::failure(number, custom_id, refusal);
         self.job.errors.push(line.to_string().as_bytes());
         self.counts.failed += 1;
-        self.mark(number, State::Failed, 0);
+        self.mark(number, State::Failed, 0)
     }
 
-    fn mark(&mut self, number: u64, state: State, generated: u32) {
-        let row = self.job.rows.binary_search_by_key(&number, |r| r.number);
-        if let Some(row) = row.ok().and_then(|i| self.job.rows.get_mut(i)) {
-            row.state = state;
-            row.generated = generated;
-        }
+    fn mark(&mut self, number: u64, state: State, generated: u32) -> Result<(), Error> {
+        let none = || Error::defect(format!("line {} is settled and was never read", number + 1));
+        let row = self.job.row_mut(number).ok_or_else(none)?;
+        (row.state, row.generated) = (state, generated);
         self.batch.settled.push((number, state, generated));
+        Ok(())
     }
 
     /// Makes results durable, then counts them; saves the tokens of what is under way.
@@ -328,7 +318,7 @@ impl<'a> Runner<'a> {
             ("output_bytes", output_bytes.to_string()),
             ("errors_bytes", errors_bytes.to_string()),
             ("updated", now().to_string()),
-            ("seconds_left", self.forecast.0.seconds.round().to_string()),
+            ("seconds_left", (self.forecast.0.seconds.round() as u64).to_string()),
         ]);
         job.database.commit(&*job.disk, &self.batch)?;
         self.batch = Batch::default();
@@ -337,16 +327,20 @@ impl<'a> Runner<'a> {
     }
 
     /// Takes the new tokens of a sequence.
-    fn gain(&mut self, gained: &Gained<'_>) {
-        let (number, index) = (gained.id >> PART_BITS, (gained.id & ((1 << PART_BITS) - 1)) as usize);
-        let part = self.active.get_mut(&number).and_then(|a| a.parts.get_mut(index));
-        let Some(part) = part.filter(|_| !gained.tokens.is_empty()) else { return };
+    fn gain(&mut self, gained: &Gained<'_>) -> Result<(), Error> {
+        if gained.tokens.is_empty() {
+            return Ok(());
+        }
+        let Some((number, index, active)) = self.part(gained.id)? else { return Ok(()) };
+        let part = &mut active.parts[index];
         let position = part.tokens.len() as u32;
-        let tokens = Token::of(gained);
-        self.batch.gained.push((number, index as u32, position, pack_tokens(&tokens)));
+        let tokens = Token::zip(gained.tokens, gained.logprobs)?;
+        let packed = pack_tokens(&tokens)?;
         part.tokens.extend(tokens);
+        self.batch.gained.push((number, index as u32, position, packed));
         self.tally.tokens += gained.tokens.len() as u64;
         self.tally.endings.tokens += gained.tokens.len() as u64;
+        Ok(())
     }
 
     /// Keeps an error of the job's own, and gives the engine one that stops it.
@@ -432,6 +426,8 @@ impl<'a> Runner<'a> {
             (Ok(RunEnd::Interrupted), _) => {
                 Err(Error::new(ErrorKind::Interrupted, "interrupted; everything so far is saved"))
             }
+            // The input has ended, and lines that it had were not in it.
+            (Ok(RunEnd::Done), _) if self.counts.left() > 0 => Err(changed(&self.job.paths.input)),
             (Ok(RunEnd::Done), _) => Ok(()),
         };
         let saved = match &ended {
@@ -439,11 +435,10 @@ impl<'a> Runner<'a> {
             Err(e) if matches!(e.kind(), ErrorKind::Disk | ErrorKind::Database) => Ok(()),
             _ => self.commit(),
         };
-        let state = match (&ended, self.counts.left()) {
-            (Ok(()), 0) => "finished".to_owned(),
-            (Ok(()), _) => "stopped".to_owned(),
-            (Err(e), _) if e.kind() == ErrorKind::Interrupted => "interrupted".to_owned(),
-            (Err(e), _) => format!("stopped: {e}"),
+        let state = match &ended {
+            Ok(()) => "finished".to_owned(),
+            Err(e) if e.kind() == ErrorKind::Interrupted => "interrupted".to_owned(),
+            Err(e) => format!("stopped: {e}"),
         };
         let told = self.job.database.set(&*self.job.disk, &[("state", state)]);
         ended?;
@@ -454,11 +449,14 @@ impl<'a> Runner<'a> {
     }
 }
 
-/// What the plan's sweeps can carry.
-pub(crate) fn pace<'a>(plan: &Plan, seconds: &'a dyn Fn(usize, usize) -> f64) -> Pace<'a> {
-    // Families without recurrent states have no places for them.
-    let sequences_max = if plan.state_slots > 0 { plan.state_slots } else { usize::MAX };
-    Pace { rows_max: plan.rows_max, positions: plan.kv_pages * PAGE_TOKENS, sequences_max, seconds }
+/// What is told where the input has other lines than it had when it was checked.
+fn changed(input: &Path) -> Error {
+    let message = format!(
+        "the input {} was changed while the job ran: its lines are not those that were checked; what is done is saved. \
+         Put it back and give the same command again, or --restart",
+        input.display()
+    );
+    Error::new(ErrorKind::Changed, message)
 }
 
 impl Work for Runner<'_> {
@@ -475,14 +473,14 @@ impl Work for Runner<'_> {
     }
 
     fn swept(&mut self, gained: &[Gained<'_>]) -> Result<(), aerostat::Error> {
-        gained.iter().for_each(|gained| self.gain(gained));
+        let taken = gained.iter().try_for_each(|gained| self.gain(gained));
         self.decodes = gained.len();
-        Ok(())
+        self.told(taken)
     }
 
     fn finished(&mut self, id: u64, outcome: Outcome) -> Result<(), aerostat::Error> {
-        self.settle(id, outcome);
-        Ok(())
+        let settled = self.settle(id, outcome);
+        self.told(settled)
     }
 
     fn sweep_over(&mut self) -> Result<(), aerostat::Error> {

@@ -4,15 +4,17 @@ use std::io::Read;
 use std::path::Path;
 
 use aerostat::Plan;
+use aerostat_openai::{LazyGrammars, Setting};
 use serde::Serialize;
 
+use crate::counts::{Counts, Lengths, lengths};
 use crate::database::LineRow;
-use crate::forecast::{Endings, Left, forecast};
-use crate::job::{Counts, Lengths, lengths, now};
-use crate::request::Setting;
-use crate::runner::pace;
-use crate::validate::{LazyGrammars, Verdict, validate};
-use crate::{Error, ErrorKind, Watcher, input};
+use crate::error::{Error, ErrorKind};
+use crate::forecast::{Endings, Left, forecast, pace};
+use crate::input;
+use crate::job::now;
+use crate::validate::{Verdict, validate};
+use crate::watch::Watcher;
 
 /// Bad lines that are named.
 const NAMED_MAX: usize = 20;
@@ -20,11 +22,12 @@ const NAMED_MAX: usize = 20;
 /// What the lines of an input ask for.
 #[derive(Debug, Serialize)]
 pub struct Survey {
-    /// Lines, and how many of them are bad.
+    /// Lines; those that cannot be served count as failed.
     pub counts: Counts,
-    /// Tokens.
+    /// Sequences and tokens of the lines that can be served.
     pub lengths: Lengths,
-    /// The first bad lines, counted from 1, and what is wrong with them.
+    /// The first lines that cannot be served, at most twenty: the line's number, counted from 1, and what is wrong with
+    /// it.
     pub first_errors: Vec<(u64, String)>,
     #[serde(skip)]
     rows: Vec<LineRow>,
@@ -48,7 +51,7 @@ impl Survey {
     }
 }
 
-/// Reads and checks a whole input.
+/// Reads and checks a whole input without writing anything.
 ///
 /// # Errors
 /// [`ErrorKind::Input`] if it cannot be read, [`ErrorKind::Interrupted`] if the watcher asks to stop.
@@ -68,7 +71,7 @@ pub fn survey(input: &Path, mut setting: Setting, watcher: &dyn Watcher) -> Resu
             Verdict::Bad { number, refusal, .. } => {
                 survey.counts.failed += 1;
                 if survey.first_errors.len() < NAMED_MAX {
-                    survey.first_errors.push((number + 1, refusal.message));
+                    survey.first_errors.push((number + 1, refusal.message().to_owned()));
                 }
             }
         }
@@ -78,7 +81,7 @@ pub fn survey(input: &Path, mut setting: Setting, watcher: &dyn Watcher) -> Resu
     Ok(survey)
 }
 
-/// Keeps a copy of an input that comes once; an empty one stands for the copy that is there.
+/// Keeps a copy of an input that comes once, such as stdin; an empty input stands for the copy that is there.
 ///
 /// # Errors
 /// [`ErrorKind::Changed`] if a copy with other contents is there and not to be replaced; [`ErrorKind::Input`].
@@ -86,7 +89,7 @@ pub fn keep_input(pipe: impl Read, copy: &Path, replace: bool) -> Result<(), Err
     input::spool(pipe, copy, replace)
 }
 
-/// The same from a named pipe.
+/// Keeps a copy of an input that comes through a named pipe, as [`keep_input`] does.
 ///
 /// # Errors
 /// As [`keep_input`].
@@ -95,7 +98,7 @@ pub fn keep_pipe(path: &Path, copy: &Path, replace: bool) -> Result<(), Error> {
     input::spool(pipe, copy, replace)
 }
 
-/// Whether something can be read once only.
+/// Whether what lies at a path can be read once only: a pipe or a device.
 pub fn is_pipe(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir())
 }

@@ -3,14 +3,14 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use aerostat_openai::{LazyGrammars, Refusal, Setting, Task};
 use sha2::{Digest, Sha256};
 
 use crate::database::{LineRow, State};
-use crate::fields::Refusal;
-use crate::grammar::Grammars;
+use crate::error::{Error, ErrorKind};
 use crate::input::{LINE_BYTES_MAX, Lines};
-use crate::request::{Item, Setting, Task};
-use crate::{Error, Watcher};
+use crate::line::{self, Item};
+use crate::watch::Watcher;
 
 /// Lines between two signs of life.
 const LINES_PER_SIGN: u64 = 1000;
@@ -21,20 +21,6 @@ pub(crate) enum Verdict {
     Good(LineRow),
     /// It cannot.
     Bad { number: u64, custom_id: Option<String>, refusal: Refusal },
-}
-
-/// The grammars of a job, built when the first line asks for one.
-#[derive(Default)]
-pub(crate) struct LazyGrammars(Option<Grammars>);
-
-impl LazyGrammars {
-    pub(crate) fn get(&mut self, setting: &Setting) -> Result<&mut Grammars, String> {
-        if self.0.is_none() {
-            let tokenizer = setting.tokenizer.clone().ok_or("the model has no tokenizer")?;
-            self.0 = Some(Grammars::new(tokenizer, &setting.end_tokens, setting.vocab)?);
-        }
-        self.0.as_mut().ok_or_else(|| "no grammars".to_owned())
-    }
 }
 
 /// Reads all lines and gives a verdict on each, in order.
@@ -50,7 +36,7 @@ pub(crate) fn validate(
     let mut count = 0;
     while let Some(line) = lines.next()? {
         let number = line.number;
-        let verdict = match line.bytes.map(|bytes| setting.read(number, bytes)) {
+        let verdict = match line.bytes.map(|bytes| line::read(setting, number, bytes)) {
             Some(Ok(item)) => judge(number, item, &mut ids, setting, grammars),
             Some(Err((custom_id, refusal))) => {
                 if let Some(id) = &custom_id {
@@ -68,10 +54,7 @@ pub(crate) fn validate(
         if count % LINES_PER_SIGN == 0 {
             watcher.validating(count);
             if watcher.stops() {
-                return Err(Error::new(
-                    crate::ErrorKind::Interrupted,
-                    "interrupted while the input was read",
-                ));
+                return Err(Error::new(ErrorKind::Interrupted, "interrupted while the input was read"));
             }
         }
     }
@@ -90,17 +73,13 @@ fn judge(
     let bad = |custom_id, refusal| Verdict::Bad { number, custom_id: Some(custom_id), refusal };
     if !ids.insert(key(&item.custom_id)) {
         let message = format!("`custom_id` {:?} occurs before", item.custom_id);
-        let refusal = Refusal::new("duplicate_custom_id", message);
-        return bad(item.custom_id, Refusal { param: Some("custom_id".to_owned()), ..refusal });
+        return bad(item.custom_id, Refusal::new("duplicate_custom_id", message).about("custom_id"));
     }
-    if let Task::Chat(generation) | Task::Completions(generation) = &item.task
-        && let Some(shape) = &generation.shape
-        && let Err(e) = grammars.get(setting).and_then(|g| g.constraint(shape))
-    {
-        let refusal = Refusal::value("response_format", format!("the grammar cannot be used: {e}"));
+    let task = &item.request.task;
+    if let Some(Err(refusal)) = task.shape().map(|shape| grammars.constraint(setting, shape)) {
         return bad(item.custom_id, refusal);
     }
-    Verdict::Good(row(number, &item.task))
+    Verdict::Good(row(number, task))
 }
 
 /// The lengths of a request.
@@ -135,6 +114,6 @@ fn row(number: u64, task: &Task) -> LineRow {
 
 /// Sixteen bytes of a custom_id's digest: what is remembered of it.
 fn key(custom_id: &str) -> [u8; 16] {
-    let digest = Sha256::digest(custom_id.as_bytes());
-    digest.first_chunk::<16>().copied().unwrap_or_default()
+    let digest: [u8; 32] = Sha256::digest(custom_id.as_bytes()).into();
+    std::array::from_fn(|i| digest[i])
 }

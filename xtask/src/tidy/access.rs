@@ -38,7 +38,7 @@ const BANS: &[Ban] = &[
     Ban {
         name: "clock",
         words: &["time::", "Instant", "SystemTime"],
-        applies: |name| name == "aerostat-plan",
+        applies: |name| matches!(name, "aerostat-plan" | "aerostat-openai"),
         except: "",
     },
     Ban { name: "threads", words: &["thread::"], applies: |name| name == "aerostat-plan", except: "" },

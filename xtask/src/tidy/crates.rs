@@ -26,8 +26,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("aerostat-text", &[]),
     ("aerostat-hub", &[]),
     ("aerostat", LIBRARIES),
-    ("aerostat-jobs", &["aerostat"]),
-    ("aerostat-cli", &["aerostat", "aerostat-jobs", "aerostat-pack"]),
+    ("aerostat-openai", &["aerostat"]),
+    ("aerostat-jobs", &["aerostat", "aerostat-openai"]),
+    ("aerostat-cli", &["aerostat", "aerostat-jobs", "aerostat-openai", "aerostat-pack"]),
     ("aerostat-testkit", &["aerostat-checkpoint"]),
     ("xtask", &["aerostat-checkpoint", "aerostat-testkit"]),
 ];

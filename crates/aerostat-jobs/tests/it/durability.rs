@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 
-use aerostat_jobs::ErrorKind;
 use aerostat_jobs::disk::System;
+use aerostat_jobs::{ErrorKind, Watcher};
 use serde_json::Value;
 
 use crate::support::{Bench, Faulty, StopsAfter, chat, mixed, text};
@@ -167,4 +167,29 @@ fn failed_requests_can_be_tried_again() {
     assert_eq!(bench.run().unwrap(), counts);
     assert_eq!(bench.results(), results);
     assert_eq!(bench.failures(), failures);
+}
+
+/// Puts another text into the input once it has been checked.
+struct Changes<'a>(&'a Bench, String);
+
+impl Watcher for Changes<'_> {
+    fn validating(&self, _lines: u64) {
+        fs::write(&self.0.paths.input, &self.1).unwrap();
+    }
+}
+
+/// Such a job once ended well, with fewer results than requests.
+#[test]
+fn an_input_that_changes_under_a_running_job_is_told() {
+    let lines = mixed(12);
+    let (want, failures) = undisturbed(&lines);
+    for (text, done) in [(lines[..5].join("\n"), 5), ([&lines[..], &lines[..1]].concat().join("\n"), 0)] {
+        let bench = Bench::new(&lines);
+        let error = bench.run_on(System, &Changes(&bench, text)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Changed, "{error}");
+        assert!(bench.results().len() >= done);
+        fs::write(&bench.paths.input, lines.join("\n")).unwrap();
+        assert_eq!(bench.run().unwrap().left(), 0);
+        assert_eq!((bench.results(), bench.failures()), (want.clone(), failures.clone()));
+    }
 }

@@ -5,3 +5,4 @@ mod durability;
 mod grammars;
 mod schema;
 mod support;
+mod vocabulary;

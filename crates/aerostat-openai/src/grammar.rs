@@ -1,6 +1,12 @@
 //! Grammars that answers must follow: JSON schemas, regular expressions, choices and Lark grammars, by llguidance.
+//!
+//! They belong to the vocabulary and not to a face, for two reasons. Whether a schema can be followed is part of whether a
+//! request is good, and must be known when it is checked: a job and a server that compiled grammars by themselves would
+//! refuse different requests. And how JSON is spaced is part of an answer's bytes, which are the same through either. The
+//! engine knows no grammar: it takes whatever implements [`Constraint`].
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,23 +16,12 @@ use llguidance::toktrie::{InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, Tok
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 
+use crate::refusal::Refusal;
+use crate::setting::Setting;
+use crate::shape::Shape;
+
 /// Compiled grammars that are kept for the next request with the same one.
 const CACHED_MAX: usize = 64;
-
-/// What an answer must look like.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Shape {
-    /// JSON that this schema describes.
-    Schema(Value),
-    /// A JSON object.
-    JsonObject,
-    /// A match of a regular expression, from beginning to end.
-    Regex(String),
-    /// One of these texts.
-    Choice(Vec<String>),
-    /// A text that a Lark grammar derives.
-    Lark(String),
-}
 
 /// Makes constraints for one tokenizer.
 pub struct Grammars {
@@ -55,18 +50,43 @@ impl Grammars {
     /// The shape is not well formed or not supported, in words.
     pub fn constraint(&mut self, shape: &Shape) -> Result<Grammar, String> {
         let key = format!("{shape:?}");
-        if !self.compiled.contains_key(&key) {
-            if self.compiled.len() >= CACHED_MAX {
-                self.compiled.clear();
-            }
-            let matcher = Matcher::new(self.factory.create_parser(grammar(shape)));
-            if let Some(error) = matcher.get_error() {
-                return Err(error);
-            }
-            self.compiled.insert(key.clone(), matcher);
+        if self.compiled.len() >= CACHED_MAX && !self.compiled.contains_key(&key) {
+            self.compiled.clear();
         }
-        let matcher = self.compiled.get(&key).map(Matcher::deep_clone);
-        Ok(Grammar { matcher: matcher.ok_or("the grammar is gone")? })
+        let matcher = match self.compiled.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let matcher = Matcher::new(self.factory.create_parser(grammar(shape)));
+                if let Some(error) = matcher.get_error() {
+                    return Err(error);
+                }
+                place.insert(matcher)
+            }
+        };
+        Ok(Grammar { matcher: matcher.deep_clone() })
+    }
+}
+
+/// The grammars of one model, built when the first request asks for one.
+#[derive(Default)]
+pub struct LazyGrammars(Option<Grammars>);
+
+impl LazyGrammars {
+    /// The constraint of a shape. Always give the same setting.
+    ///
+    /// # Errors
+    /// The shape cannot be followed.
+    pub fn constraint(&mut self, setting: &Setting, shape: &Shape) -> Result<Grammar, Refusal> {
+        let constraint = match &mut self.0 {
+            Some(grammars) => grammars.constraint(shape),
+            none => Self::build(setting).and_then(|grammars| none.insert(grammars).constraint(shape)),
+        };
+        constraint.map_err(|e| Refusal::value("response_format", format!("the grammar cannot be used: {e}")))
+    }
+
+    fn build(setting: &Setting) -> Result<Grammars, String> {
+        let tokenizer = setting.tokenizer.clone().ok_or("the model has no tokenizer")?;
+        Grammars::new(tokenizer, &setting.end_tokens, setting.vocab)
     }
 }
 
@@ -177,11 +197,12 @@ impl TokenizerEnv for Environment {
     }
 
     fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<TokenId> {
-        let encode = |text: &str| {
-            let ids = self.tokenizer.encode(text, false).unwrap_or_default();
-            // Tokenizers that put a space before a text, or change it, do not give the bytes back.
-            let back: Vec<u8> = ids.iter().flat_map(|id| word(&self.tokenizer, *id)).collect();
-            if back == text.as_bytes() { ids } else { self.trie.greedy_tokenize(text.as_bytes()) }
+        let bytes_of =
+            |ids: &[TokenId]| ids.iter().flat_map(|id| word(&self.tokenizer, *id)).collect::<Vec<u8>>();
+        let encode = |text: &str| match self.tokenizer.encode(text, false) {
+            Ok(ids) if bytes_of(&ids) == text.as_bytes() => ids,
+            // Tokenizers that put a space before a text, change it or refuse it do not give the bytes back.
+            _ => self.trie.greedy_tokenize(text.as_bytes()),
         };
         self.trie.tokenize_with_greedy_fallback(bytes, encode)
     }

@@ -1,0 +1,53 @@
+//! Signs of life of a job, and the wish to stop it.
+
+use std::time::Duration;
+
+use crate::counts::Counts;
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug)]
+pub struct JobProgress {
+    /// Lines of the input: all, done, failed.
+    pub counts: Counts,
+    /// Lines that are neither done nor failed and of which some sequence is in the engine.
+    pub under_way: u64,
+    /// Tokens generated in this run.
+    pub tokens: u64,
+    /// Tokens generated in a second, mean of this run.
+    pub tokens_per_second: f64,
+    /// Bytes of weights read in a second, mean of this run.
+    pub read_bytes_per_second: f64,
+    /// Rows that a sweep carries, mean of this run.
+    pub rows_per_sweep: f64,
+    /// Sweeps of this run.
+    pub sweeps: u64,
+    /// Sweeps that are left, as far as lengths tell.
+    pub sweeps_left: f64,
+    /// Seconds that are left; `None` before the first forecast.
+    pub seconds_left: Option<f64>,
+    /// Time since the job was begun or taken up in this run.
+    pub elapsed: Duration,
+}
+
+/// Receives signs of life, and may ask the job to stop. Its methods must be quick.
+pub trait Watcher {
+    /// Called now and then while the input is checked, with the number of lines checked so far.
+    fn validating(&self, _lines: u64) {}
+
+    /// Called after every sweep.
+    fn progress(&self, _progress: &JobProgress) {}
+
+    /// Called after every tile of a sweep.
+    fn sweeping(&self, _progress: &aerostat::Progress) {}
+
+    /// True asks the job to save and stop after this sweep.
+    fn stops(&self) -> bool {
+        false
+    }
+}
+
+/// A watcher that looks away: it takes no notice and never asks to stop.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unwatched;
+
+impl Watcher for Unwatched {}

@@ -1,0 +1,239 @@
+//! From OpenAI's JSON to requests.
+
+use aerostat::{Hidden, Layer, Pooling};
+use serde_json::{Map, Value, json};
+
+use crate::context::AnswerTokens;
+use crate::fields::{Fields, Reading};
+use crate::messages::{check_tools, messages};
+use crate::refusal::Refusal;
+use crate::request::{ApiRequest, Embedding, Endpoint, Generation, PARTS_MAX, Scoring, Task};
+use crate::setting::Setting;
+use crate::shape::shape;
+
+/// Log-probabilities of alternatives at most.
+const TOP_LOGPROBS_MAX: i64 = 20;
+/// Answers to each prompt at most.
+const ANSWERS_MAX: i64 = 128;
+/// Tokens of an answer to `/v1/completions` that names no number, as everywhere.
+const COMPLETION_TOKENS_DEFAULT: usize = 16;
+
+/// Members of a body that say who asks and how soon an answer is wanted.
+const WITHOUT_EFFECT: &[&str] = &[
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "priority",
+    "request_id",
+];
+
+/// What chat and completions read in ways of their own.
+struct Asked {
+    prompts: Vec<Vec<u32>>,
+    /// By number, or what it is otherwise.
+    answer: AnswerTokens,
+    top_logprobs: Option<usize>,
+}
+
+impl Setting {
+    /// Reads the body of a request. `number` is what makes its seed another one than that of its neighbours, where the
+    /// request names none: it is added to [`Rules::seed`](crate::Rules::seed).
+    ///
+    /// # Errors
+    /// The request cannot be served, and why.
+    pub fn read(
+        &self,
+        endpoint: Endpoint,
+        body: Map<String, Value>,
+        number: u64,
+    ) -> Result<ApiRequest, Refusal> {
+        let reading = Reading::new(self.lenient());
+        let mut body = Fields::new(body, &reading);
+        let model = body.text("model")?;
+        body.ignore(WITHOUT_EFFECT);
+        let task = match endpoint {
+            Endpoint::Chat => {
+                let asked = self.chat(&mut body, &reading)?;
+                Task::Chat(self.generation(number, &mut body, asked)?)
+            }
+            Endpoint::Completions => {
+                let asked = self.completions(&mut body)?;
+                Task::Completions(self.generation(number, &mut body, asked)?)
+            }
+            Endpoint::Embeddings => Task::Embeddings(self.embeddings(&mut body)?),
+            Endpoint::Score => Task::Score(self.score(&mut body)?),
+        };
+        body.finish()?;
+        Ok(ApiRequest { model, task, ignored: reading.into_ignored() })
+    }
+
+    fn chat(&self, body: &mut Fields<'_>, reading: &Reading) -> Result<Asked, Refusal> {
+        let prompt = self.conversation(body, reading)?;
+        body.only("modalities", &[json!(["text"])])?;
+        if let Some(tools) = body.peek("tools") {
+            check_tools(tools, reading)?;
+        }
+        body.only("tools", &[json!([])])?;
+        body.only("functions", &[json!([])])?;
+        body.only("tool_choice", &[json!("none"), json!("auto")])?;
+        body.only("function_call", &[json!("none"), json!("auto")])?;
+        body.ignore(&["parallel_tool_calls"]);
+        let wants = body.boolean("logprobs")?.unwrap_or(false);
+        let top = body.integer("top_logprobs", 0..=TOP_LOGPROBS_MAX)?;
+        if top.is_some_and(|k| k > 0) && !wants {
+            return Err(Refusal::value("top_logprobs", "`top_logprobs` needs `logprobs`: true"));
+        }
+        let older = answer_length(body, "max_tokens")?;
+        let newer = answer_length(body, "max_completion_tokens")?;
+        let otherwise = AnswerTokens::UpTo { least: 1, most: self.rules.max_new_tokens };
+        Ok(Asked {
+            prompts: vec![prompt],
+            answer: newer.or(older).unwrap_or(otherwise),
+            top_logprobs: wants.then(|| top.unwrap_or(0) as usize),
+        })
+    }
+
+    /// The prompt of a conversation.
+    fn conversation(&self, body: &mut Fields<'_>, reading: &Reading) -> Result<Vec<u32>, Refusal> {
+        let messages = messages(body.need("messages")?, reading)?;
+        let Some(template) = &self.template else {
+            let message = "this model has no chat template; use /v1/completions";
+            return Err(Refusal::new("unknown_url", message));
+        };
+        let extra = match body.take("chat_template_kwargs") {
+            None => Map::new(),
+            Some(Value::Object(map)) => map,
+            Some(_) => {
+                let message = "`chat_template_kwargs` must be a JSON object";
+                return Err(Refusal::value("chat_template_kwargs", message));
+            }
+        };
+        let asks = body.boolean("add_generation_prompt")?.unwrap_or(true);
+        body.only("continue_final_message", &[json!(false)])?;
+        let text = template
+            .render(&messages, asks, extra)
+            .map_err(|e| Refusal::value("messages", format!("`messages`: {e}")))?;
+        // The template writes the special tokens out.
+        let ids = self.encode("messages", &text, false)?;
+        if ids.is_empty() {
+            return Err(Refusal::value("messages", "`messages` give an empty prompt"));
+        }
+        Ok(ids)
+    }
+
+    fn completions(&self, body: &mut Fields<'_>) -> Result<Asked, Refusal> {
+        let prompts = self.inputs("prompt", &body.need("prompt")?)?;
+        body.only("echo", &[json!(false)])?;
+        body.only("suffix", &[json!("")])?;
+        let top = body.integer("logprobs", 0..=TOP_LOGPROBS_MAX)?;
+        let otherwise = AnswerTokens::UpTo { least: 1, most: COMPLETION_TOKENS_DEFAULT };
+        let answer = answer_length(body, "max_tokens")?.unwrap_or(otherwise);
+        Ok(Asked { prompts, answer, top_logprobs: top.map(|k| k as usize) })
+    }
+
+    /// What chat and completions share.
+    fn generation(&self, number: u64, body: &mut Fields<'_>, asked: Asked) -> Result<Generation, Refusal> {
+        let Asked { prompts, answer, top_logprobs } = asked;
+        let n = body.integer("n", 1..=ANSWERS_MAX)?.unwrap_or(1) as usize;
+        if n * prompts.len() > PARTS_MAX {
+            return Err(Refusal::value("n", format!("more than {PARTS_MAX} answers in one request")));
+        }
+        body.only("best_of", &[json!(1), json!(n)])?;
+        body.only("use_beam_search", &[json!(false)])?;
+        body.only("stream", &[json!(false)])?;
+        stream_options(body)?;
+        let prompt_max = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        let max_new_tokens = self.answer_tokens(prompt_max, answer)?;
+        let stop = body.texts("stop")?.unwrap_or_default();
+        if !stop.is_empty() && self.tokenizer.is_none() {
+            return Err(Refusal::unsupported("stop", "`stop` needs a tokenizer; this model has none"));
+        }
+        let mut end_tokens = self.end_tokens.clone();
+        if body.boolean("ignore_eos")?.unwrap_or(false) {
+            end_tokens.clear();
+        }
+        if let Some(more) = body.take("stop_token_ids") {
+            end_tokens.extend(self.ids("stop_token_ids", &more)?);
+        }
+        body.only("skip_special_tokens", &[json!(true)])?;
+        body.only("spaces_between_special_tokens", &[json!(true)])?;
+        body.only("include_stop_str_in_output", &[json!(false)])?;
+        body.only("min_tokens", &[json!(0)])?;
+        let sampling = self.sampling(number, body)?;
+        let shape = shape(body)?;
+        if shape.is_some() && self.tokenizer.is_none() {
+            return Err(Refusal::unsupported(
+                "response_format",
+                "a grammar needs a tokenizer; this model has none",
+            ));
+        }
+        Ok(Generation { prompts, n, max_new_tokens, sampling, stop, end_tokens, top_logprobs, shape })
+    }
+
+    fn embeddings(&self, body: &mut Fields<'_>) -> Result<Embedding, Refusal> {
+        let inputs = self.inputs("input", &body.need("input")?)?;
+        self.fit(inputs.iter().map(Vec::len))?;
+        let dimensions = body.integer("dimensions", 1..=self.hidden as i64)?.map(|d| d as usize);
+        let base64 = match body.text("encoding_format")?.as_deref() {
+            None | Some("float") => false,
+            Some("base64") => true,
+            Some(other) => {
+                let message = format!("`encoding_format` is {other:?}; it must be \"float\" or \"base64\"");
+                return Err(Refusal::value("encoding_format", message));
+            }
+        };
+        let pooling = match body.text("pooling")?.as_deref() {
+            None | Some("mean") => Pooling::Mean,
+            Some("last") => Pooling::LastToken,
+            Some("cls") => Pooling::Cls,
+            Some("weighted") => Pooling::WeightedMean,
+            Some(other) => {
+                let message =
+                    format!("`pooling` is {other:?}; it must be \"mean\", \"last\", \"cls\" or \"weighted\"");
+                return Err(Refusal::value("pooling", message));
+            }
+        };
+        let normalize = body.boolean("normalize")?.unwrap_or(true);
+        let hidden = Hidden { layer: Layer::Final, pooling: Some(pooling), dimensions, normalize };
+        Ok(Embedding { inputs, hidden, base64 })
+    }
+
+    fn score(&self, body: &mut Fields<'_>) -> Result<Scoring, Refusal> {
+        // As vLLM names them, earlier and now.
+        let given = body.take("queries").map_or_else(|| body.need("text_1"), Ok)?;
+        let texts = body.take("documents").map_or_else(|| body.need("text_2"), Ok)?;
+        let texts = match texts {
+            Value::Array(list) if list.iter().all(|t| !t.is_number()) => list,
+            one => vec![one],
+        };
+        if texts.is_empty() || texts.len() > PARTS_MAX {
+            return Err(Refusal::value("text_2", format!("`text_2` must hold 1 to {PARTS_MAX} texts")));
+        }
+        let sequences =
+            texts.iter().map(|text| self.continued(&given, text)).collect::<Result<Vec<_>, _>>()?;
+        self.fit(sequences.iter().map(|(ids, _)| ids.len()))?;
+        Ok(Scoring { sequences })
+    }
+
+    /// Refuses texts of which one is longer than the context.
+    fn fit(&self, lengths: impl Iterator<Item = usize>) -> Result<(), Refusal> {
+        self.answer_tokens(lengths.max().unwrap_or(0), AnswerTokens::Exactly(0)).map(drop)
+    }
+}
+
+fn answer_length(body: &mut Fields<'_>, name: &str) -> Result<Option<AnswerTokens>, Refusal> {
+    let asked = body.integer(name, 1..=i64::from(u32::MAX))?;
+    Ok(asked.map(|n| AnswerTokens::Exactly(n as usize)))
+}
+
+/// What only matters where an answer is streamed.
+fn stream_options(body: &mut Fields<'_>) -> Result<(), Refusal> {
+    let Some(mut options) = body.object("stream_options")? else { return Ok(()) };
+    for name in ["include_usage", "continuous_usage_stats", "include_obfuscation"] {
+        options.boolean(name)?;
+    }
+    options.finish()
+}

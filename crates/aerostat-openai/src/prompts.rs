@@ -1,0 +1,86 @@
+//! From texts and lists of token ids to prompts.
+
+use serde_json::Value;
+
+use crate::context::{AnswerTokens, TooLong, answer_tokens};
+use crate::fields::brief;
+use crate::refusal::Refusal;
+use crate::request::PARTS_MAX;
+use crate::setting::Setting;
+
+/// A token is rarely longer than some dozen bytes: what is far too long need not be tokenised to know it.
+const TOKEN_BYTES_MAX: usize = 512;
+
+impl Setting {
+    /// Token ids of a prompt or input: text, token ids, or a list of either.
+    pub(crate) fn inputs(&self, name: &str, value: &Value) -> Result<Vec<Vec<u32>>, Refusal> {
+        let one = |value: &Value| match value {
+            Value::String(text) => self.encode(name, text, true),
+            other => self.ids(name, other),
+        };
+        let inputs = match value {
+            Value::Array(list) if !list.iter().any(Value::is_number) => {
+                list.iter().map(one).collect::<Result<Vec<_>, _>>()?
+            }
+            value => vec![one(value)?],
+        };
+        if inputs.is_empty() || inputs.len() > PARTS_MAX || inputs.iter().any(Vec::is_empty) {
+            let message = format!("`{name}` must hold 1 to {PARTS_MAX} texts of at least one token each");
+            return Err(Refusal::value(name, message));
+        }
+        Ok(inputs)
+    }
+
+    /// A text and what follows it, tokenised as one, and where the continuation begins.
+    pub(crate) fn continued(&self, given: &Value, text: &Value) -> Result<(Vec<u32>, usize), Refusal> {
+        if let (Value::String(given), Value::String(text)) = (given, text) {
+            let before = self.encode("text_1", given, true)?;
+            let whole = self.encode("text_1", &format!("{given}{text}"), true)?;
+            let same = before.iter().zip(&whole).take_while(|(a, b)| a == b).count();
+            // The first token has no probability: nothing is before it.
+            return Ok((whole, same.max(1)));
+        }
+        if given.is_string() || text.is_string() {
+            return Err(Refusal::value(
+                "text_2",
+                "`text_1` and `text_2` must both be text, or both token ids",
+            ));
+        }
+        let mut ids = self.ids("text_1", given)?;
+        let start = ids.len().max(1);
+        ids.extend(self.ids("text_2", text)?);
+        Ok((ids, start))
+    }
+
+    /// A list of token ids of the vocabulary.
+    pub(crate) fn ids(&self, name: &str, value: &Value) -> Result<Vec<u32>, Refusal> {
+        let vocab = self.vocab as u64;
+        let ids = value.as_array().and_then(|list| {
+            list.iter().map(|id| id.as_u64().filter(|id| *id < vocab).map(|id| id as u32)).collect()
+        });
+        ids.ok_or_else(|| {
+            let message = format!("`{name}` is {}; it must be text or token ids below {vocab}", brief(value));
+            Refusal::value(name, message)
+        })
+    }
+
+    /// Token ids of a text; `special` adds those that the model wants around one.
+    pub(crate) fn encode(&self, name: &str, text: &str, special: bool) -> Result<Vec<u32>, Refusal> {
+        let Some(tokenizer) = &self.tokenizer else {
+            return Err(Refusal::value(
+                name,
+                format!("`{name}`: this model has no tokenizer; give token ids"),
+            ));
+        };
+        if text.len() / TOKEN_BYTES_MAX > self.context_max {
+            self.answer_tokens(text.len() / TOKEN_BYTES_MAX, AnswerTokens::Exactly(0))?;
+        }
+        tokenizer.encode(text, special).map_err(|e| Refusal::value(name, format!("`{name}`: {e}")))
+    }
+
+    /// Tokens that the answer to a prompt may have.
+    pub(crate) fn answer_tokens(&self, prompt: usize, answer: AnswerTokens) -> Result<usize, Refusal> {
+        let too_long = |e: TooLong| Refusal::new("context_length_exceeded", e.to_string());
+        answer_tokens(self.context_max, prompt, answer).map_err(too_long)
+    }
+}

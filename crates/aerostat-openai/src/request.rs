@@ -1,0 +1,191 @@
+//! Requests as types: what is asked for, checked and in token ids.
+
+use aerostat::{Hidden, Request, Sampling, Want};
+
+use crate::refusal::Refusal;
+use crate::shape::Shape;
+
+/// Sequences of one request at most.
+pub const PARTS_MAX: usize = 1 << 16;
+
+/// What a request is sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `/v1/chat/completions`: an answer to a conversation.
+    Chat,
+    /// `/v1/completions`: texts that go on after prompts.
+    Completions,
+    /// `/v1/embeddings`: a vector for each text.
+    Embeddings,
+    /// `/v1/score`: how likely continuations are, as vLLM names the fields.
+    Score,
+}
+
+impl Endpoint {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Chat, Self::Completions, Self::Embeddings, Self::Score];
+
+    /// The path of its URL, such as `/v1/completions`.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Chat => "/v1/chat/completions",
+            Self::Completions => "/v1/completions",
+            Self::Embeddings => "/v1/embeddings",
+            Self::Score => "/v1/score",
+        }
+    }
+
+    /// The endpoint at a path.
+    pub fn at(path: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|endpoint| endpoint.path() == path)
+    }
+}
+
+/// A request that was read and found good.
+#[derive(Debug)]
+pub struct ApiRequest {
+    /// The model as the request names it.
+    pub model: Option<String>,
+    /// What is asked for.
+    pub task: Task,
+    /// Paths of members that a lenient reading ignored since they are not known.
+    pub ignored: Vec<String>,
+}
+
+/// What a request asks for. It is computed as one or several *parts*: sequences that share nothing but the response.
+#[derive(Debug)]
+pub enum Task {
+    /// Answers to a conversation.
+    Chat(Generation),
+    /// Answers to plain prompts.
+    Completions(Generation),
+    /// Vectors.
+    Embeddings(Embedding),
+    /// Log-probabilities.
+    Score(Scoring),
+}
+
+/// Answers to prompts: `n` to each. Part `i` is answer `i % n` to prompt `i / n`.
+#[derive(Debug)]
+pub struct Generation {
+    /// Token ids of each prompt; a chat has one prompt.
+    pub prompts: Vec<Vec<u32>>,
+    /// Answers to each prompt.
+    pub n: usize,
+    /// Tokens of each answer at most; with the longest prompt they fit the context.
+    pub max_new_tokens: usize,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Texts that end an answer and are not part of it.
+    pub stop: Vec<String>,
+    /// Tokens that end an answer.
+    pub end_tokens: Vec<u32>,
+    /// Log-probabilities are wanted, and of so many of the likeliest tokens in each place.
+    pub top_logprobs: Option<usize>,
+    /// What an answer must look like.
+    pub shape: Option<Shape>,
+}
+
+/// A vector for each input. Part `i` is that of input `i`.
+#[derive(Debug)]
+pub struct Embedding {
+    /// Token ids of each input.
+    pub inputs: Vec<Vec<u32>>,
+    /// Which hidden states, and how they become one vector.
+    pub hidden: Hidden,
+    /// Vectors are written as base64 of their little-endian `f32`s, not as lists of numbers.
+    pub base64: bool,
+}
+
+/// Log-probabilities of continuations. Part `i` is that of continuation `i`.
+#[derive(Debug)]
+pub struct Scoring {
+    /// For each, the token ids of what is given and of what follows it as one text, and how many of them are given: at
+    /// least one, since nothing is before the first.
+    pub sequences: Vec<(Vec<u32>, usize)>,
+}
+
+impl Task {
+    /// The sequences it takes.
+    pub fn parts(&self) -> usize {
+        match self {
+            Self::Chat(g) | Self::Completions(g) => g.prompts.len() * g.n,
+            Self::Embeddings(e) => e.inputs.len(),
+            Self::Score(s) => s.sequences.len(),
+        }
+    }
+
+    /// What an answer must look like; `None` where anything goes and where there is no answer.
+    pub fn shape(&self) -> Option<&Shape> {
+        match self {
+            Self::Chat(g) | Self::Completions(g) => g.shape.as_ref(),
+            Self::Embeddings(_) | Self::Score(_) => None,
+        }
+    }
+
+    /// The engine's request for one of its parts, without an id and without its grammar, which the caller adds.
+    ///
+    /// # Errors
+    /// A defect: there is no such part.
+    pub fn part(&self, index: usize) -> Result<Request, Refusal> {
+        let none = || Refusal::defect(format!("part {index} of a request that has {}", self.parts()));
+        match self {
+            Self::Chat(g) | Self::Completions(g) => {
+                let prompt = index.checked_div(g.n).and_then(|i| g.prompts.get(i)).ok_or_else(none)?;
+                Ok(Request {
+                    token_ids: prompt.clone(),
+                    max_new_tokens: g.max_new_tokens,
+                    sampling: g.sampling.clone(),
+                    stream: (index % g.n) as u64,
+                    end_tokens: g.end_tokens.clone(),
+                    stop: g.stop.clone(),
+                    top_logprobs: g.top_logprobs,
+                    want: Want::Generate,
+                    ..Request::default()
+                })
+            }
+            Self::Embeddings(e) => {
+                let token_ids = e.inputs.get(index).ok_or_else(none)?.clone();
+                Ok(Request { token_ids, want: Want::Hidden(e.hidden), ..Request::default() })
+            }
+            Self::Score(s) => {
+                let (token_ids, from) = s.sequences.get(index).ok_or_else(none)?.clone();
+                let want = Want::Score { from, logits_last: false };
+                Ok(Request { token_ids, want, ..Request::default() })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_the_answers_to_each_prompt_in_turn() {
+        let generation = Generation {
+            prompts: vec![vec![1], vec![2, 3]],
+            n: 2,
+            max_new_tokens: 4,
+            sampling: Sampling::default(),
+            stop: Vec::new(),
+            end_tokens: vec![7],
+            top_logprobs: None,
+            shape: None,
+        };
+        let task = Task::Completions(generation);
+        let part = |i| task.part(i).map(|r| (r.token_ids, r.stream)).unwrap();
+        assert_eq!(
+            [part(0), part(1), part(2), part(3)],
+            [(vec![1], 0), (vec![1], 1), (vec![2, 3], 0), (vec![2, 3], 1)]
+        );
+        // What would be an empty prompt is told.
+        assert_eq!(task.part(4).unwrap_err().kind(), crate::RefusalKind::Defect);
+    }
+
+    #[test]
+    fn endpoints_are_known_by_their_paths() {
+        assert!(Endpoint::ALL.into_iter().all(|e| Endpoint::at(e.path()) == Some(e)));
+        assert_eq!(Endpoint::at("/v1/images"), None);
+    }
+}

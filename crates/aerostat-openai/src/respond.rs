@@ -1,0 +1,257 @@
+//! Bodies of responses: OpenAI's shapes, so that its own types read them.
+
+use aerostat::Tokenizer;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Map, Value, json};
+
+use crate::part::{Part, PartResult, Token};
+use crate::refusal::Refusal;
+use crate::request::{ApiRequest, Embedding, Generation, Scoring, Task};
+use crate::setting::Setting;
+
+/// What OpenAI writes for a probability of nothing.
+const LOGPROB_MIN: f32 = -9999.0;
+
+/// What a response says of itself.
+#[derive(Clone, Debug)]
+pub struct Stamp {
+    /// What its id ends with; `chatcmpl-` or the like goes before it.
+    pub id: String,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+}
+
+type Object = Map<String, Value>;
+
+impl Setting {
+    /// The body of the response to a request whose parts are all finished, in order.
+    ///
+    /// # Errors
+    /// A defect: the parts are not those of the request.
+    pub fn respond(&self, request: &ApiRequest, parts: &[Part], stamp: &Stamp) -> Result<Value, Refusal> {
+        if parts.len() != request.task.parts() {
+            let what = format!("{} parts of a request that has {}", parts.len(), request.task.parts());
+            return Err(Refusal::defect(what));
+        }
+        let mut body = match &request.task {
+            Task::Chat(generation) => self.chat_body(stamp, generation, parts)?,
+            Task::Completions(generation) => self.completions_body(stamp, generation, parts)?,
+            Task::Embeddings(embedding) => embeddings_body(embedding, parts)?,
+            Task::Score(scoring) => self.scores_body(stamp, scoring, parts)?,
+        };
+        if !matches!(request.task, Task::Embeddings(_)) {
+            body.insert("created".to_owned(), stamp.created.into());
+        }
+        body.insert("model".to_owned(), request.model.as_deref().unwrap_or(self.model()).into());
+        if !request.ignored.is_empty() {
+            body.insert("aerostat".to_owned(), json!({"ignored": request.ignored}));
+        }
+        Ok(body.into())
+    }
+
+    fn chat_body(&self, stamp: &Stamp, generation: &Generation, parts: &[Part]) -> Result<Object, Refusal> {
+        let choice = |(index, part): (usize, &Part)| {
+            let (text, finish) = answer(part)?;
+            let logprobs = match generation.top_logprobs {
+                None => Value::Null,
+                Some(k) => {
+                    let shown = shown_tokens(generation, part).iter();
+                    let entries = shown.map(|token| self.chat_logprob(token, k));
+                    json!({"content": entries.collect::<Result<Vec<_>, _>>()?, "refusal": null})
+                }
+            };
+            Ok(json!({
+                "index": index,
+                "message": {"role": "assistant", "content": text, "refusal": null},
+                "logprobs": logprobs,
+                "finish_reason": finish,
+            }))
+        };
+        let choices = parts.iter().enumerate().map(choice).collect::<Result<Vec<Value>, Refusal>>()?;
+        Ok(object([
+            ("id", format!("chatcmpl-{}", stamp.id).into()),
+            ("object", "chat.completion".into()),
+            ("choices", choices.into()),
+            ("usage", usage(generation, parts)),
+            ("system_fingerprint", Value::Null),
+        ]))
+    }
+
+    fn completions_body(
+        &self,
+        stamp: &Stamp,
+        generation: &Generation,
+        parts: &[Part],
+    ) -> Result<Object, Refusal> {
+        let choice = |(index, part): (usize, &Part)| {
+            let (text, finish) = answer(part)?;
+            let logprobs = match generation.top_logprobs {
+                None => Value::Null,
+                Some(k) => self.completion_logprobs(shown_tokens(generation, part), k)?,
+            };
+            Ok(json!({"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}))
+        };
+        let choices = parts.iter().enumerate().map(choice).collect::<Result<Vec<Value>, Refusal>>()?;
+        Ok(object([
+            ("id", format!("cmpl-{}", stamp.id).into()),
+            ("object", "text_completion".into()),
+            ("choices", choices.into()),
+            ("usage", usage(generation, parts)),
+            ("system_fingerprint", Value::Null),
+        ]))
+    }
+
+    fn chat_logprob(&self, token: &Token, k: usize) -> Result<Value, Refusal> {
+        let entry = |id: u32, logprob: f32| {
+            object([
+                ("token", self.token_text(id).into()),
+                ("logprob", decimal(logprob)),
+                ("bytes", self.token_bytes(id)),
+            ])
+        };
+        let mut one = entry(token.id, logprob(token)?);
+        let top: Vec<Value> = token.top.iter().take(k).map(|(id, l)| entry(*id, *l).into()).collect();
+        one.insert("top_logprobs".to_owned(), top.into());
+        Ok(one.into())
+    }
+
+    fn completion_logprobs(&self, tokens: &[Token], k: usize) -> Result<Value, Refusal> {
+        let texts: Vec<String> = tokens.iter().map(|t| self.token_text(t.id)).collect();
+        let mut offset = 0;
+        let offsets: Vec<usize> = texts
+            .iter()
+            .map(|text| {
+                let start = offset;
+                offset += text.chars().count();
+                start
+            })
+            .collect();
+        let top = |token: &Token| {
+            let pairs = token.top.iter().take(k);
+            pairs.map(|(id, l)| (self.token_text(*id), decimal(*l))).collect::<Object>()
+        };
+        let logprobs = tokens.iter().map(|token| logprob(token).map(decimal));
+        Ok(json!({
+            "tokens": texts,
+            "token_logprobs": logprobs.collect::<Result<Vec<_>, _>>()?,
+            "top_logprobs": tokens.iter().map(|t| Value::from(top(t))).collect::<Vec<_>>(),
+            "text_offset": offsets,
+        }))
+    }
+
+    fn scores_body(&self, stamp: &Stamp, scoring: &Scoring, parts: &[Part]) -> Result<Object, Refusal> {
+        let one = |(index, ((ids, start), part)): (usize, (&(Vec<u32>, usize), &Part))| {
+            let PartResult::Logprobs(logprobs) = &part.result else { return Err(mixed_up(part)) };
+            let known: Option<Vec<f32>> = logprobs.iter().skip(*start).copied().collect();
+            let known =
+                known.ok_or_else(|| Refusal::defect("a token of a scored text has no log-probability"))?;
+            let sum: f64 = known.iter().map(|l| f64::from(*l)).sum();
+            let tokens: Vec<String> = ids.iter().skip(*start).map(|id| self.token_text(*id)).collect();
+            Ok(json!({
+                "object": "score",
+                "index": index,
+                "score": sum,
+                "tokens": tokens,
+                "token_logprobs": known.iter().map(|l| decimal(*l)).collect::<Vec<_>>(),
+            }))
+        };
+        let pairs = scoring.sequences.iter().zip(parts).enumerate();
+        let data = pairs.map(one).collect::<Result<Vec<Value>, Refusal>>()?;
+        let tokens: usize = scoring.sequences.iter().map(|(ids, _)| ids.len()).sum();
+        Ok(object([
+            ("id", format!("score-{}", stamp.id).into()),
+            ("object", "list".into()),
+            ("data", data.into()),
+            ("usage", json!({"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens})),
+        ]))
+    }
+
+    /// A token's text; its number where there is no tokenizer.
+    fn token_text(&self, id: u32) -> String {
+        self.tokenizer.as_deref().map_or_else(|| id.to_string(), |t: &Tokenizer| t.decode(&[id], false))
+    }
+
+    fn token_bytes(&self, id: u32) -> Value {
+        self.tokenizer.as_ref().and_then(|t| t.token_bytes(id)).map_or(Value::Null, Value::from)
+    }
+}
+
+fn embeddings_body(embedding: &Embedding, parts: &[Part]) -> Result<Object, Refusal> {
+    let one = |(index, part): (usize, &Part)| {
+        let PartResult::Vector(vector) = &part.result else { return Err(mixed_up(part)) };
+        let value = if embedding.base64 {
+            let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
+            BASE64_STANDARD.encode(bytes).into()
+        } else {
+            Value::from(vector.iter().map(|x| decimal(*x)).collect::<Vec<_>>())
+        };
+        Ok(json!({"object": "embedding", "index": index, "embedding": value}))
+    };
+    let data = parts.iter().enumerate().map(one).collect::<Result<Vec<Value>, Refusal>>()?;
+    let tokens: usize = embedding.inputs.iter().map(Vec::len).sum();
+    Ok(object([
+        ("object", "list".into()),
+        ("data", data.into()),
+        ("usage", json!({"prompt_tokens": tokens, "total_tokens": tokens})),
+    ]))
+}
+
+/// The text of an answer and why it ended.
+fn answer(part: &Part) -> Result<(String, &'static str), Refusal> {
+    let PartResult::Text { text, finish } = &part.result else { return Err(mixed_up(part)) };
+    // Without a tokenizer the tokens are the answer.
+    let ids = || part.tokens.iter().map(|t| t.id.to_string()).collect::<Vec<_>>().join(",");
+    Ok((text.clone().unwrap_or_else(ids), finish.name()))
+}
+
+/// The tokens of an answer without the one that ended it.
+fn shown_tokens<'a>(generation: &Generation, part: &'a Part) -> &'a [Token] {
+    match part.tokens.split_last() {
+        Some((last, rest)) if generation.end_tokens.contains(&last.id) => rest,
+        _ => &part.tokens,
+    }
+}
+
+fn usage(generation: &Generation, parts: &[Part]) -> Value {
+    let prompt: usize = generation.prompts.iter().map(Vec::len).sum();
+    let answers: usize = parts.iter().map(|p| p.tokens.len()).sum();
+    json!({"prompt_tokens": prompt, "completion_tokens": answers, "total_tokens": prompt + answers})
+}
+
+/// A token's log-probability where it is wanted.
+fn logprob(token: &Token) -> Result<f32, Refusal> {
+    token.logprob.ok_or_else(|| Refusal::defect(format!("token {} has no log-probability", token.id)))
+}
+
+fn mixed_up(part: &Part) -> Refusal {
+    let kind = match &part.result {
+        PartResult::Text { .. } => "an answer",
+        PartResult::Logprobs(_) => "log-probabilities",
+        PartResult::Vector(_) => "a vector",
+    };
+    Refusal::defect(format!("a part of a request was answered with {kind}, which it did not ask for"))
+}
+
+fn object<const N: usize>(members: [(&str, Value); N]) -> Object {
+    members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// A number as short as it can be written without losing a bit; what JSON cannot write is far below any probability.
+fn decimal(number: f32) -> Value {
+    let number = if number.is_finite() { number } else { LOGPROB_MIN };
+    // What `f32` prints is a number that `f64` reads.
+    number.to_string().parse::<f64>().map_or(Value::Null, Value::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_short_as_they_can_be() {
+        assert_eq!(decimal(0.1).to_string(), "0.1");
+        assert_eq!(decimal(f32::NEG_INFINITY).to_string(), "-9999.0");
+        assert_eq!(decimal(f32::MIN_POSITIVE).as_f64().map(|n| n as f32), Some(f32::MIN_POSITIVE));
+    }
+}

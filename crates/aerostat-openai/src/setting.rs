@@ -1,0 +1,83 @@
+//! What requests are read against: one model's tokenizer, chat template, limits and defaults.
+
+use std::sync::Arc;
+
+use aerostat::{ChatTemplate, Error, ModelFiles, Sampling, Tokenizer};
+
+/// How requests are read, and what holds where they do not say.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Tokens of a sequence at most, prompt and answer; `None`: what the model was made for.
+    pub context: Option<usize>,
+    /// Tokens of a chat's answer at most, where the request does not say.
+    pub max_new_tokens: usize,
+    /// What seeds of requests without one are made from: the number of the request is added.
+    pub seed: u64,
+    /// Take what vLLM takes and OpenAI refuses: any temperature from 0, and members that are not known, which are
+    /// ignored and noted in [`ApiRequest::ignored`](crate::ApiRequest::ignored).
+    pub lenient: bool,
+}
+
+/// What requests are read against: the model's tokenizer, template, limits and defaults.
+pub struct Setting {
+    pub(crate) tokenizer: Option<Arc<Tokenizer>>,
+    pub(crate) template: Option<ChatTemplate>,
+    pub(crate) end_tokens: Vec<u32>,
+    /// What the model's makers recommend.
+    pub(crate) sampling: Sampling,
+    /// Tokens that the model knows.
+    pub(crate) vocab: usize,
+    /// Elements of a hidden state.
+    pub(crate) hidden: usize,
+    /// Tokens of a sequence at most.
+    pub(crate) context_max: usize,
+    pub(crate) rules: Rules,
+    model: String,
+}
+
+impl Setting {
+    /// The setting of a model. `name` is what responses call it where requests do not.
+    ///
+    /// # Errors
+    /// A broken tokenizer or template.
+    pub fn new(files: &ModelFiles, name: &str, rules: impl Into<Rules>) -> Result<Self, Error> {
+        let rules = rules.into();
+        let tokenizer = files.tokenizer()?;
+        let template = files.chat_template(tokenizer.as_ref())?;
+        let end_tokens = files.end_tokens(tokenizer.as_ref());
+        let spec = files.spec();
+        Ok(Self {
+            tokenizer: tokenizer.map(Arc::new),
+            template,
+            end_tokens,
+            sampling: files.sampling(),
+            vocab: spec.vocab,
+            hidden: spec.hidden,
+            context_max: rules.context.unwrap_or(spec.context_max).max(1),
+            rules,
+            model: name.to_owned(),
+        })
+    }
+
+    /// Stops the clock that templates may look at, in seconds since 1970, so that a prompt is the same whenever it is
+    /// rendered again.
+    pub fn stop_clock(&mut self, seconds: u64) {
+        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+        self.template = self.template.take().map(|template| template.at(seconds));
+    }
+
+    /// What responses call the model where requests do not.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// The tokenizer; `None` if the model has none and takes token ids only.
+    pub fn tokenizer(&self) -> Option<&Arc<Tokenizer>> {
+        self.tokenizer.as_ref()
+    }
+
+    /// Whether requests are read leniently: see [`Rules::lenient`].
+    pub fn lenient(&self) -> bool {
+        self.rules.lenient
+    }
+}

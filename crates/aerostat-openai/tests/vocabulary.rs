@@ -1,0 +1,227 @@
+//! Requests as clients send them: what is taken, and that nothing is taken in silence.
+
+use std::path::Path;
+
+use aerostat::ModelFiles;
+use aerostat_openai::{ApiRequest, Endpoint, Generation, Refusal, Rules, Setting, Shape, Task};
+use serde_json::{Map, Value, json};
+
+const RULES: Rules = Rules { context: None, max_new_tokens: 24, seed: 0, lenient: false };
+
+/// A model with a tokenizer and a chat template, 320 tokens, a context of 512.
+fn setting(lenient: bool) -> Setting {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/chat");
+    Setting::new(&ModelFiles::open(&path).unwrap(), "tiny", Rules { lenient, ..RULES }).unwrap()
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        other => panic!("{other}"),
+    }
+}
+
+/// A chat with more members.
+fn chat(setting: &Setting, more: Value) -> Result<ApiRequest, Refusal> {
+    let mut body = object(json!({"messages": [{"role": "user", "content": "hello"}]}));
+    body.extend(object(more));
+    setting.read(Endpoint::Chat, body, 0)
+}
+
+fn generation(request: &ApiRequest) -> &Generation {
+    match &request.task {
+        Task::Chat(generation) | Task::Completions(generation) => generation,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn format(more: Value) -> Value {
+    let mut inner = object(json!({"name": "a", "schema": {"type": "integer"}}));
+    inner.extend(object(more));
+    json!({"response_format": {"type": "json_schema", "json_schema": inner}})
+}
+
+/// A list of messages whose one message has more members.
+fn message(more: Value) -> Value {
+    let mut message = object(json!({"role": "assistant", "content": "a"}));
+    message.extend(object(more));
+    json!({"messages": [{"role": "user", "content": "q"}, message, {"role": "user", "content": "q"}]})
+}
+
+#[test]
+fn members_that_are_not_known_are_named_by_their_path() {
+    let setting = setting(false);
+    for (body, path) in [
+        (json!({"telepathy": 1}), "telepathy"),
+        (json!({"response_format": {"type": "text", "foo": 1}}), "response_format.foo"),
+        (json!({"response_format": {"type": "json_object", "foo": 1}}), "response_format.foo"),
+        (format(json!({"foo": 1})), "response_format.json_schema.foo"),
+        (json!({"structured_outputs": {"foo": 1}}), "structured_outputs.foo"),
+        (json!({"structured_outputs": {"regex": "a", "foo": 1}}), "structured_outputs.foo"),
+        (json!({"stream_options": {"include_usage": true, "foo": 1}}), "stream_options.foo"),
+        (message(json!({"foo": 1})), "messages[1].foo"),
+        (message(json!({"audio": {"id": "a"}})), "messages[1].audio"),
+        (
+            message(
+                json!({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b", "foo": 1}]}),
+            ),
+            "messages[1].content[1].foo",
+        ),
+        (message(json!({"tool_calls": [{"id": "a", "foo": 1}]})), "messages[1].tool_calls[0].foo"),
+        (
+            message(json!({"tool_calls": [{"function": {"name": "f", "arguments": "{}", "foo": 1}}]})),
+            "messages[1].tool_calls[0].function.foo",
+        ),
+        (message(json!({"function_call": {"name": "f", "foo": 1}})), "messages[1].function_call.foo"),
+        (json!({"tools": [{"type": "function", "foo": 1}]}), "tools[0].foo"),
+        (
+            json!({"tools": [{"type": "function", "function": {"name": "f", "foo": 1}}]}),
+            "tools[0].function.foo",
+        ),
+        // They are known, and what they ask for is not done.
+        (json!({"tools": [{"type": "function", "function": {"name": "f"}}]}), "tools"),
+        (
+            json!({"structured_outputs": {"json": {}, "disable_additional_properties": true}}),
+            "structured_outputs.disable_additional_properties",
+        ),
+    ] {
+        let refusal = chat(&setting, body.clone()).unwrap_err();
+        assert_eq!((refusal.code(), refusal.param()), ("unsupported_parameter", Some(path)), "{body}");
+        assert!(refusal.message().contains(path), "{refusal}");
+    }
+}
+
+#[test]
+fn values_of_the_wrong_kind_are_named_by_their_path() {
+    let setting = setting(false);
+    for (body, path) in [
+        (json!({"response_format": "json"}), "response_format"),
+        (json!({"response_format": {"type": "json_schema"}}), "response_format"),
+        (
+            json!({"response_format": {"type": "json_schema", "json_schema": 3}}),
+            "response_format.json_schema",
+        ),
+        (format(json!({"schema": "text"})), "response_format.json_schema.schema"),
+        (format(json!({"strict": "yes"})), "response_format.json_schema.strict"),
+        (json!({"response_format": {"type": "json_object", "schema": 3}}), "response_format.schema"),
+        (json!({"structured_outputs": {"json": "{"}}), "structured_outputs.json"),
+        (json!({"stream_options": true}), "stream_options"),
+        (json!({"stream_options": {"include_usage": 1}}), "stream_options.include_usage"),
+        (message(json!({"tool_calls": "f()"})), "messages[1].tool_calls"),
+        (message(json!({"tool_calls": [{"function": "f"}]})), "messages[1].tool_calls[0].function"),
+    ] {
+        let refusal = chat(&setting, body.clone()).unwrap_err();
+        assert_eq!((refusal.code(), refusal.param()), ("invalid_value", Some(path)), "{body}");
+    }
+}
+
+/// Clients send back what they got, nulls included, and hints to servers that cache or route.
+#[test]
+fn what_clients_send_and_what_means_nothing_here_is_taken() {
+    let setting = setting(false);
+    for body in [
+        json!({"user": "u", "metadata": {"a": "b"}, "store": true, "service_tier": "flex", "priority": 3,
+            "safety_identifier": "s", "prompt_cache_key": "k", "request_id": "r", "parallel_tool_calls": true}),
+        json!({"stream": false, "stream_options": {"include_usage": true}}),
+        json!({"stream_options": null, "telepathy": null, "response_format": null}),
+        json!({"tools": [], "tool_choice": "auto", "functions": [], "modalities": ["text"]}),
+        format(json!({"strict": true, "description": "an integer"})),
+        json!({"structured_outputs": {"regex": "a", "disable_fallback": true, "whitespace_pattern": "[ ]?",
+            "disable_any_whitespace": true, "disable_additional_properties": false}}),
+        message(
+            json!({"name": "n", "refusal": null, "audio": null, "function_call": null, "tool_calls": null,
+            "annotations": [], "reasoning_content": "hm"}),
+        ),
+        message(
+            json!({"content": [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}, "b"]}),
+        ),
+        message(json!({"content": "", "tool_calls": [{"id": "c", "type": "function", "index": 0,
+            "function": {"name": "f", "arguments": "{}"}}]})),
+    ] {
+        let request = chat(&setting, body.clone()).unwrap_or_else(|e| panic!("{body}: {e}"));
+        assert!(request.ignored.is_empty());
+    }
+}
+
+#[test]
+fn temperatures_end_at_two_unless_the_reading_is_lenient() {
+    let asked = |lenient: bool, t: f64| {
+        let request = chat(&setting(lenient), json!({"temperature": t}))?;
+        Ok::<f32, Refusal>(generation(&request).sampling.temperature)
+    };
+    assert_eq!(asked(false, 2.0).unwrap(), 2.0);
+    let refusal = asked(false, 2.1).unwrap_err();
+    assert_eq!((refusal.code(), refusal.param()), ("invalid_value", Some("temperature")));
+    assert_eq!(refusal.message(), "`temperature` is 2.1; it must be a number from 0 to 2");
+    assert_eq!(asked(true, 2.1).unwrap(), 2.1);
+    assert_eq!(asked(true, 1e30).unwrap(), 1e30);
+    assert!(asked(true, 1e39).is_err() && asked(true, -0.1).is_err() && asked(false, -0.1).is_err());
+}
+
+#[test]
+fn a_lenient_reading_says_what_it_ignored() {
+    let setting = setting(true);
+    let mut body = object(format(json!({"foo": 1})));
+    body.extend(object(json!({"telepathy": 1, "stream_options": {"bar": 2}})));
+    body.extend(object(message(json!({"tool_name": "left to the template"}))));
+    let request = chat(&setting, body.into()).unwrap();
+    assert_eq!(request.ignored, ["stream_options.bar", "response_format.json_schema.foo", "telepathy"]);
+    // What would change the answer is not ignored by anybody.
+    for body in [
+        json!({"min_tokens": 5}),
+        json!({"allowed_token_ids": [1]}),
+        json!({"top_p": 2}),
+        json!({"structured_outputs": {"structural_tag": "{}"}}),
+    ] {
+        assert!(chat(&setting, body.clone()).is_err(), "{body}");
+    }
+}
+
+#[test]
+fn every_name_of_a_shape_means_it() {
+    let setting = setting(false);
+    let schema = json!({"type": "integer"});
+    for (body, want) in [
+        (format(json!({})), Some(Shape::Schema(schema.clone()))),
+        (json!({"response_format": {"type": "text"}}), None),
+        (json!({"response_format": {"type": "json_object"}}), Some(Shape::JsonObject)),
+        // Once the schema was ignored.
+        (
+            json!({"response_format": {"type": "json_object", "schema": schema}}),
+            Some(Shape::Schema(schema.clone())),
+        ),
+        (json!({"guided_json": schema.to_string()}), Some(Shape::Schema(schema.clone()))),
+        (json!({"structured_outputs": {"json": schema}}), Some(Shape::Schema(schema.clone()))),
+        (json!({"guided_regex": "a"}), Some(Shape::Regex("a".to_owned()))),
+        (
+            json!({"structured_outputs": {"choice": ["a", "b"]}}),
+            Some(Shape::Choice(vec!["a".into(), "b".into()])),
+        ),
+        (json!({"guided_grammar": "start: \"a\""}), Some(Shape::Lark("start: \"a\"".to_owned()))),
+    ] {
+        let request = chat(&setting, body.clone()).unwrap();
+        assert_eq!(generation(&request).shape, want, "{body}");
+    }
+}
+
+#[test]
+fn answers_are_as_long_as_is_asked_for_or_as_fits() {
+    let setting = setting(false);
+    let prompt = generation(&chat(&setting, json!({})).unwrap()).prompts[0].len();
+    let length = |body| chat(&setting, body).map(|r| generation(&r).max_new_tokens);
+    assert_eq!(length(json!({})).unwrap(), 24);
+    assert_eq!(length(json!({"max_tokens": 3})).unwrap(), 3);
+    assert_eq!(length(json!({"max_tokens": 3, "max_completion_tokens": 4})).unwrap(), 4);
+    assert_eq!(length(json!({"max_tokens": 512 - prompt})).unwrap(), 512 - prompt);
+    assert_eq!(length(json!({"max_tokens": 513 - prompt})).unwrap_err().code(), "context_length_exceeded");
+    let completion = |ids: usize| {
+        let body = object(json!({"prompt": vec![5; ids]}));
+        setting.read(Endpoint::Completions, body, 0).map(|r| generation(&r).max_new_tokens)
+    };
+    assert_eq!([completion(100).unwrap(), completion(500).unwrap(), completion(511).unwrap()], [16, 12, 1]);
+    assert_eq!(completion(512).unwrap_err().code(), "context_length_exceeded");
+    let embedding =
+        |ids: usize| setting.read(Endpoint::Embeddings, object(json!({"input": vec![5; ids]})), 0);
+    assert!(embedding(512).is_ok());
+    assert_eq!(embedding(513).unwrap_err().code(), "context_length_exceeded");
+}
