@@ -14,8 +14,9 @@ use aerostat_jobs::{
 use clap::Args;
 use serde::Serialize;
 
-use crate::args::{EngineArgs, MODEL_HELP, NEW_TOKENS_DEFAULT, OutputArgs};
 use crate::failure::Failure;
+use crate::options::{EngineArgs, MODEL_HELP, NEW_TOKENS_DEFAULT};
+use crate::output::OutputArgs;
 use crate::status::StatusLine;
 use crate::watch::Watch;
 use crate::{interrupt, model, output};

@@ -4,9 +4,10 @@ use aerostat::{Choices, Classification, Engine, Error, Measure, Need, Want};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use crate::args::{EngineArgs, MODEL_HELP, OutputArgs};
 use crate::encode::Encoder;
 use crate::failure::Failure;
+use crate::options::{EngineArgs, MODEL_HELP};
+use crate::output::OutputArgs;
 use crate::prompts::{Prompt, Prompts};
 use crate::results::{Lines, rounded};
 use crate::table::{Format, Row, TableArgs};

@@ -7,9 +7,10 @@ use clap::{Args, value_parser};
 use half::f16;
 use serde_json::{Value, json};
 
-use crate::args::{EngineArgs, MODEL_HELP, OutputArgs};
 use crate::encode::Encoder;
 use crate::failure::Failure;
+use crate::options::{EngineArgs, MODEL_HELP};
+use crate::output::OutputArgs;
 use crate::prompts::{Prompt, Prompts};
 use crate::results::{Lines, Tensors, number};
 use crate::table::{Format, Row, TableArgs};
@@ -31,7 +32,7 @@ pub(crate) struct DistilArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     generate: u32,
     /// Of what is generated: 0 takes the likeliest token; the default is the model's own, else 0.
-    #[arg(long, value_name = "T", requires = "generate", value_parser = crate::args::not_negative)]
+    #[arg(long, value_name = "T", requires = "generate", value_parser = crate::options::not_negative)]
     temperature: Option<f32>,
     /// Of what is generated: the same seed gives the same texts.
     #[arg(long, value_name = "N", requires = "generate")]

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use aerostat::{Download, size};
 
-use crate::args::OutputArgs;
-use crate::output;
+use crate::output::{self, OutputArgs};
 use crate::status::StatusLine;
 
 const INTERVAL: Duration = Duration::from_millis(100);

@@ -6,9 +6,10 @@ use aerostat::{Engine, Error, Hidden, Layer, Need, Pooling, Want};
 use clap::{Args, ValueEnum, value_parser};
 use serde_json::{Value, json};
 
-use crate::args::{EngineArgs, MODEL_HELP, OutputArgs};
 use crate::encode::Encoder;
 use crate::failure::Failure;
+use crate::options::{EngineArgs, MODEL_HELP};
+use crate::output::OutputArgs;
 use crate::prompts::{Prompt, Prompts};
 use crate::results::{Lines, Npy, Tensors, number};
 use crate::table::{Format, Row, TableArgs};

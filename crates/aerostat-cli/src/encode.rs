@@ -2,9 +2,9 @@
 
 use aerostat::{ChatTemplate, Message, ModelFiles, Tokenizer};
 
-use crate::args::{GenerationArgs, OutputArgs};
 use crate::failure::Failure;
-use crate::output;
+use crate::options::GenerationArgs;
+use crate::output::{self, OutputArgs};
 use crate::prompts::Prompt;
 
 /// How text becomes a prompt.

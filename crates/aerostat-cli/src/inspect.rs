@@ -6,11 +6,19 @@ use std::path::{Path, PathBuf};
 
 use aerostat::{Inspection, ModelFiles, size};
 use aerostat_pack::Codec;
+use clap::Args;
 use serde::Serialize;
 
-use crate::args::{InspectArgs, OutputArgs};
 use crate::failure::Failure;
+use crate::options::MODEL_HELP;
+use crate::output::OutputArgs;
 use crate::{model, output};
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    #[arg(help = MODEL_HELP)]
+    model: String,
+}
 
 /// What `--json` prints.
 #[derive(Serialize)]

@@ -20,6 +20,7 @@ mod inspect;
 mod interrupt;
 mod jobs;
 mod model;
+mod options;
 mod output;
 mod pack;
 mod plan;

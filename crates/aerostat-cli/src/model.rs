@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use aerostat::{ModelFiles, Options, Tokenizer};
 
-use crate::args::{EngineArgs, OutputArgs};
 use crate::download::Bar;
 use crate::failure::Failure;
 use crate::interrupt;
-use crate::output;
+use crate::options::EngineArgs;
+use crate::output::{self, OutputArgs};
 
 /// Finds a model, downloading it if need be.
 pub(crate) fn find(model: &str, output: &OutputArgs) -> Result<PathBuf, Failure> {

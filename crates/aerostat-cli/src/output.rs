@@ -3,10 +3,24 @@
 use std::io::{self, BufWriter, IsTerminal, Write};
 
 use aerostat::{Plan, Stats, size};
+use clap::Args;
 use serde::Serialize;
 
-use crate::args::OutputArgs;
 use crate::failure::Failure;
+
+/// What is printed.
+#[derive(Debug, Args)]
+pub(crate) struct OutputArgs {
+    /// Print one JSON object on stdout and nothing else there.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say more on stderr: the plan, a summary, all tensors.
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+    /// Say nothing on stderr but errors.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+}
 
 /// Prints one JSON object on stdout.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {

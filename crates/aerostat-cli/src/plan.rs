@@ -2,14 +2,31 @@
 
 use aerostat::{Engine, ModelFiles, Need, Options, Plan, size};
 use aerostat_pack::Codec;
+use clap::Args;
 use serde::Serialize;
 
-use crate::args::{OutputArgs, PlanArgs};
 use crate::failure::Failure;
+use crate::options::{EngineArgs, MODEL_HELP};
+use crate::output::OutputArgs;
 use crate::{model, output};
 
 /// Tokens that are planned for unless the user names a context.
 const CONTEXT_DEFAULT: usize = 512;
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[arg(help = MODEL_HELP)]
+    model: String,
+    /// Print what `aerostat pack` would make of it, too.
+    #[arg(long)]
+    compare: bool,
+    /// Plan for a disk that yields so much, such as 3.5GB/s; without it, for the one that the model is on, as a moment of
+    /// reading shows it.
+    #[arg(long, value_name = "RATE", alias = "read-rate", value_parser = crate::size::parse_rate)]
+    disk: Option<u64>,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -36,7 +53,7 @@ pub(crate) fn execute(args: &PlanArgs, output: &OutputArgs) -> Result<(), Failur
     let options = args.engine.options(output)?;
     let files = model::open(&args.model, output)?;
     let mut options = model::learning(options, &args.engine, &files);
-    options.read_bytes_per_second = args.read_rate.map(|rate| rate.max(1) as f64);
+    options.read_bytes_per_second = args.disk.map(|rate| rate.max(1) as f64);
     // It counts: a run would hold it, too.
     let _tokenizer = model::tokenizer(&files, false, output)?;
     let context = args.engine.context().unwrap_or(files.spec().context_max.min(CONTEXT_DEFAULT));

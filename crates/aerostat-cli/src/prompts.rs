@@ -106,26 +106,22 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::args::{Cli, Command};
+
+    #[derive(Parser)]
+    struct Line {
+        model: String,
+        #[command(flatten)]
+        prompts: Prompts,
+    }
 
     #[test]
     fn prompts_keep_the_order_they_were_typed_in() {
-        let args = [
-            "aerostat",
-            "run",
-            "--token-ids",
-            "5, 6",
-            "m",
-            "--prompt=-a",
-            "b",
-            "--token-ids=7",
-            "--prompt",
-            "c",
-        ];
-        let Command::Run(run) = Cli::parse_from(args).command else { panic!("not a run") };
+        let args =
+            ["aerostat", "--token-ids", "5, 6", "m", "--prompt=-a", "b", "--token-ids=7", "--prompt", "c"];
+        let line = Line::parse_from(args);
         let text = |s: &str| Prompt::Text(s.to_owned());
         let want =
             vec![Prompt::TokenIds(vec![5, 6]), text("-a"), text("b"), Prompt::TokenIds(vec![7]), text("c")];
-        assert_eq!(run.prompts, Prompts(want));
+        assert_eq!((line.model.as_str(), line.prompts), ("m", Prompts(want)));
     }
 }

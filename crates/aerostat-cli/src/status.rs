@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aerostat::{Phase, Progress};
 
-use crate::args::OutputArgs;
+use crate::output::OutputArgs;
 
 /// The time between two drawings.
 const INTERVAL: Duration = Duration::from_millis(100);

@@ -6,9 +6,10 @@ use aerostat::{Engine, Error, ErrorKind, ModelFiles, Need, Options, Stats, Token
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::args::{EngineArgs, OutputArgs};
 use crate::encode::Encoder;
 use crate::failure::Failure;
+use crate::options::EngineArgs;
+use crate::output::OutputArgs;
 use crate::prompts::{Prompt, Prompts};
 use crate::table::{Format, Row, Rows, TableArgs};
 use crate::watch::Watch;

@@ -4,10 +4,9 @@ use std::io::{self, IsTerminal};
 
 use aerostat::{Observer, Plan, Progress};
 
-use crate::args::OutputArgs;
 use crate::failure::Failure;
 use crate::interrupt;
-use crate::output;
+use crate::output::{self, OutputArgs};
 use crate::status::{Pace, StatusLine};
 
 /// The observer of this command.
