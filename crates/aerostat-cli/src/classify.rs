@@ -14,7 +14,7 @@ use crate::table::{Format, Row, TableArgs};
 use crate::tasks::{self, Setup, Sink, Task};
 use crate::watch::Watch;
 
-/// The place of the text in a template.
+/// What stands for the text in a template.
 const TEXT: &str = "{text}";
 
 #[derive(Debug, Args)]
@@ -113,7 +113,8 @@ impl<'a> Classify<'a> {
         Value::Object(self.cells(found).into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
 
-    /// The choice, its log-probability, those of all labels and, if another measure decides, that.
+    /// Cells of a result: the label that was chosen, its log-probability, the log-probabilities of all labels, and the scores
+    /// that were compared if these are others.
     fn cells(&self, found: &Classification) -> Vec<(&'static str, Value)> {
         let sums: Vec<f64> = found.logprobs.iter().map(|l| l.iter().map(|l| f64::from(*l)).sum()).collect();
         let each = |values: &[f64]| -> Value {

@@ -42,21 +42,21 @@ pub(crate) struct DistilArgs {
 }
 
 struct Distil {
-    /// At most the vocabulary.
+    /// How many of the likeliest tokens are given for each position; at most the size of the vocabulary.
     k: usize,
     generate: usize,
     sampling: Sampling,
     end_tokens: Vec<u32>,
 }
 
-/// What comes of a text, and how many of its tokens were given.
+/// The result of one text: the likeliest tokens at each position, and how many of its tokens were given, not generated.
 struct Told {
     given: usize,
     top: TopK,
 }
 
 enum Sheet<'a> {
-    /// And how many positions they have.
+    /// A safetensors file, and the number of positions written so far.
     Tensors(Tensors, i64),
     Lines(Lines, &'a TableArgs),
 }
@@ -178,7 +178,7 @@ impl Told {
         ]
     }
 
-    /// A line for each position: its token, and what may come next.
+    /// For people: a line for each position with its token and the likeliest next ones.
     fn text(&self) -> String {
         let k = self.top.k.max(1);
         let rows = self.top.ids.chunks(k).zip(self.top.logprobs.chunks(k));

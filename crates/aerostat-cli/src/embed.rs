@@ -53,10 +53,10 @@ enum PoolingArg {
     Weighted,
 }
 
-/// The task, with the elements of a vector.
+/// The task: which hidden states are asked for, and the number of elements of a vector.
 struct Embed(Hidden, usize);
 
-/// Where vectors go.
+/// Where the vectors of a table are written.
 struct Sheet<'a> {
     table: &'a TableArgs,
     width: usize,
@@ -87,7 +87,7 @@ pub(crate) fn execute(mut args: EmbedArgs, output: &OutputArgs) -> Result<(), Fa
     setup.table(&task, input, &args.table, || Sheet::create(&args.table, input, task.1))
 }
 
-/// What is asked for, if the model has it.
+/// The task as the flags describe it; an error if the model has no such layer or fewer elements.
 fn task(args: &EmbedArgs, setup: &Setup<'_>) -> Result<Embed, Failure> {
     let (blocks, hidden) = (setup.files.spec().blocks.len(), setup.files.spec().hidden);
     if let Some(layer) = args.layer.filter(|layer| *layer > blocks) {

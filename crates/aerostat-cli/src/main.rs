@@ -16,6 +16,8 @@ mod download;
 mod embed;
 mod encode;
 mod failure;
+#[cfg(test)]
+mod flags;
 mod inspect;
 mod interrupt;
 mod jobs;

@@ -65,7 +65,7 @@ pub(crate) fn learning(options: Options, args: &EngineArgs, files: &ModelFiles) 
     Options { expert_use: own_cache().ok().map(|cache| cache.join(file)), ..options }
 }
 
-/// The folder for downloads that do not come from the Hub.
+/// Aerostat's own cache folder: for downloads that do not come from the Hub, and for what is learned about experts.
 pub(crate) fn own_cache() -> Result<PathBuf, Failure> {
     let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(path) = variable("AEROSTAT_CACHE") {

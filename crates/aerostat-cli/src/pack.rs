@@ -13,7 +13,7 @@ use crate::output::OutputArgs;
 use crate::status::StatusLine;
 use crate::{interrupt, model, output};
 
-/// The time between two drawings, and between two lines where there is no terminal.
+/// The time between two drawings of the status line, and between two lines where stderr is no terminal.
 const INTERVAL: Duration = Duration::from_millis(100);
 const INTERVAL_LINES: Duration = Duration::from_secs(30);
 
@@ -63,7 +63,7 @@ struct Tensor {
     dtype: String,
     source_bytes: u64,
     bytes: u64,
-    /// Root of the mean square of the error over that of the weights.
+    /// Root mean square of the error, divided by that of the weights.
     error: f64,
 }
 
@@ -133,7 +133,7 @@ fn text(codec: Codec, summary: &Summary) -> String {
     text + "\n"
 }
 
-/// Tells how it goes.
+/// Shows the progress of packing on stderr, and keeps what the report says about each tensor.
 struct Show<'a> {
     output: &'a OutputArgs,
     lossy: bool,

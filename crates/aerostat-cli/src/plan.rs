@@ -10,7 +10,7 @@ use crate::options::{EngineArgs, MODEL_HELP};
 use crate::output::OutputArgs;
 use crate::{model, output};
 
-/// Tokens that are planned for unless the user names a context.
+/// Tokens of the one sequence that is planned for, unless `--context` says otherwise or the model can take fewer.
 const CONTEXT_DEFAULT: usize = 512;
 
 #[derive(Debug, Args)]
@@ -38,14 +38,14 @@ struct Report<'a> {
     compare: Vec<Compared>,
 }
 
-/// A codec, and what it would do.
+/// What the model would need and take if it were packed with a codec.
 #[derive(Serialize)]
 struct Compared {
     codec: &'static str,
     weight_bytes: u64,
     streamed_bytes_per_sweep: u64,
     sweep_seconds: f64,
-    /// With 32 rows.
+    /// The same with 32 rows in the sweep.
     sweep_seconds_32: f64,
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn execute(args: &PlanArgs, output: &OutputArgs) -> Result<(), Failur
     Ok(output::text(&format!("{} with {context} tokens\n{plan}{table}", args.model))?)
 }
 
-/// A sweep of the model as it is, and as each codec would make it, at the same rate of the disk.
+/// The cost of a sweep of the model as it is, and as each codec would make it, at the same rate of the disk.
 fn compare(
     files: &ModelFiles,
     options: &Options,

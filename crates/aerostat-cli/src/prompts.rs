@@ -6,10 +6,10 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::failure::Failure;
 
-/// The longest prompt that is read from stdin.
+/// The longest prompt that is read from stdin, in bytes.
 const STDIN_BYTES_MAX: u64 = 64 << 20;
 
-/// A prompt as given.
+/// A prompt as the user gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Prompt {
     Text(String),
