@@ -23,8 +23,6 @@ pub(crate) struct ClassifyArgs {
     model: String,
     #[command(flatten)]
     prompts: Prompts,
-    #[command(flatten)]
-    table: TableArgs,
     /// What to choose among, as a,b,c; or one at a time, repeated.
     #[arg(long, value_name = "LIST", value_delimiter = ',', required = true, allow_hyphen_values = true)]
     labels: Vec<String>,
@@ -37,6 +35,9 @@ pub(crate) struct ClassifyArgs {
     /// Compare log-probabilities for each token, so that long labels do not lose.
     #[arg(long, conflicts_with = "calibrate")]
     length_normalize: bool,
+    // Behind its own flags: a group's heading stands above all that follows.
+    #[command(flatten)]
+    table: TableArgs,
     #[command(flatten)]
     engine: EngineArgs,
 }

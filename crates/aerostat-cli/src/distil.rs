@@ -23,8 +23,6 @@ pub(crate) struct DistilArgs {
     model: String,
     #[command(flatten)]
     prompts: Prompts,
-    #[command(flatten)]
-    table: TableArgs,
     /// Tokens to tell of at each position, likeliest first.
     #[arg(short, value_name = "K", default_value_t = 20, value_parser = value_parser!(u32).range(1..=65_536))]
     k: u32,
@@ -37,6 +35,9 @@ pub(crate) struct DistilArgs {
     /// Of what is generated: the same seed gives the same texts.
     #[arg(long, value_name = "N", requires = "generate")]
     seed: Option<u64>,
+    // Behind its own flags: a group's heading stands above all that follows.
+    #[command(flatten)]
+    table: TableArgs,
     #[command(flatten)]
     engine: EngineArgs,
 }

@@ -22,8 +22,6 @@ pub(crate) struct EmbedArgs {
     model: String,
     #[command(flatten)]
     prompts: Prompts,
-    #[command(flatten)]
-    table: TableArgs,
     /// How the hidden states of a text become one vector.
     #[arg(long, value_name = "HOW", default_value = "mean")]
     pooling: PoolingArg,
@@ -37,6 +35,9 @@ pub(crate) struct EmbedArgs {
     /// Only the first N elements, for models that are trained for it (Matryoshka).
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     dimensions: Option<u32>,
+    // Behind its own flags: a group's heading stands above all that follows.
+    #[command(flatten)]
+    table: TableArgs,
     #[command(flatten)]
     engine: EngineArgs,
 }

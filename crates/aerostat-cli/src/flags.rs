@@ -103,20 +103,20 @@ fn row(arg: &Arg) -> String {
         call += &if optional { format!("[={value}]") } else { format!(" {value}") };
     }
     let help = arg.get_long_help().or(arg.get_help()).map(ToString::to_string).unwrap_or_default();
-    let mut help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut help = help.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.').to_owned();
     let choices = arg.get_possible_values();
     let choices: Vec<&str> =
         choices.iter().filter(|choice| takes && !choice.is_hide_set()).map(|c| c.get_name()).collect();
     if !choices.is_empty() {
-        let _ = write!(help, " ({})", choices.join(", "));
+        let _ = write!(help, ": {}", choices.join(", "));
     }
     let defaults: Vec<String> =
         arg.get_default_values().iter().map(|d| d.to_string_lossy().into_owned()).collect();
     if takes && !defaults.is_empty() {
-        let _ = write!(help, " Default: `{}`.", defaults.join(","));
+        let _ = write!(help, ". Default: `{}`", defaults.join(","));
     }
     if arg.is_required_set() && !arg.is_positional() {
-        help += " Required.";
+        help += ". Required";
     }
     format!("| `{call}` | {} |\n", help.replace('|', "\\|"))
 }

@@ -21,11 +21,12 @@ pub(crate) struct ScoreArgs {
     model: String,
     #[command(flatten)]
     prompts: Prompts,
-    #[command(flatten)]
-    table: TableArgs,
     /// Give the logits after the last token, too (with --json).
     #[arg(long, conflicts_with = "input")]
     logits: bool,
+    // Behind its own flags: a group's heading stands above all that follows.
+    #[command(flatten)]
+    table: TableArgs,
     #[command(flatten)]
     engine: EngineArgs,
 }
