@@ -17,8 +17,7 @@ use parquet::schema::types::{Type, TypePtr};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::prompts::Prompt;
-use crate::table::Cells;
+use crate::prompts::{Cells, Prompt};
 
 /// A row group is written when it has so many rows, or so many numbers and texts in its rows.
 const GROUP_ROWS_MAX: usize = 4096;

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::table::Cells;
+use crate::prompts::Cells;
 
 /// Reads Parquet files where that is built in; here there can be no value of this type.
 pub(crate) enum Reader {}

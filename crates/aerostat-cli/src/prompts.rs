@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Read};
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use serde_json::Value;
 
 use crate::failure::Failure;
 
@@ -15,6 +16,9 @@ pub(crate) enum Prompt {
     Text(String),
     TokenIds(Vec<u32>),
 }
+
+/// What is read of a row of a table: its key, if one is asked for, and its prompt; or what is wrong with it.
+pub(crate) type Cells = Result<(Option<Value>, Prompt), String>;
 
 /// PROMPT, `--prompt` and `--token-ids`, sorted as they were typed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

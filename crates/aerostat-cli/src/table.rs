@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::columns;
 use crate::failure::Failure;
-use crate::prompts::Prompt;
+use crate::prompts::{Cells, Prompt};
 
 /// The longest line of a JSONL file that is read, in bytes.
 const LINE_BYTES_MAX: u64 = 64 << 20;
@@ -141,9 +141,6 @@ impl<'a> Rows<'a> {
         Ok(Some(Row { number, place, key, prompt }))
     }
 }
-
-/// What is read of a row: its key, if one is asked for, and its prompt; or what is wrong with it.
-pub(crate) type Cells = Result<(Option<Value>, Prompt), String>;
 
 /// The next line that is not blank, or what is wrong with it.
 fn json_line(reader: &mut BufReader<File>, line: &mut u64) -> io::Result<Option<Result<Vec<u8>, String>>> {

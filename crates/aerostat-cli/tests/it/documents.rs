@@ -37,7 +37,7 @@ fn variables(text: &str) -> Vec<&str> {
 #[test]
 fn the_page_of_environment_variables_names_each_that_is_read() {
     let page = fs::read_to_string(root().join("docs/environment.md")).unwrap();
-    let mut names = vec!["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"]
+    let mut names = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"]
         .iter()
         .map(ToString::to_string)
         .collect::<Vec<_>>();
