@@ -1,11 +1,13 @@
-"""The README's table of models: seconds a token and answers a night, as `aerostat plan` and `batch --dry-run` reckon them.
+"""The README's table of models: seconds a token and answers a night, from what `aerostat plan` and `aerostat batch --dry-run` say.
 
-    cargo build --release -p aerostat-cli -p xtask
+    cargo build -p aerostat-cli -p xtask
     python bench/plans/table.py --write
 
-Nothing is downloaded and no weights are read: the models are files of full length that are holes, and the rates of the disk
-are given. What computing takes is measured on this machine, for a moment in each plan; the fastest of some tries counts, since
-other programs only ever slow it down. With --write the table goes into README.md, between its two marks.
+Nothing is downloaded and no weights are read: the models are files of full length that are holes. The plan says what a sweep
+reads and how many sweeps a job takes; the disk's rate is given; how fast two cores compute is taken from the measured file
+docs/benchmarks/kernels-2.json. So the table does not depend on the machine that makes it. A sweep takes as long as the longer
+one of reading and computing, which is what sweeps were measured to take (docs/benchmarks.md). With --write the table goes into
+README.md, between its two marks.
 """
 
 import argparse
@@ -37,22 +39,51 @@ def run(command):
     return done.stdout
 
 
-def fastest(seconds, tries):
-    return min(seconds() for _ in range(tries))
+def used_parameters(folder, parameters):
+    """Those that one token is multiplied with: without the embedding, and of the experts those that are chosen."""
+    config = json.loads((folder / "config.json").read_text())
+    used = parameters - config["vocab_size"] * config["hidden_size"]
+    experts = config.get("num_experts") or config.get("num_local_experts")
+    if experts:
+        width = config.get("moe_intermediate_size") or config["intermediate_size"]
+        idle = experts - config["num_experts_per_tok"]
+        used -= config["num_hidden_layers"] * idle * 3 * config["hidden_size"] * width
+    return used
 
 
-def cell(binary, model, requests, memory, disk, tries):
-    common = ["--memory", memory, "--disk", disk, "--json"]
+class Kernels:
+    """What two cores were measured to do with BF16: with one row, bound by memory, and with many."""
 
-    def token():
-        plan = json.loads(run([binary, "plan", model, *common]))
-        return 1 / plan["tokens_per_second"]["1"]
+    def __init__(self):
+        points = json.loads((ROOT / "docs/benchmarks/kernels-2.json").read_text())["points"]
+        rates = {point["rows"]: point["flops_per_second"] for point in points if point["format"] == "BF16"}
+        self.one, self.many = rates[1], rates[128]
 
-    def job():
-        plan = [binary, "batch", "-m", model, "-i", requests, "-o", requests.with_suffix(".out.jsonl"), "--dry-run"]
-        return json.loads(run([*plan, *common]))["seconds"]
+    def seconds(self, used, rows):
+        return max(2 * used / self.one, 2 * used * rows / self.many)
 
-    return fastest(token, tries), NIGHT / fastest(job, tries) * REQUESTS
+
+class Model:
+    """What the plans of one model in one budget say."""
+
+    def __init__(self, binary, folder, requests, memory):
+        common = ["--memory", memory, "--disk", DISKS[0], "--json"]
+        plan = json.loads(run([binary, "plan", folder, *common]))
+        self.used = used_parameters(folder, plan["parameters"])
+        self.token_bytes = plan["expected_sweep_bytes"]["1"]
+        output = requests.with_suffix(".out.jsonl")
+        job = json.loads(run([binary, "batch", "-m", folder, "-i", requests, "-o", output, "--dry-run", *common]))
+        self.sweeps = job["sweeps"]
+        # Of experts, nearly all are read from so many rows on.
+        self.job_bytes = job["plan"]["expected_sweep_bytes"]["64"]
+
+    def token_seconds(self, disk, kernels):
+        return max(self.token_bytes / disk, kernels.seconds(self.used, 1))
+
+    def answers(self, disk, kernels):
+        rows = REQUESTS * (PROMPT + ANSWER) / self.sweeps
+        sweep = max(self.job_bytes / disk, kernels.seconds(self.used, rows))
+        return NIGHT / (self.sweeps * sweep) * REQUESTS
 
 
 def rounded(value, digits=2):
@@ -71,7 +102,8 @@ def requests(path):
             out.write(json.dumps(line) + "\n")
 
 
-def table(binary, xtask, tries):
+def table(binary, xtask):
+    kernels = Kernels()
     head = "| model, BF16 | on disk | memory | " + " | ".join(f"{disk.replace('GB', ' GB')}" for disk in DISKS) + " |"
     lines = [head, "|---|---:|---:|" + "---:|" * len(DISKS)]
     with tempfile.TemporaryDirectory() as work:
@@ -82,9 +114,11 @@ def table(binary, xtask, tries):
             run([xtask, "synth", folder, "--shape", shape, "--sparse"])
             size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
             for i, memory in enumerate(MEMORY):
+                model = Model(binary, folder, work / "in.jsonl", memory)
                 cells = []
                 for disk in DISKS:
-                    token, answers = cell(binary, folder, work / "in.jsonl", memory, disk, tries)
+                    rate = float(disk.removesuffix("GB/s")) * 1e9
+                    token, answers = model.token_seconds(rate, kernels), model.answers(rate, kernels)
                     cells.append(f"{rounded(token)} s · {rounded(answers)}")
                 left = f"{name} | {size / 1e9:,.0f} GB" if i == 0 else " | "
                 lines.append(f"| {left} | {memory.replace('GiB', ' GiB')} | " + " | ".join(cells) + " |")
@@ -94,12 +128,11 @@ def table(binary, xtask, tries):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--aerostat", default=ROOT / "target/release/aerostat", type=pathlib.Path)
-    parser.add_argument("--xtask", default=ROOT / "target/release/xtask", type=pathlib.Path)
-    parser.add_argument("--tries", default=5, type=int)
+    parser.add_argument("--aerostat", default=ROOT / "target/debug/aerostat", type=pathlib.Path)
+    parser.add_argument("--xtask", default=ROOT / "target/debug/xtask", type=pathlib.Path)
     parser.add_argument("--write", action="store_true", help="put the table into README.md")
     options = parser.parse_args()
-    text = table(options.aerostat, options.xtask, options.tries)
+    text = table(options.aerostat, options.xtask)
     if not options.write:
         return print(text)
     readme = ROOT / "README.md"
