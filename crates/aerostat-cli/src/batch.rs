@@ -14,15 +14,16 @@ use aerostat_jobs::{
 use clap::Args;
 use serde::Serialize;
 
-use crate::args::{EngineArgs, MODEL_HELP, NEW_TOKENS_DEFAULT, OutputArgs};
 use crate::failure::Failure;
+use crate::options::{EngineArgs, MODEL_HELP, NEW_TOKENS_DEFAULT};
+use crate::output::OutputArgs;
 use crate::status::StatusLine;
 use crate::watch::Watch;
 use crate::{interrupt, model, output};
 
-/// The time between two lines of a log.
+/// The time between two lines of progress on stderr where it is no terminal.
 const LOG_EVERY: Duration = Duration::from_secs(30);
-/// The time between two drawings on a terminal.
+/// The time between two drawings of the status line on a terminal.
 const DRAW_EVERY: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Args)]
@@ -51,6 +52,9 @@ pub(crate) struct BatchArgs {
     /// Read and check the whole input, say how long it would take, and write nothing.
     #[arg(long)]
     dry_run: bool,
+    /// With --dry-run: for a disk that yields so much, such as 3.5GB/s.
+    #[arg(long, value_name = "RATE", requires = "dry_run", value_parser = crate::size::parse_rate)]
+    disk: Option<u64>,
     /// Tokens of a chat's answer at most, where the request does not say.
     #[arg(long, value_name = "N", default_value_t = NEW_TOKENS_DEFAULT)]
     max_new_tokens: usize,
@@ -90,6 +94,7 @@ pub(crate) fn execute(args: &BatchArgs, output: &OutputArgs) -> Result<(), Failu
     let paths = args.paths(output)?;
     let signs = Signs::new(output);
     if args.dry_run {
+        let options = Options { read_bytes_per_second: args.disk.map(|rate| rate as f64), ..options };
         return dry_run(args, &files, &options, &paths, setting, &signs, output);
     }
     let digest = model_digest(files.path())?;
@@ -129,7 +134,7 @@ pub(crate) fn execute(args: &BatchArgs, output: &OutputArgs) -> Result<(), Failu
     finish(&counts, &paths, output)
 }
 
-/// How a job that ran to its end is told.
+/// Tells the user how a job that ran to its end went; an error if some of its requests failed.
 fn finish(counts: &Counts, paths: &JobPaths, output: &OutputArgs) -> Result<(), Failure> {
     if counts.failed > 0 {
         let message = format!(
@@ -160,7 +165,7 @@ fn opened(job: &Job, output: &OutputArgs) {
 }
 
 impl BatchArgs {
-    /// Where the job's files are; what comes through a pipe is kept first.
+    /// Paths of the job's files. An input that comes through a pipe is copied to a file first.
     fn paths(&self, output: &OutputArgs) -> Result<JobPaths, Failure> {
         let mut paths = JobPaths::beside(&self.input, &self.output);
         if let Some(errors) = &self.errors {
@@ -180,7 +185,7 @@ impl BatchArgs {
         Ok(paths)
     }
 
-    /// A job's error as this command tells it.
+    /// A job's error as a failure of this command; an interrupted job tells how it goes on.
     fn failure(&self, error: &aerostat_jobs::Error) -> Failure {
         if error.kind() == ErrorKind::Interrupted {
             eprintln!("{error}; the same command goes on with {}", self.output.display());
@@ -190,7 +195,7 @@ impl BatchArgs {
     }
 }
 
-/// What the engine must provide.
+/// What the engine must have room for: sequences of these lengths, in tokens.
 fn need(lengths: &Lengths) -> Need {
     let mut need = Need::none();
     let sequences = lengths.sequences.max(1);
@@ -247,7 +252,7 @@ struct Dry<'a> {
     seconds: f64,
 }
 
-/// Hours and minutes, or what is shorter.
+/// A duration for people: hours and minutes, minutes and seconds, or seconds.
 pub(crate) fn duration(seconds: f64) -> String {
     let seconds = seconds.clamp(0.0, 1e12) as u64;
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
@@ -257,7 +262,7 @@ pub(crate) fn duration(seconds: f64) -> String {
     }
 }
 
-/// Signs of life on stderr: a line that is drawn over, or a line now and then.
+/// Shows the progress of a job on stderr: on a terminal a line that is drawn over, else a line now and then.
 struct Signs<'a> {
     output: &'a OutputArgs,
     line: RefCell<StatusLine>,
@@ -279,7 +284,7 @@ impl<'a> Signs<'a> {
         self.line.borrow_mut().clear();
     }
 
-    /// Whether it is time for a sign.
+    /// Whether enough time has passed since the last drawing or line; if so, the clock begins anew.
     fn due(&self) -> bool {
         let every = if self.line.borrow().enabled() { DRAW_EVERY } else { LOG_EVERY };
         let due = self.last.get().is_none_or(|last| last.elapsed() >= every);

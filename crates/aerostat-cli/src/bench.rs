@@ -1,19 +1,150 @@
 //! `aerostat bench`: the disk, sweeps beside the disk, kernels beside the processor, and what of it a user meets.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use aerostat::bench::{
     self, BatchPoint, BatchSettings, DiskPoint, KernelPoint, Kernels, SweepPoint, SweepSettings,
     ThroughputPoint, ThroughputSettings,
 };
-use aerostat::{Options, Prefixes, machine, size};
+use aerostat::{IoChoice, Isa, Options, Prefixes, machine, size};
+use clap::{Args, Subcommand, value_parser};
 use serde::Serialize;
 
-use crate::args::{
-    BenchArgs, BenchBatchArgs, BenchCommand, BenchDiskArgs, BenchKernelsArgs, BenchSweepArgs,
-    BenchThroughputArgs, OutputArgs,
-};
 use crate::failure::Failure;
+use crate::options::{EngineArgs, MODEL_HELP, io};
+use crate::output::OutputArgs;
 use crate::watch::Watch;
 use crate::{interrupt, model, output};
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    command: BenchCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// How fast the model's files can be read, by size and number of reads in flight.
+    Disk(BenchDiskArgs),
+    /// How long sweeps take, between spells of raw reads of the same files.
+    Sweep(BenchSweepArgs),
+    /// Tokens per second of a prompt and of an answer.
+    Throughput(BenchThroughputArgs),
+    /// A job of many prompts of mixed lengths, beside the best that its plan allows.
+    Batch(BenchBatchArgs),
+    /// How fast weights of each format are multiplied, beside what the processor and its memory can do.
+    Kernels(BenchKernelsArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchDiskArgs {
+    #[arg(help = MODEL_HELP)]
+    model: String,
+    /// How to read: auto, direct, uring or buffered.
+    #[arg(long, value_name = "IO", default_value = "auto", value_parser = io)]
+    io: IoChoice,
+    /// Sizes of a read.
+    #[arg(long, value_name = "SIZES", value_delimiter = ',', default_value = "256KiB,1MiB,4MiB", value_parser = crate::size::parse)]
+    sizes: Vec<u64>,
+    /// Reads in flight.
+    #[arg(long, value_name = "DEPTHS", value_delimiter = ',', default_value = "1,4,8,16", value_parser = value_parser!(u16).range(1..=1024))]
+    depths: Vec<u16>,
+    /// How often each is measured; the table shows medians.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    rounds: u16,
+    /// Duration of each measurement.
+    #[arg(long, value_name = "S", default_value = "0.5", value_parser = seconds)]
+    seconds: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchSweepArgs {
+    #[arg(help = MODEL_HELP)]
+    model: String,
+    /// Rows of a sweep.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,8,50,128,256", value_parser = value_parser!(u32).range(1..=65_536))]
+    rows: Vec<u32>,
+    /// Weights to keep in memory, in percent, as far as the budget allows.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "0", value_parser = value_parser!(u8).range(0..=100))]
+    pinned: Vec<u8>,
+    /// Generations measured; the table shows medians.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    rounds: u16,
+    /// Sweeps of each generation.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    sweeps: u16,
+    /// Raw reading before and after each generation.
+    #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
+    raw_seconds: Duration,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchThroughputArgs {
+    #[arg(help = MODEL_HELP)]
+    model: String,
+    /// Tokens of a prompt; 0 for none.
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    prompt: u32,
+    /// Tokens of an answer to a prompt of one token; 0 for none.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    generate: u32,
+    /// Sequences at once.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=65_536))]
+    sequences: u32,
+    /// How often each is measured; the table shows medians.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    rounds: u16,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchBatchArgs {
+    #[arg(help = MODEL_HELP)]
+    model: String,
+    /// Prompts.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = value_parser!(u32).range(1..=1_000_000))]
+    requests: u32,
+    /// Tokens of the shortest and the longest prompt.
+    #[arg(long, value_name = "LEAST,MOST", value_delimiter = ',', num_args = 1, default_value = "16,512")]
+    prompt: Vec<u32>,
+    /// Tokens of the shortest and the longest answer.
+    #[arg(long, value_name = "LEAST,MOST", value_delimiter = ',', num_args = 1, default_value = "1,128")]
+    answer: Vec<u32>,
+    /// Each prompt computes and holds what it shares with others by itself.
+    #[arg(long)]
+    no_sharing: bool,
+    /// Folder where parts of the KV cache may wait on disk.
+    #[arg(long, value_name = "DIR")]
+    spill: Option<PathBuf>,
+    /// A spell of raw reading, and one of multiplying alone: before, now and then between sweeps, after.
+    #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
+    raw_seconds: Duration,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchKernelsArgs {
+    /// Formats, such as BF16 or Q4_K; all that can be computed unless given.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    formats: Vec<String>,
+    /// Rows of activations.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,2,4,8,16,32,64,128", value_parser = value_parser!(u32).range(1..=4096))]
+    rows: Vec<u32>,
+    /// Duration of each measurement.
+    #[arg(long, value_name = "S", default_value = "0.3", value_parser = seconds)]
+    seconds: Duration,
+    /// Worker threads; without it, one per core.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1024))]
+    threads: Option<u32>,
+    /// Instruction set; without it, the widest.
+    #[arg(long, value_name = "ISA")]
+    isa: Option<Isa>,
+}
 
 /// What `--json` prints: what was measured, and how and where.
 #[derive(Serialize)]
@@ -263,4 +394,11 @@ fn kernels(args: &BenchKernelsArgs, output: &OutputArgs) -> Result<(), Failure> 
         )
     };
     Ok(output::text(&(head + &kernels.points.iter().map(row).collect::<String>()))?)
+}
+
+/// A duration in seconds, above 0 and below an hour.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let duration = text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
+    let sensible = duration.filter(|d| !d.is_zero() && *d < Duration::from_secs(3600));
+    sensible.ok_or_else(|| format!("`{text}` is not a number of seconds above 0 and below 3600"))
 }

@@ -3,11 +3,13 @@
 use std::io::{self, BufRead, IsTerminal, Read};
 
 use aerostat::{Completion, Engine, Message, ModelFiles, Need, Request, Sampling, Stats, Tokenizer};
+use clap::Args;
 use serde::Serialize;
 
-use crate::args::{ChatArgs, OutputArgs};
 use crate::encode::{self, Encoder};
 use crate::failure::Failure;
+use crate::options::{EngineArgs, GenerationArgs, MODEL_HELP};
+use crate::output::OutputArgs;
 use crate::watch::Watch;
 use crate::{interrupt, model, output};
 
@@ -16,6 +18,16 @@ const CONTEXT_DEFAULT: usize = 4096;
 /// The longest line that is read.
 const LINE_BYTES_MAX: u64 = 16 << 20;
 const HELP: &str = "/reset forgets the conversation, /exit or Ctrl-D ends it";
+
+#[derive(Debug, Args)]
+pub(crate) struct ChatArgs {
+    #[arg(help = MODEL_HELP)]
+    model: String,
+    #[command(flatten)]
+    generation: GenerationArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
 
 /// What `--json` prints.
 #[derive(Serialize)]

@@ -4,16 +4,17 @@ use aerostat::{Choices, Classification, Engine, Error, Measure, Need, Want};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use crate::args::{EngineArgs, MODEL_HELP, OutputArgs};
 use crate::encode::Encoder;
 use crate::failure::Failure;
+use crate::options::{EngineArgs, MODEL_HELP};
+use crate::output::OutputArgs;
 use crate::prompts::{Prompt, Prompts};
 use crate::results::{Lines, rounded};
 use crate::table::{Format, Row, TableArgs};
 use crate::tasks::{self, Setup, Sink, Task};
 use crate::watch::Watch;
 
-/// The place of the text in a template.
+/// What stands for the text in a template.
 const TEXT: &str = "{text}";
 
 #[derive(Debug, Args)]
@@ -22,8 +23,6 @@ pub(crate) struct ClassifyArgs {
     model: String,
     #[command(flatten)]
     prompts: Prompts,
-    #[command(flatten)]
-    table: TableArgs,
     /// What to choose among, as a,b,c; or one at a time, repeated.
     #[arg(long, value_name = "LIST", value_delimiter = ',', required = true, allow_hyphen_values = true)]
     labels: Vec<String>,
@@ -36,6 +35,9 @@ pub(crate) struct ClassifyArgs {
     /// Compare log-probabilities for each token, so that long labels do not lose.
     #[arg(long, conflicts_with = "calibrate")]
     length_normalize: bool,
+    // Behind its own flags: a group's heading stands above all that follows.
+    #[command(flatten)]
+    table: TableArgs,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -112,7 +114,8 @@ impl<'a> Classify<'a> {
         Value::Object(self.cells(found).into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
 
-    /// The choice, its log-probability, those of all labels and, if another measure decides, that.
+    /// Cells of a result: the label that was chosen, its log-probability, the log-probabilities of all labels, and the scores
+    /// that were compared if these are others.
     fn cells(&self, found: &Classification) -> Vec<(&'static str, Value)> {
         let sums: Vec<f64> = found.logprobs.iter().map(|l| l.iter().map(|l| f64::from(*l)).sum()).collect();
         let each = |values: &[f64]| -> Value {

@@ -17,14 +17,13 @@ use parquet::schema::types::{Type, TypePtr};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::prompts::Prompt;
-use crate::table::Cells;
+use crate::prompts::{Cells, Prompt};
 
-/// A group of rows ends when it has so many rows, or numbers and texts in them.
+/// A row group is written when it has so many rows, or so many numbers and texts in its rows.
 const GROUP_ROWS_MAX: usize = 4096;
 const GROUP_VALUES_MAX: usize = 1 << 17;
 
-/// The rows of a file.
+/// Reads the rows of a Parquet file.
 pub(crate) struct Reader {
     path: PathBuf,
     rows: RowIter<'static>,
@@ -33,7 +32,7 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Of a column of texts or lists of token ids, and one of keys.
+    /// Opens a file to read one column of texts or lists of token ids, and one of keys.
     pub(crate) fn open(path: &Path, column: &str, key: Option<&str>) -> Result<Self, Failure> {
         let file = File::open(path).map_err(|e| unreadable(path, &e.into()))?;
         let reader = SerializedFileReader::new(file).map_err(|e| unreadable(path, &e))?;
@@ -112,10 +111,10 @@ pub(crate) struct Writer {
     values: usize,
 }
 
-/// What a column holds; any of it may be missing.
+/// The type of a column, found from its values; any value may be missing.
 #[derive(Clone, Debug, PartialEq)]
 enum Kind {
-    /// Not known yet.
+    /// No value was seen yet.
     Nothing,
     Bool,
     Int,
@@ -140,14 +139,14 @@ enum Values {
 }
 
 impl Writer {
-    /// To an empty file.
+    /// Begins to write to an empty file.
     pub(crate) fn new(path: &Path, file: File) -> Result<Self, Failure> {
         let (columns, rows) = (Vec::new(), Vec::new());
         let file = Some(BufWriter::new(file));
         Ok(Self { path: path.to_owned(), file, writer: None, columns, rows, values: 0 })
     }
 
-    /// The next row; every row has the same columns.
+    /// Writes the next row; every row has the same columns.
     pub(crate) fn write(&mut self, cells: &[(&str, Value)]) -> Result<(), Failure> {
         if self.columns.is_empty() {
             self.columns = cells.iter().map(|(name, _)| ((*name).to_owned(), Kind::Nothing)).collect();
@@ -160,7 +159,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes what is left, and what a file ends with.
+    /// Writes the rows that are left and the end of the file.
     pub(crate) fn finish(mut self) -> Result<(), Failure> {
         self.end_group()?;
         let closed = self.writer.map(|writer| writer.close());
@@ -244,7 +243,7 @@ fn write_leaf<T: DataType>(
 }
 
 impl Kind {
-    /// Takes in what a value needs.
+    /// Widens the type so that it can hold this value.
     fn widen(&mut self, value: &Value) {
         match (&mut *self, value) {
             (_, Value::Null) | (Self::Bool, Value::Bool(_)) | (Self::Text, _) => {}
@@ -361,7 +360,7 @@ impl Leaf {
 }
 
 impl Values {
-    /// False if the value is of another kind.
+    /// Adds a value that is no list or struct; false if the leaf has another type.
     fn push(&mut self, value: &Value) -> bool {
         match (self, value) {
             (Self::Bool(all), Value::Bool(value)) => all.push(*value),

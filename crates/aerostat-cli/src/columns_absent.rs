@@ -6,12 +6,12 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::table::Cells;
+use crate::prompts::Cells;
 
-/// There is none.
+/// Reads Parquet files where that is built in; here there can be no value of this type.
 pub(crate) enum Reader {}
 
-/// There is none.
+/// Writes Parquet files where that is built in; here there can be no value of this type.
 pub(crate) enum Writer {}
 
 impl Reader {

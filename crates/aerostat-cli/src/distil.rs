@@ -7,9 +7,10 @@ use clap::{Args, value_parser};
 use half::f16;
 use serde_json::{Value, json};
 
-use crate::args::{EngineArgs, MODEL_HELP, OutputArgs};
 use crate::encode::Encoder;
 use crate::failure::Failure;
+use crate::options::{EngineArgs, MODEL_HELP};
+use crate::output::OutputArgs;
 use crate::prompts::{Prompt, Prompts};
 use crate::results::{Lines, Tensors, number};
 use crate::table::{Format, Row, TableArgs};
@@ -22,8 +23,6 @@ pub(crate) struct DistilArgs {
     model: String,
     #[command(flatten)]
     prompts: Prompts,
-    #[command(flatten)]
-    table: TableArgs,
     /// Tokens to tell of at each position, likeliest first.
     #[arg(short, value_name = "K", default_value_t = 20, value_parser = value_parser!(u32).range(1..=65_536))]
     k: u32,
@@ -31,31 +30,34 @@ pub(crate) struct DistilArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     generate: u32,
     /// Of what is generated: 0 takes the likeliest token; the default is the model's own, else 0.
-    #[arg(long, value_name = "T", requires = "generate", value_parser = crate::args::not_negative)]
+    #[arg(long, value_name = "T", requires = "generate", value_parser = crate::options::not_negative)]
     temperature: Option<f32>,
     /// Of what is generated: the same seed gives the same texts.
     #[arg(long, value_name = "N", requires = "generate")]
     seed: Option<u64>,
+    // Behind its own flags: a group's heading stands above all that follows.
+    #[command(flatten)]
+    table: TableArgs,
     #[command(flatten)]
     engine: EngineArgs,
 }
 
 struct Distil {
-    /// At most the vocabulary.
+    /// How many of the likeliest tokens are given for each position; at most the size of the vocabulary.
     k: usize,
     generate: usize,
     sampling: Sampling,
     end_tokens: Vec<u32>,
 }
 
-/// What comes of a text, and how many of its tokens were given.
+/// The result of one text: the likeliest tokens at each position, and how many of its tokens were given, not generated.
 struct Told {
     given: usize,
     top: TopK,
 }
 
 enum Sheet<'a> {
-    /// And how many positions they have.
+    /// A safetensors file, and the number of positions written so far.
     Tensors(Tensors, i64),
     Lines(Lines, &'a TableArgs),
 }
@@ -177,7 +179,7 @@ impl Told {
         ]
     }
 
-    /// A line for each position: its token, and what may come next.
+    /// For people: a line for each position with its token and the likeliest next ones.
     fn text(&self) -> String {
         let k = self.top.k.max(1);
         let rows = self.top.ids.chunks(k).zip(self.top.logprobs.chunks(k));

@@ -5,14 +5,13 @@ use std::time::{Duration, Instant};
 
 use aerostat::{Download, size};
 
-use crate::args::OutputArgs;
-use crate::output;
+use crate::output::{self, OutputArgs};
 use crate::status::StatusLine;
 
 const INTERVAL: Duration = Duration::from_millis(100);
 const BAR_CHARS: u64 = 24;
 
-/// Tells the user on stderr.
+/// Shows the progress of a download on stderr.
 #[derive(Debug)]
 pub(crate) struct Bar<'a> {
     output: &'a OutputArgs,
@@ -27,7 +26,7 @@ struct State {
     total: u64,
     present: u64,
     done: u64,
-    /// Tenths told so far, where there is no terminal.
+    /// Tenths of the download that were printed so far; used where stderr is no terminal.
     tenths: u64,
 }
 

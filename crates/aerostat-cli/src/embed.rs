@@ -6,9 +6,10 @@ use aerostat::{Engine, Error, Hidden, Layer, Need, Pooling, Want};
 use clap::{Args, ValueEnum, value_parser};
 use serde_json::{Value, json};
 
-use crate::args::{EngineArgs, MODEL_HELP, OutputArgs};
 use crate::encode::Encoder;
 use crate::failure::Failure;
+use crate::options::{EngineArgs, MODEL_HELP};
+use crate::output::OutputArgs;
 use crate::prompts::{Prompt, Prompts};
 use crate::results::{Lines, Npy, Tensors, number};
 use crate::table::{Format, Row, TableArgs};
@@ -21,8 +22,6 @@ pub(crate) struct EmbedArgs {
     model: String,
     #[command(flatten)]
     prompts: Prompts,
-    #[command(flatten)]
-    table: TableArgs,
     /// How the hidden states of a text become one vector.
     #[arg(long, value_name = "HOW", default_value = "mean")]
     pooling: PoolingArg,
@@ -36,6 +35,9 @@ pub(crate) struct EmbedArgs {
     /// Only the first N elements, for models that are trained for it (Matryoshka).
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     dimensions: Option<u32>,
+    // Behind its own flags: a group's heading stands above all that follows.
+    #[command(flatten)]
+    table: TableArgs,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -52,10 +54,10 @@ enum PoolingArg {
     Weighted,
 }
 
-/// The task, with the elements of a vector.
+/// The task: which hidden states are asked for, and the number of elements of a vector.
 struct Embed(Hidden, usize);
 
-/// Where vectors go.
+/// Where the vectors of a table are written.
 struct Sheet<'a> {
     table: &'a TableArgs,
     width: usize,
@@ -86,7 +88,7 @@ pub(crate) fn execute(mut args: EmbedArgs, output: &OutputArgs) -> Result<(), Fa
     setup.table(&task, input, &args.table, || Sheet::create(&args.table, input, task.1))
 }
 
-/// What is asked for, if the model has it.
+/// The task as the flags describe it; an error if the model has no such layer or fewer elements.
 fn task(args: &EmbedArgs, setup: &Setup<'_>) -> Result<Embed, Failure> {
     let (blocks, hidden) = (setup.files.spec().blocks.len(), setup.files.spec().hidden);
     if let Some(layer) = args.layer.filter(|layer| *layer > blocks) {

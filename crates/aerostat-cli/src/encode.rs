@@ -2,12 +2,12 @@
 
 use aerostat::{ChatTemplate, Message, ModelFiles, Tokenizer};
 
-use crate::args::{GenerationArgs, OutputArgs};
 use crate::failure::Failure;
-use crate::output;
+use crate::options::GenerationArgs;
+use crate::output::{self, OutputArgs};
 use crate::prompts::Prompt;
 
-/// How text becomes a prompt.
+/// Turns texts and conversations into token ids, with a tokenizer and perhaps a chat template.
 pub(crate) struct Encoder<'a> {
     tokenizer: Option<&'a Tokenizer>,
     template: Option<ChatTemplate>,
@@ -15,12 +15,12 @@ pub(crate) struct Encoder<'a> {
 }
 
 impl<'a> Encoder<'a> {
-    /// Text as it is, with the special tokens that the model wants around one.
+    /// Without a chat template: a text gets only the special tokens that the model expects around one.
     pub(crate) fn plain(tokenizer: Option<&'a Tokenizer>) -> Self {
         Self { tokenizer, template: None, system: None }
     }
 
-    /// Text by the model's chat template, unless it has none or the user wants none.
+    /// With the model's chat template, unless it has none or the user wants none.
     pub(crate) fn new(
         files: &ModelFiles,
         tokenizer: Option<&'a Tokenizer>,
@@ -39,7 +39,7 @@ impl<'a> Encoder<'a> {
         self.template.is_some()
     }
 
-    /// The conversation's beginning.
+    /// The messages that a conversation begins with: the system message, if the user gives one.
     pub(crate) fn opening(&self) -> Vec<Message> {
         self.system.map(|text| Message::new("system", text)).into_iter().collect()
     }
@@ -60,7 +60,7 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// The token ids of a text that follows another one.
+    /// The token ids of a text that follows another one: without special tokens.
     pub(crate) fn continuation(&self, text: &str) -> Result<Vec<u32>, Failure> {
         self.text(text, false)
     }
@@ -87,7 +87,8 @@ impl<'a> Encoder<'a> {
     }
 }
 
-/// The tokens that an answer to a prompt may have: what is asked for, within the context.
+/// The number of tokens that an answer may have: as many as asked for, as far as the context has room after the prompt. An
+/// error if the prompt alone is longer than the context.
 pub(crate) fn answer_tokens_max(
     prompt_tokens: usize,
     asked: usize,

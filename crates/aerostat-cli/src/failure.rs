@@ -11,15 +11,15 @@ pub(crate) const INTERRUPTED: u8 = 130;
 /// Why a command did not succeed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// It was called wrongly.
+    /// The command was called wrongly; exit code 2.
     Usage(String),
-    /// It went wrong.
+    /// Something went wrong; exit code 1.
     Failed(String),
-    /// The user stopped it; what was finished has been printed.
+    /// The user stopped the command; what was finished has been printed or saved. Exit code 130.
     Interrupted,
-    /// It is done, but some requests failed; the message says where they are.
+    /// All is done, but some requests failed; the message says where they are. Exit code 3.
     Partly(String),
-    /// Nobody reads stdout any more, which is no error.
+    /// The reader of stdout went away, as `head` does; no error. Exit code 0.
     Unread,
 }
 
@@ -32,7 +32,7 @@ impl Failure {
         Self::Failed(message.into())
     }
 
-    /// Tells the user, on stderr.
+    /// Prints what happened to stderr.
     pub(crate) fn report(&self) {
         match self {
             Self::Usage(message) | Self::Failed(message) => eprintln!("error: {message}"),
@@ -42,7 +42,7 @@ impl Failure {
         }
     }
 
-    /// What went wrong, for a row of a table.
+    /// The message alone, to be told beside a row of a table.
     pub(crate) fn message(self) -> String {
         match self {
             Self::Usage(message) | Self::Failed(message) | Self::Partly(message) => message,
@@ -72,7 +72,7 @@ impl From<aerostat::Error> for Failure {
     }
 }
 
-/// From writing to stdout.
+/// An error of writing to stdout.
 impl From<io::Error> for Failure {
     fn from(e: io::Error) -> Self {
         match e.kind() {
@@ -82,7 +82,7 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// From writing JSON to stdout.
+/// An error of writing JSON to stdout.
 impl From<serde_json::Error> for Failure {
     fn from(e: serde_json::Error) -> Self {
         io::Error::from(e).into()

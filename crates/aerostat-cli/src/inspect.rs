@@ -6,11 +6,19 @@ use std::path::{Path, PathBuf};
 
 use aerostat::{Inspection, ModelFiles, size};
 use aerostat_pack::Codec;
+use clap::Args;
 use serde::Serialize;
 
-use crate::args::{InspectArgs, OutputArgs};
 use crate::failure::Failure;
+use crate::options::MODEL_HELP;
+use crate::output::OutputArgs;
 use crate::{model, output};
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    #[arg(help = MODEL_HELP)]
+    model: String,
+}
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -18,17 +26,17 @@ struct Report<'a> {
     model: &'a str,
     path: &'a Path,
     family: Option<&'static str>,
-    /// Why it cannot run.
+    /// Why the model cannot run; `None` if it can.
     unsupported: Option<String>,
     parameters: u64,
     weight_bytes: u64,
     formats: BTreeMap<&'static str, Format>,
-    /// Matrices of codes, with the bytes of their scales.
+    /// Quantised matrices by the name of their code; bytes include those of their scales.
     codes: BTreeMap<String, Format>,
     tensors: Vec<Tensor<'a>>,
-    /// The codec of a packed folder.
+    /// The codec, if this is a folder that `aerostat pack` made.
     codec: Option<&'a str>,
-    /// What `aerostat pack` would make of it.
+    /// The size that each codec of `aerostat pack` would give, by the name of the codec.
     pack: BTreeMap<&'static str, Pack>,
     tokenizer: bool,
     chat_template: bool,
@@ -104,7 +112,7 @@ fn report<'a>(model: &'a str, inspection: &'a Inspection) -> Report<'a> {
     }
 }
 
-/// About what each codec would make of a folder that is not packed.
+/// An estimate of what each codec would make of a folder that is not packed; empty for anything else.
 fn pack(inspection: &Inspection) -> BTreeMap<&'static str, Pack> {
     // Only folders are packed.
     let (Ok(spec), None, true) = (&inspection.spec, &inspection.codec, inspection.path.is_dir()) else {

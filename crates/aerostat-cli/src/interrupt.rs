@@ -21,7 +21,7 @@ const BY_ITSELF: u8 = 2;
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 static MODE: AtomicU8 = AtomicU8::new(AT_ONCE);
 
-/// While it lives, an interrupt is a request.
+/// While this guard lives, an interrupt is a request to stop and does not end the process.
 #[derive(Debug)]
 pub(crate) struct Graceful(());
 
@@ -46,7 +46,7 @@ pub(crate) fn graceful() -> Graceful {
     Graceful(())
 }
 
-/// The same for downloads, which may hang and then are ended soon.
+/// As [`graceful`], for downloads: since these may hang, the process ends a moment later in any case.
 pub(crate) fn graceful_for_a_moment() -> Graceful {
     MODE.store(WITHIN_A_MOMENT, Ordering::SeqCst);
     Graceful(())
@@ -67,7 +67,7 @@ pub(crate) fn requested() -> bool {
     REQUESTED.load(Ordering::SeqCst)
 }
 
-/// The flag itself, for those who look at it by themselves.
+/// The flag that an interrupt sets, for code that takes a flag instead of calling [`requested`].
 pub(crate) fn flag() -> &'static AtomicBool {
     &REQUESTED
 }

@@ -7,10 +7,9 @@ use aerostat_jobs::{JobStatus, list_jobs};
 use clap::Args;
 use serde::Serialize;
 
-use crate::args::OutputArgs;
 use crate::batch::duration;
 use crate::failure::Failure;
-use crate::output;
+use crate::output::{self, OutputArgs};
 
 #[derive(Debug, Args)]
 pub(crate) struct JobsArgs {

@@ -16,10 +16,13 @@ mod download;
 mod embed;
 mod encode;
 mod failure;
+#[cfg(test)]
+mod flags;
 mod inspect;
 mod interrupt;
 mod jobs;
 mod model;
+mod options;
 mod output;
 mod pack;
 mod plan;

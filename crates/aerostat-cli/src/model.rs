@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use aerostat::{ModelFiles, Options, Tokenizer};
 
-use crate::args::{EngineArgs, OutputArgs};
 use crate::download::Bar;
 use crate::failure::Failure;
 use crate::interrupt;
-use crate::output;
+use crate::options::EngineArgs;
+use crate::output::{self, OutputArgs};
 
 /// Finds a model, downloading it if need be.
 pub(crate) fn find(model: &str, output: &OutputArgs) -> Result<PathBuf, Failure> {
@@ -65,7 +65,7 @@ pub(crate) fn learning(options: Options, args: &EngineArgs, files: &ModelFiles) 
     Options { expert_use: own_cache().ok().map(|cache| cache.join(file)), ..options }
 }
 
-/// The folder for downloads that do not come from the Hub.
+/// Aerostat's own cache folder: for downloads that do not come from the Hub, and for what is learned about experts.
 pub(crate) fn own_cache() -> Result<PathBuf, Failure> {
     let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(path) = variable("AEROSTAT_CACHE") {

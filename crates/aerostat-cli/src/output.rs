@@ -3,10 +3,24 @@
 use std::io::{self, BufWriter, IsTerminal, Write};
 
 use aerostat::{Plan, Stats, size};
+use clap::Args;
 use serde::Serialize;
 
-use crate::args::OutputArgs;
 use crate::failure::Failure;
+
+/// The flags that every command takes: what is printed.
+#[derive(Debug, Args)]
+pub(crate) struct OutputArgs {
+    /// Print one JSON object on stdout and nothing else there.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say more on stderr: the plan, a summary, all tensors.
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+    /// Say nothing on stderr but errors.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+}
 
 /// Prints one JSON object on stdout.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
@@ -23,28 +37,28 @@ pub(crate) fn text(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Something worth telling, as one sentence on stderr.
+/// Prints a note of one sentence to stderr, unless the user wants quiet.
 pub(crate) fn note(output: &OutputArgs, text: &str) {
     if !output.quiet {
         eprintln!("note: {text}");
     }
 }
 
-/// The plan in force, if the user wants to know.
+/// Prints the plan to stderr, if the user asked for more output.
 pub(crate) fn plan(output: &OutputArgs, plan: &Plan) {
     if output.verbose {
         eprint!("plan\n{plan}");
     }
 }
 
-/// That the engine is open, if the user wants to know.
+/// Prints how long opening took to stderr, if the user asked for more output.
 pub(crate) fn opened(output: &OutputArgs, stats: &Stats) {
     if output.verbose {
         eprintln!("opened in {:.1} s", stats.load_seconds);
     }
 }
 
-/// What a run did, in one line on stderr: for those who look at it, or who ask.
+/// Prints what a run did, in a line or two on stderr: if that is a terminal, or if the user asked for more output.
 pub(crate) fn summary(output: &OutputArgs, stats: &Stats) {
     if output.quiet || !(output.verbose || io::stderr().is_terminal()) {
         return;

@@ -5,16 +5,44 @@ use std::time::{Duration, Instant};
 
 use aerostat::size;
 use aerostat_pack::{Codec, ErrorKind, Options, Packed, Progress, Summary};
+use clap::{Args, value_parser};
 use serde::Serialize;
 
-use crate::args::{OutputArgs, PackArgs};
 use crate::failure::Failure;
+use crate::output::OutputArgs;
 use crate::status::StatusLine;
 use crate::{interrupt, model, output};
 
-/// The time between two drawings, and between two lines where there is no terminal.
+/// The time between two drawings of the status line, and between two lines where stderr is no terminal.
 const INTERVAL: Duration = Duration::from_millis(100);
 const INTERVAL_LINES: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Args)]
+pub(crate) struct PackArgs {
+    #[arg(help = "a Hugging Face folder, a Hub id (org/name[@revision])")]
+    model: String,
+    /// The folder to make; the same command again goes on with one that is not finished.
+    out: PathBuf,
+    /// lossless: the same weights in two thirds of the bytes of BF16, six sevenths of F16 or FP8; q8, q4: about 0.53 and 0.29
+    /// of BF16, with loss.
+    #[arg(long, value_name = "CODEC", default_value = "lossless")]
+    codec: Codec,
+    /// Read everything back at the end and check it.
+    #[arg(long)]
+    verify: bool,
+    /// Delete each file of the original once its weights are in the copy, read back and checked.
+    #[arg(long)]
+    delete_original: bool,
+    /// Threads that code; without it, one per core.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1024))]
+    threads: Option<u32>,
+    /// Bytes of a tile, the unit of reading, before it is coded.
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = crate::size::parse)]
+    tile_bytes: u64,
+    /// Bytes of the original in each file of the copy.
+    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = crate::size::parse)]
+    shard_bytes: u64,
+}
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -35,7 +63,7 @@ struct Tensor {
     dtype: String,
     source_bytes: u64,
     bytes: u64,
-    /// Root of the mean square of the error over that of the weights.
+    /// Root mean square of the error, divided by that of the weights.
     error: f64,
 }
 
@@ -105,7 +133,7 @@ fn text(codec: Codec, summary: &Summary) -> String {
     text + "\n"
 }
 
-/// Tells how it goes.
+/// Shows the progress of packing on stderr, and keeps what the report says about each tensor.
 struct Show<'a> {
     output: &'a OutputArgs,
     lossy: bool,

@@ -2,14 +2,31 @@
 
 use aerostat::{Engine, ModelFiles, Need, Options, Plan, size};
 use aerostat_pack::Codec;
+use clap::Args;
 use serde::Serialize;
 
-use crate::args::{OutputArgs, PlanArgs};
 use crate::failure::Failure;
+use crate::options::{EngineArgs, MODEL_HELP};
+use crate::output::OutputArgs;
 use crate::{model, output};
 
-/// Tokens that are planned for unless the user names a context.
+/// Tokens of the one sequence that is planned for, unless `--context` says otherwise or the model can take fewer.
 const CONTEXT_DEFAULT: usize = 512;
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[arg(help = MODEL_HELP)]
+    model: String,
+    /// Print what `aerostat pack` would make of it, too.
+    #[arg(long)]
+    compare: bool,
+    /// Plan for a disk that yields so much, such as 3.5GB/s; without it, for the one that the model is on, as a moment of
+    /// reading shows it.
+    #[arg(long, value_name = "RATE", alias = "read-rate", value_parser = crate::size::parse_rate)]
+    disk: Option<u64>,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -21,14 +38,14 @@ struct Report<'a> {
     compare: Vec<Compared>,
 }
 
-/// A codec, and what it would do.
+/// What the model would need and take if it were packed with a codec.
 #[derive(Serialize)]
 struct Compared {
     codec: &'static str,
     weight_bytes: u64,
     streamed_bytes_per_sweep: u64,
     sweep_seconds: f64,
-    /// With 32 rows.
+    /// The same with 32 rows in the sweep.
     sweep_seconds_32: f64,
 }
 
@@ -36,7 +53,7 @@ pub(crate) fn execute(args: &PlanArgs, output: &OutputArgs) -> Result<(), Failur
     let options = args.engine.options(output)?;
     let files = model::open(&args.model, output)?;
     let mut options = model::learning(options, &args.engine, &files);
-    options.read_bytes_per_second = args.read_rate.map(|rate| rate.max(1) as f64);
+    options.read_bytes_per_second = args.disk.map(|rate| rate.max(1) as f64);
     // It counts: a run would hold it, too.
     let _tokenizer = model::tokenizer(&files, false, output)?;
     let context = args.engine.context().unwrap_or(files.spec().context_max.min(CONTEXT_DEFAULT));
@@ -49,7 +66,7 @@ pub(crate) fn execute(args: &PlanArgs, output: &OutputArgs) -> Result<(), Failur
     Ok(output::text(&format!("{} with {context} tokens\n{plan}{table}", args.model))?)
 }
 
-/// A sweep of the model as it is, and as each codec would make it, at the same rate of the disk.
+/// The cost of a sweep of the model as it is, and as each codec would make it, at the same rate of the disk.
 fn compare(
     files: &ModelFiles,
     options: &Options,

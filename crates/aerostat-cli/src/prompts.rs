@@ -3,18 +3,22 @@
 use std::io::{self, IsTerminal, Read};
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use serde_json::Value;
 
 use crate::failure::Failure;
 
-/// The longest prompt that is read from stdin.
+/// The longest prompt that is read from stdin, in bytes.
 const STDIN_BYTES_MAX: u64 = 64 << 20;
 
-/// A prompt as given.
+/// A prompt as the user gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Prompt {
     Text(String),
     TokenIds(Vec<u32>),
 }
+
+/// What is read of a row of a table: its key, if one is asked for, and its prompt; or what is wrong with it.
+pub(crate) type Cells = Result<(Option<Value>, Prompt), String>;
 
 /// PROMPT, `--prompt` and `--token-ids`, sorted as they were typed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,26 +110,22 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::args::{Cli, Command};
+
+    #[derive(Parser)]
+    struct Line {
+        model: String,
+        #[command(flatten)]
+        prompts: Prompts,
+    }
 
     #[test]
     fn prompts_keep_the_order_they_were_typed_in() {
-        let args = [
-            "aerostat",
-            "run",
-            "--token-ids",
-            "5, 6",
-            "m",
-            "--prompt=-a",
-            "b",
-            "--token-ids=7",
-            "--prompt",
-            "c",
-        ];
-        let Command::Run(run) = Cli::parse_from(args).command else { panic!("not a run") };
+        let args =
+            ["aerostat", "--token-ids", "5, 6", "m", "--prompt=-a", "b", "--token-ids=7", "--prompt", "c"];
+        let line = Line::parse_from(args);
         let text = |s: &str| Prompt::Text(s.to_owned());
         let want =
             vec![Prompt::TokenIds(vec![5, 6]), text("-a"), text("b"), Prompt::TokenIds(vec![7]), text("c")];
-        assert_eq!(run.prompts, Prompts(want));
+        assert_eq!((line.model.as_str(), line.prompts), ("m", Prompts(want)));
     }
 }

@@ -2,12 +2,19 @@
 
 use std::path::Path;
 
+use clap::Args;
 use serde::Serialize;
 
-use crate::args::{OutputArgs, PullArgs};
 use crate::download::Bar;
 use crate::failure::Failure;
+use crate::output::OutputArgs;
 use crate::{interrupt, model, output};
+
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    #[arg(help = "a Hub id (org/name[@revision]), or `demo`")]
+    id: String,
+}
 
 /// What `--json` prints.
 #[derive(Serialize)]

@@ -11,7 +11,7 @@ use crate::columns;
 use crate::failure::Failure;
 use crate::table::{Format, Row, TableArgs};
 
-/// A file that is there once it is whole; dropped before, it leaves nothing.
+/// A file that is written under another name and renamed when it is complete. If dropped before, it leaves nothing.
 pub(crate) struct Draft {
     path: PathBuf,
     part: PathBuf,
@@ -21,9 +21,9 @@ pub(crate) struct Draft {
 /// Results as the rows of a table.
 pub(crate) struct Lines {
     format: Format,
-    /// Of Parquet.
+    /// The writer, if the format is Parquet.
     columns: Option<Box<columns::Writer>>,
-    /// `None`: stdout.
+    /// The file that is written; `None` for stdout.
     draft: Option<Draft>,
     headed: bool,
 }
@@ -40,7 +40,7 @@ pub(crate) struct Tensors {
 struct Tensor {
     name: &'static str,
     dtype: &'static str,
-    /// Bytes of an element.
+    /// Size of an element, in bytes.
     size: u64,
     /// Elements of a row, if it has a second dimension.
     width: Option<usize>,
@@ -81,7 +81,7 @@ impl Draft {
         done.map_err(|e| unwritable(&self.part, &e))
     }
 
-    /// The file again, for one who writes all of it.
+    /// Takes the file out, for a writer that wants to own it.
     fn handle(&self) -> Result<File, Failure> {
         let closed = || io::Error::other("it is closed");
         let file = self.file.as_ref().ok_or_else(closed).and_then(|file| file.get_ref().try_clone());
@@ -92,7 +92,7 @@ impl Draft {
         self.with(|file| file.write_all(bytes))
     }
 
-    /// Makes it durable and gives it its name.
+    /// Flushes the file to the disk and renames it to its own name.
     pub(crate) fn finish(mut self) -> Result<(), Failure> {
         self.with(|file| {
             file.flush()?;
@@ -112,7 +112,7 @@ impl Drop for Draft {
 }
 
 impl Lines {
-    /// To a file in the format of its ending, or to stdout in the given one.
+    /// Begins to write to a file in the format of its ending, or to stdout in the given format.
     pub(crate) fn create(path: Option<&Path>, format: Format) -> Result<Self, Failure> {
         let format = path.map_or(Ok(format), Format::of)?;
         let draft = path.map(Draft::create).transpose()?;
@@ -128,7 +128,7 @@ impl Lines {
         Ok(Self { format, columns, draft, headed: false })
     }
 
-    /// The next row; every row has the same columns.
+    /// Writes the next row; every row has the same columns.
     pub(crate) fn write(&mut self, cells: &[(&str, Value)]) -> Result<(), Failure> {
         if let Some(columns) = &mut self.columns {
             return columns.write(cells);
@@ -170,13 +170,14 @@ impl Lines {
 }
 
 impl Tensors {
-    /// `metadata` are texts that go into the header.
+    /// Begins a safetensors file; `metadata` goes into its header.
     pub(crate) fn create(path: &Path, metadata: &[(&str, String)]) -> Result<Self, Failure> {
         let metadata = metadata.iter().map(|(name, text)| ((*name).to_owned(), json!(text))).collect();
         Ok(Self { draft: Draft::create(path)?, metadata, columns: Vec::new(), key_bytes: 0 })
     }
 
-    /// One tensor more, of so many elements a row. Those of larger elements come first, so that all are aligned.
+    /// Adds a tensor with `width` elements in each row. Tensors of larger elements must be added first, so that all are
+    /// aligned.
     pub(crate) fn add(
         &mut self,
         name: &'static str,
@@ -205,7 +206,7 @@ impl Tensors {
         if table.key.is_some() { self.add("keys", "U8", 1, None) } else { Ok(()) }
     }
 
-    /// A row of the input begins.
+    /// Begins the results of a row of the input: appends its number and key.
     pub(crate) fn row(&mut self, row: &Row) -> Result<(), Failure> {
         let key = row.key.as_str().map_or_else(|| row.key.to_string(), str::to_owned);
         self.key_bytes += key.len() as i64;
@@ -214,7 +215,7 @@ impl Tensors {
         self.push("keys", key.into_bytes())
     }
 
-    /// Appends to a tensor, if there is one of this name.
+    /// Appends bytes to the tensor of this name; nothing happens if there is none.
     pub(crate) fn push(&mut self, name: &str, bytes: impl IntoIterator<Item = u8>) -> Result<(), Failure> {
         let Some(tensor) = self.columns.iter_mut().find(|t| t.name == name) else { return Ok(()) };
         let bytes: Vec<u8> = bytes.into_iter().collect();
@@ -249,14 +250,14 @@ impl Tensors {
 }
 
 impl Npy {
-    /// Of rows of `width` elements.
+    /// Begins a matrix whose rows have `width` elements.
     pub(crate) fn create(path: &Path, width: usize) -> Result<Self, Failure> {
         let mut draft = Draft::create(path)?;
         draft.write(&[0; NPY_HEADER_BYTES])?;
         Ok(Self { draft, width, rows: 0 })
     }
 
-    /// The next row.
+    /// Appends a row.
     pub(crate) fn push(&mut self, row: &[f32]) -> Result<(), Failure> {
         self.rows += 1;
         self.draft.write(&row.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())
@@ -277,12 +278,12 @@ impl Npy {
     }
 }
 
-/// A number as short as its type allows.
+/// A number in JSON with the fewest digits that give the same f32 again.
 pub(crate) fn number(value: f32) -> Value {
     value.to_string().parse::<f64>().map_or(Value::Null, Value::from)
 }
 
-/// A number with as many digits as its sum of f32 has.
+/// A sum of f32 numbers in JSON, rounded to the digits that mean something.
 pub(crate) fn rounded(value: f64) -> Value {
     number(value as f32)
 }

@@ -3,14 +3,31 @@
 use std::fmt::Write;
 
 use aerostat::{Completion, Engine, ModelFiles, Request, Stats, Tokenizer, generate};
+use clap::{Args, value_parser};
 use serde::Serialize;
 
-use crate::args::{OutputArgs, RunArgs};
 use crate::encode::{self, Encoder};
 use crate::failure::Failure;
-use crate::prompts::Prompt;
+use crate::options::{EngineArgs, GenerationArgs, MODEL_HELP};
+use crate::output::OutputArgs;
+use crate::prompts::{Prompt, Prompts};
 use crate::watch::Watch;
 use crate::{interrupt, model, output};
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[arg(help = MODEL_HELP)]
+    model: String,
+    #[command(flatten)]
+    prompts: Prompts,
+    /// Answers to each prompt.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=65_536))]
+    n: u32,
+    #[command(flatten)]
+    generation: GenerationArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
 
 /// What `--json` prints.
 #[derive(Serialize)]

@@ -3,14 +3,33 @@
 use std::fmt::Write;
 
 use aerostat::{Engine, Score, Stats, Tokenizer, score};
+use clap::Args;
 use serde::Serialize;
 
-use crate::args::{OutputArgs, ScoreArgs};
 use crate::encode::{self, Encoder};
 use crate::failure::Failure;
-use crate::prompts::Prompt;
+use crate::options::{EngineArgs, MODEL_HELP};
+use crate::output::OutputArgs;
+use crate::prompts::{Prompt, Prompts};
+use crate::table::TableArgs;
 use crate::watch::Watch;
 use crate::{interrupt, model, output, score_table};
+
+#[derive(Debug, Args)]
+pub(crate) struct ScoreArgs {
+    #[arg(help = MODEL_HELP)]
+    model: String,
+    #[command(flatten)]
+    prompts: Prompts,
+    /// Give the logits after the last token, too (with --json).
+    #[arg(long, conflicts_with = "input")]
+    logits: bool,
+    // Behind its own flags: a group's heading stands above all that follows.
+    #[command(flatten)]
+    table: TableArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -22,7 +41,7 @@ struct Report<'a> {
 
 pub(crate) fn execute(mut args: ScoreArgs, output: &OutputArgs) -> Result<(), Failure> {
     if let Some(input) = &args.table.input {
-        return score_table::execute(&args, input, output);
+        return score_table::execute(&args.model, &args.engine, &args.table, input, output);
     }
     let options = args.engine.options(output)?;
     let prompts = std::mem::take(&mut args.prompts).or_stdin()?;

@@ -1,11 +1,14 @@
 //! `aerostat score` with a table.
 
+use std::path::Path;
+
 use aerostat::{Engine, Error, Need, Score, Want};
 use serde_json::{Value, json};
 
-use crate::args::{OutputArgs, ScoreArgs};
 use crate::encode::Encoder;
 use crate::failure::Failure;
+use crate::options::EngineArgs;
+use crate::output::OutputArgs;
 use crate::prompts::Prompt;
 use crate::results::{Lines, number, rounded};
 use crate::table::{Format, Row, TableArgs};
@@ -19,15 +22,20 @@ struct Sheet<'a> {
     lines: Lines,
 }
 
-pub(crate) fn execute(args: &ScoreArgs, input: &std::path::Path, output: &OutputArgs) -> Result<(), Failure> {
-    let table = &args.table;
+pub(crate) fn execute(
+    model: &str,
+    engine: &EngineArgs,
+    table: &TableArgs,
+    input: &Path,
+    output: &OutputArgs,
+) -> Result<(), Failure> {
     tasks::check(table, &["token_ids", "logprobs", "logprob", "perplexity"], output)?;
     let texts = tasks::texts(&[], table)?;
     let format = Format::of(input)?;
     if let Some(path) = &table.output {
         Format::of(path)?;
     }
-    let setup = Setup::find(&args.model, &args.engine, texts, output)?;
+    let setup = Setup::find(model, engine, texts, output)?;
     let sheet = |lines| Sheet { table, lines };
     setup.table(&Scores, input, table, || Lines::create(table.output.as_deref(), format).map(sheet))
 }

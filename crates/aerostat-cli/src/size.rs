@@ -1,4 +1,4 @@
-//! Sizes in bytes: `4GiB` to a number.
+//! Sizes in bytes, `4GiB`, and rates in bytes per second, `3.5GB/s`, to numbers.
 
 /// Reads `4GiB`, `512MB`, `1.5G`, `65536`. `K`, `M`, `G`, `T` alone are powers of 1024, as with `iB`; with `B` they are
 /// powers of 1000.
@@ -20,6 +20,12 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
         Err(_) => return Err(wrong()),
     };
     if bytes == 0 { Err("a size must be greater than zero".to_owned()) } else { Ok(bytes) }
+}
+
+/// Reads `3.5GB/s`; `3.5GB` is the same.
+pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
+    let size = text.trim_end().strip_suffix("/s").unwrap_or(text);
+    parse(size).map_err(|_| format!("`{text}` is not a rate; write one as 3.5GB/s or 500MB/s"))
 }
 
 fn factor(unit: &str) -> Option<u64> {
@@ -80,6 +86,15 @@ mod tests {
         ];
         for text in bad {
             assert!(parse(text).is_err(), "{text}");
+        }
+    }
+    #[test]
+    fn reads_rates() {
+        for (text, rate) in [("3.5GB/s", 3_500_000_000), ("500 MB/s ", 500_000_000), ("2GiB", 2 << 30)] {
+            assert_eq!(parse_rate(text), Ok(rate), "{text}");
+        }
+        for text in ["", "/s", "0GB/s", "fast", "3GB/h"] {
+            assert!(parse_rate(text).is_err_and(|e| e.contains("rate")), "{text}");
         }
     }
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use aerostat::{Phase, Progress};
 
-use crate::args::OutputArgs;
+use crate::output::OutputArgs;
 
-/// The time between two drawings.
+/// The time between two drawings of the status line.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// The line is cut to this, so that it does not wrap.
+/// The longest status line, in characters; a longer one is cut, so that it does not wrap.
 const CHARS_MAX: usize = 79;
 /// Rates are those since the last mark, and marks are at least this far apart.
 const WINDOW: Duration = Duration::from_secs(3);
@@ -55,7 +55,7 @@ impl StatusLine {
     }
 }
 
-/// A terminal that went away is no reason to stop.
+/// Writes to stderr and ignores errors: a terminal that went away is no reason to stop.
 fn write(text: &str) {
     let mut err = io::stderr().lock();
     let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
@@ -65,7 +65,7 @@ fn write(text: &str) {
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     drawn: Option<Duration>,
-    /// Where rates are counted from, and the mark that takes its place.
+    /// The mark that rates are counted from, and the later one that will take its place.
     marks: Option<[Mark; 2]>,
 }
 
@@ -120,7 +120,7 @@ impl Pace {
     }
 }
 
-/// Prompts are read and answers written in turns; only loading stands apart.
+/// Whether rates may be counted over both phases. Prompts are read and answers written in turns; only loading stands apart.
 fn same(a: Phase, b: Phase) -> bool {
     (a == Phase::Loading) == (b == Phase::Loading)
 }

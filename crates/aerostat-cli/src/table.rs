@@ -9,9 +9,9 @@ use serde_json::{Map, Value};
 
 use crate::columns;
 use crate::failure::Failure;
-use crate::prompts::Prompt;
+use crate::prompts::{Cells, Prompt};
 
-/// The longest line of JSON that is read.
+/// The longest line of a JSONL file that is read, in bytes.
 const LINE_BYTES_MAX: u64 = 64 << 20;
 
 /// A table in, a table out.
@@ -32,29 +32,29 @@ pub(crate) struct TableArgs {
     pub(crate) output: Option<PathBuf>,
 }
 
-/// A format of tables.
+/// The format of a table file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     Jsonl,
-    /// With what is between cells.
+    /// CSV or TSV, with the byte that separates cells.
     Csv(u8),
     Parquet,
 }
 
-/// A row of the input.
+/// A row of the input table.
 #[derive(Debug)]
 pub(crate) struct Row {
-    /// From 0.
+    /// The number of the row, from 0.
     pub(crate) number: u64,
-    /// The file and line it begins at.
+    /// Where the row begins, as `file:line`.
     pub(crate) place: String,
-    /// What tells it apart.
+    /// The cell of the key column; without one, the number of the row.
     pub(crate) key: Value,
-    /// The text, or what is wrong with the row.
+    /// The prompt, or what is wrong with the row.
     pub(crate) prompt: Result<Prompt, String>,
 }
 
-/// The rows of a table.
+/// Reads a table row by row.
 pub(crate) struct Rows<'a> {
     path: &'a Path,
     column: &'a str,
@@ -70,7 +70,7 @@ enum Source {
 }
 
 impl Format {
-    /// By a file's ending.
+    /// The format that a file's ending names.
     pub(crate) fn of(path: &Path) -> Result<Self, Failure> {
         match path.extension().and_then(|e| e.to_str()) {
             Some("jsonl" | "ndjson") => Ok(Self::Jsonl),
@@ -113,7 +113,7 @@ impl<'a> Rows<'a> {
         Ok(Self { path, column, key, number: 0, source })
     }
 
-    /// The next row; a row that is not as it should be says why.
+    /// The next row; a malformed one carries the reason. `None` at the end.
     pub(crate) fn next(&mut self) -> Result<Option<Row>, Failure> {
         let number = self.number;
         let read = match &mut self.source {
@@ -141,9 +141,6 @@ impl<'a> Rows<'a> {
         Ok(Some(Row { number, place, key, prompt }))
     }
 }
-
-/// The key, if one is asked for, and the text.
-pub(crate) type Cells = Result<(Option<Value>, Prompt), String>;
 
 /// The next line that is not blank, or what is wrong with it.
 fn json_line(reader: &mut BufReader<File>, line: &mut u64) -> io::Result<Option<Result<Vec<u8>, String>>> {

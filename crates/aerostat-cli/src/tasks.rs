@@ -6,40 +6,41 @@ use aerostat::{Engine, Error, ErrorKind, ModelFiles, Need, Options, Stats, Token
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::args::{EngineArgs, OutputArgs};
 use crate::encode::Encoder;
 use crate::failure::Failure;
+use crate::options::EngineArgs;
+use crate::output::OutputArgs;
 use crate::prompts::{Prompt, Prompts};
 use crate::table::{Format, Row, Rows, TableArgs};
 use crate::watch::Watch;
 use crate::{interrupt, model, output};
 
-/// A chunk ends when it has so many rows, tokens, or bytes of results: many sweeps, and little memory.
+/// A chunk of a table ends when it has so many rows, tokens, or bytes of results: enough for many sweeps, and little memory.
 const CHUNK_ROWS_MAX: usize = 1024;
 const CHUNK_TOKENS_MAX: usize = 1 << 16;
 const CHUNK_RESULT_BYTES_MAX: usize = 16 << 20;
 
-/// What is done with each text.
+/// What a command does with each text: from prompts to sequences of tokens, and from these to results.
 pub(crate) trait Task {
-    /// A text as the engine takes it.
+    /// A prompt in the form that the engine takes.
     type Item;
-    /// What comes of it.
+    /// The result of one item.
     type Found;
 
     fn item(&self, encoder: &Encoder<'_>, prompt: &Prompt) -> Result<Self::Item, Failure>;
 
-    /// Its sequences: all are computed.
+    /// The sequences of tokens that are computed for an item.
     fn sequences(&self, item: &Self::Item) -> Vec<Vec<u32>>;
 
-    /// Tokens that follow each sequence at most.
+    /// The most tokens that are generated after each sequence.
     fn new_tokens(&self) -> usize {
         0
     }
 
-    /// Adds what a sequence of so many tokens needs.
+    /// Adds to `need` what a sequence of so many tokens needs.
     fn need(&self, tokens: usize, need: &mut Need);
 
-    /// Bytes of what comes of so many tokens.
+    /// Size of the results of so many tokens, in bytes.
     fn result_bytes(&self, tokens: usize) -> usize;
 
     fn run(
@@ -50,22 +51,22 @@ pub(crate) trait Task {
     ) -> Result<Vec<Self::Found>, Error>;
 }
 
-/// Where what comes of a table goes.
+/// Where the results of a table are written.
 pub(crate) trait Sink<T> {
-    /// The next row; `None` if it failed.
+    /// Takes the result of the next row; `None` if it failed.
     fn give(&mut self, row: &Row, found: Option<T>) -> Result<(), Failure>;
 
-    /// There are no more.
+    /// Completes the output: there are no more rows.
     fn finish(self) -> Result<(), Failure>;
 }
 
-/// A model that is found, but not opened.
+/// A model whose files are found and read, but whose engine is not opened yet.
 pub(crate) struct Setup<'a> {
     pub(crate) name: &'a str,
     pub(crate) files: ModelFiles,
     pub(crate) tokenizer: Option<Tokenizer>,
     options: Options,
-    /// Tokens of a sequence at most.
+    /// The longest sequence, in tokens.
     context: usize,
     output: &'a OutputArgs,
 }
@@ -89,17 +90,17 @@ struct TableReport<'a> {
     stats: Option<Stats>,
 }
 
-/// Rows of a table, with what came of them or why it failed.
+/// Rows of a table, each with its result or the reason why it failed.
 type Done<T> = Vec<(Row, Result<T, String>)>;
 
-/// Rows of a table, as the engine takes them or with what is wrong with them.
+/// Rows of a table that are computed together, each with its item or with what is wrong with it.
 struct Chunk<T> {
     rows: Vec<(Row, Result<T, String>)>,
     tokens: usize,
 }
 
 impl<'a> Setup<'a> {
-    /// `texts` says that there is nothing without a tokenizer.
+    /// Finds the model and reads its headers; `texts` says that a tokenizer is required.
     pub(crate) fn find(
         name: &'a str,
         engine: &EngineArgs,
@@ -114,7 +115,7 @@ impl<'a> Setup<'a> {
         Ok(Self { name, files, tokenizer, options, context, output })
     }
 
-    /// Does the task with prompts; gives what came of each to `json`, or to `text` for people.
+    /// Runs the task on prompts and prints each result, made by `json` with `--json` and by `text` without.
     pub(crate) fn prompts<T: Task>(
         &self,
         task: &T,
@@ -150,7 +151,7 @@ impl<'a> Setup<'a> {
         Ok(())
     }
 
-    /// Does the task with a table, which is read twice: to know what to plan for, and to do it.
+    /// Runs the task on a table, which is read twice: once to plan, once to compute.
     pub(crate) fn table<T: Task, S: Sink<T::Found>>(
         &self,
         task: &T,
@@ -220,7 +221,7 @@ impl<'a> Setup<'a> {
         Ok((longest > 0).then_some(need))
     }
 
-    /// The next rows; `None` if there are no more.
+    /// The next chunk of rows; `None` if there are no more.
     fn chunk<T: Task>(&self, task: &T, rows: &mut Rows<'_>) -> Result<Option<Chunk<T::Item>>, Failure> {
         let encoder = Encoder::plain(self.tokenizer.as_ref());
         let mut chunk = Chunk { rows: Vec::new(), tokens: 0 };
@@ -267,7 +268,7 @@ impl<'a> Setup<'a> {
         })
     }
 
-    /// What comes of the rows of a chunk, in order.
+    /// Computes a chunk and gives its rows with their results, in order.
     fn work<T: Task>(
         &self,
         task: &T,
@@ -291,7 +292,7 @@ impl<'a> Setup<'a> {
     }
 }
 
-/// The prompts of a command, if it has no table.
+/// The prompts of a command; none if it works through a table.
 pub(crate) fn prompts(prompts: &mut Prompts, table: &TableArgs) -> Result<Vec<Prompt>, Failure> {
     match table.input {
         Some(_) => Ok(Vec::new()),
@@ -323,7 +324,7 @@ pub(crate) fn check(table: &TableArgs, columns: &[&str], output: &OutputArgs) ->
     }
 }
 
-/// A row's key as the first cell of its result.
+/// The name and value of a result's first cell: the row's key, or its number.
 pub(crate) fn key<'a>(row: &Row, table: &'a TableArgs) -> (&'a str, Value) {
     (table.key.as_deref().unwrap_or("row"), row.key.clone())
 }

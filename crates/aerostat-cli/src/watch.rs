@@ -4,27 +4,26 @@ use std::io::{self, IsTerminal};
 
 use aerostat::{Observer, Plan, Progress};
 
-use crate::args::OutputArgs;
 use crate::failure::Failure;
 use crate::interrupt;
-use crate::output;
+use crate::output::{self, OutputArgs};
 use crate::status::{Pace, StatusLine};
 
-/// The observer of this command.
+/// The observer of a run: draws the status line, prints text as it comes, and passes on a wish to stop.
 #[derive(Debug)]
 pub(crate) struct Watch<'a> {
     output: &'a OutputArgs,
     line: StatusLine,
     pace: Pace,
-    /// Text goes to stdout as it comes.
+    /// Whether text goes to stdout as it comes.
     streams: bool,
-    /// Text without a line end is the last on stdout.
+    /// Whether the last text on stdout has no line end.
     unfinished: bool,
     failed: Option<io::Error>,
 }
 
 impl<'a> Watch<'a> {
-    /// `streams` says that text goes to stdout as it comes.
+    /// Begins to watch; `streams` says that text goes to stdout as it comes.
     pub(crate) fn new(output: &'a OutputArgs, streams: bool) -> Self {
         let line = StatusLine::new(output);
         Self { output, line, pace: Pace::default(), streams, unfinished: false, failed: None }

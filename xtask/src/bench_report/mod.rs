@@ -1,6 +1,8 @@
 //! `cargo xtask bench-report`: docs/benchmarks.md and its plots, from the measured files in docs/benchmarks.
 //!
-//! The same files give the same bytes. Nothing here measures; the commands that do are named in the report.
+//! The same files give the same bytes. Nothing here measures; the commands that do are named in the report. What no
+//! file was kept of, and what readers need to know first, is written by hand in `docs/benchmarks/notes.md`, which becomes the
+//! beginning of the report.
 //!
 //! A measured file is an object with `command`, `machine` (`cpu`, `threads`, `memory_bytes`, `system`) and a list,
 //! `points` or, for peers, `results`. The fields of an entry are read in one place each: `disk` and `one_kernels` in
@@ -45,7 +47,7 @@ pub(crate) struct Options {
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let input = options.input.clone().unwrap_or_else(|| root.join("docs/benchmarks"));
     let output = options.output.clone().unwrap_or_else(|| root.join("docs"));
-    let written = render(&sources(&input)?)?;
+    let written = render(&notes(&input)?, &sources(&input)?)?;
     let stale = differences(&output, &written)?;
     if !options.check {
         return write(&output, &written, &stale);
@@ -58,6 +60,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
 
 const PAGE: &str = "benchmarks.md";
 const PLOTS: &str = "benchmarks";
+const NOTES: &str = "notes.md";
 
 /// Names of measured files, without `.json`; a star stands for anything.
 const KNOWN: &[&str] =
@@ -79,6 +82,16 @@ fn sources(folder: &Path) -> Result<Vec<Source>> {
     Ok(sources)
 }
 
+/// What is written by hand; empty where there is no such file.
+fn notes(folder: &Path) -> Result<String> {
+    let path = folder.join(NOTES);
+    if !path.exists() {
+        return Ok(String::new());
+    }
+    let text = fs::read_to_string(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
+    Ok(text.trim_end().to_owned())
+}
+
 /// The files of a folder with an extension, in order.
 fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     if !folder.exists() {
@@ -94,14 +107,17 @@ fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
 }
 
 /// All files of the report, by path under the output.
-fn render(sources: &[Source]) -> Result<BTreeMap<String, String>> {
+fn render(notes: &str, sources: &[Source]) -> Result<BTreeMap<String, String>> {
     let mut page = Page::default();
     page.paragraph("# Benchmarks");
     page.paragraph(
-        "Written by `cargo xtask bench-report` from the measured files in [benchmarks](benchmarks): do not edit. \
+        "Written by `cargo xtask bench-report` from the measured files and the notes in [benchmarks](benchmarks): do not edit. \
          Every section names the command and the machine that measured it. Figures are medians; where a spread was \
          measured it stands in brackets, and as bars in the plots. A dash means not measured.",
     );
+    if !notes.is_empty() {
+        page.paragraph(notes);
+    }
     hardware::disk(&mut page, sources)?;
     hardware::kernels(&mut page, sources)?;
     sweeps::sweeps(&mut page, sources)?;
@@ -168,6 +184,11 @@ mod tests {
         assert!(run(root, &options(path, true)).is_err(), "nothing is written yet");
         run(root, &options(path, false)).expect("writes");
         run(root, &options(path, true)).expect("nothing changed");
+        fs::write(path.join("in/notes.md"), "## By hand\n\nSo it was.\n").expect("a file");
+        assert!(run(root, &options(path, true)).is_err(), "notes are part of the report");
+        run(root, &options(path, false)).expect("writes");
+        let report = fs::read_to_string(path.join("out/benchmarks.md")).expect("a report");
+        assert!(report.contains("\n\n## By hand\n\nSo it was.\n\n## Disk\n"), "{report}");
         fs::write(path.join("out/benchmarks/old.svg"), "").expect("a file");
         let error = run(root, &options(path, true)).expect_err("a plot too many").to_string();
         assert!(error.contains("benchmarks/old.svg"), "{error}");

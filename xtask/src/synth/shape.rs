@@ -260,6 +260,11 @@ const KNOWN: &[Known] = &[
         ..Known::qwen("qwen3-30b-a3b", Family::Qwen3Moe, [48, 2048, 32, 4, 128, 768, 151_936], false)
     },
     Known {
+        context: 40_960,
+        experts: [128, 8],
+        ..Known::qwen("qwen3-235b-a22b", Family::Qwen3Moe, [94, 4096, 64, 4, 128, 1536, 151_936], false)
+    },
+    Known {
         context: 202_752,
         experts: [256, 8],
         rope_theta: 1e6,

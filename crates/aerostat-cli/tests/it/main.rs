@@ -2,6 +2,7 @@
 
 mod batch;
 mod bench;
+mod documents;
 mod errors;
 mod formats;
 mod generation;

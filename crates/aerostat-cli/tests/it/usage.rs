@@ -1,6 +1,6 @@
 //! What cannot be typed.
 
-use crate::support::{fixture, run, succeed};
+use crate::support::{fixture, json, run, succeed};
 
 #[test]
 fn wrong_arguments_are_usage_errors_that_name_them() {
@@ -52,4 +52,18 @@ fn help_and_version_go_to_stdout() {
         assert!(succeed(&[command, "--help"]).contains("Usage: aerostat"), "{command}");
     }
     assert!(succeed(&["--version"]).starts_with("aerostat "));
+}
+
+/// Scripts that were written when the flag was named `--read-rate` go on working.
+#[test]
+fn a_plan_is_for_the_disk_that_is_named() {
+    let model = fixture("llama");
+    let model = model.to_str().unwrap();
+    for rate in [["--disk", "2.5GB/s"], ["--disk", "2500MB"], ["--read-rate", "2500000000"]] {
+        let plan = json(&[&["plan", model][..], &rate].concat());
+        assert_eq!(plan["read_bytes_per_second"], 2.5e9, "{rate:?}");
+    }
+    assert_eq!(run(&["plan", model, "--disk", "fast"]).code, Some(2));
+    let job = ["batch", "-m", model, "-i", "in.jsonl", "-o", "out.jsonl", "--disk", "2GB/s"];
+    assert!(run(&job).stderr.contains("--dry-run"), "a real run is on a real disk");
 }

@@ -1,0 +1,223 @@
+//! Flags that several commands share: how a model is run, and how answers are made.
+
+use aerostat::{Device, IoChoice, Isa, KvType, Options, Sampling};
+use clap::{Args, ValueEnum, value_parser};
+
+use crate::failure::Failure;
+use crate::output::{self, OutputArgs};
+use crate::size;
+
+/// Tokens of an answer unless the user says how many.
+pub(crate) const NEW_TOKENS_DEFAULT: usize = 256;
+pub(crate) const MODEL_HELP: &str =
+    "a Hugging Face folder, a .gguf file, a Hub id (org/name[@revision]), or `demo`";
+
+/// How answers are made.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Generation")]
+pub(crate) struct GenerationArgs {
+    /// Tokens of an answer at most; 256 unless given.
+    #[arg(long, value_name = "N")]
+    max_new_tokens: Option<u32>,
+    /// 0 takes the likeliest token; the default is the model's own, else 0.
+    #[arg(long, value_name = "T", value_parser = not_negative)]
+    temperature: Option<f32>,
+    /// Only the fewest likeliest tokens whose probabilities reach P.
+    #[arg(long, value_name = "P", value_parser = probability)]
+    top_p: Option<f32>,
+    /// Only the K likeliest tokens; 0: all.
+    #[arg(long, value_name = "K")]
+    top_k: Option<u32>,
+    /// Only tokens at least P times as likely as the likeliest.
+    #[arg(long, value_name = "P", value_parser = probability)]
+    min_p: Option<f32>,
+    /// Makes tokens that are there already less likely; 1: no penalty.
+    #[arg(long, value_name = "R", value_parser = positive)]
+    repetition_penalty: Option<f32>,
+    /// The same seed gives the same answer.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// End the answer before this text; may be given several times.
+    #[arg(long, value_name = "S", allow_hyphen_values = true)]
+    pub(crate) stop: Vec<String>,
+    /// The system message of the chat template.
+    #[arg(long, value_name = "S", allow_hyphen_values = true)]
+    pub(crate) system: Option<String>,
+    /// Go on after tokens that end an answer.
+    #[arg(long)]
+    pub(crate) ignore_eos: bool,
+    /// Use no chat template.
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// Give the log-probability of each token (with --json).
+    #[arg(long)]
+    pub(crate) logprobs: bool,
+}
+
+/// How a model is run.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Engine")]
+pub(crate) struct EngineArgs {
+    /// Bound of the whole process's memory, such as 4GiB; without it, what the machine can spare.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    memory: Option<u64>,
+    /// Where to compute.
+    #[arg(long, default_value = "auto")]
+    device: DeviceArg,
+    /// Bound of the GPU's memory.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    vram: Option<u64>,
+    /// Worker threads; without it, one per core.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1024))]
+    threads: Option<u32>,
+    /// Instruction set: portable, avx2 or avx512; without it, the widest. All give the same bits.
+    #[arg(long, value_name = "ISA")]
+    isa: Option<Isa>,
+    /// How to read weights: auto, direct, uring or buffered.
+    #[arg(long, value_name = "IO", default_value = "auto", value_parser = io)]
+    io: IoChoice,
+    /// Rows of a sweep at most.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    rows_max: Option<u32>,
+    /// Element type of the KV cache: f16, bf16, f32, or q8, which halves it and is lossy.
+    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = kv)]
+    kv: KvType,
+    /// Tokens of a sequence at most, prompt and answer.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    context: Option<u32>,
+    /// Size of a tile, the unit of reading; without it, the plan chooses.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    tile_bytes: Option<u64>,
+    /// Tokens of one prompt in one sweep at most.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    prefill_chunk: Option<u32>,
+    /// Do not learn which experts a model uses, nor use what earlier runs learned. Results never depend on it.
+    #[arg(long)]
+    no_learn: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DeviceArg {
+    Auto,
+    Cpu,
+    Gpu,
+    #[value(hide = true)]
+    Reference,
+}
+
+impl EngineArgs {
+    /// The engine's options; notes what has no effect.
+    pub(crate) fn options(&self, output: &OutputArgs) -> Result<Options, Failure> {
+        let device = match self.device {
+            DeviceArg::Auto => Device::Auto,
+            DeviceArg::Cpu => Device::Cpu,
+            DeviceArg::Reference => Device::Reference,
+            DeviceArg::Gpu => {
+                let message = "--device gpu is not built into this version; use --device cpu or auto";
+                return Err(Failure::failed(message));
+            }
+        };
+        if self.vram.is_some() {
+            output::note(output, "--vram has no effect without a GPU device");
+        }
+        Ok(Options {
+            memory_bytes: self.memory,
+            device,
+            threads: self.threads.map(|n| n as usize),
+            isa: self.isa,
+            io: self.io,
+            rows_max: self.rows_max.map(|n| n as usize),
+            kv: self.kv,
+            tile_bytes: self.tile_bytes,
+            prefill_chunk: self.prefill_chunk.map(|n| n as usize),
+            ..Options::default()
+        })
+    }
+
+    /// Whether to learn which experts a model uses.
+    pub(crate) fn learns(&self) -> bool {
+        !self.no_learn
+    }
+
+    /// Tokens of a sequence at most, if the user names a bound.
+    pub(crate) fn context(&self) -> Option<usize> {
+        self.context.map(|n| n as usize)
+    }
+}
+
+impl GenerationArgs {
+    /// Tokens of an answer at most.
+    pub(crate) fn max_new_tokens(&self) -> usize {
+        self.max_new_tokens.map_or(NEW_TOKENS_DEFAULT, |n| n as usize)
+    }
+
+    /// Tokens of an answer that the user asks for by number.
+    pub(crate) fn new_tokens_asked(&self) -> usize {
+        self.max_new_tokens.map_or(0, |n| n as usize)
+    }
+
+    /// What the user names, over what the model names.
+    pub(crate) fn sampling(&self, model: Sampling) -> Sampling {
+        Sampling {
+            temperature: self.temperature.unwrap_or(model.temperature),
+            top_k: self.top_k.map_or(model.top_k, |k| k as usize),
+            top_p: self.top_p.unwrap_or(model.top_p),
+            min_p: self.min_p.unwrap_or(model.min_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(model.repetition_penalty),
+            seed: self.seed.unwrap_or(model.seed),
+            ..model
+        }
+    }
+}
+
+pub(crate) fn io(text: &str) -> Result<IoChoice, String> {
+    match text {
+        "auto" => Ok(IoChoice::Auto),
+        "direct" => Ok(IoChoice::Direct),
+        "buffered" => Ok(IoChoice::Buffered),
+        "uring" => Ok(IoChoice::Uring),
+        _ => Err("expected auto, direct, uring or buffered".to_owned()),
+    }
+}
+
+fn kv(text: &str) -> Result<KvType, String> {
+    let named = KvType::ALL.iter().find(|kv| kv.name() == text);
+    named.copied().ok_or_else(|| "expected f16, bf16, f32 or q8".to_owned())
+}
+
+fn number(text: &str, fits: impl Fn(f32) -> bool, expected: &str) -> Result<f32, String> {
+    text.parse().ok().filter(|n| fits(*n)).ok_or_else(|| format!("expected {expected}"))
+}
+
+pub(crate) fn not_negative(text: &str) -> Result<f32, String> {
+    number(text, |n| n >= 0.0 && n.is_finite(), "a number of at least 0")
+}
+
+fn positive(text: &str) -> Result<f32, String> {
+    number(text, |n| n > 0.0 && n.is_finite(), "a number greater than 0")
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    number(text, |n| (0.0..=1.0).contains(&n), "a number from 0 to 1")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        generation: GenerationArgs,
+    }
+
+    #[test]
+    fn what_the_user_names_goes_over_what_the_model_names() {
+        let line = Line::parse_from(["aerostat", "--temperature", "0", "--seed", "7"]);
+        let model = Sampling { temperature: 0.7, top_k: 40, ..Sampling::default() };
+        let want = Sampling { temperature: 0.0, top_k: 40, seed: 7, ..Sampling::default() };
+        assert_eq!(line.generation.sampling(model), want);
+    }
+}
