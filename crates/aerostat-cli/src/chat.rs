@@ -161,6 +161,7 @@ impl Chat<'_> {
         watch.finish()?;
         let mut text = String::new();
         for completion in answers.completions {
+            let completion = completion?;
             text.push_str(completion.text.as_deref().unwrap_or_default());
             if self.output.json {
                 self.results.push(Completion { index: self.results.len(), ..completion });

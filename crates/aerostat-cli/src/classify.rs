@@ -176,7 +176,7 @@ impl Task for Classify<'_> {
         engine: &mut Engine,
         items: &[Choices],
         watch: &mut Watch<'_>,
-    ) -> Result<Vec<Classification>, Error> {
+    ) -> Result<Vec<Result<Classification, Error>>, Error> {
         engine.classify(items, &self.measure, watch)
     }
 }

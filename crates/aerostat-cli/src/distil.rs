@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use std::collections::BTreeMap;
+
 use aerostat::{Engine, Error, ErrorKind, Need, Request, Sampling, TopK, Want};
 use clap::{Args, value_parser};
 use half::f16;
@@ -131,8 +133,8 @@ impl Task for Distil {
         engine: &mut Engine,
         items: &[Vec<u32>],
         watch: &mut Watch<'_>,
-    ) -> Result<Vec<Told>, Error> {
-        let mut sequences = items.to_vec();
+    ) -> Result<Vec<Result<Told, Error>>, Error> {
+        let (mut sequences, mut failed) = (items.to_vec(), BTreeMap::new());
         if self.generate > 0 {
             let request = |token_ids: &Vec<u32>| Request {
                 token_ids: token_ids.clone(),
@@ -146,12 +148,20 @@ impl Task for Distil {
             if answers.interrupted {
                 return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
             }
-            for (sequence, answer) in sequences.iter_mut().zip(&answers.completions) {
-                sequence.extend(&answer.token_ids);
+            for (number, (sequence, answer)) in sequences.iter_mut().zip(answers.completions).enumerate() {
+                match answer {
+                    Ok(answer) => sequence.extend(&answer.token_ids),
+                    Err(error) => drop(failed.insert(number, error)),
+                }
             }
         }
+        let told =
+            |(number, (item, top)): (usize, (&Vec<u32>, Result<TopK, Error>))| match failed.remove(&number) {
+                Some(error) => Err(error),
+                None => Ok(Told { given: item.len(), top: top? }),
+            };
         let tops = engine.distil(&sequences, self.k, watch)?;
-        Ok(items.iter().zip(tops).map(|(item, top)| Told { given: item.len(), top }).collect())
+        Ok(items.iter().zip(tops).enumerate().map(told).collect())
     }
 }
 

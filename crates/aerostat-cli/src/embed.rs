@@ -136,7 +136,7 @@ impl Task for Embed {
         engine: &mut Engine,
         items: &[Vec<u32>],
         watch: &mut Watch<'_>,
-    ) -> Result<Vec<Vec<f32>>, Error> {
+    ) -> Result<Vec<Result<Vec<f32>, Error>>, Error> {
         engine.embed(items, self.0, watch)
     }
 }

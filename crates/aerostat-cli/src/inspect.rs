@@ -18,6 +18,9 @@ use crate::{model, output};
 pub(crate) struct InspectArgs {
     #[arg(help = MODEL_HELP)]
     model: String,
+    /// Show what a sweep computes, op by op, with shapes; blocks that are alike once.
+    #[arg(long)]
+    program: bool,
 }
 
 /// What `--json` prints.
@@ -65,6 +68,15 @@ struct Tensor<'a> {
 
 pub(crate) fn execute(args: &InspectArgs, output: &OutputArgs) -> Result<(), Failure> {
     let inspection = ModelFiles::inspect(&model::find(&args.model, output)?)?;
+    if args.program {
+        let spec = inspection.spec.map_err(Failure::from)?;
+        let program = aerostat::program(&spec)?;
+        let program = program.show(&spec).to_string();
+        return match output.json {
+            true => output::json(&serde_json::json!({ "model": args.model, "program": program })),
+            false => Ok(output::text(&program)?),
+        };
+    }
     let report = report(&args.model, &inspection);
     if output.json {
         return output::json(&report);

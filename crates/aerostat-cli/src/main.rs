@@ -21,6 +21,7 @@ mod flags;
 mod inspect;
 mod interrupt;
 mod jobs;
+mod list;
 mod model;
 mod options;
 mod output;

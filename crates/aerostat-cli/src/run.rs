@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::encode::{self, Encoder};
 use crate::failure::Failure;
+use crate::list::{self, Told};
 use crate::options::{EngineArgs, GenerationArgs, MODEL_HELP};
 use crate::output::OutputArgs;
 use crate::prompts::{Prompt, Prompts};
@@ -33,7 +34,7 @@ pub(crate) struct RunArgs {
 #[derive(Serialize)]
 struct Report<'a> {
     model: &'a str,
-    results: &'a [Completion],
+    results: &'a [Told<Completion>],
     stats: Stats,
 }
 
@@ -57,13 +58,14 @@ pub(crate) fn execute(mut args: RunArgs, output: &OutputArgs) -> Result<(), Fail
     let answers = engine.generate(&requests, tokenizer.as_ref(), &mut watch)?;
     watch.finish()?;
     let stats = engine.stats();
+    let (results, end) = list::tell(answers.completions)?;
     if output.json {
-        output::json(&Report { model: &args.model, results: &answers.completions, stats: stats.clone() })?;
+        output::json(&Report { model: &args.model, results: &results, stats: stats.clone() })?;
     } else {
-        output::text(&rest(&answers.completions, streams))?;
+        output::text(&rest(&results, streams))?;
     }
     output::summary(output, &stats);
-    if answers.interrupted { Err(Failure::Interrupted) } else { Ok(()) }
+    if answers.interrupted { Err(Failure::Interrupted) } else { end }
 }
 
 /// One request for each answer to each prompt.
@@ -109,13 +111,13 @@ fn requests(
 }
 
 /// What is left to print for people: all answers if there are several, token ids where there is no text.
-fn rest(completions: &[Completion], streamed: bool) -> String {
+fn rest(results: &[Told<Completion>], streamed: bool) -> String {
     let mut text = String::new();
-    for completion in completions {
+    for completion in results.iter().filter_map(Told::found) {
         if streamed && completion.text.is_some() {
             continue;
         }
-        if completions.len() > 1 {
+        if results.len() > 1 {
             let _ = write!(text, "[{}] ", completion.index);
         }
         match &completion.text {

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::encode::{self, Encoder};
 use crate::failure::Failure;
+use crate::list::{self, Told};
 use crate::options::{EngineArgs, MODEL_HELP};
 use crate::output::OutputArgs;
 use crate::prompts::{Prompt, Prompts};
@@ -35,7 +36,7 @@ pub(crate) struct ScoreArgs {
 #[derive(Serialize)]
 struct Report<'a> {
     model: &'a str,
-    results: &'a [Score],
+    results: &'a [Told<Score>],
     stats: Stats,
 }
 
@@ -69,20 +70,21 @@ pub(crate) fn execute(mut args: ScoreArgs, output: &OutputArgs) -> Result<(), Fa
     let scores = engine.score(&sequences, logits, &mut watch)?;
     watch.finish()?;
     let stats = engine.stats();
+    let (results, end) = list::tell(scores)?;
     if output.json {
-        output::json(&Report { model: &args.model, results: &scores, stats: stats.clone() })?;
+        output::json(&Report { model: &args.model, results: &results, stats: stats.clone() })?;
     } else {
-        output::text(&tables(&scores, tokenizer.as_ref()))?;
+        output::text(&tables(&results, tokenizer.as_ref()))?;
     }
     output::summary(output, &stats);
-    Ok(())
+    end
 }
 
 /// One table for each sequence.
-fn tables(scores: &[Score], tokenizer: Option<&Tokenizer>) -> String {
+fn tables(results: &[Told<Score>], tokenizer: Option<&Tokenizer>) -> String {
     let mut text = String::new();
-    for (i, score) in scores.iter().enumerate() {
-        if i > 0 {
+    for score in results.iter().filter_map(Told::found) {
+        if !text.is_empty() {
             text.push('\n');
         }
         for (&id, logprob) in score.token_ids.iter().zip(&score.logprobs) {

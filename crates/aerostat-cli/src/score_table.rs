@@ -65,7 +65,7 @@ impl Task for Scores {
         engine: &mut Engine,
         items: &[Vec<u32>],
         watch: &mut Watch<'_>,
-    ) -> Result<Vec<Score>, Error> {
+    ) -> Result<Vec<Result<Score, Error>>, Error> {
         engine.score(items, false, watch)
     }
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::encode::Encoder;
 use crate::failure::Failure;
+use crate::list::{self, Told};
 use crate::options::EngineArgs;
 use crate::output::OutputArgs;
 use crate::prompts::{Prompt, Prompts};
@@ -43,12 +44,13 @@ pub(crate) trait Task {
     /// Size of the results of so many tokens, in bytes.
     fn result_bytes(&self, tokens: usize) -> usize;
 
+    /// A result for each item: one that fails costs the others nothing.
     fn run(
         &self,
         engine: &mut Engine,
         items: &[Self::Item],
         watch: &mut Watch<'_>,
-    ) -> Result<Vec<Self::Found>, Error>;
+    ) -> Result<Vec<Result<Self::Found, Error>>, Error>;
 }
 
 /// Where the results of a table are written.
@@ -140,15 +142,21 @@ impl<'a> Setup<'a> {
         let found = task.run(&mut engine, &items, &mut watch)?;
         watch.finish()?;
         let stats = engine.stats();
-        let pairs = items.iter().zip(found);
+        let (told, end) = list::tell(found)?;
+        let pairs = items.iter().zip(told);
         if self.output.json {
-            let results = pairs.map(|(item, found)| json(item, found)).collect();
+            let result = |(item, told)| match told {
+                Told::Found(found) => json(item, found),
+                Told::Failed { error } => serde_json::json!({ "error": error }),
+            };
+            let results = pairs.map(result).collect();
             output::json(&Report { model: self.name, results, stats: stats.clone() })?;
         } else {
-            output::text(&pairs.map(|(item, found)| text(item, found)).collect::<String>())?;
+            let found = pairs.filter_map(|(item, told)| Some((item, told.into_found()?)));
+            output::text(&found.map(|(item, found)| text(item, found)).collect::<String>())?;
         }
         output::summary(self.output, &stats);
-        Ok(())
+        end
     }
 
     /// Runs the task on a table, which is read twice: once to plan, once to compute.
@@ -329,34 +337,20 @@ pub(crate) fn key<'a>(row: &Row, table: &'a TableArgs) -> (&'a str, Value) {
     (table.key.as_deref().unwrap_or("row"), row.key.clone())
 }
 
-/// Runs items together; where one of them spoils that, each alone.
+/// Runs items together. Where not one of several works because logits are not numbers, it is the model.
 fn run<T: Task>(
     task: &T,
     engine: &mut Engine,
     items: &[T::Item],
     watch: &mut Watch<'_>,
 ) -> Result<Vec<Result<T::Found, String>>, Failure> {
-    let own = |e: &Error| matches!(e.kind(), ErrorKind::Usage | ErrorKind::Text | ErrorKind::NotFinite);
-    match task.run(engine, items, watch) {
-        Ok(found) => return Ok(found.into_iter().map(Ok).collect()),
-        Err(e) if !own(&e) => return Err(e.into()),
-        Err(_) => {}
+    let mut found = task.run(engine, items, watch)?;
+    let spoiled = |result: &Result<_, Error>| matches!(result, Err(e) if e.kind() == ErrorKind::NotFinite);
+    if !found.is_empty()
+        && found.iter().all(spoiled)
+        && let Err(error) = found.swap_remove(0)
+    {
+        return Err(error.into());
     }
-    let mut all = Vec::new();
-    let mut spoiled = None;
-    for item in items {
-        match task.run(engine, std::slice::from_ref(item), watch) {
-            Ok(found) => all.extend(found.into_iter().map(Ok)),
-            Err(e) if !own(&e) => return Err(e.into()),
-            Err(e) => {
-                all.push(Err(e.to_string()));
-                spoiled = Some(e);
-            }
-        }
-    }
-    match spoiled {
-        // Of many texts not one: it is the model.
-        Some(e) if e.kind() == ErrorKind::NotFinite && all.iter().all(Result::is_err) => Err(e.into()),
-        _ => Ok(all),
-    }
+    Ok(found.into_iter().map(|result| result.map_err(|e| e.to_string())).collect())
 }

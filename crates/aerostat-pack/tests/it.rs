@@ -25,8 +25,10 @@ fn bits(path: &Path, prompts: &[Vec<u32>], options: &EngineOptions) -> Result<Ve
     let need = aerostat::score::demand(prompts, true);
     let mut engine = Engine::open(&files, options, &need, &mut Silent)?;
     let scores = engine.score(prompts, true, &mut Silent)?;
-    let values =
-        scores.iter().flatten().flat_map(|s| s.logprobs.iter().flatten().chain(s.logits_last.iter().flatten()));
+    let values = scores
+        .iter()
+        .flatten()
+        .flat_map(|s| s.logprobs.iter().flatten().chain(s.logits_last.iter().flatten()));
     Ok(values.map(|v| v.to_bits()).collect())
 }
 

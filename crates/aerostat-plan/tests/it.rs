@@ -218,7 +218,12 @@ fn a_plan_prints_what_it_holds() {
         assert!(text.contains(word), "{text}");
     }
     assert!(!text.contains("experts") && !text.contains("states"), "{text}");
-    assert!(plan(&spec("qwen3_5"), &input(&spec("qwen3_5")), &machine()).unwrap().to_string().contains("(4 sequences, "));
+    assert!(
+        plan(&spec("qwen3_5"), &input(&spec("qwen3_5")), &machine())
+            .unwrap()
+            .to_string()
+            .contains("(4 sequences, ")
+    );
     let text = plan(&spec("mixtral"), &input(&spec("mixtral")), &machine()).unwrap().to_string();
     assert!(text.contains("8 pinned; a sweep is expected to read 0 B with 1 rows"), "{text}");
 }
@@ -233,7 +238,8 @@ fn experts_that_were_used_most_are_pinned_first() {
     let certain: u64 = certain.iter().map(|s| s.extent.bytes.next_multiple_of(4096)).sum();
     let expert = spec.blocks[0].experts.as_ref().unwrap().mlps[0].bytes() + 3 * 4096;
     let pinned = |uses: Option<ExpertUse>| {
-        let input = PlanInput { pinned_bytes_max: Some(certain + 2 * expert), expert_use: uses, ..input(&spec) };
+        let input =
+            PlanInput { pinned_bytes_max: Some(certain + 2 * expert), expert_use: uses, ..input(&spec) };
         plan(&spec, &input, &machine()).unwrap()
     };
     assert_eq!(pinned(None).pinned_experts, [[0], [0]]);

@@ -147,6 +147,12 @@ impl Engine {
         &self.sweeper.plan
     }
 
+    /// What the plan counts beside weights, the ring and the KV cache.
+    pub fn footprint(&self) -> Footprint {
+        let Sweeper { model, backend, .. } = &self.sweeper;
+        whole_footprint(model.spec(), model.program(), &**backend)
+    }
+
     /// What the device holds.
     pub fn allocated(&self) -> aerostat_backend::Allocated {
         self.sweeper.backend.allocated()
@@ -182,6 +188,14 @@ impl Sweeper {
         clock.loaded();
         Ok(())
     }
+}
+
+/// What a sweep computes, op by op.
+///
+/// # Errors
+/// [`ErrorKind::Defect`](crate::ErrorKind::Defect) where a model's description lacks what it needs.
+pub fn program(spec: &ModelSpec) -> Result<Program, Error> {
+    Ok(Program::compile(spec)?)
 }
 
 /// The plan for a need on a device and a machine.

@@ -1,7 +1,7 @@
 //! Which options change the bits of results.
 
 use crate::KvType;
-use crate::engine::{Device, Options};
+use crate::options::{Device, Options};
 
 /// What of the options changes the bits of results, in words such as `kv f16`.
 ///
@@ -16,6 +16,7 @@ pub fn result_identity(options: &Options) -> String {
         device,
         // How much is kept where, and how much is done at once.
         memory_bytes: _,
+        budget_of: _,
         rows_max: _,
         tile_bytes: _,
         prefill_chunk: _,
@@ -65,6 +66,7 @@ mod tests {
         let plain = result_identity(&Options::default());
         for device in [Device::Auto, Device::Cpu, Device::Reference] {
             let options = Options {
+                budget_of: crate::BudgetOf::Engine,
                 memory_bytes: Some(1 << 30),
                 device,
                 threads: Some(3),

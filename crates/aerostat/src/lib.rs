@@ -59,13 +59,14 @@ mod stats;
 mod store;
 mod sweep;
 
+pub use aerostat_backend::Allocated;
 pub use aerostat_backend::KvType;
 pub use aerostat_cpu::Isa;
-pub use aerostat_plan::{Plan, size};
+pub use aerostat_plan::{Footprint, Plan, size};
 pub use aerostat_stream::{IoChoice, Source};
 pub use aerostat_text::{ChatTemplate, Message, Tokenizer};
 pub use classify::{Choices, Classification, Measure};
-pub use engine::Engine;
+pub use engine::{Engine, program};
 pub use error::{Error, ErrorKind};
 pub use generate::Answers;
 pub use identity::result_identity;

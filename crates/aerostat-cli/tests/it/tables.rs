@@ -73,7 +73,8 @@ fn embeddings_of_a_table_are_the_librarys_in_every_format() {
         normalize: true,
         ..Hidden::default()
     };
-    let want = engine.embed(&sequences, hidden, &mut Silent).unwrap();
+    let want: Vec<Vec<f32>> =
+        engine.embed(&sequences, hidden, &mut Silent).unwrap().into_iter().map(Result::unwrap).collect();
     let flags = ["--pooling", "weighted", "--dimensions", "8", "--normalize"];
     let base = [&["embed", &model, "-i", &input][..], &flags].concat();
 

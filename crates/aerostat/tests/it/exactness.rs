@@ -6,6 +6,7 @@ use aerostat::{
 use aerostat_testkit::{Fixture, fixture, fixtures};
 
 use crate::all;
+use crate::budget::score_within;
 use crate::experts::mixtures;
 use proptest::prelude::*;
 
@@ -35,6 +36,8 @@ struct Way {
     options: Options,
     /// Other sequences in the same run, before and after.
     company: usize,
+    /// The budget, in bytes above the smallest that works; `None`: none is named.
+    above: Option<u64>,
 }
 
 /// The ways to read that this system has: a kernel may refuse io_uring, a file system direct reads.
@@ -63,7 +66,9 @@ fn ways() -> impl Strategy<Value = Way> {
     let chunk = prop::sample::select(vec![None, Some(1), Some(7)]);
     let rows = prop::sample::select(vec![None, Some(1), Some(3), Some(20)]);
     let machine = (isa, device, io, 1usize..4);
-    (machine, pinned, tile, chunk, rows, prop::sample::select(vec![0usize, 16])).prop_map(
+    let above = prop_oneof![Just(Some(0)), (0u64..64 << 20).prop_map(Some), Just(None)];
+    let company = (prop::sample::select(vec![0usize, 16]), above);
+    (machine, pinned, tile, chunk, rows, company).prop_map(
         |((isa, device, io, threads), pinned_bytes_max, tile_bytes, prefill_chunk, rows_max, company)| Way {
             options: Options {
                 device,
@@ -76,7 +81,8 @@ fn ways() -> impl Strategy<Value = Way> {
                 rows_max,
                 ..Options::default()
             },
-            company,
+            company: company.0,
+            above: company.1,
         },
     )
 }
@@ -96,7 +102,11 @@ fn agrees(fixture: &Fixture, way: &Way, kv: KvType) -> Result<(), TestCaseError>
     let mut sequences: Vec<Vec<u32>> = (0..half).map(other).collect();
     sequences.extend(prompts.iter().cloned());
     sequences.extend((half..way.company).map(other));
-    let found = score(fixture, &Options { kv, ..way.options.clone() }, &sequences);
+    let options = Options { kv, ..way.options.clone() };
+    let found = match way.above {
+        Some(above) => score_within(fixture, &options, &sequences, above),
+        None => score(fixture, &options, &sequences),
+    };
     for (i, want) in want.iter().enumerate() {
         prop_assert_eq!(&bits(&found[half + i]), want, "{}, prompt {}", fixture.name, i);
     }

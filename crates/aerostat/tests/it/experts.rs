@@ -3,7 +3,6 @@
 use aerostat::{Engine, ModelFiles, Options, Request, Silent, Stats};
 use aerostat_testkit::{Fixture, fixtures};
 
-
 /// The fixtures that have experts.
 pub(crate) fn mixtures() -> Vec<Fixture> {
     let mixes = |fixture: &Fixture| {

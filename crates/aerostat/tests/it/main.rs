@@ -1,10 +1,13 @@
 //! Runs of whole models against independent results and against each other.
 
 mod batch;
+mod budget;
 mod exactness;
 mod experts;
 mod faults;
 mod golden;
+mod recorder;
+mod session;
 mod tasks;
 
 /// The results of a list none of whose members failed.

@@ -41,8 +41,8 @@ fn a_stop_string_ends_an_answer_and_is_not_part_of_it() {
     let whole = generate(&files, Some(&tokenizer), std::slice::from_ref(&free)).remove(0).text.unwrap();
     let letters: Vec<char> = whole.chars().collect();
     let stop: String = letters[5..8].iter().collect();
-    let answer = generate(&files, Some(&tokenizer), &[Request { stop: vec![stop.clone()], ..free }])
-        .remove(0);
+    let answer =
+        generate(&files, Some(&tokenizer), &[Request { stop: vec![stop.clone()], ..free }]).remove(0);
     let want = &whole[..whole.find(&stop).unwrap()];
     assert_eq!((answer.text.as_deref(), answer.finish_reason), (Some(want), FinishReason::Stop));
 }

@@ -1,0 +1,211 @@
+//! Many callers, one engine.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aerostat::session::{Event, Priority};
+use aerostat::{
+    Completion, Engine, Error, ErrorKind, FinishReason, ModelFiles, Need, Observer, Options, Outcome,
+    Progress, Request, Sampling, Session, Silent, Work,
+};
+use aerostat_testkit::fixture;
+
+fn request(prompt: &[u32], max_new_tokens: usize, seed: u64) -> Request {
+    let sampling = Sampling { temperature: 1.0, seed, ..Sampling::default() };
+    Request { token_ids: prompt.to_vec(), max_new_tokens, sampling, ..Request::default() }
+}
+
+fn files() -> Arc<ModelFiles> {
+    Arc::new(ModelFiles::open(&fixture("llama").path).unwrap())
+}
+
+fn session(observer: impl Observer + Send + 'static) -> Session {
+    let options = Options { pinned_bytes_max: Some(0), ..Options::default() };
+    Session::start(files(), None, options, Need::one(64), Box::new(observer)).unwrap()
+}
+
+fn tokens(outcome: Outcome) -> Vec<u32> {
+    match outcome {
+        Outcome::Completion(completion) => completion.token_ids,
+        other => panic!("no answer: {other:?}"),
+    }
+}
+
+/// What requests give alone.
+fn alone(requests: &[Request]) -> Vec<Vec<u32>> {
+    let files = files();
+    let run = |request: &Request| {
+        let requests = std::slice::from_ref(request);
+        let need = aerostat::generate::demand(requests);
+        let mut engine = Engine::open(&files, &Options::default(), &need, &mut Silent).unwrap();
+        engine.generate(requests, None, &mut Silent).unwrap().completions.remove(0).unwrap().token_ids
+    };
+    requests.iter().map(run).collect()
+}
+
+#[test]
+fn callers_on_many_threads_get_what_they_would_get_alone() {
+    let requests: Vec<Request> =
+        (0..12).map(|i| request(&[1 + i, 5, 9], 3 + i as usize, u64::from(i))).collect();
+    let want = alone(&requests);
+    let session = session(Silent);
+    let ask = |request: &Request, priority: Priority| {
+        let handle = session.handle();
+        let request = request.clone();
+        std::thread::spawn(move || {
+            let ticket = handle.submit(request, priority).unwrap();
+            let mut streamed = Vec::new();
+            while let Some(event) = ticket.next() {
+                match event {
+                    Event::Tokens { token_ids, .. } => streamed.extend(token_ids),
+                    Event::Finished(outcome) => {
+                        assert_eq!(tokens(outcome), streamed);
+                        return streamed;
+                    }
+                    Event::Text(_) => {}
+                }
+            }
+            panic!("a request ended without a result");
+        })
+    };
+    let threads: Vec<_> = requests.iter().enumerate().map(|(i, r)| ask(r, i as Priority % 3 - 1)).collect();
+    let found: Vec<Vec<u32>> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+    assert_eq!(found, want);
+    session.finish();
+}
+
+/// A job: some requests, and what came of them.
+struct Job {
+    coming: VecDeque<Request>,
+    results: Arc<Mutex<Vec<(u64, Outcome)>>>,
+    left: Vec<Completion>,
+    fails_after: usize,
+}
+
+impl Work for Job {
+    fn next(&mut self) -> Result<Option<Request>, Error> {
+        Ok(self.coming.pop_front())
+    }
+
+    fn finished(&mut self, id: u64, outcome: Outcome) -> Result<(), Error> {
+        let mut results = self.results.lock().unwrap();
+        results.push((id, outcome));
+        if results.len() > self.fails_after {
+            return Err(Error::new(ErrorKind::Job, "the job's disk is full"));
+        }
+        Ok(())
+    }
+
+    fn unfinished(&mut self, _id: u64, so_far: Completion) -> Result<(), Error> {
+        self.left.push(so_far);
+        Ok(())
+    }
+}
+
+fn job(requests: &[Request], fails_after: usize) -> (Box<Job>, Need) {
+    let numbered = requests.iter().enumerate().map(|(i, r)| Request { id: i as u64, ..r.clone() });
+    let results = Arc::default();
+    let job = Job { coming: numbered.collect(), results, left: Vec::new(), fails_after };
+    (Box::new(job), aerostat::generate::demand(requests))
+}
+
+#[test]
+fn a_job_and_single_requests_ride_together_and_each_keeps_its_ids() {
+    let requests: Vec<Request> = (0..40).map(|i| request(&[2, 1 + i], 6, u64::from(i))).collect();
+    let single = request(&[7, 7, 7], 9, 3);
+    let want = alone(&requests);
+    let session = session(Silent);
+    let (work, need) = job(&requests, usize::MAX);
+    let results = Arc::clone(&work.results);
+    let attached = session.handle().attach(work, need, 5).unwrap();
+    let ticket = session.handle().submit(single.clone(), -1).unwrap();
+    assert_eq!(tokens(ticket.wait()), alone(&[single])[0]);
+    attached.wait().unwrap().1.unwrap();
+    let mut found: Vec<(u64, Vec<u32>)> =
+        results.lock().unwrap().drain(..).map(|(id, outcome)| (id, tokens(outcome))).collect();
+    found.sort();
+    assert_eq!(found, (0..).zip(want).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_jobs_own_error_ends_the_job_alone() {
+    let requests: Vec<Request> = (0..10).map(|i| request(&[2, 1 + i], 4, u64::from(i))).collect();
+    let session = session(Silent);
+    let (work, need) = job(&requests, 2);
+    let attached = session.handle().attach(work, need, 0).unwrap();
+    let error = attached.wait().unwrap().1.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Job);
+    let single = request(&[3, 4], 5, 1);
+    let ticket = session.handle().submit(single.clone(), 0).unwrap();
+    assert_eq!(tokens(ticket.wait()), alone(&[single])[0]);
+}
+
+/// Slows every tile, so that there is time to cancel.
+struct Slow;
+
+impl Observer for Slow {
+    fn progress(&mut self, _progress: &Progress) -> bool {
+        std::thread::sleep(Duration::from_millis(1));
+        false
+    }
+}
+
+#[test]
+fn a_cancelled_request_leaves_as_far_as_it_came_and_others_go_on() {
+    let (long, other) = (request(&[1, 2, 3], 60, 1), request(&[1, 2, 4], 8, 2));
+    let want = alone(&[long.clone(), other.clone()]);
+    let session = session(Slow);
+    let cancelled = session.handle().submit(long, 0).unwrap();
+    let kept = session.handle().submit(other, 0).unwrap();
+    let dropped = session.handle().submit(request(&[9], 60, 3), 0).unwrap();
+    drop(dropped);
+    // Once it has begun.
+    let Some(Event::Tokens { token_ids, .. }) = cancelled.next() else { panic!("no tokens") };
+    session.handle().cancel(cancelled.id());
+    match cancelled.wait() {
+        Outcome::Completion(Completion { token_ids: found, finish_reason, .. }) => {
+            assert_eq!(finish_reason, FinishReason::Interrupted);
+            assert!(found.starts_with(&token_ids) && want[0].starts_with(&found) && found.len() < 60);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(tokens(kept.wait()), want[1]);
+}
+
+#[test]
+fn a_request_that_does_not_fit_reopens_the_model_and_others_never_do() {
+    let session = session(Silent);
+    let small = request(&[1, 2], 20, 1);
+    let large = request(&(0..100).collect::<Vec<u32>>(), 100, 2);
+    let want = alone(&[small.clone(), large.clone()]);
+    let handle = session.handle();
+    for _ in 0..3 {
+        assert_eq!(tokens(handle.submit(small.clone(), 0).unwrap().wait()), want[0]);
+    }
+    assert_eq!(handle.status().reopened, 0);
+    let both = (handle.submit(small, 0).unwrap(), handle.submit(large, 0).unwrap());
+    assert_eq!((tokens(both.0.wait()), tokens(both.1.wait())), (want[0].clone(), want[1].clone()));
+    assert_eq!(handle.status().reopened, 1);
+}
+
+#[test]
+fn what_can_never_fit_is_refused_and_the_session_goes_on() {
+    let options = Options { pinned_bytes_max: Some(0), ..Options::default() };
+    let minimum = Engine::plan(&files(), &options, &Need::one(64)).unwrap().minimum_bytes;
+    let options = Options { memory_bytes: Some(minimum + (4 << 20)), ..options };
+    let session = Session::start(files(), None, options, Need::one(64), Box::new(Silent)).unwrap();
+    let handle = session.handle();
+    let small = request(&[1, 2], 5, 1);
+    let want = alone(std::slice::from_ref(&small));
+    assert_eq!(tokens(handle.submit(small.clone(), 0).unwrap().wait()), want[0]);
+    match handle.submit(request(&[1], 1 << 20, 1), 0).unwrap().wait() {
+        Outcome::Failed(error) => assert_eq!(error.kind(), ErrorKind::Budget, "{error}"),
+        other => panic!("{other:?}"),
+    }
+    let empty = handle.submit(Request::default(), 0).unwrap().wait();
+    assert!(matches!(empty, Outcome::Failed(error) if error.kind() == ErrorKind::Usage));
+    assert_eq!(tokens(handle.submit(small, 0).unwrap().wait()), want[0]);
+    session.finish();
+    assert!(handle.submit(Request::default(), 0).is_err());
+}
