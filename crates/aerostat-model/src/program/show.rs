@@ -96,6 +96,12 @@ impl Shown<'_> {
                 detail += &format!(", head by head: {} to {}", heads.x_cols, heads.y_cols);
             }
         }
+        if let Op::Route { block, .. } = op
+            && let Some(experts) = self.spec.blocks.get(*block).and_then(|block| block.experts.as_ref())
+        {
+            let (all, routing) = (experts.mlps.len(), &experts.routing);
+            detail = format!("{} of {all} experts for each row, by {:?}", routing.chosen, routing.score);
+        }
         let call = format!("{name}({})", inputs.join(", "));
         let left = match operands.output {
             Some(out) => format!("{} = {call}", self.shaped(out)),
