@@ -36,11 +36,12 @@ impl<T> Told<T> {
     }
 }
 
+/// How the command ends once its results are printed.
+pub(crate) type End = Result<(), Failure>;
+
 /// All results of a list, and how the command ends: those that failed are told on stderr. Where none worked, the first
 /// reason is the whole command's.
-pub(crate) fn tell<T>(
-    results: Vec<Result<T, Error>>,
-) -> Result<(Vec<Told<T>>, Result<(), Failure>), Failure> {
+pub(crate) fn tell<T>(results: Vec<Result<T, Error>>) -> Result<(Vec<Told<T>>, End), Failure> {
     let count = results.len();
     let (mut told, mut first) = (Vec::with_capacity(count), None);
     for result in results {

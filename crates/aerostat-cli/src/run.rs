@@ -53,7 +53,7 @@ pub(crate) fn execute(mut args: RunArgs, output: &OutputArgs) -> Result<(), Fail
 
     let _graceful = interrupt::graceful();
     let mut watch = Watch::new(output, streams);
-    let mut engine = Engine::open(&files, &options, &generate::demand(&requests), &mut watch)?;
+    let mut engine = Engine::open(&files, &options, &generate::need(&requests), &mut watch)?;
     output::opened(output, &engine.stats());
     let answers = engine.generate(&requests, tokenizer.as_ref(), &mut watch)?;
     watch.finish()?;

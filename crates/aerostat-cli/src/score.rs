@@ -65,7 +65,7 @@ pub(crate) fn execute(mut args: ScoreArgs, output: &OutputArgs) -> Result<(), Fa
     let _graceful = interrupt::graceful();
     let mut watch = Watch::new(output, false);
     let logits = args.logits && output.json;
-    let mut engine = Engine::open(&files, &options, &score::demand(&sequences, logits), &mut watch)?;
+    let mut engine = Engine::open(&files, &options, &score::need(&sequences, logits), &mut watch)?;
     output::opened(output, &engine.stats());
     let scores = engine.score(&sequences, logits, &mut watch)?;
     watch.finish()?;

@@ -22,7 +22,7 @@ use crate::k_major::{self, KMajor, SumLanes};
 use crate::layer_norm::LayerNormRows;
 use crate::matmul::{Matmul, Tasks};
 use crate::memory::{advise, grow};
-use crate::packed::PackedMatmul;
+use crate::packed_matmul::PackedMatmul;
 use crate::pool::Pool;
 use crate::row_norms::norms;
 use crate::rows::Rows;

@@ -31,7 +31,7 @@ mod k_major;
 mod layer_norm;
 mod matmul;
 mod memory;
-mod packed;
+mod packed_matmul;
 pub mod peaks;
 mod pool;
 mod row_norms;

@@ -8,7 +8,7 @@ use crate::attention::{HEADS_MAX, QUERIES_MAX};
 use crate::k_major;
 use crate::matmul::SCRATCH_LEN;
 use crate::memory::{Line, grow};
-use crate::packed::STEP_BYTES;
+use crate::packed_matmul::STEP_BYTES;
 use crate::scaled;
 use crate::vector::LANES;
 

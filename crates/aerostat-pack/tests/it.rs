@@ -22,7 +22,7 @@ fn packed(source: &Path, out: &Path, options: &Options) -> Result<Summary, Error
 /// The bits of log-probabilities and last logits of some prompts.
 fn bits(path: &Path, prompts: &[Vec<u32>], options: &EngineOptions) -> Result<Vec<u32>, aerostat::Error> {
     let files = ModelFiles::open(path)?;
-    let need = aerostat::score::demand(prompts, true);
+    let need = aerostat::score::need(prompts, true);
     let mut engine = Engine::open(&files, options, &need, &mut Silent)?;
     let scores = engine.score(prompts, true, &mut Silent)?;
     let values = scores

@@ -44,7 +44,7 @@ pub struct Classification {
 }
 
 /// What the plan must provide for these texts and labels.
-pub fn demand(items: &[Choices], measure: &Measure) -> Need {
+pub fn need(items: &[Choices], measure: &Measure) -> Need {
     let mut need = Need::none();
     for request in requests(items, measure) {
         need.add(&request);
@@ -87,14 +87,17 @@ impl Engine {
         let plain = neutral(items, measure);
         let sums = take(plain.len())?;
         let plain: BTreeMap<&[u32], f64> = plain.into_iter().zip(sums.iter().map(|l| sum(l))).collect();
-        let result = |(number, (item, logprobs)): (usize, (&Choices, Result<Vec<Vec<f32>>, Error>))| {
-            if usable(item).is_none() {
-                let message = format!("text {number} has no labels, or one of them has no tokens");
-                return Err(Error::new(ErrorKind::Usage, message));
-            }
-            logprobs.map(|logprobs| choose(item, logprobs, measure, &plain))
-        };
-        Ok(items.iter().zip(found).enumerate().map(result).collect())
+        let mut results = Vec::with_capacity(items.len());
+        for (number, (item, logprobs)) in items.iter().zip(found).enumerate() {
+            results.push(match usable(item) {
+                Some(_) => logprobs.map(|logprobs| choose(item, logprobs, measure, &plain)),
+                None => {
+                    let message = format!("text {number} has no labels, or one of them has no tokens");
+                    Err(Error::new(ErrorKind::Usage, message))
+                }
+            });
+        }
+        Ok(results)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::observe::Observer;
 use crate::request::{Outcome, Request, TopK, Want};
 
 /// What the plan must provide to distil these sequences.
-pub fn demand(sequences: &[Vec<u32>]) -> Need {
+pub fn need(sequences: &[Vec<u32>]) -> Need {
     let mut need = Need::none();
     sequences.iter().for_each(|t| need.add_tokens(t.len(), 0, Want::TopK { k: 1, from: 0 }));
     need

@@ -7,7 +7,7 @@ use crate::observe::Observer;
 use crate::request::{Hidden, Outcome, Request, Want};
 
 /// What the plan must provide to embed these sequences.
-pub fn demand(sequences: &[Vec<u32>]) -> Need {
+pub fn need(sequences: &[Vec<u32>]) -> Need {
     let mut need = Need::none();
     sequences.iter().for_each(|tokens| need.add_tokens(tokens.len(), 0, Want::Hidden(Hidden::default())));
     need

@@ -6,8 +6,8 @@ use aerostat_checkpoint::Extent;
 use aerostat_plan::Plan;
 use aerostat_stream::Ring;
 
+use crate::checked::PackedRows;
 use crate::kept::KeptRows;
-use crate::packed::PackedRows;
 use crate::store::WeightStore;
 use crate::{Error, ErrorKind};
 

@@ -10,6 +10,7 @@ use aerostat_model::{Limits, Model, Pages, Program, footprint, scratch_need};
 use aerostat_plan::{Footprint, Machine, PAGE_TOKENS, Plan, PlanInput};
 use aerostat_stream::Ring;
 
+use crate::checked::{self, Vectors};
 use crate::clock::{At, Clock};
 use crate::embedder::Embedder;
 use crate::learned::{self, Learned};
@@ -17,7 +18,6 @@ use crate::model_files::ModelFiles;
 use crate::need::Need;
 use crate::observe::{Observer, Phase};
 use crate::options::{BudgetOf, Options, Prefixes};
-use crate::packed::{self, Vectors};
 use crate::parts::Parts;
 use crate::schedule::Memory;
 use crate::stats::Stats;
@@ -111,7 +111,7 @@ impl Engine {
         let mut ring = Ring::new(source, plan.ring_slots, plan.largest_tile(&spec) as usize)?;
         backend.kv_allocate(&kv_layout(&spec, &program, options.kv, plan.kv_pages))?;
         layouts::check_int8(&files.checkpoint.catalog, &mut ring)?;
-        packed::check_matrices(&files.checkpoint.catalog, &spec, &mut ring)?;
+        checked::check_matrices(&files.checkpoint.catalog, &spec, &mut ring)?;
         let embedder = Embedder::new(&plan, &spec, &mut ring)?;
         let (rows_max, logit_rows_max, states) = (plan.rows_max, plan.logit_rows_max, plan.state_slots);
         let limits = Limits { rows_max, logit_rows_max, states };

@@ -19,7 +19,7 @@ pub struct Answers {
 }
 
 /// What the plan must provide for these requests.
-pub fn demand(requests: &[Request]) -> Need {
+pub fn need(requests: &[Request]) -> Need {
     let mut need = Need::none();
     requests.iter().for_each(|r| need.add(r));
     need

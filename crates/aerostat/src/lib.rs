@@ -7,7 +7,7 @@
 //! let files = ModelFiles::open("path/to/model".as_ref())?;
 //! let requests = [Request { token_ids: vec![1, 2, 3], max_new_tokens: 8, ..Request::default() }];
 //! let options = Options { memory_bytes: Some(1 << 30), ..Options::default() };
-//! let mut engine = Engine::open(&files, &options, &aerostat::generate::demand(&requests), &mut Silent)?;
+//! let mut engine = Engine::open(&files, &options, &aerostat::generate::need(&requests), &mut Silent)?;
 //! let answers = engine.generate(&requests, None, &mut Silent)?;
 //! println!("{:?}", answers.completions[0].token_ids);
 //! # Ok(())
@@ -21,6 +21,7 @@
 mod ahead;
 mod answer;
 pub mod bench;
+mod checked;
 pub mod classify;
 mod clock;
 mod diagnose;
@@ -40,7 +41,6 @@ mod model_files;
 mod need;
 mod observe;
 mod options;
-mod packed;
 mod parts;
 mod request;
 mod resolve;

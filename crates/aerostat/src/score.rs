@@ -7,7 +7,7 @@ use crate::observe::Observer;
 use crate::request::{Outcome, Request, Score, Want};
 
 /// What the plan must provide to score these sequences; `logits` as in [`Engine::score`].
-pub fn demand(sequences: &[Vec<u32>], logits: bool) -> Need {
+pub fn need(sequences: &[Vec<u32>], logits: bool) -> Need {
     let mut need = Need::none();
     let want = Want::Score { from: 1, logits_last: logits };
     sequences.iter().for_each(|tokens| need.add_tokens(tokens.len(), 0, want));

@@ -92,8 +92,13 @@ pub struct Attached {
     ended: Receiver<Ended>,
 }
 
-/// A source that has ended, given back, and how.
-type Ended = (Box<dyn Work + Send>, Result<(), Error>);
+/// A source that has ended.
+pub struct Ended {
+    /// The source, given back.
+    pub work: Box<dyn Work + Send>,
+    /// How it ended: an error of its own, or what ended the session's run.
+    pub result: Result<(), Error>,
+}
 
 /// What the engine's thread is told.
 enum Command {
@@ -260,7 +265,7 @@ impl Attached {
     ///
     /// # Errors
     /// The session is gone, and the source with it.
-    pub fn wait(self) -> Result<(Box<dyn Work + Send>, Result<(), Error>), Error> {
+    pub fn wait(self) -> Result<Ended, Error> {
         self.ended.recv().map_err(|_| closed())
     }
 }

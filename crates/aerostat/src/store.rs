@@ -12,6 +12,9 @@ use crate::flow::Flow;
 use crate::learned::Learned;
 use crate::{Error, ErrorKind};
 
+/// Told of every tile that is loaded: how many are, of how many, the block, and what reads.
+pub(crate) type Show<'a> = &'a mut dyn FnMut(usize, usize, usize, &Ring) -> Result<(), Error>;
+
 /// Gives the weights of step after step, wherever they are.
 pub(crate) struct WeightStore {
     flow: Flow,
@@ -49,13 +52,13 @@ impl WeightStore {
         }
     }
 
-    /// Reads what stays in memory. `show` is told of every tile: how many are done, of how many, and the block.
+    /// Reads what stays in memory.
     pub(crate) fn load(
         &mut self,
         plan: &Plan,
         spec: &ModelSpec,
         backend: &mut dyn Backend,
-        show: &mut dyn FnMut(usize, usize, usize, &Ring) -> Result<(), Error>,
+        show: Show<'_>,
     ) -> Result<(), Error> {
         let experts = plan.pinned_experts.iter().enumerate();
         let experts = experts.flat_map(|(block, pinned)| pinned.iter().map(move |e| (block, *e)));

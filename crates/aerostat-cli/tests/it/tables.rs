@@ -66,7 +66,7 @@ fn embeddings_of_a_table_are_the_librarys_in_every_format() {
     let sequences = vec![vec![3, 4, 5], vec![9], vec![7, 8, 9, 10, 11]];
     let files = ModelFiles::open(model.as_ref()).unwrap();
     let mut engine =
-        Engine::open(&files, &Options::default(), &embed::demand(&sequences), &mut Silent).unwrap();
+        Engine::open(&files, &Options::default(), &embed::need(&sequences), &mut Silent).unwrap();
     let hidden = Hidden {
         pooling: Some(Pooling::WeightedMean),
         dimensions: Some(8),

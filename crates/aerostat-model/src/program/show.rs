@@ -51,7 +51,7 @@ impl Shown<'_> {
                     Some(last) if last.end == layer => last.end += 1,
                     _ => layers.push(layer..layer + 1),
                 },
-                None => kinds.push((vec![layer..layer + 1], text)),
+                None => kinds.push((std::iter::once(layer..layer + 1).collect(), text)),
             }
         }
         let name = |range: &Range<usize>| match range.len() {

@@ -6,7 +6,7 @@ use aerostat_plan::Plan;
 use serde::Serialize;
 
 use super::{Stoppable, median, raw_read};
-use crate::generate::demand;
+use crate::generate;
 use crate::observe::Observer;
 use crate::{Engine, Error, ErrorKind, ModelFiles, Options, Request, machine};
 
@@ -84,7 +84,7 @@ pub fn sweep(
     let options = Options { pinned_bytes_max, ..options.clone() };
     // What earlier measurements held is no part of this one's budget.
     machine::forget_peak();
-    let mut engine = Engine::open(files, &options, &demand(&requests), observer)?;
+    let mut engine = Engine::open(files, &options, &generate::need(&requests), observer)?;
     let plan = engine.current_plan();
     fits(rows, settings, plan)?;
     let certain = engine.current_plan().certain_bytes();

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::{Stoppable, median};
-use crate::generate::demand;
+use crate::generate;
 use crate::observe::Observer;
 use crate::{Engine, Error, ModelFiles, Options, Prefixes, Request};
 
@@ -68,7 +68,8 @@ pub fn throughput(
     .into_iter()
     .filter(|(_, tokens, _)| *tokens > 0)
     .collect();
-    let need = demand(&tests.iter().flat_map(|(_, _, requests)| requests.clone()).collect::<Vec<_>>());
+    let need =
+        generate::need(&tests.iter().flat_map(|(_, _, requests)| requests.clone()).collect::<Vec<_>>());
     // A prompt that was read before would be found again.
     let options = Options { prefixes: Prefixes::Apart, ..options.clone() };
     let mut engine = Engine::open(files, &options, &need, observer)?;

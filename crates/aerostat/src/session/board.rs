@@ -107,7 +107,7 @@ impl Board {
                 self.waiting.insert(place, Waiting { id, request, priority });
             }
             Command::Attach { source, ended, .. } if self.closing => {
-                give_back((source, Err(super::closed())), &ended)
+                give_back(source, Err(super::closed()), &ended)
             }
             Command::Attach { source: work, need, priority, ended } => {
                 self.need.merge(&need);
@@ -147,7 +147,7 @@ impl Board {
         }
         self.owners.clear();
         for source in self.sources.iter_mut().filter_map(Option::take) {
-            give_back((source.work, Err(source.failed.unwrap_or_else(again))), &source.ended);
+            give_back(source.work, Err(source.failed.unwrap_or_else(again)), &source.ended);
         }
         self.cancelled.clear();
     }
@@ -205,7 +205,7 @@ impl Board {
                 |s: &mut Source| s.active == 0 && (s.failed.is_some() || s.dry && !s.work.more_may_come());
             if let Some(source) = place.take_if(over) {
                 let Source { work, failed, ended, .. } = source;
-                give_back((work, failed.map_or(Ok(()), Err)), &ended);
+                give_back(work, failed.map_or(Ok(()), Err), &ended);
             }
         }
     }
@@ -325,6 +325,6 @@ fn tell(events: &Sender<Event>, event: Event) {
     let _ = events.send(event);
 }
 
-fn give_back(ended: Ended, to: &Sender<Ended>) {
-    let _ = to.send(ended);
+fn give_back(work: Box<dyn Work + Send>, result: Result<(), Error>, to: &Sender<Ended>) {
+    let _ = to.send(Ended { work, result });
 }

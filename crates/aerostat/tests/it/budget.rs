@@ -20,7 +20,7 @@ pub(crate) fn score_within(
     above: u64,
 ) -> Vec<Score> {
     let files = ModelFiles::open(&fixture.path).expect(&fixture.name);
-    let need = aerostat::score::demand(sequences, true);
+    let need = aerostat::score::need(sequences, true);
     // What was used before is no part of this; a system that cannot forget it plans with it.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     let parts = Parts::of(&files, options).expect(&fixture.name);
@@ -41,7 +41,7 @@ fn every_model_runs_at_its_stated_minimum_with_tiles_of_any_size() {
     for fixture in fixtures() {
         let sequences: Vec<Vec<u32>> = fixture.prompts.iter().map(|p| p.ids.clone()).collect();
         let files = ModelFiles::open(&fixture.path).expect(&fixture.name);
-        let need = aerostat::score::demand(&sequences, true);
+        let need = aerostat::score::need(&sequences, true);
         let mut free = Engine::open(&files, &Options::default(), &need, &mut Silent).expect(&fixture.name);
         let want = bits(&all(free.score(&sequences, true, &mut Silent).expect(&fixture.name)));
         drop(free);
@@ -63,7 +63,7 @@ fn what_is_planned_is_what_is_allocated() {
     for fixture in fixtures() {
         let files = ModelFiles::open(&fixture.path).expect(&fixture.name);
         let sequences: Vec<Vec<u32>> = fixture.prompts.iter().map(|p| p.ids.clone()).collect();
-        let need = aerostat::score::demand(&sequences, true);
+        let need = aerostat::score::need(&sequences, true);
         let options = Options { threads: Some(2), read_bytes_per_second: Some(1e9), ..Options::default() };
         let mut engine = Engine::open(&files, &options, &need, &mut Silent).expect(&fixture.name);
         engine.score(&sequences, true, &mut Silent).expect(&fixture.name);

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 fn score(fixture: &Fixture, options: &Options, sequences: &[Vec<u32>]) -> Vec<Score> {
     let files = ModelFiles::open(&fixture.path).expect(&fixture.name);
-    let need = aerostat::score::demand(sequences, true);
+    let need = aerostat::score::need(sequences, true);
     let mut engine = Engine::open(&files, options, &need, &mut Silent).expect(&fixture.name);
     all(engine.score(sequences, true, &mut Silent).expect(&fixture.name))
 }
@@ -47,7 +47,7 @@ fn io_choices() -> Vec<IoChoice> {
     let files = ModelFiles::open(&fixtures[0].path).expect("the first fixture");
     let works = |io: &IoChoice| {
         let options = Options { io: *io, ..Options::default() };
-        let need = aerostat::score::demand(&[vec![0]], true);
+        let need = aerostat::score::need(&[vec![0]], true);
         let works = Engine::open(&files, &options, &need, &mut Silent).is_ok();
         if !works {
             eprintln!("skipped: {io:?} does not work here");
@@ -166,7 +166,7 @@ fn a_seed_gives_the_same_text_alone_and_in_a_crowd() {
     };
     let run = |requests: &[Request], rows_max: Option<usize>| -> Vec<Vec<u32>> {
         let options = Options { rows_max, ..Options::default() };
-        let need = aerostat::generate::demand(requests);
+        let need = aerostat::generate::need(requests);
         let mut engine = Engine::open(&files, &options, &need, &mut Silent).unwrap();
         let answers = engine.generate(requests, None, &mut Silent).unwrap();
         all(answers.completions).into_iter().map(|c| c.token_ids).collect()
@@ -187,7 +187,7 @@ fn one_engine_serves_many_runs() {
     let sequences: Vec<Vec<u32>> = fixture.prompts.iter().map(|p| p.ids.clone()).collect();
     let options = Options { pinned_bytes_max: Some(0), ..Options::default() };
     let mut engine =
-        Engine::open(&files, &options, &aerostat::score::demand(&sequences, true), &mut Silent).unwrap();
+        Engine::open(&files, &options, &aerostat::score::need(&sequences, true), &mut Silent).unwrap();
     let first: Vec<_> = all(engine.score(&sequences, true, &mut Silent).unwrap()).iter().map(bits).collect();
     let second: Vec<_> = all(engine.score(&sequences, true, &mut Silent).unwrap()).iter().map(bits).collect();
     assert_eq!(first, second);

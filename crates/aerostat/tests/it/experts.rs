@@ -18,7 +18,7 @@ fn generate(fixture: &Fixture, prompts: &[Vec<u32>]) -> (ModelFiles, Stats, Stat
     let request =
         |prompt: &Vec<u32>| Request { token_ids: prompt.clone(), max_new_tokens: 6, ..Request::default() };
     let requests: Vec<Request> = prompts.iter().map(request).collect();
-    let need = aerostat::generate::demand(&requests);
+    let need = aerostat::generate::need(&requests);
     let options = Options { pinned_bytes_max: Some(0), tile_bytes: Some(3000), ..Options::default() };
     let mut engine = Engine::open(&files, &options, &need, &mut Silent).expect(&fixture.name);
     let before = engine.stats();
@@ -70,7 +70,7 @@ fn what_was_used_is_kept_in_memory_the_next_time() {
     let folder = tempfile::tempdir().unwrap();
     let table = folder.path().join("new/experts.json");
     let request = Request { token_ids: vec![9, 5], max_new_tokens: 30, ..Request::default() };
-    let need = aerostat::generate::demand(std::slice::from_ref(&request));
+    let need = aerostat::generate::need(std::slice::from_ref(&request));
     let all: u64 = files.spec().blocks.iter().filter_map(|b| b.experts.as_ref()).map(|e| e.bytes()).sum();
     let pinned = files.spec().matrix_bytes() - all / 2;
     let run = |expert_use: Option<&std::path::Path>| {

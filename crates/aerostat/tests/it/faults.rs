@@ -21,7 +21,7 @@ fn generate_on(fixture: &Fixture, script: Script) -> Result<Vec<u32>, aerostat::
         catalog.files().iter().map(|f| Contents::Memory(std::fs::read(&f.path).unwrap())).collect();
     let source = simulated::open(contents, script)?;
     let parts = Parts { source, ..Parts::of(&files, &options)? };
-    let need = aerostat::generate::demand(&requests);
+    let need = aerostat::generate::need(&requests);
     let mut engine = Engine::open_with(&files, &options, &need, parts, &mut Silent)?;
     let answers = engine.generate(&requests, None, &mut Silent)?;
     answers.completions.into_iter().next().unwrap().map(|answer| answer.token_ids)
@@ -75,7 +75,7 @@ fn broken(name: &str, change: impl Fn(&mut Vec<u8>)) -> tempfile::TempDir {
 fn run(path: &Path, request: &Request) -> Result<Vec<u32>, aerostat::Error> {
     let files = ModelFiles::open(path)?;
     let requests = [request.clone()];
-    let need = aerostat::generate::demand(&requests);
+    let need = aerostat::generate::need(&requests);
     let mut engine = Engine::open(&files, &Options::default(), &need, &mut Silent)?;
     let mut answers = engine.generate(&requests, None, &mut Silent)?.completions;
     answers.remove(0).map(|answer| answer.token_ids)
@@ -156,7 +156,7 @@ fn a_run_stops_at_any_tile_and_keeps_what_it_has() {
     let fixture = fixture("llama_sharded_f16");
     let files = ModelFiles::open(&fixture.path).unwrap();
     let requests = [request(&fixture)];
-    let need = aerostat::generate::demand(&requests);
+    let need = aerostat::generate::need(&requests);
     let options = Options { pinned_bytes_max: Some(20_000), tile_bytes: Some(2000), ..Options::default() };
     let whole = run(&fixture.path, &requests[0]).unwrap();
     for tiles in 1..60 {

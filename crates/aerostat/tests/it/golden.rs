@@ -50,7 +50,7 @@ fn check_scores(
 ) -> Result<f32, String> {
     let files = ModelFiles::open(&fixture.path).map_err(|e| e.to_string())?;
     let sequences: Vec<Vec<u32>> = fixture.prompts.iter().map(|p| p.ids.clone()).collect();
-    let need = aerostat::score::demand(&sequences, true);
+    let need = aerostat::score::need(&sequences, true);
     let mut engine = Engine::open(&files, options, &need, &mut Silent).map_err(|e| e.to_string())?;
     let scores = all(engine.score(&sequences, true, &mut Silent).map_err(|e| e.to_string())?);
     let mut largest = 0.0f32;
@@ -89,7 +89,7 @@ fn greedy_continuations_equal_transformers() {
         };
         let requests: Vec<Request> = fixture.prompts.iter().map(request).collect();
         let files = ModelFiles::open(&fixture.path).expect(&fixture.name);
-        let need = aerostat::generate::demand(&requests);
+        let need = aerostat::generate::need(&requests);
         let mut engine = Engine::open(&files, &exact(), &need, &mut Silent).expect(&fixture.name);
         let answers = engine.generate(&requests, None, &mut Silent).expect(&fixture.name);
         for (answer, prompt) in all(answers.completions).iter().zip(&fixture.prompts) {

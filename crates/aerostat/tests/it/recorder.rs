@@ -119,7 +119,7 @@ fn a_second_device_runs_every_fixture() {
     for fixture in fixtures() {
         let files = ModelFiles::open(&fixture.path).expect(&fixture.name);
         let sequences: Vec<Vec<u32>> = fixture.prompts.iter().map(|p| p.ids.clone()).collect();
-        let need = aerostat::score::demand(&sequences, true);
+        let need = aerostat::score::need(&sequences, true);
         let options =
             Options { pinned_bytes_max: Some(0), read_bytes_per_second: Some(1e9), ..Options::default() };
         let mut cpu = Engine::open(&files, &options, &need, &mut Silent).expect(&fixture.name);

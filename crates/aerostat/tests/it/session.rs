@@ -37,7 +37,7 @@ fn alone(requests: &[Request]) -> Vec<Vec<u32>> {
     let files = files();
     let run = |request: &Request| {
         let requests = std::slice::from_ref(request);
-        let need = aerostat::generate::demand(requests);
+        let need = aerostat::generate::need(requests);
         let mut engine = Engine::open(&files, &Options::default(), &need, &mut Silent).unwrap();
         engine.generate(requests, None, &mut Silent).unwrap().completions.remove(0).unwrap().token_ids
     };
@@ -107,7 +107,7 @@ fn job(requests: &[Request], fails_after: usize) -> (Box<Job>, Need) {
     let numbered = requests.iter().enumerate().map(|(i, r)| Request { id: i as u64, ..r.clone() });
     let results = Arc::default();
     let job = Job { coming: numbered.collect(), results, left: Vec::new(), fails_after };
-    (Box::new(job), aerostat::generate::demand(requests))
+    (Box::new(job), aerostat::generate::need(requests))
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_job_and_single_requests_ride_together_and_each_keeps_its_ids() {
     let attached = session.handle().attach(work, need, 5).unwrap();
     let ticket = session.handle().submit(single.clone(), -1).unwrap();
     assert_eq!(tokens(ticket.wait()), alone(&[single])[0]);
-    attached.wait().unwrap().1.unwrap();
+    attached.wait().unwrap().result.unwrap();
     let mut found: Vec<(u64, Vec<u32>)> =
         results.lock().unwrap().drain(..).map(|(id, outcome)| (id, tokens(outcome))).collect();
     found.sort();
@@ -134,7 +134,7 @@ fn a_jobs_own_error_ends_the_job_alone() {
     let session = session(Silent);
     let (work, need) = job(&requests, 2);
     let attached = session.handle().attach(work, need, 0).unwrap();
-    let error = attached.wait().unwrap().1.unwrap_err();
+    let error = attached.wait().unwrap().result.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Job);
     let single = request(&[3, 4], 5, 1);
     let ticket = session.handle().submit(single.clone(), 0).unwrap();

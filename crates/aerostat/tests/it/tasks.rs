@@ -9,7 +9,7 @@ use aerostat_testkit::{fixture, fixtures_dir};
 use crate::all;
 
 fn generate(files: &ModelFiles, tokenizer: Option<&Tokenizer>, requests: &[Request]) -> Vec<Completion> {
-    let need = aerostat::generate::demand(requests);
+    let need = aerostat::generate::need(requests);
     let mut engine = Engine::open(files, &Options::default(), &need, &mut Silent).unwrap();
     all(engine.generate(requests, tokenizer, &mut Silent).unwrap().completions)
 }
@@ -69,7 +69,7 @@ fn log_probabilities_of_an_answer_are_those_of_scoring_it() {
     };
     let answer = generate(&files, None, &[request]).remove(0);
     let whole = [answer.prompt_token_ids, answer.token_ids].concat();
-    let need = aerostat::score::demand(std::slice::from_ref(&whole), true);
+    let need = aerostat::score::need(std::slice::from_ref(&whole), true);
     let mut engine = Engine::open(&files, &Options::default(), &need, &mut Silent).unwrap();
     let score = all(engine.score(&[whole], false, &mut Silent).unwrap()).remove(0);
     let scored: Vec<f32> =
@@ -86,13 +86,13 @@ fn labels_are_scored_after_their_text_in_one_sweep() {
     let items: Vec<Choices> =
         [3, 7].iter().map(|n| Choices { prefix: text(*n), labels: labels.clone() }).collect();
     for measure in [Measure::Sum, Measure::Mean, Measure::Calibrated(vec![1, 2])] {
-        let need = classify::demand(&items, &measure);
+        let need = classify::need(&items, &measure);
         let mut engine = Engine::open(&files, &Options::default(), &need, &mut Silent).unwrap();
         let found = all(engine.classify(&items, &measure, &mut Silent).unwrap());
         assert_eq!(engine.stats().sweeps, 1);
         for (item, found) in items.iter().zip(&found) {
             let logprobs = |prefix: &[u32], label: &[u32]| -> Vec<f32> {
-                let need = aerostat::score::demand(&[[prefix, label].concat()], false);
+                let need = aerostat::score::need(&[[prefix, label].concat()], false);
                 let mut engine = Engine::open(&files, &Options::default(), &need, &mut Silent).unwrap();
                 let score =
                     engine.score(&[[prefix, label].concat()], false, &mut Silent).unwrap().remove(0).unwrap();
@@ -114,8 +114,7 @@ fn labels_are_scored_after_their_text_in_one_sweep() {
     }
     let bad = [Choices { prefix: vec![1], labels: vec![vec![]] }];
     let mut engine =
-        Engine::open(&files, &Options::default(), &classify::demand(&bad, &Measure::Sum), &mut Silent)
-            .unwrap();
+        Engine::open(&files, &Options::default(), &classify::need(&bad, &Measure::Sum), &mut Silent).unwrap();
     // Its neighbour does not suffer for it.
     let good = Choices { prefix: vec![1], labels: vec![vec![2], vec![3]] };
     let [bad] = bad;
@@ -129,7 +128,7 @@ fn the_likeliest_tokens_are_those_of_the_logits() {
     let files = ModelFiles::open(&fixture.path).unwrap();
     let texts: Vec<Vec<u32>> = fixture.prompts.iter().map(|p| p.ids.clone()).collect();
     let mut engine =
-        Engine::open(&files, &super::golden::exact(), &distil::demand(&texts), &mut Silent).unwrap();
+        Engine::open(&files, &super::golden::exact(), &distil::need(&texts), &mut Silent).unwrap();
     let found = all(engine.distil(&texts, 5, &mut Silent).unwrap());
     for (top, prompt) in found.iter().zip(&fixture.prompts) {
         assert_eq!(
@@ -161,7 +160,7 @@ fn hidden_states_agree_with_transformers() {
             let floats = |key: &str| -> Vec<f32> { serde_json::from_value(case[key].clone()).unwrap() };
             let texts: Vec<Vec<u32>> = vec![serde_json::from_value(case["ids"].clone()).unwrap()];
             let mut engine =
-                Engine::open(&files, &super::golden::exact(), &embed::demand(&texts), &mut Silent).unwrap();
+                Engine::open(&files, &super::golden::exact(), &embed::need(&texts), &mut Silent).unwrap();
             for (key, layer) in
                 [("first", Layer::After(0)), ("second", Layer::After(1)), ("last", Layer::Final)]
             {
@@ -189,7 +188,7 @@ fn hidden_states_agree_with_transformers() {
         let far = Hidden { layer: Layer::After(99), ..Hidden::default() };
         let texts = [vec![1]];
         let mut engine =
-            Engine::open(&files, &Options::default(), &embed::demand(&texts), &mut Silent).unwrap();
+            Engine::open(&files, &Options::default(), &embed::need(&texts), &mut Silent).unwrap();
         assert!(engine.embed(&texts, far, &mut Silent).unwrap()[0].is_err());
     }
 }
