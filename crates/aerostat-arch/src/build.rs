@@ -7,7 +7,7 @@ use aerostat_checkpoint::{Catalog, Checkpoint};
 use crate::config::{Keys, Shape, bos, eos, find_family, refuse};
 use crate::error::Error;
 use crate::find::Tensors;
-use crate::spec::{Head, Matrix, ModelSpec};
+use crate::spec::{Companion, Head, Matrix, ModelSpec};
 
 /// Describes a checkpoint as a model, every tensor that a sweep needs found and its shape checked.
 ///
@@ -25,7 +25,7 @@ pub fn describe(checkpoint: &Checkpoint) -> Result<ModelSpec, Error> {
     let tensors = Tensors::new(&checkpoint.catalog, &keys, family, &shape);
     let embedding = tensors.embedding()?;
     let (head, head_bias) = tensors.head(&embedding)?;
-    let blocks = (0..shape.layers).map(|i| tensors.block(i)).collect::<Result<Vec<_>, _>>()?;
+    let blocks = shape.layers.iter().map(|layer| tensors.block(layer)).collect::<Result<Vec<_>, _>>()?;
     let final_norm = tensors.final_norm()?;
     let mut spec = ModelSpec {
         family: family.name,
@@ -53,7 +53,33 @@ pub fn describe(checkpoint: &Checkpoint) -> Result<ModelSpec, Error> {
     };
     spec.parameters = parameters(&spec);
     spec.other_towers = keys.text_tower().map(|_| unread(&spec, &checkpoint.catalog));
+    verify(&spec).map_err(|what| keys.defect(what))?;
     Ok(spec)
+}
+
+/// What others lean on without asking: bytes of matrices and of companions are those of their rows, packed matrices have
+/// tiles, and every expert has its turn.
+fn verify(spec: &ModelSpec) -> Result<(), String> {
+    for matrix in spec.matrices().chain([&spec.embedding]) {
+        let of =
+            |rows: usize, row_bytes: u64| (rows as u64).checked_mul(row_bytes).filter(|bytes| *bytes > 0);
+        let is_whole = match &matrix.tiles {
+            None => of(matrix.stored().0, matrix.row_bytes()) == Some(matrix.extent.bytes),
+            Some(tiles) => !tiles.is_empty(),
+        };
+        let is_beside = |c: &Companion| of(c.rows, c.row_bytes()) == Some(c.extent.bytes);
+        if !is_whole || !matrix.companions().iter().all(is_beside) {
+            return Err(format!("the rows of matrix `{}` are not its bytes", matrix.name));
+        }
+    }
+    for experts in spec.blocks.iter().filter_map(|block| block.experts.as_ref()) {
+        let mut order = experts.order.clone();
+        order.sort_unstable();
+        if !order.into_iter().eq(0..experts.mlps.len() as u32) {
+            return Err(format!("the order of {} experts leaves some out", experts.mlps.len()));
+        }
+    }
+    Ok(())
 }
 
 /// Tensors that no part of the model refers to, and their bytes.
@@ -72,4 +98,23 @@ fn parameters(spec: &ModelSpec) -> u64 {
     let scales: u64 = spec.scales().map(|scales| scales.len as u64).sum();
     let vectors = spec.vectors().map(|v| v.len as u64).sum::<u64>() - scales;
     embedding + spec.matrices().map(matrix).sum::<u64>() + vectors
+}
+
+#[cfg(test)]
+mod tests {
+    use aerostat_testkit::fixture;
+
+    use super::*;
+
+    #[test]
+    fn a_description_that_contradicts_itself_is_told() {
+        let described = || describe(&Checkpoint::open(&fixture("mixtral").path).unwrap()).unwrap();
+        assert_eq!(verify(&described()), Ok(()));
+        let mut short = described();
+        short.head.weight.extent.bytes -= 1;
+        assert!(verify(&short).unwrap_err().contains(&short.head.weight.name));
+        let mut unordered = described();
+        unordered.blocks[0].experts.as_mut().unwrap().order[0] = 1;
+        assert!(verify(&unordered).unwrap_err().contains("leaves some out"));
+    }
 }

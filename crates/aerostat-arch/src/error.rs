@@ -25,11 +25,18 @@ pub enum ErrorKind {
     MissingTensor,
     /// A tensor's shape or format is not what the configuration calls for.
     Tensor,
+    /// Something within this crate is missing or contradicts itself, whatever the checkpoint says; to be reported.
+    Defect,
 }
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, path: impl Into<PathBuf>, message: impl Into<String>) -> Self {
         Self { kind, path: path.into(), message: message.into() }
+    }
+
+    /// What no checkpoint can cause: a part of this crate that does not keep what another leans on.
+    pub(crate) fn defect(path: impl Into<PathBuf>, what: impl std::fmt::Display) -> Self {
+        Self::new(ErrorKind::Defect, path, format!("this is a defect of aerostat, please report it: {what}"))
     }
 
     /// The class of the error.

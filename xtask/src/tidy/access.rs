@@ -1,6 +1,6 @@
 //! What of the outside world a crate may touch: files, network, clock, threads, environment. Tests are free.
 
-use super::Finding;
+use super::finding::Finding;
 use super::ratchet::{Ratchet, Site};
 use super::source::Source;
 

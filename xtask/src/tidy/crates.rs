@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::Finding;
+use super::finding::Finding;
 use super::source::Source;
 
 /// The crates that may contain `unsafe`: kernels and direct I/O.

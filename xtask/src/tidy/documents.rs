@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Finding;
 use super::crates::Package;
+use super::finding::Finding;
 use super::scan::is_name;
 
 const MAP: &str = "ARCHITECTURE.md";

@@ -1,6 +1,6 @@
 //! Lengths of functions and of files. Test code is held to the same limits.
 
-use super::Finding;
+use super::finding::Finding;
 use super::ratchet::{Ratchet, Site};
 use super::source::Source;
 

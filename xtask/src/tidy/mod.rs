@@ -4,20 +4,23 @@
 //! reason are in lists beside this crate's `Cargo.toml`, and a list may only shrink.
 
 mod access;
+mod circles;
 mod crates;
 mod documents;
+mod finding;
 mod functions;
+mod imports;
 mod panics;
 mod ratchet;
 mod safety;
 mod scan;
 mod source;
 
-use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use finding::Finding;
 use source::Repository;
 
 /// Runs all rules and prints what they found.
@@ -35,27 +38,6 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// One broken rule at one place.
-#[derive(Debug)]
-struct Finding {
-    path: String,
-    line: usize,
-    what: String,
-    remedy: String,
-}
-
-impl Finding {
-    fn new(path: &str, line: usize, what: impl Into<String>, remedy: &str) -> Finding {
-        Finding { path: path.to_owned(), line, what: what.into(), remedy: remedy.to_owned() }
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}:{}: {}; {}", self.path, self.line, self.what, self.remedy)
-    }
-}
-
 fn findings(root: &Path) -> Result<Vec<Finding>> {
     let Repository { files, sources } = Repository::load(root)?;
     let packages = crates::packages(root)?;
@@ -71,6 +53,7 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
         safety::places(&sources),
         access::bans(&sources, &list(access::LIST)?),
         panics::sites(&sources, &list(panics::LIST)?),
+        circles::sizes(&sources, &list(circles::LIST)?),
         documents::map_names_crates(&files, &packages),
         documents::machine_paths(&files),
     ]

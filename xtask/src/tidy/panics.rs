@@ -1,6 +1,6 @@
 //! Shipped code returns errors; it does not panic.
 
-use super::Finding;
+use super::finding::Finding;
 use super::ratchet::{Ratchet, Site};
 use super::source::Source;
 

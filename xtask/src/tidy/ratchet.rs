@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Finding;
+use super::finding::Finding;
 
 /// One measured site: in `item` of the file at `path`, `value` units at `line`.
 pub(super) struct Site {

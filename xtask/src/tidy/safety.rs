@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::Finding;
 use super::crates::UNSAFE_CRATES;
+use super::finding::Finding;
 use super::scan::{self, find_word};
 use super::source::Source;
 

@@ -9,7 +9,7 @@ use crate::family::{AlibiRule, Factor, Family, Temperature, keys};
 use crate::spec::{Alibi, Growth};
 
 pub(super) fn heads(keys: &Keys<'_>, family: &Family) -> Result<usize, Error> {
-    let usual = keys.count_or(&keys::HEADS, family.defaults.heads)?;
+    let usual = keys.count_if_given(&keys::HEADS)?.or(family.defaults.heads);
     usual.map_or_else(|| keys.count(&keys::HEADS), Ok)
 }
 
@@ -38,9 +38,9 @@ pub(super) fn kv_heads(keys: &Keys<'_>, family: &Family, heads: usize) -> Result
         return Ok(if keys.flag("multi_query", true)? { 1 } else { heads });
     }
     // `null` means as many as query heads; a missing key, the family's number.
-    let missing = !keys.is_gguf() && !keys.is_null(&keys::KV_HEADS);
-    let kv_heads = keys.count_or(&keys::KV_HEADS, family.defaults.kv_heads.filter(|_| missing))?;
-    let kv_heads = kv_heads.unwrap_or(heads);
+    let missing = !keys.is_gguf() && !keys.is_null(&keys::KV_HEADS)?;
+    let default = family.defaults.kv_heads.filter(|_| missing).unwrap_or(heads);
+    let kv_heads = keys.count_or(&keys::KV_HEADS, default)?;
     if heads.is_multiple_of(kv_heads) {
         return Ok(kv_heads);
     }

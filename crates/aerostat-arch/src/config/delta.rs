@@ -18,15 +18,15 @@ const INTERVAL: Key = Key { hugging_face: &["full_attention_interval"], gguf: ""
 /// The delta nets of a configuration.
 pub(crate) struct DeltaLayers {
     pub(crate) shape: DeltaShape,
-    /// For each layer, whether it is one; in GGUF, those are that have the tensors.
-    pub(crate) layers: Vec<bool>,
+    /// For each layer, whether it is one; in GGUF, where tensors decide, `None`.
+    pub(super) layers: Vec<Option<bool>>,
 }
 
 impl DeltaLayers {
     pub(crate) fn read(keys: &Keys<'_>, family: &DeltaFamily, layers: usize) -> Result<Self, Error> {
         let count = |key: &Key, default: usize| match keys.is_gguf() {
             true => keys.count(key),
-            false => Ok(keys.count_or(key, Some(default))?.unwrap_or(default)),
+            false => keys.count_or(key, default),
         };
         let (key_heads, value_heads) = (count(&KEY_HEADS, 16)?, count(&VALUE_HEADS, 32)?);
         let value_dim = match keys.is_gguf() {
@@ -54,16 +54,19 @@ impl DeltaLayers {
 const KERNEL_MAX: usize = 8;
 
 /// Which layers are delta nets: as `layer_types` lists, or all but every `full_attention_interval`-th.
-fn layer_types(keys: &Keys<'_>, layers: usize) -> Result<Vec<bool>, Error> {
+fn layer_types(keys: &Keys<'_>, layers: usize) -> Result<Vec<Option<bool>>, Error> {
+    if keys.is_gguf() {
+        return Ok(vec![None; layers]);
+    }
     let Some(types) = keys.json("layer_types") else {
-        let interval = keys.count_or(&INTERVAL, Some(4))?.unwrap_or(4);
-        return Ok((1..=layers).map(|i| !i.is_multiple_of(interval)).collect());
+        let interval = keys.count_or(&INTERVAL, 4)?;
+        return Ok((1..=layers).map(|i| Some(!i.is_multiple_of(interval))).collect());
     };
     let types = types.as_array().filter(|types| types.len() == layers);
     let types = types.ok_or_else(|| keys.config(format!("`layer_types` must list {layers} layers")))?;
     let is_delta = |(i, kind): (usize, &Value)| match kind.as_str() {
-        Some("linear_attention") => Ok(true),
-        Some("full_attention") => Ok(false),
+        Some("linear_attention") => Ok(Some(true)),
+        Some("full_attention") => Ok(Some(false)),
         _ => Err(keys.unsupported(format!("layer type {kind} of layer {i} is not supported"))),
     };
     types.iter().enumerate().map(is_delta).collect()

@@ -48,8 +48,8 @@ pub(super) fn softcap(keys: &Keys<'_>, key: &Key, softcap: Softcap) -> Result<Op
     match keys.number(key)? {
         Some(cap) if cap > 0.0 => Ok(Some(cap as f32)),
         Some(0.0) => Ok(None),
-        Some(cap) => Err(keys.config(format!("`{}` is {cap}; it must be above 0", keys.name(key)))),
-        None if keys.is_null(key) => Ok(None),
+        Some(cap) => Err(keys.config(format!("`{}` is {cap}; it must be above 0", keys.name(key)?))),
+        None if keys.is_null(key)? => Ok(None),
         None => Ok(default),
     }
 }

@@ -95,38 +95,45 @@ impl<'a> Keys<'a> {
     }
 
     /// Whether `config.json` holds the key with the value `null`.
-    pub(crate) fn is_null(&self, key: &Key) -> bool {
-        let null = |hf: &HfConfig| text_config(hf).get(spelling(hf, key)).is_some_and(Value::is_null);
-        matches!(self, Self::HuggingFace(hf) if null(hf))
+    pub(crate) fn is_null(&self, key: &Key) -> Result<bool, Error> {
+        let Self::HuggingFace(hf) = self else { return Ok(false) };
+        Ok(text_config(hf).get(self.name(key)?).is_some_and(Value::is_null))
     }
 
     /// A number, if it is there.
     pub(crate) fn number(&self, key: &Key) -> Result<Option<f64>, Error> {
+        let name = self.name(key)?;
         match self {
-            Self::HuggingFace(hf) => match self.json(spelling(hf, key)) {
+            Self::HuggingFace(_) => match self.json(&name) {
                 None => Ok(None),
-                Some(v) => {
-                    json_number(v).map(Some).ok_or_else(|| self.wrong(spelling(hf, key), "a number", v))
-                }
+                Some(v) => json_number(v).map(Some).ok_or_else(|| self.wrong(&name, "a number", v)),
             },
-            Self::Gguf(meta, arch) => Ok(gguf_number(meta, &format!("{arch}.{}", key.gguf))),
+            Self::Gguf(meta, _) => Ok(gguf_number(meta, &name)),
         }
     }
 
     /// A count that must be there and be at least 1.
     pub(crate) fn count(&self, key: &Key) -> Result<usize, Error> {
-        self.count_or(key, None)?.ok_or_else(|| self.config(format!("`{}` is missing", self.name(key))))
+        match self.count_if_given(key)? {
+            Some(n) => Ok(n),
+            None => Err(self.config(format!("`{}` is missing", self.name(key)?))),
+        }
     }
 
     /// A count of at least 1, or the default.
-    pub(crate) fn count_or(&self, key: &Key, default: Option<usize>) -> Result<Option<usize>, Error> {
+    pub(crate) fn count_or(&self, key: &Key, default: usize) -> Result<usize, Error> {
+        Ok(self.count_if_given(key)?.unwrap_or(default))
+    }
+
+    /// A count of at least 1, if it is there.
+    pub(crate) fn count_if_given(&self, key: &Key) -> Result<Option<usize>, Error> {
         const MAX: f64 = (1u64 << 40) as f64;
         match self.number(key)? {
-            None => Ok(default),
+            None => Ok(None),
             Some(n) if (1.0..=MAX).contains(&n) && n.fract() == 0.0 => Ok(Some(n as usize)),
             Some(n) => {
                 Err(self
-                    .config(format!("`{}` is {n}; a whole number of at least 1 is needed", self.name(key))))
+                    .config(format!("`{}` is {n}; a whole number of at least 1 is needed", self.name(key)?)))
             }
         }
     }
@@ -141,9 +148,10 @@ impl<'a> Keys<'a> {
 
     /// A boolean in either world, or the default.
     pub(crate) fn switch(&self, key: &Key, default: bool) -> Result<bool, Error> {
+        let name = self.name(key)?;
         match self {
-            Self::HuggingFace(hf) => self.flag(spelling(hf, key), default),
-            Self::Gguf(meta, arch) => Ok(meta.bool(&format!("{arch}.{}", key.gguf)).unwrap_or(default)),
+            Self::HuggingFace(_) => self.flag(&name, default),
+            Self::Gguf(meta, _) => Ok(meta.bool(&name).unwrap_or(default)),
         }
     }
 
@@ -171,12 +179,23 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// The key's name in this file.
-    pub(crate) fn name(&self, key: &Key) -> String {
+    /// The key's name in this file; where it has several, the one that the file holds, else the usual one.
+    pub(crate) fn name(&self, key: &Key) -> Result<String, Error> {
+        let nameless = || self.defect(format!("a configuration value has no name here: {key:?}"));
         match self {
-            Self::HuggingFace(hf) => spelling(hf, key).to_owned(),
-            Self::Gguf(_, arch) => format!("{arch}.{}", key.gguf),
+            Self::HuggingFace(hf) => {
+                let usual = key.hugging_face.first().ok_or_else(nameless)?;
+                let held = key.hugging_face.iter().find(|name| text_config(hf).get(**name).is_some());
+                Ok((*held.unwrap_or(usual)).to_owned())
+            }
+            Self::Gguf(..) if key.gguf.is_empty() => Err(nameless()),
+            Self::Gguf(_, arch) => Ok(format!("{arch}.{}", key.gguf)),
         }
+    }
+
+    /// A defect of this crate, met while this configuration was read.
+    pub(crate) fn defect(&self, what: impl std::fmt::Display) -> Error {
+        Error::defect(self.path(), what)
     }
 
     pub(crate) fn config(&self, message: impl Into<String>) -> Error {
@@ -200,12 +219,6 @@ pub(crate) fn text_config(hf: &HfConfig) -> &Value {
     hf.config.get("text_config").filter(|text| tower.is_some() && text.is_object()).unwrap_or(&hf.config)
 }
 
-/// The name under which this file holds a key, else the usual one.
-fn spelling(hf: &HfConfig, key: &Key) -> &'static str {
-    let usual = key.hugging_face.first().copied().unwrap_or_default();
-    key.hugging_face.iter().find(|name| text_config(hf).get(**name).is_some()).copied().unwrap_or(usual)
-}
-
 /// A number; where layers may differ and the value is a list, its only distinct element.
 fn json_number(value: &Value) -> Option<f64> {
     match value.as_array() {
@@ -222,4 +235,23 @@ fn gguf_number(meta: &Metadata, key: &str) -> Option<f64> {
     let mut values = meta.array(key)?.ints()?;
     let first = values.next()?;
     values.all(|v| v == first).then_some(first as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use serde_json::json;
+
+    use super::*;
+
+    /// It read the value of a key named nothing, and took the default where there was none.
+    #[test]
+    fn a_value_without_a_name_is_a_defect() {
+        let hf = HfConfig { path: PathBuf::from("config.json"), config: json!({"": 7}), generation: None };
+        let nameless = Key { hugging_face: &[], gguf: "attention.key_length" };
+        let error = Keys::HuggingFace(&hf).count_or(&nameless, 3).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Defect);
+        assert!(error.to_string().contains("defect of aerostat"), "{error}");
+    }
 }

@@ -6,7 +6,7 @@ use super::keys::Keys;
 use super::rope::RopeConfig;
 use crate::error::Error;
 use crate::family::{Key, LatentFamily};
-use crate::spec::Scaling;
+use crate::spec::{RopeStyle, Scaling};
 
 const KV_RANK: Key = Key { hugging_face: &["kv_lora_rank"], gguf: "attention.kv_lora_rank" };
 const ROPE: Key = Key { hugging_face: &["qk_rope_head_dim"], gguf: "rope.dimension_count" };
@@ -32,16 +32,18 @@ pub(crate) struct LatentShape {
 
 /// The numbers of a choice of positions.
 pub(crate) struct IndexShape {
+    /// How queries and keys are rotated.
+    pub(crate) style: RopeStyle,
     pub(crate) heads: usize,
     pub(crate) dim: usize,
     pub(crate) count: usize,
     /// For each layer, whether it chooses or does as the one before.
-    pub(crate) own: Vec<bool>,
+    pub(super) own: Vec<bool>,
 }
 
 impl LatentShape {
     pub(crate) fn read(keys: &Keys<'_>, family: &LatentFamily, layers: usize) -> Result<Self, Error> {
-        let first = |new: &Key, old: &Key| match keys.count_or(new, None)? {
+        let first = |new: &Key, old: &Key| match keys.count_if_given(new)? {
             Some(n) => Ok(n),
             None => keys.count(old),
         };
@@ -62,7 +64,7 @@ impl LatentShape {
             value_dim: if keys.is_gguf() { first(&VALUE, &VALUE_OLD)? } else { keys.count(&VALUE)? },
             scale: magnitude(keys)?.powi(2) as f32,
             index: match family.indexer {
-                Some(_) => Some(IndexShape::read(keys, rope, layers)?),
+                Some(style) => Some(IndexShape::read(keys, style, rope, layers)?),
                 None => None,
             },
         })
@@ -70,7 +72,7 @@ impl LatentShape {
 }
 
 impl IndexShape {
-    fn read(keys: &Keys<'_>, rope: usize, layers: usize) -> Result<Self, Error> {
+    fn read(keys: &Keys<'_>, style: RopeStyle, rope: usize, layers: usize) -> Result<Self, Error> {
         let (heads, dim) = (keys.count(&INDEX_HEADS)?, keys.count(&INDEX_DIM)?);
         if dim < rope {
             return Err(keys.config(format!("an index of {dim} elements cannot have {rope} rotated ones")));
@@ -79,7 +81,7 @@ impl IndexShape {
         if own.first() == Some(&false) {
             return Err(keys.config("the first layer has no positions of one before to attend to"));
         }
-        Ok(Self { heads, dim, count: keys.count(&INDEX_COUNT)?, own })
+        Ok(Self { style, heads, dim, count: keys.count(&INDEX_COUNT)?, own })
     }
 }
 

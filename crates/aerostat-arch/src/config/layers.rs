@@ -19,7 +19,8 @@ pub(super) fn rotated(
         Rotated::Windows => true,
         // A missing key means the family's window, `null` none.
         Rotated::WindowsIfGiven => {
-            let usual = family.defaults.window.filter(|_| !keys.is_gguf() && !keys.is_null(&keys::WINDOW));
+            let missing = !keys.is_gguf() && !keys.is_null(&keys::WINDOW)?;
+            let usual = family.defaults.window.filter(|_| missing);
             keys.number(&keys::WINDOW)?.is_some() || usual.is_some()
         }
         _ => false,
@@ -83,7 +84,7 @@ pub(super) fn listed_rotation(keys: &Keys<'_>, family: &Family, layers: usize) -
             })
             .ok_or_else(|| keys.config(format!("`no_rope_layers` must list {layers} numbers")));
     }
-    let n = keys.count_or(&keys::NO_ROPE_INTERVAL, Some(n))?.unwrap_or(n);
+    let n = keys.count_or(&keys::NO_ROPE_INTERVAL, n)?;
     Ok((1..=layers).map(|i| !i.is_multiple_of(n)).collect())
 }
 
@@ -118,10 +119,11 @@ pub(super) fn windows(
     let layers = rotated.len();
     let chunks = matches!(family.windows, Windows::ChunksOfRotated);
     let key = if chunks { &keys::CHUNK } else { &keys::WINDOW };
-    let default = family.defaults.window.filter(|_| (chunks || !keys.is_gguf()) && !keys.is_null(key));
+    let missing = (chunks || !keys.is_gguf()) && !keys.is_null(key)?;
+    let default = family.defaults.window.filter(|_| missing);
     // GGUF files of Phi 4 say 0: none.
     let given = keys.number(key)? != Some(0.0);
-    let window = if given { keys.count_or(key, default)? } else { None };
+    let window = if given { keys.count_if_given(key)?.or(default) } else { None };
     let types = match keys.json("layer_types").filter(|_| {
         !matches!(family.windows, Windows::Never | Windows::All | Windows::AllIfUsed | Windows::Local)
     }) {
@@ -145,24 +147,24 @@ pub(super) fn windows(
             Box::new(move |i| enabled && i as u64 >= first)
         }
         Windows::Unrotated => match keys.flag("use_sliding_window", false)? {
-            true => Box::new(|i| rotated.get(i) == Some(&false)),
+            true => Box::new(|i| !rotated[i]),
             false => return Ok(vec![None; layers]),
         },
-        Windows::ChunksOfRotated => Box::new(|i| rotated.get(i) == Some(&true)),
+        Windows::ChunksOfRotated => Box::new(|i| rotated[i]),
         Windows::EveryOther => Box::new(|i| i % 2 == 0),
         Windows::AllButFirstOf(n) => Box::new(move |i| !i.is_multiple_of(n)),
         Windows::Local => {
             let local = local_layers(keys, layers)?;
-            Box::new(move |i| local.get(i) == Some(&true))
+            Box::new(move |i| local[i])
         }
         // Where the layers are listed, the pattern may be anything.
         Windows::AllButEvery(_) if types.is_some() => Box::new(|_| false),
         Windows::AllButEvery(n) => {
-            let n = keys.count_or(&keys::WINDOW_PATTERN, Some(n))?.unwrap_or(n);
+            let n = keys.count_or(&keys::WINDOW_PATTERN, n)?;
             Box::new(move |i| !(i + 1).is_multiple_of(n))
         }
     };
-    let layer = |i: usize| match types.and_then(|t| t.get(i)) {
+    let layer = |i: usize| match types.map(|types| &types[i]) {
         None => Ok(window.filter(|_| slides(i))),
         Some(kind) => match kind.as_str() {
             Some("full_attention") => Ok(None),

@@ -26,8 +26,8 @@ impl MixtureShape {
         intermediate: usize,
     ) -> Result<Option<Self>, Error> {
         const EXPERTS_MAX: usize = 1 << 16;
-        let Some(experts) = keys.count_or(&keys::EXPERTS, None)? else { return Ok(None) };
-        let chosen = match keys.count_or(&keys::EXPERTS_CHOSEN, mixture.chosen)? {
+        let Some(experts) = keys.count_if_given(&keys::EXPERTS)? else { return Ok(None) };
+        let chosen = match keys.count_if_given(&keys::EXPERTS_CHOSEN)?.or(mixture.chosen) {
             Some(_) if matches!(mixture.score, Score::SparseMixer(_)) => 2,
             Some(chosen) => chosen,
             None => keys.count(&keys::EXPERTS_CHOSEN)?,
@@ -35,7 +35,7 @@ impl MixtureShape {
         if chosen > experts || experts > EXPERTS_MAX {
             return Err(keys.config(format!("a row cannot use {chosen} of {experts} experts")));
         }
-        let width = keys.count_or(&keys::EXPERT_WIDTH, Some(intermediate))?.unwrap_or(intermediate);
+        let width = keys.count_or(&keys::EXPERT_WIDTH, intermediate)?;
         let normalised = match keys.is_gguf() {
             true => keys.switch(&keys::EXPERT_NORMALISE, mixture.gguf_normalise)?,
             false => factors::switch(keys, mixture.normalise)?,
@@ -74,8 +74,8 @@ fn groups(
     if best == 1 && !keys.is_gguf() && keys.text("topk_method")? != Some("group_limited_greedy") {
         return Ok(None);
     }
-    let count = keys.count_or(&keys::EXPERT_GROUPS, Some(1))?.unwrap_or(1);
-    let open = keys.count_or(&keys::EXPERT_GROUPS_OPEN, Some(count))?.unwrap_or(count);
+    let count = keys.count_or(&keys::EXPERT_GROUPS, 1)?;
+    let open = keys.count_or(&keys::EXPERT_GROUPS_OPEN, count)?;
     if count == 1 || open == count && closed_score_zero {
         return Ok(None);
     }

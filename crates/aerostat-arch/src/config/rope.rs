@@ -88,7 +88,7 @@ pub(crate) fn trained(keys: &Keys<'_>) -> f64 {
 
 /// What the base of whole heads is multiplied by, to stretch the longest wavelength by `alpha`.
 fn stretch(keys: &Keys<'_>, alpha: f64) -> Result<f64, Error> {
-    let dim = match keys.count_or(&keys::HEAD_DIM, None)? {
+    let dim = match keys.count_if_given(&keys::HEAD_DIM)? {
         Some(dim) => dim,
         None => keys.count(&keys::HIDDEN)? / keys.count(&keys::HEADS)?,
     } as f64;
@@ -143,7 +143,7 @@ fn scaling(keys: &Keys<'_>, dict: &Map<String, Value>, kind: &str) -> Result<Sca
         optional(key)?
             .ok_or_else(|| keys.config(format!("rope scaling `{kind}` needs `{key}`, which is missing")))
     };
-    let context = || Ok::<_, Error>(keys.count_or(&keys::CONTEXT, Some(2048))?.unwrap_or(2048) as f64);
+    let context = || Ok::<_, Error>(keys.count_or(&keys::CONTEXT, 2048)? as f64);
     let original = || match keys.json("original_max_position_embeddings").and_then(Value::as_f64) {
         Some(n) => Ok(n),
         None => optional("original_max_position_embeddings")?.map_or_else(context, Ok),
@@ -217,7 +217,7 @@ fn read_gguf(keys: &Keys<'_>, layers: Layers, theta: f64, rotary: f64) -> Result
     let factor = keys.gguf_number("rope.scaling.factor").or_else(|| keys.gguf_number("rope.scale_linear"));
     let original = match keys.gguf_number("rope.scaling.original_context_length") {
         Some(n) => n,
-        None => keys.count_or(&keys::CONTEXT, Some(2048))?.unwrap_or(2048) as f64,
+        None => keys.count_or(&keys::CONTEXT, 2048)? as f64,
     };
     // llama3 scaling comes as a tensor of divisors and names no type.
     let scaling = match (keys.gguf_text("rope.scaling.type").unwrap_or("linear"), factor) {

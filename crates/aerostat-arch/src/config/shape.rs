@@ -11,12 +11,13 @@ use super::layers::{listed_rotation, own_bases, ropes, rotated, windows, with_ba
 use super::mixture::MixtureShape;
 use super::rope::RopeConfig;
 use crate::error::Error;
-use crate::family::{Family, HeadNorms, PostNorms, StreamNorms, keys};
-use crate::spec::{Activation, Alibi, Growth};
+use crate::family::{Family, HeadNorms, PostNorms, StreamNorms, Windows, keys};
+use crate::spec::{Activation, Alibi, Growth, Window};
 
 /// The numbers of a configuration.
 pub(crate) struct Shape {
-    pub(crate) layers: usize,
+    /// First to last.
+    pub(crate) layers: Vec<LayerShape>,
     pub(crate) hidden: usize,
     /// The width of embeddings.
     pub(crate) embedding: usize,
@@ -49,14 +50,25 @@ pub(crate) struct Shape {
     /// Size and number of key/value heads of layers without a window, and whether their values are their keys, where
     /// they differ from others.
     pub(crate) wide: Option<(usize, usize, bool)>,
-    pub(crate) windows: Vec<Option<usize>>,
-    pub(crate) rotated: Vec<bool>,
+    /// The rotations that layers choose from.
     pub(crate) ropes: Vec<RopeConfig>,
-    /// The rotation of each layer, where layers have their own.
-    pub(crate) rope_of: Vec<usize>,
     pub(crate) latent: Option<LatentShape>,
     pub(crate) delta: Option<DeltaLayers>,
     pub(crate) mixture: Option<MixtureShape>,
+}
+
+/// What differs from layer to layer.
+pub(crate) struct LayerShape {
+    /// Its number, from 0.
+    pub(crate) index: usize,
+    /// The positions it sees; `None`: all up to a row's own.
+    pub(crate) window: Option<Window>,
+    /// Its rotation among [`Shape::ropes`]; `None`: it is not rotated.
+    pub(crate) rope: Option<usize>,
+    /// Whether it is a delta net; `None`: its tensors decide.
+    pub(crate) delta: Option<bool>,
+    /// Whether it has an indexer of its own.
+    pub(crate) has_indexer: bool,
 }
 
 /// What norms before attention and MLP do to the stream.
@@ -69,25 +81,27 @@ pub(crate) enum Norms {
 
 impl Shape {
     pub(crate) fn read(keys: &Keys<'_>, family: &Family) -> Result<Self, Error> {
-        let layers = layers(keys)?;
+        let count = layer_count(keys)?;
         let hidden = keys.count(&keys::HIDDEN)?;
         let heads = heads(keys, family)?;
         let kv_heads = kv_heads(keys, family, heads)?;
         let head_dim_default = family.defaults.head_dim.filter(|_| !keys.is_gguf()).unwrap_or(hidden / heads);
-        let latent =
-            family.latent.as_ref().map(|family| LatentShape::read(keys, family, layers)).transpose()?;
+        let latent = match &family.latent {
+            Some(family) => Some(LatentShape::read(keys, family, count)?),
+            None => None,
+        };
         let head_dim = match &latent {
             Some(latent) => latent.nope + latent.rope,
-            None => keys.count_or(&keys::HEAD_DIM, None)?.unwrap_or(head_dim_default),
+            None => keys.count_or(&keys::HEAD_DIM, head_dim_default)?,
         };
         let intermediate = intermediate(keys, family, hidden)?;
-        let listed = listed_rotation(keys, family, layers)?;
-        let windows = windows(keys, family, &listed)?;
-        let wide = if family.wide_heads { Some(wide_heads(keys, heads, kv_heads)?) } else { None };
-        let (bases, distinct) = own_bases(keys, layers)?;
-        let rotated = rotated(keys, family, &windows, &bases, listed)?;
+        let delta = match &family.delta {
+            Some(delta) => Some(DeltaLayers::read(keys, delta, count)?),
+            None => None,
+        };
         let alibi = alibi(keys, family)?;
         let stream_norms = stream_norms(keys, family)?;
+        let (layers, ropes) = read_layers(keys, family, count, alibi, latent.as_ref(), delta.as_ref())?;
         Ok(Self {
             layers,
             hidden,
@@ -96,47 +110,93 @@ impl Shape {
             heads,
             kv_heads,
             head_dim,
-            context: keys.count_or(&keys::CONTEXT, None)?.unwrap_or(family.defaults.context),
+            context: keys.count_or(&keys::CONTEXT, family.defaults.context)?,
             eps: keys.number(family.eps_key())?.unwrap_or(family.defaults.eps) as f32,
-            scale: score_scale(keys, family, layers, hidden / heads, head_dim)?
+            scale: score_scale(keys, family, count, hidden / heads, head_dim)?
                 * latent.as_ref().map_or(1.0, |latent| latent.scale),
             scale_by_layer: family.score_switches && keys.flag("scale_attn_by_inverse_layer_idx", false)?,
-            embedding_scale: factor(keys, family.embedding_scale, hidden, layers)?,
-            residual_scale: factor(keys, family.residual_scale, hidden, layers)?,
-            logit_scale: factor(keys, family.logit_scale, hidden, layers)?,
+            embedding_scale: factor(keys, family.embedding_scale, hidden, count)?,
+            residual_scale: factor(keys, family.residual_scale, hidden, count)?,
+            logit_scale: factor(keys, family.logit_scale, hidden, count)?,
             attention_softcap: softcap(keys, &keys::ATTENTION_SOFTCAP, family.softcaps.0)?,
             final_softcap: softcap(keys, &keys::FINAL_SOFTCAP, family.softcaps.1)?,
             activation: activation(keys, family)?,
             parallel: switch(keys, family.parallel)?,
             stream_norms,
-            final_norm: stream_norms != Norms::Sums && !keys.flag(family.no_final_norm, false)?,
+            final_norm: stream_norms != Norms::Sums && has_final_norm(keys, family)?,
             normalised_head: normalised_head(keys, family),
             post_norms: post_norms(keys, family)?,
             alibi,
             head_norms: head_norms(keys, family)?,
             growth: growth(keys, family)?,
             clip: if family.clip_qkv { clip(keys)? } else { None },
-            rotated: if alibi.is_some() { vec![false; layers] } else { rotated },
-            wide,
-            windows,
-            rope_of: bases.iter().map(|base| distinct.iter().position(|b| b == base).unwrap_or(0)).collect(),
-            ropes: match &latent {
-                None if !distinct.is_empty() => with_bases(keys, family, &distinct)?,
-                None => ropes(keys, family)?,
-                Some(_) => latent::ropes(keys, ropes(keys, family)?),
-            },
+            wide: if family.wide_heads { Some(wide_heads(keys, heads, kv_heads)?) } else { None },
+            ropes,
             latent,
-            delta: family.delta.as_ref().map(|delta| DeltaLayers::read(keys, delta, layers)).transpose()?,
+            delta,
             mixture: match &family.mixture {
                 Some(mixture) => MixtureShape::read(keys, mixture, intermediate)?,
                 None => None,
             },
         })
     }
+
+    /// Size and number of key/value heads of a layer, and whether its values are its keys.
+    pub(crate) fn heads_of(&self, layer: &LayerShape) -> (usize, usize, bool) {
+        self.wide.filter(|_| layer.window.is_none()).unwrap_or((self.head_dim, self.kv_heads, false))
+    }
+}
+
+/// The layers, and the rotations that they choose from.
+fn read_layers(
+    keys: &Keys<'_>,
+    family: &Family,
+    count: usize,
+    alibi: Option<Alibi>,
+    latent: Option<&LatentShape>,
+    delta: Option<&DeltaLayers>,
+) -> Result<(Vec<LayerShape>, Vec<RopeConfig>), Error> {
+    let listed = listed_rotation(keys, family, count)?;
+    let windows = windows(keys, family, &listed)?;
+    let (bases, distinct) = own_bases(keys, count)?;
+    let rotated = rotated(keys, family, &windows, &bases, listed)?;
+    let ropes = match latent {
+        None if !distinct.is_empty() => with_bases(keys, family, &distinct)?,
+        None => ropes(keys, family)?,
+        Some(_) => latent::ropes(keys, ropes(keys, family)?),
+    };
+    let of = |index: usize| {
+        let nothing = || keys.defect(format!("nothing is known of layer {index} of {count}"));
+        let window = *windows.get(index).ok_or_else(nothing)?;
+        let is_rotated = *rotated.get(index).ok_or_else(nothing)? && alibi.is_none();
+        let rope = match bases.get(index).filter(|_| is_rotated) {
+            _ if !is_rotated => None,
+            Some(base) => Some(distinct.iter().position(|b| b == base).ok_or_else(nothing)?),
+            None => Some(usize::from(window.is_some() && ropes.len() > 1)),
+        };
+        let own = latent.and_then(|latent| latent.index.as_ref()).map(|index| &index.own);
+        Ok(LayerShape {
+            index,
+            window: window.map(match family.windows {
+                Windows::ChunksOfRotated => Window::Chunk,
+                _ => Window::Last,
+            }),
+            rope,
+            delta: match delta {
+                Some(delta) => *delta.layers.get(index).ok_or_else(nothing)?,
+                None => Some(false),
+            },
+            has_indexer: match own {
+                Some(own) => *own.get(index).ok_or_else(nothing)?,
+                None => false,
+            },
+        })
+    };
+    Ok(((0..count).map(of).collect::<Result<_, _>>()?, ropes))
 }
 
 /// How many layers there are.
-fn layers(keys: &Keys<'_>) -> Result<usize, Error> {
+fn layer_count(keys: &Keys<'_>) -> Result<usize, Error> {
     const LAYERS_MAX: usize = 10_000;
     // GGUF counts the layers that predict further tokens, which come last and are not used.
     let further = keys.gguf_number("nextn_predict_layers").unwrap_or(0.0) as usize;
@@ -149,7 +209,7 @@ fn layers(keys: &Keys<'_>) -> Result<usize, Error> {
 
 fn embedding_width(keys: &Keys<'_>, family: &Family, hidden: usize) -> Result<usize, Error> {
     match family.projections {
-        Some(_) if !keys.is_gguf() => Ok(keys.count_or(&keys::EMBEDDING_WIDTH, None)?.unwrap_or(hidden)),
+        Some(_) if !keys.is_gguf() => keys.count_or(&keys::EMBEDDING_WIDTH, hidden),
         _ => Ok(hidden),
     }
 }
@@ -183,6 +243,10 @@ fn head_norms(keys: &Keys<'_>, family: &Family) -> Result<bool, Error> {
     }
 }
 
+fn has_final_norm(keys: &Keys<'_>, family: &Family) -> Result<bool, Error> {
+    Ok(family.no_final_norm.is_empty() || !keys.flag(family.no_final_norm, false)?)
+}
+
 /// Whether the rows of the head are divided by their norms, as of models that say so.
 fn normalised_head(keys: &Keys<'_>, family: &Family) -> bool {
     let large = keys.json("vocab_size").and_then(Value::as_u64) == Some(125_696);
@@ -191,9 +255,9 @@ fn normalised_head(keys: &Keys<'_>, family: &Family) -> bool {
 
 /// The width of an MLP that is not an expert.
 fn intermediate(keys: &Keys<'_>, family: &Family, hidden: usize) -> Result<usize, Error> {
-    let given = match keys.count_or(&keys::DENSE_INTERMEDIATE, None)? {
+    let given = match keys.count_if_given(&keys::DENSE_INTERMEDIATE)? {
         Some(dense) => Some(dense),
-        None => keys.count_or(&keys::INTERMEDIATE, None)?,
+        None => keys.count_if_given(&keys::INTERMEDIATE)?,
     };
     let whole = match given {
         None if !family.gated => 4 * hidden,
@@ -201,12 +265,4 @@ fn intermediate(keys: &Keys<'_>, family: &Family, hidden: usize) -> Result<usize
         Some(n) => n,
     };
     Ok(if family.halved_width { whole / 2 } else { whole })
-}
-
-impl Shape {
-    /// Size and number of key/value heads of a layer, and whether its values are its keys.
-    pub(crate) fn heads_of(&self, layer: usize) -> (usize, usize, bool) {
-        let windowed = self.windows.get(layer).is_some_and(Option::is_some);
-        self.wide.filter(|_| !windowed).unwrap_or((self.head_dim, self.kv_heads, false))
-    }
 }

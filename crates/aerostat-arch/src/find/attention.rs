@@ -3,30 +3,29 @@
 use super::codes;
 use super::part::Part;
 use super::tensors::Tensors;
+use crate::config::LayerShape;
 use crate::error::Error;
-use crate::family::{Fused, HeadNorms, Temperature, Windows};
-use crate::spec::{AttentionSpec, Linear, Matrix, Norm, Runs, Window};
+use crate::family::{Fused, HeadNorms, Temperature};
+use crate::spec::{AttentionSpec, Linear, Matrix, Norm, Runs};
 
 impl Tensors<'_> {
     /// The attention of a layer.
-    pub(super) fn attention(&self, i: usize, name: &dyn Fn(&str) -> String) -> Result<AttentionSpec, Error> {
+    pub(super) fn attention(
+        &self,
+        layer: &LayerShape,
+        name: &dyn Fn(&str) -> String,
+    ) -> Result<AttentionSpec, Error> {
         let (n, f, s) = (self.names, self.family, self.shape);
         let (([q, k, v], gate), latent) = match &s.latent {
             Some(latent) => {
-                let (qkv, latent) = self.latent(latent, i, name)?;
+                let (qkv, latent) = self.latent(latent, layer, name)?;
                 ((qkv, None), latent)
             }
-            None => (self.queries_keys_values(i, name)?, None),
+            None => (self.queries_keys_values(layer, name)?, None),
         };
-        let (head_dim, kv_heads, _) = s.heads_of(i);
+        let (head_dim, kv_heads, _) = s.heads_of(layer);
         let mixed = if latent.is_some() { v.weight.rows } else { s.heads * head_dim };
-        let window = s.windows.get(i).copied().flatten();
-        let chunks = matches!(f.windows, Windows::ChunksOfRotated);
-        let rope = match s.rope_of.get(i) {
-            Some(rope) => *rope,
-            None => usize::from(window.is_some() && s.ropes.len() > 1),
-        };
-        let rope = Some(rope).filter(|_| s.rotated.get(i) == Some(&true));
+        let rope = layer.rope;
         // Norms without weights come with rotation.
         let head_norm = |pattern: &str, heads: usize| match f.head_norms {
             HeadNorms::Bare(_) if rope.is_none() => Ok(None),
@@ -47,9 +46,9 @@ impl Tensors<'_> {
             heads: s.heads,
             kv_heads,
             head_dim,
-            scale: if s.scale_by_layer { s.scale / (i + 1) as f32 } else { s.scale },
+            scale: if s.scale_by_layer { s.scale / (layer.index + 1) as f32 } else { s.scale },
             softcap: s.attention_softcap,
-            window: window.map(if chunks { Window::Chunk } else { Window::Last }),
+            window: layer.window,
             sinks: f.sinks.then(|| self.vector(&name(n.sinks), &[s.heads], 0.0)).transpose()?,
             norms_after_rope: f.norms_after_rope,
             alibi: s.alibi,
@@ -74,7 +73,7 @@ impl Tensors<'_> {
     /// q, k and v, and the gate of attention's output: tensors of their own, or rows of one.
     fn queries_keys_values(
         &self,
-        layer: usize,
+        layer: &LayerShape,
         name: &dyn Fn(&str) -> String,
     ) -> Result<([Linear; 3], Option<Linear>), Error> {
         let (n, s) = (self.names, self.shape);

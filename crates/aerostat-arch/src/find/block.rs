@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::codes;
 use super::part::Part;
-use super::tensors::Tensors;
-use crate::config::Norms;
+use super::tensors::{Tensors, first_name};
+use crate::config::{LayerShape, Norms};
 use crate::error::Error;
 use crate::family::{Bias, PostNorms};
 use crate::spec::{Block, Joined, Linear, Matrix, Mixer, MlpSpec, Norm, Positions, Vector};
@@ -20,6 +20,9 @@ impl Tensors<'_> {
         {
             return Err(self.stored.bad(tensor, format!("`vocab_size` is {vocab}")));
         }
+        if rows == 0 {
+            return Err(self.stored.bad(tensor, "it has no rows".to_owned()));
+        }
         self.matrix_of(
             self.stored.require_computable(&name, &[rows, self.shape.embedding])?,
             Part::all(rows),
@@ -31,7 +34,7 @@ impl Tensors<'_> {
     pub(crate) fn head(&self, embedding: &Matrix) -> Result<(Matrix, Option<Vector>), Error> {
         // Some text towers have a head of their own.
         let mut names = self.names.head.split('|').chain(["language_model.lm_head"]);
-        let stem = names.clone().find(|name| self.has(name)).or(names.next()).unwrap_or_default();
+        let stem = names.find(|name| self.has(name)).unwrap_or(first_name(self.names.head));
         let whole = self.stored.keys.whole("tie_word_embeddings").and_then(Value::as_bool) == Some(true);
         let own = self.stored.keys.flag("tie_word_embeddings", self.family.defaults.tied)?;
         let tied = self.is_gguf() || whole || own;
@@ -64,18 +67,18 @@ impl Tensors<'_> {
         }
     }
 
-    pub(crate) fn block(&self, i: usize) -> Result<Block, Error> {
+    pub(crate) fn block(&self, layer: &LayerShape) -> Result<Block, Error> {
         let (n, f, s) = (self.names, self.family, self.shape);
-        let name = |pattern: &str| self.top(&pattern.replace("{}", &i.to_string()));
+        let name = |pattern: &str| self.top(&pattern.replace("{}", &layer.index.to_string()));
         let norm = |pattern: &str, wanted: bool| match wanted {
             true => self.norm(&name(pattern), s.hidden).map(Some),
             false => Ok(None),
         };
-        let mixer = match self.delta(i, &name)? {
+        let mixer = match self.delta(layer, &name)? {
             Some(delta) => Mixer::Delta(delta),
-            None => Mixer::Attention(self.attention(i, &name)?),
+            None => Mixer::Attention(self.attention(layer, &name)?),
         };
-        let (mlp, experts) = match self.experts(i)? {
+        let (mlp, experts) = match self.experts(layer.index)? {
             Some((shared, experts)) => (shared, Some(experts)),
             None => (Some(self.mlp(&name)?), None),
         };
@@ -83,7 +86,7 @@ impl Tensors<'_> {
         // Of sums, the first norm comes after attention.
         let before_mlp = if sums { n.attention_norm } else { n.mlp_norm };
         let (attention_norm, mlp_norm) = (name(n.attention_norm), name(n.mlp_norm));
-        let (project_in, project_out) = self.projections(i)?;
+        let (project_in, project_out) = self.projections(layer.index)?;
         let mlp_norm_stored = f.post_norms == PostNorms::StoredMlp && self.has(&name(n.mlp_post_norm));
         let own_norm = !s.parallel || mlp_norm != attention_norm && self.has(&mlp_norm);
         Ok(Block {
@@ -117,7 +120,7 @@ impl Tensors<'_> {
             let linear = || self.linear(&self.top(name), Bias::Never, Part::all(outputs), inputs);
             wanted.then(linear).transpose()
         };
-        let last = i + 1 == self.shape.layers;
+        let last = i + 1 == self.shape.layers.len();
         Ok((project(project_in, i == 0, stream, embedding)?, project(project_out, last, embedding, stream)?))
     }
 

@@ -56,20 +56,21 @@ pub(super) fn find(stored: Stored<'_>, stem: &str, part: Part, cols: usize) -> R
     }
 }
 
-/// One matrix of a stack of them in MXFP4: `name` is that of the blocks, `[matrices, rows, groups, 16]`.
+/// One matrix of a stack of them in MXFP4: the blocks, `[matrices, rows, groups, 16]`, have the suffix
+/// `_blocks`.
 pub(super) fn blocks(
     stored: Stored<'_>,
-    name: &str,
+    stem: &str,
     stack: Stack,
     part: Part,
     cols: usize,
 ) -> Result<Matrix, Error> {
-    let stem = name.strip_suffix("_blocks").unwrap_or(name);
+    let name = format!("{stem}_blocks");
     let whole = part.total;
     let part = stack.part(part);
     let codes = Codes { stored, stem, part, cols };
     let groups = cols / MXFP4_GROUP;
-    let bytes = codes.require(name, &[DType::U8], &[stack.count, whole, groups, MXFP4_GROUP / 2])?;
+    let bytes = codes.require(&name, &[DType::U8], &[stack.count, whole, groups, MXFP4_GROUP / 2])?;
     if !cols.is_multiple_of(MXFP4_GROUP) {
         return Err(stored.bad(bytes, format!("rows of {cols} are not whole groups of {MXFP4_GROUP}")));
     }

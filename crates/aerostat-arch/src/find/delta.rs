@@ -2,6 +2,7 @@
 
 use super::part::Part;
 use super::tensors::Tensors;
+use crate::config::LayerShape;
 use crate::error::Error;
 use crate::family::{Bias, DeltaNames};
 use crate::spec::{DeltaNet, DeltaShape, Linear, Norm, NormKind, Runs, Vector};
@@ -10,18 +11,17 @@ impl Tensors<'_> {
     /// The delta net of a layer, if it is one.
     pub(super) fn delta(
         &self,
-        layer: usize,
+        layer: &LayerShape,
         name: &dyn Fn(&str) -> String,
     ) -> Result<Option<DeltaNet>, Error> {
-        let Some((family, delta)) = self.family.delta.as_ref().zip(self.shape.delta.as_ref()) else {
+        if layer.delta == Some(false) {
             return Ok(None);
+        }
+        let Some((family, delta)) = self.family.delta.as_ref().zip(self.shape.delta.as_ref()) else {
+            return Err(self.stored.keys.defect("a layer may be a delta net, but the family has none"));
         };
         let n = if self.is_gguf() { &family.gguf_names } else { &family.names };
-        let is_delta = match self.is_gguf() {
-            true => self.stored.contains(&name(n.rate)),
-            false => delta.layers.get(layer) == Some(&true),
-        };
-        if !is_delta {
+        if layer.delta.is_none() && !self.stored.contains(&name(n.rate)) {
             return Ok(None);
         }
         let (s, hidden) = (delta.shape, self.shape.hidden);

@@ -2,10 +2,10 @@
 
 use super::part::Part;
 use super::tensors::Tensors;
-use crate::config::{IndexShape, LatentShape};
+use crate::config::{IndexShape, LatentShape, LayerShape};
 use crate::error::Error;
 use crate::family::{Bias, LatentNames};
-use crate::spec::{Indexer, Latent, Linear, Norm, NormKind, RopeStyle, Runs, Selection};
+use crate::spec::{Indexer, Latent, Linear, Norm, NormKind, Runs, Selection};
 
 /// Of the norms between two matrices, whatever the configuration says of the others.
 const EPS: f32 = 1e-6;
@@ -15,10 +15,15 @@ impl Tensors<'_> {
     pub(super) fn latent(
         &self,
         shape: &LatentShape,
-        layer: usize,
+        layer: &LayerShape,
         name: &dyn Fn(&str) -> String,
     ) -> Result<([Linear; 3], Option<Latent>), Error> {
-        let Some(family) = &self.family.latent else { return Err(self.stored.keys.unsupported("no names")) };
+        let Some(family) = &self.family.latent else {
+            return Err(self
+                .stored
+                .keys
+                .defect("keys and values are compressed, but the family has no names"));
+        };
         let n = if self.is_gguf() { &family.gguf_names } else { &family.names };
         let (hidden, bias) = (self.shape.hidden, self.family.qkv_bias);
         let q_rows = self.shape.heads * (shape.nope + shape.rope);
@@ -42,19 +47,19 @@ impl Tensors<'_> {
             rope: shape.rope,
             value_dim: shape.value_dim,
             k_by_rows,
-            selection: match (&shape.index, family.indexer, &q_down) {
-                (Some(index), Some(style), Some((down, _))) if index.own.get(layer) == Some(&true) => {
-                    let indexer = self.indexer(index, style, n, name, down.weight.rows)?;
+            selection: match (&shape.index, &q_down) {
+                (None, _) => Selection::All,
+                (Some(index), Some((down, _))) if layer.has_indexer => {
+                    let indexer = self.indexer(index, n, name, down.weight.rows)?;
                     Selection::Own { count: index.count, indexer: Box::new(indexer) }
                 }
-                (Some(index), Some(_), Some(_)) => Selection::Previous { count: index.count },
-                (Some(_), ..) => {
+                (Some(index), Some(_)) => Selection::Previous { count: index.count },
+                (Some(_), None) => {
                     return Err(self
                         .stored
                         .keys
                         .unsupported("an index without compressed queries is not supported"));
                 }
-                _ => Selection::All,
             },
             q_down,
         };
@@ -93,7 +98,6 @@ impl Tensors<'_> {
     fn indexer(
         &self,
         shape: &IndexShape,
-        style: RopeStyle,
         n: &LatentNames,
         name: &dyn Fn(&str) -> String,
         q_rank: usize,
@@ -101,7 +105,7 @@ impl Tensors<'_> {
         let linear = |pattern: &str, rows: usize, cols: usize| {
             self.linear(&name(pattern), Bias::Never, Part::all(rows), cols)
         };
-        let (IndexShape { heads, dim, .. }, hidden) = (shape, self.shape.hidden);
+        let (IndexShape { heads, dim, style, .. }, hidden) = (shape, self.shape.hidden);
         let norm = name(n.index_norm);
         let vector = |suffix: &str| self.vector(&format!("{norm}.{suffix}"), &[*dim], 0.0).map(Some);
         Ok(Indexer {
@@ -118,7 +122,7 @@ impl Tensors<'_> {
             weights: linear(n.index_weights, *heads, hidden)?,
             heads: *heads,
             dim: *dim,
-            style,
+            style: *style,
         })
     }
 

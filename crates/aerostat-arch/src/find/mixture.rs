@@ -24,8 +24,9 @@ impl Tensors<'_> {
             .collect::<Result<Vec<_>, _>>()?;
         let mut order: Vec<u32> = (0..mlps.len() as u32).collect();
         order.sort_by_key(|e| {
-            let first = mlps[*e as usize].linears().next().map(|(_, linear)| linear.weight.extent);
-            first.map(|extent| (extent.file.0, extent.offset))
+            let mlp = &mlps[*e as usize];
+            let extent = mlp.gate.as_ref().unwrap_or(&mlp.up).weight.extent;
+            (extent.file.0, extent.offset)
         });
         let shared_gate = place.name(names.shared_router);
         let shared_gate = match self.has(&shared_gate) {

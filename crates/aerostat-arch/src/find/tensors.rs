@@ -62,9 +62,8 @@ impl<'a> Tensors<'a> {
             Some(rest) => format!("{}blocks.{rest}", self.prefix),
             None => format!("{}{name}", self.prefix),
         };
-        let mut all = names.split('|').map(full);
-        let first = all.next().unwrap_or_default();
-        if self.has(&first) { first } else { all.find(|name| self.has(name)).unwrap_or(first) }
+        let held = names.split('|').map(full).find(|name| self.has(name));
+        held.unwrap_or_else(|| full(first_name(names)))
     }
 
     pub(super) fn by_inputs(&self) -> bool {
@@ -112,7 +111,8 @@ impl<'a> Tensors<'a> {
             Bias::Always => Ok(true),
             Bias::Key(..) if self.is_gguf() => Ok(self.stored.contains(name)),
             Bias::Key(keys, default) => {
-                let key = keys.split('|').find(|key| self.stored.keys.json(key).is_some()).unwrap_or(keys);
+                let key = keys.split('|').find(|key| self.stored.keys.json(key).is_some());
+                let key = key.unwrap_or(first_name(keys));
                 self.stored.keys.flag(key, default)
             }
         }
@@ -194,8 +194,8 @@ impl<'a> Tensors<'a> {
         part: Part,
         cols: usize,
     ) -> Result<Matrix, Error> {
-        if name.ends_with("_blocks") {
-            return codes::blocks(self.stored, name, stack, part, cols);
+        if let Some(stem) = name.strip_suffix("_blocks") {
+            return codes::blocks(self.stored, stem, stack, part, cols);
         }
         let tensor = self.stored.require_computable(name, &[stack.count, part.total, cols])?;
         self.matrix_of(tensor, stack.part(part), cols)
@@ -294,4 +294,9 @@ impl<'a> Tensors<'a> {
         let tensor = self.stored.require_shape(name, shape)?;
         if scales::are_codes(self.stored.keys, tensor) { Ok(tensor) } else { self.stored.computable(tensor) }
     }
+}
+
+/// The first of several names, which `|` separates.
+pub(super) fn first_name(names: &str) -> &str {
+    names.split_once('|').map_or(names, |(first, _)| first)
 }

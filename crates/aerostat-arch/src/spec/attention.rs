@@ -76,9 +76,11 @@ impl AttentionSpec {
         before.chain(index.into_iter().flatten()).chain(own).chain([(Role::Output, &self.o)])
     }
 
-    /// Its maps of queries, keys, values, output and gate, to change them.
+    /// All its linear maps, to change them.
     pub(super) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
-        [&mut self.q, &mut self.k, &mut self.v, &mut self.o].into_iter().chain(&mut self.gate)
+        let latent = self.latent.iter_mut().flat_map(Latent::linears_mut);
+        let own = [&mut self.q, &mut self.k, &mut self.v, &mut self.o];
+        own.into_iter().chain(&mut self.gate).chain(&mut self.joined).chain(latent)
     }
 
     /// Elements of a row in each of the buffers that it reads and writes.

@@ -122,21 +122,23 @@ impl Block {
         mlps.chain(attention.map(|linear| linear.weight.rows)).max().unwrap_or(0)
     }
 
-    /// Its linear maps, those of experts too, to change them; not those that compress queries, keys and values, nor that of
-    /// the shared expert's gate.
+    /// All its linear maps, those of experts too, in no particular order, to change them.
     pub fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
         let (attention, delta) = match &mut self.mixer {
             Mixer::Attention(attention) => (Some(attention.linears_mut()), None),
             Mixer::Delta(delta) => (None, Some(delta.linears_mut())),
         };
         let mixer = attention.into_iter().flatten().chain(delta.into_iter().flatten());
-        let (router, mlps) = match &mut self.experts {
-            Some(experts) => (Some(&mut experts.router), experts.mlps.as_mut_slice()),
+        let (routers, mlps) = match &mut self.experts {
+            Some(Experts { router, shared_gate, mlps, .. }) => {
+                (Some([router].into_iter().chain(shared_gate)), mlps.as_mut_slice())
+            }
             None => (None, [].as_mut_slice()),
         };
         let mlps = self.mlp.iter_mut().chain(mlps);
         let mlps = mlps.flat_map(|m| m.gate.iter_mut().chain([&mut m.up, &mut m.down]));
-        mixer.chain(router).chain(mlps).chain(&mut self.project_in).chain(&mut self.project_out)
+        let routers = routers.into_iter().flatten();
+        mixer.chain(routers).chain(mlps).chain(&mut self.project_in).chain(&mut self.project_out)
     }
 
     /// Its small tensors: norms, biases and what its parts have besides.

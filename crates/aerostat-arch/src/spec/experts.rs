@@ -22,7 +22,7 @@ pub struct Experts {
 impl Experts {
     /// The linear maps of all experts, expert by expert in the order of their place on disk.
     pub fn linears(&self) -> impl Iterator<Item = (Role, &Linear)> {
-        self.order.iter().filter_map(|e| self.mlps.get(*e as usize)).flat_map(MlpSpec::linears)
+        self.order.iter().flat_map(|e| self.mlps[*e as usize].linears())
     }
 
     /// Stored bytes of the matrices of all experts.

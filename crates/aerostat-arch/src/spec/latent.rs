@@ -93,6 +93,16 @@ impl Latent {
         }
     }
 
+    /// All its linear maps, to change them.
+    pub(super) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        let indexer = match &mut self.selection {
+            Selection::Own { indexer, .. } => Some(indexer),
+            Selection::All | Selection::Previous { .. } => None,
+        };
+        let indexer = indexer.into_iter().flat_map(|i| [&mut i.q, &mut i.k, &mut i.weights]);
+        self.q_down.iter_mut().map(|(linear, _)| linear).chain([&mut self.kv_down]).chain(indexer)
+    }
+
     /// Its norms.
     pub(super) fn norms(&self) -> impl Iterator<Item = &Norm> {
         let q = self.q_down.iter().map(|(_, norm)| norm);

@@ -370,3 +370,17 @@ fn layers_of_delta_nets_are_listed_or_counted() {
 fn attention(block: &Block) -> &AttentionSpec {
     block.attention().unwrap()
 }
+
+/// Plans of packed copies left out what compresses queries, keys and values, and the shared expert's gate.
+#[test]
+fn all_linear_maps_can_be_changed() {
+    for f in fixtures() {
+        let mut spec = describe(&Checkpoint::open(&f.path).unwrap()).unwrap();
+        for linear in spec.blocks.iter_mut().flat_map(Block::linears_mut) {
+            linear.weight.name = "changed".to_owned();
+        }
+        let head = [spec.head.weight.name.as_str()];
+        let left = spec.matrices().map(|m| m.name.as_str()).filter(|name| *name != "changed");
+        assert_eq!(left.collect::<Vec<_>>(), head, "{}", f.name);
+    }
+}
