@@ -12,7 +12,7 @@ use crate::counts::Counts;
 use crate::database::{Batch, State};
 use crate::error::{Error, ErrorKind};
 use crate::forecast::{Endings, Forecast, Left, forecast, pace};
-use crate::input::Lines;
+use crate::input::{self, Lines};
 use crate::job::{Job, now};
 use crate::journal::{pack_result, pack_tokens, unpack_result, unpack_tokens};
 use crate::line::{self, Item};
@@ -85,6 +85,8 @@ pub(crate) struct Runner<'a> {
     plan: &'a Plan,
     meter: &'a Meter<'a>,
     lines: Lines,
+    /// The input was found to be what it was, after a line was refused.
+    input_checked: bool,
     queue: VecDeque<Request>,
     active: BTreeMap<u64, Active>,
     /// Lines of which something was saved by an earlier run.
@@ -128,6 +130,7 @@ impl<'a> Runner<'a> {
         job.database.set(&*job.disk, &[("state", "running".to_owned())])?;
         Ok(Self {
             lines: Lines::open(&job.paths.input)?,
+            input_checked: false,
             counts: job.counts(),
             decodes: 0,
             waiting_tokens: job.lengths().total as u64,
@@ -161,12 +164,25 @@ impl<'a> Runner<'a> {
             };
             match read {
                 Ok(item) => self.enter(number, item)?,
-                Err((custom_id, refusal)) => self.fail(number, custom_id.as_deref(), &refusal)?,
+                Err((custom_id, refusal)) => {
+                    self.check_input()?;
+                    self.fail(number, custom_id.as_deref(), &refusal)?;
+                }
             }
             let tokens = u64::from(row.prompt) + u64::from(row.parts) * u64::from(row.answer);
             self.waiting_tokens = self.waiting_tokens.saturating_sub(tokens);
             return Ok(true);
         }
+    }
+
+    /// A line that was good when it was checked is not good now: that is the input's doing, unless it is the same still.
+    fn check_input(&mut self) -> Result<(), Error> {
+        let path = &self.job.paths.input;
+        if !self.input_checked && input::digest(path)? != self.job.database.must_fact("input_digest")? {
+            return Err(changed(path));
+        }
+        self.input_checked = true;
+        Ok(())
     }
 
     /// Makes the requests of a line, less what an earlier run did of it.
