@@ -10,6 +10,8 @@ const TILE_ALIGN_BYTES: usize = 64;
 /// Address space of tiles that stay that is taken at a time, so that huge pages hold many small tiles; memory is used only
 /// as far as tiles reach, but for the rest of one huge page.
 const ARENA_BYTES: usize = 1 << 30;
+/// Bytes of resident tiles before huge pages are asked for.
+const SMALL_BYTES: usize = 2 << 20;
 
 /// All weight tiles of a host device.
 #[derive(Default)]
@@ -167,7 +169,8 @@ impl Resident {
                 let message = format!("no memory for a pinned weight tile of {} bytes", bytes.len());
                 Error::new(ErrorKind::OutOfMemory, message)
             })?;
-            advise(arena.as_ptr(), arena.capacity());
+            // The first tiles get small pages: a small model would waste most of a huge one.
+            advise(arena.as_ptr().wrapping_add(SMALL_BYTES), arena.capacity().saturating_sub(SMALL_BYTES));
             self.arenas.push(arena);
         }
         let index = self.arenas.len() - 1;
