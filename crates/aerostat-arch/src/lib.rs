@@ -1,7 +1,7 @@
 //! Model families as data: from a configuration and a catalogue to a [`ModelSpec`].
 //!
 //! A family is one file of data in `families/`; [`describe`] joins it with a checkpoint's configuration and tensors.
-//! There is no forward code here: `aerostat-model` runs every [`ModelSpec`] through one block forward.
+//! There is no forward code here: `aerostat-model` compiles every [`ModelSpec`] to a program and runs that.
 //!
 //! The crate is cut by layer, each of which imports those before it alone: what a model is (`spec`), what a family says
 //! (`family`, `families`), what a configuration says (`config`), where tensors are found (`find`), and [`describe`], which

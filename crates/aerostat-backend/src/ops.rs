@@ -116,7 +116,7 @@ pub struct ScratchNeed {
     pub scaled_packed: bool,
 }
 
-/// Memory that a device takes besides buffers, weights and the KV cache, in bytes.
+/// The device's own share of memory, besides buffers, weights and the KV cache, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Footprint {
     /// However large a sweep is.
@@ -332,7 +332,7 @@ pub struct DeltaRule {
 /// What a device can do.
 #[derive(Clone, Debug)]
 pub struct Capabilities {
-    /// "reference", "cpu", "gpu".
+    /// Its kind, such as "reference" or "cpu".
     pub device: &'static str,
     /// The instruction set or adapter in use, for people.
     pub detail: String,

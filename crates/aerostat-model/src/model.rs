@@ -34,7 +34,7 @@ pub struct Batch<'a> {
     /// For each row the length of its sequence as rotations see it: that of the prompt for its rows, position + 1
     /// for later ones. Only dynamic scaling looks at it.
     pub lengths: &'a [u32],
-    /// Where each row's recurrent state is; only models that have some look at it.
+    /// Where each row's recurrent state is; empty where sequences keep none.
     pub states: &'a [StateRow],
     /// The rows that need logits.
     pub logit_rows: &'a [u32],
@@ -59,8 +59,6 @@ pub struct Model {
     /// Rows of the sweep at hand, and those with logits.
     rows: usize,
     logit_rows: usize,
-    /// Sequences have recurrent states.
-    keeps_states: bool,
     routed: Routed,
     expert: ExpertAtHand,
 }
@@ -132,7 +130,6 @@ impl Model {
         let corrections = spec.blocks.iter().map(correction).collect::<Result<Vec<_>, E>>()?;
         let codes = Codes::load(b, &spec, read)?;
         let widest = ropes.iter().map(Frequencies::rotary).max().unwrap_or(0);
-        let keeps_states = program.buffers.iter().any(|buffer| buffer.height == Height::States);
         Ok(Self {
             spec,
             program,
@@ -145,7 +142,6 @@ impl Model {
             angles: vec![0.0; limits.rows_max * widest],
             rows: 0,
             logit_rows: 0,
-            keeps_states,
             routed: Routed::default(),
             expert: ExpertAtHand::default(),
         })
@@ -172,8 +168,7 @@ impl Model {
     /// The rows are more than there is room for, or stand where nothing is.
     pub fn begin(&mut self, b: &mut dyn Backend, batch: &Batch<'_>) -> Result<(), Error> {
         (self.rows, self.logit_rows) = (batch.places.rows.len(), batch.logit_rows.len());
-        let states = if self.keeps_states { batch.states } else { &[] };
-        b.set_rows(SweepRows { places: batch.places, states })
+        b.set_rows(SweepRows { places: batch.places, states: batch.states })
     }
 
     /// Where the embeddings of the sweep's rows go, `[rows, embedding width]`.

@@ -22,13 +22,13 @@ pub struct Error {
     pub budget_bytes: u64,
     /// The smallest that works.
     pub minimum_bytes: u64,
-    /// Code, tokenizer, small tensors, reserve.
+    /// The process as it is, small tensors, scratch of threads, logits that results hold, and a reserve.
     pub overhead_bytes: u64,
     /// Two of the smallest tiles.
     pub ring_bytes: u64,
     /// For the longest sequence alone, its recurrent state included.
     pub kv_bytes: u64,
-    /// For one row.
+    /// For the rows of the smallest plan: up to 16, four of them with logits.
     pub activation_bytes: u64,
 }
 

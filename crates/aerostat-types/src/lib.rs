@@ -66,7 +66,7 @@ pub enum Home {
     Disk,
     /// In memory of the host. Where the device is the host, this is also its own.
     Host,
-    /// In memory of the device.
+    /// In memory of the device, where that is not the host's. No plan chooses it yet.
     Device,
 }
 

@@ -13,7 +13,7 @@ use crate::{Error, ErrorKind};
 
 /// Gathers embedding rows.
 pub(crate) struct Embedder {
-    /// Rows as stored, of the sweep at hand.
+    /// Embedding rows as stored, end to end, with room for those of `rows_max` tokens.
     gathered: Vec<u8>,
     /// Those that were read lately.
     kept: KeptRows,
@@ -35,7 +35,8 @@ impl Embedder {
         })
     }
 
-    /// Weights are loaded: the head may have all rows.
+    /// Called once, after weights are loaded: notes the head's tiles, if the head is the embedding and all of it stays in
+    /// memory.
     pub(crate) fn look_at(&mut self, plan: &Plan, spec: &ModelSpec, store: &WeightStore) {
         self.head = Some(()).filter(|()| spec.tied()).and_then(|()| store.resident_head(plan));
     }

@@ -32,10 +32,11 @@ pub struct Engine {
     pub(crate) prefill_chunk: usize,
     pub(crate) prefixes: Prefixes,
     pub(crate) spill: Option<PathBuf>,
-    /// What it was opened for, and what the plan was made with.
+    /// The need that it was opened for.
     pub(crate) opened_for: Need,
+    /// The machine's figures that the plan was made with.
     machine: Machine,
-    /// Whether all weights are finite, once somebody asked: the name of a tensor that is not.
+    /// `None`: nobody has looked; `Some(None)`: all weights are finite; else the name of a tensor that is not.
     pub(crate) not_finite: Option<Option<String>>,
 }
 
@@ -147,7 +148,8 @@ impl Engine {
         &self.sweeper.plan
     }
 
-    /// What the plan counts beside weights, the ring and the KV cache.
+    /// Bytes that the plan counts for each row, logit row, state and position, and once, beside weights, the ring and the KV
+    /// cache.
     pub fn footprint(&self) -> Footprint {
         let Sweeper { model, backend, .. } = &self.sweeper;
         whole_footprint(model.spec(), model.program(), &**backend)

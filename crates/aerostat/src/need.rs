@@ -4,15 +4,22 @@ use aerostat_plan::Totals;
 
 use crate::request::{Request, Want};
 
-/// What a run needs from the plan: all its requests added up. Large lists cost nothing.
+/// What a run needs from the plan: all its requests added up. It has the same size for any number of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Need {
+    /// Tokens, prompt and answer, of the longest sequence.
     pub(crate) sequence_tokens_max: usize,
+    /// Sequences that could be active together.
     pub(crate) sequences: usize,
+    /// Tokens, prompt and answer, of all sequences.
     pub(crate) tokens_total: usize,
+    /// Rows that could share one sweep.
     pub(crate) rows_useful: usize,
+    /// Those of them that could need logits.
     pub(crate) logit_rows_useful: usize,
+    /// Rows of logits, `[vocab]` each, that the results hold.
     pub(crate) logit_rows_kept: usize,
+    /// What all sequences take from their first sweep to their last.
     pub(crate) totals: Totals,
 }
 

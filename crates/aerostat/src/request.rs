@@ -22,13 +22,13 @@ pub struct Request {
     pub max_new_tokens: usize,
     /// How tokens are chosen.
     pub sampling: Sampling,
-    /// Which of several answers to the same prompt this is.
+    /// Number of this answer among several to the same prompt; it is mixed into the seed. 0 for one.
     pub stream: u64,
     /// Tokens that end the answer; empty: only its length does.
     pub end_tokens: Vec<u32>,
     /// Strings that end the answer; they are not part of it. They need a tokenizer.
     pub stop: Vec<String>,
-    /// Report the log-probability of every token of the answer, and this many of the likeliest in its place.
+    /// `Some(n)`: the log-probability of every token of the answer, and of the `n` likeliest in its place; `None`: neither.
     pub top_logprobs: Option<usize>,
     /// What the answer must look like.
     pub constraint: Option<Box<dyn Constraint>>,
@@ -253,7 +253,8 @@ pub struct Completion {
 pub struct Score {
     /// The tokens.
     pub token_ids: Vec<u32>,
-    /// For each token, its log-probability given those before it; `None` for the first.
+    /// For each token, the natural logarithm of its probability given those before it; `None` for the first token and for
+    /// those that nobody asked for.
     pub logprobs: Vec<Option<f32>>,
     /// The logits after the last token, if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]

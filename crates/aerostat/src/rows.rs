@@ -12,6 +12,7 @@ pub(crate) struct Rows {
     pub(crate) places: Vec<RowPlace>,
     pub(crate) pages: Vec<u32>,
     pub(crate) lengths: Vec<u32>,
+    /// One for each row, if sequences keep recurrent states.
     pub(crate) states: Vec<StateRow>,
     pub(crate) logit_rows: Vec<u32>,
     /// For each logit row, the index of its active sequence and its position.

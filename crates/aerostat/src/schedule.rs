@@ -266,10 +266,13 @@ impl<'t> Schedule<'t> {
         let computed = std::mem::take(&mut sequence.computed);
         adopt(sequence, memory.pages, self.rules.shares.as_ref());
         let held = sequence.pages.len();
-        sequence.pages.extend(memory.pages.take(wanted.saturating_sub(held)).unwrap_or_default());
-        let places = slots.iter().zip(&sequence.pages).skip(held);
-        let loaded: io::Result<()> =
-            { places }.try_for_each(|(slot, page)| spill.load(memory.backend, *slot, *page));
+        let more = memory.pages.take(wanted.saturating_sub(held));
+        let more = more.ok_or_else(|| io::Error::other("the cache has fewer pages than it said"));
+        let loaded: io::Result<()> = more.and_then(|more| {
+            sequence.pages.extend(more);
+            let mut places = slots.iter().zip(&sequence.pages).skip(held);
+            places.try_for_each(|(slot, page)| spill.load(memory.backend, *slot, *page))
+        });
         match loaded {
             Ok(()) => sequence.computed = sequence.computed.max(computed),
             Err(error) => self.trouble = Some(error),
@@ -365,8 +368,8 @@ impl<'t> Schedule<'t> {
             rows.tokens.push(sequence.tokens[position]);
             rows.places.push(RowPlace { position: position as u32, table });
             rows.lengths.push(sequence.prompt.max(position + 1) as u32);
-            let slot = sequence.state.unwrap_or_default();
-            rows.states.push(StateRow { slot, position: position as u32 });
+            let state = sequence.state.map(|slot| StateRow { slot, position: position as u32 });
+            rows.states.extend(state);
             rows.given += u64::from(!sequence.generates());
             sequence.computed = position + 1;
         }

@@ -1,7 +1,18 @@
 //! A model that many callers share: the engine on a thread of its own.
 //!
 //! Requests enter between sweeps, from any thread, and ride on sweeps together; tokens and results come back on channels.
-//! A job (any [`Work`]) is one more source of requests. Nothing of this shows in the bits of a result.
+//! A job (any [`Work`]) is one more source of requests.
+//!
+//! What is promised:
+//! - Nothing of this shows in the bits of a result: it is what the request gives alone.
+//! - Every request ends with one [`Event::Finished`], whatever happens; a sweep's text comes before its tokens. Text needs
+//!   a tokenizer.
+//! - One request's failure, or a source's own error, costs no other anything. An error of the engine, such as a disk that
+//!   fails, or an observer that asks to stop, ends all that is under way.
+//! - Requests of a lower priority number go first; a single request goes before sources of its number. Up to 256 that the
+//!   engine has in sight already keep their order, but those below 0 pass them too. The queue has no end of its own:
+//!   callers bound what they hand over.
+//! - A cancelled request leaves at the end of the sweep, and what its prompt left in the cache stays for others.
 
 mod board;
 mod worker;
@@ -31,7 +42,7 @@ use crate::{Error, ErrorKind};
 pub struct RequestId(pub u64);
 
 /// When a request is taken, among those that wait: lower ones first, equal ones in order of arrival. Those below 0 enter
-/// between two sweeps before all that wait already.
+/// at the next border of sweeps, before all that wait already.
 pub type Priority = i32;
 
 /// What comes back for a request.
@@ -46,11 +57,12 @@ pub enum Event {
         /// One for each of them if log-probabilities are wanted, else empty.
         logprobs: Vec<TokenLogprobs>,
     },
-    /// The last event: its result, or why it has none. A cancelled answer comes as far as it came.
+    /// The last event: its result, or why it has none. A cancelled answer comes as far as it came; a request that was
+    /// cancelled before it began fails with [`ErrorKind::Interrupted`].
     Finished(Outcome),
 }
 
-/// A model opened for many callers. Dropping it interrupts what is under way.
+/// A model opened for many callers. Dropping it interrupts what is under way at the next tile.
 pub struct Session {
     handle: SessionHandle,
     thread: Option<JoinHandle<()>>,
@@ -76,7 +88,7 @@ pub struct Status {
     pub stats: Option<Stats>,
     /// Times the model was opened again because a request did not fit.
     pub reopened: u64,
-    /// Requests that were handed over and have not ended, those of sources included.
+    /// Single requests that were handed over and have not ended.
     pub requests: usize,
 }
 
@@ -110,9 +122,10 @@ enum Command {
 }
 
 impl Session {
-    /// Starts the engine's thread and opens the model for `need`: what the caller expects at once. A request that does not
-    /// fit makes it plan and open again when those under way are finished. `observer` is told how loading and sweeps go on,
-    /// and may stop them.
+    /// Starts the engine's thread. The model is opened for `need` when the first request comes: for as many sequences at once
+    /// as it counts ([`Need::add_tokens`], once for each), which are answered together as far as memory allows. A request
+    /// that is longer than what is open makes it plan and open again when those under way are finished. `observer` is told
+    /// how loading and sweeps go on, and may stop them.
     ///
     /// # Errors
     /// The thread cannot be started. What opening meets is the result of the requests that wait for it.

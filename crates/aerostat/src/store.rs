@@ -12,7 +12,8 @@ use crate::flow::Flow;
 use crate::learned::Learned;
 use crate::{Error, ErrorKind};
 
-/// Told of every tile that is loaded: how many are, of how many, the block, and what reads.
+/// Called after each tile that is loaded, with the number of tiles loaded, of tiles to load, its block, and the ring; an
+/// error stops the load.
 pub(crate) type Show<'a> = &'a mut dyn FnMut(usize, usize, usize, &Ring) -> Result<(), Error>;
 
 /// Gives the weights of step after step, wherever they are.
@@ -22,8 +23,8 @@ pub(crate) struct WeightStore {
     residents: Vec<Option<WeightId>>,
     /// The tiles of experts that stay, by block and index.
     resident_experts: HashMap<(usize, u32), Vec<WeightId>>,
-    /// The tiles of the present block's experts that have not been used: of which of those in use, the step, and the tile on
-    /// the device if it stays there.
+    /// Tiles of the present block's experts that are still to be multiplied, in order: the place of the expert among those
+    /// that rows use, the step, and the tile's handle if it stays in memory; else it comes from the ring.
     routed: VecDeque<(usize, Step, Option<WeightId>)>,
     learned: Learned,
     pub(crate) counted: ExpertReads,

@@ -36,7 +36,8 @@ pub(crate) struct Listeners<'a> {
 }
 
 impl Sweeper {
-    /// One pass over the weights for the given rows; the head runs only if some of them need logits, which are given then.
+    /// One pass over the weights for the given rows; gives logits, `[logit rows, vocab]` in the order of `rows.logit_rows`,
+    /// and none, without running the head, if no row needs them.
     ///
     /// `more` says that another sweep is likely to follow: its first tiles are then read while this one ends.
     pub(crate) fn sweep(
@@ -110,7 +111,8 @@ impl Sweeper {
         to: &mut Listeners<'_>,
     ) -> Result<(), Error> {
         let program = Arc::clone(self.model.program());
-        let ops = program.experts.get(block).map_or(&[][..], Vec::as_slice);
+        let ops = program.experts.get(block).filter(|ops| !ops.is_empty());
+        let ops = ops.ok_or_else(|| defect!("block {block} has no program for experts"))?;
         for index in 0..self.model.chosen() {
             self.model.take_expert(index)?;
             for op in ops {

@@ -55,7 +55,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// The linear maps that every sweep uses, in the order of use: all but those of experts.
+    /// The linear maps that every sweep uses, in the order of use, which is the order of the plan's steps and of the program's products: all but those of experts.
     pub fn linears(&self) -> impl Iterator<Item = (Role, &Linear)> {
         let attention = self.attention().into_iter().flat_map(AttentionSpec::linears);
         let mixer = attention.chain(self.delta().into_iter().flat_map(DeltaNet::linears));

@@ -12,7 +12,7 @@ const HEAD: &str = "# Model families
 
 Made from `crates/aerostat-arch/src/families/*.rs` and `fixtures/` by a test, which says how to renew it.
 
-Every family runs through one block forward. *Checked by* names the fixtures: tiny models whose logits and greedy tokens
+Every family is compiled to one program of ops. *Checked by* names the fixtures: tiny models whose logits and greedy tokens
 are those of transformers TRANSFORMERS; a G marks those that are checked as GGUF files too, in llama.cpp's layout.
 
 | family | what it is | Hugging Face | GGUF | checked by |

@@ -38,7 +38,7 @@ pub(super) struct Compiler<'a> {
     growths: Vec<(Growth, Slice)>,
     /// The positions that the last layer with an indexer chose.
     pub(super) selected: Option<Slice>,
-    /// What the head reads where a matrix makes it of the stream.
+    /// The head's input, `[rows, head width]`, where a matrix makes it of the residual stream.
     projected: Option<Slice>,
 }
 
@@ -311,7 +311,8 @@ impl<'a> Compiler<'a> {
         self.emit(Op::AddBias { x, bias });
     }
 
-    /// Normalises `x`, whose weights repeat over `width` columns, into `out`, which may be `x`.
+    /// Normalises each group of `norm.size` columns of `x` into `out`, which may be `x`; weights and bias are repeated to
+    /// `width` columns.
     pub(super) fn norm(
         &mut self,
         name: &'static str,

@@ -1,6 +1,6 @@
 //! What a sweep computes, as a list of ops over named buffers.
 //!
-//! [`Program::compile`] turns a [`ModelSpec`] into a [`Program`] once, when a model is opened: every choice that a family
+//! [`Program::compile`] turns a [`ModelSpec`] into a [`Program`] before a model is run, never while it is: every choice that a family
 //! makes is taken there, and running it is one loop without choices. Products name the plan's steps by block and role;
 //! their weights come in tile by tile. Buffers whose lifetimes do not meet share memory.
 
@@ -24,7 +24,7 @@ pub use op::{Op, Operands};
 pub struct Program {
     /// Everything that ops read and write.
     pub buffers: Vec<Buffer>,
-    /// The memory of activations: `buffers` with the same [`Buffer::slot`] share one of these.
+    /// Shared pieces of memory for activations: `buffers` with the same [`Buffer::slot`] lie in one of these.
     pub slots: Vec<Slot>,
     /// From the tokens to the residual stream after the last block.
     pub body: Vec<Op>,
@@ -99,9 +99,9 @@ pub enum Source {
     Transposed(Vector),
     /// One value everywhere.
     Fill(f32),
-    /// Two rows for a delta net: how fast each value head forgets, and what is added to its decays.
+    /// `[2, value heads]` for a delta net: a row of rates, and a row of what is added to decays before they are used.
     Decays {
-        /// Logarithms of the rates, or rates with the sign reversed.
+        /// One for each value head: the logarithm of its rate, or the rate with its sign reversed.
         rate: Vector,
         /// `rate` holds logarithms.
         rate_is_log: bool,

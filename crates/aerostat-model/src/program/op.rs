@@ -5,8 +5,8 @@ use aerostat_backend::{Activation, Attention, DeltaRule, HeadCopy, Index, Rope};
 
 use super::{Product, Slice};
 
-/// One op. What each computes is written at the op of the same name of
-/// [`Backend`](aerostat_backend::Backend).
+/// One op. What each computes is written at the op of the same name of [`Backend`](aerostat_backend::Backend), or here
+/// where it has none.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "operands are named as those of the backend's ops are")]
 pub enum Op {

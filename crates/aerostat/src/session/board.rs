@@ -76,9 +76,9 @@ impl Board {
         self.waiting.is_empty() && self.sources.iter().all(Option::is_none)
     }
 
-    /// Requests that have not ended.
+    /// Single requests that have not ended.
     pub(super) fn requests(&self) -> usize {
-        self.listeners().len() + self.owners.len()
+        self.listeners().len()
     }
 
     /// Waits for a command.
@@ -211,8 +211,8 @@ impl Board {
     }
 
     /// The first of those that wait that are at least this urgent, if it fits what is open.
-    fn next_waiting(&mut self, before: Priority) -> Option<Request> {
-        let first = self.waiting.front().filter(|first| first.priority < before)?;
+    fn next_waiting(&mut self, up_to: Priority) -> Option<Request> {
+        let first = self.waiting.front().filter(|first| first.priority <= up_to)?;
         let positions = first.request.positions();
         if positions > self.tokens_max {
             // It waits until the model is opened for it; those behind it wait too, or it would wait forever.
@@ -259,8 +259,7 @@ impl Work for Board {
         }
         let source = self.sources.iter().flatten().map(|source| source.priority).min();
         // A single request goes before sources of its priority.
-        let before = source.map_or(Priority::MAX, |priority| priority.saturating_add(1));
-        Ok(match self.next_waiting(before) {
+        Ok(match self.next_waiting(source.unwrap_or(Priority::MAX)) {
             Some(request) => Some(request),
             None if self.stale => None,
             None => self.next_of_sources().or_else(|| self.next_waiting(Priority::MAX)),
@@ -269,7 +268,7 @@ impl Work for Board {
 
     fn next_urgent(&mut self) -> Result<Option<Request>, Error> {
         self.drain();
-        Ok(if self.stale { None } else { self.next_waiting(0) })
+        Ok(if self.stale { None } else { self.next_waiting(-1) })
     }
 
     fn cancelled(&mut self) -> Result<Vec<u64>, Error> {

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use aerostat_plan::Plan;
 use aerostat_text::Tokenizer;
 
 use super::board::{Board, Listeners};
@@ -62,7 +63,8 @@ impl Worker {
         }
         // Its memory is needed for the next.
         drop(open);
-        let opened = Engine::open(&self.files, &self.options, &self.board.need, &mut *self.observer);
+        let mut telling = telling(&self.board, &self.status, &self.stop, &mut *self.observer);
+        let opened = Engine::open(&self.files, &self.options, &self.board.need, &mut telling);
         self.board.stale = false;
         match opened {
             Ok(engine) => {
@@ -84,9 +86,7 @@ impl Worker {
 
     /// Runs what is there until nothing is left, or something does not fit.
     fn serve(&mut self, engine: &mut Engine) {
-        let listeners = Arc::clone(&self.board.listeners);
-        let (status, stop) = (Arc::clone(&self.status), Arc::clone(&self.stop));
-        let mut telling = Telling { listeners, status, stop, observer: &mut *self.observer };
+        let mut telling = telling(&self.board, &self.status, &self.stop, &mut *self.observer);
         let end = engine.run(&mut self.board, self.tokenizer.as_deref(), &mut telling);
         self.board.end_sources();
         match end {
@@ -112,9 +112,26 @@ struct Telling<'a> {
     observer: &'a mut dyn Observer,
 }
 
+fn telling<'a>(
+    board: &Board,
+    status: &Arc<Mutex<Status>>,
+    stop: &Arc<AtomicBool>,
+    observer: &'a mut dyn Observer,
+) -> Telling<'a> {
+    let listeners = Arc::clone(&board.listeners);
+    Telling { listeners, status: Arc::clone(status), stop: Arc::clone(stop), observer }
+}
+
 impl Observer for Telling<'_> {
+    fn planned(&mut self, plan: &Plan) {
+        self.observer.planned(plan);
+    }
+
     fn progress(&mut self, progress: &Progress) -> bool {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).progress = Some(*progress);
+        let requests = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        (status.progress, status.requests) = (Some(*progress), requests);
+        drop(status);
         self.observer.progress(progress) | self.stop.load(Ordering::Relaxed)
     }
 
