@@ -1,6 +1,6 @@
 //! Budgets: the smallest that is stated works, for every model and any size of tiles; what is planned is what is allocated.
 
-use aerostat::{Engine, ModelFiles, Options, Parts, Score, Silent, peak_resident_bytes};
+use aerostat::{BudgetOf, Engine, ModelFiles, Options, Parts, Score, Silent, peak_resident_bytes};
 use aerostat_testkit::{Fixture, fixtures};
 
 use crate::all;
@@ -83,4 +83,22 @@ fn what_is_planned_is_what_is_allocated() {
         assert!((kv..=kv + layers * 128).contains(&found.kv_bytes), "{}: {kv} {found:?}", fixture.name);
         assert!(found.weights_bytes <= plan.pinned_bytes, "{}: {found:?}", fixture.name);
     }
+}
+
+/// A program that holds much itself names what the engine may add.
+#[test]
+fn a_budget_can_be_the_engines_alone() {
+    let fixture = aerostat_testkit::fixture("llama");
+    let files = ModelFiles::open(&fixture.path).unwrap();
+    let need = aerostat::score::need(&[vec![1, 2, 3]], false);
+    let parts = Parts::of(&files, &Options::default()).unwrap();
+    let plan = |bytes: u64, budget_of: BudgetOf| {
+        let options = Options { memory_bytes: Some(bytes), budget_of, ..Options::default() };
+        Engine::plan_with(&files, &options, &need, &parts)
+    };
+    let own = plan(64 << 20, BudgetOf::Engine).unwrap();
+    assert_eq!(own.budget_bytes, (64 << 20) + parts.machine.process_bytes);
+    let all = own.budget_bytes - (64 << 20) + 1;
+    assert!(plan(all, BudgetOf::Process).is_err(), "the process alone takes that");
+    assert_eq!(plan(own.budget_bytes, BudgetOf::Process).unwrap().kv_pages, own.kv_pages);
 }
