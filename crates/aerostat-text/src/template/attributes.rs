@@ -47,6 +47,8 @@ impl Renderer<'_> {
             list.iter().find(|method| **method == name).map_or(Found::Missing, |method| Found::Method(method))
         };
         Ok(match object {
+            // Python's own attributes are there, and are kept from the template.
+            Value::Undefined(_) if names::UNDEFINED_OWN.contains(&name) => Found::Unsafe,
             Value::Undefined(_) => return Err(undefined_fault(object, object)),
             Value::Text(text) => match among(names::TEXT_METHODS) {
                 Found::Missing if text.safe => among(names::MARKUP_METHODS),

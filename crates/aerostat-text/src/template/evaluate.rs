@@ -154,12 +154,7 @@ impl<'t> Renderer<'t> {
                         *bound = self.evaluate(part, scope)?;
                     }
                 }
-                match self.slice(&object, &bounds) {
-                    Err(fault) if self.folding && !fault.limit => {
-                        Ok(Value::Undefined(Undefined::Element(object.type_name())))
-                    }
-                    sliced => sliced,
-                }
+                self.slice(&object, &bounds)
             }
             _ => Fault::err("an expression of another kind"),
         }

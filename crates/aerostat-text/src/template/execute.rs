@@ -29,8 +29,6 @@ pub(super) struct Renderer<'t> {
     pub(super) depth: u32,
     /// Whether what is printed is escaped.
     pub(super) autoescape: bool,
-    /// Whether a constant is computed as Python does before it runs a template.
-    pub(super) folding: bool,
     /// Loops that call themselves.
     pub(super) recursive: Vec<&'t For>,
     /// What may refer to itself, for the end.
@@ -75,7 +73,6 @@ pub(super) fn render(
         heap,
         depth: 0,
         autoescape: false,
-        folding: false,
         recursive: Vec::new(),
         namespaces: Vec::new(),
         captured: Vec::new(),
@@ -174,7 +171,7 @@ impl<'t> Renderer<'t> {
         match &statement.kind {
             StatementKind::Text(text) => self.write(text)?,
             StatementKind::Print(value) => {
-                let value = self.evaluate_printed(value, scope)?;
+                let value = self.evaluate(value, scope)?;
                 self.print(&value)?;
             }
             StatementKind::Break => return Ok(Flow::Break),
@@ -196,20 +193,6 @@ impl<'t> Renderer<'t> {
             _ => return self.deeper(|renderer| renderer.compound(statement, scope)),
         }
         Ok(Flow::Next)
-    }
-
-    /// What is printed. Python computes constants beforehand, where a slice of what has none is undefined.
-    fn evaluate_printed(&mut self, value: &'t Expression, scope: &Rc<Scope>) -> Outcome<Value> {
-        let found = self.evaluate(value, scope);
-        match found {
-            Err(fault) if !fault.limit && is_constant(value) => {
-                self.folding = true;
-                let folded = self.evaluate(value, scope);
-                self.folding = false;
-                folded.map_err(|other| if other.limit { other } else { fault })
-            }
-            found => found,
-        }
     }
 
     /// Statements with bodies.
@@ -501,40 +484,6 @@ impl<'t> Renderer<'t> {
 
     pub(super) fn undefined(&self, name: u32) -> Value {
         Value::Undefined(Undefined::Name(name))
-    }
-}
-
-/// Whether Python computes an expression when it compiles the template.
-fn is_constant(expression: &Expression) -> bool {
-    use ExpressionKind as Kind;
-    let given = |arguments: &super::ast::Arguments| {
-        let named = arguments.named.iter().map(|(_, value)| value);
-        let more = arguments.more_positional.iter().chain(&arguments.more_named);
-        arguments.positional.iter().chain(named).chain(more).all(is_constant)
-    };
-    match &expression.kind {
-        Kind::Constant(_) => true,
-        Kind::Name(_) | Kind::Call(..) | Kind::Filter(None, ..) => false,
-        Kind::Tuple(items) | Kind::List(items) | Kind::Concat(items) => items.iter().all(is_constant),
-        Kind::Dict(entries) => entries.iter().all(|(key, value)| is_constant(key) && is_constant(value)),
-        Kind::Not(value) | Kind::Negative(value) | Kind::Positive(value) | Kind::Attribute(value, _) => {
-            is_constant(value)
-        }
-        Kind::Binary(_, both) | Kind::And(both) | Kind::Or(both) | Kind::Item(both) => {
-            is_constant(&both.0) && is_constant(&both.1)
-        }
-        Kind::Compare(first, others) => {
-            is_constant(first) && others.iter().all(|(_, value)| is_constant(value))
-        }
-        Kind::Condition(parts) => {
-            is_constant(&parts.test)
-                && is_constant(&parts.value)
-                && parts.otherwise.as_ref().is_some_and(is_constant)
-        }
-        Kind::Slice(value, parts) => is_constant(value) && parts.iter().flatten().all(is_constant),
-        Kind::Filter(Some(value), _, arguments) | Kind::Test(value, _, arguments) => {
-            is_constant(value) && given(arguments)
-        }
     }
 }
 

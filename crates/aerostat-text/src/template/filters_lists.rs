@@ -15,6 +15,12 @@ use super::print::write_str;
 use super::sort::sorted_by;
 use super::value::{Dict, Undefined, Value, marked};
 
+/// Python takes an integer of 32 bits here.
+fn backwards(reverse: &Option<Value>) -> Outcome<bool> {
+    let reverse = i32::try_from(integer(reverse, 0)?);
+    reverse.map(|reverse| reverse != 0).map_err(|_| Fault::new("Python int too large to convert to C int"))
+}
+
 /// A path of attributes and items.
 type Path = Vec<Value>;
 
@@ -266,7 +272,7 @@ impl Renderer<'_> {
             "sort" => {
                 let [reverse, case_sensitive, attribute] =
                     given.bind(name, ["reverse", "case_sensitive", "attribute"], 0)?;
-                self.sort(value, integer(&reverse, 0)? != 0, flag(&case_sensitive, false), attribute)
+                self.sort(value, backwards(&reverse)?, flag(&case_sensitive, false), attribute)
             }
             "unique" => {
                 let [case_sensitive, attribute] = given.bind(name, ["case_sensitive", "attribute"], 0)?;
@@ -293,7 +299,7 @@ impl Renderer<'_> {
             _ => {
                 let [case_sensitive, by, reverse] =
                     given.bind(name, ["case_sensitive", "by", "reverse"], 0)?;
-                self.sort_dict(value, flag(&case_sensitive, false), by, integer(&reverse, 0)? != 0)
+                self.sort_dict(value, flag(&case_sensitive, false), by, backwards(&reverse)?)
             }
         }
     }

@@ -128,7 +128,12 @@ impl Renderer<'_> {
             given.bind("truncate", ["length", "killwords", "end", "leeway"], 0)?;
         let end = end.map_or_else(|| self.heap.text("..."), Ok)?;
         let end = self.needed_text(&end)?.clone();
-        let length = integer(&length, 255)?;
+        let length = match length {
+            Some(Value::Float(length)) if self.length(value)? as f64 <= length + 5.0 => {
+                return Ok(value.clone());
+            }
+            length => integer(&length, 255)?,
+        };
         let leeway = match &leeway {
             None | Some(Value::None) => 5,
             Some(leeway) => as_integer(leeway)?,

@@ -154,7 +154,9 @@ fn padded(text: &str, spec: &Spec, default: char) -> String {
 }
 
 fn number(value: &Value, spec: &Spec, heap: &Heap) -> Outcome<String> {
-    if !matches!(value, Value::Int(_) | Value::Bool(_)) || matches!(spec.kind, Some('e' | 'f' | 'g' | 'E' | 'F' | 'G' | '%')) {
+    if !matches!(value, Value::Int(_) | Value::Bool(_))
+        || matches!(spec.kind, Some('e' | 'f' | 'g' | 'E' | 'F' | 'G' | '%'))
+    {
         // Long expansions take longer than what they write.
         heap.step(64 + spec.precision.unwrap_or(0).min(PRECISION_MAX))?;
     }
@@ -461,7 +463,8 @@ fn percent_number(value: &Value, spec: &Spec, kind: char, heap: &Heap) -> Outcom
     let kind = if matches!(kind, 'i' | 'u') { 'd' } else { kind };
     if whole && let (Some(digits), Value::Int(value)) = (spec.precision, &value) {
         // A precision is a least number of digits.
-        let plain = number(&Value::Int(value.saturating_abs()), &Spec { kind: Some(kind), ..Spec::PLAIN }, heap)?;
+        let plain =
+            number(&Value::Int(value.saturating_abs()), &Spec { kind: Some(kind), ..Spec::PLAIN }, heap)?;
         let zeros = "0".repeat(digits.saturating_sub(plain.len()));
         let sign = if *value < 0 {
             "-"

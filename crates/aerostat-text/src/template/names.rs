@@ -152,6 +152,21 @@ pub(super) const TEXT_METHODS: &[&str] = &[
 /// What only texts marked safe have.
 pub(super) const MARKUP_METHODS: &[&str] = &["escape", "striptags", "unescape"];
 
+pub(super) const UNDEFINED_OWN: &[&str] = &[
+    "__class__",
+    "__doc__",
+    "__init__",
+    "__len__",
+    "__iter__",
+    "__str__",
+    "__module__",
+    "__eq__",
+    "__hash__",
+    "__call__",
+    "__getitem__",
+    "__slots__",
+];
+
 pub(super) const BYTES_METHODS: &[&str] = &["decode", "hex"];
 
 pub(super) const LIST_METHODS: &[&str] = &["copy", "count", "index"];

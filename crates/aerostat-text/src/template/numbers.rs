@@ -50,6 +50,11 @@ impl Renderer<'_> {
                     Some(Value::Text(method)) if matches!(&**method, "common" | "ceil" | "floor") => method,
                     Some(_) => return Fault::err("method must be common, ceil or floor"),
                 };
+                if let (Some(Value::None), "common") = (&precision, method) {
+                    // To an integer.
+                    return to_int(&round(value, 0, method)?, 10)?
+                        .ok_or_else(|| Fault::new("cannot convert to integer"));
+                }
                 round(value, integer(&precision, 0)?, method)
             }
             _ => {
