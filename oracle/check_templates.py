@@ -209,6 +209,8 @@ VALUES = list(VARIABLES) + [
     "l|map('string')", "l|reverse", "d.nope", "0.1", "1e16", "-0.0", "{1: 'x', 'y': 2}", "'%s-%d'", "'a,b,,c'", "true", "none", "namespace(a=1)",
     "s.upper", "12345678901234567890",
 ]
+# What Python prints with an address.
+ADDRESSED = ["s.upper", "l|map('string')", "l|reverse", "reverse", "items", "attr('items')", "namespace(a=1)"]
 BINARY = ["+", "-", "*", "/", "//", "%", "**", "~", "==", "!=", "<", "<=", ">", ">=", "in", "not in", "and", "or"]
 TESTS = ["odd", "even", "divisibleby 3", "divisibleby(2)", "defined", "undefined", "none", "boolean", "true", "false", "integer", "float",
          "number", "string", "mapping", "sequence", "iterable", "callable", "sameas none", "sameas(true)", "escaped", "lower", "upper", "filter",
@@ -255,8 +257,8 @@ STATEMENTS = [
     "{% with p = VALUE, q = 2 %}{{ p }}{{ q }}{% endwith %}{{ p }}",
     "{% for v in VALUE recursive %}{{ loop.depth }}{% if v is iterable and v is not string %}({{ loop(v) }}){% else %}{{ v }}{% endif %}{% endfor %}",
     "{{ dict(VALUE) }}{{ dict(VALUE, b=1) }}", "{{ namespace(VALUE).a }}", "{% set ns = namespace() %}{% set ns.a = VALUE %}{{ ns.a }}{{ ns }}", "{{ range(VALUE) }}{{ range(VALUE)|list }}",
-    "{{ [VALUE, (VALUE,), {'k': VALUE}] }}", "{{ {VALUE: 1} }}", "{{ [*VALUE] }}", "{{ raise_exception(VALUE) }}", "{% autoescape true %}{{ VALUE }}{{ [VALUE]|join('<') }}{{ '<' ~ VALUE }}{% endautoescape %}",
-    "{% set g = VALUE %}{{ g|list }}{{ g|list }}{{ g|first }}", "{% generation %}{{ VALUE }}{% endgeneration %}", "{{ VALUE is sameas VALUE }}", "{{ (VALUE)() }}", "{{ joiner(VALUE)() }}{% set c = cycler(VALUE, 2) %}{{ c.next() }}{{ c.current }}",
+    "{{ [VALUE, (VALUE,), {'k': VALUE}] }}", "{{ {VALUE: 1} }}", "{{ [*VALUE] }}", "{{ raise_exception(VALUE) }}", "{% autoescape true %}{{ VALUE }}{{ [VALUE]|join('<') }}{{ html ~ VALUE ~ a }}{% endautoescape %}",
+    "{% set g = VALUE %}{{ g|list }}{{ g|list }}{{ g|first }}", "{% generation %}{{ VALUE }}{% endgeneration %}", "{{ (VALUE)() }}", "{{ joiner(VALUE)() }}{% set c = cycler(VALUE, 2) %}{{ c.next() }}{{ c.current }}",
     "{% for x in l %}{% for v in VALUE %}{{ loop.index }}{{ x }}{% endfor %}{% endfor %}", "{% block b %}{{ VALUE }}{% endblock %}{{ self.b() }}", "{% print VALUE, 1 %}", "{{ strftime_now(VALUE) }}",
 ]
 SYNTAX = [
@@ -278,7 +280,7 @@ SYNTAX = [
     "{% set x %}{% for i in l %}{{ i }}{% endfor %}{% endset %}{{ x|length }}", "{% for i in l %}{% set y %}{% break %}{% endset %}{% endfor %}{{ y }}", "{% call(a, b=2) m() %}{{ a }}{% endcall %}", "{% filter upper|replace('A', 'b') %}abc{% endfilter %}", "{{ caller }}", "{{ varargs }}",
     "{% for i in missing %}x{% else %}e{% endfor %}", "{% for i in none %}{% endfor %}", "{{ missing.a }}", "{{ missing['a'] }}", "{{ missing.a.b }}", "{{ d.x.y }}", "{{ d.x is defined }}", "{{ missing() }}", "{{ missing + 1 }}", "{{ missing == none }}{{ missing == missing2 }}", "{{ missing|length }}{{ missing|list }}",
     "{{ d.items() }}{{ items_key.items }}{{ items_key['items'] }}{{ items_key.pop is defined }}{{ items_key.keys() }}", "{{ ().__class__ }}{{ ''.__class__.__mro__ }}", "{{ [].append(1) }}", "{{ d.update({}) }}", "{{ ''.format.__globals__ }}", "{{ '{0.__class__}'.format(1) }}", "{{ '{a.b}'.format(a=dd) }}",
-    "{{ '{x[y]}'.format(x=dd.x) }}", "{{ '%s'|format(missing) }}", "{{ 'x'|attr('upper')() }}", "{{ lipsum is defined }}", "{{ range(200000) }}", "{{ range(1, 2, 3, 4) }}", "{{ range(3)[1] }}{{ range(9)[2:5] }}{{ range(3).start }}", "{{ 3 in range(5) }}{{ 2.0 in range(5) }}", "{{ range(3) == range(3) }}",
+    "{{ '{x[y]}'.format(x=dd.x) }}", "{{ '%s'|format(missing) }}", "{{ 'x'|attr('upper')() }}", "{{ lipsum is defined }}", "{{ range(200000) }}", "{{ range(1, 2, 3, 4) }}", "{{ range(3)[1] }}{{ range(9)[2:5] }}{{ range(3).start }}", "{{ 3 in range(5) }}{{ 2.0 in range(5) }}", "{{ range(3) == range(3) }}", "{{ x is sameas x }}{{ l is sameas l }}{{ l is sameas [1] }}{{ big is sameas big }}",
     "{% set j = joiner('|') %}{{ j() }}a{{ j() }}b", "{% set c = cycler(1, 2) %}{{ c.next() }}{{ c.next() }}{{ c.next() }}{{ c.reset() }}{{ c.current }}", "{{ namespace(_a=1) }}", "{% set ns = namespace(a=1) %}{% set ns._b = 1 %}", "{% set ns = namespace(a=1) %}{{ ns.b is defined }}{{ ns['a'] }}{{ ns.a }}",
     "{{ ('<'|safe) + '<' }}{{ '<' + ('>'|safe) }}{{ ('<%s>'|safe) % '<' }}{{ ('<'|safe) ~ '<' }}{{ ('<'|e)|e }}{{ '<'|e|length }}{{ ('a'|safe)|upper is escaped }}", "{{ ('a<b'|safe).replace('a', '<') }}{{ ('{}'|safe).format('<') }}", "{{ ['<'|safe, '<'] }}",
     "{{ s.encode() }}{{ s.encode('utf-8').decode() }}{{ 'a'.encode() + 'b'.encode() }}{{ s.encode()|length }}{{ s.encode()[1] }}{{ s.encode()[1:3] }}{{ 'a'.encode() < 'b'.encode() }}{{ 97 in a.encode() }}{{ s.encode('ascii') }}",
@@ -295,7 +297,9 @@ def cross():
     templates = ["{{ %s }}" % value for value in VALUES]
     templates += ["{{ (%s) %s (%s) }}" % (one, op, two) for op in BINARY for one in VALUES for two in VALUES if not is_no_case(one, op, two)]
     templates += ["{{ (%s) is %s }}" % pair for pair in itertools.product(VALUES, TESTS)]
-    templates += ["{{ (%s)|%s }}" % pair for pair in itertools.product(VALUES, FILTERS)]
+    on_text = ("replace", "title", "upper", "lower", "wordcount", "string", "urlencode", "trim", "center", "e", "f")
+    templates += ["{{ (%s)|%s }}" % pair for pair in itertools.product(VALUES, FILTERS)
+                  if not (pair[0] in ADDRESSED and pair[1].startswith(on_text))]
     templates += ["{{ (%s).%s }}" % pair for pair in itertools.product(VALUES, METHODS)]
     # jinja2 computes constants when it compiles, where what has no slices gives nothing and not an error.
     templates += ["{{ (%s)%s }}" % pair for pair in itertools.product(VALUES, SUBSCRIPTS)
@@ -304,7 +308,8 @@ def cross():
     templates += ["{{ '%s'.format(%s) }}" % pair for pair in itertools.product(FORMATS, VALUES)]
     templates += ["{{ '%s' %% (%s) }}" % pair for pair in itertools.product(PERCENTS, VALUES)]
     templates += ["{{ '%s'|format(%s) }}" % pair for pair in itertools.product(PERCENTS, VALUES)]
-    templates += [statement.replace("VALUE", value) for statement in STATEMENTS for value in VALUES]
+    templates += [statement.replace("VALUE", value) for statement in STATEMENTS for value in VALUES
+                  if not (value in ADDRESSED and "filter" in statement)]
     templates += SYNTAX
     return map(one, templates)
 
@@ -319,10 +324,6 @@ def is_no_case(one, op, two):
 
 
 # Random templates
-
-# What Python prints with an address.
-ADDRESSED = ["s.upper", "l|map('string')", "l|reverse", "reverse", "items", "attr('items')", "namespace(a=1)"]
-
 
 class Random:
     def __init__(self, seed):

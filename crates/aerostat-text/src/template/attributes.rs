@@ -101,17 +101,7 @@ impl Renderer<'_> {
                 }
             }
             Value::Macro(value) => self.macro_attribute(value.at, name)?,
-            Value::Cycler(cycler) => match name {
-                "current" => Found::Value(cycler.items.get(cycler.at.get()).cloned().unwrap_or(Value::None)),
-                "items" => Found::Value(Value::Tuple(cycler.items.clone())),
-                "pos" => Found::Value(Value::Int(cycler.at.get() as i128)),
-                _ => among(names::CYCLER_METHODS),
-            },
-            Value::Joiner(joiner) => match name {
-                "sep" => Found::Value(joiner.separator.clone()),
-                "used" => Found::Value(Value::Bool(joiner.used.get())),
-                _ => Found::Missing,
-            },
+            Value::Cycler(_) | Value::Joiner(_) => helper_attribute(object, name),
             _ => Found::Missing,
         })
     }
@@ -122,7 +112,7 @@ impl Renderer<'_> {
         Ok(Found::Value(match name {
             "name" if definition.is_call_block => Value::None,
             "name" => self.heap.text(self.name(definition.name))?,
-            "arguments" => self.heap.list(names().collect::<Outcome<Vec<_>>>()?)?,
+            "arguments" => self.heap.tuple(names().collect::<Outcome<Vec<_>>>()?)?,
             "catch_kwargs" => Value::Bool(definition.takes_kwargs),
             "catch_varargs" => Value::Bool(definition.takes_varargs),
             "caller" => Value::Bool(definition.takes_caller),
@@ -275,6 +265,27 @@ impl Renderer<'_> {
 
     fn picked(&self, items: &Items, places: &Places) -> Outcome<super::value::ItemsBuilder> {
         self.heap.collected(places.iter().filter_map(|at| items.get(at).cloned()))
+    }
+}
+
+/// The attributes of cyclers and joiners.
+fn helper_attribute(object: &Value, name: &str) -> Found {
+    match object {
+        Value::Cycler(cycler) => match name {
+            "current" => Found::Value(cycler.items.get(cycler.at.get()).cloned().unwrap_or(Value::None)),
+            "items" => Found::Value(Value::Tuple(cycler.items.clone())),
+            "pos" => Found::Value(Value::Int(cycler.at.get() as i128)),
+            _ => names::CYCLER_METHODS
+                .iter()
+                .find(|method| **method == name)
+                .map_or(Found::Missing, |method| Found::Method(method)),
+        },
+        Value::Joiner(joiner) => match name {
+            "sep" => Found::Value(joiner.separator.clone()),
+            "used" => Found::Value(Value::Bool(joiner.used.get())),
+            _ => Found::Missing,
+        },
+        _ => Found::Missing,
     }
 }
 

@@ -201,3 +201,19 @@ const NAMED: [(&str, char); 86] = [
     ("HEAVY BLACK HEART", '\u{2764}'),
     ("BYTE ORDER MARK", '\u{feff}'),
 ];
+
+/// `str.casefold`: small letters, and letters for ligatures.
+pub(super) fn folded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char {
+            'ς' => out.push('σ'),
+            'ſ' => out.push('s'),
+            _ if char.to_lowercase().count() == 1 && char.to_uppercase().count() > 1 => {
+                out.extend(char.to_uppercase().flat_map(char::to_lowercase));
+            }
+            _ => out.extend(char.to_lowercase()),
+        }
+    }
+    out
+}

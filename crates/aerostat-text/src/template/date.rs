@@ -49,6 +49,7 @@ struct Date {
     weekday: usize,
     day_of_year: i64,
     second_of_day: i64,
+    seconds: i64,
 }
 
 impl Date {
@@ -74,6 +75,7 @@ impl Date {
             weekday: (days + 4).rem_euclid(7) as usize,
             day_of_year,
             second_of_day: seconds.rem_euclid(86_400),
+            seconds,
         }
     }
 
@@ -96,6 +98,7 @@ impl Date {
             'M' => padded(minute, 2),
             'S' => padded(second, 2),
             'f' => padded(0, 6),
+            's' => padded(self.seconds, 1),
             'j' => padded(self.day_of_year, 3),
             'w' => padded(self.weekday as i64, 1),
             'u' => padded((self.weekday as i64 + 6) % 7 + 1, 1),

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::rc::Rc;
 
 use super::arguments::Given;
-use super::ast::{Arguments, Comparison, Expression, ExpressionKind as Kind};
+use super::ast::{Arguments, Comparison, Expression, ExpressionKind as Kind, Operator};
 use super::compare::{contains, equal, equal_inside, order};
 use super::escape::escaped;
 use super::execute::Renderer;
@@ -14,6 +14,19 @@ use super::operators::{binary, signed};
 use super::print::write_str;
 use super::scope::Scope;
 use super::value::{Dict, Undefined, Value, marked};
+
+/// A constant, or a constant with a sign.
+fn is_number(expression: &Expression) -> bool {
+    match &expression.kind {
+        Kind::Constant(_) => true,
+        Kind::Negative(inner) | Kind::Positive(inner) => is_number(inner),
+        _ => false,
+    }
+}
+
+fn is_negative_constant(expression: &Expression) -> bool {
+    matches!(&expression.kind, Kind::Negative(inner) if matches!(inner.kind, Kind::Constant(_)))
+}
 
 impl<'t> Renderer<'t> {
     pub(super) fn evaluate(&mut self, expression: &'t Expression, scope: &Rc<Scope>) -> Outcome<Value> {
@@ -103,6 +116,11 @@ impl<'t> Renderer<'t> {
             Kind::Binary(operator, both) => {
                 let left = self.evaluate(&both.0, scope)?;
                 let right = self.evaluate(&both.1, scope)?;
+                if *operator == Operator::Power && is_negative_constant(&both.0) && !is_number(&both.1) {
+                    // jinja2 writes the constant without brackets, before which Python takes the power.
+                    let power = binary(*operator, &signed(&left, true)?, &right, self.names(), &self.heap)?;
+                    return signed(&power, true);
+                }
                 binary(*operator, &left, &right, self.names(), &self.heap)
             }
             Kind::Negative(value) => signed(&self.evaluate(value, scope)?, true),

@@ -25,7 +25,7 @@ impl Renderer<'_> {
             }
             "length" | "count" => {
                 let [] = given.bind(name, [], 0)?;
-                self.length(&value).map(|length| Value::Int(length))
+                self.length(&value).map(Value::Int)
             }
             "string" => {
                 let [] = given.bind(name, [], 0)?;

@@ -24,7 +24,7 @@ impl Renderer<'_> {
             }
             "striptags" => {
                 let [] = given.bind(name, [], 0)?;
-                strip_tags(&*to_text(value, self.names(), &self.heap)?, &self.heap)
+                strip_tags(&to_text(value, self.names(), &self.heap)?, &self.heap)
             }
             "urlencode" => {
                 let [] = given.bind(name, [], 0)?;

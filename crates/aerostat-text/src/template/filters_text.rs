@@ -53,21 +53,7 @@ impl Renderer<'_> {
                 let [width, first, blank] = given.bind(name, ["width", "first", "blank"], 0)?;
                 self.indent(value, width, flag(&first, false), flag(&blank, false))
             }
-            "format" => {
-                if !given.positional.is_empty() && !given.named.is_empty() {
-                    return Fault::err("can't handle positional and keyword arguments at the same time");
-                }
-                let text = self.soft_text(value)?;
-                if given.named.is_empty() {
-                    let arguments = self.heap.tuple(given.positional)?;
-                    return percent(&text, &arguments, self.names(), &self.heap);
-                }
-                let mut named = Dict::new(&self.heap)?;
-                for (name, value) in given.named {
-                    named.insert(self.heap.text(name)?, value)?;
-                }
-                percent(&text, &Value::Dict(named.into()), self.names(), &self.heap)
-            }
+            "format" => self.format_filter(value, given),
             "center" => {
                 let [width] = given.bind(name, ["width"], 0)?;
                 let text = self.soft_text(value)?;
@@ -85,6 +71,23 @@ impl Renderer<'_> {
             "wordwrap" => self.word_wrap(value, given),
             _ => Fault::err(format!("No filter named '{name}' found.")),
         }
+    }
+
+    /// `text | format(…)`, which is `text % arguments`.
+    fn format_filter(&self, value: &Value, given: Given) -> Outcome<Value> {
+        if !given.positional.is_empty() && !given.named.is_empty() {
+            return Fault::err("can't handle positional and keyword arguments at the same time");
+        }
+        let text = self.soft_text(value)?;
+        if given.named.is_empty() {
+            let arguments = self.heap.tuple(given.positional)?;
+            return percent(&text, &arguments, self.names(), &self.heap);
+        }
+        let mut named = Dict::new(&self.heap)?;
+        for (name, value) in given.named {
+            named.insert(self.heap.text(name)?, value)?;
+        }
+        percent(&text, &Value::Dict(named.into()), self.names(), &self.heap)
     }
 
     /// A text that Python needs to be one.
@@ -129,7 +132,9 @@ impl Renderer<'_> {
         let end = end.map_or_else(|| self.heap.text("..."), Ok)?;
         let end = self.needed_text(&end)?.clone();
         let length = match length {
-            Some(Value::Float(length)) if self.length(value)? as f64 <= length + 5.0 => {
+            Some(Value::Float(length))
+                if length >= end.chars_count() as f64 && self.length(value)? as f64 <= length + 5.0 =>
+            {
                 return Ok(value.clone());
             }
             length => integer(&length, 255)?,

@@ -27,6 +27,7 @@ mod lexer;
 pub(crate) mod limits;
 mod loops;
 mod methods;
+mod methods_format;
 mod methods_text;
 mod names;
 mod numbers;

@@ -5,6 +5,7 @@ use super::characters::{decimal_value, is_space};
 use super::compare::Number;
 use super::execute::Renderer;
 use super::limits::{Fault, Outcome};
+use super::operators::divided;
 use super::print::float as float_text;
 use super::undefined::undefined_fault;
 use super::value::Value;
@@ -83,7 +84,7 @@ fn to_int(value: &Value, base: i128) -> Outcome<Option<Value>> {
         Value::Float(value) => whole(*value),
         Value::Text(text) => {
             if !(base == 0 || (2..=36).contains(&base)) {
-                return Ok(parse_float(text).map_or(Ok(None), whole)?);
+                return parse_float(text).map_or(Ok(None), whole);
             }
             match parse_int(text, base as u32)? {
                 Some(value) => Ok(Some(Value::Int(value))),
@@ -177,8 +178,9 @@ fn round(value: &Value, precision: i128, method: &str) -> Outcome<Value> {
     let scaled = match number {
         Number::Int(value) if places >= 0 => {
             let scale = 10i128.checked_pow(places.unsigned_abs());
-            let scaled = scale.and_then(|scale| value.checked_mul(scale));
-            scaled.ok_or_else(|| Fault::new("an integer of more than 128 bits"))? as f64
+            let both = scale.and_then(|scale| Some((value.checked_mul(scale)?, scale)));
+            let (scaled, scale) = both.ok_or_else(|| Fault::new("an integer of more than 128 bits"))?;
+            return Ok(Value::Float(divided(scaled, scale)));
         }
         number => number.to_float() * scale,
     };

@@ -96,7 +96,7 @@ fn integers(operator: Operator, one: i128, two: i128) -> Outcome<Value> {
 }
 
 /// The quotient, rounded once.
-fn divided(one: i128, two: i128) -> f64 {
+pub(super) fn divided(one: i128, two: i128) -> f64 {
     let exact = 1 << 53;
     if one.abs() <= exact && two.abs() <= exact {
         return one as f64 / two as f64;

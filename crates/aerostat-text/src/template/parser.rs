@@ -41,7 +41,7 @@ pub(super) struct Parser<'s> {
     /// For each macro around: which of the special names its body uses and does not define.
     special: Vec<Special>,
     /// Filters and tests that there are not.
-    pub(super) unknown: Vec<Box<Fault>>,
+    pub(super) unknown: Vec<Fault>,
 }
 
 /// The special variables of a macro that its body uses.
@@ -75,7 +75,7 @@ pub(super) fn parse(source: &str) -> Outcome<(Body, Lists)> {
     parser.advance()?;
     let body = parser.body(&[])?;
     match parser.unknown.into_iter().next() {
-        Some(unknown) => Err(unknown),
+        Some(unknown) => Err(Box::new(unknown)),
         None => Ok((body, parser.lists)),
     }
 }
@@ -617,7 +617,7 @@ impl<'s> Parser<'s> {
         let known = if is_filter { FILTERS } else { TESTS };
         if !self.soft && !known.contains(&name) {
             let kind = if is_filter { "filter" } else { "test" };
-            self.unknown.push(Fault::at(format!("No {kind} named '{}'.", clip(name)), self.line));
+            self.unknown.push(*Fault::at(format!("No {kind} named '{}'.", clip(name)), self.line));
         }
     }
 

@@ -43,26 +43,7 @@ pub(super) fn write_repr(out: &mut Buffer, value: &Value, names: &[Box<str>], de
             out.push(")")
         }
         Value::Text(text) => quote(out, text),
-        Value::Bytes(bytes) => {
-            let quote = if bytes.bytes.contains(&b'\'') && !bytes.bytes.contains(&b'"') { '"' } else { '\'' };
-            out.push("b")?;
-            out.push_char(quote)?;
-            for byte in &bytes.bytes {
-                match char::from(*byte) {
-                    '\n' => out.push("\\n")?,
-                    '\r' => out.push("\\r")?,
-                    '\t' => out.push("\\t")?,
-                    '\\' => out.push("\\\\")?,
-                    char if char == quote => {
-                        out.push("\\")?;
-                        out.push_char(char)?;
-                    }
-                    char @ ' '..='~' => out.push_char(char)?,
-                    _ => out.push(&format!("\\x{byte:02x}"))?,
-                }
-            }
-            out.push_char(quote)
-        }
+        Value::Bytes(bytes) => quote_bytes(out, &bytes.bytes),
         Value::List(items) => {
             out.push("[")?;
             sequence(out, items, names, depth)?;
@@ -100,6 +81,28 @@ pub(super) fn write_repr(out: &mut Buffer, value: &Value, names: &[Box<str>], de
         Value::Function(Function::Namespace) => out.push("<class 'TemplateNamespace'>"),
         other => out.push(&format!("<{} object>", other.type_name())),
     }
+}
+
+/// Bytes in quotes.
+fn quote_bytes(out: &mut Buffer, bytes: &[u8]) -> Outcome<()> {
+    let quote = if bytes.contains(&b'\'') && !bytes.contains(&b'"') { '"' } else { '\'' };
+    out.push("b")?;
+    out.push_char(quote)?;
+    for byte in bytes {
+        match char::from(*byte) {
+            '\n' => out.push("\\n")?,
+            '\r' => out.push("\\r")?,
+            '\t' => out.push("\\t")?,
+            '\\' => out.push("\\\\")?,
+            char if char == quote => {
+                out.push("\\")?;
+                out.push_char(char)?;
+            }
+            char @ ' '..='~' => out.push_char(char)?,
+            _ => out.push(&format!("\\x{byte:02x}"))?,
+        }
+    }
+    out.push_char(quote)
 }
 
 fn sequence(out: &mut Buffer, items: &[Value], names: &[Box<str>], depth: u32) -> Outcome<()> {

@@ -188,7 +188,9 @@ fn an_error_names_the_line_it_is_on() {
 fn a_long_conversation_is_far_from_the_bounds() {
     let source = std::fs::read_to_string(data("chat/templates/qwen3.jinja")).unwrap();
     let template = ChatTemplate::new(&source, Specials::default()).unwrap();
-    let turn = |at: usize| Message::new(if at % 2 == 0 { "user" } else { "assistant" }, "word ".repeat(400));
+    let turn = |at: usize| {
+        Message::new(if at.is_multiple_of(2) { "user" } else { "assistant" }, "word ".repeat(400))
+    };
     let messages: Vec<Message> = (0..1500).map(turn).collect();
     let text = template.render(&messages, true, Map::new()).unwrap();
     assert!(text.len() > 3_000_000);
