@@ -54,6 +54,8 @@ pub(super) enum StatementKind {
         scoped: bool,
         required: bool,
     },
+    /// Variables that are undefined from here until they are set.
+    Unset(Vec<u32>),
     Break,
     Continue,
     /// `include`, `import`, `from`, `extends`: there is nothing to load.

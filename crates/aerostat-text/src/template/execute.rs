@@ -174,6 +174,12 @@ impl<'t> Renderer<'t> {
                 let value = self.evaluate(value, scope)?;
                 self.print(&value)?;
             }
+            StatementKind::Unset(names) => {
+                self.heap.step(names.len())?;
+                for name in names {
+                    scope.set(*name, self.undefined(*name))?;
+                }
+            }
             StatementKind::Break => return Ok(Flow::Break),
             StatementKind::Continue => return Ok(Flow::Continue),
             StatementKind::Set { target, value } => {

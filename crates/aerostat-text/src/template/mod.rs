@@ -37,6 +37,7 @@ mod parser;
 mod print;
 mod scope;
 mod sort;
+mod symbols;
 mod undefined;
 mod value;
 
@@ -65,7 +66,8 @@ impl Template {
             let kib = SOURCE_BYTES_MAX >> 10;
             return Err(Fault::new(format!("it has {} bytes, more than {kib} KiB", source.len())));
         }
-        let (body, lists) = parser::parse(&lexer::normalized(source))?;
+        let (mut body, mut lists) = parser::parse(&lexer::normalized(source))?;
+        symbols::resolve(&mut body, &mut lists);
         let id = |wanted: &str| lists.names.iter().position(|name| **name == *wanted).map(|at| at as u32);
         let (loop_name, special) = (id("loop"), ["caller", "varargs", "kwargs"].map(id));
         Ok(Template { body, lists, loop_name, special })

@@ -19,6 +19,8 @@ pub(super) struct Lists {
     pub(super) conditions: Vec<Condition>,
     /// Blocks by name.
     pub(super) blocks: Vec<(u32, Body)>,
+    /// The names `caller`, `varargs` and `kwargs`, where the template has them.
+    pub(super) special: Vec<u32>,
 }
 
 pub(super) struct Parser<'s> {

@@ -195,3 +195,17 @@ fn a_long_conversation_is_far_from_the_bounds() {
     let text = template.render(&messages, true, Map::new()).unwrap();
     assert!(text.len() > 3_000_000);
 }
+
+#[test]
+fn a_variable_that_a_part_sets_before_it_reads_it_is_undefined_there_until_then() {
+    let given = || json!({"a": "given"}).as_object().cloned().unwrap();
+    for (source, want) in [
+        ("{% set a %}{{ a }}.{% endset %}{{ a }}", "."),
+        ("{{ a }}{% set a %}{{ a }}.{% endset %}{{ a }}", "givengiven."),
+        ("{% macro m() %}{{ a }}{% endmacro %}{{ m() }}{% set a = 1 %}{{ m() }}", "1"),
+        ("{% if false %}{% set a = 1 %}{% endif %}{{ a }}", "given"),
+        ("{% for i in [1, 2] %}{{ a }}{% set a = i %}{{ a }};{% endfor %}", "given1;given2;"),
+    ] {
+        assert_eq!(render(source, given()).unwrap(), want, "{source}");
+    }
+}
