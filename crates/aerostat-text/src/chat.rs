@@ -9,7 +9,7 @@ use serde_json::Map;
 use crate::error::{Error, ErrorKind, guarded};
 use crate::hugging_face::{NamedToken, TokenizerConfig, read_json, read_text};
 use crate::template::Template;
-use crate::template::limits::Fault;
+use crate::template::limits::{Fault, clip};
 
 /// One message of a conversation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -103,7 +103,7 @@ impl ChatTemplate {
         let config: TokenizerConfig = tokenizer_config.map_or_else(|| Ok(Default::default()), read_json)?;
         let source = match chat_template_jinja {
             Some(path) => Some(read_text(path)?),
-            None => default_template(&config.chat_template),
+            None => default_template(&config.chat_template)?,
         };
         let Some(source) = source else { return Ok(None) };
         let map: Map<String, serde_json::Value> =
@@ -188,11 +188,21 @@ fn as_template_sees(message: &Message) -> serde_json::Value {
     fields.into()
 }
 
-/// The field `chat_template`: a template, or a list of named ones.
-fn default_template(field: &serde_json::Value) -> Option<String> {
-    let named = |list: &Vec<serde_json::Value>| {
-        let default = list.iter().find(|entry| entry.get("name").is_some_and(|name| name == "default"))?;
-        default.get("template")?.as_str().map(str::to_owned)
+/// The field `chat_template`: a template, or a list of named ones, of which one must be the default.
+fn default_template(field: &serde_json::Value) -> Result<Option<String>, Error> {
+    let Some(list) = field.as_array() else { return Ok(field.as_str().map(str::to_owned)) };
+    let named = |name: &str| {
+        let entry = list.iter().find(|entry| entry.get("name").is_some_and(|other| other == name))?;
+        entry.get("template")?.as_str().map(str::to_owned)
     };
-    field.as_str().map(str::to_owned).or_else(|| named(field.as_array()?))
+    if list.is_empty() {
+        return Ok(None);
+    }
+    named("default").map(Some).ok_or_else(|| {
+        let names = list.iter().filter_map(|entry| entry.get("name")?.as_str()).take(8);
+        let names = clip(&names.collect::<Vec<_>>().join(", "));
+        Error::malformed(format!(
+            "the chat templates of tokenizer_config.json ({names}) have no default among them"
+        ))
+    })
 }

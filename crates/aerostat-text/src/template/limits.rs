@@ -76,7 +76,7 @@ impl fmt::Display for Fault {
 }
 
 /// A message that is not too long to be shown.
-pub(super) fn clip(text: &str) -> String {
+pub(crate) fn clip(text: &str) -> String {
     if text.len() <= MESSAGE_BYTES_MAX {
         return text.to_owned();
     }

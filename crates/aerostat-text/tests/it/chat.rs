@@ -86,6 +86,16 @@ fn a_folder_names_its_template_and_tokens_in_several_ways() {
 }
 
 #[test]
+fn named_templates_without_a_default_are_an_error_and_not_no_template() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), r#"{"chat_template": [{"name": "rag", "template": "x"}, {"name": "b"}]}"#)
+        .unwrap();
+    let error = ChatTemplate::from_hugging_face(Some(file.path()), None, None).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Malformed);
+    assert!(error.to_string().contains("(rag, b)"), "{error}");
+}
+
+#[test]
 fn a_refusal_of_the_template_is_an_error_with_its_words() {
     let template = ChatTemplate::new("\n{{ raise_exception('no such role') }}", Specials::default()).unwrap();
     let error = template.render(&[], false, Map::new()).unwrap_err();
