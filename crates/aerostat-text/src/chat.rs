@@ -1,27 +1,15 @@
 //! Chat templates, rendered as `transformers` renders them.
 
-use std::io;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde};
-use minijinja::{AutoEscape, Environment, ErrorKind as JinjaKind, Value};
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
 use crate::error::{Error, ErrorKind, guarded};
 use crate::hugging_face::{NamedToken, TokenizerConfig, read_json, read_text};
-use crate::python;
-
-/// Instructions a rendering may take: some thousand times what a long conversation needs.
-const FUEL: u64 = 20_000_000;
-
-/// The longest text a template may render.
-const OUTPUT_BYTES_MAX: usize = 256 << 20;
-
-/// The name of the one template of an environment.
-const NAME: &str = "chat_template";
+use crate::template::Template;
+use crate::template::limits::{Fault, clip};
 
 /// One message of a conversation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -82,8 +70,10 @@ impl Specials {
 /// # Ok::<(), aerostat_text::Error>(())
 /// ```
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    template: Template,
     specials: Specials,
+    /// The time that `strftime_now` tells, in seconds since 1970; `None` for the system's.
+    now: Option<i64>,
 }
 
 impl ChatTemplate {
@@ -92,23 +82,12 @@ impl ChatTemplate {
     /// # Errors
     /// `TemplateSyntax`, with the line.
     pub fn new(source: &str, specials: Specials) -> Result<Self, Error> {
-        let mut environment = Environment::new();
-        let wrong = |error: minijinja::Error| {
-            Error::new(ErrorKind::TemplateSyntax, format!("chat template: {}", describe(&error)))
-        };
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(wrong)?;
-        environment.set_syntax(syntax);
-        environment.set_auto_escape_callback(|_| AutoEscape::None);
-        environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(python::method);
-        environment.set_formatter(|out, _, value| python::print(out, value));
-        environment.add_filter("tojson", |value: Value, options: Kwargs| python::tojson(&value, options));
-        environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
-            Err(minijinja::Error::new(JinjaKind::InvalidOperation, message))
-        });
-        environment.add_template_owned(NAME, without_generation_tags(source)).map_err(wrong)?;
-        let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs() as i64);
-        Ok(ChatTemplate { environment, specials }.with_clock(now))
+        let wrong =
+            |fault: Box<Fault>| Error::new(ErrorKind::TemplateSyntax, format!("chat template: {fault}"));
+        let gave_up = "chat template: it cannot be read (the template engine gave up)";
+        let template =
+            guarded(ErrorKind::TemplateSyntax, gave_up, || Template::parse(source).map_err(wrong))?;
+        Ok(ChatTemplate { template, specials, now: None })
     }
 
     /// Finds the template of a Hugging Face folder: `chat_template.jinja` first, else the field `chat_template` of
@@ -124,7 +103,7 @@ impl ChatTemplate {
         let config: TokenizerConfig = tokenizer_config.map_or_else(|| Ok(Default::default()), read_json)?;
         let source = match chat_template_jinja {
             Some(path) => Some(read_text(path)?),
-            None => default_template(&config.chat_template),
+            None => default_template(&config.chat_template)?,
         };
         let Some(source) = source else { return Ok(None) };
         let map: Map<String, serde_json::Value> =
@@ -159,10 +138,10 @@ impl ChatTemplate {
     /// The same template with its clock stopped at a time, in seconds since 1970, that `strftime_now` formats: for
     /// results that can be repeated, or for local time.
     pub fn at(self, seconds: i64) -> Self {
-        self.with_clock(move || seconds)
+        ChatTemplate { now: Some(seconds), ..self }
     }
 
-    /// Renders a conversation. `extra` holds further variables: `tools`, `documents`, `enable_thinking` ….
+    /// Renders a conversation. Members of messages that are null are left out, as `transformers` does. `extra` holds further variables: `tools`, `documents`, `enable_thinking` ….
     ///
     /// # Errors
     /// `TemplateRender`: the template refused the messages (`raise_exception`), failed, or did not come to an end.
@@ -179,25 +158,18 @@ impl ChatTemplate {
         context.extend(extra);
         context.insert("add_generation_prompt".to_owned(), add_generation_prompt.into());
         context.insert("messages".to_owned(), messages.iter().map(as_template_sees).collect());
-        let failed = |error: minijinja::Error| {
-            Error::new(ErrorKind::TemplateRender, format!("chat template: {}", describe(&error)))
-        };
+        let system =
+            || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs() as i64);
+        let now = self.now.unwrap_or_else(system);
+        let failed =
+            |fault: Box<Fault>| Error::new(ErrorKind::TemplateRender, format!("chat template: {fault}"));
         let gave_up = "chat template: it failed (the template engine gave up)";
-        guarded(ErrorKind::TemplateRender, gave_up, || {
-            let template = self.environment.get_template(NAME).map_err(failed)?;
-            let mut output = Capped(Vec::new());
-            template.render_captured_to(Value::from(Serde(&context)), &mut output).map_err(failed)?;
-            Ok(String::from_utf8_lossy(&output.0).into_owned())
-        })
-    }
-
-    fn with_clock(mut self, now: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
-        self.environment.add_function("strftime_now", move |format: &str| python::strftime(format, now()));
-        self
+        guarded(ErrorKind::TemplateRender, gave_up, || self.template.render(&context, now).map_err(failed))
     }
 }
 
-/// A message as the variable `messages` holds it: reasoning is found under both names templates know.
+/// A message as the variable `messages` holds it: without what is null, and with reasoning under both names that
+/// templates know.
 fn as_template_sees(message: &Message) -> serde_json::Value {
     let mut fields = Map::new();
     let reasoning = ["reasoning_content", "thinking", "reasoning"]
@@ -209,70 +181,28 @@ fn as_template_sees(message: &Message) -> serde_json::Value {
     fields.insert("role".to_owned(), message.role.clone().into());
     fields.insert("content".to_owned(), message.content.clone());
     fields.extend(message.extra.clone());
+    fields.retain(|_, value| !value.is_null());
     if let Some(reasoning) = reasoning {
         fields.insert("reasoning_content".to_owned(), reasoning.clone());
     }
     fields.into()
 }
 
-/// The field `chat_template`: a template, or a list of named ones.
-fn default_template(field: &serde_json::Value) -> Option<String> {
-    let named = |list: &Vec<serde_json::Value>| {
-        let default = list.iter().find(|entry| entry.get("name").is_some_and(|name| name == "default"))?;
-        default.get("template")?.as_str().map(str::to_owned)
+/// The field `chat_template`: a template, or a list of named ones, of which one must be the default.
+fn default_template(field: &serde_json::Value) -> Result<Option<String>, Error> {
+    let Some(list) = field.as_array() else { return Ok(field.as_str().map(str::to_owned)) };
+    let named = |name: &str| {
+        let entry = list.iter().find(|entry| entry.get("name").is_some_and(|other| other == name))?;
+        entry.get("template")?.as_str().map(str::to_owned)
     };
-    field.as_str().map(str::to_owned).or_else(|| named(field.as_array()?))
-}
-
-/// `{% generation %}` … `{% endgeneration %}` marks what a model wrote, for training. The marks become a scope.
-fn without_generation_tags(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some((before, tag)) = rest.split_once("{%") {
-        out.push_str(before);
-        out.push_str("{%");
-        let word = tag.trim_start_matches(['-', '+']).trim_start();
-        let renamed =
-            [("generation", "with"), ("endgeneration", "endwith")].into_iter().find_map(|(from, to)| {
-                let after = word.strip_prefix(from)?;
-                after.trim_start().trim_start_matches(['-', '+']).starts_with("%}").then_some((after, to))
-            });
-        rest = tag;
-        if let Some((after, to)) = renamed {
-            out.push_str(&tag[..tag.len() - word.len()]);
-            out.push_str(to);
-            rest = after;
-        }
+    if list.is_empty() {
+        return Ok(None);
     }
-    out.push_str(rest);
-    out
-}
-
-/// What a template engine's error says, and where.
-fn describe(error: &minijinja::Error) -> String {
-    let what = match error.kind() {
-        JinjaKind::OutOfFuel => format!("it did not end within {FUEL} steps"),
-        kind => error.detail().map_or_else(|| kind.to_string(), str::to_owned),
-    };
-    match error.line() {
-        Some(line) => format!("{what} (line {line})"),
-        None => what,
-    }
-}
-
-/// Takes up to `OUTPUT_BYTES_MAX` bytes, and fails past them.
-struct Capped(Vec<u8>);
-
-impl io::Write for Capped {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len().saturating_add(bytes.len()) > OUTPUT_BYTES_MAX {
-            return Err(io::Error::other(format!("it rendered more than {OUTPUT_BYTES_MAX} bytes")));
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    named("default").map(Some).ok_or_else(|| {
+        let names = list.iter().filter_map(|entry| entry.get("name")?.as_str()).take(8);
+        let names = clip(&names.collect::<Vec<_>>().join(", "));
+        Error::malformed(format!(
+            "the chat templates of tokenizer_config.json ({names}) have no default among them"
+        ))
+    })
 }

@@ -18,9 +18,9 @@ mod error;
 mod gguf;
 mod hugging_face;
 mod model;
-mod python;
 mod stops;
 mod strings;
+mod template;
 mod tokenizer;
 
 pub use chat::{ChatTemplate, Message, Specials};

@@ -3,6 +3,7 @@
 mod it {
     pub(crate) mod chat;
     pub(crate) mod hostile;
+    pub(crate) mod templates;
     pub(crate) mod tokenizers;
 }
 
