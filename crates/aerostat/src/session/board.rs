@@ -1,8 +1,9 @@
 //! What is under way in a session, and what waits: the [`Work`] that its engine is given.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::{Command, Ended, Event, Priority, RequestId};
 use crate::need::Need;
@@ -81,11 +82,23 @@ impl Board {
         self.listeners().len()
     }
 
-    /// Waits for a command.
+    /// All that is there are sources that have nothing now and may have something later.
+    pub(super) fn is_dry(&self) -> bool {
+        self.waiting.is_empty()
+            && self.sources.iter().flatten().all(|source| source.dry && source.active == 0)
+    }
+
+    /// Waits for a command, or where sources may have something, a moment.
     pub(super) fn wait(&mut self) {
-        match self.inbox.recv() {
+        const MOMENT: Duration = Duration::from_millis(20);
+        let command = match self.is_idle() {
+            true => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            false => self.inbox.recv_timeout(MOMENT),
+        };
+        match command {
             Ok(command) => self.take(command),
-            Err(_) => self.closing = true,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => self.closing = true,
         }
     }
 

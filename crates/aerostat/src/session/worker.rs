@@ -40,9 +40,11 @@ impl Worker {
                 && let Some(engine) = &mut engine
             {
                 self.serve(engine);
-                continue;
+                if !self.board.is_dry() {
+                    continue;
+                }
             }
-            if self.board.closing {
+            if self.board.closing && self.board.is_idle() {
                 break;
             }
             self.board.wait();

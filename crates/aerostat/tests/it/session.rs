@@ -141,6 +141,39 @@ fn a_jobs_own_error_ends_the_job_alone() {
     assert_eq!(tokens(ticket.wait()), alone(&[single])[0]);
 }
 
+/// A source that has nothing for a while, and then one request.
+struct Late {
+    asked: usize,
+    result: Arc<Mutex<Option<Outcome>>>,
+}
+
+impl Work for Late {
+    fn next(&mut self) -> Result<Option<Request>, Error> {
+        self.asked += 1;
+        Ok((self.asked == 3).then(|| request(&[5, 6], 4, 9)))
+    }
+
+    fn finished(&mut self, _id: u64, outcome: Outcome) -> Result<(), Error> {
+        *self.result.lock().unwrap() = Some(outcome);
+        Ok(())
+    }
+
+    fn more_may_come(&self) -> bool {
+        self.asked < 3
+    }
+}
+
+#[test]
+fn a_source_that_is_dry_is_asked_again_until_it_is_over() {
+    let session = session(Silent);
+    let result = Arc::default();
+    let late = Late { asked: 0, result: Arc::clone(&result) };
+    let attached = session.handle().attach(Box::new(late), Need::one(8), 0).unwrap();
+    attached.wait().unwrap().result.unwrap();
+    let found = result.lock().unwrap().take().unwrap();
+    assert_eq!(tokens(found), alone(&[request(&[5, 6], 4, 9)])[0]);
+}
+
 /// Slows every tile, so that there is time to cancel.
 struct Slow;
 
