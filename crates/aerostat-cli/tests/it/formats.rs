@@ -146,3 +146,41 @@ fn tables_for_people_show_what_the_json_has() {
         succeed(&["run", fixture("llama").to_str().unwrap(), "--token-ids", "5", "--max-new-tokens", "3"]);
     assert!(bare.trim_end().split(',').all(|id| id.parse::<u32>().is_ok()), "{bare:?}");
 }
+
+/// What a sweep computes reads like the model's paper: its parts are there, in their order, with their shapes.
+#[test]
+fn programs_name_what_families_compute() {
+    for (model, parts) in [
+        (
+            "llama",
+            &["blocks 0-1", "q [rows, ", "rope(q, angles)", "kv_write(k, v)", "glu(gate, up)", "logits"][..],
+        ),
+        (
+            "gemma3",
+            &["angles_2", "blocks 0-4, 6", "q_norm", "window Last(6)", "attention_post_norm", "block 5"],
+        ),
+        (
+            "deepseek_v3",
+            &[
+                "matmul(h, KvDown)",
+                "head by head",
+                "first 20 elements of keys",
+                "route(router)",
+                "for each expert",
+            ],
+        ),
+        (
+            "qwen3_next",
+            &["short_conv(qkv, convolution, history)", "delta_rule(qkv, strengths, decays, state)", "shared"],
+        ),
+        ("gpt_oss", &["attention(q, sinks)", "SoftmaxOfChosen", "for each expert", "ClippedSilu"]),
+    ] {
+        let path = fixture(model);
+        let text = succeed(&["inspect", path.to_str().unwrap(), "--program"]);
+        let mut rest = text.as_str();
+        for part in parts {
+            let Some(at) = rest.find(part) else { panic!("{model}: no {part:?} there in\n{text}") };
+            rest = &rest[at..];
+        }
+    }
+}

@@ -21,6 +21,9 @@ impl Program {
     }
 }
 
+/// Names of the angles of each rope; models have one or two.
+const ANGLES: [&str; 4] = ["angles", "angles_2", "angles_3", "angles_4"];
+
 /// A program in the making.
 pub(super) struct Compiler<'a> {
     pub(super) spec: &'a ModelSpec,
@@ -66,7 +69,8 @@ impl<'a> Compiler<'a> {
     /// From tokens to the residual stream before the first block.
     fn enter(&mut self) -> Result<(), Error> {
         for (rope, spec) in self.spec.ropes.iter().enumerate() {
-            let out = self.rows("angles", spec.rotary);
+            let name = ANGLES.get(rope).copied().unwrap_or("angles_further");
+            let out = self.rows(name, spec.rotary);
             self.angles.push(out);
             self.emit(Op::Angles { rope, out });
         }

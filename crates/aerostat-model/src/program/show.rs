@@ -102,6 +102,11 @@ impl Shown<'_> {
             let (all, routing) = (experts.mlps.len(), &experts.routing);
             detail = format!("{} of {all} experts for each row, by {:?}", routing.chosen, routing.score);
         }
+        if let Op::Angles { rope, .. } = op
+            && let Some(rope) = self.spec.ropes.get(*rope)
+        {
+            detail = format!("of each row's position, theta {}, {:?}", rope.theta, rope.scaling);
+        }
         let call = format!("{name}({})", inputs.join(", "));
         let left = match operands.output {
             Some(out) => format!("{} = {call}", self.shaped(out)),
