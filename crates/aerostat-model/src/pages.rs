@@ -64,6 +64,11 @@ impl Pages {
         Self { states: (states > 0).then(|| (0..states as u32).rev().collect()), ..self }
     }
 
+    /// Sequences have recurrent states.
+    pub fn keeps_states(&self) -> bool {
+        self.states.is_some()
+    }
+
     /// Takes a recurrent state for a sequence, if one is left; what it holds is undefined. 0 where sequences have none.
     pub fn take_state(&mut self) -> Option<u32> {
         self.states.as_mut().map_or(Some(0), Vec::pop)

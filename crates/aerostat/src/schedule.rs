@@ -368,7 +368,8 @@ impl<'t> Schedule<'t> {
             rows.tokens.push(sequence.tokens[position]);
             rows.places.push(RowPlace { position: position as u32, table });
             rows.lengths.push(sequence.prompt.max(position + 1) as u32);
-            let state = sequence.state.map(|slot| StateRow { slot, position: position as u32 });
+            let state = sequence.state.filter(|_| pages.keeps_states());
+            let state = state.map(|slot| StateRow { slot, position: position as u32 });
             rows.states.extend(state);
             rows.given += u64::from(!sequence.generates());
             sequence.computed = position + 1;
