@@ -6,6 +6,7 @@
 mod access;
 mod circles;
 mod crates;
+mod defaults;
 mod documents;
 mod finding;
 mod functions;
@@ -54,6 +55,7 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
         access::bans(&sources, &list(access::LIST)?),
         panics::sites(&sources, &list(panics::LIST)?),
         circles::sizes(&sources, &list(circles::LIST)?),
+        defaults::sites(&sources, &list(defaults::LIST)?),
         documents::map_names_crates(&files, &packages),
         documents::machine_paths(&files),
     ]
