@@ -1,9 +1,6 @@
 //! The rules that operands obey, shared by all host devices: a kernel runs only on operands that passed.
 
-use aerostat_checkpoint::DType;
-
-use crate::weights::Operand;
-use crate::{Attention, Error, ErrorKind, HeadCopy, KvLayout, Mat, Rope, Scaling, Tile, Window};
+use crate::{Attention, Error, HeadCopy, KvLayout, Mat, Rope, Tile, Window};
 
 /// A matrix lies within a buffer of `len` elements and its rows do not overlap.
 pub(crate) fn mat(mat: &Mat, len: usize) -> Result<(), Error> {
@@ -67,57 +64,6 @@ pub(crate) fn tile(tile: &Tile<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// A tile has the codes of its rows, each of `cols` elements as they are stored, and there are scales for all of them. Gives
-/// the rows, of which several may share a row of words.
-pub(crate) fn scaling(
-    weight: Operand<'_>,
-    scaling: &Scaling,
-    cols: usize,
-    by_inputs: bool,
-) -> Result<usize, Error> {
-    let Scaling { quantised, scales, zeros, groups, block_rows, block_cols, first_row } = *scaling;
-    let (run_rows, run) = quantised.code.run();
-    let tile = weight.tile();
-    let bytes = quantised.code.row_bytes(cols).checked_mul(tile.rows).map(|n| n as u64);
-    let found = match weight {
-        Operand::Plain(tile) => Some(tile.bytes.len() as u64),
-        // What they expand to; they are looked at when they are multiplied.
-        Operand::Packed(tile, _) if tile.cols == cols => {
-            (tile.rows as u64).checked_mul(cols as u64).and_then(|n| tile.dtype.bytes_for(n))
-        }
-        Operand::Packed(..) => None,
-    };
-    let rows = (tile.rows / run_rows).checked_mul(run);
-    let is_whole = tile.rows.is_multiple_of(run_rows) && (by_inputs || run == 1);
-    let (Some(rows), true) = (rows, bytes.is_some() && bytes == found && is_whole) else {
-        let message = format!(
-            "{} rows of {cols} codes in {:?} take {bytes:?} bytes, but the tile has {found:?}",
-            tile.rows, quantised.code
-        );
-        return Err(Error::shape(message));
-    };
-    let end = first_row.checked_add(rows);
-    let has_rows = end.is_some_and(|end| block_rows > 0 && end.div_ceil(block_rows) <= scales.rows);
-    let has_cols = block_cols > 0 && cols.div_ceil(block_cols) == scales.cols;
-    let fits = match groups {
-        None => has_rows && has_cols,
-        Some(groups) if by_inputs => {
-            block_cols == 1 && has_cols && scales.rows > 0 && end.is_some_and(|end| end <= groups.cols)
-        }
-        Some(groups) => block_rows == 1 && has_rows && scales.cols > 0 && groups.cols == cols,
-    };
-    let fits = fits && groups.is_none_or(|groups| groups.rows == 1);
-    if !fits || zeros.is_some_and(|zeros| (zeros.rows, zeros.cols) != (scales.rows, scales.cols)) {
-        let message = format!(
-            "scales of {} x {} blocks of {block_rows} x {block_cols} (zeros {zeros:?}, groups {groups:?}) are not those of \
-             {rows} rows from {first_row} on of {cols} columns",
-            scales.rows, scales.cols
-        );
-        return Err(Error::shape(message));
-    }
-    Ok(rows)
-}
-
 /// So many inputs from `k0` on are in `x`.
 pub(crate) fn inputs(count: usize, x: &Mat, k0: usize) -> Result<(), Error> {
     match k0.checked_add(count) {
@@ -127,14 +73,6 @@ pub(crate) fn inputs(count: usize, x: &Mat, k0: usize) -> Result<(), Error> {
             x.cols
         ))),
     }
-}
-
-/// Host devices compute with this format.
-pub(crate) fn supported(dtype: DType) -> Result<(), Error> {
-    if DType::COMPUTABLE.contains(&dtype) {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::Unsupported, format!("weights in {dtype:?} are not supported on the CPU")))
 }
 
 /// Row indices are below `rows`, and `out` has one row for each of them.

@@ -3,20 +3,17 @@
 //! A [`Case`] is one op with its shapes; its data follow from the shapes. [`run`] goes through [`cases`] as far as the
 //! device declares the formats; property tests make cases of their own and give them to [`check`].
 
+mod case;
 mod cases;
 mod data;
 mod weights;
 
-use aerostat_checkpoint::DType;
-
+use case::other_case;
+pub use case::{Case, Elementwise, Keep, Values};
 pub use cases::cases;
 use data::{Cache, Random, everything, matrix, portions, set_states, sweeps, tile_bytes, with_weight};
 
-use crate::quantised::Quantised;
-use crate::{
-    Activation, Attention, Backend, Capabilities, DeltaRule, Error, HeadCopy, Index, KvType, Mat, Rope, Tile,
-    defect,
-};
+use crate::{Backend, Error, Mat, Tile};
 
 /// Makes a fresh device.
 pub type Make<'a> = &'a dyn Fn() -> Box<dyn Backend>;
@@ -29,191 +26,6 @@ pub enum Tolerance {
     /// The difference is at most this times the largest magnitude of the case's results. Cases with special values are
     /// left out.
     Relative(f32),
-}
-
-/// Where the values of a case come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Values {
-    /// Between -1 and 1, many digits.
-    Plain,
-    /// With zeros of both signs, subnormals, huge values, infinities and NaN among them.
-    Special,
-}
-
-/// An op that works element by element.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Elementwise {
-    /// [`Backend::add`].
-    Add,
-    /// [`Backend::add_bias`].
-    AddBias,
-    /// [`Backend::mul_columns`].
-    MulColumns,
-    /// [`Backend::mul_rows`].
-    MulRows,
-    /// [`Backend::scale`].
-    Scale(f32),
-    /// [`Backend::softcap`].
-    Softcap(f32),
-    /// [`Backend::clip`].
-    Clip(f32),
-    /// [`Backend::activate`].
-    Activate(Activation),
-    /// [`Backend::glu`], to a matrix of its own.
-    Glu(Activation),
-    /// [`Backend::glu`], over its first input.
-    GluInPlace(Activation),
-}
-
-/// One op with its shapes.
-#[derive(Clone, Debug)]
-#[allow(missing_docs, reason = "the fields are the shapes that the ops name")]
-pub enum Case {
-    Matmul {
-        dtype: DType,
-        rows: usize,
-        n: usize,
-        k: usize,
-        weights: Keep,
-        values: Values,
-    },
-    /// [`Backend::matmul_scaled`] of a tile from `first_row` on, or [`Backend::matmul_scaled_k_major`] by tiles of
-    /// `tile_rows` from it on; the other device multiplies by the expanded weights.
-    MatmulScaled {
-        quantised: Quantised,
-        rows: usize,
-        n: usize,
-        k: usize,
-        block: (usize, usize),
-        /// Zero points.
-        zeros: bool,
-        /// Groups by index.
-        groups: bool,
-        /// The matrix is stored by inputs.
-        tile_rows: Option<usize>,
-        first_row: usize,
-        weights: Keep,
-    },
-    /// [`Backend::matmul_k_major`] by tiles of `tile_rows`; in plain formats the other device multiplies by the transposed
-    /// matrix.
-    MatmulKMajor {
-        dtype: DType,
-        rows: usize,
-        n: usize,
-        k: usize,
-        tile_rows: usize,
-        weights: Keep,
-        values: Values,
-    },
-    ExpandRows {
-        dtype: DType,
-        n: usize,
-        k: usize,
-    },
-    /// [`Backend::gather_weights`] of two tiles; the other device expands the rows from the host.
-    GatherWeights {
-        dtype: DType,
-        n: usize,
-        k: usize,
-        packed: bool,
-    },
-    /// [`Backend::row_norms`]; the other device by tiles of one row, not packed.
-    RowNorms {
-        dtype: DType,
-        n: usize,
-        k: usize,
-        packed: bool,
-        weights: Keep,
-        values: Values,
-    },
-    /// [`Backend::upload`] of so many tiles, of one row and more, which are in flight together.
-    Uploads {
-        dtype: DType,
-        count: usize,
-        k: usize,
-    },
-    CopyHeads {
-        rows: usize,
-        heads: usize,
-        copy: HeadCopy,
-    },
-    Elementwise {
-        op: Elementwise,
-        rows: usize,
-        cols: usize,
-        values: Values,
-    },
-    RmsNorm {
-        rows: usize,
-        groups: usize,
-        size: usize,
-        in_place: bool,
-        values: Values,
-    },
-    LayerNorm {
-        rows: usize,
-        groups: usize,
-        size: usize,
-        in_place: bool,
-        values: Values,
-    },
-    Rope {
-        rows: usize,
-        heads: usize,
-        rope: Rope,
-    },
-    Gather {
-        rows: usize,
-        cols: usize,
-    },
-    Scatter {
-        rows: usize,
-        cols: usize,
-    },
-    /// [`Backend::attention`]; on the tested device a page was saved, and loaded to another place.
-    Attention {
-        kv_type: KvType,
-        shape: Attention,
-        sinks: bool,
-        page_tokens: usize,
-        lengths: Vec<usize>,
-        values: Values,
-    },
-    SparseAttention {
-        kv_type: KvType,
-        shape: Attention,
-        index: Index,
-        count: usize,
-        page_tokens: usize,
-        lengths: Vec<usize>,
-    },
-    /// [`Backend::short_conv`] in two sweeps: of each sequence some rows, the rest by the same rows or, on the other device,
-    /// one by one.
-    ShortConv {
-        channels: usize,
-        kernel: usize,
-        lengths: Vec<(usize, usize)>,
-        values: Values,
-    },
-    /// The same of [`Backend::delta_rule`].
-    DeltaRule {
-        rule: DeltaRule,
-        lengths: Vec<(usize, usize)>,
-        values: Values,
-    },
-}
-
-/// How a case gives its weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
-    /// It passes through, at an address that is this many bytes past an even one.
-    Arriving(usize),
-    /// It stays.
-    Resident,
-}
-
-fn other_case() -> Error {
-    defect!("a case is computed as one of another op")
 }
 
 /// Runs every case that `make`'s device declares, and compares with `against`'s device.
@@ -245,33 +57,6 @@ pub fn check(case: &Case, make: Make<'_>, against: Make<'_>, tolerance: Toleranc
 }
 
 impl Case {
-    /// The device declares the formats of this case.
-    pub fn is_declared(&self, capabilities: &Capabilities) -> bool {
-        match self {
-            Self::Matmul { dtype, .. }
-            | Self::MatmulKMajor { dtype, .. }
-            | Self::ExpandRows { dtype, .. }
-            | Self::GatherWeights { dtype, .. }
-            | Self::RowNorms { dtype, .. }
-            | Self::Uploads { dtype, .. } => capabilities.weights.contains(dtype),
-            Self::Attention { kv_type, .. } | Self::SparseAttention { kv_type, .. } => {
-                capabilities.kv.contains(kv_type)
-            }
-            _ => true,
-        }
-    }
-
-    /// The KV cache is allocated once in a device's life, and places are checked against it.
-    fn needs_a_fresh_device(&self) -> bool {
-        matches!(
-            self,
-            Self::Attention { .. }
-                | Self::SparseAttention { .. }
-                | Self::ShortConv { .. }
-                | Self::DeltaRule { .. }
-        )
-    }
-
     fn suits(&self, tolerance: Tolerance) -> bool {
         let special = match self {
             Self::Matmul { values, .. }

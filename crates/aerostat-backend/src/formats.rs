@@ -7,14 +7,14 @@
 use aerostat_checkpoint::DType;
 use half::{bf16, f16};
 
-use crate::{Error, check};
+use crate::{Error, ErrorKind};
 
 /// Expands a run of whole blocks to f32.
 ///
 /// # Errors
 /// `Unsupported` for a format outside [`DType::COMPUTABLE`]; `Shape` when `bytes` is not exactly the `out.len()` elements.
 pub fn expand(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
-    check::supported(dtype)?;
+    check_supported(dtype)?;
     if dtype.bytes_for(out.len() as u64) != Some(bytes.len() as u64) {
         return Err(Error::shape(format!(
             "{} bytes are not {} elements of {dtype:?}",
@@ -49,6 +49,14 @@ pub fn expand(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> 
         }
     }
     Ok(())
+}
+
+/// Host devices compute with this format.
+pub(crate) fn check_supported(dtype: DType) -> Result<(), Error> {
+    if DType::COMPUTABLE.contains(&dtype) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Unsupported, format!("weights in {dtype:?} are not supported on the CPU")))
 }
 
 /// The block of Q8_0 of 32 elements: the largest becomes 127 or -127, and the others follow, rounded to nearest. What is

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use crate::aligned::{Advise, Aligned, SLACK_BYTES};
 use crate::numerics::{LANES, Map};
 use crate::quantised::Numbers;
 use crate::weights::Operand;
@@ -30,7 +31,7 @@ impl<D: HostDevice> Backend for D {
         let of_kernels = self.kernels().footprint(need);
         let sums = need.k_major_outputs.saturating_mul(LANES * size_of::<f32>());
         Footprint {
-            fixed_bytes: of_kernels.fixed_bytes + memory::SLACK_BYTES,
+            fixed_bytes: of_kernels.fixed_bytes + SLACK_BYTES,
             row_bytes: of_kernels.row_bytes + rows::ROW_BYTES + sums as u64,
             position_bytes: of_kernels.position_bytes + rows::POSITION_BYTES,
         }
@@ -39,7 +40,7 @@ impl<D: HostDevice> Backend for D {
     fn reserve(&mut self, need: &ScratchNeed, rows_max: usize) -> Result<(), Error> {
         let (memory, kernels) = self.parts(Checks::done());
         kernels.reserve(need)?;
-        let advise: memory::Advise<'_> = &|start, bytes| kernels.advise(start, bytes);
+        let advise: Advise<'_> = &|start, bytes| kernels.advise(start, bytes);
         memory.sums.reserve(rows_max, need.k_major_outputs, advise)
     }
 
@@ -125,7 +126,7 @@ impl<D: HostDevice> Backend for D {
 
     fn expand_rows(&mut self, table: Tile<'_>, rows: &[u32], out: Mat) -> Result<(), Error> {
         let (memory, _) = self.parts(Checks::done());
-        check::supported(table.dtype)?;
+        formats::check_supported(table.dtype)?;
         check::tile(&table)?;
         check::rows(rows, table.rows, table.cols, &out)?;
         let [out] = memory::views(&mut memory.buffers, [out])?;
@@ -137,7 +138,7 @@ impl<D: HostDevice> Backend for D {
         check::shape(&out, rows.len(), out.cols, "the output")?;
         for &(id, row) in rows {
             let tile = memory.weights.resident(id)?.tile();
-            check::supported(tile.dtype)?;
+            formats::check_supported(tile.dtype)?;
             check::rows(&[row], tile.rows, tile.cols, &out.row_range(0, 1))?;
         }
         let [out] = memory::views(&mut memory.buffers, [out])?;
@@ -158,7 +159,7 @@ impl<D: HostDevice> Backend for D {
         let (memory, kernels) = self.parts(Checks::done());
         let weight = memory.weights.operand(w)?;
         let tile = weight.tile();
-        check::supported(tile.dtype)?;
+        formats::check_supported(tile.dtype)?;
         check::shape(&out, 1, tile.rows, "the output")?;
         let [out] = memory::views(&mut memory.buffers, [out])?;
         let Operand::Packed(..) = weight else { return kernels.row_norms(tile, out) };
@@ -178,7 +179,7 @@ impl<D: HostDevice> Backend for D {
         let (memory, kernels) = self.parts(Checks::done());
         let weight = memory.weights.operand(w)?;
         let tile = weight.tile();
-        check::supported(tile.dtype)?;
+        formats::check_supported(tile.dtype)?;
         check::shape(&x, x.rows, tile.cols, "the input")?;
         check::shape(&y, x.rows, tile.rows, "the output")?;
         check::apart(&y, &x)?;
@@ -192,7 +193,7 @@ impl<D: HostDevice> Backend for D {
     fn matmul_scaled(&mut self, w: Weight, scaling: &Scaling, x: Mat, y: Mat) -> Result<(), Error> {
         let (memory, kernels) = self.parts(Checks::done());
         let weight = memory.weights.operand(w)?;
-        check::scaling(weight, scaling, x.cols, false)?;
+        numbers::check_scaling(weight, scaling, x.cols, false)?;
         check::shape(&y, x.rows, weight.tile().rows, "the output")?;
         check::apart(&y, &x)?;
         let ([x, y], scaling) = scaled_views(&mut memory.buffers, scaling, [x, y])?;
@@ -213,7 +214,7 @@ impl<D: HostDevice> Backend for D {
     ) -> Result<(), Error> {
         let (memory, kernels) = self.parts(Checks::done());
         let tile = memory.weights.operand(w)?.by_inputs()?;
-        let inputs = check::scaling(Operand::Plain(tile), scaling, y.cols, true)?;
+        let inputs = numbers::check_scaling(Operand::Plain(tile), scaling, y.cols, true)?;
         check::inputs(inputs, &x, k0)?;
         check::shape(&y, x.rows, y.cols, "the output")?;
         check::apart(&y, &x)?;
@@ -247,7 +248,7 @@ impl<D: HostDevice> Backend for D {
     fn matmul_k_major(&mut self, w: Weight, x: Mat, y: Mat, k0: usize, last: bool) -> Result<(), Error> {
         let (memory, kernels) = self.parts(Checks::done());
         let tile = memory.weights.operand(w)?.by_inputs()?;
-        check::supported(tile.dtype)?;
+        formats::check_supported(tile.dtype)?;
         check::inputs(tile.rows, &x, k0)?;
         check::shape(&y, x.rows, tile.cols, "the output")?;
         check::apart(&y, &x)?;
@@ -537,7 +538,7 @@ impl<D: HostDevice> Backend for D {
 
 /// The views of two operands and of what scales codes; the second is the output.
 fn scaled_views<'a>(
-    buffers: &'a mut [memory::Aligned<f32>],
+    buffers: &'a mut [Aligned<f32>],
     scaling: &Scaling,
     [x, y]: [Mat; 2],
 ) -> Result<([View<'a>; 2], ScalingView<'a>), Error> {

@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod aligned;
 mod backend;
 mod check;
 pub mod conformance;

@@ -1,22 +1,16 @@
-//! Host memory: aligned allocations, the buffers and the KV cache of a host device, and views into them.
+//! Host memory: the buffers and the KV cache of a host device, and views into them.
 
 use std::cell::Cell;
 
 use aerostat_checkpoint::DType;
 
+use crate::aligned::{Advise, Aligned};
 use crate::numerics::LANES;
 use crate::rows::Rows;
 use crate::weights::Weights;
 use crate::{
-    Allocated, Attention, BufferId, Error, ErrorKind, KvLayout, KvType, Mat, Placement, RowPlace, check,
-    defect, formats,
+    Allocated, Attention, BufferId, Error, KvLayout, KvType, Mat, Placement, RowPlace, check, defect, formats,
 };
-
-/// Alignment of buffers and of the KV cache: one cache line, one AVX-512 vector.
-const BUFFER_ALIGN_BYTES: usize = 64;
-
-/// The most that alignment adds to the scratch of a host device.
-pub(crate) const SLACK_BYTES: u64 = BUFFER_ALIGN_BYTES as u64;
 
 /// Everything that a host device keeps between ops.
 #[derive(Default)]
@@ -55,7 +49,7 @@ impl PartialSums {
         let len = lanes_of(outputs).and_then(|lanes| lanes.checked_mul(rows)).ok_or_else(|| {
             Error::shape(format!("the partial sums of {rows} rows and {outputs} outputs overflow"))
         })?;
-        if self.lanes.as_ref().map_or(0, |lanes| lanes.len) < len {
+        if self.lanes.as_ref().map_or(0, |lanes| lanes.as_slice().len()) < len {
             self.lanes = None;
             self.lanes = Some(Aligned::zeroed(len, "partial sums", advise)?);
             self.next = None;
@@ -218,9 +212,6 @@ impl KvView<'_> {
     }
 }
 
-/// Told of memory that was allocated and not yet touched: its start and its bytes.
-pub(crate) type Advise<'a> = &'a dyn Fn(*const u8, usize);
-
 /// The KV cache: keys and values of each layer apart.
 pub(crate) struct KvMemory {
     pub(crate) layout: KvLayout,
@@ -310,44 +301,6 @@ impl KvMemory {
                 }
             }
         }
-    }
-}
-
-/// A zeroed allocation whose first element is aligned.
-pub(crate) struct Aligned<T> {
-    data: Vec<T>,
-    start: usize,
-    len: usize,
-}
-
-impl<T: Copy + Default> Aligned<T> {
-    /// `what` names the use in the error.
-    pub(crate) fn zeroed(len: usize, what: &str, advise: Advise<'_>) -> Result<Self, Error> {
-        let slack = BUFFER_ALIGN_BYTES / size_of::<T>();
-        let refused = || {
-            let message = format!("no memory for {what} of {len} elements of {} bytes", size_of::<T>());
-            Error::new(ErrorKind::OutOfMemory, message)
-        };
-        let padded = len.checked_add(slack).ok_or_else(refused)?;
-        let mut data: Vec<T> = Vec::new();
-        data.try_reserve_exact(padded).map_err(|_| refused())?;
-        advise(data.as_ptr().cast(), padded * size_of::<T>());
-        data.resize(padded, T::default());
-        let start = data.as_ptr().align_offset(BUFFER_ALIGN_BYTES).min(slack);
-        Ok(Self { data, start, len })
-    }
-
-    /// What it takes, alignment included.
-    pub(crate) fn bytes(&self) -> u64 {
-        (self.data.capacity() * size_of::<T>()) as u64
-    }
-
-    pub(crate) fn as_slice(&self) -> &[T] {
-        &self.data[self.start..][..self.len]
-    }
-
-    pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
-        &mut self.data[self.start..][..self.len]
     }
 }
 

@@ -1,6 +1,6 @@
 //! Weight tiles in host memory: those that stay, and those that pass through.
 
-use crate::memory::Advise;
+use crate::aligned::Advise;
 use crate::{
     Error, ErrorKind, HostBytes, Tile, TileShape, UploadId, Weight, WeightId, check, defect, packed,
 };

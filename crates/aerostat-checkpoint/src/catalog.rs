@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::packed::{Sidecar, TileRows};
 use crate::{DType, Error, ErrorKind};
 
 /// The index of a file in [`Catalog::files`].
@@ -32,6 +31,17 @@ pub struct Tensor {
     /// The dimensions, outermost first (the last is contiguous) in both formats.
     pub shape: Vec<u64>,
     /// Where the bytes lie.
+    pub extent: Extent,
+}
+
+/// A tile on disk: rows `start .. start + rows` of its tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TileRows {
+    /// First row.
+    pub start: usize,
+    /// Number of rows.
+    pub rows: usize,
+    /// Where its bytes lie.
     pub extent: Extent,
 }
 
@@ -132,14 +142,14 @@ impl Catalog {
         Catalog::sharing(files, tensors)
     }
 
-    /// The same tensors with what a sidecar says of them.
-    pub(crate) fn guarded(mut self, guards: BTreeMap<String, Guard>, sidecar: &Sidecar) -> Catalog {
+    /// The same tensors with what a sidecar says of them, packed by this codec.
+    pub(crate) fn guarded(mut self, guards: BTreeMap<String, Guard>, codec: String) -> Catalog {
         for tensor in &mut self.tensors {
             if let Some(Guard::Tiles { dtype, shape, .. }) = guards.get(&tensor.name) {
                 (tensor.dtype, tensor.shape) = (*dtype, shape.clone());
             }
         }
-        self.packing = Some(Arc::new(Packing { codec: sidecar.codec.clone(), guards }));
+        self.packing = Some(Arc::new(Packing { codec, guards }));
         self
     }
 

@@ -7,11 +7,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::gguf::{self, SplitName};
+use crate::limits::HEADER_BYTES_MAX;
 use crate::safetensors::{self, Index};
-use crate::{
-    Catalog, Checkpoint, Config, Error, ErrorKind, HEADER_BYTES_MAX, HfConfig, TextFiles, disk, packed,
-    pytorch,
-};
+use crate::{Catalog, Checkpoint, Config, Error, ErrorKind, HfConfig, TextFiles, disk, packed, pytorch};
 
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
@@ -47,19 +45,28 @@ const PYTORCH: Layout = Layout {
     open: pytorch::open,
 };
 
-/// Opens whatever model lies at `path`.
-pub(crate) fn open(path: &Path) -> Result<Checkpoint, Error> {
-    let metadata = match fs::metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                path,
-                format!("there is no such file or folder; {WANTED}"),
-            ));
-        }
-        metadata => metadata.map_err(|error| Error::io(path, "open it", error))?,
-    };
-    if metadata.is_dir() { open_folder(path) } else { open_file(path) }
+impl Checkpoint {
+    /// Opens a folder with `config.json` and safetensors files (PyTorch files where there are none), or a `.gguf` file.
+    ///
+    /// A folder without either that holds exactly one GGUF model (one file or one split set) opens as that model.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is no model at `path`, [`ErrorKind::Unsupported`] for formats that are not read,
+    /// [`ErrorKind::Config`] for malformed JSON, and the kinds that concern headers. Each names the file and, where there
+    /// is one, the tensor.
+    pub fn open(path: &Path) -> Result<Checkpoint, Error> {
+        let metadata = match fs::metadata(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::new(
+                    ErrorKind::NotFound,
+                    path,
+                    format!("there is no such file or folder; {WANTED}"),
+                ));
+            }
+            metadata => metadata.map_err(|error| Error::io(path, "open it", error))?,
+        };
+        if metadata.is_dir() { open_folder(path) } else { open_file(path) }
+    }
 }
 
 fn open_file(path: &Path) -> Result<Checkpoint, Error> {

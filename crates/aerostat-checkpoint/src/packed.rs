@@ -12,7 +12,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::Guard;
-use crate::{Catalog, DType, Error, ErrorKind, Extent, HEADER_BYTES_MAX, TENSORS_MAX, disk};
+pub use crate::catalog::TileRows;
+use crate::limits::{HEADER_BYTES_MAX, TENSORS_MAX};
+use crate::{Catalog, DType, Error, ErrorKind, Extent, disk};
 
 /// The name of the sidecar.
 pub const SIDECAR: &str = "aerostat.json";
@@ -99,17 +101,6 @@ pub struct Entry {
     pub crc32c: Option<u32>,
 }
 
-/// A tile on disk: rows `start .. start + rows` of its tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TileRows {
-    /// First row.
-    pub start: usize,
-    /// Number of rows.
-    pub rows: usize,
-    /// Where its bytes lie.
-    pub extent: Extent,
-}
-
 impl Sidecar {
     /// A sidecar without shards and tensors.
     pub fn new(codec: &str, source: Source, parameters: BTreeMap<String, u64>) -> Self {
@@ -183,7 +174,7 @@ pub(crate) fn open(folder: &Path, catalog: Catalog) -> Result<Catalog, Error> {
         })?;
         guards.insert(entry.name.clone(), guard);
     }
-    Ok(catalog.guarded(guards, &sidecar))
+    Ok(catalog.guarded(guards, sidecar.codec))
 }
 
 /// The shard is there, as long as it was, with the header that it had.

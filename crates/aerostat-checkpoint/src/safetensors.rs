@@ -13,10 +13,8 @@ use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::catalog::bytes_of;
-use crate::{
-    Catalog, DIMENSIONS_MAX, DType, Error, ErrorKind, Extent, File, FileId, HEADER_BYTES_MAX, TENSORS_MAX,
-    Tensor, disk,
-};
+use crate::limits::{DIMENSIONS_MAX, HEADER_BYTES_MAX, TENSORS_MAX};
+use crate::{Catalog, DType, Error, ErrorKind, Extent, File, FileId, Tensor, disk};
 
 const LENGTH_BYTES: u64 = 8;
 

@@ -13,101 +13,21 @@ mod codec;
 mod error;
 mod journal;
 mod layout;
+mod options;
+mod progress;
 mod quantise;
 mod run;
 mod shard;
 mod verify;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub use codec::{Codec, Estimate, estimate};
 pub use error::{Error, ErrorKind};
 pub use layout::packed_spec;
+pub use options::Options;
+pub use progress::{Packed, Progress, Summary};
 pub use quantise::quantise;
-
-/// How to pack.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// What to make of the weights.
-    pub codec: Codec,
-    /// Read everything back at the end, check it, and compare what is lossless with what it was made of.
-    pub verify: bool,
-    /// Delete each file of the original when all its tensors have been read back and checked.
-    pub delete_original: bool,
-    /// Threads that code.
-    pub threads: usize,
-    /// Bytes of a tile before it is packed, about.
-    pub tile_bytes: u64,
-    /// Bytes of the original in one file of the copy, about.
-    pub shard_bytes: u64,
-    /// As if the disk were full after so many bytes; for tests.
-    #[doc(hidden)]
-    pub space: Option<u64>,
-}
-
-impl Options {
-    /// The usual sizes.
-    pub fn new(codec: Codec, threads: usize) -> Self {
-        Self {
-            codec,
-            verify: false,
-            delete_original: false,
-            threads: threads.max(1),
-            tile_bytes: 1 << 20,
-            shard_bytes: 4 << 30,
-            space: None,
-        }
-    }
-}
-
-/// How far packing is.
-#[derive(Clone, Debug)]
-pub struct Progress<'a> {
-    /// The tensor that was finished, and what became of it.
-    pub tensor: Option<Packed<'a>>,
-    /// Bytes of the original that are done, those of earlier calls included.
-    pub done: u64,
-    /// Of these.
-    pub total: u64,
-    /// Bytes written for them.
-    pub written: u64,
-    /// Bytes that an earlier call had done.
-    pub resumed: u64,
-    /// What is done is being read back.
-    pub verifying: bool,
-}
-
-/// A tensor that was packed.
-#[derive(Clone, Debug)]
-pub struct Packed<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Its format in the copy.
-    pub dtype: &'a str,
-    /// Bytes before and after.
-    pub bytes: (u64, u64),
-    /// Root of the mean square of the error over that of the weights; 0: nothing was lost.
-    pub error: f64,
-}
-
-/// What packing made.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Summary {
-    /// The folder.
-    pub path: PathBuf,
-    /// Bytes of all tensors before.
-    pub source_bytes: u64,
-    /// Bytes of the shards.
-    pub bytes: u64,
-    /// Tensors.
-    pub tensors: usize,
-    /// The tensor with the largest error, and that.
-    pub worst: Option<(String, f64)>,
-    /// Everything was read back and checked.
-    pub verified: bool,
-    /// Files of the original that were deleted.
-    pub deleted: Vec<PathBuf>,
-}
 
 /// Packs the model in the folder `source` to the folder `out`, or goes on with it. `observe` is told how it goes, and
 /// stops it by saying `true`.

@@ -2,7 +2,7 @@
 
 use aerostat_checkpoint::DType;
 
-use super::{Case, Elementwise, Keep, Values};
+use super::case::{Case, Elementwise, Keep, Values};
 use crate::quantised::Quantised;
 use crate::{
     Activation, Alibi, Attention, DeltaRule, HeadCopy, Index, KvType, Rope, RopeStyle, Window, packed,

@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use aerostat_checkpoint::DType;
 
-use super::{Case, Keep, Values};
+use super::case::{Case, Keep, Values};
 use crate::{
     Attention, Backend, BufferId, Error, Home, HostBytes, KvLayout, KvType, Mat, Placement, RowPlace,
     StateRow, SweepRows, TileShape, Weight,

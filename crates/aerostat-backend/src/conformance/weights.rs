@@ -2,8 +2,8 @@
 
 use aerostat_checkpoint::DType;
 
+use super::case::{Case, Values, other_case};
 use super::data::{Random, everything, keep, matrix, shifted, tile_bytes, transposed, with_weight};
-use super::{Case, Values, other_case};
 use crate::quantised::{self, Groups};
 use crate::{
     Backend, Error, Home, Mat, Scaling, ScratchNeed, Tile, TileShape, UploadId, Weight, WeightId, packed,

@@ -17,7 +17,7 @@
 
 use aerostat_checkpoint::DType;
 
-use super::{corrupt, word};
+use super::bytes::{corrupt, put, word};
 use crate::Error;
 
 /// Elements of a block.
@@ -166,7 +166,7 @@ impl Split {
         }
         let (second, third) = (second.finish(), third.finish());
         for (i, length) in [second.len(), third.len(), raw.len(), 0].into_iter().enumerate() {
-            super::put(out, header + 4 * i, length as u32);
+            put(out, header + 4 * i, length as u32);
         }
         for part in [&planes, &second, &third, &raw] {
             out.extend_from_slice(part);

@@ -4,9 +4,11 @@
 //! check and expand groups on their own. The groups of a *stored* tile are rows as their format has them; those of an
 //! *exponent* tile are floating-point numbers whose exponents are coded ([`exponents`]), which loses nothing.
 
+mod bytes;
 pub mod exponents;
 
 use aerostat_checkpoint::DType;
+use bytes::{corrupt, put, word};
 use exponents::Split;
 
 use crate::{Error, ErrorKind, Tile};
@@ -337,19 +339,4 @@ fn build(tile: &Tile<'_>, format: GroupFormat, group_rows_max: usize) -> Vec<u8>
     let crc = crc32c::crc32c(&out[4..start]);
     put(&mut out, 0, crc);
     out
-}
-
-fn put(bytes: &mut [u8], at: usize, value: u32) {
-    bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
-}
-
-/// The little-endian number at `at`, which must lie within.
-pub(crate) fn word(bytes: &[u8], at: usize) -> u32 {
-    let b = &bytes[at..at + 4];
-    u32::from_le_bytes([b[0], b[1], b[2], b[3]])
-}
-
-pub(crate) fn corrupt(what: &str) -> Error {
-    let message = format!("a packed weight tile is damaged: {what}; pack the model again from its original");
-    Error::new(ErrorKind::Corrupt, message)
 }

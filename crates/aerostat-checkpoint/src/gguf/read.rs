@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::{Array, Items, Metadata, Value, ValueType};
 use crate::catalog::bytes_of;
-use crate::{Catalog, DType, Error, ErrorKind, Extent, File, FileId, HEADER_BYTES_MAX, TENSORS_MAX, disk};
+use crate::limits::{HEADER_BYTES_MAX, TENSORS_MAX};
+use crate::{Catalog, DType, Error, ErrorKind, Extent, File, FileId, disk};
 
 const ENTRIES_MAX: u64 = 1 << 16;
 const KEY_BYTES_MAX: u64 = u16::MAX as u64;

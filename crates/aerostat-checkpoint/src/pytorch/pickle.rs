@@ -6,7 +6,8 @@
 
 use std::collections::HashMap;
 
-use crate::{DIMENSIONS_MAX, DType, ErrorKind, TENSORS_MAX};
+use crate::limits::{DIMENSIONS_MAX, TENSORS_MAX};
+use crate::{DType, ErrorKind};
 
 /// A tensor of the outermost dictionary.
 pub(super) struct Record {

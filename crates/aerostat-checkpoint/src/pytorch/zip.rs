@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use crate::{Error, ErrorKind, File, HEADER_BYTES_MAX, TENSORS_MAX, disk};
+use crate::limits::{HEADER_BYTES_MAX, TENSORS_MAX};
+use crate::{Error, ErrorKind, File, disk};
 
 /// The end record: signature, eight bytes about disks and counts, sizes, and a comment of up to 64 KiB.
 const END_BYTES: u64 = 22;

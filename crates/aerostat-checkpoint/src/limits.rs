@@ -1,0 +1,8 @@
+//! Caps on what headers may ask for.
+
+/// The longest header, index or metadata section that is read; the safetensors format sets the same limit.
+pub(crate) const HEADER_BYTES_MAX: u64 = 100_000_000;
+/// The most tensors in one file.
+pub(crate) const TENSORS_MAX: usize = 1 << 20;
+/// The most dimensions of a tensor.
+pub(crate) const DIMENSIONS_MAX: usize = 16;
