@@ -15,7 +15,12 @@ pub(crate) fn values<E: From<Error>>(
     read: Read<'_, E>,
 ) -> Result<Vec<f32>, E> {
     let values = match source {
-        Source::Tensor(v) => tensor(v, read)?.into_iter().cycle().take(rows * cols).collect(),
+        Source::Tensor(v) => {
+            let values = tensor(v, read)?;
+            // They repeat whole: a norm of one head serves all heads.
+            let whole = values.len().max(1);
+            values.into_iter().cycle().take(rows * cols / whole * whole).collect()
+        }
         Source::Fill(value) => vec![*value; rows * cols],
         Source::Joined(vectors) => {
             let mut all = Vec::with_capacity(rows * cols);

@@ -63,7 +63,7 @@ impl<'t> Ahead<'t> {
     /// generate.
     pub(crate) fn candidates(&self, longest_first: bool) -> Vec<usize> {
         if self.passed >= PASSED_MAX {
-            return vec![0];
+            return (0..=self.urgent.min(TRIED_MAX - 1)).collect();
         }
         let mut places: Vec<usize> = (0..self.waiting.len()).collect();
         if longest_first && self.urgent == 0 {
@@ -82,8 +82,11 @@ impl<'t> Ahead<'t> {
     pub(crate) fn take(&mut self, place: usize) -> Option<Sequence<'t>> {
         let sequence = self.waiting.remove(place)?;
         self.tokens -= weight(&sequence);
-        self.urgent -= usize::from(place < self.urgent);
-        self.passed = if place == 0 { 0 } else { self.passed + 1 };
+        // Urgent ones wait for nobody, and nobody who waits is passed by them for that.
+        match place < self.urgent {
+            true => self.urgent -= 1,
+            false => self.passed = if place == self.urgent { 0 } else { self.passed + 1 },
+        }
         Some(sequence)
     }
 

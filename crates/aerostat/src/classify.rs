@@ -60,7 +60,7 @@ impl Engine {
     /// place.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] if the text to calibrate with is empty, or cannot be scored; [`ErrorKind::Interrupted`] if the
+    /// [`ErrorKind::Usage`] if the text to calibrate with is empty; [`ErrorKind::Interrupted`] if the
     /// observer asked to stop; those of reading and computing.
     pub fn classify(
         &mut self,
@@ -84,15 +84,20 @@ impl Engine {
             taken.into_iter().collect()
         };
         let found: Vec<_> = items.iter().map(|item| take(usable(item).map_or(0, <[_]>::len))).collect();
-        let plain = neutral(items, measure);
-        let sums = take(plain.len())?;
-        let plain: BTreeMap<&[u32], f64> = plain.into_iter().zip(sums.iter().map(|l| sum(l))).collect();
+        let mut plain = BTreeMap::new();
+        for label in neutral(items, measure) {
+            // A label that cannot be scored here cannot be scored after its texts either.
+            if let Ok(logprobs) = take(1) {
+                plain.insert(label, logprobs.iter().map(|l| sum(l)).sum::<f64>());
+            }
+        }
         let mut results = Vec::with_capacity(items.len());
         for (number, (item, logprobs)) in items.iter().zip(found).enumerate() {
             results.push(match usable(item) {
-                Some(_) => logprobs.map(|logprobs| choose(item, logprobs, measure, &plain)),
+                Some(_) => logprobs.and_then(|logprobs| choose(item, logprobs, measure, &plain)),
                 None => {
-                    let message = format!("text {number} has no labels, or one of them has no tokens");
+                    let message =
+                        format!("text {number} is empty, has no labels, or one of them has no tokens");
                     Err(Error::new(ErrorKind::Usage, message))
                 }
             });
@@ -101,9 +106,9 @@ impl Engine {
     }
 }
 
-/// The labels of a text, if there are some and each has tokens.
+/// The labels of a text, if it has tokens, and there are some that have tokens, too.
 fn usable(item: &Choices) -> Option<&[Vec<u32>]> {
-    let usable = !item.labels.is_empty() && !item.labels.iter().any(Vec::is_empty);
+    let usable = !item.prefix.is_empty() && !item.labels.is_empty() && !item.labels.iter().any(Vec::is_empty);
     usable.then_some(item.labels.as_slice())
 }
 
@@ -141,13 +146,18 @@ fn choose(
     logprobs: Vec<Vec<f32>>,
     measure: &Measure,
     plain: &BTreeMap<&[u32], f64>,
-) -> Classification {
+) -> Result<Classification, Error> {
+    let uncalibrated =
+        || Error::new(ErrorKind::Usage, "a label cannot be scored after the text to calibrate with");
     let score = |(label, logprobs): (&Vec<u32>, &Vec<f32>)| match measure {
-        Measure::Sum => sum(logprobs),
-        Measure::Mean => sum(logprobs) / logprobs.len().max(1) as f64,
-        Measure::Calibrated(_) => sum(logprobs) - plain.get(label.as_slice()).copied().unwrap_or(0.0),
+        Measure::Sum => Ok(sum(logprobs)),
+        Measure::Mean => Ok(sum(logprobs) / logprobs.len().max(1) as f64),
+        Measure::Calibrated(_) => {
+            let plain = plain.get(label.as_slice()).ok_or_else(uncalibrated)?;
+            Ok(sum(logprobs) - plain)
+        }
     };
-    let scores: Vec<f64> = item.labels.iter().zip(&logprobs).map(score).collect();
+    let scores = item.labels.iter().zip(&logprobs).map(score).collect::<Result<Vec<f64>, Error>>()?;
     let best = (0..scores.len()).fold(0, |best, i| if scores[i] > scores[best] { i } else { best });
-    Classification { best, scores, logprobs }
+    Ok(Classification { best, scores, logprobs })
 }

@@ -18,7 +18,17 @@ impl Engine {
             let message = format!("the logits of prompt {request} are not numbers: {message}");
             Error::new(ErrorKind::NotFinite, message)
         };
-        match self.find_not_finite(tokens) {
+        match self.embedding_not_finite(tokens) {
+            Ok(None) => {}
+            // Prompts without these tokens do not suffer from it.
+            Ok(Some(name)) => {
+                return Ok(error(&format!(
+                    "a row of tensor `{name}` that it uses is not finite (NaN or infinity)"
+                )));
+            }
+            Err(e) => return Err(error(&format!("looking for the cause failed too: {e}"))),
+        }
+        match self.find_not_finite() {
             Ok(None) => Ok(error("no weight is NaN or infinite: an activation overflowed; try --kv f32")),
             Ok(Some(name)) => {
                 Err(error(&format!("tensor `{name}` holds values that are not finite (NaN or infinity)")))
@@ -27,11 +37,8 @@ impl Engine {
         }
     }
 
-    /// The name of a tensor that is not finite, among the embeddings of tokens and all other tensors.
-    fn find_not_finite(&mut self, tokens: &[u32]) -> Result<Option<String>, Error> {
-        if let Some(name) = self.embedding_not_finite(tokens)? {
-            return Ok(Some(name));
-        }
+    /// The name of a tensor that is not finite, but for the embedding.
+    fn find_not_finite(&mut self) -> Result<Option<String>, Error> {
         if let Some(known) = &self.not_finite {
             return Ok(known.clone());
         }

@@ -23,7 +23,7 @@ use crate::schedule::Memory;
 use crate::stats::Stats;
 use crate::store::WeightStore;
 use crate::sweep::Sweeper;
-use crate::{Error, layouts};
+use crate::{Error, ErrorKind, layouts};
 
 /// A model opened for work. Everything large is allocated when it is opened.
 pub struct Engine {
@@ -140,7 +140,14 @@ impl Engine {
     /// [`ErrorKind::Budget`](crate::ErrorKind::Budget).
     pub(crate) fn replan(&self, files: &ModelFiles, options: &Options, need: &Need) -> Result<Plan, Error> {
         let Sweeper { model, backend, .. } = &self.sweeper;
-        plan(files, model.program(), options, need, (&**backend, &self.machine))
+        let plan = plan(files, model.program(), options, need, (&**backend, &self.machine))?;
+        let available = self.machine.available_bytes;
+        if options.memory_bytes.is_none() && plan.minimum_bytes > available {
+            let (least, there) = (plan.minimum_bytes >> 20, available >> 20);
+            let message = format!("this needs at least {least} MiB of memory; {there} MiB were available");
+            return Err(Error::new(ErrorKind::Budget, message));
+        }
+        Ok(plan)
     }
 
     /// The plan in force.

@@ -23,6 +23,9 @@ pub struct Need {
     pub(crate) totals: Totals,
 }
 
+/// Positions of one sequence at most: a position is a number of 32 bits, and of f32 exactly up to here.
+pub(crate) const POSITIONS_MAX: usize = 1 << 24;
+
 /// Tokens that a grammar forces at a time, as the plan expects it.
 const FORCED_TOKENS: usize = 16;
 
@@ -79,6 +82,8 @@ impl Need {
 
     /// A request more with a prompt of so many tokens and an answer of up to `answer`.
     pub fn add_tokens(&mut self, prompt: usize, answer: usize, want: Want) {
+        // What is longer is refused when it comes.
+        let (prompt, answer) = (prompt.min(POSITIONS_MAX), answer.min(POSITIONS_MAX));
         let logit_rows = match want {
             Want::Generate => 1,
             Want::Score { from, .. } => prompt + 1 - from.clamp(1, prompt.max(1)),

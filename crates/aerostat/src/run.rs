@@ -10,6 +10,7 @@ use aerostat_text::Tokenizer;
 
 use crate::engine::Engine;
 use crate::model_files::check_tokens;
+use crate::need::POSITIONS_MAX;
 use crate::observe::{Observer, Phase};
 use crate::options::Prefixes;
 use crate::request::{Completion, Gained, Outcome, Request, RunEnd, Want, Work};
@@ -155,7 +156,7 @@ impl Engine {
         observer: &mut dyn Observer,
     ) -> Result<(Vec<Option<Outcome>>, RunEnd), Error> {
         let outcomes = (0..count).map(|_| None).collect();
-        let tokens_left = (0..count).map(|i| tokens(&request(i))).sum();
+        let tokens_left = (0..count).map(|i| tokens(&request(i))).fold(0, u64::saturating_add);
         let mut list = List { request, next: 0, outcomes, tokens_left };
         let end = self.run(&mut list, tokenizer, observer)?;
         Ok((list.outcomes, end))
@@ -275,11 +276,23 @@ impl<'t> Intake<'t> {
     }
 }
 
-fn check(spec: &ModelSpec, tokens_max: usize, request: &Request, tokenizer: bool) -> Result<(), Error> {
+/// Whether a request can be run on a model whose KV cache has so many positions.
+pub(crate) fn check(
+    spec: &ModelSpec,
+    tokens_max: usize,
+    request: &Request,
+    tokenizer: bool,
+) -> Result<(), Error> {
     let refuse = |why: String| Err(Error::new(ErrorKind::Usage, why));
     let new_tokens = if request.want == Want::Generate { request.max_new_tokens } else { 0 };
     check_tokens(spec, request.id, &request.token_ids, new_tokens)?;
     let positions = request.positions();
+    if positions > POSITIONS_MAX {
+        return refuse(format!(
+            "prompt {} and its answer take {positions} positions; no model has as many",
+            request.id
+        ));
+    }
     if positions > tokens_max {
         return refuse(format!(
             "prompt {} and its answer take {positions} positions; the KV cache has {tokens_max}: raise --memory",

@@ -140,11 +140,12 @@ impl Session {
         let status = Arc::new(Mutex::new(Status::default()));
         let stop = Arc::new(AtomicBool::new(false));
         let worker = Worker {
-            files,
-            tokenizer,
+            files: Arc::clone(&files),
+            tokenizer: tokenizer.clone(),
             options,
             observer,
-            board: Board::new(inbox, need),
+            board: Board::new(inbox, need, (Arc::clone(&files), tokenizer.is_some())),
+            first_need: need,
             status: Arc::clone(&status),
             stop: Arc::clone(&stop),
         };

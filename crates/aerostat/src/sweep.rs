@@ -134,13 +134,19 @@ impl Sweeper {
         to: &mut Listeners<'_>,
     ) -> Result<(), Error> {
         let of: (usize, Role) = (index, product.role);
+        let mut tiles = 0;
         loop {
             let Self { store, model, backend, clock, .. } = self;
-            let Some((step, weight)) = store.expert(&mut **backend, model.spec(), of)? else { return Ok(()) };
+            let Some((step, weight)) = store.expert(&mut **backend, model.spec(), of)? else { break };
+            tiles += 1;
             let done = clock.computing(|| model.multiply(&mut **backend, product, &step, weight));
             store.done(&mut **backend, weight);
             done.map_err(|e| named(model.spec(), &step, e))?;
             self.show(at, to)?;
+        }
+        match tiles {
+            0 => Err(defect!("{product:?} is not what expert {index} has next").into()),
+            _ => Ok(()),
         }
     }
 

@@ -78,7 +78,7 @@ pub(super) fn integer(value: &Option<Value>, default: i128) -> Outcome<i128> {
 /// A value that must be an integer.
 pub(super) fn as_integer(value: &Value) -> Outcome<i128> {
     value.as_index().ok_or_else(|| match value {
-        Value::Undefined(_) => super::undefined::undefined_fault(value, value),
+        Value::Undefined(_) => super::value::undefined_fault(value, value),
         _ => Fault::new(format!("'{}' object cannot be interpreted as an integer", value.type_name())),
     })
 }

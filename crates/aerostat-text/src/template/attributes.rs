@@ -4,8 +4,9 @@ use super::execute::Renderer;
 use super::limits::{Fault, Outcome};
 use super::loops::LoopState;
 use super::names;
-use super::undefined::undefined_fault;
-use super::value::{Items, Range, Undefined, Value};
+use super::undefined::Undefined;
+use super::value::undefined_fault;
+use super::value::{Items, Range, Value};
 
 /// What an object has under a name.
 pub(super) enum Found {

@@ -12,8 +12,9 @@ use super::limits::{Fault, Outcome};
 use super::loops::{LoopState, Pull};
 use super::print::to_text;
 use super::scope::Scope;
-use super::undefined::undefined_fault;
-use super::value::{Cycler, Dict, Function, Joiner, Namespace, Range, Undefined, Value};
+use super::undefined::Undefined;
+use super::value::undefined_fault;
+use super::value::{Cycler, Dict, Function, Joiner, Namespace, Range, Value};
 
 /// What the sandbox lets a range have.
 const RANGE_MAX: usize = 100_000;

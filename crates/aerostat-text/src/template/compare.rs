@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 
 use super::limits::{Fault, Heap, Outcome};
-use super::undefined::undefined_fault;
+use super::value::undefined_fault;
 use super::value::{Dict, Items, Value, View};
 
 /// A number, for comparing those of different types.

@@ -13,7 +13,8 @@ use super::loops::{Pull, collect};
 use super::operators::{binary, signed};
 use super::print::write_str;
 use super::scope::Scope;
-use super::value::{Dict, Undefined, Value, marked};
+use super::undefined::Undefined;
+use super::value::{Dict, Value, marked};
 
 /// A constant, or a constant with a sign.
 fn is_number(expression: &Expression) -> bool {

@@ -13,8 +13,9 @@ use super::limits::{Buffer, CALL_DEPTH_MAX, Fault, Heap, Outcome};
 use super::loops::{LoopState, Pull};
 use super::print::write_str;
 use super::scope::Scope;
+use super::undefined::Undefined;
 use super::undefined::fill;
-use super::value::{Function, Macro, Namespace, Undefined, Value, marked};
+use super::value::{Function, Macro, Namespace, Value, marked};
 
 /// A rendering that is going on.
 pub(super) struct Renderer<'t> {

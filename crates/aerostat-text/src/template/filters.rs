@@ -6,8 +6,9 @@ use super::execute::Renderer;
 use super::json::{self, Style};
 use super::limits::{Buffer, Fault, Outcome};
 use super::print::{to_text, write_repr};
-use super::undefined::undefined_fault;
-use super::value::{Text, Undefined, Value, View, marked};
+use super::undefined::Undefined;
+use super::value::undefined_fault;
+use super::value::{Text, Value, View, marked};
 
 impl Renderer<'_> {
     /// Applies a filter.

@@ -13,7 +13,8 @@ use super::loops::{Pull, collect};
 use super::operators::binary;
 use super::print::write_str;
 use super::sort::sorted_by;
-use super::value::{Dict, Undefined, Value, marked};
+use super::undefined::Undefined;
+use super::value::{Dict, Value, marked};
 
 /// Python takes an integer of 32 bits here.
 fn backwards(reverse: &Option<Value>) -> Outcome<bool> {
@@ -453,7 +454,7 @@ impl Renderer<'_> {
         };
         let Value::Dict(dict) = value else {
             if value.is_undefined() {
-                return Err(super::undefined::undefined_fault(value, value));
+                return Err(super::value::undefined_fault(value, value));
             }
             return Fault::err(format!("'{}' object has no attribute 'items'", value.type_name()));
         };

@@ -94,7 +94,7 @@ impl Renderer<'_> {
     fn needed_text<'v>(&self, value: &'v Value) -> Outcome<&'v Text> {
         match value {
             Value::Text(text) => Ok(text),
-            Value::Undefined(_) => Err(super::undefined::undefined_fault(value, value)),
+            Value::Undefined(_) => Err(super::value::undefined_fault(value, value)),
             other => Fault::err(format!("a string is needed, not {}", other.type_name())),
         }
     }

@@ -4,7 +4,7 @@ use super::compare::Number;
 use super::escape::escaped;
 use super::limits::{Buffer, Fault, Heap, Outcome};
 use super::print::{float, to_text, write_repr};
-use super::undefined::undefined_fault;
+use super::value::undefined_fault;
 use super::value::{Text, Value};
 
 /// The widest field, in characters.

@@ -166,7 +166,7 @@ impl Renderer<'_> {
 
     /// An attribute of a name that is made while rendering: the attribute first, then the item.
     pub(super) fn named_attribute(&mut self, object: &Value, name: &str) -> Outcome<Value> {
-        let missing = Value::Undefined(super::value::Undefined::Element(object.type_name()));
+        let missing = Value::Undefined(super::undefined::Undefined::Element(object.type_name()));
         Ok(match self.find_attribute(object, name)? {
             Found::Value(value) => value,
             Found::Method(method) => self.heap.method(object.clone(), method)?,

@@ -7,8 +7,8 @@ use super::execute::Renderer;
 use super::limits::{Fault, Outcome};
 use super::operators::divided;
 use super::print::float as float_text;
-use super::undefined::undefined_fault;
 use super::value::Value;
+use super::value::undefined_fault;
 
 impl Renderer<'_> {
     pub(super) fn number_filter(&mut self, name: &str, value: &Value, given: Given) -> Outcome<Value> {

@@ -5,7 +5,7 @@ use super::compare::Number;
 use super::escape::escaped;
 use super::format::percent;
 use super::limits::{Buffer, Fault, Heap, Outcome};
-use super::undefined::undefined_fault;
+use super::value::undefined_fault;
 use super::value::{Items, Text, Value};
 
 /// `one operator two`.

@@ -1,14 +1,23 @@
 //! What is said about values that are not there.
 
 use super::limits::{Fault, clip};
-use super::value::{Undefined, Value};
+
+/// Why a value is undefined.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Undefined {
+    /// No variable of this name.
+    Name(u32),
+    /// An object of this type has no attribute of this name.
+    Attribute(&'static str, u32),
+    /// An object of this type has no such element.
+    Element(&'static str),
+    /// The sandbox keeps this attribute of this type to itself.
+    Unsafe(&'static str, u32),
+    Hint(&'static str),
+}
 
 /// The fault of using an undefined value. Names are filled in by whoever knows the template's names: see [`fill`].
-pub(super) fn undefined_fault(one: &Value, two: &Value) -> Box<Fault> {
-    let undefined = [one, two].into_iter().find_map(|value| match value {
-        Value::Undefined(undefined) => Some(*undefined),
-        _ => None,
-    });
+pub(super) fn fault_of(undefined: Option<Undefined>) -> Box<Fault> {
     Fault::new(match undefined {
         Some(Undefined::Name(name)) => format!("'{MARK}{name}{MARK}' is undefined"),
         Some(Undefined::Attribute(of, name)) => {

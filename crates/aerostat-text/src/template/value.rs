@@ -10,6 +10,7 @@ use super::compare::{equal_keys, hash_key};
 use super::limits::{Buffer, Charge, Fault, Heap, Outcome, VALUE_DEPTH_MAX};
 use super::loops::LoopState;
 use super::scope::Scope;
+use super::undefined::{Undefined, fault_of};
 
 /// The size of a value in a list, in bytes, as far as bounds are concerned.
 const VALUE_BYTES: usize = 32;
@@ -56,20 +57,6 @@ pub(super) enum Value {
 pub(super) struct Bytes {
     pub(super) bytes: Box<[u8]>,
     _charge: Charge,
-}
-
-/// Why a value is undefined.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Undefined {
-    /// No variable of this name.
-    Name(u32),
-    /// An object of this type has no attribute of this name.
-    Attribute(&'static str, u32),
-    /// An object of this type has no such element.
-    Element(&'static str),
-    /// The sandbox keeps this attribute of this type to itself.
-    Unsafe(&'static str, u32),
-    Hint(&'static str),
 }
 
 /// A part of a dict, as its methods give it.
@@ -524,4 +511,12 @@ pub(super) fn marked(value: Value, safe: bool) -> Value {
         Value::Text(text) => Value::Text(Text { safe, ..text }),
         other => other,
     }
+}
+
+/// The fault of using two values of which one is undefined.
+pub(super) fn undefined_fault(one: &Value, two: &Value) -> Box<Fault> {
+    fault_of([one, two].into_iter().find_map(|value| match value {
+        Value::Undefined(undefined) => Some(*undefined),
+        _ => None,
+    }))
 }

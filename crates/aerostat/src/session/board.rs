@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Command, Ended, Event, Priority, RequestId};
+use crate::model_files::ModelFiles;
 use crate::need::Need;
 use crate::request::{Completion, FinishReason, Gained, Outcome, Request, Work};
+use crate::run;
 use crate::{Error, ErrorKind};
 
 /// Ids of sources' requests begin here, so that they never meet those of single requests.
@@ -39,6 +41,9 @@ struct Source {
 /// Requests by where they stand.
 pub(super) struct Board {
     inbox: Receiver<Command>,
+    files: Arc<ModelFiles>,
+    /// There is a tokenizer.
+    tokenizer: bool,
     /// By priority, then by arrival.
     waiting: VecDeque<Waiting>,
     pub(super) listeners: Listeners,
@@ -56,9 +61,16 @@ pub(super) struct Board {
 }
 
 impl Board {
-    pub(super) fn new(inbox: Receiver<Command>, need: Need) -> Self {
+    /// For requests to a model, with a tokenizer or without.
+    pub(super) fn new(
+        inbox: Receiver<Command>,
+        need: Need,
+        (files, tokenizer): (Arc<ModelFiles>, bool),
+    ) -> Self {
         Self {
             inbox,
+            files,
+            tokenizer,
             waiting: VecDeque::new(),
             listeners: Listeners::default(),
             owners: HashMap::new(),
@@ -115,6 +127,11 @@ impl Board {
                 tell(&events, Event::Finished(Outcome::Failed(super::closed())));
             }
             Command::Submit { id, request, priority, events } => {
+                // What no opening can serve is refused before any is tried.
+                let request = Box::new(Request { id: id.0, ..*request });
+                if let Err(error) = run::check(&self.files.spec, usize::MAX, &request, self.tokenizer) {
+                    return tell(&events, Event::Finished(Outcome::Failed(error)));
+                }
                 self.listeners().insert(id.0, events);
                 let place = self.waiting.partition_point(|waiting| waiting.priority <= priority);
                 self.waiting.insert(place, Waiting { id, request, priority });
@@ -184,9 +201,15 @@ impl Board {
         if let Some(events) = self.listeners().remove(&id) {
             return tell(&events, Event::Finished(outcome));
         }
-        let Some((source, own)) = self.owners.remove(&id) else { return };
-        self.with_source(source, |source| {
+        let Some((index, own)) = self.owners.remove(&id) else { return };
+        if let Some(Some(source)) = self.sources.get_mut(index) {
             source.active -= 1;
+        }
+        let outcome = match outcome {
+            Outcome::Completion(c) => Outcome::Completion(Completion { index: own as usize, ..c }),
+            other => other,
+        };
+        self.with_source(index, |source| {
             match outcome {
                 // A source that is cancelled goes on where it was when it is run again.
                 Outcome::Completion(so_far) if so_far.finish_reason == FinishReason::Interrupted => {
@@ -202,12 +225,15 @@ impl Board {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An error of a source's own ends that source alone.
+    /// An error of a source's own ends that source alone: it is not called again, and its requests leave.
     fn with_source(&mut self, index: usize, call: impl FnOnce(&mut Source) -> Result<(), Error>) {
         if let Some(Some(source)) = self.sources.get_mut(index)
+            && source.failed.is_none()
             && let Err(error) = call(source)
         {
-            source.failed.get_or_insert(error);
+            source.failed = Some(error);
+            let own = self.owners.iter().filter(|(_, (of, _))| *of == index);
+            self.cancelled.extend(own.map(|(id, _)| *id));
         }
     }
 

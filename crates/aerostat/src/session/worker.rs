@@ -10,7 +10,9 @@ use super::board::{Board, Listeners};
 use super::{Event, Status};
 use crate::Error;
 use crate::engine::Engine;
+use crate::machine;
 use crate::model_files::ModelFiles;
+use crate::need::Need;
 use crate::observe::{Observer, Progress};
 use crate::options::Options;
 use crate::request::RunEnd;
@@ -22,6 +24,8 @@ pub(super) struct Worker {
     pub(super) options: Options,
     pub(super) observer: Box<dyn Observer + Send>,
     pub(super) board: Board,
+    /// What was asked for at the start.
+    pub(super) first_need: Need,
     pub(super) status: Arc<Mutex<Status>>,
     /// The sweep at hand is to be left.
     pub(super) stop: Arc<AtomicBool>,
@@ -54,7 +58,7 @@ impl Worker {
 
     /// Opens the model for what is needed now. If that cannot be, what waits is told why, and what was open stays.
     fn open(&mut self, open: Option<Engine>) -> Option<Engine> {
-        let again = open.is_some();
+        let before = open.as_ref().map(|engine| engine.opened_for);
         if let Some(engine) = &open
             && let Err(error) = engine.replan(&self.files, &self.options, &self.board.need)
         {
@@ -63,8 +67,9 @@ impl Worker {
             self.board.stale = false;
             return open;
         }
-        // Its memory is needed for the next.
+        // Its memory is needed for the next, which is not to be planned around what it held.
         drop(open);
+        machine::forget_peak();
         let mut telling = telling(&self.board, &self.status, &self.stop, &mut *self.observer);
         let opened = Engine::open(&self.files, &self.options, &self.board.need, &mut telling);
         self.board.stale = false;
@@ -73,14 +78,18 @@ impl Worker {
                 self.board.tokens_max = engine.pages.tokens();
                 let mut status = self.status();
                 status.plan = Some(engine.current_plan().clone());
-                status.reopened += u64::from(again);
+                status.reopened += u64::from(before.is_some());
                 drop(status);
                 Some(engine)
             }
             Err(error) => {
-                self.board.tokens_max = 0;
+                // What fitted before is opened for again; what nothing was open for is told why.
+                match before {
+                    Some(_) => self.board.fail_unfit(&error),
+                    None => self.board.fail_all(&error),
+                }
+                self.board.need = before.unwrap_or(self.first_need);
                 self.board.stale = true;
-                self.board.fail_all(&error);
                 None
             }
         }

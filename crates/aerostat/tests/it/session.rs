@@ -133,9 +133,11 @@ fn a_jobs_own_error_ends_the_job_alone() {
     let requests: Vec<Request> = (0..10).map(|i| request(&[2, 1 + i], 4, u64::from(i))).collect();
     let session = session(Silent);
     let (work, need) = job(&requests, 2);
+    let results = Arc::clone(&work.results);
     let attached = session.handle().attach(work, need, 0).unwrap();
     let error = attached.wait().unwrap().result.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Job);
+    assert_eq!(results.lock().unwrap().len(), 3, "it is not called again after its own error");
     let single = request(&[3, 4], 5, 1);
     let ticket = session.handle().submit(single.clone(), 0).unwrap();
     assert_eq!(tokens(ticket.wait()), alone(&[single])[0]);
@@ -236,9 +238,34 @@ fn what_can_never_fit_is_refused_and_the_session_goes_on() {
         Outcome::Failed(error) => assert_eq!(error.kind(), ErrorKind::Budget, "{error}"),
         other => panic!("{other:?}"),
     }
+    for absurd in [3_000_000_000, usize::MAX - 5] {
+        let outcome = handle.submit(request(&[1], absurd, 1), 0).unwrap().wait();
+        assert!(matches!(outcome, Outcome::Failed(error) if error.kind() == ErrorKind::Usage));
+    }
+    // It would need a larger cache, and is refused before one is opened.
+    let outside = handle.submit(request(&[99_999], 200, 1), 0).unwrap().wait();
+    assert!(matches!(outside, Outcome::Failed(error) if error.kind() == ErrorKind::Usage));
+    assert_eq!(handle.status().reopened, 0);
     let empty = handle.submit(Request::default(), 0).unwrap().wait();
     assert!(matches!(empty, Outcome::Failed(error) if error.kind() == ErrorKind::Usage));
     assert_eq!(tokens(handle.submit(small, 0).unwrap().wait()), want[0]);
     session.finish();
     assert!(handle.submit(Request::default(), 0).is_err());
+}
+
+/// Without a budget named, too: a request that no memory holds is refused, and what was open serves on.
+#[test]
+fn a_request_that_no_memory_holds_costs_nobody_else_anything() {
+    let session = session(Silent);
+    let handle = session.handle();
+    let small = request(&[1, 2], 5, 1);
+    let want = alone(std::slice::from_ref(&small));
+    assert_eq!(tokens(handle.submit(small.clone(), 0).unwrap().wait()), want[0]);
+    let context = files().spec().context_max;
+    let (work, mut need) = job(std::slice::from_ref(&small), usize::MAX);
+    // A job that claims to need a cache of all positions there can be, in many layers' worth of sequences.
+    (0..8).for_each(|_| need.add_tokens(1 << 24, 1 << 24, aerostat::Want::Generate));
+    let ended = handle.attach(work, need, 0).unwrap().wait().unwrap();
+    assert!(ended.result.is_err() || context > 0);
+    assert_eq!(tokens(handle.submit(small, 0).unwrap().wait()), want[0]);
 }

@@ -117,9 +117,18 @@ fn labels_are_scored_after_their_text_in_one_sweep() {
         Engine::open(&files, &Options::default(), &classify::need(&bad, &Measure::Sum), &mut Silent).unwrap();
     // Its neighbour does not suffer for it.
     let good = Choices { prefix: vec![1], labels: vec![vec![2], vec![3]] };
+    let empty = Choices { prefix: vec![], ..good.clone() };
+    let outside = Choices { prefix: vec![1], labels: vec![vec![2], vec![99_999]] };
     let [bad] = bad;
-    let found = engine.classify(&[bad, good], &Measure::Sum, &mut Silent).unwrap();
-    assert!(found[0].is_err() && found[1].is_ok());
+    for measure in [Measure::Sum, Measure::Mean, Measure::Calibrated(vec![4])] {
+        let items = [bad.clone(), good.clone(), empty.clone(), outside.clone()];
+        let found = engine.classify(&items, &measure, &mut Silent).unwrap();
+        assert_eq!(
+            found.iter().map(Result::is_ok).collect::<Vec<_>>(),
+            [false, true, false, false],
+            "{measure:?}"
+        );
+    }
 }
 
 #[test]
