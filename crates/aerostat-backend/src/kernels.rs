@@ -169,7 +169,7 @@ pub trait Kernels: Send {
     );
 }
 
-/// A [`Scaling`] whose scales are at hand.
+/// A [`Scaling`](crate::Scaling) whose scales are at hand.
 #[derive(Clone, Copy)]
 pub struct ScalingView<'a> {
     /// How elements are stored as codes, and what is done to them after they are scaled.

@@ -160,7 +160,7 @@ pub struct Scaling {
     /// Zero points, of the shape of `scales`; `None`: zero is where the code has it.
     pub zeros: Option<Mat>,
     /// `[1, inputs]`: in place of blocks, which row of scales (of a matrix stored by inputs) or which column is an input's;
-    /// below their number, as [`Backend::expand_numbers`] checks. Blocks then have one output.
+    /// below their number, as [`Backend::expand_numbers`](crate::Backend::expand_numbers) checks. Blocks then have one output.
     pub groups: Option<Mat>,
     /// Stored rows of a block that shares a scale; at least 1.
     pub block_rows: usize,
