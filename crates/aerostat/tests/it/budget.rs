@@ -30,8 +30,11 @@ pub(crate) fn score_within(
         .unwrap_or_else(|e| panic!("{} with {} bytes: {e}", fixture.name, minimum + above));
     let scores = engine.score(sequences, true, &mut Silent);
     let scores = scores.unwrap_or_else(|e| panic!("{} with {} bytes: {e}", fixture.name, minimum + above));
-    let peak = peak_resident_bytes();
-    assert!(peak <= minimum + above, "{}: {peak} resident of {}", fixture.name, minimum + above);
+    // In one process with other tests it is theirs, too: nextest gives each its own.
+    if std::env::var_os("NEXTEST").is_some() {
+        let peak = peak_resident_bytes();
+        assert!(peak <= minimum + above, "{}: {peak} resident of {}", fixture.name, minimum + above);
+    }
     all(scores)
 }
 
