@@ -9,7 +9,9 @@
 //! let options = Options { memory_bytes: Some(1 << 30), ..Options::default() };
 //! let mut engine = Engine::open(&files, &options, &aerostat::generate::need(&requests), &mut Silent)?;
 //! let answers = engine.generate(&requests, None, &mut Silent)?;
-//! println!("{:?}", answers.completions[0].token_ids);
+//! for answer in answers.completions {
+//!     println!("{:?}", answer?.token_ids);
+//! }
 //! # Ok(())
 //! # }
 //! ```
