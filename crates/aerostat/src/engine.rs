@@ -272,3 +272,24 @@ fn kv_layout(spec: &ModelSpec, program: &Program, kv_type: KvType, pages: usize)
         pages,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::Silent;
+
+    /// Without a budget every need would have a plan, the largest one that of more memory than there is.
+    #[test]
+    fn a_need_beyond_the_memory_there_is_has_no_plan() {
+        let files = ModelFiles::open(&aerostat_testkit::fixture("llama").path).unwrap();
+        let (options, need) = (Options::default(), Need::one(64));
+        let parts = Parts::of(&files, &options).unwrap();
+        let available = Engine::plan_with(&files, &options, &need, &parts).unwrap().minimum_bytes + (4 << 20);
+        let machine = Machine { available_bytes: available, ..parts.machine };
+        let parts = Parts { machine, ..parts };
+        let engine = Engine::open_with(&files, &options, &need, parts, &mut Silent).unwrap();
+        assert!(engine.replan(&files, &options, &Need::one(128)).is_ok());
+        let error = engine.replan(&files, &options, &Need::one(1 << 22)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Budget, "{error}");
+    }
+}

@@ -252,20 +252,3 @@ fn what_can_never_fit_is_refused_and_the_session_goes_on() {
     session.finish();
     assert!(handle.submit(Request::default(), 0).is_err());
 }
-
-/// Without a budget named, too: a request that no memory holds is refused, and what was open serves on.
-#[test]
-fn a_request_that_no_memory_holds_costs_nobody_else_anything() {
-    let session = session(Silent);
-    let handle = session.handle();
-    let small = request(&[1, 2], 5, 1);
-    let want = alone(std::slice::from_ref(&small));
-    assert_eq!(tokens(handle.submit(small.clone(), 0).unwrap().wait()), want[0]);
-    let context = files().spec().context_max;
-    let (work, mut need) = job(std::slice::from_ref(&small), usize::MAX);
-    // A job that claims to need a cache of all positions there can be, in many layers' worth of sequences.
-    (0..8).for_each(|_| need.add_tokens(1 << 24, 1 << 24, aerostat::Want::Generate));
-    let ended = handle.attach(work, need, 0).unwrap().wait().unwrap();
-    assert!(ended.result.is_err() || context > 0);
-    assert_eq!(tokens(handle.submit(small, 0).unwrap().wait()), want[0]);
-}
