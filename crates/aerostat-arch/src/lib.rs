@@ -27,8 +27,8 @@ pub use family::{
     Temperature, Windows,
 };
 pub use spec::{
-    Activation, Alibi, AttentionSpec, AttentionWidths, Beside, Block, Companion, DeltaNet, DeltaShape,
-    Divisors, Experts, Groups, Growth, Head, Indexer, Joined, Latent, Linear, Matrix, Mixer, MlpSpec,
-    ModelSpec, Nested, Norm, NormKind, Positions, Role, RopeSpec, RopeStyle, Routing, Runs, Scales, Scaling,
-    Score, Selection, State, Vector, Window,
+    Activation, Alibi, AttentionSpec, Beside, Block, Companion, DeltaNet, DeltaShape, Divisors, Experts,
+    Groups, Growth, Head, Indexer, Joined, Latent, Linear, Matrix, Mixer, MlpSpec, ModelSpec, Nested, Norm,
+    NormKind, Positions, Role, RopeSpec, RopeStyle, Routing, Runs, Scales, Scaling, Score, Selection, State,
+    Vector, Window,
 };

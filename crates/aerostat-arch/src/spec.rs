@@ -15,7 +15,7 @@ mod vector;
 
 pub use aerostat_types::{Activation, Alibi, RopeStyle, Window};
 
-pub use attention::{AttentionSpec, AttentionWidths, Growth};
+pub use attention::{AttentionSpec, Growth};
 pub use block::{Block, Mixer};
 pub use codes::{Beside, Companion, Nested, Scales, State};
 pub use delta::{DeltaNet, DeltaShape};
@@ -106,13 +106,12 @@ impl ModelSpec {
         self.matrices().map(Matrix::bytes).sum()
     }
 
-    /// Partial sums, in elements of f32, that a row of the widest matrix stored by inputs needs: sixteen for each of its
-    /// outputs. 0 where no matrix is stored by inputs.
-    pub fn lanes(&self) -> usize {
+    /// Outputs of the widest matrix that is stored by inputs; 0 where none is.
+    pub fn k_major_outputs(&self) -> usize {
         let latents = self.blocks.iter().filter_map(Block::latent);
         let ranks = latents.filter(|latent| latent.k_by_rows).map(|latent| latent.rank);
         let outputs = self.matrices().filter(|m| m.k_major).map(|m| m.rows);
-        16 * outputs.chain(ranks).max().unwrap_or(0)
+        outputs.chain(ranks).max().unwrap_or(0)
     }
 
     /// Every small tensor of the model (norms, biases, learned positions and the like), in no particular order.
@@ -144,11 +143,6 @@ impl ModelSpec {
     pub fn state_elements(&self) -> usize {
         let deltas = self.blocks.iter().filter_map(Block::delta);
         deltas.map(|delta| delta.shape.history() + delta.shape.state()).sum()
-    }
-
-    /// The wider of the residual stream and the embeddings, in elements of a row.
-    pub fn row_width(&self) -> usize {
-        self.hidden.max(self.embedding.cols)
     }
 
     /// Whether head and embedding are one tensor.

@@ -79,7 +79,7 @@ struct ExpertAtHand {
 pub fn scratch_need(spec: &ModelSpec) -> ScratchNeed {
     let scaled = || spec.matrices().filter(|matrix| matrix.scales.is_some());
     ScratchNeed {
-        k_major_outputs: spec.lanes() / 16,
+        k_major_outputs: spec.k_major_outputs(),
         scaled_cols: scaled().map(|matrix| matrix.cols).max(),
         scaled_packed: scaled().any(|matrix| matrix.has_packed_exponents()),
     }

@@ -1,6 +1,6 @@
 //! One block.
 
-use super::attention::{AttentionSpec, AttentionWidths};
+use super::attention::AttentionSpec;
 use super::delta::DeltaNet;
 use super::experts::Experts;
 use super::latent::Latent;
@@ -90,36 +90,10 @@ impl Block {
         self.attention().and_then(|attention| attention.latent.as_ref())
     }
 
-    /// Elements of a row in each of the buffers that its token mixer reads and writes.
-    pub fn widths(&self) -> AttentionWidths {
-        match &self.mixer {
-            Mixer::Attention(attention) => attention.widths(),
-            Mixer::Delta(delta) => delta.widths(),
-        }
-    }
-
     /// Key/value heads that the KV cache holds of it; 1 of compressed ones, and 1 (of no elements) of a delta net.
     pub fn cache_heads(&self) -> usize {
         self.attention()
             .map_or(1, |attention| if attention.latent.is_some() { 1 } else { attention.kv_heads })
-    }
-
-    /// The inner width of its widest MLP, experts included.
-    pub fn mlp_width(&self) -> usize {
-        self.mlps().map(MlpSpec::width).max().unwrap_or(0)
-    }
-
-    /// Its MLPs: the one that every row uses, and the experts.
-    pub fn mlps(&self) -> impl Iterator<Item = &MlpSpec> {
-        self.mlp.iter().chain(self.experts.iter().flat_map(|experts| &experts.mlps))
-    }
-
-    /// The outputs of its widest matrix that several things are taken from: gate and up, or queries, keys and values. 0 where
-    /// there is none.
-    pub fn joined_width(&self) -> usize {
-        let mlps = self.mlps().filter(|mlp| mlp.joined.is_some()).map(|mlp| mlp.up.weight.rows);
-        let attention = self.attention().and_then(|attention| attention.joined.as_ref());
-        mlps.chain(attention.map(|linear| linear.weight.rows)).max().unwrap_or(0)
     }
 
     /// All its linear maps, those of experts too, in no particular order, to change them.

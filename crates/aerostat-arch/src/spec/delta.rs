@@ -5,7 +5,6 @@
 //! Queries, keys and values have passed a convolution over the last few positions and are of unit length; outputs are
 //! normalised, and multiplied by what a gate says.
 
-use super::attention::AttentionWidths;
 use super::matrix::{Linear, Role};
 use super::norm::Norm;
 use super::vector::Vector;
@@ -94,17 +93,6 @@ impl DeltaNet {
     pub(super) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
         let inputs = [&mut self.q, &mut self.k, &mut self.v, &mut self.gate, &mut self.strength];
         inputs.into_iter().chain(&mut self.decay).chain([&mut self.o])
-    }
-
-    /// Elements of a row in each of the buffers that it reads and writes; the KV cache holds nothing of it.
-    pub fn widths(&self) -> AttentionWidths {
-        AttentionWidths {
-            q: self.shape.channels(),
-            mixed: self.o.weight.cols,
-            output_gate: self.gate.weight.rows,
-            strengths: 2 * self.shape.value_heads,
-            ..AttentionWidths::default()
-        }
     }
 
     /// Its small tensors but for biases and the norm's.
