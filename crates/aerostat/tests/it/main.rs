@@ -7,6 +7,7 @@ mod experts;
 mod faults;
 mod golden;
 mod recorder;
+mod sampling;
 mod session;
 mod tasks;
 
