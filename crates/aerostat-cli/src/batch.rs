@@ -5,11 +5,10 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use aerostat::{Engine, Need, Options, Plan, Progress, Stats, Want, size};
+use aerostat::{Engine, Options, Plan, Progress, Stats, size};
 use aerostat_jobs::disk::System;
 use aerostat_jobs::{
-    Counts, ErrorKind, Job, JobOptions, JobPaths, JobProgress, Lengths, Setting, Survey, Watcher,
-    model_digest,
+    Counts, ErrorKind, Job, JobOptions, JobPaths, JobProgress, Setting, Survey, Watcher, model_digest,
 };
 use clap::Args;
 use serde::Serialize;
@@ -102,22 +101,22 @@ pub(crate) fn execute(args: &BatchArgs, output: &OutputArgs) -> Result<(), Failu
         digest = format!("{digest} {}", model_digest(adapter)?);
     }
     let job = Job::open(Box::new(System), paths.clone(), setting, &digest, &job_options, &signs);
-    let mut job = job.map_err(|e| args.failure(&e))?;
+    let job = job.map_err(|e| args.failure(&e))?;
     signs.clear();
     opened(&job, output);
     let mut stats = None;
-    if job.counts().left() > 0 {
+    let mut counts = job.counts();
+    if counts.left() > 0 {
         let mut watch = Watch::new(output, false);
-        let mut engine = Engine::open(&files, &options, &need(&job.lengths()), &mut watch)?;
+        let mut engine = Engine::open(&files, &options, &job.need(), &mut watch)?;
         watch.finish()?;
         drop(watch);
         output::opened(output, &engine.stats());
         let ended = job.run(&mut engine, &signs);
         signs.clear();
         stats = Some(engine.stats());
-        ended.map_err(|e| args.failure(&e))?;
+        counts = ended.map_err(|e| args.failure(&e))?;
     }
-    let counts = job.counts();
     if output.json {
         let Counts { total, done, failed } = counts;
         let (to, errors) = (&*paths.output, &*paths.errors);
@@ -198,19 +197,6 @@ impl BatchArgs {
     }
 }
 
-/// What the engine must have room for: sequences of these lengths, in tokens.
-fn need(lengths: &Lengths) -> Need {
-    let mut need = Need::none();
-    let sequences = lengths.sequences.max(1);
-    let (prompt, answer) = (lengths.prompts / sequences, (lengths.total - lengths.prompts) / sequences);
-    // The plan looks at sums and at the longest.
-    for _ in 1..sequences {
-        need.add_tokens(prompt, answer, Want::Generate);
-    }
-    need.add_tokens(lengths.longest, 0, Want::Generate);
-    need
-}
-
 fn dry_run(
     args: &BatchArgs,
     files: &aerostat::ModelFiles,
@@ -222,7 +208,7 @@ fn dry_run(
 ) -> Result<(), Failure> {
     let survey = aerostat_jobs::survey(&paths.input, setting, signs).map_err(|e| args.failure(&e))?;
     signs.clear();
-    let plan = Engine::plan(files, options, &need(&survey.lengths))?;
+    let plan = Engine::plan(files, options, &survey.need())?;
     let (sweeps, seconds) = survey.forecast(&plan);
     if output.json {
         return output::json(&Dry { plan: &plan, survey: &survey, sweeps, seconds });
