@@ -26,6 +26,7 @@ pub mod bench;
 mod checked;
 pub mod classify;
 mod clock;
+mod control_groups;
 mod diagnose;
 pub mod distil;
 pub mod embed;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use aerostat_arch::ModelSpec;
-use aerostat_checkpoint::{Catalog, Checkpoint, Config, TextFiles, gguf::Metadata};
+use aerostat_checkpoint::{Adapter, Catalog, Checkpoint, Config, TextFiles, gguf::Metadata};
 use aerostat_text::{ChatTemplate, GgufVocab, Strings, Tokenizer};
 
 use crate::{Error, ErrorKind, Sampling, makers};
@@ -42,6 +42,19 @@ impl ModelFiles {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let checkpoint = Checkpoint::open(path)?;
         let spec = aerostat_arch::describe(&checkpoint)?;
+        Ok(Self { checkpoint, spec })
+    }
+
+    /// The same with an adapter, a folder that PEFT saved: its low-rank updates (LoRA) are added to what the model's matrices
+    /// give, in f32. Nothing is merged, and the adapter's matrices stay in memory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Model`], also for adapters of another kind or of another model.
+    pub fn open_with_adapter(path: &Path, adapter: &Path) -> Result<Self, Error> {
+        let Self { mut checkpoint, mut spec } = Self::open(path)?;
+        let adapter = Adapter::open(adapter)?;
+        checkpoint.catalog = checkpoint.catalog.with(adapter.catalog.clone())?;
+        aerostat_arch::adapt(&mut spec, &adapter, &checkpoint.catalog)?;
         Ok(Self { checkpoint, spec })
     }
 

@@ -453,7 +453,7 @@ fn put_away(sequence: &mut Sequence<'_>, spill: &mut Spill, memory: &mut Memory<
 mod tests {
     use crate::Silent;
     use aerostat_backend::reference::Reference;
-    use aerostat_backend::{KvLayout, KvType};
+    use aerostat_backend::{KvElement, KvLayout};
 
     use crate::request::{Request, Want};
     use crate::sequence::Ask;
@@ -527,7 +527,8 @@ mod tests {
         let (mut rows, mut pages) = (Rows::default(), Pages::new(5, 16));
         let mut backend = Reference::new();
         let layout = KvLayout {
-            kv_type: KvType::F32,
+            keys: KvElement::F32,
+            values: KvElement::F32,
             key_widths: vec![2],
             value_widths: vec![2],
             heads: vec![1],

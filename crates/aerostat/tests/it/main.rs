@@ -1,5 +1,6 @@
 //! Runs of whole models against independent results and against each other.
 
+mod adapters;
 mod batch;
 mod budget;
 mod exactness;
