@@ -151,10 +151,7 @@ impl Setting {
                 start
             })
             .collect();
-        let top = |token: &Token| {
-            let pairs = token.top.iter().take(k);
-            pairs.map(|(id, l)| (self.token_text(*id), decimal(*l))).collect::<Object>()
-        };
+        let top = |token: &Token| self.by_text(&token.top, k);
         let logprobs = tokens.iter().map(|token| logprob(token).map(decimal));
         Ok(json!({
             "tokens": texts,
