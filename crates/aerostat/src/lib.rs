@@ -87,10 +87,10 @@ pub use options::{BudgetOf, Device, Options, Prefixes};
 pub use parts::Parts;
 pub use request::{
     Completion, Constraint, FinishReason, Gained, Hidden, Layer, Outcome, Pooling, Request, RunEnd, Score,
-    StopReason, TokenLogprobs, TopK, Want, Work,
+    StopReason, TokenLogprobs, TopK, UnderWay, Want, Work,
 };
-pub use resolve::{Download, pull, resolve};
+pub use resolve::{Download, HubChoice, pull, resolve, resolve_from};
 pub use rules::TokenRules;
 pub use sampler::Sampling;
-pub use session::{Session, SessionHandle};
+pub use session::{QueueLimits, Session, SessionHandle};
 pub use stats::Stats;

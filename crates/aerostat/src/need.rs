@@ -53,6 +53,23 @@ impl Need {
         need
     }
 
+    /// So many sequences of up to `tokens` tokens each, prompt and answer, that are answered at once as far as memory allows:
+    /// what a session is opened for.
+    pub fn many(sequences: usize, tokens: usize) -> Self {
+        let tokens = tokens.clamp(1, POSITIONS_MAX);
+        let all = sequences.saturating_mul(tokens);
+        Self {
+            sequence_tokens_max: tokens,
+            sequences,
+            tokens_total: all,
+            rows_useful: all,
+            // Some more, for those whose prompts are scored.
+            logit_rows_useful: sequences.max(LOGIT_ROWS_GIVEN).min(all),
+            logit_rows_kept: 0,
+            totals: Totals::at_once(sequences, tokens),
+        }
+    }
+
     /// What both need.
     pub fn merge(&mut self, other: &Self) {
         self.sequence_tokens_max = self.sequence_tokens_max.max(other.sequence_tokens_max);
