@@ -3,7 +3,10 @@
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 done but for some requests, 130 interrupted.
 
 #![forbid(unsafe_code)]
+// These panic where nobody reads: see `output`.
+#![deny(clippy::print_stderr, clippy::print_stdout)]
 
+mod apart;
 mod args;
 mod batch;
 mod bench;

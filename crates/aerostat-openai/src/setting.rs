@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use aerostat::{ChatTemplate, Error, ModelFiles, Sampling, Tokenizer};
 
+use crate::request::PARTS_MAX;
+
 /// How requests are read, and what holds where they do not say.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
@@ -64,6 +66,12 @@ impl Setting {
     pub fn stop_clock(&mut self, seconds: u64) {
         let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
         self.template = self.template.take().map(|template| template.at(seconds));
+    }
+
+    /// Elements of a list at most, in a request that is served: tokens of a prompt that fits the context, or texts of a
+    /// request.
+    pub fn list_max(&self) -> usize {
+        self.context_max.max(PARTS_MAX)
     }
 
     /// What responses call the model where requests do not.

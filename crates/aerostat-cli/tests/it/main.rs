@@ -1,5 +1,6 @@
 //! The command as users meet it: arguments in, stdout, stderr and exit code out.
 
+mod apart;
 mod batch;
 mod bench;
 mod documents;
@@ -9,6 +10,7 @@ mod generation;
 #[cfg(unix)]
 mod interrupts;
 #[cfg(unix)]
+mod memory;
 mod pack;
 mod support;
 mod tables;
