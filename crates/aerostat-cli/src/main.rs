@@ -27,6 +27,7 @@ mod options;
 mod output;
 mod pack;
 mod plan;
+mod prompt;
 mod prompts;
 mod pull;
 mod results;
@@ -37,6 +38,7 @@ mod size;
 mod status;
 mod table;
 mod tasks;
+mod tokenize;
 mod watch;
 
 use std::process::ExitCode;
@@ -58,6 +60,8 @@ fn main() -> ExitCode {
         Command::Distil(args) => distil::execute(args, output),
         Command::Plan(args) => plan::execute(&args, output),
         Command::Inspect(args) => inspect::execute(&args, output),
+        Command::Prompt(args) => prompt::execute(&args, output),
+        Command::Tokenize(args) => tokenize::execute(args, output),
         Command::Pack(args) => pack::execute(&args, output),
         Command::Pull(args) => pull::execute(&args, output),
         Command::Bench(args) => bench::execute(&args, output),

@@ -61,6 +61,7 @@ mod states;
 mod stats;
 mod store;
 mod sweep;
+mod texts;
 
 pub use aerostat_backend::Allocated;
 pub use aerostat_backend::KvType;
@@ -87,3 +88,4 @@ pub use resolve::{Download, pull, resolve};
 pub use sampler::Sampling;
 pub use session::{Session, SessionHandle};
 pub use stats::Stats;
+pub use texts::Vocabulary;

@@ -13,3 +13,4 @@ mod pack;
 mod support;
 mod tables;
 mod usage;
+mod vocabulary;
