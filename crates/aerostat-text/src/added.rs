@@ -36,6 +36,8 @@ pub(crate) struct AddedToken {
     pub(crate) lstrip: bool,
     /// It takes white space after it.
     pub(crate) rstrip: bool,
+    /// It is written as normalised text is, and looked for there.
+    pub(crate) verbatim: bool,
 }
 
 impl AddedToken {
@@ -66,6 +68,7 @@ impl<'de> Deserialize<'de> for AddedToken {
             single_word: flag(token.single_word),
             lstrip: flag(token.lstrip),
             rstrip: flag(token.rstrip),
+            verbatim: false,
         })
     }
 }
@@ -168,6 +171,10 @@ impl Added {
         let (mut raw, mut normalized) = (Vec::new(), Vec::new());
         for (id, token) in tokens {
             meter.tick()?;
+            if token.verbatim {
+                normalized.push((token.content.clone(), id));
+                continue;
+            }
             if !token.normalized {
                 raw.push((token.content.clone(), id));
                 continue;

@@ -19,7 +19,7 @@ pub(crate) enum Normalizer {
     Prepend(String),
     /// Replaces each match.
     Replace(Pattern, String),
-    /// Puts one space for runs of them, and none at the ends.
+    /// Puts one space for runs of them, and none at the ends, where marks count as spaces behind the text.
     SingleSpaces,
     /// Replaces what a table of SentencePiece lists, the longest first.
     Table(crate::charsmap::CharsMap),
@@ -86,7 +86,7 @@ impl Normalizer {
             Normalizer::Replace(pattern, content) => pattern.replace(&text, content, meter),
             Normalizer::SingleSpaces => {
                 let words: Vec<&str> = text.split(' ').filter(|word| !word.is_empty()).collect();
-                Ok(words.join(" "))
+                Ok(words.join(" ").trim_end_matches([' ', '\u{2581}']).to_owned())
             }
             Normalizer::Table(table) => table.apply(&text, meter),
             Normalizer::Library(step) => {

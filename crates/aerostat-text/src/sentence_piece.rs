@@ -62,7 +62,10 @@ pub(crate) fn read(bytes: &[u8], config: &TokenizerConfig) -> Result<Tokenizer, 
     let unknown = model.kinds.iter().position(|kind| u64::from(*kind) == KIND_UNKNOWN);
     let unknown = unknown.map(|id| id as u32);
     let text_model = match model.model_type {
-        UNIGRAM => TextModel::Unigram(Unigram::new(vocab, model.scores, unknown, model.byte_fallback)?),
+        UNIGRAM => {
+            let unigram = Unigram::new(vocab, model.scores, unknown, model.byte_fallback)?;
+            TextModel::Unigram(unigram.in_single_precision())
+        }
         BPE => {
             let settings = Settings {
                 unknown: unknown.and_then(|id| vocab.text(id)),
@@ -99,13 +102,13 @@ pub(crate) fn read(bytes: &[u8], config: &TokenizerConfig) -> Result<Tokenizer, 
     })
 }
 
-/// Control pieces are special; pieces that users defined are looked for as they are written, with spaces for marks.
+/// Control pieces are special; pieces that users defined are looked for in normalised text, as they are written.
 fn added_tokens(model: &Model) -> Vec<AddedToken> {
     let whole = |(piece, kind): (&[u8], &u8)| {
         let text = std::str::from_utf8(piece).ok()?;
         match u64::from(*kind) {
             KIND_UNKNOWN | KIND_CONTROL => Some(AddedToken::raw(text, true)),
-            KIND_USER_DEFINED => Some(AddedToken::raw(text, false)),
+            KIND_USER_DEFINED => Some(AddedToken { verbatim: true, ..AddedToken::raw(text, false) }),
             _ => None,
         }
     };

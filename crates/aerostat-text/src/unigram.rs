@@ -17,6 +17,8 @@ pub(crate) struct Unigram {
     bytes: Vec<u32>,
     /// The lengths of tokens in bytes, ascending.
     lengths: Vec<usize>,
+    /// Whether sums of scores are rounded to 32 bits.
+    single_precision: bool,
 }
 
 /// The best way to cut the text up to some place.
@@ -44,7 +46,12 @@ impl Unigram {
         let unknown_score = f64::from(least) - UNKNOWN_PENALTY;
         let lengths = vocab.lengths();
         let bytes = bytes.flatten().unwrap_or_default();
-        Ok(Unigram { vocab, scores, unknown, unknown_score, bytes, lengths })
+        Ok(Unigram { vocab, scores, unknown, unknown_score, bytes, lengths, single_precision: false })
+    }
+
+    /// The same model with sums of 32 bits, as SentencePiece itself has them: they decide among cuts that are as good.
+    pub(crate) fn in_single_precision(self) -> Self {
+        Unigram { single_precision: true, ..self }
     }
 
     pub(crate) fn vocab(&self) -> &Vocab {
@@ -83,10 +90,12 @@ impl Unigram {
         for (start, letter) in text.char_indices() {
             let before = best.get(start).map_or(0.0, |best| best.score);
             let mut improve = |length: usize, score: f64, id: u32| {
+                let sum = before + score;
+                let sum = if self.single_precision { f64::from(sum as f32) } else { sum };
                 if let Some(end) = best.get_mut(start + length)
-                    && (end.last.is_none() || before + score > end.score)
+                    && (end.last.is_none() || sum > end.score)
                 {
-                    *end = Best { score: before + score, last: Some((start as u32, id)) };
+                    *end = Best { score: sum, last: Some((start as u32, id)) };
                 }
             };
             let mut single = false;

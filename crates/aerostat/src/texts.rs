@@ -144,8 +144,8 @@ impl<'a> Texts<'a> {
 
 /// Whether a name is one of those that files of vocabulary alone have.
 fn is_vocabulary(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    name.ends_with(".json") || name.ends_with(".tiktoken") || name.contains(".model")
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.ends_with(".json") || name.ends_with(".tiktoken") || name.contains(".model"))
 }
 
 /// The template of a GGUF file; others than the default are under keys that end with their names.

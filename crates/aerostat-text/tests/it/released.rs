@@ -135,7 +135,11 @@ fn sentence_piece_models_of_both_types_are_read() {
     };
     let merged = read(&sentence_piece(&pieces, 2)).unwrap();
     assert_eq!(merged.encode("ab ab", true).unwrap(), [1, 7, 5, 7, 5]);
-    assert_eq!(merged.encode("a?!<tool>", false).unwrap(), [7, 0, 8]);
+    assert_eq!(
+        merged.encode("a?!<tool>a", false).unwrap(),
+        [7, 0, 8, 4],
+        "no space after what users defined"
+    );
     assert_eq!(merged.decode(&[7, 5, 7], true), "ab a");
     let likeliest = read(&sentence_piece(&pieces, 1)).unwrap();
     assert_eq!(likeliest.encode("ab", false).unwrap(), [7, 5]);
