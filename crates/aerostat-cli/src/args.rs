@@ -16,9 +16,11 @@ use crate::jobs::JobsArgs;
 use crate::output::OutputArgs;
 use crate::pack::PackArgs;
 use crate::plan::PlanArgs;
+use crate::prompt::PromptArgs;
 use crate::pull::PullArgs;
 use crate::run::RunArgs;
 use crate::score::ScoreArgs;
+use crate::tokenize::TokenizeArgs;
 
 /// Run language models far larger than memory.
 #[derive(Debug, Parser)]
@@ -52,6 +54,10 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Tensors, formats, sizes, family, and what is unsupported and why.
     Inspect(InspectArgs),
+    /// What a model sees of a conversation: its chat template, rendered.
+    Prompt(PromptArgs),
+    /// The token ids of a text.
+    Tokenize(TokenizeArgs),
     /// Make a copy that reads faster: lossless, or in 8 or 4 bits.
     Pack(PackArgs),
     /// Download a model, or what is missing of it.

@@ -34,7 +34,8 @@ impl<'a> Encoder<'a> {
         args: &'a GenerationArgs,
         output: &OutputArgs,
     ) -> Result<Self, Failure> {
-        let template = if args.raw { None } else { files.chat_template(tokenizer)? };
+        let name = args.template_name.as_deref();
+        let template = if args.raw { None } else { files.chat_template_named(tokenizer, name)? };
         if template.is_none() && args.system.is_some() {
             let why = if args.raw { "with --raw" } else { "the model has no chat template" };
             output::note(output, &format!("--system has no effect: {why}"));

@@ -30,6 +30,7 @@ mod options;
 mod output;
 mod pack;
 mod plan;
+mod prompt;
 mod prompts;
 mod pull;
 mod results;
@@ -40,6 +41,7 @@ mod size;
 mod status;
 mod table;
 mod tasks;
+mod tokenize;
 mod watch;
 
 use std::process::ExitCode;
@@ -61,6 +63,8 @@ fn main() -> ExitCode {
         Command::Distil(args) => distil::execute(args, output),
         Command::Plan(args) => plan::execute(&args, output),
         Command::Inspect(args) => inspect::execute(&args, output),
+        Command::Prompt(args) => prompt::execute(&args, output),
+        Command::Tokenize(args) => tokenize::execute(args, output),
         Command::Pack(args) => pack::execute(&args, output),
         Command::Pull(args) => pull::execute(&args, output),
         Command::Bench(args) => bench::execute(&args, output),

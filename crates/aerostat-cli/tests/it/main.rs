@@ -15,3 +15,4 @@ mod pack;
 mod support;
 mod tables;
 mod usage;
+mod vocabulary;
