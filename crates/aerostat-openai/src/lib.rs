@@ -31,6 +31,7 @@ mod respond;
 mod sampling;
 mod setting;
 mod shape;
+mod stream;
 
 pub use context::{AnswerTokens, TooLong, answer_tokens};
 pub use fields::{Fields, Reading, brief};
@@ -41,3 +42,4 @@ pub use request::{ApiRequest, Embedding, Endpoint, Generation, PARTS_MAX, Scorin
 pub use respond::Stamp;
 pub use setting::{Rules, Setting};
 pub use shape::Shape;
+pub use stream::Delta;

@@ -1,6 +1,7 @@
 //! Chat templates, rendered as `transformers` renders them.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -69,8 +70,9 @@ impl Specials {
 /// assert_eq!(text, "<user>hi</s>");
 /// # Ok::<(), aerostat_text::Error>(())
 /// ```
+#[derive(Clone)]
 pub struct ChatTemplate {
-    template: Template,
+    template: Arc<Template>,
     specials: Specials,
     /// The time that `strftime_now` tells, in seconds since 1970; `None` for the system's.
     now: Option<i64>,
@@ -87,7 +89,7 @@ impl ChatTemplate {
         let gave_up = "chat template: it cannot be read (the template engine gave up)";
         let template =
             guarded(ErrorKind::TemplateSyntax, gave_up, || Template::parse(source).map_err(wrong))?;
-        Ok(ChatTemplate { template, specials, now: None })
+        Ok(ChatTemplate { template: Arc::new(template), specials, now: None })
     }
 
     /// Finds the template of a Hugging Face folder: `chat_template.jinja` first, else the field `chat_template` of
