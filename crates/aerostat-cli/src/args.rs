@@ -19,6 +19,7 @@ use crate::plan::PlanArgs;
 use crate::pull::PullArgs;
 use crate::run::RunArgs;
 use crate::score::ScoreArgs;
+use crate::serve::ServeArgs;
 
 /// Run language models far larger than memory.
 #[derive(Debug, Parser)]
@@ -38,6 +39,8 @@ pub(crate) enum Command {
     Chat(ChatArgs),
     /// Work through an OpenAI Batch file, durably; given again, the same command goes on where it was stopped.
     Batch(BatchArgs),
+    /// Answer OpenAI's API over HTTP: many clients share every sweep.
+    Serve(ServeArgs),
     /// The batch jobs of a folder, and how far they are.
     Jobs(JobsArgs),
     /// Log-probabilities and perplexity of given texts.

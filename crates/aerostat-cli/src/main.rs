@@ -21,6 +21,7 @@ mod flags;
 mod inspect;
 mod interrupt;
 mod jobs;
+mod keys;
 mod list;
 mod model;
 mod options;
@@ -33,6 +34,7 @@ mod results;
 mod run;
 mod score;
 mod score_table;
+mod serve;
 mod size;
 mod status;
 mod table;
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::execute(&args, output),
         Command::Inspect(args) => inspect::execute(&args, output),
         Command::Pack(args) => pack::execute(&args, output),
+        Command::Serve(args) => serve::execute(&args, output),
         Command::Pull(args) => pull::execute(&args, output),
         Command::Bench(args) => bench::execute(&args, output),
     });

@@ -10,6 +10,7 @@ mod generation;
 mod interrupts;
 #[cfg(unix)]
 mod pack;
+mod serve;
 mod support;
 mod tables;
 mod usage;
