@@ -10,7 +10,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         let Ok(mut table) = TextTable::new(Cursor::new(bytes.to_vec()), format, "text", Some("id")) else {
             continue;
         };
-        while let Ok(Some((_, cells))) = table.next() {
+        while let Ok(Some((_, cells))) = table.next_row() {
             if let Err(why) = cells {
                 assert!(why.len() < 600);
             }

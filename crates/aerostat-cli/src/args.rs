@@ -20,6 +20,7 @@ use crate::prompt::PromptArgs;
 use crate::pull::PullArgs;
 use crate::run::RunArgs;
 use crate::score::ScoreArgs;
+use crate::serve::ServeArgs;
 use crate::tokenize::TokenizeArgs;
 
 /// Run language models far larger than memory.
@@ -40,6 +41,8 @@ pub(crate) enum Command {
     Chat(ChatArgs),
     /// Work through an OpenAI Batch file, durably; given again, the same command goes on where it was stopped.
     Batch(BatchArgs),
+    /// Answer OpenAI's API over HTTP: many clients share every sweep.
+    Serve(ServeArgs),
     /// The batch jobs of a folder, and how far they are.
     Jobs(JobsArgs),
     /// Log-probabilities and perplexity of given texts.

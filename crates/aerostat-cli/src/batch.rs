@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use aerostat::{Engine, Options, Plan, Progress, Stats, size};
 use aerostat_jobs::disk::System;
 use aerostat_jobs::{
-    Counts, ErrorKind, Job, JobOptions, JobPaths, JobProgress, Named, Setting, Survey, Watcher, model_digest,
+    Counts, ErrorKind, Job, JobOptions, JobPaths, JobProgress, Named, Setting, Survey, Watcher, files_digest,
     model_files,
 };
 use clap::Args;
@@ -98,10 +98,7 @@ pub(crate) fn execute(args: &BatchArgs, output: &OutputArgs) -> Result<(), Failu
         let options = Options { read_bytes_per_second: args.disk.map(|rate| rate as f64), ..options };
         return dry_run(args, &files, &options, &paths, setting, &signs, output);
     }
-    let mut digest = model_digest(files.path())?;
-    if let Some(adapter) = args.engine.adapter() {
-        digest = format!("{digest} {}", model_digest(adapter)?);
-    }
+    let digest = files_digest(&files)?;
     let job = Job::open(Box::new(System), paths.clone(), setting, &digest, &job_options, &signs);
     let job = job.map_err(|e| args.failure(&e))?;
     signs.clear();

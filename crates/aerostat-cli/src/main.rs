@@ -24,6 +24,7 @@ mod flags;
 mod inspect;
 mod interrupt;
 mod jobs;
+mod keys;
 mod list;
 mod model;
 mod options;
@@ -37,6 +38,7 @@ mod results;
 mod run;
 mod score;
 mod score_table;
+mod serve;
 mod size;
 mod status;
 mod table;
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         Command::Prompt(args) => prompt::execute(&args, output),
         Command::Tokenize(args) => tokenize::execute(args, output),
         Command::Pack(args) => pack::execute(&args, output),
+        Command::Serve(args) => serve::execute(&args, output),
         Command::Pull(args) => pull::execute(&args, output),
         Command::Bench(args) => bench::execute(&args, output),
     });

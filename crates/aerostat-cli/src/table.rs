@@ -99,7 +99,7 @@ impl<'a> Rows<'a> {
     pub(crate) fn next(&mut self) -> Result<Option<Row>, Failure> {
         let number = self.number;
         let read = match &mut self.source {
-            Source::Text(table) => table.next().map_err(|e| unreadable(self.path, &e))?,
+            Source::Text(table) => table.next_row().map_err(|e| unreadable(self.path, &e))?,
             // Rows are all it has: the first is 1, as the first line of a file is.
             Source::Parquet(reader) => reader.next()?.map(|cells| (number + 1, cells)),
         };

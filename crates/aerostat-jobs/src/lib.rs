@@ -39,7 +39,7 @@ pub use aerostat_openai::{Grammar, Grammars, Setting, Shape};
 pub use apart::{Named, keep_apart, model_files};
 pub use counts::{Counts, Lengths};
 pub use error::{Error, ErrorKind};
-pub use identity::model_digest;
+pub use identity::{files_digest, model_digest};
 pub use job::Job;
 pub use line::check_line;
 pub use list::{JobStatus, list_jobs};

@@ -83,7 +83,7 @@ impl TextTable {
     ///
     /// # Errors
     /// Reading fails, or nothing can be told of what follows: a row of CSV is too long.
-    pub fn next(&mut self) -> io::Result<Option<(u64, Cells)>> {
+    pub fn next_row(&mut self) -> io::Result<Option<(u64, Cells)>> {
         match &mut self.source {
             Source::Jsonl { reader, line } => {
                 let Some(text) = json_line(reader, line)? else { return Ok(None) };
@@ -306,7 +306,7 @@ mod tests {
 
     fn rows(text: &'static str, format: TextFormat) -> Vec<(u64, Cells)> {
         let mut table = TextTable::new(text.as_bytes(), format, "text", Some("id")).unwrap();
-        std::iter::from_fn(|| table.next().unwrap()).collect()
+        std::iter::from_fn(|| table.next_row().unwrap()).collect()
     }
 
     #[test]

@@ -33,6 +33,7 @@ mod respond;
 mod sampling;
 mod setting;
 mod shape;
+mod stream;
 
 pub use context::{AnswerTokens, TooLong, answer_tokens, longer_than};
 pub use fields::{Fields, Reading, brief};
@@ -44,3 +45,4 @@ pub use request::{ApiRequest, Embedding, Endpoint, Generation, PARTS_MAX, Scorin
 pub use respond::Stamp;
 pub use setting::{Rules, Setting};
 pub use shape::Shape;
+pub use stream::Delta;

@@ -61,6 +61,21 @@ impl Setting {
         })
     }
 
+    /// The same setting under other rules; what is large is shared.
+    pub fn with_rules(&self, rules: impl Into<Rules>) -> Self {
+        let rules = rules.into();
+        Self {
+            tokenizer: self.tokenizer.clone(),
+            template: self.template.clone(),
+            end_tokens: self.end_tokens.clone(),
+            sampling: self.sampling.clone(),
+            context_max: rules.context.unwrap_or(self.context_max).max(1),
+            rules,
+            model: self.model.clone(),
+            ..*self
+        }
+    }
+
     /// Stops the clock that templates may look at, in seconds since 1970, so that a prompt is the same whenever it is
     /// rendered again.
     pub fn stop_clock(&mut self, seconds: u64) {

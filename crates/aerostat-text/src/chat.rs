@@ -1,6 +1,7 @@
 //! Chat templates, rendered as `transformers` renders them.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -70,10 +71,11 @@ impl Specials {
 /// assert_eq!(text, "<user>hi</s>");
 /// # Ok::<(), aerostat_text::Error>(())
 /// ```
+#[derive(Clone)]
 pub struct ChatTemplate {
-    template: Template,
+    template: Arc<Template>,
     /// The one that is taken where there are tools, if another.
-    with_tools: Option<Template>,
+    with_tools: Option<Arc<Template>>,
     specials: Specials,
     /// The time that `strftime_now` tells, in seconds since 1970; `None` for the system's.
     now: Option<i64>,
@@ -85,7 +87,7 @@ impl ChatTemplate {
     /// # Errors
     /// `TemplateSyntax`, with the line.
     pub fn new(source: &str, specials: Specials) -> Result<Self, Error> {
-        Ok(ChatTemplate { template: parse(source)?, with_tools: None, specials, now: None })
+        Ok(ChatTemplate { template: Arc::new(parse(source)?), with_tools: None, specials, now: None })
     }
 
     /// Finds the template of a Hugging Face folder: `chat_template.jinja` first, then the field `chat_template` of
@@ -155,7 +157,7 @@ impl ChatTemplate {
         if name.is_none()
             && let Some(source) = named_template(&field, "tool_use")
         {
-            template.with_tools = Some(parse(&source)?);
+            template.with_tools = Some(Arc::new(parse(&source)?));
         }
         Ok(Some(template))
     }

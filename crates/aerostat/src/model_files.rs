@@ -14,6 +14,7 @@ use crate::{Error, ErrorKind, Sampling, makers};
 pub struct ModelFiles {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) spec: ModelSpec,
+    adapter: Option<PathBuf>,
 }
 
 /// What a checkpoint holds, whether or not it can run.
@@ -43,7 +44,7 @@ impl ModelFiles {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let checkpoint = Checkpoint::open(path)?;
         let spec = aerostat_arch::describe(&checkpoint)?;
-        Ok(Self { checkpoint, spec })
+        Ok(Self { checkpoint, spec, adapter: None })
     }
 
     /// The same with an adapter, a folder that PEFT saved: its low-rank updates (LoRA) are added to what the model's matrices
@@ -52,11 +53,11 @@ impl ModelFiles {
     /// # Errors
     /// [`ErrorKind::Model`], also for adapters of another kind or of another model.
     pub fn open_with_adapter(path: &Path, adapter: &Path) -> Result<Self, Error> {
-        let Self { mut checkpoint, mut spec } = Self::open(path)?;
+        let Self { mut checkpoint, mut spec, .. } = Self::open(path)?;
         let adapter = Adapter::open(adapter)?;
         checkpoint.catalog = checkpoint.catalog.with(adapter.catalog.clone())?;
         aerostat_arch::adapt(&mut spec, &adapter, &checkpoint.catalog)?;
-        Ok(Self { checkpoint, spec })
+        Ok(Self { checkpoint, spec, adapter: Some(adapter.path) })
     }
 
     /// Everything that can be said about a checkpoint, of a known family or not.
@@ -91,6 +92,11 @@ impl ModelFiles {
         &self.checkpoint.path
     }
 
+    /// The adapter that is applied to it: its folder.
+    pub fn adapter(&self) -> Option<&Path> {
+        self.adapter.as_deref()
+    }
+
     /// Its tensors.
     pub fn catalog(&self) -> &Catalog {
         &self.checkpoint.catalog
@@ -100,7 +106,7 @@ impl ModelFiles {
     pub fn with_spec(&self, spec: ModelSpec) -> Self {
         let Checkpoint { path, catalog, config, text } = &self.checkpoint;
         let (path, catalog, config, text) = (path.clone(), catalog.clone(), config.clone(), text.clone());
-        Self { checkpoint: Checkpoint { path, catalog, config, text }, spec }
+        Self { checkpoint: Checkpoint { path, catalog, config, text }, spec, adapter: self.adapter.clone() }
     }
 
     /// What the model is.

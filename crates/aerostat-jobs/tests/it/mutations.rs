@@ -117,7 +117,7 @@ fn mutated_tables_give_rows_and_reasons() {
             else {
                 continue;
             };
-            while let Some((_, cells)) = table.next().unwrap() {
+            while let Some((_, cells)) = table.next_row().unwrap() {
                 match cells {
                     Ok(_) => good += 1,
                     Err(why) => {
