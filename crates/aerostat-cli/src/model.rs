@@ -2,7 +2,7 @@
 
 use std::env;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aerostat::{ModelFiles, Options, Tokenizer};
 
@@ -15,14 +15,21 @@ use crate::output::{self, OutputArgs};
 /// Finds a model, downloading it if need be.
 pub(crate) fn find(model: &str, output: &OutputArgs) -> Result<PathBuf, Failure> {
     let _graceful = interrupt::graceful_for_a_moment();
-    let path = aerostat::resolve(model, &own_cache()?, &Bar::new(output), interrupt::flag())?;
+    // What lies here needs no folder for downloads: services may have no home.
+    let own_cache = match own_cache() {
+        Err(_) if Path::new(model).exists() => PathBuf::new(),
+        own_cache => own_cache?,
+    };
+    let path = aerostat::resolve(model, &own_cache, &Bar::new(output), interrupt::flag())?;
     interrupt::check()?;
     Ok(path)
 }
 
 /// Finds a model and reads its headers.
 pub(crate) fn open(model: &str, output: &OutputArgs) -> Result<ModelFiles, Failure> {
-    Ok(ModelFiles::open(&find(model, output)?)?)
+    let files = ModelFiles::open(&find(model, output)?)?;
+    files.spec().notes.iter().for_each(|text| output::note(output, text));
+    Ok(files)
 }
 
 /// The tokenizer, if the model has one. A broken one is an error only if it is `needed`.

@@ -85,9 +85,7 @@ impl ModelFiles {
 
     /// The same files described in another way, for plans of what is not there yet.
     pub fn with_spec(&self, spec: ModelSpec) -> Self {
-        let Checkpoint { path, catalog, config, text } = &self.checkpoint;
-        let (path, catalog, config, text) = (path.clone(), catalog.clone(), config.clone(), text.clone());
-        Self { checkpoint: Checkpoint { path, catalog, config, text }, spec }
+        Self { checkpoint: self.checkpoint.clone(), spec }
     }
 
     /// What the model is.
@@ -247,13 +245,18 @@ fn gguf_vocab(meta: &Metadata) -> Result<GgufVocab, Error> {
         if whole { Ok(Some(list)) } else { Err(wrong(key)) }
     };
     let id = |key: &str| meta.u64(key).and_then(|n| u32::try_from(n).ok());
-    let types =
-        meta.array("tokenizer.ggml.token_type").and_then(|a| Some(a.ints()?.map(|t| t as i32).collect()));
+    let tokens = strings("tokenizer.ggml.tokens")?.ok_or_else(|| wrong("tokenizer.ggml.tokens"))?;
+    // There may be more scores and types than tokens: of a vocabulary that was cut.
+    let count = tokens.len();
+    let array = |key: &str| meta.array(key);
+    let types = array("tokenizer.ggml.token_type");
+    let types = types.and_then(|a| Some(a.ints()?.take(count).map(|t| t as i32).collect()));
     Ok(GgufVocab {
         model: meta.str("tokenizer.ggml.model").unwrap_or_default().to_owned(),
         pre: meta.str("tokenizer.ggml.pre").map(str::to_owned),
-        tokens: strings("tokenizer.ggml.tokens")?.ok_or_else(|| wrong("tokenizer.ggml.tokens"))?,
-        scores: meta.array("tokenizer.ggml.scores").and_then(|a| Some(a.f32s()?.collect())),
+        tokens,
+        scores: array("tokenizer.ggml.scores")
+            .and_then(|a| Some(a.numbers()?.into_iter().take(count).collect())),
         types,
         merges: strings("tokenizer.ggml.merges")?,
         bos: id("tokenizer.ggml.bos_token_id"),
