@@ -53,7 +53,10 @@ impl ModelFiles {
     /// # Errors
     /// [`ErrorKind::Model`], also for adapters of another kind or of another model.
     pub fn open_with_adapter(path: &Path, adapter: &Path) -> Result<Self, Error> {
-        let Self { mut checkpoint, mut spec, .. } = Self::open(path)?;
+        let mut checkpoint = Checkpoint::open(path)?;
+        // One that lies beside the weights is told of unless it is the one.
+        checkpoint.adapter = checkpoint.adapter.filter(|beside| beside.path.parent() != Some(adapter));
+        let mut spec = aerostat_arch::describe(&checkpoint)?;
         let adapter = Adapter::open(adapter)?;
         checkpoint.catalog = checkpoint.catalog.with(adapter.catalog.clone())?;
         aerostat_arch::adapt(&mut spec, &adapter, &checkpoint.catalog)?;
@@ -104,9 +107,7 @@ impl ModelFiles {
 
     /// The same files described in another way, for plans of what is not there yet.
     pub fn with_spec(&self, spec: ModelSpec) -> Self {
-        let Checkpoint { path, catalog, config, text } = &self.checkpoint;
-        let (path, catalog, config, text) = (path.clone(), catalog.clone(), config.clone(), text.clone());
-        Self { checkpoint: Checkpoint { path, catalog, config, text }, spec, adapter: self.adapter.clone() }
+        Self { checkpoint: self.checkpoint.clone(), spec, adapter: self.adapter.clone() }
     }
 
     /// What the model is.

@@ -118,17 +118,18 @@ pub fn resolve_from(
     Ok(weights(&id, path))
 }
 
-/// Downloads a Hub id, or what is missing of it, and gives its folder.
+/// Downloads a Hub id, or what is missing of it, and gives its folder. `verify`: the digests of what is here are checked too.
 ///
 /// # Errors
 /// [`ErrorKind::Model`], [`ErrorKind::Interrupted`].
 pub fn pull(
     model: &str,
     own_cache: &Path,
+    verify: bool,
     progress: &dyn Download,
     cancel: &AtomicBool,
 ) -> Result<PathBuf, Error> {
-    let hub = Hub::from_environment()?;
+    let hub = Hub { verify, ..Hub::from_environment()? };
     if model == DEMO {
         return Ok(demo::resolve(&hub, own_cache, progress, cancel)?);
     }

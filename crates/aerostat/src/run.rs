@@ -296,6 +296,13 @@ pub(crate) fn check(
     let refuse = |why: String| Err(Error::new(ErrorKind::Usage, why));
     let new_tokens = if request.want == Want::Generate { request.max_new_tokens } else { 0 };
     check_tokens(spec, request.id, &request.token_ids, new_tokens)?;
+    if spec.head.absent && !matches!(request.want, Want::Hidden(_)) {
+        return refuse(format!(
+            "prompt {}: this checkpoint has no LM head, so it gives no tokens and no scores; `aerostat embed` gives its \
+             hidden states",
+            request.id
+        ));
+    }
     let positions = request.positions();
     if positions > POSITIONS_MAX {
         return refuse(format!(

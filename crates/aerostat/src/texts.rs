@@ -195,13 +195,18 @@ fn gguf_vocab(meta: &Metadata) -> Result<GgufVocab, Error> {
         if whole { Ok(Some(list)) } else { Err(wrong(key)) }
     };
     let id = |key: &str| meta.u64(key).and_then(|n| u32::try_from(n).ok());
-    let types =
-        meta.array("tokenizer.ggml.token_type").and_then(|a| Some(a.ints()?.map(|t| t as i32).collect()));
+    let tokens = strings("tokenizer.ggml.tokens")?.ok_or_else(|| wrong("tokenizer.ggml.tokens"))?;
+    // There may be more scores and types than tokens: of a vocabulary that was cut.
+    let count = tokens.len();
+    let types = meta.array("tokenizer.ggml.token_type");
+    let types = types.and_then(|a| Some(a.ints()?.take(count).map(|t| t as i32).collect()));
+    let scores = meta.array("tokenizer.ggml.scores");
+    let scores = scores.and_then(|a| Some(a.numbers()?.into_iter().take(count).collect()));
     Ok(GgufVocab {
         model: meta.str("tokenizer.ggml.model").unwrap_or_default().to_owned(),
         pre: meta.str("tokenizer.ggml.pre").map(str::to_owned),
-        tokens: strings("tokenizer.ggml.tokens")?.ok_or_else(|| wrong("tokenizer.ggml.tokens"))?,
-        scores: meta.array("tokenizer.ggml.scores").and_then(scores),
+        tokens,
+        scores,
         types,
         merges: strings("tokenizer.ggml.merges")?,
         bos: id("tokenizer.ggml.bos_token_id"),
@@ -211,12 +216,4 @@ fn gguf_vocab(meta: &Metadata) -> Result<GgufVocab, Error> {
         add_eos: meta.bool("tokenizer.ggml.add_eos_token"),
         add_space_prefix: meta.bool("tokenizer.ggml.add_space_prefix"),
     })
-}
-
-/// Scores as numbers of either kind.
-fn scores(array: &aerostat_checkpoint::gguf::Array) -> Option<Vec<f32>> {
-    match array.f32s() {
-        Some(scores) => Some(scores.collect()),
-        None => Some(array.ints()?.map(|score| score as f32).collect()),
-    }
 }

@@ -24,7 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("aerostat-model", &["aerostat-arch", "aerostat-backend", "aerostat-checkpoint", "aerostat-plan"]),
     ("aerostat-pack", &["aerostat-arch", "aerostat-backend", "aerostat-checkpoint", "aerostat-stream"]),
     ("aerostat-text", &[]),
-    ("aerostat-hub", &[]),
+    ("aerostat-hub", &["aerostat-checkpoint"]),
     ("aerostat", LIBRARIES),
     ("aerostat-openai", &["aerostat"]),
     ("aerostat-jobs", &["aerostat", "aerostat-openai"]),
