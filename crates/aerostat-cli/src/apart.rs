@@ -7,9 +7,16 @@ use aerostat_jobs::{Named, keep_apart, model_files};
 
 use crate::failure::Failure;
 
-/// Refuses a table whose results would be written over the table itself or over the model.
-pub(crate) fn table(input: &Path, output: Option<&Path>, model: &Path) -> Result<(), Failure> {
-    let read = [model_files(model), vec![Named::new("the input", input)]].concat();
+/// What a model is read from, its adapter included.
+pub(crate) fn read(model: &Path, adapter: Option<&Path>) -> Vec<Named> {
+    let adapter = adapter.map(model_files).unwrap_or_default();
+    let adapter = adapter.into_iter().map(|file| file.called("a file of the adapter"));
+    model_files(model).into_iter().chain(adapter).collect()
+}
+
+/// Refuses a table whose results would be written over the table itself or over what a model is read from.
+pub(crate) fn table(input: &Path, output: Option<&Path>, model: &[Named]) -> Result<(), Failure> {
+    let read = [model, &[Named::new("the input", input)]].concat();
     let mut written = Vec::new();
     match output {
         Some(path) => {

@@ -9,7 +9,6 @@ use aerostat::{Engine, Options, Plan, Progress, Stats, size};
 use aerostat_jobs::disk::System;
 use aerostat_jobs::{
     Counts, ErrorKind, Job, JobOptions, JobPaths, JobProgress, Named, Setting, Survey, Watcher, files_digest,
-    model_files,
 };
 use clap::Args;
 use serde::Serialize;
@@ -19,7 +18,7 @@ use crate::options::{EngineArgs, MODEL_HELP, NEW_TOKENS_DEFAULT};
 use crate::output::{OutputArgs, tell};
 use crate::status::StatusLine;
 use crate::watch::Watch;
-use crate::{interrupt, model, output};
+use crate::{apart, interrupt, model, output};
 
 /// The time between two lines of progress on stderr where it is no terminal.
 const LOG_EVERY: Duration = Duration::from_secs(30);
@@ -183,7 +182,7 @@ impl BatchArgs {
             Named::new("its draft", copy.with_added_extension("part")),
         ];
         let piped = self.input == Path::new("-") || aerostat_jobs::is_pipe(&self.input);
-        paths.check(&model_files(model), if piped { &spooled } else { &[] })?;
+        paths.check(&apart::read(model, self.engine.adapter()), if piped { &spooled } else { &[] })?;
         if self.input == Path::new("-") {
             if io::stdin().is_terminal() {
                 output::note(output, "reading requests from the terminal; end them with Ctrl-D");

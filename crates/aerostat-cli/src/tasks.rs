@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::path::Path;
 
 use aerostat::{Engine, Error, ErrorKind, ModelFiles, Need, Options, Stats, Tokenizer};
+use aerostat_jobs::Named;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -72,6 +73,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) files: ModelFiles,
     pub(crate) tokenizer: Option<Tokenizer>,
     options: Options,
+    /// The files that it is read from.
+    read: Vec<Named>,
     /// The longest sequence, in tokens.
     context: usize,
     output: &'a OutputArgs,
@@ -129,7 +132,8 @@ impl<'a> Setup<'a> {
         let options = model::learning(options, engine, &files);
         let tokenizer = model::tokenizer(&files, texts, output)?;
         let context = engine.context().unwrap_or(files.spec().context_max);
-        Ok(Self { name, files, tokenizer, options, context, output })
+        let read = apart::read(files.path(), engine.adapter());
+        Ok(Self { name, files, tokenizer, options, read, context, output })
     }
 
     /// Runs the task on prompts and prints each result, made by `json` with `--json` and by `text` without.
@@ -184,7 +188,7 @@ impl<'a> Setup<'a> {
         args: &TableArgs,
         sink: impl FnOnce() -> Result<S, Failure>,
     ) -> Result<(), Failure> {
-        apart::table(input, args.output.as_deref(), self.files.path())?;
+        apart::table(input, args.output.as_deref(), &self.read)?;
         let _graceful = interrupt::graceful();
         let mut sink = sink()?;
         let need = self.need(task, &mut Rows::open(input, args)?)?;

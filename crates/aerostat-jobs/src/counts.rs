@@ -58,51 +58,67 @@ const WRITTEN_BYTES: u64 = 800;
 pub(crate) struct Kinds {
     /// What is wanted of lines without an answer.
     pub(crate) unanswered: Want,
-    /// Alternatives at most, where log-probabilities of answers are wanted.
+    /// Alternatives at most, where log-probabilities of answers or prompts are wanted.
     pub(crate) top_logprobs: Option<usize>,
+    /// Those of prompts are.
+    pub(crate) prompts: bool,
 }
 
 impl Kinds {
     /// What a task asks for.
     pub(crate) fn of(task: &Task) -> Self {
         let (unanswered, top_logprobs) = match task {
-            Task::Chat(g) | Task::Completions(g) => (HIDDEN, g.top_logprobs),
+            // What has no answer has a prompt whose tokens are scored.
+            Task::Chat(g) | Task::Completions(g) => {
+                let unanswered = if g.max_new_tokens > 0 { HIDDEN } else { SCORE };
+                (unanswered, g.top_logprobs.max(g.prompt_logprobs))
+            }
             Task::Embeddings(_) => (HIDDEN, None),
             Task::Score(_) => (SCORE, None),
         };
-        Self { unanswered, top_logprobs }
+        let prompts = match task {
+            Task::Chat(g) | Task::Completions(g) => g.prompt_logprobs.is_some() || g.echo.is_some(),
+            Task::Embeddings(_) | Task::Score(_) => false,
+        };
+        Self { unanswered, top_logprobs, prompts }
     }
 
     /// What both ask for: scores take what embeddings take, and more.
     pub(crate) fn and(self, other: Self) -> Self {
         let unanswered = if other.unanswered == HIDDEN { self.unanswered } else { other.unanswered };
-        Self { unanswered, top_logprobs: self.top_logprobs.max(other.top_logprobs) }
+        let prompts = self.prompts || other.prompts;
+        Self { unanswered, top_logprobs: self.top_logprobs.max(other.top_logprobs), prompts }
     }
 
     /// As a job's database keeps it.
     pub(crate) fn words(self) -> String {
         let unanswered = if self.unanswered == HIDDEN { "hidden" } else { "score" };
-        self.top_logprobs.map_or_else(|| unanswered.to_owned(), |k| format!("{unanswered} {k}"))
+        let top = self.top_logprobs.map_or_else(String::new, |k| format!(" {k}"));
+        format!("{unanswered}{top}{}", if self.prompts { " prompts" } else { "" })
     }
 
     /// Back again. Jobs of before did not keep it.
     pub(crate) fn of_words(words: Option<&str>) -> Self {
-        let (unanswered, top) = words.map_or(("", None), |words| match words.split_once(' ') {
-            Some((unanswered, top)) => (unanswered, top.parse().ok()),
-            None => (words, None),
-        });
-        let unanswered = match unanswered {
-            "hidden" => HIDDEN,
-            "score" => SCORE,
+        let mut words = words.unwrap_or_default().split(' ');
+        let unanswered = match words.next() {
+            Some("hidden") => HIDDEN,
+            Some("score") => SCORE,
             _ => Want::Generate,
         };
-        Self { unanswered, top_logprobs: top }
+        let mut kinds = Self { unanswered, ..Self::default() };
+        for word in words {
+            match word.parse() {
+                Ok(k) => kinds.top_logprobs = Some(k),
+                Err(_) => kinds.prompts |= word == "prompts",
+            }
+        }
+        kinds
     }
 }
 
 impl Default for Kinds {
     fn default() -> Self {
-        Self { unanswered: HIDDEN, top_logprobs: None }
+        Self { unanswered: HIDDEN, top_logprobs: None, prompts: false }
     }
 }
 
@@ -113,11 +129,12 @@ const SCORE: Want = Want::Score { from: 1, logits_last: false };
 /// What an engine must have room for, so that lines are done together.
 pub(crate) fn need<'a>(rows: impl Iterator<Item = &'a LineRow>, kinds: Kinds) -> Need {
     let mut need = Need::none();
-    let (mut empty, mut answer_max) = (true, 0);
+    let (mut empty, mut told_max) = (true, 0);
     for row in rows {
         let answer = row.answer as usize;
         let want = if answer > 0 { Want::Generate } else { kinds.unanswered };
-        answer_max = answer.max(answer_max);
+        let told = if kinds.prompts { row.longest as usize } else { answer };
+        told_max = told.max(told_max);
         // Its longest sequence, and others that share the rest of its prompts.
         let longest = (row.longest as usize).saturating_sub(answer);
         need.add_tokens(longest, answer, want);
@@ -130,12 +147,12 @@ pub(crate) fn need<'a>(rows: impl Iterator<Item = &'a LineRow>, kinds: Kinds) ->
     if empty {
         return Need::one(1);
     }
-    if answer_max > 0 {
+    if told_max > 0 {
         let each = |k: usize| LOGPROB_BYTES.0 + k as u64 * LOGPROB_BYTES.1;
         need.hold_tokens(kinds.top_logprobs.map_or(TOKEN_BYTES, each));
     }
     if let Some(k) = kinds.top_logprobs {
-        need.hold_results(answer_max as u64 * (k as u64 + 1) * WRITTEN_BYTES);
+        need.hold_results(told_max as u64 * (k as u64 + 1) * WRITTEN_BYTES);
     }
     need
 }
@@ -185,10 +202,12 @@ mod tests {
     fn kinds_come_back_from_words() {
         for unanswered in [HIDDEN, SCORE] {
             for top_logprobs in [None, Some(0), Some(20)] {
-                let kinds = Kinds { unanswered, top_logprobs };
-                assert_eq!(Kinds::of_words(Some(&kinds.words())), kinds);
-                assert_eq!(Kinds::default().and(kinds), kinds);
-                assert_eq!(kinds.and(Kinds::default()), kinds);
+                for prompts in [false, true] {
+                    let kinds = Kinds { unanswered, top_logprobs, prompts };
+                    assert_eq!(Kinds::of_words(Some(&kinds.words())), kinds);
+                    assert_eq!(Kinds::default().and(kinds), kinds);
+                    assert_eq!(kinds.and(Kinds::default()), kinds);
+                }
             }
         }
         assert_eq!(Kinds::of_words(None).unanswered, Want::Generate);

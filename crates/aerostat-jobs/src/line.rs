@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use crate::error::Error;
 use crate::output::Appender;
 
+/// The member of a request that cuts its prompts.
+const TRUNCATE: &[u8] = b"truncate_prompt_tokens";
 /// Characters of a custom_id that an error line repeats at most.
 const ID_CHARS_MAX: usize = 300;
 
@@ -24,7 +26,9 @@ pub(crate) struct Item {
 /// Reads a line of the input; with the refusal comes its custom_id where there is one.
 pub(crate) fn read(setting: &Setting, number: u64, line: &[u8]) -> Result<Item, (Option<String>, Refusal)> {
     let list_max = setting.list_max();
-    if longest_list(line) > list_max {
+    // A prompt that is to be cut may be longer.
+    let cut = || line.windows(TRUNCATE.len()).any(|part| part == TRUNCATE);
+    if longest_list(line) > list_max && !cut() {
         let id = serde_json::from_slice::<Head>(line).ok().and_then(|head| head.custom_id);
         let message = format!(
             "a list in the line has more than {list_max} elements, more than a context or a request holds"

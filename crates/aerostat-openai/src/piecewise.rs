@@ -141,8 +141,8 @@ fn whole_usage(mut usage: Value, prompt: usize, answers: usize) -> Value {
 
 /// What the parts of a request begin with, taken out of it.
 enum Inputs {
-    /// Prompts, and how many answers each has.
-    Prompts(Vec<Vec<u32>>, usize),
+    /// Prompts, how many answers each has, and the texts of prompts if they are echoed.
+    Prompts(Vec<Vec<u32>>, usize, Option<Vec<String>>),
     Texts(Vec<Vec<u32>>),
     Sequences(Vec<(Vec<u32>, usize)>),
 }
@@ -151,7 +151,7 @@ impl Inputs {
     fn taken_from(task: &mut Task) -> Self {
         match task {
             Task::Chat(g) | Task::Completions(g) => {
-                Self::Prompts(take(&mut g.prompts), std::mem::replace(&mut g.n, 1))
+                Self::Prompts(take(&mut g.prompts), std::mem::replace(&mut g.n, 1), g.echo.take())
             }
             Task::Embeddings(e) => Self::Texts(take(&mut e.inputs)),
             Task::Score(s) => Self::Sequences(take(&mut s.sequences)),
@@ -162,9 +162,10 @@ impl Inputs {
     fn give_one(&self, task: &mut Task, index: usize) -> Result<(), Refusal> {
         let none = || Refusal::defect(format!("a request has no part {index}"));
         match (self, task) {
-            (Self::Prompts(prompts, n), Task::Chat(g) | Task::Completions(g)) => {
-                let prompt = index.checked_div(*n).and_then(|i| prompts.get(i)).ok_or_else(none)?;
-                g.prompts = vec![prompt.clone()];
+            (Self::Prompts(prompts, n, echo), Task::Chat(g) | Task::Completions(g)) => {
+                let number = index.checked_div(*n).ok_or_else(none)?;
+                g.prompts = vec![prompts.get(number).ok_or_else(none)?.clone()];
+                g.echo = echo.as_ref().map(|texts| texts.get(number).cloned().into_iter().collect());
             }
             (Self::Texts(texts), Task::Embeddings(e)) => {
                 e.inputs = vec![texts.get(index).ok_or_else(none)?.clone()];
@@ -179,7 +180,7 @@ impl Inputs {
 
     fn parts(&self) -> usize {
         match self {
-            Self::Prompts(prompts, n) => prompts.len() * n,
+            Self::Prompts(prompts, n, _) => prompts.len() * n,
             Self::Texts(texts) => texts.len(),
             Self::Sequences(sequences) => sequences.len(),
         }
@@ -188,7 +189,7 @@ impl Inputs {
     /// Tokens of all of them.
     fn tokens(&self) -> usize {
         match self {
-            Self::Prompts(list, _) | Self::Texts(list) => list.iter().map(Vec::len).sum(),
+            Self::Prompts(list, ..) | Self::Texts(list) => list.iter().map(Vec::len).sum(),
             Self::Sequences(list) => list.iter().map(|(ids, _)| ids.len()).sum(),
         }
     }

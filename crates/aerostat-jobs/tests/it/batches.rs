@@ -283,3 +283,30 @@ fn an_error_repeats_little_of_what_it_is_about() {
         assert!(failure.to_string().chars().count() < 2000, "{failure}");
     }
 }
+
+/// A prompt that is far too long is refused before it is tokenised whole; one that is to be cut is not.
+#[test]
+fn a_prompt_that_is_to_be_cut_may_be_of_any_length() {
+    let body = |prompt: Value, more: Value| {
+        let mut body = json!({"prompt": prompt, "max_tokens": 2, "temperature": 0});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let (text, ids) = (json!("word ".repeat(40_000)), json!(vec![7; 70_000]));
+    let cut = || json!({"truncate_prompt_tokens": 8});
+    let lines = [
+        line("text", "/v1/completions", body(text.clone(), json!({}))),
+        line("ids", "/v1/completions", body(ids.clone(), json!({}))),
+        line("cut text", "/v1/completions", body(text, cut())),
+        line("cut ids", "/v1/completions", body(ids, cut())),
+    ];
+    let bench = Bench::new(&lines);
+    let counts = bench.run().unwrap();
+    assert_eq!((counts.done, counts.failed), (2, 2));
+    for failure in bench.failures() {
+        assert_eq!(failure["error"]["code"], "context_length_exceeded", "{failure}");
+    }
+    for result in bench.results().values() {
+        assert_eq!(result["response"]["body"]["usage"]["prompt_tokens"], 8);
+    }
+}
