@@ -142,19 +142,38 @@ fn open_hugging_face(folder: &Path, names: &BTreeSet<String>, layout: &Layout) -
     let path = folder.join(CONFIG);
     let config = read_json_object(&path)?;
     let generation = file(GENERATION_CONFIG).map(|path| read_json_object(&path)).transpose()?;
-    let text = TextFiles::HuggingFace {
-        tokenizer_json: file("tokenizer.json"),
-        tokenizer_model: file("tokenizer.model"),
-        tokenizer_config: file("tokenizer_config.json"),
-        chat_template: file("chat_template.jinja"),
-        special_tokens_map: file("special_tokens_map.json"),
-    };
+    let text = text_files(folder, names);
     Ok(Checkpoint {
         path: folder.to_owned(),
         catalog: open_guarded(folder, names, layout)?,
         config: Config::HuggingFace(HfConfig { path, config, generation }),
         text,
     })
+}
+
+/// The files of a tokenizer among those of a folder.
+fn text_files(folder: &Path, names: &BTreeSet<String>) -> TextFiles {
+    let file = |name: &str| names.contains(name).then(|| folder.join(name));
+    let ranks = || names.iter().find(|name| name.ends_with(".tiktoken")).map(|name| folder.join(name));
+    let released = ["tekken.json", "tokenizer.model", "tiktoken.model"].into_iter().find_map(file);
+    let merged = || file("merges.txt").and_then(|_| file("vocab.json"));
+    TextFiles::HuggingFace {
+        tokenizer_json: file("tokenizer.json"),
+        tokenizer_model: released.or_else(ranks).or_else(merged),
+        tokenizer_config: file("tokenizer_config.json"),
+        chat_template: file("chat_template.jinja").or_else(|| file("chat_template.json")),
+        special_tokens_map: file("special_tokens_map.json"),
+    }
+}
+
+impl TextFiles {
+    /// The files of a tokenizer in a folder that need not hold a model.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] if the folder cannot be listed.
+    pub fn in_folder(folder: &Path) -> Result<TextFiles, Error> {
+        Ok(text_files(folder, &file_names(folder)?))
+    }
 }
 
 /// The weights, and what a sidecar says of them.

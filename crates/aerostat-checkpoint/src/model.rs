@@ -44,11 +44,12 @@ pub enum TextFiles {
     HuggingFace {
         /// `tokenizer.json`.
         tokenizer_json: Option<PathBuf>,
-        /// `tokenizer.model` (SentencePiece or tiktoken).
+        /// The tokenizer as the model was released: `tekken.json`, `tokenizer.model` (SentencePiece or tiktoken),
+        /// `tiktoken.model`, `*.tiktoken`, or `vocab.json` with `merges.txt` beside it.
         tokenizer_model: Option<PathBuf>,
         /// `tokenizer_config.json`.
         tokenizer_config: Option<PathBuf>,
-        /// `chat_template.jinja`.
+        /// `chat_template.jinja`, else `chat_template.json`.
         chat_template: Option<PathBuf>,
         /// `special_tokens_map.json`.
         special_tokens_map: Option<PathBuf>,

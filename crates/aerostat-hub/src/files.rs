@@ -12,7 +12,7 @@ use crate::id::is_path;
 use crate::{Error, ErrorKind};
 
 /// Files beside the weights that running a model may need.
-const METADATA: [&str; 11] = [
+const METADATA: [&str; 14] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -24,6 +24,9 @@ const METADATA: [&str; 11] = [
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
+    "tekken.json",
+    "tiktoken.model",
+    "qwen.tiktoken",
 ];
 
 /// Largest index read, in bytes.

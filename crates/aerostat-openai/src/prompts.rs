@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::context::{AnswerTokens, TooLong, answer_tokens};
+use crate::context::{AnswerTokens, TooLong, answer_tokens, longer_than};
 use crate::fields::{Fields, brief};
 use crate::refusal::Refusal;
 use crate::request::PARTS_MAX;
@@ -105,6 +105,12 @@ impl Setting {
         };
         if text.len() / TOKEN_BYTES_MAX > self.context_max {
             self.answer_tokens(text.len() / TOKEN_BYTES_MAX, AnswerTokens::Exactly(0))?;
+        }
+        if let Some(tokens) = longer_than(tokenizer, text, self.context_max) {
+            let context = self.context_max;
+            let message =
+                format!("the context holds {context} tokens; `{name}` alone has more than {tokens}");
+            return Err(Refusal::new("context_length_exceeded", message));
         }
         tokenizer.encode(text, special).map_err(|e| Refusal::value(name, format!("`{name}`: {e}")))
     }

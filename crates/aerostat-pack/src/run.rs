@@ -22,9 +22,9 @@ const TILES_PER_THREAD: usize = 2;
 /// Bytes that are written before they are synced and noted.
 const SYNC_BYTES: u64 = 64 << 20;
 /// What is copied beside the weights: by the ends of names.
-const COPIED: &[&str] = &[".json", ".jinja", ".model", ".txt", ".md", "LICENSE"];
+const COPIED: &[&str] = &[".json", ".jinja", ".model", ".tiktoken", ".txt", ".md", "LICENSE"];
 /// Of these, what results depend on.
-const GUARDED: &[&str] = &[".json", ".jinja", ".model"];
+const GUARDED: &[&str] = &[".json", ".jinja", ".model", ".tiktoken", "merges.txt"];
 
 type Observe<'a> = &'a mut dyn FnMut(&Progress<'_>) -> bool;
 

@@ -66,6 +66,7 @@ mod states;
 mod stats;
 mod store;
 mod sweep;
+mod texts;
 
 pub use aerostat_backend::Allocated;
 pub use aerostat_backend::KvType;
@@ -94,3 +95,4 @@ pub use rules::TokenRules;
 pub use sampler::Sampling;
 pub use session::{QueueLimits, Session, SessionHandle};
 pub use stats::Stats;
+pub use texts::Vocabulary;

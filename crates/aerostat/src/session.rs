@@ -98,6 +98,9 @@ pub struct Status {
     pub requests: usize,
 }
 
+/// Hears the events of one request, on the engine's thread between tiles: it must be quick.
+pub type Listener = Box<dyn FnMut(Event) + Send>;
+
 /// A request under way. Dropping it cancels the request.
 pub struct Ticket {
     id: RequestId,
@@ -120,7 +123,7 @@ pub struct Ended {
 
 /// What the engine's thread is told.
 enum Command {
-    Submit { id: RequestId, request: Box<Request>, priority: Priority, events: Sender<Event> },
+    Submit { id: RequestId, request: Box<Request>, priority: Priority, events: Listener },
     Attach { source: Box<dyn Work + Send>, need: Need, priority: Priority, ended: Sender<Ended> },
     Cancel(RequestId),
     CancelAll,
@@ -216,12 +219,29 @@ impl SessionHandle {
     /// # Errors
     /// The session is closed, or too much waits: [`ErrorKind::Busy`].
     pub fn submit(&self, request: Request, priority: Priority) -> Result<Ticket, Error> {
-        let id = RequestId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let (events, receiver) = channel();
+        // Nobody listens any more: then nobody wants to know.
+        let listener = Box::new(move |event| drop(events.send(event)));
+        let id = self.submit_to(request, priority, listener)?;
+        Ok(Ticket { id, events: receiver, commands: self.commands.clone() })
+    }
+
+    /// Hands a request over whose events a listener hears, for callers that no thread of their own waits for; it is
+    /// cancelled by [`cancel`](Self::cancel) alone. The listener is dropped after the last event.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn submit_to(
+        &self,
+        request: Request,
+        priority: Priority,
+        events: Listener,
+    ) -> Result<RequestId, Error> {
+        let id = RequestId(self.next_id.fetch_add(1, Ordering::Relaxed));
         self.table.enter(id, &request, priority)?;
         let sent = self.send(Command::Submit { id, request: Box::new(request), priority, events });
         sent.inspect_err(|_| self.table.leave(id.0))?;
-        Ok(Ticket { id, events: receiver, commands: self.commands.clone() })
+        Ok(id)
     }
 
     /// Lets a source's requests ride along until it has none left: a batch job, say. `need` is what all of them need.

@@ -28,7 +28,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("aerostat", LIBRARIES),
     ("aerostat-openai", &["aerostat"]),
     ("aerostat-jobs", &["aerostat", "aerostat-openai"]),
-    ("aerostat-cli", &["aerostat", "aerostat-jobs", "aerostat-openai", "aerostat-pack"]),
+    ("aerostat-serve", &["aerostat", "aerostat-jobs", "aerostat-openai"]),
+    ("aerostat-cli", &["aerostat", "aerostat-jobs", "aerostat-openai", "aerostat-pack", "aerostat-serve"]),
     ("aerostat-testkit", &["aerostat-checkpoint"]),
     ("xtask", &["aerostat-checkpoint", "aerostat-testkit"]),
 ];

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::table::Table;
-use super::{Command, Ended, Event, Priority, RequestId};
+use super::{Command, Ended, Event, Listener, Priority, RequestId};
 use crate::model_files::ModelFiles;
 use crate::need::Need;
 use crate::request::{Completion, FinishReason, Gained, Outcome, Request, UnderWay, Work};
@@ -17,7 +17,7 @@ use crate::{Error, ErrorKind};
 const SOURCE_IDS: u64 = 1 << 63;
 
 /// Who listens to single requests, by id; the observer of a run gives them their text.
-pub(super) type Listeners = Arc<Mutex<HashMap<u64, Sender<Event>>>>;
+pub(super) type Listeners = Arc<Mutex<HashMap<u64, Listener>>>;
 
 /// A request that waits.
 struct Waiting {
@@ -128,16 +128,16 @@ impl Board {
 
     fn take(&mut self, command: Command) {
         match command {
-            Command::Submit { id, events, .. } if self.closing => {
+            Command::Submit { id, mut events, .. } if self.closing => {
                 self.table.leave(id.0);
-                tell(&events, Event::Finished(Outcome::Failed(super::closed())));
+                events(Event::Finished(Outcome::Failed(super::closed())));
             }
-            Command::Submit { id, request, priority, events } => {
+            Command::Submit { id, request, priority, mut events } => {
                 // What no opening can serve is refused before any is tried.
                 let request = Box::new(Request { id: id.0, ..*request });
                 if let Err(error) = run::check(&self.files.spec, usize::MAX, &request, self.tokenizer) {
                     self.table.leave(id.0);
-                    return tell(&events, Event::Finished(Outcome::Failed(error)));
+                    return events(Event::Finished(Outcome::Failed(error)));
                 }
                 self.listeners().insert(id.0, events);
                 let place = self.waiting.partition_point(|waiting| waiting.priority <= priority);
@@ -179,9 +179,10 @@ impl Board {
     pub(super) fn fail_all(&mut self, error: &Error) {
         self.waiting.clear();
         let again = || Error::new(error.kind(), error.to_string());
-        for (id, events) in self.listeners().drain() {
+        let listeners = std::mem::take(&mut *self.listeners());
+        for (id, mut events) in listeners {
             self.table.leave(id);
-            tell(&events, Event::Finished(Outcome::Failed(again())));
+            events(Event::Finished(Outcome::Failed(again())));
         }
         self.owners.clear();
         for source in self.sources.iter_mut().filter_map(Option::take) {
@@ -206,9 +207,10 @@ impl Board {
 
     /// A request has ended.
     fn end(&mut self, id: u64, outcome: Outcome) {
-        if let Some(events) = self.listeners().remove(&id) {
+        let listener = self.listeners().remove(&id);
+        if let Some(mut events) = listener {
             self.table.leave(id);
-            return tell(&events, Event::Finished(outcome));
+            return events(Event::Finished(outcome));
         }
         let Some((index, own)) = self.owners.remove(&id) else { return };
         if let Some(Some(source)) = self.sources.get_mut(index) {
@@ -230,7 +232,7 @@ impl Board {
         });
     }
 
-    fn listeners(&self) -> MutexGuard<'_, HashMap<u64, Sender<Event>>> {
+    fn listeners(&self) -> MutexGuard<'_, HashMap<u64, Listener>> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -342,10 +344,10 @@ impl Work for Board {
     fn swept(&mut self, gained: &[Gained<'_>]) -> Result<(), Error> {
         let mut of_sources: HashMap<usize, Vec<Gained<'_>>> = HashMap::new();
         for gained in gained {
-            if let Some(events) = self.listeners().get(&gained.id) {
+            if let Some(events) = self.listeners().get_mut(&gained.id) {
                 let (token_ids, logprobs) = (gained.tokens.to_vec(), gained.logprobs.to_vec());
                 self.table.gained(gained.id, token_ids.len());
-                tell(events, Event::Tokens { token_ids, logprobs });
+                events(Event::Tokens { token_ids, logprobs });
             } else if let Some((source, own)) = self.owners.get(&gained.id) {
                 of_sources.entry(*source).or_default().push(Gained { id: *own, ..*gained });
             }
@@ -377,11 +379,6 @@ impl Work for Board {
     fn tokens_left(&self) -> u64 {
         self.sources.iter().flatten().map(|source| source.work.tokens_left()).sum()
     }
-}
-
-/// Nobody listens any more: then nobody wants to know.
-fn tell(events: &Sender<Event>, event: Event) {
-    let _ = events.send(event);
 }
 
 fn give_back(work: Box<dyn Work + Send>, result: Result<(), Error>, to: &Sender<Ended>) {
