@@ -182,12 +182,11 @@ impl ModelFiles {
     }
 
     fn makers(&self) -> (Sampling, Vec<String>) {
-        match &self.checkpoint.config {
-            Config::HuggingFace(hf) => {
-                hf.generation.as_ref().map(|g| makers::sampling(g, self.spec.vocab)).unwrap_or_default()
-            }
-            _ => <_>::default(),
-        }
+        let generation = match &self.checkpoint.config {
+            Config::HuggingFace(hf) => hf.generation.as_ref(),
+            Config::Gguf(_) => None,
+        };
+        generation.map_or_else(<_>::default, |config| makers::sampling(config, self.spec.vocab))
     }
 }
 
