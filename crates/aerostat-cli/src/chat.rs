@@ -70,6 +70,7 @@ pub(crate) fn execute(args: &ChatArgs, output: &OutputArgs) -> Result<(), Failur
     };
     interrupt::check()?;
     output::opened(output, &engine.stats());
+    files.sampling_notes().iter().for_each(|text| output::note(output, text));
     let generation = &args.generation;
     let mut chat = Chat {
         args,

@@ -82,6 +82,7 @@ fn requests(
     } else {
         Encoder::plain(tokenizer)
     };
+    files.sampling_notes().iter().for_each(|text| output::note(output, text));
     let sampling = generation.sampling(files.sampling());
     let end_tokens = if generation.ignore_eos { Vec::new() } else { files.end_tokens(tokenizer) };
     let mut requests = Vec::new();

@@ -34,7 +34,7 @@ pub struct Error {
 
 /// What the process grows by after the plan is made, beyond what the plan counts: code touched later, stacks,
 /// token lists, results.
-const RESERVE_BYTES: u64 = 16 << 20;
+const RESERVE_BYTES: u64 = 12 << 20;
 /// How much smaller than the stated minimum a budget may be: what a process holds differs a little from run to run, and
 /// the minimum that one run states must do for the next.
 const SLACK_BYTES: u64 = 3 << 20;

@@ -30,8 +30,8 @@ impl Engine {
     /// comes, under the request's place in the list.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`], [`ErrorKind::Device`], [`ErrorKind::NotFinite`] where a weight is not a number. One request's
-    /// failure is its own. Being asked to stop is not an error: what was generated is returned.
+    /// [`ErrorKind::Io`], [`ErrorKind::Device`], [`ErrorKind::NotFinite`] where a weight is not a number. If some were
+    /// finished before, it stands in the place of those that were not. One request's failure is its own. Being asked to stop is not an error: what was generated is returned.
     pub fn generate(
         &mut self,
         requests: &[Request],
@@ -50,8 +50,11 @@ impl Engine {
             token_ids: Vec::new(),
             text: tokenizer.map(|_| String::new()),
             finish_reason: FinishReason::Interrupted,
+            stop_reason: None,
             logprobs: request.top_logprobs.map(|_| Vec::new()),
             top_logprobs: None,
+            ranks: request.top_logprobs.map(|_| Vec::new()),
+            prompt_logprobs: request.prompt_logprobs.map(|_| Vec::new()),
         };
         let completion = |(outcome, request)| match outcome {
             Some(Outcome::Completion(completion)) => Ok(completion),

@@ -35,20 +35,25 @@ mod engine;
 mod error;
 mod flow;
 pub mod generate;
+mod hook;
 mod identity;
 mod kept;
 mod layouts;
 mod learned;
 pub mod machine;
+mod makers;
 mod model_files;
 mod need;
 mod observe;
 mod options;
 mod parts;
+#[cfg(test)]
+mod processors;
 mod request;
 mod resolve;
 mod room;
 mod rows;
+mod rules;
 mod run;
 mod sampler;
 mod schedule;
@@ -73,6 +78,7 @@ pub use classify::{Choices, Classification, Measure};
 pub use engine::{Engine, program};
 pub use error::{Error, ErrorKind};
 pub use generate::Answers;
+pub use hook::{Hook, SharedHook};
 pub use identity::result_identity;
 pub use machine::{available_bytes, peak_resident_bytes};
 pub use model_files::{Inspection, ModelFiles};
@@ -82,10 +88,11 @@ pub use options::{BudgetOf, Device, Options, Prefixes};
 pub use parts::Parts;
 pub use request::{
     Completion, Constraint, FinishReason, Gained, Hidden, Layer, Outcome, Pooling, Request, RunEnd, Score,
-    TokenLogprobs, TopK, Want, Work,
+    StopReason, TokenLogprobs, TopK, UnderWay, Want, Work,
 };
-pub use resolve::{Download, pull, resolve};
+pub use resolve::{Download, HubChoice, pull, resolve, resolve_from};
+pub use rules::TokenRules;
 pub use sampler::Sampling;
-pub use session::{Session, SessionHandle};
+pub use session::{QueueLimits, Session, SessionHandle};
 pub use stats::Stats;
 pub use texts::Vocabulary;

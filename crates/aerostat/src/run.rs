@@ -13,7 +13,7 @@ use crate::model_files::check_tokens;
 use crate::need::POSITIONS_MAX;
 use crate::observe::{Observer, Phase};
 use crate::options::Prefixes;
-use crate::request::{Completion, Gained, Outcome, Request, RunEnd, Want, Work};
+use crate::request::{Completion, Gained, Hidden, Outcome, Request, RunEnd, UnderWay, Want, Work};
 use crate::rows::{Rows, Tap};
 use crate::sampler::{Sampler, has_nan};
 use crate::schedule::{Rules, Schedule};
@@ -91,10 +91,12 @@ impl Engine {
             if observer.enough() {
                 return Ok(RunEnd::Interrupted);
             }
+            let under_way: Vec<UnderWay> = schedule.active.iter().map(Sequence::under_way).collect();
+            work.sweeping(&under_way)?;
             self.count(schedule, work, observer);
             let (phase, more) = (phase(&rows), schedule.more());
             let mut give = |tap: &Tap, state: &[f32]| {
-                schedule.active[tap.index].take_hidden(tap.position, state);
+                schedule.active[tap.index].take_hidden(tap.position, tap.layer, state);
             };
             let mut to = Listeners { give: &mut give, observer };
             let logits = self.sweeper.sweep(&rows, phase, more, &mut to)?;
@@ -147,7 +149,8 @@ impl Engine {
     }
 
     /// Runs requests numbered from 0 and gives their outcomes in order: one that cannot be run, or fails, costs the others
-    /// nothing. What an interrupted run leaves behind is there as far as it came.
+    /// nothing. What an interrupted run leaves behind is there as far as it came. An error of the engine is the outcome of
+    /// all that had none yet; it is an error of the whole where nothing was finished.
     pub(crate) fn run_list(
         &mut self,
         count: usize,
@@ -158,8 +161,15 @@ impl Engine {
         let outcomes = (0..count).map(|_| None).collect();
         let tokens_left = (0..count).map(|i| tokens(&request(i))).fold(0, u64::saturating_add);
         let mut list = List { request, next: 0, outcomes, tokens_left };
-        let end = self.run(&mut list, tokenizer, observer)?;
-        Ok((list.outcomes, end))
+        match self.run(&mut list, tokenizer, observer) {
+            Ok(end) => Ok((list.outcomes, end)),
+            Err(error) if list.outcomes.iter().all(Option::is_none) => Err(error),
+            Err(error) => {
+                let again = || Some(Outcome::Failed(Error::new(error.kind(), error.to_string())));
+                let outcomes = list.outcomes.into_iter().map(|outcome| outcome.or_else(again));
+                Ok((outcomes.collect(), RunEnd::Done))
+            }
+        }
     }
 
     /// The same for a task that has results of one kind, which `take` takes out of an outcome.
@@ -315,10 +325,34 @@ pub(crate) fn check(
     if let Want::Hidden(hidden) = request.want {
         states::check(hidden, spec.blocks.len(), request.id)?;
     }
+    check_sampling(spec, request)?;
     if !request.stop.is_empty() && !tokenizer {
         return refuse("stop strings need a tokenizer; this model has none".to_owned());
     }
     Ok(())
+}
+
+/// Whether the ways in which tokens are chosen, and what the hook is to see, are there.
+fn check_sampling(spec: &ModelSpec, request: &Request) -> Result<(), Error> {
+    let refuse = |why: String| Err(Error::new(ErrorKind::Usage, format!("prompt {}: {why}", request.id)));
+    let sampling = &request.sampling;
+    if let Err(why) = sampling.check().and_then(|()| sampling.rules.check(spec.vocab)) {
+        return refuse(why);
+    }
+    let layers = &request.layers;
+    for layer in layers {
+        states::check(Hidden { layer: *layer, ..Hidden::default() }, spec.blocks.len(), request.id)?;
+    }
+    let gives = !layers.is_empty() || matches!(request.want, Want::Logits { .. });
+    match request.want {
+        Want::Hidden(_) if !layers.is_empty() => {
+            refuse("layers for a hook and hidden states as a result exclude each other".to_owned())
+        }
+        _ if gives && request.hook.is_none() => {
+            refuse("there is no hook that is to be given this".to_owned())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What a sweep is for, to be shown.

@@ -5,10 +5,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::table::Table;
 use super::{Command, Ended, Event, Priority, RequestId};
 use crate::model_files::ModelFiles;
 use crate::need::Need;
-use crate::request::{Completion, FinishReason, Gained, Outcome, Request, Work};
+use crate::request::{Completion, FinishReason, Gained, Outcome, Request, UnderWay, Work};
 use crate::run;
 use crate::{Error, ErrorKind};
 
@@ -47,6 +48,8 @@ pub(super) struct Board {
     /// By priority, then by arrival.
     waiting: VecDeque<Waiting>,
     pub(super) listeners: Listeners,
+    /// The single requests that have not ended.
+    table: Arc<Table>,
     /// The source of each of its requests under way, and its own id of it.
     owners: HashMap<u64, (usize, u64)>,
     sources: Vec<Option<Source>>,
@@ -66,6 +69,7 @@ impl Board {
         inbox: Receiver<Command>,
         need: Need,
         (files, tokenizer): (Arc<ModelFiles>, bool),
+        table: Arc<Table>,
     ) -> Self {
         Self {
             inbox,
@@ -73,6 +77,7 @@ impl Board {
             tokenizer,
             waiting: VecDeque::new(),
             listeners: Listeners::default(),
+            table,
             owners: HashMap::new(),
             sources: Vec::new(),
             cancelled: Vec::new(),
@@ -123,13 +128,15 @@ impl Board {
 
     fn take(&mut self, command: Command) {
         match command {
-            Command::Submit { events, .. } if self.closing => {
+            Command::Submit { id, events, .. } if self.closing => {
+                self.table.leave(id.0);
                 tell(&events, Event::Finished(Outcome::Failed(super::closed())));
             }
             Command::Submit { id, request, priority, events } => {
                 // What no opening can serve is refused before any is tried.
                 let request = Box::new(Request { id: id.0, ..*request });
                 if let Err(error) = run::check(&self.files.spec, usize::MAX, &request, self.tokenizer) {
+                    self.table.leave(id.0);
                     return tell(&events, Event::Finished(Outcome::Failed(error)));
                 }
                 self.listeners().insert(id.0, events);
@@ -172,7 +179,8 @@ impl Board {
     pub(super) fn fail_all(&mut self, error: &Error) {
         self.waiting.clear();
         let again = || Error::new(error.kind(), error.to_string());
-        for (_, events) in self.listeners().drain() {
+        for (id, events) in self.listeners().drain() {
+            self.table.leave(id);
             tell(&events, Event::Finished(Outcome::Failed(again())));
         }
         self.owners.clear();
@@ -199,6 +207,7 @@ impl Board {
     /// A request has ended.
     fn end(&mut self, id: u64, outcome: Outcome) {
         if let Some(events) = self.listeners().remove(&id) {
+            self.table.leave(id);
             return tell(&events, Event::Finished(outcome));
         }
         let Some((index, own)) = self.owners.remove(&id) else { return };
@@ -325,11 +334,17 @@ impl Work for Board {
         !self.closing
     }
 
+    fn sweeping(&mut self, under_way: &[UnderWay]) -> Result<(), Error> {
+        self.table.under_way(under_way);
+        Ok(())
+    }
+
     fn swept(&mut self, gained: &[Gained<'_>]) -> Result<(), Error> {
         let mut of_sources: HashMap<usize, Vec<Gained<'_>>> = HashMap::new();
         for gained in gained {
             if let Some(events) = self.listeners().get(&gained.id) {
                 let (token_ids, logprobs) = (gained.tokens.to_vec(), gained.logprobs.to_vec());
+                self.table.gained(gained.id, token_ids.len());
                 tell(events, Event::Tokens { token_ids, logprobs });
             } else if let Some((source, own)) = self.owners.get(&gained.id) {
                 of_sources.entry(*source).or_default().push(Gained { id: *own, ..*gained });

@@ -8,6 +8,7 @@ mod experts;
 mod faults;
 mod golden;
 mod recorder;
+mod sampling;
 mod session;
 mod tasks;
 
