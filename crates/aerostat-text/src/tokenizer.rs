@@ -85,7 +85,10 @@ impl Tokenizer {
         guarded(ErrorKind::Encode, CONTRADICTION, || {
             let (meter, mut ids) = (Meter::new(text.len()), Vec::new());
             self.added.each_raw(text, &meter, |text, part, id| match id {
-                Some(id) => Ok(ids.push(id)),
+                Some(id) => {
+                    ids.push(id);
+                    Ok(())
+                }
                 None => {
                     let at_start = part.start == 0;
                     self.encode_part(text.get(part).unwrap_or_default(), at_start, &mut ids, &meter)
@@ -109,7 +112,8 @@ impl Tokenizer {
         let text = self.normalizers.apply(text, meter)?;
         self.added.each_normalized(&text, meter, |text, part, id| {
             if let Some(id) = id {
-                return Ok(ids.push(id));
+                ids.push(id);
+                return Ok(());
             }
             let at_start = at_start && part.start == 0;
             let pieces = self.splitters.apply(text.get(part).unwrap_or_default(), at_start, meter)?;
