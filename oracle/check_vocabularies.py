@@ -8,7 +8,7 @@ of llama-cpp-python 0.3.36, which is downloaded (77 MB; the build backend of the
 scikit-build-core cmake) unless --sdist names the folder it was unpacked to.
 
 With --mistral, the folder `data` of the package mistral-common (1.13.1): its tekken.json and SentencePiece models, against
-tiktoken (0.14.0) and sentencepiece (0.2.3). With --models, a folder of models, each a folder NAME and perhaps NAME.gguf:
+tiktoken (0.14.0) and sentencepiece (0.2.3), which also trains some. With --models, a folder of models, each a folder NAME and perhaps NAME.gguf:
 both against transformers (5.23.0).
 """
 import argparse
@@ -48,7 +48,7 @@ def sdist(folder):
 def vocabularies(aerostat, folder):
     for name in VOCABULARIES:
         path = next(pathlib.Path(folder).rglob(f"ggml-vocab-{name}.gguf"))
-        texts = path.with_suffix(".gguf.inp").read_text(encoding="utf-8", newline="").split(BREAK)
+        texts = path.with_suffix(".gguf.inp").read_bytes().decode().split(BREAK)
         wanted = [[int(i) for i in line.split()] for line in path.with_suffix(".gguf.out").read_text().split("\n")]
         yield name, [(t, tokenize(aerostat, path, t), w) for t, w in zip(texts, wanted)]
 
@@ -69,12 +69,21 @@ def mistral(aerostat, folder):
             encoding = tiktoken.Encoding("tekken", pat_str=config["pattern"], mergeable_ranks=ranks, special_tokens={})
             texts = [t for t in TEXTS if "<s>" not in t]
             yield source.name, [(t, tokenize(aerostat, path, t), [i + special for i in encoding.encode(t)]) for t in texts]
+        path = pathlib.Path(work) / "tokenizer.model"
+        texts = [t for t in TEXTS if "<s>" not in t]
         for source in sorted(folder.glob("*.model.*")):
-            path = pathlib.Path(work) / "tokenizer.model"
             shutil.copyfile(source, path)
             model = sentencepiece.SentencePieceProcessor(model_file=str(path))
-            texts = [t for t in TEXTS if "<s>" not in t]
             yield source.name, [(t, tokenize(aerostat, path, t), model.encode(t)) for t in texts]
+        corpus = pathlib.Path(work) / "corpus.txt"
+        corpus.write_text("\n".join([pathlib.Path(__file__).read_text(), *texts * 5]), encoding="utf-8")
+        for kind, rule in [(kind, rule) for kind in ("unigram", "bpe") for rule in ("nmt_nfkc", "identity", "nfkc_cf")]:
+            sentencepiece.SentencePieceTrainer.train(
+                input=str(corpus), model_prefix=str(path.with_suffix("")), vocab_size=600, model_type=kind, normalization_rule_name=rule,
+                hard_vocab_limit=False, minloglevel=2, byte_fallback=rule == "identity", user_defined_symbols=["<tool>"])
+            model = sentencepiece.SentencePieceProcessor(model_file=str(path))
+            more = [*texts, "a<tool>b <tool>", "½ Ⅷ ㍿ ﬁ"]
+            yield f"trained {kind} {rule}", [(t, tokenize(aerostat, path, t), model.encode(t)) for t in more]
 
 
 def models(aerostat, folder):

@@ -117,9 +117,10 @@ fn tokenizers_that_mean_harm_end_in_an_answer_or_one_error() {
     for entry in fs::read_dir(data).unwrap() {
         let file = entry.unwrap().path();
         fs::copy(&file, folder.path().join("tokenizer.json")).unwrap();
-        for text in ["hi", letters.as_str()] {
+        let model = path(folder.path());
+        let answer = vec!["run", model, "--raw", "--max-new-tokens", "1", "--memory", "256MiB"];
+        for (args, text) in [(answer, "hi"), (vec!["tokenize", model, "-"], letters.as_str())] {
             let begin = Instant::now();
-            let args = ["run", path(folder.path()), "--raw", "--max-new-tokens", "1", "--memory", "256MiB"];
             let outcome = run_with(&args, text);
             // Ten seconds where the machine is free and the build is optimised.
             assert!(begin.elapsed() < Duration::from_secs(60), "{}: {:?}", file.display(), begin.elapsed());
