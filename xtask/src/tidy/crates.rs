@@ -29,6 +29,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("aerostat-openai", &["aerostat"]),
     ("aerostat-jobs", &["aerostat", "aerostat-openai"]),
     ("aerostat-cli", &["aerostat", "aerostat-jobs", "aerostat-openai", "aerostat-pack"]),
+    ("aerostat-python", &["aerostat", "aerostat-hub", "aerostat-jobs", "aerostat-openai", "aerostat-pack"]),
     ("aerostat-testkit", &["aerostat-checkpoint"]),
     ("xtask", &["aerostat-checkpoint", "aerostat-testkit"]),
 ];
