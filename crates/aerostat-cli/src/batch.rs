@@ -5,11 +5,10 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use aerostat::{Engine, Need, Options, Plan, Progress, Stats, Want, size};
+use aerostat::{Engine, Options, Plan, Progress, Stats, size};
 use aerostat_jobs::disk::System;
 use aerostat_jobs::{
-    Counts, ErrorKind, Job, JobOptions, JobPaths, JobProgress, Lengths, Setting, Survey, Watcher,
-    model_digest,
+    Counts, ErrorKind, Job, JobOptions, JobPaths, JobProgress, Setting, Survey, Watcher, model_digest,
 };
 use clap::Args;
 use serde::Serialize;
@@ -88,7 +87,8 @@ pub(crate) fn execute(args: &BatchArgs, output: &OutputArgs) -> Result<(), Failu
         restart: args.restart,
         retry_errors: args.retry_errors,
     };
-    let files = model::open(&args.model, output)?;
+    let files = model::open(&args.model, args.engine.adapter(), output)?;
+    files.sampling_notes().iter().for_each(|text| output::note(output, text));
     let setting = Setting::new(&files, &args.model, &job_options)?;
     let _graceful = interrupt::graceful();
     let paths = args.paths(output)?;
@@ -97,24 +97,27 @@ pub(crate) fn execute(args: &BatchArgs, output: &OutputArgs) -> Result<(), Failu
         let options = Options { read_bytes_per_second: args.disk.map(|rate| rate as f64), ..options };
         return dry_run(args, &files, &options, &paths, setting, &signs, output);
     }
-    let digest = model_digest(files.path())?;
+    let mut digest = model_digest(files.path())?;
+    if let Some(adapter) = args.engine.adapter() {
+        digest = format!("{digest} {}", model_digest(adapter)?);
+    }
     let job = Job::open(Box::new(System), paths.clone(), setting, &digest, &job_options, &signs);
-    let mut job = job.map_err(|e| args.failure(&e))?;
+    let job = job.map_err(|e| args.failure(&e))?;
     signs.clear();
     opened(&job, output);
     let mut stats = None;
-    if job.counts().left() > 0 {
+    let mut counts = job.counts();
+    if counts.left() > 0 {
         let mut watch = Watch::new(output, false);
-        let mut engine = Engine::open(&files, &options, &need(&job.lengths()), &mut watch)?;
+        let mut engine = Engine::open(&files, &options, &job.need(), &mut watch)?;
         watch.finish()?;
         drop(watch);
         output::opened(output, &engine.stats());
         let ended = job.run(&mut engine, &signs);
         signs.clear();
         stats = Some(engine.stats());
-        ended.map_err(|e| args.failure(&e))?;
+        counts = ended.map_err(|e| args.failure(&e))?;
     }
-    let counts = job.counts();
     if output.json {
         let Counts { total, done, failed } = counts;
         let (to, errors) = (&*paths.output, &*paths.errors);
@@ -195,19 +198,6 @@ impl BatchArgs {
     }
 }
 
-/// What the engine must have room for: sequences of these lengths, in tokens.
-fn need(lengths: &Lengths) -> Need {
-    let mut need = Need::none();
-    let sequences = lengths.sequences.max(1);
-    let (prompt, answer) = (lengths.prompts / sequences, (lengths.total - lengths.prompts) / sequences);
-    // The plan looks at sums and at the longest.
-    for _ in 1..sequences {
-        need.add_tokens(prompt, answer, Want::Generate);
-    }
-    need.add_tokens(lengths.longest, 0, Want::Generate);
-    need
-}
-
 fn dry_run(
     args: &BatchArgs,
     files: &aerostat::ModelFiles,
@@ -219,7 +209,7 @@ fn dry_run(
 ) -> Result<(), Failure> {
     let survey = aerostat_jobs::survey(&paths.input, setting, signs).map_err(|e| args.failure(&e))?;
     signs.clear();
-    let plan = Engine::plan(files, options, &need(&survey.lengths))?;
+    let plan = Engine::plan(files, options, &survey.need())?;
     let (sweeps, seconds) = survey.forecast(&plan);
     if output.json {
         return output::json(&Dry { plan: &plan, survey: &survey, sweeps, seconds });

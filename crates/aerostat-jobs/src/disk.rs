@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 /// What opens the files of a job and is asked before its database is written: the system, or a test that makes it fail.
-pub trait Disk {
+pub trait Disk: Send {
     /// Opens a file for appending; makes it if it is not there.
     ///
     /// # Errors
@@ -22,7 +22,7 @@ pub trait Disk {
 }
 
 /// A file that grows at its end.
-pub trait DiskFile {
+pub trait DiskFile: Send {
     /// Size of the file in bytes.
     ///
     /// # Errors

@@ -34,7 +34,7 @@ impl Packing {
     }
 
     /// Unpacks what is read.
-    pub(crate) fn reader<'a>(self, file: impl Read + 'a) -> io::Result<Box<dyn BufRead + 'a>> {
+    pub(crate) fn reader<'a>(self, file: impl Read + Send + 'a) -> io::Result<Box<dyn BufRead + Send + 'a>> {
         Ok(match self {
             Self::Plain => Box::new(BufReader::with_capacity(1 << 16, file)),
             Self::Gzip => Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(file))),
@@ -46,7 +46,7 @@ impl Packing {
 /// The lines of a file that are not blank, one in memory at a time.
 pub(crate) struct Lines {
     path: PathBuf,
-    reader: Box<dyn BufRead>,
+    reader: Box<dyn BufRead + Send>,
     line: Vec<u8>,
     /// Lines read so far, blank ones included.
     read: u64,

@@ -4,16 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use aerostat::{Need, Want};
 use aerostat_openai::{LazyGrammars, Setting};
 use serde::Deserialize;
 
-use crate::counts::{Counts, Lengths, lengths};
+use crate::counts::{Counts, Lengths, lengths, need};
 use crate::database::{Batch, Database, LineRow, State};
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind};
 use crate::options::{JobOptions, JobPaths};
 use crate::output::Appender;
-use crate::validate::{Verdict, validate};
+use crate::validate::{HIDDEN, SCORE, Verdict, validate};
 use crate::watch::Watcher;
 use crate::{input, line};
 
@@ -33,6 +34,8 @@ pub struct Job {
     pub(crate) grammars: LazyGrammars,
     /// When it was begun, in seconds since 1970.
     pub(crate) created: u64,
+    /// What is wanted of lines without an answer, as a plan sees it.
+    unanswered: Want,
     resumed: bool,
 }
 
@@ -102,6 +105,7 @@ impl Job {
             rows: Vec::new(),
             grammars: LazyGrammars::default(),
             created: 0,
+            unanswered: HIDDEN,
             resumed: validated,
         };
         if validated {
@@ -129,12 +133,17 @@ impl Job {
         self.output.cut(0)?;
         self.errors.cut(0)?;
         self.setting.stop_clock(self.created);
-        let Self { database, errors, rows, setting, grammars, disk, paths, .. } = self;
+        let Self { database, errors, rows, setting, grammars, disk, paths, unanswered, .. } = self;
         let new = database.begin()?;
         let mut held = 0;
         validate(&paths.input, setting, grammars, watcher, |verdict| {
             let row = match verdict {
-                Verdict::Good(row) => row,
+                Verdict::Good(row, want) => {
+                    if matches!(want, Want::Score { .. }) {
+                        *unanswered = SCORE;
+                    }
+                    row
+                }
                 Verdict::Bad { number, custom_id, refusal } => {
                     let line = line::failure(number, custom_id.as_deref(), &refusal).to_string();
                     held += line.len();
@@ -156,6 +165,7 @@ impl Job {
             ("errors_bytes", bytes.to_string()),
             ("bad_bytes", bytes.to_string()),
             ("output_bytes", "0".to_owned()),
+            ("unanswered", if *unanswered == SCORE { "score" } else { "hidden" }.to_owned()),
         ];
         new.commit(&**disk, &facts)
     }
@@ -182,6 +192,12 @@ impl Job {
 
     /// Brings files and database together after a stop of any kind.
     fn take_up(&mut self, options: &JobOptions) -> Result<(), Error> {
+        self.unanswered = match self.database.fact("unanswered")?.as_deref() {
+            Some("hidden") => HIDDEN,
+            Some("score") => SCORE,
+            // Jobs of before did not keep it.
+            _ => Want::Generate,
+        };
         let rows = &mut self.rows;
         self.database.lines(|row| rows.push(row))?;
         let left = self.output.recover(self.database.must_number("output_bytes")?)?;
@@ -252,6 +268,11 @@ impl Job {
         let count = |state| self.rows.iter().filter(|r| r.state == state).count() as u64;
         let failed = count(State::Failed) + count(State::Bad);
         Counts { total: self.rows.len() as u64, done: count(State::Done), failed }
+    }
+
+    /// What an engine must have room for, so that all that is left is done together.
+    pub fn need(&self) -> Need {
+        need(self.rows.iter().filter(|r| r.state == State::ToDo), self.unanswered)
     }
 
     /// What is left to do, in sequences and tokens.

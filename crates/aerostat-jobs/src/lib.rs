@@ -1,7 +1,8 @@
 //! Batch jobs that survive anything: OpenAI Batch files in, durable results out.
 //!
 //! A [`Job`] reads its input twice: once to validate every line and to learn its lengths, and once, lazily, while it
-//! runs. It is the engine's source of work: a line becomes one request or several, and when all of them are answered
+//! runs, with an engine for itself ([`Job::run`]) or beside others in a session ([`Job::attach`]). It is a source of
+//! work: a line becomes one request or several, and when all of them are answered
 //! the result is appended to the output. What is durable is counted, what is under way is journalled:
 //!
 //! 1. result lines are appended to the output (or the error file) and fsynced;
@@ -26,6 +27,7 @@ mod list;
 mod options;
 mod output;
 mod runner;
+mod source;
 mod survey;
 mod validate;
 mod watch;
@@ -37,5 +39,6 @@ pub use identity::model_digest;
 pub use job::Job;
 pub use list::{JobStatus, list_jobs};
 pub use options::{JobOptions, JobPaths};
+pub use source::{AttachedJob, JobHandle};
 pub use survey::{Survey, is_pipe, keep_input, keep_pipe, survey};
 pub use watch::{JobProgress, Unwatched, Watcher};

@@ -1,11 +1,11 @@
 //! A job at work: lines become requests, results become lines, and nothing is counted before it is durable.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aerostat::{Engine, Gained, Observer, Outcome, Plan, Progress, Request, RunEnd, TokenLogprobs, Work};
+use aerostat::{Gained, Outcome, Plan, Request, TokenLogprobs, Work};
 use aerostat_openai::{Finish, PARTS_MAX, Part, PartResult, Refusal, RefusalKind, Token};
 
 use crate::counts::Counts;
@@ -16,7 +16,7 @@ use crate::input::{self, Lines};
 use crate::job::{Job, now};
 use crate::journal::{pack_result, pack_tokens, unpack_result, unpack_tokens};
 use crate::line::{self, Item};
-use crate::watch::{JobProgress, Watcher};
+use crate::watch::{JobProgress, Shared};
 
 /// Commits are at least this far apart, so that sweeps of a millisecond do not wait for the disk each time.
 const COMMIT_EVERY: Duration = Duration::from_millis(50);
@@ -25,46 +25,6 @@ const FORECAST_EVERY: Duration = Duration::from_secs(1);
 /// A request's id is its line's number and, in these bits, its part's.
 const PART_BITS: u32 = 16;
 const _: () = assert!(PARTS_MAX <= 1 << PART_BITS);
-
-impl Job {
-    /// Does what is left. Being asked to stop ends it after a sweep with everything saved.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Interrupted`] if the watcher asked to stop; [`ErrorKind::Disk`], [`ErrorKind::Database`],
-    /// [`ErrorKind::Engine`]. After any of them the job can be taken up again.
-    pub fn run(&mut self, engine: &mut Engine, watcher: &dyn Watcher) -> Result<Counts, Error> {
-        let plan = engine.current_plan().clone();
-        let meter = Meter { watcher, seen: Cell::default() };
-        let mut observer = Watch { meter: &meter };
-        let tokenizer = self.setting.tokenizer().cloned();
-        let mut runner = Runner::new(self, &plan, &meter)?;
-        let ended = engine.run(&mut runner, tokenizer.as_deref(), &mut observer);
-        runner.end(ended)
-    }
-}
-
-/// What the engine reports between a job's own signs of life.
-struct Meter<'a> {
-    watcher: &'a dyn Watcher,
-    seen: Cell<Option<Progress>>,
-}
-
-/// The engine's observer.
-struct Watch<'a> {
-    meter: &'a Meter<'a>,
-}
-
-impl Observer for Watch<'_> {
-    fn progress(&mut self, progress: &Progress) -> bool {
-        self.meter.seen.set(Some(*progress));
-        self.meter.watcher.sweeping(progress);
-        false
-    }
-
-    fn enough(&mut self) -> bool {
-        self.meter.watcher.stops()
-    }
-}
 
 /// A line under way.
 struct Active {
@@ -80,10 +40,12 @@ struct Sequence {
     result: Option<PartResult>,
 }
 
-pub(crate) struct Runner<'a> {
-    job: &'a mut Job,
-    plan: &'a Plan,
-    meter: &'a Meter<'a>,
+/// A job and all that is under way of it.
+pub(crate) struct Runner {
+    job: Job,
+    /// What sweeps cost; `None` in a session, whose sweeps others share.
+    plan: Option<Plan>,
+    shared: Arc<Shared>,
     lines: Lines,
     /// The input was found to be what it was, after a line was refused.
     input_checked: bool,
@@ -119,8 +81,9 @@ struct Tally {
     swept: Option<Instant>,
 }
 
-impl<'a> Runner<'a> {
-    fn new(job: &'a mut Job, plan: &'a Plan, meter: &'a Meter<'a>) -> Result<Self, Error> {
+impl Runner {
+    /// Takes the job up; what others see of it is in `shared` from here on.
+    pub(crate) fn new(mut job: Job, plan: Option<Plan>, shared: Arc<Shared>) -> Result<Self, Error> {
         let saved = job.database.lines_under_way()?.into_iter().collect();
         let mut tally = Tally::default();
         for row in job.rows.iter().filter(|r| r.state == State::Done && r.answer > 0) {
@@ -128,7 +91,7 @@ impl<'a> Runner<'a> {
             tally.endings.ended += u64::from(row.generated < row.answer * row.parts);
         }
         job.database.set(&*job.disk, &[("state", "running".to_owned())])?;
-        Ok(Self {
+        let runner = Self {
             lines: Lines::open(&job.paths.input)?,
             input_checked: false,
             counts: job.counts(),
@@ -136,7 +99,7 @@ impl<'a> Runner<'a> {
             waiting_tokens: job.lengths().total as u64,
             job,
             plan,
-            meter,
+            shared,
             queue: VecDeque::new(),
             active: BTreeMap::new(),
             saved,
@@ -146,7 +109,9 @@ impl<'a> Runner<'a> {
             begun: Instant::now(),
             committed: None,
             forecast: (Forecast::default(), None, Duration::ZERO),
-        })
+        };
+        runner.tell();
+        Ok(runner)
     }
 
     /// Takes lines until there is one to do; false at the end of the input.
@@ -242,13 +207,14 @@ impl<'a> Runner<'a> {
         request.id = (number << PART_BITS) | index as u64;
         request.resumed = part.tokens.iter().map(|t| t.id).collect();
         if request.top_logprobs.is_some() {
-            let logprobs = |t: &Token| Some(TokenLogprobs { logprob: t.logprob?, top: t.top.clone() });
+            let logprobs =
+                |t: &Token| Some(TokenLogprobs { logprob: t.logprob?, rank: 0, top: t.top.clone() });
             let all: Option<Vec<TokenLogprobs>> = part.tokens.iter().map(logprobs).collect();
             request.resumed_logprobs =
                 all.ok_or_else(|| Refusal::defect("a token was saved without its log-probability"))?;
         }
         if let Some(shape) = task.shape() {
-            let job = &mut *self.job;
+            let job = &mut self.job;
             request.constraint = Some(Box::new(job.grammars.constraint(&job.setting, shape)?));
         }
         Ok(request)
@@ -324,7 +290,7 @@ impl<'a> Runner<'a> {
 
     /// Makes results durable, then counts them; saves the tokens of what is under way.
     fn commit(&mut self) -> Result<(), Error> {
-        let job = &mut *self.job;
+        let job = &mut self.job;
         let output_bytes = job.output.commit()?;
         let errors_bytes = job.errors.commit()?;
         let settled: HashSet<u64> = self.batch.settled.iter().map(|(number, ..)| *number).collect();
@@ -371,22 +337,25 @@ impl<'a> Runner<'a> {
     /// Counts the sweep that ended.
     fn count_sweep(&mut self) {
         let now = Instant::now();
-        let Some(progress) = self.meter.seen.get() else { return };
+        let Some(progress) = self.shared.seen() else {
+            self.tally.sweeps += 1;
+            return;
+        };
         if progress.sweep == self.tally.sweeps {
             return;
         }
         let sweeps = progress.sweep - self.tally.sweeps;
         self.tally.sweeps = progress.sweep;
         self.tally.rows += progress.rows as u64 * sweeps;
-        if let Some(before) = self.tally.swept.replace(now) {
+        if let (Some(before), Some(plan)) = (self.tally.swept.replace(now), &self.plan) {
             self.tally.seconds += now.duration_since(before).as_secs_f64();
-            self.tally.predicted +=
-                sweeps as f64 * self.plan.cost.seconds(progress.rows, self.decodes.max(1));
+            self.tally.predicted += sweeps as f64 * plan.cost.seconds(progress.rows, self.decodes.max(1));
         }
     }
 
     /// How long it will take yet, by the plan's word and by how true that was so far.
     fn look_ahead(&mut self) {
+        let Some(plan) = &self.plan else { return };
         let (_, last, took) = self.forecast;
         let wait = FORECAST_EVERY.max(took * 100);
         if last.is_some_and(|last| last.elapsed() < wait) {
@@ -394,8 +363,8 @@ impl<'a> Runner<'a> {
         }
         let begun = Instant::now();
         let truth = if self.tally.predicted > 0.0 { self.tally.seconds / self.tally.predicted } else { 1.0 };
-        let cost = |rows, logit_rows| self.plan.cost.seconds(rows, logit_rows) * truth;
-        let pace = pace(self.plan, &cost);
+        let cost = |rows, logit_rows| plan.cost.seconds(rows, logit_rows) * truth;
+        let pace = pace(plan, &cost);
         let under_way = |number: u64| self.active.get(&number);
         let rows = self.job.rows.iter().filter(|r| r.state == State::ToDo);
         let left = rows.flat_map(|row| {
@@ -417,10 +386,10 @@ impl<'a> Runner<'a> {
     }
 
     fn tell(&self) {
-        let progress = self.meter.seen.get();
+        let progress = self.shared.seen();
         let seconds = self.begun.elapsed().as_secs_f64().max(1e-9);
         let read = progress.map_or(0, |p| p.read_bytes);
-        self.meter.watcher.progress(&JobProgress {
+        self.shared.tell(JobProgress {
             counts: self.counts,
             under_way: self.active.len() as u64,
             tokens: self.tally.tokens,
@@ -434,17 +403,17 @@ impl<'a> Runner<'a> {
         });
     }
 
-    /// Saves what is left to save and says how it ended.
-    fn end(mut self, ended: Result<RunEnd, aerostat::Error>) -> Result<Counts, Error> {
+    /// Saves what is left to save and says how it ended; `ended` is what the engine or the session says. The job's files
+    /// are closed then.
+    pub(crate) fn end(mut self, ended: Result<(), aerostat::Error>) -> Result<Counts, Error> {
         let ended = match (ended, self.failure.take()) {
-            (Err(_), Some(e)) => Err(e),
+            (_, Some(e)) => Err(e),
+            (Err(e), None) if e.kind() == aerostat::ErrorKind::Interrupted => Err(interrupted()),
             (Err(e), None) => Err(e.into()),
-            (Ok(RunEnd::Interrupted), _) => {
-                Err(Error::new(ErrorKind::Interrupted, "interrupted; everything so far is saved"))
-            }
+            (Ok(()), None) if self.counts.left() == 0 => Ok(()),
+            (Ok(()), None) if self.shared.stops() => Err(interrupted()),
             // The input has ended, and lines that it had were not in it.
-            (Ok(RunEnd::Done), _) if self.counts.left() > 0 => Err(changed(&self.job.paths.input)),
-            (Ok(RunEnd::Done), _) => Ok(()),
+            (Ok(()), None) => Err(changed(&self.job.paths.input)),
         };
         let saved = match &ended {
             // A disk that failed is not tried again: what it says now cannot be trusted.
@@ -465,6 +434,10 @@ impl<'a> Runner<'a> {
     }
 }
 
+fn interrupted() -> Error {
+    Error::new(ErrorKind::Interrupted, "interrupted; everything so far is saved")
+}
+
 /// What is told where the input has other lines than it had when it was checked.
 fn changed(input: &Path) -> Error {
     let message = format!(
@@ -475,8 +448,11 @@ fn changed(input: &Path) -> Error {
     Error::new(ErrorKind::Changed, message)
 }
 
-impl Work for Runner<'_> {
+impl Work for Runner {
     fn next(&mut self) -> Result<Option<Request>, aerostat::Error> {
+        if self.shared.stops() {
+            return Ok(None);
+        }
         loop {
             if let Some(request) = self.queue.pop_front() {
                 return Ok(Some(request));
@@ -507,6 +483,9 @@ impl Work for Runner<'_> {
             self.told(saved)?;
         }
         self.tell();
+        if self.shared.stops() {
+            return Err(aerostat::Error::new(aerostat::ErrorKind::Interrupted, "the job was stopped"));
+        }
         Ok(())
     }
 

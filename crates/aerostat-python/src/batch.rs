@@ -8,10 +8,10 @@ use pyo3::prelude::*;
 use serde::Deserialize;
 use serde_json::json;
 
-use aerostat::{Engine, Need, Observer, Options, Progress, Want};
+use aerostat::{Engine, Observer, Options, Progress};
 use aerostat_jobs::disk::System;
 use aerostat_jobs::{
-    Counts, Error, ErrorKind, Job, JobOptions, JobPaths, JobProgress, Lengths, Setting, Watcher, model_digest,
+    Counts, Error, ErrorKind, Job, JobOptions, JobPaths, JobProgress, Setting, Watcher, model_digest,
 };
 
 use crate::error::{exception, raised};
@@ -131,23 +131,10 @@ fn run(model: &Model, given: &Given, options: &Options, signs: &Signs<'_>) -> Re
     };
     let setting = Setting::new(&model.files, &given.name, &job_options)?;
     let digest = model_digest(Path::new(model.files.path()))?;
-    let mut job = Job::open(Box::new(System), paths, setting, &digest, &job_options, signs)?;
-    if job.counts().left() > 0 {
-        let mut engine =
-            Engine::open(&model.files, options, &need(&job.lengths()), &mut Loading(signs.cancel))?;
-        job.run(&mut engine, signs)?;
+    let job = Job::open(Box::new(System), paths, setting, &digest, &job_options, signs)?;
+    if job.counts().left() == 0 {
+        return Ok(job.counts());
     }
-    Ok(job.counts())
-}
-
-/// What the engine must have room for: sequences of these lengths, in tokens.
-fn need(lengths: &Lengths) -> Need {
-    let mut need = Need::none();
-    let sequences = lengths.sequences.max(1);
-    let (prompt, answer) = (lengths.prompts / sequences, (lengths.total - lengths.prompts) / sequences);
-    for _ in 1..sequences {
-        need.add_tokens(prompt, answer, Want::Generate);
-    }
-    need.add_tokens(lengths.longest, 0, Want::Generate);
-    need
+    let mut engine = Engine::open(&model.files, options, &job.need(), &mut Loading(signs.cancel))?;
+    Ok(job.run(&mut engine, signs)?)
 }

@@ -15,6 +15,7 @@ use aerostat::{Error, ErrorKind, Outcome};
 
 use crate::error::{class, exception, same_process, usage};
 use crate::feed::Told;
+use crate::hook::{self, Gathering};
 use crate::values;
 use crate::wait::receive;
 
@@ -44,14 +45,21 @@ pub(crate) struct Call {
     partial: Mutex<BTreeMap<u64, Vec<u32>>>,
     /// Tokens and text are wanted as they come.
     follow: bool,
+    /// What is gathered of requests that want it.
+    gathered: Gathering,
     pid: u32,
 }
 
 impl Call {
     /// What is told on a channel, while `follow` as it comes.
-    pub(crate) fn new(told: Receiver<Told>, cancel: Arc<AtomicBool>, follow: bool) -> Self {
+    pub(crate) fn new(
+        told: Receiver<Told>,
+        cancel: Arc<AtomicBool>,
+        follow: bool,
+        gathered: Gathering,
+    ) -> Self {
         let partial = Mutex::default();
-        Self { told: Mutex::new(told), cancel, partial, follow, pid: std::process::id() }
+        Self { told: Mutex::new(told), cancel, partial, follow, gathered, pid: std::process::id() }
     }
 }
 
@@ -108,6 +116,9 @@ impl Call {
             Told::Finished(id, outcome) => {
                 partial.remove(&id);
                 let (kind, members) = values::outcome(py, outcome)?;
+                if let Some(gathered) = self.gathered.get(&id) {
+                    members.set_item("gathered", hook::members(py, gathered)?)?;
+                }
                 (id, kind, members).into_pyobject(py)?
             }
             Told::Ended(Ok(())) => (0, "end", py.None()).into_pyobject(py)?,
@@ -182,8 +193,8 @@ pub(crate) fn notifying(told: Receiver<Told>, notify: Py<PyAny>) -> PyResult<Rec
     let (sender, receiver) = channel();
     started(thread::Builder::new().name("aerostat-notify".to_owned()).spawn(move || {
         while let Ok(first) = told.recv() {
-            let all = std::iter::once(first).chain(told.try_iter());
-            if all.map(|told| sender.send(told)).any(|sent| sent.is_err()) {
+            let mut all = std::iter::once(first).chain(told.try_iter());
+            if all.any(|told| sender.send(told).is_err()) {
                 break;
             }
             // A loop that is closed refuses; the next one to listen asks by itself.

@@ -16,7 +16,7 @@ use crate::call::{Call, UnderWay, follow_source, follow_ticket, notifying};
 use crate::error::{raised, same_process};
 use crate::feed::Feed;
 use crate::model::Model;
-use crate::request::{engine_options, requests};
+use crate::request::{Asked, engine_options, requests};
 
 /// A call with at least so many requests, and so many times what the model was opened for, has it opened anew.
 const REOPEN_REQUESTS: usize = 8;
@@ -43,9 +43,6 @@ struct Open {
     /// Requests that it was opened for.
     requests: usize,
 }
-
-/// What of a caller's own is asked at each token of a request: what changes its logits, and what ends it.
-type Asked = (Option<Py<PyAny>>, Option<Py<PyAny>>);
 
 /// What the session tells on its thread.
 struct Watch {
@@ -93,10 +90,7 @@ impl Engine {
         hooks: Option<Vec<Asked>>,
     ) -> PyResult<Call> {
         same_process(self.pid)?;
-        if hooks.is_some() {
-            return Err(crate::error::usage("logits processors and stopping criteria are not supported yet"));
-        }
-        let mut requests = requests(self.model.get(), given)?;
+        let (mut requests, gathered) = requests(self.model.get(), given, hooks.unwrap_or_default())?;
         let counted = UnderWay::new(&self.calls);
         let (handle, need) = self.open_for(py, &requests)?;
         let cancel = Arc::new(AtomicBool::new(false));
@@ -115,7 +109,7 @@ impl Engine {
         if let Some(notify) = notify {
             told = notifying(told, notify)?;
         }
-        Ok(Call::new(told, cancel, follow))
+        Ok(Call::new(told, cancel, follow, gathered))
     }
 
     /// Leaves the sweep at hand; all calls under way end.

@@ -11,6 +11,7 @@ mod call;
 mod engine;
 mod error;
 mod feed;
+mod hook;
 mod hub;
 mod model;
 mod pack;

@@ -4,7 +4,7 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyDict};
 
-use aerostat::{Completion, FinishReason, Outcome, Score, TokenLogprobs, TopK};
+use aerostat::{Completion, FinishReason, Outcome, Score, StopReason, TokenLogprobs, TopK};
 
 use crate::error::class;
 
@@ -54,6 +54,7 @@ pub(crate) fn outcome<'py>(
             members.set_item("values", floats(py, &vectors.concat())?)?;
             "hidden"
         }
+        Outcome::Given => "given",
         Outcome::Failed(error) => {
             members.set_item("class", class(error.kind()))?;
             members.set_item("message", error.to_string())?;
@@ -72,11 +73,27 @@ fn completion(members: &Bound<'_, PyDict>, answer: Completion) -> PyResult<()> {
     members.set_item("token_ids", answer.token_ids)?;
     members.set_item("text", answer.text)?;
     members.set_item("finish_reason", reason)?;
+    match answer.stop_reason {
+        None => members.set_item("stop_reason", members.py().None())?,
+        Some(StopReason::Text(text)) => members.set_item("stop_reason", text)?,
+        Some(StopReason::Token(token)) => members.set_item("stop_reason", token)?,
+    }
     members.set_item("logprobs", answer.logprobs)?;
+    members.set_item("ranks", answer.ranks)?;
+    let prompt =
+        answer.prompt_logprobs.map(|all| all.into_iter().map(|at| at.map(ranked)).collect::<Vec<_>>());
+    members.set_item("prompt_logprobs", prompt)?;
     members.set_item("top_logprobs", answer.top_logprobs)
 }
 
-/// Log-probabilities where tokens were chosen: `[(of the token, [(id, of it), …]), …]`.
-pub(crate) fn logprobs(values: Vec<TokenLogprobs>) -> Vec<(f32, Vec<(u32, f32)>)> {
-    values.into_iter().map(|at| (at.logprob, at.top)).collect()
+/// A token's log-probability, its rank, and the likeliest in its place: `(of the token, rank, [(id, of it), …])`.
+type Ranked = (f32, u32, Vec<(u32, f32)>);
+
+fn ranked(at: TokenLogprobs) -> Ranked {
+    (at.logprob, at.rank, at.top)
+}
+
+/// Log-probabilities where tokens were chosen.
+pub(crate) fn logprobs(values: Vec<TokenLogprobs>) -> Vec<Ranked> {
+    values.into_iter().map(ranked).collect()
 }

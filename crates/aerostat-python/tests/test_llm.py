@@ -99,6 +99,8 @@ def test_logprobs_are_transformers(llama: LLM) -> None:
     assert output.prompt_logprobs is not None and output.prompt_logprobs[0] is None
     for token, wanted, entry in zip(prompt["ids"][1:], prompt["logprobs"][1:], output.prompt_logprobs[1:]):
         assert entry is not None and entry[token].logprob == pytest.approx(wanted, abs=1e-4)
+        likelier = [other for other, at in entry.items() if at.logprob > entry[token].logprob]
+        assert entry[token].rank is not None and (entry[token].rank == 1) == (not likelier)
     answer = output.outputs[0]
     assert answer.logprobs is not None and answer.cumulative_logprob is not None
     for token, entry in zip(answer.token_ids, answer.logprobs):
@@ -121,6 +123,29 @@ def test_stops(llm: LLM) -> None:
     answer = llm.generate("Hello", by_token)[0].outputs[0]
     assert answer.token_ids == whole.token_ids[: whole.token_ids.index(token) + 1]
     assert (answer.finish_reason, answer.stop_reason) == ("stop", token)
+
+
+def test_which_tokens_may_come(llm: LLM) -> None:
+    def answer(**how: Any) -> list[int]:
+        return llm.generate("Hello", SamplingParams(temperature=0, max_tokens=8, **how))[0].outputs[0].token_ids
+
+    plain = answer(ignore_eos=True)
+    assert set(answer(allowed_token_ids=[plain[0], 40])) <= {plain[0], 40}
+    tokenizer = llm.get_tokenizer()
+    banned = next(t for t in plain if tokenizer.encode(tokenizer.decode([t]), add_special_tokens=False) == [t])
+    assert banned not in answer(ignore_eos=True, bad_words=[tokenizer.decode([banned])])
+    ended = answer(logit_bias={2: 100})
+    assert ended == [2] and len(answer(logit_bias={2: 100}, min_tokens=4)) == 5
+    for wrong in ({"allowed_token_ids": []}, {"allowed_token_ids": [99999]}, {"bad_words": [""]}):
+        with pytest.raises(aerostat.UsageError):
+            answer(**wrong)
+
+
+def test_special_tokens_in_texts(llm: LLM) -> None:
+    def text(**how: Any) -> str:
+        return llm.generate("Hello", SamplingParams(temperature=0, max_tokens=2, logit_bias={1: 100}, ignore_eos=True, **how))[0].outputs[0].text
+
+    assert text() == "" and text(skip_special_tokens=False) == "<|im_start|>" * 2 and text(detokenize=False) == ""
 
 
 def test_logit_bias(llama: LLM) -> None:

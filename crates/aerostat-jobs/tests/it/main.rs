@@ -4,5 +4,6 @@ mod batches;
 mod durability;
 mod grammars;
 mod schema;
+mod sessions;
 mod support;
 mod vocabulary;

@@ -1,11 +1,11 @@
 //! Running jobs, and disks that fail on purpose.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
 use aerostat::{Engine, ModelFiles, Need, Options, Silent, Want};
 use aerostat_jobs::disk::{Disk, DiskFile, System};
@@ -46,7 +46,7 @@ impl Bench {
 
     /// Opens the job and works until it ends in one way or another.
     pub(crate) fn run_on(&self, disk: impl Disk + 'static, watcher: &dyn Watcher) -> Result<Counts, Error> {
-        let mut job = self.open(disk, watcher)?;
+        let job = self.open(disk, watcher)?;
         let mut need = Need::none();
         (0..16).for_each(|_| need.add_tokens(120, 120, Want::Generate));
         let options = Options { memory_bytes: Some(512 << 20), threads: Some(1), ..Options::default() };
@@ -133,36 +133,50 @@ pub(crate) fn mixed(count: usize) -> Vec<String> {
 /// A disk that fails on purpose.
 #[derive(Clone, Default)]
 pub(crate) struct Faulty {
-    pub(crate) plan: Rc<Faults>,
+    pub(crate) plan: Arc<Faults>,
 }
 
 /// What fails, and when.
 #[derive(Default)]
 pub(crate) struct Faults {
     /// Bytes that can be written before the disk is full.
-    pub(crate) free: Cell<Option<usize>>,
+    pub(crate) free: Shared<Option<usize>>,
     /// Syncs that succeed before all fail.
-    pub(crate) syncs: Cell<Option<usize>>,
+    pub(crate) syncs: Shared<Option<usize>>,
     /// Commits of the database that succeed before all fail.
-    pub(crate) commits: Cell<Option<usize>>,
+    pub(crate) commits: Shared<Option<usize>>,
     /// Once something has failed, truncating fails, too.
-    pub(crate) broken: Cell<bool>,
-    hits: RefCell<Vec<&'static str>>,
+    pub(crate) broken: Shared<bool>,
+    hits: Mutex<Vec<&'static str>>,
+}
+
+/// A cell that threads may share.
+#[derive(Default)]
+pub(crate) struct Shared<T>(Mutex<T>);
+
+impl<T: Copy> Shared<T> {
+    pub(crate) fn get(&self) -> T {
+        *self.0.lock().unwrap()
+    }
+
+    pub(crate) fn set(&self, value: T) {
+        *self.0.lock().unwrap() = value;
+    }
 }
 
 impl Faults {
     /// What has failed so far.
     pub(crate) fn hits(&self) -> Vec<&'static str> {
-        self.hits.borrow().clone()
+        self.hits.lock().unwrap().clone()
     }
 
     fn hit(&self, what: &'static str, kind: io::ErrorKind) -> io::Error {
-        self.hits.borrow_mut().push(what);
+        self.hits.lock().unwrap().push(what);
         kind.into()
     }
 }
 
-fn count_down(cell: &Cell<Option<usize>>) -> bool {
+fn count_down(cell: &Shared<Option<usize>>) -> bool {
     match cell.get() {
         Some(0) => true,
         left => {
@@ -191,7 +205,7 @@ struct FaultyFile {
     file: Box<dyn DiskFile>,
     synced: u64,
     path: PathBuf,
-    plan: Rc<Faults>,
+    plan: Arc<Faults>,
 }
 
 impl DiskFile for FaultyFile {

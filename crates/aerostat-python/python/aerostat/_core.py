@@ -169,8 +169,11 @@ class Core:
             "token_ids": tokens,
             "text": text,
             "finish_reason": "interrupted",
+            "stop_reason": None,
             "logprobs": None,
             "top_logprobs": None,
+            "ranks": None,
+            "prompt_logprobs": None,
         }
 
     def results(

@@ -56,8 +56,9 @@ def forward(
 
     logits = np.zeros((len(rows), length - first, vocab), dtype=np.float32)
     for place, one, row, start in zip(logits, gathered, rows, starts):
-        begin = max(first, start)
-        place[begin - first : start + len(row) - first] = one.logits()
+        begin, end = max(first, start), start + len(row)
+        if begin < end:
+            place[begin - first : end - first] = one.logits()
     output = Output()
     if labels is not None:
         output["loss"] = _scalar(_loss(logits, tensors.to_ids(labels, "labels"), rows, starts), input_ids)

@@ -27,8 +27,6 @@ def shares(scores: Sequence[float]) -> list[float]:
 
 def answer_request(core: Core, tokens: list[int], params: SamplingParams, seed: int, stream: int) -> dict[str, Any]:
     """One answer."""
-    ends = [] if params.ignore_eos else core.end_tokens
-    ends = [*ends, *(params.stop_token_ids or [])]
     longest = params.max_tokens
     if longest is None:
         longest = core.facts["context_max"] - len(tokens)
@@ -40,9 +38,15 @@ def answer_request(core: Core, tokens: list[int], params: SamplingParams, seed: 
         "max_new_tokens": longest,
         "sampling": params.sampling(seed),
         "stream": stream,
-        "end_tokens": ends,
+        "end_tokens": core.end_tokens,
+        "ignore_eos": params.ignore_eos,
+        "stop_token_ids": list(params.stop_token_ids or []),
         "stop": list(params.stop or []),
+        "include_stop": params.include_stop_str_in_output,
+        "keep_special_tokens": not params.skip_special_tokens,
         "logprobs": params.logprobs,
+        # Once for all answers to a prompt.
+        "prompt_logprobs": params.prompt_logprobs if stream == 0 else None,
     }
     if rules:
         request["rules"] = rules
@@ -61,11 +65,14 @@ def token_rules(core: Core, params: SamplingParams) -> dict[str, Any]:
     if params.bad_words:
         words = []
         for word in params.bad_words:
-            # At a text's beginning and inside it, as vLLM has it.
-            for text in dict.fromkeys((word.lstrip(" "), " " + word.lstrip(" "))):
-                ids = core.model.encode(text, False)
-                if ids and ids not in words:
-                    words.append(ids)
+            # As it stands, and behind a space where that is another first token, as vLLM has it.
+            plain = core.model.encode(word.lstrip(), False)
+            spaced = core.model.encode(" " + word.lstrip(), False)
+            if not plain:
+                raise UsageError(f"bad_words: {word!r} has no tokens")
+            words.append(plain)
+            if len(spaced) == len(plain) and spaced[0] != plain[0]:
+                words.append(spaced)
         rules["bad_words"] = words
     return rules
 
@@ -89,11 +96,6 @@ class Batch:
             own = (seed + (call << 32) + number) % (1 << 63)
             for stream in range(how.n):
                 self.requests.append(answer_request(core, prompt.token_ids, how, own, stream))
-            if how.prompt_logprobs is not None:
-                self.requests.append(score_request(prompt.token_ids[:1], prompt.token_ids[1:]))
-                if how.prompt_logprobs > 0:
-                    want = {"topk": {"k": how.prompt_logprobs, "from": 0}}
-                    self.requests.append({"tokens": prompt.token_ids, "want": want})
 
     def _count(self, number: int) -> int:
         following = self.starts[number + 1] if number + 1 < len(self.starts) else len(self.requests)
@@ -137,70 +139,49 @@ class Batch:
         error = prompt.error or next((e for e in map(raised, own) if e is not None), None)
         if error is not None:
             return RequestOutput(str(number), prompt.text, prompt.token_ids, None, [], True, error=error)
-        answers = [answer_output(core, i, members, params) for i, (_, members) in enumerate(own[: params.n])]
+        answers = [answer_output(core, i, members, params) for i, (_, members) in enumerate(own)]
         whole = all(answer.finish_reason != "abort" for answer in answers)
         logprobs = None
         if params.prompt_logprobs is not None:
-            logprobs = prompt_logprobs(core, prompt.token_ids, own[params.n :])
+            logprobs = prompt_logprobs(core, prompt.token_ids, own[0][1]["prompt_logprobs"])
         return RequestOutput(str(number), prompt.text, prompt.token_ids, logprobs, answers, whole)
 
 
 def answer_output(core: Core, index: int, members: dict[str, Any], params: SamplingParams) -> CompletionOutput:
     """One answer."""
-    ids = members["token_ids"]
-    text = members["text"]
-    reason, stop_reason = members["finish_reason"], None
-    reason = "abort" if reason == "interrupted" else reason
-    if reason == "stop":
-        if ids and ids[-1] in (params.stop_token_ids or []):
-            stop_reason = ids[-1]
-        elif not (ids and ids[-1] in core.end_tokens and not params.ignore_eos):
-            stop_reason = _stop_string(core, ids, text, params)
-    if text is None or not params.detokenize:
-        text = ""
-    elif not params.skip_special_tokens:
-        text = core.model.decode(ids, False)
-    elif params.include_stop_str_in_output and isinstance(stop_reason, str):
-        text += stop_reason
+    ids, text = members["token_ids"], members["text"]
+    reason = members["finish_reason"]
     logprobs = None
     if params.logprobs is not None and members["logprobs"] is not None:
         tops = members["top_logprobs"] or [[] for _ in ids]
-        logprobs = [ranked(core, token, own, top) for token, own, top in zip(ids, members["logprobs"], tops)]
-    total = math.fsum(members["logprobs"]) if members["logprobs"] is not None else None
-    return CompletionOutput(index, text, ids, total, logprobs, reason, stop_reason)
+        places = zip(ids, members["logprobs"], members["ranks"], tops)
+        logprobs = [ranked(core, token, own, rank, top) for token, own, rank, top in places]
+    return CompletionOutput(
+        index,
+        text if text is not None and params.detokenize else "",
+        ids,
+        math.fsum(members["logprobs"]) if members["logprobs"] is not None else None,
+        logprobs,
+        "abort" if reason == "interrupted" else reason,
+        members["stop_reason"],
+    )
 
 
-def _stop_string(core: Core, ids: list[int], text: str | None, params: SamplingParams) -> str | None:
-    """Which of the stop strings ended an answer."""
-    if text is None or not params.stop:
-        return None
-    whole = core.model.decode(ids, True)
-    here = [stop for stop in params.stop if whole.startswith(stop, len(text))]
-    return here[0] if here else next((stop for stop in params.stop if stop in whole), None)
-
-
-def ranked(core: Core, token: int, own: float, top: Sequence[tuple[int, float]]) -> dict[int, Logprob]:
+def ranked(core: Core, token: int, own: float, rank: int, top: Sequence[tuple[int, float]]) -> dict[int, Logprob]:
     """The log-probability of a token and those of the likeliest, as vLLM gives them: the token's own first."""
     known = core.facts["tokenizer"]
-    ranks = {other: place + 1 for place, (other, _) in enumerate(top)}
+    ranks = {token: rank or None, **{other: place + 1 for place, (other, _) in enumerate(top) if other != token}}
     entries = [(token, own), *((other, value) for other, value in top if other != token)]
     return {
-        other: Logprob(value, ranks.get(other), core.model.decode([other], False) if known else None)
-        for other, value in entries
+        other: Logprob(value, ranks[other], core.model.decode([other], False) if known else None) for other, value in entries
     }
 
 
-def prompt_logprobs(core: Core, ids: list[int], results: list[Result]) -> list[dict[int, Logprob] | None]:
+def prompt_logprobs(core: Core, ids: list[int], places: list[Any] | None) -> list[dict[int, Logprob] | None] | None:
     """Log-probabilities of a prompt's tokens; the first has none."""
-    own = results[0][1]["logprobs"]
-    tops: list[list[tuple[int, float]]] = [[] for _ in ids]
-    if len(results) > 1:
-        tokens, values = (array.tolist() for array in likeliest(results[1]))
-        # What is expected after a token stands beside the next one.
-        for place, (row, row_values) in enumerate(zip(tokens[:-1], values[:-1])):
-            tops[place + 1] = list(zip(row, row_values))
-    rest = (ranked(core, token, value, top) for token, value, top in zip(ids[1:], own[1:], tops[1:]))
-    return [None, *rest]
+    if places is None:
+        return None
+    return [None if place is None else ranked(core, token, *place) for token, place in zip(ids, places)]
 
 
 def likeliest(result: Result) -> tuple[Any, Any]:

@@ -495,7 +495,7 @@ class LLM:
             raise UsageError("stream takes one prompt; as_completed takes several")
         batch = self._batch(read, params, "raise")
         if len(batch.requests) != 1:
-            raise UsageError("stream gives one answer: n and prompt_logprobs have no place in it")
+            raise UsageError("stream gives one answer: n has no place in it")
         return batch.requests[0]
 
     def _embedded(

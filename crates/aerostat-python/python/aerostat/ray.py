@@ -1,4 +1,4 @@
-"""Ray Data: classes for ``Dataset.map_batches``, one actor a machine. ``docs/ray.md`` has a whole example.
+"""Ray Data: classes for ``Dataset.map_batches``, one actor a machine. ``oracle/check_ray.py`` shows how.
 
 Each takes ``model`` and any option of :class:`aerostat.LLM`. A row that cannot be served is data: its ``error`` column says
 why. Several calls of an actor at once share passes over the weights.

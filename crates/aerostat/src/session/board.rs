@@ -231,6 +231,12 @@ impl Board {
             && source.failed.is_none()
             && let Err(error) = call(source)
         {
+            self.fail_source(index, error);
+        }
+    }
+
+    fn fail_source(&mut self, index: usize, error: Error) {
+        if let Some(Some(source)) = self.sources.get_mut(index) {
             source.failed = Some(error);
             let own = self.owners.iter().filter(|(_, (of, _))| *of == index);
             self.cancelled.extend(own.map(|(id, _)| *id));
@@ -283,7 +289,7 @@ impl Board {
                     return Some(Request { id, ..request });
                 }
                 Ok(None) => source.dry = true,
-                Err(error) => source.failed = Some(error),
+                Err(error) => self.fail_source(index, error),
             }
         }
         None
