@@ -1,10 +1,12 @@
-//! Chores of the workspace, run as `cargo xtask`: the checks, the tidy rules, synthetic checkpoints, the report of benchmarks.
+//! Chores of the workspace, run as `cargo xtask`: the checks, the tidy rules, synthetic checkpoints, the report of benchmarks,
+//! the Python wheel.
 #![forbid(unsafe_code)]
 
 mod bench_report;
 mod check;
 mod synth;
 mod tidy;
+mod wheel;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,6 +31,10 @@ enum Chore {
     Synth(synth::Options),
     /// Write docs/benchmarks.md and its plots from the measured files in docs/benchmarks.
     BenchReport(bench_report::Options),
+    /// Build the Python wheel, the command inside it.
+    Wheel(wheel::Options),
+    /// Build the Python package without optimisation and test it, in a virtual environment of its own.
+    PythonTests(wheel::TestOptions),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +44,8 @@ fn main() -> ExitCode {
         Chore::Tidy => tidy::run(&root),
         Chore::Synth(options) => synth::run(&options),
         Chore::BenchReport(options) => bench_report::run(&root, &options),
+        Chore::Wheel(options) => wheel::build(&root, &options),
+        Chore::PythonTests(options) => wheel::test(&root, &options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -102,8 +102,8 @@ fn unread<'a>(spec: &ModelSpec, catalog: &'a Catalog) -> Vec<&'a Tensor> {
 fn notes(checkpoint: &Checkpoint, unread: &[&Tensor]) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(adapter) = &checkpoint.adapter {
-        let kind = adapter.kind.as_deref().map(|kind| format!(" ({kind})")).unwrap_or_default();
-        let base = adapter.base.as_deref().map(|base| format!(" of `{base}`")).unwrap_or_default();
+        let kind = adapter.kind.as_deref().map_or(String::new(), |kind| format!(" ({kind})"));
+        let base = adapter.base.as_deref().map_or(String::new(), |base| format!(" of `{base}`"));
         notes.push(format!(
             "an adapter{kind}{base} lies beside the weights; it is not applied: the answers are those of the weights \
              alone (--adapter applies one)"

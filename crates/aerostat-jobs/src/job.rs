@@ -89,15 +89,8 @@ impl Job {
         let state = database.fact("state")?;
         let validated = !matches!(state.as_deref(), None | Some("validating"));
         // Before its input is checked a job has no results; errors it has only while it checks.
-        let unknown = !validated && output.size()? > 0 || state.is_none() && errors.size()? > 0;
-        if unknown {
-            let message = format!(
-                "{} is not empty, and the job's database {} knows nothing of it: was it copied without its -wal, or \
-                 emptied? Put it back, name another output, or --restart to overwrite the results",
-                paths.output.display(),
-                path.display()
-            );
-            return Err(Error::new(ErrorKind::Changed, message));
+        if !validated && output.size()? > 0 || state.is_none() && errors.size()? > 0 {
+            return Err(unknown(&paths.output, &path));
         }
         let mut job = Self {
             disk,
@@ -327,4 +320,15 @@ fn remove(path: &Path) -> Result<(), Error> {
 
 pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs())
+}
+
+/// What is told where an output holds results and its database none.
+fn unknown(output: &Path, database: &Path) -> Error {
+    let message = format!(
+        "{} is not empty, and the job's database {} knows nothing of it: was it copied without its -wal, or emptied? Put it \
+         back, name another output, or --restart to overwrite the results",
+        output.display(),
+        database.display()
+    );
+    Error::new(ErrorKind::Changed, message)
 }

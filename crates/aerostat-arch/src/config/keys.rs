@@ -37,10 +37,10 @@ impl<'a> Keys<'a> {
     /// no other. In a checkpoint of several towers that is said of the text tower.
     pub(crate) fn as_read(&self, family: &Family) -> Result<Option<HfConfig>, Error> {
         let Self::HuggingFace(hf) = self else { return Ok(None) };
-        let model_type =
-            model_type(self)?.or_else(|| family.model_types.first().copied()).unwrap_or_default();
-        let known = family.model_types.iter().find(|known| **known == model_type);
-        let known = known.or(family.model_types.first()).copied().unwrap_or_default();
+        let given = model_type(self)?;
+        let known = family.model_types.iter().find(|known| given == Some(**known));
+        let known = known.or(family.model_types.first()).copied();
+        let known = known.ok_or_else(|| self.defect(format!("{} has no model type", family.name)))?;
         let class = Class::of(known)
             .ok_or_else(|| self.defect(format!("nothing is known of the class of `{known}`")))?;
         let text = text_config(hf);

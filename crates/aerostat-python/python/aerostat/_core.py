@@ -1,0 +1,257 @@
+"""A model and its engine, and calls to it: what ``AutoModel`` and ``LLM`` share."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from typing import Any, AsyncIterator, Iterator, Sequence
+
+from . import _aerostat
+from ._options import EngineOptions, expert_file, log, own_cache
+from ._progress import Progress
+from .errors import AerostatError, Interrupted, of_class
+
+#: A result of the native half: its kind, and its members.
+Result = tuple[str, dict[str, Any]]
+
+
+def find(
+    model: str | os.PathLike[str],
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> str:
+    """The folder or file of a model, downloaded if need be."""
+    name = os.fspath(model)
+    name = os.path.expanduser(name) if name.startswith("~") else name
+    if revision is not None and "@" not in name and not os.path.exists(name):
+        file = ""
+        if ":" in name:
+            name, _, file = name.partition(":")
+            file = ":" + file
+        name = f"{name}@{revision}{file}"
+    bar: list[Progress] = []
+
+    def told(here: int, total: int, notes: list[str]) -> None:
+        for note in notes:
+            log.info("%s", note)
+        if total and progress:
+            if not bar:
+                bar.append(Progress(total, f"downloading {name}", "B"))
+            bar[0].at(here, total)
+
+    cache = None if cache_dir is None else os.fspath(cache_dir)
+    try:
+        return str(_aerostat.find(name, own_cache(), token, cache, told))
+    finally:
+        for shown in bar:
+            shown.close()
+
+
+class Core:
+    """A model's files and its engine. The engine is opened at the first call, and shared by threads and event loops."""
+
+    def __init__(self, path: str, options: EngineOptions, floor: tuple[int, int], progress: bool) -> None:
+        self.path = path
+        self.options = options
+        self.floor = floor
+        self.progress = progress
+        self.model = _aerostat.Model(path)
+        self.facts: dict[str, Any] = json.loads(self.model.describe())
+        experts = expert_file(path) if self.facts["experts"] else None
+        self.engine = _aerostat.Engine(self.model, options.as_json(experts), *floor)
+        if self.facts["tokenizer_error"]:
+            log.warning("going on without the tokenizer: %s", self.facts["tokenizer_error"])
+
+    @property
+    def end_tokens(self) -> list[int]:
+        return list(self.facts["end_tokens"])
+
+    def close(self) -> None:
+        """Lets what is under way finish, and gives memory back; the next call opens the model again."""
+        self.engine.close()
+
+    def stats(self) -> dict[str, Any] | None:
+        """What was done since the model was opened."""
+        status = self.status()
+        begun = time.monotonic()
+        # Counters are told when nothing is left to do, which is a moment after the last result.
+        while _behind(status) and time.monotonic() - begun < 2:
+            time.sleep(0.002)
+            status = self.status()
+        stats: dict[str, Any] | None = status["stats"]
+        return stats
+
+    def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = json.loads(self.engine.status())
+        for note in status["notes"]:
+            log.info("%s", note)
+        return status
+
+    def call(
+        self, requests: Sequence[dict[str, Any]], follow: bool = False, notify: Any = None, hooks: Any = None
+    ) -> _aerostat.Call:
+        return self.engine.call(json.dumps(requests), follow, notify, hooks)
+
+    def events(
+        self,
+        requests: Sequence[dict[str, Any]],
+        follow: bool = False,
+        what: str = "requests",
+        show: bool | None = None,
+        until: float | None = None,
+        hooks: Any = None,
+    ) -> Iterator[tuple[int, str, Any]]:
+        """What becomes of requests, as it comes. ``until`` is a time (``time.monotonic()``) at which they are cancelled:
+        answers that have not ended then come as far as they are. Ctrl-C gives what is there, too, and is raised again."""
+        if not requests:
+            return
+        call = self.call(requests, follow, None, hooks)
+        shown = self.progress if show is None else show
+        bar = Progress(len(requests), what, enabled=shown)
+        try:
+            yield from self._events(call, len(requests), bar, until)
+        finally:
+            bar.close()
+            call.cancel()
+
+    def _events(
+        self, call: _aerostat.Call, count: int, bar: Progress, until: float | None
+    ) -> Iterator[tuple[int, str, Any]]:
+        signal: KeyboardInterrupt | None = None
+        finished: set[int] = set()
+        looked = time.monotonic()
+        while True:
+            try:
+                events = call.next(0.25)
+            except KeyboardInterrupt as error:
+                # A second one is not waited for.
+                if signal is not None:
+                    raise
+                signal = error
+                self.engine.interrupt()
+                continue
+            for index, kind, members in events:
+                if kind == "end" or kind == "ended":
+                    yield from self._rest(call, finished)
+                    if signal is not None:
+                        raise signal
+                    if kind == "ended" and not (members["class"] == "Cancelled" and until is not None):
+                        raise of_class(members["class"], members["message"])
+                    return
+                if kind not in ("text", "tokens"):
+                    finished.add(index)
+                    bar.advance()
+                try:
+                    yield index, kind, members
+                except KeyboardInterrupt as error:
+                    signal = error
+                    self.engine.interrupt()
+            if until is not None and time.monotonic() > until:
+                call.cancel()
+            if time.monotonic() - looked > 0.5:
+                looked = time.monotonic()
+                bar.sweep(self.status())
+
+    def _rest(self, call: _aerostat.Call, finished: set[int]) -> Iterator[tuple[int, str, Any]]:
+        """Answers that have not ended, as far as they came."""
+        for index, tokens in call.partial():
+            if index not in finished:
+                yield index, "completion", self.cut(tokens)
+
+    def cut(self, tokens: list[int]) -> dict[str, Any]:
+        """An answer that was left where it was."""
+        text = self.model.decode(tokens, True) if self.facts["tokenizer"] else None
+        return {
+            "token_ids": tokens,
+            "text": text,
+            "finish_reason": "interrupted",
+            "stop_reason": None,
+            "logprobs": None,
+            "top_logprobs": None,
+            "ranks": None,
+            "prompt_logprobs": None,
+        }
+
+    def results(
+        self,
+        requests: Sequence[dict[str, Any]],
+        what: str = "requests",
+        show: bool | None = None,
+        until: float | None = None,
+        hooks: Any = None,
+    ) -> list[Result]:
+        """What becomes of requests, in their order. Raises :class:`Interrupted` with results, ``None`` for those that have
+        none, on Ctrl-C."""
+        results: list[Any] = [None] * len(requests)
+        try:
+            for index, kind, members in self.events(requests, what=what, show=show, until=until, hooks=hooks):
+                results[index] = (kind, members)
+        except KeyboardInterrupt as error:
+            raise Interrupted(outputs=results) from error
+        if until is not None:
+            empty = ("completion", self.cut([]))
+            results = [empty if result is None else result for result in results]
+        return results
+
+    async def aevents(
+        self, requests: Sequence[dict[str, Any]], follow: bool = False
+    ) -> AsyncIterator[tuple[int, str, Any]]:
+        """:meth:`events` for an event loop, which never waits. Leaving it cancels these requests and no others."""
+        if not requests:
+            return
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        told = asyncio.Event()
+        call = self.call(requests, follow, lambda: loop.call_soon_threadsafe(told.set))
+        finished: set[int] = set()
+        try:
+            while True:
+                await told.wait()
+                told.clear()
+                for index, kind, members in call.next(0.0):
+                    if kind == "end":
+                        return
+                    if kind == "ended":
+                        raise of_class(members["class"], members["message"])
+                    finished.add(index)
+                    yield index, kind, members
+        finally:
+            call.cancel()
+
+    async def aresults(self, requests: Sequence[dict[str, Any]]) -> list[Result]:
+        results: list[Any] = [None] * len(requests)
+        async for index, kind, members in self.aevents(requests):
+            results[index] = (kind, members)
+        return results
+
+
+def raised(result: Result) -> AerostatError | None:
+    """The exception of a request that failed."""
+    kind, members = result
+    return of_class(members["class"], members["message"]) if kind == "failed" else None
+
+
+def _behind(status: dict[str, Any]) -> bool:
+    """The counters lack sweeps that were made, and nothing is under way that would make more."""
+    if status["calls"] or not status["progress"]:
+        return False
+    stats = status["stats"]
+    return stats is None or bool(stats["sweeps"] < status["progress"]["sweep"])
+
+
+class Counter:
+    """Numbers calls, from any thread."""
+
+    def __init__(self) -> None:
+        self._next, self._lock = 0, threading.Lock()
+
+    def next(self) -> int:
+        with self._lock:
+            self._next += 1
+            return self._next - 1
+

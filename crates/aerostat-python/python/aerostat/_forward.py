@@ -1,0 +1,145 @@
+"""``model(ids)``: logits, loss and hidden states of given tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import tensors
+from ._core import raised
+from ._generate import all_layers, unpadded
+from ._generation import _IGNORED, _REFUSED
+from ._hooks import Gathered
+from ._options import log, parse_size
+from ._outputs import Output
+from .errors import BudgetError, UsageError
+
+if TYPE_CHECKING:
+    from .auto import AutoModel
+
+#: The label of tokens that do not count.
+IGNORED_LABEL = -100
+
+
+def forward(
+    model: "AutoModel", input_ids: Any, attention_mask: Any, labels: Any, output_hidden_states: bool,
+    logits_to_keep: Any, return_dict: bool, keywords: dict[str, Any],
+) -> Any:  # fmt: skip
+    """See ``AutoModel.__call__``."""
+    _look_at(keywords)
+    if isinstance(input_ids, dict):
+        attention_mask = input_ids.get("attention_mask") if attention_mask is None else attention_mask
+        input_ids = input_ids["input_ids"]
+    if input_ids is None:
+        raise UsageError("input_ids are missing")
+    core = model._core
+    array = tensors.to_ids(input_ids)
+    # Without a mask nothing is padding, as in transformers.
+    rows, starts = unpadded(array, attention_mask, None, [])
+    length, vocab = array.shape[1], core.facts["vocab"]
+    whole = isinstance(logits_to_keep, int)
+    first = max(length - logits_to_keep, 0) if whole and logits_to_keep > 0 else 0
+    if labels is not None and (not whole or logits_to_keep):
+        raise UsageError("labels need the logits of all tokens: leave logits_to_keep out")
+    layers = all_layers(core.facts) if output_hidden_states else []
+    _affordable(model, len(array) * ((length - first) * vocab + length * core.facts["hidden"] * len(layers)) * 4)
+    requests = []
+    for row, start in zip(rows, starts):
+        want = {"logits": {"from": max(first - start, 0)}}
+        requests.append({"tokens": row, "want": want, "collect": {"logits": True, "processed": False}, "layers": layers})
+    gathered = []
+    for result in core.results(requests, "texts", show=False):
+        error = raised(result)
+        if error is not None:
+            raise error
+        gathered.append(Gathered(result[1]["gathered"], core.facts))
+    import numpy as np
+
+    logits = np.zeros((len(rows), length - first, vocab), dtype=np.float32)
+    for place, one, row, start in zip(logits, gathered, rows, starts):
+        begin, end = max(first, start), start + len(row)
+        if begin < end:
+            place[begin - first : end - first] = one.logits()
+    output = Output()
+    if labels is not None:
+        output["loss"] = _scalar(_loss(logits, tensors.to_ids(labels, "labels"), rows, starts), input_ids)
+    kept = logits if whole else logits[:, tensors.to_numpy(logits_to_keep)]
+    output["logits"] = tensors.like(kept, input_ids)
+    if output_hidden_states:
+        output["hidden_states"] = tuple(
+            tensors.like(_padded([one.hidden(layer) for one in gathered], starts, length), input_ids) for layer in layers
+        )
+    return output if return_dict else output.to_tuple()
+
+
+def _look_at(keywords: dict[str, Any]) -> None:
+    for name, value in keywords.items():
+        if name in _REFUSED:
+            if not any(value is idle or value == idle for idle in _REFUSED[name]):
+                raise UsageError(f"{name} is not supported")
+        elif name in _IGNORED or name == "cache_position":
+            log.info("%s has no effect here", name)
+        else:
+            raise TypeError(f"the model got an unexpected keyword argument {name!r}")
+
+
+def _affordable(model: "AutoModel", size: int) -> None:
+    """Refuses what cannot be held, before anything is opened."""
+    memory = model._options.memory
+    limit = parse_size(memory, "memory") if memory is not None else _available()
+    if limit is not None and size > limit:
+        raise BudgetError(
+            f"the logits and states asked for take {size} bytes of {limit}: logits_to_keep=1 gives the last token's alone; "
+            "give fewer rows at a time"
+        )
+
+
+def _available() -> int | None:
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def _padded(rows: list[Any], starts: list[int], length: int) -> Any:
+    import numpy as np
+
+    block = np.zeros((len(rows), length, rows[0].shape[1]), dtype=np.float32)
+    for place, row, start in zip(block, rows, starts):
+        place[start : start + len(row)] = row
+    return block
+
+
+def _loss(logits: Any, labels: Any, rows: list[list[int]], starts: list[int]) -> float:
+    """The mean cross-entropy of each token after those before it; tokens that are labelled -100, and those that padding
+    stands before, do not count."""
+    import numpy as np
+
+    if labels.shape != logits.shape[:2]:
+        raise UsageError(f"labels are {list(labels.shape)}, input_ids {list(logits.shape[:2])}")
+    total, count = 0.0, 0
+    for number, (row, start) in enumerate(zip(rows, starts)):
+        end = start + len(row)
+        outside = np.concatenate([labels[number, :start], labels[number, end:]])
+        if (outside != IGNORED_LABEL).any():
+            raise UsageError(f"row {number}: its padding has labels; give them the label {IGNORED_LABEL}")
+        for place in range(start + 1, end):
+            label = int(labels[number, place])
+            if label == IGNORED_LABEL:
+                continue
+            if not 0 <= label < logits.shape[2]:
+                raise UsageError(f"row {number}: label {label} is outside the vocabulary")
+            values = logits[number, place - 1].astype(np.float64)
+            top = values.max()
+            total += top + np.log(np.exp(values - top).sum()) - values[label]
+            count += 1
+    return total / count if count else float("nan")
+
+
+def _scalar(value: float, given: Any) -> Any:
+    import numpy as np
+
+    return tensors.torch().tensor(value) if tensors.is_torch(given) else np.float32(value)

@@ -1,0 +1,67 @@
+"""The caller's own hand in answers: logits processors, stopping criteria, and what was gathered of logits and states."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Sequence
+
+from . import tensors
+
+
+def _row(ids: list[int]) -> Any:
+    """``[1, length]`` token ids, in torch's tensor where there is torch."""
+    import numpy as np
+
+    array = np.asarray([ids], dtype=np.int64)
+    library = tensors.torch()
+    return array if library is None else library.from_numpy(array)
+
+
+def processor(processors: Sequence[Callable[[Any, Any], Any]]) -> Callable[[list[int], bytearray], None]:
+    """Processors ``(ids [1, length], scores [1, vocab]) -> scores``, one after the other, on logits in place."""
+
+    def process(ids: list[int], logits: bytearray) -> None:
+        import numpy as np
+
+        row, values = _row(ids), np.frombuffer(logits, dtype=np.float32)
+        library = tensors.torch()
+        # A copy: processors may keep what they are given.
+        scores = values[None, :].copy() if library is None else library.from_numpy(values[None, :].copy())
+        for one in processors:
+            scores = one(row, scores)
+        values[:] = tensors.to_numpy(scores).reshape(-1)
+
+    return process
+
+
+def stopper(criteria: Sequence[Callable[..., Any]]) -> Callable[[list[int]], bool]:
+    """Criteria ``(ids [1, length], scores=None) -> bool``, any of which ends the answer. All are asked each time."""
+
+    def stops(ids: list[int]) -> bool:
+        row = _row(ids)
+        said = [one(row, None) for one in criteria]
+        return any(bool(answer.any()) if hasattr(answer, "any") else bool(answer) for answer in said)
+
+    return stops
+
+
+class Gathered:
+    """Logits and hidden states of one sequence, in order of positions."""
+
+    def __init__(self, members: dict[str, Any] | None, facts: dict[str, Any]) -> None:
+        self._members, self._vocab, self._width = members or {}, facts["vocab"], facts["hidden"]
+
+    def _array(self, data: Any, width: int) -> Any:
+        import numpy as np
+
+        return np.frombuffer(data or b"", dtype=np.float32).reshape(-1, width)
+
+    def logits(self, processed: bool = False) -> Any:
+        """``[rows, vocab]``."""
+        return self._array(self._members.get("processed" if processed else "logits"), self._vocab)
+
+    def hidden(self, layer: int | None) -> Any:
+        """``[positions, hidden]``."""
+        for number, data in self._members.get("hidden", []):
+            if number == layer:
+                return self._array(data, self._width)
+        return self._array(None, self._width)

@@ -1,0 +1,102 @@
+"""How a model is run: options of the engine, as callers write them."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import logging
+import os
+import re
+import sys
+from dataclasses import dataclass
+from typing import Any, Iterable
+
+from .errors import UsageError
+
+log = logging.getLogger("aerostat")
+
+_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def parse_size(value: int | float | str, name: str = "size") -> int:
+    """Bytes of ``"4GiB"``, ``"500 MB"`` or a number of bytes."""
+    if isinstance(value, (int, float)):
+        if value <= 0:
+            raise UsageError(f"{name} is {value}; it must be more than 0 bytes")
+        return int(value)
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgtKMGT]?)(i?)[bB]?\s*", value) if isinstance(value, str) else None
+    if found is None:
+        raise UsageError(f"{name} is {value!r}; expected bytes, such as '4GiB' or '500MB'")
+    base = 1000 if found[2] and not found[3] and value.strip()[-1] in "bB" else 1024
+    size = int(float(found[1]) * base ** _UNITS[found[2].lower()])
+    if size <= 0:
+        raise UsageError(f"{name} is {value!r}; it must be more than 0 bytes")
+    return size
+
+
+@dataclass
+class EngineOptions:
+    """Options of the engine. What is ``None`` the engine chooses."""
+
+    memory: int | str | None = None
+    headroom: int | str = 64 << 20
+    vram: int | str | None = None
+    threads: int | None = None
+    io: str | None = None
+    kv: str | None = None
+    spill: str | os.PathLike[str] | None = None
+    rows_max: int | None = None
+
+    NAMES = ("memory", "headroom", "vram", "threads", "io", "kv", "spill", "rows_max")
+
+    @classmethod
+    def take(cls, keywords: dict[str, Any]) -> "EngineOptions":
+        """Takes its own out of keywords."""
+        return cls(**{name: keywords.pop(name) for name in cls.NAMES if name in keywords})
+
+    def as_json(self, expert_use: str | None = None) -> str:
+        """As the native half takes them."""
+        if self.vram is not None:
+            log.warning("vram has no effect: this build has no GPU")
+        given: dict[str, Any] = {"expert_use": expert_use}
+        if self.memory is not None:
+            headroom = 0 if not self.headroom else parse_size(self.headroom, "headroom")
+            given["memory_bytes"] = max(parse_size(self.memory, "memory") - headroom, 1)
+        for name in ("threads", "rows_max"):
+            value = getattr(self, name)
+            if value is not None:
+                if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                    raise UsageError(f"{name} is {value!r}; expected a whole number of at least 1")
+                given[name] = value
+        given["io"] = self.io
+        given["kv"] = self.kv
+        given["spill"] = None if self.spill is None else os.fspath(self.spill)
+        return json.dumps(given)
+
+
+def own_cache() -> str:
+    """Aerostat's own cache folder, the command's too."""
+    named = os.environ.get("AEROSTAT_CACHE")
+    if named:
+        return named
+    if os.name == "nt":
+        base = os.environ.get("LOCALAPPDATA") or os.path.expanduser("~")
+    elif sys.platform == "darwin":
+        base = os.path.expanduser("~/Library/Caches")
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(base, "aerostat")
+
+
+def expert_file(path: str) -> str:
+    """The file that learns which experts a model uses."""
+    name = hashlib.sha256(os.path.realpath(path).encode()).hexdigest()[:16]
+    return os.path.join(own_cache(), "experts", f"{name}.json")
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> TypeError:
+    """An argument that nobody knows, with the nearest that somebody does."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return TypeError(f"{what} got an unexpected keyword argument {name!r}{hint}")

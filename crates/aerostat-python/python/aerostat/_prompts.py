@@ -1,0 +1,67 @@
+"""Prompts as callers write them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from . import tensors
+from ._core import Core
+from .errors import AerostatError, UsageError
+
+
+@dataclass
+class Prompt:
+    """A prompt: its text where there is one, its tokens, and what is wrong with it."""
+
+    text: str | None
+    token_ids: list[int]
+    error: Exception | None = None
+
+
+def read_prompts(prompts: Any, core: Core, limit: int | None = None) -> list[Prompt]:
+    """A prompt, or several."""
+    if isinstance(prompts, (str, dict)) or _is_ids(prompts):
+        prompts = [prompts]
+    elif hasattr(prompts, "tolist"):
+        prompts = prompts.tolist()
+    return [_read(prompt, number, core, limit) for number, prompt in enumerate(prompts)]
+
+
+def _is_ids(value: Any) -> bool:
+    """A list of token ids, which is one prompt."""
+    if tensors.is_array(value):
+        return getattr(value, "ndim", 1) == 1 and getattr(getattr(value, "dtype", None), "kind", "i") in "iu"
+    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(t, int) and not isinstance(t, bool) for t in value)
+
+
+def _read(prompt: Any, number: int, core: Core, limit: int | None) -> Prompt:
+    text: str | None = None
+    try:
+        if isinstance(prompt, dict):
+            text = prompt.get("prompt")
+            if prompt.get("prompt_token_ids") is not None:
+                prompt = prompt["prompt_token_ids"]
+            elif isinstance(text, str):
+                prompt = text
+            else:
+                raise UsageError("a prompt that is a dict needs 'prompt' or 'prompt_token_ids'")
+        if isinstance(prompt, str):
+            text = prompt
+            ids = core.model.encode(prompt, True)
+        elif prompt is None or (isinstance(prompt, float) and prompt != prompt):
+            raise UsageError("it is missing")
+        else:
+            if tensors.is_array(prompt):
+                prompt = tensors.to_numpy(prompt).ravel().tolist()
+            ids = [int(token) for token in prompt]
+        vocab = core.facts["vocab"]
+        wrong = next((token for token in ids if not 0 <= token < vocab), None)
+        if wrong is not None:
+            raise UsageError(f"token id {wrong} is outside the vocabulary of {vocab} tokens")
+        if not ids:
+            raise UsageError("it is empty: at least one token is needed")
+        return Prompt(text, ids if limit is None else ids[-limit:])
+    except (AerostatError, TypeError, ValueError) as error:
+        kind = type(error) if isinstance(error, AerostatError) else UsageError
+        return Prompt(text, [], kind(f"prompt {number}: {error}"))

@@ -1,0 +1,159 @@
+"""Tables in and out: pandas, polars and pyarrow give back what they are, with a column more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Callable, Sequence
+
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    from .llm import LLM
+    from .outputs import RequestOutput
+    from .params import PoolingParams, SamplingParams
+
+
+def _kind(frame: Any) -> str:
+    """The library of a table, by its class; nothing is imported."""
+    name = type(frame).__module__.split(".")[0]
+    if name in ("pandas", "polars") and hasattr(frame, "columns"):
+        return name
+    if name == "pyarrow" and hasattr(frame, "column_names"):
+        return name
+    raise UsageError(f"expected a table of pandas, polars or pyarrow, not {type(frame).__name__}")
+
+
+def _column(frame: Any, name: str) -> list[Any]:
+    kind = _kind(frame)
+    names = frame.column_names if kind == "pyarrow" else list(frame.columns)
+    if name not in names:
+        raise UsageError(f"the table has no column {name!r}; it has {', '.join(map(str, names))}")
+    if kind == "pandas":
+        return [None if value is None or value != value else value for value in frame[name].tolist()]
+    values: list[Any] = frame[name].to_list() if kind == "polars" else frame.column(name).to_pylist()
+    return values
+
+
+def _with(frame: Any, columns: dict[str, Any]) -> Any:
+    """The table with columns added, or in the place of those of the same name. Arrays of two dimensions are columns of
+    vectors."""
+    kind = _kind(frame)
+    if kind == "pandas":
+        return frame.assign(**{name: list(v) if getattr(v, "ndim", 1) == 2 else v for name, v in columns.items()})
+    if kind == "polars":
+        import polars
+
+        series = []
+        for name, values in columns.items():
+            if getattr(values, "ndim", 1) == 2:
+                series.append(polars.Series(name, values, dtype=polars.Array(polars.Float32, values.shape[1])))
+            else:
+                series.append(polars.Series(name, values))
+        return frame.with_columns(series)
+    import pyarrow
+
+    for name, values in columns.items():
+        if getattr(values, "ndim", 1) == 2:
+            flat = pyarrow.array(values.reshape(-1), type=pyarrow.float32())
+            made = pyarrow.FixedSizeListArray.from_arrays(flat, values.shape[1])
+        else:
+            made = pyarrow.array(values)
+        place = frame.schema.get_field_index(name)
+        if isinstance(frame, pyarrow.RecordBatch):
+            frame = pyarrow.Table.from_batches([frame])
+        frame = frame.append_column(name, made) if place < 0 else frame.set_column(place, name, made)
+    return frame
+
+
+def _errors(outputs: Sequence[Any], errors: str | None) -> dict[str, list[Any]]:
+    """The column of errors: text, or nothing."""
+    if errors is None:
+        return {}
+    return {errors: [None if one.error is None else str(one.error) for one in outputs]}
+
+
+def generate_frame(
+    llm: "LLM", frame: Any, column: str, output: str = "answer", sampling_params: "SamplingParams | None" = None,
+    *, chat: bool = False, system: str | None = None, template: str | None = None, errors: str | None = None,
+    use_tqdm: bool = True,
+) -> Any:  # fmt: skip
+    """See ``LLM.generate_frame``."""
+    outputs = answers(llm, _column(frame, column), sampling_params, chat, system, template, errors, use_tqdm)
+    return _with(frame, {output: texts_of(outputs), **_errors(outputs, errors)})
+
+
+def answers(
+    llm: "LLM", values: list[Any], params: "SamplingParams | None", chat: bool, system: str | None,
+    template: str | None, errors: str | None, use_tqdm: bool,
+) -> "list[RequestOutput]":  # fmt: skip
+    """Answers to a column's values."""
+    if template is not None:
+        if "{text}" not in template:
+            raise UsageError("template must have {text} where the value goes")
+        values = [template.replace("{text}", value) if isinstance(value, str) else value for value in values]
+    on_error = "raise" if errors is None else "return"
+    if not chat:
+        return llm.generate(values, params, use_tqdm=use_tqdm, on_error=on_error)
+    lead = [] if system is None else [{"role": "system", "content": system}]
+    talks: list[Any] = [[*lead, {"role": "user", "content": v}] if isinstance(v, str) else v for v in values]
+    missing = [number for number, talk in enumerate(talks) if not isinstance(talk, list)]
+    if missing and errors is None:
+        raise UsageError(f"row {missing[0]}: expected a text or a list of messages, not {talks[missing[0]]!r}")
+    talks = [talk if isinstance(talk, list) else [{"role": "", "content": None}] for talk in talks]
+    outputs = llm.chat(talks, params, use_tqdm, on_error=on_error) if talks else []
+    for number in missing:
+        outputs[number].outputs, outputs[number].error = [], UsageError("expected a text or a list of messages")
+    return outputs
+
+
+def texts_of(outputs: "Sequence[RequestOutput]") -> list[Any]:
+    """The first answer of each; nothing where there is none."""
+    return [one.outputs[0].text if one.outputs else None for one in outputs]
+
+
+def embed_frame(
+    llm: "LLM", frame: Any, column: str, output: str = "embedding", pooling_params: "PoolingParams | None" = None,
+    *, use_tqdm: bool = True,
+) -> Any:  # fmt: skip
+    """See ``LLM.embed_frame``."""
+    import numpy as np
+
+    outputs = llm.embed(_column(frame, column), pooling_params=pooling_params, use_tqdm=use_tqdm)
+    rows = [one.outputs.array for one in outputs if one.outputs is not None]
+    width = llm.embedding_size if pooling_params is None or pooling_params.dimensions is None else pooling_params.dimensions
+    return _with(frame, {output: np.stack(rows) if rows else np.zeros((0, width), dtype=np.float32)})
+
+
+def classify_frame(
+    llm: "LLM", frame: Any, column: str, labels: Sequence[str], output: str = "label", *, template: str | None = None,
+    measure: str = "sum", calibrate: str | None = None, probability: str | None = None, errors: str | None = None,
+    use_tqdm: bool = True,
+) -> Any:  # fmt: skip
+    """See ``LLM.classify_frame``."""
+    values = _column(frame, column)
+    on_error = "raise" if errors is None else "return"
+    outputs = llm.classify(
+        values, labels, template=template, measure=measure, calibrate=calibrate, use_tqdm=use_tqdm, on_error=on_error
+    )
+    columns: dict[str, Any] = {output: [None if one.outputs is None else one.outputs.label for one in outputs]}
+    if probability is not None:
+        columns[probability] = [None if one.outputs is None else max(one.outputs.probs) for one in outputs]
+    return _with(frame, {**columns, **_errors(outputs, errors)})
+
+
+class Mapper:
+    """A function for ``datasets.Dataset.map(…, batched=True)``: a batch of columns in, the new column out. It pickles, so
+    that other processes open the model for themselves, and what it pickles to changes with everything that changes
+    results."""
+
+    def __init__(self, llm: "LLM", column: str, output: str, params: "SamplingParams | None", **how: Any) -> None:
+        self.llm, self.column, self.output, self.params, self.how = llm, column, output, params, how
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        if self.column not in batch:
+            raise UsageError(f"the batch has no column {self.column!r}; it has {', '.join(batch)}")
+        outputs = answers(self.llm, list(batch[self.column]), self.params, use_tqdm=False, **self.how)
+        return {self.output: texts_of(outputs), **_errors(outputs, self.how["errors"])}
+
+
+#: What a mapper is.
+MapFunction = Callable[[dict[str, Any]], dict[str, list[Any]]]

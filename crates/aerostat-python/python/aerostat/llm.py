@@ -1,0 +1,578 @@
+"""``LLM``: many prompts at a time, in the shape of vLLM's offline inference."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from typing import Any, AsyncIterator, Callable, Iterator, Sequence
+
+from . import _aerostat, _encoder, frames
+from ._core import Core, Counter, Result, find, raised
+from ._options import EngineOptions, log, unknown
+from ._prompts import Prompt, read_prompts
+from ._requests import Batch, distilled, score_request, shares
+from .errors import Interrupted, TextError, UsageError
+from .outputs import (
+    ClassificationOutput,
+    ClassificationRequestOutput,
+    DistilOutput,
+    EmbeddingOutput,
+    EmbeddingRequestOutput,
+    LikelihoodOutput,
+    RequestOutput,
+    ScoringOutput,
+    ScoringRequestOutput,
+)
+from .params import PoolingParams, SamplingParams
+from .tokenizer import Tokenizer
+
+#: vLLM's keywords that say how its own engine works on GPUs: noted, and ignored.
+_IGNORED = frozenset(
+    """tensor_parallel_size pipeline_parallel_size data_parallel_size distributed_executor_backend
+    gpu_memory_utilization enforce_eager enable_prefix_caching enable_chunked_prefill cpu_offload_gb swap_space
+    disable_custom_all_reduce disable_async_output_proc max_num_batched_tokens max_seq_len_to_capture block_size
+    compilation_config num_gpu_blocks_override kv_cache_memory_bytes load_format dtype trust_remote_code
+    tokenizer_mode tokenizer_revision disable_log_stats logits_processors allowed_local_media_path limit_mm_per_prompt
+    mm_processor_kwargs enable_expert_parallel attention_backend task runner convert async_scheduling
+    """.split()
+)
+#: What would change results and cannot be had.
+_REFUSED = {
+    "hf_overrides": "it changes the model",
+    "enable_lora": "adapters are not supported here",
+    "speculative_config": "",
+    "quantization_param_path": "the model's own scales are used",
+    "logits_processors": "classes of vLLM's engine cannot run here",
+}
+
+_OPTIONS = ("tokenizer", "revision", "seed", "hf_token", "chat_template", "max_model_len", "max_num_seqs", "kv_cache_dtype")
+_KNOWN = (*_OPTIONS, "download_dir", "skip_tokenizer_init", "quantization", "pooler_config", "progress", *EngineOptions.NAMES)
+
+PromptLike = Any
+
+
+class LLM:
+    """A model for many prompts. Headers and tokenizer are read at once, weights at the first call.
+
+    ``memory`` bounds the whole process (``"4GiB"``), of which ``headroom`` is kept for Python's own. ``max_model_len`` and
+    ``max_num_seqs`` say for how much the model is opened at least; they limit nothing.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        *,
+        tokenizer: str | None = None,
+        revision: str | None = None,
+        seed: int = 0,
+        hf_token: str | None = None,
+        chat_template: str | None = None,
+        max_model_len: int | None = None,
+        max_num_seqs: int | None = None,
+        kv_cache_dtype: str | None = None,
+        download_dir: str | os.PathLike[str] | None = None,
+        skip_tokenizer_init: bool = False,
+        quantization: str | None = None,
+        pooler_config: Any = None,
+        progress: bool = True,
+        **keywords: Any,
+    ) -> None:
+        options = EngineOptions.take(keywords)
+        _look_at(keywords)
+        if tokenizer is not None and os.fspath(tokenizer) != os.fspath(model):
+            raise UsageError("tokenizer: a model runs with its own tokenizer; pass token ids to use another")
+        self._given = {
+            "model": os.fspath(model), "revision": revision, "seed": seed, "chat_template": chat_template,
+            "max_model_len": max_model_len, "max_num_seqs": max_num_seqs, "kv_cache_dtype": kv_cache_dtype,
+            "download_dir": download_dir, "skip_tokenizer_init": skip_tokenizer_init, "quantization": quantization,
+            "pooler_config": pooler_config, "progress": progress,
+            **{name: getattr(options, name) for name in EngineOptions.NAMES},
+        }  # fmt: skip
+        kinds = {"fp16": "f16", "float16": "f16", "bfloat16": "bf16", "float32": "f32", "fp8": "q8", "int8": "q8"}
+        if kv_cache_dtype not in (None, "auto") and options.kv is None:
+            options.kv = kinds.get(str(kv_cache_dtype), str(kv_cache_dtype))
+        path = find(model, revision, hf_token, download_dir, progress)
+        floor = (max_model_len or 1, max_num_seqs or 1) if max_model_len or max_num_seqs else (1, 0)
+        self._core = Core(path, options, floor, progress)
+        if quantization is not None and not self._core.facts["quantised"]:
+            raise UsageError(
+                f"quantization={quantization!r}, but the weights of {path} are not quantised; "
+                "aerostat.AutoModel's compression= or `aerostat pack` make a smaller copy"
+            )
+        self._seed = seed
+        self._max_model_len = max_model_len
+        self._calls = Counter()
+        self._skip_tokenizer = skip_tokenizer_init
+        self._tokenizer = Tokenizer(self._core)
+        self._tokenizer.chat_template = chat_template
+        self._pooling = _encoder.Pooling.of(path, pooler_config)
+
+    # Life
+
+    def __enter__(self) -> "LLM":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"LLM({self._given['model']!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self._given
+
+    def __setstate__(self, given: dict[str, Any]) -> None:
+        self.__init__(given["model"], **{k: v for k, v in given.items() if k != "model"})  # type: ignore[misc]
+
+    def close(self) -> None:
+        """Gives the memory of weights and cache back; the next call opens the model again."""
+        self._core.close()
+
+    def get_tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+        return self._tokenizer
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        """What the model's makers recommend, else the defaults of ``SamplingParams``."""
+        named = self._core.facts["sampling"]
+        if named["temperature"] == 0:
+            return SamplingParams(repetition_penalty=named["repetition_penalty"])
+        return SamplingParams(**named)
+
+    def stats(self) -> dict[str, Any] | None:
+        """Counters and times since the model was opened."""
+        return self._core.stats()
+
+    # Answers
+
+    def generate(
+        self,
+        prompts: PromptLike,
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: bool | Callable[..., Any] = True,
+        on_error: str = "raise",
+        lora_request: Any = None,
+        priority: Any = None,
+        **unknown_keywords: Any,
+    ) -> list[RequestOutput]:
+        """Answers for prompts: texts, lists of token ids, ``{"prompt": …}`` or ``{"prompt_token_ids": …}``. They share
+        passes over the weights. A prompt that cannot be served raises before anything runs, or with
+        ``on_error="return"`` is an output with an ``error``."""
+        self._refuse(lora_request, unknown_keywords)
+        read = read_prompts(prompts, self._core, self._limit())
+        return self._generate(read, sampling_params, bool(use_tqdm), on_error)
+
+    def chat(
+        self,
+        messages: Sequence[Any],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        use_tqdm: bool | Callable[..., Any] = True,
+        lora_request: Any = None,
+        chat_template: str | None = None,
+        chat_template_content_format: str = "auto",
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: Sequence[Any] | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
+        *,
+        on_error: str = "raise",
+        **unknown_keywords: Any,
+    ) -> list[RequestOutput]:
+        """Answers to a conversation (a list of messages), or to several."""
+        self._refuse(lora_request, unknown_keywords)
+        read = self._conversations(
+            messages, chat_template, add_generation_prompt, continue_final_message, tools, chat_template_kwargs
+        )
+        return self._generate(read, sampling_params, bool(use_tqdm), on_error)
+
+    def as_completed(
+        self,
+        prompts: PromptLike,
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: bool = False,
+    ) -> Iterator[tuple[int, RequestOutput]]:
+        """``(index, output)`` of each prompt as soon as it has all its answers. A prompt that cannot be served comes
+        first, with an ``error``."""
+        read = read_prompts(prompts, self._core, self._limit())
+        batch = self._batch(read, sampling_params, "return")
+        return batch.as_completed(self._core, use_tqdm)
+
+    def stream(
+        self, prompt: PromptLike, sampling_params: SamplingParams | None = None, *, chat: bool = False
+    ) -> Iterator[str]:
+        """The text of one prompt's answer, piece by piece; with ``chat`` the prompt is a list of messages."""
+        request = self._streamed(prompt, sampling_params, chat)
+        return _pieces(self._core.events([request], follow=True, show=False))
+
+    async def agenerate(
+        self, prompts: PromptLike, sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *, on_error: str = "raise",
+    ) -> list[RequestOutput]:  # fmt: skip
+        """:meth:`generate` for an event loop; calls of several tasks share sweeps, cancelling one leaves the others."""
+        batch = self._batch(read_prompts(prompts, self._core, self._limit()), sampling_params, on_error)
+        return batch.outputs(self._core, await self._core.aresults(batch.requests), on_error)
+
+    async def achat(
+        self, messages: Sequence[Any], sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *, on_error: str = "raise", tools: Sequence[Any] | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
+    ) -> list[RequestOutput]:  # fmt: skip
+        """:meth:`chat` for an event loop."""
+        read = self._conversations(messages, None, True, False, tools, chat_template_kwargs)
+        batch = self._batch(read, sampling_params, on_error)
+        return batch.outputs(self._core, await self._core.aresults(batch.requests), on_error)
+
+    async def astream(
+        self, prompt: PromptLike, sampling_params: SamplingParams | None = None, *, chat: bool = False
+    ) -> AsyncIterator[str]:
+        """:meth:`stream` for an event loop."""
+        request = self._streamed(prompt, sampling_params, chat)
+        async for _, kind, told in self._core.aevents([request], follow=True):
+            error = raised((kind, told)) if kind == "failed" else None
+            if error is not None:
+                raise error
+            if kind == "text":
+                yield told
+
+    def run_batch(
+        self,
+        input: str | os.PathLike[str],
+        output: str | os.PathLike[str],
+        *,
+        errors: str | os.PathLike[str] | None = None,
+        max_new_tokens: int = 256,
+        lenient: bool = False,
+        restart: bool = False,
+        retry_errors: bool = False,
+    ) -> dict[str, int]:
+        """Works through an OpenAI Batch file as ``aerostat batch`` does, line by line durable; the same call goes on where
+        an earlier one was stopped. Gives ``{"total", "done", "failed"}``."""
+        from ._progress import Progress
+
+        given = {
+            "input": os.fspath(input), "output": os.fspath(output), "errors": None if errors is None else os.fspath(errors),
+            "name": self._given["model"], "context": self._max_model_len, "max_new_tokens": max_new_tokens,
+            "seed": self._seed, "lenient": lenient, "restart": restart, "retry_errors": retry_errors,
+        }  # fmt: skip
+        # The job has an engine of its own: what is open here would hold memory beside it.
+        self._core.close()
+        bar = Progress(0, "batch", enabled=self._core.progress)
+        try:
+            options = self._core.options.as_json()
+            told = _aerostat.run_batch(
+                self._core.model, json.dumps(given), options, lambda done, failed, total: bar.at(done + failed, total)
+            )
+        except KeyboardInterrupt as error:
+            raise Interrupted("interrupted; the same call goes on with " + os.fspath(output)) from error
+        finally:
+            bar.close()
+        counts: dict[str, int] = json.loads(told)
+        return counts
+
+    # Numbers about texts
+
+    def embed(
+        self, prompts: PromptLike, *, pooling_params: PoolingParams | None = None, use_tqdm: bool = True,
+        on_error: str = "raise", **keywords: Any,
+    ) -> list[EmbeddingRequestOutput]:  # fmt: skip
+        """A vector for each prompt: the last token's, of length 1, unless the model's files say otherwise."""
+        self._refuse(keywords.pop("lora_request", None), keywords)
+        read = read_prompts(prompts, self._core, self._limit())
+        requests = [self._pooling.request(p.token_ids, pooling_params) for p in read if p.error is None]
+        _raise_first(read, on_error)
+        results = iter(self._results(requests, "embedding", use_tqdm))
+        return [self._embedded(number, prompt, results, on_error) for number, prompt in enumerate(read)]
+
+    def encode(
+        self, prompts: PromptLike, pooling_params: PoolingParams | None = None, *, pooling_task: str = "embed",
+        use_tqdm: bool = True, **keywords: Any,
+    ) -> list[EmbeddingRequestOutput]:  # fmt: skip
+        """:meth:`embed`, or with ``pooling_task="token_embed"`` a vector for each token."""
+        if pooling_task == "embed":
+            return self.embed(prompts, pooling_params=pooling_params, use_tqdm=use_tqdm, **keywords)
+        if pooling_task != "token_embed":
+            raise UsageError(f"pooling_task is {pooling_task!r}; expected 'embed' or 'token_embed'")
+        read = read_prompts(prompts, self._core, self._limit())
+        _raise_first(read, "raise")
+        params = pooling_params or PoolingParams(normalize=False)
+        requests = [self._pooling.request(p.token_ids, params, apart=True) for p in read]
+        results = iter(self._results(requests, "embedding", use_tqdm))
+        return [self._embedded(number, prompt, results, "raise") for number, prompt in enumerate(read)]
+
+    def classify(
+        self, prompts: PromptLike, labels: Sequence[str] | None = None, *, template: str | None = None,
+        measure: str = "sum", calibrate: str | None = None, use_tqdm: bool = True, on_error: str = "raise",
+    ) -> list[ClassificationRequestOutput]:  # fmt: skip
+        """The label that the model finds likeliest after each prompt. ``template`` has ``{text}`` where the prompt goes;
+        ``measure`` is ``"sum"`` of log-probabilities, ``"mean"`` for each token, or ``"calibrated"`` by a text that says
+        nothing (``calibrate``)."""
+        if not labels:
+            raise UsageError("labels: give the texts to choose from, such as labels=['positive', 'negative']")
+        if measure not in ("sum", "mean", "calibrated") or (measure == "calibrated") != bool(calibrate):
+            raise UsageError("measure is 'sum', 'mean' or 'calibrated'; the last with calibrate='a text that says nothing'")
+        texts = _in_template(prompts, template)
+        read = read_prompts(texts, self._core, self._limit())
+        _raise_first(read, on_error)
+        ends = [self._ids(label) for label in labels]
+        neutral = [self._ids(calibrate, True)] if calibrate else []
+        prefixes = [p.token_ids for p in read if p.error is None]
+        requests = [score_request(prefix, end) for prefix in [*prefixes, *neutral] for end in ends]
+        results = self._results(requests, "labels", use_tqdm)
+        plain = [_sum(result) for result in results[len(prefixes) * len(ends) :]] or None
+        groups = iter([results[i : i + len(ends)] for i in range(0, len(prefixes) * len(ends), len(ends))])
+        outputs = []
+        for number, prompt in enumerate(read):
+            failed: Exception | None = prompt.error
+            chosen = None
+            if failed is None:
+                group = next(groups)
+                failed = next((e for e in map(raised, group) if e is not None), None)
+                chosen = None if failed else _chosen(group, list(labels), measure, plain)
+            if failed is not None and on_error == "raise":
+                raise failed
+            outputs.append(ClassificationRequestOutput(str(number), chosen, prompt.token_ids, True, failed))
+        return outputs
+
+    def score(
+        self, data_1: Any, data_2: Any, /, *, use_tqdm: bool = True, **keywords: Any
+    ) -> list[ScoringRequestOutput]:
+        """How alike texts are: one to each of a list, or two lists pair by pair."""
+        self._refuse(keywords.pop("lora_request", None), keywords)
+        first = [data_1] if isinstance(data_1, (str, dict)) else list(data_1)
+        second = [data_2] if isinstance(data_2, (str, dict)) else list(data_2)
+        if len(first) not in (1, len(second)):
+            raise UsageError(f"score takes 1 to N or N to N texts, not {len(first)} to {len(second)}")
+        vectors = self.embed([*first, *second], pooling_params=PoolingParams(normalize=True), use_tqdm=use_tqdm)
+        left, right = vectors[: len(first)], vectors[len(first) :]
+        pairs = zip(left * len(right) if len(left) == 1 else left, right)
+        return [_cosine(number, a, b) for number, (a, b) in enumerate(pairs)]
+
+    def log_likelihood(
+        self, contexts: Sequence[PromptLike], continuations: Sequence[str | Sequence[int]], *, use_tqdm: bool = True
+    ) -> list[LikelihoodOutput]:
+        """How likely each continuation is after its context."""
+        if len(contexts) != len(continuations):
+            raise UsageError(f"there are {len(contexts)} contexts and {len(continuations)} continuations")
+        read = read_prompts(list(contexts), self._core, self._limit())
+        _raise_first(read, "raise")
+        ends = [self._ids(one) if isinstance(one, str) else [int(t) for t in one] for one in continuations]
+        empty = next((i for i, end in enumerate(ends) if not end), None)
+        if empty is not None:
+            raise UsageError(f"continuation {empty} is empty")
+        requests = [score_request(p.token_ids, end) for p, end in zip(read, ends)]
+        outputs = []
+        for end, result in zip(ends, self._results(requests, "likelihoods", use_tqdm)):
+            error = raised(result)
+            if error is not None:
+                raise error
+            values = [value for value in result[1]["logprobs"] if value is not None]
+            outputs.append(LikelihoodOutput(math.fsum(values), end, values))
+        return outputs
+
+    def distil(
+        self, prompts: PromptLike, k: int = 20, *, use_tqdm: bool = True, on_error: str = "raise"
+    ) -> list[DistilOutput]:
+        """The ``k`` likeliest tokens after each token of given texts: targets to train smaller models on. The targets at
+        position i are for the token at i + 1."""
+        read = read_prompts(prompts, self._core, self._limit())
+        _raise_first(read, on_error)
+        requests = [{"tokens": p.token_ids, "want": {"topk": {"k": k, "from": 0}}} for p in read if p.error is None]
+        results = iter(self._results(requests, "texts", use_tqdm))
+        outputs = []
+        for prompt in read:
+            result = None if prompt.error is not None else next(results)
+            failed = prompt.error if result is None else raised(result)
+            if failed is not None and on_error == "raise":
+                raise failed
+            outputs.append(distilled(prompt.token_ids, None if failed else result, failed))
+        return outputs
+
+    def as_encoder(self) -> "_encoder.Encoder":
+        """Embeddings in sentence-transformers' shape: ``.encode(texts)``."""
+        return _encoder.Encoder(self)
+
+    # Tables and datasets
+
+    @property
+    def embedding_size(self) -> int:
+        """Elements of a vector."""
+        return int(self._core.facts["hidden"])
+
+    def generate_frame(self, frame: Any, column: str, output: str = "answer", sampling_params: SamplingParams | None = None, **how: Any) -> Any:
+        """A table of pandas, polars or pyarrow with a column of answers. ``chat=True`` asks each as a user's message (after
+        ``system=``), ``template=`` has ``{text}`` where the value goes, ``errors=`` names a column for rows that cannot be
+        served, which otherwise raise."""
+        return frames.generate_frame(self, frame, column, output, sampling_params, **how)
+
+    def embed_frame(self, frame: Any, column: str, output: str = "embedding", pooling_params: PoolingParams | None = None, **how: Any) -> Any:
+        """A table with a column of vectors: lists of fixed size in pyarrow and polars."""
+        return frames.embed_frame(self, frame, column, output, pooling_params, **how)
+
+    def classify_frame(self, frame: Any, column: str, labels: Sequence[str], output: str = "label", **how: Any) -> Any:
+        """A table with a column of labels; ``template``, ``measure`` and ``calibrate`` as in :meth:`classify`,
+        ``probability=`` names a column for the share of the chosen label."""
+        return frames.classify_frame(self, frame, column, labels, output, **how)
+
+    def mapper(
+        self, column: str, output: str = "answer", sampling_params: SamplingParams | None = None, *, chat: bool = False,
+        system: str | None = None, template: str | None = None, errors: str | None = None,
+    ) -> frames.Mapper:  # fmt: skip
+        """A function for ``datasets.Dataset.map(…, batched=True)``."""
+        how = {"chat": chat, "system": system, "template": template, "errors": errors}
+        return frames.Mapper(self, column, output, sampling_params, **how)
+
+    # Inside
+
+    def _limit(self) -> int | None:
+        return None
+
+    def _refuse(self, lora_request: Any, keywords: dict[str, Any]) -> None:
+        if lora_request is not None:
+            raise UsageError("lora_request: adapters are not supported here")
+        for name in keywords:
+            if name not in ("tokenization_kwargs", "prompt_adapter_request", "mm_processor_kwargs"):
+                raise unknown("this method", name, ("use_tqdm", "on_error", "sampling_params"))
+            log.info("%s is ignored", name)
+
+    def _ids(self, text: str, add_special: bool = False) -> list[int]:
+        ids: list[int] = self._core.model.encode(text, add_special)
+        if not ids:
+            raise UsageError(f"{text!r} has no tokens")
+        return ids
+
+    def _results(self, requests: list[dict[str, Any]], what: str, use_tqdm: bool) -> list[Result]:
+        return self._core.results(requests, what, show=self._core.progress and bool(use_tqdm))
+
+    def _conversations(
+        self, messages: Sequence[Any], template: str | None, generation: bool, final: bool,
+        tools: Sequence[Any] | None, variables: dict[str, Any] | None,
+    ) -> list[Prompt]:  # fmt: skip
+        several = bool(messages) and isinstance(messages[0], (list, tuple))
+        extra = dict(variables or {})
+        if tools is not None:
+            extra["tools"] = list(tools)
+        read = []
+        for one in messages if several else [messages]:
+            try:
+                text = self._tokenizer.render(list(one), template, generation, final, extra)
+                read.append(Prompt(text, self._core.model.encode(text, False)))
+            except (TextError, UsageError) as error:
+                read.append(Prompt(None, [], error))
+        return read
+
+    def _batch(
+        self, read: list[Prompt], params: SamplingParams | Sequence[SamplingParams] | None, on_error: str
+    ) -> Batch:
+        if on_error not in ("raise", "return"):
+            raise UsageError(f"on_error is {on_error!r}; expected 'raise' or 'return'")
+        _raise_first(read, on_error)
+        given = self.get_default_sampling_params() if params is None else params
+        every = [given] * len(read) if isinstance(given, SamplingParams) else list(given)
+        if len(every) != len(read):
+            raise UsageError(f"there are {len(read)} prompts and {len(every)} sampling parameters")
+        return Batch(self._core, read, every, self._seed, self._calls.next())
+
+    def _generate(
+        self, read: list[Prompt], params: SamplingParams | Sequence[SamplingParams] | None, use_tqdm: bool, on_error: str
+    ) -> list[RequestOutput]:
+        batch = self._batch(read, params, on_error)
+        try:
+            results = self._results(batch.requests, "answers", use_tqdm)
+        except Interrupted as error:
+            error.outputs = batch.some_outputs(self._core, error.outputs)
+            raise
+        return batch.outputs(self._core, results, on_error)
+
+    def _streamed(self, prompt: PromptLike, params: SamplingParams | None, chat: bool) -> dict[str, Any]:
+        if chat:
+            read = self._conversations(prompt, None, True, False, None, None)
+        else:
+            read = read_prompts([prompt] if isinstance(prompt, (str, dict)) else prompt, self._core, self._limit())
+        if len(read) != 1:
+            raise UsageError("stream takes one prompt; as_completed takes several")
+        batch = self._batch(read, params, "raise")
+        if len(batch.requests) != 1:
+            raise UsageError("stream gives one answer: n has no place in it")
+        return batch.requests[0]
+
+    def _embedded(
+        self, number: int, prompt: Prompt, results: Iterator[Result], on_error: str
+    ) -> EmbeddingRequestOutput:
+        failed: Exception | None = prompt.error
+        vector = None
+        if failed is None:
+            result = next(results)
+            failed = raised(result)
+            vector = None if failed else EmbeddingOutput(_encoder.vectors(result))
+        if failed is not None and on_error == "raise":
+            raise failed
+        return EmbeddingRequestOutput(str(number), vector, prompt.token_ids, True, failed)
+
+
+def _look_at(keywords: dict[str, Any]) -> None:
+    """Notes, refuses or does not know vLLM's other keywords."""
+    for name, value in keywords.items():
+        if name in _REFUSED and value:
+            why = _REFUSED[name]
+            raise UsageError(f"{name} is not supported" + (f": {why}" if why else ""))
+        if name in _IGNORED or name in _REFUSED:
+            log.info("%s has no effect here", name)
+            continue
+        raise unknown("LLM", name, (*_KNOWN, *_IGNORED))
+
+
+def _raise_first(read: list[Prompt], on_error: str) -> None:
+    error = next((prompt.error for prompt in read if prompt.error is not None), None)
+    if error is not None and on_error == "raise":
+        raise error
+
+
+def _pieces(events: Iterator[tuple[int, str, Any]]) -> Iterator[str]:
+    for _, kind, told in events:
+        error = raised((kind, told)) if kind == "failed" else None
+        if error is not None:
+            raise error
+        if kind == "text":
+            yield told
+
+
+def _in_template(prompts: PromptLike, template: str | None) -> PromptLike:
+    if template is None:
+        return prompts
+    if "{text}" not in template:
+        raise UsageError("template must have {text} where the prompt goes")
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    return [template.replace("{text}", text) if isinstance(text, str) else text for text in texts]
+
+
+def _sum(result: Result) -> float:
+    error = raised(result)
+    if error is not None:
+        raise error
+    return math.fsum(value for value in result[1]["logprobs"] if value is not None)
+
+
+def _chosen(group: list[Result], labels: list[str], measure: str, plain: list[float] | None) -> ClassificationOutput:
+    sums = [_sum(result) for result in group]
+    scores = sums
+    if measure == "mean":
+        counts = [sum(value is not None for value in result[1]["logprobs"]) for result in group]
+        scores = [total / max(count, 1) for total, count in zip(sums, counts)]
+    elif plain is not None:
+        scores = [total - neutral for total, neutral in zip(sums, plain)]
+    best = max(range(len(scores)), key=lambda i: (scores[i], -i))
+    return ClassificationOutput(labels[best], best, scores, shares(scores))
+
+
+def _cosine(number: int, a: EmbeddingRequestOutput, b: EmbeddingRequestOutput) -> ScoringRequestOutput:
+    import numpy as np
+
+    assert a.outputs is not None and b.outputs is not None
+    left, right = (np.asarray(one.outputs.array, dtype=np.float64) for one in (a, b) if one.outputs is not None)
+    score = float(left @ right)
+    return ScoringRequestOutput(str(number), ScoringOutput(score), [*a.prompt_token_ids, *b.prompt_token_ids], True)
+
+

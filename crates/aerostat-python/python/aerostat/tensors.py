@@ -1,0 +1,154 @@
+"""Arrays in and out: numpy, and torch where that is what came in. Neither is imported before it is needed."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from .errors import UsageError
+
+
+def torch() -> Any:
+    """torch, if the program has imported it or it can be."""
+    module = sys.modules.get("torch")
+    if module is not None:
+        return module
+    try:
+        import torch as found
+    except ImportError:
+        return None
+    return found
+
+
+def is_torch(value: Any) -> bool:
+    """Whether it is a tensor of torch. Does not import torch: without it nothing is."""
+    module = sys.modules.get("torch")
+    return module is not None and isinstance(value, getattr(module, "Tensor", ()))
+
+
+def is_array(value: Any) -> bool:
+    """Whether it is an array of some library, and not a list or a text."""
+    return hasattr(value, "__dlpack__") or hasattr(value, "__array__")
+
+
+def to_numpy(value: Any) -> Any:
+    """Any array, or lists of numbers, as numpy's."""
+    import numpy as np
+
+    if isinstance(value, np.ndarray):
+        return np.asarray(value)
+    if is_torch(value):
+        return np.asarray(value.detach().cpu().numpy())
+    if hasattr(value, "__dlpack__"):
+        try:
+            return np.from_dlpack(value)
+        except (BufferError, RuntimeError, TypeError, AttributeError):
+            pass
+    if not hasattr(value, "__array__") and hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+    return np.asarray(value)
+
+
+def to_ids(value: Any, name: str = "input_ids") -> Any:
+    """``[batch, length]`` int64 of token ids given as an array, tensor or lists."""
+    import numpy as np
+
+    array = to_numpy(value)
+    if array.dtype == object:
+        raise UsageError(f"{name}: rows differ in length; pad them (tokenizer(…, padding=True))")
+    if array.ndim == 1:
+        array = array[None, :]
+    if array.ndim != 2:
+        raise UsageError(f"{name} has {array.ndim} dimensions; expected [batch, length]")
+    if array.dtype.kind not in "iub":
+        if array.dtype.kind != "f" or not np.array_equal(array, np.floor(array)):
+            raise UsageError(f"{name} holds {array.dtype}; expected whole numbers")
+    return array.astype(np.int64)
+
+
+def like(array: Any, given: Any) -> Any:
+    """A numpy array in the library of what was given: torch's tensor for torch's, numpy's for everything else."""
+    if is_torch(given):
+        import numpy as np
+
+        return torch().from_numpy(np.ascontiguousarray(array))
+    return array
+
+
+def host(array: Any, kind: str | None) -> Any:
+    """What a tokenizer returns: ``None`` for lists, ``"np"`` for numpy, ``"pt"`` for torch's tensor that lives on the host
+    whatever it is told; without torch an ndarray with the same methods."""
+    if kind is None:
+        return array.tolist()
+    if kind == "np":
+        return array
+    if kind != "pt":
+        raise UsageError(f"return_tensors is {kind!r}; expected 'pt', 'np' or None")
+    library = torch()
+    if library is None:
+        return _host_array(array)
+    return library.from_numpy(array.copy()).as_subclass(_host_tensor(library))
+
+
+_classes: dict[str, Any] = {}
+
+
+def _host_tensor(library: Any) -> Any:
+    """A torch.Tensor on which ``.cuda()`` and ``.to("cuda")`` do nothing where there is no CUDA."""
+    if "tensor" not in _classes:
+
+        def absent(device: Any) -> bool:
+            name = getattr(device, "type", device)
+            return isinstance(name, str) and name.split(":")[0] == "cuda" and not library.cuda.is_available()
+
+        class HostTensor(library.Tensor):  # type: ignore[misc]
+            def cuda(self, *args: Any, **keywords: Any) -> Any:
+                return super().cuda(*args, **keywords) if library.cuda.is_available() else self
+
+            def to(self, *args: Any, **keywords: Any) -> Any:
+                if args and absent(args[0]):
+                    args = args[1:]
+                if absent(keywords.get("device")):
+                    del keywords["device"]
+                return super().to(*args, **keywords) if args or keywords else self
+
+        _classes["tensor"] = HostTensor
+    return _classes["tensor"]
+
+
+def _host_array(array: Any) -> Any:
+    """An ndarray with the methods of tensors that scripts call on token ids."""
+    if "array" not in _classes:
+        import numpy as np
+
+        class HostArray(np.ndarray):
+            def cuda(self, *_args: Any, **_keywords: Any) -> Any:
+                return self
+
+            def cpu(self) -> Any:
+                return self
+
+            def to(self, *_args: Any, **_keywords: Any) -> Any:
+                return self
+
+            def detach(self) -> Any:
+                return self
+
+            def clone(self) -> Any:
+                return self.copy()
+
+            def numpy(self) -> Any:
+                return np.asarray(self)
+
+            def long(self) -> Any:
+                return self.astype(np.int64)
+
+            @property
+            def device(self) -> Any:
+                return "cpu"
+
+            def numel(self) -> int:
+                return int(self.size)
+
+        _classes["array"] = HostArray
+    return array.view(_classes["array"])

@@ -1,0 +1,326 @@
+"""The model's tokenizer in the shape of transformers'."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Iterable, Sequence
+
+from . import tensors
+from ._options import log
+from .errors import TextError, UsageError
+
+_NAMED = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+
+
+class BatchEncoding(dict[str, Any]):
+    """What a tokenizer gives: a dict whose members are attributes, too."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def to(self, *args: Any, **keywords: Any) -> "BatchEncoding":
+        return BatchEncoding({name: value.to(*args, **keywords) if hasattr(value, "to") else value for name, value in self.items()})
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """A JSON object, or an empty one if there is no such file."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            value = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _text(token: Any) -> str | None:
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
+
+
+class Tokenizer:
+    """Text to token ids and back, as the model's own files say."""
+
+    def __init__(self, core: Any, token_ids: dict[str, Any] | None = None) -> None:
+        self._core = core
+        self._model = core.model
+        self._named: dict[str, str | None] = dict.fromkeys(_NAMED)
+        self.padding_side = "right"
+        self.chat_template: str | None = None
+        folder = core.path if os.path.isdir(core.path) else None
+        config = {} if folder is None else read_json(os.path.join(folder, "tokenizer_config.json"))
+        mapped = {} if folder is None else read_json(os.path.join(folder, "special_tokens_map.json"))
+        for name in _NAMED:
+            self._named[name] = _text(config.get(name)) or _text(mapped.get(name))
+        for name, key in (("bos_token", "bos"), ("eos_token", "eos")):
+            if self._named[name] is None and core.facts[key] is not None and core.facts["tokenizer"]:
+                self._named[name] = self._model.token_text(core.facts[key])
+        if config.get("padding_side") in ("left", "right"):
+            self.padding_side = config["padding_side"]
+        length = config.get("model_max_length")
+        self.model_max_length = int(length) if isinstance(length, (int, float)) and length < 1e9 else core.facts["context_max"]
+        self.name_or_path = core.path
+
+    # Special tokens
+
+    def _id(self, name: str) -> int | None:
+        token = self._named[name]
+        found = None if token is None else self._model.token_id(token)
+        return None if found is None else int(found)
+
+    def _set(self, name: str, token: str | None) -> None:
+        if token is not None and self._model.token_id(token) is None:
+            raise UsageError(f"{name}: the vocabulary has no token {token!r}")
+        self._named[name] = token
+
+    def _set_id(self, name: str, token: int | None) -> None:
+        text = None if token is None else self._model.token_text(int(token))
+        if token is not None and text is None:
+            raise UsageError(f"{name}_id: {token} is outside the vocabulary")
+        self._named[name] = text
+
+    bos_token = property(lambda self: self._named["bos_token"], lambda self, value: self._set("bos_token", value))
+    eos_token = property(lambda self: self._named["eos_token"], lambda self, value: self._set("eos_token", value))
+    unk_token = property(lambda self: self._named["unk_token"], lambda self, value: self._set("unk_token", value))
+    pad_token = property(lambda self: self._named["pad_token"], lambda self, value: self._set("pad_token", value))
+    bos_token_id = property(lambda self: self._id("bos_token"), lambda self, value: self._set_id("bos_token", value))
+    eos_token_id = property(lambda self: self._id("eos_token"), lambda self, value: self._set_id("eos_token", value))
+    unk_token_id = property(lambda self: self._id("unk_token"), lambda self, value: self._set_id("unk_token", value))
+    pad_token_id = property(lambda self: self._id("pad_token"), lambda self, value: self._set_id("pad_token", value))
+
+    @property
+    def special_tokens_map(self) -> dict[str, str]:
+        return {name: token for name, token in self._named.items() if token is not None}
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        ids = {self._id(name) for name in _NAMED}
+        return sorted(token for token in ids if token is not None)
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self._model.vocab_size())
+
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    def __repr__(self) -> str:
+        return f"Tokenizer({self.name_or_path!r})"
+
+    def get_vocab(self) -> dict[str, int]:
+        texts = ((self._model.token_text(token), token) for token in range(self.vocab_size))
+        return {text: token for text, token in texts if text is not None}
+
+    # Text to ids
+
+    def encode(
+        self,
+        text: str,
+        add_special_tokens: bool = True,
+        truncation: bool = False,
+        max_length: int | None = None,
+        return_tensors: str | None = None,
+    ) -> Any:
+        """The token ids of a text."""
+        if not isinstance(text, str):
+            raise UsageError(f"encode takes a text, not {type(text).__name__}; call the tokenizer itself for several")
+        ids = self._model.encode(text, add_special_tokens)
+        if truncation:
+            ids = ids[: max_length if max_length is not None else self.model_max_length]
+        if return_tensors is None:
+            return ids
+        import numpy as np
+
+        return tensors.host(np.asarray([ids], dtype=np.int64), return_tensors)
+
+    def __call__(
+        self,
+        text: str | Sequence[str],
+        text_pair: None = None,
+        *,
+        add_special_tokens: bool = True,
+        padding: bool | str = False,
+        truncation: bool | str | None = False,
+        max_length: int | None = None,
+        return_tensors: str | None = None,
+        return_attention_mask: bool | None = None,
+        return_token_type_ids: bool | None = None,
+        padding_side: str | None = None,
+        **ignored: Any,
+    ) -> BatchEncoding:
+        """Token ids and mask of a text, or of several."""
+        if text_pair is not None:
+            raise UsageError("text_pair is not supported: join the texts as the model expects them")
+        for name in ignored:
+            log.info("the tokenizer ignores %s", name)
+        single = isinstance(text, str)
+        texts = [text] if isinstance(text, str) else list(text)
+        cut = bool(truncation) and truncation != "do_not_truncate"
+        rows = [self.encode(one, add_special_tokens, cut, max_length) for one in texts]
+        masks = [[1] * len(row) for row in rows]
+        if padding and padding != "do_not_pad":
+            longest = max((len(row) for row in rows), default=0)
+            if padding == "max_length":
+                longest = max(longest, max_length if max_length is not None else self.model_max_length)
+            self._pad(rows, masks, longest, padding_side or self.padding_side)
+        given: dict[str, Any] = {"input_ids": rows, "attention_mask": masks}
+        if return_attention_mask is False:
+            del given["attention_mask"]
+        if return_tensors is not None:
+            import numpy as np
+
+            if len({len(row) for row in rows}) > 1:
+                raise UsageError("texts differ in length; padding=True makes one tensor of them")
+            given = {name: tensors.host(np.asarray(value, dtype=np.int64), return_tensors) for name, value in given.items()}
+        elif single:
+            given = {name: value[0] for name, value in given.items()}
+        return BatchEncoding(given)
+
+    def _pad(self, rows: list[list[int]], masks: list[list[int]], length: int, side: str) -> None:
+        pad = self.pad_token_id
+        if all(len(row) == length for row in rows):
+            return
+        if pad is None:
+            raise UsageError("the tokenizer has no padding token: set tokenizer.pad_token = tokenizer.eos_token")
+        for row, mask in zip(rows, masks):
+            missing = length - len(row)
+            at = 0 if side == "left" else len(row)
+            row[at:at] = [pad] * missing
+            mask[at:at] = [0] * missing
+
+    def tokenize(self, text: str, add_special_tokens: bool = False) -> list[str]:
+        return [self._piece(token) for token in self._model.encode(text, add_special_tokens)]
+
+    # Ids to text
+
+    def decode(self, token_ids: Any, skip_special_tokens: bool = False, **_ignored: Any) -> Any:
+        """The text of token ids: a number, a list, an array or a tensor."""
+        if isinstance(token_ids, (list, tuple)) and token_ids and isinstance(token_ids[0], (list, tuple)):
+            return self.batch_decode(token_ids, skip_special_tokens)
+        if getattr(token_ids, "ndim", 0) == 2:
+            return self.batch_decode(token_ids, skip_special_tokens)
+        return self._model.decode(_flat(token_ids), skip_special_tokens)
+
+    def batch_decode(self, sequences: Iterable[Any], skip_special_tokens: bool = False, **_ignored: Any) -> list[str]:
+        return [self._model.decode(_flat(row), skip_special_tokens) for row in sequences]
+
+    def _piece(self, token: int) -> str:
+        text = self._model.token_text(token)
+        return "" if text is None else str(text)
+
+    def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
+        if isinstance(ids, int):
+            return self._model.token_text(ids)
+        kept = (token for token in _flat(ids) if not (skip_special_tokens and self._model.is_special(token)))
+        return [self._model.token_text(token) for token in kept]
+
+    def convert_tokens_to_ids(self, tokens: Any) -> Any:
+        if isinstance(tokens, str):
+            found = self._model.token_id(tokens)
+            return self.unk_token_id if found is None else found
+        return [self.convert_tokens_to_ids(token) for token in tokens]
+
+    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
+        return str(self._model.decode([token for token in self.convert_tokens_to_ids(list(tokens)) if token is not None], False))
+
+    # Conversations
+
+    def apply_chat_template(
+        self,
+        conversation: Sequence[Any],
+        tools: Sequence[Any] | None = None,
+        documents: Sequence[Any] | None = None,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+        tokenize: bool = True,
+        padding: bool | str = False,
+        truncation: bool = False,
+        max_length: int | None = None,
+        return_tensors: str | None = None,
+        return_dict: bool = True,
+        **variables: Any,
+    ) -> Any:
+        """A conversation (a list of messages), or several, as the model's template writes it: text, or token ids."""
+        several = bool(conversation) and isinstance(conversation[0], (list, tuple))
+        conversations = conversation if several else [conversation]
+        if tools is not None:
+            variables["tools"] = [_tool(tool) for tool in tools]
+        if documents is not None:
+            variables["documents"] = list(documents)
+        texts = [
+            self.render(list(one), chat_template, add_generation_prompt, continue_final_message, variables)
+            for one in conversations
+        ]
+        if not tokenize:
+            return texts if several else texts[0]
+        encoded = self(
+            texts if several or return_tensors is not None else texts[0],
+            add_special_tokens=False,
+            padding=padding,
+            truncation=truncation,
+            max_length=max_length,
+            return_tensors=return_tensors,
+        )
+        return encoded if return_dict else encoded["input_ids"]
+
+    def render(
+        self,
+        messages: list[Any],
+        chat_template: str | None,
+        add_generation_prompt: bool,
+        continue_final_message: bool,
+        variables: dict[str, Any],
+    ) -> str:
+        """One conversation as text."""
+        if add_generation_prompt and continue_final_message:
+            raise UsageError("add_generation_prompt and continue_final_message exclude each other")
+        template = chat_template if chat_template is not None else self.chat_template
+        if template is not None:
+            variables = {**self.special_tokens_map, **variables}
+        try:
+            extra = json.dumps(variables)
+            given = json.dumps(messages)
+        except TypeError as error:
+            raise UsageError(f"messages and variables of a template must be JSON: {error}") from error
+        text = str(self._model.render(given, add_generation_prompt, extra, template))
+        return _continued(text, messages) if continue_final_message else text
+
+
+def _continued(text: str, messages: list[Any]) -> str:
+    """The text up to the end of the last message, which is to be continued."""
+    content = messages[-1].get("content") if messages else None
+    if isinstance(content, list):
+        content = next((part.get("text") for part in reversed(content) if part.get("type") == "text"), None)
+    if not isinstance(content, str) or content.strip() not in text:
+        raise TextError("continue_final_message: the template does not show the last message as it is")
+    end = text.rindex(content.strip()) + len(content.strip())
+    kept = text[:end]
+    if text[end - len(content.strip()) :].startswith(content.lstrip()):
+        kept += content[len(content.rstrip()) :] if text[end:].startswith(content[len(content.rstrip()) :]) else ""
+    return kept
+
+
+def _tool(tool: Any) -> Any:
+    if isinstance(tool, dict):
+        return tool
+    raise UsageError(f"tools: expected a JSON object for each, not {type(tool).__name__}")
+
+
+def _flat(ids: Any) -> list[int]:
+    """Token ids of a number, a list, an array or a tensor of one dimension."""
+    if isinstance(ids, int):
+        return [ids]
+    if hasattr(ids, "tolist"):
+        ids = ids.tolist()
+    if isinstance(ids, int):
+        return [ids]
+    flat = [int(token) for token in ids]
+    wrong = next((token for token in flat if token < 0), None)
+    if wrong is not None:
+        raise UsageError(f"token id {wrong} is negative")
+    return flat

@@ -1,0 +1,223 @@
+//! A model's session: opened when there is work, and shared by all callers.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread;
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use serde_json::{Value, json};
+
+use aerostat::session::Status;
+use aerostat::{Need, Observer, Options, Progress, Request, Session, SessionHandle, Want};
+
+use crate::call::{Call, UnderWay, follow_source, follow_ticket, notifying};
+use crate::error::{raised, same_process};
+use crate::feed::Feed;
+use crate::model::Model;
+use crate::request::{Asked, engine_options, requests};
+
+/// A call with at least so many requests, and so many times what the model was opened for, has it opened anew.
+const REOPEN_REQUESTS: usize = 8;
+const REOPEN_TIMES: usize = 4;
+
+/// A model that runs.
+#[pyclass(frozen, module = "aerostat._aerostat")]
+pub(crate) struct Engine {
+    model: Py<Model>,
+    options: Options,
+    /// Tokens of the longest sequence that it is opened for at least, and how many sequences of that.
+    floor: (usize, usize),
+    open: Mutex<Option<Open>>,
+    /// Calls under way.
+    calls: Arc<AtomicUsize>,
+    /// The sweep at hand is to be left.
+    stop: Arc<AtomicBool>,
+    notes: Arc<Mutex<Vec<String>>>,
+    pid: u32,
+}
+
+struct Open {
+    session: Session,
+    /// Requests that it was opened for.
+    requests: usize,
+}
+
+/// What the session tells on its thread.
+struct Watch {
+    stop: Arc<AtomicBool>,
+    notes: Arc<Mutex<Vec<String>>>,
+}
+
+impl Observer for Watch {
+    fn progress(&mut self, _progress: &Progress) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn note(&mut self, text: &str) {
+        lock(&self.notes).push(text.to_owned());
+    }
+}
+
+#[pymethods]
+impl Engine {
+    /// Of a model, with options in JSON. It is opened at the first call, for that call's requests and at least
+    /// `floor_sequences` of `floor_tokens` each.
+    #[new]
+    fn new(model: Py<Model>, options: &str, floor_tokens: usize, floor_sequences: usize) -> PyResult<Self> {
+        Ok(Self {
+            model,
+            options: engine_options(options)?,
+            floor: (floor_tokens, floor_sequences),
+            open: Mutex::default(),
+            calls: Arc::default(),
+            stop: Arc::default(),
+            notes: Arc::default(),
+            pid: std::process::id(),
+        })
+    }
+
+    /// Hands requests over, as a JSON list. With `follow`, text and tokens are told as they come; text of a single request
+    /// only. `notify` is called, on another thread, whenever something was told.
+    #[pyo3(signature = (given, follow=false, notify=None, hooks=None))]
+    fn call(
+        &self,
+        py: Python<'_>,
+        given: &str,
+        follow: bool,
+        notify: Option<Py<PyAny>>,
+        hooks: Option<Vec<Asked>>,
+    ) -> PyResult<Call> {
+        same_process(self.pid)?;
+        let (mut requests, gathered) = requests(self.model.get(), given, hooks.unwrap_or_default())?;
+        let counted = UnderWay::new(&self.calls);
+        let (handle, need) = self.open_for(py, &requests)?;
+        let cancel = Arc::new(AtomicBool::new(false));
+        let (sender, mut told) = channel();
+        match requests.len() {
+            1 if follow => {
+                let ticket = handle.submit(requests.remove(0), 0).map_err(|e| raised(&e))?;
+                follow_ticket(ticket, sender, Arc::clone(&cancel), counted)?;
+            }
+            _ => {
+                let feed = Feed::new(requests, sender.clone(), Arc::clone(&cancel));
+                let attached = handle.attach(Box::new(feed), need, 0).map_err(|e| raised(&e))?;
+                follow_source(attached, sender, counted)?;
+            }
+        }
+        if let Some(notify) = notify {
+            told = notifying(told, notify)?;
+        }
+        Ok(Call::new(told, cancel, follow, gathered))
+    }
+
+    /// Leaves the sweep at hand; all calls under way end.
+    fn interrupt(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// How it stands, as JSON, with what it has to say since it was last asked.
+    fn status(&self, py: Python<'_>) -> PyResult<String> {
+        same_process(self.pid)?;
+        let status = self.open(py)?.as_ref().map(|open| open.session.handle().status()).unwrap_or_default();
+        let notes = std::mem::take(&mut *lock(&self.notes));
+        Ok(described(&status, self.calls.load(Ordering::Relaxed), notes).to_string())
+    }
+
+    /// Lets what is under way finish, and gives memory back. The next call opens it again.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        same_process(self.pid)?;
+        let open = self.open(py)?.take();
+        py.detach(|| open.into_iter().for_each(|open| open.session.finish()));
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// The session, opened for these requests if there is none, or if it was opened for far fewer and is idle; and what it
+    /// is to be told that they need.
+    fn open_for(&self, py: Python<'_>, requests: &[Request]) -> PyResult<(SessionHandle, Need)> {
+        let mut open = self.open(py)?;
+        let alone = self.calls.load(Ordering::Relaxed) <= 1;
+        if alone {
+            self.stop.store(false, Ordering::Relaxed);
+        }
+        let grown = |open: &Open| {
+            requests.len() >= REOPEN_REQUESTS && requests.len() > open.requests.saturating_mul(REOPEN_TIMES)
+        };
+        if alone && open.as_ref().is_some_and(grown) {
+            let old = open.take();
+            py.detach(|| old.into_iter().for_each(|open| open.session.finish()));
+        }
+        let mut need = Need::none();
+        requests.iter().for_each(|request| need.add(request));
+        if let Some(open) = &*open {
+            return Ok((open.session.handle(), need));
+        }
+        let (tokens, sequences) = self.floor;
+        (0..sequences).for_each(|_| need.add_tokens(tokens, 0, Want::Generate));
+        let model = self.model.get();
+        let watch = Watch { stop: Arc::clone(&self.stop), notes: Arc::clone(&self.notes) };
+        let (files, tokenizer) = (Arc::clone(&model.files), model.tokenizer.clone());
+        let session = Session::start(files, tokenizer, self.options.clone(), need, Box::new(watch));
+        let session = session.map_err(|e| raised(&e))?;
+        let opened = open.insert(Open { session, requests: requests.len().max(sequences) });
+        // What they need it has been told.
+        Ok((opened.session.handle(), Need::none()))
+    }
+
+    /// What is open. Whoever holds it may wait for the interpreter, so that nobody waits for it with the interpreter held.
+    fn open(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, Option<Open>>> {
+        loop {
+            match self.open.try_lock() {
+                Ok(open) => return Ok(open),
+                Err(TryLockError::Poisoned(open)) => return Ok(open.into_inner()),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            py.detach(|| thread::sleep(Duration::from_millis(2)));
+            py.check_signals()?;
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let open = self.open.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if self.pid != std::process::id() {
+            // Its threads stayed behind in the process that forked this one: they cannot be waited for.
+            std::mem::forget(open);
+            return;
+        }
+        Python::attach(|py| py.detach(|| drop(open)));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn described(status: &Status, calls: usize, notes: Vec<String>) -> Value {
+    let progress = status.progress.map(|p| {
+        json!({
+            "phase": format!("{:?}", p.phase).to_lowercase(),
+            "sweep": p.sweep,
+            "tile": p.tile,
+            "tiles": p.tiles,
+            "rows": p.rows,
+            "read_bytes": p.read_bytes,
+            "tokens": p.tokens,
+            "tokens_left": p.tokens_left,
+            "seconds": p.elapsed.as_secs_f64(),
+        })
+    });
+    json!({
+        "open": status.plan.is_some(),
+        "budget_bytes": status.plan.as_ref().map(|plan| plan.budget_bytes),
+        "reopened": status.reopened,
+        "progress": progress,
+        "stats": status.stats,
+        "calls": calls,
+        "notes": notes,
+    })
+}

@@ -1,0 +1,92 @@
+"""Tables in and out."""
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+import aerostat
+from aerostat import LLM, SamplingParams
+
+pandas = pytest.importorskip("pandas")
+polars = pytest.importorskip("polars")
+pyarrow = pytest.importorskip("pyarrow")
+
+TEXTS = ["Hello", "you there", "What is it"]
+GREEDY = SamplingParams(temperature=0, max_tokens=5)
+KINDS = [pandas.DataFrame, polars.DataFrame, pyarrow.table]
+
+
+@pytest.fixture(scope="module")
+def llm(chat: str) -> LLM:
+    return LLM(chat, progress=False)
+
+
+def column(frame: Any, name: str) -> list[Any]:
+    return frame.column(name).to_pylist() if hasattr(frame, "column_names") else list(frame[name])
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_answers_are_a_column_of_the_same_kind_of_table(llm: LLM, make: Any) -> None:
+    frame = make({"id": [1, 2, 3], "text": TEXTS})
+    found = llm.generate_frame(frame, "text", "answer", GREEDY)
+    assert type(found) is type(frame) and column(found, "id") == [1, 2, 3]
+    assert column(found, "answer") == [o.outputs[0].text for o in llm.generate(TEXTS, GREEDY)]
+    talk = llm.generate_frame(frame, "text", "id", GREEDY, chat=True, system="Be brief.", template="Say {text}")
+    messages = [[{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"Say {t}"}] for t in TEXTS]
+    assert column(talk, "id") == [o.outputs[0].text for o in llm.chat(messages, GREEDY)]
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_embeddings_are_lists_of_a_fixed_size(llm: LLM, make: Any) -> None:
+    found = llm.embed_frame(make({"text": TEXTS}), "text")
+    array = np.stack([o.outputs.array for o in llm.embed(TEXTS) if o.outputs is not None])
+    assert np.array_equal(np.asarray([np.asarray(row) for row in column(found, "embedding")], dtype=np.float32), array)
+    if make is pyarrow.table:
+        assert found.schema.field("embedding").type == pyarrow.list_(pyarrow.float32(), 32)
+    if make is polars.DataFrame:
+        assert found.schema["embedding"] == polars.Array(polars.Float32, 32)
+    assert len(llm.embed_frame(make({"text": pyarrow.array([], pyarrow.string()) if make is pyarrow.table else []}), "text")) == 0
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_labels(llm: LLM, make: Any) -> None:
+    found = llm.classify_frame(make({"text": TEXTS}), "text", ["good", "bad"], template="{text}:", probability="p")
+    wanted = llm.classify(TEXTS, ["good", "bad"], template="{text}:")
+    assert column(found, "label") == [o.outputs.label for o in wanted if o.outputs is not None]
+    assert all(0.5 <= p <= 1 for p in column(found, "p"))
+
+
+@pytest.mark.parametrize("make", KINDS)
+@pytest.mark.parametrize("talks", [False, True])
+def test_rows_that_cannot_be_served_are_data_or_raise(llm: LLM, make: Any, talks: bool) -> None:
+    frame = make({"text": ["Hello", None, "you"]})
+    with pytest.raises(aerostat.UsageError):
+        llm.generate_frame(frame, "text", "answer", GREEDY, chat=talks)
+    found = llm.generate_frame(frame, "text", "answer", GREEDY, chat=talks, errors="error")
+    errors, answers = column(found, "error"), column(found, "answer")
+    assert [isinstance(e, str) for e in errors] == [False, True, False]
+    assert [isinstance(a, str) for a in answers] == [True, False, True]
+    labels = llm.classify_frame(frame, "text", ["a", "b"], errors="error")
+    assert [isinstance(a, str) for a in column(labels, "label")] == [True, False, True]
+
+
+def test_columns_and_tables_that_are_not_there(llm: LLM) -> None:
+    with pytest.raises(aerostat.UsageError, match="no column 'txt'; it has text"):
+        llm.generate_frame(pandas.DataFrame({"text": TEXTS}), "txt")
+    with pytest.raises(aerostat.UsageError, match="pandas, polars or pyarrow"):
+        llm.generate_frame({"text": TEXTS}, "text")
+
+
+def test_a_mapper_maps_batches_and_pickles_with_all_that_changes_results(llm: LLM, chat: str) -> None:
+    mapper = llm.mapper("text", "answer", GREEDY)
+    wanted = {"answer": [o.outputs[0].text for o in llm.generate(TEXTS, GREEDY)]}
+    assert mapper({"text": TEXTS}) == wanted
+    pickled = pickle.dumps(mapper)
+    assert pickle.loads(pickled)({"text": TEXTS}) == wanted
+    assert pickle.dumps(llm.mapper("text", "answer", GREEDY)) == pickled
+    assert pickle.dumps(llm.mapper("text", "answer", SamplingParams(temperature=0, max_tokens=6))) != pickled
+    assert pickle.dumps(LLM(chat, kv="q8", progress=False).mapper("text", "answer", GREEDY)) != pickled
+    rows = llm.mapper("text", "answer", GREEDY, errors="error")({"text": ["Hello", None]})
+    assert rows["error"][0] is None and rows["error"][1] is not None

@@ -1,0 +1,173 @@
+"""The package as a guest: what importing does, what goes wrong how, forks, pickles, signals."""
+
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import aerostat
+from aerostat import LLM, AutoModel, SamplingParams
+
+from conftest import fixture
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_is_quick_and_imports_no_numpy() -> None:
+    code = (
+        "import sys, time; begun = time.process_time(); import aerostat; aerostat.LLM; aerostat.AutoModel; "
+        "assert 'numpy' not in sys.modules and 'torch' not in sys.modules; "
+        "print(time.process_time() - begun)"
+    )
+    assert min(float(python(code)) for _ in range(5)) < 0.15
+
+
+def test_importing_prints_nothing_and_leaves_signals_and_environment() -> None:
+    code = (
+        "import os, signal; before = dict(os.environ), signal.getsignal(signal.SIGINT); import aerostat.airllm, aerostat.llm; "
+        "assert before == (dict(os.environ), signal.getsignal(signal.SIGINT))"
+    )
+    assert python(code) == ""
+
+
+def test_names_that_are_not_there() -> None:
+    with pytest.raises(AttributeError, match="Foo"):
+        aerostat.Foo  # noqa: B018
+    assert {"LLM", "AutoModel", "SamplingParams"} <= set(dir(aerostat))
+
+
+def test_exceptions_have_two_bases() -> None:
+    pairs = [
+        (aerostat.UsageError, ValueError), (aerostat.ModelError, OSError), (aerostat.TextError, ValueError),
+        (aerostat.BudgetError, MemoryError), (aerostat.ReadError, OSError), (aerostat.DeviceError, RuntimeError),
+        (aerostat.ForkedError, RuntimeError), (aerostat.JobError, OSError),
+    ]  # fmt: skip
+    assert all(issubclass(ours, theirs) and issubclass(ours, aerostat.AerostatError) for ours, theirs in pairs)
+    assert issubclass(aerostat.Interrupted, KeyboardInterrupt)
+
+
+def test_a_model_that_is_not_there_says_so() -> None:
+    with pytest.raises(aerostat.ModelError, match="no such model"):
+        LLM("./nothing/here")
+    with pytest.raises(OSError):
+        AutoModel.from_pretrained("./nothing/here")
+
+
+def test_a_budget_that_cannot_work_names_the_smallest() -> None:
+    llm = LLM(fixture("llama"), memory="1MiB", headroom=0, progress=False)
+    with pytest.raises(aerostat.BudgetError) as caught:
+        llm.generate([[1, 2, 3]], SamplingParams(max_tokens=2))
+    assert caught.value.smallest is not None and caught.value.smallest > 1 << 20
+
+
+def test_keywords_that_nobody_knows_name_the_nearest() -> None:
+    with pytest.raises(TypeError, match="did you mean 'max_model_len'"):
+        LLM(fixture("llama"), max_model_length=3)
+    with pytest.raises(TypeError, match="did you mean 'max_seq_len'"):
+        AutoModel.from_pretrained(fixture("llama"), max_seq_length=3)
+
+
+@pytest.mark.parametrize("given", ["4", "4 GiB", "500MB", "0.5GiB", 1 << 30])
+def test_sizes(given: object) -> None:
+    from aerostat._options import parse_size
+
+    sizes = {"4": 4, "4 GiB": 4 << 30, "500MB": 500_000_000, "0.5GiB": 1 << 29}
+    assert parse_size(given) == sizes.get(given, given)  # type: ignore[arg-type, call-overload]
+    for wrong in ("", "GiB", "-1", "4 bananas", 0, None):
+        with pytest.raises(aerostat.UsageError):
+            parse_size(wrong)  # type: ignore[arg-type]
+
+
+def test_a_pickled_model_answers_alike_and_holds_no_token() -> None:
+    params = SamplingParams(max_tokens=6, temperature=0.0)
+    llm = LLM(fixture("llama"), hf_token="hf_secret", progress=False, threads=1)
+    pickled = pickle.dumps(llm)
+    assert b"hf_secret" not in pickled
+    assert "hf_secret" not in repr(llm) and "hf_secret" not in repr(vars(llm))
+    again = pickle.loads(pickled)
+    assert again.generate([[1, 2, 3]], params)[0].outputs[0].token_ids == llm.generate([[1, 2, 3]], params)[0].outputs[0].token_ids
+    model = AutoModel.from_pretrained(fixture("llama"), hf_token="hf_secret", progress=False)
+    pickled = pickle.dumps(model)
+    assert b"hf_secret" not in pickled
+    assert pickle.loads(pickled).generate([[1, 2, 3]], max_new_tokens=3).tolist() == model.generate([[1, 2, 3]], max_new_tokens=3).tolist()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_forked_child_is_told_and_does_not_hang() -> None:
+    llm = LLM(fixture("llama"), progress=False)
+    llm.generate([[1, 2, 3]], SamplingParams(max_tokens=2))
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            llm.generate([[1, 2, 3]], SamplingParams(max_tokens=2))
+        except aerostat.ForkedError:
+            code = 0
+            del llm
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_closing_gives_back_and_the_next_call_opens_again() -> None:
+    with LLM(fixture("llama"), progress=False) as llm:
+        first = llm.generate([[1, 2, 3]], SamplingParams(max_tokens=4, temperature=0))
+        assert llm.stats() is not None
+        llm.close()
+        assert llm.stats() is None
+        again = llm.generate([[1, 2, 3]], SamplingParams(max_tokens=4, temperature=0))
+    assert first[0].outputs[0].token_ids == again[0].outputs[0].token_ids
+
+
+def test_ctrl_c_ends_the_call_with_what_there_is() -> None:
+    llm = LLM(fixture("llama"), progress=False, max_model_len=100_010, max_num_seqs=2)
+    llm.generate([[1, 2, 3]], SamplingParams(max_tokens=2))
+    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    begun = time.monotonic()
+    short, long = SamplingParams(max_tokens=1, temperature=0), SamplingParams(max_tokens=100_000, temperature=0, ignore_eos=True)
+    with pytest.raises(aerostat.Interrupted) as caught:
+        llm.generate([[1, 2, 3], [1, 2, 4]], [short, long])
+    assert time.monotonic() - begun < 10
+    done, cut = caught.value.outputs
+    assert done.outputs[0].finish_reason == "length" and done.finished
+    assert cut.outputs[0].finish_reason == "abort" and not cut.finished and len(cut.outputs[0].token_ids) > 1
+    # It goes on to work.
+    assert llm.generate([[1, 2, 3]], short)[0].outputs[0].token_ids == done.outputs[0].token_ids
+
+
+def test_threads_share_a_model() -> None:
+    llm = LLM(fixture("llama"), progress=False)
+    params = SamplingParams(max_tokens=8, temperature=0)
+    alone = [llm.generate([[1, 2, n]], params)[0].outputs[0].token_ids for n in range(3, 11)]
+    found: dict[int, list[int]] = {}
+
+    def ask(n: int) -> None:
+        found[n] = llm.generate([[1, 2, n]], params)[0].outputs[0].token_ids
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(3, 11)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert [found[n] for n in range(3, 11)] == alone
+
+
+def test_nothing_is_written_to_stdout(capfd: pytest.CaptureFixture[str]) -> None:
+    AutoModel.from_pretrained(fixture("chat")).generate(["hello"], max_new_tokens=3)
+    assert capfd.readouterr().out == ""
+
+
+def test_the_logger_is_aerostat(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="aerostat"):
+        AutoModel.from_pretrained(fixture("llama"), dtype="float16", attn_implementation="sdpa", progress=False)
+    assert any("dtype float16 has no effect" in record.message for record in caplog.records)
+    assert any("attn_implementation" in record.message for record in caplog.records)

@@ -1,0 +1,142 @@
+"""The Python package against transformers on real models: greedy sequences, logits, hidden states, losses, padding,
+streamers, stopping criteria and logits processors.
+
+    python oracle/check_python.py MODEL [MODEL …]
+
+MODEL is a folder in Hugging Face layout that both can read. Needs torch, transformers and aerostat (the wheel, or
+crates/aerostat-python/python on PYTHONPATH). Computes in float32, with keys and values in float32.
+"""
+
+import sys
+import time
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.generation.streamers import BaseStreamer
+
+import aerostat
+
+PROMPTS = ["The capital of France is", "Explain quantum computing in one sentence.", "1, 2, 3,"]
+NEW_TOKENS = 24
+failures = 0
+
+
+def check(name, holds, detail=""):
+    global failures
+    failures += not holds
+    print(f"  {'ok  ' if holds else 'FAIL'} {name} {detail}", flush=True)
+
+
+class Keep(BaseStreamer):
+    def __init__(self):
+        self.pieces = []
+
+    def put(self, value):
+        self.pieces.append(value.tolist())
+
+    def end(self):
+        self.pieces.append("end")
+
+
+def far(ours, theirs, mask=None):
+    """The largest difference, where the mask says that both are of a token."""
+    difference = (ours - theirs).abs()
+    return float(difference[mask].max() if mask is not None else difference.max())
+
+
+def run(path):
+    print(path, flush=True)
+    theirs = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    their_tokenizer = AutoTokenizer.from_pretrained(path)
+    ours = aerostat.AutoModel.from_pretrained(path, kv="f32", progress=False)
+    tokenizer = ours.tokenizer
+    if their_tokenizer.pad_token is None:
+        their_tokenizer.pad_token = their_tokenizer.eos_token
+        tokenizer.pad_token = tokenizer.eos_token
+    greedy = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "pad_token_id": their_tokenizer.pad_token_id}
+    for side in ("left", "right"):
+        given = their_tokenizer(PROMPTS, return_tensors="pt", padding=True, padding_side=side)
+        same = tokenizer(PROMPTS, return_tensors="pt", padding=True, padding_side=side)
+        check(f"tokens, padded {side}", given["input_ids"].equal(torch.Tensor(same["input_ids"]).long()))
+        if side == "left":
+            begun = time.monotonic()
+            wanted = theirs.generate(**given, **greedy)
+            middle = time.monotonic()
+            found = ours.generate(**same, **greedy)
+            check("greedy sequences", wanted.equal(found), f"({middle - begun:.1f} s, {time.monotonic() - middle:.1f} s)")
+        labels = given["input_ids"].masked_fill(given["attention_mask"] == 0, -100)
+        if side == "left":
+            # What padding predicts counts for transformers and is nothing.
+            first = given["attention_mask"].argmax(dim=1)
+            labels[torch.arange(len(first)), first] = -100
+        with torch.no_grad():
+            wanted = theirs(**given, labels=labels, output_hidden_states=True)
+        found = ours(**same, labels=labels, output_hidden_states=True)
+        mask = given["attention_mask"] == 1
+        difference = far(found.logits, wanted.logits, mask)
+        check(f"logits, padded {side}", difference < 1e-3, f"{difference:.1e}")
+        check(f"hidden states, padded {side}", len(found.hidden_states) == len(wanted.hidden_states))
+        worst = max(
+            far(a, b, mask) / max(1.0, float(b[mask].abs().max())) for a, b in zip(found.hidden_states, wanted.hidden_states)
+        )
+        check(f"hidden states, padded {side}, of their largest", worst < 1e-3, f"{worst:.1e}")
+        difference = abs(float(found.loss) - float(wanted.loss))
+        check(f"loss, padded {side}", difference < 1e-4, f"{float(wanted.loss):.5f} {difference:.1e}")
+        kept = ours(**same, logits_to_keep=2).logits
+        check(f"logits_to_keep, padded {side}", kept.equal(found.logits[:, -2:]))
+
+    one = their_tokenizer(PROMPTS[0], return_tensors="pt")
+    keep, their_keep = Keep(), Keep()
+    wanted = theirs.generate(**one, **greedy, streamer=their_keep)
+    found = ours.generate(**one, **greedy, streamer=keep)
+    check("streamer", keep.pieces == their_keep.pieces and wanted.equal(found))
+
+    for name, more in {
+        "repetition_penalty": {"repetition_penalty": 1.3},
+        "no_repeat_ngram_size": {"no_repeat_ngram_size": 2},
+        "min_new_tokens": {"min_new_tokens": NEW_TOKENS},
+        "bad_words_ids": {"bad_words_ids": [[int(wanted[0, one.input_ids.shape[1]])]]},
+        "suppress_tokens": {"suppress_tokens": wanted[0, one.input_ids.shape[1] :][:3].tolist()},
+    }.items():
+        check(name, theirs.generate(**one, **greedy, **more).equal(ours.generate(**one, **greedy, **more)))
+    ends = {"stop_strings": ["."], "tokenizer": their_tokenizer}
+    check("stop_strings", theirs.generate(**one, **greedy, **ends).equal(ours.generate(**one, **greedy, **ends)))
+
+    def called(model):
+        seen = []
+
+        def processor(ids, scores):
+            seen.append(("process", ids.tolist(), tuple(scores.shape)))
+            return scores + torch.arange(scores.shape[-1])[None, :] % 7 * 0.5
+
+        def criterion(ids, scores, **_):
+            seen.append(("stop", ids.tolist()))
+            return torch.tensor([ids.shape[1] >= one.input_ids.shape[1] + 9])
+
+        sequences = model.generate(**one, **greedy, logits_processor=[processor], stopping_criteria=[criterion])
+        return sequences, seen
+
+    wanted, found = called(theirs), called(ours)
+    check("logits processors and stopping criteria", wanted[0].equal(found[0]) and wanted[1] == found[1])
+
+    detailed = {"return_dict_in_generate": True, "output_logits": True, "output_scores": True, "output_hidden_states": True}
+    wanted = theirs.generate(**one, **greedy, **detailed, repetition_penalty=1.2)
+    found = ours.generate(**one, **greedy, **detailed, repetition_penalty=1.2)
+    for name in ("logits", "scores"):
+        pairs = list(zip(found[name], wanted[name]))
+        worst = max(far(torch.nan_to_num(a, neginf=0), torch.nan_to_num(b, neginf=0)) for a, b in pairs)
+        check(f"{name} of an answer", len(found[name]) == len(wanted[name]) and worst < 1e-3, f"{worst:.1e}")
+    shapes = [[tuple(layer.shape) for layer in step] for step in wanted.hidden_states]
+    check("hidden states of an answer", shapes == [[tuple(layer.shape) for layer in step] for step in found.hidden_states])
+    worst = max(
+        far(a, b) / max(1.0, float(b.abs().max()))
+        for ours_, theirs_ in zip(found.hidden_states, wanted.hidden_states)
+        for a, b in zip(ours_, theirs_)
+    )
+    check("hidden states of an answer, of their largest", worst < 1e-3, f"{worst:.1e}")
+
+
+for path in sys.argv[1:]:
+    run(path)
+print("failures:", failures)
+sys.exit(failures > 0)

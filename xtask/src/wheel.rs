@@ -1,0 +1,142 @@
+//! The Python package: its wheel, and its tests.
+//!
+//! A wheel is the extension module that maturin builds, the Python files beside it, and the command, which pip puts on the
+//! PATH. The tests need no wheel: the extension module that `cargo build` makes is put beside the Python files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// Where the package lies.
+const PACKAGE: &str = "crates/aerostat-python";
+/// What the tests need, beside the Python that there is.
+const TEST_REQUIREMENTS: &[&str] = &["numpy", "pytest", "mypy", "pandas", "polars", "pyarrow"];
+
+/// How to build the wheel.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// The folder that the wheel is put in.
+    #[arg(long, value_name = "DIR", default_value = "target/wheels")]
+    out: PathBuf,
+    /// Build for every Linux with glibc 2.28 or newer, with zig as the linker: needs `pip install maturin[zig]` and
+    /// cargo-zigbuild.
+    #[arg(long)]
+    zig: bool,
+    /// Build without optimisation: for looking at the wheel, not for using it.
+    #[arg(long)]
+    dev: bool,
+    /// The Python that has maturin.
+    #[arg(long, value_name = "PYTHON", default_value = "python3")]
+    python: PathBuf,
+}
+
+/// How to test the package.
+#[derive(clap::Args)]
+pub(crate) struct TestOptions {
+    /// A Python that has numpy, pytest and mypy, and for tests of tables pandas, polars and pyarrow; without it, a virtual
+    /// environment is made in target/python-venv and these are installed into it.
+    #[arg(long, value_name = "PYTHON")]
+    python: Option<PathBuf>,
+    /// Arguments for pytest.
+    #[arg(last = true)]
+    pytest: Vec<String>,
+}
+
+/// Builds the wheel.
+///
+/// # Errors
+/// A tool is missing or fails.
+pub(crate) fn build(root: &Path, options: &Options) -> Result<()> {
+    let target = "x86_64-unknown-linux-gnu";
+    let profile = if options.dev { "dev" } else { "release" };
+    let build = if options.zig { "zigbuild" } else { "build" };
+    let mut command = cargo(root);
+    command.args([build, "--package", "aerostat-cli", "--profile", profile, "--features", "parquet"]);
+    if options.zig {
+        command.args(["--target", &format!("{target}.2.28")]);
+    }
+    run(&mut command, "the command")?;
+    let mut folder = root.join("target");
+    if options.zig {
+        folder.push(target);
+    }
+    folder.push(if options.dev { "debug" } else { "release" });
+    let scripts = root.join(PACKAGE).join("aerostat.data/scripts");
+    fs::create_dir_all(&scripts).with_context(|| format!("{} cannot be made", scripts.display()))?;
+    copy(&folder.join("aerostat"), &scripts.join("aerostat"))?;
+    let out = root.join(&options.out);
+    let mut maturin = Command::new(&options.python);
+    maturin.current_dir(root.join(PACKAGE)).args(["-m", "maturin", "build", "--profile", profile, "--out"]);
+    maturin.arg(&out);
+    if options.zig {
+        maturin.args(["--zig", "--compatibility", "manylinux_2_28"]);
+    }
+    run(&mut maturin, "maturin (`pip install maturin`)")?;
+    eprintln!("the wheel is in {}", out.display());
+    Ok(())
+}
+
+/// Tests the package as it lies here.
+///
+/// # Errors
+/// A tool is missing, or a test fails.
+pub(crate) fn test(root: &Path, options: &TestOptions) -> Result<()> {
+    // With the features of the whole workspace, so that nothing is built twice.
+    run(cargo(root).args(["build", "--workspace", "--lib"]), "the extension module")?;
+    let sources = root.join(PACKAGE).join("python");
+    copy(&root.join("target/debug/lib_aerostat.so"), &sources.join("aerostat/_aerostat.abi3.so"))?;
+    let python = match &options.python {
+        Some(python) => python.clone(),
+        None => environment(root)?,
+    };
+    let package = root.join(PACKAGE);
+    let command = |module: &str| {
+        let mut command = Command::new(&python);
+        command.current_dir(&package).env("PYTHONPATH", &sources).args(["-m", module]);
+        command
+    };
+    run(command("mypy").args(["-p", "aerostat"]).env("MYPYPATH", &sources), "mypy")?;
+    run(command("mypy.stubtest").arg("aerostat._aerostat").env("MYPYPATH", &sources), "mypy.stubtest")?;
+    run(command("pytest").args(&options.pytest), "pytest")
+}
+
+/// The Python of a virtual environment with what the tests need, made if it is not there.
+fn environment(root: &Path) -> Result<PathBuf> {
+    let folder = root.join("target/python-venv");
+    let python = folder.join("bin/python");
+    if !python.is_file() {
+        run(Command::new("python3").args(["-m", "venv"]).arg(&folder), "python3 -m venv")?;
+        let mut pip = Command::new(&python);
+        pip.args(["-m", "pip", "install", "--quiet"]).args(TEST_REQUIREMENTS);
+        if let Err(error) = run(&mut pip, "pip") {
+            // One that is half done is not to be taken for whole.
+            fs::remove_dir_all(&folder).ok();
+            return Err(error);
+        }
+    }
+    Ok(python)
+}
+
+fn cargo(root: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root);
+    command
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    // A library that a Python has open is replaced, not written over.
+    fs::remove_file(to).ok();
+    fs::copy(from, to)
+        .map(drop)
+        .with_context(|| format!("{} cannot be copied to {}", from.display(), to.display()))
+}
+
+fn run(command: &mut Command, what: &str) -> Result<()> {
+    let status = command.stdin(Stdio::null()).status().with_context(|| format!("{what} does not start"))?;
+    if !status.success() {
+        bail!("{what} ended with {status}");
+    }
+    Ok(())
+}
