@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use aerostat_backend::{Tile, packed};
-use aerostat_checkpoint::packed::{Beside, Entry, SIDECAR, Sidecar, Source};
+use aerostat_checkpoint::packed::{Beside, Entry, NOTES, SIDECAR, Sidecar, Source};
 use aerostat_checkpoint::{Checkpoint, Config, Extent, File};
 use aerostat_stream::{Ring, SourceOptions};
 use sha2::{Digest, Sha256};
@@ -69,6 +69,8 @@ fn begun(out: &Path, options: &Options) -> Result<Option<Layout>, Error> {
             codec(&layout)?
         )),
         None if out.join(SIDECAR).exists() => usage("there is a packed model already; name another folder"),
+        // It was stopped before it had a plan: what is there are copies of small files, which are made again.
+        None if out.join(NOTES).is_dir() => Ok(None),
         None => match fs::read_dir(out).map(|mut entries| entries.next().is_some()) {
             Ok(true) => usage("the folder is not empty; name a new one"),
             _ => Ok(None),
@@ -96,6 +98,8 @@ fn begin(source: &Path, out: &Path, options: &Options) -> Result<Layout, Error> 
         needed = needed.min(2 * options.shard_bytes.max(largest));
     }
     check_space(out, needed)?;
+    let notes = out.join(NOTES);
+    fs::create_dir_all(&notes).map_err(|error| Error::io(&notes, "make the folder", &error))?;
     for entry in copied(source)? {
         let to = out.join(entry.file_name().unwrap_or_default());
         let content = fs::read(&entry).map_err(|error| Error::io(&entry, "read it", &error))?;

@@ -271,6 +271,19 @@ fn a_flipped_byte_of_quantised_weights_is_refused_too() {
     flip("llama_fp8_rows", Codec::Lossless, None);
 }
 
+/// Killed between copying small files and writing down how the weights will lie.
+#[test]
+fn what_was_stopped_before_it_had_a_plan_begins_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, options) = (fixture("llama_sharded_f16").path, options(Codec::Lossless));
+    let (whole, out) = (folder.path().join("whole"), folder.path().join("out"));
+    packed(&source, &whole, &options).unwrap();
+    std::fs::create_dir_all(out.join(aerostat_checkpoint::packed::NOTES)).unwrap();
+    std::fs::write(out.join("config.json"), "{\"half\":").unwrap();
+    packed(&source, &out, &options).unwrap();
+    assert_eq!(content(&out), content(&whole));
+}
+
 #[test]
 fn what_was_stopped_goes_on_to_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
