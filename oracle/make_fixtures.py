@@ -275,27 +275,6 @@ def size(folder):
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-EPS = ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps")
-
-
-def config_defaults(out):
-    """What every configuration class with rotations says when it is told nothing."""
-    lines = []
-    for name in sorted(transformers.CONFIG_MAPPING):
-        kind = transformers.CONFIG_MAPPING[name]
-        with contextlib.suppress(Exception):  # classes that need arguments
-            whole = kind()
-            if not isinstance(whole.rope_parameters, dict):
-                continue
-            own = {key: value for key in ("num_key_value_heads", "head_dim") if isinstance(value := getattr(kind, key, None), int)}
-            sizes = {key: getattr(kind, key) for key in SIZES if isinstance(getattr(kind, key, None), int)}
-            eps = next((getattr(whole, key) for key in EPS if hasattr(whole, key)), None)
-            said = {"rope_parameters": whole.rope_parameters, **sizes, **own, "eps": eps}
-            lines.append(f" {json.dumps(name)}: {json.dumps(said)}")
-    (out / "config_defaults.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent.parent / "fixtures")
@@ -304,12 +283,9 @@ def main():
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)
-    for name in args.names or [*FIXTURES, "chat", "config_defaults"]:
+    for name in args.names or [*FIXTURES, "chat"]:
         if name == "chat":
             chat.make(args.out)
-            continue
-        if name == "config_defaults":
-            config_defaults(args.out)
             continue
         with contextlib.ExitStack() as altered:
             for change in FIXTURES[name].get("alter", list)():

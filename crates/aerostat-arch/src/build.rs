@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use aerostat_checkpoint::{Catalog, Checkpoint};
+use aerostat_checkpoint::{Catalog, Checkpoint, Tensor, name_shown};
 
 use crate::config::{Keys, Shape, bos, eos, find_family, refuse};
 use crate::error::Error;
@@ -18,13 +18,13 @@ use crate::spec::{Companion, Head, Matrix, ModelSpec};
 pub fn describe(checkpoint: &Checkpoint) -> Result<ModelSpec, Error> {
     let given = Keys::new(&checkpoint.config)?;
     let family = find_family(&given)?;
-    let completed = given.completed(&family.defaults)?;
-    let keys = completed.as_ref().map_or(given, Keys::HuggingFace);
+    let as_read = given.as_read(family)?;
+    let keys = as_read.as_ref().map_or(given, Keys::HuggingFace);
     refuse(&keys, family)?;
     let shape = Shape::read(&keys, family)?;
     let tensors = Tensors::new(&checkpoint.catalog, &keys, family, &shape);
     let embedding = tensors.embedding()?;
-    let (head, head_bias) = tensors.head(&embedding)?;
+    let (head, head_bias, absent) = tensors.head(&embedding)?;
     let blocks = shape.layers.iter().map(|layer| tensors.block(layer)).collect::<Result<Vec<_>, _>>()?;
     let final_norm = tensors.final_norm()?;
     let mut spec = ModelSpec {
@@ -40,6 +40,7 @@ pub fn describe(checkpoint: &Checkpoint) -> Result<ModelSpec, Error> {
         final_norm,
         head: Head {
             weight: head,
+            absent,
             bias: head_bias,
             normalised: shape.normalised_head,
             scale: shape.logit_scale,
@@ -48,12 +49,17 @@ pub fn describe(checkpoint: &Checkpoint) -> Result<ModelSpec, Error> {
         updates: Vec::new(),
         parameters: 0,
         other_towers: None,
+        notes: Vec::new(),
         eos: eos(&checkpoint.config),
         bos: bos(&checkpoint.config),
         embedding,
     };
     spec.parameters = parameters(&spec);
-    spec.other_towers = keys.text_tower().map(|_| unread(&spec, &checkpoint.catalog));
+    let unread = unread(&spec, &checkpoint.catalog);
+    let bytes = unread.iter().map(|tensor| tensor.extent.bytes).sum();
+    spec.other_towers = keys.text_tower().map(|_| (unread.len(), bytes));
+    spec.notes =
+        notes(checkpoint, &unread.iter().copied().filter(|t| tensors.is_in_block(t)).collect::<Vec<_>>());
     verify(&spec).map_err(|what| keys.defect(what))?;
     Ok(spec)
 }
@@ -83,14 +89,35 @@ fn verify(spec: &ModelSpec) -> Result<(), String> {
     Ok(())
 }
 
-/// Tensors that no part of the model refers to, and their bytes.
-fn unread(spec: &ModelSpec, catalog: &Catalog) -> (usize, u64) {
+/// Tensors that no part of the model refers to.
+fn unread<'a>(spec: &ModelSpec, catalog: &'a Catalog) -> Vec<&'a Tensor> {
     let matrices = spec.matrices().chain([&spec.embedding]).map(|m| m.name.as_str());
     let beside = spec.matrices().flat_map(Matrix::companions).map(|c| c.name.as_str());
     let small = spec.vectors().map(|v| v.name.as_str());
     let used: HashSet<&str> = matrices.chain(beside).chain(small).collect();
-    let unread = catalog.tensors().filter(|tensor| !used.contains(tensor.name.as_str()));
-    unread.fold((0, 0), |(count, bytes), tensor| (count + 1, bytes + tensor.extent.bytes))
+    catalog.tensors().filter(|tensor| !used.contains(tensor.name.as_str())).collect()
+}
+
+/// What a user should know of the checkpoint, whose blocks hold `unread` tensors that nothing reads.
+fn notes(checkpoint: &Checkpoint, unread: &[&Tensor]) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(adapter) = &checkpoint.adapter {
+        let kind = adapter.kind.as_deref().map(|kind| format!(" ({kind})")).unwrap_or_default();
+        let base = adapter.base.as_deref().map(|base| format!(" of `{base}`")).unwrap_or_default();
+        notes.push(format!(
+            "an adapter{kind}{base} lies beside the weights; it is not applied: the answers are those of the weights \
+             alone (--adapter applies one)"
+        ));
+    }
+    if let Some(first) = unread.first() {
+        let name = name_shown(&first.name);
+        notes.push(format!(
+            "the model's family does not read {} of the tensors in its blocks (`{name}` is one): if the configuration lacks \
+             a switch for them, answers are wrong",
+            unread.len()
+        ));
+    }
+    notes
 }
 
 fn parameters(spec: &ModelSpec) -> u64 {

@@ -2,6 +2,7 @@
 
 mod attention;
 mod choice;
+mod class;
 mod delta;
 mod factors;
 mod keys;

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use aerostat_checkpoint::{MESSAGE_CHARS_MAX, shortened};
+
 /// A configuration or catalogue that is not a model we know.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {message}", path.display())]
@@ -31,7 +33,8 @@ pub enum ErrorKind {
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, path: impl Into<PathBuf>, message: impl Into<String>) -> Self {
-        Self { kind, path: path.into(), message: message.into() }
+        let message = shortened(&message.into(), MESSAGE_CHARS_MAX).into_owned();
+        Self { kind, path: path.into(), message }
     }
 
     /// What no checkpoint can cause: a part of this crate that does not keep what another leans on.

@@ -15,7 +15,7 @@ pub use latent::{LatentFamily, LatentNames};
 pub use mixture::{Mixture, MixtureNames};
 pub use names::{Fused, Names};
 pub use options::{
-    AlibiRule, Bias, Defaults, Factor, HeadNorms, PostNorms, Refused, Rotated, Softcap, StreamNorms, Switch,
+    AlibiRule, Bias, Factor, HeadNorms, PostNorms, Refused, Rotated, Softcap, StreamNorms, Switch,
     Temperature, Windows,
 };
 
@@ -53,6 +53,8 @@ pub struct Family {
     pub norm_weights: Bias,
     /// Whether norms around attention and MLP, and the last one, have a bias.
     pub norm_bias: Bias,
+    /// What norms add to the mean of squares where no key of `config.json` says it; `None`: one does.
+    pub eps: Option<f32>,
     /// Added to stored norm weights in Hugging Face checkpoints (GGUF stores the sum).
     pub norm_offset: f32,
     /// Whether inputs of attention and MLP are normalised.
@@ -141,8 +143,6 @@ pub struct Family {
     pub delta: Option<DeltaFamily>,
     /// How experts are mixed and stored on the layers that have some; `None`: no layer has.
     pub mixture: Option<Mixture>,
-    /// Values of configuration keys that a file may leave out.
-    pub defaults: Defaults,
 }
 
 impl Family {
@@ -163,6 +163,7 @@ impl Family {
         norm: NormKind::Rms,
         norm_weights: Bias::Always,
         norm_bias: Bias::Never,
+        eps: None,
         norm_offset: 0.0,
         pre_norms: true,
         stream_norms: StreamNorms::Kept,
@@ -204,19 +205,6 @@ impl Family {
         gated_attention: false,
         delta: None,
         mixture: None,
-        defaults: Defaults {
-            tied: false,
-            heads: None,
-            kv_heads: None,
-            head_dim: None,
-            rope_theta: 10_000.0,
-            rotary: 1.0,
-            rope: "",
-            sizes: None,
-            window: None,
-            context: 2048,
-            eps: 1e-6,
-        },
     };
 
     /// The key of the norms' `eps`.

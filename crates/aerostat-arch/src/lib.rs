@@ -16,6 +16,8 @@ mod error;
 mod families;
 mod family;
 mod find;
+#[doc(hidden)]
+pub mod fuzzing;
 mod spec;
 
 pub use adapter::adapt;
@@ -24,7 +26,7 @@ pub use config::TOWERS;
 pub use error::{Error, ErrorKind};
 pub use families::FAMILIES;
 pub use family::{
-    AlibiRule, Bias, Defaults, DeltaFamily, DeltaNames, Factor, Family, Fused, HeadNorms, Key, LatentFamily,
+    AlibiRule, Bias, DeltaFamily, DeltaNames, Factor, Family, Fused, HeadNorms, Key, LatentFamily,
     LatentNames, Mixture, MixtureNames, Names, PostNorms, Refused, Rotated, Softcap, StreamNorms, Switch,
     Temperature, Windows,
 };

@@ -64,6 +64,8 @@ pub struct ModelSpec {
     /// In a checkpoint of several towers, of which this is the text tower: the number of tensors that it never reads, and their
     /// bytes. `None`: the checkpoint has one tower.
     pub other_towers: Option<(usize, u64)>,
+    /// What a user should know of the checkpoint though it runs, a sentence each.
+    pub notes: Vec<String>,
     /// Ids of the tokens that end a sequence.
     pub eos: Vec<u32>,
     /// Id of the token that begins a text, if the configuration names one.
@@ -84,8 +86,10 @@ pub struct Positions {
 /// The LM head: makes logits, `[rows, vocab]`, of the normalised residual stream.
 #[derive(Clone, Debug)]
 pub struct Head {
-    /// `[vocab, hidden]`, or as wide as embeddings are; the embedding itself where the two are tied.
+    /// `[vocab, hidden]`, or as wide as embeddings are; the embedding itself where the two are tied, or where there is no head.
     pub weight: Matrix,
+    /// The checkpoint has no head, as those of embedding models do not: hidden states are all that it gives.
+    pub absent: bool,
     /// Bias of the logits, `[vocab]`.
     pub bias: Option<Vector>,
     /// Each row of `weight` is divided by its Euclidean norm.

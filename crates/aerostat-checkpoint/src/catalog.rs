@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::shown::name_shown;
 use crate::{DType, Error, ErrorKind};
 
 /// The index of a file in [`Catalog::files`].
@@ -308,8 +309,11 @@ fn check_overlap(files: &[File], tensors: &[Tensor]) -> Result<(), Error> {
             && before.extent.file == tensor.extent.file
             && before.extent.offset.saturating_add(before.extent.bytes) > tensor.extent.offset
         {
-            let message =
-                format!("its bytes at offset {} overlap those of {:?}", tensor.extent.offset, before.name);
+            let message = format!(
+                "its bytes at offset {} overlap those of {:?}",
+                tensor.extent.offset,
+                name_shown(&before.name)
+            );
             return Err(Error::new(ErrorKind::Overlap, path_of(files, tensor.extent.file), message)
                 .with_tensor(&tensor.name));
         }

@@ -7,12 +7,14 @@ use std::path::Path;
 use crate::{Error, ErrorKind, File};
 
 const READ_BYTES: usize = 64 << 10;
+/// What is said of folders, pipes and devices in the place of a file.
+pub(crate) const NOT_REGULAR: &str = "this is not a regular file, and only those are read";
 
 /// Opens a regular file for reading from its start, and measures it.
 pub(crate) fn open(path: &Path) -> Result<(BufReader<fs::File>, File), Error> {
     let fail = |error| Error::io(path, "open it", error);
     if !fs::metadata(path).map_err(fail)?.is_file() {
-        return Err(Error::new(ErrorKind::Unsupported, path, "this is not a regular file"));
+        return Err(Error::new(ErrorKind::Unsupported, path, NOT_REGULAR));
     }
     let file = fs::File::open(path).map_err(fail)?;
     let bytes = file.metadata().map_err(fail)?.len();

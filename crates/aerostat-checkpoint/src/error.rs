@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::shown::{MESSAGE_CHARS_MAX, NAME_CHARS_MAX, name_shown, shortened};
+
 /// What went wrong while a checkpoint was opened; names the file and, where there is one, the tensor.
 #[derive(Debug, thiserror::Error)]
 pub struct Error {
@@ -13,6 +15,9 @@ pub struct Error {
     message: String,
     source: Option<io::Error>,
 }
+
+/// The most characters of a path that a message repeats: what people have, whole.
+const PATH_CHARS_MAX: usize = 400;
 
 /// The kinds of [`Error`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -61,7 +66,8 @@ impl Error {
     }
 
     pub(crate) fn new(kind: ErrorKind, path: &Path, message: impl Into<String>) -> Error {
-        Error { kind, path: path.to_owned(), tensor: None, message: message.into(), source: None }
+        let message = shortened(&message.into(), MESSAGE_CHARS_MAX).into_owned();
+        Error { kind, path: path.to_owned(), tensor: None, message, source: None }
     }
 
     pub(crate) fn io(path: &Path, doing: &str, source: io::Error) -> Error {
@@ -76,7 +82,7 @@ impl Error {
 
     /// Puts what was being read before the message.
     pub(crate) fn within(mut self, what: &str) -> Error {
-        self.message = format!("{what}: {}", self.message);
+        self.message = format!("{}: {}", shortened(what, 2 * NAME_CHARS_MAX), self.message);
         self
     }
 
@@ -88,9 +94,9 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.path.display())?;
+        write!(f, "{}: ", shortened(&self.path.to_string_lossy(), PATH_CHARS_MAX))?;
         if let Some(tensor) = &self.tensor {
-            write!(f, "tensor {tensor:?}: ")?;
+            write!(f, "tensor {}: ", name_shown(&format!("{tensor:?}")))?;
         }
         f.write_str(&self.message)
     }

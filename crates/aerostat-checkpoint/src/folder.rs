@@ -9,10 +9,21 @@ use serde_json::Value;
 use crate::gguf::{self, SplitName};
 use crate::limits::{CONFIG_BYTES_MAX, HEADER_BYTES_MAX};
 use crate::safetensors::{self, Index};
-use crate::{Catalog, Checkpoint, Config, Error, ErrorKind, HfConfig, TextFiles, disk, packed, pytorch};
+use crate::shown::name_shown;
+use crate::{
+    ADAPTER_CONFIG, AdapterBeside, Catalog, Checkpoint, Config, Error, ErrorKind, HfConfig, TextFiles, disk,
+    packed, pytorch,
+};
 
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
+/// What names of an adapter's weights start with.
+const ADAPTER_WEIGHTS: &str = "adapter_";
+/// What names of files end with that may be read of a model.
+const OF_MODELS: [&str; 8] =
+    [".json", ".safetensors", ".bin", ".gguf", ".jinja", ".txt", ".model", ".tiktoken"];
+/// The most GGUF files that a message names.
+const GGUF_SHOWN_MAX: usize = 8;
 const WANTED: &str =
     "a model is a folder with config.json and *.safetensors, as on the Hugging Face Hub, or a .gguf file";
 
@@ -82,7 +93,7 @@ fn open_file(path: &Path) -> Result<Checkpoint, Error> {
 
 fn open_gguf(path: &Path) -> Result<Checkpoint, Error> {
     let (path, metadata, catalog) = gguf::open(path)?;
-    Ok(Checkpoint { path, catalog, config: Config::Gguf(metadata), text: TextFiles::Gguf })
+    Ok(Checkpoint { path, catalog, config: Config::Gguf(metadata), text: TextFiles::Gguf, adapter: None })
 }
 
 fn is_gguf(path: &Path) -> Result<bool, Error> {
@@ -97,8 +108,10 @@ fn open_folder(folder: &Path) -> Result<Checkpoint, Error> {
         return Err(Error::new(ErrorKind::MissingShard, folder, message));
     }
     let has = |name: &str| names.contains(name);
-    let any =
-        |suffixes: &[&str]| names.iter().any(|name| suffixes.iter().any(|suffix| name.ends_with(suffix)));
+    let any = |suffixes: &[&str]| {
+        let mut weights = names.iter().filter(|name| !name.starts_with(ADAPTER_WEIGHTS));
+        weights.any(|name| suffixes.iter().any(|suffix| name.ends_with(suffix)))
+    };
     let not_found = |message: String| Err(Error::new(ErrorKind::NotFound, folder, message));
     let safetensors = any(&[SAFETENSORS.suffix]) || has(SAFETENSORS.index);
     // Other pickles lie around that are no weights: those of optimizers, and of whoever wrote the name.
@@ -112,11 +125,17 @@ fn open_folder(folder: &Path) -> Result<Checkpoint, Error> {
         [one] => return open_gguf(&folder.join(one)),
         [] => {}
         several => {
+            let shown: Vec<_> = several.iter().take(GGUF_SHOWN_MAX).map(|name| name_shown(name)).collect();
+            let more = if several.len() > GGUF_SHOWN_MAX { ", …" } else { "" };
             return not_found(format!(
-                "the folder holds several GGUF models; name one: {}",
-                several.join(", ")
+                "the folder holds {} GGUF models; name one: {}{more}",
+                several.len(),
+                shown.join(", ")
             ));
         }
+    }
+    if let Some(adapter) = adapter(folder, &names)? {
+        return Err(not_a_model(&adapter));
     }
     if safetensors || pytorch {
         let suffix = if safetensors { SAFETENSORS.suffix } else { PYTORCH.suffix };
@@ -137,24 +156,69 @@ fn open_folder(folder: &Path) -> Result<Checkpoint, Error> {
     not_found(format!("the folder holds no model; {WANTED}"))
 }
 
+/// The adapter of a folder, if `adapter_config.json` is there.
+fn adapter(folder: &Path, names: &BTreeSet<String>) -> Result<Option<AdapterBeside>, Error> {
+    if !names.contains(ADAPTER_CONFIG) {
+        return Ok(None);
+    }
+    let path = folder.join(ADAPTER_CONFIG);
+    let config = read_json_object(&path)?;
+    let text = |key: &str| config.get(key).and_then(Value::as_str).map(|text| name_shown(text).into_owned());
+    Ok(Some(AdapterBeside { kind: text("peft_type"), base: text("base_model_name_or_path"), path }))
+}
+
+/// What is said where an adapter stands in the place of a model.
+fn not_a_model(adapter: &AdapterBeside) -> Error {
+    let kind = adapter.kind.as_deref().map(|kind| format!(" ({kind})")).unwrap_or_default();
+    let base = match &adapter.base {
+        Some(base) => format!("the model `{base}`"),
+        None => "another model".to_owned(),
+    };
+    let message = format!(
+        "this is an adapter{kind} of {base}, not a model: give that model, and this folder as \
+         --adapter"
+    );
+    Error::new(ErrorKind::Unsupported, &adapter.path, message)
+}
+
 fn open_hugging_face(folder: &Path, names: &BTreeSet<String>, layout: &Layout) -> Result<Checkpoint, Error> {
     let file = |name: &str| names.contains(name).then(|| folder.join(name));
     let path = folder.join(CONFIG);
     let config = read_json_object(&path)?;
     let generation = file(GENERATION_CONFIG).map(|path| read_json_object(&path)).transpose()?;
-    let text = TextFiles::HuggingFace {
-        tokenizer_json: file("tokenizer.json"),
-        tokenizer_model: file("tokenizer.model"),
-        tokenizer_config: file("tokenizer_config.json"),
-        chat_template: file("chat_template.jinja"),
-        special_tokens_map: file("special_tokens_map.json"),
-    };
+    let text = text_files(folder, names);
     Ok(Checkpoint {
         path: folder.to_owned(),
         catalog: open_guarded(folder, names, layout)?,
         config: Config::HuggingFace(HfConfig { path, config, generation }),
         text,
+        adapter: adapter(folder, names)?,
     })
+}
+
+/// The files of a tokenizer among those of a folder.
+fn text_files(folder: &Path, names: &BTreeSet<String>) -> TextFiles {
+    let file = |name: &str| names.contains(name).then(|| folder.join(name));
+    let ranks = || names.iter().find(|name| name.ends_with(".tiktoken")).map(|name| folder.join(name));
+    let released = ["tekken.json", "tokenizer.model", "tiktoken.model"].into_iter().find_map(file);
+    let merged = || file("merges.txt").and_then(|_| file("vocab.json"));
+    TextFiles::HuggingFace {
+        tokenizer_json: file("tokenizer.json"),
+        tokenizer_model: released.or_else(ranks).or_else(merged),
+        tokenizer_config: file("tokenizer_config.json"),
+        chat_template: file("chat_template.jinja").or_else(|| file("chat_template.json")),
+        special_tokens_map: file("special_tokens_map.json"),
+    }
+}
+
+impl TextFiles {
+    /// The files of a tokenizer in a folder that need not hold a model.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] if the folder cannot be listed.
+    pub fn in_folder(folder: &Path) -> Result<TextFiles, Error> {
+        Ok(text_files(folder, &file_names(folder)?))
+    }
 }
 
 /// The weights, and what a sidecar says of them.
@@ -171,7 +235,7 @@ fn open_weights(folder: &Path, names: &BTreeSet<String>, layout: &Layout) -> Res
         return open_indexed(folder, layout);
     }
     let mut shards: Vec<&str> =
-        names.iter().map(String::as_str).filter(|name| name.ends_with(layout.suffix)).collect();
+        names.iter().map(String::as_str).filter(|name| layout.may_be_shard(name)).collect();
     // Beside numbered shards, other files are copies of the same weights or adapters.
     if shards.iter().any(|name| layout.is_numbered(name)) {
         shards.retain(|name| layout.is_numbered(name));
@@ -190,7 +254,7 @@ fn open_indexed(folder: &Path, layout: &Layout) -> Result<Catalog, Error> {
     let mut catalogs = Vec::with_capacity(index.shards.len());
     for shard in &index.shards {
         let shard = folder.join(shard.as_ref());
-        if !shard.is_file() {
+        if !shard.exists() {
             let message = format!("{name} names this file, but it is not there; was the download finished?");
             return Err(Error::new(ErrorKind::MissingShard, &shard, message));
         }
@@ -226,6 +290,10 @@ fn check_numbered(folder: &Path, shards: &[&str], layout: &Layout) -> Result<(),
 }
 
 impl Layout {
+    fn may_be_shard(&self, name: &str) -> bool {
+        name.ends_with(self.suffix) && !name.starts_with(ADAPTER_WEIGHTS)
+    }
+
     fn is_numbered(&self, name: &str) -> bool {
         name.starts_with(self.numbered) && self.shard_count(name).is_some()
     }
@@ -252,15 +320,21 @@ fn gguf_models(names: &BTreeSet<String>) -> Vec<&str> {
 }
 
 /// The names of the files in a folder, sorted.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] where a folder, a pipe or a device has a name that files of models have.
 fn file_names(folder: &Path) -> Result<BTreeSet<String>, Error> {
     let fail = |error| Error::io(folder, "list the folder", error);
     let mut names = BTreeSet::new();
     for entry in fs::read_dir(folder).map_err(fail)? {
         let path: PathBuf = entry.map_err(fail)?.path();
-        if let Some(name) = path.file_name().and_then(|name| name.to_str())
-            && path.is_file()
-        {
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        // What a link leads to counts; one that leads nowhere is no file.
+        let Ok(metadata) = fs::metadata(&path) else { continue };
+        if metadata.is_file() {
             names.insert(name.to_owned());
+        } else if OF_MODELS.iter().any(|suffix| name.ends_with(suffix)) {
+            return Err(Error::new(ErrorKind::Unsupported, &path, disk::NOT_REGULAR));
         }
     }
     Ok(names)

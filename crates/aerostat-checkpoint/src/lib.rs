@@ -33,10 +33,12 @@ mod model;
 pub mod packed;
 mod pytorch;
 mod safetensors;
+mod shown;
 
 pub use adapter::{ADAPTER_CONFIG, Adapter};
 pub use catalog::{Catalog, Extent, File, FileId, Tensor};
 pub use code::{Code, Numbers, Table};
 pub use dtype::DType;
 pub use error::{Error, ErrorKind};
-pub use model::{Checkpoint, Config, HfConfig, TextFiles};
+pub use model::{AdapterBeside, Checkpoint, Config, HfConfig, TextFiles};
+pub use shown::{MESSAGE_CHARS_MAX, NAME_CHARS_MAX, name_shown, shortened};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::{Catalog, gguf};
 
 /// A model on disk: where its tensors lie, its configuration, and where its tokenizer is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Checkpoint {
     /// The folder or `.gguf` file that was opened (for a split set: its first part).
     pub path: PathBuf,
@@ -15,6 +15,19 @@ pub struct Checkpoint {
     pub config: Config,
     /// Tokenizer and chat template files: located, not read.
     pub text: TextFiles,
+    /// An adapter that lies beside the weights, and is not part of them.
+    pub adapter: Option<AdapterBeside>,
+}
+
+/// An adapter in the layout of PEFT (`adapter_config.json`): what is added to the weights of another model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdapterBeside {
+    /// The path of `adapter_config.json`.
+    pub path: PathBuf,
+    /// What kind it is, as `peft_type` says (`LORA` and others).
+    pub kind: Option<String>,
+    /// The model it was made for, as `base_model_name_or_path` says.
+    pub base: Option<String>,
 }
 
 /// The configuration of a model, as its format stores it.
@@ -44,11 +57,12 @@ pub enum TextFiles {
     HuggingFace {
         /// `tokenizer.json`.
         tokenizer_json: Option<PathBuf>,
-        /// `tokenizer.model` (SentencePiece or tiktoken).
+        /// The tokenizer as the model was released: `tekken.json`, `tokenizer.model` (SentencePiece or tiktoken),
+        /// `tiktoken.model`, `*.tiktoken`, or `vocab.json` with `merges.txt` beside it.
         tokenizer_model: Option<PathBuf>,
         /// `tokenizer_config.json`.
         tokenizer_config: Option<PathBuf>,
-        /// `chat_template.jinja`.
+        /// `chat_template.jinja`, else `chat_template.json`.
         chat_template: Option<PathBuf>,
         /// `special_tokens_map.json`.
         special_tokens_map: Option<PathBuf>,

@@ -14,6 +14,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqA
 
 use crate::catalog::bytes_of;
 use crate::limits::{DIMENSIONS_MAX, HEADER_BYTES_MAX, TENSORS_MAX};
+use crate::shown::name_shown;
 use crate::{Catalog, DType, Error, ErrorKind, Extent, File, FileId, Tensor, disk};
 
 const LENGTH_BYTES: u64 = 8;
@@ -128,8 +129,9 @@ fn parse_header(header: &[u8], data_start: u64, path: &Path) -> Result<Vec<Tenso
 }
 
 fn tensor(name: &str, entry: Entry<'_>, data_start: u64) -> Result<Tensor, (ErrorKind, String)> {
-    let dtype = DType::from_safetensors(&entry.dtype)
-        .ok_or_else(|| (ErrorKind::UnknownDType, format!("its dtype {:?} is not known", entry.dtype)))?;
+    let dtype = DType::from_safetensors(&entry.dtype).ok_or_else(|| {
+        (ErrorKind::UnknownDType, format!("its dtype {:?} is not known", name_shown(&entry.dtype)))
+    })?;
     let (begin, end) = entry.data_offsets;
     let bytes = end
         .checked_sub(begin)

@@ -16,9 +16,12 @@ use crate::jobs::JobsArgs;
 use crate::output::OutputArgs;
 use crate::pack::PackArgs;
 use crate::plan::PlanArgs;
+use crate::prompt::PromptArgs;
 use crate::pull::PullArgs;
 use crate::run::RunArgs;
 use crate::score::ScoreArgs;
+use crate::serve::ServeArgs;
+use crate::tokenize::TokenizeArgs;
 
 /// Run language models far larger than memory.
 #[derive(Debug, Parser)]
@@ -38,6 +41,8 @@ pub(crate) enum Command {
     Chat(ChatArgs),
     /// Work through an OpenAI Batch file, durably; given again, the same command goes on where it was stopped.
     Batch(BatchArgs),
+    /// Answer OpenAI's API over HTTP: many clients share every sweep.
+    Serve(ServeArgs),
     /// The batch jobs of a folder, and how far they are.
     Jobs(JobsArgs),
     /// Log-probabilities and perplexity of given texts.
@@ -52,6 +57,10 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Tensors, formats, sizes, family, and what is unsupported and why.
     Inspect(InspectArgs),
+    /// What a model sees of a conversation: its chat template, rendered.
+    Prompt(PromptArgs),
+    /// The token ids of a text.
+    Tokenize(TokenizeArgs),
     /// Make a copy that reads faster: lossless, or in 8 or 4 bits.
     Pack(PackArgs),
     /// Download a model, or what is missing of it.

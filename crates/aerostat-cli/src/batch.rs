@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 use aerostat::{Engine, Options, Plan, Progress, Stats, size};
 use aerostat_jobs::disk::System;
 use aerostat_jobs::{
-    Counts, ErrorKind, Job, JobOptions, JobPaths, JobProgress, Setting, Survey, Watcher, model_digest,
+    Counts, ErrorKind, Job, JobOptions, JobPaths, JobProgress, Named, Setting, Survey, Watcher, files_digest,
 };
 use clap::Args;
 use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::options::{EngineArgs, MODEL_HELP, NEW_TOKENS_DEFAULT};
-use crate::output::OutputArgs;
+use crate::output::{OutputArgs, tell};
 use crate::status::StatusLine;
 use crate::watch::Watch;
-use crate::{interrupt, model, output};
+use crate::{apart, interrupt, model, output};
 
 /// The time between two lines of progress on stderr where it is no terminal.
 const LOG_EVERY: Duration = Duration::from_secs(30);
@@ -91,21 +91,18 @@ pub(crate) fn execute(args: &BatchArgs, output: &OutputArgs) -> Result<(), Failu
     files.sampling_notes().iter().for_each(|text| output::note(output, text));
     let setting = Setting::new(&files, &args.model, &job_options)?;
     let _graceful = interrupt::graceful();
-    let paths = args.paths(output)?;
+    let paths = args.paths(files.path(), output)?;
     let signs = Signs::new(output);
     if args.dry_run {
         let options = Options { read_bytes_per_second: args.disk.map(|rate| rate as f64), ..options };
         return dry_run(args, &files, &options, &paths, setting, &signs, output);
     }
-    let mut digest = model_digest(files.path())?;
-    if let Some(adapter) = args.engine.adapter() {
-        digest = format!("{digest} {}", model_digest(adapter)?);
-    }
+    let digest = files_digest(&files)?;
     let job = Job::open(Box::new(System), paths.clone(), setting, &digest, &job_options, &signs);
     let job = job.map_err(|e| args.failure(&e))?;
     signs.clear();
     opened(&job, output);
-    let mut stats = None;
+    let (mut stats, untold) = (None, job.untold());
     let mut counts = job.counts();
     if counts.left() > 0 {
         let mut watch = Watch::new(output, false);
@@ -134,14 +131,19 @@ pub(crate) fn execute(args: &BatchArgs, output: &OutputArgs) -> Result<(), Failu
     if let Some(stats) = &stats {
         output::summary(output, stats);
     }
-    finish(&counts, &paths, output)
+    finish(&counts, untold, &paths, output)
 }
 
 /// Tells the user how a job that ran to its end went; an error if some of its requests failed.
-fn finish(counts: &Counts, paths: &JobPaths, output: &OutputArgs) -> Result<(), Failure> {
+fn finish(counts: &Counts, untold: u64, paths: &JobPaths, output: &OutputArgs) -> Result<(), Failure> {
     if counts.failed > 0 {
+        let all = if untold > 0 {
+            format!(" but for {untold} bad lines, of which it is too large")
+        } else {
+            String::new()
+        };
         let message = format!(
-            "{} of {} requests failed; they are in {} (--retry-errors tries those again that failed while they ran)",
+            "{} of {} requests failed; they are in {}{all} (--retry-errors tries those again that failed while they ran)",
             counts.failed,
             counts.total,
             paths.errors.display()
@@ -169,19 +171,25 @@ fn opened(job: &Job, output: &OutputArgs) {
 
 impl BatchArgs {
     /// Paths of the job's files. An input that comes through a pipe is copied to a file first.
-    fn paths(&self, output: &OutputArgs) -> Result<JobPaths, Failure> {
+    fn paths(&self, model: &Path, output: &OutputArgs) -> Result<JobPaths, Failure> {
         let mut paths = JobPaths::beside(&self.input, &self.output);
         if let Some(errors) = &self.errors {
             paths.errors.clone_from(errors);
         }
         let copy = JobPaths::copy_of_input(&self.output);
+        let spooled = [
+            Named::new("a copy of the input", &copy),
+            Named::new("its draft", copy.with_added_extension("part")),
+        ];
+        let piped = self.input == Path::new("-") || aerostat_jobs::is_pipe(&self.input);
+        paths.check(&apart::read(model, self.engine.adapter()), if piped { &spooled } else { &[] })?;
         if self.input == Path::new("-") {
             if io::stdin().is_terminal() {
                 output::note(output, "reading requests from the terminal; end them with Ctrl-D");
             }
             aerostat_jobs::keep_input(io::stdin().lock(), &copy, self.restart)?;
             paths.input = copy;
-        } else if aerostat_jobs::is_pipe(&self.input) {
+        } else if piped {
             aerostat_jobs::keep_pipe(&self.input, &copy, self.restart)?;
             paths.input = copy;
         }
@@ -191,7 +199,7 @@ impl BatchArgs {
     /// A job's error as a failure of this command; an interrupted job tells how it goes on.
     fn failure(&self, error: &aerostat_jobs::Error) -> Failure {
         if error.kind() == ErrorKind::Interrupted {
-            eprintln!("{error}; the same command goes on with {}", self.output.display());
+            tell!("{error}; the same command goes on with {}", self.output.display());
             return Failure::Interrupted;
         }
         Failure::from(error)
@@ -215,7 +223,7 @@ fn dry_run(
         return output::json(&Dry { plan: &plan, survey: &survey, sweeps, seconds });
     }
     for (line, message) in &survey.first_errors {
-        eprintln!("line {line}: {message}");
+        tell!("line {line}: {message}");
     }
     let Survey { counts, lengths, .. } = &survey;
     let text = format!(
@@ -288,7 +296,7 @@ impl<'a> Signs<'a> {
         if self.line.borrow().enabled() {
             self.line.borrow_mut().draw(line);
         } else if !self.output.quiet {
-            eprintln!("{line}");
+            tell!("{line}");
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::encode::{self, Encoder};
 use crate::failure::Failure;
 use crate::options::{EngineArgs, GenerationArgs, MODEL_HELP};
-use crate::output::OutputArgs;
+use crate::output::{OutputArgs, tell};
 use crate::watch::Watch;
 use crate::{interrupt, model, output};
 
@@ -97,17 +97,17 @@ impl Chat<'_> {
     fn turns(&mut self) -> Result<(), Failure> {
         let interactive = io::stdin().is_terminal();
         if interactive && !self.output.quiet {
-            eprintln!("{HELP}");
+            tell!("{HELP}");
         }
         while let Some(line) = read_line(interactive)? {
             match line.trim() {
                 "" => {}
                 "/exit" => break,
                 "/reset" => self.messages = self.encoder.opening(),
-                "/help" => eprintln!("{HELP}"),
+                "/help" => tell!("{HELP}"),
                 text => match self.turn(text) {
                     // A message that does not fit is no reason to end a conversation that goes on.
-                    Err(Failure::Usage(message)) if interactive => eprintln!("error: {message}"),
+                    Err(Failure::Usage(message)) if interactive => tell!("error: {message}"),
                     other => other?,
                 },
             }
@@ -190,14 +190,14 @@ impl Chat<'_> {
 /// The next line of stdin; `None` at its end.
 fn read_line(interactive: bool) -> Result<Option<String>, Failure> {
     if interactive {
-        eprint!("> ");
+        output::stderr(format_args!("> "));
     }
     let mut line = String::new();
     let read = io::stdin().lock().take(LINE_BYTES_MAX + 1).read_line(&mut line);
     match read.map_err(|e| Failure::failed(format!("cannot read from stdin: {e}")))? {
         0 => {
             if interactive {
-                eprintln!();
+                tell!("");
             }
             Ok(None)
         }

@@ -5,6 +5,7 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aerostat_jobs::{Cells, Prompt};
 use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical, ZstdLevel};
 use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, FloatType, Int64Type};
 use parquet::errors::ParquetError;
@@ -17,7 +18,6 @@ use parquet::schema::types::{Type, TypePtr};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::prompts::{Cells, Prompt};
 
 /// A row group is written when it has so many rows, or so many numbers and texts in its rows.
 const GROUP_ROWS_MAX: usize = 4096;

@@ -3,10 +3,10 @@
 use std::fs::File;
 use std::path::Path;
 
+use aerostat_jobs::Cells;
 use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::prompts::Cells;
 
 /// Reads Parquet files where that is built in; here there can be no value of this type.
 pub(crate) enum Reader {}

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use aerostat::{Engine, Error, ErrorKind, Need, Request, Sampling, TopK, Want};
 use clap::{Args, value_parser};
 use half::f16;
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Value, json};
 
 use crate::encode::Encoder;
@@ -14,7 +15,7 @@ use crate::failure::Failure;
 use crate::options::{EngineArgs, MODEL_HELP};
 use crate::output::OutputArgs;
 use crate::prompts::{Prompt, Prompts};
-use crate::results::{Lines, Tensors, number};
+use crate::results::{Lines, Numbers, Tensors};
 use crate::table::{Format, Row, TableArgs};
 use crate::tasks::{self, Setup, Sink, Task};
 use crate::watch::Watch;
@@ -58,6 +59,21 @@ struct Told {
     top: TopK,
 }
 
+/// As JSON; written as it is, since it may be large.
+impl Serialize for Told {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let k = self.top.k.max(1);
+        let ids: Vec<&[u32]> = self.top.ids.chunks(k).collect();
+        let logprobs: Vec<Numbers<'_>> = self.top.logprobs.chunks(k).map(Numbers).collect();
+        let mut map = to.serialize_map(Some(4))?;
+        map.serialize_entry("token_ids", &self.top.token_ids)?;
+        map.serialize_entry("given", &self.given)?;
+        map.serialize_entry("top_ids", &ids)?;
+        map.serialize_entry("top_logprobs", &logprobs)?;
+        map.end()
+    }
+}
+
 enum Sheet<'a> {
     /// A safetensors file, and the number of positions written so far.
     Tensors(Tensors, i64),
@@ -86,7 +102,7 @@ pub(crate) fn execute(mut args: DistilArgs, output: &OutputArgs) -> Result<(), F
         Some(input) => {
             setup.table(&task, input, &args.table, || Sheet::create(&args.table, &args.model, task.k))
         }
-        None => setup.prompts(&task, &prompts, |_, told| told.json(), |_, told| told.text()),
+        None => setup.prompts(&task, &prompts, |_, told| told, |_, told| told.text()),
     }
 }
 
@@ -166,14 +182,6 @@ impl Task for Distil {
 }
 
 impl Told {
-    fn json(&self) -> Value {
-        let k = self.top.k.max(1);
-        let ids: Vec<&[u32]> = self.top.ids.chunks(k).collect();
-        let row = |row: &[f32]| -> Value { row.iter().copied().map(number).collect() };
-        let logprobs: Vec<Value> = self.top.logprobs.chunks(k).map(row).collect();
-        json!({"token_ids": self.top.token_ids, "given": self.given, "top_ids": ids, "top_logprobs": logprobs})
-    }
-
     /// A row of a table: what the tensors of a safetensors file have for it.
     fn cells<'n>(&self, key: (&'n str, Value)) -> [(&'n str, Value); 5] {
         let k = self.top.k.max(1);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use aerostat::{Download, size};
 
-use crate::output::{self, OutputArgs};
+use crate::output::{self, OutputArgs, tell};
 use crate::status::StatusLine;
 
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -52,7 +52,7 @@ impl Download for Bar<'_> {
         state.begun = Instant::now();
         if bytes_present < bytes_total && !self.output.quiet {
             let (total, present) = (size(bytes_total), size(bytes_present));
-            eprintln!("downloading {files} files, {total} ({present} here already)");
+            tell!("downloading {files} files, {total} ({present} here already)");
         }
     }
 
@@ -68,7 +68,7 @@ impl Download for Bar<'_> {
             }
         } else if tenths > state.tenths && !self.output.quiet {
             state.tenths = tenths;
-            eprintln!("{} % of {}", tenths * 10, size(state.total));
+            tell!("{} % of {}", tenths * 10, size(state.total));
         }
     }
 

@@ -12,12 +12,19 @@ pub(crate) struct Encoder<'a> {
     tokenizer: Option<&'a Tokenizer>,
     template: Option<ChatTemplate>,
     system: Option<&'a str>,
+    /// Texts with more tokens are refused before they are tokenised whole.
+    tokens_max: usize,
 }
 
 impl<'a> Encoder<'a> {
     /// Without a chat template: a text gets only the special tokens that the model expects around one.
     pub(crate) fn plain(tokenizer: Option<&'a Tokenizer>) -> Self {
-        Self { tokenizer, template: None, system: None }
+        Self { tokenizer, template: None, system: None, tokens_max: usize::MAX }
+    }
+
+    /// For texts of so many tokens at most.
+    pub(crate) fn within(self, tokens_max: usize) -> Self {
+        Self { tokens_max, ..self }
     }
 
     /// With the model's chat template, unless it has none or the user wants none.
@@ -27,12 +34,13 @@ impl<'a> Encoder<'a> {
         args: &'a GenerationArgs,
         output: &OutputArgs,
     ) -> Result<Self, Failure> {
-        let template = if args.raw { None } else { files.chat_template(tokenizer)? };
+        let name = args.template_name.as_deref();
+        let template = if args.raw { None } else { files.chat_template_named(tokenizer, name)? };
         if template.is_none() && args.system.is_some() {
             let why = if args.raw { "with --raw" } else { "the model has no chat template" };
             output::note(output, &format!("--system has no effect: {why}"));
         }
-        Ok(Self { tokenizer, template, system: args.system.as_deref() })
+        Ok(Self { tokenizer, template, system: args.system.as_deref(), tokens_max: usize::MAX })
     }
 
     pub(crate) fn has_template(&self) -> bool {
@@ -83,6 +91,13 @@ impl<'a> Encoder<'a> {
 
     fn text(&self, text: &str, add_special: bool) -> Result<Vec<u32>, Failure> {
         let tokenizer = self.tokenizer.ok_or_else(|| Failure::failed("the model has no tokenizer"))?;
+        if let Some(tokens) = aerostat_openai::longer_than(tokenizer, text, self.tokens_max) {
+            let message = format!(
+                "more than {tokens} tokens do not fit a context of {}; see --context",
+                self.tokens_max
+            );
+            return Err(Failure::usage(message));
+        }
         Ok(tokenizer.encode(text, add_special).map_err(aerostat::Error::from)?)
     }
 }

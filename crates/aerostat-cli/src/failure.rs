@@ -3,6 +3,8 @@
 use std::io;
 use std::process::ExitCode;
 
+use crate::output::tell;
+
 use aerostat::ErrorKind;
 
 /// The exit code of a run that was interrupted.
@@ -35,9 +37,9 @@ impl Failure {
     /// Prints what happened to stderr.
     pub(crate) fn report(&self) {
         match self {
-            Self::Usage(message) | Self::Failed(message) => eprintln!("error: {message}"),
-            Self::Interrupted => eprintln!("interrupted"),
-            Self::Partly(message) => eprintln!("{message}"),
+            Self::Usage(message) | Self::Failed(message) => tell!("error: {message}"),
+            Self::Interrupted => tell!("interrupted"),
+            Self::Partly(message) => tell!("{message}"),
             Self::Unread => {}
         }
     }

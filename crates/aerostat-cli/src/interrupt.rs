@@ -25,8 +25,11 @@ static MODE: AtomicU8 = AtomicU8::new(AT_ONCE);
 #[derive(Debug)]
 pub(crate) struct Graceful(());
 
-/// Puts the handler in place; once, before anything else.
+/// Puts the handler in place; once, before anything else. Signals that were ignored when the process began, as `nohup` and
+/// shells without job control have it, stay ignored.
 pub(crate) fn install() -> Result<(), Failure> {
+    #[cfg(target_os = "linux")]
+    keep_ignored();
     let handler = || match MODE.load(Ordering::SeqCst) {
         AT_ONCE => exit(),
         _ if REQUESTED.swap(true, Ordering::SeqCst) => exit(),
@@ -38,6 +41,21 @@ pub(crate) fn install() -> Result<(), Failure> {
         })),
     };
     ctrlc::set_handler(handler).map_err(|e| Failure::failed(format!("cannot watch for Ctrl-C: {e}")))
+}
+
+/// Blocks the signals that are ignored, in this thread and in those that it starts. A handler in their place then never
+/// runs.
+#[cfg(target_os = "linux")]
+fn keep_ignored() {
+    use nix::sys::signal::{SigSet, Signal};
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    let caught = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+    let kept: SigSet =
+        caught.into_iter().filter(|signal| ignored & (1 << (*signal as u64 - 1)) != 0).collect();
+    // It fails for no set of signals.
+    let _ = kept.thread_block();
 }
 
 /// From here on until the guard drops, work stops by itself when [`requested`] says so.

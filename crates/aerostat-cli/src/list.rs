@@ -4,6 +4,7 @@ use aerostat::Error;
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::output::tell;
 
 /// A result as `--json` prints it, in the place of its prompt.
 #[derive(Serialize)]
@@ -61,7 +62,7 @@ pub(crate) fn tell<T>(results: Vec<Result<T, Error>>) -> Result<(Vec<Told<T>>, E
     let mut failed = 0;
     for (number, told) in told.iter().enumerate() {
         if let Told::Failed { error } = told {
-            eprintln!("error: result {number}: {error}");
+            tell!("error: result {number}: {error}");
             failed += 1;
         }
     }

@@ -3,7 +3,10 @@
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 done but for some requests, 130 interrupted.
 
 #![forbid(unsafe_code)]
+// These panic where nobody reads: see `output`.
+#![deny(clippy::print_stderr, clippy::print_stdout)]
 
+mod apart;
 mod args;
 mod batch;
 mod bench;
@@ -21,22 +24,26 @@ mod flags;
 mod inspect;
 mod interrupt;
 mod jobs;
+mod keys;
 mod list;
 mod model;
 mod options;
 mod output;
 mod pack;
 mod plan;
+mod prompt;
 mod prompts;
 mod pull;
 mod results;
 mod run;
 mod score;
 mod score_table;
+mod serve;
 mod size;
 mod status;
 mod table;
 mod tasks;
+mod tokenize;
 mod watch;
 
 use std::process::ExitCode;
@@ -58,7 +65,10 @@ fn main() -> ExitCode {
         Command::Distil(args) => distil::execute(args, output),
         Command::Plan(args) => plan::execute(&args, output),
         Command::Inspect(args) => inspect::execute(&args, output),
+        Command::Prompt(args) => prompt::execute(&args, output),
+        Command::Tokenize(args) => tokenize::execute(args, output),
         Command::Pack(args) => pack::execute(&args, output),
+        Command::Serve(args) => serve::execute(&args, output),
         Command::Pull(args) => pull::execute(&args, output),
         Command::Bench(args) => bench::execute(&args, output),
     });

@@ -15,7 +15,12 @@ use crate::output::{self, OutputArgs};
 /// Finds a model, downloading it if need be.
 pub(crate) fn find(model: &str, output: &OutputArgs) -> Result<PathBuf, Failure> {
     let _graceful = interrupt::graceful_for_a_moment();
-    let path = aerostat::resolve(model, &own_cache()?, &Bar::new(output), interrupt::flag())?;
+    // What lies here needs no folder for downloads: services may have no home.
+    let own_cache = match own_cache() {
+        Err(_) if Path::new(model).exists() => PathBuf::new(),
+        own_cache => own_cache?,
+    };
+    let path = aerostat::resolve(model, &own_cache, &Bar::new(output), interrupt::flag())?;
     interrupt::check()?;
     Ok(path)
 }
@@ -23,10 +28,12 @@ pub(crate) fn find(model: &str, output: &OutputArgs) -> Result<PathBuf, Failure>
 /// Finds a model and reads its headers, and those of the adapter that is to be applied.
 pub(crate) fn open(model: &str, adapter: Option<&Path>, output: &OutputArgs) -> Result<ModelFiles, Failure> {
     let path = find(model, output)?;
-    Ok(match adapter {
+    let files = match adapter {
         None => ModelFiles::open(&path)?,
         Some(adapter) => ModelFiles::open_with_adapter(&path, adapter)?,
-    })
+    };
+    files.spec().notes.iter().for_each(|text| output::note(output, text));
+    Ok(files)
 }
 
 /// The tokenizer, if the model has one. A broken one is an error only if it is `needed`.

@@ -51,6 +51,9 @@ pub(crate) struct GenerationArgs {
     /// Use no chat template.
     #[arg(long)]
     pub(crate) raw: bool,
+    /// The chat template of that name, of a model that has several; without it, the default.
+    #[arg(long, value_name = "NAME", conflicts_with = "raw")]
+    pub(crate) template_name: Option<String>,
     /// Give the log-probability of each token (with --json).
     #[arg(long)]
     pub(crate) logprobs: bool,

@@ -22,6 +22,19 @@ pub(crate) struct OutputArgs {
     pub(crate) quiet: bool,
 }
 
+/// Prints a line on stderr, as `eprintln!` does. Where nobody can read it (a closed pipe or terminal, a full disk under a
+/// log) that is no reason to stop.
+macro_rules! tell {
+    ($($arg:tt)*) => { $crate::output::stderr(format_args!("{}\n", format_args!($($arg)*))) };
+}
+pub(crate) use tell;
+
+/// Prints on stderr, if anybody can read it.
+pub(crate) fn stderr(text: std::fmt::Arguments<'_>) {
+    let mut err = io::stderr().lock();
+    let _ = err.write_fmt(text).and_then(|()| err.flush());
+}
+
 /// Prints one JSON object on stdout.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     let mut out = BufWriter::new(io::stdout().lock());
@@ -40,21 +53,21 @@ pub(crate) fn text(text: &str) -> io::Result<()> {
 /// Prints a note of one sentence to stderr, unless the user wants quiet.
 pub(crate) fn note(output: &OutputArgs, text: &str) {
     if !output.quiet {
-        eprintln!("note: {text}");
+        tell!("note: {text}");
     }
 }
 
 /// Prints the plan to stderr, if the user asked for more output.
 pub(crate) fn plan(output: &OutputArgs, plan: &Plan) {
     if output.verbose {
-        eprint!("plan\n{plan}");
+        stderr(format_args!("plan\n{plan}"));
     }
 }
 
 /// Prints how long opening took to stderr, if the user asked for more output.
 pub(crate) fn opened(output: &OutputArgs, stats: &Stats) {
     if output.verbose {
-        eprintln!("opened in {:.1} s", stats.load_seconds);
+        tell!("opened in {:.1} s", stats.load_seconds);
     }
 }
 
@@ -63,7 +76,7 @@ pub(crate) fn summary(output: &OutputArgs, stats: &Stats) {
     if output.quiet || !(output.verbose || io::stderr().is_terminal()) {
         return;
     }
-    eprintln!(
+    tell!(
         "{} tokens in {:.1} s ({:.2} tokens/s), {} sweeps in {:.1} s ({:.1} s predicted), {} read at {:.2} GB/s, \
          peak memory {} of {}",
         stats.tokens,
@@ -78,7 +91,7 @@ pub(crate) fn summary(output: &OutputArgs, stats: &Stats) {
         size(stats.memory_budget_bytes),
     );
     if stats.experts > 0 {
-        eprintln!(
+        tell!(
             "{} experts used, {} of them in memory already, {} read: {} a token",
             stats.experts,
             stats.experts - stats.experts_read,

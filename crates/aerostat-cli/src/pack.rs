@@ -9,9 +9,9 @@ use clap::{Args, value_parser};
 use serde::Serialize;
 
 use crate::failure::Failure;
-use crate::output::OutputArgs;
+use crate::output::{OutputArgs, tell};
 use crate::status::StatusLine;
-use crate::{interrupt, model, output};
+use crate::{apart, interrupt, model, output};
 
 /// The time between two drawings of the status line, and between two lines where stderr is no terminal.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -69,6 +69,7 @@ struct Tensor {
 
 pub(crate) fn execute(args: &PackArgs, output: &OutputArgs) -> Result<(), Failure> {
     let source = model::find(&args.model, output)?;
+    apart::copy(&source, &args.out)?;
     let threads = args.threads.map_or_else(aerostat::machine::cores, |n| n as usize);
     let options = Options {
         verify: args.verify,
@@ -162,7 +163,7 @@ impl<'a> Show<'a> {
         if self.line.enabled() {
             self.line.draw(&line);
         } else if !self.output.quiet && !first {
-            eprintln!("{line}");
+            tell!("{line}");
         }
     }
 
@@ -171,9 +172,11 @@ impl<'a> Show<'a> {
         if !self.output.quiet && (self.lossy && tensor.error > 0.0 || self.output.verbose) {
             self.line.clear();
             let ratio = after as f64 / before.max(1) as f64;
-            eprintln!(
+            tell!(
                 "{:<56} {:<5} {ratio:.4} of its bytes, error {:.5}",
-                tensor.name, tensor.dtype, tensor.error
+                tensor.name,
+                tensor.dtype,
+                tensor.error
             );
         }
         self.tensors.push(Tensor {

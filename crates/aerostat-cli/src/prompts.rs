@@ -2,23 +2,13 @@
 
 use std::io::{self, IsTerminal, Read};
 
+pub(crate) use aerostat_jobs::Prompt;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
-use serde_json::Value;
 
 use crate::failure::Failure;
 
 /// The longest prompt that is read from stdin, in bytes.
 const STDIN_BYTES_MAX: u64 = 64 << 20;
-
-/// A prompt as the user gives it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Prompt {
-    Text(String),
-    TokenIds(Vec<u32>),
-}
-
-/// What is read of a row of a table: its key, if one is asked for, and its prompt; or what is wrong with it.
-pub(crate) type Cells = Result<(Option<Value>, Prompt), String>;
 
 /// PROMPT, `--prompt` and `--token-ids`, sorted as they were typed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -14,6 +14,9 @@ use crate::{interrupt, model, output};
 pub(crate) struct PullArgs {
     #[arg(help = "a Hub id (org/name[@revision]), or `demo`")]
     id: String,
+    /// Check the digests of what is here already, and fetch again what does not have them.
+    #[arg(long)]
+    verify: bool,
 }
 
 /// What `--json` prints.
@@ -24,7 +27,8 @@ struct Report<'a> {
 
 pub(crate) fn execute(args: &PullArgs, output: &OutputArgs) -> Result<(), Failure> {
     let _graceful = interrupt::graceful_for_a_moment();
-    let path = aerostat::pull(&args.id, &model::own_cache()?, &Bar::new(output), interrupt::flag())?;
+    let (own_cache, bar) = (model::own_cache()?, Bar::new(output));
+    let path = aerostat::pull(&args.id, &own_cache, args.verify, &bar, interrupt::flag())?;
     if output.json {
         return output::json(&Report { path: &path });
     }

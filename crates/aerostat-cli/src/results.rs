@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use serde::ser::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::columns;
@@ -281,6 +282,15 @@ impl Npy {
 /// A number in JSON with the fewest digits that give the same f32 again.
 pub(crate) fn number(value: f32) -> Value {
     value.to_string().parse::<f64>().map_or(Value::Null, Value::from)
+}
+
+/// Numbers in JSON, as [`number`] has them.
+pub(crate) struct Numbers<'a>(pub(crate) &'a [f32]);
+
+impl Serialize for Numbers<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(self.0.iter().copied().map(number))
+    }
 }
 
 /// A sum of f32 numbers in JSON, rounded to the digits that mean something.

@@ -30,6 +30,9 @@ pub(crate) struct RunArgs {
     engine: EngineArgs,
 }
 
+/// Bytes of text that a token stands for, on average; a text's buffer is twice as large.
+const TEXT_BYTES: usize = 8;
+
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Report<'a> {
@@ -53,7 +56,9 @@ pub(crate) fn execute(mut args: RunArgs, output: &OutputArgs) -> Result<(), Fail
 
     let _graceful = interrupt::graceful();
     let mut watch = Watch::new(output, streams);
-    let mut engine = Engine::open(&files, &options, &generate::need(&requests), &mut watch)?;
+    let mut need = generate::need(&requests);
+    need.hold_results(requests.iter().map(held_bytes).sum());
+    let mut engine = Engine::open(&files, &options, &need, &mut watch)?;
     output::opened(output, &engine.stats());
     let answers = engine.generate(&requests, tokenizer.as_ref(), &mut watch)?;
     watch.finish()?;
@@ -66,6 +71,13 @@ pub(crate) fn execute(mut args: RunArgs, output: &OutputArgs) -> Result<(), Fail
     }
     output::summary(output, &stats);
     if answers.interrupted { Err(Failure::Interrupted) } else { end }
+}
+
+/// Bytes that an answer takes at most: the tokens of the prompt and its own, its text, its log-probabilities.
+fn held_bytes(request: &Request) -> u64 {
+    let logprobs = request.top_logprobs.map_or(0, |_| 40);
+    let each = (size_of::<u32>() + TEXT_BYTES + logprobs) * request.max_new_tokens;
+    (each + size_of_val(&*request.token_ids)) as u64
 }
 
 /// One request for each answer to each prompt.
@@ -88,7 +100,10 @@ fn requests(
     let mut requests = Vec::new();
     for (i, prompt) in prompts.iter().enumerate() {
         let token_ids = encoder.prompt(prompt)?;
-        files.check_tokens(i as u64, &token_ids)?;
+        // Among several a bad one is refused alone, by the engine.
+        if prompts.len() == 1 {
+            files.check_tokens(i as u64, &token_ids)?;
+        }
         let max_new_tokens =
             encode::answer_tokens_max(token_ids.len(), generation.max_new_tokens(), args.engine.context())?;
         let request = Request {

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use aerostat::{Engine, Score, Stats, Tokenizer, score};
+use aerostat::{
+    Engine, Error, ErrorKind, Outcome, Request, RunEnd, Score, Stats, Tokenizer, Want, Work, score,
+};
 use clap::Args;
 use serde::Serialize;
 
@@ -54,7 +56,10 @@ pub(crate) fn execute(mut args: ScoreArgs, output: &OutputArgs) -> Result<(), Fa
     let mut sequences = Vec::new();
     for (i, prompt) in prompts.iter().enumerate() {
         let ids = encoder.prompt(prompt)?;
-        files.check_tokens(i as u64, &ids)?;
+        // Among several a bad one is refused alone, by the engine.
+        if prompts.len() == 1 {
+            files.check_tokens(i as u64, &ids)?;
+        }
         encode::answer_tokens_max(ids.len(), 0, args.engine.context())?;
         sequences.push(ids);
     }
@@ -67,17 +72,59 @@ pub(crate) fn execute(mut args: ScoreArgs, output: &OutputArgs) -> Result<(), Fa
     let logits = args.logits && output.json;
     let mut engine = Engine::open(&files, &options, &score::need(&sequences, logits), &mut watch)?;
     output::opened(output, &engine.stats());
-    let scores = engine.score(&sequences, logits, &mut watch)?;
+    let mut scores = Scores::new(sequences, logits);
+    let ended = engine.run(&mut scores, None, &mut watch)?;
     watch.finish()?;
     let stats = engine.stats();
-    let (results, end) = list::tell(scores)?;
+    let (results, end) = list::tell(scores.results)?;
     if output.json {
         output::json(&Report { model: &args.model, results: &results, stats: stats.clone() })?;
     } else {
         output::text(&tables(&results, tokenizer.as_ref()))?;
     }
     output::summary(output, &stats);
-    end
+    if ended == RunEnd::Interrupted { Err(Failure::Interrupted) } else { end }
+}
+
+/// Sequences to score, and what came of them: of those that an interrupted run did not come to, that it was interrupted.
+struct Scores {
+    sequences: std::vec::IntoIter<Vec<u32>>,
+    next: u64,
+    want: Want,
+    results: Vec<Result<Score, Error>>,
+}
+
+impl Scores {
+    fn new(sequences: Vec<Vec<u32>>, logits: bool) -> Self {
+        let interrupted = || Err(Error::new(ErrorKind::Interrupted, "interrupted"));
+        let results = sequences.iter().map(|_| interrupted()).collect();
+        let want = Want::Score { from: 1, logits_last: logits };
+        Self { sequences: sequences.into_iter(), next: 0, want, results }
+    }
+}
+
+impl Work for Scores {
+    fn next(&mut self) -> Result<Option<Request>, Error> {
+        let Some(token_ids) = self.sequences.next() else { return Ok(None) };
+        let id = self.next;
+        self.next += 1;
+        Ok(Some(Request { id, token_ids, want: self.want, ..Request::default() }))
+    }
+
+    fn finished(&mut self, id: u64, outcome: Outcome) -> Result<(), Error> {
+        if let Some(place) = self.results.get_mut(id as usize) {
+            *place = match outcome {
+                Outcome::Score(score) => Ok(score),
+                Outcome::Failed(error) => Err(error),
+                _ => Err(Error::new(ErrorKind::Defect, "a sequence has no score")),
+            };
+        }
+        Ok(())
+    }
+
+    fn tokens_left(&self) -> u64 {
+        self.sequences.as_slice().iter().map(|sequence| sequence.len() as u64).sum()
+    }
 }
 
 /// One table for each sequence.

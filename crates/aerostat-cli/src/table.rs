@@ -1,18 +1,15 @@
 //! Tables of texts: JSONL, CSV and Parquet, a row at a time.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
+use aerostat_jobs::{Prompt, TextFormat, TextTable};
 use clap::Args;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::columns;
 use crate::failure::Failure;
-use crate::prompts::{Cells, Prompt};
-
-/// The longest line of a JSONL file that is read, in bytes.
-const LINE_BYTES_MAX: u64 = 64 << 20;
 
 /// A table in, a table out.
 #[derive(Debug, Args)]
@@ -57,15 +54,12 @@ pub(crate) struct Row {
 /// Reads a table row by row.
 pub(crate) struct Rows<'a> {
     path: &'a Path,
-    column: &'a str,
-    key: Option<&'a str>,
     number: u64,
     source: Source,
 }
 
 enum Source {
-    Jsonl { reader: BufReader<File>, line: u64 },
-    Csv { reader: csv::Reader<File>, width: usize, column: usize, key: Option<usize> },
+    Text(TextTable),
     Parquet(Box<columns::Reader>),
 }
 
@@ -88,46 +82,24 @@ impl Format {
 impl<'a> Rows<'a> {
     pub(crate) fn open(path: &'a Path, args: &'a TableArgs) -> Result<Self, Failure> {
         let format = Format::of(path)?;
-        let open = || File::open(path).map_err(|e| unreadable(path, &e));
         let (column, key) = (args.column.as_str(), args.key.as_deref());
+        let text = |format| {
+            let file = File::open(path).map_err(|e| unreadable(path, &e))?;
+            TextTable::new(file, format, column, key).map_err(|e| unreadable(path, &e)).map(Source::Text)
+        };
         let source = match format {
-            Format::Jsonl => Source::Jsonl { reader: BufReader::new(open()?), line: 0 },
-            Format::Csv(delimiter) => {
-                let mut reader =
-                    csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(open()?);
-                let headers = reader.byte_headers().map_err(|e| unreadable(path, &e.into()))?;
-                let names: Vec<String> =
-                    headers.iter().map(|n| String::from_utf8_lossy(n).into_owned()).collect();
-                let find = |name: &str| {
-                    let there = names.join(", ");
-                    let none = || {
-                        format!("{}: there is no column `{name}`; its columns are: {there}", path.display())
-                    };
-                    names.iter().position(|n| n == name).ok_or_else(|| Failure::failed(none()))
-                };
-                let (column, key) = (find(column)?, key.map(find).transpose()?);
-                Source::Csv { width: names.len(), column, key, reader }
-            }
+            Format::Jsonl => text(TextFormat::Jsonl)?,
+            Format::Csv(delimiter) => text(TextFormat::Csv(delimiter))?,
             Format::Parquet => Source::Parquet(Box::new(columns::Reader::open(path, column, key)?)),
         };
-        Ok(Self { path, column, key, number: 0, source })
+        Ok(Self { path, number: 0, source })
     }
 
     /// The next row; a malformed one carries the reason. `None` at the end.
     pub(crate) fn next(&mut self) -> Result<Option<Row>, Failure> {
         let number = self.number;
         let read = match &mut self.source {
-            Source::Jsonl { reader, line } => {
-                let read = json_line(reader, line).map_err(|e| unreadable(self.path, &e))?;
-                read.map(|text| (*line, text.and_then(|text| json_cells(&text, self.column, self.key))))
-            }
-            Source::Csv { reader, width, column, key } => {
-                let mut record = csv::ByteRecord::new();
-                let more =
-                    reader.read_byte_record(&mut record).map_err(|e| unreadable(self.path, &e.into()))?;
-                let line = record.position().map_or(0, csv::Position::line);
-                more.then(|| (line, csv_cells(&record, *width, *column, *key)))
-            }
+            Source::Text(table) => table.next_row().map_err(|e| unreadable(self.path, &e))?,
             // Rows are all it has: the first is 1, as the first line of a file is.
             Source::Parquet(reader) => reader.next()?.map(|cells| (number + 1, cells)),
         };
@@ -142,51 +114,6 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// The next line that is not blank, or what is wrong with it.
-fn json_line(reader: &mut BufReader<File>, line: &mut u64) -> io::Result<Option<Result<Vec<u8>, String>>> {
-    let mut text = Vec::new();
-    loop {
-        text.clear();
-        let read = reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut text)? as u64;
-        *line += 1;
-        if read == 0 {
-            return Ok(None);
-        }
-        if read == LINE_BYTES_MAX && !text.ends_with(b"\n") {
-            reader.skip_until(b'\n')?;
-            return Ok(Some(Err(format!("the line is longer than {LINE_BYTES_MAX} bytes"))));
-        }
-        if !text.trim_ascii().is_empty() {
-            return Ok(Some(Ok(text)));
-        }
-    }
-}
-
-fn json_cells(text: &[u8], column: &str, key: Option<&str>) -> Cells {
-    let row: Map<String, Value> =
-        serde_json::from_slice(text).map_err(|e| format!("not a JSON object: {e}"))?;
-    let cell = |name: &str| row.get(name).ok_or_else(|| format!("there is no column `{name}`"));
-    let wrong = || format!("column `{column}` is neither a text nor a list of token ids");
-    let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
-    let prompt = match cell(column)? {
-        Value::String(text) => Prompt::Text(text.clone()),
-        Value::Array(ids) => Prompt::TokenIds(ids.iter().map(id).collect::<Option<_>>().ok_or_else(wrong)?),
-        _ => return Err(wrong()),
-    };
-    Ok((key.map(cell).transpose()?.cloned(), prompt))
-}
-
-fn csv_cells(record: &csv::ByteRecord, width: usize, column: usize, key: Option<usize>) -> Cells {
-    if record.len() != width {
-        return Err(format!("the row has {} cells, the first one {width}", record.len()));
-    }
-    let cell = |index: usize| {
-        let text = std::str::from_utf8(record.get(index).unwrap_or_default());
-        text.map(str::to_owned).map_err(|_| "the row is not UTF-8".to_owned())
-    };
-    Ok((key.map(cell).transpose()?.map(Value::from), Prompt::Text(cell(column)?)))
-}
-
 fn unreadable(path: &Path, e: &io::Error) -> Failure {
-    Failure::failed(format!("{}: cannot be read: {e}", path.display()))
+    Failure::failed(format!("{}: {e}", path.display()))
 }

@@ -1,8 +1,10 @@
 //! Tasks beside generation: one text or a table of any length through one engine, in chunks.
 
+use std::cell::Cell;
 use std::path::Path;
 
 use aerostat::{Engine, Error, ErrorKind, ModelFiles, Need, Options, Stats, Tokenizer};
+use aerostat_jobs::Named;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -10,16 +12,19 @@ use crate::encode::Encoder;
 use crate::failure::Failure;
 use crate::list::{self, Told};
 use crate::options::EngineArgs;
-use crate::output::OutputArgs;
+use crate::output::{OutputArgs, tell};
 use crate::prompts::{Prompt, Prompts};
 use crate::table::{Format, Row, Rows, TableArgs};
 use crate::watch::Watch;
-use crate::{interrupt, model, output};
+use crate::{apart, interrupt, model, output};
 
 /// A chunk of a table ends when it has so many rows, tokens, or bytes of results: enough for many sweeps, and little memory.
 const CHUNK_ROWS_MAX: usize = 1024;
 const CHUNK_TOKENS_MAX: usize = 1 << 16;
-const CHUNK_RESULT_BYTES_MAX: usize = 16 << 20;
+const CHUNK_RESULT_BYTES_MAX: u64 = 16 << 20;
+/// Of a budget, results of a chunk get this share, if that is enough for a few rows.
+const CHUNK_RESULT_SHARE: u64 = 16;
+const CHUNK_RESULT_BYTES_MIN: u64 = 256 << 10;
 
 /// What a command does with each text: from prompts to sequences of tokens, and from these to results.
 pub(crate) trait Task {
@@ -68,6 +73,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) files: ModelFiles,
     pub(crate) tokenizer: Option<Tokenizer>,
     options: Options,
+    /// The files that it is read from.
+    read: Vec<Named>,
     /// The longest sequence, in tokens.
     context: usize,
     output: &'a OutputArgs,
@@ -75,10 +82,20 @@ pub(crate) struct Setup<'a> {
 
 /// What `--json` prints about prompts.
 #[derive(Serialize)]
-struct Report<'a> {
+#[serde(bound = "I: Iterator<Item: Serialize>")]
+struct Report<'a, I> {
     model: &'a str,
-    results: Vec<Value>,
-    stats: Stats,
+    results: Each<I>,
+    stats: &'a Stats,
+}
+
+/// A list that is made while it is written: what is shown of a result takes many times the memory that it takes itself.
+struct Each<I>(Cell<Option<I>>);
+
+impl<I: Iterator<Item: Serialize>> Serialize for Each<I> {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(self.0.take().into_iter().flatten())
+    }
 }
 
 /// What `--json` prints about a table.
@@ -99,6 +116,7 @@ type Done<T> = Vec<(Row, Result<T, String>)>;
 struct Chunk<T> {
     rows: Vec<(Row, Result<T, String>)>,
     tokens: usize,
+    result_bytes: u64,
 }
 
 impl<'a> Setup<'a> {
@@ -114,24 +132,26 @@ impl<'a> Setup<'a> {
         let options = model::learning(options, engine, &files);
         let tokenizer = model::tokenizer(&files, texts, output)?;
         let context = engine.context().unwrap_or(files.spec().context_max);
-        Ok(Self { name, files, tokenizer, options, context, output })
+        let read = apart::read(files.path(), engine.adapter());
+        Ok(Self { name, files, tokenizer, options, read, context, output })
     }
 
     /// Runs the task on prompts and prints each result, made by `json` with `--json` and by `text` without.
-    pub(crate) fn prompts<T: Task>(
+    pub(crate) fn prompts<T: Task, J: Serialize>(
         &self,
         task: &T,
         prompts: &[Prompt],
-        json: impl Fn(&T::Item, T::Found) -> Value,
+        json: impl Fn(&T::Item, T::Found) -> J,
         text: impl Fn(&T::Item, T::Found) -> String,
     ) -> Result<(), Failure> {
-        let encoder = Encoder::plain(self.tokenizer.as_ref());
+        let encoder = Encoder::plain(self.tokenizer.as_ref()).within(self.context);
         let (mut items, mut need) = (Vec::new(), Need::none());
         for (i, prompt) in prompts.iter().enumerate() {
             let item = task.item(&encoder, prompt)?;
             for sequence in task.sequences(&item) {
                 self.check(i as u64, &sequence, task.new_tokens())?;
                 task.need(sequence.len(), &mut need);
+                need.hold_results(task.result_bytes(sequence.len() + task.new_tokens()) as u64);
             }
             items.push(item);
         }
@@ -146,14 +166,15 @@ impl<'a> Setup<'a> {
         let pairs = items.iter().zip(told);
         if self.output.json {
             let result = |(item, told)| match told {
-                Told::Found(found) => json(item, found),
-                Told::Failed { error } => serde_json::json!({ "error": error }),
+                Told::Found(found) => Told::Found(json(item, found)),
+                Told::Failed { error } => Told::Failed { error },
             };
-            let results = pairs.map(result).collect();
-            output::json(&Report { model: self.name, results, stats: stats.clone() })?;
+            let results = Each(Cell::new(Some(pairs.map(result))));
+            output::json(&Report { model: self.name, results, stats: &stats })?;
         } else {
-            let found = pairs.filter_map(|(item, told)| Some((item, told.into_found()?)));
-            output::text(&found.map(|(item, found)| text(item, found)).collect::<String>())?;
+            for (item, found) in pairs.filter_map(|(item, told)| Some((item, told.into_found()?))) {
+                output::text(&text(item, found))?;
+            }
         }
         output::summary(self.output, &stats);
         end
@@ -167,6 +188,7 @@ impl<'a> Setup<'a> {
         args: &TableArgs,
         sink: impl FnOnce() -> Result<S, Failure>,
     ) -> Result<(), Failure> {
+        apart::table(input, args.output.as_deref(), &self.read)?;
         let _graceful = interrupt::graceful();
         let mut sink = sink()?;
         let need = self.need(task, &mut Rows::open(input, args)?)?;
@@ -183,7 +205,7 @@ impl<'a> Setup<'a> {
                 count += 1;
                 if let Err(why) = &found {
                     failed += 1;
-                    eprintln!("error: {}: {why}", row.place);
+                    tell!("error: {}: {why}", row.place);
                 }
                 sink.give(&row, found.ok())?;
             }
@@ -211,7 +233,7 @@ impl<'a> Setup<'a> {
 
     /// What the largest chunk and the longest sequence need; `None` if there is nothing to compute.
     fn need<T: Task>(&self, task: &T, rows: &mut Rows<'_>) -> Result<Option<Need>, Failure> {
-        let (mut largest, mut longest) = ((0, Need::none()), 0);
+        let (mut largest, mut longest, mut result_bytes) = ((0, Need::none()), 0, 0);
         while let Some(chunk) = self.chunk(task, rows)? {
             let mut need = Need::none();
             for item in chunk.rows.iter().filter_map(|(_, item)| item.as_ref().ok()) {
@@ -220,23 +242,27 @@ impl<'a> Setup<'a> {
                     task.need(sequence.len(), &mut need);
                 }
             }
+            result_bytes = chunk.result_bytes.max(result_bytes);
             if chunk.tokens > largest.0 {
                 largest = (chunk.tokens, need);
             }
         }
         let mut need = largest.1;
         task.need(longest, &mut need);
+        // And one of them once more, while it is written.
+        need.hold_results(result_bytes + task.result_bytes(longest + task.new_tokens()) as u64);
         Ok((longest > 0).then_some(need))
     }
 
     /// The next chunk of rows; `None` if there are no more.
     fn chunk<T: Task>(&self, task: &T, rows: &mut Rows<'_>) -> Result<Option<Chunk<T::Item>>, Failure> {
-        let encoder = Encoder::plain(self.tokenizer.as_ref());
-        let mut chunk = Chunk { rows: Vec::new(), tokens: 0 };
-        let mut result_bytes = 0;
+        let encoder = Encoder::plain(self.tokenizer.as_ref()).within(self.context);
+        let mut chunk = Chunk { rows: Vec::new(), tokens: 0, result_bytes: 0 };
+        let share = |budget: u64| (budget / CHUNK_RESULT_SHARE).max(CHUNK_RESULT_BYTES_MIN);
+        let result_bytes_max = self.options.memory_bytes.map_or(u64::MAX, share).min(CHUNK_RESULT_BYTES_MAX);
         while chunk.rows.len() < CHUNK_ROWS_MAX
             && chunk.tokens < CHUNK_TOKENS_MAX
-            && result_bytes < CHUNK_RESULT_BYTES_MAX
+            && chunk.result_bytes < result_bytes_max
         {
             interrupt::check()?;
             let Some(mut row) = rows.next()? else { break };
@@ -246,7 +272,7 @@ impl<'a> Setup<'a> {
                 let sequences = task.sequences(item);
                 let tokens: usize = sequences.iter().map(|s| s.len() + task.new_tokens()).sum();
                 chunk.tokens += tokens;
-                result_bytes += task.result_bytes(tokens);
+                chunk.result_bytes += task.result_bytes(tokens) as u64;
             }
             chunk.rows.push((row, item));
         }

@@ -14,6 +14,9 @@ use crate::id::{ModelId, is_commit};
 /// How often a lock that is taken is tried again.
 const LOCK_WAIT: Duration = Duration::from_millis(100);
 
+/// Largest file of notes that is read: a journal of a large blob.
+const SMALL_BYTES_MAX: u64 = 16 << 20;
+
 /// Where one repository lies in the cache.
 pub(crate) struct Folder {
     root: PathBuf,
@@ -54,7 +57,7 @@ impl Folder {
         if is_commit(revision) {
             return Some(revision.to_owned());
         }
-        let text = fs::read_to_string(self.root.join("refs").join(revision)).ok()?;
+        let text = read_small(&self.root.join("refs").join(revision))?;
         Some(text.trim().to_owned()).filter(|commit| is_commit(commit))
     }
 
@@ -125,6 +128,12 @@ pub(crate) fn lock(path: &Path, cancel: &AtomicBool, on_wait: impl FnOnce()) -> 
             Err(TryLockError::Error(e)) => return Err(Error::io("lock", path, e)),
         }
     }
+}
+
+/// The text of a small file; none of one that is absent, large, or no file at all (a pipe would never end).
+pub(crate) fn read_small(path: &Path) -> Option<String> {
+    fs::metadata(path).ok().filter(|meta| meta.is_file() && meta.len() <= SMALL_BYTES_MAX)?;
+    fs::read_to_string(path).ok()
 }
 
 pub(crate) fn create_parent(path: &Path) -> Result<(), Error> {

@@ -88,11 +88,13 @@ pub fn resolve_with(
     cancel: &AtomicBool,
 ) -> Result<PathBuf, Error> {
     let id: ModelId = REPOSITORY.parse()?;
-    if let Ok(Some(snapshot)) = hub.cached(&id) {
+    if let Ok(Some(snapshot)) = hub.cached(&id)
+        && !hub.verify
+    {
         return Ok(snapshot);
     }
     let path = own_cache_dir.join(&wheel.member);
-    if is_here(&path, wheel) {
+    if is_here(&path, wheel) && (!hub.verify || is_right(&path, wheel)) {
         return Ok(path);
     }
     let from_hub = match hub.pull(&id, progress, cancel) {
@@ -103,7 +105,7 @@ pub fn resolve_with(
     let _lock = lock(&own_cache_dir.join("demo.lock"), cancel, || {
         progress.note("another process is fetching the demo model; waiting for it");
     })?;
-    if is_here(&path, wheel) {
+    if is_here(&path, wheel) && !hub.verify {
         return Ok(path);
     }
     let staging = own_cache_dir.join("demo.incomplete");
@@ -119,6 +121,20 @@ pub fn resolve_with(
 /// Whether the file was unpacked before; it gets its name only once its hash is right, so its length suffices.
 fn is_here(path: &Path, wheel: &Wheel) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == wheel.bytes)
+}
+
+/// Whether the file has the pinned digest.
+fn is_right(path: &Path, wheel: &Wheel) -> bool {
+    let mut hash = Sha256::new();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let Ok(mut file) = File::open(path) else { return false };
+    loop {
+        match file.read(&mut chunk) {
+            Ok(0) => return hex(&hash.finalize()) == wheel.sha256,
+            Ok(count) => hash.update(chunk.get(..count).unwrap_or_default()),
+            Err(_) => return false,
+        }
+    }
 }
 
 /// Downloads and unpacks the wheel by way of the folder `staging`.

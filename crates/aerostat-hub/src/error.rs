@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use aerostat_checkpoint::{MESSAGE_CHARS_MAX, name_shown, shortened};
+
 /// What went wrong, for callers that act on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -51,7 +53,8 @@ impl Error {
     }
 
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, repository: String::new(), file: String::new(), message: message.into(), source: None }
+        let message = shortened(&message.into(), MESSAGE_CHARS_MAX).into_owned();
+        Self { kind, repository: String::new(), file: String::new(), message, source: None }
     }
 
     /// An error of the file system; a full disk has a kind of its own.
@@ -97,7 +100,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for part in [&self.repository, &self.file] {
             if !part.is_empty() {
-                write!(f, "{part}: ")?;
+                write!(f, "{}: ", name_shown(part))?;
             }
         }
         f.write_str(&self.message)

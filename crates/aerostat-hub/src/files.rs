@@ -6,13 +6,14 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 
+use aerostat_checkpoint::name_shown;
 use serde::Deserialize;
 
 use crate::id::is_path;
 use crate::{Error, ErrorKind};
 
 /// Files beside the weights that running a model may need.
-const METADATA: [&str; 11] = [
+const METADATA: [&str; 14] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -24,6 +25,9 @@ const METADATA: [&str; 11] = [
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
+    "tekken.json",
+    "tiktoken.model",
+    "qwen.tiktoken",
 ];
 
 /// Largest index read, in bytes.
@@ -110,9 +114,10 @@ pub(crate) fn shards_of(index: &Path) -> Result<Vec<String>, Error> {
         .map_err(|e| broken("the index has no readable `weight_map`".to_owned()).caused_by(e))?;
     let shards: BTreeSet<String> = parsed.weight_map.into_values().collect();
     match shards.iter().find(|name| !is_path(name)) {
-        Some(name) => {
-            Err(broken(format!("the index names `{}`, which is not a file name", name.escape_debug())))
-        }
+        Some(name) => Err(broken(format!(
+            "the index names `{}`, which is not a file name",
+            name_shown(name).escape_debug()
+        ))),
         None => Ok(shards.into_iter().collect()),
     }
 }
@@ -213,7 +218,7 @@ fn list(names: &[String]) -> String {
     let sets = gguf_sets(names);
     let first = sets.values().filter_map(|files| files.first());
     let mut text: String =
-        first.take(LISTED_MAX).map(|name| format!("\n  {}", name.escape_debug())).collect();
+        first.take(LISTED_MAX).map(|name| format!("\n  {}", name_shown(name).escape_debug())).collect();
     if sets.len() > LISTED_MAX {
         text.push_str(&format!("\n  and {} more", sets.len() - LISTED_MAX));
     }

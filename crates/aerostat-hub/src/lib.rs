@@ -17,7 +17,6 @@
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -52,6 +51,8 @@ pub struct Hub {
     pub token: Option<String>,
     /// Stay within the cache.
     pub offline: bool,
+    /// Check the digests of what is in the cache, and fetch anew what does not have them.
+    pub verify: bool,
     /// Requests at a time.
     pub connections: usize,
     /// Larger files are fetched in parts of at most this many bytes.
@@ -92,6 +93,8 @@ struct Listing {
 #[derive(Deserialize)]
 struct Sibling {
     rfilename: String,
+    /// Bytes, where the endpoint tells them.
+    size: Option<u64>,
 }
 
 impl Hub {
@@ -102,6 +105,7 @@ impl Hub {
             cache_dir: cache_dir.into(),
             token: None,
             offline: false,
+            verify: false,
             connections: 8,
             part_bytes_max: 64 << 20,
             retries: 4,
@@ -141,6 +145,7 @@ impl Hub {
 
     /// Brings the model into the cache, as far as it is not there, and returns its path as [`Self::cached`] does.
     ///
+    /// A file of another size than the Hub gives is fetched anew; where [`Self::verify`] is set, so is one with another digest.
     /// When the Hub is out of reach, or `offline` is set, a complete copy in the cache serves. `cancel` ends the pull
     /// within moments, or, where a server has fallen silent, when its connection times out (20 s).
     ///
@@ -157,26 +162,33 @@ impl Hub {
         progress: &dyn Progress,
         cancel: &AtomicBool,
     ) -> Result<PathBuf, Error> {
+        if self.offline && self.verify {
+            let message = "digests come from the Hub, which HF_HUB_OFFLINE forbids to ask";
+            return Err(Error::new(ErrorKind::NotFound, message));
+        }
         if self.offline {
             let message = "not in the cache, and HF_HUB_OFFLINE forbids asking the Hub";
             return self.cached(id)?.ok_or_else(|| Error::new(ErrorKind::NotFound, message));
         }
         let http = Http::new(self, cancel);
         let listing = match listing(&http, id) {
-            Err(error) if error.kind() == ErrorKind::Network => {
+            Err(error) if error.kind() == ErrorKind::Network && !self.verify => {
                 let path = self.cached(id)?.ok_or(error)?;
                 progress.note("the Hub is out of reach; the copy in the cache serves");
                 return Ok(path);
             }
             listing => listing?,
         };
-        let names: Vec<String> = listing.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
-        let names: Vec<String> = names.into_iter().filter(|name| id::is_path(name)).collect();
+        let siblings = || listing.siblings.iter().filter(|sibling| id::is_path(&sibling.rfilename));
+        let names: Vec<String> = siblings().map(|sibling| sibling.rfilename.clone()).collect();
+        let sizes =
+            siblings().filter_map(|sibling| Some((sibling.rfilename.clone(), sibling.size?))).collect();
         let choice = files::choose(&names, id.file())?;
         let folder = Folder::new(&self.cache_dir, id);
         let commit = &listing.commit;
         let snapshot = folder.snapshot(commit);
-        let session = Session { hub: self, http: &http, id, folder: &folder, commit, progress, cancel };
+        let session =
+            Session { hub: self, http: &http, id, folder: &folder, commit, sizes: &sizes, progress, cancel };
 
         let mut wanted = choice.metadata.clone();
         match &choice.weights {
@@ -217,7 +229,7 @@ impl Hub {
             Error::new(ErrorKind::Io, "no home folder, so no place for the Hub's cache; set HF_HUB_CACHE")
         })?;
         let token_file = || {
-            let text = fs::read_to_string(path("HF_TOKEN_PATH").or_else(|| below_home("token"))?).ok()?;
+            let text = cache::read_small(&path("HF_TOKEN_PATH").or_else(|| below_home("token"))?)?;
             Some(text.trim().to_owned()).filter(|token| !token.is_empty())
         };
         let token = text("HF_TOKEN").or_else(|| text("HUGGING_FACE_HUB_TOKEN")).or_else(token_file);
@@ -243,8 +255,9 @@ impl fmt::Debug for Hub {
 
 /// Asks which commit the revision is and which files it has.
 fn listing(http: &Http<'_>, id: &ModelId) -> Result<Listing, Error> {
-    let text =
-        http.text(&format!("/api/models/{}/revision/{}", id.repository(), http::escape(id.revision())))?;
+    let (repository, revision) = (id.repository(), http::escape(id.revision()));
+    // With sizes.
+    let text = http.text(&format!("/api/models/{repository}/revision/{revision}?blobs=true"))?;
     let odd = || Error::new(ErrorKind::Server, "the server's listing is not one of a Hub; check HF_ENDPOINT");
     let listing: Listing = serde_json::from_slice(&text).map_err(|e| odd().caused_by(e))?;
     if id::is_commit(&listing.commit) { Ok(listing) } else { Err(odd()) }
@@ -260,6 +273,8 @@ fn entry(snapshot: &Path, choice: &Choice) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// Variables, and the cache folder and token that follow from them.

@@ -38,6 +38,8 @@ pub(crate) struct Session<'a> {
     pub(crate) id: &'a ModelId,
     pub(crate) folder: &'a Folder,
     pub(crate) commit: &'a str,
+    /// Sizes of the repository's files by name, as far as the listing gives them.
+    pub(crate) sizes: &'a BTreeMap<String, u64>,
     pub(crate) progress: &'a dyn Progress,
     pub(crate) cancel: &'a AtomicBool,
 }
@@ -62,12 +64,16 @@ struct Blob {
     _lock: File,
 }
 
-/// Brings the files `names` into the snapshot.
+/// Brings the files `names` into the snapshot. What lies there in the size that the listing gives is taken as it is, unless
+/// digests are to be checked; of anything else the Hub is asked.
 pub(crate) fn fetch(session: &Session<'_>, names: &[String]) -> Result<(), Error> {
     let snapshot = session.folder.snapshot(session.commit);
-    let (present, absent): (Vec<_>, Vec<_>) = names.iter().partition(|name| snapshot.join(name).is_file());
-    let size_of = |name: &&String| fs::metadata(snapshot.join(name)).map_or(0, |meta| meta.len());
-    let bytes_linked: u64 = present.iter().map(size_of).sum();
+    let is_whole = |name: &&String| {
+        let size = session.sizes.get(*name).filter(|_| !session.hub.verify);
+        size.is_some_and(|size| has_size(&snapshot.join(name), *size))
+    };
+    let (present, absent): (Vec<_>, Vec<_>) = names.iter().partition(is_whole);
+    let bytes_linked: u64 = present.iter().filter_map(|name| session.sizes.get(*name)).sum();
     let remotes = parallel(session, &absent, |name| describe(session, name).map_err(|e| e.in_file(name)))?;
     let bytes_remote: u64 = remotes.iter().map(|remote| remote.size).sum();
 
@@ -157,7 +163,7 @@ fn prepare(session: &Session<'_>, etag: String, remotes: Vec<Remote>) -> Result<
     let shown = names.first().cloned().unwrap_or_default();
     let on_wait = || session.progress.note(&format!("another process is fetching {shown}; waiting for it"));
     let lock = folder.lock(&etag, session.cancel, on_wait)?;
-    if fs::metadata(folder.blob(&etag)).is_ok_and(|meta| meta.len() == size) {
+    if is_here(session, &etag, size)? {
         names.iter().try_for_each(|name| folder.link(session.commit, name, &etag))?;
         return Ok(None);
     }
@@ -186,6 +192,34 @@ fn prepare(session: &Session<'_>, etag: String, remotes: Vec<Remote>) -> Result<
         whole,
         _lock: lock,
     }))
+}
+
+/// Whether a file of that many bytes lies at `path`.
+fn has_size(path: &Path, size: u64) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == size)
+}
+
+/// Whether a blob lies here whole. Where digests are to be checked, one whose ETag is no digest is fetched anew, since only
+/// small files have none.
+fn is_here(session: &Session<'_>, etag: &str, size: u64) -> Result<bool, Error> {
+    let path = session.folder.blob(etag);
+    if !has_size(&path, size) {
+        return Ok(false);
+    }
+    if !session.hub.verify {
+        return Ok(true);
+    }
+    let file = File::open(&path).map_err(|e| Error::io("open", &path, e))?;
+    let right = is_digest(etag) && sha256(file, &path, session.http)? == etag;
+    if !right && is_digest(etag) {
+        session.progress.note(&format!("{} is damaged and is fetched again", path.display()));
+    }
+    Ok(right)
+}
+
+/// Whether an ETag is the SHA-256 of the content, as those of large files are.
+fn is_digest(etag: &str) -> bool {
+    etag.len() == 64 && is_hex(etag)
 }
 
 /// The parts of a blob that are not here; one empty part when only the finish is left to do.
@@ -314,7 +348,7 @@ fn journal_head(size: u64) -> String {
 
 /// The ranges a journal vouches for; none when it is of another file or version.
 fn read_journal(path: &Path, size: u64) -> Option<Ranges> {
-    let text = fs::read_to_string(path).ok()?;
+    let text = cache::read_small(path)?;
     let mut here = Ranges::default();
     for line in text.strip_prefix(&journal_head(size))?.split_inclusive('\n') {
         let range = line.strip_suffix('\n').and_then(|line| line.split_once(' '));
@@ -338,7 +372,7 @@ fn finish(session: &Session<'_>, blob: &Blob) -> Result<(), Error> {
     let file = File::open(&partial).map_err(|e| Error::io("open", &partial, e))?;
     file.sync_all().map_err(|e| Error::io("sync", &partial, e))?;
     // The ETag of a large file is the SHA-256 of its content; that of a small one is a git hash, and its size must do.
-    if blob.etag.len() == 64 && is_hex(&blob.etag) && sha256(file, &partial, session.http)? != blob.etag {
+    if is_digest(&blob.etag) && sha256(file, &partial, session.http)? != blob.etag {
         fs::remove_file(&partial).map_err(|e| Error::io("remove", &partial, e))?;
         fs::remove_file(&journal).map_err(|e| Error::io("remove", &journal, e))?;
         let message =
@@ -351,7 +385,7 @@ fn finish(session: &Session<'_>, blob: &Blob) -> Result<(), Error> {
 }
 
 /// The SHA-256 of a file in hexadecimal.
-fn sha256(mut file: File, path: &Path, http: &Http<'_>) -> Result<String, Error> {
+pub(crate) fn sha256(mut file: File, path: &Path, http: &Http<'_>) -> Result<String, Error> {
     let mut hash = Sha256::new();
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {

@@ -89,13 +89,6 @@ pub(crate) struct Batch {
     pub(crate) facts: Vec<(&'static str, String)>,
 }
 
-/// What was saved of a line under way: of each part the tokens in order, and results.
-#[derive(Debug, Default)]
-pub(crate) struct Saved {
-    pub(crate) gained: Vec<(u32, Vec<u8>)>,
-    pub(crate) results: Vec<(u32, Vec<u8>)>,
-}
-
 pub(crate) struct Database {
     path: PathBuf,
     connection: Connection,
@@ -207,19 +200,43 @@ impl Database {
         rows.map(|r| r.map(|n| n as u64)).collect::<Result<_, _>>().map_err(|e| self.failed(&e))
     }
 
-    /// What is saved of a line.
-    pub(crate) fn saved(&self, line: u64) -> Result<Saved, Error> {
-        let pairs = |sql: &str| -> rusqlite::Result<Vec<(u32, Vec<u8>)>> {
-            let mut query = self.connection.prepare_cached(sql)?;
-            let rows = query.query_map([line as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            rows.collect()
-        };
-        let gained = pairs("SELECT part, tokens FROM gained WHERE line = ?1 ORDER BY part, position");
-        let results = pairs("SELECT part, result FROM part WHERE line = ?1 ORDER BY part");
-        Ok(Saved {
-            gained: gained.map_err(|e| self.failed(&e))?,
-            results: results.map_err(|e| self.failed(&e))?,
-        })
+    /// The parts of a line that are done.
+    pub(crate) fn parts_done(&self, line: u64) -> Result<Vec<u32>, Error> {
+        self.numbers("SELECT part FROM part WHERE line = ?1", line)
+    }
+
+    /// The parts of a line that have tokens.
+    pub(crate) fn parts_begun(&self, line: u64) -> Result<Vec<u32>, Error> {
+        self.numbers("SELECT DISTINCT part FROM gained WHERE line = ?1", line)
+    }
+
+    /// The tokens of a part, in order, as they were saved.
+    pub(crate) fn gained(
+        &self,
+        line: u64,
+        part: u32,
+        mut each: impl FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut query =
+            self.prepare("SELECT tokens FROM gained WHERE line = ?1 AND part = ?2 ORDER BY position")?;
+        let mut rows = query.query(params![line as i64, part]).map_err(|e| self.failed(&e))?;
+        while let Some(row) = rows.next().map_err(|e| self.failed(&e))? {
+            each(&row.get::<_, Vec<u8>>(0).map_err(|e| self.failed(&e))?)?;
+        }
+        Ok(())
+    }
+
+    /// The result of a part that is done.
+    pub(crate) fn result(&self, line: u64, part: u32) -> Result<Option<Vec<u8>>, Error> {
+        let mut query = self.prepare("SELECT result FROM part WHERE line = ?1 AND part = ?2")?;
+        let found = query.query_row(params![line as i64, part], |row| row.get(0)).optional();
+        found.map_err(|e| self.failed(&e))
+    }
+
+    fn numbers(&self, sql: &str, line: u64) -> Result<Vec<u32>, Error> {
+        let mut query = self.prepare(sql)?;
+        let rows = query.query_map([line as i64], |row| row.get(0)).map_err(|e| self.failed(&e))?;
+        rows.collect::<Result<_, _>>().map_err(|e| self.failed(&e))
     }
 
     /// Begins to write all lines anew.
@@ -413,9 +430,17 @@ mod tests {
         };
         database.commit(&System, &under_way).unwrap();
         assert_eq!(database.lines_under_way().unwrap(), [0, 2]);
-        let saved = database.saved(0).unwrap();
-        assert_eq!(saved.gained, [(0, vec![1]), (1, vec![2]), (1, vec![3])]);
-        assert_eq!(saved.results, [(0, vec![9])]);
+        assert_eq!(database.parts_begun(0).unwrap(), [0, 1]);
+        assert_eq!(database.parts_done(0).unwrap(), [0]);
+        assert_eq!(database.result(0, 0).unwrap(), Some(vec![9]));
+        assert_eq!(database.result(0, 1).unwrap(), None);
+        let mut gained: Vec<u8> = Vec::new();
+        let take = |bytes: &[u8]| {
+            gained.extend(bytes);
+            Ok(())
+        };
+        database.gained(0, 1, take).unwrap();
+        assert_eq!(gained, [2, 3]);
         let settled = Batch {
             settled: vec![(0, State::Done, 4)],
             facts: vec![("output_bytes", "12".into())],

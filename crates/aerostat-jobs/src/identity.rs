@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use aerostat::ModelFiles;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, ErrorKind};
@@ -13,6 +14,18 @@ use crate::input::hexadecimal;
 const WHOLE_BYTES_MAX: u64 = 32 << 20;
 /// Of larger files, this much at both ends, which holds the headers.
 const END_BYTES: u64 = 1 << 20;
+
+/// The digest of a model that is open, and of the adapter that is applied to it; see [`model_digest`].
+///
+/// # Errors
+/// As [`model_digest`].
+pub fn files_digest(files: &ModelFiles) -> Result<String, Error> {
+    let digest = model_digest(files.path())?;
+    match files.adapter() {
+        None => Ok(digest),
+        Some(adapter) => Ok(format!("{digest} {}", model_digest(adapter)?)),
+    }
+}
 
 /// A digest of a model: names and sizes of its files, small files whole, of weights both ends. Where it lies does not
 /// matter.

@@ -13,6 +13,14 @@ use crate::error::{Error, ErrorKind};
 /// The longest line that is taken; longer ones become errors of their own.
 pub(crate) const LINE_BYTES_MAX: usize = 64 << 20;
 
+/// Lines at most that are requests or should be: each is remembered.
+const LINES_MAX: u64 = 10_000_000;
+/// Bytes at most of lines that are nothing, blank or too long: a small packed file can hold any number of them.
+const EMPTY_BYTES_MAX: u64 = 64 << 20;
+const SKIPPED_BYTES_MAX: u64 = 4 << 30;
+/// A buffer that a long line needed is not kept.
+const BUFFER_BYTES_MAX: usize = 1 << 20;
+
 /// How a file is packed; its name says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Packing {
@@ -50,6 +58,11 @@ pub(crate) struct Lines {
     line: Vec<u8>,
     /// Lines read so far, blank ones included.
     read: u64,
+    /// Lines among them that are not blank.
+    given: u64,
+    /// Bytes of lines that are blank, and of those that are too long.
+    empty_bytes: u64,
+    skipped_bytes: u64,
 }
 
 /// A line.
@@ -65,7 +78,15 @@ impl Lines {
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let failed = |e: io::Error| Error::file(ErrorKind::Input, "read", path, &e);
         let reader = Packing::of(path).reader(File::open(path).map_err(failed)?).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), reader, line: Vec::new(), read: 0 })
+        Ok(Self {
+            path: path.to_owned(),
+            reader,
+            line: Vec::new(),
+            read: 0,
+            given: 0,
+            empty_bytes: 0,
+            skipped_bytes: 0,
+        })
     }
 
     /// The next line, but for blank ones.
@@ -73,6 +94,11 @@ impl Lines {
         loop {
             let Some(whole) = self.advance()? else { return Ok(None) };
             let blank = whole && self.line.iter().all(u8::is_ascii_whitespace);
+            if blank {
+                self.empty_bytes += self.line.len() as u64;
+            }
+            self.given += u64::from(!blank);
+            self.bound()?;
             if !blank {
                 let number = self.read - 1;
                 return Ok(Some(Line { number, bytes: whole.then_some(&self.line[..]) }));
@@ -80,10 +106,30 @@ impl Lines {
         }
     }
 
+    /// Refuses what no batch file has in such numbers.
+    fn bound(&self) -> Result<(), Error> {
+        let what = match self {
+            _ if self.given > LINES_MAX => format!("more than {LINES_MAX} lines"),
+            _ if self.empty_bytes > EMPTY_BYTES_MAX => {
+                format!("more than {EMPTY_BYTES_MAX} bytes of blank lines")
+            }
+            _ if self.skipped_bytes > SKIPPED_BYTES_MAX => {
+                format!("more than {SKIPPED_BYTES_MAX} bytes of lines that are too long")
+            }
+            _ => return Ok(()),
+        };
+        let message =
+            format!("the input {} has {what}: it is no batch file, or must be split", self.path.display());
+        Err(Error::new(ErrorKind::Input, message))
+    }
+
     /// Reads one line; whether it fits, or `None` at the end.
     fn advance(&mut self) -> Result<Option<bool>, Error> {
         let failed = |path: &Path, e: io::Error| Error::file(ErrorKind::Input, "read", path, &e);
         self.line.clear();
+        if self.line.capacity() > BUFFER_BYTES_MAX {
+            self.line = Vec::new();
+        }
         let limit = LINE_BYTES_MAX as u64 + 1;
         let taken = (&mut self.reader).take(limit).read_until(b'\n', &mut self.line);
         if taken.map_err(|e| failed(&self.path, e))? == 0 {
@@ -93,7 +139,8 @@ impl Lines {
         let whole = self.line.ends_with(b"\n") || self.line.len() <= LINE_BYTES_MAX;
         if !whole {
             self.line = Vec::new();
-            self.reader.skip_until(b'\n').map_err(|e| failed(&self.path, e))?;
+            let skipped = self.reader.skip_until(b'\n').map_err(|e| failed(&self.path, e))?;
+            self.skipped_bytes += (skipped + LINE_BYTES_MAX) as u64;
         }
         if self.read == 1 && self.line.starts_with(b"\xef\xbb\xbf") {
             self.line.drain(..3);
@@ -197,6 +244,22 @@ mod tests {
         text.extend(b"\nnext\n");
         std::fs::write(&path, text).unwrap();
         assert_eq!(all(&path), [(0, None), (1, Some("next".to_owned()))]);
+    }
+
+    /// A gigabyte of them is a megabyte where it is packed.
+    #[test]
+    fn blank_lines_without_end_are_bounded_and_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bomb.jsonl.gz");
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        for _ in 0..EMPTY_BYTES_MAX / 1024 + 1 {
+            encoder.write_all(&[b'\n'; 1024]).unwrap();
+        }
+        std::fs::write(&path, encoder.finish().unwrap()).unwrap();
+        let refused = Lines::open(&path).unwrap().next().err().map(|e| (e.kind(), e.to_string()));
+        let (kind, message) = refused.unwrap();
+        assert_eq!(kind, ErrorKind::Input);
+        assert!(message.contains("blank lines"), "{message}");
     }
 
     #[test]

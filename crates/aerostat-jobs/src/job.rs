@@ -1,25 +1,28 @@
 //! A job: begun, taken up again, and what is left of it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use aerostat::{Need, Want};
+use aerostat::Need;
 use aerostat_openai::{LazyGrammars, Setting};
 use serde::Deserialize;
 
-use crate::counts::{Counts, Lengths, lengths, need};
+use crate::counts::{Counts, Kinds, Lengths, lengths, need};
 use crate::database::{Batch, Database, LineRow, State};
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind};
-use crate::options::{JobOptions, JobPaths};
+use crate::options::{JobOptions, JobPaths, sibling};
 use crate::output::Appender;
-use crate::validate::{HIDDEN, SCORE, Verdict, validate};
+use crate::validate::{Verdict, validate};
 use crate::watch::Watcher;
 use crate::{input, line};
 
 /// Error lines are written when this much of them is there.
 const ERROR_BYTES_HELD: usize = 1 << 20;
+
+/// Errors of bad lines are written up to about this size: a small packed file can hold millions of bad lines.
+const ERROR_BYTES_MAX: usize = 64 << 20;
 
 /// A job that is open for work: its files are this process's alone.
 pub struct Job {
@@ -34,8 +37,9 @@ pub struct Job {
     pub(crate) grammars: LazyGrammars,
     /// When it was begun, in seconds since 1970.
     pub(crate) created: u64,
-    /// What is wanted of lines without an answer, as a plan sees it.
-    unanswered: Want,
+    kinds: Kinds,
+    /// Bad lines that the error file has no room for.
+    untold: u64,
     resumed: bool,
 }
 
@@ -55,7 +59,7 @@ impl Job {
         options: &JobOptions,
         watcher: &dyn Watcher,
     ) -> Result<Self, Error> {
-        paths.check()?;
+        paths.check(&[], &[])?;
         let digest = input::digest(&paths.input)?;
         let mut output = Appender::open(&*disk, &paths.output)?;
         let mut errors = Appender::open(&*disk, &paths.errors)?;
@@ -105,7 +109,8 @@ impl Job {
             rows: Vec::new(),
             grammars: LazyGrammars::default(),
             created: 0,
-            unanswered: HIDDEN,
+            kinds: Kinds::default(),
+            untold: 0,
             resumed: validated,
         };
         if validated {
@@ -133,21 +138,24 @@ impl Job {
         self.output.cut(0)?;
         self.errors.cut(0)?;
         self.setting.stop_clock(self.created);
-        let Self { database, errors, rows, setting, grammars, disk, paths, unanswered, .. } = self;
+        let Self { database, errors, rows, setting, grammars, disk, paths, kinds, untold, .. } = self;
         let new = database.begin()?;
-        let mut held = 0;
+        let (mut held, mut told) = (0, 0);
         validate(&paths.input, setting, grammars, watcher, |verdict| {
             let row = match verdict {
-                Verdict::Good(row, want) => {
-                    if matches!(want, Want::Score { .. }) {
-                        *unanswered = SCORE;
-                    }
+                Verdict::Good(row, asked) => {
+                    *kinds = kinds.and(asked);
                     row
+                }
+                Verdict::Bad { number, .. } if told > ERROR_BYTES_MAX => {
+                    *untold += 1;
+                    LineRow::bad(number)
                 }
                 Verdict::Bad { number, custom_id, refusal } => {
                     let line = line::failure(number, custom_id.as_deref(), &refusal).to_string();
                     held += line.len();
-                    errors.push(line.as_bytes());
+                    told += line.len();
+                    errors.push(line.as_bytes())?;
                     if held > ERROR_BYTES_HELD {
                         errors.commit()?;
                         held = 0;
@@ -165,7 +173,8 @@ impl Job {
             ("errors_bytes", bytes.to_string()),
             ("bad_bytes", bytes.to_string()),
             ("output_bytes", "0".to_owned()),
-            ("unanswered", if *unanswered == SCORE { "score" } else { "hidden" }.to_owned()),
+            ("kinds", kinds.words()),
+            ("untold", untold.to_string()),
         ];
         new.commit(&**disk, &facts)
     }
@@ -192,12 +201,8 @@ impl Job {
 
     /// Brings files and database together after a stop of any kind.
     fn take_up(&mut self, options: &JobOptions) -> Result<(), Error> {
-        self.unanswered = match self.database.fact("unanswered")?.as_deref() {
-            Some("hidden") => HIDDEN,
-            Some("score") => SCORE,
-            // Jobs of before did not keep it.
-            _ => Want::Generate,
-        };
+        self.kinds = Kinds::of_words(self.database.fact("kinds")?.as_deref());
+        self.untold = self.database.number("untold")?.unwrap_or(0);
         let rows = &mut self.rows;
         self.database.lines(|row| rows.push(row))?;
         let left = self.output.recover(self.database.must_number("output_bytes")?)?;
@@ -226,7 +231,7 @@ impl Job {
                 row.state = state;
                 row.generated = head.generated();
                 batch.settled.push((row.number, state, row.generated));
-                file.push(&line);
+                file.push(&line)?;
             }
         }
         let key = if state == State::Done { "output_bytes" } else { "errors_bytes" };
@@ -258,6 +263,11 @@ impl Job {
         &self.paths
     }
 
+    /// Bad lines that are counted as failed and not in the error file, since that is large enough to tell of them.
+    pub fn untold(&self) -> u64 {
+        self.untold
+    }
+
     /// Whether the job goes on from an earlier run.
     pub fn resumed(&self) -> bool {
         self.resumed
@@ -272,7 +282,7 @@ impl Job {
 
     /// What an engine must have room for, so that all that is left is done together.
     pub fn need(&self) -> Need {
-        need(self.rows.iter().filter(|r| r.state == State::ToDo), self.unanswered)
+        need(self.rows.iter().filter(|r| r.state == State::ToDo), self.kinds)
     }
 
     /// What is left to do, in sequences and tokens.
@@ -313,12 +323,6 @@ fn remove(path: &Path) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-fn sibling(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 pub(crate) fn now() -> u64 {

@@ -13,6 +13,8 @@
 
 #![forbid(unsafe_code)]
 
+mod active;
+mod apart;
 mod counts;
 mod database;
 pub mod disk;
@@ -29,16 +31,20 @@ mod output;
 mod runner;
 mod source;
 mod survey;
+mod table;
 mod validate;
 mod watch;
 
 pub use aerostat_openai::{Grammar, Grammars, Setting, Shape};
+pub use apart::{Named, keep_apart, model_files};
 pub use counts::{Counts, Lengths};
 pub use error::{Error, ErrorKind};
-pub use identity::model_digest;
+pub use identity::{files_digest, model_digest};
 pub use job::Job;
+pub use line::check_line;
 pub use list::{JobStatus, list_jobs};
 pub use options::{JobOptions, JobPaths};
 pub use source::{AttachedJob, JobHandle};
 pub use survey::{Survey, is_pipe, keep_input, keep_pipe, survey};
+pub use table::{Cells, Prompt, TextFormat, TextTable};
 pub use watch::{JobProgress, Unwatched, Watcher};

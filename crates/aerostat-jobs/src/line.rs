@@ -1,7 +1,20 @@
 //! Lines of batch files: the envelope around a request on its way in, and around its response on its way out.
 
-use aerostat_openai::{ApiRequest, Endpoint, Fields, Part, Reading, Refusal, Setting, Stamp, brief};
+use std::io::Write;
+
+use aerostat_openai::{
+    ApiRequest, Endpoint, Fields, LazyGrammars, Part, Reading, Refusal, Setting, Stamp, WriteError, brief,
+};
+use serde::Deserialize;
 use serde_json::{Value, json};
+
+use crate::error::Error;
+use crate::output::Appender;
+
+/// The member of a request that cuts its prompts.
+const TRUNCATE: &[u8] = b"truncate_prompt_tokens";
+/// Characters of a custom_id that an error line repeats at most.
+const ID_CHARS_MAX: usize = 300;
 
 /// A line of the input that was read and found good.
 #[derive(Debug)]
@@ -12,6 +25,16 @@ pub(crate) struct Item {
 
 /// Reads a line of the input; with the refusal comes its custom_id where there is one.
 pub(crate) fn read(setting: &Setting, number: u64, line: &[u8]) -> Result<Item, (Option<String>, Refusal)> {
+    let list_max = setting.list_max();
+    // A prompt that is to be cut may be longer.
+    let cut = || line.windows(TRUNCATE.len()).any(|part| part == TRUNCATE);
+    if longest_list(line) > list_max && !cut() {
+        let id = serde_json::from_slice::<Head>(line).ok().and_then(|head| head.custom_id);
+        let message = format!(
+            "a list in the line has more than {list_max} elements, more than a context or a request holds"
+        );
+        return Err((id, Refusal::new("context_length_exceeded", message)));
+    }
     let value: Value = serde_json::from_slice(line)
         .map_err(|e| (None, Refusal::new("invalid_json", format!("the line is not JSON: {e}"))))?;
     let Value::Object(map) = value else {
@@ -31,6 +54,57 @@ pub(crate) fn read(setting: &Setting, number: u64, line: &[u8]) -> Result<Item, 
     match request(setting, number, fields) {
         Ok(request) => Ok(Item { custom_id, request }),
         Err(refusal) => Err((Some(custom_id), refusal)),
+    }
+}
+
+/// What is read of a line that is not read whole.
+#[derive(Deserialize)]
+struct Head {
+    custom_id: Option<String>,
+}
+
+/// Elements of the longest list in a text of JSON, found without reading it: each would take many times its size.
+fn longest_list(line: &[u8]) -> usize {
+    // What is nested deeper is refused anyway.
+    const DEPTH_MAX: usize = 128;
+    let (mut open, mut longest, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
+    for byte in line {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ if quoted => {}
+            b'[' if open.len() < DEPTH_MAX => open.push(1),
+            // Members of an object are told apart by their names, and count for nothing.
+            b'{' if open.len() < DEPTH_MAX => open.push(0),
+            b'[' | b'{' => return longest,
+            b']' | b'}' => drop(open.pop()),
+            b',' => {
+                if let Some(count) = open.last_mut().filter(|count| **count > 0) {
+                    *count += 1;
+                    longest = longest.max(*count);
+                }
+            }
+            _ => {}
+        }
+    }
+    longest
+}
+
+/// Whether a line of an input can be served, as a job finds when it reads it.
+///
+/// # Errors
+/// It cannot, and why.
+pub fn check_line(
+    setting: &Setting,
+    grammars: &mut LazyGrammars,
+    number: u64,
+    line: &[u8],
+) -> Result<(), Refusal> {
+    let item = read(setting, number, line).map_err(|(_, refusal)| refusal)?;
+    match item.request.task.shape() {
+        Some(shape) => grammars.constraint(setting, shape).map(drop),
+        None => Ok(()),
     }
 }
 
@@ -64,29 +138,47 @@ pub(crate) fn number(id: &str) -> Option<u64> {
     id.strip_prefix("batch_req_")?.parse::<u64>().ok()?.checked_sub(1)
 }
 
-/// The output line of a request that was served; `created` is when the job was begun.
-pub(crate) fn success(
+/// Writes the output line of a request that was served, part by part; `created` is when the job was begun.
+pub(crate) fn write_success(
     setting: &Setting,
     created: u64,
     number: u64,
-    item: &Item,
-    parts: &[Part],
-) -> Result<Value, Refusal> {
-    let body = setting.respond(&item.request, parts, &Stamp { id: ordinal(number), created })?;
-    Ok(json!({
+    item: Item,
+    part: impl FnMut(usize) -> Result<Part, Error>,
+    out: &mut Appender,
+) -> Result<(), Error> {
+    let mut envelope = json!({
         "id": id(number),
         "custom_id": item.custom_id,
-        "response": {"status_code": 200, "request_id": request_id(number), "body": body},
-        "error": null,
-    }))
+        "response": {"status_code": 200, "request_id": request_id(number)},
+    })
+    .to_string();
+    // The body is the last member of the response, which is the last of these.
+    envelope.truncate(envelope.len() - 2);
+    let stamp = Stamp { id: ordinal(number), created };
+    let write = || -> Result<(), WriteError<Error>> {
+        out.write_all(envelope.as_bytes())?;
+        out.write_all(b",\"body\":")?;
+        setting.write_response(item.request, part, &stamp, out)?;
+        Ok(out.write_all(b"},\"error\":null}\n")?)
+    };
+    write().map_err(|e| match e {
+        WriteError::Part(e) => e,
+        WriteError::Refused(refusal) => refusal.into(),
+        WriteError::Io(e) => out.failed("write results to", &e),
+    })
 }
 
 /// The line of a request that failed, for the error file. `line` is there for lines without a custom_id.
 pub(crate) fn failure(number: u64, custom_id: Option<&str>, refusal: &Refusal) -> Value {
     let (status, body) = (refusal.status(), refusal.body());
+    let short = |id: &str| match id.char_indices().nth(ID_CHARS_MAX) {
+        Some((at, _)) => format!("{}…", id.get(..at).unwrap_or_default()),
+        None => id.to_owned(),
+    };
     json!({
         "id": id(number),
-        "custom_id": custom_id,
+        "custom_id": custom_id.map(short),
         "response": {"status_code": status, "request_id": request_id(number), "body": body},
         "error": {"code": refusal.code(), "message": refusal.message(), "line": number + 1},
     })
@@ -99,4 +191,25 @@ fn request_id(number: u64) -> String {
 /// Lines are counted from 1 where people see it.
 fn ordinal(number: u64) -> String {
     format!("{:010}", number + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_list_is_found_whatever_is_around_it() {
+        for (line, want) in [
+            ("", 0),
+            ("[1]", 0),
+            ("[1,2,3]", 3),
+            (r#"{"a":[1,[2,3],4],"b":2,"c":3,"d":4,"e":5}"#, 3),
+            (r#"{"a":"[,,,,\"[,,,","b":[1,2]}"#, 2),
+            ("]]],[1,2", 2),
+            ("\\\"[1,2]", 0),
+        ] {
+            assert_eq!(longest_list(line.as_bytes()), want, "{line}");
+        }
+        assert_eq!(longest_list(&[b'['; 100_000]), 0);
+    }
 }

@@ -15,9 +15,10 @@ use crate::options::added;
 pub struct JobStatus {
     /// The file that its results go to.
     pub output: PathBuf,
-    /// `running`, `validating`, `interrupted`, `stopped`, `finished`; a job that was killed is `interrupted`.
+    /// `running`, `validating`, `interrupted`, `stopped`, `finished`; a job that was killed is `interrupted`, and one whose
+    /// database cannot be read `unreadable`.
     pub state: String,
-    /// Why it stopped, if it did not finish.
+    /// Why it stopped, if it did not finish, or why it cannot be read.
     pub reason: Option<String>,
     /// Lines of the input.
     pub total: u64,
@@ -56,8 +57,29 @@ pub fn list_jobs(path: &Path) -> Result<Vec<JobStatus>, Error> {
     let mut found: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
     found.retain(|p| p.extension().is_some_and(|e| e == "job") && p.is_file());
     found.sort();
-    // What is not ours is passed over.
-    Ok(found.iter().filter_map(|path| status(path).ok()).collect())
+    let jobs = found.iter().filter_map(|path| match status(path) {
+        Ok(job) => Some(job),
+        // What is not ours is passed over; what has an output beside it is.
+        Err(error) => path.with_extension("").exists().then(|| unreadable(path, &error)),
+    });
+    Ok(jobs.collect())
+}
+
+/// A job whose database does not say how it stands.
+fn unreadable(path: &Path, error: &Error) -> JobStatus {
+    JobStatus {
+        output: path.with_extension(""),
+        state: "unreadable".to_owned(),
+        reason: Some(error.to_string()),
+        total: 0,
+        done: 0,
+        failed: 0,
+        seconds_left: None,
+        created: 0,
+        updated: 0,
+        model: String::new(),
+        input: String::new(),
+    }
 }
 
 fn status(path: &Path) -> Result<JobStatus, Error> {

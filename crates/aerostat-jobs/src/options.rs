@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use aerostat_openai::Rules;
 
+use crate::apart::{Named, keep_apart};
 use crate::error::{Error, ErrorKind};
 
 /// Where a job's files are.
@@ -33,30 +34,38 @@ impl JobPaths {
         added(output, "input")
     }
 
-    /// Refuses files that are one and the same, and paths that name no file.
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    /// Refuses files that are one and the same, by whatever name, and paths that name no file; also where what is written
+    /// is one of others that are `read`, or of others that are `written`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`].
+    pub fn check(&self, read: &[Named], written: &[Named]) -> Result<(), Error> {
         for (what, path) in [("output", &self.output), ("errors", &self.errors)] {
             if path.file_name().is_none() {
                 let message = format!("the {what} {} names no file", path.display());
                 return Err(Error::new(ErrorKind::Usage, message));
             }
         }
-        let same = |a: &Path, b: &Path| match (a.canonicalize(), b.canonicalize()) {
-            (Ok(a), Ok(b)) => a == b,
-            _ => a == b,
-        };
-        let pairs = [
-            ("input and output", &self.input, &self.output),
-            ("input and errors", &self.input, &self.errors),
-            ("output and errors", &self.output, &self.errors),
+        let read = [&[Named::new("the input", &self.input)], read].concat();
+        let database = self.database();
+        let log =
+            ["-wal", "-shm"].map(|ending| Named::new("a log of the database", sibling(&database, ending)));
+        let mut own = vec![
+            Named::new("the output", &self.output),
+            Named::new("the error file", &self.errors),
+            Named::new("the job's database", &database),
         ];
-        match pairs.iter().find(|(_, a, b)| same(a, b)) {
-            Some((what, path, _)) => {
-                Err(Error::new(ErrorKind::Usage, format!("{what} are the same file: {}", path.display())))
-            }
-            None => Ok(()),
-        }
+        own.extend(log);
+        own.extend_from_slice(written);
+        keep_apart(&read, &own)
     }
+}
+
+/// `path` with this behind its name.
+pub(crate) fn sibling(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
 }
 
 /// `path` with another extension behind those it has.
@@ -149,7 +158,7 @@ mod tests {
     #[test]
     fn an_output_that_names_no_file_is_refused() {
         let paths = JobPaths::beside(Path::new("in.jsonl"), Path::new(".."));
-        assert_eq!(paths.check().unwrap_err().kind(), ErrorKind::Usage);
+        assert_eq!(paths.check(&[], &[]).unwrap_err().kind(), ErrorKind::Usage);
     }
 
     /// Running jobs must find the words that they were begun with.

@@ -15,6 +15,8 @@ use crate::error::{Error, ErrorKind};
 use crate::input::Packing;
 
 const ZSTD_LEVEL: i32 = 3;
+/// What a commit is to write is handed to the file in pieces of about this size: a line may be large.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// A file of results that grows.
 pub(crate) struct Appender {
@@ -23,7 +25,53 @@ pub(crate) struct Appender {
     packing: Packing,
     /// Size of what is durable and counted.
     counted_bytes: u64,
-    pending: Vec<u8>,
+    /// Bytes in the file behind that: what the next commit makes durable.
+    spilled_bytes: u64,
+    /// What is to be written; `None`: nothing.
+    pending: Option<Pending>,
+}
+
+/// What is to be written next, packed.
+enum Pending {
+    Plain(Vec<u8>),
+    Gzip(Box<GzEncoder<Vec<u8>>>),
+    Zstd(zstd::Encoder<'static, Vec<u8>>),
+}
+
+impl Pending {
+    fn new(packing: Packing) -> io::Result<Self> {
+        Ok(match packing {
+            Packing::Plain => Self::Plain(Vec::new()),
+            Packing::Gzip => Self::Gzip(Box::new(GzEncoder::new(Vec::new(), Compression::default()))),
+            Packing::Zstd => Self::Zstd(zstd::Encoder::new(Vec::new(), ZSTD_LEVEL)?),
+        })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(packed) => packed.write_all(bytes),
+            Self::Gzip(encoder) => encoder.write_all(bytes),
+            Self::Zstd(encoder) => encoder.write_all(bytes),
+        }
+    }
+
+    /// What is packed so far.
+    fn packed(&mut self) -> &mut Vec<u8> {
+        match self {
+            Self::Plain(packed) => packed,
+            Self::Gzip(encoder) => encoder.get_mut(),
+            Self::Zstd(encoder) => encoder.get_mut(),
+        }
+    }
+
+    /// The rest: a member or a frame ends here.
+    fn finish(self) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Plain(packed) => Ok(packed),
+            Self::Gzip(encoder) => encoder.finish(),
+            Self::Zstd(encoder) => encoder.finish(),
+        }
+    }
 }
 
 impl Appender {
@@ -39,7 +87,7 @@ impl Appender {
             return Err(Error::new(ErrorKind::Busy, message));
         }
         let packing = Packing::of(path);
-        Ok(Self { path: path.to_owned(), file, packing, counted_bytes: 0, pending: Vec::new() })
+        Ok(Self { path: path.to_owned(), file, packing, counted_bytes: 0, spilled_bytes: 0, pending: None })
     }
 
     pub(crate) fn size(&self) -> Result<u64, Error> {
@@ -48,7 +96,7 @@ impl Appender {
 
     /// Throws away all but the first bytes.
     pub(crate) fn cut(&mut self, bytes: u64) -> Result<(), Error> {
-        self.pending.clear();
+        (self.pending, self.spilled_bytes) = (None, 0);
         self.counted_bytes = bytes;
         self.file.truncate(bytes).and_then(|()| self.file.sync()).map_err(|e| self.failed("cut", &e))
     }
@@ -85,50 +133,67 @@ impl Appender {
     }
 
     /// Adds a line to what the next commit writes.
-    pub(crate) fn push(&mut self, line: &[u8]) {
-        self.pending.extend_from_slice(line);
-        if !line.ends_with(b"\n") {
-            self.pending.push(b'\n');
-        }
+    pub(crate) fn push(&mut self, line: &[u8]) -> Result<(), Error> {
+        let end: &[u8] = if line.ends_with(b"\n") { b"" } else { b"\n" };
+        let added = self.add(line).and_then(|()| self.add(end));
+        added.map_err(|e| self.failed("write results to", &e))
     }
 
-    /// Writes what is pending and waits until it is durable; gives the size that may be counted now.
-    ///
-    /// After an error the file is cut back to what is counted, if the disk lets us; else the next start does it.
+    fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let pending = match &mut self.pending {
+            Some(pending) => pending,
+            none => none.insert(Pending::new(self.packing)?),
+        };
+        pending.write(bytes)?;
+        if pending.packed().len() < PIECE_BYTES {
+            return Ok(());
+        }
+        let piece = std::mem::take(pending.packed());
+        self.append(&piece)
+    }
+
+    /// Writes behind what is counted. After an error the file is cut back to that, if the disk lets us; else the next start
+    /// does it.
+    fn append(&mut self, piece: &[u8]) -> io::Result<()> {
+        let written = self.file.append(piece);
+        match written {
+            Ok(()) => self.spilled_bytes += piece.len() as u64,
+            Err(_) => drop(self.file.truncate(self.counted_bytes)),
+        }
+        written
+    }
+
+    /// Writes what is pending and waits until it is durable; gives the size that may be counted now. After an error nothing
+    /// more is counted.
     pub(crate) fn commit(&mut self) -> Result<u64, Error> {
-        if self.pending.is_empty() {
-            return Ok(self.counted_bytes);
-        }
-        let packed = self.pack().map_err(|e| self.failed("pack results for", &e))?;
-        let written = self.file.append(&packed).and_then(|()| self.file.sync());
-        if let Err(e) = written {
-            let _ = self.file.truncate(self.counted_bytes);
-            return Err(self.failed("write results to", &e));
-        }
-        self.counted_bytes += packed.len() as u64;
-        self.pending.clear();
+        let Some(pending) = self.pending.take() else { return Ok(self.counted_bytes) };
+        let rest = pending.finish().map_err(|e| self.failed("pack results for", &e))?;
+        let written = self
+            .append(&rest)
+            .and_then(|()| self.file.sync().inspect_err(|_| drop(self.file.truncate(self.counted_bytes))));
+        written.map_err(|e| self.failed("write results to", &e))?;
+        self.counted_bytes += std::mem::take(&mut self.spilled_bytes);
         Ok(self.counted_bytes)
     }
 
-    fn pack(&self) -> io::Result<Vec<u8>> {
-        match self.packing {
-            Packing::Plain => Ok(self.pending.clone()),
-            Packing::Gzip => {
-                let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-                encoder.write_all(&self.pending)?;
-                encoder.finish()
-            }
-            Packing::Zstd => zstd::encode_all(&self.pending[..], ZSTD_LEVEL),
-        }
-    }
-
-    fn failed(&self, what: &str, error: &io::Error) -> Error {
+    pub(crate) fn failed(&self, what: &str, error: &io::Error) -> Error {
         let hint = match error.kind() {
             io::ErrorKind::StorageFull => "; free some space and give the same command again: it goes on",
             _ => "; what was counted before is safe, and the same command goes on",
         };
         let message = format!("cannot {what} {}: {error}{hint}", self.path.display());
         Error::new(ErrorKind::Disk, message)
+    }
+}
+
+/// Adds text to what the next commit writes.
+impl Write for Appender {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.add(bytes).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -172,12 +237,12 @@ mod tests {
             let path = folder.path().join(name);
             let counted = {
                 let mut out = Appender::open(&System, &path).unwrap();
-                out.push(b"one");
+                out.push(b"one").unwrap();
                 let counted = out.commit().unwrap();
-                out.push(b"two");
-                out.push(b"three");
+                out.push(b"two").unwrap();
+                out.push(b"three").unwrap();
                 out.commit().unwrap();
-                out.push(b"four, which will be torn");
+                out.push(b"four, which will be torn").unwrap();
                 out.commit().unwrap();
                 counted
             };
@@ -194,6 +259,29 @@ mod tests {
             std::fs::write(&path, &whole[..counted as usize - 1]).unwrap();
             let refused = Appender::open(&System, &path).unwrap().recover(counted).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::Changed);
+        }
+    }
+
+    /// A line of many parts is larger than what memory has room for.
+    #[test]
+    fn a_large_line_goes_to_the_file_before_it_is_counted_and_is_whole_afterwards() {
+        let folder = tempfile::tempdir().unwrap();
+        let noise = |i: u32| i.wrapping_mul(2_654_435_761).to_string();
+        let line: String = (0..400_000).map(noise).collect();
+        for name in ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst"] {
+            let path = folder.path().join(name);
+            let mut out = Appender::open(&System, &path).unwrap();
+            out.push(b"first").unwrap();
+            let counted = out.commit().unwrap();
+            line.as_bytes().chunks(1000).for_each(|piece| out.write_all(piece).unwrap());
+            assert!(out.size().unwrap() > counted, "{name}: some of it is there");
+            assert!(out.pending.as_mut().unwrap().packed().len() < 2 * PIECE_BYTES);
+            out.push(b"").unwrap();
+            let whole = out.commit().unwrap();
+            assert_eq!(whole, out.size().unwrap());
+            drop(out);
+            let left = Appender::open(&System, &path).unwrap().recover(counted).unwrap();
+            assert_eq!(left, [[line.as_bytes(), b"\n"].concat()], "{name}");
         }
     }
 

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aerostat::{Gained, Outcome, Plan, Request, TokenLogprobs, Work};
-use aerostat_openai::{Finish, PARTS_MAX, Part, PartResult, Refusal, RefusalKind, Token};
+use aerostat_openai::{Finish, PARTS_MAX, PartResult, Refusal, RefusalKind, Token};
 
+use crate::active::{Active, finished};
 use crate::counts::Counts;
 use crate::database::{Batch, State};
 use crate::error::{Error, ErrorKind};
 use crate::forecast::{Endings, Forecast, Left, forecast, pace};
 use crate::input::{self, Lines};
 use crate::job::{Job, now};
-use crate::journal::{pack_result, pack_tokens, unpack_result, unpack_tokens};
+use crate::journal::{pack_result, pack_tokens};
 use crate::line::{self, Item};
 use crate::watch::{JobProgress, Shared};
 
@@ -22,23 +23,11 @@ use crate::watch::{JobProgress, Shared};
 const COMMIT_EVERY: Duration = Duration::from_millis(50);
 /// Forecasts are at least this far apart, and take a hundredth of the time at most.
 const FORECAST_EVERY: Duration = Duration::from_secs(1);
+/// No further lines are taken while the custom_ids of those under way have more bytes than this.
+const IDS_BYTES_MAX: usize = 1 << 20;
 /// A request's id is its line's number and, in these bits, its part's.
 const PART_BITS: u32 = 16;
 const _: () = assert!(PARTS_MAX <= 1 << PART_BITS);
-
-/// A line under way.
-struct Active {
-    item: Item,
-    parts: Vec<Sequence>,
-    left: usize,
-}
-
-/// A part of a request under way.
-#[derive(Default)]
-struct Sequence {
-    tokens: Vec<Token>,
-    result: Option<PartResult>,
-}
 
 /// A job and all that is under way of it.
 pub(crate) struct Runner {
@@ -49,8 +38,13 @@ pub(crate) struct Runner {
     lines: Lines,
     /// The input was found to be what it was, after a line was refused.
     input_checked: bool,
-    queue: VecDeque<Request>,
+    /// Parts of lines under way that the engine has not asked for, by line and index.
+    queue: VecDeque<(u64, usize)>,
     active: BTreeMap<u64, Active>,
+    /// Bytes of their custom_ids.
+    ids_bytes: usize,
+    /// Lines wait until others are done, since those hold too much.
+    waits: bool,
     /// Lines of which something was saved by an earlier run.
     saved: HashSet<u64>,
     batch: Batch,
@@ -102,6 +96,8 @@ impl Runner {
             shared,
             queue: VecDeque::new(),
             active: BTreeMap::new(),
+            ids_bytes: 0,
+            waits: false,
             saved,
             batch: Batch::default(),
             failure: None,
@@ -150,59 +146,59 @@ impl Runner {
         Ok(())
     }
 
-    /// Makes the requests of a line, less what an earlier run did of it.
+    /// Takes a line under way, less what an earlier run did of it.
     fn enter(&mut self, number: u64, item: Item) -> Result<(), Error> {
-        let count = item.request.task.parts();
-        let mut parts: Vec<Sequence> = (0..count).map(|_| Sequence::default()).collect();
-        if self.saved.remove(&number) {
-            self.restore(number, &mut parts)?;
-        }
-        for (i, part) in parts.iter().enumerate().filter(|(_, p)| p.result.is_none()) {
-            match self.request(number, i, &item, part) {
-                Ok(request) => self.queue.push_back(request),
-                Err(refusal) if refusal.kind() == RefusalKind::Defect => return Err(refusal.into()),
-                Err(refusal) => {
-                    self.queue.retain(|r| r.id >> PART_BITS != number);
-                    return self.fail(number, Some(&item.custom_id), &refusal);
-                }
-            }
-        }
-        let left = parts.iter().filter(|p| p.result.is_none()).count();
-        self.active.insert(number, Active { item, parts, left });
+        let saved = self.saved.remove(&number).then_some(&self.job.database);
+        let active = Active::new(number, item, saved)?;
+        let open = active.parts.iter().enumerate().filter(|(_, part)| !part.done);
+        self.queue.extend(open.map(|(index, _)| (number, index)));
+        self.ids_bytes += active.item.custom_id.len();
+        let left = active.left;
+        self.active.insert(number, active);
         if left == 0 {
             self.complete(number)?;
         }
         Ok(())
     }
 
-    /// Reads what was saved of a line.
-    fn restore(&mut self, number: u64, parts: &mut [Sequence]) -> Result<(), Error> {
-        let broken = || {
-            let message =
-                format!("what was saved of line {} cannot be read; --restart begins anew", number + 1);
-            Error::new(ErrorKind::Database, message)
-        };
-        let saved = self.job.database.saved(number)?;
-        for (part, bytes) in saved.gained {
-            let tokens = unpack_tokens(&bytes).ok_or_else(broken)?;
-            parts.get_mut(part as usize).ok_or_else(broken)?.tokens.extend(tokens);
+    /// Takes a line out of those under way.
+    fn leave(&mut self, number: u64) -> Option<Active> {
+        let active = self.active.remove(&number)?;
+        self.ids_bytes -= active.item.custom_id.len();
+        Some(active)
+    }
+
+    /// Fails a line under way; parts of it that the engine has are of no use any more.
+    fn give_up(&mut self, number: u64, refusal: &Refusal) -> Result<(), Error> {
+        let active = self.leave(number);
+        self.queue.retain(|(of, _)| *of != number);
+        self.fail(number, active.as_ref().map(|active| active.item.custom_id.as_str()), refusal)
+    }
+
+    /// The next request; `None` if there is none now.
+    fn next_request(&mut self) -> Result<Option<Request>, Error> {
+        self.waits = false;
+        loop {
+            while let Some((number, index)) = self.queue.pop_front() {
+                match self.request(number, index) {
+                    Ok(request) => return Ok(Some(request)),
+                    Err(refusal) if refusal.kind() == RefusalKind::Defect => return Err(refusal.into()),
+                    Err(refusal) => self.give_up(number, &refusal)?,
+                }
+            }
+            self.waits = self.ids_bytes > IDS_BYTES_MAX;
+            if self.waits || !self.take_line()? {
+                return Ok(None);
+            }
         }
-        for (part, bytes) in saved.results {
-            let result = unpack_result(&bytes).ok_or_else(broken)?;
-            parts.get_mut(part as usize).ok_or_else(broken)?.result = Some(result);
-        }
-        Ok(())
     }
 
     /// The engine's request for a part of a line, less what an earlier run did of it.
-    fn request(
-        &mut self,
-        number: u64,
-        index: usize,
-        item: &Item,
-        part: &Sequence,
-    ) -> Result<Request, Refusal> {
-        let task = &item.request.task;
+    fn request(&mut self, number: u64, index: usize) -> Result<Request, Refusal> {
+        let none = || Refusal::defect(format!("part {index} of line {} is not under way", number + 1));
+        let active = self.active.get(&number).ok_or_else(none)?;
+        let part = active.parts.get(index).ok_or_else(none)?;
+        let task = &active.item.request.task;
         let mut request = task.part(index)?;
         request.id = (number << PART_BITS) | index as u64;
         request.resumed = part.tokens.iter().map(|t| t.id).collect();
@@ -225,7 +221,7 @@ impl Runner {
         let (number, index) = (id >> PART_BITS, (id & ((1 << PART_BITS) - 1)) as usize);
         let failed = self.job.row(number).is_some_and(|row| row.state == State::Failed);
         match self.active.get_mut(&number) {
-            Some(active) if active.parts.get(index).is_some_and(|p| p.result.is_none()) => {
+            Some(active) if active.parts.get(index).is_some_and(|p| !p.done) => {
                 Ok(Some((number, index, active)))
             }
             None if failed => Ok(None),
@@ -239,16 +235,12 @@ impl Runner {
         let result = match PartResult::of(outcome) {
             Ok(result) => result,
             Err(refusal) if refusal.kind() == RefusalKind::Defect => return Err(refusal.into()),
-            Err(refusal) => {
-                let custom_id = std::mem::take(&mut active.item.custom_id);
-                self.active.remove(&number);
-                self.queue.retain(|r| r.id >> PART_BITS != number);
-                return self.fail(number, Some(&custom_id), &refusal);
-            }
+            Err(refusal) => return self.give_up(number, &refusal),
         };
         let packed = pack_result(&result);
         let stopped = matches!(result, PartResult::Text { finish: Finish::Stop, .. });
-        active.parts[index].result = Some(result);
+        let part = &mut active.parts[index];
+        (part.done, part.result) = (true, Some(result));
         active.left -= 1;
         let complete = active.left == 0;
         self.tally.endings.ended += u64::from(stopped);
@@ -259,23 +251,22 @@ impl Runner {
         Ok(())
     }
 
-    /// Makes the output line of a line whose parts are all there.
+    /// Writes the output line of a line whose parts are all there.
     fn complete(&mut self, number: u64) -> Result<(), Error> {
-        let lacks = || Error::defect(format!("line {} is complete and lacks a part", number + 1));
-        let Active { item, parts, .. } = self.active.remove(&number).ok_or_else(lacks)?;
-        let finished = |part: Sequence| Some(Part { tokens: part.tokens, result: part.result? });
-        let parts: Option<Vec<Part>> = parts.into_iter().map(finished).collect();
-        let parts = parts.ok_or_else(lacks)?;
-        let generated = parts.iter().map(|p| p.tokens.len()).sum::<usize>() as u32;
-        let line = line::success(&self.job.setting, self.job.created, number, &item, &parts)?;
-        self.job.output.push(line.to_string().as_bytes());
+        let lacks = || Error::defect(format!("line {} is complete and was never begun", number + 1));
+        let active = self.leave(number).ok_or_else(lacks)?;
+        let generated = active.generated() as u32;
+        let Active { item, mut parts, .. } = active;
+        let Job { setting, database, output, created, .. } = &mut self.job;
+        let part = |index| finished(number, index, &mut parts, database);
+        line::write_success(setting, *created, number, item, part, output)?;
         self.counts.done += 1;
         self.mark(number, State::Done, generated)
     }
 
     fn fail(&mut self, number: u64, custom_id: Option<&str>, refusal: &Refusal) -> Result<(), Error> {
         let line = line::failure(number, custom_id, refusal);
-        self.job.errors.push(line.to_string().as_bytes());
+        self.job.errors.push(line.to_string().as_bytes())?;
         self.counts.failed += 1;
         self.mark(number, State::Failed, 0)
     }
@@ -303,7 +294,11 @@ impl Runner {
             ("seconds_left", (self.forecast.0.seconds.round() as u64).to_string()),
         ]);
         job.database.commit(&*job.disk, &self.batch)?;
-        self.batch = Batch::default();
+        for (number, part, _) in std::mem::take(&mut self.batch).parts {
+            if let Some(active) = self.active.get_mut(&number) {
+                active.forget(part);
+            }
+        }
         self.committed = Some(Instant::now());
         Ok(())
     }
@@ -318,6 +313,7 @@ impl Runner {
         let position = part.tokens.len() as u32;
         let tokens = Token::zip(gained.tokens, gained.logprobs)?;
         let packed = pack_tokens(&tokens)?;
+        part.generated += tokens.len();
         part.tokens.extend(tokens);
         self.batch.gained.push((number, index as u32, position, packed));
         self.tally.tokens += gained.tokens.len() as u64;
@@ -372,10 +368,10 @@ impl Runner {
             let active = under_way(row.number);
             (0..parts as usize).filter_map(move |i| {
                 let part = active.and_then(|a| a.parts.get(i));
-                if part.is_some_and(|p| p.result.is_some()) {
+                if part.is_some_and(|p| p.done) {
                     return None;
                 }
-                let has = part.map_or(0, |p| p.tokens.len());
+                let has = part.map_or(0, |p| p.generated);
                 let prompt = if has > 0 { 0 } else { row.prompt as usize / parts as usize };
                 let answer = (row.answer as usize).saturating_sub(has);
                 Some(Left { prompt, answer, positions: row.longest as usize })
@@ -417,7 +413,8 @@ impl Runner {
         };
         let saved = match &ended {
             // A disk that failed is not tried again: what it says now cannot be trusted.
-            Err(e) if matches!(e.kind(), ErrorKind::Disk | ErrorKind::Database) => Ok(()),
+            // A line that could not be put into words may have been written in part.
+            Err(e) if matches!(e.kind(), ErrorKind::Disk | ErrorKind::Database | ErrorKind::Defect) => Ok(()),
             _ => self.commit(),
         };
         let state = match &ended {
@@ -453,15 +450,12 @@ impl Work for Runner {
         if self.shared.stops() {
             return Ok(None);
         }
-        loop {
-            if let Some(request) = self.queue.pop_front() {
-                return Ok(Some(request));
-            }
-            let more = self.take_line();
-            if !self.told(more)? {
-                return Ok(None);
-            }
-        }
+        let next = self.next_request();
+        self.told(next)
+    }
+
+    fn more_may_come(&self) -> bool {
+        self.waits
     }
 
     fn swept(&mut self, gained: &[Gained<'_>]) -> Result<(), aerostat::Error> {

@@ -136,6 +136,10 @@ impl Work for JobSource {
         self.with(Work::sweep_over)
     }
 
+    fn more_may_come(&self) -> bool {
+        lock(&self.runner).as_ref().is_some_and(Work::more_may_come)
+    }
+
     fn tokens_left(&self) -> u64 {
         lock(&self.runner).as_ref().map_or(0, Work::tokens_left)
     }

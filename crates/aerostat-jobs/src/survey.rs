@@ -3,17 +3,17 @@
 use std::io::Read;
 use std::path::Path;
 
-use aerostat::{Need, Plan, Want};
+use aerostat::{Need, Plan};
 use aerostat_openai::{LazyGrammars, Setting};
 use serde::Serialize;
 
-use crate::counts::{Counts, Lengths, lengths, need};
+use crate::counts::{Counts, Kinds, Lengths, lengths, need};
 use crate::database::LineRow;
 use crate::error::{Error, ErrorKind};
 use crate::forecast::{Endings, Left, forecast, pace};
 use crate::input;
 use crate::job::now;
-use crate::validate::{HIDDEN, SCORE, Verdict, validate};
+use crate::validate::{Verdict, validate};
 use crate::watch::Watcher;
 
 /// Bad lines that are named.
@@ -31,15 +31,14 @@ pub struct Survey {
     pub first_errors: Vec<(u64, String)>,
     #[serde(skip)]
     rows: Vec<LineRow>,
-    /// What is wanted of lines without an answer.
     #[serde(skip)]
-    unanswered: Want,
+    kinds: Kinds,
 }
 
 impl Survey {
     /// What an engine must have room for, so that all of it is done together.
     pub fn need(&self) -> Need {
-        need(self.rows.iter(), self.unanswered)
+        need(self.rows.iter(), self.kinds)
     }
 
     /// Sweeps and seconds that the job takes at most, if no answer ends early.
@@ -70,17 +69,15 @@ pub fn survey(input: &Path, mut setting: Setting, watcher: &dyn Watcher) -> Resu
         lengths: Lengths::default(),
         first_errors: Vec::new(),
         rows: Vec::new(),
-        unanswered: HIDDEN,
+        kinds: Kinds::default(),
     };
     let mut grammars = LazyGrammars::default();
     validate(input, &setting, &mut grammars, watcher, |verdict| {
         survey.counts.total += 1;
         match verdict {
-            Verdict::Good(row, want) => {
+            Verdict::Good(row, kinds) => {
                 survey.rows.push(row);
-                if matches!(want, Want::Score { .. }) {
-                    survey.unanswered = SCORE;
-                }
+                survey.kinds = survey.kinds.and(kinds);
             }
             Verdict::Bad { number, refusal, .. } => {
                 survey.counts.failed += 1;

@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use aerostat::{Hidden, Layer, Want};
 use aerostat_openai::{LazyGrammars, Refusal, Setting, Task};
 use sha2::{Digest, Sha256};
 
+use crate::counts::Kinds;
 use crate::database::{LineRow, State};
 use crate::error::{Error, ErrorKind};
 use crate::input::{LINE_BYTES_MAX, Lines};
@@ -16,16 +16,10 @@ use crate::watch::Watcher;
 /// Lines between two signs of life.
 const LINES_PER_SIGN: u64 = 1000;
 
-/// What is wanted of an embedding's sequences, as a plan sees it.
-pub(crate) const HIDDEN: Want =
-    Want::Hidden(Hidden { layer: Layer::Final, pooling: None, dimensions: None, normalize: false });
-/// What is wanted of a score's.
-pub(crate) const SCORE: Want = Want::Score { from: 1, logits_last: false };
-
 /// What validation says about a line.
 pub(crate) enum Verdict {
-    /// It can be served, and this is wanted of its sequences.
-    Good(LineRow, Want),
+    /// It can be served.
+    Good(LineRow, Kinds),
     /// It cannot.
     Bad { number: u64, custom_id: Option<String>, refusal: Refusal },
 }
@@ -86,15 +80,7 @@ fn judge(
     if let Some(Err(refusal)) = task.shape().map(|shape| grammars.constraint(setting, shape)) {
         return bad(item.custom_id, refusal);
     }
-    Verdict::Good(row(number, task), want(task))
-}
-
-fn want(task: &Task) -> Want {
-    match task {
-        Task::Chat(_) | Task::Completions(_) => Want::Generate,
-        Task::Embeddings(_) => HIDDEN,
-        Task::Score(_) => SCORE,
-    }
+    Verdict::Good(row(number, task), Kinds::of(task))
 }
 
 /// The lengths of a request.

@@ -2,6 +2,14 @@
 
 use std::fmt;
 
+use aerostat::Tokenizer;
+
+/// A text that is longer than this is measured in pieces before it is tokenised as a whole, which takes a hundred bytes of
+/// memory and more for each of its own.
+const PIECE_BYTES: usize = 1 << 16;
+/// Tokens that cutting a text in pieces may add to a piece, and many more.
+const CUT_TOKENS: usize = 64;
+
 /// How long an answer is to be, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnswerTokens {
@@ -58,6 +66,25 @@ pub fn answer_tokens(context: usize, prompt: usize, answer: AnswerTokens) -> Res
         AnswerTokens::Exactly(asked) => Ok(asked),
         AnswerTokens::UpTo { least, most } => Ok(most.max(least).min(context - prompt)),
     }
+}
+
+/// The number of tokens that a long text has at the least, if that is more than `most`; found piece by piece, in little
+/// memory, and no further than it must. `None`: the text may fit.
+pub fn longer_than(tokenizer: &Tokenizer, text: &str, most: usize) -> Option<usize> {
+    if text.len() <= PIECE_BYTES {
+        return None;
+    }
+    let (mut rest, mut tokens) = (text, 0);
+    while !rest.is_empty() {
+        let (piece, more) = rest.split_at(rest.floor_char_boundary(PIECE_BYTES));
+        // What cannot be tokenised in pieces is told when it is tokenised whole.
+        tokens += tokenizer.encode(piece, false).ok()?.len().saturating_sub(CUT_TOKENS);
+        if tokens > most {
+            return Some(tokens);
+        }
+        rest = more;
+    }
+    None
 }
 
 #[cfg(test)]

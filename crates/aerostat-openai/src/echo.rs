@@ -19,10 +19,7 @@ impl Setting {
                 format!("{} tokens of a prompt have {} log-probabilities", prompt.len(), of_prompt.len());
             return Err(Refusal::defect(what));
         }
-        let top = |top: &[(u32, f32)]| {
-            let pairs = top.iter().take(k);
-            Value::from(pairs.map(|(id, l)| (self.token_text(*id), decimal(*l))).collect::<Map<_, _>>())
-        };
+        let top = |top: &[(u32, f32)]| Value::from(self.by_text(top, k));
         let mut rows: Vec<(u32, Value, Value)> = Vec::with_capacity(prompt.len() + part.tokens.len());
         for (&id, known) in prompt.iter().zip(of_prompt) {
             rows.push(match known {
@@ -42,6 +39,16 @@ impl Setting {
         let offsets: Vec<usize> = offsets.collect();
         let (logprobs, tops): (Vec<Value>, Vec<Value>) = rows.into_iter().map(|row| (row.1, row.2)).unzip();
         Ok(json!({"tokens": texts, "token_logprobs": logprobs, "top_logprobs": tops, "text_offset": offsets}))
+    }
+
+    /// The `k` likeliest tokens by their texts. Of tokens with one text, such as parts of characters, the likeliest counts: the
+    /// greatest value is that of the likeliest token.
+    pub(crate) fn by_text(&self, top: &[(u32, f32)], k: usize) -> Map<String, Value> {
+        let mut found = Map::new();
+        for (id, logprob) in top.iter().take(k) {
+            found.entry(self.token_text(*id)).or_insert_with(|| decimal(*logprob));
+        }
+        found
     }
 
     /// `prompt_logprobs` as vLLM writes them: null for the first token; for each other one what is known of it and of the

@@ -22,6 +22,20 @@ use crate::shape::Shape;
 
 /// Compiled grammars that are kept for the next request with the same one.
 const CACHED_MAX: usize = 64;
+/// Bytes of a schema, a grammar or all choices together at most: they are compiled in well under a second.
+const GRAMMAR_BYTES_MAX: usize = 1 << 20;
+
+/// What compiling and following a grammar may take. A row of items is what may come next: an object whose properties are
+/// all optional has four for each.
+fn limits() -> ParserLimits {
+    ParserLimits {
+        max_items_in_row: 10_000,
+        step_max_items: 100_000,
+        max_lexer_states: 50_000,
+        verbose_errors: false,
+        ..ParserLimits::default()
+    }
+}
 
 /// Makes constraints for one tokenizer.
 pub struct Grammars {
@@ -40,7 +54,7 @@ impl Grammars {
         let slices = llguidance::earley::SlicedBiasComputer::general_slices();
         let mut factory = ParserFactory::new(&env, capabilities, &slices).map_err(|e| e.to_string())?;
         factory.quiet();
-        *factory.limits_mut() = ParserLimits { verbose_errors: false, ..ParserLimits::default() };
+        *factory.limits_mut() = limits();
         Ok(Self { factory, compiled: HashMap::new() })
     }
 
@@ -50,6 +64,9 @@ impl Grammars {
     /// The shape is not well formed or not supported, in words.
     pub fn constraint(&mut self, shape: &Shape) -> Result<Grammar, String> {
         let key = format!("{shape:?}");
+        if key.len() > GRAMMAR_BYTES_MAX {
+            return Err(format!("it has {} bytes; at most {GRAMMAR_BYTES_MAX} are taken", key.len()));
+        }
         if self.compiled.len() >= CACHED_MAX && !self.compiled.contains_key(&key) {
             self.compiled.clear();
         }
@@ -57,9 +74,7 @@ impl Grammars {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => {
                 let matcher = Matcher::new(self.factory.create_parser(grammar(shape)));
-                if let Some(error) = matcher.get_error() {
-                    return Err(error);
-                }
+                begin(&matcher)?;
                 place.insert(matcher)
             }
         };
@@ -135,6 +150,27 @@ impl Constraint for Grammar {
     }
 }
 
+/// Whether an answer can begin: some grammars compile that no text follows, or whose first token takes too much to find.
+fn begin(matcher: &Matcher) -> Result<(), String> {
+    // What follows is for those who look into the library.
+    let told = |error: String| error.lines().next().unwrap_or_default().to_owned();
+    if let Some(error) = matcher.get_error() {
+        return Err(told(error));
+    }
+    let mut first = matcher.deep_clone();
+    for token in first.compute_ff_tokens() {
+        first.consume_token(token).map_err(|e| told(e.to_string()))?;
+    }
+    if first.is_stopped() && !first.is_error() {
+        return Ok(());
+    }
+    match first.compute_mask_or_eos() {
+        Ok(_) => Ok(()),
+        Err(e) if e.to_string().starts_with("NoExtension") => Err("no text follows it".to_owned()),
+        Err(e) => Err(told(e.to_string())),
+    }
+}
+
 /// A shape in llguidance's terms.
 fn grammar(shape: &Shape) -> TopLevelGrammar {
     match shape {
@@ -144,7 +180,8 @@ fn grammar(shape: &Shape) -> TopLevelGrammar {
         Shape::Lark(lark) => TopLevelGrammar::from_lark(lark.clone()),
         Shape::Choice(choices) => {
             let quoted: Vec<String> = choices.iter().map(|c| Value::from(c.as_str()).to_string()).collect();
-            TopLevelGrammar::from_lark(format!("start: {}", quoted.join(" | ")))
+            // As one terminal, which is an automaton: as alternatives of a rule, each would be looked at by itself.
+            TopLevelGrammar::from_lark(format!("start: CHOICE\nCHOICE: {}", quoted.join(" | ")))
         }
     }
 }
@@ -205,5 +242,92 @@ impl TokenizerEnv for Environment {
             _ => self.trie.greedy_tokenize(text.as_bytes()),
         };
         self.trie.tokenize_with_greedy_fallback(bytes, encode)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Instant;
+
+    use aerostat::ModelFiles;
+
+    use super::*;
+
+    fn grammars() -> (Grammars, Arc<Tokenizer>) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/chat");
+        let files = ModelFiles::open(&path).unwrap();
+        let tokenizer = Arc::new(files.tokenizer().unwrap().unwrap());
+        let ends = files.end_tokens(Some(&tokenizer));
+        (Grammars::new(Arc::clone(&tokenizer), &ends, files.spec().vocab).unwrap(), tokenizer)
+    }
+
+    /// The text of an answer that takes the last token of those that may come.
+    fn last(mut grammar: Grammar, tokenizer: &Tokenizer) -> String {
+        let (mut ids, mut logits) = (Vec::new(), vec![0.0; 320]);
+        while !grammar.ended() && ids.len() < 400 {
+            let forced = grammar.forced().unwrap();
+            let next = match forced.is_empty() {
+                false => forced,
+                true => {
+                    logits.fill(0.0);
+                    grammar.mask(&mut logits).unwrap();
+                    let allowed = (0..320u32).rev().find(|id| logits[*id as usize] == 0.0).unwrap();
+                    if tokenizer.is_special(allowed) {
+                        break;
+                    }
+                    vec![allowed]
+                }
+            };
+            for id in next {
+                grammar.accept(id).unwrap();
+                ids.push(id);
+            }
+        }
+        tokenizer.decode(&ids, true)
+    }
+
+    /// 2,500 of them passed the check and failed in the run; ten thousand panicked after half a minute.
+    #[test]
+    fn thousands_of_choices_are_compiled_at_once_and_followed() {
+        let (mut grammars, tokenizer) = grammars();
+        for count in [3, 2_500, 20_000] {
+            let choices: Vec<String> = (0..count).map(|i| format!("category number {i}")).collect();
+            let begun = Instant::now();
+            let choice = grammars.constraint(&Shape::Choice(choices.clone())).unwrap();
+            let found = last(choice, &tokenizer);
+            assert!(choices.contains(&found), "{found:?} of {count}");
+            let listed = grammars.constraint(&Shape::Schema(json!({"enum": choices}))).unwrap();
+            let found = last(listed, &tokenizer);
+            assert!(choices.iter().any(|c| found == format!("\"{c}\"")), "{found:?} of {count}");
+            assert!(begun.elapsed().as_secs() < 20, "{count} took {:?}", begun.elapsed());
+        }
+        let many = (0..200_000).map(|i| format!("category number {i}")).collect();
+        assert!(grammars.constraint(&Shape::Choice(many)).unwrap_err().contains("at most"));
+    }
+
+    #[test]
+    fn objects_of_many_optional_members_are_followed() {
+        let (mut grammars, tokenizer) = grammars();
+        let members: serde_json::Map<String, Value> = (0..1_000)
+            .map(|i| (format!("field_{i}"), json!({"type": "integer", "maximum": 9, "minimum": 9})))
+            .collect();
+        let schema = json!({"type": "object", "properties": members, "additionalProperties": false});
+        let grammar = grammars.constraint(&Shape::Schema(schema)).unwrap();
+        let found = last(grammar, &tokenizer);
+        assert!(found.starts_with("{"), "{found:?}");
+    }
+
+    /// They passed the check, and failed in the run.
+    #[test]
+    fn what_no_answer_can_follow_is_told_when_it_is_checked() {
+        let (mut grammars, _) = grammars();
+        let round =
+            json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}});
+        for shape in
+            [Shape::Schema(round), Shape::Schema(json!(false)), Shape::Lark("start: start \"a\"".to_owned())]
+        {
+            assert!(grammars.constraint(&shape).is_err(), "{shape:?}");
+        }
     }
 }

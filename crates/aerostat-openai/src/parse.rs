@@ -120,7 +120,7 @@ impl Setting {
             .render(&messages, asks, extra)
             .map_err(|e| Refusal::value("messages", format!("`messages`: {e}")))?;
         // The template writes the special tokens out.
-        let ids = self.encode("messages", &text, false)?;
+        let ids = self.encode("messages", &text, false, self.prompt_max(body))?;
         if ids.is_empty() {
             return Err(Refusal::value("messages", "`messages` give an empty prompt"));
         }
@@ -129,7 +129,7 @@ impl Setting {
 
     fn completions(&self, body: &mut Fields<'_>) -> Result<Asked, Refusal> {
         let given = body.need("prompt")?;
-        let prompts = self.inputs("prompt", &given)?;
+        let prompts = self.inputs("prompt", &given, self.prompt_max(body))?;
         let echo = body.boolean("echo")?.unwrap_or(false).then(|| self.prompt_texts(&given, &prompts));
         body.only("suffix", &[json!("")])?;
         let top = body.integer("logprobs", 0..=TOP_LOGPROBS_MAX)?;
@@ -196,7 +196,7 @@ impl Setting {
     }
 
     fn embeddings(&self, body: &mut Fields<'_>) -> Result<Embedding, Refusal> {
-        let inputs = self.inputs("input", &body.need("input")?)?;
+        let inputs = self.inputs("input", &body.need("input")?, self.context_max)?;
         self.fit(inputs.iter().map(Vec::len))?;
         let dimensions = body.integer("dimensions", 1..=self.hidden as i64)?.map(|d| d as usize);
         let base64 = match body.text("encoding_format")?.as_deref() {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::context::{AnswerTokens, TooLong, answer_tokens};
+use crate::context::{AnswerTokens, TooLong, answer_tokens, longer_than};
 use crate::fields::{Fields, brief};
 use crate::refusal::Refusal;
 use crate::request::PARTS_MAX;
@@ -11,11 +11,20 @@ use crate::setting::Setting;
 /// A token is rarely longer than some dozen bytes: what is far too long need not be tokenised to know it.
 const TOKEN_BYTES_MAX: usize = 512;
 
+/// The member of a body that cuts prompts.
+const TRUNCATE: &str = "truncate_prompt_tokens";
+
 impl Setting {
-    /// Token ids of a prompt or input: text, token ids, or a list of either.
-    pub(crate) fn inputs(&self, name: &str, value: &Value) -> Result<Vec<Vec<u32>>, Refusal> {
+    /// Tokens of a prompt at most, before it is cut if the body says that it is.
+    pub(crate) fn prompt_max(&self, body: &Fields<'_>) -> usize {
+        if body.peek(TRUNCATE).is_some() { usize::MAX } else { self.context_max }
+    }
+
+    /// Token ids of a prompt or input: text, token ids, or a list of either. Texts of more than `most` tokens are refused as
+    /// soon as that is known.
+    pub(crate) fn inputs(&self, name: &str, value: &Value, most: usize) -> Result<Vec<Vec<u32>>, Refusal> {
         let one = |value: &Value| match value {
-            Value::String(text) => self.encode(name, text, true),
+            Value::String(text) => self.encode(name, text, true, most),
             other => self.ids(name, other),
         };
         let inputs = match value {
@@ -40,12 +49,11 @@ impl Setting {
         echo: &mut Option<Vec<String>>,
         answer: AnswerTokens,
     ) -> Result<(), Refusal> {
-        const NAME: &str = "truncate_prompt_tokens";
-        let Some(kept) = body.integer(NAME, -1..=i64::from(u32::MAX))? else { return Ok(()) };
+        let Some(kept) = body.integer(TRUNCATE, -1..=i64::from(u32::MAX))? else { return Ok(()) };
         let kept = match usize::try_from(kept) {
             Ok(0) => {
-                let message = format!("`{NAME}` is 0; it must be a number of tokens from 1, or -1");
-                return Err(Refusal::value(NAME, message));
+                let message = format!("`{TRUNCATE}` is 0; it must be a number of tokens from 1, or -1");
+                return Err(Refusal::value(TRUNCATE, message));
             }
             Ok(kept) => kept,
             Err(_) => {
@@ -65,8 +73,8 @@ impl Setting {
     /// A text and what follows it, tokenised as one, and where the continuation begins.
     pub(crate) fn continued(&self, given: &Value, text: &Value) -> Result<(Vec<u32>, usize), Refusal> {
         if let (Value::String(given), Value::String(text)) = (given, text) {
-            let before = self.encode("text_1", given, true)?;
-            let whole = self.encode("text_1", &format!("{given}{text}"), true)?;
+            let before = self.encode("text_1", given, true, self.context_max)?;
+            let whole = self.encode("text_1", &format!("{given}{text}"), true, self.context_max)?;
             let same = before.iter().zip(&whole).take_while(|(a, b)| a == b).count();
             // The first token has no probability: nothing is before it.
             return Ok((whole, same.max(1)));
@@ -95,16 +103,27 @@ impl Setting {
         })
     }
 
-    /// Token ids of a text; `special` adds those that the model wants around one.
-    pub(crate) fn encode(&self, name: &str, text: &str, special: bool) -> Result<Vec<u32>, Refusal> {
+    /// Token ids of a text; `special` adds those that the model wants around one. One of more than `most` tokens is refused
+    /// as soon as that is known.
+    pub(crate) fn encode(
+        &self,
+        name: &str,
+        text: &str,
+        special: bool,
+        most: usize,
+    ) -> Result<Vec<u32>, Refusal> {
         let Some(tokenizer) = &self.tokenizer else {
             return Err(Refusal::value(
                 name,
                 format!("`{name}`: this model has no tokenizer; give token ids"),
             ));
         };
-        if text.len() / TOKEN_BYTES_MAX > self.context_max {
+        if text.len() / TOKEN_BYTES_MAX > most {
             self.answer_tokens(text.len() / TOKEN_BYTES_MAX, AnswerTokens::Exactly(0))?;
+        }
+        if let Some(tokens) = longer_than(tokenizer, text, most) {
+            let message = format!("the context holds {most} tokens; `{name}` alone has more than {tokens}");
+            return Err(Refusal::new("context_length_exceeded", message));
         }
         tokenizer.encode(text, special).map_err(|e| Refusal::value(name, format!("`{name}`: {e}")))
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 /// Characters of a message or of a path at most: what is quoted from a request may be as long as the request.
-const CHARS_MAX: usize = 600;
+const CHARS_MAX: usize = 300;
 
 /// Why a request is not served: a short code for programs, a sentence for people, and the field it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -102,7 +102,7 @@ impl Setting {
             let logprobs = match generation.top_logprobs {
                 None => Value::Null,
                 Some(k) if echo.is_some() => self.echoed_logprobs(prompt, part, k)?,
-                Some(k) => self.completion_logprobs(shown_tokens(generation, part), k)?,
+                Some(k) => self.completion_logprobs(shown_tokens(generation, part), k, 0)?,
             };
             let mut choice = object([
                 ("index", index.into()),
@@ -126,7 +126,7 @@ impl Setting {
         ]))
     }
 
-    fn chat_logprob(&self, token: &Token, k: usize) -> Result<Value, Refusal> {
+    pub(crate) fn chat_logprob(&self, token: &Token, k: usize) -> Result<Value, Refusal> {
         let entry = |id: u32, logprob: f32| {
             object([
                 ("token", self.token_text(id).into()),
@@ -140,9 +140,14 @@ impl Setting {
         Ok(one.into())
     }
 
-    fn completion_logprobs(&self, tokens: &[Token], k: usize) -> Result<Value, Refusal> {
+    /// Of tokens of which the first begins `offset` characters into the answer.
+    pub(crate) fn completion_logprobs(
+        &self,
+        tokens: &[Token],
+        k: usize,
+        mut offset: usize,
+    ) -> Result<Value, Refusal> {
         let texts: Vec<String> = tokens.iter().map(|t| self.token_text(t.id)).collect();
-        let mut offset = 0;
         let offsets: Vec<usize> = texts
             .iter()
             .map(|text| {
@@ -151,10 +156,7 @@ impl Setting {
                 start
             })
             .collect();
-        let top = |token: &Token| {
-            let pairs = token.top.iter().take(k);
-            pairs.map(|(id, l)| (self.token_text(*id), decimal(*l))).collect::<Object>()
-        };
+        let top = |token: &Token| self.by_text(&token.top, k);
         let logprobs = tokens.iter().map(|token| logprob(token).map(decimal));
         Ok(json!({
             "tokens": texts,
@@ -244,8 +246,12 @@ fn shown_tokens<'a>(generation: &Generation, part: &'a Part) -> &'a [Token] {
 }
 
 fn usage(generation: &Generation, parts: &[Part]) -> Value {
+    usage_of(generation, parts.iter().map(|p| p.tokens.len()).sum())
+}
+
+/// The usage of a request whose answers have so many tokens together.
+pub(crate) fn usage_of(generation: &Generation, answers: usize) -> Value {
     let prompt: usize = generation.prompts.iter().map(Vec::len).sum();
-    let answers: usize = parts.iter().map(|p| p.tokens.len()).sum();
     json!({"prompt_tokens": prompt, "completion_tokens": answers, "total_tokens": prompt + answers})
 }
 

@@ -75,11 +75,11 @@ impl Setting {
     /// as many of them. That is how vLLM reads them.
     fn bad_word(&self, word: &str) -> Result<Vec<Vec<u32>>, Refusal> {
         let word = word.trim_start();
-        let first = self.encode("bad_words", word, false)?;
+        let first = self.encode("bad_words", word, false, self.context_max)?;
         if first.is_empty() {
             return Err(Refusal::value("bad_words", "`bad_words` must hold texts that are not empty"));
         }
-        let spaced = self.encode("bad_words", &format!(" {word}"), false)?;
+        let spaced = self.encode("bad_words", &format!(" {word}"), false, self.context_max)?;
         let differs = spaced.first() != first.first() && spaced.len() == first.len();
         Ok([first].into_iter().chain(differs.then_some(spaced)).collect())
     }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use aerostat::{ChatTemplate, Error, ModelFiles, Sampling, Tokenizer};
 
+use crate::request::PARTS_MAX;
+
 /// How requests are read, and what holds where they do not say.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
@@ -59,11 +61,32 @@ impl Setting {
         })
     }
 
+    /// The same setting under other rules; what is large is shared.
+    pub fn with_rules(&self, rules: impl Into<Rules>) -> Self {
+        let rules = rules.into();
+        Self {
+            tokenizer: self.tokenizer.clone(),
+            template: self.template.clone(),
+            end_tokens: self.end_tokens.clone(),
+            sampling: self.sampling.clone(),
+            context_max: rules.context.unwrap_or(self.context_max).max(1),
+            rules,
+            model: self.model.clone(),
+            ..*self
+        }
+    }
+
     /// Stops the clock that templates may look at, in seconds since 1970, so that a prompt is the same whenever it is
     /// rendered again.
     pub fn stop_clock(&mut self, seconds: u64) {
         let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
         self.template = self.template.take().map(|template| template.at(seconds));
+    }
+
+    /// Elements of a list at most, in a request that is served: tokens of a prompt that fits the context, or texts of a
+    /// request.
+    pub fn list_max(&self) -> usize {
+        self.context_max.max(PARTS_MAX)
     }
 
     /// What responses call the model where requests do not.

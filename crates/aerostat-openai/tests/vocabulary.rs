@@ -289,14 +289,16 @@ fn prompts_are_cut_to_their_last_tokens() {
 #[test]
 fn echoed_prompts_come_with_their_log_probabilities() {
     let setting = setting(false);
-    let body = json!({"prompt": ["the hills", [5, 6, 7]], "echo": true, "max_tokens": 0, "logprobs": 1,
+    let body = json!({"prompt": ["the hills", [5, 6, 7]], "echo": true, "max_tokens": 0, "logprobs": 2,
         "prompt_logprobs": 0});
     let request = setting.read(Endpoint::Completions, object(body), 0).unwrap();
-    let known = |logprob| Some(TokenLogprobs { logprob, rank: 2, top: vec![(9, -0.25)] });
+    // Two tokens whose texts are the same, since they are parts of characters.
+    let top = vec![(228, -0.25), (229, -0.5)];
+    let known = |logprob| Some(TokenLogprobs { logprob, rank: 2, top: top.clone() });
     let parts: Vec<Part> = (0..2)
         .map(|i| {
             let asked = request.task.part(i).unwrap();
-            assert_eq!((asked.max_new_tokens, asked.prompt_logprobs), (0, Some(1)));
+            assert_eq!((asked.max_new_tokens, asked.prompt_logprobs), (0, Some(2)));
             let all = asked.token_ids.iter().enumerate().map(|(i, _)| known(-(i as f32)).filter(|_| i > 0));
             let more = More { prompt_logprobs: Some(all.collect()), stop_reason: None };
             let result = PartResult::Text { text: Some(String::new()), finish: Finish::Length, more };
@@ -308,7 +310,10 @@ fn echoed_prompts_come_with_their_log_probabilities() {
     let choices = &body["choices"];
     assert_eq!((&choices[0]["text"], &choices[0]["stop_reason"]), (&json!("the hills"), &Value::Null));
     assert_eq!(choices[1]["logprobs"]["token_logprobs"], json!([null, -1.0, -2.0]));
-    assert_eq!(choices[1]["logprobs"]["top_logprobs"][0], Value::Null);
+    assert_eq!(
+        choices[1]["logprobs"]["top_logprobs"],
+        json!([null, {"\u{fffd}": -0.25}, {"\u{fffd}": -0.25}])
+    );
     assert_eq!(choices[1]["prompt_logprobs"][0], Value::Null);
     assert_eq!(choices[1]["prompt_logprobs"][2]["7"]["rank"], 2);
     assert_eq!(body["usage"]["completion_tokens"], 0);

@@ -2,6 +2,9 @@
 
 use crate::Codec;
 
+/// The largest tile: systems read less than 2 GiB at once, and a tile may grow a little as it is packed.
+pub(crate) const TILE_BYTES_MAX: u64 = 1 << 30;
+
 /// How to pack.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -13,7 +16,7 @@ pub struct Options {
     pub delete_original: bool,
     /// Threads that code.
     pub threads: usize,
-    /// Bytes of a tile before it is packed, about.
+    /// Bytes of a tile before it is packed, about; at most 1 GiB.
     pub tile_bytes: u64,
     /// Bytes of the original in one file of the copy, about.
     pub shard_bytes: u64,

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::codec::estimate;
 use crate::journal::{Done, Journal, Line, write_whole};
 use crate::layout::{Job, Layout, codec};
+use crate::options::TILE_BYTES_MAX;
 use crate::quantise::{Loss, quantise_lossy};
 use crate::shard::{self, ShardFile};
 use crate::{Error, ErrorKind, Options, Packed, Progress, Summary, verify};
@@ -22,9 +23,9 @@ const TILES_PER_THREAD: usize = 2;
 /// Bytes that are written before they are synced and noted.
 const SYNC_BYTES: u64 = 64 << 20;
 /// What is copied beside the weights: by the ends of names.
-const COPIED: &[&str] = &[".json", ".jinja", ".model", ".txt", ".md", "LICENSE"];
+const COPIED: &[&str] = &[".json", ".jinja", ".model", ".tiktoken", ".txt", ".md", "LICENSE"];
 /// Of these, what results depend on.
-const GUARDED: &[&str] = &[".json", ".jinja", ".model"];
+const GUARDED: &[&str] = &[".json", ".jinja", ".model", ".tiktoken", "merges.txt"];
 
 type Observe<'a> = &'a mut dyn FnMut(&Progress<'_>) -> bool;
 
@@ -58,6 +59,9 @@ pub(crate) fn run(
 /// The layout of a packing that has begun in `out` with the same options.
 fn begun(out: &Path, options: &Options) -> Result<Option<Layout>, Error> {
     let usage = |message: &str| Err(Error::new(ErrorKind::Usage, format!("{}: {message}", out.display())));
+    if options.tile_bytes > TILE_BYTES_MAX {
+        return usage("tiles of more than 1 GiB could not be read back; take smaller ones");
+    }
     match Journal::layout(out)? {
         Some(layout) if layout.fits(options) => Ok(Some(layout)),
         Some(layout) => usage(&format!(

@@ -417,3 +417,12 @@ fn quantising_errs_as_little_as_the_formats_allow() {
         ErrorKind::Source
     );
 }
+
+/// They were written, and could not be read back.
+#[test]
+fn tiles_that_cannot_be_read_back_are_refused() {
+    let out = tempfile::tempdir().unwrap();
+    let options = Options { tile_bytes: 8 << 30, ..options(Codec::Lossless) };
+    let error = packed(&fixture("llama").path, &out.path().join("packed"), &options).unwrap_err();
+    assert!(error.to_string().contains("1 GiB"), "{error}");
+}

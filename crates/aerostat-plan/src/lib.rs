@@ -102,6 +102,13 @@ impl Totals {
         self.kv_pages = self.kv_pages.saturating_add(other.kv_pages);
     }
 
+    /// Sequences of so many tokens, prompt and answer, that are all to be active at once, whatever rows a sweep has.
+    pub fn at_once(sequences: usize, tokens: usize) -> Self {
+        let rows = sequences as u64;
+        let pages = rows.saturating_mul(tokens.div_ceil(PAGE_TOKENS) as u64);
+        Self { rows, logit_rows: rows, kv_pages: rows.saturating_mul(pages) }
+    }
+
     /// Adds a sequence: a prompt, of whose rows `logit_rows` have logits, and an answer of so many tokens.
     pub fn add(&mut self, prompt: usize, logit_rows: usize, answer: usize) {
         // The last token of an answer is never computed; the first comes with the prompt.

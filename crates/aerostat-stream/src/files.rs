@@ -63,6 +63,8 @@ pub struct SourceOptions {
 /// [`File::bytes`], [`ErrorKind::Unsupported`] if direct reads or io_uring were asked for by name and do not work,
 /// [`ErrorKind::Resources`] if no thread or memory could be had.
 pub fn open(files: &[File], options: SourceOptions) -> Result<Box<dyn Source>, Error> {
+    // Reading directly takes a second handle of each while it is tried.
+    system::allow_files(2 * files.len());
     if options.io != IoChoice::Buffered {
         match open_direct(files, options.io, options.depth) {
             Err(error) if error.kind() == ErrorKind::Unsupported && options.io == IoChoice::Auto => {}

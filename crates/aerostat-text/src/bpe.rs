@@ -9,10 +9,11 @@
 //! best token first. Equal ranks go from left to right.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::hash::{BuildHasher, Hash, RandomState};
 
 use crate::error::Error;
+use crate::meter::Meter;
 use crate::strings::Strings;
 
 /// No token, no slot, no neighbour.
@@ -65,33 +66,33 @@ impl Bpe {
         &self.vocab
     }
 
-    /// The ids of a piece of text, each with the bytes of the text it covers.
-    pub(crate) fn tokenize(&self, text: &str) -> Result<Vec<(u32, usize)>, Error> {
+    /// Appends the ids of a piece of text.
+    pub(crate) fn tokenize(&self, text: &str, ids: &mut Vec<u32>, meter: &Meter) -> Result<(), Error> {
         if text.len() > TEXT_BYTES_MAX {
             return Err(Error::encode(format!("a text of {} bytes is more than can be encoded", text.len())));
         }
         if self.settings.ignore_merges
             && let Some(id) = self.vocab.id(text)
         {
-            return Ok(vec![(id, text.len())]);
+            ids.push(id);
+            return Ok(());
         }
         let scored = matches!(self.merges, Merges::Scored(_));
         let mut symbols = if scored { self.characters(text) } else { self.known_symbols(text) };
-        self.merge(text, &mut symbols);
-        let ids = symbols.iter().filter(|symbol| symbol.bytes > 0);
+        self.merge(text, &mut symbols, meter)?;
+        let whole = symbols.iter().filter(|symbol| symbol.bytes > 0);
         if !scored {
-            return Ok(ids.map(|symbol| (symbol.id, symbol.bytes as usize)).collect());
+            ids.extend(whole.map(|symbol| symbol.id));
+            return Ok(());
         }
         let mut known = Symbols::default();
-        for symbol in ids {
+        for symbol in whole {
             let start = symbol.start as usize;
-            self.push_known(
-                &mut known,
-                text.get(start..start + symbol.bytes as usize).unwrap_or(""),
-                symbol.id,
-            );
+            let part = text.get(start..start + symbol.bytes as usize).unwrap_or("");
+            self.push_known(&mut known, part, symbol.id);
         }
-        Ok(known.finish().iter().map(|symbol| (symbol.id, symbol.bytes as usize)).collect())
+        ids.extend(known.finish().iter().map(|symbol| symbol.id));
+        Ok(())
     }
 
     /// One symbol for each character, in the vocabulary or not: scored merges look at the text.
@@ -141,10 +142,11 @@ impl Bpe {
 
     /// Merges neighbours, the best first, until none is left to merge. A symbol merged into its left neighbour keeps
     /// its place with 0 bytes.
-    fn merge(&self, text: &str, symbols: &mut [Symbol]) {
+    fn merge(&self, text: &str, symbols: &mut [Symbol], meter: &Meter) -> Result<(), Error> {
         let mut queue: BinaryHeap<Reverse<(u32, u32, u32)>> =
             (0..symbols.len() as u32).filter_map(|at| self.candidate(text, symbols, at)).collect();
         while let Some(Reverse((_, at, joined))) = queue.pop() {
+            meter.tick()?;
             // The queue keeps candidates whose symbols have changed since; they are known by what they would become.
             if self.candidate(text, symbols, at).is_none_or(|Reverse((_, _, now))| now != joined) {
                 continue;
@@ -163,6 +165,7 @@ impl Bpe {
             queue.extend(self.candidate(text, symbols, left.previous));
             queue.extend(self.candidate(text, symbols, at));
         }
+        Ok(())
     }
 
     /// What the symbol at `at` and its right neighbour would merge into: (rank, place, id).
@@ -247,6 +250,13 @@ impl Vocab {
     pub(crate) fn text(&self, id: u32) -> Option<String> {
         let text = self.texts.get(id as usize).filter(|text| !text.is_empty())?;
         Some(String::from_utf8_lossy(text).into_owned())
+    }
+
+    /// The lengths of tokens in bytes, ascending, each once.
+    pub(crate) fn lengths(&self) -> Vec<usize> {
+        let lengths: BTreeSet<usize> =
+            self.texts.iter().map(<[u8]>::len).filter(|length| *length > 0).collect();
+        lengths.into_iter().collect()
     }
 
     /// How many ids have a token.
@@ -376,7 +386,8 @@ mod tests {
             ("a\u{e9}b", &[1, 6, 7, 2]),
             ("a\u{ea}b", &[1, 0, 2]),
         ] {
-            let got: Vec<u32> = bpe.tokenize(text).unwrap().iter().map(|(id, _)| *id).collect();
+            let mut got = Vec::new();
+            bpe.tokenize(text, &mut got, &Meter::new(0)).unwrap();
             assert_eq!(got, want, "{text:?}");
         }
     }

@@ -1,13 +1,15 @@
 //! Chat templates, rendered as `transformers` renders them.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
 use crate::error::{Error, ErrorKind, guarded};
-use crate::hugging_face::{NamedToken, TokenizerConfig, read_json, read_text};
+use crate::hugging_face::{NamedToken, TokenizerConfig};
+use crate::read::{Small, read_json, read_text};
 use crate::template::Template;
 use crate::template::limits::{Fault, clip};
 
@@ -69,8 +71,11 @@ impl Specials {
 /// assert_eq!(text, "<user>hi</s>");
 /// # Ok::<(), aerostat_text::Error>(())
 /// ```
+#[derive(Clone)]
 pub struct ChatTemplate {
-    template: Template,
+    template: Arc<Template>,
+    /// The one that is taken where there are tools, if another.
+    with_tools: Option<Arc<Template>>,
     specials: Specials,
     /// The time that `strftime_now` tells, in seconds since 1970; `None` for the system's.
     now: Option<i64>,
@@ -82,35 +87,51 @@ impl ChatTemplate {
     /// # Errors
     /// `TemplateSyntax`, with the line.
     pub fn new(source: &str, specials: Specials) -> Result<Self, Error> {
-        let wrong =
-            |fault: Box<Fault>| Error::new(ErrorKind::TemplateSyntax, format!("chat template: {fault}"));
-        let gave_up = "chat template: it cannot be read (the template engine gave up)";
-        let template =
-            guarded(ErrorKind::TemplateSyntax, gave_up, || Template::parse(source).map_err(wrong))?;
-        Ok(ChatTemplate { template, specials, now: None })
+        Ok(ChatTemplate { template: Arc::new(parse(source)?), with_tools: None, specials, now: None })
     }
 
-    /// Finds the template of a Hugging Face folder: `chat_template.jinja` first, else the field `chat_template` of
-    /// `tokenizer_config.json` (of a list, the one named `default`). `None` if there is none.
+    /// Finds the template of a Hugging Face folder: `chat_template.jinja` first, then the field `chat_template` of
+    /// `tokenizer_config.json`, then that of `chat_template.json` (either file as `chat_template`). `None` if there is
+    /// none. Of several the one named `default` is taken, and with `tools` the one named `tool_use`.
     ///
     /// # Errors
     /// `Io` or `Malformed`, naming the file; `TemplateSyntax`.
     pub fn from_hugging_face(
         tokenizer_config: Option<&Path>,
-        chat_template_jinja: Option<&Path>,
+        chat_template: Option<&Path>,
         special_tokens_map: Option<&Path>,
     ) -> Result<Option<Self>, Error> {
+        Self::named_from_hugging_face(tokenizer_config, chat_template, special_tokens_map, None)
+    }
+
+    /// The same for the template of a name, where there are several.
+    ///
+    /// # Errors
+    /// Those of [`ChatTemplate::from_hugging_face`], and `Malformed` if there is none of that name.
+    pub fn named_from_hugging_face(
+        tokenizer_config: Option<&Path>,
+        chat_template: Option<&Path>,
+        special_tokens_map: Option<&Path>,
+        name: Option<&str>,
+    ) -> Result<Option<Self>, Error> {
         let config: TokenizerConfig = tokenizer_config.map_or_else(|| Ok(Default::default()), read_json)?;
-        let source = match chat_template_jinja {
-            Some(path) => Some(read_text(path)?),
-            None => default_template(&config.chat_template)?,
+        let is_json = |path: &&Path| path.extension().is_some_and(|extension| extension == "json");
+        let field = match (chat_template.filter(|path| !is_json(path)), chat_template.filter(is_json)) {
+            (Some(jinja), _) => read_text(jinja)?.into(),
+            (None, Some(json)) if config.chat_template.0.is_null() => {
+                let file: Small = read_json(json)?;
+                file.0.get("chat_template").cloned().unwrap_or_default()
+            }
+            _ => config.chat_template.0.clone(),
         };
-        let Some(source) = source else { return Ok(None) };
-        let map: Map<String, serde_json::Value> =
-            special_tokens_map.map_or_else(|| Ok(Map::new()), read_json)?;
+        let Some(source) = chosen_template(&field, name)? else { return Ok(None) };
+        let map: Small = special_tokens_map.map_or_else(|| Ok(Small::default()), read_json)?;
         let token = |named: &NamedToken, name: &str| {
-            let mapped =
-                || NamedToken::from(map.get(name).cloned().unwrap_or_default()).text().map(str::to_owned);
+            let mapped = || {
+                NamedToken::from(Small(map.0.get(name).cloned().unwrap_or_default()))
+                    .text()
+                    .map(str::to_owned)
+            };
             named.text().map(str::to_owned).or_else(mapped)
         };
         let others = [
@@ -121,9 +142,9 @@ impl ChatTemplate {
         let others =
             others.into_iter().filter_map(|(name, named)| Some((name.to_owned(), token(named, name)?)));
         // Tokens of a model's own, such as `image_token`, are given by name.
-        let own = config.extra_special_tokens.as_object().into_iter().flatten();
+        let own = config.extra_special_tokens.0.as_object().into_iter().flatten();
         let own = own.filter_map(|(name, value)| {
-            Some((name.clone(), NamedToken::from(value.clone()).text()?.to_owned()))
+            Some((name.clone(), NamedToken::from(Small(value.clone())).text()?.to_owned()))
         });
         let specials = Specials {
             bos_token: token(&config.bos_token, "bos_token"),
@@ -132,7 +153,13 @@ impl ChatTemplate {
             pad_token: token(&config.pad_token, "pad_token"),
             additional: others.chain(own).collect(),
         };
-        Self::new(&source, specials).map(Some)
+        let mut template = Self::new(&source, specials)?;
+        if name.is_none()
+            && let Some(source) = named_template(&field, "tool_use")
+        {
+            template.with_tools = Some(Arc::new(parse(&source)?));
+        }
+        Ok(Some(template))
     }
 
     /// The same template with its clock stopped at a time, in seconds since 1970, that `strftime_now` formats: for
@@ -164,7 +191,10 @@ impl ChatTemplate {
         let failed =
             |fault: Box<Fault>| Error::new(ErrorKind::TemplateRender, format!("chat template: {fault}"));
         let gave_up = "chat template: it failed (the template engine gave up)";
-        guarded(ErrorKind::TemplateRender, gave_up, || self.template.render(&context, now).map_err(failed))
+        let with_tools =
+            self.with_tools.as_ref().filter(|_| context.get("tools").is_some_and(|t| !t.is_null()));
+        let template = with_tools.unwrap_or(&self.template);
+        guarded(ErrorKind::TemplateRender, gave_up, || template.render(&context, now).map_err(failed))
     }
 }
 
@@ -188,21 +218,51 @@ fn as_template_sees(message: &Message) -> serde_json::Value {
     fields.into()
 }
 
-/// The field `chat_template`: a template, or a list of named ones, of which one must be the default.
-fn default_template(field: &serde_json::Value) -> Result<Option<String>, Error> {
-    let Some(list) = field.as_array() else { return Ok(field.as_str().map(str::to_owned)) };
-    let named = |name: &str| {
-        let entry = list.iter().find(|entry| entry.get("name").is_some_and(|other| other == name))?;
-        entry.get("template")?.as_str().map(str::to_owned)
-    };
-    if list.is_empty() {
+fn parse(source: &str) -> Result<Template, Error> {
+    let wrong = |fault: Box<Fault>| Error::new(ErrorKind::TemplateSyntax, format!("chat template: {fault}"));
+    let gave_up = "chat template: it cannot be read (the template engine gave up)";
+    guarded(ErrorKind::TemplateSyntax, gave_up, || Template::parse(source).map_err(wrong))
+}
+
+/// The templates by name in a field `chat_template`: a list of objects with a name each, or an object.
+fn named_templates(field: &serde_json::Value) -> Vec<(&str, Option<&str>)> {
+    let listed = field.as_array().into_iter().flatten();
+    let listed = listed.filter_map(|entry| {
+        Some((entry.get("name")?.as_str()?, entry.get("template").and_then(|text| text.as_str())))
+    });
+    let keyed = field.as_object().into_iter().flatten().map(|(name, text)| (name.as_str(), text.as_str()));
+    listed.chain(keyed).collect()
+}
+
+fn named_template(field: &serde_json::Value, name: &str) -> Option<String> {
+    let templates = named_templates(field);
+    let (_, source) = templates.into_iter().find(|(other, source)| *other == name && source.is_some())?;
+    source.map(str::to_owned)
+}
+
+/// The template of a field `chat_template`: the only one, the one of the name, or the one named `default`.
+fn chosen_template(field: &serde_json::Value, name: Option<&str>) -> Result<Option<String>, Error> {
+    let several = field.is_array() || field.is_object();
+    let wanted = name.unwrap_or("default");
+    if !several {
+        return match (field.as_str(), name) {
+            (_, Some(name)) if name != "default" => Err(Error::malformed(format!(
+                "there is no chat template named {:?}: the model has one at most, without a name",
+                clip(name)
+            ))),
+            (source, _) => Ok(source.map(str::to_owned)),
+        };
+    }
+    let templates = named_templates(field);
+    if templates.is_empty() && name.is_none() {
         return Ok(None);
     }
-    named("default").map(Some).ok_or_else(|| {
-        let names = list.iter().filter_map(|entry| entry.get("name")?.as_str()).take(8);
-        let names = clip(&names.collect::<Vec<_>>().join(", "));
+    named_template(field, wanted).map(Some).ok_or_else(|| {
+        let names: Vec<&str> = templates.iter().map(|(name, _)| *name).take(8).collect();
+        let (names, wanted) = (clip(&names.join(", ")), clip(wanted));
         Error::malformed(format!(
-            "the chat templates of tokenizer_config.json ({names}) have no default among them"
+            "the model has several chat templates ({names}), none of them named {wanted}; choose one with \
+             --template-name"
         ))
     })
 }

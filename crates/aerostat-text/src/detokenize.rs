@@ -2,8 +2,7 @@
 
 use std::str;
 
-use tokenizers::DecoderWrapper;
-
+use crate::bytes::{byte_token, from_byte_level};
 use crate::tokenizer::Tokenizer;
 
 /// Decodes ids one by one; made by [`Tokenizer::stream`].
@@ -21,7 +20,7 @@ pub struct Detokenizer<'a> {
 
 impl<'a> Detokenizer<'a> {
     pub(crate) fn new(tokenizer: &'a Tokenizer, skip_special: bool) -> Self {
-        let byte_level = is_byte_level(tokenizer);
+        let byte_level = tokenizer.is_byte_level();
         Detokenizer { tokenizer, skip_special, byte_level, previous: None, half: Vec::new() }
     }
 
@@ -32,7 +31,7 @@ impl<'a> Detokenizer<'a> {
         }
         let Some(token) = self.tokenizer.token_text(id) else { return String::new() };
         if self.byte_level {
-            self.half.extend(byte_level_bytes(&token).unwrap_or_else(|| token.into_bytes()));
+            self.half.extend(from_byte_level(&token).unwrap_or_else(|| token.into_bytes()));
             return self.take_whole();
         }
         if let Some(byte) = byte_token(&token).filter(|_| self.tokenizer.decode(&[id], false) != token) {
@@ -76,40 +75,5 @@ impl<'a> Detokenizer<'a> {
                 }
             }
         }
-    }
-}
-
-fn is_byte_level(tokenizer: &Tokenizer) -> bool {
-    matches!(tokenizer.decoder(), Some(DecoderWrapper::ByteLevel(_)))
-}
-
-/// The bytes that a token, written `text` in the vocabulary, stands for.
-pub(crate) fn token_bytes(tokenizer: &Tokenizer, id: u32, text: &str) -> Vec<u8> {
-    if is_byte_level(tokenizer) {
-        return byte_level_bytes(text).unwrap_or_else(|| text.as_bytes().to_vec());
-    }
-    match byte_token(text).filter(|_| tokenizer.decode(&[id], false) != text) {
-        Some(byte) => vec![byte],
-        None => text.replace('\u{2581}', " ").into_bytes(),
-    }
-}
-
-/// The byte of a token like `<0x0A>`.
-fn byte_token(token: &str) -> Option<u8> {
-    let digits = token.strip_prefix("<0x")?.strip_suffix('>').filter(|digits| digits.len() == 2)?;
-    u8::from_str_radix(digits, 16).ok()
-}
-
-/// The bytes that a byte-level vocabulary writes as `token`, or `None` if it is not in its alphabet.
-fn byte_level_bytes(token: &str) -> Option<Vec<u8>> {
-    token.chars().map(byte_level_byte).collect()
-}
-
-/// Printable Latin-1 stands for itself; the other 68 bytes, in order, are the characters from U+0100.
-fn byte_level_byte(char: char) -> Option<u8> {
-    let is_plain = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
-    match u32::from(char) {
-        code @ 0..=0xFF => Some(code as u8).filter(is_plain),
-        code => (0..=0xFF).filter(|byte| !is_plain(byte)).nth((code - 0x100) as usize),
     }
 }

@@ -1,8 +1,10 @@
 //! The one error type of this crate.
 
+use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Once;
 
 /// What went wrong, for callers that react to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,11 +65,37 @@ impl fmt::Display for Error {
     }
 }
 
-/// Runs `work` of a library on hostile input: where it panics, which they do in some corners, it is an error.
+pub(crate) use crate::template::limits::clip;
+
+/// What the tokenizers library says is wrong with a file or a text.
+pub(crate) fn library(error: tokenizers::Error) -> Error {
+    Error::malformed(clip(&error.to_string()))
+}
+
+thread_local! {
+    /// How many calls of [`guarded`] this thread is in.
+    static GUARDED: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Runs `work` of a library on hostile input: where it panics, which they do in some corners, it is an error. Nothing of
+/// the panic is printed.
 pub(crate) fn guarded<T>(
     kind: ErrorKind,
     what: &str,
     work: impl FnOnce() -> Result<T, Error>,
 ) -> Result<T, Error> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Error::new(kind, what)))
+    static QUIET: Once = Once::new();
+    // The first call puts itself before whatever tells of panics, for panics inside such calls alone.
+    QUIET.call_once(|| {
+        let told = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if GUARDED.get() == 0 {
+                told(panic);
+            }
+        }));
+    });
+    GUARDED.set(GUARDED.get() + 1);
+    let result = catch_unwind(AssertUnwindSafe(work));
+    GUARDED.set(GUARDED.get() - 1);
+    result.unwrap_or_else(|_| Err(Error::new(kind, what)))
 }

@@ -1,30 +1,31 @@
 //! Tokenizers out of GGUF metadata.
 
+use tokenizers::DecoderWrapper;
 use tokenizers::decoders::byte_fallback::ByteFallback;
 use tokenizers::decoders::fuse::Fuse;
-use tokenizers::decoders::sequence::Sequence as Decoders;
-use tokenizers::decoders::strip::Strip;
-use tokenizers::normalizers::{Prepend, Replace, Sequence as Normalizers};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::digits::Digits;
-use tokenizers::pre_tokenizers::sequence::Sequence as Splitters;
-use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{
-    AddedToken, DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior,
-};
 
+use crate::added::{ADDED_MAX, AddedToken};
 use crate::bpe::{Bpe, Merges, Settings, Vocab, rank_of_score};
-use crate::error::{Error, ErrorKind};
+use crate::decode::{Decoder, Decoders};
+use crate::ends::TURN_ENDS;
+use crate::error::{Error, ErrorKind, clip};
 use crate::hugging_face::merge_ids;
 use crate::model::TextModel;
+use crate::normalize::{Normalizer, Normalizers};
+use crate::pattern::Pattern;
+use crate::pre_tokenizers::PreTokenizer;
+use crate::split::{Splitter, Splitters};
 use crate::strings::Strings;
+use crate::tokenizer::Parts;
 
 /// The `tokenizer.ggml.*` metadata of a GGUF file, as it stands there.
 ///
 /// `tokens` becomes the vocabulary as it is, so it is held once; the rest is given back after use.
 #[derive(Debug, Clone, Default)]
 pub struct GgufVocab {
-    /// `tokenizer.ggml.model`: `gpt2` (byte-level BPE) or `llama` (SentencePiece); others are refused by name.
+    /// `tokenizer.ggml.model`: `gpt2` (byte-level BPE), `llama` (SentencePiece) or `gemma4` (BPE over pieces of
+    /// SentencePiece); others are refused by name.
     pub model: String,
     /// `tokenizer.ggml.pre`: how text is split before merging, such as `llama-bpe`; absent means `default`.
     pub pre: Option<String>,
@@ -50,13 +51,8 @@ pub struct GgufVocab {
     pub add_space_prefix: Option<bool>,
 }
 
-/// A GGUF vocabulary as parts of a tokenizer.
-pub(crate) struct Parts {
-    pub(crate) model: TextModel,
-    pub(crate) normalizer: Option<NormalizerWrapper>,
-    pub(crate) pre_tokenizer: Option<PreTokenizerWrapper>,
-    pub(crate) decoder: DecoderWrapper,
-    pub(crate) added: Vec<AddedToken>,
+/// The tokens at the ends of a text, and whether they are put there.
+pub(crate) struct Ends {
     pub(crate) bos: Option<u32>,
     pub(crate) eos: Option<u32>,
     pub(crate) add_bos: bool,
@@ -68,69 +64,77 @@ const TYPE_CONTROL: i32 = 3;
 const TYPE_USER_DEFINED: i32 = 4;
 
 /// What SentencePiece writes for a space.
-const SPACE: &str = "\u{2581}";
+pub(crate) const SPACE: &str = "\u{2581}";
 
 impl GgufVocab {
-    pub(crate) fn into_parts(self) -> Result<Parts, Error> {
+    pub(crate) fn into_parts(mut self) -> Result<(Parts, Ends), Error> {
         let count = self.tokens.len();
         let lengths = [self.scores.as_ref().map(Vec::len), self.types.as_ref().map(Vec::len)];
-        if count == 0 || lengths.into_iter().flatten().any(|length| length != count) {
+        if count == 0 || lengths.into_iter().flatten().any(|length| length < count) {
             let [scores, types] = lengths.map(|length| length.map_or("none".to_owned(), |n| n.to_string()));
             let message = format!("GGUF vocabulary: {count} tokens, {scores} scores, {types} token types");
             return Err(Error::malformed(message));
         }
+        if let Some(scores) = &mut self.scores {
+            scores.truncate(count);
+        }
         match self.model.as_str() {
             "gpt2" => self.into_byte_level(),
             "llama" => self.into_sentence_piece(),
+            "gemma4" => self.into_ranked_pieces(),
             other => Err(Error::new(
                 ErrorKind::Unsupported,
-                format!("GGUF tokenizer model {other:?} is not supported, only \"gpt2\" and \"llama\""),
+                format!(
+                    "GGUF tokenizer model {:?} is not supported, only \"gpt2\", \"llama\" and \"gemma4\"",
+                    clip(other)
+                ),
             )),
         }
     }
 
-    fn into_byte_level(self) -> Result<Parts, Error> {
+    fn into_byte_level(mut self) -> Result<(Parts, Ends), Error> {
         let pre = self.pre.as_deref().unwrap_or("default");
-        let splitter = SPLITTERS.iter().find(|splitter| splitter.names.contains(&pre)).ok_or_else(|| {
-            Error::new(ErrorKind::Unsupported, format!("GGUF pre-tokenizer {pre:?} is not supported"))
-        })?;
-        let pre_tokenizer = splitter.build()?;
-        let added = self.added_tokens();
-        let vocab = Vocab::new(self.tokens);
-        let merges =
-            self.merges.ok_or_else(|| Error::malformed("GGUF vocabulary: no tokenizer.ggml.merges"))?;
-        let mut pairs = Vec::with_capacity(merges.len());
-        for (rank, merge) in merges.iter().enumerate() {
-            let merge = String::from_utf8_lossy(merge);
-            let ids = merge.split_once(' ').and_then(|(left, right)| merge_ids(&vocab, left, right, 0));
-            let wrong =
-                || Error::malformed(format!("GGUF vocabulary: merge {rank}, {merge:?}, is not of tokens"));
-            pairs.push(ids.ok_or_else(wrong)?);
+        if pre == "gemma4" {
+            return self.into_ranked_pieces();
         }
-        drop(merges);
-        let settings = Settings { ignore_merges: splitter.ignore_merges, ..Settings::default() };
-        Ok(Parts {
-            model: TextModel::Compact(Bpe::new(vocab, Merges::ranked(pairs), settings)?),
-            normalizer: None,
-            pre_tokenizer: Some(pre_tokenizer),
-            decoder: ByteLevel::new(false, true, true).into(),
-            added,
+        let pre_tokenizer = PreTokenizer::named(pre).ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, format!("GGUF pre-tokenizer {:?} is not supported", clip(pre)))
+        })?;
+        let splitters = pre_tokenizer.splitters()?;
+        let added = self.added_tokens()?;
+        let merges = self.merges.take();
+        let vocab = Vocab::new(std::mem::take(&mut self.tokens));
+        let merges = match merges {
+            Some(merges) => ranked(merges, &vocab)?,
+            // Vocabularies of tiktoken have no merges: each pair that is a token merges, the lesser id first.
+            None if pre_tokenizer.without_merges => Merges::Scored((0..vocab.ids() as u32).collect()),
+            None => return Err(Error::malformed("GGUF vocabulary: no tokenizer.ggml.merges")),
+        };
+        let settings = Settings { ignore_merges: pre_tokenizer.ignore_merges, ..Settings::default() };
+        let parts = Parts {
+            model: TextModel::Bpe(Bpe::new(vocab, merges, settings)?),
+            normalizers: Normalizers::default(),
+            splitters,
+            decoders: Decoders(vec![Decoder::Library(Box::new(ByteLevel::new(false, true, true).into()))]),
+            added: vec![added],
+        };
+        let ends = Ends {
             bos: self.bos,
             eos: self.eos,
-            add_bos: self.add_bos.unwrap_or(splitter.add_bos),
+            add_bos: self.add_bos.unwrap_or(pre_tokenizer.add_bos),
             add_eos: self.add_eos.unwrap_or(false),
-        })
+        };
+        Ok((parts, ends))
     }
 
-    fn into_sentence_piece(mut self) -> Result<Parts, Error> {
+    fn into_sentence_piece(mut self) -> Result<(Parts, Ends), Error> {
         let scores = self
             .scores
             .take()
             .ok_or_else(|| Error::malformed("GGUF vocabulary: no tokenizer.ggml.scores"))?;
-        let mut ranks: Vec<u32> = scores.into_iter().map(rank_of_score).collect();
-        self.respell_spaces(&mut ranks);
-        let added = self.added_tokens();
-        let vocab = Vocab::new(self.tokens);
+        let ranks = scores.into_iter().map(rank_of_score).collect();
+        let added = self.added_tokens()?;
+        let vocab = Vocab::new(std::mem::take(&mut self.tokens));
         // The ids of the original Llama, where the file names none.
         let unknown = vocab.text(self.unknown.unwrap_or(0));
         let settings = Settings {
@@ -139,179 +143,97 @@ impl GgufVocab {
             byte_fallback: vocab.id("<0x00>").is_some(),
             ..Settings::default()
         };
-        let to_marks = Replace::new(" ", SPACE).map_err(|error| Error::malformed(error.to_string()))?;
-        let to_spaces = Replace::new(SPACE, " ").map_err(|error| Error::malformed(error.to_string()))?;
-        let mut normalizers: Vec<NormalizerWrapper> = vec![to_marks.into()];
-        let mut decoders: Vec<DecoderWrapper> =
-            vec![to_spaces.into(), ByteFallback::new().into(), Fuse::new().into()];
-        if self.add_space_prefix.unwrap_or(true) {
-            normalizers.insert(0, Prepend::new(SPACE.to_owned()).into());
-            decoders.push(Strip::new(' ', 1, 0).into());
-        }
-        Ok(Parts {
-            model: TextModel::Compact(Bpe::new(vocab, Merges::Scored(ranks), settings)?),
-            normalizer: Some(Normalizers::new(normalizers).into()),
-            pre_tokenizer: None,
-            decoder: Decoders::new(decoders).into(),
-            added,
+        let prefix = self.add_space_prefix.unwrap_or(true);
+        let parts = Parts {
+            model: TextModel::Bpe(Bpe::new(vocab, Merges::Scored(ranks), settings)?),
+            normalizers: spaces_to_marks(prefix)?,
+            splitters: Splitters::default(),
+            decoders: marks_to_spaces(prefix)?,
+            added: vec![added],
+        };
+        let ends = Ends {
             bos: self.bos.or(Some(1)),
             eos: self.eos.or(Some(2)),
             add_bos: self.add_bos.unwrap_or(true),
             add_eos: self.add_eos.unwrap_or(false),
-        })
+        };
+        Ok((parts, ends))
     }
 
-    /// Writes the user-defined tokens that are runs of spaces as SentencePiece writes spaces, and lets them merge
-    /// before all others: as Gemma has them in its `tokenizer.json`.
-    fn respell_spaces(&mut self, ranks: &mut [u32]) {
-        let is_run = |token: &[u8]| token.len() > 1 && token.iter().all(|byte| *byte == b' ');
-        let Some(types) = self.types.as_mut().filter(|_| self.tokens.iter().any(is_run)) else { return };
-        let mut respelled = Strings::new();
-        for (id, ((token, kind), rank)) in self.tokens.iter().zip(types).zip(ranks).enumerate() {
-            let fits = if is_run(token) && *kind == TYPE_USER_DEFINED {
-                (*kind, *rank) = (1, id as u32);
-                respelled.push(SPACE.repeat(token.len()).as_bytes())
-            } else {
-                respelled.push(token)
-            };
-            if !fits {
-                return;
+    /// Gemma 4: pieces as SentencePiece writes them, merged in the order of a list.
+    fn into_ranked_pieces(mut self) -> Result<(Parts, Ends), Error> {
+        let added = self.added_tokens()?;
+        let merges = self.merges.take();
+        let vocab = Vocab::new(std::mem::take(&mut self.tokens));
+        let merges = merges.ok_or_else(|| Error::malformed("GGUF vocabulary: no tokenizer.ggml.merges"))?;
+        let merges = ranked(merges, &vocab)?;
+        let unknown = self.unknown.and_then(|id| vocab.text(id));
+        let settings = Settings { unknown, fuse_unknown: true, byte_fallback: true, ..Settings::default() };
+        let parts = Parts {
+            model: TextModel::Bpe(Bpe::new(vocab, merges, settings)?),
+            normalizers: spaces_to_marks(false)?,
+            splitters: Splitters(vec![Splitter::regex(r"[^\n]+|\n+")?]),
+            decoders: marks_to_spaces(false)?,
+            added: vec![added],
+        };
+        let (bos, eos, add_eos) = (self.bos, self.eos, self.add_eos.unwrap_or(false));
+        Ok((parts, Ends { bos, eos, add_bos: true, add_eos }))
+    }
+
+    /// The tokens that are recognised as a whole in text: by their types, and those that end a turn whatever their type.
+    fn added_tokens(&self) -> Result<Vec<AddedToken>, Error> {
+        let types = self.types.iter().flatten().copied().chain(std::iter::repeat(1));
+        let mut added = Vec::new();
+        for (token, kind) in self.tokens.iter().zip(types) {
+            let Ok(text) = std::str::from_utf8(token) else { continue };
+            let special = [TYPE_UNKNOWN, TYPE_CONTROL].contains(&kind) || TURN_ENDS.contains(&text);
+            if special || kind == TYPE_USER_DEFINED {
+                added.push(AddedToken::raw(text, special));
             }
         }
-        self.tokens = respelled;
-    }
-
-    /// The tokens that are recognised as a whole in text.
-    fn added_tokens(&self) -> Vec<AddedToken> {
-        let types = self.types.iter().flatten();
-        let whole = |(token, kind): (&[u8], &i32)| {
-            let special = [TYPE_UNKNOWN, TYPE_CONTROL].contains(kind);
-            let text = std::str::from_utf8(token).ok().filter(|_| special || *kind == TYPE_USER_DEFINED)?;
-            Some(AddedToken::from(text, special).normalized(false))
-        };
-        self.tokens.iter().zip(types).filter_map(whole).collect()
-    }
-}
-
-/// How byte-level text is split before merging.
-struct Splitter {
-    /// The values of `tokenizer.ggml.pre` that mean it.
-    names: &'static [&'static str],
-    /// Splits into words, or the one of GPT-2.
-    words: Option<&'static str>,
-    /// Whether each digit is split off before.
-    digits: bool,
-    ignore_merges: bool,
-    add_bos: bool,
-}
-
-impl Splitter {
-    fn build(&self) -> Result<PreTokenizerWrapper, Error> {
-        let mut steps: Vec<PreTokenizerWrapper> = Vec::new();
-        if self.digits {
-            steps.push(Digits::new(true).into());
+        if added.len() > ADDED_MAX {
+            let message = format!("GGUF vocabulary: {} added tokens, more than {ADDED_MAX}", added.len());
+            return Err(Error::malformed(message));
         }
-        if let Some(words) = self.words {
-            let pattern = SplitPattern::Regex(words.to_owned());
-            let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false);
-            steps.push(split.map_err(|error| Error::malformed(error.to_string()))?.into());
-        }
-        steps.push(ByteLevel::new(false, true, self.words.is_none()).into());
-        Ok(Splitters::new(steps).into())
+        Ok(added)
     }
 }
 
-const WORDS_LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const WORDS_QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const WORDS_QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const WORDS_TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const WORDS_GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Merges as `left right`, the first first.
+pub(crate) fn ranked(merges: Strings, vocab: &Vocab) -> Result<Merges, Error> {
+    let mut pairs = Vec::with_capacity(merges.len());
+    for (rank, merge) in merges.iter().enumerate() {
+        let merge = String::from_utf8_lossy(merge);
+        // The first character may be a space of its own.
+        let first = merge.chars().next().map_or(0, char::len_utf8);
+        let space = merge.get(first..).and_then(|rest| rest.find(' ')).map(|at| at + first);
+        let sides = space.and_then(|at| Some((merge.get(..at)?, merge.get(at + 1..)?)));
+        let ids = sides.and_then(|(left, right)| merge_ids(vocab, left, right, 0));
+        pairs.push(ids.ok_or_else(|| {
+            let merge = clip(&merge);
+            Error::malformed(format!("merge {rank}, {merge:?}, is not of tokens of the vocabulary"))
+        })?);
+    }
+    Ok(Merges::ranked(pairs))
+}
 
-/// The splitters by name, with the habits that come with them.
-const SPLITTERS: [Splitter; 8] = [
-    Splitter {
-        names: &["llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"],
-        words: Some(WORDS_LLAMA3),
-        digits: false,
-        ignore_merges: true,
-        add_bos: true,
-    },
-    Splitter {
-        names: &["dbrx", "smaug-bpe", "glm4", "chatglm-bpe"],
-        words: Some(WORDS_LLAMA3),
-        digits: false,
-        ignore_merges: false,
-        add_bos: false,
-    },
-    Splitter {
-        names: &[
-            "qwen2",
-            "deepseek-r1-qwen",
-            "stablelm2",
-            "megrez",
-            "hunyuan",
-            "solar-open",
-            "grok-2",
-            "kormo",
-        ],
-        words: Some(WORDS_QWEN2),
-        digits: false,
-        ignore_merges: false,
-        add_bos: false,
-    },
-    Splitter {
-        names: &["qwen35"],
-        words: Some(WORDS_QWEN35),
-        digits: false,
-        ignore_merges: false,
-        add_bos: false,
-    },
-    Splitter {
-        names: &["tekken"],
-        words: Some(WORDS_TEKKEN),
-        digits: false,
-        ignore_merges: true,
-        add_bos: true,
-    },
-    Splitter {
-        names: &["gpt-4o", "llama4", "kanana2", "minimax-m2"],
-        words: Some(WORDS_GPT4O),
-        digits: false,
-        ignore_merges: false,
-        add_bos: false,
-    },
-    Splitter {
-        names: &[
-            "smollm",
-            "starcoder",
-            "refact",
-            "command-r",
-            "codeshell",
-            "exaone",
-            "minerva-7b",
-            "mellum2",
-        ],
-        words: None,
-        digits: true,
-        ignore_merges: false,
-        add_bos: false,
-    },
-    Splitter {
-        names: &[
-            "default",
-            "gpt-2",
-            "gpt2",
-            "phi-2",
-            "olmo",
-            "mpt",
-            "jais",
-            "trillion",
-            "exaone4",
-            "granite-docling",
-        ],
-        words: None,
-        digits: false,
-        ignore_merges: false,
-        add_bos: false,
-    },
-];
+/// Marks for spaces, and with `prefix` one before the text.
+pub(crate) fn spaces_to_marks(prefix: bool) -> Result<Normalizers, Error> {
+    let marks = Normalizer::Replace(Pattern::literal(" ")?, SPACE.to_owned());
+    let prefix = prefix.then(|| Normalizer::Prepend(SPACE.to_owned()));
+    Ok(Normalizers(prefix.into_iter().chain([marks]).collect()))
+}
+
+/// Spaces for marks, bytes for their tokens, and with `prefix` without a space before the text.
+pub(crate) fn marks_to_spaces(prefix: bool) -> Result<Decoders, Error> {
+    let library = |step: DecoderWrapper| Decoder::Library(Box::new(step));
+    let mut steps = vec![
+        Decoder::Replace(Pattern::literal(SPACE)?, " ".to_owned()),
+        library(ByteFallback::new().into()),
+        library(Fuse::new().into()),
+    ];
+    if prefix {
+        steps.push(Decoder::Strip { letter: ' ', start: 1, end: 0 });
+    }
+    Ok(Decoders(steps))
+}

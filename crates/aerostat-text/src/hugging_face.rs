@@ -4,48 +4,53 @@
 //! never in memory, nor a tree of it. All that is small goes through a [`Value`], whose errors the library reports
 //! where its own readers would panic.
 
+use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
-use tokenizers::{AddedToken, ModelWrapper};
 
+use crate::added::{AddedList, AddedToken};
 use crate::bpe::{Bpe, Merges, Settings, Vocab};
-use crate::error::Error;
+use crate::error::{Error, clip};
 use crate::model::TextModel;
+use crate::read::{Small, TOKENIZER_BYTES_MAX, open};
 use crate::strings::Strings;
-
-/// The size of a configuration file beyond which it is not read.
-const CONFIG_BYTES_MAX: u64 = 64 << 20;
+use crate::unigram::Unigram;
+use crate::words::{Parts, Words};
 
 /// The greatest token id that is taken seriously.
-const ID_MAX: u32 = 1 << 24;
+pub(crate) const ID_MAX: u32 = 1 << 21;
+
+/// The most merges that are read.
+const MERGES_MAX: usize = 1 << 22;
 
 /// `tokenizer.json`, its small parts not looked into yet. Truncation and padding are for batches, and not read.
 #[derive(Deserialize)]
 pub(crate) struct TokenizerJson {
     #[serde(default)]
-    pub(crate) added_tokens: Vec<AddedToken>,
+    pub(crate) added_tokens: AddedList,
     #[serde(default)]
-    pub(crate) normalizer: Value,
+    pub(crate) normalizer: Small,
     #[serde(default)]
-    pub(crate) pre_tokenizer: Value,
+    pub(crate) pre_tokenizer: Small,
     #[serde(default)]
-    pub(crate) post_processor: Value,
+    pub(crate) post_processor: Small,
     #[serde(default)]
-    pub(crate) decoder: Value,
+    pub(crate) decoder: Small,
     pub(crate) model: TextModel,
 }
 
 impl TokenizerJson {
     pub(crate) fn read(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path).map_err(|error| Error::io(path, &error))?;
-        let wrong = |error| Error::malformed(format!("{} is not a tokenizer: {error}", path.display()));
-        serde_json::from_reader(BufReader::with_capacity(1 << 16, file)).map_err(wrong)
+        let file = open(path, TOKENIZER_BYTES_MAX)?;
+        let wrong = |error: serde_json::Error| {
+            let error = clip(&error.to_string());
+            Error::malformed(format!("{} is not a tokenizer: {error}", path.display()))
+        };
+        serde_json::from_reader(file).map_err(wrong)
     }
 }
 
@@ -53,7 +58,7 @@ impl TokenizerJson {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 pub(crate) struct TokenizerConfig {
-    pub(crate) added_tokens_decoder: std::collections::BTreeMap<u32, AddedToken>,
+    pub(crate) added_tokens_decoder: AddedList,
     pub(crate) bos_token: NamedToken,
     pub(crate) eos_token: NamedToken,
     pub(crate) unk_token: NamedToken,
@@ -61,12 +66,30 @@ pub(crate) struct TokenizerConfig {
     pub(crate) sep_token: NamedToken,
     pub(crate) cls_token: NamedToken,
     pub(crate) mask_token: NamedToken,
-    pub(crate) additional_special_tokens: Value,
-    pub(crate) extra_special_tokens: Value,
-    pub(crate) chat_template: Value,
+    pub(crate) additional_special_tokens: Small,
+    pub(crate) extra_special_tokens: Small,
+    pub(crate) chat_template: Small,
+    pub(crate) tokenizer_class: Option<String>,
+    pub(crate) add_bos_token: Option<bool>,
+    pub(crate) add_eos_token: Option<bool>,
+    pub(crate) add_prefix_space: Option<bool>,
+    pub(crate) legacy: Option<bool>,
+    /// What a file beside it lists.
+    #[serde(skip)]
+    pub(crate) listed_beside: Vec<AddedToken>,
 }
 
 impl TokenizerConfig {
+    /// The tokens it adds to those of a vocabulary, in lists that are numbered one after the other.
+    pub(crate) fn added(&self) -> Vec<Vec<AddedToken>> {
+        let listed = self.added_tokens_decoder.0.clone();
+        let special: HashSet<&str> =
+            listed.iter().filter(|token| token.special).map(|token| token.content.as_str()).collect();
+        let named = self.specials().into_iter().filter(|token| !special.contains(token.as_str()));
+        let named = named.map(|token| AddedToken::raw(&token, true)).collect();
+        vec![self.listed_beside.clone(), listed, named]
+    }
+
     /// All special tokens the file names, each once, the named ones first.
     pub(crate) fn specials(&self) -> Vec<String> {
         let named = [
@@ -78,26 +101,19 @@ impl TokenizerConfig {
             &self.cls_token,
             &self.mask_token,
         ];
-        let more =
-            [&self.additional_special_tokens, &self.extra_special_tokens].into_iter().flat_map(token_values);
-        let mut all: Vec<String> = Vec::new();
-        for token in named
-            .into_iter()
-            .filter_map(NamedToken::text)
-            .map(str::to_owned)
-            .chain(more.filter_map(token_text))
-        {
-            if !all.contains(&token) {
-                all.push(token);
-            }
-        }
+        let more = [&self.additional_special_tokens, &self.extra_special_tokens];
+        let more = more.into_iter().flat_map(|list| token_values(&list.0)).filter_map(token_text);
+        let mut all: Vec<String> =
+            named.into_iter().filter_map(NamedToken::text).map(str::to_owned).chain(more).collect();
+        let mut seen = HashSet::new();
+        all.retain(|token| seen.insert(token.clone()));
         all
     }
 }
 
 /// A token given as its text, or as an object with the text as its `content`.
 #[derive(Deserialize, Default, Clone)]
-#[serde(from = "Value")]
+#[serde(from = "Small")]
 pub(crate) struct NamedToken(Option<String>);
 
 impl NamedToken {
@@ -106,9 +122,9 @@ impl NamedToken {
     }
 }
 
-impl From<Value> for NamedToken {
-    fn from(value: Value) -> Self {
-        NamedToken(token_text(&value))
+impl From<Small> for NamedToken {
+    fn from(value: Small) -> Self {
+        NamedToken(token_text(&value.0))
     }
 }
 
@@ -124,24 +140,8 @@ fn token_values(value: &Value) -> Vec<&Value> {
     }
 }
 
-/// Reads a JSON file of moderate size.
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let text = read_text(path)?;
-    serde_json::from_str(&text).map_err(|error| Error::malformed(format!("{}: {error}", path.display())))
-}
-
-/// Reads a text file of moderate size.
-pub(crate) fn read_text(path: &Path) -> Result<String, Error> {
-    let bytes = std::fs::metadata(path).map_err(|error| Error::io(path, &error))?.len();
-    if bytes > CONFIG_BYTES_MAX {
-        let message = format!("{} has {bytes} bytes; at most {CONFIG_BYTES_MAX} are read", path.display());
-        return Err(Error::malformed(message));
-    }
-    std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))
-}
-
 /// The field `model`. One that says it is a BPE, then gives its vocabulary, then its merges, as all writers do, is read
-/// as a stream; any other is read whole first.
+/// as a stream; where merges come first, their texts are kept until the vocabulary is there.
 impl<'de> Deserialize<'de> for TextModel {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Fields;
@@ -154,55 +154,81 @@ impl<'de> Deserialize<'de> for TextModel {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TextModel, A::Error> {
                 let mut rest = Map::new();
-                let (mut vocab, mut merges) = (None, None);
+                let (mut vocab, mut merges) = (None::<ReadVocab>, None);
                 while let Some(key) = map.next_key::<String>()? {
-                    let is_bpe = rest.get("type").and_then(Value::as_str) == Some("BPE");
                     match (key.as_str(), &vocab) {
-                        ("vocab", _) if is_bpe => vocab = Some(map.next_value::<Vocab>()?),
-                        ("merges", Some(vocab)) if is_bpe => {
-                            merges = Some(map.next_value_seed(MergeList(vocab, prefix_bytes(&rest)))?)
+                        ("vocab", _) => vocab = Some(map.next_value()?),
+                        ("merges", Some(vocab)) => {
+                            let list = MergeList(&vocab.tokens, prefix_bytes(&rest));
+                            merges = Some(ReadMerges::Ids(map.next_value_seed(list)?));
                         }
-                        _ => drop(rest.insert(key, map.next_value()?)),
+                        ("merges", None) => merges = Some(ReadMerges::Texts(map.next_value()?)),
+                        _ if rest.len() < FIELDS_MAX => drop(rest.insert(key, map.next_value::<Small>()?.0)),
+                        _ => return Err(A::Error::custom("a model of too many fields")),
                     }
                 }
-                finish_model(rest, vocab, merges).map_err(A::Error::custom)
+                let vocab = vocab.ok_or_else(|| A::Error::missing_field("vocab"))?;
+                finish_model(&rest, vocab, merges).map_err(A::Error::custom)
             }
         }
         deserializer.deserialize_map(Fields)
     }
 }
 
+/// The most fields of a model beside its vocabulary and its merges.
+const FIELDS_MAX: usize = 64;
+
 /// Builds the model from what was streamed and the `rest` of its fields.
 fn finish_model(
-    mut rest: Map<String, Value>,
-    vocab: Option<Vocab>,
-    merges: Option<Merges>,
-) -> Result<TextModel, String> {
-    let is_bpe = match rest.get("type").and_then(Value::as_str) {
-        Some(kind) => kind == "BPE",
-        None => rest.contains_key("merges"),
+    rest: &Map<String, Value>,
+    vocab: ReadVocab,
+    merges: Option<ReadMerges>,
+) -> Result<TextModel, Error> {
+    let kind = match rest.get("type").and_then(Value::as_str) {
+        Some(kind) => kind,
+        None if merges.is_some() => "BPE",
+        None if vocab.scores.is_some() => "Unigram",
+        None if rest.contains_key("max_input_chars_per_word") => "WordPiece",
+        None => "WordLevel",
     };
-    if !is_bpe {
-        let model = ModelWrapper::deserialize(Value::Object(rest)).map_err(|error| error.to_string())?;
-        return Ok(TextModel::Library(model));
-    }
-    let read = |error: serde_json::Error| error.to_string();
-    let vocab = match vocab {
-        Some(vocab) => vocab,
-        None => Vocab::deserialize(rest.remove("vocab").unwrap_or_default()).map_err(read)?,
-    };
-    let merges = match (merges, rest.remove("merges")) {
-        (Some(merges), _) => merges,
-        (None, Some(list)) => {
-            serde::de::DeserializeSeed::deserialize(MergeList(&vocab, prefix_bytes(&rest)), list)
-                .map_err(read)?
+    let text = |name: &str| rest.get(name).and_then(Value::as_str);
+    let flag = |name: &str| rest.get(name).and_then(Value::as_bool).unwrap_or(false);
+    match (kind, vocab.scores) {
+        ("BPE", None) => bpe(rest, vocab.tokens, merges).map(TextModel::Bpe),
+        ("Unigram", Some(scores)) => {
+            let unknown =
+                rest.get("unk_id").and_then(Value::as_u64).map(|id| u32::try_from(id).unwrap_or(u32::MAX));
+            Unigram::new(vocab.tokens, scores, unknown, flag("byte_fallback")).map(TextModel::Unigram)
         }
-        (None, None) => Merges::ranked(Vec::new()),
+        ("WordPiece", None) => {
+            let characters_max = rest.get("max_input_chars_per_word").and_then(Value::as_u64).unwrap_or(100);
+            let prefix = text("continuing_subword_prefix").unwrap_or("##").to_owned();
+            let parts =
+                Parts { prefix, characters_max: usize::try_from(characters_max).unwrap_or(usize::MAX) };
+            let unknown = text("unk_token").unwrap_or("[UNK]");
+            Ok(TextModel::Words(Words::new(vocab.tokens, unknown, Some(parts))))
+        }
+        ("WordLevel", None) => {
+            let unknown = text("unk_token").unwrap_or("<unk>");
+            Ok(TextModel::Words(Words::new(vocab.tokens, unknown, None)))
+        }
+        ("BPE" | "Unigram" | "WordPiece" | "WordLevel", _) => {
+            Err(Error::malformed(format!("the vocabulary is not written as that of a {kind} model is")))
+        }
+        (kind, _) => Err(Error::malformed(format!("the model {:?} is unknown", clip(kind)))),
+    }
+}
+
+fn bpe(rest: &Map<String, Value>, vocab: Vocab, merges: Option<ReadMerges>) -> Result<Bpe, Error> {
+    let merges = match merges {
+        Some(ReadMerges::Ids(merges)) => merges,
+        Some(ReadMerges::Texts(texts)) => texts.resolve(&vocab, prefix_bytes(rest))?,
+        None => Merges::ranked(Vec::new()),
     };
     let text = |name: &str| rest.get(name).and_then(Value::as_str).map(str::to_owned);
     let flag = |name: &str| rest.get(name).and_then(Value::as_bool).unwrap_or(false);
     if rest.get("dropout").and_then(Value::as_f64).is_some_and(|chance| chance > 0.0) {
-        return Err("the model drops merges at random (dropout), which is for training".to_owned());
+        return Err(Error::malformed("the model drops merges at random (dropout), which is for training"));
     }
     let settings = Settings {
         unknown: text("unk_token"),
@@ -212,34 +238,52 @@ fn finish_model(
         prefix: text("continuing_subword_prefix").unwrap_or_default(),
         suffix: text("end_of_word_suffix").unwrap_or_default(),
     };
-    Bpe::new(vocab, merges, settings).map(TextModel::Compact).map_err(|error| error.to_string())
+    Bpe::new(vocab, merges, settings)
 }
 
-/// A vocabulary as an object from text to id.
-impl<'de> Deserialize<'de> for Vocab {
+/// A vocabulary as it was read, with a score for each token if it is a list of pairs.
+pub(crate) struct ReadVocab {
+    pub(crate) tokens: Vocab,
+    scores: Option<Vec<f32>>,
+}
+
+/// An object from text to id, or a list of texts with their scores.
+impl<'de> Deserialize<'de> for ReadVocab {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Tokens;
         impl<'de> Visitor<'de> for Tokens {
-            type Value = Vocab;
+            type Value = ReadVocab;
 
             fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("an object of tokens and their ids")
+                out.write_str("tokens with their ids or scores")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vocab, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ReadVocab, A::Error> {
                 let (mut texts, mut ids) = (Strings::new(), Vec::new());
                 while let Some((text, id)) = map.next_entry::<String, u32>()? {
-                    if id > ID_MAX || !texts.push(text.as_bytes()) {
+                    if id > ID_MAX || ids.len() > ID_MAX as usize || !texts.push(text.as_bytes()) {
+                        let text = clip(&text);
                         return Err(A::Error::custom(format!(
                             "token {text:?} has the id {id}, more than can be"
                         )));
                     }
                     ids.push(id);
                 }
-                Ok(Vocab::new(in_order_of_ids(texts, &ids)))
+                Ok(ReadVocab { tokens: Vocab::new(in_order_of_ids(texts, &ids)), scores: None })
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<ReadVocab, A::Error> {
+                let (mut texts, mut scores) = (Strings::new(), Vec::new());
+                while let Some((text, score)) = list.next_element::<(String, f64)>()? {
+                    if scores.len() > ID_MAX as usize || !texts.push(text.as_bytes()) {
+                        return Err(A::Error::custom("more tokens than can be"));
+                    }
+                    scores.push(score as f32);
+                }
+                Ok(ReadVocab { tokens: Vocab::new(texts), scores: Some(scores) })
             }
         }
-        deserializer.deserialize_map(Tokens)
+        deserializer.deserialize_any(Tokens)
     }
 }
 
@@ -248,13 +292,13 @@ fn in_order_of_ids(texts: Strings, ids: &[u32]) -> Strings {
     if ids.iter().enumerate().all(|(at, id)| at == *id as usize) {
         return texts;
     }
-    let mut places = vec![usize::MAX; ids.iter().max().map_or(0, |id| *id as usize + 1)];
+    let mut places = vec![u32::MAX; ids.iter().max().map_or(0, |id| *id as usize + 1)];
     for (at, id) in ids.iter().enumerate() {
         if let Some(place) = places.get_mut(*id as usize) {
-            *place = at;
+            *place = at as u32;
         }
     }
-    places.iter().map(|at| texts.get(*at).unwrap_or_default()).collect()
+    places.iter().map(|at| texts.get(*at as usize).unwrap_or_default()).collect()
 }
 
 /// The length of what tokens inside words begin with, which joins drop.
@@ -283,14 +327,61 @@ impl<'de> Visitor<'de> for MergeList<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Merges, A::Error> {
         let mut pairs = Vec::new();
         while let Some(Merge(left, right)) = list.next_element()? {
-            let merge = merge_ids(self.0, &left, &right, self.1);
-            pairs.push(
-                merge
-                    .ok_or_else(|| A::Error::custom(format!("merge {left:?} {right:?} is not of tokens")))?,
-            );
+            if pairs.len() == MERGES_MAX {
+                return Err(A::Error::custom("more merges than can be"));
+            }
+            pairs.push(merge_of(self.0, &left, &right, self.1).map_err(A::Error::custom)?);
         }
         Ok(Merges::ranked(pairs))
     }
+}
+
+/// Merges as they were read: of a vocabulary that was known, or as texts.
+enum ReadMerges {
+    Ids(Merges),
+    Texts(MergeTexts),
+}
+
+/// Both sides of each merge, one after the other.
+struct MergeTexts(Strings);
+
+impl MergeTexts {
+    fn resolve(&self, vocab: &Vocab, skipped: usize) -> Result<Merges, Error> {
+        let side = |at: usize| String::from_utf8_lossy(self.0.get(at).unwrap_or_default());
+        let pairs =
+            (0..self.0.len() / 2).map(|at| merge_of(vocab, &side(2 * at), &side(2 * at + 1), skipped));
+        pairs.collect::<Result<_, _>>().map(Merges::ranked)
+    }
+}
+
+impl<'de> Deserialize<'de> for MergeTexts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List;
+        impl<'de> Visitor<'de> for List {
+            type Value = MergeTexts;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("a list of merges")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<MergeTexts, A::Error> {
+                let mut texts = Strings::new();
+                while let Some(Merge(left, right)) = list.next_element()? {
+                    let fits = texts.push(left.as_bytes()) && texts.push(right.as_bytes());
+                    if !fits || texts.len() > 2 * MERGES_MAX {
+                        return Err(A::Error::custom("more merges than can be"));
+                    }
+                }
+                Ok(MergeTexts(texts))
+            }
+        }
+        deserializer.deserialize_seq(List)
+    }
+}
+
+fn merge_of(vocab: &Vocab, left: &str, right: &str, skipped: usize) -> Result<[u32; 3], Error> {
+    merge_ids(vocab, left, right, skipped)
+        .ok_or_else(|| Error::malformed(format!("merge {:?} {:?} is not of tokens", clip(left), clip(right))))
 }
 
 /// The ids of both sides of a merge and of what they join to; `skipped` bytes of the right side are its prefix.
@@ -314,7 +405,8 @@ impl<'de> Deserialize<'de> for Merge {
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Merge, E> {
                 let sides = text.split_once(' ').filter(|(_, right)| !right.contains(' '));
-                let (left, right) = sides.ok_or_else(|| E::custom(format!("{text:?} is not two tokens")))?;
+                let (left, right) =
+                    sides.ok_or_else(|| E::custom(format!("{:?} is not two tokens", clip(text))))?;
                 Ok(Merge(left.to_owned(), right.to_owned()))
             }
 

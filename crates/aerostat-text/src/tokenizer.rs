@@ -1,33 +1,46 @@
 //! Text to token ids and back.
 
+use std::collections::HashSet;
 use std::path::Path;
 
-use serde::de::DeserializeOwned;
-use serde_json::Value;
-use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{
-    AddedToken, Decoder, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
-    TokenizerBuilder, TokenizerImpl,
-};
-
-use crate::detokenize::{Detokenizer, token_bytes};
+use crate::added::{Added, AddedToken};
+use crate::around::Around;
+use crate::bytes::{byte_token, from_byte_level};
+use crate::decode::Decoders;
+use crate::detokenize::Detokenizer;
 use crate::error::{Error, ErrorKind, guarded};
 use crate::gguf::GgufVocab;
-use crate::hugging_face::{TokenizerConfig, TokenizerJson, read_json};
+use crate::hugging_face::{TokenizerConfig, TokenizerJson};
+use crate::meter::Meter;
 use crate::model::TextModel;
+use crate::normalize::Normalizers;
+use crate::read::read_json;
+use crate::split::Splitters;
 
 /// What is wrong with a file on which the library panics.
-const CONTRADICTION: &str = "the tokenizer contradicts itself (the tokenizers library gave up)";
-
-type Inner =
-    TokenizerImpl<TextModel, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+pub(crate) const CONTRADICTION: &str = "the tokenizer contradicts itself (the tokenizers library gave up)";
 
 /// A tokenizer, whatever file it came from. It is immutable, `Send` and `Sync`.
 pub struct Tokenizer {
-    inner: Inner,
+    model: TextModel,
+    normalizers: Normalizers,
+    splitters: Splitters,
+    decoders: Decoders,
+    added: Added,
+    around: Around,
     ids: usize,
     bos: Option<u32>,
     eos: Option<u32>,
+}
+
+/// What a tokenizer is made of.
+pub(crate) struct Parts {
+    pub(crate) model: TextModel,
+    pub(crate) normalizers: Normalizers,
+    pub(crate) splitters: Splitters,
+    pub(crate) decoders: Decoders,
+    /// Lists of added tokens, each of which numbers new ones after all before it.
+    pub(crate) added: Vec<Vec<AddedToken>>,
 }
 
 impl Tokenizer {
@@ -39,11 +52,12 @@ impl Tokenizer {
     /// `Io` or `Malformed`, naming the file.
     pub fn from_hugging_face(tokenizer_json: &Path, tokenizer_config: Option<&Path>) -> Result<Self, Error> {
         let config: TokenizerConfig = tokenizer_config.map_or_else(|| Ok(Default::default()), read_json)?;
-        let file = TokenizerJson::read(tokenizer_json)?;
         let context = |error: Error| error.within(&tokenizer_json.display().to_string());
-        guarded(ErrorKind::Malformed, CONTRADICTION, || Self::assemble(file, &config))
-            .and_then(Self::probed)
-            .map_err(context)
+        guarded(ErrorKind::Malformed, CONTRADICTION, || {
+            let file = TokenizerJson::read(tokenizer_json)?;
+            Self::assemble(file, config).map_err(context)
+        })
+        .and_then(|tokenizer| tokenizer.probed().map_err(context))
     }
 
     /// Builds the tokenizer that the metadata of a GGUF file describes.
@@ -52,22 +66,11 @@ impl Tokenizer {
     /// `Unsupported` for a model or splitter this crate does not know, `Malformed` for one that contradicts itself.
     pub fn from_gguf(vocab: GgufVocab) -> Result<Self, Error> {
         guarded(ErrorKind::Malformed, CONTRADICTION, || {
-            let parts = vocab.into_parts()?;
-            let ids = parts.model.ids() as u32;
-            let [bos, eos] = [parts.bos, parts.eos].map(|id| id.filter(|id| *id < ids));
-            let mut inner = TokenizerBuilder::new()
-                .with_model(parts.model)
-                .with_normalizer(parts.normalizer)
-                .with_pre_tokenizer(parts.pre_tokenizer)
-                .with_post_processor(None)
-                .with_decoder(Some(parts.decoder))
-                .build()
-                .map_err(library)?;
-            inner.add_tokens(parts.added).map_err(library)?;
-            let around = [parts.add_bos.then_some(bos).flatten(), parts.add_eos.then_some(eos).flatten()];
-            let post_processor = surround(&inner, around)?;
-            inner.with_post_processor(Some(post_processor));
-            Ok(Tokenizer::new(inner, bos, eos))
+            let (parts, ends) = vocab.into_parts()?;
+            let ids = parts.model.vocab().ids() as u32;
+            let [bos, eos] = [ends.bos, ends.eos].map(|id| id.filter(|id| *id < ids));
+            let around = Around::tokens(bos.filter(|_| ends.add_bos), eos.filter(|_| ends.add_eos));
+            Self::new(parts, around, |_| [bos, eos])
         })
         .and_then(Self::probed)
     }
@@ -76,29 +79,54 @@ impl Tokenizer {
     /// model wants around a text (such as BOS) are added.
     ///
     /// # Errors
-    /// `Encode`, if the model has no token for a character and no unknown token.
+    /// `Encode`, if the model has no token for a character and no unknown token, or if what the file of the tokenizer says
+    /// takes seconds for a short text, or makes a book of it.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, Error> {
         guarded(ErrorKind::Encode, CONTRADICTION, || {
-            let encoding = self.inner.encode_fast(text, add_special);
-            Ok(encoding.map_err(|error| Error::encode(error.to_string()))?.get_ids().to_vec())
+            let (meter, mut ids) = (Meter::new(text.len()), Vec::new());
+            self.added.each_raw(text, &meter, |text, part, id| match id {
+                Some(id) => {
+                    ids.push(id);
+                    Ok(())
+                }
+                None => {
+                    let at_start = part.start == 0;
+                    self.encode_part(text.get(part).unwrap_or_default(), at_start, &mut ids, &meter)
+                }
+            })?;
+            if add_special {
+                self.around.apply(&mut ids);
+            }
+            Ok(ids)
+        })
+    }
+
+    /// Appends the ids of a part of a text without added tokens, but for those that are looked for in normalised text.
+    fn encode_part(
+        &self,
+        text: &str,
+        at_start: bool,
+        ids: &mut Vec<u32>,
+        meter: &Meter,
+    ) -> Result<(), Error> {
+        let text = self.normalizers.apply(text, meter)?;
+        self.added.each_normalized(&text, meter, |text, part, id| {
+            if let Some(id) = id {
+                ids.push(id);
+                return Ok(());
+            }
+            let at_start = at_start && part.start == 0;
+            let pieces = self.splitters.apply(text.get(part).unwrap_or_default(), at_start, meter)?;
+            pieces.iter().try_for_each(|piece| self.model.tokenize(piece, ids, meter))
         })
     }
 
     /// The text of `ids`, without the special tokens if `skip_special`. Ids outside the vocabulary give no text; bytes
     /// that are not UTF-8 give U+FFFD.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
-        let added = self.inner.get_added_vocabulary();
-        let shown = |token: &String| !skip_special || !added.is_special_token(token);
+        let shown = |token: &String| !skip_special || !self.added.is_special(token);
         let tokens: Vec<String> = ids.iter().filter_map(|id| self.token_text(*id)).filter(shown).collect();
-        // Some decoders of the library fail on nothing.
-        if tokens.is_empty() {
-            return String::new();
-        }
-        let decode = || match self.inner.get_decoder() {
-            Some(decoder) => decoder.decode(tokens).map_err(library),
-            None => Ok(tokens.join(" ")),
-        };
-        guarded(ErrorKind::Malformed, CONTRADICTION, decode).unwrap_or_default()
+        guarded(ErrorKind::Malformed, CONTRADICTION, || self.decoders.apply(tokens)).unwrap_or_default()
     }
 
     /// Starts decoding ids one by one into whole characters, without the special tokens if `skip_special`.
@@ -113,12 +141,12 @@ impl Tokenizer {
 
     /// The id of a token given as the vocabulary writes it.
     pub fn token_id(&self, token: &str) -> Option<u32> {
-        self.inner.token_to_id(token)
+        self.added.id(token).or_else(|| self.model.vocab().id(token))
     }
 
     /// A token as the vocabulary writes it (`Ġthe`, `▁the`, `<0x0A>`).
     pub fn token_text(&self, id: u32) -> Option<String> {
-        self.inner.id_to_token(id)
+        self.added.text(id).map(str::to_owned).or_else(|| self.model.vocab().text(id))
     }
 
     /// The bytes that a token stands for inside a text; `None` for special tokens and ids outside the vocabulary. Where a
@@ -127,13 +155,19 @@ impl Tokenizer {
         if self.is_special(id) {
             return None;
         }
-        Some(token_bytes(self, id, &self.token_text(id)?))
+        let text = self.token_text(id)?;
+        if self.is_byte_level() {
+            return Some(from_byte_level(&text).unwrap_or_else(|| text.into_bytes()));
+        }
+        match byte_token(&text).filter(|_| self.decode(&[id], false) != text) {
+            Some(byte) => Some(vec![byte]),
+            None => Some(text.replace('\u{2581}', " ").into_bytes()),
+        }
     }
 
     /// Whether `id` is a special (control) token, which `decode` can skip.
     pub fn is_special(&self, id: u32) -> bool {
-        let added = self.inner.get_added_vocabulary();
-        added.simple_id_to_token(id).is_some_and(|token| added.is_special_token(&token))
+        self.added.text(id).is_some_and(|token| self.added.is_special(token))
     }
 
     /// The id that begins a text, if the files name one.
@@ -146,75 +180,61 @@ impl Tokenizer {
         self.eos
     }
 
-    pub(crate) fn decoder(&self) -> Option<&DecoderWrapper> {
-        self.inner.get_decoder()
+    /// Whether tokens spell bytes as characters.
+    pub(crate) fn is_byte_level(&self) -> bool {
+        self.decoders.is_byte_level()
     }
 
-    fn new(inner: Inner, bos: Option<u32>, eos: Option<u32>) -> Self {
-        let added = inner.get_added_vocabulary().get_added_tokens_decoder().keys().max();
-        let ids = inner.get_model().ids().max(added.map_or(0, |id| *id as usize + 1));
-        Tokenizer { inner, ids, bos, eos }
+    /// Puts a tokenizer together; `ends` finds BOS and EOS.
+    pub(crate) fn new(
+        parts: Parts,
+        around: Around,
+        ends: impl FnOnce(&Self) -> [Option<u32>; 2],
+    ) -> Result<Self, Error> {
+        let Parts { model, normalizers, splitters, decoders, added: tokens } = parts;
+        let mut added = Added::default();
+        for list in tokens {
+            added.add(list, &model);
+        }
+        added.finish(&normalizers)?;
+        let ids = model.vocab().ids().max(added.ids());
+        let mut tokenizer =
+            Tokenizer { model, normalizers, splitters, decoders, added, around, ids, bos: None, eos: None };
+        [tokenizer.bos, tokenizer.eos] = ends(&tokenizer);
+        Ok(tokenizer)
     }
 
-    fn assemble(file: TokenizerJson, config: &TokenizerConfig) -> Result<Self, Error> {
-        let mut inner = TokenizerBuilder::new()
-            .with_model(file.model)
-            .with_normalizer(part("normalizer", file.normalizer)?)
-            .with_pre_tokenizer(part("pre_tokenizer", file.pre_tokenizer)?)
-            .with_post_processor(part("post_processor", file.post_processor)?)
-            .with_decoder(part("decoder", file.decoder)?)
-            .build()
-            .map_err(library)?;
-        inner.add_tokens(file.added_tokens).map_err(library)?;
-        let is_added =
-            |inner: &Inner, text: &str| inner.get_added_vocabulary().get_vocab().contains_key(text);
-        let listed = config.added_tokens_decoder.values().filter(|token| !is_added(&inner, &token.content));
-        inner.add_tokens(listed.cloned().collect::<Vec<_>>()).map_err(library)?;
-        let is_special = |text: &str| inner.get_added_vocabulary().is_special_token(text);
-        let named = config.specials().into_iter().filter(|token| !is_special(token));
-        let named: Vec<AddedToken> = named.map(|token| AddedToken::from(token, true)).collect();
-        inner.add_special_tokens(named).map_err(library)?;
-
-        let [bos, eos] = [&config.bos_token, &config.eos_token]
-            .map(|token| token.text().and_then(|text| inner.token_to_id(text)));
-        Ok(Tokenizer::new(inner, bos, eos))
+    /// Puts BOS before and EOS after every text, as far as they are wanted and known.
+    pub(crate) fn put_around(&mut self, bos: bool, eos: bool) {
+        self.around = Around::tokens(self.bos.filter(|_| bos), self.eos.filter(|_| eos));
     }
 
-    /// The tokenizer, if it can encode nothing at all: a post-processor without its tokens shows only then.
-    fn probed(self) -> Result<Self, Error> {
+    fn assemble(file: TokenizerJson, config: TokenizerConfig) -> Result<Self, Error> {
+        let within = |part: &'static str| move |error: Error| error.within(part);
+        let tokens = file.added_tokens.0;
+        let written: HashSet<&str> = tokens.iter().map(|token| token.content.as_str()).collect();
+        let listed =
+            config.added_tokens_decoder.0.iter().filter(|token| !written.contains(token.content.as_str()));
+        let listed: Vec<AddedToken> = listed.cloned().collect();
+        let special = tokens.iter().chain(&listed).filter(|token| token.special);
+        let special: HashSet<&str> = special.map(|token| token.content.as_str()).collect();
+        let named = config.specials().into_iter().filter(|token| !special.contains(token.as_str()));
+        let named: Vec<AddedToken> = named.map(|token| AddedToken::raw(&token, true)).collect();
+        let parts = Parts {
+            model: file.model,
+            normalizers: Normalizers::read(&file.normalizer.0).map_err(within("normalizer"))?,
+            splitters: Splitters::read(&file.pre_tokenizer.0).map_err(within("pre_tokenizer"))?,
+            decoders: Decoders::read(&file.decoder.0).map_err(within("decoder"))?,
+            added: vec![tokens, listed, named],
+        };
+        Self::new(parts, Around::read(&file.post_processor.0)?, |tokenizer| {
+            [&config.bos_token, &config.eos_token].map(|token| tokenizer.token_id(token.text()?))
+        })
+    }
+
+    /// The tokenizer, if it can encode anything at all: some contradictions show only then.
+    pub(crate) fn probed(self) -> Result<Self, Error> {
         self.encode("", true).map_err(|error| Error::malformed(error.to_string()))?;
         Ok(self)
     }
-}
-
-/// Puts up to one token before and up to one after a text.
-fn surround(inner: &Inner, around: [Option<u32>; 2]) -> Result<PostProcessorWrapper, Error> {
-    let [before, after] = around.map(|id| Some((inner.id_to_token(id?)?, id?)));
-    let piece = |token: &Option<(String, u32)>| {
-        token
-            .as_ref()
-            .map(|(_, id)| serde_json::json!({"SpecialToken": {"id": id.to_string(), "type_id": 0}}))
-    };
-    let text = serde_json::json!({"Sequence": {"id": "A", "type_id": 0}});
-    let single: Vec<Value> = piece(&before).into_iter().chain([text]).chain(piece(&after)).collect();
-    let mut tokens = serde_json::Map::new();
-    for (token, id) in [before, after].into_iter().flatten() {
-        tokens.insert(
-            id.to_string(),
-            serde_json::json!({"id": id.to_string(), "ids": [id], "tokens": [token]}),
-        );
-    }
-    let template = serde_json::json!({"single": single, "pair": single, "special_tokens": tokens});
-    let template: TemplateProcessing =
-        serde_json::from_value(template).map_err(|error| library(error.into()))?;
-    Ok(template.into())
-}
-
-/// A small part of `tokenizer.json`, or `None` for null.
-fn part<T: DeserializeOwned>(name: &str, value: Value) -> Result<Option<T>, Error> {
-    serde_json::from_value(value).map_err(|error| Error::malformed(format!("{name}: {error}")))
-}
-
-fn library(error: tokenizers::Error) -> Error {
-    Error::malformed(error.to_string())
 }

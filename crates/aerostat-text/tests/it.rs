@@ -2,7 +2,11 @@
 
 mod it {
     pub(crate) mod chat;
+    pub(crate) mod ends;
     pub(crate) mod hostile;
+    pub(crate) mod hostile_tokenizers;
+    pub(crate) mod pre_tokenizers;
+    pub(crate) mod released;
     pub(crate) mod templates;
     pub(crate) mod tokenizers;
 }

@@ -220,6 +220,9 @@ fn plan(
         BudgetOf::Process => bytes,
         BudgetOf::Engine => bytes.saturating_add(machine.process_bytes),
     });
+    let mut footprint = whole_footprint(spec, program, backend);
+    footprint.fixed_bytes = footprint.fixed_bytes.saturating_add(need.result_bytes);
+    footprint.position_bytes += need.position_bytes;
     let input = PlanInput {
         budget_bytes: budget,
         sequence_tokens_max: need.sequence_tokens_max,
@@ -232,7 +235,7 @@ fn plan(
         totals: need.totals,
         kv_type: options.kv.name(),
         kv_bytes_per_token: kv_layout(spec, program, options.kv, 0).token_bytes() as u64,
-        footprint: whole_footprint(spec, program, backend),
+        footprint,
         tile_bytes: options.tile_bytes,
         pinned_bytes_max: options.pinned_bytes_max,
         expert_use: options.expert_use.as_deref().and_then(learned::read),

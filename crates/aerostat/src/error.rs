@@ -28,6 +28,8 @@ pub enum ErrorKind {
     NotFinite,
     /// What feeds the engine or keeps its results failed: an input, a journal, an output.
     Job,
+    /// Too much waits already: try again later.
+    Busy,
     /// The caller asked to stop.
     Interrupted,
     /// Something that cannot be missing is: a mistake in this program, to be reported.

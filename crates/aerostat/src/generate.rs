@@ -30,8 +30,8 @@ impl Engine {
     /// comes, under the request's place in the list.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`], [`ErrorKind::Device`], [`ErrorKind::NotFinite`] where a weight is not a number. One request's
-    /// failure is its own. Being asked to stop is not an error: what was generated is returned.
+    /// [`ErrorKind::Io`], [`ErrorKind::Device`], [`ErrorKind::NotFinite`] where a weight is not a number. If some were
+    /// finished before, it stands in the place of those that were not. One request's failure is its own. Being asked to stop is not an error: what was generated is returned.
     pub fn generate(
         &mut self,
         requests: &[Request],

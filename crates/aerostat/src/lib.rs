@@ -66,6 +66,7 @@ mod states;
 mod stats;
 mod store;
 mod sweep;
+mod texts;
 
 pub use aerostat_backend::Allocated;
 pub use aerostat_backend::KvType;
@@ -87,10 +88,11 @@ pub use options::{BudgetOf, Device, Options, Prefixes};
 pub use parts::Parts;
 pub use request::{
     Completion, Constraint, FinishReason, Gained, Hidden, Layer, Outcome, Pooling, Request, RunEnd, Score,
-    StopReason, TokenLogprobs, TopK, Want, Work,
+    StopReason, TokenLogprobs, TopK, UnderWay, Want, Work,
 };
-pub use resolve::{Download, pull, resolve};
+pub use resolve::{Download, HubChoice, pull, resolve, resolve_from};
 pub use rules::TokenRules;
 pub use sampler::Sampling;
-pub use session::{Session, SessionHandle};
+pub use session::{QueueLimits, Session, SessionHandle};
 pub use stats::Stats;
+pub use texts::Vocabulary;

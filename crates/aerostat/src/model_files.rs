@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use aerostat_arch::ModelSpec;
-use aerostat_checkpoint::{Adapter, Catalog, Checkpoint, Config, TextFiles, gguf::Metadata};
-use aerostat_text::{ChatTemplate, GgufVocab, Strings, Tokenizer};
+use aerostat_checkpoint::{Adapter, Catalog, Checkpoint, Config};
+use aerostat_text::{ChatTemplate, Tokenizer};
 
+use crate::texts::Texts;
 use crate::{Error, ErrorKind, Sampling, makers};
 
 /// A checkpoint whose headers have been read and understood.
@@ -13,6 +14,7 @@ use crate::{Error, ErrorKind, Sampling, makers};
 pub struct ModelFiles {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) spec: ModelSpec,
+    adapter: Option<PathBuf>,
 }
 
 /// What a checkpoint holds, whether or not it can run.
@@ -42,7 +44,7 @@ impl ModelFiles {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let checkpoint = Checkpoint::open(path)?;
         let spec = aerostat_arch::describe(&checkpoint)?;
-        Ok(Self { checkpoint, spec })
+        Ok(Self { checkpoint, spec, adapter: None })
     }
 
     /// The same with an adapter, a folder that PEFT saved: its low-rank updates (LoRA) are added to what the model's matrices
@@ -51,11 +53,14 @@ impl ModelFiles {
     /// # Errors
     /// [`ErrorKind::Model`], also for adapters of another kind or of another model.
     pub fn open_with_adapter(path: &Path, adapter: &Path) -> Result<Self, Error> {
-        let Self { mut checkpoint, mut spec } = Self::open(path)?;
+        let mut checkpoint = Checkpoint::open(path)?;
+        // One that lies beside the weights is told of unless it is the one.
+        checkpoint.adapter = checkpoint.adapter.filter(|beside| beside.path.parent() != Some(adapter));
+        let mut spec = aerostat_arch::describe(&checkpoint)?;
         let adapter = Adapter::open(adapter)?;
         checkpoint.catalog = checkpoint.catalog.with(adapter.catalog.clone())?;
         aerostat_arch::adapt(&mut spec, &adapter, &checkpoint.catalog)?;
-        Ok(Self { checkpoint, spec })
+        Ok(Self { checkpoint, spec, adapter: Some(adapter.path) })
     }
 
     /// Everything that can be said about a checkpoint, of a known family or not.
@@ -78,8 +83,8 @@ impl ModelFiles {
                 )
             })
             .collect();
-        let tokenizer = has_tokenizer(&checkpoint);
-        let chat_template = chat_template(&checkpoint, None).is_ok_and(|t| t.is_some());
+        let tokenizer = Texts::of(&checkpoint).has_tokenizer();
+        let chat_template = Texts::of(&checkpoint).chat_template(None, None).is_ok_and(|t| t.is_some());
         let codec = catalog.codec().map(str::to_owned);
         let Checkpoint { path, catalog, .. } = checkpoint;
         Ok(Inspection { path, spec, tensors, codec, catalog, tokenizer, chat_template })
@@ -90,6 +95,11 @@ impl ModelFiles {
         &self.checkpoint.path
     }
 
+    /// The adapter that is applied to it: its folder.
+    pub fn adapter(&self) -> Option<&Path> {
+        self.adapter.as_deref()
+    }
+
     /// Its tensors.
     pub fn catalog(&self) -> &Catalog {
         &self.checkpoint.catalog
@@ -97,9 +107,7 @@ impl ModelFiles {
 
     /// The same files described in another way, for plans of what is not there yet.
     pub fn with_spec(&self, spec: ModelSpec) -> Self {
-        let Checkpoint { path, catalog, config, text } = &self.checkpoint;
-        let (path, catalog, config, text) = (path.clone(), catalog.clone(), config.clone(), text.clone());
-        Self { checkpoint: Checkpoint { path, catalog, config, text }, spec }
+        Self { checkpoint: self.checkpoint.clone(), spec, adapter: self.adapter.clone() }
     }
 
     /// What the model is.
@@ -112,23 +120,7 @@ impl ModelFiles {
     /// # Errors
     /// [`ErrorKind::Text`] if it is broken.
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>, Error> {
-        match (&self.checkpoint.text, &self.checkpoint.config) {
-            (TextFiles::HuggingFace { tokenizer_json: Some(json), tokenizer_config, .. }, _) => {
-                Ok(Some(Tokenizer::from_hugging_face(json, tokenizer_config.as_deref())?))
-            }
-            (TextFiles::HuggingFace { tokenizer_model: Some(model), .. }, _) => Err(Error::new(
-                ErrorKind::Text,
-                format!(
-                    "{}: this tokenizer format is not supported yet; \
-                     a `tokenizer.json` beside it is (transformers' save_pretrained writes one)",
-                    model.display()
-                ),
-            )),
-            (_, Config::Gguf(meta)) if meta.get("tokenizer.ggml.tokens").is_some() => {
-                Ok(Some(Tokenizer::from_gguf(gguf_vocab(meta)?)?))
-            }
-            _ => Ok(None),
-        }
+        Texts::of(&self.checkpoint).tokenizer()
     }
 
     /// The chat template; `None` if the checkpoint has none.
@@ -136,17 +128,35 @@ impl ModelFiles {
     /// # Errors
     /// [`ErrorKind::Text`] if it is broken.
     pub fn chat_template(&self, tokenizer: Option<&Tokenizer>) -> Result<Option<ChatTemplate>, Error> {
-        chat_template(&self.checkpoint, tokenizer)
+        self.chat_template_named(tokenizer, None)
     }
 
-    /// The tokens that end a sequence: those the configuration names and, in GGUF files, which often name one only,
-    /// the tokens that families use to end a turn.
+    /// The chat template of a name, where the checkpoint has several; without a name the default.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Text`] if it is broken, or if there is none of that name.
+    pub fn chat_template_named(
+        &self,
+        tokenizer: Option<&Tokenizer>,
+        name: Option<&str>,
+    ) -> Result<Option<ChatTemplate>, Error> {
+        Texts::of(&self.checkpoint).chat_template(tokenizer, name)
+    }
+
+    /// The tokens that end an answer: those that `generation_config.json` (else `config.json`) names, the end of a text by
+    /// `tokenizer_config.json`, the ids of a GGUF file; in GGUF files, which often name one only, also tokens that are
+    /// written as ends of turns are. Where `<|end|>` ends a message within a turn (harmony), it is none of them.
     pub fn end_tokens(&self, tokenizer: Option<&Tokenizer>) -> Vec<u32> {
-        const TURN_ENDS: &[&str] =
-            &["<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>", "<|eom_id|>", "<|endoftext|>"];
         let mut ends = self.spec.eos.clone();
-        if let (Config::Gguf(_), Some(t)) = (&self.checkpoint.config, tokenizer) {
-            ends.extend(TURN_ENDS.iter().filter_map(|text| t.token_id(text)).filter(|id| t.is_special(*id)));
+        if let Some(tokenizer) = tokenizer {
+            ends.extend(tokenizer.eos());
+            if let Config::Gguf(_) = &self.checkpoint.config {
+                ends.extend(tokenizer.turn_ends());
+            }
+            if let Some((end, turn_ends)) = tokenizer.message_end() {
+                ends.retain(|id| *id != end);
+                ends.extend(turn_ends);
+            }
         }
         ends.sort_unstable();
         ends.dedup();
@@ -172,12 +182,11 @@ impl ModelFiles {
     }
 
     fn makers(&self) -> (Sampling, Vec<String>) {
-        match &self.checkpoint.config {
-            Config::HuggingFace(hf) => {
-                hf.generation.as_ref().map(|g| makers::sampling(g, self.spec.vocab)).unwrap_or_default()
-            }
-            _ => <_>::default(),
-        }
+        let generation = match &self.checkpoint.config {
+            Config::HuggingFace(hf) => hf.generation.as_ref(),
+            Config::Gguf(_) => None,
+        };
+        generation.map_or_else(<_>::default, |config| makers::sampling(config, self.spec.vocab))
     }
 }
 
@@ -203,77 +212,4 @@ pub(crate) fn check_tokens(
         Some(t) => refuse(format!(": token id {t} is outside the vocabulary of {vocab} tokens")),
         None => Ok(()),
     }
-}
-
-fn has_tokenizer(checkpoint: &Checkpoint) -> bool {
-    match (&checkpoint.text, &checkpoint.config) {
-        (TextFiles::HuggingFace { tokenizer_json, tokenizer_model, .. }, _) => {
-            tokenizer_json.is_some() || tokenizer_model.is_some()
-        }
-        (_, Config::Gguf(meta)) => meta.get("tokenizer.ggml.tokens").is_some(),
-        _ => false,
-    }
-}
-
-fn chat_template(
-    checkpoint: &Checkpoint,
-    tokenizer: Option<&Tokenizer>,
-) -> Result<Option<ChatTemplate>, Error> {
-    match (&checkpoint.text, &checkpoint.config) {
-        (TextFiles::HuggingFace { tokenizer_config, chat_template, special_tokens_map, .. }, _) => {
-            let path = |p: &Option<PathBuf>| p.clone();
-            let (config, template, specials) =
-                (path(tokenizer_config), path(chat_template), path(special_tokens_map));
-            Ok(ChatTemplate::from_hugging_face(config.as_deref(), template.as_deref(), specials.as_deref())?)
-        }
-        (_, Config::Gguf(meta)) => {
-            let Some(source) = meta.str("tokenizer.chat_template") else { return Ok(None) };
-            let text = |key: &str| {
-                let id = u32::try_from(meta.u64(key)?).ok()?;
-                tokenizer?.token_text(id)
-            };
-            let specials = aerostat_text::Specials {
-                bos_token: text("tokenizer.ggml.bos_token_id"),
-                eos_token: text("tokenizer.ggml.eos_token_id"),
-                unk_token: text("tokenizer.ggml.unknown_token_id"),
-                pad_token: text("tokenizer.ggml.padding_token_id"),
-                additional: Vec::new(),
-            };
-            Ok(Some(ChatTemplate::new(source, specials)?))
-        }
-        _ => Ok(None),
-    }
-}
-
-/// The vocabulary inside a GGUF file.
-fn gguf_vocab(meta: &Metadata) -> Result<GgufVocab, Error> {
-    let wrong = |key: &str| {
-        let message =
-            format!("{}: `{key}` is missing or not a list of the right type", meta.path().display());
-        Error::new(ErrorKind::Text, message)
-    };
-    let strings = |key: &str| -> Result<Option<Strings>, Error> {
-        let Some(array) = meta.array(key) else { return Ok(None) };
-        let bytes = array.strings().ok_or_else(|| wrong(key))?.map(<[u8]>::len).sum();
-        let mut list = Strings::with_capacity(array.len(), bytes);
-        let whole = array.strings().ok_or_else(|| wrong(key))?.all(|s| list.push(s));
-        if whole { Ok(Some(list)) } else { Err(wrong(key)) }
-    };
-    let id = |key: &str| meta.u64(key).and_then(|n| u32::try_from(n).ok());
-    let types =
-        meta.array("tokenizer.ggml.token_type").and_then(|a| Some(a.ints()?.map(|t| t as i32).collect()));
-    Ok(GgufVocab {
-        model: meta.str("tokenizer.ggml.model").unwrap_or_default().to_owned(),
-        pre: meta.str("tokenizer.ggml.pre").map(str::to_owned),
-        tokens: strings("tokenizer.ggml.tokens")?.ok_or_else(|| wrong("tokenizer.ggml.tokens"))?,
-        scores: meta.array("tokenizer.ggml.scores").and_then(|a| Some(a.f32s()?.collect())),
-        types,
-        merges: strings("tokenizer.ggml.merges")?,
-        bos: id("tokenizer.ggml.bos_token_id"),
-        eos: id("tokenizer.ggml.eos_token_id"),
-        unknown: id("tokenizer.ggml.unknown_token_id"),
-        add_bos: meta.bool("tokenizer.ggml.add_bos_token"),
-        add_eos: meta.bool("tokenizer.ggml.add_eos_token"),
-        add_space_prefix: meta.bool("tokenizer.ggml.add_space_prefix"),
-    })
 }

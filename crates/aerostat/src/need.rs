@@ -19,6 +19,10 @@ pub struct Need {
     pub(crate) logit_rows_useful: usize,
     /// Rows of logits, `[vocab]` each, that the results hold.
     pub(crate) logit_rows_kept: usize,
+    /// Bytes of other results, held until all is done.
+    pub(crate) result_bytes: u64,
+    /// Bytes held for each position of the KV cache, beside keys and values.
+    pub(crate) position_bytes: u64,
     /// What all sequences take from their first sweep to their last.
     pub(crate) totals: Totals,
 }
@@ -42,6 +46,8 @@ impl Need {
             rows_useful: 0,
             logit_rows_useful: 0,
             logit_rows_kept: 0,
+            result_bytes: 0,
+            position_bytes: 0,
             totals: Totals::default(),
         }
     }
@@ -53,6 +59,23 @@ impl Need {
         need
     }
 
+    /// So many sequences of up to `tokens` tokens each, prompt and answer, that are answered at once as far as memory allows:
+    /// what a session is opened for.
+    pub fn many(sequences: usize, tokens: usize) -> Self {
+        let tokens = tokens.clamp(1, POSITIONS_MAX);
+        let all = sequences.saturating_mul(tokens);
+        Self {
+            sequence_tokens_max: tokens,
+            sequences,
+            tokens_total: all,
+            rows_useful: all,
+            // Some more, for those whose prompts are scored.
+            logit_rows_useful: sequences.max(LOGIT_ROWS_GIVEN).min(all),
+            totals: Totals::at_once(sequences, tokens),
+            ..Self::none()
+        }
+    }
+
     /// What both need.
     pub fn merge(&mut self, other: &Self) {
         self.sequence_tokens_max = self.sequence_tokens_max.max(other.sequence_tokens_max);
@@ -61,7 +84,19 @@ impl Need {
         self.rows_useful += other.rows_useful;
         self.logit_rows_useful += other.logit_rows_useful;
         self.logit_rows_kept += other.logit_rows_kept;
+        self.result_bytes = self.result_bytes.saturating_add(other.result_bytes);
+        self.position_bytes = self.position_bytes.max(other.position_bytes);
         self.totals.merge(&other.totals);
+    }
+
+    /// Counts bytes of results that are held until all is done.
+    pub fn hold_results(&mut self, bytes: u64) {
+        self.result_bytes = self.result_bytes.saturating_add(bytes);
+    }
+
+    /// Counts bytes that are held for each token of the sequences under way, such as its log-probabilities.
+    pub fn hold_tokens(&mut self, bytes: u64) {
+        self.position_bytes = self.position_bytes.max(bytes);
     }
 
     /// Positions of the longest sequence, in the KV cache.

@@ -171,3 +171,21 @@ fn hidden_states_and_logits_are_those_of_transformers() {
         }
     }
 }
+
+/// A score with the likeliest tokens in each place is what a prompt is scored with beside its answer.
+#[test]
+fn scores_come_with_ranks_and_likeliest_tokens() {
+    let want = Want::Score { from: 2, logits_last: false };
+    let token_ids = vec![3, 17, 90, 4];
+    let answered = Request { token_ids, max_new_tokens: 1, prompt_logprobs: Some(2), ..Request::default() };
+    let scored = Request { want, top_logprobs: Some(2), prompt_logprobs: None, ..answered.clone() };
+    let (_, mut engine) = open("llama", &answered);
+    let request = |i| if i == 0 { answered.clone() } else { scored.clone() };
+    let (outcomes, _) = engine.run_list(2, &request, None, &mut Silent).unwrap();
+    let [Some(Outcome::Completion(answer)), Some(Outcome::Score(score))] = &outcomes[..] else {
+        panic!("{outcomes:?}")
+    };
+    let (of_prompt, top) = (answer.prompt_logprobs.as_ref().unwrap(), score.top.as_ref().unwrap());
+    assert_eq!((&top[..2], &top[2..]), (&[None, None][..], &of_prompt[2..]));
+    assert_eq!(score.logprobs[3], top[3].as_ref().map(|known| known.logprob));
+}

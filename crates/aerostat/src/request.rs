@@ -154,6 +154,17 @@ pub struct Gained<'a> {
     pub logprobs: &'a [TokenLogprobs],
 }
 
+/// How far a request under way is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnderWay {
+    /// The request.
+    pub id: u64,
+    /// Positions of prompt and answer that were computed by the end of the last sweep, or taken over from others.
+    pub computed: usize,
+    /// Tokens of its answer.
+    pub tokens: usize,
+}
+
 /// What became of a request.
 #[derive(Debug)]
 pub enum Outcome {
@@ -178,6 +189,14 @@ pub trait Work {
     /// # Errors
     /// The caller's own.
     fn next(&mut self) -> Result<Option<Request>, Error>;
+
+    /// Before every sweep: the requests that are under way. Those that were taken and are not among them wait for room.
+    ///
+    /// # Errors
+    /// The caller's own.
+    fn sweeping(&mut self, _under_way: &[UnderWay]) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// After every sweep: the new tokens of every answer that has some. What is kept here can be resumed.
     ///

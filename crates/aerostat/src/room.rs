@@ -15,8 +15,11 @@ pub(crate) struct Claim {
     pub(crate) positions: usize,
     /// Positions it can have at most.
     pub(crate) positions_max: usize,
-    /// Sweeps after which it has left at the latest.
+    /// Sweeps after which it has left at the latest, if its prompt is computed.
     pub(crate) sweeps: usize,
+    /// Its prompt is not computed yet: how many sweeps that takes depends on others, so that nobody may count on its
+    /// leaving.
+    pub(crate) begins: bool,
 }
 
 impl Claim {
@@ -41,7 +44,7 @@ pub(crate) fn fits(claims: &[Claim], available: usize, page_tokens: usize) -> bo
     claims.iter().all(|at| {
         let (mut taken, mut free) = (0, available);
         for claim in claims {
-            match claim.sweeps < at.sweeps {
+            match claim.sweeps < at.sweeps && !claim.begins {
                 true => free += claim.own,
                 false => taken += claim.grown(at.sweeps, page_tokens),
             }
@@ -69,7 +72,17 @@ mod tests {
     /// A sequence of its own pages that has so many positions and takes so many more.
     fn claim(positions: usize, more: usize) -> Claim {
         let held = positions.div_ceil(16);
-        Claim { held, own: held, positions: positions + 1, positions_max: positions + more, sweeps: more }
+        let (positions, positions_max) = (positions + 1, positions + more);
+        Claim { held, own: held, positions, positions_max, sweeps: more, begins: false }
+    }
+
+    /// A prompt of many chunks was thought to leave as soon as its answer is short, and others found no page.
+    #[test]
+    fn nobody_counts_on_pages_of_those_whose_prompts_are_not_computed() {
+        let begins = Claim { begins: true, ..claim(16, 8) };
+        assert!(fits(&[claim(32, 40), claim(16, 8)], 2, 16));
+        assert!(!fits(&[claim(32, 40), begins], 2, 16));
+        assert!(fits(&[claim(32, 40), begins], 4, 16));
     }
 
     #[test]

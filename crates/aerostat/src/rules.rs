@@ -63,7 +63,7 @@ impl TokenRules {
     /// Lists that cannot be followed, or that name tokens outside the vocabulary, in words.
     pub(crate) fn check(&self, vocab: usize) -> Result<(), String> {
         let mut lists: Vec<(&str, &[u32])> = vec![
-            ("allowed_token_ids", self.allowed_token_ids.as_deref().unwrap_or_default()),
+            ("allowed_token_ids", self.allowed_token_ids.as_deref().unwrap_or(&[])),
             ("suppress_tokens", &self.suppress_tokens),
             ("begin_suppress_tokens", &self.begin_suppress_tokens),
             ("forced_bos", self.forced_bos.as_slice()),
@@ -88,7 +88,7 @@ impl TokenRules {
     /// Changes the logits at a place.
     pub(crate) fn apply(&self, place: &Place<'_>, logits: &mut [f32]) {
         let Place { tokens, prompt, ends, .. } = *place;
-        let answer = tokens.get(prompt..).unwrap_or_default();
+        let (_, answer) = tokens.split_at(prompt.min(tokens.len()));
         if let Some(allowed) = &self.allowed_token_ids {
             keep(logits, allowed);
         }

@@ -13,7 +13,7 @@ use crate::model_files::check_tokens;
 use crate::need::POSITIONS_MAX;
 use crate::observe::{Observer, Phase};
 use crate::options::Prefixes;
-use crate::request::{Completion, Gained, Hidden, Outcome, Request, RunEnd, Want, Work};
+use crate::request::{Completion, Gained, Hidden, Outcome, Request, RunEnd, UnderWay, Want, Work};
 use crate::rows::{Rows, Tap};
 use crate::sampler::{Sampler, has_nan};
 use crate::schedule::{Rules, Schedule};
@@ -91,6 +91,8 @@ impl Engine {
             if observer.enough() {
                 return Ok(RunEnd::Interrupted);
             }
+            let under_way: Vec<UnderWay> = schedule.active.iter().map(Sequence::under_way).collect();
+            work.sweeping(&under_way)?;
             self.count(schedule, work, observer);
             let (phase, more) = (phase(&rows), schedule.more());
             let mut give = |tap: &Tap, state: &[f32]| {
@@ -147,7 +149,8 @@ impl Engine {
     }
 
     /// Runs requests numbered from 0 and gives their outcomes in order: one that cannot be run, or fails, costs the others
-    /// nothing. What an interrupted run leaves behind is there as far as it came.
+    /// nothing. What an interrupted run leaves behind is there as far as it came. An error of the engine is the outcome of
+    /// all that had none yet; it is an error of the whole where nothing was finished.
     pub(crate) fn run_list(
         &mut self,
         count: usize,
@@ -158,8 +161,15 @@ impl Engine {
         let outcomes = (0..count).map(|_| None).collect();
         let tokens_left = (0..count).map(|i| tokens(&request(i))).fold(0, u64::saturating_add);
         let mut list = List { request, next: 0, outcomes, tokens_left };
-        let end = self.run(&mut list, tokenizer, observer)?;
-        Ok((list.outcomes, end))
+        match self.run(&mut list, tokenizer, observer) {
+            Ok(end) => Ok((list.outcomes, end)),
+            Err(error) if list.outcomes.iter().all(Option::is_none) => Err(error),
+            Err(error) => {
+                let again = || Some(Outcome::Failed(Error::new(error.kind(), error.to_string())));
+                let outcomes = list.outcomes.into_iter().map(|outcome| outcome.or_else(again));
+                Ok((outcomes.collect(), RunEnd::Done))
+            }
+        }
     }
 
     /// The same for a task that has results of one kind, which `take` takes out of an outcome.
@@ -286,6 +296,13 @@ pub(crate) fn check(
     let refuse = |why: String| Err(Error::new(ErrorKind::Usage, why));
     let new_tokens = if request.want == Want::Generate { request.max_new_tokens } else { 0 };
     check_tokens(spec, request.id, &request.token_ids, new_tokens)?;
+    if spec.head.absent && !matches!(request.want, Want::Hidden(_)) {
+        return refuse(format!(
+            "prompt {}: this checkpoint has no LM head, so it gives no tokens and no scores; `aerostat embed` gives its \
+             hidden states",
+            request.id
+        ));
+    }
     let positions = request.positions();
     if positions > POSITIONS_MAX {
         return refuse(format!(

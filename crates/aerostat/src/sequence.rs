@@ -7,7 +7,7 @@ use crate::Error;
 use crate::answer::Answer;
 use crate::hook::SharedHook;
 use crate::observe::Observer;
-use crate::request::{Gained, Layer, Outcome, Request, TopK, Want};
+use crate::request::{Gained, Layer, Outcome, Request, TopK, UnderWay, Want};
 use crate::room::Claim;
 use crate::sampler::{Sampler, has_nan};
 use crate::scoring::Scoring;
@@ -42,6 +42,8 @@ pub(crate) struct Sequence<'t> {
     /// Layers that the hook is given, and the first position that it has not been given.
     layers: Vec<Layer>,
     layers_from: usize,
+    /// Positions that were computed by the end of the last sweep.
+    settled: usize,
     hook: Option<SharedHook>,
     /// Its logits were not numbers.
     pub(crate) not_finite: bool,
@@ -71,6 +73,7 @@ impl<'t> Sequence<'t> {
             task,
             layers: Vec::new(),
             layers_from: 0,
+            settled: 0,
             hook: None,
             not_finite: false,
             failed: None,
@@ -117,7 +120,8 @@ impl<'t> Sequence<'t> {
             own: self.pages.iter().filter(|page| pages.alone(**page)).count(),
             positions: self.tokens.len(),
             positions_max: if generates { self.capacity } else { self.tokens.len() },
-            sweeps: if generates { self.tokens_left() } else { 1 },
+            sweeps: if generates { self.tokens_left().max(1) } else { 1 },
+            begins: if generates { !self.decodes() } else { self.computed < self.end() },
         }
     }
 
@@ -200,6 +204,8 @@ impl<'t> Sequence<'t> {
     pub(crate) fn results_from(&self) -> usize {
         let from = match &self.task {
             Task::Hidden(pool) => pool.range().0,
+            // The last row is computed in any case.
+            Task::Logits(from) => (*from).min(self.prompt.saturating_sub(1)),
             _ => self.logits_from().unwrap_or(usize::MAX),
         };
         if self.layers.is_empty() { from } else { from.min(self.layers_from) }
@@ -287,9 +293,15 @@ impl<'t> Sequence<'t> {
     /// What [`gained`](Self::gained) gave has been told.
     pub(crate) fn reported(&mut self) {
         self.layers_from = self.layers_from.max(self.computed);
+        self.settled = self.computed;
         if let Task::Generate(answer) = &mut self.task {
             answer.reported(self.tokens.len() - self.prompt);
         }
+    }
+
+    /// How far it is, as of the last sweep.
+    pub(crate) fn under_way(&self) -> UnderWay {
+        UnderWay { id: self.id, computed: self.settled, tokens: self.tokens.len() - self.prompt }
     }
 
     /// Tokens to generate or to compute at most.

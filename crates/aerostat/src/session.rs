@@ -10,11 +10,14 @@
 //! - One request's failure, or a source's own error, costs no other anything. An error of the engine, such as a disk that
 //!   fails, or an observer that asks to stop, ends all that is under way.
 //! - Requests of a lower priority number go first; a single request goes before sources of its number. Up to 256 that the
-//!   engine has in sight already keep their order, but those below 0 pass them too. The queue has no end of its own:
-//!   callers bound what they hand over.
+//!   engine has in sight already keep their order, but those below 0 pass them too. What waits is bounded by
+//!   [`QueueLimits`]: more is refused with [`ErrorKind::Busy`], which a server tells its clients.
+//! - How far each request is can be read at any time, by any thread, without pausing anything:
+//!   [`SessionHandle::requests`].
 //! - A cancelled request leaves at the end of the sweep, and what its prompt left in the cache stays for others.
 
 mod board;
+mod table;
 mod worker;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,6 +30,8 @@ use aerostat_plan::Plan;
 use aerostat_text::Tokenizer;
 
 use board::Board;
+use table::Table;
+pub use table::{QueueLimits, RequestState, RequestStatus};
 use worker::Worker;
 
 use crate::model_files::ModelFiles;
@@ -38,7 +43,7 @@ use crate::stats::Stats;
 use crate::{Error, ErrorKind};
 
 /// The number of a request in its session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub struct RequestId(pub u64);
 
 /// When a request is taken, among those that wait: lower ones first, equal ones in order of arrival. Those below 0 enter
@@ -75,6 +80,7 @@ pub struct SessionHandle {
     commands: Sender<Command>,
     next_id: Arc<AtomicU64>,
     status: Arc<Mutex<Status>>,
+    table: Arc<Table>,
 }
 
 /// What a session tells of itself.
@@ -91,6 +97,9 @@ pub struct Status {
     /// Single requests that were handed over and have not ended.
     pub requests: usize,
 }
+
+/// Hears the events of one request, on the engine's thread between tiles: it must be quick.
+pub type Listener = Box<dyn FnMut(Event) + Send>;
 
 /// A request under way. Dropping it cancels the request.
 pub struct Ticket {
@@ -114,7 +123,7 @@ pub struct Ended {
 
 /// What the engine's thread is told.
 enum Command {
-    Submit { id: RequestId, request: Box<Request>, priority: Priority, events: Sender<Event> },
+    Submit { id: RequestId, request: Box<Request>, priority: Priority, events: Listener },
     Attach { source: Box<dyn Work + Send>, need: Need, priority: Priority, ended: Sender<Ended> },
     Cancel(RequestId),
     CancelAll,
@@ -123,7 +132,7 @@ enum Command {
 
 impl Session {
     /// Starts the engine's thread. The model is opened for `need` when the first request comes: for as many sequences at once
-    /// as it counts ([`Need::add_tokens`], once for each), which are answered together as far as memory allows. A request
+    /// as it counts ([`Need::many`]), which are answered together as far as memory allows. A request
     /// that is longer than what is open makes it plan and open again when those under way are finished. `observer` is told
     /// how loading and sweeps go on, and may stop them.
     ///
@@ -136,6 +145,21 @@ impl Session {
         need: Need,
         observer: Box<dyn Observer + Send>,
     ) -> Result<Self, Error> {
+        Self::start_with(files, tokenizer, options, (need, QueueLimits::default()), observer)
+    }
+
+    /// The same with a bound on what may wait.
+    ///
+    /// # Errors
+    /// As [`Session::start`].
+    pub fn start_with(
+        files: Arc<ModelFiles>,
+        tokenizer: Option<Arc<Tokenizer>>,
+        options: Options,
+        (need, limits): (Need, QueueLimits),
+        observer: Box<dyn Observer + Send>,
+    ) -> Result<Self, Error> {
+        let table = Arc::new(Table::new(limits));
         let (commands, inbox) = channel();
         let status = Arc::new(Mutex::new(Status::default()));
         let stop = Arc::new(AtomicBool::new(false));
@@ -144,7 +168,7 @@ impl Session {
             tokenizer: tokenizer.clone(),
             options,
             observer,
-            board: Board::new(inbox, need, (Arc::clone(&files), tokenizer.is_some())),
+            board: Board::new(inbox, need, (Arc::clone(&files), tokenizer.is_some()), Arc::clone(&table)),
             first_need: need,
             status: Arc::clone(&status),
             stop: Arc::clone(&stop),
@@ -153,7 +177,7 @@ impl Session {
         let thread = thread.map_err(|e| {
             Error::new(ErrorKind::Device, format!("the engine's thread cannot be started: {e}"))
         })?;
-        let handle = SessionHandle { commands, next_id: Arc::new(AtomicU64::new(0)), status };
+        let handle = SessionHandle { commands, next_id: Arc::new(AtomicU64::new(0)), status, table };
         Ok(Self { handle, thread: Some(thread), stop })
     }
 
@@ -193,12 +217,31 @@ impl SessionHandle {
     /// Hands a request over; its `id` is not looked at.
     ///
     /// # Errors
-    /// The session is closed.
+    /// The session is closed, or too much waits: [`ErrorKind::Busy`].
     pub fn submit(&self, request: Request, priority: Priority) -> Result<Ticket, Error> {
-        let id = RequestId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let (events, receiver) = channel();
-        self.send(Command::Submit { id, request: Box::new(request), priority, events })?;
+        // Nobody listens any more: then nobody wants to know.
+        let listener = Box::new(move |event| drop(events.send(event)));
+        let id = self.submit_to(request, priority, listener)?;
         Ok(Ticket { id, events: receiver, commands: self.commands.clone() })
+    }
+
+    /// Hands a request over whose events a listener hears, for callers that no thread of their own waits for; it is
+    /// cancelled by [`cancel`](Self::cancel) alone. The listener is dropped after the last event.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn submit_to(
+        &self,
+        request: Request,
+        priority: Priority,
+        events: Listener,
+    ) -> Result<RequestId, Error> {
+        let id = RequestId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        self.table.enter(id, &request, priority)?;
+        let sent = self.send(Command::Submit { id, request: Box::new(request), priority, events });
+        sent.inspect_err(|_| self.table.leave(id.0))?;
+        Ok(id)
     }
 
     /// Lets a source's requests ride along until it has none left: a batch job, say. `need` is what all of them need.
@@ -230,6 +273,11 @@ impl SessionHandle {
     /// How it stands.
     pub fn status(&self) -> Status {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How far each single request is that has not ended, in order of arrival.
+    pub fn requests(&self) -> Vec<RequestStatus> {
+        self.table.list()
     }
 
     fn send(&self, command: Command) -> Result<(), Error> {

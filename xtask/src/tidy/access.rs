@@ -26,7 +26,7 @@ const BANS: &[Ban] = &[
     Ban {
         name: "network",
         words: &["net::", "TcpStream", "TcpListener", "UdpSocket"],
-        applies: |name| !matches!(name, "aerostat-hub" | "xtask"),
+        applies: |name| !matches!(name, "aerostat-hub" | "aerostat-serve" | "aerostat-cli" | "xtask"),
         except: "",
     },
     Ban {
@@ -52,6 +52,7 @@ const FILE_CRATES: &[&str] = &[
     "aerostat-text",
     "aerostat-hub",
     "aerostat-jobs",
+    "aerostat-serve",
     "aerostat-cli",
     "xtask",
 ];

@@ -8,11 +8,6 @@ use crate::error::Error;
 use crate::family::{AlibiRule, Factor, Family, Temperature, keys};
 use crate::spec::{Alibi, Growth};
 
-pub(super) fn heads(keys: &Keys<'_>, family: &Family) -> Result<usize, Error> {
-    let usual = keys.count_if_given(&keys::HEADS)?.or(family.defaults.heads);
-    usual.map_or_else(|| keys.count(&keys::HEADS), Ok)
-}
-
 pub(super) fn alibi(keys: &Keys<'_>, family: &Family) -> Result<Option<Alibi>, Error> {
     let paper = Alibi { most: 8, rounded: false };
     Ok(match family.alibi {
@@ -20,7 +15,7 @@ pub(super) fn alibi(keys: &Keys<'_>, family: &Family) -> Result<Option<Alibi>, E
         AlibiRule::Always => Some(paper),
         AlibiRule::RoundedIf(key) => keys.flag(key, false)?.then_some(Alibi { rounded: true, ..paper }),
         AlibiRule::UpTo => {
-            let most = keys.json("attn_config.alibi_bias_max").and_then(Value::as_f64);
+            let most = keys.json_number("attn_config.alibi_bias_max")?;
             let most = most.or(keys.gguf_number("attention.max_alibi_bias")).unwrap_or(8.0);
             if !(1.0..=100.0).contains(&most) || most.fract() != 0.0 {
                 return Err(
@@ -37,10 +32,8 @@ pub(super) fn kv_heads(keys: &Keys<'_>, family: &Family, heads: usize) -> Result
     if family.multi_query && !keys.is_gguf() && !keys.flag("new_decoder_architecture", false)? {
         return Ok(if keys.flag("multi_query", true)? { 1 } else { heads });
     }
-    // `null` means as many as query heads; a missing key, the family's number.
-    let missing = !keys.is_gguf() && !keys.is_null(&keys::KV_HEADS)?;
-    let default = family.defaults.kv_heads.filter(|_| missing).unwrap_or(heads);
-    let kv_heads = keys.count_or(&keys::KV_HEADS, default)?;
+    // `null` means as many as query heads.
+    let kv_heads = keys.count_or(&keys::KV_HEADS, heads)?;
     if heads.is_multiple_of(kv_heads) {
         return Ok(kv_heads);
     }
@@ -75,7 +68,7 @@ pub(super) fn wide_heads(
 
 /// The limit of queries, keys and values; some families nest it.
 pub(super) fn clip(keys: &Keys<'_>) -> Result<Option<f32>, Error> {
-    let nested = keys.json("attn_config.clip_qkv").and_then(Value::as_f64);
+    let nested = keys.json_number("attn_config.clip_qkv")?;
     Ok(keys.number(&keys::CLIP)?.or(nested).map(|n| n as f32))
 }
 
@@ -101,7 +94,7 @@ pub(super) fn score_scale(
         }
         _ => {}
     }
-    if let Some(scale) = keys.json("attn_config.softmax_scale").and_then(Value::as_f64) {
+    if let Some(scale) = keys.json_number("attn_config.softmax_scale")? {
         return Ok(scale as f32);
     }
     if family.score_switches && !keys.flag("scale_attn_weights", true)? {
@@ -122,23 +115,24 @@ pub(super) fn score_scale(
 
 /// How queries grow, on the layers where they do.
 pub(super) fn growth(keys: &Keys<'_>, family: &Family) -> Result<Option<Growth>, Error> {
-    let number = |dict: Option<&Value>, key: &str| dict.and_then(|d| d.get(key)).and_then(Value::as_f64);
-    let own = |key: &str| keys.json(key).and_then(Value::as_f64);
+    let own = |key: &str| keys.json_number(key);
     let growth = match family.temperature {
         Temperature::Never => return Ok(None),
         Temperature::AllLayers => {
-            let rope = keys.json("rope_parameters").or(keys.json("rope_scaling"));
-            let Some(beta) = number(rope, "llama_4_scaling_beta") else { return Ok(None) };
-            let floor = number(rope, "original_max_position_embeddings").unwrap_or(0.0);
+            let dict =
+                if keys.json("rope_parameters").is_some() { "rope_parameters" } else { "rope_scaling" };
+            let number = |key: &str| keys.json_number(&format!("{dict}.{key}"));
+            let Some(beta) = number("llama_4_scaling_beta")? else { return Ok(None) };
+            let floor = number("original_max_position_embeddings")?.unwrap_or(0.0);
             Growth::Steps { beta, floor, offset: 0 }
         }
         Temperature::Logarithm if !keys.flag("use_logn_attn", false)? => return Ok(None),
-        Temperature::Logarithm => Growth::Log { original: rope::trained(keys) },
+        Temperature::Logarithm => Growth::Log { original: rope::trained(keys)? },
         Temperature::Unrotated => {
             if !keys.flag("attn_temperature_tuning", true)? {
                 return Ok(None);
             }
-            let (beta, floor) = (own("attn_scale").unwrap_or(0.1), own("floor_scale").unwrap_or(8192.0));
+            let (beta, floor) = (own("attn_scale")?.unwrap_or(0.1), own("floor_scale")?.unwrap_or(8192.0));
             Growth::Steps { beta, floor, offset: 1 }
         }
     };

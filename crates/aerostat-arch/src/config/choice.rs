@@ -1,5 +1,6 @@
 //! Which family a configuration is of, and what of it is refused.
 
+use aerostat_checkpoint::{NAME_CHARS_MAX, shortened};
 use serde_json::Value;
 
 use super::keys::Keys;
@@ -53,7 +54,7 @@ pub(crate) fn find_family(keys: &Keys<'_>) -> Result<&'static Family, Error> {
         Keys::HuggingFace(_) => {
             let architecture = keys.whole("architectures").and_then(|a| a.get(0)).and_then(Value::as_str);
             let tower = keys.text_tower();
-            let model_type = if tower.is_some() { tower } else { keys.text("model_type")? };
+            let model_type = model_type(keys)?;
             let named = |a: &str| FAMILIES.iter().find(|f| f.architectures.contains(&a));
             // As transformers does, by `model_type`; but a causal model of another name computes something else.
             let found = match (model_type, architecture) {
@@ -70,31 +71,78 @@ pub(crate) fn find_family(keys: &Keys<'_>) -> Result<&'static Family, Error> {
         }
     };
     found.copied().ok_or_else(|| {
-        let known: Vec<&str> = FAMILIES.iter().map(|f| f.name).collect();
-        let plain: String = name.chars().filter(|c| !matches!(c, '_' | '-')).collect();
-        if let Some((_, missing)) = MISSING.iter().find(|(part, _)| plain.to_ascii_lowercase().contains(part))
-        {
+        let plain = plain(&name);
+        let name = shortened(&name, NAME_CHARS_MAX);
+        if let Some((_, missing)) = MISSING.iter().find(|(part, _)| plain.contains(part)) {
             return keys
                 .unsupported(format!("the model family `{name}` is not supported: it needs {missing}"));
         }
-        let message = format!("the model family `{name}` is not known; known families: {}", known.join(", "));
+        let near = match near(&plain).as_slice() {
+            [] => String::new(),
+            names => format!(" (there are {})", names.join(", ")),
+        };
+        let message = format!(
+            "the model family `{name}` is not known{near}; docs/families.md lists the {} that are",
+            FAMILIES.len()
+        );
         Error::new(ErrorKind::UnknownFamily, keys.path(), message)
     })
+}
+
+/// The type of the model, or of its text tower.
+pub(super) fn model_type<'a>(keys: &Keys<'a>) -> Result<Option<&'a str>, Error> {
+    if let Some(tower) = keys.text_tower() {
+        return Ok(Some(tower));
+    }
+    let model_type = keys.text("model_type")?;
+    // transformers takes a Mistral that lists its layers for a Ministral, whose layers may differ.
+    let is_ministral = model_type == Some("mistral") && keys.reads("layer_types");
+    Ok(if is_ministral { Some("ministral") } else { model_type })
+}
+
+/// A name in lower case, without what joins words; of a long one the beginning.
+fn plain(name: &str) -> String {
+    let plain = name.chars().filter(|c| !matches!(c, '_' | '-')).take(2 * NAME_CHARS_MAX);
+    plain.collect::<String>().to_ascii_lowercase()
+}
+
+/// The families whose names begin as one of these names does, those that are most alike first.
+fn near(plain_names: &str) -> Vec<&'static str> {
+    const SHOWN_MAX: usize = 6;
+    /// Letters that a name has in common with another by chance.
+    const ALIKE_MIN: usize = 3;
+    let alike = |family: &&Family| {
+        let own = plain(family.name);
+        let of = |name: &str| own.chars().zip(name.chars()).take_while(|(a, b)| a == b).count();
+        plain_names.split("`, `").map(of).max().unwrap_or(0)
+    };
+    let mut near: Vec<(usize, &str)> = FAMILIES.iter().map(|f| (alike(f), f.name)).collect();
+    near.retain(|(alike, _)| *alike >= ALIKE_MIN);
+    near.sort_by_key(|(alike, _)| std::cmp::Reverse(*alike));
+    near.into_iter().take(SHOWN_MAX).map(|(_, name)| name).collect()
 }
 
 /// Refuses what is of a known family but no causal language model with plain weights.
 fn refuse_other_tasks(keys: &Keys<'_>, architecture: Option<&str>) -> Result<(), Error> {
     if let Some(name) = architecture.filter(|a| a.contains("For") && !a.contains("ForCausalLM")) {
-        return Err(keys.unsupported(format!("`{name}` is not a causal language model")));
-    }
-    if keys.flag("use_bidirectional_attention", false)? {
-        return Err(keys.unsupported("`use_bidirectional_attention` is not supported"));
+        return Err(
+            keys.unsupported(format!("`{}` is not a causal language model", shortened(name, NAME_CHARS_MAX)))
+        );
     }
     quantisation::refuse_unknown(keys)
 }
 
 /// Refuses configuration values that the family names.
 pub(crate) fn refuse(keys: &Keys<'_>, family: &Family) -> Result<(), Error> {
+    // `vision` is said of the tokens of images: text stays causal.
+    match keys.json("use_bidirectional_attention") {
+        None | Some(Value::Bool(false)) => {}
+        Some(Value::String(which)) if which == "vision" => {}
+        Some(_) => return Err(keys.unsupported("`use_bidirectional_attention` is not supported")),
+    }
+    if keys.json("per_layer_config").is_some() && !family.wide_heads {
+        return Err(keys.unsupported("`per_layer_config` is not supported"));
+    }
     for refused in family.refused {
         let message = match *refused {
             Refused::Flag(key, value) if keys.flag(key, !value)? == value => format!("`{key}`: {value}"),

@@ -1,6 +1,6 @@
 //! Switches, factors, caps and activations as configurations write them.
 
-use serde_json::Value;
+use aerostat_checkpoint::name_shown;
 
 use super::keys::Keys;
 use crate::error::Error;
@@ -57,10 +57,10 @@ pub(super) fn softcap(keys: &Keys<'_>, key: &Key, softcap: Softcap) -> Result<Op
 pub(super) fn activation(keys: &Keys<'_>, family: &Family) -> Result<Activation, Error> {
     if let Activation::ClippedSilu { alpha, limit } = family.activation {
         let number =
-            |key: &str, default| keys.json(key).and_then(Value::as_f64).map_or(default, |n| n as f32);
+            |key: &str, default| Ok::<_, Error>(keys.json_number(key)?.map_or(default, |n| n as f32));
         return Ok(Activation::ClippedSilu {
-            alpha: number("swiglu_alpha", alpha),
-            limit: number("swiglu_limit", limit),
+            alpha: number("swiglu_alpha", alpha)?,
+            limit: number("swiglu_limit", limit)?,
         });
     }
     Ok(match keys.text(family.activation_key)? {
@@ -75,9 +75,10 @@ pub(super) fn activation(keys: &Keys<'_>, family: &Family) -> Result<Activation,
         Some("relu2") => Activation::ReluSquared,
         Some(other) => {
             let known = "silu, relu, relu2, gelu, gelu_pytorch_tanh";
-            return Err(
-                keys.unsupported(format!("the activation `{other}` is not supported; known: {known}"))
-            );
+            return Err(keys.unsupported(format!(
+                "the activation `{}` is not supported; known: {known}",
+                name_shown(other)
+            )));
         }
     })
 }

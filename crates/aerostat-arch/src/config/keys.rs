@@ -2,12 +2,19 @@
 
 use std::path::Path;
 
-use aerostat_checkpoint::{Config, HfConfig, gguf::Metadata};
-use serde_json::Value;
+use aerostat_checkpoint::{Config, HfConfig, NAME_CHARS_MAX, gguf::Metadata, shortened};
+use serde_json::{Map, Value};
 
+use super::choice::model_type;
+use super::class::Class;
 use super::towers;
 use crate::error::{Error, ErrorKind};
-use crate::family::{Defaults, Key};
+use crate::family::{Family, Key};
+
+/// The most of anything but positions: heads, their elements, widths. Products of three of them are far from 2^64.
+pub(crate) const COUNT_MAX: u64 = 1 << 20;
+/// The most positions.
+pub(crate) const POSITIONS_MAX: u64 = 1 << 40;
 
 /// A checkpoint's configuration.
 pub(crate) enum Keys<'a> {
@@ -26,32 +33,28 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// The configuration with what it leaves out and the family knows: `rope_parameters`, and the sizes of one of several
-    /// towers. `None`: it leaves out nothing of it.
-    pub(crate) fn completed(&self, defaults: &Defaults) -> Result<Option<HfConfig>, Error> {
-        const SIZES: [&str; 4] =
-            ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"];
+    /// The configuration as the class of its model type reads it, where there are classes: with every key that it knows, and
+    /// no other. In a checkpoint of several towers that is said of the text tower.
+    pub(crate) fn as_read(&self, family: &Family) -> Result<Option<HfConfig>, Error> {
         let Self::HuggingFace(hf) = self else { return Ok(None) };
-        let scaled =
-            self.json("rope_scaling").and_then(Value::as_object).is_some_and(|dict| !dict.is_empty());
-        let rope = defaults.rope;
-        let given = rope.is_empty() || scaled || self.json("rope_parameters").is_some();
-        let nested = !std::ptr::eq(text_config(hf), &hf.config);
-        let sizes = defaults.sizes.filter(|_| nested);
-        if given && sizes.is_none() {
-            return Ok(None);
+        let model_type =
+            model_type(self)?.or_else(|| family.model_types.first().copied()).unwrap_or_default();
+        let known = family.model_types.iter().find(|known| **known == model_type);
+        let known = known.or(family.model_types.first()).copied().unwrap_or_default();
+        let class = Class::of(known)
+            .ok_or_else(|| self.defect(format!("nothing is known of the class of `{known}`")))?;
+        let text = text_config(hf);
+        let read = class.read(text.as_object().ok_or_else(|| self.config("it is not an object"))?);
+        let mut whole = (*hf).clone();
+        match std::ptr::eq(text, &hf.config) {
+            true => whole.config = Value::Object(read),
+            false => {
+                if let Some(tower) = whole.config.get_mut("text_config") {
+                    *tower = Value::Object(read);
+                }
+            }
         }
-        let mut completed = (*hf).clone();
-        let text = if nested { completed.config.get_mut("text_config") } else { Some(&mut completed.config) };
-        let Some(text) = text.and_then(Value::as_object_mut) else { return Ok(None) };
-        if !given {
-            let rope = serde_json::from_str(rope).map_err(|e| self.config(format!("`{rope}`: {e}")))?;
-            text.insert("rope_parameters".to_owned(), rope);
-        }
-        for (key, size) in SIZES.into_iter().zip(sizes.into_iter().flatten()) {
-            text.entry(key).or_insert_with(|| size.into());
-        }
-        Ok(Some(completed))
+        Ok(Some(whole))
     }
 
     /// The file the values come from.
@@ -127,21 +130,69 @@ impl<'a> Keys<'a> {
 
     /// A count of at least 1, if it is there.
     pub(crate) fn count_if_given(&self, key: &Key) -> Result<Option<usize>, Error> {
-        const MAX: f64 = (1u64 << 40) as f64;
+        self.whole_number(key, COUNT_MAX)
+    }
+
+    /// A number of positions, at least 1, if it is there.
+    pub(crate) fn positions_if_given(&self, key: &Key) -> Result<Option<usize>, Error> {
+        self.whole_number(key, POSITIONS_MAX)
+    }
+
+    fn whole_number(&self, key: &Key, max: u64) -> Result<Option<usize>, Error> {
         match self.number(key)? {
             None => Ok(None),
-            Some(n) if (1.0..=MAX).contains(&n) && n.fract() == 0.0 => Ok(Some(n as usize)),
-            Some(n) => {
-                Err(self
-                    .config(format!("`{}` is {n}; a whole number of at least 1 is needed", self.name(key)?)))
+            Some(n) if (1.0..=max as f64).contains(&n) && n.fract() == 0.0 => Ok(Some(n as usize)),
+            Some(n) => Err(self
+                .config(format!("`{}` is {n}; a whole number from 1 to {max} is needed", self.name(key)?))),
+        }
+    }
+
+    /// Whether the class of the configuration reads a key, whatever its value.
+    pub(crate) fn reads(&self, key: &str) -> bool {
+        match self {
+            Self::HuggingFace(hf) => text_config(hf).get(key).is_some(),
+            Self::Gguf(..) => false,
+        }
+    }
+
+    /// A number of `config.json`, if it is there and not `null`; what lies in an object is named with it.
+    pub(crate) fn json_number(&self, key: &str) -> Result<Option<f64>, Error> {
+        match self.json(key) {
+            None => Ok(None),
+            Some(v) => v.as_f64().map(Some).ok_or_else(|| self.wrong(key, "a number", v)),
+        }
+    }
+
+    /// A whole number of at least 0 of `config.json`.
+    pub(crate) fn json_whole(&self, key: &str) -> Result<Option<u64>, Error> {
+        match self.json(key) {
+            None => Ok(None),
+            Some(v) => v.as_u64().map(Some).ok_or_else(|| self.wrong(key, "a whole number", v)),
+        }
+    }
+
+    /// A list of `config.json`.
+    pub(crate) fn json_list(&self, key: &str) -> Result<Option<&'a [Value]>, Error> {
+        match self.json(key) {
+            None => Ok(None),
+            Some(v) => {
+                v.as_array().map(|list| Some(list.as_slice())).ok_or_else(|| self.wrong(key, "a list", v))
             }
         }
     }
 
-    /// A boolean of `config.json`, or the default.
+    /// An object of `config.json`.
+    pub(crate) fn json_object(&self, key: &str) -> Result<Option<&'a Map<String, Value>>, Error> {
+        match self.json(key) {
+            None => Ok(None),
+            Some(v) => v.as_object().map(Some).ok_or_else(|| self.wrong(key, "an object", v)),
+        }
+    }
+
+    /// A boolean of `config.json`; the default where it is absent, and false where it is `null`, as Python has it.
     pub(crate) fn flag(&self, key: &str, default: bool) -> Result<bool, Error> {
         match self.json(key) {
-            None => Ok(default),
+            None => Ok(default && !self.reads(key)),
             Some(v) => v.as_bool().ok_or_else(|| self.wrong(key, "true or false", v)),
         }
     }
@@ -179,13 +230,17 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// The key's name in this file; where it has several, the one that the file holds, else the usual one.
+    /// The key's name in this file; where it has several, the one that the file gives a value, else the one that it holds, else
+    /// the usual one.
     pub(crate) fn name(&self, key: &Key) -> Result<String, Error> {
         let nameless = || self.defect(format!("a configuration value has no name here: {key:?}"));
         match self {
             Self::HuggingFace(hf) => {
                 let usual = key.hugging_face.first().ok_or_else(nameless)?;
-                let held = key.hugging_face.iter().find(|name| text_config(hf).get(**name).is_some());
+                let text = text_config(hf);
+                let mut names = key.hugging_face.iter();
+                let given = names.clone().find(|name| text.get(**name).is_some_and(|value| !value.is_null()));
+                let held = given.or_else(|| names.find(|name| text.get(**name).is_some()));
                 Ok((*held.unwrap_or(usual)).to_owned())
             }
             Self::Gguf(..) if key.gguf.is_empty() => Err(nameless()),
@@ -206,10 +261,11 @@ impl<'a> Keys<'a> {
         Error::new(ErrorKind::Unsupported, self.path(), message)
     }
 
-    fn wrong(&self, key: &str, wanted: &str, found: &Value) -> Error {
-        let mut found = found.to_string();
-        found.truncate(found.char_indices().nth(60).map_or(found.len(), |(i, _)| i));
-        self.config(format!("`{key}` is {found}; {wanted} is needed"))
+    pub(crate) fn wrong(&self, key: &str, wanted: &str, found: &Value) -> Error {
+        self.config(format!(
+            "`{key}` is {}; {wanted} is needed",
+            shortened(&found.to_string(), NAME_CHARS_MAX)
+        ))
     }
 }
 

@@ -104,8 +104,8 @@ fn own_index(keys: &Keys<'_>, layers: usize) -> Result<Vec<bool>, Error> {
         _ => return Err(keys.config("`indexer_types` must list the layers")),
     };
     let Some(list) = list else {
-        let number = |key: &str, default: u64| keys.json(key).and_then(Value::as_u64).unwrap_or(default);
-        let (every, offset) = (number("index_topk_freq", 1).max(1), number("index_skip_topk_offset", 2));
+        let number = |key: &str, default: u64| Ok::<_, Error>(keys.json_whole(key)?.unwrap_or(default));
+        let (every, offset) = (number("index_topk_freq", 1)?.max(1), number("index_skip_topk_offset", 2)?);
         return Ok((1..=layers as u64).map(|i| i.saturating_sub(offset).is_multiple_of(every)).collect());
     };
     let list: Option<Vec<bool>> = list.into_iter().collect();

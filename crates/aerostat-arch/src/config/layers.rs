@@ -17,12 +17,7 @@ pub(super) fn rotated(
 ) -> Result<Vec<bool>, Error> {
     let by_windows = match family.rotated {
         Rotated::Windows => true,
-        // A missing key means the family's window, `null` none.
-        Rotated::WindowsIfGiven => {
-            let missing = !keys.is_gguf() && !keys.is_null(&keys::WINDOW)?;
-            let usual = family.defaults.window.filter(|_| missing);
-            keys.number(&keys::WINDOW)?.is_some() || usual.is_some()
-        }
+        Rotated::WindowsIfGiven => keys.number(&keys::WINDOW)?.is_some(),
         _ => false,
     };
     Ok(match by_windows {
@@ -32,20 +27,22 @@ pub(super) fn rotated(
     })
 }
 
+/// The base of rotations where nothing names one.
+const BASE: f64 = 10_000.0;
+
 /// The rotations that layers choose from: one, or that of layers without and that of layers with a window.
 pub(super) fn ropes(keys: &Keys<'_>, family: &Family) -> Result<Vec<RopeConfig>, Error> {
-    let theta = family.defaults.rope_theta;
-    let read = |layers, theta| rope::read(keys, layers, theta, family.defaults.rotary);
+    let read = |layers, theta| rope::read(keys, layers, theta);
     Ok(match family.local_rope_theta {
         _ if family.rotated == Rotated::None => Vec::new(),
-        None => vec![read(Layers::All, theta)?],
-        Some(local) => vec![read(Layers::Full, theta)?, read(Layers::Sliding, local)?],
+        None => vec![read(Layers::All, BASE)?],
+        Some(local) => vec![read(Layers::Full, BASE)?, read(Layers::Sliding, local)?],
     })
 }
 
 /// The base of each layer's rotation (0: it is not rotated) where `layer_rope_theta` lists them, and those that differ.
 pub(super) fn own_bases(keys: &Keys<'_>, layers: usize) -> Result<(Vec<f64>, Vec<f64>), Error> {
-    let Some(list) = keys.json("layer_rope_theta").and_then(Value::as_array) else {
+    let Some(list) = keys.json_list("layer_rope_theta")? else {
         return Ok((Vec::new(), Vec::new()));
     };
     let bases: Vec<f64> = list.iter().filter_map(Value::as_f64).collect();
@@ -59,11 +56,9 @@ pub(super) fn own_bases(keys: &Keys<'_>, layers: usize) -> Result<(Vec<f64>, Vec
 }
 
 /// One rotation of each base, else as the configuration says.
-pub(super) fn with_bases(keys: &Keys<'_>, family: &Family, bases: &[f64]) -> Result<Vec<RopeConfig>, Error> {
-    let defaults = &family.defaults;
-    let one = |base: &f64| {
-        rope::read(keys, Layers::All, *base, defaults.rotary).map(|rope| RopeConfig { theta: *base, ..rope })
-    };
+pub(super) fn with_bases(keys: &Keys<'_>, bases: &[f64]) -> Result<Vec<RopeConfig>, Error> {
+    let one =
+        |base: &f64| rope::read(keys, Layers::All, *base).map(|rope| RopeConfig { theta: *base, ..rope });
     bases.iter().map(one).collect()
 }
 
@@ -110,6 +105,9 @@ fn local_layers(keys: &Keys<'_>, layers: usize) -> Result<Vec<bool>, Error> {
     }
 }
 
+/// Positions of a chunk where GGUF does not say it, as llama.cpp has it.
+const CHUNK: usize = 8192;
+
 /// The window of each layer; `rotated` says of each whether it is rotated.
 pub(super) fn windows(
     keys: &Keys<'_>,
@@ -119,11 +117,10 @@ pub(super) fn windows(
     let layers = rotated.len();
     let chunks = matches!(family.windows, Windows::ChunksOfRotated);
     let key = if chunks { &keys::CHUNK } else { &keys::WINDOW };
-    let missing = (chunks || !keys.is_gguf()) && !keys.is_null(key)?;
-    let default = family.defaults.window.filter(|_| missing);
+    let default = Some(CHUNK).filter(|_| chunks && keys.is_gguf());
     // GGUF files of Phi 4 say 0: none.
     let given = keys.number(key)? != Some(0.0);
-    let window = if given { keys.count_if_given(key)?.or(default) } else { None };
+    let window = if given { keys.positions_if_given(key)?.or(default) } else { None };
     let types = match keys.json("layer_types").filter(|_| {
         !matches!(family.windows, Windows::Never | Windows::All | Windows::AllIfUsed | Windows::Local)
     }) {
@@ -143,7 +140,7 @@ pub(super) fn windows(
         }
         Windows::FromLayer => {
             let enabled = keys.flag("use_sliding_window", false)?;
-            let first = keys.json("max_window_layers").and_then(Value::as_u64).unwrap_or(28);
+            let first = keys.json_whole("max_window_layers")?.unwrap_or(0);
             Box::new(move |i| enabled && i as u64 >= first)
         }
         Windows::Unrotated => match keys.flag("use_sliding_window", false)? {
@@ -176,76 +173,4 @@ pub(super) fn windows(
         },
     };
     (0..layers).map(layer).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::{Path, PathBuf};
-
-    use aerostat_checkpoint::{Config, HfConfig};
-    use serde_json::json;
-
-    use super::super::TOWERS;
-    use super::*;
-    use crate::families::FAMILIES;
-
-    /// The rotations of a configuration of this type that says so much of them.
-    fn ropes(family: &Family, model_type: &str, said: &[(&str, &Value)]) -> Vec<RopeConfig> {
-        let mut config = json!({"model_type": model_type, "max_position_embeddings": 9000});
-        for (key, value) in said {
-            config[*key] = (*value).clone();
-        }
-        let hf = HfConfig { path: PathBuf::from("config.json"), config, generation: None };
-        let config = Config::HuggingFace(hf);
-        let given = Keys::new(&config).unwrap();
-        let completed = given.completed(&family.defaults).unwrap();
-        let keys = completed.as_ref().map_or(given, Keys::HuggingFace);
-        let mut ropes = super::ropes(&keys, family).unwrap();
-        // How much of a head is rotated, others say of compressed keys.
-        ropes.iter_mut().filter(|_| family.latent.is_some()).for_each(|rope| rope.rotary = 1.0);
-        ropes
-    }
-
-    /// What `fixtures/config_defaults.json` holds is what the classes of transformers make of nothing.
-    #[test]
-    fn what_a_configuration_leaves_out_is_the_default_of_its_class() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/config_defaults.json");
-        let defaults: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-        let mut count = 0;
-        for family in FAMILIES {
-            for model_type in family.model_types {
-                let Some(class) = defaults.get(model_type) else { continue };
-                let default = &class["rope_parameters"];
-                let want = ropes(family, model_type, &[("rope_parameters", default)]);
-                let (null, empty) = (Value::Null, json!({}));
-                let says: [&[(&str, &Value)]; 5] = [
-                    &[],
-                    &[("rope_scaling", &null)],
-                    &[("rope_parameters", &null)],
-                    &[("rope_scaling", &null), ("rope_parameters", &null)],
-                    &[("rope_scaling", &empty)],
-                ];
-                for said in says {
-                    assert_eq!(ropes(family, model_type, said), want, "{model_type} that says {said:?}");
-                }
-                let d = &family.defaults;
-                assert!((class["eps"].as_f64().unwrap_or(d.eps) - d.eps).abs() < 1e-12, "{model_type}: eps");
-                let number = |key: &str| class.get(key).and_then(Value::as_u64).map(|n| n as usize);
-                // Of compressed keys and values they say nothing.
-                if family.latent.is_none() {
-                    let heads = (number("num_key_value_heads"), number("head_dim"));
-                    assert_eq!(heads, (d.kv_heads, d.head_dim), "{model_type}");
-                }
-                let is_tower = TOWERS.iter().any(|(_, text)| text == model_type);
-                if let Some([hidden, intermediate, layers, heads]) = d.sizes.filter(|_| is_tower) {
-                    assert_eq!(number("hidden_size"), Some(hidden), "{model_type}");
-                    assert_eq!(number("intermediate_size"), Some(intermediate), "{model_type}");
-                    assert_eq!(number("num_hidden_layers"), Some(layers), "{model_type}");
-                    assert_eq!(number("num_attention_heads"), Some(heads), "{model_type}");
-                }
-                count += 1;
-            }
-        }
-        assert!(count > 60, "{count} types");
-    }
 }

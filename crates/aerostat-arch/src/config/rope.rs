@@ -18,6 +18,9 @@ pub(crate) struct RopeConfig {
     pub(crate) long_divisors: Option<Vec<f32>>,
 }
 
+/// Keys of the part of a head that is rotated; classes that read neither rotate whole heads, whatever is said.
+const PARTS: [&str; 2] = ["partial_rotary_factor", "rotary_pct"];
+
 /// The layers a rotation is for.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Layers {
@@ -31,12 +34,12 @@ pub(crate) enum Layers {
 
 /// Reads `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (before), or the GGUF keys.
 ///
-/// `theta` and `rotary` are the family's defaults.
-pub(crate) fn read(keys: &Keys<'_>, layers: Layers, theta: f64, rotary: f64) -> Result<RopeConfig, Error> {
+/// `theta` is the base where no key names one.
+pub(crate) fn read(keys: &Keys<'_>, layers: Layers, theta: f64) -> Result<RopeConfig, Error> {
     if keys.is_gguf() {
-        return read_gguf(keys, layers, theta, rotary);
+        return read_gguf(keys, layers, theta);
     }
-    let dict = parameters(keys, layers);
+    let dict = parameters(keys, layers)?;
     let key = match layers {
         Layers::Sliding => "rope_local_base_freq",
         _ if keys.json("rotary_emb_base").is_some() => "rotary_emb_base",
@@ -44,10 +47,13 @@ pub(crate) fn read(keys: &Keys<'_>, layers: Layers, theta: f64, rotary: f64) -> 
     };
     let theta = match number(keys, &dict, "rope_theta")? {
         Some(t) => t,
-        None => keys.json(key).and_then(Value::as_f64).unwrap_or(theta),
+        None => keys.json_number(key)?.unwrap_or(theta),
     };
-    let theta = theta * keys.json("rope_ratio").and_then(Value::as_f64).unwrap_or(1.0);
-    let kind = dict.get("rope_type").or_else(|| dict.get("type")).and_then(Value::as_str);
+    let theta = theta * keys.json_number("rope_ratio")?.unwrap_or(1.0);
+    let kind = match dict.get("rope_type").or_else(|| dict.get("type")).filter(|kind| !kind.is_null()) {
+        None => None,
+        Some(kind) => Some(kind.as_str().ok_or_else(|| keys.wrong("rope_type", "a string", kind))?),
+    };
     // The first Phi-3 models called it "su" or "yarn".
     let kind = match kind.unwrap_or("default") {
         "su" => "longrope",
@@ -63,13 +69,15 @@ pub(crate) fn read(keys: &Keys<'_>, layers: Layers, theta: f64, rotary: f64) -> 
         None => (theta, kind),
     };
     let scaling = match keys.flag("use_dynamic_ntk", false)? {
-        true => Scaling::Steps { original: trained(keys) },
+        true => Scaling::Steps { original: trained(keys)? },
         false => scaling(keys, &dict, kind)?,
     };
-    let part = ["partial_rotary_factor", "rotary_pct"].into_iter().find_map(|key| keys.json(key)?.as_f64());
-    let rotary = match scaling {
-        Scaling::Proportional { .. } => 1.0,
-        _ => number(keys, &dict, "partial_rotary_factor")?.or(part).unwrap_or(rotary),
+    let rotary = match (scaling, PARTS.iter().find(|key| keys.reads(key))) {
+        (Scaling::Proportional { .. }, _) | (_, None) => 1.0,
+        (_, Some(key)) => match number(keys, &dict, "partial_rotary_factor")? {
+            Some(part) => part,
+            None => keys.json_number(key)?.unwrap_or(1.0),
+        },
     };
     let divisors = |key: &str| match kind {
         "longrope" => list(keys, &dict, key).map(Some),
@@ -82,8 +90,8 @@ pub(crate) fn read(keys: &Keys<'_>, layers: Layers, theta: f64, rotary: f64) -> 
 }
 
 /// `seq_length`, which Qwen 1 tells from the length that its scaling is for.
-pub(crate) fn trained(keys: &Keys<'_>) -> f64 {
-    keys.json("seq_length").and_then(Value::as_f64).unwrap_or(8192.0)
+pub(crate) fn trained(keys: &Keys<'_>) -> Result<f64, Error> {
+    Ok(keys.json_number("seq_length")?.unwrap_or(8192.0))
 }
 
 /// What the base of whole heads is multiplied by, to stretch the longest wavelength by `alpha`.
@@ -105,13 +113,13 @@ fn list(keys: &Keys<'_>, dict: &Map<String, Value>, key: &str) -> Result<Vec<f32
 }
 
 /// The parameters of these layers as transformers puts them together from the keys a file may have.
-fn parameters(keys: &Keys<'_>, layers: Layers) -> Map<String, Value> {
-    let object = |key: &str| keys.json(key).and_then(Value::as_object).filter(|d| !d.is_empty());
-    let (new, old) = (object("rope_parameters"), object("rope_scaling"));
+fn parameters(keys: &Keys<'_>, layers: Layers) -> Result<Map<String, Value>, Error> {
+    let object = |key: &str| Ok::<_, Error>(keys.json_object(key)?.filter(|dict| !dict.is_empty()));
+    let (new, old) = (object("rope_parameters")?, object("rope_scaling")?);
     let nested = |dict: &Map<String, Value>, key: &str| dict.get(key).and_then(Value::as_object).cloned();
     if layers == Layers::All {
         let dict = old.or(new).cloned().unwrap_or_default();
-        return nested(&dict, "full_attention").unwrap_or(dict);
+        return Ok(nested(&dict, "full_attention").unwrap_or(dict));
     }
     let key = if layers == Layers::Full { "full_attention" } else { "sliding_attention" };
     let mut dict = new.and_then(|d| nested(d, key)).unwrap_or_default();
@@ -124,7 +132,7 @@ fn parameters(keys: &Keys<'_>, layers: Layers) -> Map<String, Value> {
     dict.entry("rope_type").or_insert_with(|| "default".into());
     dict.remove("truncate");
     dict.extend(new.and_then(|d| d.get("truncate")).map(|t| ("truncate".to_owned(), t.clone())));
-    dict
+    Ok(dict)
 }
 
 fn number(keys: &Keys<'_>, dict: &Map<String, Value>, key: &str) -> Result<Option<f64>, Error> {
@@ -132,7 +140,7 @@ fn number(keys: &Keys<'_>, dict: &Map<String, Value>, key: &str) -> Result<Optio
         None => Ok(None),
         Some(v) => match v.as_f64() {
             Some(n) => Ok(Some(n)),
-            None => Err(keys.config(format!("rope parameter `{key}` is {v}; a number is needed"))),
+            None => Err(keys.wrong(key, "a number", v)),
         },
     }
 }
@@ -143,8 +151,8 @@ fn scaling(keys: &Keys<'_>, dict: &Map<String, Value>, kind: &str) -> Result<Sca
         optional(key)?
             .ok_or_else(|| keys.config(format!("rope scaling `{kind}` needs `{key}`, which is missing")))
     };
-    let context = || Ok::<_, Error>(keys.count_or(&keys::CONTEXT, 2048)? as f64);
-    let original = || match keys.json("original_max_position_embeddings").and_then(Value::as_f64) {
+    let context = || Ok::<_, Error>(keys.positions_if_given(&keys::CONTEXT)?.unwrap_or(2048) as f64);
+    let original = || match keys.json_number("original_max_position_embeddings")? {
         Some(n) => Ok(n),
         None => optional("original_max_position_embeddings")?.map_or_else(context, Ok),
     };
@@ -207,8 +215,9 @@ fn yarn_attention_factor(factor: f64, mscale: Option<f64>, mscale_all_dim: Optio
     }
 }
 
-fn read_gguf(keys: &Keys<'_>, layers: Layers, theta: f64, rotary: f64) -> Result<RopeConfig, Error> {
-    let config = |theta, scaling| RopeConfig { theta, scaling, rotary, divisors: None, long_divisors: None };
+fn read_gguf(keys: &Keys<'_>, layers: Layers, theta: f64) -> Result<RopeConfig, Error> {
+    let config =
+        |theta, scaling| RopeConfig { theta, scaling, rotary: 1.0, divisors: None, long_divisors: None };
     if layers == Layers::Sliding {
         let theta = keys.gguf_number("rope.freq_base_swa").unwrap_or(theta);
         return check(keys, config(theta, Scaling::None));
@@ -217,7 +226,7 @@ fn read_gguf(keys: &Keys<'_>, layers: Layers, theta: f64, rotary: f64) -> Result
     let factor = keys.gguf_number("rope.scaling.factor").or_else(|| keys.gguf_number("rope.scale_linear"));
     let original = match keys.gguf_number("rope.scaling.original_context_length") {
         Some(n) => n,
-        None => keys.count_or(&keys::CONTEXT, 2048)? as f64,
+        None => keys.positions_if_given(&keys::CONTEXT)?.unwrap_or(2048) as f64,
     };
     // llama3 scaling comes as a tensor of divisors and names no type.
     let scaling = match (keys.gguf_text("rope.scaling.type").unwrap_or("linear"), factor) {

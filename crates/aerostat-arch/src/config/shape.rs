@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::attention::{alibi, clip, growth, heads, kv_heads, score_scale, wide_heads};
+use super::attention::{alibi, clip, growth, kv_heads, score_scale, wide_heads};
 use super::delta::DeltaLayers;
 use super::factors::{activation, factor, softcap, switch};
 use super::keys::Keys;
@@ -13,6 +13,9 @@ use super::rope::RopeConfig;
 use crate::error::Error;
 use crate::family::{Family, HeadNorms, PostNorms, StreamNorms, Windows, keys};
 use crate::spec::{Activation, Alibi, Growth, Window};
+
+/// Positions of a model that does not say how many it was made for.
+const CONTEXT_UNSAID: usize = 2048;
 
 /// The numbers of a configuration.
 pub(crate) struct Shape {
@@ -83,16 +86,15 @@ impl Shape {
     pub(crate) fn read(keys: &Keys<'_>, family: &Family) -> Result<Self, Error> {
         let count = layer_count(keys)?;
         let hidden = keys.count(&keys::HIDDEN)?;
-        let heads = heads(keys, family)?;
+        let heads = keys.count(&keys::HEADS)?;
         let kv_heads = kv_heads(keys, family, heads)?;
-        let head_dim_default = family.defaults.head_dim.filter(|_| !keys.is_gguf()).unwrap_or(hidden / heads);
         let latent = match &family.latent {
             Some(family) => Some(LatentShape::read(keys, family, count)?),
             None => None,
         };
         let head_dim = match &latent {
             Some(latent) => latent.nope + latent.rope,
-            None => keys.count_or(&keys::HEAD_DIM, head_dim_default)?,
+            None => keys.count_or(&keys::HEAD_DIM, (hidden / heads).max(1))?,
         };
         let intermediate = intermediate(keys, family, hidden)?;
         let delta = match &family.delta {
@@ -110,8 +112,8 @@ impl Shape {
             heads,
             kv_heads,
             head_dim,
-            context: keys.count_or(&keys::CONTEXT, family.defaults.context)?,
-            eps: keys.number(family.eps_key())?.unwrap_or(family.defaults.eps) as f32,
+            context: keys.positions_if_given(&keys::CONTEXT)?.unwrap_or(CONTEXT_UNSAID),
+            eps: eps(keys, family)?,
             scale: score_scale(keys, family, count, hidden / heads, head_dim)?
                 * latent.as_ref().map_or(1.0, |latent| latent.scale),
             scale_by_layer: family.score_switches && keys.flag("scale_attn_by_inverse_layer_idx", false)?,
@@ -161,7 +163,7 @@ fn read_layers(
     let (bases, distinct) = own_bases(keys, count)?;
     let rotated = rotated(keys, family, &windows, &bases, listed)?;
     let ropes = match latent {
-        None if !distinct.is_empty() => with_bases(keys, family, &distinct)?,
+        None if !distinct.is_empty() => with_bases(keys, &distinct)?,
         None => ropes(keys, family)?,
         Some(_) => latent::ropes(keys, ropes(keys, family)?),
     };
@@ -204,6 +206,33 @@ fn layer_count(keys: &Keys<'_>) -> Result<usize, Error> {
     match layers > LAYERS_MAX {
         true => Err(keys.config(format!("{layers} layers are more than any model has"))),
         false => Ok(layers),
+    }
+}
+
+/// What norms add to the mean of squares: of GGUF too nobody guesses it, since llama.cpp asks for it.
+fn eps(keys: &Keys<'_>, family: &Family) -> Result<f32, Error> {
+    if let Some(eps) = family.eps.filter(|_| !keys.is_gguf()) {
+        return Ok(eps);
+    }
+    let key = family.eps_key();
+    // GGUF has a key for each kind of norm, and some converters take the other.
+    let other = || match keys.is_gguf() {
+        true => [&keys::EPS, &keys::LAYER_EPS]
+            .into_iter()
+            .find_map(|key| keys.number(key).transpose())
+            .transpose(),
+        false => Ok(None),
+    };
+    let given = match keys.number(key)? {
+        None => other()?,
+        given => given,
+    };
+    match given {
+        Some(eps) if eps >= 0.0 && eps.is_finite() => Ok(eps as f32),
+        Some(eps) => {
+            Err(keys.config(format!("`{}` is {eps}; a number of at least 0 is needed", keys.name(key)?)))
+        }
+        None => Err(keys.config(format!("`{}` is missing", keys.name(key)?))),
     }
 }
 

@@ -1,7 +1,7 @@
 //! A.X K1: DeepSeek V3 whose experts' sum is normalised.
 
 use super::deepseek_v3;
-use crate::family::{Defaults, Family, Names, PostNorms};
+use crate::family::{Family, Names, PostNorms};
 
 pub(crate) const FAMILY: Family = Family {
     name: "axk1",
@@ -12,6 +12,5 @@ pub(crate) const FAMILY: Family = Family {
         ..Names::HUGGING_FACE
     },
     post_norms: PostNorms::StoredMlp,
-    defaults: Defaults { context: 32_768, ..deepseek_v3::FAMILY.defaults },
     ..deepseek_v3::FAMILY
 };

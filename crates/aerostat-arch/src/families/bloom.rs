@@ -1,6 +1,6 @@
 //! BLOOM: ALiBi, layer norms, one of them on the embeddings, biases everywhere.
 
-use crate::family::{AlibiRule, Bias, Defaults, Family, Fused, Names, Rotated, StreamNorms};
+use crate::family::{AlibiRule, Bias, Family, Fused, Names, Rotated, StreamNorms};
 use crate::spec::{Activation, NormKind};
 
 pub(crate) const FAMILY: Family = Family {
@@ -31,6 +31,5 @@ pub(crate) const FAMILY: Family = Family {
     output_bias: Bias::Always,
     mlp_bias: Bias::Always,
     alibi: AlibiRule::Always,
-    defaults: Defaults { tied: true, eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

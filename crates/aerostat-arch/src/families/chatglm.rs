@@ -1,7 +1,7 @@
 //! ChatGLM 2, 3 and GLM-4 9B as first released: GLM under older names.
 
 use super::glm;
-use crate::family::{Bias, Defaults, Family, Fused, Names, Refused};
+use crate::family::{Bias, Family, Fused, Names, Refused};
 
 pub(crate) const FAMILY: Family = Family {
     name: "chatglm",
@@ -28,6 +28,5 @@ pub(crate) const FAMILY: Family = Family {
         ..Names::HUGGING_FACE
     },
     qkv_bias: Bias::Key("add_qkv_bias", false),
-    defaults: Defaults { eps: 1e-5, context: 8192, ..glm::FAMILY.defaults },
     ..glm::FAMILY
 };

@@ -1,6 +1,6 @@
 //! Command R: a parallel block with layer norms without bias, logits scaled.
 
-use crate::family::{Bias, Defaults, Factor, Family, HeadNorms, Switch, keys};
+use crate::family::{Bias, Factor, Family, HeadNorms, Switch, keys};
 use crate::spec::{NormKind, RopeStyle};
 
 pub(crate) const FAMILY: Family = Family {
@@ -16,12 +16,5 @@ pub(crate) const FAMILY: Family = Family {
     qkv_bias: Bias::Key("attention_bias", false),
     output_bias: Bias::Key("attention_bias", false),
     logit_scale: Factor::Key(&keys::LOGIT_SCALE, 0.0625),
-    defaults: Defaults {
-        tied: true,
-        rope_theta: 500_000.0,
-        context: 8192,
-        eps: 1e-5,
-        ..Family::PLAIN.defaults
-    },
     ..Family::PLAIN
 };

@@ -1,7 +1,7 @@
 //! Command R7B and Command A: Command R with a window on three layers of four, which alone are rotated.
 
 use super::cohere;
-use crate::family::{Defaults, Family, HeadNorms, Rotated, Windows};
+use crate::family::{Family, HeadNorms, Rotated, Windows};
 
 pub(crate) const FAMILY: Family = Family {
     name: "cohere2",
@@ -11,6 +11,5 @@ pub(crate) const FAMILY: Family = Family {
     head_norms: HeadNorms::Never,
     rotated: Rotated::Windows,
     windows: Windows::AllButEvery(4),
-    defaults: Defaults { rope_theta: 10_000.0, window: Some(4096), ..cohere::FAMILY.defaults },
     ..cohere::FAMILY
 };

@@ -1,6 +1,6 @@
 //! DeepSeek V2: compressed keys and values, experts in groups, of which a softmax decides.
 
-use crate::family::{Bias, Defaults, Factor, Family, LatentFamily, Mixture, Switch, keys};
+use crate::family::{Bias, Factor, Family, LatentFamily, Mixture, Switch, keys};
 use crate::spec::{RopeStyle, Score};
 
 pub(crate) const FAMILY: Family = Family {
@@ -23,6 +23,5 @@ pub(crate) const FAMILY: Family = Family {
         groups: Some((1, true)),
         ..Mixture::PLAIN
     }),
-    defaults: Defaults { context: 2048, eps: 1e-6, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

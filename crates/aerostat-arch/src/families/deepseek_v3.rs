@@ -1,7 +1,7 @@
 //! DeepSeek V3 and R1, Kimi K2: compressed keys and values, experts in groups, of which sigmoids and a correction decide.
 
 use super::deepseek_v2;
-use crate::family::{Bias, Defaults, Factor, Family, Mixture, Switch, keys};
+use crate::family::{Bias, Factor, Family, Mixture, Switch, keys};
 use crate::spec::Score;
 
 pub(crate) const FAMILY: Family = Family {
@@ -19,6 +19,5 @@ pub(crate) const FAMILY: Family = Family {
         groups: Some((2, false)),
         ..Mixture::PLAIN
     }),
-    defaults: Defaults { context: 4096, ..deepseek_v2::FAMILY.defaults },
     ..deepseek_v2::FAMILY
 };

@@ -1,7 +1,7 @@
 //! DeepSeek V3.2: V3 that attends to the positions an indexer chooses.
 
 use super::deepseek_v3;
-use crate::family::{Defaults, Family, LatentFamily};
+use crate::family::{Family, LatentFamily};
 use crate::spec::RopeStyle;
 
 pub(crate) const FAMILY: Family = Family {
@@ -10,6 +10,5 @@ pub(crate) const FAMILY: Family = Family {
     model_types: &["deepseek_v32"],
     gguf: &[],
     latent: Some(LatentFamily { indexer: Some(RopeStyle::Half), ..LatentFamily::PLAIN }),
-    defaults: Defaults { context: 163_840, ..deepseek_v3::FAMILY.defaults },
     ..deepseek_v3::FAMILY
 };

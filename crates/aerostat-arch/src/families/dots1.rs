@@ -1,7 +1,7 @@
 //! dots.llm1: Qwen 3 with experts as in DeepSeek V3.
 
 use super::{glm4_moe, qwen3};
-use crate::family::{Defaults, Family, Mixture, Switch, keys};
+use crate::family::{Family, Mixture, Switch, keys};
 
 pub(crate) const FAMILY: Family = Family {
     name: "dots1",
@@ -13,6 +13,5 @@ pub(crate) const FAMILY: Family = Family {
         chosen: None,
         ..glm4_moe::MIXTURE
     }),
-    defaults: Defaults { head_dim: None, context: 2048, ..qwen3::FAMILY.defaults },
     ..qwen3::FAMILY
 };

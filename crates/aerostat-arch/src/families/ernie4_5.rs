@@ -1,6 +1,6 @@
 //! ERNIE 4.5, dense: Llama in which neighbours are rotated.
 
-use crate::family::{Bias, Defaults, Family};
+use crate::family::{Bias, Family};
 use crate::spec::RopeStyle;
 
 pub(crate) const FAMILY: Family = Family {
@@ -13,14 +13,5 @@ pub(crate) const FAMILY: Family = Family {
     qkv_bias: Bias::Key("use_bias", false),
     output_bias: Bias::Key("use_bias", false),
     mlp_bias: Bias::Key("use_bias", false),
-    defaults: Defaults {
-        tied: true,
-        kv_heads: Some(2),
-        head_dim: Some(128),
-        rope_theta: 500_000.0,
-        context: 131_072,
-        eps: 1e-5,
-        ..Family::PLAIN.defaults
-    },
     ..Family::PLAIN
 };

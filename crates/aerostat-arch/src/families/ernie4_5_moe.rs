@@ -1,7 +1,7 @@
 //! ERNIE 4.5 with experts: their choice is corrected, and some layers and a shared expert are dense.
 
 use super::ernie4_5;
-use crate::family::{Bias, Defaults, Family, Mixture, MixtureNames};
+use crate::family::{Bias, Family, Mixture, MixtureNames};
 
 pub(crate) const FAMILY: Family = Family {
     name: "ernie4_5_moe",
@@ -19,6 +19,5 @@ pub(crate) const FAMILY: Family = Family {
         },
         ..Mixture::PLAIN
     }),
-    defaults: Defaults { kv_heads: Some(4), head_dim: None, ..ernie4_5::FAMILY.defaults },
     ..ernie4_5::FAMILY
 };

@@ -1,6 +1,6 @@
 //! EXAONE 4: norms on outputs only, heads normalised; with windows, only layers that have one are rotated.
 
-use crate::family::{Defaults, Family, HeadNorms, PostNorms, Rotated, Windows};
+use crate::family::{Family, HeadNorms, PostNorms, Rotated, Windows};
 
 pub(crate) const FAMILY: Family = Family {
     name: "exaone4",
@@ -12,6 +12,5 @@ pub(crate) const FAMILY: Family = Family {
     head_norms: HeadNorms::Shared,
     rotated: Rotated::WindowsIfGiven,
     windows: Windows::AllButEvery(4),
-    defaults: Defaults { kv_heads: Some(32), window: Some(4096), eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

@@ -1,7 +1,7 @@
 //! K-EXAONE: heads normalised, windows on three layers of four, which alone are rotated, experts as in DeepSeek V3.
 
 use super::glm4_moe;
-use crate::family::{Defaults, Factor, Family, HeadNorms, Mixture, MixtureNames, Rotated, Windows, keys};
+use crate::family::{Factor, Family, HeadNorms, Mixture, MixtureNames, Rotated, Windows, keys};
 
 pub(crate) const FAMILY: Family = Family {
     name: "exaone_moe",
@@ -19,6 +19,5 @@ pub(crate) const FAMILY: Family = Family {
         },
         ..glm4_moe::MIXTURE
     }),
-    defaults: Defaults { kv_heads: Some(32), window: Some(4096), eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

@@ -1,6 +1,6 @@
 //! Falcon 7B, 40B, 180B, 11B and RW: a parallel block with one or two layer norms, few key/value heads; RW with linear biases.
 
-use crate::family::{AlibiRule, Bias, Defaults, Family, Fused, Names, Switch, keys};
+use crate::family::{AlibiRule, Bias, Family, Fused, Names, Switch, keys};
 use crate::spec::{Activation, NormKind};
 
 pub(crate) const FAMILY: Family = Family {
@@ -36,6 +36,5 @@ pub(crate) const FAMILY: Family = Family {
     mlp_bias: Bias::Key("bias", false),
     alibi: AlibiRule::RoundedIf("alibi"),
     multi_query: true,
-    defaults: Defaults { tied: true, eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

@@ -1,7 +1,7 @@
 //! FlexOlmo: OLMo 2 with experts.
 
 use super::olmo2;
-use crate::family::{Defaults, Family, Mixture, Switch, keys};
+use crate::family::{Family, Mixture, Switch, keys};
 
 pub(crate) const FAMILY: Family = Family {
     name: "flex_olmo",
@@ -12,6 +12,5 @@ pub(crate) const FAMILY: Family = Family {
         chosen: Some(5),
         ..Mixture::PLAIN
     }),
-    defaults: Defaults { rope_theta: 500_000.0, context: 4096, eps: 1e-6, ..olmo2::FAMILY.defaults },
     ..olmo2::FAMILY
 };

@@ -1,6 +1,6 @@
 //! Gemma 1: GeGLU, scaled embeddings, norm weights stored less one.
 
-use crate::family::{Bias, Defaults, Factor, Family};
+use crate::family::{Bias, Factor, Family};
 use crate::spec::Activation;
 
 pub(crate) const FAMILY: Family = Family {
@@ -14,12 +14,5 @@ pub(crate) const FAMILY: Family = Family {
     gelu_means_tanh: true,
     qkv_bias: Bias::Key("attention_bias", false),
     output_bias: Bias::Key("attention_bias", false),
-    defaults: Defaults {
-        tied: true,
-        kv_heads: Some(16),
-        head_dim: Some(256),
-        context: 8192,
-        ..Family::PLAIN.defaults
-    },
     ..Family::PLAIN
 };

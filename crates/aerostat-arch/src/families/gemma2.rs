@@ -1,7 +1,7 @@
 //! Gemma 2: Gemma with norms on both sides, soft caps, and a window on every other layer.
 
 use super::gemma;
-use crate::family::{Defaults, Family, Names, PostNorms, Softcap, Windows};
+use crate::family::{Family, Names, PostNorms, Softcap, Windows};
 
 pub(crate) const FAMILY: Family = Family {
     name: "gemma2",
@@ -15,6 +15,5 @@ pub(crate) const FAMILY: Family = Family {
     windows: Windows::EveryOther,
     query_scalar: Some(46),
     softcaps: (Softcap::Key(Some(50.0)), Softcap::Key(Some(30.0))),
-    defaults: Defaults { kv_heads: Some(4), window: Some(4096), ..gemma::FAMILY.defaults },
     ..gemma::FAMILY
 };

@@ -1,7 +1,7 @@
 //! Gemma 3 text models: Gemma 2 without caps, with head norms and two rope bases.
 
 use super::gemma2;
-use crate::family::{Defaults, Family, HeadNorms, Softcap, Windows};
+use crate::family::{Family, HeadNorms, Softcap, Windows};
 
 pub(crate) const FAMILY: Family = Family {
     name: "gemma3",
@@ -13,11 +13,5 @@ pub(crate) const FAMILY: Family = Family {
     local_rope_theta: Some(10_000.0),
     query_scalar: Some(62),
     softcaps: (Softcap::Never, Softcap::Key(None)),
-    defaults: Defaults {
-        heads: Some(8),
-        rope_theta: 1_000_000.0,
-        context: 131_072,
-        ..gemma2::FAMILY.defaults
-    },
     ..gemma2::FAMILY
 };

@@ -1,7 +1,7 @@
 //! Gemma 4, the dense 31B: Gemma 3 with values normalised, larger heads without a window, whose values are their keys.
 
 use super::gemma3;
-use crate::family::{Defaults, Factor, Family, Refused};
+use crate::family::{Factor, Family, Refused};
 
 pub(crate) const FAMILY: Family = Family {
     name: "gemma4",
@@ -19,13 +19,5 @@ pub(crate) const FAMILY: Family = Family {
     block_scale: "layers.{}.layer_scalar",
     query_scalar: None,
     score_scale: Factor::Fixed(1.0),
-    defaults: Defaults {
-        kv_heads: Some(4),
-        head_dim: Some(256),
-        rope: r#"{"full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1e6},
-            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}"#,
-        window: Some(512),
-        ..gemma3::FAMILY.defaults
-    },
     ..gemma3::FAMILY
 };

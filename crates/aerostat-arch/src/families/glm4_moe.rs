@@ -1,6 +1,6 @@
 //! GLM-4.5, 4.6 and 4.7: half of each head rotated, experts scored by sigmoid beside a shared one, first layers dense.
 
-use crate::family::{Bias, Defaults, Factor, Family, HeadNorms, Mixture, Names, Switch, keys};
+use crate::family::{Bias, Factor, Family, HeadNorms, Mixture, Names, Switch, keys};
 use crate::spec::Score;
 
 /// As in DeepSeek V3.
@@ -23,12 +23,5 @@ pub(crate) const FAMILY: Family = Family {
     head_norms: HeadNorms::SharedIf("use_qk_norm"),
     qkv_bias: Bias::Key("attention_bias", false),
     mixture: Some(MIXTURE),
-    defaults: Defaults {
-        kv_heads: Some(8),
-        rotary: 0.5,
-        context: 131_072,
-        eps: 1e-5,
-        ..Family::PLAIN.defaults
-    },
     ..Family::PLAIN
 };

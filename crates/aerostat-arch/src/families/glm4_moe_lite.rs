@@ -1,7 +1,7 @@
 //! GLM-4.7 Flash: DeepSeek V3 with other defaults.
 
 use super::deepseek_v3;
-use crate::family::{Defaults, Factor, Family, Mixture, Switch, keys};
+use crate::family::{Factor, Family, Mixture, Switch, keys};
 use crate::spec::Score;
 
 pub(crate) const FAMILY: Family = Family {
@@ -17,6 +17,5 @@ pub(crate) const FAMILY: Family = Family {
         groups: Some((2, false)),
         ..Mixture::PLAIN
     }),
-    defaults: Defaults { context: 202_752, eps: 1e-5, ..deepseek_v3::FAMILY.defaults },
     ..deepseek_v3::FAMILY
 };

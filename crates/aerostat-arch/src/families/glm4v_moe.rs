@@ -1,7 +1,7 @@
 //! The text tower of GLM-4.5V and 4.6V: GLM-4.5 without norms of heads.
 
 use super::glm4_moe;
-use crate::family::{Bias, Defaults, Family, HeadNorms};
+use crate::family::{Bias, Family, HeadNorms};
 
 pub(crate) const FAMILY: Family = Family {
     name: "glm4v_moe",
@@ -10,6 +10,5 @@ pub(crate) const FAMILY: Family = Family {
     gguf: &[],
     head_norms: HeadNorms::Never,
     qkv_bias: Bias::Key("attention_bias", true),
-    defaults: Defaults { context: 65_536, ..glm4_moe::FAMILY.defaults },
     ..glm4_moe::FAMILY
 };

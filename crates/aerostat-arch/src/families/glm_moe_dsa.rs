@@ -1,7 +1,7 @@
 //! GLM 5: DeepSeek V3.2 whose layers may share a choice of positions.
 
 use super::deepseek_v32;
-use crate::family::{Defaults, Family, LatentFamily};
+use crate::family::{Family, LatentFamily};
 use crate::spec::RopeStyle;
 
 pub(crate) const FAMILY: Family = Family {
@@ -10,6 +10,5 @@ pub(crate) const FAMILY: Family = Family {
     model_types: &["glm_moe_dsa"],
     gguf: &["glm-dsa"],
     latent: Some(LatentFamily { indexer: Some(RopeStyle::Interleaved), ..LatentFamily::PLAIN }),
-    defaults: Defaults { context: 202_752, eps: 1e-5, ..deepseek_v32::FAMILY.defaults },
     ..deepseek_v32::FAMILY
 };

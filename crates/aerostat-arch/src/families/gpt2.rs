@@ -1,6 +1,6 @@
 //! GPT-2: layer norms, learned positions, biases everywhere.
 
-use crate::family::{Bias, Defaults, Family, Fused, Names, Rotated};
+use crate::family::{Bias, Family, Fused, Names, Rotated};
 use crate::spec::{Activation, NormKind};
 
 pub(crate) const FAMILY: Family = Family {
@@ -32,6 +32,5 @@ pub(crate) const FAMILY: Family = Family {
     mlp_bias: Bias::Always,
     positions: Some(0),
     score_switches: true,
-    defaults: Defaults { tied: true, eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

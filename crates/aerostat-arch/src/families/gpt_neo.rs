@@ -1,7 +1,7 @@
 //! GPT-Neo: GPT-2 with a window on every other layer, scores that are not scaled, and matrices stored by outputs.
 
 use super::gpt2;
-use crate::family::{Bias, Defaults, Factor, Family, Names, Windows};
+use crate::family::{Bias, Factor, Family, Names, Windows};
 
 pub(crate) const FAMILY: Family = Family {
     name: "gpt_neo",
@@ -21,6 +21,5 @@ pub(crate) const FAMILY: Family = Family {
     windows: Windows::Local,
     score_switches: false,
     score_scale: Factor::Fixed(1.0),
-    defaults: Defaults { window: Some(256), ..gpt2::FAMILY.defaults },
     ..gpt2::FAMILY
 };

@@ -1,6 +1,6 @@
 //! GPT-NeoX and Pythia: a parallel block with two layer norms, queries, keys and values of a head side by side.
 
-use crate::family::{Bias, Defaults, Family, Fused, Names, Switch, keys};
+use crate::family::{Bias, Family, Fused, Names, Switch, keys};
 use crate::spec::{Activation, NormKind};
 
 pub(crate) const FAMILY: Family = Family {
@@ -26,6 +26,5 @@ pub(crate) const FAMILY: Family = Family {
     qkv_bias: Bias::Key("attention_bias", true),
     output_bias: Bias::Key("attention_bias", true),
     mlp_bias: Bias::Always,
-    defaults: Defaults { rotary: 0.25, eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

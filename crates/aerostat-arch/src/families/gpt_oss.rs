@@ -1,6 +1,6 @@
 //! gpt-oss: a sink for each head, a window on every other layer, clipped gates, biases on everything, experts too.
 
-use crate::family::{Bias, Defaults, Family, Mixture, MixtureNames, Names, Switch, Windows};
+use crate::family::{Bias, Family, Mixture, MixtureNames, Names, Switch, Windows};
 use crate::spec::{Activation, Joined, Score};
 
 pub(crate) const FAMILY: Family = Family {
@@ -25,16 +25,5 @@ pub(crate) const FAMILY: Family = Family {
         names: MixtureNames { router: "layers.{}.mlp.router", ..MixtureNames::HUGGING_FACE },
         ..Mixture::PLAIN
     }),
-    defaults: Defaults {
-        kv_heads: Some(8),
-        head_dim: Some(64),
-        rope_theta: 150_000.0,
-        rope: r#"{"rope_type": "yarn", "factor": 32, "beta_fast": 32, "beta_slow": 1, "truncate": false,
-            "original_max_position_embeddings": 4096}"#,
-        window: Some(128),
-        context: 131_072,
-        eps: 1e-5,
-        ..Family::PLAIN.defaults
-    },
     ..Family::PLAIN
 };

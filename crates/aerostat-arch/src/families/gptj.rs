@@ -1,6 +1,6 @@
 //! GPT-J: a parallel block with one layer norm, neighbours rotated, a bias on the head.
 
-use crate::family::{Bias, Defaults, Family, Names, Switch};
+use crate::family::{Bias, Family, Names, Switch};
 use crate::spec::{Activation, NormKind, RopeStyle};
 
 pub(crate) const FAMILY: Family = Family {
@@ -30,6 +30,5 @@ pub(crate) const FAMILY: Family = Family {
     activation_key: "activation_function",
     mlp_bias: Bias::Always,
     head_bias: Bias::Always,
-    defaults: Defaults { eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

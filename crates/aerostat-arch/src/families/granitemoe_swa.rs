@@ -1,7 +1,7 @@
 //! Granite with windows and sinks, and with experts.
 
 use super::granitemoe;
-use crate::family::{Defaults, Family, Windows};
+use crate::family::{Family, Windows};
 
 pub(crate) const FAMILY: Family = Family {
     name: "granitemoe_swa",
@@ -10,6 +10,5 @@ pub(crate) const FAMILY: Family = Family {
     gguf: &[],
     sinks: true,
     windows: Windows::AllButFirstOf(4),
-    defaults: Defaults { window: Some(128), ..granitemoe::FAMILY.defaults },
     ..granitemoe::FAMILY
 };

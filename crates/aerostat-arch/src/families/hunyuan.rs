@@ -1,6 +1,6 @@
 //! HunYuan, dense and with experts: Llama with heads normalised after rotation, its base stretched once and for all.
 
-use crate::family::{Bias, Defaults, Family, HeadNorms, Mixture, MixtureNames, Names};
+use crate::family::{Bias, Family, HeadNorms, Mixture, MixtureNames, Names};
 
 pub(crate) const FAMILY: Family = Family {
     name: "hunyuan",
@@ -27,6 +27,5 @@ pub(crate) const FAMILY: Family = Family {
         },
         ..Mixture::PLAIN
     }),
-    defaults: Defaults { eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

@@ -1,7 +1,7 @@
 //! Hunyuan 3: Qwen 3 with experts as in DeepSeek V3, the first layer dense.
 
 use super::glm4_moe;
-use crate::family::{Bias, Defaults, Factor, Family, HeadNorms, Mixture, MixtureNames, Switch, keys};
+use crate::family::{Bias, Factor, Family, HeadNorms, Mixture, MixtureNames, Switch, keys};
 
 pub(crate) const FAMILY: Family = Family {
     name: "hy_v3",
@@ -25,13 +25,5 @@ pub(crate) const FAMILY: Family = Family {
         },
         ..glm4_moe::MIXTURE
     }),
-    defaults: Defaults {
-        kv_heads: Some(8),
-        head_dim: Some(128),
-        rope_theta: 11_158_840.0,
-        context: 131_072,
-        eps: 1e-5,
-        ..Family::PLAIN.defaults
-    },
     ..Family::PLAIN
 };

@@ -1,6 +1,6 @@
 //! InternLM 2 and 2.5: Llama with each KV head's queries, key and value side by side in one tensor.
 
-use crate::family::{Bias, Defaults, Family, Fused, Names};
+use crate::family::{Bias, Family, Fused, Names};
 use crate::spec::RopeStyle;
 
 pub(crate) const FAMILY: Family = Family {
@@ -23,6 +23,5 @@ pub(crate) const FAMILY: Family = Family {
     },
     qkv_bias: Bias::Key("bias", true),
     output_bias: Bias::Key("bias", true),
-    defaults: Defaults { context: 32_768, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

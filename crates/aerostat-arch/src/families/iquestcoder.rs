@@ -1,7 +1,7 @@
 //! IQuest-Coder: Llama with other defaults.
 
 use super::llama;
-use crate::family::{Defaults, Family};
+use crate::family::Family;
 
 pub(crate) const FAMILY: Family = Family {
     name: "iquestcoder",
@@ -9,12 +9,5 @@ pub(crate) const FAMILY: Family = Family {
     model_types: &["iquestcoder"],
     gguf: &[],
     mixture: None,
-    defaults: Defaults {
-        kv_heads: Some(8),
-        head_dim: Some(128),
-        context: 131_072,
-        eps: 1e-5,
-        ..llama::FAMILY.defaults
-    },
     ..llama::FAMILY
 };

@@ -1,7 +1,7 @@
 //! Jais 2: Llama with layer norms, biases everywhere, an MLP of squared ReLU without a gate.
 
 use super::llama;
-use crate::family::{Bias, Defaults, Family};
+use crate::family::{Bias, Family};
 use crate::spec::{Activation, NormKind, RopeStyle};
 
 pub(crate) const FAMILY: Family = Family {
@@ -18,6 +18,5 @@ pub(crate) const FAMILY: Family = Family {
     output_bias: Bias::Key("attention_bias", true),
     mlp_bias: Bias::Key("mlp_bias", true),
     mixture: None,
-    defaults: Defaults { context: 8192, eps: 1e-5, ..Family::PLAIN.defaults },
     ..llama::FAMILY
 };

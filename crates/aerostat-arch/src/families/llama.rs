@@ -1,6 +1,6 @@
 //! Llama 1, 2, 3 and the many models built like them.
 
-use crate::family::{Bias, Defaults, Family, Mixture};
+use crate::family::{Bias, Family, Mixture};
 use crate::spec::RopeStyle;
 
 pub(crate) const FAMILY: Family = Family {
@@ -15,6 +15,5 @@ pub(crate) const FAMILY: Family = Family {
     mlp_bias: Bias::Key("mlp_bias", false),
     // Mixtral calls itself "llama" in GGUF.
     mixture: Some(Mixture::PLAIN),
-    defaults: Defaults { sizes: Some([4096, 11_008, 32, 32]), ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

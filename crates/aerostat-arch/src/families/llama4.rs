@@ -1,7 +1,7 @@
 //! Llama 4: attention in chunks, but every fourth layer sees all and is not rotated; one expert beside a shared one.
 
 use crate::family::{
-    Bias, Defaults, Family, HeadNorms, Mixture, MixtureNames, Names, Rotated, Switch, Temperature, Windows,
+    Bias, Family, HeadNorms, Mixture, MixtureNames, Names, Rotated, Switch, Temperature, Windows,
 };
 use crate::spec::{Joined, RopeStyle, Score};
 
@@ -43,14 +43,5 @@ pub(crate) const FAMILY: Family = Family {
         },
         ..Mixture::PLAIN
     }),
-    defaults: Defaults {
-        kv_heads: Some(8),
-        head_dim: Some(128),
-        rope_theta: 500_000.0,
-        window: Some(8192),
-        context: 131_072,
-        eps: 1e-5,
-        ..Family::PLAIN.defaults
-    },
     ..Family::PLAIN
 };

@@ -1,7 +1,7 @@
 //! Mellum 2: Qwen 3 with experts, and a rotation of its own for layers with a window.
 
 use super::qwen3_moe;
-use crate::family::{Defaults, Family, Mixture, Switch, Windows, keys};
+use crate::family::{Family, Mixture, Switch, Windows, keys};
 
 pub(crate) const FAMILY: Family = Family {
     name: "mellum",
@@ -15,12 +15,5 @@ pub(crate) const FAMILY: Family = Family {
     }),
     windows: Windows::FromLayer,
     local_rope_theta: Some(10_000.0),
-    defaults: Defaults {
-        head_dim: Some(128),
-        rope_theta: 500_000.0,
-        window: Some(1024),
-        context: 131_072,
-        ..qwen3_moe::FAMILY.defaults
-    },
     ..qwen3_moe::FAMILY
 };

@@ -1,7 +1,7 @@
 //! MiniCPM 3: MiniCPM with compressed keys and values.
 
 use super::minicpm;
-use crate::family::{Bias, Defaults, Family, LatentFamily};
+use crate::family::{Bias, Family, LatentFamily};
 
 pub(crate) const FAMILY: Family = Family {
     name: "minicpm3",
@@ -13,6 +13,5 @@ pub(crate) const FAMILY: Family = Family {
     output_bias: Bias::Key("attention_bias", false),
     mlp_bias: Bias::Key("mlp_bias", false),
     latent: Some(LatentFamily::PLAIN),
-    defaults: Defaults { tied: true, context: 32_768, eps: 1e-5, ..minicpm::FAMILY.defaults },
     ..minicpm::FAMILY
 };

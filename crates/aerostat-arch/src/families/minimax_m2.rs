@@ -1,6 +1,6 @@
 //! MiniMax M2: q and k normalised over all heads, half of each head rotated, experts scored by sigmoid.
 
-use crate::family::{Defaults, Family, HeadNorms, Mixture, MixtureNames};
+use crate::family::{Family, HeadNorms, Mixture, MixtureNames};
 use crate::spec::Score;
 
 pub(crate) const FAMILY: Family = Family {
@@ -22,12 +22,5 @@ pub(crate) const FAMILY: Family = Family {
         },
         ..Mixture::PLAIN
     }),
-    defaults: Defaults {
-        kv_heads: Some(8),
-        head_dim: Some(128),
-        rope_theta: 5_000_000.0,
-        context: 196_608,
-        ..Family::PLAIN.defaults
-    },
     ..Family::PLAIN
 };

@@ -1,7 +1,7 @@
 //! Mistral 4: DeepSeek V3 with queries scaled by their position, groups of experts opened by softmax.
 
 use super::deepseek_v3;
-use crate::family::{Defaults, Factor, Family, Mixture, Switch, Temperature, keys};
+use crate::family::{Factor, Family, Mixture, Switch, Temperature, keys};
 
 pub(crate) const FAMILY: Family = Family {
     name: "mistral4",
@@ -16,11 +16,5 @@ pub(crate) const FAMILY: Family = Family {
         groups: Some((2, true)),
         ..Mixture::PLAIN
     }),
-    defaults: Defaults {
-        context: 1_048_576,
-        rope: r#"{"rope_type": "yarn", "rope_theta": 1e4, "factor": 128, "beta_fast": 32, "beta_slow": 1, "mscale": 1,
-            "mscale_all_dim": 1, "original_max_position_embeddings": 8192, "llama_4_scaling_beta": 0.1}"#,
-        ..deepseek_v3::FAMILY.defaults
-    },
     ..deepseek_v3::FAMILY
 };

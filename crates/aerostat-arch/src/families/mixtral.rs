@@ -1,6 +1,6 @@
 //! Mixtral: Mistral with experts.
 
-use crate::family::{Defaults, Family, Mixture, MixtureNames, Windows};
+use crate::family::{Family, Mixture, MixtureNames, Windows};
 
 pub(crate) const FAMILY: Family = Family {
     name: "mixtral",
@@ -18,12 +18,5 @@ pub(crate) const FAMILY: Family = Family {
         chosen: Some(2),
         ..Mixture::PLAIN
     }),
-    defaults: Defaults {
-        kv_heads: Some(8),
-        rope_theta: 1e6,
-        context: 131_072,
-        eps: 1e-5,
-        ..Family::PLAIN.defaults
-    },
     ..Family::PLAIN
 };

@@ -1,6 +1,6 @@
 //! MPT: linear biases, layer norms without bias, q, k and v in one tensor and clipped, no biases at all.
 
-use crate::family::{AlibiRule, Defaults, Family, Fused, Names, Refused, Rotated};
+use crate::family::{AlibiRule, Family, Fused, Names, Refused, Rotated};
 use crate::spec::{Activation, NormKind};
 
 pub(crate) const FAMILY: Family = Family {
@@ -32,6 +32,5 @@ pub(crate) const FAMILY: Family = Family {
     activation: Activation::GeluErf,
     clip_qkv: true,
     alibi: AlibiRule::UpTo,
-    defaults: Defaults { tied: true, eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

@@ -1,6 +1,6 @@
 //! Nemotron and Minitron: layer norms stored less one, an MLP of squared ReLU without a gate.
 
-use crate::family::{Bias, Defaults, Family};
+use crate::family::{Bias, Family};
 use crate::spec::{Activation, NormKind};
 
 pub(crate) const FAMILY: Family = Family {
@@ -16,6 +16,5 @@ pub(crate) const FAMILY: Family = Family {
     qkv_bias: Bias::Key("attention_bias", false),
     output_bias: Bias::Key("attention_bias", false),
     mlp_bias: Bias::Key("mlp_bias", false),
-    defaults: Defaults { rotary: 0.5, context: 4096, eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

@@ -1,6 +1,6 @@
 //! OLMo 1: Llama with layer norms that have no weights.
 
-use crate::family::{Bias, Defaults, Family};
+use crate::family::{Bias, Family};
 use crate::spec::{NormKind, RopeStyle};
 
 pub(crate) const FAMILY: Family = Family {
@@ -11,9 +11,9 @@ pub(crate) const FAMILY: Family = Family {
     gguf_rope: RopeStyle::Interleaved,
     norm: NormKind::Layer,
     norm_weights: Bias::Never,
+    eps: Some(1e-5),
     clip_qkv: true,
     qkv_bias: Bias::Key("attention_bias", false),
     output_bias: Bias::Key("attention_bias", false),
-    defaults: Defaults { eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

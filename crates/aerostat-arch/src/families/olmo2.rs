@@ -1,6 +1,6 @@
 //! OLMo 2: norms on the outputs of attention and MLP only, q and k normalised over all heads.
 
-use crate::family::{Bias, Defaults, Family, HeadNorms, PostNorms};
+use crate::family::{Bias, Family, HeadNorms, PostNorms};
 
 pub(crate) const FAMILY: Family = Family {
     name: "olmo2",
@@ -11,6 +11,5 @@ pub(crate) const FAMILY: Family = Family {
     head_norms: HeadNorms::Row,
     qkv_bias: Bias::Key("attention_bias", false),
     output_bias: Bias::Key("attention_bias", false),
-    defaults: Defaults { eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

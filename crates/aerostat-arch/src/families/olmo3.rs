@@ -1,7 +1,7 @@
 //! OLMo 3: OLMo 2 with a window on three layers of four. The GGUF files of both call themselves "olmo2".
 
 use super::olmo2;
-use crate::family::{Defaults, Family, Windows};
+use crate::family::{Family, Windows};
 
 pub(crate) const FAMILY: Family = Family {
     name: "olmo3",
@@ -10,6 +10,5 @@ pub(crate) const FAMILY: Family = Family {
     gguf: &["olmo2"],
     windows: Windows::AllButEvery(4),
     local_rope_theta: Some(500_000.0),
-    defaults: Defaults { rope_theta: 500_000.0, window: Some(4096), ..olmo2::FAMILY.defaults },
     ..olmo2::FAMILY
 };

@@ -1,6 +1,6 @@
 //! OLMoE: Llama with q and k normalised over all heads, and experts.
 
-use crate::family::{Bias, Defaults, Family, HeadNorms, Mixture, Switch, keys};
+use crate::family::{Bias, Family, HeadNorms, Mixture, Switch, keys};
 
 pub(crate) const FAMILY: Family = Family {
     name: "olmoe",
@@ -17,6 +17,5 @@ pub(crate) const FAMILY: Family = Family {
         chosen: Some(8),
         ..Mixture::PLAIN
     }),
-    defaults: Defaults { context: 4096, eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

@@ -1,6 +1,6 @@
 //! OPT: learned positions, layer norms (of the 350M after sums), biases, an MLP with ReLU.
 
-use crate::family::{Bias, Defaults, Family, Names, Rotated, StreamNorms};
+use crate::family::{Bias, Family, Names, Rotated, StreamNorms};
 use crate::spec::{Activation, NormKind};
 
 pub(crate) const FAMILY: Family = Family {
@@ -18,6 +18,7 @@ pub(crate) const FAMILY: Family = Family {
     },
     rotated: Rotated::None,
     norm: NormKind::Layer,
+    eps: Some(1e-5),
     norm_weights: Bias::Key("layer_norm_elementwise_affine", true),
     norm_bias: Bias::Key("layer_norm_elementwise_affine", true),
     // The 350M alone normalises sums and projects its embeddings.
@@ -31,6 +32,5 @@ pub(crate) const FAMILY: Family = Family {
     output_bias: Bias::Key("enable_bias", true),
     mlp_bias: Bias::Key("enable_bias", true),
     positions: Some(2),
-    defaults: Defaults { tied: true, eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

@@ -1,6 +1,6 @@
 //! Persimmon: layer norms, heads normalised too, half of each rotated, an MLP of squared ReLU without a gate.
 
-use crate::family::{Bias, Defaults, Family, Fused, HeadNorms, Names};
+use crate::family::{Bias, Family, Fused, HeadNorms, Names};
 use crate::spec::{Activation, NormKind};
 
 pub(crate) const FAMILY: Family = Family {
@@ -25,6 +25,5 @@ pub(crate) const FAMILY: Family = Family {
     qkv_bias: Bias::Always,
     output_bias: Bias::Always,
     mlp_bias: Bias::Always,
-    defaults: Defaults { rotary: 0.5, context: 16_384, eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

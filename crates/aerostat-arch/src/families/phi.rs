@@ -1,6 +1,6 @@
 //! Phi 1, 1.5 and 2: a parallel block with one layer norm, biases everywhere, an MLP without a gate.
 
-use crate::family::{Bias, Defaults, Family, HeadNorms, Names, Switch};
+use crate::family::{Bias, Family, HeadNorms, Names, Switch};
 use crate::spec::{Activation, NormKind};
 
 pub(crate) const FAMILY: Family = Family {
@@ -29,6 +29,5 @@ pub(crate) const FAMILY: Family = Family {
     output_bias: Bias::Always,
     mlp_bias: Bias::Always,
     head_bias: Bias::Always,
-    defaults: Defaults { rotary: 0.5, eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

@@ -1,6 +1,6 @@
 //! Phi 3, 3.5 and 4: Llama with q, k, v and gate, up in one tensor each, and LongRoPE.
 
-use crate::family::{Defaults, Family, Fused, Names, Windows};
+use crate::family::{Family, Fused, Names, Windows};
 
 pub(crate) const FAMILY: Family = Family {
     name: "phi3",
@@ -13,6 +13,5 @@ pub(crate) const FAMILY: Family = Family {
         ..Names::HUGGING_FACE
     },
     windows: Windows::All,
-    defaults: Defaults { context: 4096, eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

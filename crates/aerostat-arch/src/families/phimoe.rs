@@ -1,6 +1,6 @@
 //! Phi-3.5-MoE: layer norms, and two experts that the sparse mixer weighs.
 
-use crate::family::{Bias, Defaults, Family, Mixture, MixtureNames, Switch, Windows};
+use crate::family::{Bias, Family, Mixture, MixtureNames, Switch, Windows};
 use crate::spec::{NormKind, Score};
 
 pub(crate) const FAMILY: Family = Family {
@@ -28,12 +28,5 @@ pub(crate) const FAMILY: Family = Family {
         },
         ..Mixture::PLAIN
     }),
-    defaults: Defaults {
-        kv_heads: Some(8),
-        rope_theta: 1_000_000.0,
-        context: 131_072,
-        eps: 1e-5,
-        ..Family::PLAIN.defaults
-    },
     ..Family::PLAIN
 };

@@ -1,6 +1,6 @@
 //! Qwen 1: q, k and v in one tensor, an MLP half as wide as is said; longer texts stretch rotations and scale queries.
 
-use crate::family::{Bias, Defaults, Family, Fused, Names, Temperature};
+use crate::family::{Bias, Family, Fused, Names, Temperature};
 
 pub(crate) const FAMILY: Family = Family {
     name: "qwen",
@@ -22,6 +22,5 @@ pub(crate) const FAMILY: Family = Family {
     qkv_bias: Bias::Always,
     halved_width: true,
     temperature: Temperature::Logarithm,
-    defaults: Defaults { context: 8192, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

@@ -1,7 +1,7 @@
 //! Qwen 2 with experts, one of which all rows share, each as much of it as a gate says.
 
 use super::qwen2;
-use crate::family::{Bias, Defaults, Family, Mixture, Switch, keys};
+use crate::family::{Bias, Family, Mixture, Switch, keys};
 
 pub(crate) const FAMILY: Family = Family {
     name: "qwen2_moe",
@@ -15,6 +15,5 @@ pub(crate) const FAMILY: Family = Family {
         chosen: Some(4),
         ..Mixture::PLAIN
     }),
-    defaults: Defaults { kv_heads: Some(16), ..qwen2::FAMILY.defaults },
     ..qwen2::FAMILY
 };

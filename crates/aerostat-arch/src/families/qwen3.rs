@@ -1,6 +1,6 @@
 //! Qwen 3: q and k are normalised per head.
 
-use crate::family::{Bias, Defaults, Family, HeadNorms, Windows};
+use crate::family::{Bias, Family, HeadNorms, Windows};
 
 pub(crate) const FAMILY: Family = Family {
     name: "qwen3",
@@ -11,12 +11,5 @@ pub(crate) const FAMILY: Family = Family {
     output_bias: Bias::Key("attention_bias", false),
     head_norms: HeadNorms::Shared,
     windows: Windows::FromLayer,
-    defaults: Defaults {
-        kv_heads: Some(32),
-        head_dim: Some(128),
-        window: Some(4096),
-        context: 32_768,
-        ..Family::PLAIN.defaults
-    },
     ..Family::PLAIN
 };

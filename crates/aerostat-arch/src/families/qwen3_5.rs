@@ -1,7 +1,7 @@
 //! Qwen 3.5: Qwen 3 Next with tensors that are not joined, and without experts.
 
 use super::qwen3_next;
-use crate::family::{Defaults, DeltaFamily, Family};
+use crate::family::{DeltaFamily, Family};
 
 pub(crate) const FAMILY: Family = Family {
     name: "qwen3_5",
@@ -10,6 +10,5 @@ pub(crate) const FAMILY: Family = Family {
     gguf: &["qwen35"],
     delta: Some(DeltaFamily { gguf_tiled: true, ..DeltaFamily::PLAIN }),
     mixture: None,
-    defaults: Defaults { kv_heads: Some(4), ..qwen3_next::FAMILY.defaults },
     ..qwen3_next::FAMILY
 };

@@ -1,6 +1,6 @@
 //! Qwen 3.5 with experts, one of which all rows share.
 
-use super::{qwen3_5, qwen3_next};
+use super::qwen3_5;
 use crate::family::{Family, Mixture, Switch};
 
 pub(crate) const FAMILY: Family = Family {
@@ -9,6 +9,5 @@ pub(crate) const FAMILY: Family = Family {
     model_types: &["qwen3_5_moe_text"],
     gguf: &["qwen35moe"],
     mixture: Some(Mixture { normalise: Switch::Always, chosen: Some(8), ..Mixture::PLAIN }),
-    defaults: qwen3_next::FAMILY.defaults,
     ..qwen3_5::FAMILY
 };

@@ -1,7 +1,7 @@
 //! Qwen 3 with experts.
 
 use super::qwen3;
-use crate::family::{Defaults, Family, Mixture, Switch, Windows, keys};
+use crate::family::{Family, Mixture, Switch, Windows, keys};
 
 pub(crate) const FAMILY: Family = Family {
     name: "qwen3_moe",
@@ -14,6 +14,5 @@ pub(crate) const FAMILY: Family = Family {
         chosen: Some(8),
         ..Mixture::PLAIN
     }),
-    defaults: Defaults { kv_heads: Some(4), head_dim: None, ..qwen3::FAMILY.defaults },
     ..qwen3::FAMILY
 };

@@ -1,6 +1,6 @@
 //! Qwen 3 Next: gated delta nets, every fourth layer attention with a gate, experts one of which all rows share.
 
-use crate::family::{Bias, Defaults, DeltaFamily, Family, HeadNorms, Mixture, Names, Switch, keys};
+use crate::family::{Bias, DeltaFamily, Family, HeadNorms, Mixture, Names, Switch, keys};
 
 pub(crate) const FAMILY: Family = Family {
     name: "qwen3_next",
@@ -19,13 +19,5 @@ pub(crate) const FAMILY: Family = Family {
         chosen: Some(10),
         ..Mixture::PLAIN
     }),
-    defaults: Defaults {
-        heads: Some(16),
-        kv_heads: Some(2),
-        head_dim: Some(256),
-        rotary: 0.25,
-        context: 32_768,
-        ..Family::PLAIN.defaults
-    },
     ..Family::PLAIN
 };

@@ -1,7 +1,7 @@
 //! The text tower of Qwen 3 VL with experts: Qwen 3 with experts that as released are stored by inputs.
 
 use super::qwen3_moe;
-use crate::family::{Defaults, Family, Mixture, Switch};
+use crate::family::{Family, Mixture, Switch};
 use crate::spec::Joined;
 
 pub(crate) const FAMILY: Family = Family {
@@ -16,6 +16,5 @@ pub(crate) const FAMILY: Family = Family {
         k_major_by_shape: true,
         ..Mixture::PLAIN
     }),
-    defaults: Defaults { kv_heads: Some(16), rope_theta: 500_000.0, ..qwen3_moe::FAMILY.defaults },
     ..qwen3_moe::FAMILY
 };

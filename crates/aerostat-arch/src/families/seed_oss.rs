@@ -1,6 +1,6 @@
 //! Seed-OSS: Llama with biases on q, k and v.
 
-use crate::family::{Bias, Defaults, Family, Names};
+use crate::family::{Bias, Family, Names};
 
 pub(crate) const FAMILY: Family = Family {
     name: "seed_oss",
@@ -11,6 +11,5 @@ pub(crate) const FAMILY: Family = Family {
     qkv_bias: Bias::Key("attention_bias", true),
     output_bias: Bias::Key("attention_out_bias", false),
     mlp_bias: Bias::Key("mlp_bias", false),
-    defaults: Defaults { kv_heads: Some(8), head_dim: Some(128), context: 524_288, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

@@ -1,7 +1,7 @@
 //! SmolLM 3: Llama in which every fourth layer is not rotated.
 
 use super::llama;
-use crate::family::{Defaults, Family, Rotated, Windows};
+use crate::family::{Family, Rotated, Windows};
 
 pub(crate) const FAMILY: Family = Family {
     name: "smollm3",
@@ -10,12 +10,5 @@ pub(crate) const FAMILY: Family = Family {
     gguf: &["smollm3"],
     rotated: Rotated::AllButEvery(4),
     windows: Windows::Unrotated,
-    defaults: Defaults {
-        tied: true,
-        kv_heads: Some(4),
-        rope_theta: 2_000_000.0,
-        context: 32_768,
-        ..Family::PLAIN.defaults
-    },
     ..llama::FAMILY
 };

@@ -1,6 +1,6 @@
 //! StableLM 1 and 2: layer norms, a quarter of each head rotated, the 12B in parallel.
 
-use crate::family::{Bias, Defaults, Family, HeadNorms, Names, Switch, keys};
+use crate::family::{Bias, Family, HeadNorms, Names, Switch, keys};
 use crate::spec::NormKind;
 
 pub(crate) const FAMILY: Family = Family {
@@ -18,12 +18,5 @@ pub(crate) const FAMILY: Family = Family {
     head_norms: HeadNorms::Own("qk_layernorm"),
     parallel: Switch::Flag(&keys::PARALLEL, false),
     qkv_bias: Bias::Key("use_qkv_bias", false),
-    defaults: Defaults {
-        kv_heads: Some(32),
-        rotary: 0.25,
-        context: 4096,
-        eps: 1e-5,
-        ..Family::PLAIN.defaults
-    },
     ..Family::PLAIN
 };

@@ -1,6 +1,6 @@
 //! StarCoder 2: layer norms, biases everywhere, an MLP without a gate.
 
-use crate::family::{Bias, Defaults, Family, Names, Windows};
+use crate::family::{Bias, Family, Names, Windows};
 use crate::spec::{Activation, NormKind};
 
 pub(crate) const FAMILY: Family = Family {
@@ -17,6 +17,5 @@ pub(crate) const FAMILY: Family = Family {
     output_bias: Bias::Key("use_bias", true),
     mlp_bias: Bias::Key("use_bias", true),
     windows: Windows::All,
-    defaults: Defaults { tied: true, kv_heads: Some(2), context: 4096, eps: 1e-5, ..Family::PLAIN.defaults },
     ..Family::PLAIN
 };

@@ -87,10 +87,11 @@ impl MixtureNames {
     pub const GGUF: Self = Self {
         router: "blk.{}.ffn_gate_inp",
         correction: "blk.{}.exp_probs_b.bias",
-        gate: "blk.{}.ffn_gate_exps",
-        up: "blk.{}.ffn_up_exps",
+        // The first files of Mixtral hold each expert by itself.
+        gate: "blk.{}.ffn_gate_exps|blk.{}.ffn_gate.{e}",
+        up: "blk.{}.ffn_up_exps|blk.{}.ffn_up.{e}",
         gate_up: "blk.{}.ffn_gate_up_exps",
-        down: "blk.{}.ffn_down_exps",
+        down: "blk.{}.ffn_down_exps|blk.{}.ffn_down.{e}",
         shared_gate: "blk.{}.ffn_gate_shexp",
         shared_up: "blk.{}.ffn_up_shexp",
         shared_down: "blk.{}.ffn_down_shexp",

@@ -187,31 +187,3 @@ pub enum Windows {
     /// All but every `n`-th; `sliding_window_pattern` may name another number.
     AllButEvery(usize),
 }
-
-/// Values of configuration keys that a file may leave out.
-#[derive(Clone, Copy, Debug)]
-pub struct Defaults {
-    /// `tie_word_embeddings`: whether embedding and head are one tensor.
-    pub tied: bool,
-    /// `num_attention_heads`: query heads; `None`: it must be given.
-    pub heads: Option<usize>,
-    /// `num_key_value_heads`: key/value heads; `None`: as many as query heads.
-    pub kv_heads: Option<usize>,
-    /// `head_dim`: elements of a head; `None`: `hidden / heads`.
-    pub head_dim: Option<usize>,
-    /// `rope_theta`: the base of rotary position embedding.
-    pub rope_theta: f64,
-    /// `partial_rotary_factor`: the part of a head that is rotated, 0 to 1.
-    pub rotary: f64,
-    /// `rope_parameters` as JSON, where they are more than base and part; empty: they are not.
-    pub rope: &'static str,
-    /// `hidden_size`, `intermediate_size`, `num_hidden_layers` and `num_attention_heads`, which the text tower of a checkpoint of
-    /// several may leave out.
-    pub sizes: Option<[usize; 4]>,
-    /// `sliding_window`: positions of a window; `None`: there is none.
-    pub window: Option<usize>,
-    /// `max_position_embeddings`: positions the model was made for.
-    pub context: usize,
-    /// Added to the mean of squares in norms.
-    pub eps: f64,
-}

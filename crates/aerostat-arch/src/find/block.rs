@@ -14,7 +14,7 @@ impl Tensors<'_> {
     pub(crate) fn embedding(&self) -> Result<Matrix, Error> {
         let name = format!("{}.weight", self.top(self.names.embedding));
         let tensor = self.stored.require(&name)?;
-        let rows = usize::try_from(tensor.shape.first().copied().unwrap_or(0)).unwrap_or(0);
+        let rows = self.stored.sizes(tensor).map_or(0, |[rows, _]| rows);
         if let Some(vocab) = self.stored.keys.json("vocab_size").and_then(Value::as_u64)
             && vocab != rows as u64
         {
@@ -30,25 +30,32 @@ impl Tensors<'_> {
         )
     }
 
-    /// The stored head, whatever the configuration says, as transformers does; else the embedding, if the two are tied.
-    pub(crate) fn head(&self, embedding: &Matrix) -> Result<(Matrix, Option<Vector>), Error> {
+    /// The stored head, whatever the configuration says, as transformers does; else the embedding, if the two are tied, or if
+    /// the checkpoint is of a model without a head, which is told.
+    pub(crate) fn head(&self, embedding: &Matrix) -> Result<(Matrix, Option<Vector>, bool), Error> {
         // Some text towers have a head of their own.
+        let keys = self.stored.keys;
         let mut names = self.names.head.split('|').chain(["language_model.lm_head"]);
         let stem = names.find(|name| self.has(name)).unwrap_or(first_name(self.names.head));
-        let whole = self.stored.keys.whole("tie_word_embeddings").and_then(Value::as_bool) == Some(true);
-        let own = self.stored.keys.flag("tie_word_embeddings", self.family.defaults.tied)?;
-        let tied = self.is_gguf() || whole || own;
+        let whole = keys.whole("tie_word_embeddings").and_then(Value::as_bool) == Some(true);
+        let tied = self.is_gguf() || whole || keys.flag("tie_word_embeddings", false)?;
+        let architecture = keys.whole("architectures").and_then(|a| a.get(0)).and_then(Value::as_str);
+        let is_bare = architecture.is_some_and(|name| name.ends_with("Model"));
+        if !self.has(stem) && !tied && is_bare {
+            return Ok((embedding.clone(), None, true));
+        }
         let weight = match self.has(stem) {
             false if tied => embedding.clone(),
             _ => self.matrix(stem, Part::all(embedding.rows), self.shape.embedding)?,
         };
-        Ok((weight, self.bias(stem, self.family.head_bias, Part::all(embedding.rows))?))
+        Ok((weight, self.bias(stem, self.family.head_bias, Part::all(embedding.rows))?, false))
     }
 
     pub(crate) fn positions(&self) -> Result<Option<Positions>, Error> {
         let Some(offset) = self.family.positions else { return Ok(None) };
         let name = format!("{}.weight", self.top(self.names.positions));
-        let rows = self.stored.require(&name)?.shape.first().copied().unwrap_or(0) as usize;
+        let tensor = self.stored.require(&name)?;
+        let rows = self.stored.sizes(tensor).map_or(0, |[rows, _]| rows);
         let table = self.vector(&name, &[rows, self.shape.hidden], 0.0)?;
         Ok(Some(Positions { table, rows, offset }))
     }

@@ -61,7 +61,7 @@ impl Tensors<'_> {
     /// Stored `[channels, 1, kernel]`, or without the middle.
     fn convolution(&self, name: &str, s: DeltaShape) -> Result<Vector, Error> {
         let shape = [s.channels(), 1, s.kernel];
-        match self.stored.get(name).is_some_and(|tensor| tensor.shape.len() == 2) {
+        match self.stored.get(name).is_some_and(|tensor| self.stored.sizes::<2>(tensor).is_some()) {
             true => self.vector(name, &[shape[0], shape[2]], 0.0),
             false => self.vector(name, &shape, 0.0),
         }

@@ -1,7 +1,5 @@
 //! Rotations: what the configuration says of them, and the divisors that are tensors.
 
-use serde_json::Value;
-
 use super::tensors::Tensors;
 use crate::config::RopeConfig;
 use crate::error::Error;
@@ -15,7 +13,10 @@ impl Tensors<'_> {
             let head_dim = wide.map_or(self.shape.head_dim, |(dim, ..)| dim);
             let part = self.shape.latent.as_ref().map(|latent| latent.rope as f64);
             let rotary = self.stored.keys.gguf_number("rope.dimension_count");
-            let rotary = rotary.or(self.stored.keys.json("rotary_dim").and_then(Value::as_f64));
+            let rotary = match rotary {
+                None => self.stored.keys.json_number("rotary_dim")?,
+                given => given,
+            };
             let rotary = part.or(rotary).unwrap_or(head_dim as f64 * rope.rotary) as usize;
             if rotary == 0 || !rotary.is_multiple_of(2) || rotary > head_dim {
                 let message = format!("{rotary} of {head_dim} dimensions of a head cannot be rotated");

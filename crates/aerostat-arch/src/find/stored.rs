@@ -34,10 +34,30 @@ impl<'a> Stored<'a> {
     /// The tensor of this name, which must have this shape.
     pub(super) fn require_shape(self, name: &str, shape: &[usize]) -> Result<&'a Tensor, Error> {
         let tensor = self.require(name)?;
-        if !tensor.shape.iter().copied().eq(shape.iter().map(|n| *n as u64)) {
+        let wanted: Vec<u64> = shape.iter().map(|n| *n as u64).collect();
+        let is_alike = match self.keys.is_gguf() {
+            true => without_ones(&tensor.shape) == without_ones(&wanted),
+            false => tensor.shape == wanted,
+        };
+        if !is_alike {
             return Err(self.bad(tensor, format!("the configuration calls for {shape:?}")));
         }
         Ok(tensor)
+    }
+
+    /// The sizes of a tensor that is taken to have so many dimensions. In GGUF, further ones of size 1 mean nothing, and are
+    /// left out or added; `None` where the tensor has others.
+    pub(super) fn sizes<const N: usize>(self, tensor: &Tensor) -> Option<[usize; N]> {
+        let shape = match self.keys.is_gguf() {
+            true => without_ones(&tensor.shape),
+            false => &tensor.shape,
+        };
+        let missing = N.checked_sub(shape.len()).filter(|missing| *missing == 0 || self.keys.is_gguf())?;
+        let mut sizes = [1; N];
+        for (size, own) in sizes.iter_mut().skip(missing).zip(shape) {
+            *size = usize::try_from(*own).ok()?;
+        }
+        Some(sizes)
     }
 
     /// The tensor itself, whose type must be one that can be computed with.
@@ -76,4 +96,10 @@ impl<'a> Stored<'a> {
         let message = format!("tensor `{}` has shape {:?}; {why}", tensor.name, tensor.shape);
         Error::new(ErrorKind::Tensor, self.catalog.file_of(tensor), message)
     }
+}
+
+/// A shape without outer dimensions of size 1, but for the last.
+fn without_ones(shape: &[u64]) -> &[u64] {
+    let ones = shape.iter().take_while(|n| **n == 1).count();
+    shape.get(ones.min(shape.len().saturating_sub(1))..).unwrap_or(shape)
 }

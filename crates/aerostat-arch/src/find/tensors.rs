@@ -52,6 +52,37 @@ impl<'a> Tensors<'a> {
         Self { stored, family, shape, names, prefix, blocks }
     }
 
+    /// Whether a tensor lies in one of the blocks, and is none of those that only say what is known: masks, frequencies of
+    /// rotation, and scales of activations and of caches, which are not rounded here.
+    pub(crate) fn is_in_block(&self, tensor: &Tensor) -> bool {
+        const KNOWN: &[&str] = &[
+            "rotary_emb.inv_freq",
+            ".attn.bias",
+            ".attention.bias",
+            ".masked_bias",
+            ".causal_mask",
+            "input_scale",
+            "input_global_scale",
+            "input_activation_scale",
+            ".q_scale",
+            ".k_scale",
+            ".v_scale",
+            ".kv_scale",
+            "weight_shape",
+            ".g_idx",
+            ".quant_map",
+            ".nested_quant_map",
+            "quant_state.bitsandbytes__nf4",
+            "quant_state.bitsandbytes__fp4",
+            ".weight_format",
+        ];
+        let Some((before, _)) = self.names.attention_norm.split_once("{}") else { return false };
+        let rest = tensor.name.strip_prefix(&self.top(before));
+        let layer = rest.and_then(|rest| rest.split_once('.')).and_then(|(layer, _)| layer.parse().ok());
+        layer.is_some_and(|layer: usize| layer < self.shape.layers.len())
+            && !KNOWN.iter().any(|suffix| tensor.name.ends_with(suffix))
+    }
+
     pub(super) fn is_gguf(&self) -> bool {
         self.stored.keys.is_gguf()
     }
@@ -81,14 +112,14 @@ impl<'a> Tensors<'a> {
 
     /// Rows (outputs) of the whole matrix of this name, of so many columns.
     pub(super) fn outputs(&self, name: &str, cols: usize) -> Option<usize> {
-        let rows = |t: &Tensor| usize::try_from(*t.shape.first()?).ok();
+        let rows = |t: &Tensor| self.stored.sizes::<2>(t).map(|[rows, _]| rows);
         codes::outputs(self.stored, name, cols)
             .or_else(|| self.stored.get(&format!("{name}.weight")).and_then(rows))
     }
 
     /// Rows of each matrix of a stack.
     pub(super) fn rows_of_each(&self, name: &str) -> Option<usize> {
-        self.stored.get(name).and_then(|t| usize::try_from(*t.shape.get(1)?).ok())
+        self.stored.get(name).and_then(|t| self.stored.sizes::<3>(t)).map(|[_, rows, _]| rows)
     }
 
     pub(super) fn linear(&self, name: &str, bias: Bias, part: Part, cols: usize) -> Result<Linear, Error> {

@@ -271,6 +271,15 @@ impl Array {
         Some(self.fixed()?.map(decode))
     }
 
+    /// The elements of an array of numbers, in `f32`: of floating-point numbers as [`f32s`](Self::f32s), and of integers, which
+    /// some converters write in their place, the nearest.
+    pub fn numbers(&self) -> Option<Vec<f32>> {
+        match self.f32s() {
+            Some(floats) => Some(floats.collect()),
+            None => Some(self.ints()?.map(|n| n as f32).collect()),
+        }
+    }
+
     /// The elements of an array of integers of any type; `None` if one does not fit 64 bits with sign.
     pub fn ints(&self) -> Option<impl Iterator<Item = i64>> {
         let decode: fn(&[u8]) -> i64 = match self.element {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{Array, Items, Metadata, Value, ValueType};
 use crate::catalog::bytes_of;
 use crate::limits::{HEADER_BYTES_MAX, TENSORS_MAX};
+use crate::shown::name_shown;
 use crate::{Catalog, DType, Error, ErrorKind, Extent, File, FileId, disk};
 
 const ENTRIES_MAX: u64 = 1 << 16;
@@ -38,7 +39,7 @@ pub(crate) fn open(path: &Path) -> Result<(PathBuf, Metadata, Catalog), Error> {
     let mut first = None;
     for number in 1..=split.count {
         let part = split.part(path, number);
-        if !part.is_file() {
+        if !part.exists() {
             let message =
                 format!("part {number} of {} is not there; a split model needs all of them", split.count);
             return Err(Error::new(ErrorKind::MissingShard, &part, message));
@@ -180,9 +181,12 @@ impl<R: Read> Header<'_, R> {
         for index in 0..count {
             let key =
                 self.name(KEY_BYTES_MAX).map_err(|error| error.within(&format!("metadata entry {index}")))?;
-            let value = self.entry().map_err(|error| error.within(&format!("metadata key {key:?}")))?;
+            let value = self
+                .entry()
+                .map_err(|error| error.within(&format!("metadata key {:?}", name_shown(&key))))?;
             if entries.contains_key(&key) {
-                return Err(self.error(ErrorKind::Header, format!("metadata key {key:?} occurs twice")));
+                return Err(self
+                    .error(ErrorKind::Header, format!("metadata key {:?} occurs twice", name_shown(&key))));
             }
             entries.insert(key, value);
         }

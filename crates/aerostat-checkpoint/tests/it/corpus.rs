@@ -118,6 +118,10 @@ fn metadata_of_every_type_is_read() {
     assert_eq!(strings, [b"plain" as &[u8], b"\xe2\x96", b""]);
     assert_eq!(array("floats").f32s().unwrap().collect::<Vec<_>>(), [1.5, -2.0]);
     assert_eq!(array("shorts").ints().unwrap().collect::<Vec<_>>(), [-7, 9]);
+    // Scores are integers in files of some converters.
+    assert_eq!(array("shorts").numbers().unwrap(), [-7.0, 9.0]);
+    assert_eq!(array("floats").numbers().unwrap(), [1.5, -2.0]);
+    assert!(array("flags").numbers().is_none());
     assert!(
         array("large").ints().is_none()
             && array("floats").ints().is_none()

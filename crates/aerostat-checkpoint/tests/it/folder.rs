@@ -280,3 +280,95 @@ fn open(files: Files<'_>, path: &str) -> Result<Checkpoint, Error> {
     }
     Checkpoint::open(&folder.path().join(Path::new(path)))
 }
+
+/// Adapters were taken for models that lack their configuration, or their weights.
+#[test]
+fn an_adapter_is_said_to_be_one() {
+    let adapter = |json: &str| ("adapter_config.json", json.as_bytes().to_vec());
+    let lora = || adapter(r#"{"base_model_name_or_path":"meta/x","peft_type":"LORA"}"#);
+    let weights = || ("adapter_model.safetensors", vectors(&["lora_A.weight"]));
+    let config = || ("config.json", CONFIG.into());
+    assert_refused(&[
+        (&[lora(), weights()], "", Unsupported, "adapter (LORA) of the model `meta/x`"),
+        (&[lora()], "", Unsupported, "adapter (LORA) of the model `meta/x`"),
+        (&[adapter("{}"), weights(), config()], "", Unsupported, "adapter of another model"),
+        (
+            &[adapter("{}"), ("adapter_model.bin", Vec::new()), config()],
+            "",
+            Unsupported,
+            "adapter of another",
+        ),
+    ]);
+    let beside = open(&[lora(), weights(), config(), ("model.safetensors", vectors(&["a"]))], "").unwrap();
+    assert_eq!(beside.adapter.unwrap().base.as_deref(), Some("meta/x"));
+    assert_eq!(beside.catalog.len(), 1, "the adapter's tensors are not the model's");
+    let shards = [lora(), weights(), config(), ("model-00001-of-00001.safetensors", vectors(&["a"]))];
+    assert_eq!(open(&shards, "").unwrap().catalog.len(), 1);
+}
+
+/// Pipes hang whoever reads them, devices give what they like.
+#[cfg(unix)]
+#[test]
+fn what_is_no_regular_file_is_refused() {
+    let files = || [("config.json", CONFIG.into()), ("model.safetensors", vectors(&["a"]))];
+    for name in [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "generation_config.json",
+        "chat_template.jinja",
+    ] {
+        for kind in ["pipe", "device", "folder"] {
+            let folder = tempfile::tempdir().unwrap();
+            for (name, content) in files() {
+                fs::write(folder.path().join(name), content).unwrap();
+            }
+            let path = folder.path().join(name);
+            let _ = fs::remove_file(&path);
+            match kind {
+                "pipe" => {
+                    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success())
+                }
+                "device" => std::os::unix::fs::symlink("/dev/zero", &path).unwrap(),
+                _ => fs::create_dir(&path).unwrap(),
+            }
+            let error = Checkpoint::open(folder.path()).expect_err(kind);
+            assert_eq!((error.kind(), error.path()), (Unsupported, path.as_path()), "{error}");
+        }
+    }
+    assert_eq!(Checkpoint::open(Path::new("/dev/null")).unwrap_err().kind(), Unsupported);
+}
+
+/// Names of tensors, shards and types came back whole, up to a megabyte of them.
+#[test]
+fn no_error_repeats_much_of_a_file() {
+    let long = "\u{1}x".repeat(200_000);
+    let text = serde_json::to_string(&long).unwrap();
+    let config = || ("config.json", CONFIG.into());
+    let header = |header: &str| ("model.safetensors", crate::write::safetensors(header, 8));
+    let cases: [Vec<(&str, Vec<u8>)>; 5] = [
+        vec![config(), (INDEX, format!(r#"{{"weight_map":{{"a":{text}}}}}"#).into_bytes()), header("{}")],
+        vec![
+            config(),
+            (INDEX, format!(r#"{{"weight_map":{{{text}:"a.safetensors"}}}}"#).into()),
+            ("a.safetensors", vectors(&[])),
+        ],
+        vec![config(), header(&format!(r#"{{"a":{{"dtype":{text},"shape":[2],"data_offsets":[0,8]}}}}"#))],
+        vec![config(), header(&format!(r#"{{{text}:{{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}}}"#))],
+        vec![(
+            "adapter_config.json",
+            format!(r#"{{"peft_type":{text},"base_model_name_or_path":{text}}}"#).into(),
+        )],
+    ];
+    for (index, files) in cases.iter().enumerate() {
+        // An index counts where there is no single file.
+        let files: Vec<_> = files
+            .iter()
+            .map(|(n, c)| {
+                (if index == 0 && *n == "model.safetensors" { "b.safetensors" } else { n }, c.clone())
+            })
+            .collect();
+        let error = open(&files, "").expect_err("hostile").to_string();
+        assert!(error.len() < 2000, "case {index}: {} bytes", error.len());
+    }
+}

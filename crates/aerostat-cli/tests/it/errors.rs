@@ -116,7 +116,7 @@ fn requests_that_cannot_work_fail_with_the_reason() {
         (&["run", llama, "--token-ids", "3", "--stop", "x"], 1, &["no tokenizer"]),
         (&["chat", llama], 1, &["no tokenizer"]),
         (&["run", llama, "--token-ids", "3,128"], 2, &["prompt 0", "128", "vocabulary"]),
-        (&["score", llama, "--token-ids", "3", "--token-ids", "4294967295"], 2, &["prompt 1", "4294967295"]),
+        (&["score", llama, "--token-ids", "4294967295"], 2, &["prompt 0", "4294967295"]),
         (&["run", llama], 2, &["empty"]),
         (&["run", chat, ""], 2, &["empty"]),
         (&["run", chat, "--raw", ""], 2, &["empty"]),

@@ -97,3 +97,75 @@ fn a_reader_that_goes_away_ends_the_run_quietly() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(!stderr.contains("panicked") && !stderr.contains("error"), "{stderr}");
 }
+
+#[test]
+fn an_interrupted_score_keeps_what_it_has_in_json() {
+    let model = fixture("chat");
+    let list = vec!["7"; 100].join(",");
+    let many = (0..2000).flat_map(|_| ["--token-ids", list.as_str()]);
+    let args = ["score", model.to_str().unwrap(), "--token-ids", "5,6", "--rows-max", "1", "--json", "-v"];
+    let mut child = spawn(&args.into_iter().chain(many).collect::<Vec<_>>());
+    wait_until_open(&mut child);
+    // The first takes two sweeps, all of them 200,000.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["results"].as_array().unwrap().len(), 2001);
+    assert!(report["results"][0]["logprobs"].is_array());
+    assert_eq!(report["results"][2000], serde_json::json!({"error": "interrupted"}));
+}
+
+/// A log that nobody reads, or a disk that is full under it, once was a panic.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_stderr_that_takes_nothing_is_no_reason_to_stop() {
+    let model = fixture("chat");
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.jsonl"), folder.path().join("out.jsonl"));
+    let line = serde_json::json!({"custom_id": "a", "method": "POST", "url": "/v1/completions",
+        "body": {"prompt": "a", "max_tokens": 3}});
+    std::fs::write(&input, format!("{line}\nbad\n")).unwrap();
+    let (input, output) = (input.to_str().unwrap(), output.to_str().unwrap());
+    let model = model.to_str().unwrap();
+    let batch = ["batch", "-m", model, "-i", input, "-o", output, "--restart", "-v"];
+    let score = ["score", model, "--token-ids", "5,6", "--token-ids", "5,999999", "-v"];
+    for (args, code) in [(&batch[..], 3), (&score[..], 3), (&["inspect", "/nonexistent"][..], 1)] {
+        let full = std::fs::File::create("/dev/full").unwrap();
+        let status = command(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(full).status();
+        assert_eq!(status.unwrap().code(), Some(code), "{args:?}");
+        let mut child = spawn(args);
+        drop((child.stderr.take(), child.stdin.take()));
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}");
+    }
+    assert_eq!(std::fs::read_to_string(output).unwrap().lines().count(), 1);
+}
+
+/// `nohup` ignores SIGHUP for what it starts, and a shell SIGINT for what runs in its background.
+#[cfg(target_os = "linux")]
+#[test]
+fn signals_that_were_ignored_stay_ignored() {
+    let model = fixture("chat");
+    let args = [&["run", model.to_str().unwrap(), "hello", "--json"], &LONG[..]].concat();
+    let plain = command(&args);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' HUP INT; exec \"$0\" \"$@\""]).arg(plain.get_program()).args(plain.get_args());
+    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = shell.spawn().unwrap();
+    wait_until_open(&mut child);
+    let send = |child: &Child, signal: &str| {
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+    };
+    for signal in ["-HUP", "-INT", "-HUP", "-INT"] {
+        send(&child, signal);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(child.try_wait().unwrap().is_none(), "{signal} ended it");
+    }
+    send(&child, "-TERM");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["results"][0]["finish_reason"], "interrupted");
+}

@@ -1,5 +1,6 @@
 //! The command as users meet it: arguments in, stdout, stderr and exit code out.
 
+mod apart;
 mod batch;
 mod bench;
 mod documents;
@@ -9,7 +10,10 @@ mod generation;
 #[cfg(unix)]
 mod interrupts;
 #[cfg(unix)]
+mod memory;
 mod pack;
+mod serve;
 mod support;
 mod tables;
 mod usage;
+mod vocabulary;

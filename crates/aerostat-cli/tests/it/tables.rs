@@ -282,3 +282,33 @@ fn what_goes_through_parquet_is_what_goes_through_lines() {
         assert!(!Path::new(&format!("{output}.part")).exists());
     }
 }
+
+/// One once lost the first row of a table.
+#[test]
+fn a_byte_order_mark_is_no_part_of_a_table() {
+    let model = model("chat");
+    for (name, text) in
+        [("in.jsonl", "{\"text\":\"one\"}\n{\"text\":\"two\"}\n"), ("in.csv", "text\none\ntwo\n")]
+    {
+        let (_folder, input) = file(name, text);
+        let want = succeed(&["score", &model, "-i", &input]);
+        let (_folder, marked) = file(name, &format!("\u{feff}{text}"));
+        assert_eq!(succeed(&["score", &model, "-i", &marked]), want, "{name}");
+    }
+}
+
+#[test]
+fn one_bad_list_of_tokens_among_several_is_refused_alone() {
+    let model = model("chat");
+    for command in ["run", "score"] {
+        let args =
+            [command, &model, "--token-ids", "5,6", "--token-ids", "5,99999", "--token-ids", "7", "--json"];
+        let outcome = run(&args);
+        assert_eq!(outcome.code, Some(3), "{outcome:?}");
+        assert!(outcome.stderr.contains("1 of 3 results failed"), "{outcome:?}");
+        let report: Value = serde_json::from_str(&outcome.stdout).unwrap();
+        assert!(report["results"][1]["error"].as_str().unwrap().contains("99999"), "{report}");
+        assert!(report["results"][2]["token_ids"].is_array());
+        assert_eq!(run(&[command, &model, "--token-ids", "5,99999"]).code, Some(2));
+    }
+}

@@ -15,7 +15,7 @@ fn wrong_arguments_are_usage_errors_that_name_them() {
         (&["--threads", "0"], "0"),
         (&["--isa", "avx1024"], "avx1024"),
         (&["--io", "telegraph"], "telegraph"),
-        (&["--kv", "q4"], "f32 or q8"),
+        (&["--kv", "q4"], "q8 or q8-all"),
         (&["--kv", "f8"], "f8"),
         (&["--rows-max", "0"], "0"),
         (&["--context", "0"], "0"),

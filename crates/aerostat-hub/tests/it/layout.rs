@@ -75,7 +75,7 @@ fn a_second_pull_asks_for_the_listing_alone() {
     server.take_log();
     assert_eq!(hub.pull(&id("org/name"), &(), &GO).unwrap(), first);
     let paths: Vec<String> = server.take_log().into_iter().map(|request| request.path).collect();
-    assert_eq!(paths, ["/api/models/org/name/revision/main"]);
+    assert_eq!(paths, ["/api/models/org/name/revision/main?blobs=true"]);
 }
 
 #[test]
@@ -91,6 +91,53 @@ fn a_snapshot_without_a_shard_is_not_complete_and_gets_only_that_one() {
     let log = server.take_log();
     assert_eq!((bytes_asked(&log, SHARDS[0]), bytes_asked(&log, SHARDS[1])), (0, 70_001));
     assert_eq!(hub.cached(&id("org/name")).unwrap(), Some(snapshot));
+}
+
+/// Disks and people cut files; a blob with the right name was whole, whatever was left of it.
+#[test]
+fn a_blob_of_another_size_is_not_here_and_is_repaired() {
+    let (server, cache) = (sharded(), tempfile::tempdir().unwrap());
+    let hub = server.hub(cache.path());
+    let snapshot = hub.pull(&id("org/name"), &(), &GO).unwrap();
+    let blob = fs::canonicalize(snapshot.join(SHARDS[1])).unwrap();
+    let whole = content(4, 70_001);
+    for damaged in [whole[..1000].to_vec(), Vec::new(), [&whole[..], b"x"].concat()] {
+        fs::write(&blob, &damaged).unwrap();
+        server.take_log();
+        let watch = Watch::default();
+        hub.pull(&id("org/name"), &watch, &watch.cancel).unwrap();
+        assert_eq!(fs::read(&blob).unwrap(), whole, "{} bytes were there", damaged.len());
+        let log = server.take_log();
+        assert_eq!((bytes_asked(&log, SHARDS[0]), bytes_asked(&log, SHARDS[1])), (0, 70_001));
+        let (total, present) = (watch.total.load(Ordering::Relaxed), watch.present.load(Ordering::Relaxed));
+        assert_eq!(total - present, 70_001, "what is damaged is not told as here");
+    }
+    fs::write(fs::canonicalize(snapshot.join("config.json")).unwrap(), "").unwrap();
+    hub.pull(&id("org/name"), &(), &GO).unwrap();
+    assert_eq!(fs::read(snapshot.join("config.json")).unwrap(), b"{}");
+}
+
+#[test]
+fn digests_are_checked_where_that_is_asked_for() {
+    let (server, cache) = (sharded(), tempfile::tempdir().unwrap());
+    let mut hub = server.hub(cache.path());
+    let snapshot = hub.pull(&id("org/name"), &(), &GO).unwrap();
+    let whole = content(4, 70_001);
+    let mut damaged = whole.clone();
+    damaged[5000] ^= 1;
+    fs::write(fs::canonicalize(snapshot.join(SHARDS[1])).unwrap(), &damaged).unwrap();
+    hub.pull(&id("org/name"), &(), &GO).unwrap();
+    assert_eq!(fs::read(snapshot.join(SHARDS[1])).unwrap(), damaged, "the size is right");
+    hub.verify = true;
+    server.take_log();
+    let watch = Watch::default();
+    hub.pull(&id("org/name"), &watch, &watch.cancel).unwrap();
+    assert_eq!(fs::read(snapshot.join(SHARDS[1])).unwrap(), whole);
+    let log = server.take_log();
+    assert_eq!((bytes_asked(&log, SHARDS[0]), bytes_asked(&log, SHARDS[1])), (0, 70_001));
+    assert!(watch.notes.lock().unwrap().iter().any(|note| note.contains("damaged")));
+    hub.offline = true;
+    assert!(hub.pull(&id("org/name"), &(), &GO).unwrap_err().to_string().contains("HF_HUB_OFFLINE"));
 }
 
 #[test]

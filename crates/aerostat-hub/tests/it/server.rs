@@ -202,7 +202,10 @@ fn answer(
     let mut headers: BTreeMap<&str, String> = BTreeMap::new();
     let (mut status, mut body) = (404, Vec::new());
     if request.path.starts_with("/api/models/") {
-        let siblings: Vec<String> = files.keys().map(|name| format!(r#"{{"rfilename":{name:?}}}"#)).collect();
+        let sibling = |(name, content): (&String, &Vec<u8>)| {
+            format!(r#"{{"rfilename":{name:?},"size":{}}}"#, content.len())
+        };
+        let siblings: Vec<String> = files.iter().map(sibling).collect();
         body = format!(r#"{{"sha":"{COMMIT}","siblings":[{}],"private":false}}"#, siblings.join(","))
             .into_bytes();
         status = 200;

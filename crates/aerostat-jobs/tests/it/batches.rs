@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 
+use aerostat_jobs::disk::System;
 use aerostat_jobs::{Setting, Survey, Unwatched, list_jobs, survey};
 use serde_json::{Value, json};
 
@@ -238,4 +239,74 @@ fn jobs_are_listed_with_how_far_they_are() {
         assert_eq!(jobs[0].output, bench.paths.output);
     }
     assert!(list_jobs(&bench.folder.path().join("nothing.jsonl")).is_err());
+    // One with an output beside it is a job whose database has suffered.
+    fs::write(bench.folder.path().join("lost.jsonl"), "{}\n").unwrap();
+    fs::write(bench.folder.path().join("lost.jsonl.job"), [7; 5000]).unwrap();
+    let jobs = list_jobs(bench.folder.path()).unwrap();
+    assert_eq!(jobs.iter().map(|job| job.state.as_str()).collect::<Vec<_>>(), ["unreadable", "finished"]);
+    assert!(jobs[0].reason.as_ref().unwrap().contains("lost.jsonl.job"), "{:?}", jobs[0].reason);
+}
+
+/// 15 MB of bad lines, packed, once gave 1.7 GB of errors.
+#[test]
+fn errors_of_bad_lines_are_written_up_to_a_bound_and_the_rest_counted() {
+    let mut lines = vec!["x".to_owned(); 300_000];
+    lines.push(chat(1, json!({"max_tokens": 2})));
+    let bench = Bench::new(&lines);
+    let job = bench.open(System, &Unwatched).unwrap();
+    let (untold, counts) = (job.untold(), job.counts());
+    drop(job);
+    assert_eq!((counts.failed, counts.left()), (300_000, 1));
+    let told = fs::read_to_string(&bench.paths.errors).unwrap().lines().count() as u64;
+    assert_eq!(told + untold, 300_000);
+    assert!(untold > 0);
+    let bytes = fs::metadata(&bench.paths.errors).unwrap().len();
+    assert!((64 << 20..65 << 20).contains(&bytes), "{bytes}");
+    assert_eq!(bench.open(System, &Unwatched).unwrap().untold(), untold, "it is remembered");
+    assert_eq!(bench.run().unwrap().done, 1);
+}
+
+#[test]
+fn an_error_repeats_little_of_what_it_is_about() {
+    let long = "l".repeat(50_000);
+    let lines = [
+        line(&long, "/v1/completions", json!({"prompt": 5})),
+        line("a", &long, json!({})),
+        line("b", "/v1/completions", json!({"prompt": "a", long.as_str(): 1})),
+        line("c", "/v1/completions", json!({"prompt": "a", "temperature": long})),
+        line("d", "/v1/completions", json!({"prompt": "a", "guided_regex": format!("({long}")})),
+        format!("{{\"{long}"),
+    ];
+    let bench = Bench::new(&lines);
+    assert_eq!(bench.run().unwrap().failed, lines.len() as u64);
+    for failure in bench.failures() {
+        assert!(failure.to_string().chars().count() < 2000, "{failure}");
+    }
+}
+
+/// A prompt that is far too long is refused before it is tokenised whole; one that is to be cut is not.
+#[test]
+fn a_prompt_that_is_to_be_cut_may_be_of_any_length() {
+    let body = |prompt: Value, more: Value| {
+        let mut body = json!({"prompt": prompt, "max_tokens": 2, "temperature": 0});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let (text, ids) = (json!("word ".repeat(40_000)), json!(vec![7; 70_000]));
+    let cut = || json!({"truncate_prompt_tokens": 8});
+    let lines = [
+        line("text", "/v1/completions", body(text.clone(), json!({}))),
+        line("ids", "/v1/completions", body(ids.clone(), json!({}))),
+        line("cut text", "/v1/completions", body(text, cut())),
+        line("cut ids", "/v1/completions", body(ids, cut())),
+    ];
+    let bench = Bench::new(&lines);
+    let counts = bench.run().unwrap();
+    assert_eq!((counts.done, counts.failed), (2, 2));
+    for failure in bench.failures() {
+        assert_eq!(failure["error"]["code"], "context_length_exceeded", "{failure}");
+    }
+    for result in bench.results().values() {
+        assert_eq!(result["response"]["body"]["usage"]["prompt_tokens"], 8);
+    }
 }

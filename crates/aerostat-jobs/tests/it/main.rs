@@ -3,6 +3,7 @@
 mod batches;
 mod durability;
 mod grammars;
+mod mutations;
 mod schema;
 mod sessions;
 mod support;

@@ -48,6 +48,13 @@ fn the_same_request_gives_the_same_body_through_a_job_and_without_one() {
     lines.push(line("e", "/v1/embeddings", json!({"input": ["a text", [5, 6, 7]], "dimensions": 4})));
     let base64 = json!({"input": "a text", "encoding_format": "base64", "model": "other"});
     lines.push(line("b", "/v1/embeddings", base64));
+    let echoed = json!({"prompt": ["one", [5, 6, 7], "two more"], "n": 2, "echo": true, "max_tokens": 3, "logprobs": 1});
+    lines.push(line("echoed", "/v1/completions", echoed));
+    let scored = json!({"prompt": ["one", "two more"], "max_tokens": 2, "prompt_logprobs": 2});
+    lines.push(line("scored", "/v1/completions", scored));
+    // So many that some of them are in the database only when the last is done.
+    let many = json!({"n": 40, "max_tokens": 90, "temperature": 1.1, "logprobs": true, "top_logprobs": 3});
+    lines.push(chat(50, many));
     let bench = Bench::new(&lines);
     bench.run().unwrap();
     let results = bench.results();

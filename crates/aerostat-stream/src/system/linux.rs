@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use rustix::fs::{self, Advice, AtFlags, Mode, OFlags, StatxFlags};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::buffer::PAGE_BYTES;
 
@@ -32,6 +33,17 @@ pub(crate) fn direct_alignment(file: &File) -> Option<usize> {
             usable.then_some(offset.max(memory))
         }
         _ => Some(ALIGNMENT_DEFAULT),
+    }
+}
+
+/// Lets the process open `files` more files than it may by default, as far as the system does.
+pub(crate) fn allow_files(files: usize) {
+    /// Files that the rest of the process has open, about.
+    const OTHERS: u64 = 128;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < files as u64 + OTHERS) {
+        // Only a wish: where it is not enough, opening says so.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     }
 }
 

@@ -9,9 +9,9 @@ mod other;
 mod uring;
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{direct_alignment, forget, open_buffered, open_direct};
+pub(crate) use linux::{allow_files, direct_alignment, forget, open_buffered, open_direct};
 #[cfg(not(target_os = "linux"))]
-pub(crate) use other::{DEPTH_MAX, Uring, direct_alignment, forget, open_buffered, open_direct};
+pub(crate) use other::{DEPTH_MAX, Uring, allow_files, direct_alignment, forget, open_buffered, open_direct};
 #[cfg(target_os = "linux")]
 pub(crate) use uring::{DEPTH_MAX, Uring};
 

@@ -86,13 +86,50 @@ fn a_folder_names_its_template_and_tokens_in_several_ways() {
 }
 
 #[test]
-fn named_templates_without_a_default_are_an_error_and_not_no_template() {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), r#"{"chat_template": [{"name": "rag", "template": "x"}, {"name": "b"}]}"#)
-        .unwrap();
-    let error = ChatTemplate::from_hugging_face(Some(file.path()), None, None).err().unwrap();
-    assert_eq!(error.kind(), ErrorKind::Malformed);
+fn of_several_templates_one_is_chosen_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokenizer_config.json");
+    let render = |field: &str, name: Option<&str>, extra: Value| {
+        std::fs::write(&file, format!(r#"{{"chat_template": {field}}}"#)).unwrap();
+        let template = ChatTemplate::named_from_hugging_face(Some(&file), None, None, name)?;
+        let extra = extra.as_object().cloned().unwrap_or_default();
+        template.map(|template| template.render(&[], false, extra)).transpose()
+    };
+    let both = r#"[{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}]"#;
+    let keyed = r#"{"rag": "r", "default": "d", "tool_use": "t"}"#;
+    for field in [both, keyed] {
+        for (name, extra, want) in [
+            (None, Value::Null, "d"),
+            (None, serde_json::json!({"tools": []}), "t"),
+            (Some("rag"), serde_json::json!({"tools": []}), "r"),
+            (Some("default"), serde_json::json!({"tools": []}), "d"),
+        ] {
+            assert_eq!(render(field, name, extra).unwrap().as_deref(), Some(want), "{name:?}");
+        }
+        let error = render(field, Some("none"), Value::Null).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Malformed);
+    }
+    let error =
+        render(r#"[{"name": "rag", "template": "x"}, {"name": "b"}]"#, None, Value::Null).unwrap_err();
     assert!(error.to_string().contains("(rag, b)"), "{error}");
+    let error = render(r#""one""#, Some("rag"), Value::Null).unwrap_err();
+    assert!(error.to_string().contains("rag"), "{error}");
+    assert_eq!(render(r#""one""#, Some("default"), Value::Null).unwrap().as_deref(), Some("one"));
+}
+
+#[test]
+fn chat_template_json_is_read_where_nothing_else_names_a_template() {
+    let folder = tempfile::tempdir().unwrap();
+    let [json, config] = ["chat_template.json", "tokenizer_config.json"].map(|name| folder.path().join(name));
+    std::fs::write(&json, r#"{"chat_template": "from json"}"#).unwrap();
+    let render = |text: &str| {
+        std::fs::write(&config, text).unwrap();
+        let template = ChatTemplate::from_hugging_face(Some(&config), Some(&json), None).unwrap().unwrap();
+        template.render(&[], false, Map::new()).unwrap()
+    };
+    assert_eq!(render("{}"), "from json");
+    assert_eq!(render(r#"{"model_max_length": Infinity, "x": "Infinity"}"#), "from json");
+    assert_eq!(render(r#"{"chat_template": "from config"}"#), "from config");
 }
 
 #[test]

@@ -164,7 +164,7 @@ fn templates_that_mean_harm_end_soon_in_an_answer_or_an_error() {
 }
 
 /// The most memory the process had so far; 0 where the system does not tell.
-fn peak_bytes() -> u64 {
+pub(crate) fn peak_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).map_or(0, |kib| kib << 10)

@@ -142,3 +142,17 @@ fn tokens_have_names_and_special_ones_are_known() {
     assert_eq!(tokenizer.vocab_size(), tokenizer.token_id("</tool>").unwrap() as usize + 1);
     assert_eq!(tokenizer.token_text(tokenizer.vocab_size() as u32), None);
 }
+
+#[test]
+fn added_tokens_need_not_name_all_their_flags() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("tokenizer_config.json");
+    let listed = r#"{"added_tokens_decoder": {"600": {"content": "<think>", "special": true}, "601": {"content": "<x>"}},
+        "model_max_length": Infinity}"#;
+    std::fs::write(&config, listed).unwrap();
+    let file = data("tokenizers/gpt2/tokenizer.json");
+    let tokenizer = Tokenizer::from_hugging_face(&file, Some(&config)).unwrap();
+    let ids = tokenizer.encode("<think><x>", false).unwrap();
+    assert_eq!(ids.len(), 2);
+    assert_eq!(ids.iter().map(|id| tokenizer.is_special(*id)).collect::<Vec<_>>(), [true, false]);
+}

@@ -5,10 +5,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Command, Ended, Event, Priority, RequestId};
+use super::table::Table;
+use super::{Command, Ended, Event, Listener, Priority, RequestId};
 use crate::model_files::ModelFiles;
 use crate::need::Need;
-use crate::request::{Completion, FinishReason, Gained, Outcome, Request, Work};
+use crate::request::{Completion, FinishReason, Gained, Outcome, Request, UnderWay, Work};
 use crate::run;
 use crate::{Error, ErrorKind};
 
@@ -16,7 +17,7 @@ use crate::{Error, ErrorKind};
 const SOURCE_IDS: u64 = 1 << 63;
 
 /// Who listens to single requests, by id; the observer of a run gives them their text.
-pub(super) type Listeners = Arc<Mutex<HashMap<u64, Sender<Event>>>>;
+pub(super) type Listeners = Arc<Mutex<HashMap<u64, Listener>>>;
 
 /// A request that waits.
 struct Waiting {
@@ -47,6 +48,8 @@ pub(super) struct Board {
     /// By priority, then by arrival.
     waiting: VecDeque<Waiting>,
     pub(super) listeners: Listeners,
+    /// The single requests that have not ended.
+    table: Arc<Table>,
     /// The source of each of its requests under way, and its own id of it.
     owners: HashMap<u64, (usize, u64)>,
     sources: Vec<Option<Source>>,
@@ -66,6 +69,7 @@ impl Board {
         inbox: Receiver<Command>,
         need: Need,
         (files, tokenizer): (Arc<ModelFiles>, bool),
+        table: Arc<Table>,
     ) -> Self {
         Self {
             inbox,
@@ -73,6 +77,7 @@ impl Board {
             tokenizer,
             waiting: VecDeque::new(),
             listeners: Listeners::default(),
+            table,
             owners: HashMap::new(),
             sources: Vec::new(),
             cancelled: Vec::new(),
@@ -123,14 +128,16 @@ impl Board {
 
     fn take(&mut self, command: Command) {
         match command {
-            Command::Submit { events, .. } if self.closing => {
-                tell(&events, Event::Finished(Outcome::Failed(super::closed())));
+            Command::Submit { id, mut events, .. } if self.closing => {
+                self.table.leave(id.0);
+                events(Event::Finished(Outcome::Failed(super::closed())));
             }
-            Command::Submit { id, request, priority, events } => {
+            Command::Submit { id, request, priority, mut events } => {
                 // What no opening can serve is refused before any is tried.
                 let request = Box::new(Request { id: id.0, ..*request });
                 if let Err(error) = run::check(&self.files.spec, usize::MAX, &request, self.tokenizer) {
-                    return tell(&events, Event::Finished(Outcome::Failed(error)));
+                    self.table.leave(id.0);
+                    return events(Event::Finished(Outcome::Failed(error)));
                 }
                 self.listeners().insert(id.0, events);
                 let place = self.waiting.partition_point(|waiting| waiting.priority <= priority);
@@ -172,8 +179,10 @@ impl Board {
     pub(super) fn fail_all(&mut self, error: &Error) {
         self.waiting.clear();
         let again = || Error::new(error.kind(), error.to_string());
-        for (_, events) in self.listeners().drain() {
-            tell(&events, Event::Finished(Outcome::Failed(again())));
+        let listeners = std::mem::take(&mut *self.listeners());
+        for (id, mut events) in listeners {
+            self.table.leave(id);
+            events(Event::Finished(Outcome::Failed(again())));
         }
         self.owners.clear();
         for source in self.sources.iter_mut().filter_map(Option::take) {
@@ -198,8 +207,10 @@ impl Board {
 
     /// A request has ended.
     fn end(&mut self, id: u64, outcome: Outcome) {
-        if let Some(events) = self.listeners().remove(&id) {
-            return tell(&events, Event::Finished(outcome));
+        let listener = self.listeners().remove(&id);
+        if let Some(mut events) = listener {
+            self.table.leave(id);
+            return events(Event::Finished(outcome));
         }
         let Some((index, own)) = self.owners.remove(&id) else { return };
         if let Some(Some(source)) = self.sources.get_mut(index) {
@@ -221,7 +232,7 @@ impl Board {
         });
     }
 
-    fn listeners(&self) -> MutexGuard<'_, HashMap<u64, Sender<Event>>> {
+    fn listeners(&self) -> MutexGuard<'_, HashMap<u64, Listener>> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -325,12 +336,18 @@ impl Work for Board {
         !self.closing
     }
 
+    fn sweeping(&mut self, under_way: &[UnderWay]) -> Result<(), Error> {
+        self.table.under_way(under_way);
+        Ok(())
+    }
+
     fn swept(&mut self, gained: &[Gained<'_>]) -> Result<(), Error> {
         let mut of_sources: HashMap<usize, Vec<Gained<'_>>> = HashMap::new();
         for gained in gained {
-            if let Some(events) = self.listeners().get(&gained.id) {
+            if let Some(events) = self.listeners().get_mut(&gained.id) {
                 let (token_ids, logprobs) = (gained.tokens.to_vec(), gained.logprobs.to_vec());
-                tell(events, Event::Tokens { token_ids, logprobs });
+                self.table.gained(gained.id, token_ids.len());
+                events(Event::Tokens { token_ids, logprobs });
             } else if let Some((source, own)) = self.owners.get(&gained.id) {
                 of_sources.entry(*source).or_default().push(Gained { id: *own, ..*gained });
             }
@@ -362,11 +379,6 @@ impl Work for Board {
     fn tokens_left(&self) -> u64 {
         self.sources.iter().flatten().map(|source| source.work.tokens_left()).sum()
     }
-}
-
-/// Nobody listens any more: then nobody wants to know.
-fn tell(events: &Sender<Event>, event: Event) {
-    let _ = events.send(event);
 }
 
 fn give_back(work: Box<dyn Work + Send>, result: Result<(), Error>, to: &Sender<Ended>) {

@@ -151,10 +151,9 @@ impl Observer for Telling<'_> {
     }
 
     fn text(&mut self, index: usize, text: &str) {
-        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(events) = listeners.get(&(index as u64)) {
-            // Nobody listens any more: then nobody wants to know.
-            let _ = events.send(Event::Text(text.to_owned()));
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(events) = listeners.get_mut(&(index as u64)) {
+            events(Event::Text(text.to_owned()));
         }
     }
 

@@ -58,6 +58,35 @@ fn a_failing_disk_or_shrinking_file_ends_the_run_with_the_place() {
     }
 }
 
+/// A disk that failed once took the answers with it that were finished before.
+#[test]
+fn what_was_finished_before_a_disk_failed_stays() {
+    let fixture = fixture("qwen2");
+    let files = ModelFiles::open(&fixture.path).unwrap();
+    let options = Options { pinned_bytes_max: Some(0), ..Options::default() };
+    let short = Request { max_new_tokens: 1, ..request(&fixture) };
+    let requests = [short.clone(), Request { max_new_tokens: 40, ..short }];
+    let need = aerostat::generate::need(&requests);
+    let catalog = Checkpoint::open(&fixture.path).unwrap().catalog;
+    let mut kept = 0;
+    for call in (20..400).step_by(20) {
+        let contents = catalog.files().iter().map(|f| Contents::Memory(std::fs::read(&f.path).unwrap()));
+        let script = Script { faults: vec![Fault { call, kind: FaultKind::Failed }], ..Script::default() };
+        let source = simulated::open(contents.collect(), script).unwrap();
+        let parts = Parts { source, ..Parts::of(&files, &options).unwrap() };
+        let Ok(mut engine) = Engine::open_with(&files, &options, &need, parts, &mut Silent) else { continue };
+        let Ok(answers) = engine.generate(&requests, None, &mut Silent) else { continue };
+        let mut answers = answers.completions.into_iter();
+        let (first, second) = (answers.next().unwrap(), answers.next().unwrap());
+        if let Err(error) = second {
+            assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+            assert_eq!(first.unwrap().token_ids, fixture.prompts[1].greedy[..1]);
+            kept += 1;
+        }
+    }
+    assert!(kept > 0, "some fault comes between the two ends");
+}
+
 /// Copies a fixture's folder and lets `change` edit the weights.
 fn broken(name: &str, change: impl Fn(&mut Vec<u8>)) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();

@@ -1,13 +1,13 @@
 //! Many callers, one engine.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use aerostat::session::{Event, Priority};
+use aerostat::session::{Event, Priority, RequestState};
 use aerostat::{
     Completion, Engine, Error, ErrorKind, FinishReason, ModelFiles, Need, Observer, Options, Outcome,
-    Progress, Request, Sampling, Session, Silent, Work,
+    Progress, QueueLimits, Request, Sampling, Session, Silent, Work,
 };
 use aerostat_testkit::fixture;
 
@@ -251,4 +251,71 @@ fn what_can_never_fit_is_refused_and_the_session_goes_on() {
     assert_eq!(tokens(handle.submit(small, 0).unwrap().wait()), want[0]);
     session.finish();
     assert!(handle.submit(Request::default(), 0).is_err());
+}
+
+/// Holds up every tile until it is opened.
+#[derive(Clone, Default)]
+struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    fn open(&self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_all();
+    }
+}
+
+impl Observer for Gate {
+    fn progress(&mut self, _progress: &Progress) -> bool {
+        drop(self.0.1.wait_while(self.0.0.lock().unwrap(), |open| !*open).unwrap());
+        std::thread::sleep(Duration::from_millis(1));
+        false
+    }
+}
+
+#[test]
+fn a_full_queue_refuses_more_and_tells_how_far_each_request_is() {
+    let gate = Gate::default();
+    let options = Options { pinned_bytes_max: Some(0), ..Options::default() };
+    let limits = QueueLimits { requests_max: 2, bytes_max: usize::MAX };
+    let need = (Need::one(64), limits);
+    let session = Session::start_with(files(), None, options, need, Box::new(gate.clone())).unwrap();
+    let handle = session.handle();
+    let (first, second) = (request(&[1, 2, 3], 60, 1), request(&[4, 5], 4, 2));
+    let want = alone(&[first.clone(), second.clone()]);
+    let tickets = (handle.submit(first, 0).unwrap(), handle.submit(second.clone(), 0).unwrap());
+    let Err(full) = handle.submit(second.clone(), 0) else { panic!("three wait where two may") };
+    assert_eq!(full.kind(), ErrorKind::Busy, "{full}");
+    let told = handle.requests();
+    assert_eq!(told.iter().map(|r| r.position).collect::<Vec<_>>(), [Some(0), Some(1)]);
+    assert!(told.iter().all(|r| r.state == RequestState::Waiting));
+    gate.open();
+    let Some(Event::Tokens { .. }) = tickets.0.next() else { panic!("no tokens") };
+    let told = handle.requests();
+    let (one, other) = (told[0], told[1]);
+    assert_eq!((one.id, one.state, one.position), (tickets.0.id(), RequestState::Answering, None));
+    assert_eq!((one.prompt_tokens, one.prompt_done, one.tokens_max), (3, 3, 60));
+    assert!((1..60).contains(&one.tokens));
+    // The model was opened for one answer at a time.
+    assert_eq!((other.state, other.position, other.tokens), (RequestState::Waiting, Some(0), 0));
+    // One has left the queue, so that another may come.
+    let third = handle.submit(second, 0).unwrap();
+    assert_eq!((tokens(tickets.0.wait()), tokens(tickets.1.wait())), (want[0].clone(), want[1].clone()));
+    assert_eq!(tokens(third.wait()), want[1]);
+    assert!(handle.requests().is_empty());
+}
+
+/// A session for some sequences of some tokens once had pages and logits for fewer at once.
+#[test]
+fn a_session_for_many_sequences_has_room_for_all_at_once() {
+    let files = files();
+    for (sequences, tokens) in [(1, 64), (8, 64), (6, 1_000)] {
+        let plan = Engine::plan(&files, &Options::default(), &Need::many(sequences, tokens)).unwrap();
+        assert!(plan.logit_rows_max >= sequences, "{sequences} x {tokens}: {}", plan.logit_rows_max);
+        assert!(
+            plan.kv_pages >= sequences * tokens.div_ceil(16),
+            "{sequences} x {tokens}: {}",
+            plan.kv_pages
+        );
+        assert!(plan.rows_max >= sequences);
+    }
 }

@@ -1,0 +1,51 @@
+//! What a command writes is nothing that it reads.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use aerostat_jobs::{Named, keep_apart, model_files};
+
+use crate::failure::Failure;
+
+/// What a model is read from, its adapter included.
+pub(crate) fn read(model: &Path, adapter: Option<&Path>) -> Vec<Named> {
+    let adapter = adapter.map(model_files).unwrap_or_default();
+    let adapter = adapter.into_iter().map(|file| file.called("a file of the adapter"));
+    model_files(model).into_iter().chain(adapter).collect()
+}
+
+/// Refuses a table whose results would be written over the table itself or over what a model is read from.
+pub(crate) fn table(input: &Path, output: Option<&Path>, model: &[Named]) -> Result<(), Failure> {
+    let read = [model, &[Named::new("the input", input)]].concat();
+    let mut written = Vec::new();
+    match output {
+        Some(path) => {
+            written.push(Named::new("the output", path));
+            written.extend(drafts(path).into_iter().map(|path| Named::new("a draft of the output", path)));
+        }
+        // What a shell opened for the command.
+        None if cfg!(unix) => written.push(Named::new("stdout", "/dev/stdout")),
+        None => {}
+    }
+    Ok(keep_apart(&read, &written)?)
+}
+
+/// Refuses a copy that would be written over the model itself.
+pub(crate) fn copy(model: &Path, out: &Path) -> Result<(), Failure> {
+    let mut written = vec![Named::new("the copy", out)];
+    if out.is_dir() {
+        let there = model_files(out);
+        written.extend(there.into_iter().skip(1).map(|file| file.called("a file of the copy")));
+    }
+    Ok(keep_apart(&model_files(model), &written)?)
+}
+
+/// Files that are there under the names that a file has while it is written.
+fn drafts(path: &Path) -> Vec<PathBuf> {
+    let Some(name) = path.file_name() else { return Vec::new() };
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let begins = [name.as_encoded_bytes(), b".part"].concat();
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let drafts = entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(&begins));
+    drafts.map(|entry| entry.path()).collect()
+}

@@ -1,0 +1,134 @@
+//! The model that clients share: opened once, asked by all.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aerostat::session::Event;
+use aerostat::{
+    ModelFiles, Need, Observer, Options, Outcome, Plan, Progress, Request, Session, SessionHandle, Want,
+};
+use aerostat_jobs::files_digest;
+use aerostat_openai::{LazyGrammars, Refusal, Rules, Setting, Shape};
+
+use crate::config::Config;
+use crate::error::{Error, ErrorKind};
+
+/// Tokens of a sequence that the memory is planned for beside the longest one, at most: most are short.
+const USUAL_TOKENS: usize = 1024;
+
+/// A model that is open.
+pub(crate) struct Model {
+    pub(crate) setting: Setting,
+    pub(crate) handle: SessionHandle,
+    pub(crate) options: Options,
+    /// A digest of its files.
+    pub(crate) digest: String,
+    /// What answers call what they were made with.
+    pub(crate) fingerprint: String,
+    /// Tokens of a sequence at most.
+    pub(crate) context: usize,
+    grammars: Mutex<LazyGrammars>,
+}
+
+impl Model {
+    /// The grammar of an answer.
+    pub(crate) fn constraint(&self, shape: &Shape) -> Result<aerostat_openai::Grammar, Refusal> {
+        // A grammar that made the library panic left the others as they were, or none.
+        let mut grammars = self.grammars.lock().unwrap_or_else(|poisoned| {
+            let mut grammars = poisoned.into_inner();
+            *grammars = LazyGrammars::default();
+            grammars
+        });
+        let made = grammars.constraint(&self.setting, shape);
+        drop(grammars);
+        self.grammars.clear_poison();
+        made
+    }
+}
+
+/// What the engine tells while it works, and the wish to stop it.
+struct Signs {
+    stop: Arc<AtomicBool>,
+    verbose: bool,
+}
+
+impl Observer for Signs {
+    fn planned(&mut self, plan: &Plan) {
+        if self.verbose {
+            eprint!("plan\n{plan}");
+        }
+    }
+
+    fn progress(&mut self, _progress: &Progress) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn note(&mut self, text: &str) {
+        eprintln!("note: {text}");
+    }
+}
+
+/// Opens the model for a server, and waits until it is open. `early` is given the session before that.
+pub(crate) fn open(
+    config: &Config,
+    files: Arc<ModelFiles>,
+    options: &Options,
+    stop: Arc<AtomicBool>,
+    early: impl FnOnce(SessionHandle),
+) -> Result<(Session, Model), Error> {
+    let context = config.context_of(files.spec().context_max);
+    let rules = Rules {
+        context: Some(context),
+        max_new_tokens: config.max_new_tokens,
+        seed: 0,
+        lenient: config.lenient,
+    };
+    let name = config.names.first().map_or("model", String::as_str);
+    let setting = Setting::new(&files, name, rules)?;
+    let digest = files_digest(&files)?;
+    let options =
+        Options { memory_bytes: options.memory_bytes.map(|b| config.engine_bytes(b)), ..options.clone() };
+    let fingerprint = format!("fp_{}_{}", digest.get(..16).unwrap_or(&digest), options.kv.name());
+    let signs = Box::new(Signs { stop, verbose: false });
+    let tokenizer = setting.tokenizer().cloned();
+    let need = need(config, context);
+    let session = Session::start(files, tokenizer, options.clone(), need, signs)?;
+    let handle = session.handle();
+    early(session.handle());
+    wait_until_open(&handle)?;
+    let grammars = Mutex::default();
+    let model = Model { setting, handle, options, digest, fingerprint, context, grammars };
+    Ok((session, model))
+}
+
+/// What the memory is planned for: the longest sequence there may be, and usual ones beside it.
+fn need(config: &Config, context: usize) -> Need {
+    let answer = config.max_new_tokens.min(context.saturating_sub(1));
+    let mut need = Need::none();
+    need.add_tokens(context - answer, answer, Want::Generate);
+    let usual = context.min(USUAL_TOKENS);
+    let answer = answer.min(usual / 2);
+    for _ in 1..config.sequences_max.max(1) {
+        need.add_tokens(usual - answer, answer, Want::Generate);
+    }
+    need
+}
+
+/// A request that wants nothing comes back when the model is open, or says why it is not.
+fn wait_until_open(handle: &SessionHandle) -> Result<(), Error> {
+    let nothing = Request { token_ids: vec![0], max_new_tokens: 0, ..Request::default() };
+    let ticket = handle.submit(nothing, -1)?;
+    loop {
+        match ticket.next() {
+            Some(Event::Finished(Outcome::Failed(error))) => return Err(error.into()),
+            Some(Event::Finished(_)) => return Ok(()),
+            Some(_) => {}
+            None => return Err(Error::new(ErrorKind::Model, "the engine's thread ended while it opened")),
+        }
+    }
+}
+
+/// The value in a mutex, whoever panicked while holding it.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,151 @@
+//! What the server says of itself: health, version, models, requests under way.
+
+use aerostat::{Phase, Progress};
+use hyper::Response;
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::body::Body;
+use crate::metrics::Now;
+use crate::problem::Problem;
+use crate::text::{json_response, whole};
+
+/// `/health`: 200 once the model is open; before that 503 and how far it is.
+pub(crate) fn health(app: &App) -> Response<Body> {
+    let status = app.session.get().map(aerostat::SessionHandle::status);
+    let progress = status.as_ref().and_then(|status| status.progress);
+    if app.stopping() {
+        return json_response(StatusCode::SERVICE_UNAVAILABLE, &json!({"status": "stopping"}));
+    }
+    if app.model().is_err() {
+        let loading = progress.filter(|p| p.phase == Phase::Loading && p.tiles > 0);
+        let part = loading.map(|p| p.tile as f64 / p.tiles as f64);
+        let planned = status.is_some_and(|status| status.plan.is_some());
+        let body = json!({"status": "loading", "planned": planned || part.is_some(), "progress": part});
+        return json_response(StatusCode::SERVICE_UNAVAILABLE, &body);
+    }
+    let (running, waiting) = app.registry.counts();
+    let body = json!({"status": "ok", "running": running, "waiting": waiting, "sweep": progress.map(sweep)});
+    json_response(StatusCode::OK, &body)
+}
+
+/// Where the sweep at hand stands.
+pub(crate) fn sweep(progress: Progress) -> Value {
+    json!({
+        "number": progress.sweep,
+        "phase": phase(progress.phase),
+        "tile": progress.tile,
+        "tiles": progress.tiles,
+        "rows": progress.rows,
+    })
+}
+
+fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Loading => "loading",
+        Phase::Prefill => "prefill",
+        Phase::Decode => "decode",
+        Phase::Score => "score",
+    }
+}
+
+/// `/version`.
+pub(crate) fn version() -> Response<Body> {
+    json_response(StatusCode::OK, &json!({"version": env!("CARGO_PKG_VERSION")}))
+}
+
+/// `/v1/models`.
+pub(crate) fn models(app: &App) -> Result<Response<Body>, Problem> {
+    let data = app.config.names.iter().map(|name| model(app, name)).collect::<Result<Vec<_>, _>>()?;
+    Ok(json_response(StatusCode::OK, &json!({"object": "list", "data": data})))
+}
+
+/// `/v1/models/{id}`.
+pub(crate) fn model_named(app: &App, name: &str) -> Result<Response<Body>, Problem> {
+    app.check_model(Some(name))?;
+    Ok(json_response(StatusCode::OK, &model(app, name)?))
+}
+
+fn model(app: &App, name: &str) -> Result<Value, Problem> {
+    Ok(json!({
+        "id": name,
+        "object": "model",
+        "created": app.created,
+        "owned_by": "aerostat",
+        "max_model_len": app.model()?.context,
+    }))
+}
+
+/// What is known at the moment, for counters and for the page.
+fn now(app: &App) -> Result<Now, Problem> {
+    let status = app.model()?.handle.status();
+    let (running, waiting) = app.registry.counts();
+    let progress = status.progress;
+    Ok(Now {
+        running,
+        waiting,
+        sweeps: progress.map_or(0, |p| p.sweep),
+        rows: progress.map_or(0, |p| p.rows),
+        read_bytes: progress.map_or(0, |p| p.read_bytes),
+        budget_bytes: status.plan.map_or(0, |plan| plan.budget_bytes),
+    })
+}
+
+/// `/metrics`.
+pub(crate) fn metrics(app: &App) -> Result<Response<Body>, Problem> {
+    let name = app.config.names.first().map_or("", String::as_str);
+    let text = app.metrics.text(name, &now(app)?);
+    Ok(whole(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
+}
+
+/// `/v1/aerostat/status`: what the page shows.
+pub(crate) fn status(app: &App) -> Result<Response<Body>, Problem> {
+    let now = now(app)?;
+    let model = app.model()?;
+    let status = model.handle.status();
+    let plan = status.plan.map(|plan| {
+        json!({
+            "budget_bytes": plan.budget_bytes,
+            "kv_bytes": plan.kv_bytes,
+            "pinned_bytes": plan.pinned_bytes,
+            "streamed_bytes_per_sweep": plan.streamed_bytes_per_sweep,
+            "rows_max": plan.rows_max,
+            "rows_at_knee": plan.rows_at_knee,
+        })
+    });
+    let tokens = app.metrics.generated_tokens.load(std::sync::atomic::Ordering::Relaxed);
+    let body = json!({
+        "model": app.config.names.first(),
+        "context": model.context,
+        "running": now.running,
+        "waiting": now.waiting,
+        "tokens": tokens,
+        "read_bytes": now.read_bytes,
+        "sweep": status.progress.filter(|p| p.phase != Phase::Loading).map(sweep),
+        "plan": plan,
+        "data": app.store().is_ok(),
+    });
+    Ok(json_response(StatusCode::OK, &body))
+}
+
+/// `/v1/aerostat/requests`.
+pub(crate) fn requests(app: &App) -> Response<Body> {
+    json_response(StatusCode::OK, &json!({"object": "list", "data": app.registry.list()}))
+}
+
+/// `/v1/aerostat/requests/{id}`.
+pub(crate) fn request(app: &App, id: &str) -> Result<Response<Body>, Problem> {
+    let found = app.registry.list().into_iter().find(|entry| entry["id"] == id);
+    let found = found.ok_or_else(|| Problem::not_found("there is no such request under way"))?;
+    Ok(json_response(StatusCode::OK, &found))
+}
+
+/// DELETE `/v1/aerostat/requests/{id}`: cancels it at the end of the sweep.
+pub(crate) fn cancel(app: &App, id: &str) -> Result<Response<Body>, Problem> {
+    let sequences = app.registry.sequences(id);
+    let sequences = sequences.ok_or_else(|| Problem::not_found("there is no such request under way"))?;
+    let model = app.model()?;
+    sequences.into_iter().for_each(|sequence| model.handle.cancel(sequence));
+    Ok(json_response(StatusCode::OK, &json!({"id": id, "object": "request", "cancelled": true})))
+}

@@ -1,0 +1,216 @@
+//! Answers that are waited for: those that come whole, kept alive by white space, and those that come in chunks.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use aerostat_openai::{Delta, Finish, Task, Token};
+use hyper::body::Bytes;
+use serde_json::{Value, json};
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::body::{Broken, Live};
+use crate::config::Limits;
+use crate::problem::Problem;
+use crate::run::{Change, Run};
+use crate::text::line;
+
+/// Rings when nothing happened for a time.
+struct Alarm {
+    sleep: Pin<Box<Sleep>>,
+    time: Duration,
+}
+
+impl Alarm {
+    fn new(time: Duration) -> Self {
+        Self { sleep: Box::pin(sleep(time)), time }
+    }
+
+    /// Something happened.
+    fn reset(&mut self) {
+        self.sleep.as_mut().reset(Instant::now() + self.time);
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> bool {
+        let rings = self.sleep.as_mut().poll(context).is_ready();
+        if rings {
+            self.reset();
+        }
+        rings
+    }
+}
+
+/// A JSON answer that has begun before it is known: line ends, then the answer. What fails breaks the connection.
+pub(crate) struct Late {
+    run: Option<Run>,
+    alarm: Alarm,
+    /// The first line end is due at once, so that proxies see a byte.
+    begun: bool,
+}
+
+impl Late {
+    pub(crate) fn new(run: Run, limits: &Limits) -> Self {
+        Self { run: Some(run), alarm: Alarm::new(limits.sign_time), begun: false }
+    }
+}
+
+impl Live for Late {
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        let Some(run) = &mut self.run else { return Poll::Ready(None) };
+        if let Poll::Ready(body) = run.poll_body(context) {
+            self.run = None;
+            return Poll::Ready(Some(body.map(|body| line(&body).into()).map_err(|_| Broken)));
+        }
+        if self.begun && !self.alarm.poll(context) {
+            return Poll::Pending;
+        }
+        self.begun = true;
+        Poll::Ready(Some(Ok(Bytes::from_static(b"\n"))))
+    }
+}
+
+/// What a client wants of a stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wishes {
+    /// A last chunk with the usage.
+    pub(crate) usage: bool,
+    /// The usage so far in every chunk.
+    pub(crate) usage_always: bool,
+    /// How far it is, in chunks that say nothing else.
+    pub(crate) progress: bool,
+}
+
+/// An answer in chunks, as server-sent events.
+pub(crate) struct Chunks {
+    run: Option<Run>,
+    wishes: Wishes,
+    choices: Vec<Choice>,
+    ready: VecDeque<Bytes>,
+    /// Since the last byte.
+    sign: Alarm,
+    /// Since the last chunk.
+    chunk: Alarm,
+}
+
+#[derive(Default)]
+struct Choice {
+    /// Text that came since the last chunk.
+    text: String,
+    /// Characters that its tokens were shown with.
+    offset: usize,
+}
+
+impl Chunks {
+    pub(crate) fn new(run: Run, wishes: Wishes, limits: &Limits) -> Self {
+        let choices = (0..run.request.task.parts()).map(|_| Choice::default()).collect();
+        let (sign, chunk) = (Alarm::new(limits.sign_time), Alarm::new(limits.chunk_time));
+        let mut chunks = Self { run: None, wishes, choices, ready: VecDeque::new(), sign, chunk };
+        let chat = matches!(run.request.task, Task::Chat(_));
+        chunks.run = Some(run);
+        for index in (0..chunks.choices.len()).filter(|_| chat) {
+            chunks.push(index, Delta::Begin);
+        }
+        chunks
+    }
+
+    /// Adds a chunk of a choice.
+    fn push(&mut self, index: usize, delta: Delta<'_>) {
+        let Some(run) = &self.run else { return };
+        match run.model.setting.chunk(&run.request, &run.stamp, index, delta) {
+            Ok(chunk) => self.send(chunk),
+            Err(refusal) => self.fail(&refusal.into()),
+        }
+    }
+
+    fn send(&mut self, mut chunk: Value) {
+        let Some(run) = &self.run else { return };
+        run.complete(&mut chunk);
+        let is_usage = chunk.get("usage").is_some();
+        if self.wishes.usage_always && !is_usage {
+            chunk["usage"] = run.model.setting.usage(&run.request, run.tokens).unwrap_or(Value::Null);
+        } else if self.wishes.usage && !is_usage {
+            chunk["usage"] = Value::Null;
+        }
+        self.ready.push_back(format!("data: {}\n\n", line(&chunk)).into());
+        self.chunk.reset();
+    }
+
+    /// Tells what went wrong, and ends.
+    fn fail(&mut self, problem: &Problem) {
+        self.run = None;
+        self.ready.push_back(format!("data: {}\n\n", line(&problem.body())).into());
+    }
+
+    fn take(&mut self, index: usize, change: Change) {
+        let Some(choice) = self.choices.get_mut(index) else { return };
+        match change {
+            Change::Text(text) => choice.text.push_str(&text),
+            Change::Tokens(tokens) => self.gain(index, &tokens),
+            Change::End(finish) => {
+                if !choice.text.is_empty() {
+                    self.gain(index, &[]);
+                }
+                self.push(index, Delta::End(finish.unwrap_or(Finish::Stop)));
+            }
+        }
+    }
+
+    fn gain(&mut self, index: usize, tokens: &[Token]) {
+        let (Some(run), Some(choice)) = (&self.run, self.choices.get_mut(index)) else { return };
+        let text = std::mem::take(&mut choice.text);
+        let offset = choice.offset;
+        choice.offset += run.model.setting.shown_chars(&run.request, tokens);
+        self.push(index, Delta::Text { text: &text, tokens, offset });
+    }
+
+    fn end(&mut self) {
+        if let Some(run) = self.run.as_ref().filter(|_| self.wishes.usage || self.wishes.usage_always) {
+            match run.model.setting.usage_chunk(&run.request, &run.stamp, run.tokens) {
+                Ok(chunk) => self.send(chunk),
+                Err(refusal) => return self.fail(&refusal.into()),
+            }
+        }
+        self.run = None;
+        self.ready.push_back(Bytes::from_static(b"data: [DONE]\n\n"));
+    }
+
+    /// A chunk that says nothing, for clients that wait for chunks.
+    fn sign_of_life(&mut self) {
+        let Some(run) = &self.run else { return };
+        let Ok(mut chunk) = run.model.setting.chunk(&run.request, &run.stamp, 0, Delta::Nothing) else {
+            return;
+        };
+        if self.wishes.progress {
+            let progress = run.model.handle.status().progress;
+            chunk["prompt_progress"] = json!({
+                "tokens": run.tokens,
+                "sweep": progress.map(|p| p.sweep),
+                "tile": progress.map(|p| p.tile),
+                "tiles": progress.map(|p| p.tiles),
+            });
+        }
+        self.send(chunk);
+    }
+}
+
+impl Live for Chunks {
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        loop {
+            if let Some(bytes) = self.ready.pop_front() {
+                self.sign.reset();
+                return Poll::Ready(Some(Ok(bytes)));
+            }
+            let Some(run) = &mut self.run else { return Poll::Ready(None) };
+            match run.poll_change(context) {
+                Poll::Ready(Ok(Some((index, change)))) => self.take(index, change),
+                Poll::Ready(Ok(None)) => self.end(),
+                Poll::Ready(Err(problem)) => self.fail(&problem),
+                Poll::Pending if self.chunk.poll(context) => self.sign_of_life(),
+                // One line end: a comment that ends with an empty line is an event to some clients.
+                Poll::Pending if self.sign.poll(context) => self.ready.push_back(Bytes::from_static(b":\n")),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
