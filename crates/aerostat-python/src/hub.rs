@@ -1,18 +1,15 @@
 //! From a name to a model's files.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use pyo3::prelude::*;
 
-use aerostat_hub::{Hub, ModelId};
+use aerostat::{Download, HubChoice};
 
 use crate::error::{exception, raised};
 use crate::wait::background;
-
-/// The model's id on the Hub that stands for `demo`.
-const DEMO: &str = "demo";
 
 /// Counts what a download tells.
 #[derive(Default)]
@@ -22,7 +19,7 @@ struct Counting {
     notes: Mutex<Vec<String>>,
 }
 
-impl aerostat_hub::Progress for Counting {
+impl Download for Counting {
     fn started(&self, _files: usize, bytes_total: u64, bytes_present: u64) {
         self.total.store(bytes_total, Ordering::Relaxed);
         self.here.store(bytes_present, Ordering::Relaxed);
@@ -40,37 +37,19 @@ impl aerostat_hub::Progress for Counting {
 /// The folder or file of a model: a path as it is, a Hub id or `demo` from the cache, else downloaded. `progress(here, total,
 /// notes)` is called now and then with bytes.
 #[pyfunction]
-#[pyo3(signature = (model, own_cache, token=None, cache_dir=None, progress=None))]
+#[pyo3(signature = (model, own_cache, token=None, cache_dir=None, revision=None, progress=None))]
 pub(crate) fn find(
     py: Python<'_>,
     model: &str,
     own_cache: PathBuf,
     token: Option<String>,
     cache_dir: Option<PathBuf>,
+    revision: Option<String>,
     progress: Option<Bound<'_, PyAny>>,
 ) -> PyResult<PathBuf> {
     let (cancel, counting) = (AtomicBool::new(false), Counting::default());
-    let work = || {
-        // Paths, and everything that only the environment decides.
-        if Path::new(model).exists() || (token.is_none() && cache_dir.is_none()) {
-            return aerostat::resolve(model, &own_cache, &counting, &cancel);
-        }
-        let mut hub = Hub::from_environment()?;
-        hub.token = token.or(hub.token);
-        hub.cache_dir = cache_dir.unwrap_or(hub.cache_dir);
-        if model == DEMO {
-            return Ok(aerostat_hub::demo::resolve(&hub, &own_cache, &counting, &cancel)?);
-        }
-        let id = model.parse::<ModelId>()?;
-        let path = match hub.cached(&id)? {
-            Some(path) => path,
-            None => hub.pull(&id, &counting, &cancel)?,
-        };
-        Ok(match id.file() {
-            Some(file) if path.is_dir() => path.join(file),
-            _ => path,
-        })
-    };
+    let from = HubChoice { token, revision, cache_dir, offline: None };
+    let work = || aerostat::resolve_from(&from, model, &own_cache, &counting, &cancel);
     let tick = || {
         let Some(progress) = &progress else { return Ok(()) };
         let notes = std::mem::take(&mut *counting.notes.lock().unwrap_or_else(PoisonError::into_inner));

@@ -30,7 +30,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("aerostat-jobs", &["aerostat", "aerostat-openai"]),
     ("aerostat-serve", &["aerostat", "aerostat-jobs", "aerostat-openai"]),
     ("aerostat-cli", &["aerostat", "aerostat-jobs", "aerostat-openai", "aerostat-pack", "aerostat-serve"]),
-    ("aerostat-python", &["aerostat", "aerostat-hub", "aerostat-jobs", "aerostat-openai", "aerostat-pack"]),
+    ("aerostat-python", &["aerostat", "aerostat-jobs", "aerostat-openai", "aerostat-pack"]),
     ("aerostat-testkit", &["aerostat-checkpoint"]),
     ("xtask", &["aerostat-checkpoint", "aerostat-testkit"]),
 ];

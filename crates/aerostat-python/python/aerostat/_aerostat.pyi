@@ -48,6 +48,7 @@ def find(
     own_cache: str | os.PathLike[str],
     token: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
+    revision: str | None = None,
     progress: Callable[[int, int, list[str]], object] | None = None,
 ) -> os.PathLike[str] | str: ...
 def pack(

@@ -27,12 +27,6 @@ def find(
     """The folder or file of a model, downloaded if need be."""
     name = os.fspath(model)
     name = os.path.expanduser(name) if name.startswith("~") else name
-    if revision is not None and "@" not in name and not os.path.exists(name):
-        file = ""
-        if ":" in name:
-            name, _, file = name.partition(":")
-            file = ":" + file
-        name = f"{name}@{revision}{file}"
     bar: list[Progress] = []
 
     def told(here: int, total: int, notes: list[str]) -> None:
@@ -45,7 +39,7 @@ def find(
 
     cache = None if cache_dir is None else os.fspath(cache_dir)
     try:
-        return str(_aerostat.find(name, own_cache(), token, cache, told))
+        return str(_aerostat.find(name, own_cache(), token, cache, revision, told))
     finally:
         for shown in bar:
             shown.close()
