@@ -45,6 +45,7 @@ pub fn describe(checkpoint: &Checkpoint) -> Result<ModelSpec, Error> {
             scale: shape.logit_scale,
             softcap: shape.final_softcap,
         },
+        updates: Vec::new(),
         parameters: 0,
         other_towers: None,
         eos: eos(&checkpoint.config),

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod adapter;
 mod build;
 mod config;
 mod error;
@@ -17,6 +18,7 @@ mod family;
 mod find;
 mod spec;
 
+pub use adapter::adapt;
 pub use build::describe;
 pub use config::TOWERS;
 pub use error::{Error, ErrorKind};
@@ -30,5 +32,5 @@ pub use spec::{
     Activation, Alibi, AttentionSpec, Beside, Block, Companion, DeltaNet, DeltaShape, Divisors, Experts,
     Groups, Growth, Head, Indexer, Joined, Latent, Linear, Matrix, Mixer, MlpSpec, ModelSpec, Nested, Norm,
     NormKind, Positions, Role, RopeSpec, RopeStyle, Routing, Runs, Scales, Scaling, Score, Selection, State,
-    Vector, Window,
+    Update, Vector, Window,
 };

@@ -11,6 +11,7 @@ mod matrix;
 mod mlp;
 mod norm;
 mod rope;
+mod update;
 mod vector;
 
 pub use aerostat_types::{Activation, Alibi, RopeStyle, Window};
@@ -25,6 +26,7 @@ pub use matrix::{Linear, Matrix, Role};
 pub use mlp::{Joined, MlpSpec};
 pub use norm::{Norm, NormKind};
 pub use rope::{Divisors, RopeSpec, Scaling};
+pub use update::Update;
 pub use vector::{Runs, Vector};
 
 /// A whole model: what a sweep computes, and where the bytes of all its weights lie.
@@ -55,6 +57,8 @@ pub struct ModelSpec {
     pub final_norm: Option<Norm>,
     /// The LM head.
     pub head: Head,
+    /// What an adapter changes; empty where none is applied.
+    pub updates: Vec<Update>,
     /// Elements of all tensors in use, an embedding that is the head too counted once.
     pub parameters: u64,
     /// In a checkpoint of several towers, of which this is the text tower: the number of tensors that it never reads, and their
@@ -120,7 +124,9 @@ impl ModelSpec {
         let divisors = self.ropes.iter().flat_map(RopeSpec::vectors);
         let norms = self.embedding_norm.iter().chain(&self.final_norm).flat_map(Norm::vectors);
         let positions = self.positions.as_ref().map(|p| &p.table);
-        blocks.chain(norms).chain(positions).chain(&self.head.bias).chain(divisors).chain(self.scales())
+        let updates = self.updates.iter().flat_map(|update| [&update.down, &update.up]);
+        let small = blocks.chain(norms).chain(positions).chain(&self.head.bias).chain(divisors);
+        small.chain(self.scales()).chain(updates)
     }
 
     /// The scales of matrices of codes that are kept in memory; matrices that are parts of one tensor share theirs, which

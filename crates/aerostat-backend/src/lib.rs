@@ -38,6 +38,6 @@ pub use kernels::{Checks, HostDevice, Kernels, ScalingView};
 pub use memory::{HostMemory, KvView, View};
 pub use ops::{
     Activation, Alibi, Allocated, Attention, BufferId, Capabilities, DeltaRule, Footprint, HeadCopy, Home,
-    HostBytes, Index, KvLayout, KvType, Mat, Nested, Placement, Rope, RopeStyle, RowPlace, Scaling,
-    ScratchNeed, StateRow, SweepRows, Tile, TileShape, UploadId, Weight, WeightId, Window,
+    HostBytes, Index, KvElement, KvLayout, KvType, Mat, Nested, Placement, Rope, RopeStyle, RowPlace,
+    Scaling, ScratchNeed, StateRow, SweepRows, Tile, TileShape, UploadId, Weight, WeightId, Window,
 };

@@ -9,7 +9,8 @@ use crate::numerics::LANES;
 use crate::rows::Rows;
 use crate::weights::Weights;
 use crate::{
-    Allocated, Attention, BufferId, Error, KvLayout, KvType, Mat, Placement, RowPlace, check, defect, formats,
+    Allocated, Attention, BufferId, Error, KvElement, KvLayout, Mat, Placement, RowPlace, check, defect,
+    formats,
 };
 
 /// Everything that a host device keeps between ops.
@@ -156,8 +157,10 @@ impl<'a> View<'a> {
 /// One layer of the KV cache.
 #[derive(Clone, Copy)]
 pub struct KvView<'a> {
-    /// Element type, little-endian.
-    pub kv_type: KvType,
+    /// How keys are stored, little-endian.
+    pub key_type: KvElement,
+    /// How values are stored; where values are the first elements of keys, as those are.
+    pub value_type: KvElement,
     /// `[pages, heads, page_tokens, key size]`, dense: the keys of a head in a page lie together.
     pub keys: &'a [u8],
     /// `[pages, heads, page_tokens, value size]`, dense: the values of a head in a page lie together.
@@ -176,7 +179,9 @@ impl KvView<'_> {
     /// With the values that an attention reads.
     pub(crate) fn for_attention(self, shape: &Attention) -> Self {
         match shape.values_in_keys {
-            true => Self { values: self.keys, value_width: self.key_width, ..self },
+            true => {
+                Self { values: self.keys, value_width: self.key_width, value_type: self.key_type, ..self }
+            }
             false => self,
         }
     }
@@ -202,13 +207,13 @@ impl KvView<'_> {
     /// Bytes of a key.
     #[inline]
     pub fn key_bytes(&self) -> usize {
-        self.kv_type.row_bytes(self.key_width / self.heads)
+        self.key_type.row_bytes(self.key_width / self.heads)
     }
 
     /// Bytes of a value; where values are the first elements of keys, of a key.
     #[inline]
     pub fn value_bytes(&self) -> usize {
-        self.kv_type.row_bytes(self.value_width / self.heads)
+        self.value_type.row_bytes(self.value_width / self.heads)
     }
 }
 
@@ -222,9 +227,9 @@ pub(crate) struct KvMemory {
 impl KvMemory {
     pub(crate) fn new(layout: &KvLayout, advise: Advise<'_>) -> Result<Self, Error> {
         let slots = check::kv_layout(layout)?;
-        let allocate = |widths: &[usize]| -> Result<Vec<Aligned<u8>>, Error> {
+        let allocate = |of: KvElement, widths: &[usize]| -> Result<Vec<Aligned<u8>>, Error> {
             let bytes = |(width, heads): (&usize, &usize)| {
-                let row = layout.kv_type.row_bytes(width / heads);
+                let row = of.row_bytes(width / heads);
                 let bytes = slots.checked_mul(*heads).and_then(|rows| rows.checked_mul(row));
                 let bytes =
                     bytes.ok_or_else(|| Error::shape("the KV cache has more bytes than fit a usize"))?;
@@ -234,15 +239,16 @@ impl KvMemory {
         };
         Ok(Self {
             layout: layout.clone(),
-            keys: allocate(&layout.key_widths)?,
-            values: allocate(&layout.value_widths)?,
+            keys: allocate(layout.keys, &layout.key_widths)?,
+            values: allocate(layout.values, &layout.value_widths)?,
         })
     }
 
     /// `layer` must have been checked.
     pub(crate) fn view(&self, layer: usize) -> KvView<'_> {
         KvView {
-            kv_type: self.layout.kv_type,
+            key_type: self.layout.keys,
+            value_type: self.layout.values,
             keys: self.keys[layer].as_slice(),
             values: self.values[layer].as_slice(),
             heads: self.layout.heads[layer],
@@ -288,16 +294,18 @@ impl KvMemory {
 
     /// Stores the rows `k` and `v`, all of them checked.
     pub(crate) fn store(&mut self, layer: usize, k: View<'_>, v: View<'_>, places: Placement<'_>) {
-        let KvLayout { kv_type, page_tokens, .. } = self.layout;
+        let KvLayout { keys, values, page_tokens, .. } = self.layout;
         let heads = self.layout.heads[layer];
         for (row, &place) in places.rows.iter().enumerate() {
             let slot = slot(page_tokens, &places, place, place.position as usize);
-            for (from, to) in [(k, &mut self.keys[layer]), (v, &mut self.values[layer])] {
+            for (element, from, to) in
+                [(keys, k, &mut self.keys[layer]), (values, v, &mut self.values[layer])]
+            {
                 let (width, to) = (from.cols(), to.as_mut_slice());
                 for (head, from) in from.row(row).chunks((width / heads).max(1)).enumerate() {
-                    let bytes = kv_type.row_bytes(from.len());
+                    let bytes = element.row_bytes(from.len());
                     let start = line((heads, page_tokens), slot, head) * bytes;
-                    encode(kv_type, from, &mut to[start..][..bytes]);
+                    encode(element, from, &mut to[start..][..bytes]);
                 }
             }
         }
@@ -361,13 +369,13 @@ fn line((heads, page_tokens): (usize, usize), slot: usize, head: usize) -> usize
     (page * heads + head) * page_tokens + token
 }
 
-fn encode(kv_type: KvType, from: &[Cell<f32>], to: &mut [u8]) {
+fn encode(element: KvElement, from: &[Cell<f32>], to: &mut [u8]) {
     let mut from = from.iter().map(Cell::get);
-    match kv_type {
-        KvType::F16 => put(from.map(|v| half::f16::from_f32(v).to_le_bytes()), to),
-        KvType::BF16 => put(from.map(|v| half::bf16::from_f32(v).to_le_bytes()), to),
-        KvType::F32 => put(from.map(f32::to_le_bytes), to),
-        KvType::Q8 => {
+    match element {
+        KvElement::F16 => put(from.map(|v| half::f16::from_f32(v).to_le_bytes()), to),
+        KvElement::BF16 => put(from.map(|v| half::bf16::from_f32(v).to_le_bytes()), to),
+        KvElement::F32 => put(from.map(f32::to_le_bytes), to),
+        KvElement::Q8 => {
             for block in to.chunks_exact_mut(DType::Q8_0.block_bytes()) {
                 let mut run = [0.0; DType::Q8_0.block_len()];
                 for (element, value) in run.iter_mut().zip(&mut from) {

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use aerostat_checkpoint::DType;
-pub use aerostat_types::{Activation, Alibi, Home, KvType, RopeStyle, Window};
+pub use aerostat_types::{Activation, Alibi, Home, KvElement, KvType, RopeStyle, Window};
 
 use crate::quantised::Quantised;
 
@@ -188,8 +188,10 @@ pub struct Nested {
 /// The KV cache: for each layer `pages × page_tokens` slots of one key row and one value row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KvLayout {
-    /// How elements of keys and values are stored.
-    pub kv_type: KvType,
+    /// How keys are stored.
+    pub keys: KvElement,
+    /// How values are stored.
+    pub values: KvElement,
     /// Key width of each layer: KV heads × key head size.
     pub key_widths: Vec<usize>,
     /// Value width of each layer: KV heads × value head size.
@@ -206,8 +208,8 @@ impl KvLayout {
     /// What one position takes in all layers, in bytes.
     pub fn token_bytes(&self) -> usize {
         let layers = self.heads.iter().zip(self.key_widths.iter().zip(&self.value_widths));
-        let bytes = |width: usize, heads: usize| heads * self.kv_type.row_bytes(width / heads.max(1));
-        layers.map(|(&heads, (&k, &v))| bytes(k, heads) + bytes(v, heads)).sum()
+        let bytes = |of: KvElement, width: usize, heads: usize| heads * of.row_bytes(width / heads.max(1));
+        layers.map(|(&heads, (&k, &v))| bytes(self.keys, k, heads) + bytes(self.values, v, heads)).sum()
     }
 }
 

@@ -9,7 +9,7 @@ use crate::numerics::{self, LANES, Map};
 use crate::quantised::{self, Groups};
 use crate::{
     Attention, Capabilities, Checks, DeltaRule, Error, HeadCopy, HostDevice, HostMemory, Index, Kernels,
-    KvType, KvView, Placement, Rope, RopeStyle, RowPlace, ScalingView, Tile, View, check, formats,
+    KvElement, KvType, KvView, Placement, Rope, RopeStyle, RowPlace, ScalingView, Tile, View, check, formats,
 };
 
 /// The reference device.
@@ -243,7 +243,7 @@ impl Kernels for Naive {
             let queries = copy(q.row(r));
             let score = |j: usize| {
                 let at = kv.value_at(kv.slot(&places, place, j), 0);
-                let key = kv_row(kv.kv_type, kv.values, at, index.dim);
+                let key = kv_row(kv.value_type, kv.values, at, index.dim);
                 let query = |head: usize| &queries[head * index.dim..][..index.dim];
                 numerics::index_score(index, query, weights.row(r).iter().map(Cell::get), &key)
             };
@@ -331,17 +331,17 @@ fn attend(
 ) {
     let end = place.position as usize + 1;
     // The row of one KV head at every position that is seen.
-    let rows = |bytes: &[u8], at: &dyn Fn(usize) -> usize, dim: usize| -> Vec<Vec<f32>> {
+    let rows = |of: KvElement, bytes: &[u8], at: &dyn Fn(usize) -> usize, dim: usize| -> Vec<Vec<f32>> {
         let mut rows = vec![Vec::new(); end];
         for &j in seen {
-            rows[j] = kv_row(kv.kv_type, bytes, at(kv.slot(places, place, j)), dim);
+            rows[j] = kv_row(of, bytes, at(kv.slot(places, place, j)), dim);
         }
         rows
     };
     for head in 0..shape.heads {
         let kv_head = head / (shape.heads / shape.kv_heads);
-        let keys = rows(kv.keys, &|slot| kv.key_at(slot, kv_head), shape.key_dim);
-        let values = rows(kv.values, &|slot| kv.value_at(slot, kv_head), shape.value_dim);
+        let keys = rows(kv.key_type, kv.keys, &|slot| kv.key_at(slot, kv_head), shape.key_dim);
+        let values = rows(kv.value_type, kv.values, &|slot| kv.value_at(slot, kv_head), shape.value_dim);
         let query = copy(&q[head * shape.key_dim..][..shape.key_dim]);
         let (mut scores, mut sum) = (vec![0.0; seen.len()], vec![0.0; shape.value_dim]);
         let head_and_sink = (head, sinks.map(|sinks| sinks.row(0)[head].get()));
@@ -390,14 +390,18 @@ fn scaled_row(
     quantised::expand(&quantised, &w.bytes[row / run * run_bytes..][..run_bytes], row % run, groups, out)
 }
 
-fn kv_row(kv_type: KvType, bytes: &[u8], start: usize, len: usize) -> Vec<f32> {
-    let bytes = &bytes[start..][..kv_type.row_bytes(len)];
+fn kv_row(element: KvElement, bytes: &[u8], start: usize, len: usize) -> Vec<f32> {
+    let bytes = &bytes[start..][..element.row_bytes(len)];
     let pair = |b: &[u8]| [b[0], b[1]];
-    match kv_type {
-        KvType::F16 => bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes(pair(b)).to_f32()).collect(),
-        KvType::BF16 => bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes(pair(b)).to_f32()).collect(),
-        KvType::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-        KvType::Q8 => {
+    match element {
+        KvElement::F16 => bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes(pair(b)).to_f32()).collect(),
+        KvElement::BF16 => {
+            bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes(pair(b)).to_f32()).collect()
+        }
+        KvElement::F32 => {
+            bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+        }
+        KvElement::Q8 => {
             let mut row = vec![0.0; len.next_multiple_of(DType::Q8_0.block_len())];
             let expanded = formats::expand(DType::Q8_0, bytes, &mut row);
             debug_assert!(expanded.is_ok(), "whole blocks");

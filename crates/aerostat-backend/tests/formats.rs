@@ -57,15 +57,23 @@ fn q8_0_rounds_to_the_nearest_step_of_its_run() {
 
 #[test]
 fn a_token_of_the_kv_cache_takes_the_bytes_of_its_heads() {
-    let bytes = |kv_type, key: usize, value: usize, heads: usize| {
+    let bytes = |kv_type: KvType, key: usize, value: usize, heads: usize| {
         let (key_widths, value_widths) = (vec![heads * key; 3], vec![heads * value; 3]);
-        let layout =
-            KvLayout { kv_type, key_widths, value_widths, heads: vec![heads; 3], page_tokens: 16, pages: 5 };
+        let layout = KvLayout {
+            keys: kv_type.keys(),
+            values: kv_type.values(),
+            key_widths,
+            value_widths,
+            heads: vec![heads; 3],
+            page_tokens: 16,
+            pages: 5,
+        };
         layout.token_bytes()
     };
     assert_eq!(bytes(KvType::F16, 80, 64, 2), 3 * 2 * (160 + 128));
     assert_eq!(bytes(KvType::F32, 80, 64, 2), 3 * 2 * (320 + 256));
     // Runs of 32 that a head does not fill are whole.
-    assert_eq!(bytes(KvType::Q8, 80, 64, 2), 3 * 2 * (3 * 34 + 2 * 34));
-    assert_eq!(bytes(KvType::Q8, 576, 0, 1), 3 * 18 * 34);
+    assert_eq!(bytes(KvType::Q8, 80, 64, 2), 3 * 2 * (160 + 2 * 34));
+    assert_eq!(bytes(KvType::Q8All, 80, 64, 2), 3 * 2 * (3 * 34 + 2 * 34));
+    assert_eq!(bytes(KvType::Q8All, 576, 0, 1), 3 * 18 * 34);
 }

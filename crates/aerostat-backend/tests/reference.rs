@@ -3,8 +3,8 @@
 use aerostat_backend::conformance::{self, Tolerance};
 use aerostat_backend::reference::Reference;
 use aerostat_backend::{
-    Activation, Alibi, Attention, Backend, BufferId, Error, ErrorKind, HeadCopy, Home, KvLayout, KvType, Mat,
-    Placement, Rope, RopeStyle, RowPlace, ScratchNeed, StateRow, SweepRows, TileShape, UploadId, Weight,
+    Activation, Alibi, Attention, Backend, BufferId, Error, ErrorKind, HeadCopy, Home, KvElement, KvLayout,
+    Mat, Placement, Rope, RopeStyle, RowPlace, ScratchNeed, StateRow, SweepRows, TileShape, UploadId, Weight,
     WeightId, Window, defect,
 };
 use aerostat_checkpoint::DType;
@@ -117,8 +117,9 @@ fn attention_is_a_softmax_over_the_visible_positions() {
         let mut device = Reference::new();
         let widths = vec![dim];
         let (key_widths, value_widths) = (widths.clone(), widths);
-        let (kv_type, heads) = (KvType::F32, vec![1]);
-        let layout = KvLayout { kv_type, key_widths, value_widths, heads, page_tokens: 2, pages: 5 };
+        let (keys, heads) = (KvElement::F32, vec![1]);
+        let layout =
+            KvLayout { keys, values: keys, key_widths, value_widths, heads, page_tokens: 2, pages: 5 };
         device.kv_allocate(&layout).unwrap();
         let rows: Vec<RowPlace> =
             (0..length as u32).map(|position| RowPlace { position, table: 1 }).collect();
@@ -300,7 +301,8 @@ fn rows_and_pages_that_do_not_fit_are_refused() {
     let kv = |device: &mut Reference, pages| {
         let (key_widths, value_widths) = (vec![4], vec![4]);
         device.kv_allocate(&KvLayout {
-            kv_type: KvType::F16,
+            keys: KvElement::F16,
+            values: KvElement::F16,
             key_widths,
             value_widths,
             heads: vec![1],
@@ -449,9 +451,9 @@ fn what_is_allocated_is_counted() {
     device.allocate(1000).unwrap();
     let shape = TileShape { dtype: DType::F32, rows: 10, cols: 10, packed: false };
     device.pin(shape, Box::new(vec![0; 400]), Home::Host).unwrap();
-    let (kv_type, heads) = (KvType::F16, vec![2]);
+    let (keys, heads) = (KvElement::F16, vec![2]);
     let (key_widths, value_widths) = (vec![8], vec![4]);
-    let layout = KvLayout { kv_type, key_widths, value_widths, heads, page_tokens: 16, pages: 3 };
+    let layout = KvLayout { keys, values: keys, key_widths, value_widths, heads, page_tokens: 16, pages: 3 };
     device.kv_allocate(&layout).unwrap();
     let got = device.allocated();
     assert!((4000..4100).contains(&got.buffers_bytes), "{got:?}");

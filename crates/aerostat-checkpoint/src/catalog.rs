@@ -142,6 +142,27 @@ impl Catalog {
         Catalog::sharing(files, tensors)
     }
 
+    /// The tensors of both, the files of `other` after those here.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Header`] for a name that both have.
+    pub fn with(mut self, other: Catalog) -> Result<Catalog, Error> {
+        if let Some(twice) = other.tensors.iter().find(|tensor| self.get(&tensor.name).is_some()) {
+            let message =
+                format!("the name is also that of a tensor in {}", first_path(&self.files).display());
+            return Err(Error::new(ErrorKind::Header, other.file_of(twice), message).with_tensor(&twice.name));
+        }
+        let start = self.files.len() as u32;
+        self.files.extend(other.files);
+        self.tensors.extend(other.tensors.into_iter().map(|mut tensor| {
+            tensor.extent.file.0 += start;
+            tensor
+        }));
+        self.by_name = (0..self.tensors.len() as u32).collect();
+        self.by_name.sort_by(|&a, &b| name_at(&self.tensors, a).cmp(name_at(&self.tensors, b)));
+        Ok(self)
+    }
+
     /// The same tensors with what a sidecar says of them, packed by this codec.
     pub(crate) fn guarded(mut self, guards: BTreeMap<String, Guard>, codec: String) -> Catalog {
         for tensor in &mut self.tensors {

@@ -7,13 +7,12 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::gguf::{self, SplitName};
-use crate::limits::HEADER_BYTES_MAX;
+use crate::limits::{CONFIG_BYTES_MAX, HEADER_BYTES_MAX};
 use crate::safetensors::{self, Index};
 use crate::{Catalog, Checkpoint, Config, Error, ErrorKind, HfConfig, TextFiles, disk, packed, pytorch};
 
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
-const CONFIG_BYTES_MAX: u64 = 4 << 20;
 const WANTED: &str =
     "a model is a folder with config.json and *.safetensors, as on the Hugging Face Hub, or a .gguf file";
 

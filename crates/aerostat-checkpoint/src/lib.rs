@@ -18,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+mod adapter;
 mod catalog;
 mod code;
 mod disk;
@@ -33,6 +34,7 @@ pub mod packed;
 mod pytorch;
 mod safetensors;
 
+pub use adapter::{ADAPTER_CONFIG, Adapter};
 pub use catalog::{Catalog, Extent, File, FileId, Tensor};
 pub use code::{Code, Numbers, Table};
 pub use dtype::DType;

@@ -1,5 +1,7 @@
 //! Caps on what headers may ask for.
 
+/// The longest JSON file with a configuration.
+pub(crate) const CONFIG_BYTES_MAX: u64 = 4 << 20;
 /// The longest header, index or metadata section that is read; the safetensors format sets the same limit.
 pub(crate) const HEADER_BYTES_MAX: u64 = 100_000_000;
 /// The most tensors in one file.

@@ -167,10 +167,15 @@ pub(crate) fn open(folder: &Path, catalog: Catalog) -> Result<Catalog, Error> {
         let message = "it does not name all files and tensors of the folder, or more; pack the model again";
         return Err(Error::new(ErrorKind::Header, &path, message));
     }
+    guarded(catalog, sidecar, &path)
+}
+
+/// A catalogue with what its sidecar says of its tensors.
+pub(crate) fn guarded(catalog: Catalog, sidecar: Sidecar, path: &Path) -> Result<Catalog, Error> {
     let mut guards = BTreeMap::new();
     for entry in &sidecar.tensors {
         let guard = guard(&catalog, entry).map_err(|(kind, message)| {
-            Error::new(kind, &path, format!("{message}; pack the model again")).with_tensor(&entry.name)
+            Error::new(kind, path, format!("{message}; pack the model again")).with_tensor(&entry.name)
         })?;
         guards.insert(entry.name.clone(), guard);
     }

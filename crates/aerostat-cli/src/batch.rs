@@ -87,7 +87,8 @@ pub(crate) fn execute(args: &BatchArgs, output: &OutputArgs) -> Result<(), Failu
         restart: args.restart,
         retry_errors: args.retry_errors,
     };
-    let files = model::open(&args.model, output)?;
+    let files = model::open(&args.model, args.engine.adapter(), output)?;
+    files.sampling_notes().iter().for_each(|text| output::note(output, text));
     let setting = Setting::new(&files, &args.model, &job_options)?;
     let _graceful = interrupt::graceful();
     let paths = args.paths(output)?;
@@ -96,7 +97,10 @@ pub(crate) fn execute(args: &BatchArgs, output: &OutputArgs) -> Result<(), Failu
         let options = Options { read_bytes_per_second: args.disk.map(|rate| rate as f64), ..options };
         return dry_run(args, &files, &options, &paths, setting, &signs, output);
     }
-    let digest = model_digest(files.path())?;
+    let mut digest = model_digest(files.path())?;
+    if let Some(adapter) = args.engine.adapter() {
+        digest = format!("{digest} {}", model_digest(adapter)?);
+    }
     let job = Job::open(Box::new(System), paths.clone(), setting, &digest, &job_options, &signs);
     let job = job.map_err(|e| args.failure(&e))?;
     signs.clear();

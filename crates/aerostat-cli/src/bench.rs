@@ -179,7 +179,7 @@ pub(crate) fn execute(args: &BenchArgs, output: &OutputArgs) -> Result<(), Failu
 }
 
 fn disk(args: &BenchDiskArgs, output: &OutputArgs) -> Result<(), Failure> {
-    let files = model::open(&args.model, output)?;
+    let files = model::open(&args.model, None, output)?;
     let depths: Vec<usize> = args.depths.iter().map(|d| usize::from(*d)).collect();
     let points = bench::disk(&files, args.io, &args.sizes, &depths, args.rounds.into(), args.seconds)?;
     if output.json {
@@ -203,7 +203,7 @@ fn disk(args: &BenchDiskArgs, output: &OutputArgs) -> Result<(), Failure> {
 
 fn sweep(args: &BenchSweepArgs, output: &OutputArgs) -> Result<(), Failure> {
     let options = args.engine.options(output)?;
-    let files = model::open(&args.model, output)?;
+    let files = model::open(&args.model, args.engine.adapter(), output)?;
     let settings =
         SweepSettings { rounds: args.rounds.into(), sweeps: args.sweeps.into(), raw_time: args.raw_seconds };
     let _graceful = interrupt::graceful();
@@ -278,7 +278,7 @@ fn row(p: &SweepPoint) -> String {
 
 fn throughput(args: &BenchThroughputArgs, output: &OutputArgs) -> Result<(), Failure> {
     let options = args.engine.options(output)?;
-    let files = model::open(&args.model, output)?;
+    let files = model::open(&args.model, args.engine.adapter(), output)?;
     let settings = ThroughputSettings {
         prompt: args.prompt as usize,
         generate: args.generate as usize,
@@ -306,7 +306,7 @@ fn throughput(args: &BenchThroughputArgs, output: &OutputArgs) -> Result<(), Fai
 fn batch(args: &BenchBatchArgs, output: &OutputArgs) -> Result<(), Failure> {
     let prefixes = if args.no_sharing { Prefixes::Apart } else { Prefixes::Shared };
     let options = Options { prefixes, spill: args.spill.clone(), ..args.engine.options(output)? };
-    let files = model::open(&args.model, output)?;
+    let files = model::open(&args.model, args.engine.adapter(), output)?;
     let range = |lengths: &[u32]| match *lengths {
         [least, most] => Ok((least as usize, most as usize)),
         [only] => Ok((only as usize, only as usize)),

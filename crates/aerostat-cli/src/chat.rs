@@ -56,7 +56,7 @@ struct Chat<'a> {
 
 pub(crate) fn execute(args: &ChatArgs, output: &OutputArgs) -> Result<(), Failure> {
     let options = args.engine.options(output)?;
-    let files = model::open(&args.model, output)?;
+    let files = model::open(&args.model, args.engine.adapter(), output)?;
     let options = model::learning(options, &args.engine, &files);
     let Some(tokenizer) = model::tokenizer(&files, true, output)? else { return Ok(()) };
     let encoder = Encoder::new(&files, Some(&tokenizer), &args.generation, output)?;
@@ -70,6 +70,7 @@ pub(crate) fn execute(args: &ChatArgs, output: &OutputArgs) -> Result<(), Failur
     };
     interrupt::check()?;
     output::opened(output, &engine.stats());
+    files.sampling_notes().iter().for_each(|text| output::note(output, text));
     let generation = &args.generation;
     let mut chat = Chat {
         args,

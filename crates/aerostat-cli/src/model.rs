@@ -2,7 +2,7 @@
 
 use std::env;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aerostat::{ModelFiles, Options, Tokenizer};
 
@@ -20,9 +20,13 @@ pub(crate) fn find(model: &str, output: &OutputArgs) -> Result<PathBuf, Failure>
     Ok(path)
 }
 
-/// Finds a model and reads its headers.
-pub(crate) fn open(model: &str, output: &OutputArgs) -> Result<ModelFiles, Failure> {
-    Ok(ModelFiles::open(&find(model, output)?)?)
+/// Finds a model and reads its headers, and those of the adapter that is to be applied.
+pub(crate) fn open(model: &str, adapter: Option<&Path>, output: &OutputArgs) -> Result<ModelFiles, Failure> {
+    let path = find(model, output)?;
+    Ok(match adapter {
+        None => ModelFiles::open(&path)?,
+        Some(adapter) => ModelFiles::open_with_adapter(&path, adapter)?,
+    })
 }
 
 /// The tokenizer, if the model has one. A broken one is an error only if it is `needed`.

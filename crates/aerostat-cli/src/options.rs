@@ -1,5 +1,7 @@
 //! Flags that several commands share: how a model is run, and how answers are made.
 
+use std::path::{Path, PathBuf};
+
 use aerostat::{Device, IoChoice, Isa, KvType, Options, Sampling};
 use clap::{Args, ValueEnum, value_parser};
 
@@ -79,9 +81,14 @@ pub(crate) struct EngineArgs {
     /// Rows of a sweep at most.
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     rows_max: Option<u32>,
-    /// Element type of the KV cache: f16, bf16, f32, or q8, which halves it and is lossy.
+    /// How the KV cache is stored: f16, bf16 or f32; q8: keys in f16, values in 8 bits, lossy, three quarters of f16; q8-all:
+    /// both in 8 bits, half of f16, which some models do not bear.
     #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = kv)]
     kv: KvType,
+    /// A LoRA adapter to apply, the folder that PEFT saved: its updates are computed beside the model's matrices, exactly,
+    /// and nothing is merged.
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
     /// Tokens of a sequence at most, prompt and answer.
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     context: Option<u32>,
@@ -134,6 +141,11 @@ impl EngineArgs {
         })
     }
 
+    /// The adapter to apply.
+    pub(crate) fn adapter(&self) -> Option<&Path> {
+        self.adapter.as_deref()
+    }
+
     /// Whether to learn which experts a model uses.
     pub(crate) fn learns(&self) -> bool {
         !self.no_learn
@@ -182,7 +194,7 @@ pub(crate) fn io(text: &str) -> Result<IoChoice, String> {
 
 fn kv(text: &str) -> Result<KvType, String> {
     let named = KvType::ALL.iter().find(|kv| kv.name() == text);
-    named.copied().ok_or_else(|| "expected f16, bf16, f32 or q8".to_owned())
+    named.copied().ok_or_else(|| "expected f16, bf16, f32, q8 or q8-all".to_owned())
 }
 
 fn number(text: &str, fits: impl Fn(f32) -> bool, expected: &str) -> Result<f32, String> {

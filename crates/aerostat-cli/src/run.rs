@@ -41,7 +41,7 @@ struct Report<'a> {
 pub(crate) fn execute(mut args: RunArgs, output: &OutputArgs) -> Result<(), Failure> {
     let options = args.engine.options(output)?;
     let prompts = std::mem::take(&mut args.prompts).or_stdin()?;
-    let files = model::open(&args.model, output)?;
+    let files = model::open(&args.model, args.engine.adapter(), output)?;
     let options = model::learning(options, &args.engine, &files);
     let texts = prompts.iter().any(|p| matches!(p, Prompt::Text(_)));
     let tokenizer = model::tokenizer(&files, texts || !args.generation.stop.is_empty(), output)?;
@@ -82,6 +82,7 @@ fn requests(
     } else {
         Encoder::plain(tokenizer)
     };
+    files.sampling_notes().iter().for_each(|text| output::note(output, text));
     let sampling = generation.sampling(files.sampling());
     let end_tokens = if generation.ignore_eos { Vec::new() } else { files.end_tokens(tokenizer) };
     let mut requests = Vec::new();

@@ -46,7 +46,7 @@ pub(crate) fn execute(mut args: ScoreArgs, output: &OutputArgs) -> Result<(), Fa
     }
     let options = args.engine.options(output)?;
     let prompts = std::mem::take(&mut args.prompts).or_stdin()?;
-    let files = model::open(&args.model, output)?;
+    let files = model::open(&args.model, args.engine.adapter(), output)?;
     let options = model::learning(options, &args.engine, &files);
     let texts = prompts.iter().any(|p| matches!(p, Prompt::Text(_)));
     let tokenizer = model::tokenizer(&files, texts, output)?;
@@ -93,7 +93,8 @@ fn tables(results: &[Told<Score>], tokenizer: Option<&Tokenizer>) -> String {
             let _ = writeln!(text, "{id:>8} {logprob:>10}{piece}");
         }
         let known: Vec<f64> = score.logprobs.iter().flatten().map(|l| f64::from(*l)).collect();
-        let sum: f64 = known.iter().sum();
+        // Of no numbers, `sum` gives -0.
+        let sum = known.iter().sum::<f64>() + 0.0;
         let _ = writeln!(text, "{:>8} {sum:>10.4}", "sum");
         if !known.is_empty() {
             let _ = writeln!(text, "{:>8} {:>10.4}", "perplexity", (-sum / known.len() as f64).exp());

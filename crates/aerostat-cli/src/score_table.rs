@@ -73,7 +73,8 @@ impl Task for Scores {
 impl Sink<Score> for Sheet<'_> {
     fn give(&mut self, row: &Row, found: Option<Score>) -> Result<(), Failure> {
         let Some(score) = found else { return Ok(()) };
-        let sum: f64 = score.logprobs.iter().flatten().map(|l| f64::from(*l)).sum();
+        // Of no numbers, `sum` gives -0.
+        let sum = score.logprobs.iter().flatten().map(|l| f64::from(*l)).sum::<f64>() + 0.0;
         let count = score.logprobs.iter().flatten().count();
         let perplexity = if count > 0 { rounded((-sum / count as f64).exp()) } else { Value::Null };
         let logprobs: Value = score.logprobs.iter().map(|l| l.map_or(Value::Null, number)).collect();

@@ -62,7 +62,8 @@ pub(crate) struct ServeArgs {
 pub(crate) fn execute(args: &ServeArgs, output: &OutputArgs) -> Result<(), Failure> {
     let keys = keys::keys(args.api_key_file.as_deref())?;
     let options = args.engine.options(output)?;
-    let files = model::open(&args.model, output)?;
+    let files = model::open(&args.model, args.engine.adapter(), output)?;
+    files.sampling_notes().iter().for_each(|text| output::note(output, text));
     let options = model::learning(options, &args.engine, &files);
     let config = Config {
         host: args.host,
@@ -70,6 +71,7 @@ pub(crate) fn execute(args: &ServeArgs, output: &OutputArgs) -> Result<(), Failu
         keys,
         allow_hosts: args.allow_host.clone(),
         names: args.names(),
+        adapter: args.engine.adapter().map(Path::to_owned),
         lenient: args.lenient,
         data: args.data.clone(),
         data_bytes_max: args.data_quota,

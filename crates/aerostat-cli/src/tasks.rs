@@ -110,7 +110,7 @@ impl<'a> Setup<'a> {
         output: &'a OutputArgs,
     ) -> Result<Self, Failure> {
         let options = engine.options(output)?;
-        let files = model::open(name, output)?;
+        let files = model::open(name, engine.adapter(), output)?;
         let options = model::learning(options, engine, &files);
         let tokenizer = model::tokenizer(&files, texts, output)?;
         let context = engine.context().unwrap_or(files.spec().context_max);

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use aerostat_backend::{
-    Activation, Attention, Backend, Home, KvLayout, KvType, Mat, Placement, Rope, RopeStyle, RowPlace,
+    Activation, Attention, Backend, Home, KvElement, KvLayout, Mat, Placement, Rope, RopeStyle, RowPlace,
     SweepRows, TileShape, Weight,
 };
 use aerostat_checkpoint::DType;
@@ -99,7 +99,8 @@ fn attention(cpu: &mut Cpu, ceilings: &Ceilings) -> Outcome {
     };
     let (key_widths, value_widths) = (vec![1024; 2], vec![1024; 2]);
     cpu.kv_allocate(&KvLayout {
-        kv_type: KvType::F16,
+        keys: KvElement::F16,
+        values: KvElement::F16,
         key_widths,
         value_widths,
         heads: vec![8; 2],

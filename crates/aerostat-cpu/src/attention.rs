@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use aerostat_backend::numerics;
-use aerostat_backend::{Attention, KvType, KvView, Placement, first_visible};
+use aerostat_backend::{Attention, KvElement, KvView, Placement, first_visible};
 
 use crate::elementwise::{get, put};
 use crate::format::{BF16, F16, F32, FilledQ8_0, Format, group_at};
@@ -66,12 +66,7 @@ impl Attend<'_> {
             let sequence = Self { row, rows, ..self };
             // SAFETY: the caller's promise, passed on.
             unsafe {
-                match self.kv.kv_type {
-                    KvType::F16 => sequence.attend::<F16>(token),
-                    KvType::BF16 => sequence.attend::<BF16>(token),
-                    KvType::F32 => sequence.attend::<F32>(token),
-                    KvType::Q8 => sequence.attend::<FilledQ8_0>(token),
-                }
+                sequence.attend(token);
             }
             row += rows;
         }
@@ -79,15 +74,25 @@ impl Attend<'_> {
 
     /// # Safety
     /// As `run`; all rows are of one sequence.
-    unsafe fn attend<F: Format>(self, token: Token) {
+    unsafe fn attend(self, token: Token) {
         let mut factors = [0.0; QUERIES_MAX];
         // SAFETY: the caller's promise, passed on.
         unsafe {
-            token.enter(Score::<F>(self, PhantomData));
+            match self.kv.key_type {
+                KvElement::F16 => token.enter(Score::<F16>(self, PhantomData)),
+                KvElement::BF16 => token.enter(Score::<BF16>(self, PhantomData)),
+                KvElement::F32 => token.enter(Score::<F32>(self, PhantomData)),
+                KvElement::Q8 => token.enter(Score::<FilledQ8_0>(self, PhantomData)),
+            }
             for query in 0..self.queries() {
                 factors[query] = token.enter(Softmax(self, query));
             }
-            token.enter(Mix::<F>(self, factors, PhantomData));
+            match self.kv.value_type {
+                KvElement::F16 => token.enter(Mix::<F16>(self, factors, PhantomData)),
+                KvElement::BF16 => token.enter(Mix::<BF16>(self, factors, PhantomData)),
+                KvElement::F32 => token.enter(Mix::<F32>(self, factors, PhantomData)),
+                KvElement::Q8 => token.enter(Mix::<FilledQ8_0>(self, factors, PhantomData)),
+            }
         }
     }
 
@@ -400,7 +405,7 @@ impl<F: Format> Mix<'_, F> {
             for position in from..end {
                 let row = (position - page.from) * row_bytes;
                 if query == 0 && col == 0 {
-                    prefetch::<V>(page.next.wrapping_add(row), attend.kv.kv_type.row_bytes(dim));
+                    prefetch::<V>(page.next.wrapping_add(row), attend.kv.value_type.row_bytes(dim));
                 }
                 let value = page.rows.add(row);
                 let mut values = [V::splat(0.0); G];

@@ -23,13 +23,13 @@ use crate::layer_norm::LayerNormRows;
 use crate::matmul::{Matmul, Tasks};
 use crate::memory::{advise, grow};
 use crate::packed_matmul::PackedMatmul;
-use crate::pool::Pool;
 use crate::row_norms::norms;
 use crate::rows::Rows;
 use crate::scaled::{self, Expand, Expanded, Values};
 use crate::scratch::{self, Scratch};
 use crate::sparse::{IndexRow, SparseRow, chosen};
 use crate::vector::LANES;
+use crate::workers::Workers;
 
 /// Calls a method for the format of a tile.
 macro_rules! by_format {
@@ -75,7 +75,7 @@ pub struct Cpu {
 /// The kernels of a [`Cpu`].
 pub struct CpuKernels {
     token: Token,
-    pool: Pool,
+    pool: Workers,
     /// One for each thread; never contended, since a thread runs one task at a time.
     scratch: Vec<Mutex<Scratch>>,
 }
@@ -89,7 +89,7 @@ impl Cpu {
     pub fn new(config: CpuConfig) -> Result<Self, Error> {
         let isa = config.isa.unwrap_or_else(Isa::detect);
         let token = Token::require(isa)?;
-        let pool = Pool::new(config.threads)?;
+        let pool = Workers::new(config.threads)?;
         let scratch = (0..config.threads).map(|_| Scratch::new().map(Mutex::new));
         let scratch = scratch.collect::<Result<_, Error>>()?;
         Ok(Self { memory: HostMemory::default(), kernels: CpuKernels { token, pool, scratch } })

@@ -33,13 +33,13 @@ mod matmul;
 mod memory;
 mod packed_matmul;
 pub mod peaks;
-mod pool;
 mod row_norms;
 mod rows;
 mod scaled;
 mod scratch;
 mod sparse;
 mod vector;
+mod workers;
 
 pub use device::{Cpu, CpuConfig, CpuKernels};
 pub use isa::Isa;

@@ -10,8 +10,8 @@ use aerostat_backend::{Error, ErrorKind};
 
 use crate::isa::{Isa, Kernel, Token};
 use crate::memory::{Line, advise};
-use crate::pool::Pool;
 use crate::vector::{LANES, Vector};
+use crate::workers::Workers;
 
 /// Time for the runs of one measurement.
 const TIME: Duration = Duration::from_millis(8);
@@ -35,7 +35,7 @@ const AHEAD_BYTES: usize = 2048;
 /// cannot be started.
 pub fn fma_peak(threads: usize, isa: Isa) -> Result<f64, Error> {
     let token = Token::require(isa)?;
-    let mut pool = Pool::new(threads)?;
+    let mut pool = Workers::new(threads)?;
     let mut run = |steps: usize| {
         let start = Instant::now();
         // SAFETY: the kernel has no pointers.
@@ -57,7 +57,7 @@ pub fn fma_peak(threads: usize, isa: Isa) -> Result<f64, Error> {
 /// As [`fma_peak`], and `OutOfMemory`.
 pub fn read_peak(threads: usize, bytes: usize) -> Result<f64, Error> {
     let token = Token::require(Isa::detect())?;
-    let mut pool = Pool::new(threads)?;
+    let mut pool = Workers::new(threads)?;
     let tasks = bytes.div_ceil(TASK_BYTES).max(1);
     let refused = || Error::new(ErrorKind::OutOfMemory, format!("no memory of {bytes} bytes to read"));
     let bytes = tasks.checked_mul(TASK_BYTES).ok_or_else(refused)?;

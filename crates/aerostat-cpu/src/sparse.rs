@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use aerostat_backend::numerics;
-use aerostat_backend::{Attention, Index, KvType, KvView, Placement};
+use aerostat_backend::{Attention, Index, KvElement, KvView, Placement};
 
 use crate::attention::HEADS_MAX;
 use crate::format::{BF16, F16, F32, FilledQ8_0, Format, group_at};
@@ -57,8 +57,11 @@ pub(crate) unsafe fn chosen<'a>(selected: Rows, row: usize) -> &'a [f32] {
 /// The scores of all positions up to the row's.
 struct Score<'a, F>(IndexRow<'a>, PhantomData<F>);
 
-/// A [`SparseRow`] of this format.
-struct Attend<'a, F>(SparseRow<'a>, PhantomData<F>);
+/// Turns a [`SparseRow`]'s keys into weights; gives, for each head, the reciprocal of their sum.
+struct Weigh<'a, F>(SparseRow<'a>, PhantomData<F>);
+
+/// Weighted sums of its values, times the factor of each head.
+struct Mix<'a, F>(SparseRow<'a>, [f32; HEADS_MAX], PhantomData<F>);
 
 impl IndexRow<'_> {
     /// Does the work.
@@ -69,11 +72,11 @@ impl IndexRow<'_> {
         let count = self.places.rows[self.row].position as usize + 1;
         // SAFETY: the caller's promise; the halves of `scores` do not overlap.
         let (scores, room) = unsafe {
-            match self.kv.kv_type {
-                KvType::F16 => token.enter(Score::<F16>(self, PhantomData)),
-                KvType::BF16 => token.enter(Score::<BF16>(self, PhantomData)),
-                KvType::F32 => token.enter(Score::<F32>(self, PhantomData)),
-                KvType::Q8 => token.enter(Score::<FilledQ8_0>(self, PhantomData)),
+            match self.kv.value_type {
+                KvElement::F16 => token.enter(Score::<F16>(self, PhantomData)),
+                KvElement::BF16 => token.enter(Score::<BF16>(self, PhantomData)),
+                KvElement::F32 => token.enter(Score::<F32>(self, PhantomData)),
+                KvElement::Q8 => token.enter(Score::<FilledQ8_0>(self, PhantomData)),
             }
             let all = std::slice::from_raw_parts_mut(self.scores, 2 * self.half);
             let (scores, room) = all.split_at_mut(self.half);
@@ -124,11 +127,17 @@ impl SparseRow<'_> {
     pub(crate) unsafe fn run(self, token: Token) {
         // SAFETY: the caller's promise, passed on.
         unsafe {
-            match self.kv.kv_type {
-                KvType::F16 => token.enter(Attend::<F16>(self, PhantomData)),
-                KvType::BF16 => token.enter(Attend::<BF16>(self, PhantomData)),
-                KvType::F32 => token.enter(Attend::<F32>(self, PhantomData)),
-                KvType::Q8 => token.enter(Attend::<FilledQ8_0>(self, PhantomData)),
+            let factors = match self.kv.key_type {
+                KvElement::F16 => token.enter(Weigh::<F16>(self, PhantomData)),
+                KvElement::BF16 => token.enter(Weigh::<BF16>(self, PhantomData)),
+                KvElement::F32 => token.enter(Weigh::<F32>(self, PhantomData)),
+                KvElement::Q8 => token.enter(Weigh::<FilledQ8_0>(self, PhantomData)),
+            };
+            match self.kv.value_type {
+                KvElement::F16 => token.enter(Mix::<F16>(self, factors, PhantomData)),
+                KvElement::BF16 => token.enter(Mix::<BF16>(self, factors, PhantomData)),
+                KvElement::F32 => token.enter(Mix::<F32>(self, factors, PhantomData)),
+                KvElement::Q8 => token.enter(Mix::<FilledQ8_0>(self, factors, PhantomData)),
             }
         }
     }
@@ -144,24 +153,24 @@ impl SparseRow<'_> {
     }
 }
 
-impl<F: Format> Kernel for Attend<'_, F> {
-    type Output = ();
+impl<F: Format> Kernel for Weigh<'_, F> {
+    type Output = [f32; HEADS_MAX];
 
     #[inline(always)]
-    unsafe fn run<V: Vector, const M: usize, const N: usize>(self) {
+    unsafe fn run<V: Vector, const M: usize, const N: usize>(self) -> [f32; HEADS_MAX] {
+        let mut factors = [0.0; HEADS_MAX];
         // SAFETY: the promise of the struct.
         unsafe {
             self.score::<V>();
-            let mut factors = [0.0; HEADS_MAX];
             for head in 0..self.0.heads {
                 factors[head] = self.softmax(head);
             }
-            self.mix::<V>(factors);
         }
+        factors
     }
 }
 
-impl<F: Format> Attend<'_, F> {
+impl<F: Format> Weigh<'_, F> {
     /// Raw dot products of all heads. Heads past the end repeat the last one.
     ///
     /// # Safety
@@ -206,14 +215,14 @@ impl<F: Format> Attend<'_, F> {
         }
         1.0 / numerics::reduce(lanes)
     }
+}
 
-    /// Weighted sums of the values, times the factor of each head.
-    ///
-    /// # Safety
-    /// What the struct says holds.
+impl<F: Format> Kernel for Mix<'_, F> {
+    type Output = ();
+
     #[inline(always)]
-    unsafe fn mix<V: Vector>(&self, factors: [f32; HEADS_MAX]) {
-        let SparseRow { out, shape, kv, row, head, heads, seen, scores, pitch, .. } = self.0;
+    unsafe fn run<V: Vector, const M: usize, const N: usize>(self) {
+        let Self(SparseRow { out, shape, kv, row, head, heads, seen, scores, pitch, .. }, factors, _) = self;
         let dim = shape.value_dim;
         for col in (0..dim).step_by(LANES) {
             let len = LANES.min(dim - col);

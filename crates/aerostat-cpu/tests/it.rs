@@ -4,8 +4,8 @@ use aerostat_backend::conformance::{self, Case, Keep, Tolerance, Values};
 use aerostat_backend::quantised::{Code, Quantised, Rounding, Table};
 use aerostat_backend::reference::Reference;
 use aerostat_backend::{
-    Alibi, Attention, Backend, Error, ErrorKind, Home, KvLayout, KvType, Mat, Placement, RowPlace, Scaling,
-    ScratchNeed, SweepRows, Tile, TileShape, Weight, WeightId, Window, packed,
+    Alibi, Attention, Backend, Error, ErrorKind, Home, KvElement, KvLayout, KvType, Mat, Placement, RowPlace,
+    Scaling, ScratchNeed, SweepRows, Tile, TileShape, Weight, WeightId, Window, packed,
 };
 use aerostat_checkpoint::DType;
 use aerostat_cpu::{Cpu, CpuConfig, Isa};
@@ -418,8 +418,8 @@ fn scratch_stays_within_the_footprint() {
     {
         let mut cpu = cpu(Isa::Portable, 3);
         cpu.reserve(&need, rows_max).unwrap();
-        let (kv_type, key_widths, value_widths, heads) = (KvType::F16, vec![4], vec![4], vec![1]);
-        let layout = KvLayout { kv_type, key_widths, value_widths, heads, page_tokens: 16, pages };
+        let (keys, key_widths, value_widths, heads) = (KvElement::F16, vec![4], vec![4], vec![1]);
+        let layout = KvLayout { keys, values: keys, key_widths, value_widths, heads, page_tokens: 16, pages };
         cpu.kv_allocate(&layout).unwrap();
         let rows: Vec<RowPlace> = (0..rows_max.min(16 * pages) as u32)
             .map(|row| RowPlace { position: 16 * pages as u32 - 1 - row, table: 0 })

@@ -1,6 +1,6 @@
 //! What is saved of sequences under way, as bytes.
 
-use aerostat_openai::{Finish, PartResult, Token};
+use aerostat_openai::{Finish, More, PartResult, Token};
 
 use crate::error::Error;
 
@@ -40,20 +40,28 @@ pub(crate) fn unpack_tokens(mut bytes: &[u8]) -> Option<Vec<Token>> {
     Some(tokens)
 }
 
-/// A result as bytes: its kind, then text (with how it ended) or floats.
+/// Added to the kind of a text that has what few have.
+const MORE: u8 = 16;
+
+/// A result as bytes: its kind, then text (with how it ended, and what few have with its length before it) or floats.
 pub(crate) fn pack_result(result: &PartResult) -> Vec<u8> {
     let floats = |kind: u8, list: &mut dyn Iterator<Item = f32>| {
         std::iter::once(kind).chain(list.flat_map(f32::to_le_bytes)).collect()
     };
     match result {
-        PartResult::Text { text, finish } => {
+        PartResult::Text { text, finish, more } => {
             let kind = match (text, finish) {
                 (None, Finish::Stop) => 0,
                 (None, Finish::Length) => 1,
                 (Some(_), Finish::Stop) => 2,
                 (Some(_), Finish::Length) => 3,
             };
-            [&[kind], text.as_deref().unwrap_or("").as_bytes()].concat()
+            let text = text.as_deref().unwrap_or("").as_bytes();
+            if *more == More::default() {
+                return [&[kind], text].concat();
+            }
+            let more = more.to_bytes();
+            [&[kind + MORE], &(more.len() as u32).to_le_bytes()[..], &more, text].concat()
         }
         PartResult::Logprobs(list) => floats(4, &mut list.iter().map(|l| l.unwrap_or(f32::NAN))),
         PartResult::Vector(list) => floats(5, &mut list.iter().copied()),
@@ -62,17 +70,26 @@ pub(crate) fn pack_result(result: &PartResult) -> Vec<u8> {
 
 /// Back again; `None` if the bytes are not what [`pack_result`] wrote.
 pub(crate) fn unpack_result(bytes: &[u8]) -> Option<PartResult> {
-    let (kind, rest) = bytes.split_first()?;
+    let (kind, mut rest) = bytes.split_first()?;
+    let (kind, more) = match kind.checked_sub(MORE) {
+        None => (*kind, More::default()),
+        Some(kind) => {
+            let length = u32::from_le_bytes(take(&mut rest)?) as usize;
+            let (more, text) = rest.split_at_checked(length)?;
+            rest = text;
+            (kind, More::from_bytes(more)?)
+        }
+    };
     let text = || String::from_utf8(rest.to_vec()).ok();
     let floats = || {
         let (chunks, left) = rest.as_chunks::<4>();
         left.is_empty().then(|| chunks.iter().map(|c| f32::from_le_bytes(*c)))
     };
     Some(match kind {
-        0 => PartResult::Text { text: None, finish: Finish::Stop },
-        1 => PartResult::Text { text: None, finish: Finish::Length },
-        2 => PartResult::Text { text: Some(text()?), finish: Finish::Stop },
-        3 => PartResult::Text { text: Some(text()?), finish: Finish::Length },
+        0 => PartResult::Text { text: None, finish: Finish::Stop, more },
+        1 => PartResult::Text { text: None, finish: Finish::Length, more },
+        2 => PartResult::Text { text: Some(text()?), finish: Finish::Stop, more },
+        3 => PartResult::Text { text: Some(text()?), finish: Finish::Length, more },
         4 => PartResult::Logprobs(floats()?.map(|l| Some(l).filter(|l| !l.is_nan())).collect()),
         5 => PartResult::Vector(floats()?.collect()),
         _ => return None,
@@ -98,12 +115,20 @@ mod tests {
         let bytes = pack_tokens(&tokens).unwrap();
         assert_eq!(unpack_tokens(&bytes), Some(tokens));
         assert_eq!(unpack_tokens(&bytes[..bytes.len() - 1]), None);
-        let text = |text: Option<&str>, finish| PartResult::Text { text: text.map(str::to_owned), finish };
+        let with = |text: Option<&str>, finish, more| PartResult::Text {
+            text: text.map(str::to_owned),
+            finish,
+            more,
+        };
+        let text = |text, finish| with(text, finish, More::default());
+        let more = More { prompt_logprobs: Some(vec![None]), ..More::default() };
         for result in [
             text(None, Finish::Stop),
             text(None, Finish::Length),
             text(Some(""), Finish::Stop),
             text(Some("é\n"), Finish::Length),
+            with(Some("é\n"), Finish::Stop, more.clone()),
+            with(None, Finish::Length, more),
             PartResult::Logprobs(vec![None, Some(-1.5)]),
             PartResult::Vector(vec![0.25, -3.0]),
         ] {

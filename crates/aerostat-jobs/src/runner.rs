@@ -207,7 +207,8 @@ impl Runner {
         request.id = (number << PART_BITS) | index as u64;
         request.resumed = part.tokens.iter().map(|t| t.id).collect();
         if request.top_logprobs.is_some() {
-            let logprobs = |t: &Token| Some(TokenLogprobs { logprob: t.logprob?, top: t.top.clone() });
+            let logprobs =
+                |t: &Token| Some(TokenLogprobs { logprob: t.logprob?, rank: 0, top: t.top.clone() });
             let all: Option<Vec<TokenLogprobs>> = part.tokens.iter().map(logprobs).collect();
             request.resumed_logprobs =
                 all.ok_or_else(|| Refusal::defect("a token was saved without its log-probability"))?;

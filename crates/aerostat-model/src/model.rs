@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use aerostat_arch::{Block, Growth, ModelSpec, Vector};
 use aerostat_backend::{
-    Backend, BufferId, Error, Mat, Placement, ScratchNeed, StateRow, SweepRows, Weight, defect,
+    Backend, BufferId, Error, Home, Mat, Placement, ScratchNeed, StateRow, SweepRows, TileShape, Weight,
+    defect,
 };
+use aerostat_checkpoint::DType;
 use aerostat_plan::{Footprint, Step};
 
 use crate::angle;
 use crate::codes::Codes;
 use crate::constants::{self, tensor};
-use crate::program::{Buffer, Content, Height, Op, Product, Program, Slice};
+use crate::program::{Buffer, Content, Height, Kept, Op, Product, Program, Slice};
 use crate::rope::Frequencies;
 use crate::routing::Routed;
 
@@ -48,6 +50,8 @@ pub struct Model {
     limits: Limits,
     /// Where each buffer of the program lies on the device; `None`: no op names it.
     memory: Vec<Option<BufferId>>,
+    /// Those of [`Program::kept`].
+    kept: Vec<Weight>,
     codes: Codes,
     ropes: Vec<Frequencies>,
     /// By block, what is added to the router's scores for the choice.
@@ -128,6 +132,7 @@ impl Model {
             stored.map(|v| tensor(&v, &mut *read)).transpose()
         };
         let corrections = spec.blocks.iter().map(correction).collect::<Result<Vec<_>, E>>()?;
+        let kept = program.kept.iter().map(|kept| keep(kept, b, &mut *read)).collect::<Result<_, E>>()?;
         let codes = Codes::load(b, &spec, read)?;
         let widest = ropes.iter().map(Frequencies::rotary).max().unwrap_or(0);
         Ok(Self {
@@ -135,6 +140,7 @@ impl Model {
             program,
             limits,
             memory,
+            kept,
             codes,
             ropes,
             corrections,
@@ -194,6 +200,11 @@ impl Model {
                 b.gather_rows(m(table)?, &places, m(out)?)
             }
             Op::GatherLogitRows { x, out } => b.gather_rows(m(x)?, batch.logit_rows, m(out)?),
+            Op::MultiplyKept { matrix, x, out } => {
+                let weight = self.kept.get(matrix).copied();
+                let weight = weight.ok_or_else(|| defect!("there is no kept matrix {matrix}"))?;
+                b.matmul(weight, m(x)?, m(out)?)
+            }
             Op::AddBias { x, bias } => b.add_bias(m(x)?, m(bias)?),
             Op::RmsNorm { x, weight, eps, out } => b.rms_norm(m(x)?, m(weight)?, eps, m(out)?),
             Op::LayerNorm { x, size, eps, out } => b.layer_norm(m(x)?, size, eps, m(out)?),
@@ -407,6 +418,15 @@ fn allocate<E: From<Error>>(
         })
     };
     program.buffers.iter().map(&mut place).collect()
+}
+
+/// A small matrix on the device, as f32.
+fn keep<E: From<Error>>(kept: &Kept, b: &mut dyn Backend, read: constants::Read<'_, E>) -> Result<Weight, E> {
+    let (rows, cols) = (kept.rows, kept.cols);
+    let elements = tensor(&kept.elements, read)?;
+    let bytes: Vec<u8> = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
+    let shape = TileShape { dtype: DType::F32, rows, cols, packed: false };
+    Ok(Weight::Resident(b.pin(shape, Box::new(bytes), Home::Host)?))
 }
 
 /// Some row sees more positions than it may choose. Where none does, its choice is all it sees.

@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 mod context;
+mod echo;
 mod fields;
 mod grammar;
 mod messages;
@@ -36,7 +37,7 @@ mod stream;
 pub use context::{AnswerTokens, TooLong, answer_tokens};
 pub use fields::{Fields, Reading, brief};
 pub use grammar::{Grammar, Grammars, LazyGrammars};
-pub use part::{Finish, Part, PartResult, Token};
+pub use part::{Finish, More, Part, PartResult, Token};
 pub use refusal::{Refusal, RefusalKind};
 pub use request::{ApiRequest, Embedding, Endpoint, Generation, PARTS_MAX, Scoring, Task};
 pub use respond::Stamp;

@@ -36,6 +36,8 @@ struct Asked {
     /// By number, or what it is otherwise.
     answer: AnswerTokens,
     top_logprobs: Option<usize>,
+    /// The texts of the prompts, if they are to be part of the response.
+    echo: Option<Vec<String>>,
 }
 
 impl Setting {
@@ -86,13 +88,14 @@ impl Setting {
         if top.is_some_and(|k| k > 0) && !wants {
             return Err(Refusal::value("top_logprobs", "`top_logprobs` needs `logprobs`: true"));
         }
-        let older = answer_length(body, "max_tokens")?;
-        let newer = answer_length(body, "max_completion_tokens")?;
+        let older = answer_length(body, "max_tokens", 1)?;
+        let newer = answer_length(body, "max_completion_tokens", 1)?;
         let otherwise = AnswerTokens::UpTo { least: 1, most: self.rules.max_new_tokens };
         Ok(Asked {
             prompts: vec![prompt],
             answer: newer.or(older).unwrap_or(otherwise),
             top_logprobs: wants.then(|| top.unwrap_or(0) as usize),
+            echo: None,
         })
     }
 
@@ -125,18 +128,22 @@ impl Setting {
     }
 
     fn completions(&self, body: &mut Fields<'_>) -> Result<Asked, Refusal> {
-        let prompts = self.inputs("prompt", &body.need("prompt")?)?;
-        body.only("echo", &[json!(false)])?;
+        let given = body.need("prompt")?;
+        let prompts = self.inputs("prompt", &given)?;
+        let echo = body.boolean("echo")?.unwrap_or(false).then(|| self.prompt_texts(&given, &prompts));
         body.only("suffix", &[json!("")])?;
         let top = body.integer("logprobs", 0..=TOP_LOGPROBS_MAX)?;
         let otherwise = AnswerTokens::UpTo { least: 1, most: COMPLETION_TOKENS_DEFAULT };
-        let answer = answer_length(body, "max_tokens")?.unwrap_or(otherwise);
-        Ok(Asked { prompts, answer, top_logprobs: top.map(|k| k as usize) })
+        // What is echoed may be all that is wanted.
+        let least = i64::from(echo.is_none());
+        let answer = answer_length(body, "max_tokens", least)?.unwrap_or(otherwise);
+        Ok(Asked { prompts, answer, top_logprobs: top.map(|k| k as usize), echo })
     }
 
     /// What chat and completions share.
     fn generation(&self, number: u64, body: &mut Fields<'_>, asked: Asked) -> Result<Generation, Refusal> {
-        let Asked { prompts, answer, top_logprobs } = asked;
+        let Asked { mut prompts, answer, top_logprobs, mut echo } = asked;
+        self.truncate(body, &mut prompts, &mut echo, answer)?;
         let n = body.integer("n", 1..=ANSWERS_MAX)?.unwrap_or(1) as usize;
         if n * prompts.len() > PARTS_MAX {
             return Err(Refusal::value("n", format!("more than {PARTS_MAX} answers in one request")));
@@ -151,18 +158,17 @@ impl Setting {
         if !stop.is_empty() && self.tokenizer.is_none() {
             return Err(Refusal::unsupported("stop", "`stop` needs a tokenizer; this model has none"));
         }
-        let mut end_tokens = self.end_tokens.clone();
-        if body.boolean("ignore_eos")?.unwrap_or(false) {
-            end_tokens.clear();
-        }
-        if let Some(more) = body.take("stop_token_ids") {
-            end_tokens.extend(self.ids("stop_token_ids", &more)?);
-        }
-        body.only("skip_special_tokens", &[json!(true)])?;
+        let ignore_eos = body.boolean("ignore_eos")?.unwrap_or(false);
+        let stop_token_ids = match body.take("stop_token_ids") {
+            None => Vec::new(),
+            Some(ids) => self.ids("stop_token_ids", &ids)?,
+        };
+        let keep_special_tokens = !body.boolean("skip_special_tokens")?.unwrap_or(true);
         body.only("spaces_between_special_tokens", &[json!(true)])?;
-        body.only("include_stop_str_in_output", &[json!(false)])?;
-        body.only("min_tokens", &[json!(0)])?;
-        let sampling = self.sampling(number, body)?;
+        let include_stop = body.boolean("include_stop_str_in_output")?.unwrap_or(false);
+        let prompt_logprobs = body.integer("prompt_logprobs", 0..=TOP_LOGPROBS_MAX)?.map(|k| k as usize);
+        let mut sampling = self.sampling(number, body)?;
+        self.rules(body, max_new_tokens, &mut sampling)?;
         let shape = shape(body)?;
         if shape.is_some() && self.tokenizer.is_none() {
             return Err(Refusal::unsupported(
@@ -170,7 +176,23 @@ impl Setting {
                 "a grammar needs a tokenizer; this model has none",
             ));
         }
-        Ok(Generation { prompts, n, max_new_tokens, sampling, stop, end_tokens, top_logprobs, shape })
+        let end_tokens = self.end_tokens.clone();
+        Ok(Generation {
+            prompts,
+            n,
+            max_new_tokens,
+            sampling,
+            stop,
+            end_tokens,
+            ignore_eos,
+            stop_token_ids,
+            include_stop,
+            keep_special_tokens,
+            top_logprobs,
+            prompt_logprobs,
+            echo,
+            shape,
+        })
     }
 
     fn embeddings(&self, body: &mut Fields<'_>) -> Result<Embedding, Refusal> {
@@ -224,8 +246,8 @@ impl Setting {
     }
 }
 
-fn answer_length(body: &mut Fields<'_>, name: &str) -> Result<Option<AnswerTokens>, Refusal> {
-    let asked = body.integer(name, 1..=i64::from(u32::MAX))?;
+fn answer_length(body: &mut Fields<'_>, name: &str, least: i64) -> Result<Option<AnswerTokens>, Refusal> {
+    let asked = body.integer(name, least..=i64::from(u32::MAX))?;
     Ok(asked.map(|n| AnswerTokens::Exactly(n as usize)))
 }
 

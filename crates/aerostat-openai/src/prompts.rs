@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::context::{AnswerTokens, TooLong, answer_tokens};
-use crate::fields::brief;
+use crate::fields::{Fields, brief};
 use crate::refusal::Refusal;
 use crate::request::PARTS_MAX;
 use crate::setting::Setting;
@@ -29,6 +29,37 @@ impl Setting {
             return Err(Refusal::value(name, message));
         }
         Ok(inputs)
+    }
+
+    /// Cuts prompts to their last `truncate_prompt_tokens` tokens, if the body says so; -1 stands for as many as leave room
+    /// for the answer.
+    pub(crate) fn truncate(
+        &self,
+        body: &mut Fields<'_>,
+        prompts: &mut [Vec<u32>],
+        echo: &mut Option<Vec<String>>,
+        answer: AnswerTokens,
+    ) -> Result<(), Refusal> {
+        const NAME: &str = "truncate_prompt_tokens";
+        let Some(kept) = body.integer(NAME, -1..=i64::from(u32::MAX))? else { return Ok(()) };
+        let kept = match usize::try_from(kept) {
+            Ok(0) => {
+                let message = format!("`{NAME}` is 0; it must be a number of tokens from 1, or -1");
+                return Err(Refusal::value(NAME, message));
+            }
+            Ok(kept) => kept,
+            Err(_) => {
+                let (AnswerTokens::Exactly(answer) | AnswerTokens::UpTo { least: answer, .. }) = answer;
+                self.context_max.saturating_sub(answer).max(1)
+            }
+        };
+        for (index, ids) in prompts.iter_mut().enumerate().filter(|(_, ids)| ids.len() > kept) {
+            ids.drain(..ids.len() - kept);
+            if let Some(text) = echo.as_mut().and_then(|texts| texts.get_mut(index)) {
+                *text = self.text_of(ids);
+            }
+        }
+        Ok(())
     }
 
     /// A text and what follows it, tokenised as one, and where the continuation begins.

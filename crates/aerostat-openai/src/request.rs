@@ -80,8 +80,20 @@ pub struct Generation {
     pub stop: Vec<String>,
     /// Tokens that end an answer.
     pub end_tokens: Vec<u32>,
+    /// They do not end it.
+    pub ignore_eos: bool,
+    /// More tokens that end an answer, in any case.
+    pub stop_token_ids: Vec<u32>,
+    /// The text of an answer holds what ended it.
+    pub include_stop: bool,
+    /// The text of an answer holds special tokens.
+    pub keep_special_tokens: bool,
     /// Log-probabilities are wanted, and of so many of the likeliest tokens in each place.
     pub top_logprobs: Option<usize>,
+    /// Log-probabilities of the prompt's tokens are wanted as vLLM gives them, and of so many of the likeliest.
+    pub prompt_logprobs: Option<usize>,
+    /// The texts of the prompts, if responses are to begin with them and with the log-probabilities of their tokens.
+    pub echo: Option<Vec<String>>,
     /// What an answer must look like.
     pub shape: Option<Shape>,
 }
@@ -103,6 +115,19 @@ pub struct Scoring {
     /// For each, the token ids of what is given and of what follows it as one text, and how many of them are given: at
     /// least one, since nothing is before the first.
     pub sequences: Vec<(Vec<u32>, usize)>,
+}
+
+impl Generation {
+    /// How many of the likeliest tokens in the place of each of the prompt's are to be found; `None`: nothing about it is.
+    fn prompt_top(&self) -> Option<usize> {
+        let echoed = self.echo.as_ref().and(self.top_logprobs);
+        self.prompt_logprobs.max(echoed)
+    }
+
+    /// Whether a token that came last ended an answer: then it is not shown.
+    pub(crate) fn ends(&self, token: u32) -> bool {
+        (!self.ignore_eos && self.end_tokens.contains(&token)) || self.stop_token_ids.contains(&token)
+    }
 }
 
 impl Task {
@@ -138,8 +163,13 @@ impl Task {
                     sampling: g.sampling.clone(),
                     stream: (index % g.n) as u64,
                     end_tokens: g.end_tokens.clone(),
+                    ignore_eos: g.ignore_eos,
+                    stop_token_ids: g.stop_token_ids.clone(),
                     stop: g.stop.clone(),
+                    include_stop: g.include_stop,
+                    keep_special_tokens: g.keep_special_tokens,
                     top_logprobs: g.top_logprobs,
+                    prompt_logprobs: g.prompt_top(),
                     want: Want::Generate,
                     ..Request::default()
                 })
@@ -170,7 +200,13 @@ mod tests {
             sampling: Sampling::default(),
             stop: Vec::new(),
             end_tokens: vec![7],
+            ignore_eos: false,
+            stop_token_ids: Vec::new(),
+            include_stop: false,
+            keep_special_tokens: false,
             top_logprobs: None,
+            prompt_logprobs: None,
+            echo: None,
             shape: None,
         };
         let task = Task::Completions(generation);

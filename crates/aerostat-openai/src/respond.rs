@@ -1,6 +1,6 @@
 //! Bodies of responses: OpenAI's shapes, so that its own types read them.
 
-use aerostat::Tokenizer;
+use aerostat::{StopReason, Tokenizer};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
@@ -52,7 +52,7 @@ impl Setting {
 
     fn chat_body(&self, stamp: &Stamp, generation: &Generation, parts: &[Part]) -> Result<Object, Refusal> {
         let choice = |(index, part): (usize, &Part)| {
-            let (text, finish) = answer(part)?;
+            let (text, finish, stop) = answer(part)?;
             let logprobs = match generation.top_logprobs {
                 None => Value::Null,
                 Some(k) => {
@@ -66,16 +66,23 @@ impl Setting {
                 "message": {"role": "assistant", "content": text, "refusal": null},
                 "logprobs": logprobs,
                 "finish_reason": finish,
+                "stop_reason": stop,
             }))
         };
         let choices = parts.iter().enumerate().map(choice).collect::<Result<Vec<Value>, Refusal>>()?;
-        Ok(object([
+        let mut body = object([
             ("id", format!("chatcmpl-{}", stamp.id).into()),
             ("object", "chat.completion".into()),
             ("choices", choices.into()),
             ("usage", usage(generation, parts)),
             ("system_fingerprint", Value::Null),
-        ]))
+        ]);
+        if let (Some(prompt), Some(part)) = (generation.prompts.first(), parts.first())
+            && let Some(logprobs) = self.prompt_logprobs(generation, prompt, part)?
+        {
+            body.insert("prompt_logprobs".to_owned(), logprobs);
+        }
+        Ok(body)
     }
 
     fn completions_body(
@@ -85,12 +92,29 @@ impl Setting {
         parts: &[Part],
     ) -> Result<Object, Refusal> {
         let choice = |(index, part): (usize, &Part)| {
-            let (text, finish) = answer(part)?;
+            let (mut text, finish, stop) = answer(part)?;
+            let number = index.checked_div(generation.n).unwrap_or(0);
+            let prompt = generation.prompts.get(number).map_or(&[][..], Vec::as_slice);
+            let echo = generation.echo.as_ref().and_then(|texts| texts.get(number));
+            if let Some(prompt) = echo {
+                text.insert_str(0, prompt);
+            }
             let logprobs = match generation.top_logprobs {
                 None => Value::Null,
+                Some(k) if echo.is_some() => self.echoed_logprobs(prompt, part, k)?,
                 Some(k) => self.completion_logprobs(shown_tokens(generation, part), k, 0)?,
             };
-            Ok(json!({"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}))
+            let mut choice = object([
+                ("index", index.into()),
+                ("text", text.into()),
+                ("logprobs", logprobs),
+                ("finish_reason", finish.into()),
+                ("stop_reason", stop),
+            ]);
+            if let Some(logprobs) = self.prompt_logprobs(generation, prompt, part)? {
+                choice.insert("prompt_logprobs".to_owned(), logprobs);
+            }
+            Ok(choice.into())
         };
         let choices = parts.iter().enumerate().map(choice).collect::<Result<Vec<Value>, Refusal>>()?;
         Ok(object([
@@ -151,7 +175,8 @@ impl Setting {
             let known: Option<Vec<f32>> = logprobs.iter().skip(*start).copied().collect();
             let known =
                 known.ok_or_else(|| Refusal::defect("a token of a scored text has no log-probability"))?;
-            let sum: f64 = known.iter().map(|l| f64::from(*l)).sum();
+            // Of no numbers, `sum` gives -0.
+            let sum = known.iter().map(|l| f64::from(*l)).sum::<f64>() + 0.0;
             let tokens: Vec<String> = ids.iter().skip(*start).map(|id| self.token_text(*id)).collect();
             Ok(json!({
                 "object": "score",
@@ -202,18 +227,23 @@ fn embeddings_body(embedding: &Embedding, parts: &[Part]) -> Result<Object, Refu
     ]))
 }
 
-/// The text of an answer and why it ended.
-fn answer(part: &Part) -> Result<(String, &'static str), Refusal> {
-    let PartResult::Text { text, finish } = &part.result else { return Err(mixed_up(part)) };
+/// The text of an answer, why it ended, and what of the request's own ended it.
+fn answer(part: &Part) -> Result<(String, &'static str, Value), Refusal> {
+    let PartResult::Text { text, finish, more } = &part.result else { return Err(mixed_up(part)) };
+    let stop = match &more.stop_reason {
+        None => Value::Null,
+        Some(StopReason::Text(text)) => text.as_str().into(),
+        Some(StopReason::Token(id)) => (*id).into(),
+    };
     // Without a tokenizer the tokens are the answer.
     let ids = || part.tokens.iter().map(|t| t.id.to_string()).collect::<Vec<_>>().join(",");
-    Ok((text.clone().unwrap_or_else(ids), finish.name()))
+    Ok((text.clone().unwrap_or_else(ids), finish.name(), stop))
 }
 
 /// The tokens of an answer without the one that ended it.
 fn shown_tokens<'a>(generation: &Generation, part: &'a Part) -> &'a [Token] {
     match part.tokens.split_last() {
-        Some((last, rest)) if generation.end_tokens.contains(&last.id) => rest,
+        Some((last, rest)) if generation.ends(last.id) => rest,
         _ => &part.tokens,
     }
 }
@@ -229,7 +259,7 @@ pub(crate) fn usage_of(generation: &Generation, answers: usize) -> Value {
 }
 
 /// A token's log-probability where it is wanted.
-fn logprob(token: &Token) -> Result<f32, Refusal> {
+pub(crate) fn logprob(token: &Token) -> Result<f32, Refusal> {
     token.logprob.ok_or_else(|| Refusal::defect(format!("token {} has no log-probability", token.id)))
 }
 
@@ -247,7 +277,7 @@ fn object<const N: usize>(members: [(&str, Value); N]) -> Object {
 }
 
 /// A number as short as it can be written without losing a bit; what JSON cannot write is far below any probability.
-fn decimal(number: f32) -> Value {
+pub(crate) fn decimal(number: f32) -> Value {
     let number = if number.is_finite() { number } else { LOGPROB_MIN };
     // What `f32` prints is a number that `f64` reads.
     number.to_string().parse::<f64>().map_or(Value::Null, Value::from)

@@ -1,6 +1,8 @@
 //! How tokens are chosen: the model's defaults, and what a request says over them.
 
-use aerostat::Sampling;
+use std::sync::Arc;
+
+use aerostat::{Sampling, TokenRules};
 use serde_json::Value;
 
 use crate::fields::{Fields, brief};
@@ -32,6 +34,54 @@ impl Setting {
             sampling.logit_bias = self.logit_bias(&bias)?;
         }
         Ok(sampling)
+    }
+
+    /// Which tokens may come, by the names of vLLM, over what the model's makers say.
+    pub(crate) fn rules(
+        &self,
+        body: &mut Fields<'_>,
+        max_new_tokens: usize,
+        sampling: &mut Sampling,
+    ) -> Result<(), Refusal> {
+        let mut set = |change: &dyn Fn(&mut TokenRules)| change(Arc::make_mut(&mut sampling.rules));
+        if let Some(least) = body.integer("min_tokens", 0..=i64::from(u32::MAX))? {
+            let least = least as usize;
+            if least > max_new_tokens {
+                let message =
+                    format!("`min_tokens` is {least}, and the answer may have {max_new_tokens} tokens");
+                return Err(Refusal::value("min_tokens", message));
+            }
+            set(&|rules| rules.min_tokens = least);
+        }
+        if let Some(allowed) = body.take("allowed_token_ids") {
+            let allowed = self.ids("allowed_token_ids", &allowed)?;
+            if allowed.is_empty() {
+                let message = "`allowed_token_ids` must hold at least one token";
+                return Err(Refusal::value("allowed_token_ids", message));
+            }
+            set(&|rules| rules.allowed_token_ids = Some(allowed.clone()));
+        }
+        if let Some(words) = body.texts("bad_words")? {
+            let mut all = Vec::new();
+            for word in &words {
+                all.extend(self.bad_word(word)?);
+            }
+            set(&|rules| rules.bad_words = all.clone());
+        }
+        Ok(())
+    }
+
+    /// The sequences of tokens that a bad word is: as it begins a text, and after a space, if that is another first token and
+    /// as many of them. That is how vLLM reads them.
+    fn bad_word(&self, word: &str) -> Result<Vec<Vec<u32>>, Refusal> {
+        let word = word.trim_start();
+        let first = self.encode("bad_words", word, false)?;
+        if first.is_empty() {
+            return Err(Refusal::value("bad_words", "`bad_words` must hold texts that are not empty"));
+        }
+        let spaced = self.encode("bad_words", &format!(" {word}"), false)?;
+        let differs = spaced.first() != first.first() && spaced.len() == first.len();
+        Ok([first].into_iter().chain(differs.then_some(spaced)).collect())
     }
 
     /// From 0 to 2, as OpenAI has it; a lenient reading takes any from 0, as vLLM does.

@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
-use aerostat::ModelFiles;
-use aerostat_openai::{ApiRequest, Endpoint, Generation, Refusal, Rules, Setting, Shape, Task};
+use aerostat::{ModelFiles, TokenLogprobs};
+use aerostat_openai::{
+    ApiRequest, Endpoint, Finish, Generation, More, Part, PartResult, Refusal, Rules, Setting, Shape, Stamp,
+    Task,
+};
 use serde_json::{Map, Value, json};
 
 const RULES: Rules = Rules { context: None, max_new_tokens: 24, seed: 0, lenient: false };
@@ -168,8 +171,8 @@ fn a_lenient_reading_says_what_it_ignored() {
     assert_eq!(request.ignored, ["stream_options.bar", "response_format.json_schema.foo", "telepathy"]);
     // What would change the answer is not ignored by anybody.
     for body in [
-        json!({"min_tokens": 5}),
-        json!({"allowed_token_ids": [1]}),
+        json!({"thinking_token_budget": 5}),
+        json!({"length_penalty": 2.0}),
         json!({"top_p": 2}),
         json!({"structured_outputs": {"structural_tag": "{}"}}),
     ] {
@@ -224,4 +227,103 @@ fn answers_are_as_long_as_is_asked_for_or_as_fits() {
         |ids: usize| setting.read(Endpoint::Embeddings, object(json!({"input": vec![5; ids]})), 0);
     assert!(embedding(512).is_ok());
     assert_eq!(embedding(513).unwrap_err().code(), "context_length_exceeded");
+}
+
+/// Members that users of vLLM send.
+#[test]
+fn rules_about_tokens_are_read_as_vllm_reads_them() {
+    let setting = setting(false);
+    let body = json!({"min_tokens": 3, "allowed_token_ids": [7, 5], "bad_words": ["hill", " the"], "ignore_eos": true,
+        "stop_token_ids": [9], "include_stop_str_in_output": true, "skip_special_tokens": false, "prompt_logprobs": 2});
+    let request = chat(&setting, body).unwrap();
+    let part = request.task.part(0).unwrap();
+    let rules = &part.sampling.rules;
+    assert_eq!((rules.min_tokens, rules.allowed_token_ids.as_deref()), (3, Some(&[7, 5][..])));
+    assert_eq!(
+        (part.end_tokens.is_empty(), part.ignore_eos, &part.stop_token_ids[..]),
+        (false, true, &[9][..])
+    );
+    assert_eq!((part.include_stop, part.keep_special_tokens, part.prompt_logprobs), (true, true, Some(2)));
+    let tokenizer = setting.tokenizer().unwrap();
+    let mut want = Vec::new();
+    for word in ["hill", "the"] {
+        let (bare, spaced) =
+            (tokenizer.encode(word, false).unwrap(), tokenizer.encode(&format!(" {word}"), false).unwrap());
+        want.push(bare.clone());
+        want.extend(Some(spaced).filter(|s| s[0] != bare[0] && s.len() == bare.len()));
+    }
+    assert_eq!(rules.bad_words, want);
+    for (body, param) in [
+        (json!({"min_tokens": 25}), "min_tokens"),
+        (json!({"min_tokens": 4, "max_tokens": 3}), "min_tokens"),
+        (json!({"min_tokens": -1}), "min_tokens"),
+        (json!({"allowed_token_ids": []}), "allowed_token_ids"),
+        (json!({"allowed_token_ids": [320]}), "allowed_token_ids"),
+        (json!({"bad_words": [""]}), "bad_words"),
+        (json!({"bad_words": 7}), "bad_words"),
+        (json!({"prompt_logprobs": 21}), "prompt_logprobs"),
+        (json!({"truncate_prompt_tokens": 0}), "truncate_prompt_tokens"),
+        (json!({"truncate_prompt_tokens": -2}), "truncate_prompt_tokens"),
+        (json!({"echo": true}), "echo"),
+    ] {
+        assert_eq!(chat(&setting, body.clone()).unwrap_err().param(), Some(param), "{body}");
+    }
+}
+
+#[test]
+fn prompts_are_cut_to_their_last_tokens() {
+    let setting = setting(false);
+    let read = |more: Value| {
+        let mut body = object(json!({"prompt": (5..105).collect::<Vec<u32>>(), "max_tokens": 450}));
+        body.extend(object(more));
+        setting.read(Endpoint::Completions, body, 0)
+    };
+    assert_eq!(read(json!({})).unwrap_err().code(), "context_length_exceeded");
+    let kept = |more| generation(&read(more).unwrap()).prompts[0].clone();
+    assert_eq!(kept(json!({"truncate_prompt_tokens": 3})), [102, 103, 104]);
+    assert_eq!(kept(json!({"truncate_prompt_tokens": -1})).len(), 62);
+    assert_eq!(kept(json!({"truncate_prompt_tokens": 400, "max_tokens": 4})).len(), 100);
+}
+
+/// What evaluation harnesses send: the prompt's log-probabilities, and one token or none.
+#[test]
+fn echoed_prompts_come_with_their_log_probabilities() {
+    let setting = setting(false);
+    let body = json!({"prompt": ["the hills", [5, 6, 7]], "echo": true, "max_tokens": 0, "logprobs": 1,
+        "prompt_logprobs": 0});
+    let request = setting.read(Endpoint::Completions, object(body), 0).unwrap();
+    let known = |logprob| Some(TokenLogprobs { logprob, rank: 2, top: vec![(9, -0.25)] });
+    let parts: Vec<Part> = (0..2)
+        .map(|i| {
+            let asked = request.task.part(i).unwrap();
+            assert_eq!((asked.max_new_tokens, asked.prompt_logprobs), (0, Some(1)));
+            let all = asked.token_ids.iter().enumerate().map(|(i, _)| known(-(i as f32)).filter(|_| i > 0));
+            let more = More { prompt_logprobs: Some(all.collect()), stop_reason: None };
+            let result = PartResult::Text { text: Some(String::new()), finish: Finish::Length, more };
+            Part { tokens: Vec::new(), result }
+        })
+        .collect();
+    let stamp = Stamp { id: "x".to_owned(), created: 0 };
+    let body = setting.respond(&request, &parts, &stamp).unwrap();
+    let choices = &body["choices"];
+    assert_eq!((&choices[0]["text"], &choices[0]["stop_reason"]), (&json!("the hills"), &Value::Null));
+    assert_eq!(choices[1]["logprobs"]["token_logprobs"], json!([null, -1.0, -2.0]));
+    assert_eq!(choices[1]["logprobs"]["top_logprobs"][0], Value::Null);
+    assert_eq!(choices[1]["prompt_logprobs"][0], Value::Null);
+    assert_eq!(choices[1]["prompt_logprobs"][2]["7"]["rank"], 2);
+    assert_eq!(body["usage"]["completion_tokens"], 0);
+    let body = json!({"prompt": "a", "max_tokens": 0});
+    assert!(setting.read(Endpoint::Completions, object(body), 0).is_err());
+}
+
+/// A text of one token has no log-probability, and no score of -0.
+#[test]
+fn the_score_of_nothing_is_zero() {
+    let setting = setting(false);
+    let body = json!({"text_1": [5], "text_2": [[]]});
+    let request = setting.read(Endpoint::Score, object(body), 0).unwrap();
+    let part = Part { tokens: Vec::new(), result: PartResult::Logprobs(vec![None]) };
+    let stamp = Stamp { id: "x".to_owned(), created: 0 };
+    let body = setting.respond(&request, &[part], &stamp).unwrap();
+    assert_eq!(body["data"][0]["score"].to_string(), "0.0");
 }

@@ -20,6 +20,8 @@ pub struct Config {
     pub allow_hosts: Vec<String>,
     /// What clients call the model; the first is what answers call it. At least one.
     pub names: Vec<String>,
+    /// The adapter that the model's files were opened with: it is part of what answers and batches are told by.
+    pub adapter: Option<PathBuf>,
     /// Take what vLLM takes and OpenAI refuses; members that are not known are ignored and named in a header.
     pub lenient: bool,
     /// The folder for files and batches; `None`: neither is served.
@@ -117,6 +119,7 @@ impl Config {
             keys: Keys::default(),
             allow_hosts: Vec::new(),
             names: vec![name.into()],
+            adapter: None,
             lenient: false,
             data: None,
             data_bytes_max: 10 << 30,

@@ -14,7 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -36,6 +36,9 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Headers of a request at most, and bytes that are read ahead of it.
 const HEADERS_MAX: usize = 100;
 const BUFFER_BYTES_MAX: usize = 64 << 10;
+/// Connections that are told at once that there are too many, and how long each may take over it.
+const REFUSED_MAX: usize = 1024;
+const REFUSE_TIME: Duration = Duration::from_secs(1);
 /// A moment after a failure to accept, such as a lack of file descriptors.
 const MOMENT: Duration = Duration::from_millis(50);
 
@@ -151,7 +154,7 @@ async fn accept(app: Arc<App>, listener: TcpListener, mut stop: watch::Receiver<
         Ok(listener) => listener,
         Err(e) => return eprintln!("error: cannot listen: {e}"),
     };
-    let open = Arc::new(AtomicUsize::new(0));
+    let (open, refused) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -159,7 +162,10 @@ async fn accept(app: Arc<App>, listener: TcpListener, mut stop: watch::Receiver<
         };
         match accepted {
             Ok((stream, _)) if open.load(Ordering::Relaxed) >= app.config.limits.connections_max => {
-                tokio::spawn(refuse(stream));
+                // Beyond these, nobody is told.
+                if refused.load(Ordering::Relaxed) < REFUSED_MAX {
+                    tokio::spawn(refuse(stream, Open::new(&refused)));
+                }
             }
             Ok((stream, _)) => {
                 let guard = Open::new(&open);
@@ -195,7 +201,7 @@ impl Drop for Open {
 }
 
 /// Tells a client that there are too many.
-async fn refuse(mut stream: TcpStream) {
+async fn refuse(mut stream: TcpStream, _guard: Open) {
     let problem = Problem::busy("there are too many connections; try again later");
     let body = line(&problem.body());
     let text = format!(
@@ -207,8 +213,11 @@ async fn refuse(mut stream: TcpStream) {
         // It may be gone already.
         let _ = stream.write_all(text.as_bytes()).await;
         let _ = stream.shutdown().await;
+        // What it still sends is read for a moment: a connection that is closed over it may take the answer with it.
+        let mut bytes = [0; 1024];
+        while stream.read(&mut bytes).await.is_ok_and(|count| count > 0) {}
     };
-    let _ = timeout(Duration::from_secs(1), told).await;
+    let _ = timeout(REFUSE_TIME, told).await;
 }
 
 /// Serves one connection.

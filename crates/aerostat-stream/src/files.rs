@@ -11,9 +11,9 @@ use aerostat_checkpoint::{Extent, File, FileId};
 use crate::buffer::AlignedBuffer;
 use crate::error::{Error, ErrorKind};
 use crate::gather::GATHER_DEPTH;
-use crate::pool::Pool;
 use crate::queues::Lanes;
 use crate::reader::{Positional, Reader};
+use crate::readers::Readers;
 use crate::source::{IoKind, Source};
 use crate::system;
 
@@ -75,7 +75,7 @@ pub fn open(files: &[File], options: SourceOptions) -> Result<Box<dyn Source>, E
     let handles = handles.into_iter().map(|handle| (handle, AtomicU64::new(0))).collect();
     let reader = Reader::new(Buffered(handles), files.to_vec(), 1);
     let depth = options.depth.map_or(DEPTH_DEFAULT, NonZeroUsize::get);
-    Ok(Box::new(Pool::start(IoKind::Buffered, reader, lanes, depth)?))
+    Ok(Box::new(Readers::start(IoKind::Buffered, reader, lanes, depth)?))
 }
 
 fn open_direct(files: &[File], io: IoChoice, depth: Option<NonZeroUsize>) -> Result<Box<dyn Source>, Error> {
@@ -100,10 +100,10 @@ fn open_direct(files: &[File], io: IoChoice, depth: Option<NonZeroUsize>) -> Res
         _ => rings(&reader, &lanes, depth).ok(),
     };
     if let Some((depth, kernels)) = rings {
-        return Ok(Box::new(Pool::start_overlapped(IoKind::Uring, reader, lanes, depth, kernels)?));
+        return Ok(Box::new(Readers::start_overlapped(IoKind::Uring, reader, lanes, depth, kernels)?));
     }
     let depth = depth.map_or(DEPTH_DEFAULT, NonZeroUsize::get);
-    Ok(Box::new(Pool::start(IoKind::Direct, reader, lanes, depth)?))
+    Ok(Box::new(Readers::start(IoKind::Direct, reader, lanes, depth)?))
 }
 
 /// An io_uring for each device, and the reads each is to have under way.

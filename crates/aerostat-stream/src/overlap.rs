@@ -120,8 +120,8 @@ mod tests {
     use super::*;
     use crate::buffer::AlignedBuffer;
     use crate::error::ErrorKind;
-    use crate::pool::Pool;
     use crate::queues::Lanes;
+    use crate::readers::Readers;
     use crate::source::{IoKind, Read, Source};
 
     /// Tells of each call it takes on, and ends the latest with the next answer it is given.
@@ -162,7 +162,7 @@ mod tests {
     }
 
     struct Test {
-        pool: Pool<Nothing>,
+        pool: Readers<Nothing>,
         begun: Receiver<()>,
         answer: Sender<io::Result<usize>>,
         left: Arc<AtomicUsize>,
@@ -175,7 +175,8 @@ mod tests {
         let kernel = Held { calls: Vec::new(), begun: begun_sender, answers, left: Arc::clone(&left) };
         let reader = Reader::new(Nothing, vec![File { path: "held".into(), bytes: 1000 }], 512);
         let mut pool =
-            Pool::start_overlapped(IoKind::Simulated, reader, Lanes::new([]), depth, vec![kernel]).unwrap();
+            Readers::start_overlapped(IoKind::Simulated, reader, Lanes::new([]), depth, vec![kernel])
+                .unwrap();
         for tag in 0..reads {
             let buffer = AlignedBuffer::new(1024).unwrap();
             pool.submit(Read { tag, extent: Extent { file: FileId(0), offset: 0, bytes: 1000 }, buffer });

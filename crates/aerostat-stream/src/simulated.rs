@@ -32,9 +32,9 @@ use aerostat_checkpoint::{Extent, File, FileId};
 use crate::error::{Error, ErrorKind};
 use crate::gather::Gather;
 use crate::overlap::{Call, Event, Kernel};
-use crate::pool::Pool;
 use crate::queues::{Lanes, cancelled};
 use crate::reader::{Positional, Reader};
+use crate::readers::Readers;
 use crate::source::{Done, Gathered, IoKind, Read, Source};
 use crate::system;
 
@@ -142,7 +142,7 @@ pub fn open(contents: Vec<Contents>, script: Script) -> Result<Box<dyn Source>, 
 pub fn open_pooled(contents: Vec<Contents>, script: Script) -> Result<Box<dyn Source>, Error> {
     let depth = script.depth;
     let lanes = Lanes::new(script.devices.iter().copied());
-    Ok(Box::new(Pool::start(IoKind::Simulated, reader(contents, script)?, lanes, depth)?))
+    Ok(Box::new(Readers::start(IoKind::Simulated, reader(contents, script)?, lanes, depth)?))
 }
 
 /// The same files behind the one thread that keeps many reads under way: `depth` calls at a time, which end in
@@ -156,7 +156,7 @@ pub fn open_overlapped(contents: Vec<Contents>, script: Script) -> Result<Box<dy
     let reader = reader(contents, script)?;
     let kernel = |_| Unordered { files: Arc::clone(reader.files()), seed, calls: Vec::new(), ended: 0 };
     let kernels = (0..lanes.count()).map(kernel).collect();
-    Ok(Box::new(Pool::start_overlapped(IoKind::Simulated, reader, lanes, depth, kernels)?))
+    Ok(Box::new(Readers::start_overlapped(IoKind::Simulated, reader, lanes, depth, kernels)?))
 }
 
 fn reader(contents: Vec<Contents>, script: Script) -> Result<Reader<Arc<Files>>, Error> {

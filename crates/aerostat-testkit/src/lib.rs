@@ -32,6 +32,8 @@ pub struct Prompt {
 
 #[derive(Deserialize)]
 struct Expected {
+    /// Of adapters, the fixture that they are for.
+    base: Option<String>,
     prompts: Vec<Prompt>,
 }
 
@@ -48,6 +50,23 @@ pub fn fixtures() -> Vec<Fixture> {
     let mut folders: Vec<PathBuf> = entries(&fixtures_dir()).into_iter().filter(|p| p.is_dir()).collect();
     folders.sort();
     folders.iter().filter(|f| !f.ends_with("chat")).flat_map(|f| in_folder(f)).collect()
+}
+
+/// Every adapter: its folder, the fixture that it is for, and what PEFT computes with both.
+///
+/// # Panics
+/// If adapters are missing or broken.
+pub fn adapters() -> Vec<(PathBuf, Fixture)> {
+    let mut folders = entries(&fixtures_dir().join("adapters"));
+    folders.sort();
+    let of = |folder: PathBuf| {
+        let at = folder.join("expected.json");
+        let expected: Expected = read(&at);
+        let name = expected.base.unwrap_or_else(|| panic!("{}: no base", at.display()));
+        let path = fixtures_dir().join(&name);
+        (folder, Fixture { name, path, prompts: expected.prompts })
+    };
+    folders.into_iter().map(of).collect()
 }
 
 /// One of them by name.
@@ -83,8 +102,10 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn prompts(path: &Path) -> Vec<Prompt> {
+    read::<Expected>(path).prompts
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> T {
     let text = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let expected: Expected =
-        serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    expected.prompts
+    serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }

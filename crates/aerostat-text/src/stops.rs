@@ -12,14 +12,33 @@
 pub struct Stops {
     strings: Vec<String>,
     held: String,
-    hit: bool,
+    /// The string that was found.
+    hit: Option<String>,
+    includes: bool,
 }
 
 impl Stops {
     /// Watches for any of `strings`; empty ones are ignored.
     pub fn new<S: Into<String>>(strings: impl IntoIterator<Item = S>) -> Self {
         let strings = strings.into_iter().map(Into::into).filter(|stop| !stop.is_empty()).collect();
-        Stops { strings, held: String::new(), hit: false }
+        Stops { strings, held: String::new(), hit: None, includes: false }
+    }
+
+    /// The same, with the string that is found as the last of the text.
+    pub fn including(self) -> Self {
+        Stops { includes: true, ..self }
+    }
+
+    /// The string that was found.
+    pub fn hit(&self) -> Option<&str> {
+        self.hit.as_deref()
+    }
+
+    /// Takes a piece of text that no stop string ends: one that is complete within it is text like any other. Returns what
+    /// is safe to print.
+    pub fn pass(&mut self, text: &str) -> String {
+        self.held.push_str(text);
+        self.release()
     }
 
     /// Takes the next piece of text; returns what is now safe to print, and whether a stop string was found.
@@ -27,19 +46,32 @@ impl Stops {
     /// Of several, the one that is complete first counts, however the text was cut into pieces. The text before it is
     /// returned with the hit; the stop string and all after it is dropped, as are all later pieces.
     pub fn push(&mut self, text: &str) -> (String, bool) {
-        if self.hit {
+        if self.hit.is_some() {
             return (String::new(), true);
         }
+        // What was held was looked at.
+        let old = self.held.len();
         self.held.push_str(text);
-        let ends = |stop: &String| self.held.find(stop.as_str()).map(|start| (start + stop.len(), start));
-        if let Some((_, start)) = self.strings.iter().filter_map(ends).min() {
-            self.held.truncate(start);
-            self.hit = true;
+        let ends = |stop: &String| {
+            let from = self.held.floor_char_boundary((old + 1).saturating_sub(stop.len()));
+            let found = |start: usize| (start + stop.len(), start);
+            let new = self.held.get(from..)?.find(stop.as_str()).map(|at| found(from + at));
+            new.filter(|(end, _)| *end > old)
+        };
+        let found = self.strings.iter().filter_map(|stop| ends(stop).map(|at| (at, stop))).min();
+        if let Some(((end, start), stop)) = found {
+            self.hit = Some(stop.clone());
+            self.held.truncate(if self.includes { end } else { start });
             return (std::mem::take(&mut self.held), true);
         }
+        (self.release(), false)
+    }
+
+    /// Takes out what can no longer become a stop string.
+    fn release(&mut self) -> String {
         let kept = self.strings.iter().map(|stop| overlap(&self.held, stop)).max().unwrap_or(0);
         let later = self.held.split_off(self.held.len() - kept);
-        (std::mem::replace(&mut self.held, later), false)
+        std::mem::replace(&mut self.held, later)
     }
 
     /// Ends the text: returns what was held back and did not become a stop string.
@@ -87,5 +119,22 @@ mod tests {
                 assert_eq!(hit, want_hit, "{stops:?} in {text:?} by {piece}");
             }
         }
+    }
+    #[test]
+    fn what_was_found_is_told_and_may_be_kept() {
+        let mut watch = Stops::new(["end", "stop"]).including();
+        assert_eq!(watch.push("all st"), ("all ".to_owned(), false));
+        assert_eq!((watch.push("op here"), watch.hit()), (("stop".to_owned(), true), Some("stop")));
+    }
+
+    /// vLLM takes stop strings as text while an answer is shorter than its shortest length, but finds those that end after.
+    #[test]
+    fn strings_that_are_complete_in_passing_do_not_count() {
+        let mut watch = Stops::new(["ab", "bcd"]);
+        assert_eq!(watch.pass("xab"), "xa");
+        assert_eq!((watch.push("c"), watch.push("d")), ((String::new(), false), (String::new(), true)));
+        assert_eq!(watch.hit(), Some("bcd"));
+        let mut watch = Stops::new(["a", "ab"]);
+        assert_eq!((watch.pass("a"), watch.push("c")), (String::new(), ("ac".to_owned(), false)));
     }
 }

@@ -70,11 +70,10 @@ pub enum Home {
     Device,
 }
 
-/// The type of elements in the KV cache.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum KvType {
+/// How the KV cache stores one kind of rows, keys or values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KvElement {
     /// IEEE half precision, rounded to nearest even.
-    #[default]
     F16,
     /// bfloat16, rounded to nearest even.
     BF16,
@@ -85,9 +84,26 @@ pub enum KvType {
     Q8,
 }
 
+/// How the KV cache stores keys and values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum KvType {
+    /// Both in IEEE half precision.
+    #[default]
+    F16,
+    /// Both in bfloat16.
+    BF16,
+    /// Both exact.
+    F32,
+    /// Keys in half precision, values in 8 bits: three quarters of F16, and lossy. What is key and value at once, as latents
+    /// are, is a key.
+    Q8,
+    /// Both in 8 bits: half of F16. Some models' keys do not bear it.
+    Q8All,
+}
+
 impl KvType {
     /// All of them.
-    pub const ALL: &[Self] = &[Self::F16, Self::BF16, Self::F32, Self::Q8];
+    pub const ALL: &[Self] = &[Self::F16, Self::BF16, Self::F32, Self::Q8, Self::Q8All];
 
     /// Its name, as users write it.
     pub const fn name(self) -> &'static str {
@@ -96,9 +112,30 @@ impl KvType {
             Self::BF16 => "bf16",
             Self::F32 => "f32",
             Self::Q8 => "q8",
+            Self::Q8All => "q8-all",
         }
     }
 
+    /// How keys are stored.
+    pub const fn keys(self) -> KvElement {
+        match self {
+            Self::F16 | Self::Q8 => KvElement::F16,
+            Self::BF16 => KvElement::BF16,
+            Self::F32 => KvElement::F32,
+            Self::Q8All => KvElement::Q8,
+        }
+    }
+
+    /// How values are stored.
+    pub const fn values(self) -> KvElement {
+        match self {
+            Self::Q8 => KvElement::Q8,
+            other => other.keys(),
+        }
+    }
+}
+
+impl KvElement {
     /// Bytes of the key or the value of one head at one position, of so many elements.
     pub const fn row_bytes(self, elements: usize) -> usize {
         match self {

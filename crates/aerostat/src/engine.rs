@@ -263,8 +263,14 @@ fn kv_layout(spec: &ModelSpec, program: &Program, kv_type: KvType, pages: usize)
             widths[*layer] = (k.cols, v.cols);
         }
     }
+    // What an indexer chooses by are keys too, and lie where latents leave the values' place free.
+    let latent = program.body.iter().any(|op| match op {
+        Op::Attention { shape, .. } | Op::SparseAttention { shape, .. } => shape.values_in_keys,
+        _ => false,
+    });
     KvLayout {
-        kv_type,
+        keys: kv_type.keys(),
+        values: if latent { kv_type.keys() } else { kv_type.values() },
         key_widths: widths.iter().map(|(k, _)| *k).collect(),
         value_widths: widths.iter().map(|(_, v)| *v).collect(),
         heads: spec.blocks.iter().map(Block::cache_heads).collect(),

@@ -50,8 +50,11 @@ impl Engine {
             token_ids: Vec::new(),
             text: tokenizer.map(|_| String::new()),
             finish_reason: FinishReason::Interrupted,
+            stop_reason: None,
             logprobs: request.top_logprobs.map(|_| Vec::new()),
             top_logprobs: None,
+            ranks: request.top_logprobs.map(|_| Vec::new()),
+            prompt_logprobs: request.prompt_logprobs.map(|_| Vec::new()),
         };
         let completion = |(outcome, request)| match outcome {
             Some(Outcome::Completion(completion)) => Ok(completion),

@@ -36,7 +36,10 @@ pub fn result_identity(options: &Options) -> String {
         Device::Auto | Device::Cpu | Device::Reference => {}
     }
     let kv = match kv {
-        KvType::F16 | KvType::BF16 | KvType::F32 | KvType::Q8 => kv.name(),
+        KvType::F16 | KvType::BF16 | KvType::F32 => kv.name(),
+        KvType::Q8 => "f16 and q8",
+        // Jobs that were begun when both in 8 bits had this name go on.
+        KvType::Q8All => "q8",
     };
     format!("kv {kv}")
 }
@@ -53,11 +56,12 @@ mod tests {
             (KvType::F16, "kv f16"),
             (KvType::BF16, "kv bf16"),
             (KvType::F32, "kv f32"),
-            (KvType::Q8, "kv q8"),
+            (KvType::Q8, "kv f16 and q8"),
+            (KvType::Q8All, "kv q8"),
         ] {
             assert_eq!(result_identity(&Options { kv, ..Options::default() }), words);
         }
-        assert_eq!(KvType::ALL.len(), 4, "a type that the words above do not name");
+        assert_eq!(KvType::ALL.len(), 5, "a type that the words above do not name");
     }
 
     /// Invariant 2 of the architecture: nothing else shows in a result.

@@ -26,6 +26,7 @@ pub mod bench;
 mod checked;
 pub mod classify;
 mod clock;
+mod control_groups;
 mod diagnose;
 pub mod distil;
 pub mod embed;
@@ -34,20 +35,25 @@ mod engine;
 mod error;
 mod flow;
 pub mod generate;
+mod hook;
 mod identity;
 mod kept;
 mod layouts;
 mod learned;
 pub mod machine;
+mod makers;
 mod model_files;
 mod need;
 mod observe;
 mod options;
 mod parts;
+#[cfg(test)]
+mod processors;
 mod request;
 mod resolve;
 mod room;
 mod rows;
+mod rules;
 mod run;
 mod sampler;
 mod schedule;
@@ -71,6 +77,7 @@ pub use classify::{Choices, Classification, Measure};
 pub use engine::{Engine, program};
 pub use error::{Error, ErrorKind};
 pub use generate::Answers;
+pub use hook::{Hook, SharedHook};
 pub use identity::result_identity;
 pub use machine::{available_bytes, peak_resident_bytes};
 pub use model_files::{Inspection, ModelFiles};
@@ -80,9 +87,10 @@ pub use options::{BudgetOf, Device, Options, Prefixes};
 pub use parts::Parts;
 pub use request::{
     Completion, Constraint, FinishReason, Gained, Hidden, Layer, Outcome, Pooling, Request, RunEnd, Score,
-    TokenLogprobs, TopK, Want, Work,
+    StopReason, TokenLogprobs, TopK, Want, Work,
 };
 pub use resolve::{Download, pull, resolve};
+pub use rules::TokenRules;
 pub use sampler::Sampling;
 pub use session::{Session, SessionHandle};
 pub use stats::Stats;

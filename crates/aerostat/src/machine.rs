@@ -11,7 +11,7 @@ use aerostat_plan::Multiply;
 use aerostat_stream::{IoChoice, Ring, Source, SourceOptions};
 use serde::Serialize;
 
-use crate::Error;
+use crate::{Error, control_groups};
 
 /// Rates assumed where measuring is impossible.
 const READ_DEFAULT: f64 = 1e9;
@@ -72,19 +72,11 @@ fn status(key: &str) -> u64 {
     kib_field(Path::new("/proc/self/status"), key).unwrap_or(0)
 }
 
-/// Memory that could be used now without swapping, within the limits of the control group; 4 GiB where the system
+/// Memory that could be used now without swapping, within the limits of its control groups; 4 GiB where the system
 /// does not tell.
 pub fn available_bytes() -> u64 {
     let system = kib_field(Path::new("/proc/meminfo"), "MemAvailable:").unwrap_or(4 << 30);
-    let groups = [
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ];
-    let group = groups.iter().filter_map(|(limit, used)| {
-        let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-        number(limit)?.checked_sub(number(used)?)
-    });
-    group.fold(system, u64::min)
+    control_groups::available_bytes(Path::new("/")).unwrap_or(u64::MAX).min(system)
 }
 
 /// A line such as `VmHWM:   1234 kB`.

@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use aerostat_arch::ModelSpec;
-use aerostat_checkpoint::{Catalog, Checkpoint, Config, TextFiles, gguf::Metadata};
+use aerostat_checkpoint::{Adapter, Catalog, Checkpoint, Config, TextFiles, gguf::Metadata};
 use aerostat_text::{ChatTemplate, GgufVocab, Strings, Tokenizer};
-use serde_json::Value;
 
-use crate::{Error, ErrorKind, Sampling};
+use crate::{Error, ErrorKind, Sampling, makers};
 
 /// A checkpoint whose headers have been read and understood.
 #[derive(Debug)]
@@ -43,6 +42,19 @@ impl ModelFiles {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let checkpoint = Checkpoint::open(path)?;
         let spec = aerostat_arch::describe(&checkpoint)?;
+        Ok(Self { checkpoint, spec })
+    }
+
+    /// The same with an adapter, a folder that PEFT saved: its low-rank updates (LoRA) are added to what the model's matrices
+    /// give, in f32. Nothing is merged, and the adapter's matrices stay in memory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Model`], also for adapters of another kind or of another model.
+    pub fn open_with_adapter(path: &Path, adapter: &Path) -> Result<Self, Error> {
+        let Self { mut checkpoint, mut spec } = Self::open(path)?;
+        let adapter = Adapter::open(adapter)?;
+        checkpoint.catalog = checkpoint.catalog.with(adapter.catalog.clone())?;
+        aerostat_arch::adapt(&mut spec, &adapter, &checkpoint.catalog)?;
         Ok(Self { checkpoint, spec })
     }
 
@@ -149,22 +161,23 @@ impl ModelFiles {
         check_tokens(&self.spec, index, tokens, 0)
     }
 
-    /// How the model's makers sample: `generation_config.json`, else greedy.
+    /// How the model's makers sample and which tokens they rule out: `generation_config.json`, else greedy.
     pub fn sampling(&self) -> Sampling {
-        let Config::HuggingFace(hf) = &self.checkpoint.config else { return Sampling::default() };
-        let number = |key: &str| hf.generation.as_ref()?.get(key)?.as_f64();
-        let mut sampling = Sampling::default();
-        if let Some(penalty) = number("repetition_penalty").filter(|p| *p > 0.0) {
-            sampling.repetition_penalty = penalty as f32;
+        self.makers().0
+    }
+
+    /// What of `generation_config.json` changes what transformers answers and is not followed here, a sentence each.
+    pub fn sampling_notes(&self) -> Vec<String> {
+        self.makers().1
+    }
+
+    fn makers(&self) -> (Sampling, Vec<String>) {
+        match &self.checkpoint.config {
+            Config::HuggingFace(hf) => {
+                hf.generation.as_ref().map(|g| makers::sampling(g, self.spec.vocab)).unwrap_or_default()
+            }
+            _ => <_>::default(),
         }
-        let samples = hf.generation.as_ref().and_then(|g| g.get("do_sample")).and_then(Value::as_bool);
-        if samples == Some(true) {
-            sampling.temperature = number("temperature").unwrap_or(1.0) as f32;
-            sampling.top_p = number("top_p").map_or(sampling.top_p, |p| p as f32);
-            sampling.top_k = number("top_k").map_or(sampling.top_k, |k| k as usize);
-            sampling.min_p = number("min_p").map_or(sampling.min_p, |p| p as f32);
-        }
-        sampling
     }
 }
 

@@ -73,6 +73,12 @@ impl Need {
     pub fn add(&mut self, request: &Request) {
         let answer = if request.want == Want::Generate { request.max_new_tokens } else { 0 };
         self.add_tokens(request.token_ids.len(), answer, request.want);
+        if request.want == Want::Generate && request.prompt_logprobs.is_some() {
+            // The last row of a prompt has logits anyway.
+            let rows = request.token_ids.len().min(POSITIONS_MAX).saturating_sub(1);
+            self.logit_rows_useful += self.few(rows);
+            self.totals.add(0, rows, 0);
+        }
         if request.constraint.is_some() {
             let forced = answer.min(FORCED_TOKENS);
             self.rows_useful += forced;
@@ -87,7 +93,7 @@ impl Need {
         let logit_rows = match want {
             Want::Generate => 1,
             Want::Score { from, .. } => prompt + 1 - from.clamp(1, prompt.max(1)),
-            Want::TopK { from, .. } => prompt.saturating_sub(from),
+            Want::TopK { from, .. } | Want::Logits { from } => prompt.saturating_sub(from),
             Want::Hidden(_) => 0,
         };
         self.sequence_tokens_max = self.sequence_tokens_max.max(prompt + answer);
@@ -96,9 +102,13 @@ impl Need {
         self.rows_useful += prompt;
         self.logit_rows_useful += match want {
             Want::Generate => logit_rows,
-            // Few at a time do: rows of logits are large.
-            _ => logit_rows.min(LOGIT_ROWS_GIVEN.saturating_sub(self.logit_rows_useful)),
+            _ => self.few(logit_rows),
         };
         self.totals.add(prompt, logit_rows, answer);
+    }
+
+    /// Few at a time do where logits are themselves what is wanted: rows of them are large.
+    fn few(&self, logit_rows: usize) -> usize {
+        logit_rows.min(LOGIT_ROWS_GIVEN.saturating_sub(self.logit_rows_useful))
     }
 }

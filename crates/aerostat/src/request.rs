@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::hook::SharedHook;
 use crate::{Error, Sampling};
 
 /// What is asked of the model for one sequence of tokens.
@@ -26,10 +27,28 @@ pub struct Request {
     pub stream: u64,
     /// Tokens that end the answer; empty: only its length does.
     pub end_tokens: Vec<u32>,
-    /// Strings that end the answer; they are not part of it. They need a tokenizer.
+    /// They do not end it; but answers that are too short by [`TokenRules`](crate::TokenRules) hold none of them, as in vLLM.
+    pub ignore_eos: bool,
+    /// More tokens that end the answer, whether or not those above do: they are told as its
+    /// [`stop_reason`](Completion::stop_reason).
+    pub stop_token_ids: Vec<u32>,
+    /// Strings that end the answer. They need a tokenizer.
     pub stop: Vec<String>,
+    /// The answer's text holds what ended it: the stop string, or the text of the token.
+    pub include_stop: bool,
+    /// The answer's text holds special tokens.
+    pub keep_special_tokens: bool,
     /// `Some(n)`: the log-probability of every token of the answer, and of the `n` likeliest in its place; `None`: neither.
+    /// For a [`Want::Score`], of the tokens that are scored: `None` is their log-probability alone.
     pub top_logprobs: Option<usize>,
+    /// `Some(n)`: an answer comes with the log-probability of every token of the prompt but the first, and of the `n`
+    /// likeliest in its place.
+    pub prompt_logprobs: Option<usize>,
+    /// Layers whose hidden states [`hook`](Self::hook) is given, of every position that is computed, whatever is wanted
+    /// beside.
+    pub layers: Vec<Layer>,
+    /// Sees and changes logits, sees hidden states, ends the answer.
+    pub hook: Option<SharedHook>,
     /// What the answer must look like.
     pub constraint: Option<Box<dyn Constraint>>,
     /// What is wanted of the sequence.
@@ -67,6 +86,11 @@ pub enum Want {
     },
     /// Hidden states of the prompt: [`Outcome::Hidden`].
     Hidden(Hidden),
+    /// The logits after each token of the prompt, given to the request's hook as they come and not kept: [`Outcome::Given`].
+    Logits {
+        /// The first position after which they are wanted; past the last, none are, but the prompt is computed.
+        from: usize,
+    },
 }
 
 /// Log-probabilities where a token was chosen, before penalties, masks, temperature and cuts.
@@ -74,8 +98,15 @@ pub enum Want {
 pub struct TokenLogprobs {
     /// Of the token.
     pub logprob: f32,
+    /// Tokens that are at least as likely, itself included: 1 for the likeliest; 0 if nobody counted.
+    #[serde(default, skip_serializing_if = "uncounted")]
+    pub rank: u32,
     /// Of the likeliest tokens, likeliest first.
     pub top: Vec<(u32, f32)>,
+}
+
+fn uncounted(rank: &u32) -> bool {
+    *rank == 0
 }
 
 /// A grammar that an answer must follow. An error fails its request alone.
@@ -134,6 +165,8 @@ pub enum Outcome {
     TopK(TopK),
     /// Of [`Want::Hidden`]: one vector if they are pooled, else one for each token.
     Hidden(Vec<Vec<f32>>),
+    /// Of [`Want::Logits`]: the request's hook was given everything.
+    Given,
     /// It cannot be run, or failed; others go on.
     Failed(Error),
 }
@@ -241,11 +274,31 @@ pub struct Completion {
     pub text: Option<String>,
     /// Why it ended.
     pub finish_reason: FinishReason,
+    /// What ended it, if that is one of the request's stop strings or [`stop_token_ids`](Request::stop_token_ids).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_reason: Option<StopReason>,
     /// Log-probabilities of the answer's tokens before temperature and cuts, if asked for.
     pub logprobs: Option<Vec<f32>>,
     /// For each token of the answer the likeliest tokens in its place with their log-probabilities, if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top_logprobs: Option<Vec<Vec<(u32, f32)>>>,
+    /// Ranks of the answer's tokens, if log-probabilities were asked for; see [`TokenLogprobs::rank`].
+    #[serde(skip)]
+    pub ranks: Option<Vec<u32>>,
+    /// For each token of the prompt its log-probability and the likeliest in its place, if asked for; `None` for the first,
+    /// which nothing is before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_logprobs: Option<Vec<Option<TokenLogprobs>>>,
+}
+
+/// What of a request's own ended its answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum StopReason {
+    /// A stop string.
+    Text(String),
+    /// A token.
+    Token(u32),
 }
 
 /// The log-probabilities of a sequence of tokens.
@@ -259,6 +312,10 @@ pub struct Score {
     /// The logits after the last token, if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logits_last: Option<Vec<f32>>,
+    /// Rank of each token that has a log-probability, and the likeliest in its place, if asked for by
+    /// [`Request::top_logprobs`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top: Option<Vec<Option<TokenLogprobs>>>,
 }
 
 /// The likeliest tokens after each token of a text, by the model's own distribution (temperature 1).
@@ -278,7 +335,7 @@ pub struct TopK {
 }
 
 /// Where hidden states are taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Layer {
     /// After the last block and the final norm: transformers' `last_hidden_state`.
     #[default]
@@ -286,6 +343,14 @@ pub enum Layer {
     /// After so many blocks, as transformers counts `hidden_states`: 0 is what enters the first block. After the last
     /// block the final norm is not applied.
     After(usize),
+}
+
+impl Layer {
+    /// All of them as transformers counts `hidden_states` of a model with so many blocks: what enters each block, then what
+    /// leaves the final norm.
+    pub fn all(blocks: usize) -> Vec<Self> {
+        (0..blocks).map(Self::After).chain([Self::Final]).collect()
+    }
 }
 
 /// How a text's hidden states become one vector.

@@ -13,7 +13,7 @@ use crate::model_files::check_tokens;
 use crate::need::POSITIONS_MAX;
 use crate::observe::{Observer, Phase};
 use crate::options::Prefixes;
-use crate::request::{Completion, Gained, Outcome, Request, RunEnd, Want, Work};
+use crate::request::{Completion, Gained, Hidden, Outcome, Request, RunEnd, Want, Work};
 use crate::rows::{Rows, Tap};
 use crate::sampler::{Sampler, has_nan};
 use crate::schedule::{Rules, Schedule};
@@ -94,7 +94,7 @@ impl Engine {
             self.count(schedule, work, observer);
             let (phase, more) = (phase(&rows), schedule.more());
             let mut give = |tap: &Tap, state: &[f32]| {
-                schedule.active[tap.index].take_hidden(tap.position, state);
+                schedule.active[tap.index].take_hidden(tap.position, tap.layer, state);
             };
             let mut to = Listeners { give: &mut give, observer };
             let logits = self.sweeper.sweep(&rows, phase, more, &mut to)?;
@@ -315,10 +315,34 @@ pub(crate) fn check(
     if let Want::Hidden(hidden) = request.want {
         states::check(hidden, spec.blocks.len(), request.id)?;
     }
+    check_sampling(spec, request)?;
     if !request.stop.is_empty() && !tokenizer {
         return refuse("stop strings need a tokenizer; this model has none".to_owned());
     }
     Ok(())
+}
+
+/// Whether the ways in which tokens are chosen, and what the hook is to see, are there.
+fn check_sampling(spec: &ModelSpec, request: &Request) -> Result<(), Error> {
+    let refuse = |why: String| Err(Error::new(ErrorKind::Usage, format!("prompt {}: {why}", request.id)));
+    let sampling = &request.sampling;
+    if let Err(why) = sampling.check().and_then(|()| sampling.rules.check(spec.vocab)) {
+        return refuse(why);
+    }
+    let layers = &request.layers;
+    for layer in layers {
+        states::check(Hidden { layer: *layer, ..Hidden::default() }, spec.blocks.len(), request.id)?;
+    }
+    let gives = !layers.is_empty() || matches!(request.want, Want::Logits { .. });
+    match request.want {
+        Want::Hidden(_) if !layers.is_empty() => {
+            refuse("layers for a hook and hidden states as a result exclude each other".to_owned())
+        }
+        _ if gives && request.hook.is_none() => {
+            refuse("there is no hook that is to be given this".to_owned())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What a sweep is for, to be shown.

@@ -1,10 +1,13 @@
 //! From logits to tokens and log-probabilities. All of it on the host, in an order that depends on nothing else.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use aerostat_model::angle;
 
+use crate::hook::SharedHook;
 use crate::request::{Constraint, TokenLogprobs};
+use crate::rules::{self, Place, TokenRules};
 use crate::{Error, ErrorKind};
 
 /// How a token is chosen.
@@ -26,6 +29,8 @@ pub struct Sampling {
     pub presence_penalty: f32,
     /// Added to the logits of tokens, before penalties.
     pub logit_bias: Vec<(u32, f32)>,
+    /// Which tokens may come; shared, since answers to one prompt have the same.
+    pub rules: Arc<TokenRules>,
     /// Of the generator. The same seed gives the same text, alone or among others.
     pub seed: u64,
 }
@@ -37,6 +42,23 @@ impl Sampling {
             || self.frequency_penalty != 0.0
             || self.presence_penalty != 0.0
             || !self.logit_bias.is_empty()
+    }
+
+    /// Numbers that are none, in words.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let Self {
+            temperature, top_p, min_p, repetition_penalty, frequency_penalty, presence_penalty, ..
+        } = self;
+        let cuts = [("temperature", temperature), ("top_p", top_p), ("min_p", min_p)];
+        let penalties = [
+            ("repetition_penalty", repetition_penalty),
+            ("frequency_penalty", frequency_penalty),
+            ("presence_penalty", presence_penalty),
+        ];
+        match cuts.iter().chain(&penalties).find(|(_, number)| number.is_nan()) {
+            Some((name, _)) => Err(format!("`{name}` is not a number")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -51,21 +73,34 @@ impl Default for Sampling {
             frequency_penalty: 0.0,
             presence_penalty: 0.0,
             logit_bias: Vec::new(),
+            rules: Arc::default(),
             seed: 0,
         }
     }
 }
 
 /// `ln Σ exp(logit)`, in f64.
-pub(crate) fn log_sum_exp(logits: &[f32]) -> f64 {
+fn log_sum_exp(logits: &[f32]) -> f64 {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|l| angle::exp(f64::from(l - max).max(-700.0))).sum();
+    let sum: f64 = logits.iter().map(|l| weight(*l, max)).sum();
     f64::from(max) + angle::ln(sum)
+}
+
+/// `exp(logit - max)`. Infinite logits are as likely as each other, and all others impossible beside them.
+fn weight(logit: f32, max: f32) -> f64 {
+    let below = if logit == max { 0.0 } else { logit - max };
+    angle::exp(f64::from(below).max(-700.0))
+}
+
+/// A log-probability, of the [`log_sum_exp`] of all.
+fn logprob(logit: f32, sum: f64) -> f32 {
+    // Infinite logits leave nothing to the others.
+    if sum.is_infinite() && f64::from(logit) == sum { 0.0 } else { (f64::from(logit) - sum) as f32 }
 }
 
 /// The log-probability of a token.
 pub(crate) fn log_probability(logits: &[f32], token: u32) -> f32 {
-    logits.get(token as usize).map_or(f32::NEG_INFINITY, |l| (f64::from(*l) - log_sum_exp(logits)) as f32)
+    logits.get(token as usize).map_or(f32::NEG_INFINITY, |l| logprob(*l, log_sum_exp(logits)))
 }
 
 /// Whether some logit is no number.
@@ -74,73 +109,111 @@ pub(crate) fn has_nan(logits: &[f32]) -> bool {
     logits.iter().fold(false, |nan, l| nan | l.is_nan())
 }
 
-/// The log-probability of a token, and the `top` likeliest with theirs.
+/// The log-probability of a token and its rank, and the `top` likeliest with theirs.
 pub(crate) fn token_logprobs(logits: &[f32], token: u32, top: usize, sampler: &mut Sampler) -> TokenLogprobs {
     let sum = log_sum_exp(logits);
-    let logprob = |logit: f32| (f64::from(logit) - sum) as f32;
+    let own = logits.get(token as usize).copied();
     TokenLogprobs {
-        logprob: logits.get(token as usize).map_or(f32::NEG_INFINITY, |l| logprob(*l)),
-        top: sampler.top(logits, top).iter().map(|(l, id)| (*id, logprob(*l))).collect(),
+        logprob: own.map_or(f32::NEG_INFINITY, |l| logprob(l, sum)),
+        rank: own.map_or(0, |own| logits.iter().filter(|l| **l >= own).count() as u32),
+        top: sampler.top(logits, top).iter().map(|(l, id)| (*id, logprob(*l, sum))).collect(),
     }
+}
+
+/// What a token is chosen for, and how.
+pub(crate) struct Choice<'a> {
+    pub(crate) place: Place<'a>,
+    pub(crate) sampling: &'a Sampling,
+    /// Tells apart several answers to one request.
+    pub(crate) stream: u64,
+    pub(crate) hook: Option<&'a SharedHook>,
 }
 
 /// Chooses tokens; holds the scratch for it.
 #[derive(Debug, Default)]
 pub(crate) struct Sampler {
     candidates: Vec<(f32, u32)>,
-    masked: Vec<f32>,
+    changed: Vec<f32>,
     seen: Vec<u32>,
 }
 
 impl Sampler {
-    /// The token that follows `tokens`, of which so many are the prompt. `stream` tells apart several answers to one
-    /// request.
+    /// The token that comes next: logits are masked by the grammar, then changed by biases, penalties, rules and the hook, in
+    /// this order, then divided by the temperature and cut.
     pub(crate) fn choose(
         &mut self,
         logits: &[f32],
-        (tokens, prompt): (&[u32], usize),
-        sampling: &Sampling,
-        stream: u64,
+        choice: &Choice<'_>,
         mask: Option<&mut (dyn Constraint + 'static)>,
     ) -> Result<u32, Error> {
-        let mut masked = std::mem::take(&mut self.masked);
-        let logits = match mask {
-            None => logits,
-            Some(constraint) => {
-                masked.clear();
-                masked.extend_from_slice(logits);
-                constraint.mask(&mut masked)?;
-                if masked.iter().all(|l| *l == f32::NEG_INFINITY) {
-                    return Err(Error::new(ErrorKind::Usage, "the grammar allows no token here"));
-                }
-                &masked
-            }
-        };
-        let token = self.choose_of(logits, (tokens, prompt), sampling, stream);
-        self.masked = masked;
-        Ok(token)
+        let Choice { sampling, hook, .. } = choice;
+        if mask.is_none() && hook.is_none() && !sampling.adjusts() && sampling.rules.is_empty() {
+            return Ok(self.choose_of(logits, choice));
+        }
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.clear();
+        changed.extend_from_slice(logits);
+        let token = self.change(&mut changed, choice, mask).map(|()| self.choose_of(&changed, choice));
+        let told = token.and_then(|token| self.tell(&changed, choice).map(|()| token));
+        self.changed = changed;
+        told
     }
 
-    fn choose_of(
+    /// Applies all that changes logits.
+    fn change(
         &mut self,
-        logits: &[f32],
-        (tokens, prompt): (&[u32], usize),
-        sampling: &Sampling,
-        stream: u64,
-    ) -> u32 {
-        if sampling.temperature <= 0.0 && !sampling.adjusts() {
-            return largest(logits);
+        logits: &mut [f32],
+        choice: &Choice<'_>,
+        mask: Option<&mut (dyn Constraint + 'static)>,
+    ) -> Result<(), Error> {
+        let Choice { place, sampling, hook, .. } = choice;
+        let changes = mask.is_some() || hook.is_some() || !sampling.rules.is_empty();
+        if let Some(constraint) = mask {
+            constraint.mask(logits)?;
         }
+        if sampling.adjusts() {
+            adjust(logits, (place.tokens, place.prompt), sampling, &mut self.seen);
+        }
+        if !sampling.rules.is_empty() {
+            sampling.rules.apply(place, logits);
+        }
+        if let Some(hook) = hook {
+            hook.lock().process(place.tokens, logits)?;
+            if has_nan(logits) {
+                let message = "a processor of logits gave something that is no number";
+                return Err(Error::new(ErrorKind::Usage, message));
+            }
+        }
+        match changes && logits.iter().all(|l| *l == f32::NEG_INFINITY) {
+            true => Err(rules::no_token()),
+            false => Ok(()),
+        }
+    }
+
+    fn choose_of(&mut self, logits: &[f32], choice: &Choice<'_>) -> u32 {
+        let Choice { place, sampling, stream, .. } = choice;
+        if sampling.temperature <= 0.0 {
+            return match sampling.adjusts() {
+                true => (0..).zip(logits).map(|(i, l)| (*l, i)).min_by(likelier).map_or(0, |(_, id)| id),
+                false => largest(logits),
+            };
+        }
+        self.cool(logits, sampling);
+        draw(&mut self.candidates, sampling, uniform(sampling.seed, *stream, place.tokens.len() as u64))
+    }
+
+    /// Gathers the candidates: logits divided by the temperature, cut to the likeliest `top_k`, in order of their ids.
+    fn cool(&mut self, logits: &[f32], sampling: &Sampling) {
         let candidates = &mut self.candidates;
         candidates.clear();
         candidates.extend(logits.iter().zip(0..).map(|(l, i)| (*l, i)));
-        if sampling.adjusts() {
-            adjust(candidates, (tokens, prompt), sampling, &mut self.seen);
-        }
-        if sampling.temperature <= 0.0 {
-            return candidates.iter().copied().min_by(likelier).map_or(0, |(_, id)| id);
-        }
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        // Where the largest overflows, what counts is how far others are below it.
+        let overflows = !(max / sampling.temperature).is_finite();
         for (logit, _) in candidates.iter_mut() {
+            if overflows {
+                *logit = if *logit == max { 0.0 } else { *logit - max };
+            }
             *logit /= sampling.temperature;
         }
         if sampling.top_k > 0 && sampling.top_k < candidates.len() {
@@ -148,7 +221,24 @@ impl Sampler {
             candidates.truncate(sampling.top_k);
             candidates.sort_unstable_by_key(|(_, id)| *id);
         }
-        draw(candidates, sampling, uniform(sampling.seed, stream, tokens.len() as u64))
+    }
+
+    /// Gives the hook what the token was chosen from.
+    fn tell(&mut self, logits: &[f32], choice: &Choice<'_>) -> Result<(), Error> {
+        let Some(hook) = choice.hook.filter(|hook| hook.lock().wants_processed()) else { return Ok(()) };
+        let position = choice.place.tokens.len() - 1;
+        if choice.sampling.temperature <= 0.0 {
+            return hook.lock().processed(position, logits);
+        }
+        self.cool(logits, choice.sampling);
+        let mut cut = vec![f32::NEG_INFINITY; logits.len()];
+        let (mut sorted, kept, _) = nucleus(&mut self.candidates, choice.sampling);
+        for i in 0..kept {
+            if let Some((logit, id)) = sorted.get(i) {
+                cut[id as usize] = logit;
+            }
+        }
+        hook.lock().processed(position, &cut)
     }
 
     /// The `count` largest logits, largest first.
@@ -179,14 +269,9 @@ fn likelier(a: &(f32, u32), b: &(f32, u32)) -> Ordering {
 }
 
 /// Applies biases, then penalties. `seen` is scratch.
-fn adjust(
-    candidates: &mut [(f32, u32)],
-    (tokens, prompt): (&[u32], usize),
-    sampling: &Sampling,
-    seen: &mut Vec<u32>,
-) {
+fn adjust(logits: &mut [f32], (tokens, prompt): (&[u32], usize), sampling: &Sampling, seen: &mut Vec<u32>) {
     for &(token, bias) in &sampling.logit_bias {
-        if let Some((logit, _)) = candidates.get_mut(token as usize) {
+        if let Some(logit) = logits.get_mut(token as usize) {
             *logit += bias;
         }
     }
@@ -195,7 +280,7 @@ fn adjust(
         seen.extend_from_slice(tokens);
         seen.sort_unstable();
         for same in seen.chunk_by(|a, b| a == b) {
-            if let Some((logit, _)) = candidates.get_mut(same[0] as usize) {
+            if let Some(logit) = logits.get_mut(same[0] as usize) {
                 *logit = change(*logit, same.len());
             }
         }
@@ -213,8 +298,22 @@ fn adjust(
 /// Draws from candidates in the order of their ids.
 fn draw(candidates: &mut [(f32, u32)], sampling: &Sampling, uniform: f64) -> u32 {
     let max = candidates.iter().map(|c| c.0).fold(f32::NEG_INFINITY, f32::max);
-    let weight = |logit: f32| angle::exp(f64::from(logit - max).max(-700.0));
-    let total: f64 = candidates.iter().map(|c| weight(c.0)).sum();
+    let (mut sorted, kept, mass) = nucleus(candidates, sampling);
+    let mut left = uniform * mass;
+    for i in 0..kept {
+        let Some((logit, id)) = sorted.get(i) else { break };
+        left -= weight(logit, max);
+        if left < 0.0 {
+            return id;
+        }
+    }
+    sorted.get(kept.saturating_sub(1)).map_or(0, |(_, id)| id)
+}
+
+/// How many of the likeliest candidates `top_p` and `min_p` leave, and the sum of their weights.
+fn nucleus<'a>(candidates: &'a mut [(f32, u32)], sampling: &Sampling) -> (Sorted<'a>, usize, f64) {
+    let max = candidates.iter().map(|c| c.0).fold(f32::NEG_INFINITY, f32::max);
+    let total: f64 = candidates.iter().map(|c| weight(c.0, max)).sum();
     let mut sorted = Sorted { candidates, done: 0 };
     let mut mass = total;
     let mut kept = sorted.candidates.len();
@@ -222,22 +321,14 @@ fn draw(candidates: &mut [(f32, u32)], sampling: &Sampling, uniform: f64) -> u32
         (kept, mass) = (0, 0.0);
         while let Some((logit, _)) = sorted.get(kept) {
             let below_top_p = mass / total >= f64::from(sampling.top_p);
-            if kept > 0 && (below_top_p || weight(logit) < f64::from(sampling.min_p)) {
+            if kept > 0 && (below_top_p || weight(logit, max) < f64::from(sampling.min_p)) {
                 break;
             }
-            mass += weight(logit);
+            mass += weight(logit, max);
             kept += 1;
         }
     }
-    let mut left = uniform * mass;
-    for i in 0..kept {
-        let Some((logit, id)) = sorted.get(i) else { break };
-        left -= weight(logit);
-        if left < 0.0 {
-            return id;
-        }
-    }
-    sorted.get(kept.saturating_sub(1)).map_or(0, |(_, id)| id)
+    (sorted, kept, mass)
 }
 
 /// Candidates, the likeliest first; sorted as far as they are looked at, since most draws need a few of many.
@@ -280,8 +371,13 @@ fn mix(x: u64) -> u64 {
 mod tests {
     use super::*;
 
+    fn choice<'a>(tokens: &'a [u32], prompt: usize, sampling: &'a Sampling) -> Choice<'a> {
+        let place = Place { tokens, prompt, last: false, ends: &[], constrained: false };
+        Choice { place, sampling, stream: 0, hook: None }
+    }
+
     fn choose(logits: &[f32], tokens: &[u32], sampling: &Sampling) -> u32 {
-        Sampler::default().choose(logits, (tokens, 0), sampling, 0, None).unwrap()
+        Sampler::default().choose(logits, &choice(tokens, 0, sampling), None).unwrap()
     }
 
     #[test]
@@ -301,7 +397,7 @@ mod tests {
     fn biases_are_added_and_the_answers_own_tokens_are_penalised_by_count() {
         let mut sampler = Sampler::default();
         let mut choose = |sampling: &Sampling| {
-            sampler.choose(&[3.0, 2.5, 2.0], (&[0, 0, 1, 1, 2], 2), sampling, 0, None).unwrap()
+            sampler.choose(&[3.0, 2.5, 2.0], &choice(&[0, 0, 1, 1, 2], 2, sampling), None).unwrap()
         };
         let plain = Sampling::default();
         assert_eq!(choose(&Sampling { logit_bias: vec![(2, 1.5)], ..plain.clone() }), 2);
@@ -361,6 +457,56 @@ mod tests {
             assert!(sorted.done <= (2 * i).max(64));
         }
         assert_eq!(sorted.get(1000), None);
+    }
+
+    /// A temperature of 1e-38 made every logit infinite, and the text random.
+    #[test]
+    fn temperatures_and_logits_of_any_size_give_the_right_tokens() {
+        for temperature in [1e-38, f32::MIN_POSITIVE, 1e-45] {
+            for (logits, want) in [
+                ([-5.0, 30.0, 29.0, 1.0], 1),
+                ([-50.0, -31.0, -30.0, -41.0], 2),
+                ([0.0, -1e-3, -2.0, -3.0], 0),
+                ([f32::MIN, -1e38, f32::MAX, 3e38], 2),
+                ([f32::NEG_INFINITY, -1.0, f32::NEG_INFINITY, f32::NEG_INFINITY], 1),
+                ([f32::MAX, f32::INFINITY, 0.0, f32::NEG_INFINITY], 1),
+            ] {
+                for top_k in [0, 1, 3] {
+                    for seed in 0..50 {
+                        let sampling = Sampling { temperature, top_k, seed, ..Sampling::default() };
+                        assert_eq!(choose(&logits, &[], &sampling), want, "{logits:?} at {temperature}");
+                    }
+                }
+            }
+        }
+        // As likely as each other, and everything else impossible.
+        let seen: std::collections::BTreeSet<u32> = (0..50)
+            .map(|seed| Sampling { temperature: 1.0, seed, top_p: 0.9, ..Sampling::default() })
+            .map(|sampling| choose(&[f32::INFINITY, 3.0, f32::INFINITY, f32::MAX], &[], &sampling))
+            .collect();
+        assert_eq!(seen, [0, 2].into());
+        let hot = Sampling { temperature: f32::INFINITY, ..Sampling::default() };
+        assert!(choose(&[1.0, 2.0], &[], &hot) < 2);
+        assert!(Sampling { temperature: f32::NAN, ..Sampling::default() }.check().is_err());
+    }
+
+    #[test]
+    fn log_probabilities_of_infinite_logits_are_numbers() {
+        let logits = [f32::INFINITY, 2.0, f32::NEG_INFINITY];
+        assert_eq!(
+            [0, 1, 2].map(|t| log_probability(&logits, t)),
+            [0.0, f32::NEG_INFINITY, f32::NEG_INFINITY]
+        );
+        let logits = [f32::MAX, f32::MIN];
+        assert_eq!(log_probability(&logits, 0), 0.0);
+        assert!(log_probability(&logits, 1) < -1e38);
+    }
+
+    /// Tokens that are as likely stand beside each other: a rank counts them all, as vLLM's does.
+    #[test]
+    fn ranks_count_the_tokens_that_are_as_likely() {
+        let rank = |token| token_logprobs(&[0.5, 2.0, -1.0, 2.0], token, 0, &mut Sampler::default()).rank;
+        assert_eq!([0, 1, 2, 3].map(rank), [3, 2, 4, 2]);
     }
 
     #[test]

@@ -350,11 +350,9 @@ impl<'t> Schedule<'t> {
         rows.generates |= sequence.generates();
         let table = rows.pages.len() as u32;
         rows.pages.extend(&sequence.pages);
-        let results_from = sequence.results_from();
-        let tapped = sequence.layer();
+        let logits_from = sequence.logits_from().unwrap_or(usize::MAX);
         for position in sequence.computed..end {
-            let (row, wanted) = (rows.tokens.len(), position >= results_from);
-            let logits = wanted && tapped.is_none();
+            let (row, logits) = (rows.tokens.len(), position >= logits_from);
             if row >= limits.rows_max || (logits && rows.logit_rows.len() >= limits.logit_rows_max) {
                 break;
             }
@@ -362,9 +360,7 @@ impl<'t> Schedule<'t> {
                 rows.logit_rows.push(row as u32);
                 rows.owners.push((index, position));
             }
-            if let Some(layer) = tapped.filter(|_| wanted) {
-                rows.taps.push(Tap { row, index, position, layer });
-            }
+            rows.taps.extend(sequence.layers(position).map(|layer| Tap { row, index, position, layer }));
             rows.tokens.push(sequence.tokens[position]);
             rows.places.push(RowPlace { position: position as u32, table });
             rows.lengths.push(sequence.prompt.max(position + 1) as u32);
@@ -457,7 +453,7 @@ fn put_away(sequence: &mut Sequence<'_>, spill: &mut Spill, memory: &mut Memory<
 mod tests {
     use crate::Silent;
     use aerostat_backend::reference::Reference;
-    use aerostat_backend::{KvLayout, KvType};
+    use aerostat_backend::{KvElement, KvLayout};
 
     use crate::request::{Request, Want};
     use crate::sequence::Ask;
@@ -531,7 +527,8 @@ mod tests {
         let (mut rows, mut pages) = (Rows::default(), Pages::new(5, 16));
         let mut backend = Reference::new();
         let layout = KvLayout {
-            kv_type: KvType::F32,
+            keys: KvElement::F32,
+            values: KvElement::F32,
             key_widths: vec![2],
             value_widths: vec![2],
             heads: vec![1],

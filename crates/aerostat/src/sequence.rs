@@ -5,6 +5,7 @@ use aerostat_text::Tokenizer;
 
 use crate::Error;
 use crate::answer::Answer;
+use crate::hook::SharedHook;
 use crate::observe::Observer;
 use crate::request::{Gained, Layer, Outcome, Request, TopK, Want};
 use crate::room::Claim;
@@ -38,6 +39,10 @@ pub(crate) struct Sequence<'t> {
     /// Place in the order of arrival.
     pub(crate) arrived: u64,
     pub(crate) task: Task<'t>,
+    /// Layers that the hook is given, and the first position that it has not been given.
+    layers: Vec<Layer>,
+    layers_from: usize,
+    hook: Option<SharedHook>,
     /// Its logits were not numbers.
     pub(crate) not_finite: bool,
     pub(crate) failed: Option<Error>,
@@ -64,6 +69,9 @@ impl<'t> Sequence<'t> {
             slots: Vec::new(),
             arrived: 0,
             task,
+            layers: Vec::new(),
+            layers_from: 0,
+            hook: None,
             not_finite: false,
             failed: None,
         }
@@ -141,6 +149,8 @@ pub(crate) enum Task<'t> {
     /// And how many tokens are wanted for each position.
     TopK(TopK, usize),
     Hidden(HiddenStates),
+    /// The first position whose logits the hook has not been given.
+    Logits(usize),
 }
 
 impl<'t> Sequence<'t> {
@@ -151,6 +161,7 @@ impl<'t> Sequence<'t> {
         observer: &mut dyn Observer,
     ) -> Result<Self, Error> {
         let (id, prompt) = (request.id, request.token_ids.len());
+        let (layers, hook) = (request.layers.clone(), request.hook.clone());
         let (tokens, capacity, task) = match request.want {
             Want::Generate => {
                 let capacity = prompt + request.max_new_tokens.max(1) - 1;
@@ -158,7 +169,7 @@ impl<'t> Sequence<'t> {
                 (tokens, capacity, Task::Generate(Box::new(answer)))
             }
             Want::Score { from, logits_last } => {
-                let scoring = Scoring::new(prompt, from, logits_last);
+                let scoring = Scoring::new(prompt, from, logits_last, request.top_logprobs);
                 (request.token_ids, prompt, Task::Score(scoring))
             }
             Want::TopK { k, from } => {
@@ -168,8 +179,9 @@ impl<'t> Sequence<'t> {
             Want::Hidden(hidden) => {
                 (request.token_ids, prompt, Task::Hidden(HiddenStates::new(hidden, prompt)))
             }
+            Want::Logits { from } => (request.token_ids, prompt, Task::Logits(from)),
         };
-        Ok(Self::with_task(id, tokens, prompt, capacity, task))
+        Ok(Self { layers, hook, ..Self::with_task(id, tokens, prompt, capacity, task) })
     }
 
     /// The positions to compute, as far as is known, are all before this one.
@@ -179,34 +191,48 @@ impl<'t> Sequence<'t> {
             // The last token of an answer is not computed with.
             Task::Generate(answer) => tokens - usize::from(answer.ended()),
             Task::Score(scoring) => tokens - usize::from(!scoring.logits_last),
-            Task::TopK(..) => tokens,
+            Task::TopK(..) | Task::Logits(_) => tokens,
             Task::Hidden(pool) => pool.range().1,
         }
     }
 
     /// The first position of whose row something is wanted; of all that follow it is, too.
     pub(crate) fn results_from(&self) -> usize {
-        match &self.task {
-            Task::Generate(answer) => answer.logits_from(self.tokens.len()),
-            Task::Score(scoring) => scoring.logits_from(),
-            Task::TopK(top, _) => top.from,
+        let from = match &self.task {
             Task::Hidden(pool) => pool.range().0,
+            _ => self.logits_from().unwrap_or(usize::MAX),
+        };
+        if self.layers.is_empty() { from } else { from.min(self.layers_from) }
+    }
+
+    /// The first position whose logits are wanted; `None`: none are.
+    pub(crate) fn logits_from(&self) -> Option<usize> {
+        match &self.task {
+            Task::Generate(answer) => Some(answer.logits_from(self.tokens.len())),
+            Task::Score(scoring) => Some(scoring.logits_from()),
+            Task::TopK(top, _) => Some(top.from),
+            Task::Logits(from) => Some(*from),
+            Task::Hidden(_) => None,
         }
     }
 
-    /// Where hidden states are wanted; `None`: logits are.
-    pub(crate) fn layer(&self) -> Option<Layer> {
-        match &self.task {
-            Task::Hidden(pool) => Some(pool.layer()),
+    /// Where the hidden states of a position are wanted.
+    pub(crate) fn layers(&self, position: usize) -> impl Iterator<Item = Layer> {
+        let pooled = match &self.task {
+            Task::Hidden(pool) => Some(pool.layer()).filter(|_| position >= pool.range().0),
             _ => None,
-        }
+        };
+        let hooked = self.layers.iter().filter(move |_| position >= self.layers_from);
+        pooled.into_iter().chain(hooked.copied())
     }
 
     /// Takes the hidden state of one of its rows.
-    pub(crate) fn take_hidden(&mut self, position: usize, state: &[f32]) {
+    pub(crate) fn take_hidden(&mut self, position: usize, layer: Layer, state: &[f32]) {
         self.not_finite |= has_nan(state);
         if let Task::Hidden(pool) = &mut self.task {
             pool.take(position, state);
+        } else if let Some(hook) = self.hook.as_ref().filter(|_| self.failed.is_none()) {
+            self.failed = hook.lock().hidden(layer, position, state).err();
         }
     }
 
@@ -223,17 +249,21 @@ impl<'t> Sequence<'t> {
                 answer.take_logits(self.id, &mut self.tokens, position, logits, sampler, observer)
             }
             Task::Score(scoring) => {
-                scoring.take_logits(&self.tokens, position, logits);
+                scoring.take_logits(&self.tokens, position, logits, sampler);
                 Ok(())
+            }
+            Task::Logits(from) if position == *from => {
+                *from += 1;
+                self.hook.as_ref().map_or(Ok(()), |hook| hook.lock().logits(position, logits))
             }
             Task::TopK(top, k) => {
                 top.take_logits(*k, logits, sampler);
                 Ok(())
             }
-            Task::Hidden(_) => Ok(()),
+            Task::Hidden(_) | Task::Logits(_) => Ok(()),
         };
         if let Err(error) = taken {
-            self.failed = Some(error);
+            self.failed.get_or_insert(error);
         }
     }
 
@@ -256,6 +286,7 @@ impl<'t> Sequence<'t> {
 
     /// What [`gained`](Self::gained) gave has been told.
     pub(crate) fn reported(&mut self) {
+        self.layers_from = self.layers_from.max(self.computed);
         if let Task::Generate(answer) = &mut self.task {
             answer.reported(self.tokens.len() - self.prompt);
         }
@@ -279,6 +310,7 @@ impl<'t> Sequence<'t> {
             (None, Task::TopK(top, _)) => Outcome::TopK(TopK { token_ids: self.tokens, ..top }),
             (None, Task::Hidden(pool)) => Outcome::Hidden(pool.finish()),
             (None, Task::Score(scoring)) => Outcome::Score(scoring.finish(self.tokens)),
+            (None, Task::Logits(_)) => Outcome::Given,
         }
     }
 }

@@ -61,7 +61,8 @@ impl Cache {
         let pages: usize = lengths.iter().map(|length| length.div_ceil(page_tokens)).sum();
         // Positions run up to the longest sequence; a spare page and a spare layer show wrong strides.
         device.kv_allocate(&KvLayout {
-            kv_type,
+            keys: kv_type.keys(),
+            values: kv_type.values(),
             key_widths: vec![key_width; 2],
             value_widths: vec![value_width; 2],
             heads: vec![shape.kv_heads; 2],

@@ -224,3 +224,16 @@ fn nothing_is_generated_for_zero_tokens() {
     assert_eq!(report["results"][0]["token_ids"], json!([]));
     assert_eq!(outcome.code, Some(0));
 }
+
+#[test]
+fn an_adapter_is_applied_and_nothing_beside_it() {
+    let adapter = fixture("adapters/llama");
+    let expected = expected("adapters/llama/expected.json");
+    let ids: Vec<String> = expected["prompts"].as_array().unwrap().iter().map(|p| list(&p["ids"])).collect();
+    let with = greedy("llama", &ids, &["--max-new-tokens", "8", "--adapter", adapter.to_str().unwrap()]);
+    let without = greedy("llama", &ids, &["--max-new-tokens", "8"]);
+    for (i, want) in expected["prompts"].as_array().unwrap().iter().enumerate() {
+        assert_eq!(with["results"][i]["token_ids"], want["greedy"], "prompt {i}");
+        assert_ne!(without["results"][i]["token_ids"], want["greedy"], "prompt {i}");
+    }
+}

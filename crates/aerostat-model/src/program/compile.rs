@@ -1,16 +1,17 @@
 //! From a model's description to its program: what surrounds blocks, and what all blocks share.
 
 use aerostat_arch::{Block, Growth, Linear, Mixer, ModelSpec, Norm, NormKind, Role, Vector};
-use aerostat_backend::{Error, defect};
+use aerostat_backend::{Error, ErrorKind, defect};
 
 use super::memory::{self, Lifetimes};
-use super::{Buffer, Content, Height, Op, Product, Program, Slice, Source};
+use super::{Buffer, Content, Height, Kept, Op, Product, Program, Slice, Source};
 
 impl Program {
     /// Compiles a model.
     ///
     /// # Errors
-    /// `Defect` where the description lacks what it needs.
+    /// `Defect` where the description lacks what it needs; `Unsupported` where an adapter changes a matrix that is not
+    /// multiplied as a whole.
     pub fn compile(spec: &ModelSpec) -> Result<Self, Error> {
         let mut c = Compiler::new(spec);
         c.enter()?;
@@ -28,6 +29,7 @@ const ANGLES: [&str; 4] = ["angles", "angles_2", "angles_3", "angles_4"];
 pub(super) struct Compiler<'a> {
     pub(super) spec: &'a ModelSpec,
     buffers: Vec<Buffer>,
+    kept: Vec<Kept>,
     lifetimes: Lifetimes,
     /// The ops that are being emitted.
     ops: Vec<Op>,
@@ -51,6 +53,7 @@ impl<'a> Compiler<'a> {
         let mut compiler = Self {
             spec,
             buffers: Vec::new(),
+            kept: Vec::new(),
             lifetimes: Lifetimes::default(),
             ops: Vec::new(),
             experts: Vec::new(),
@@ -219,9 +222,16 @@ impl<'a> Compiler<'a> {
         if let Some(cap) = spec.head.softcap {
             self.emit(Op::Softcap { x: logits, cap });
         }
+        let applied = self.kept.len() / 2;
+        if applied != spec.updates.len() {
+            let message = "the adapter changes matrices that are used in parts (those of compressed keys and values, or \
+                           of experts): that is not supported";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
         let slots = memory::share(&mut self.buffers, &self.lifetimes);
         Ok(Program {
             buffers: self.buffers,
+            kept: self.kept,
             slots,
             body,
             head: self.ops,
@@ -305,9 +315,26 @@ impl<'a> Compiler<'a> {
     /// The same into columns of a buffer that is there.
     pub(super) fn product_into(&mut self, (block, role): (usize, Role), linear: &Linear, x: Slice, y: Slice) {
         self.emit(Op::Multiply(Product { block, role, x, y, heads: None, row_norms: None }));
+        self.update((block, role), x, y);
         if let Some(bias) = &linear.bias {
             self.bias(bias, y);
         }
+    }
+
+    /// Adds what an adapter makes of the input of a block's matrix, if it changes that.
+    fn update(&mut self, (block, role): (usize, Role), x: Slice, y: Slice) {
+        let update = self.spec.updates.iter().find(|update| (update.block, update.role) == (block, role));
+        let Some(update) = update else { return };
+        let matrix = self.kept.len();
+        let (rank, factor) = (update.rank, update.factor);
+        let kept = |rows, cols, elements: &Vector| Kept { rows, cols, elements: elements.clone() };
+        self.kept.extend([kept(rank, x.cols, &update.down), kept(y.cols, rank, &update.up)]);
+        let inner = self.rows("adapter_inner", rank);
+        self.emit(Op::MultiplyKept { matrix, x, out: inner });
+        self.emit(Op::Scale { x: inner, factor });
+        let out = self.rows("adapter_output", y.cols);
+        self.emit(Op::MultiplyKept { matrix: matrix + 1, x: inner, out });
+        self.emit(Op::Add { x: y, y: out });
     }
 
     fn bias(&mut self, bias: &Vector, x: Slice) {

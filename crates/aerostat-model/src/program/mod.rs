@@ -24,6 +24,8 @@ pub use op::{Op, Operands};
 pub struct Program {
     /// Everything that ops read and write.
     pub buffers: Vec<Buffer>,
+    /// Small matrices that stay on the device in f32: those of an adapter.
+    pub kept: Vec<Kept>,
     /// Shared pieces of memory for activations: `buffers` with the same [`Buffer::slot`] lie in one of these.
     pub slots: Vec<Slot>,
     /// From the tokens to the residual stream after the last block.
@@ -75,6 +77,17 @@ pub enum Height {
     States,
     /// So many.
     Fixed(usize),
+}
+
+/// A matrix that stays on the device, in f32.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs.
+    pub cols: usize,
+    /// Its elements, row by row.
+    pub elements: Vector,
 }
 
 /// Where a buffer's values come from.
@@ -181,7 +194,7 @@ pub struct Sizes {
     pub logit_row: usize,
     /// For each sequence that keeps a recurrent state.
     pub state: usize,
-    /// Constants, and what is kept from sweep to sweep.
+    /// Constants, what is kept from sweep to sweep, and [`Program::kept`].
     pub fixed: usize,
 }
 
@@ -206,6 +219,7 @@ impl Program {
                 Height::Rows | Height::ExpertRows | Height::LogitRows => {}
             }
         }
+        sizes.fixed += self.kept.iter().map(|kept| kept.rows * kept.cols).sum::<usize>();
         sizes
     }
 

@@ -42,6 +42,12 @@ pub enum Op {
     },
 
     Multiply(Product),
+    /// `out = x Wᵀ` with the `matrix`-th of [`Program::kept`](super::Program::kept).
+    MultiplyKept {
+        matrix: usize,
+        x: Slice,
+        out: Slice,
+    },
     AddBias {
         x: Slice,
         bias: Slice,
@@ -214,6 +220,7 @@ impl Op {
             Self::GatherLogitRows { x, out } => op("gather_rows", &[x], out),
             Self::Tap { x, .. } => effect("tap", &[x]),
             Self::Multiply(Product { x, y, .. }) => op("multiply", &[x], y),
+            Self::MultiplyKept { x, out, .. } => op("multiply_kept", &[x], out),
             Self::AddBias { x, bias } => op("add_bias", &[x, bias], x),
             Self::RmsNorm { x, weight, out, .. } => op("rms_norm", &[x, weight], out),
             Self::LayerNorm { x, out, .. } => op("layer_norm", &[x], out),
@@ -280,6 +287,7 @@ impl Op {
                 "{} key heads of {}, {} value heads of {}",
                 rule.key_heads, rule.key_dim, rule.value_heads, rule.value_dim
             ),
+            Self::MultiplyKept { .. } => "the adapter's".to_owned(),
             Self::Tap { blocks, .. } => format!("hidden states after {blocks} blocks"),
             _ => String::new(),
         }

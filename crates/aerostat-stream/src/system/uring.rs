@@ -169,9 +169,9 @@ mod tests {
     use super::*;
     use crate::buffer::AlignedBuffer;
     use crate::error::ErrorKind;
-    use crate::pool::Pool;
     use crate::queues::Lanes;
     use crate::reader::{Positional, Reader};
+    use crate::readers::Readers;
     use crate::source::{Done, IoKind, Read, Source};
 
     /// Files that only the ring reads.
@@ -185,7 +185,7 @@ mod tests {
 
     /// File 0 is a pipe, so that its reads take until it is written to; file 1 is a real one. `None` where there
     /// is no io_uring.
-    fn pool(depth: usize) -> Option<(Pool<Unread>, io::PipeWriter)> {
+    fn pool(depth: usize) -> Option<(Readers<Unread>, io::PipeWriter)> {
         let (out, into) = io::pipe().unwrap();
         let mut real = tempfile::tempfile().unwrap();
         real.write_all(&[7; 100]).unwrap();
@@ -198,7 +198,7 @@ mod tests {
             }
         };
         let reader = Reader::new(Unread, table, 1);
-        let pool = Pool::start_overlapped(IoKind::Uring, reader, Lanes::new([]), depth, vec![kernel]);
+        let pool = Readers::start_overlapped(IoKind::Uring, reader, Lanes::new([]), depth, vec![kernel]);
         Some((pool.unwrap(), into))
     }
 

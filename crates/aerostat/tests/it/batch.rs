@@ -35,6 +35,7 @@ pub(crate) fn bits(outcome: Outcome) -> Bits {
             Bits::Numbers(t.ids.into_iter().chain(t.logprobs.iter().map(|l| l.to_bits())).collect())
         }
         Outcome::Hidden(vectors) => Bits::Numbers(vectors.into_iter().flatten().map(f32::to_bits).collect()),
+        Outcome::Given => Bits::Numbers(Vec::new()),
         Outcome::Failed(e) => Bits::Failed(e.kind()),
     }
 }

@@ -1,5 +1,6 @@
 //! Runs of whole models against independent results and against each other.
 
+mod adapters;
 mod batch;
 mod budget;
 mod exactness;
@@ -7,6 +8,7 @@ mod experts;
 mod faults;
 mod golden;
 mod recorder;
+mod sampling;
 mod session;
 mod tasks;
 

@@ -17,7 +17,7 @@ use crate::source::{Done, Gathered, IoKind, Read, Source};
 /// A thread only reads into buffers it is given.
 const STACK_BYTES: usize = 128 << 10;
 
-pub(crate) struct Pool<P> {
+pub(crate) struct Readers<P> {
     kind: IoKind,
     /// Reads at once in each lane.
     depth: usize,
@@ -29,11 +29,11 @@ pub(crate) struct Pool<P> {
     outstanding: usize,
 }
 
-impl<P: Positional> Pool<P> {
+impl<P: Positional> Readers<P> {
     /// Starts `depth` threads (one at least) in each lane that do one read after the other each.
     pub(crate) fn start(kind: IoKind, reader: Reader<P>, lanes: Lanes, depth: usize) -> Result<Self, Error> {
         let wakers = (0..lanes.count()).map(|_| None).collect();
-        let mut pool = Pool::new(kind, reader, lanes, depth, wakers)?;
+        let mut pool = Readers::new(kind, reader, lanes, depth, wakers)?;
         for lane in 0..pool.lanes.count() {
             for _ in 0..pool.depth {
                 let reader = Arc::clone(&pool.reader);
@@ -53,7 +53,7 @@ impl<P: Positional> Pool<P> {
         kernels: Vec<impl Kernel>,
     ) -> Result<Self, Error> {
         let wakers = kernels.iter().map(Kernel::waker).collect();
-        let mut pool = Pool::new(kind, reader, lanes, depth, wakers)?;
+        let mut pool = Readers::new(kind, reader, lanes, depth, wakers)?;
         for (lane, kernel) in kernels.into_iter().enumerate() {
             let (reader, depth) = (Arc::clone(&pool.reader), pool.depth);
             pool.spawn(move |queues| overlap::work(&reader, kernel, lane, depth, queues))?;
@@ -69,7 +69,7 @@ impl<P: Positional> Pool<P> {
         wakers: Vec<Option<Waker>>,
     ) -> Result<Self, Error> {
         // The pool exists before its threads, so that a failure to start one ends those already started.
-        Ok(Pool {
+        Ok(Readers {
             kind,
             depth: depth.max(1),
             gather: Gather::new(reader.alignment())?,
@@ -93,7 +93,7 @@ impl<P: Positional> Pool<P> {
     }
 }
 
-impl<P: Positional> Source for Pool<P> {
+impl<P: Positional> Source for Readers<P> {
     fn kind(&self) -> IoKind {
         self.kind
     }
@@ -138,7 +138,7 @@ impl<P: Positional> Source for Pool<P> {
     }
 }
 
-impl<P> Drop for Pool<P> {
+impl<P> Drop for Readers<P> {
     fn drop(&mut self) {
         self.queues.close();
         for thread in self.threads.drain(..) {
@@ -189,7 +189,7 @@ mod tests {
     }
 
     struct Held {
-        pool: Pool<Gate>,
+        pool: Readers<Gate>,
         begun: Receiver<()>,
         go: Sender<()>,
         alive: Arc<()>,
@@ -199,7 +199,7 @@ mod tests {
         let ((begun_sender, begun), (go, go_receiver), alive) = (channel(), channel(), Arc::new(()));
         let gate = Gate { begun: begun_sender, go: Mutex::new(go_receiver), _alive: Arc::clone(&alive) };
         let reader = Reader::new(gate, vec![File { path: "gate".into(), bytes: 100 }], 1);
-        let mut pool = Pool::start(IoKind::Simulated, reader, Lanes::new([]), depth).unwrap();
+        let mut pool = Readers::start(IoKind::Simulated, reader, Lanes::new([]), depth).unwrap();
         for tag in 0..reads {
             let buffer = AlignedBuffer::new(100).unwrap();
             pool.submit(Read { tag, extent: Extent { file: FileId(0), offset: 0, bytes: 100 }, buffer });
@@ -237,7 +237,7 @@ mod tests {
     fn a_read_that_panics_comes_back_as_an_error_and_its_thread_reads_on() {
         let files = vec![File { path: "trap".into(), bytes: 100 }];
         let reader = Reader::new(Trap(AtomicBool::new(false)), files, 1);
-        let mut pool = Pool::start(IoKind::Simulated, reader, Lanes::new([]), 1).unwrap();
+        let mut pool = Readers::start(IoKind::Simulated, reader, Lanes::new([]), 1).unwrap();
         for tag in 0..6 {
             let buffer = AlignedBuffer::new(100).unwrap();
             pool.submit(Read { tag, extent: Extent { file: FileId(0), offset: 0, bytes: 100 }, buffer });
@@ -267,7 +267,7 @@ mod tests {
         let files = (0..3).map(|_| File { path: "file".into(), bytes: 100 }).collect();
         let reader = Reader::new(Slow(Mutex::new(slow)), files, 1);
         let lanes = Lanes::new([7, 9, 7]);
-        let mut pool = Pool::start(IoKind::Simulated, reader, lanes, 2).unwrap();
+        let mut pool = Readers::start(IoKind::Simulated, reader, lanes, 2).unwrap();
         assert_eq!(pool.depth_max(), 4);
         // More than there are threads for file 0, then file 1, on another device.
         let order = [0, 0, 0, 0, 0, 1, 1, 1];

@@ -23,7 +23,7 @@ const THREADS_MAX: usize = 1024;
 const _: () = assert!((THREADS_MAX as u64) < INSIDE_MASK);
 
 /// `threads - 1` workers and the caller.
-pub(crate) struct Pool {
+pub(crate) struct Workers {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
 }
@@ -40,13 +40,13 @@ struct Shared {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-// SAFETY: `job` is written only by `Pool::run` (which has `&mut Pool`) while the job is closed and no worker is inside,
+// SAFETY: `job` is written only by `Workers::run` (which has `&mut Workers`) while the job is closed and no worker is inside,
 // and read only by workers that are inside; the state word orders the two.
 unsafe impl Sync for Shared {}
 // SAFETY: the job is `Sync`, so it may be used from any thread.
 unsafe impl Send for Shared {}
 
-impl Pool {
+impl Workers {
     /// Starts the workers.
     pub(crate) fn new(threads: usize) -> Result<Self, Error> {
         if !(1..=THREADS_MAX).contains(&threads) {
@@ -117,7 +117,7 @@ impl Pool {
     }
 }
 
-impl Drop for Pool {
+impl Drop for Workers {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
         for worker in self.workers.drain(..) {
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn every_task_runs_once_on_any_number_of_threads() {
         for threads in [1, 2, 3, 7] {
-            let mut pool = Pool::new(threads).unwrap();
+            let mut pool = Workers::new(threads).unwrap();
             for tasks in [0, 1, 2, 3, 64, 1000] {
                 let counts: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
                 pool.run(tasks, &|task, thread| {
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
         for threads in [1, 3] {
-            let mut pool = Pool::new(threads).unwrap();
+            let mut pool = Workers::new(threads).unwrap();
             for bad in [0, 5, 99] {
                 let run = AssertUnwindSafe(|| pool.run(100, &|task, _| assert!(task != bad, "task {task}")));
                 let payload = catch_unwind(run).unwrap_err();
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn a_silly_number_of_threads_is_refused() {
         for threads in [0, 1 << 20] {
-            assert_eq!(Pool::new(threads).err().unwrap().kind(), ErrorKind::Unsupported);
+            assert_eq!(Workers::new(threads).err().unwrap().kind(), ErrorKind::Unsupported);
         }
     }
 }
