@@ -54,6 +54,10 @@ def check_completions(client, model):
     assert len(answer.choices[0].logprobs.tokens) <= 6
     chunks = list(client.completions.create(model=model, prompt="one", max_tokens=6, seed=1, stream=True))
     assert "".join(c.choices[0].text for c in chunks) == answer.choices[0].text
+    echoed = client.completions.create(model=model, prompt=[[5, 6, 7]], max_tokens=1, logprobs=1, echo=True, temperature=0)
+    logprobs = echoed.choices[0].logprobs
+    assert len(logprobs.tokens) == 4 and logprobs.token_logprobs[0] is None
+    assert all(l <= max(t.values()) for l, t in zip(logprobs.token_logprobs[1:], logprobs.top_logprobs[1:]))
 
 
 def check_embeddings(client, model):

@@ -63,6 +63,7 @@ pub(crate) fn execute(args: &ServeArgs, output: &OutputArgs) -> Result<(), Failu
     let keys = keys::keys(args.api_key_file.as_deref())?;
     let options = args.engine.options(output)?;
     let files = model::open(&args.model, args.engine.adapter(), output)?;
+    files.sampling_notes().iter().for_each(|text| output::note(output, text));
     let options = model::learning(options, &args.engine, &files);
     let config = Config {
         host: args.host,

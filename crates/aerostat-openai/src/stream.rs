@@ -29,6 +29,22 @@ pub enum Delta<'a> {
 }
 
 impl Setting {
+    /// Whether the answers to a request can come in chunks.
+    ///
+    /// # Errors
+    /// They cannot: what is told of prompts comes with whole answers only.
+    pub fn check_stream(&self, request: &ApiRequest) -> Result<(), Refusal> {
+        let generation = generation(request)?;
+        let told =
+            [("echo", generation.echo.is_some()), ("prompt_logprobs", generation.prompt_logprobs.is_some())];
+        match told.iter().find(|(_, told)| *told) {
+            Some((name, _)) => {
+                Err(Refusal::unsupported(name, format!("`{name}` is not supported with `stream`")))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// A chunk with one choice. All chunks of a response have the same stamp.
     ///
     /// # Errors
@@ -136,7 +152,7 @@ impl Setting {
 /// Tokens without the one that ended the answer.
 fn shown<'a>(generation: &Generation, tokens: &'a [Token]) -> &'a [Token] {
     match tokens.split_last() {
-        Some((last, rest)) if generation.end_tokens.contains(&last.id) => rest,
+        Some((last, rest)) if generation.ends(last.id) => rest,
         _ => tokens,
     }
 }

@@ -47,6 +47,9 @@ pub(crate) async fn answer(
             let seed = body.get("seed").is_none_or(Value::is_null).then(ids::seed);
             let request = model.setting.read(endpoint, body, seed.unwrap_or(0))?;
             check(&request.task, limits.parts_max, limits.grammar_bytes_max)?;
+            if asked.stream {
+                model.setting.check_stream(&request)?;
+            }
             let prepared = prepare(&shared, &model, request, held)?;
             let seed = seed.filter(|_| matches!(prepared.request.task, Task::Chat(_) | Task::Completions(_)));
             let priority = if asked.flexible { FLEXIBLE } else { INTERACTIVE };

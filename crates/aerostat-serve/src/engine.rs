@@ -9,6 +9,7 @@ use aerostat::{
 };
 use aerostat_jobs::files_digest;
 use aerostat_openai::{LazyGrammars, Refusal, Rules, Setting, Shape};
+use sha2::{Digest, Sha256};
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
@@ -88,7 +89,9 @@ pub(crate) fn open(
     let digest = files_digest(&files)?;
     let options =
         Options { memory_bytes: options.memory_bytes.map(|b| config.engine_bytes(b)), ..options.clone() };
-    let fingerprint = format!("fp_{}_{}", digest.get(..16).unwrap_or(&digest), options.kv.name());
+    let sha = Sha256::digest(format!("{digest} {}", aerostat::result_identity(&options)));
+    let fingerprint =
+        format!("fp_{}", sha.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>());
     let signs = Box::new(Signs { stop, verbose: false });
     let tokenizer = setting.tokenizer().cloned();
     let need = need(config, context);

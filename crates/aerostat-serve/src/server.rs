@@ -1,7 +1,8 @@
 //! The server: a thread for connections, beside the engine's.
 
 use std::convert::Infallible;
-use std::net::{SocketAddr, TcpListener};
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -14,8 +15,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -36,6 +38,11 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Headers of a request at most, and bytes that are read ahead of it.
 const HEADERS_MAX: usize = 100;
 const BUFFER_BYTES_MAX: usize = 64 << 10;
+/// Connections that wait to be taken.
+const BACKLOG: u32 = 1024;
+/// Connections that are told at once that there are too many, and how long each may take over it.
+const REFUSED_MAX: usize = 1024;
+const REFUSE_TIME: Duration = Duration::from_secs(1);
 /// A moment after a failure to accept, such as a lack of file descriptors.
 const MOMENT: Duration = Duration::from_millis(50);
 
@@ -58,21 +65,20 @@ impl Server {
     pub fn start(config: Config, files: Arc<ModelFiles>, options: Options) -> Result<Self, Error> {
         config.check()?;
         let address = SocketAddr::new(config.host, config.port);
-        let failed = |e: std::io::Error| {
+        let failed = |e: io::Error| {
             Error::new(
                 ErrorKind::Network,
                 format!("cannot listen at {address}: {e}; --port names another port"),
             )
         };
-        let listener = TcpListener::bind(address).map_err(failed)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+        let runtime = runtime.map_err(failed)?;
+        let listener = listen(&runtime, address).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
         let folder = config.data.as_deref();
         let store = folder.map(|folder| Store::open(folder, config.data_bytes_max)).transpose()?;
         let app = Arc::new(App::new(config, options.memory_bytes, store));
         let (stop, stopped) = watch::channel(false);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
-        let runtime = runtime.map_err(failed)?;
         let shared = Arc::clone(&app);
         let run = move || {
             runtime.block_on(accept(shared, listener, stopped));
@@ -145,13 +151,21 @@ impl Drop for Server {
     }
 }
 
+/// Listens, with room for many that come at once: what the system turns away tries again seconds later only.
+fn listen(runtime: &Runtime, address: SocketAddr) -> io::Result<TcpListener> {
+    let _context = runtime.enter();
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A server that is started again need not wait for what is left of its connections.
+    if cfg!(unix) {
+        socket.set_reuseaddr(true)?;
+    }
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// Takes connections until it is stopped, and then waits for them a moment.
 async fn accept(app: Arc<App>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
-    let listener = match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(e) => return eprintln!("error: cannot listen: {e}"),
-    };
-    let open = Arc::new(AtomicUsize::new(0));
+    let (open, refused) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -159,7 +173,10 @@ async fn accept(app: Arc<App>, listener: TcpListener, mut stop: watch::Receiver<
         };
         match accepted {
             Ok((stream, _)) if open.load(Ordering::Relaxed) >= app.config.limits.connections_max => {
-                tokio::spawn(refuse(stream));
+                // Beyond these, nobody is told.
+                if refused.load(Ordering::Relaxed) < REFUSED_MAX {
+                    tokio::spawn(refuse(stream, Open::new(&refused)));
+                }
             }
             Ok((stream, _)) => {
                 let guard = Open::new(&open);
@@ -195,7 +212,7 @@ impl Drop for Open {
 }
 
 /// Tells a client that there are too many.
-async fn refuse(mut stream: TcpStream) {
+async fn refuse(mut stream: TcpStream, _guard: Open) {
     let problem = Problem::busy("there are too many connections; try again later");
     let body = line(&problem.body());
     let text = format!(
@@ -207,8 +224,11 @@ async fn refuse(mut stream: TcpStream) {
         // It may be gone already.
         let _ = stream.write_all(text.as_bytes()).await;
         let _ = stream.shutdown().await;
+        // What it still sends is read for a moment: a connection that is closed over it may take the answer with it.
+        let mut bytes = [0; 1024];
+        while stream.read(&mut bytes).await.is_ok_and(|count| count > 0) {}
     };
-    let _ = timeout(Duration::from_secs(1), told).await;
+    let _ = timeout(REFUSE_TIME, told).await;
 }
 
 /// Serves one connection.

@@ -76,6 +76,14 @@ fn requests() -> Vec<(Endpoint, Value)> {
             json!({"model": "tiny", "prompt": ["a", "the"], "n": 2, "seed": 5, "temperature": 1}),
         ),
         (Endpoint::Completions, json!({"model": "tiny", "prompt": [5, 6, 7], "logprobs": 1, "seed": 5})),
+        (
+            Endpoint::Completions,
+            json!({"model": "tiny", "prompt": "the", "echo": true, "logprobs": 2, "max_tokens": 1, "seed": 5}),
+        ),
+        (
+            Endpoint::Completions,
+            json!({"model": "tiny", "prompt": "the", "echo": true, "max_tokens": 0, "seed": 5}),
+        ),
         (Endpoint::Embeddings, json!({"model": "tiny", "input": ["one", "two"]})),
         (Endpoint::Embeddings, json!({"model": "tiny", "input": "one", "encoding_format": "base64"})),
         (Endpoint::Score, json!({"model": "tiny", "text_1": "the", "text_2": [" cat", " dog"]})),

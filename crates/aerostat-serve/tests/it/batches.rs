@@ -84,7 +84,7 @@ fn single_requests_are_not_changed_by_a_batch_beside_them() {
     let bench = Bench::with(with_data(folder.path()));
     let body = chat(json!({"max_tokens": 10, "temperature": 1, "seed": 3}));
     let alone = bench.post("/v1/chat/completions", &body).json()["choices"].clone();
-    let made = create(&bench, &bench.upload(&lines(60)));
+    let made = create(&bench, &bench.upload(&lines(20)));
     for _ in 0..5 {
         assert_eq!(bench.post("/v1/chat/completions", &body).json()["choices"], alone);
     }
@@ -94,7 +94,7 @@ fn single_requests_are_not_changed_by_a_batch_beside_them() {
 #[test]
 fn a_server_that_ends_takes_the_batch_up_again() {
     let folder = tempfile::tempdir().unwrap();
-    let text = lines(40);
+    let text = lines(20);
     let (output, _) = expected(folder.path(), &text);
     let slow = || Options { rows_max: Some(4), ..options() };
     let bench = Bench::of(with_data(folder.path()), slow());
@@ -115,7 +115,7 @@ fn a_server_that_ends_takes_the_batch_up_again() {
 fn a_batch_that_is_cancelled_keeps_what_it_has() {
     let folder = tempfile::tempdir().unwrap();
     let bench = Bench::of(with_data(folder.path()), Options { rows_max: Some(4), ..options() });
-    let file = bench.upload(&lines(200));
+    let file = bench.upload(&lines(100));
     let id = create(&bench, &file)["id"].as_str().unwrap().to_owned();
     let path = format!("/v1/batches/{id}");
     until("some results", || bench.get(&path).json()["request_counts"]["completed"].as_u64().unwrap() > 1);
@@ -128,7 +128,7 @@ fn a_batch_that_is_cancelled_keeps_what_it_has() {
     let counts = &batch["request_counts"];
     let results = bench.results(&batch["output_file_id"]);
     assert_eq!(Some(results.len() as u64), counts["completed"].as_u64(), "{batch}");
-    assert!(results.len() < 200);
+    assert!(results.len() < 100);
     assert_eq!(bench.post(&format!("{path}/cancel"), &json!({})).status, 409);
     assert_eq!(bench.post("/v1/chat/completions", &chat(json!({"max_tokens": 1}))).status, 200);
 }
@@ -195,7 +195,7 @@ fn a_batch_of_another_model_waits_for_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let id = {
         let bench = Bench::of(with_data(folder.path()), Options { rows_max: Some(2), ..options() });
-        let id = create(&bench, &bench.upload(&lines(50)))["id"].as_str().unwrap().to_owned();
+        let id = create(&bench, &bench.upload(&lines(20)))["id"].as_str().unwrap().to_owned();
         until("the beginning", || bench.get(&format!("/v1/batches/{id}")).json()["status"] == "in_progress");
         id
     };

@@ -128,6 +128,9 @@ fn what_cannot_be_streamed_says_so_before_it_begins() {
     let bench = Bench::new();
     let refused = bench.post("/v1/chat/completions", &chat(json!({"stream": true, "n": 0})));
     assert_eq!((refused.status, refused.code().as_str()), (400, "invalid_value"));
+    let echo = json!({"prompt": "a", "echo": true, "stream": true});
+    let refused = bench.post("/v1/completions", &echo);
+    assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!("echo")));
     let refused = bench.post("/v1/embeddings", &json!({"input": "a", "stream": true}));
     assert_eq!((refused.status, refused.code().as_str()), (400, "unsupported_parameter"));
 }

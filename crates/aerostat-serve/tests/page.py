@@ -1,0 +1,80 @@
+"""The page in a browser: Debian's chromium, by Playwright. Opt-in.
+
+    python crates/aerostat-serve/tests/page.py [AEROSTAT [FOLDER]]
+
+AEROSTAT is the command (target/debug/aerostat); screenshots go to FOLDER (target/tmp). Needs `pip install playwright` and
+the package chromium; nothing of the network.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+from playwright.sync_api import expect, sync_playwright
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+
+
+def line(i):
+    body = {"messages": [{"role": "user", "content": f"question {i}"}], "max_tokens": 6}
+    return json.dumps({"custom_id": f"r{i}", "method": "POST", "url": "/v1/chat/completions", "body": body})
+
+
+def check(page, url, shots):
+    page.goto(url)
+    expect(page.locator("#trouble")).to_contain_text("key")
+    page.once("dialog", lambda dialog: dialog.accept("sesame"))
+    page.click("#key")
+    expect(page.locator("#model")).to_have_text("chat", timeout=20_000)
+    expect(page.locator("#trouble")).to_have_text("")
+    page.fill("#prompt", "<b>Hello</b>")
+    page.fill("#tokens", "5")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("#answer")).not_to_be_empty(timeout=20_000)
+    lines = "\n".join([*map(line, range(20)), line(99).replace("max_tokens", "novel")])
+    page.set_input_files("#file", {"name": "in.jsonl", "mimeType": "text/plain", "buffer": lines.encode()})
+    row = page.locator("#batches tr").first
+    expect(row).to_contain_text("completed", timeout=60_000)
+    expect(row).to_contain_text("20/21")
+    with page.expect_download() as download:
+        row.get_by_label("download results").click()
+    assert len(pathlib.Path(download.value.path()).read_text().splitlines()) == 20
+    page.set_input_files("#file", {"name": "bad.jsonl", "mimeType": "text/plain", "buffer": b"nothing"})
+    expect(page.locator("#errors li").first).to_contain_text("bad.jsonl")
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.screenshot(path=shots / f"page-{scheme}.png", full_page=True)
+
+
+def main():
+    aerostat = sys.argv[1] if len(sys.argv) > 1 else str(ROOT / "target/debug/aerostat")
+    shots = pathlib.Path(sys.argv[2] if len(sys.argv) > 2 else ROOT / "target/tmp")
+    shots.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        keys = pathlib.Path(folder, "keys")
+        keys.write_text("sesame\n")
+        command = [aerostat, "serve", str(ROOT / "fixtures/chat"), "--port", "0", "--json", "--quiet"]
+        command += ["--memory", "1GiB", "--data", folder + "/data", "--api-key-file", str(keys)]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            url = json.loads(server.stdout.readline())["url"]
+            browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+            page = browser.new_page()
+            complaints = []
+            page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            check(page, url, shots)
+            # The first looks had no key.
+            complaints = [text for text in complaints if "401" not in text]
+            assert not complaints, complaints
+            browser.close()
+        finally:
+            server.terminate()
+            server.wait(timeout=20)
+    print("ok; screenshots in", shots)
+
+
+main()
