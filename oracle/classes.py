@@ -47,6 +47,7 @@ REMOTE = {
         "add_qkv_bias": False, "multi_query_attention": False, "multi_query_group_num": 1, "rope_ratio": 1,
         # What its code has, whatever the configuration says.
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+        "partial_rotary_factor": 0.5,
         "tie_word_embeddings": False,
     },
     "internlm": LLAMA | ROPE | {"vocab_size": 103168, "bias": True, "num_key_value_heads": None},
