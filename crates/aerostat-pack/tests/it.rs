@@ -24,11 +24,10 @@ fn bits(path: &Path, prompts: &[Vec<u32>], options: &EngineOptions) -> Result<Ve
     let files = ModelFiles::open(path)?;
     let need = aerostat::score::need(prompts, true);
     let mut engine = Engine::open(&files, options, &need, &mut Silent)?;
-    let scores = engine.score(prompts, true, &mut Silent)?;
-    let values = scores
-        .iter()
-        .flatten()
-        .flat_map(|s| s.logprobs.iter().flatten().chain(s.logits_last.iter().flatten()));
+    // What a flipped byte stops is told in the place of each score that it cost.
+    let scores = engine.score(prompts, true, &mut Silent)?.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let values =
+        scores.iter().flat_map(|s| s.logprobs.iter().flatten().chain(s.logits_last.iter().flatten()));
     Ok(values.map(|v| v.to_bits()).collect())
 }
 
