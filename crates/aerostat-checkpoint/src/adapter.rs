@@ -14,11 +14,11 @@ const WEIGHTS: &str = "adapter_model.safetensors";
 /// An adapter on disk: what it is and where its tensors lie.
 #[derive(Debug)]
 pub struct Adapter {
-    /// The folder.
+    /// The adapter's folder.
     pub path: PathBuf,
     /// The content of `adapter_config.json`.
     pub config: serde_json::Map<String, Value>,
-    /// Its tensors.
+    /// The adapter's tensors, by the names that PEFT gives them.
     pub catalog: Catalog,
 }
 

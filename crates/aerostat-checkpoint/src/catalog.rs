@@ -14,9 +14,9 @@ pub struct FileId(pub u32);
 /// A range of bytes on disk: `bytes` bytes from `offset` (from the start of the file).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Extent {
-    /// The file.
+    /// The file that the bytes are in.
     pub file: FileId,
-    /// Bytes before the range.
+    /// Bytes of the file before the range.
     pub offset: u64,
     /// Bytes in the range.
     pub bytes: u64,
@@ -38,11 +38,11 @@ pub struct Tensor {
 /// A tile on disk: rows `start .. start + rows` of its tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TileRows {
-    /// First row.
+    /// The first row of the tile, counted in its tensor.
     pub start: usize,
-    /// Number of rows.
+    /// Number of rows in the tile.
     pub rows: usize,
-    /// Where its bytes lie.
+    /// Where the tile's bytes lie.
     pub extent: Extent,
 }
 

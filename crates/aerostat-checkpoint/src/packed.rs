@@ -29,74 +29,74 @@ const PREFIX: &str = "{\"crc32c\":\"";
 /// What a packed folder holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sidecar {
-    /// `aerostat-pack`.
+    /// The name of the format: `aerostat-pack`.
     pub format: String,
-    /// 1.
+    /// The version of the format: 1.
     pub version: u32,
-    /// `lossless`, `q8` or `q4`.
+    /// How weights are stored: `lossless`, `q8` or `q4`.
     pub codec: String,
-    /// What it was made of.
+    /// The checkpoint that the folder is a copy of.
     pub source: Source,
-    /// The numbers that the packing was made with.
+    /// Numbers of the packing by name, such as bytes of a tile.
     pub parameters: BTreeMap<String, u64>,
-    /// The files, in the order of their names.
+    /// The safetensors files of the folder, in the order of their names.
     pub shards: Vec<Shard>,
-    /// What a model is besides weights: configuration, tokenizer, template.
+    /// The other files of the model: configuration, tokenizer, template.
     #[serde(default)]
     pub files: Vec<Beside>,
-    /// All tensors.
+    /// The tensors of all files, packed or not.
     pub tensors: Vec<Entry>,
 }
 
 /// What a packed folder was made of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Source {
-    /// Bytes of its tensors.
+    /// Bytes of the tensors of the checkpoint that was packed.
     pub bytes: u64,
-    /// SHA-256 over names, types, shapes and CRC-32C of its tensors.
+    /// SHA-256 over names, types, shapes and CRC-32C of those tensors, in hexadecimal.
     pub digest: String,
 }
 
 /// A file of a packed folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Shard {
-    /// Its name.
+    /// The name of the file in the folder.
     pub file: String,
-    /// Its length.
+    /// The length of the file.
     pub bytes: u64,
-    /// Bytes before its tensors.
+    /// Bytes of the file before its tensors.
     pub header_bytes: u64,
-    /// CRC-32C of those.
+    /// CRC-32C of the bytes before the tensors.
     pub header_crc32c: u32,
 }
 
 /// A file of a packed folder that holds no tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Beside {
-    /// Its name.
+    /// The name of the file in the folder.
     pub file: String,
-    /// Its length.
+    /// The length of the file.
     pub bytes: u64,
-    /// CRC-32C of it.
+    /// CRC-32C of the whole file.
     pub crc32c: u32,
 }
 
 /// A tensor of a packed folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Its name.
+    /// The name of the tensor.
     pub name: String,
-    /// Its format, once it is unpacked.
+    /// The type of the tensor's elements once it is unpacked, as safetensors names it.
     pub dtype: String,
-    /// Its shape, once it is unpacked; the last dimension are the columns, all others rows.
+    /// The shape of the tensor once it is unpacked; the last dimension are columns, all others rows.
     pub shape: Vec<u64>,
-    /// The last two dimensions were exchanged before it was packed.
+    /// The last two dimensions of the tensor were exchanged before it was packed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub transposed: bool,
-    /// Rows and bytes of each tile; none: it is not packed.
+    /// Rows and bytes of each tile of the tensor, first to last; empty: it is not packed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tiles: Vec<(u64, u64)>,
-    /// CRC-32C of its bytes, if it is not packed.
+    /// CRC-32C of the tensor's bytes, if it is not packed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crc32c: Option<u32>,
 }
