@@ -164,6 +164,9 @@ pub trait Backend: Send {
     /// Has `fill` write the bytes of a page of the cache, in the pieces in which [`kv_save`](Self::kv_save) gives them.
     fn kv_load(&mut self, page: u32, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), Error>;
 
+    /// Copies keys and values of all layers from slots of the cache to others, `(from, to)`, one after the other.
+    fn kv_copy(&mut self, slots: &[(u32, u32)]) -> Result<(), Error>;
+
     /// Causal attention of every row over its own sequence in `layer`'s cache, its own position included:
     /// [`numerics::attend`](crate::numerics::attend). `q` is `[rows, heads * key_dim]`, `out` `[rows, heads * value_dim]`.
     /// `sinks` is `[1, heads]`: a score of each head that takes part in the softmax, and has no value.

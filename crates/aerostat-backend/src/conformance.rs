@@ -139,7 +139,7 @@ impl Case {
             }
             Self::Scatter { rows, cols } => scatter(device, random, rows, cols),
             Self::Attention { .. } => self.attention(device, other, random),
-            Self::SparseAttention { .. } => self.sparse_attention(device, random),
+            Self::SparseAttention { .. } => self.sparse_attention(device, other, random),
             Self::ShortConv { .. } => self.short_conv(device, other, random),
             Self::DeltaRule { .. } => self.delta_rule(device, other, random),
         }
@@ -213,20 +213,30 @@ impl Case {
         let sinks = sinks.then(|| matrix(device, random, 1, shape.heads, values)).transpose()?;
         if !other {
             cache.move_first_page(device)?;
+            cache.branch(device)?;
         }
         cache.ask(device)?;
         device.attention(1, q, out, shape, sinks)?;
         everything(device, out)
     }
 
-    fn sparse_attention(&self, device: &mut dyn Backend, random: &mut Random) -> Result<Vec<f32>, Error> {
+    fn sparse_attention(
+        &self,
+        device: &mut dyn Backend,
+        other: bool,
+        random: &mut Random,
+    ) -> Result<Vec<f32>, Error> {
         let Self::SparseAttention { kv_type, ref shape, ref index, count, page_tokens, ref lengths } = *self
         else {
             return Err(other_case());
         };
         let plain = Values::Plain;
-        let cache = Cache::new(device, random, (kv_type, page_tokens, plain), shape, index.dim, lengths)?;
+        let mut cache =
+            Cache::new(device, random, (kv_type, page_tokens, plain), shape, index.dim, lengths)?;
         let rows = cache.rows();
+        if !other {
+            cache.branch(device)?;
+        }
         cache.ask(device)?;
         let q = matrix(device, random, rows, index.heads * index.dim, plain)?;
         let weights = matrix(device, random, rows, index.heads, plain)?;

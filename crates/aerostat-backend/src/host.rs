@@ -355,6 +355,16 @@ impl<D: HostDevice> Backend for D {
         Ok(())
     }
 
+    fn kv_copy(&mut self, slots: &[(u32, u32)]) -> Result<(), Error> {
+        let kv = self.parts(Checks::done()).0.kv.as_mut().ok_or_else(no_kv)?;
+        let total = kv.layout.pages * kv.layout.page_tokens;
+        if let Some(pair) = slots.iter().find(|(from, to)| (*from).max(*to) as usize >= total) {
+            return Err(Error::shape(format!("slots {pair:?} of a KV cache of {total}")));
+        }
+        kv.copy(slots);
+        Ok(())
+    }
+
     fn attention(
         &mut self,
         layer: usize,

@@ -292,6 +292,25 @@ impl KvMemory {
         }
     }
 
+    /// Copies the keys and values of slots, `(from, to)`, all of them checked, in all layers.
+    pub(crate) fn copy(&mut self, slots: &[(u32, u32)]) {
+        let KvLayout { keys, values, page_tokens, .. } = self.layout;
+        for layer in 0..self.layout.heads.len() {
+            let heads = self.layout.heads[layer];
+            let widths = (self.layout.key_widths[layer], self.layout.value_widths[layer]);
+            for (element, width, memory) in
+                [(keys, widths.0, &mut self.keys[layer]), (values, widths.1, &mut self.values[layer])]
+            {
+                let bytes = element.row_bytes(width / heads.max(1));
+                let at = |slot: u32, head| line((heads, page_tokens), slot as usize, head) * bytes;
+                for (&(from, to), head) in slots.iter().flat_map(|pair| (0..heads).map(move |h| (pair, h))) {
+                    let from = at(from, head);
+                    memory.as_mut_slice().copy_within(from..from + bytes, at(to, head));
+                }
+            }
+        }
+    }
+
     /// Stores the rows `k` and `v`, all of them checked.
     pub(crate) fn store(&mut self, layer: usize, k: View<'_>, v: View<'_>, places: Placement<'_>) {
         let KvLayout { keys, values, page_tokens, .. } = self.layout;
@@ -358,6 +377,11 @@ pub(crate) fn views<const N: usize>(
 
 #[inline]
 fn slot(page_tokens: usize, places: &Placement<'_>, place: RowPlace, position: usize) -> usize {
+    if let Some(branch) = place.branch
+        && let Some(after) = position.checked_sub(branch.from as usize)
+    {
+        return places.slots[branch.slots as usize + after] as usize;
+    }
     let page = places.pages[place.table as usize + position / page_tokens];
     page as usize * page_tokens + position % page_tokens
 }

@@ -220,6 +220,25 @@ pub struct RowPlace {
     pub position: u32,
     /// Index into [`Placement::pages`] of the sequence's first page.
     pub table: u32,
+    /// Where the sequence's end lies that the row has for itself; `None`: all of it lies in pages.
+    pub branch: Option<Branch>,
+}
+
+/// The end of a row's sequence where it lies in slots instead of pages. Rows of one table with branches see what is before
+/// them together and what follows apart: as many continuations of one sequence as there are branches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Branch {
+    /// The first position that lies in a slot.
+    pub from: u32,
+    /// Index into [`Placement::slots`] of that position's slot; those up to the row's own follow.
+    pub slots: u32,
+}
+
+impl RowPlace {
+    /// A row whose sequence lies in pages.
+    pub fn new(position: u32, table: u32) -> Self {
+        Self { position, table, branch: None }
+    }
 }
 
 /// Where the rows of a sweep stand, and whose recurrent states they change.
@@ -233,13 +252,16 @@ pub struct SweepRows<'a> {
 }
 
 /// The places of all rows of a sweep. Position `p` of a row's sequence lives in slot
-/// `pages[table + p / page_tokens] * page_tokens + p % page_tokens`.
+/// `pages[table + p / page_tokens] * page_tokens + p % page_tokens`; from [`Branch::from`] on, where the row has a branch,
+/// in slot `slots[branch.slots + p - branch.from]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Placement<'a> {
     /// The place of each row.
     pub rows: &'a [RowPlace],
     /// The page tables of all sequences, end to end.
     pub pages: &'a [u32],
+    /// The slots of all branches; branches may share some.
+    pub slots: &'a [u32],
 }
 
 /// Shape and rules of one attention.

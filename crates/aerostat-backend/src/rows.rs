@@ -8,6 +8,7 @@ use crate::{Error, KvLayout, Placement, RowPlace, SweepRows, Window, check};
 pub(crate) struct Rows {
     places: Vec<RowPlace>,
     pages: Vec<u32>,
+    slots: Vec<u32>,
     /// For each row the first position from which on all pages up to its own exist.
     reaches: Vec<u32>,
     /// Where those are put that are not known to be good.
@@ -39,6 +40,7 @@ impl Rows {
         self.states = states.len();
         self.places.extend_from_slice(places.rows);
         self.pages.extend_from_slice(places.pages);
+        self.slots.extend_from_slice(places.slots);
         Ok(())
     }
 
@@ -46,6 +48,7 @@ impl Rows {
     pub(crate) fn clear(&mut self) {
         self.places.clear();
         self.pages.clear();
+        self.slots.clear();
         self.reaches.clear();
         self.runs.clear();
         self.states = 0;
@@ -53,7 +56,7 @@ impl Rows {
 
     /// What was set.
     pub(crate) fn placement(&self) -> Placement<'_> {
-        Placement { rows: &self.places, pages: &self.pages }
+        Placement { rows: &self.places, pages: &self.pages, slots: &self.slots }
     }
 
     /// The runs of rows of sequences, for an op on `wanted` rows over the states of `slots` sequences.
@@ -100,7 +103,7 @@ impl Rows {
     /// What it takes.
     pub(crate) fn bytes(&self) -> u64 {
         let bytes = self.places.capacity() * size_of::<RowPlace>()
-            + (self.pages.capacity() + self.reaches.capacity() + self.next.capacity()) * size_of::<u32>()
+            + (self.pages.capacity() + self.slots.capacity() + self.reaches.capacity() + self.next.capacity()) * size_of::<u32>()
             + self.runs.capacity() * size_of::<StateRun>();
         bytes as u64
     }
@@ -109,17 +112,39 @@ impl Rows {
 /// What [`Rows`] takes for each row and for each position of the cache: vectors grow to twice what they hold. A page has at
 /// least eight positions, and sequences share none.
 pub(crate) const ROW_BYTES: u64 =
-    2 * (size_of::<RowPlace>() + 2 * size_of::<u32>() + size_of::<StateRun>()) as u64;
+    2 * (size_of::<RowPlace>() + 3 * size_of::<u32>() + size_of::<StateRun>()) as u64;
 pub(crate) const POSITION_BYTES: u64 = 1;
 
-/// The first position from which on all pages up to the row's own exist; `None` where not even that one does.
+/// The first position from which on all pages and slots up to the row's own exist; `None` where not even that one does.
 fn reach(layout: &KvLayout, places: &Placement<'_>, place: RowPlace) -> Option<u32> {
+    let total = layout.pages * layout.page_tokens;
+    if (place.position as usize) >= total {
+        return None;
+    }
+    let Some(branch) = place.branch.filter(|branch| branch.from <= place.position) else {
+        return reach_in_pages(layout, places, place);
+    };
+    let (first, count) = (branch.slots as usize, (place.position - branch.from) as usize);
+    let slots = places.slots.get(first..=first.checked_add(count)?)?;
+    if slots.iter().any(|slot| *slot as usize >= total) {
+        return None;
+    }
+    match branch.from.checked_sub(1) {
+        None => Some(0),
+        Some(before) => {
+            let before = RowPlace { position: before, ..place };
+            Some(reach_in_pages(layout, places, before).unwrap_or(branch.from))
+        }
+    }
+}
+
+/// The same of a position that lies in a page.
+fn reach_in_pages(layout: &KvLayout, places: &Placement<'_>, place: RowPlace) -> Option<u32> {
     let (position, start) = (place.position as usize, place.table as usize);
     let own = position / layout.page_tokens;
     let pages = places.pages.get(start..=start.checked_add(own)?)?;
     let exist = pages.iter().rev().take_while(|&&page| (page as usize) < layout.pages).count();
-    let fits = exist > 0 && position < layout.pages * layout.page_tokens;
-    fits.then_some(((own + 1 - exist) * layout.page_tokens) as u32)
+    (exist > 0).then_some(((own + 1 - exist) * layout.page_tokens) as u32)
 }
 
 fn no_page(row: usize, place: RowPlace, places: &Placement<'_>, layout: &KvLayout) -> Error {

@@ -38,7 +38,7 @@ fn upload(
 }
 
 fn set_places(device: &mut Reference, rows: &[RowPlace], pages: &[u32]) -> Result<(), Error> {
-    device.set_rows(SweepRows { places: Placement { rows, pages }, states: &[] })
+    device.set_rows(SweepRows { places: Placement { rows, pages, slots: &[] }, states: &[] })
 }
 
 fn near(got: &[f32], want: &[f64], bound: f64) {
@@ -122,7 +122,7 @@ fn attention_is_a_softmax_over_the_visible_positions() {
             KvLayout { keys, values: keys, key_widths, value_widths, heads, page_tokens: 2, pages: 5 };
         device.kv_allocate(&layout).unwrap();
         let rows: Vec<RowPlace> =
-            (0..length as u32).map(|position| RowPlace { position, table: 1 }).collect();
+            (0..length as u32).map(|position| RowPlace::new(position, 1)).collect();
         // The first entry belongs to another sequence.
         let pages = [u32::MAX, 3, 0, 4, 1];
         let (k, v) = (put(&mut device, length, dim, &k), put(&mut device, length, dim, &v));
@@ -313,29 +313,29 @@ fn rows_and_pages_that_do_not_fit_are_refused() {
     let place = |position, table, page: u32| {
         move |device: &mut Reference, x: Mat, _: Mat| {
             kv(device, 2)?;
-            set_places(device, &[RowPlace { position, table }; 4], &[page])?;
+            set_places(device, &[RowPlace::new(position, table); 4], &[page])?;
             device.kv_write(0, x, x)
         }
     };
     refused(&[
         ("no KV cache", ErrorKind::Shape, &|d, x, _| {
-            set_places(d, &[RowPlace { position: 0, table: 0 }; 4], &[0])?;
+            set_places(d, &[RowPlace::new(0, 0); 4], &[0])?;
             d.kv_write(0, x, x)
         }),
         ("rows not set", ErrorKind::Shape, &|d, x, _| kv(d, 2).and_then(|()| d.kv_write(0, x, x))),
         ("rows set before the cache", ErrorKind::Shape, &|d, x, _| {
-            set_places(d, &[RowPlace { position: 0, table: 0 }; 4], &[9])?;
+            set_places(d, &[RowPlace::new(0, 0); 4], &[9])?;
             kv(d, 2)?;
             d.kv_write(0, x, x)
         }),
         ("rows of other numbers", ErrorKind::Shape, &|d, x, _| {
             kv(d, 2)?;
-            set_places(d, &[RowPlace { position: 0, table: 0 }; 3], &[0])?;
+            set_places(d, &[RowPlace::new(0, 0); 3], &[0])?;
             d.kv_write(0, x, x)
         }),
         ("states of fewer rows", ErrorKind::Shape, &|d, _, _| {
-            let rows = [RowPlace { position: 0, table: 0 }; 2];
-            let places = Placement { rows: &rows, pages: &[0] };
+            let rows = [RowPlace::new(0, 0); 2];
+            let places = Placement { rows: &rows, pages: &[0], slots: &[] };
             d.set_rows(SweepRows { places, states: &[StateRow { slot: 0, position: 0 }] })
         }),
         ("page past the end", ErrorKind::Shape, &|d, _, _| kv(d, 2).and_then(|()| d.kv_save(2, &mut |_| ()))),
@@ -460,7 +460,7 @@ fn what_is_allocated_is_counted() {
     assert!((400..500).contains(&got.weights_bytes), "{got:?}");
     let kv = 48 * layout.token_bytes() as u64;
     assert!((kv..kv + 200).contains(&got.kv_bytes), "{got:?}");
-    let rows: Vec<RowPlace> = (0..40).map(|position| RowPlace { position, table: 0 }).collect();
+    let rows: Vec<RowPlace> = (0..40).map(|position| RowPlace::new(position, 0)).collect();
     set_places(&mut device, &rows, &[0, 1, 2]).unwrap();
     let bound = device.footprint(&ScratchNeed::default()).total_bytes(40, 48);
     assert!((1..=bound).contains(&device.allocated().scratch_bytes), "{:?}", device.allocated());

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use aerostat::{Device, IoChoice, Isa, KvType, Options, Sampling};
+use aerostat::{Device, Draft, IoChoice, Isa, KvType, Options, Sampling};
 use clap::{Args, ValueEnum, value_parser};
 
 use crate::failure::Failure;
@@ -92,6 +92,10 @@ pub(crate) struct EngineArgs {
     /// and nothing is merged.
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
+    /// What guesses of the next tokens come from, so that a sweep brings several: auto, the text at hand, earlier answers and
+    /// what the model expected before; none, every token takes a sweep. Results never depend on it.
+    #[arg(long, value_name = "FROM", value_enum, default_value_t = DraftArg::Auto)]
+    draft: DraftArg,
     /// Tokens of a sequence at most, prompt and answer.
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     context: Option<u32>,
@@ -113,6 +117,12 @@ enum DeviceArg {
     Gpu,
     #[value(hide = true)]
     Reference,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DraftArg {
+    Auto,
+    None,
 }
 
 impl EngineArgs {
@@ -138,6 +148,10 @@ impl EngineArgs {
             io: self.io,
             rows_max: self.rows_max.map(|n| n as usize),
             kv: self.kv,
+            draft: match self.draft {
+                DraftArg::Auto => Draft::Auto,
+                DraftArg::None => Draft::None,
+            },
             tile_bytes: self.tile_bytes,
             prefill_chunk: self.prefill_chunk.map(|n| n as usize),
             ..Options::default()

@@ -108,7 +108,7 @@ fn attention(cpu: &mut Cpu, ceilings: &Ceilings) -> Outcome {
         pages: 2048,
     })?;
     let pages: Vec<u32> = (0..2048).map(|page| page * 5 % 2048).collect();
-    let all: Vec<RowPlace> = (0..32768).map(|position| RowPlace { position, table: 0 }).collect();
+    let all: Vec<RowPlace> = (0..32768).map(|position| RowPlace::new(position, 0)).collect();
     let ones = operand(cpu, 512, 1024)?;
     for rows in all.chunks(512) {
         let kv = Mat { rows: rows.len(), ..ones };
@@ -170,7 +170,7 @@ fn small(cpu: &mut Cpu) -> Outcome {
 }
 
 fn set_places(cpu: &mut Cpu, rows: &[RowPlace], pages: &[u32]) -> Result<(), aerostat_backend::Error> {
-    cpu.set_rows(SweepRows { places: Placement { rows, pages }, states: &[] })
+    cpu.set_rows(SweepRows { places: Placement { rows, pages, slots: &[] }, states: &[] })
 }
 
 fn operand(cpu: &mut Cpu, rows: usize, cols: usize) -> Outcome<Mat> {

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use aerostat_backend::numerics;
-use aerostat_backend::{Attention, KvElement, KvView, Placement, first_visible};
+use aerostat_backend::{Attention, KvElement, KvView, Placement, RowPlace, first_visible};
 
 use crate::elementwise::{get, put};
 use crate::format::{BF16, F16, F32, FilledQ8_0, Format, group_at};
@@ -53,7 +53,7 @@ struct Softmax<'a>(Attend<'a>, usize);
 struct Mix<'a, F>(Attend<'a>, [f32; QUERIES_MAX], PhantomData<F>);
 
 impl Attend<'_> {
-    /// Does the work: runs of rows of one sequence share its keys and values.
+    /// Does the work: runs of rows of one sequence share its keys and values, but those of their branches.
     ///
     /// # Safety
     /// What the struct says holds.
@@ -61,8 +61,9 @@ impl Attend<'_> {
         let end = self.row + self.rows;
         let mut row = self.row;
         while row < end {
-            let table = self.places.rows[row].table;
-            let rows = self.places.rows[row..end].iter().take_while(|place| place.table == table).count();
+            let shared = |place: &RowPlace| (place.table, place.branch.map(|branch| branch.from));
+            let first = shared(&self.places.rows[row]);
+            let rows = self.places.rows[row..end].iter().take_while(|place| shared(place) == first).count();
             let sequence = Self { row, rows, ..self };
             // SAFETY: the caller's promise, passed on.
             unsafe {
@@ -115,30 +116,47 @@ impl Attend<'_> {
         (first_visible(last, self.shape.window), last)
     }
 
-    /// The first and the last position that any row sees.
+    /// The positions that any row sees, as far as they lie in pages.
     #[inline(always)]
-    fn visible_to_any(&self) -> (usize, usize) {
+    fn visible_in_pages(&self) -> (usize, usize) {
         let (mut first, mut last) = self.visible(self.row);
         for row in self.row + 1..self.row + self.rows {
             let (a, b) = self.visible(row);
             (first, last) = (first.min(a), last.max(b));
         }
-        (first, last)
+        let branch = self.places.rows[self.row].branch;
+        (first, branch.map_or(last + 1, |branch| (branch.from as usize).min(last + 1)))
     }
 
-    /// Positions up to `last` that lie in one page, from `from`: how many, and the slot of the first.
+    /// The positions of a query's row that lie in a branch: from the first it sees to the end; none where there is none.
     #[inline(always)]
-    fn run_of_slots(&self, from: usize, last: usize) -> (usize, usize) {
+    fn visible_in_branch(&self, query: usize) -> (usize, usize) {
+        let (row, _) = self.query(query);
+        let (first, last) = self.visible(row);
+        let from = self.places.rows[row].branch.map_or(last + 1, |branch| branch.from as usize);
+        (from.max(first), last + 1)
+    }
+
+    /// Positions before `end` that lie in one page, from `from`: how many, and the slot of the first.
+    #[inline(always)]
+    fn run_of_slots(&self, from: usize, end: usize) -> (usize, usize) {
         let page_tokens = self.kv.page_tokens;
         let left = page_tokens - from % page_tokens;
-        (left.min(last + 1 - from), self.kv.slot(&self.places, self.places.rows[self.row], from))
+        (left.min(end - from), self.kv.slot(&self.places, self.places.rows[self.row], from))
     }
 
     /// The slot that starts a page to come, whose rows are fetched while a run of slots is computed: pages lie apart.
     #[inline(always)]
-    fn slot_after(&self, (from, run, slot): (usize, usize, usize), last: usize) -> usize {
+    fn slot_after(&self, (from, run, slot): (usize, usize, usize), end: usize) -> usize {
         let to_come = from + run + (PAGES_AHEAD - 1) * self.kv.page_tokens;
-        if to_come <= last { self.run_of_slots(to_come, last).1 } else { slot }
+        if to_come < end { self.run_of_slots(to_come, end).1 } else { slot }
+    }
+
+    /// The slot of a position in the branch of a query's row.
+    #[inline(always)]
+    fn slot_in_branch(&self, query: usize, position: usize) -> usize {
+        let (row, _) = self.query(query);
+        self.kv.slot(&self.places, self.places.rows[row], position)
     }
 
     /// This task's KV head.
@@ -168,11 +186,10 @@ impl<F: Format> Kernel for Score<'_, F> {
 
     #[inline(always)]
     unsafe fn run<V: Vector, const M: usize, const N: usize>(self) {
-        let (first, last) = self.0.visible_to_any();
-        let mut from = first;
-        while from <= last {
-            let (run, slot) = self.0.run_of_slots(from, last);
-            let next = self.0.key(self.0.slot_after((from, run, slot), last));
+        let (mut from, end) = self.0.visible_in_pages();
+        while from < end {
+            let (run, slot) = self.0.run_of_slots(from, end);
+            let next = self.0.key(self.0.slot_after((from, run, slot), end));
             let page = Page { rows: self.0.key(slot), next, from, end: from + run };
             for query in (0..self.0.queries()).step_by(QUERIES) {
                 // SAFETY: the promise of the struct; the run lies in a page, where keys follow each other.
@@ -185,6 +202,16 @@ impl<F: Format> Kernel for Score<'_, F> {
                 }
             }
             from += run;
+        }
+        for query in 0..self.0.queries() {
+            let (from, end) = self.0.visible_in_branch(query);
+            for position in from..end {
+                let rows = self.0.key(self.0.slot_in_branch(query, position));
+                // SAFETY: as above, of a run of one position.
+                unsafe {
+                    self.page::<V, 1>(query, Page { rows, next: rows, from: position, end: position + 1 });
+                }
+            }
         }
     }
 }
@@ -303,11 +330,10 @@ impl<F: Format> Kernel for Mix<'_, F> {
     /// Page by page; the sums wait in `out`.
     #[inline(always)]
     unsafe fn run<V: Vector, const M: usize, const N: usize>(self) {
-        let (first, last) = self.0.visible_to_any();
-        let mut from = first;
-        while from <= last {
-            let (run, slot) = self.0.run_of_slots(from, last);
-            let next = self.0.value(self.0.slot_after((from, run, slot), last));
+        let (mut from, end) = self.0.visible_in_pages();
+        while from < end {
+            let (run, slot) = self.0.run_of_slots(from, end);
+            let next = self.0.value(self.0.slot_after((from, run, slot), end));
             let page = Page { rows: self.0.value(slot), next, from, end: from + run };
             let mut query = 0;
             // SAFETY: the promise of the struct; the run lies in a page, where values follow each other.
@@ -323,6 +349,16 @@ impl<F: Format> Kernel for Mix<'_, F> {
                 }
             }
             from += run;
+        }
+        for query in 0..self.0.queries() {
+            let (from, end) = self.0.visible_in_branch(query);
+            for position in from..end {
+                let rows = self.0.value(self.0.slot_in_branch(query, position));
+                // SAFETY: as above, of a run of one position.
+                unsafe {
+                    self.page::<V, 1, N>(query, Page { rows, next: rows, from: position, end: position + 1 });
+                }
+            }
         }
     }
 }

@@ -422,10 +422,10 @@ fn scratch_stays_within_the_footprint() {
         let layout = KvLayout { keys, values: keys, key_widths, value_widths, heads, page_tokens: 16, pages };
         cpu.kv_allocate(&layout).unwrap();
         let rows: Vec<RowPlace> = (0..rows_max.min(16 * pages) as u32)
-            .map(|row| RowPlace { position: 16 * pages as u32 - 1 - row, table: 0 })
+            .map(|row| RowPlace::new(16 * pages as u32 - 1 - row, 0))
             .collect();
         let tables: Vec<u32> = (0..pages as u32).collect();
-        cpu.set_rows(SweepRows { places: Placement { rows: &rows, pages: &tables }, states: &[] }).unwrap();
+        cpu.set_rows(SweepRows { places: Placement { rows: &rows, pages: &tables, slots: &[] }, states: &[] }).unwrap();
         for (shape, bytes) in &plain {
             let w = Weight::Arriving(cpu.upload(*shape, Box::new(bytes.clone())).unwrap());
             product(&mut *cpu, w, 1, (1, shape.cols));

@@ -23,6 +23,9 @@ impl fmt::Display for Plan {
                 self.logit_rows_max
             ),
         )?;
+        if self.draft_rows > 0 {
+            line("  guesses", format!("up to {} rows of a sweep", self.draft_rows))?;
+        }
         let token = size(self.kv_bytes_per_token);
         line("  KV cache", format!("{} ({token} a token, {})", size(self.kv_bytes), self.kv_type))?;
         if self.state_slots > 0 {

@@ -49,6 +49,8 @@ const PAGES_CROWD: f64 = 1.05;
 const PAGES_IN_STEP: f64 = 2.0;
 /// The same for rows of logits: by chance a sweep has more than its share.
 const LOGITS_CROWD: f64 = 1.25;
+/// Fewer guesses are not worth what they take.
+const DRAFTS_MIN: usize = 4;
 /// Embedding rows that are kept: more than a page of text has different tokens.
 const KEPT_ROWS_MAX: u64 = 8192;
 /// What finding a kept row takes.
@@ -98,6 +100,9 @@ struct Layout {
     logit_rows: usize,
     kv: u64,
     kv_pages: usize,
+    /// Rows of guesses, and what guessing takes beside activations.
+    draft_rows: usize,
+    drafts: u64,
     /// Bytes of recurrent states, and of how many sequences.
     states: u64,
     state_slots: usize,
@@ -118,7 +123,7 @@ impl Layout {
     }
 
     fn used(&self) -> u64 {
-        self.overhead + self.activations + self.kv + self.states + self.kept + self.ring() + self.pinned
+        self.overhead + self.activations + self.kv + self.drafts + self.states + self.kept + self.ring() + self.pinned
     }
 
     /// The budget this layout needs, in whole MiB.
@@ -152,6 +157,8 @@ impl Fit<'_> {
             logit_rows,
             kv: kv_pages as u64 * self.page_bytes(),
             kv_pages,
+            draft_rows: 0,
+            drafts: 0,
             states: footprint.state_bytes,
             state_slots: usize::from(footprint.state_bytes > 0),
             kept: 0,
@@ -250,10 +257,33 @@ impl Fit<'_> {
         let rows_more = more(self.rows_wanted(), layout.rows, self.input.footprint.row_bytes, spare);
         layout.rows += rows_more;
         let spare = spare - rows_more as u64 * self.input.footprint.row_bytes;
-        layout.kv_pages += more(self.pages_useful(rows, PAGES_IN_STEP), layout.kv_pages, page, spare);
+        let pages = more(self.pages_useful(rows, PAGES_IN_STEP), layout.kv_pages, page, spare);
+        layout.kv_pages += pages;
         layout.kv = layout.kv_pages as u64 * page;
         layout.logit_rows = layout.logit_rows.min(layout.rows);
+        self.grow_drafts(layout, (spare - pages as u64 * page) / 2);
         layout.activations = self.activations(layout.rows, layout.logit_rows);
+    }
+
+    /// Spends up to `spare` on rows of guesses: as many as there is use for, beside rows and logits of those that are not.
+    fn grow_drafts(&self, layout: &mut Layout, spare: u64) {
+        let (wanted, fixed) = (self.input.draft_rows, self.input.draft_bytes);
+        let rows_most = self.input.rows_max.unwrap_or(ROWS_MAX);
+        // Where many have logits anyway, guesses take what those leave.
+        let logit_rows = |drafts: usize| layout.logit_rows.max((layout.logit_rows + drafts).min(2 * wanted));
+        let rows = |drafts: usize| layout.rows.max(logit_rows(drafts));
+        let cost = |drafts: usize| {
+            let kv = drafts.div_ceil(PAGE_TOKENS) as u64 * self.page_bytes();
+            let more = self.activations(rows(drafts) - layout.rows, logit_rows(drafts) - layout.logit_rows);
+            fixed + kv + more
+        };
+        let fits = |drafts: &usize| rows(*drafts) <= rows_most && cost(*drafts) <= spare;
+        let Some(drafts) = (DRAFTS_MIN..=wanted).rev().find(fits) else { return };
+        let bytes = cost(drafts);
+        let (rows, logit_rows) = (rows(drafts), logit_rows(drafts));
+        let activations = self.activations(rows - layout.rows, logit_rows - layout.logit_rows);
+        (layout.draft_rows, layout.drafts) = (drafts, bytes - activations);
+        (layout.rows, layout.logit_rows) = (rows, logit_rows);
     }
 
     /// The most rows that a sweep can carry if `spare` is spent on them, their logits and their share of the KV cache.
@@ -354,17 +384,18 @@ impl Fit<'_> {
             kv_type: self.input.kv_type,
             kv_bytes_per_token: self.input.kv_bytes_per_token,
             kv_pages: layout.kv_pages,
-            kv_bytes: layout.kv,
+            kv_bytes: layout.kv + layout.draft_rows.div_ceil(PAGE_TOKENS) as u64 * self.page_bytes(),
             state_bytes_per_sequence: self.input.footprint.state_bytes,
             state_slots: layout.state_slots,
             state_bytes: layout.states,
             kept_rows: layout.kept_rows,
             kept_bytes: layout.kept,
             activation_bytes: layout.activations,
-            overhead_bytes: layout.overhead,
+            overhead_bytes: layout.overhead + if layout.draft_rows > 0 { self.input.draft_bytes } else { 0 },
             context: self.input.sequence_tokens_max,
             rows_max: layout.rows,
             logit_rows_max: layout.logit_rows,
+            draft_rows: layout.draft_rows,
             rows_at_knee: cost.knee(),
             resident,
             expanded: layout.expanded,

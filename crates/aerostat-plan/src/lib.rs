@@ -53,6 +53,10 @@ pub struct PlanInput {
     pub logit_rows_kept: usize,
     /// What all sequences take together, over all sweeps.
     pub totals: Totals,
+    /// Rows of guessed tokens, each with logits and a place in the KV cache, that a sweep can use beside; 0: none.
+    pub draft_rows: usize,
+    /// What guessing takes beside them.
+    pub draft_bytes: u64,
     /// How the KV cache stores keys and values.
     pub kv_type: &'static str,
     /// What it takes for one token.
@@ -204,6 +208,8 @@ pub struct Plan {
     pub rows_max: usize,
     /// Rows of a sweep that can have logits.
     pub logit_rows_max: usize,
+    /// Rows of guessed tokens that a sweep can carry among those, each with a place in the KV cache of its own.
+    pub draft_rows: usize,
     /// Rows at which computing takes as long as reading.
     pub rows_at_knee: usize,
     /// Everything is pinned: weights are read once.

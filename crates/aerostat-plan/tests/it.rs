@@ -21,6 +21,8 @@ fn input(spec: &ModelSpec) -> PlanInput {
         logit_rows_useful: 4,
         logit_rows_kept: 0,
         totals: Totals::default(),
+        draft_rows: 0,
+        draft_bytes: 0,
         kv_type: "f16",
         kv_bytes_per_token: 2 * 128,
         footprint: Footprint {

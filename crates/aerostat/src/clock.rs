@@ -25,6 +25,11 @@ pub(crate) struct Clock {
     pub(crate) tokens: u64,
     pub(crate) tokens_left: u64,
     pub(crate) shared_rows: u64,
+    /// Rows of guesses, and how many of them were right.
+    pub(crate) drafted: u64,
+    pub(crate) accepted: u64,
+    /// Tokens of answers, and the sweeps that brought some, counted for each answer.
+    pub(crate) answered: (u64, u64),
     /// Written, and read back.
     pub(crate) spilled_bytes: (u64, u64),
 }
@@ -55,6 +60,9 @@ impl Clock {
             tokens: 0,
             tokens_left: 0,
             shared_rows: 0,
+            drafted: 0,
+            accepted: 0,
+            answered: (0, 0),
             spilled_bytes: (0, 0),
         }
     }
@@ -119,6 +127,9 @@ impl Clock {
             tokens_per_second: per_second(self.tokens as f64, sweeping),
             tokens: self.tokens,
             shared_rows: self.shared_rows,
+            drafted: self.drafted,
+            accepted: self.accepted,
+            tokens_per_sweep: per_second(self.answered.0 as f64, self.answered.1 as f64),
             spilled_bytes: self.spilled_bytes.0,
             restored_bytes: self.spilled_bytes.1,
             load_seconds: self.load.as_secs_f64(),

@@ -12,12 +12,13 @@ use aerostat_stream::Ring;
 
 use crate::checked::{self, Vectors};
 use crate::clock::{At, Clock};
+use crate::drafts::{self, Drafts};
 use crate::embedder::Embedder;
 use crate::learned::{self, Learned};
 use crate::model_files::ModelFiles;
 use crate::need::Need;
 use crate::observe::{Observer, Phase};
-use crate::options::{BudgetOf, Options, Prefixes};
+use crate::options::{BudgetOf, Draft, Options, Prefixes};
 use crate::parts::Parts;
 use crate::schedule::Memory;
 use crate::stats::Stats;
@@ -32,6 +33,7 @@ pub struct Engine {
     pub(crate) prefill_chunk: usize,
     pub(crate) prefixes: Prefixes,
     pub(crate) spill: Option<PathBuf>,
+    pub(crate) drafts: Drafts,
     /// The need that it was opened for.
     pub(crate) opened_for: Need,
     /// The machine's figures that the plan was made with.
@@ -110,7 +112,8 @@ impl Engine {
         let program = Arc::new(Program::compile(&spec)?);
         let Parts { mut backend, source, machine } = parts;
         let mut ring = Ring::new(source, plan.ring_slots, plan.largest_tile(&spec) as usize)?;
-        backend.kv_allocate(&kv_layout(&spec, &program, options.kv, plan.kv_pages))?;
+        let pages = plan.kv_pages + plan.draft_rows.div_ceil(PAGE_TOKENS);
+        backend.kv_allocate(&kv_layout(&spec, &program, options.kv, pages))?;
         layouts::check_int8(&files.checkpoint.catalog, &mut ring)?;
         checked::check_matrices(&files.checkpoint.catalog, &spec, &mut ring)?;
         let embedder = Embedder::new(&plan, &spec, &mut ring)?;
@@ -120,6 +123,7 @@ impl Engine {
         let model = Model::new(spec, program, limits, &mut *backend, |v| vectors.read(v, &mut ring))?;
         let store = WeightStore::new(ring, &plan, model.spec(), Learned::new(options.expert_use.clone()));
         let pages = Pages::new(plan.kv_pages, PAGE_TOKENS).with_states(plan.state_slots);
+        let drafts = Drafts::new(plan.kv_pages * PAGE_TOKENS, plan.draft_rows);
         let mut sweeper = Sweeper { plan, backend, model, store, embedder, clock };
         sweeper.load(observer)?;
         Ok(Self {
@@ -128,6 +132,7 @@ impl Engine {
             prefill_chunk: options.prefill_chunk.unwrap_or(usize::MAX).max(1),
             prefixes: options.prefixes,
             spill: options.spill.clone(),
+            drafts,
             opened_for: *need,
             machine,
             not_finite: None,
@@ -223,6 +228,10 @@ fn plan(
     let mut footprint = whole_footprint(spec, program, backend);
     footprint.fixed_bytes = footprint.fixed_bytes.saturating_add(need.result_bytes);
     footprint.position_bytes += need.position_bytes;
+    let drafts = options.draft != Draft::None && need.generates() && spec.state_elements() == 0;
+    if drafts {
+        footprint.position_bytes += drafts::POSITION_BYTES;
+    }
     let input = PlanInput {
         budget_bytes: budget,
         sequence_tokens_max: need.sequence_tokens_max,
@@ -233,6 +242,8 @@ fn plan(
         logit_rows_useful: need.logit_rows_useful,
         logit_rows_kept: need.logit_rows_kept,
         totals: need.totals,
+        draft_rows: if drafts { drafts::ROWS_MAX } else { 0 },
+        draft_bytes: drafts::FIXED_BYTES,
         kv_type: options.kv.name(),
         kv_bytes_per_token: kv_layout(spec, program, options.kv, 0).token_bytes() as u64,
         footprint,

@@ -21,6 +21,7 @@ pub fn result_identity(options: &Options) -> String {
         tile_bytes: _,
         prefill_chunk: _,
         prefixes: _,
+        draft: _,
         spill: _,
         pinned_bytes_max: _,
         // Who computes, and how weights are read.
@@ -81,6 +82,7 @@ mod tests {
                 tile_bytes: Some(1 << 16),
                 prefill_chunk: Some(5),
                 prefixes: Prefixes::Apart,
+                draft: crate::Draft::None,
                 spill: Some("spill".into()),
                 pinned_bytes_max: Some(0),
                 read_bytes_per_second: Some(1e9),

@@ -28,6 +28,7 @@ pub mod classify;
 mod clock;
 mod control_groups;
 mod diagnose;
+mod drafts;
 pub mod distil;
 pub mod embed;
 mod embedder;
@@ -84,7 +85,7 @@ pub use machine::{available_bytes, peak_resident_bytes};
 pub use model_files::{Inspection, ModelFiles};
 pub use need::Need;
 pub use observe::{Observer, Phase, Progress, Silent};
-pub use options::{BudgetOf, Device, Options, Prefixes};
+pub use options::{BudgetOf, Device, Draft, Options, Prefixes};
 pub use parts::Parts;
 pub use request::{
     Completion, Constraint, FinishReason, Gained, Hidden, Layer, Outcome, Pooling, Request, RunEnd, Score,

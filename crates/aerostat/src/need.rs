@@ -19,6 +19,8 @@ pub struct Need {
     pub(crate) logit_rows_useful: usize,
     /// Rows of logits, `[vocab]` each, that the results hold.
     pub(crate) logit_rows_kept: usize,
+    /// Some are to be answered.
+    generates: bool,
     /// Bytes of other results, held until all is done.
     pub(crate) result_bytes: u64,
     /// Bytes held for each position of the KV cache, beside keys and values.
@@ -46,6 +48,7 @@ impl Need {
             rows_useful: 0,
             logit_rows_useful: 0,
             logit_rows_kept: 0,
+            generates: false,
             result_bytes: 0,
             position_bytes: 0,
             totals: Totals::default(),
@@ -72,6 +75,7 @@ impl Need {
             // Some more, for those whose prompts are scored.
             logit_rows_useful: sequences.max(LOGIT_ROWS_GIVEN).min(all),
             totals: Totals::at_once(sequences, tokens),
+            generates: true,
             ..Self::none()
         }
     }
@@ -84,6 +88,7 @@ impl Need {
         self.rows_useful += other.rows_useful;
         self.logit_rows_useful += other.logit_rows_useful;
         self.logit_rows_kept += other.logit_rows_kept;
+        self.generates |= other.generates;
         self.result_bytes = self.result_bytes.saturating_add(other.result_bytes);
         self.position_bytes = self.position_bytes.max(other.position_bytes);
         self.totals.merge(&other.totals);
@@ -102,6 +107,11 @@ impl Need {
     /// Positions of the longest sequence, in the KV cache.
     pub(crate) fn positions_max(&self) -> usize {
         self.sequence_tokens_max
+    }
+
+    /// Whether some request is to be answered.
+    pub(crate) fn generates(&self) -> bool {
+        self.generates
     }
 
     /// One request more.
@@ -133,6 +143,7 @@ impl Need {
         };
         self.sequence_tokens_max = self.sequence_tokens_max.max(prompt + answer);
         self.sequences += 1;
+        self.generates |= want == Want::Generate;
         self.tokens_total += prompt + answer;
         self.rows_useful += prompt;
         self.logit_rows_useful += match want {

@@ -28,6 +28,17 @@ pub enum Prefixes {
     Apart,
 }
 
+/// What guesses come from: tokens that may follow, computed in rows that sweeps have to spare, so that a sweep brings several
+/// tokens of an answer. Results are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Draft {
+    /// The texts at hand and what the model expected before; where sequences keep recurrent states, nothing.
+    #[default]
+    Auto,
+    /// Nothing: every token takes a sweep.
+    None,
+}
+
 /// What a memory budget bounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BudgetOf {
@@ -63,6 +74,8 @@ pub struct Options {
     pub prefill_chunk: Option<usize>,
     /// Whether sequences that begin alike compute and hold what they share once.
     pub prefixes: Prefixes,
+    /// What guesses of the next tokens come from.
+    pub draft: Draft,
     /// Where parts of the KV cache may wait on disk, so that more sequences are active at once; `None`: a sequence waits
     /// until its longest answer has room, as it does where sequences have a recurrent state.
     pub spill: Option<PathBuf>,

@@ -11,11 +11,13 @@ pub(crate) struct Rows {
     pub(crate) tokens: Vec<u32>,
     pub(crate) places: Vec<RowPlace>,
     pub(crate) pages: Vec<u32>,
+    /// Where guesses lie in the cache.
+    pub(crate) slots: Vec<u32>,
     pub(crate) lengths: Vec<u32>,
     /// One for each row, if sequences keep recurrent states.
     pub(crate) states: Vec<StateRow>,
     pub(crate) logit_rows: Vec<u32>,
-    /// For each logit row, the index of its active sequence and its position.
+    /// For each logit row but those of guesses, which come last, the index of its active sequence and its position.
     pub(crate) owners: Vec<(usize, usize)>,
     /// The rows whose hidden states are wanted.
     pub(crate) taps: Vec<Tap>,
@@ -30,7 +32,7 @@ pub(crate) struct Rows {
 impl Rows {
     pub(crate) fn batch(&self) -> Batch<'_> {
         Batch {
-            places: Placement { rows: &self.places, pages: &self.pages },
+            places: Placement { rows: &self.places, pages: &self.pages, slots: &self.slots },
             lengths: &self.lengths,
             states: &self.states,
             logit_rows: &self.logit_rows,
@@ -41,6 +43,7 @@ impl Rows {
         self.tokens.clear();
         self.places.clear();
         self.pages.clear();
+        self.slots.clear();
         self.lengths.clear();
         self.states.clear();
         self.logit_rows.clear();

@@ -5,9 +5,11 @@
 //! that shows in the bits of a result.
 
 use aerostat_arch::ModelSpec;
-use aerostat_model::{Pages, Rotations};
+use aerostat_model::Rotations;
+use aerostat_plan::PAGE_TOKENS;
 use aerostat_text::Tokenizer;
 
+use crate::drafts::Right;
 use crate::engine::Engine;
 use crate::model_files::check_tokens;
 use crate::need::POSITIONS_MAX;
@@ -94,6 +96,8 @@ impl Engine {
             let under_way: Vec<UnderWay> = schedule.active.iter().map(Sequence::under_way).collect();
             work.sweeping(&under_way)?;
             self.count(schedule, work, observer);
+            let cost = &self.sweeper.plan.cost;
+            self.drafts.draft(&schedule.active, &mut rows, limits, &|rows, logits| cost.seconds(rows, logits));
             let (phase, more) = (phase(&rows), schedule.more());
             let mut give = |tap: &Tap, state: &[f32]| {
                 schedule.active[tap.index].take_hidden(tap.position, tap.layer, state);
@@ -108,9 +112,31 @@ impl Engine {
                     false => sequence.take_logits(position, row, &mut sampler, observer),
                 }
             }
+            let right = self.drafts.follow(&mut schedule.active, (logits, width), &mut sampler, observer);
+            self.keep(schedule, &right)?;
             self.explain_nan(schedule)?;
-            self.sweeper.clock.tokens += settle(schedule, &rows, &mut self.pages, work, observer)?;
+            self.settle(schedule, &rows, work, observer)?;
             work.sweep_over()?;
+        }
+    }
+
+    /// Gives what guesses that were right have computed to their sequences, as far as there are pages.
+    fn keep(&mut self, schedule: &mut Schedule<'_>, right: &[(usize, Vec<Right>)]) -> Result<(), Error> {
+        let clock = &mut self.sweeper.clock;
+        clock.drafted += self.drafts.made() as u64;
+        let mut copies = Vec::new();
+        for (index, right) in right.iter().filter(|(_, right)| !right.is_empty()) {
+            clock.accepted += right.len() as u64;
+            let computed = schedule.active[*index].computed;
+            let end = schedule.stretch(*index, computed + right.len(), &mut self.pages);
+            let sequence = &mut schedule.active[*index];
+            let kept = right.iter().filter(|right| right.position < end);
+            copies.extend(kept.map(|right| (right.slot, slot(&sequence.pages, right.position))));
+            sequence.computed = end.max(computed);
+        }
+        match copies.is_empty() {
+            true => Ok(()),
+            false => Ok(self.sweeper.backend.kv_copy(&copies)?),
         }
     }
 
@@ -190,6 +216,31 @@ impl Engine {
             other => other.and_then(take).ok_or_else(lost),
         };
         Ok(outcomes.into_iter().map(result).collect())
+    }
+
+    /// Tells of what a sweep added, and lets finished sequences go.
+    fn settle(
+        &mut self,
+        schedule: &mut Schedule<'_>,
+        rows: &Rows,
+        work: &mut dyn Work,
+        observer: &mut dyn Observer,
+    ) -> Result<(), Error> {
+        let gained: Vec<Gained<'_>> = schedule.active.iter().filter_map(Sequence::gained).collect();
+        let generated: usize = gained.iter().map(|g| g.tokens.len()).sum();
+        work.swept(&gained)?;
+        let clock = &mut self.sweeper.clock;
+        clock.tokens += generated as u64 + rows.given;
+        clock.answered.0 += generated as u64;
+        clock.answered.1 += gained.len() as u64;
+        for sequence in &mut schedule.active {
+            sequence.reported();
+        }
+        for sequence in schedule.take_done(&mut self.pages) {
+            self.drafts.finished(&sequence);
+            work.finished(sequence.id, sequence.into_outcome(observer))?;
+        }
+        Ok(())
     }
 
     /// Fails sequences whose logits are not numbers, unless a weight is to blame: then all would be.
@@ -371,23 +422,7 @@ fn phase(rows: &Rows) -> Phase {
     }
 }
 
-/// Tells of what a sweep added, and lets finished sequences go; gives the number of tokens that were generated or
-/// scored.
-fn settle(
-    schedule: &mut Schedule<'_>,
-    rows: &Rows,
-    pages: &mut Pages,
-    work: &mut dyn Work,
-    observer: &mut dyn Observer,
-) -> Result<u64, Error> {
-    let gained: Vec<Gained<'_>> = schedule.active.iter().filter_map(Sequence::gained).collect();
-    let generated: usize = gained.iter().map(|g| g.tokens.len()).sum();
-    work.swept(&gained)?;
-    for sequence in &mut schedule.active {
-        sequence.reported();
-    }
-    for sequence in schedule.take_done(pages) {
-        work.finished(sequence.id, sequence.into_outcome(observer))?;
-    }
-    Ok(generated as u64 + rows.given)
+/// The slot of a position in a sequence's pages.
+fn slot(pages: &[u32], position: usize) -> u32 {
+    pages[position / PAGE_TOKENS] * PAGE_TOKENS as u32 + (position % PAGE_TOKENS) as u32
 }

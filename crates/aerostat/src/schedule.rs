@@ -284,6 +284,18 @@ impl<'t> Schedule<'t> {
         true
     }
 
+    /// Gives a sequence pages for the positions before `end`, as far as there are some that nobody will need; gives the
+    /// positions that it has pages for.
+    pub(crate) fn stretch(&mut self, index: usize, end: usize, pages: &mut Pages) -> usize {
+        let page_tokens = pages.page_tokens();
+        let growth: usize = self.active.iter().map(|s| s.claim(pages).growth(page_tokens)).sum();
+        let wanted = pages.needed(end).saturating_sub(self.active[index].pages.len());
+        if growth <= pages.available() && wanted > 0 {
+            self.active[index].pages.extend(pages.take(wanted).unwrap_or_default());
+        }
+        end.min(self.active[index].pages.len() * page_tokens)
+    }
+
     /// Takes finished sequences out.
     pub(crate) fn take_done(&mut self, pages: &mut Pages) -> Vec<Sequence<'t>> {
         let mut done: Vec<Sequence<'t>> = self.active.extract_if(.., |s| s.done()).collect();
@@ -362,7 +374,7 @@ impl<'t> Schedule<'t> {
             }
             rows.taps.extend(sequence.layers(position).map(|layer| Tap { row, index, position, layer }));
             rows.tokens.push(sequence.tokens[position]);
-            rows.places.push(RowPlace { position: position as u32, table });
+            rows.places.push(RowPlace::new(position as u32, table));
             rows.lengths.push(sequence.prompt.max(position + 1) as u32);
             let state = sequence.state.filter(|_| pages.keeps_states());
             let state = state.map(|slot| StateRow { slot, position: position as u32 });

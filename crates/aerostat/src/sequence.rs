@@ -94,6 +94,27 @@ impl<'t> Sequence<'t> {
         matches!(&self.task, Task::Generate(answer) if answer.constrained())
     }
 
+    /// Tokens after its last one that may be computed before they are chosen.
+    pub(crate) fn tokens_ahead(&self) -> usize {
+        match &self.task {
+            // A hook is given the states of every position in order, and of none that is no token.
+            Task::Generate(answer) if !answer.ended() && self.layers.is_empty() => {
+                self.capacity.saturating_sub(self.tokens.len())
+            }
+            _ => 0,
+        }
+    }
+
+    /// No token follows.
+    pub(crate) fn closed(&self) -> bool {
+        self.failed.is_some() || matches!(&self.task, Task::Generate(answer) if answer.ended())
+    }
+
+    /// Another answer to the same prompt.
+    pub(crate) fn is_sibling(&self, other: &Self) -> bool {
+        self.id != other.id && self.tokens.get(..self.prompt) == other.tokens.get(..other.prompt)
+    }
+
     pub(crate) fn generates(&self) -> bool {
         matches!(self.task, Task::Generate(_))
     }

@@ -39,6 +39,12 @@ pub struct Stats {
     pub tokens: u64,
     /// Rows that were not computed because they begin like others.
     pub shared_rows: u64,
+    /// Rows of guessed tokens.
+    pub drafted: u64,
+    /// How many of them were right.
+    pub accepted: u64,
+    /// Tokens of answers for each sweep that brought an answer some: 1 where nothing is guessed; 0 without answers.
+    pub tokens_per_sweep: f64,
     /// Bytes of the KV cache that were written to disk to make room.
     pub spilled_bytes: u64,
     /// Bytes of it that were read back.

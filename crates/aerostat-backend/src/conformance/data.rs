@@ -6,20 +6,23 @@ use aerostat_checkpoint::DType;
 
 use super::case::{Case, Keep, Values};
 use crate::{
-    Attention, Backend, BufferId, Error, Home, HostBytes, KvLayout, KvType, Mat, Placement, RowPlace,
+    Attention, Backend, Branch, BufferId, Error, Home, HostBytes, KvLayout, KvType, Mat, Placement, RowPlace,
     StateRow, SweepRows, TileShape, Weight,
 };
 
 /// Sets the places of rows without states.
-fn set_places(device: &mut dyn Backend, rows: &[RowPlace], pages: &[u32]) -> Result<(), Error> {
-    device.set_rows(SweepRows { places: Placement { rows, pages }, states: &[] })
+fn set_places(
+    device: &mut dyn Backend,
+    (rows, pages, slots): (&[RowPlace], &[u32], &[u32]),
+) -> Result<(), Error> {
+    device.set_rows(SweepRows { places: Placement { rows, pages, slots }, states: &[] })
 }
 
 /// Sets the states of rows, which have places of no cache.
 pub(super) fn set_states(device: &mut dyn Backend, states: &[StateRow]) -> Result<(), Error> {
     let rows: Vec<RowPlace> =
-        states.iter().map(|state| RowPlace { position: state.position, table: 0 }).collect();
-    device.set_rows(SweepRows { places: Placement { rows: &rows, pages: &[0; 8] }, states })
+        states.iter().map(|state| RowPlace::new(state.position, 0)).collect();
+    device.set_rows(SweepRows { places: Placement { rows: &rows, pages: &[0; 8], slots: &[] }, states })
 }
 
 /// The rows of two sweeps, the first and the second part of each sequence; slots in descending order, the last unused.
@@ -45,6 +48,8 @@ pub(super) struct Cache {
     /// Every fifth and the last position of each sequence.
     asked: Vec<RowPlace>,
     pages: Vec<u32>,
+    slots: Vec<u32>,
+    page_tokens: usize,
 }
 
 impl Cache {
@@ -75,7 +80,7 @@ impl Cache {
         }
         let (mut all, mut asked, mut table) = (Vec::new(), Vec::new(), 0);
         for &length in lengths {
-            let places = (0..length as u32).map(|position| RowPlace { position, table });
+            let places = (0..length as u32).map(|position| RowPlace::new(position, table));
             let picked =
                 |place: &RowPlace| place.position.is_multiple_of(5) || place.position as usize == length - 1;
             asked.extend(places.clone().filter(picked));
@@ -84,9 +89,9 @@ impl Cache {
         }
         let k = matrix(device, random, all.len(), key_width, values)?;
         let v = matrix(device, random, all.len(), value_width, values)?;
-        set_places(device, &all, &order)?;
+        set_places(device, (&all, &order, &[]))?;
         device.kv_write(1, k, v)?;
-        Ok(Self { asked, pages: order })
+        Ok(Self { asked, pages: order, slots: Vec::new(), page_tokens })
     }
 
     /// Rows that are asked for.
@@ -96,7 +101,29 @@ impl Cache {
 
     /// Makes the rows that are asked for those of the sweep.
     pub(super) fn ask(&self, device: &mut dyn Backend) -> Result<(), Error> {
-        set_places(device, &self.asked, &self.pages)
+        set_places(device, (&self.asked, &self.pages, &self.slots))
+    }
+
+    /// Takes the end of the last sequence to slots of the page that is spare, and overwrites where it was.
+    pub(super) fn branch(&mut self, device: &mut dyn Backend) -> Result<(), Error> {
+        let Some(&RowPlace { position: last, table, .. }) = self.asked.last() else { return Ok(()) };
+        let page_tokens = self.page_tokens as u32;
+        let page = |at: u32| self.pages[at as usize] * page_tokens;
+        let slot = |position: u32| page(table + position / page_tokens) + position % page_tokens;
+        let spare = page(self.pages.len() as u32 - 1);
+        let from = (last + 1).saturating_sub(page_tokens.min(7));
+        let moved: Vec<(u32, u32)> = (from..=last).zip(spare..).map(|(p, to)| (slot(p), to)).collect();
+        device.kv_copy(&moved)?;
+        let other = self.pages[0] * page_tokens;
+        device.kv_copy(&moved.iter().map(|(from, _)| (other, *from)).collect::<Vec<_>>())?;
+        // Those of others in between.
+        self.slots.extend([u32::MAX].into_iter().chain(moved.iter().map(|(_, to)| *to)));
+        for place in &mut self.asked {
+            if place.table == table && place.position >= from {
+                place.branch = Some(Branch { from, slots: 1 });
+            }
+        }
+        Ok(())
     }
 
     /// Takes the first sequence's first page to the one that is spare.

@@ -3,6 +3,7 @@
 mod adapters;
 mod batch;
 mod budget;
+mod drafts;
 mod exactness;
 mod experts;
 mod faults;

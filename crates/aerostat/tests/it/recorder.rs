@@ -89,6 +89,7 @@ impl Backend for Recorder {
         fn copy_heads(x: Mat, copy: &HeadCopy, out: Mat) -> Result<(), Error>;
         fn kv_write(layer: usize, k: Mat, v: Mat) -> Result<(), Error>;
         fn kv_save(page: u32, take: &mut dyn FnMut(&[u8])) -> Result<(), Error>;
+        fn kv_copy(slots: &[(u32, u32)]) -> Result<(), Error>;
         fn kv_load(page: u32, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), Error>;
         fn attention(layer: usize, q: Mat, out: Mat, shape: &Attention, sinks: Option<Mat>) -> Result<(), Error>;
         fn select_positions(layer: usize, q: Mat, weights: Mat, out: Mat, index: &Index) -> Result<(), Error>;

@@ -1,0 +1,328 @@
+//! Tokens that may follow, computed in rows that a sweep has to spare, so that one sweep brings several.
+//!
+//! Between two sweeps every answer whose next token is about to be chosen gets a tree of guesses: each a row of its own, which
+//! sees the text, the guesses on its path, and nothing of the others ([`Branch`]). After the sweep the answer takes the
+//! logits of its last token, chooses as always, and steps down where a guess is what it chose. Whatever was guessed, tokens
+//! are those that would have been chosen one by one, since a token depends on logits, seed and place alone.
+//!
+//! Keys and values of guesses lie in slots of the cache that no sequence has; those of guesses that were right are copied to
+//! the pages of their sequence. Guesses displace nobody: they take rows, and rows of logits, that are left.
+
+mod chance;
+mod history;
+mod successors;
+
+use std::collections::{BinaryHeap, HashMap};
+
+use aerostat_backend::{Branch, RowPlace};
+use aerostat_model::Limits;
+
+use crate::observe::Observer;
+use crate::rows::Rows;
+use crate::sampler::{Sampler, has_nan};
+use crate::sequence::Sequence;
+use chance::{Chances, Kind};
+use history::{Continuation, History, MATCH_MAX};
+use successors::Successors;
+
+/// Guesses of a sweep at most: about two thirds of the rows that usual disks leave to usual processors.
+pub(crate) const ROWS_MAX: usize = 96;
+/// Guesses after each other at most.
+const DEPTH_MAX: usize = 48;
+/// Guesses for one place at most.
+const WIDTH_MAX: usize = 8;
+/// What is less likely costs more, in attention that the plan does not count, than it brings.
+const CHANCE_MIN: f32 = 0.01;
+/// Tokens of finished texts that are remembered: those of the latest, at least.
+const FINISHED_TOKENS: usize = 16 << 10;
+
+/// Bytes that guessing takes beside rows, at most, and for each position of the sequences under way.
+pub(crate) const FIXED_BYTES: u64 = Successors::BYTES + 2 * FINISHED_TOKENS as u64 * History::TOKEN_BYTES;
+pub(crate) const POSITION_BYTES: u64 = History::TOKEN_BYTES;
+
+/// Where guesses come from, and those of the sweep at hand.
+#[derive(Debug, Default)]
+pub(crate) struct Drafts {
+    /// Slots of the cache that are theirs: the first, and how many.
+    slots: (u32, usize),
+    own: HashMap<u64, History>,
+    /// The latest finished texts, and those before.
+    finished: [History; 2],
+    successors: Successors,
+    chances: Chances,
+    trees: Vec<Tree>,
+}
+
+/// The guesses for one sequence.
+#[derive(Debug)]
+struct Tree {
+    /// Among the active sequences.
+    index: usize,
+    /// The position of its last token, and that token's row of logits.
+    root: usize,
+    logits: usize,
+    depth_max: usize,
+    /// Other answers to the same prompt.
+    siblings: Vec<u64>,
+    /// Each after the one that it follows.
+    nodes: Vec<Node>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    /// The one before it in its tree; `None`: the sequence's last token.
+    before: Option<usize>,
+    token: u32,
+    kind: Kind,
+    /// 1 for what follows the last token.
+    depth: usize,
+    slot: u32,
+    /// Its row of logits.
+    logits: usize,
+}
+
+/// A guess that is not made yet.
+#[derive(Debug)]
+struct Candidate {
+    /// That all of its path is right.
+    chance: f32,
+    tree: usize,
+    node: Node,
+}
+
+/// What a sweep costs, in seconds: rows, and those with logits.
+pub(crate) type Cost<'a> = &'a dyn Fn(usize, usize) -> f64;
+
+/// A guess that was right: where its key and value are, and the position that they are of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Right {
+    pub(crate) slot: u32,
+    pub(crate) position: usize,
+}
+
+impl Drafts {
+    /// Guesses whose keys and values lie in `count` slots from `first`.
+    pub(crate) fn new(first: usize, count: usize) -> Self {
+        Self { slots: (first as u32, count), ..Self::default() }
+    }
+
+    /// Adds guesses to the rows of a sweep, as many as are worth what they cost.
+    pub(crate) fn draft(
+        &mut self,
+        active: &[Sequence<'_>],
+        rows: &mut Rows,
+        limits: Limits,
+        seconds: Cost<'_>,
+    ) {
+        self.trees.clear();
+        let spare = limits.rows_max.saturating_sub(rows.tokens.len());
+        let spare = spare.min(limits.logit_rows_max.saturating_sub(rows.logit_rows.len())).min(self.slots.1);
+        if spare == 0 {
+            return;
+        }
+        self.chances.fade();
+        self.own.retain(|id, _| active.iter().any(|s| s.id == *id));
+        for (logits, &(index, root)) in rows.owners.iter().enumerate() {
+            let sequence = &active[index];
+            let depth_max = sequence.tokens_ahead().min(DEPTH_MAX);
+            if root + 1 == sequence.tokens.len() && depth_max > 0 {
+                self.own.entry(sequence.id).or_default().extend(&sequence.tokens);
+                let siblings = active.iter().filter(|other| other.is_sibling(sequence));
+                let siblings = siblings.map(|other| other.id).collect();
+                self.trees.push(Tree { index, root, logits, depth_max, siblings, nodes: Vec::new() });
+            }
+        }
+        self.grow(active, (rows, spare), seconds);
+        for tree in &mut self.trees {
+            place(tree, &active[tree.index], rows);
+        }
+    }
+
+    /// Makes the likeliest guesses first, until the next would cost more than it brings.
+    fn grow(&mut self, active: &[Sequence<'_>], (rows, spare): (&Rows, usize), seconds: Cost<'_>) {
+        let (computed, logits) = (rows.tokens.len(), rows.logit_rows.len());
+        let mut candidates = BinaryHeap::new();
+        for tree in 0..self.trees.len() {
+            self.candidates(active, (tree, None), 1.0, &mut candidates);
+        }
+        let mut tokens = self.trees.len() as f64;
+        let mut cost = seconds(computed, logits);
+        for made in 0..spare {
+            let Some(Candidate { chance, tree, node }) = candidates.pop() else { break };
+            let next = seconds(computed + made + 1, logits + made + 1);
+            if chance < CHANCE_MIN || f64::from(chance) * cost < tokens * (next - cost) {
+                break;
+            }
+            (tokens, cost) = (tokens + f64::from(chance), next);
+            let slot = self.slots.0 + made as u32;
+            let nodes = &mut self.trees[tree].nodes;
+            nodes.push(Node { slot, ..node });
+            let made = nodes.len() - 1;
+            self.candidates(active, (tree, Some(made)), chance, &mut candidates);
+        }
+    }
+
+    /// What may follow a guess, or the last token, whose path is right by `chance`.
+    fn candidates(
+        &self,
+        active: &[Sequence<'_>],
+        (tree, node): (usize, Option<usize>),
+        chance: f32,
+        candidates: &mut BinaryHeap<Candidate>,
+    ) {
+        let Tree { index, ref nodes, depth_max, ref siblings, .. } = self.trees[tree];
+        let depth = node.map_or(0, |node| nodes[node].depth) + 1;
+        if depth > depth_max {
+            return;
+        }
+        let sequence = &active[index];
+        let mut end: Vec<u32> = path(nodes, node).map(|node| nodes[node].token).collect();
+        end.extend(sequence.tokens.iter().rev().take(MATCH_MAX.saturating_sub(end.len()).max(2)));
+        end.reverse();
+        for (token, kind) in self.guesses((sequence.id, siblings), &end) {
+            let chance = chance * self.chances.of(kind);
+            let node = Node { before: node, token, kind, depth, slot: 0, logits: 0 };
+            candidates.push(Candidate { chance, tree, node });
+        }
+    }
+
+    /// Tokens that may follow the end of a sequence, each once.
+    fn guesses(&self, (id, siblings): (u64, &[u64]), end: &[u32]) -> Vec<(u32, Kind)> {
+        let mut found: Vec<Continuation> = Vec::new();
+        let own = std::iter::once(&id).chain(siblings).filter_map(|id| self.own.get(id));
+        for history in own.chain(&self.finished) {
+            history.continuations(end, &mut found);
+        }
+        found.sort_by_key(|found| std::cmp::Reverse(found.matched));
+        let kind = |(i, matched)| if i == 0 { Kind::Longest(matched) } else { Kind::Other(matched) };
+        let found = found.iter().enumerate().map(|(i, c)| (c.token, kind((i, c.matched))));
+        let mut guesses: Vec<(u32, Kind)> = found.take(WIDTH_MAX).collect();
+        let expected = pair(end).and_then(|pair| self.successors.after(pair));
+        for (&(token, chance), of_pair) in expected.iter().flat_map(|(e, of_pair)| e.iter().map(|e| (e, *of_pair)))
+        {
+            let kind = Kind::expected(of_pair, chance);
+            match guesses.iter_mut().find(|(known, _)| *known == token) {
+                Some((_, known)) if self.chances.of(*known) < self.chances.of(kind) => *known = kind,
+                Some(_) => {}
+                None if token != u32::MAX => guesses.push((token, kind)),
+                None => {}
+            }
+        }
+        guesses
+    }
+
+    /// Lets every sequence go on as far as guesses are right, once its last token's logits were taken; gives those that were
+    /// right, by the place of their sequence.
+    pub(crate) fn follow(
+        &mut self,
+        active: &mut [Sequence<'_>],
+        (logits, width): (&[f32], usize),
+        sampler: &mut Sampler,
+        observer: &mut dyn Observer,
+    ) -> Vec<(usize, Vec<Right>)> {
+        let row = |number: usize| logits.get(number * width..(number + 1) * width).unwrap_or_default();
+        let mut all = Vec::new();
+        for tree in &self.trees {
+            let sequence = &mut active[tree.index];
+            self.successors.learn(pair(&sequence.tokens[..=tree.root]).unwrap_or_default(), row(tree.logits));
+            for node in &tree.nodes {
+                let before = match node.before {
+                    Some(before) => tree.nodes[before].token,
+                    None => sequence.tokens[tree.root],
+                };
+                self.successors.learn((Some(before), node.token), row(node.logits));
+            }
+            let (mut at, mut position, mut right) = (None, tree.root, Vec::new());
+            while let Some(&next) = sequence.tokens.get(position + 1)
+                && !sequence.not_finite
+            {
+                let mut step = None;
+                for (i, node) in tree.nodes.iter().enumerate().filter(|(_, node)| node.before == at) {
+                    self.chances.judge(node.kind, node.token == next);
+                    step = step.or((node.token == next).then_some(i));
+                }
+                let Some(node) = step.filter(|_| !sequence.closed()) else { break };
+                (at, position) = (step, position + 1);
+                let Node { slot, logits, .. } = tree.nodes[node];
+                right.push(Right { slot, position });
+                match has_nan(row(logits)) {
+                    true => sequence.not_finite = true,
+                    false => sequence.take_logits(position, row(logits), sampler, observer),
+                }
+            }
+            all.push((tree.index, right));
+        }
+        all
+    }
+
+    /// Guesses of the sweep at hand.
+    pub(crate) fn made(&self) -> usize {
+        self.trees.iter().map(|tree| tree.nodes.len()).sum()
+    }
+
+    /// Remembers a text that is finished.
+    pub(crate) fn finished(&mut self, sequence: &Sequence<'_>) {
+        self.own.remove(&sequence.id);
+        if self.slots.1 == 0 || !sequence.generates() {
+            return;
+        }
+        if self.finished[0].len() >= FINISHED_TOKENS {
+            self.finished.swap(0, 1);
+            self.finished[0] = History::default();
+        }
+        let last = sequence.tokens.len().saturating_sub(FINISHED_TOKENS);
+        self.finished[0].append(&sequence.tokens[last..]);
+    }
+}
+
+/// The last two tokens, or the only one.
+fn pair(end: &[u32]) -> Option<(Option<u32>, u32)> {
+    let (&last, before) = end.split_last()?;
+    Some((before.last().copied(), last))
+}
+
+/// A guess and those before it, the last first.
+fn path(nodes: &[Node], from: Option<usize>) -> impl Iterator<Item = usize> {
+    std::iter::successors(from, move |node| nodes[*node].before)
+}
+
+/// Gives the guesses of a tree rows, those of one sequence together.
+fn place(tree: &mut Tree, sequence: &Sequence<'_>, rows: &mut Rows) {
+    let root = rows.logit_rows[tree.logits] as usize;
+    let (table, from) = (rows.places[root].table, tree.root as u32 + 1);
+    for made in 0..tree.nodes.len() {
+        let Node { token, depth, .. } = tree.nodes[made];
+        let slots = rows.slots.len();
+        rows.slots.extend(path(&tree.nodes, Some(made)).map(|node| tree.nodes[node].slot));
+        rows.slots[slots..].reverse();
+        let position = tree.root + depth;
+        tree.nodes[made].logits = rows.logit_rows.len();
+        rows.logit_rows.push(rows.tokens.len() as u32);
+        rows.tokens.push(token);
+        let branch = Some(Branch { from, slots: slots as u32 });
+        rows.places.push(RowPlace { position: position as u32, table, branch });
+        rows.lengths.push(sequence.prompt.max(position + 1) as u32);
+    }
+}
+
+impl PartialEq for Candidate {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Candidate {}
+
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The likelier is greater; of equals, the one of the earlier sequence, then of the lower token.
+impl Ord for Candidate {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let place = |c: &Self| std::cmp::Reverse((c.tree, c.node.depth, c.node.token));
+        self.chance.total_cmp(&other.chance).then_with(|| place(self).cmp(&place(other)))
+    }
+}

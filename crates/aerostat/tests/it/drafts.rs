@@ -1,0 +1,140 @@
+//! What is guessed shows in no result.
+
+use aerostat::{Completion, Draft, Engine, KvType, ModelFiles, Options, Prefixes, Request, Sampling, Silent, Stats};
+use aerostat_testkit::{Fixture, fixture, fixtures};
+use proptest::prelude::*;
+
+use crate::all;
+
+fn answer(fixture: &Fixture, options: &Options, requests: &[Request]) -> (Vec<Completion>, Stats) {
+    let files = ModelFiles::open(&fixture.path).expect(&fixture.name);
+    let need = aerostat::generate::need(requests);
+    let mut engine = Engine::open(&files, options, &need, &mut Silent).expect(&fixture.name);
+    let answers = engine.generate(requests, None, &mut Silent).expect(&fixture.name);
+    (all(answers.completions), engine.stats())
+}
+
+/// Everything of an answer, to the bit.
+fn shown(answers: &[Completion]) -> Vec<String> {
+    let bits = |c: &Completion| -> Vec<u32> {
+        let of_prompt = c.prompt_logprobs.iter().flatten().flatten().map(|l| &l.logprob);
+        c.logprobs.iter().flatten().chain(of_prompt).map(|l| l.to_bits()).collect()
+    };
+    answers.iter().map(|c| format!("{c:?} {:?}", bits(c))).collect()
+}
+
+/// Requests of all kinds, whose answers repeat themselves, as those of tiny models do.
+fn requests(fixture: &Fixture) -> Vec<Request> {
+    let greedy = |prompt: usize| Request {
+        token_ids: fixture.prompts[prompt % fixture.prompts.len()].ids.clone(),
+        max_new_tokens: 40,
+        ..Request::default()
+    };
+    let warm = |temperature, seed| Sampling { temperature, seed, top_p: 0.9, ..Sampling::default() };
+    let three = (0..3).map(|stream| Request { stream, sampling: warm(0.7, 5), ..greedy(0) });
+    let mut all = vec![
+        greedy(0),
+        Request { top_logprobs: Some(2), prompt_logprobs: Some(1), ..greedy(1) },
+        Request { sampling: warm(0.2, 1), ..greedy(2) },
+        Request { sampling: warm(1.0, 2), top_logprobs: Some(0), ..greedy(0) },
+        Request { sampling: Sampling { repetition_penalty: 1.1, ..Sampling::default() }, ..greedy(1) },
+        Request { sampling: Sampling { frequency_penalty: 0.3, ..warm(0.7, 3) }, ..greedy(2) },
+    ];
+    all.extend(three);
+    all
+}
+
+#[test]
+fn every_model_answers_with_the_same_bits() {
+    let (mut drafted, mut accepted) = (0, 0);
+    for fixture in fixtures() {
+        let requests = requests(&fixture);
+        let apart = Options { draft: Draft::None, ..Options::default() };
+        let files = ModelFiles::open(&fixture.path).expect(&fixture.name);
+        if files.spec().head.absent {
+            continue;
+        }
+        let (want, plain) = answer(&fixture, &apart, &requests);
+        assert_eq!((plain.drafted, plain.accepted), (0, 0));
+        let (found, stats) = answer(&fixture, &Options::default(), &requests);
+        assert_eq!(shown(&found), shown(&want), "{}", fixture.name);
+        assert!(stats.sweeps <= plain.sweeps, "{}: {} sweeps, not {}", fixture.name, stats.sweeps, plain.sweeps);
+        assert!(stats.accepted <= stats.drafted);
+        drafted += stats.drafted;
+        accepted += stats.accepted;
+        // Alone, where the end of an answer has nobody's company.
+        for request in &requests[..1] {
+            let (found, _) = answer(&fixture, &Options::default(), std::slice::from_ref(request));
+            let (want, _) = answer(&fixture, &apart, std::slice::from_ref(request));
+            assert_eq!(shown(&found), shown(&want), "{}", fixture.name);
+        }
+    }
+    assert!(accepted > 1000 && drafted > accepted, "{accepted} of {drafted}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn in_any_company_and_memory(
+        which in any::<prop::sample::Index>(),
+        kv in prop::sample::select(KvType::ALL),
+        rows_max in prop::sample::select(vec![None, Some(2), Some(9), Some(60)]),
+        prefill_chunk in prop::sample::select(vec![None, Some(1), Some(5)]),
+        threads in 1usize..4,
+        apart in any::<bool>(),
+        spills in any::<bool>(),
+        above in prop::sample::select(vec![None, Some(0), Some(3u64 << 20), Some(12 << 20)]),
+        some in 1usize..9,
+    ) {
+        let all_fixtures = fixtures();
+        let fixture = which.get(&all_fixtures);
+        let files = ModelFiles::open(&fixture.path).expect(&fixture.name);
+        prop_assume!(!files.spec().head.absent);
+        let requests = &requests(fixture)[..some];
+        let plain = Options { kv, draft: Draft::None, threads: Some(1), ..Options::default() };
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut options = Options {
+            kv,
+            rows_max,
+            prefill_chunk,
+            threads: Some(threads),
+            prefixes: if apart { Prefixes::Apart } else { Prefixes::Shared },
+            spill: spills.then(|| folder.path().to_owned()),
+            pinned_bytes_max: Some(0),
+            ..Options::default()
+        };
+        if let Some(above) = above {
+            let need = aerostat::generate::need(requests);
+            options.memory_bytes =
+                Some(Engine::plan(&files, &options, &need).expect(&fixture.name).minimum_bytes + above);
+        }
+        let (want, _) = answer(fixture, &plain, requests);
+        let (found, _) = answer(fixture, &options, requests);
+        prop_assert_eq!(shown(&found), shown(&want), "{}", fixture.name);
+    }
+}
+
+/// What was written before is guessed, and most of it is right.
+#[test]
+fn an_answer_that_was_given_before_takes_few_sweeps() {
+    let fixture = fixture("llama");
+    let request =
+        Request { token_ids: fixture.prompts[0].ids.clone(), max_new_tokens: 200, ..Request::default() };
+    // Where weights are read in every sweep, and reading is slow.
+    let options =
+        Options { pinned_bytes_max: Some(0), read_bytes_per_second: Some(1e6), ..Options::default() };
+    let files = ModelFiles::open(&fixture.path).unwrap();
+    let need = aerostat::generate::need(std::slice::from_ref(&request));
+    let mut engine = Engine::open(&files, &options, &need, &mut Silent).unwrap();
+    let mut run = || {
+        let before = engine.stats().sweeps;
+        let answers = engine.generate(std::slice::from_ref(&request), None, &mut Silent).unwrap();
+        (shown(&all(answers.completions)), engine.stats().sweeps - before)
+    };
+    let (first, second) = (run(), run());
+    assert_eq!(first.0, second.0);
+    assert!(second.1 * 5 < first.1, "{} sweeps, then {}", first.1, second.1);
+    let stats = engine.stats();
+    assert!(stats.accepted > 190 && stats.tokens_per_sweep > 2.0, "{stats:?}");
+}
