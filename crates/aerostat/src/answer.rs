@@ -186,6 +186,26 @@ impl<'t> Answer<'t> {
         sampler.choose(logits, &choice, self.constraint.as_deref_mut())
     }
 
+    /// The token that would come next by other logits, leaving out what the grammar and the hook say, and the temperature.
+    pub(crate) fn draw(&self, tokens: &[u32], logits: &[f32], sampler: &mut Sampler) -> (Option<u32>, f32) {
+        let place = self.place(tokens);
+        let choice = Choice { place, sampling: &self.sampling, stream: self.stream, hook: None };
+        let temperature = self.sampling.temperature;
+        let token = sampler.choose(logits, &choice, None).ok();
+        (token, if temperature > 0.0 { temperature } else { 1.0 })
+    }
+
+    /// Where the token after `tokens` is chosen.
+    fn place<'a>(&'a self, tokens: &'a [u32]) -> Place<'a> {
+        Place {
+            tokens,
+            prompt: self.prompt,
+            last: tokens.len() + 1 - self.prompt >= self.max_new_tokens,
+            ends: &self.ends,
+            constrained: self.constraint.is_some(),
+        }
+    }
+
     /// Lets the hook end the answer.
     fn ask_hook(&mut self, tokens: &[u32]) -> Result<(), Error> {
         if let Some(hook) = &self.hook

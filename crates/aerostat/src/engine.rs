@@ -12,7 +12,7 @@ use aerostat_stream::Ring;
 
 use crate::checked::{self, Vectors};
 use crate::clock::{At, Clock};
-use crate::drafts::{self, Drafts};
+use crate::drafts::{self, Drafts, SmallModel};
 use crate::embedder::Embedder;
 use crate::learned::{self, Learned};
 use crate::model_files::ModelFiles;
@@ -108,6 +108,13 @@ impl Engine {
     ) -> Result<Self, Error> {
         observer.planned(&plan);
         let clock = Clock::start();
+        let small = match &options.draft {
+            Draft::Model(small) if plan.draft_rows > 0 => {
+                Some(SmallModel::open(small, (options, need), files.spec.vocab, observer)?)
+            }
+            _ => None,
+        };
+        let drafts = Drafts::new(plan.kv_pages * PAGE_TOKENS, plan.draft_rows, small);
         let spec = files.spec.clone();
         let program = Arc::new(Program::compile(&spec)?);
         let Parts { mut backend, source, machine } = parts;
@@ -123,7 +130,6 @@ impl Engine {
         let model = Model::new(spec, program, limits, &mut *backend, |v| vectors.read(v, &mut ring))?;
         let store = WeightStore::new(ring, &plan, model.spec(), Learned::new(options.expert_use.clone()));
         let pages = Pages::new(plan.kv_pages, PAGE_TOKENS).with_states(plan.state_slots);
-        let drafts = Drafts::new(plan.kv_pages * PAGE_TOKENS, plan.draft_rows);
         let mut sweeper = Sweeper { plan, backend, model, store, embedder, clock };
         sweeper.load(observer)?;
         Ok(Self {
@@ -228,9 +234,13 @@ fn plan(
     let mut footprint = whole_footprint(spec, program, backend);
     footprint.fixed_bytes = footprint.fixed_bytes.saturating_add(need.result_bytes);
     footprint.position_bytes += need.position_bytes;
-    let drafts = options.draft != Draft::None && need.generates() && spec.state_elements() == 0;
+    let drafts = !matches!(options.draft, Draft::None) && need.generates() && spec.state_elements() == 0;
     if drafts {
         footprint.position_bytes += drafts::POSITION_BYTES;
+        if let Draft::Model(small) = &options.draft {
+            let small = SmallModel::plan(small, options, need)?;
+            footprint.fixed_bytes += small.budget_bytes.saturating_sub(machine.process_bytes);
+        }
     }
     let input = PlanInput {
         budget_bytes: budget,

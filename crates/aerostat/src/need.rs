@@ -109,6 +109,11 @@ impl Need {
         self.sequence_tokens_max
     }
 
+    /// Sequences that could be active together.
+    pub(crate) fn sequences(&self) -> usize {
+        self.sequences
+    }
+
     /// Whether some request is to be answered.
     pub(crate) fn generates(&self) -> bool {
         self.generates

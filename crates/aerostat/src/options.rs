@@ -1,10 +1,13 @@
 //! How a model is run.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use aerostat_backend::KvType;
 use aerostat_cpu::Isa;
 use aerostat_stream::IoChoice;
+
+use crate::model_files::ModelFiles;
 
 /// Where ops run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,13 +33,15 @@ pub enum Prefixes {
 
 /// What guesses come from: tokens that may follow, computed in rows that sweeps have to spare, so that a sweep brings several
 /// tokens of an answer. Results are the same.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub enum Draft {
     /// The texts at hand and what the model expected before; where sequences keep recurrent states, nothing.
     #[default]
     Auto,
     /// Nothing: every token takes a sweep.
     None,
+    /// The same, and a small model with the same tokens, which is held in memory, whole, under the same budget.
+    Model(Arc<ModelFiles>),
 }
 
 /// What a memory budget bounds.

@@ -39,6 +39,12 @@ impl Rows {
         }
     }
 
+    /// The place of a page table that is added.
+    pub(crate) fn table(&mut self, pages: &[u32]) -> u32 {
+        self.pages.extend(pages);
+        (self.pages.len() - pages.len()) as u32
+    }
+
     pub(crate) fn clear(&mut self) {
         self.tokens.clear();
         self.places.clear();

@@ -167,6 +167,9 @@ impl Engine {
         clock.shared_rows += std::mem::take(&mut schedule.shared_rows);
         clock.spilled_bytes.0 += written - counted.0;
         clock.spilled_bytes.1 += read - counted.1;
+        if let Some(error) = self.drafts.trouble.take() {
+            observer.note(&format!("the draft model failed ({error}); it guesses no more"));
+        }
         if let Some(error) = schedule.trouble.take() {
             observer.note(&format!(
                 "what was to wait on disk could not be written or read ({error}); it is computed again"

@@ -360,8 +360,7 @@ impl<'t> Schedule<'t> {
         }
         rows.decodes |= sequence.decodes();
         rows.generates |= sequence.generates();
-        let table = rows.pages.len() as u32;
-        rows.pages.extend(&sequence.pages);
+        let table = rows.table(&sequence.pages);
         let logits_from = sequence.logits_from().unwrap_or(usize::MAX);
         for position in sequence.computed..end {
             let (row, logits) = (rows.tokens.len(), position >= logits_from);

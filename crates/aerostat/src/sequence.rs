@@ -105,6 +105,14 @@ impl<'t> Sequence<'t> {
         }
     }
 
+    /// The token that would follow `tokens` by logits that are not the model's own, and the temperature.
+    pub(crate) fn draw(&self, tokens: &[u32], logits: &[f32], sampler: &mut Sampler) -> (Option<u32>, f32) {
+        match &self.task {
+            Task::Generate(answer) => answer.draw(tokens, logits, sampler),
+            _ => (None, 1.0),
+        }
+    }
+
     /// No token follows.
     pub(crate) fn closed(&self) -> bool {
         self.failed.is_some() || matches!(&self.task, Task::Generate(answer) if answer.ended())

@@ -18,6 +18,15 @@ pub(super) enum Kind {
     Pair(usize),
     /// The same after the same token.
     Token(usize),
+    /// A small model's logits give it in this place, with this chance.
+    Drawn(usize),
+    /// It is one of the others that they make likely.
+    Modelled(usize),
+}
+
+/// A chance in so many parts, from 0.
+fn part(chance: f32) -> usize {
+    ((chance * KINDS as f32) as usize).min(KINDS - 1)
 }
 
 const KINDS: usize = 16;
@@ -30,13 +39,22 @@ struct Judged {
 
 /// How often guesses of each kind were right.
 #[derive(Debug, Default)]
-pub(super) struct Chances([[Judged; KINDS]; 4]);
+pub(super) struct Chances([[Judged; KINDS]; 6]);
 
 impl Kind {
     /// A guess of the model's that had this chance.
     pub(super) fn expected(of_pair: bool, chance: f32) -> Self {
-        let sixteenth = ((chance * KINDS as f32) as usize).min(KINDS - 1);
-        if of_pair { Self::Pair(sixteenth) } else { Self::Token(sixteenth) }
+        if of_pair { Self::Pair(part(chance)) } else { Self::Token(part(chance)) }
+    }
+
+    /// What a small model says.
+    pub(super) fn drawn(chance: f32) -> Self {
+        Self::Drawn(part(chance))
+    }
+
+    /// What else it makes likely.
+    pub(super) fn modelled(chance: f32) -> Self {
+        Self::Modelled(part(chance))
     }
 
     fn place(self) -> (usize, usize) {
@@ -51,6 +69,8 @@ impl Kind {
             Self::Other(matched) => (1, length(matched)),
             Self::Pair(sixteenth) => (2, sixteenth),
             Self::Token(sixteenth) => (3, sixteenth),
+            Self::Drawn(sixteenth) => (4, sixteenth),
+            Self::Modelled(sixteenth) => (5, sixteenth),
         }
     }
 
@@ -63,6 +83,8 @@ impl Kind {
             Self::Other(_) => 0.1,
             Self::Pair(_) => 0.7 * sixteenths,
             Self::Token(_) => 0.4 * sixteenths,
+            Self::Drawn(_) => 0.2 + 0.7 * sixteenths,
+            Self::Modelled(_) => 0.8 * sixteenths,
         }
     }
 }

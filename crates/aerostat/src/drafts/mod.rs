@@ -10,6 +10,7 @@
 
 mod chance;
 mod history;
+mod model;
 mod successors;
 
 use std::collections::{BinaryHeap, HashMap};
@@ -17,6 +18,7 @@ use std::collections::{BinaryHeap, HashMap};
 use aerostat_backend::{Branch, RowPlace};
 use aerostat_model::Limits;
 
+use crate::Error;
 use crate::observe::Observer;
 use crate::rows::Rows;
 use crate::sampler::{Sampler, has_nan};
@@ -24,6 +26,8 @@ use crate::sequence::Sequence;
 use chance::{Chances, Kind};
 use history::{Continuation, History, MATCH_MAX};
 use successors::Successors;
+
+pub(crate) use model::SmallModel;
 
 /// Guesses of a sweep at most: about two thirds of the rows that usual disks leave to usual processors.
 pub(crate) const ROWS_MAX: usize = 96;
@@ -33,6 +37,11 @@ const DEPTH_MAX: usize = 48;
 const WIDTH_MAX: usize = 8;
 /// What is less likely costs more, in attention that the plan does not count, than it brings.
 const CHANCE_MIN: f32 = 0.01;
+/// Guesses of a round, where a small model goes on from all of them at once: those that are nearly as likely as the best.
+const ROUND: usize = 16;
+const LIKELY: f32 = 0.25;
+/// What a guess that is right brings by those that follow it, in tokens, where nothing is known of them.
+const WORTH: f64 = 0.6;
 /// Tokens of finished texts that are remembered: those of the latest, at least.
 const FINISHED_TOKENS: usize = 16 << 10;
 
@@ -50,7 +59,10 @@ pub(crate) struct Drafts {
     finished: [History; 2],
     successors: Successors,
     chances: Chances,
+    model: Option<Box<SmallModel>>,
     trees: Vec<Tree>,
+    /// Why the small model guesses no more; to be told once.
+    pub(crate) trouble: Option<Error>,
 }
 
 /// The guesses for one sequence.
@@ -81,6 +93,16 @@ struct Node {
     logits: usize,
 }
 
+/// A place of a tree that was just reached, and may be gone on from.
+#[derive(Clone, Copy, Debug)]
+struct Fresh {
+    tree: usize,
+    /// `None`: the sequence's last token.
+    node: Option<usize>,
+    /// That all of its path is right.
+    chance: f32,
+}
+
 /// A guess that is not made yet.
 #[derive(Debug)]
 struct Candidate {
@@ -102,8 +124,8 @@ pub(crate) struct Right {
 
 impl Drafts {
     /// Guesses whose keys and values lie in `count` slots from `first`.
-    pub(crate) fn new(first: usize, count: usize) -> Self {
-        Self { slots: (first as u32, count), ..Self::default() }
+    pub(crate) fn new(first: usize, count: usize, model: Option<SmallModel>) -> Self {
+        Self { slots: (first as u32, count), model: model.map(Box::new), ..Self::default() }
     }
 
     /// Adds guesses to the rows of a sweep, as many as are worth what they cost.
@@ -141,35 +163,74 @@ impl Drafts {
     /// Makes the likeliest guesses first, until the next would cost more than it brings.
     fn grow(&mut self, active: &[Sequence<'_>], (rows, spare): (&Rows, usize), seconds: Cost<'_>) {
         let (computed, logits) = (rows.tokens.len(), rows.logit_rows.len());
+        let (mut tokens, mut cost) = (self.trees.len() as f64, seconds(computed, logits));
+        let (mut made, mut guessing) = (0, 0.0);
         let mut candidates = BinaryHeap::new();
-        for tree in 0..self.trees.len() {
-            self.candidates(active, (tree, None), 1.0, &mut candidates);
-        }
-        let mut tokens = self.trees.len() as f64;
-        let mut cost = seconds(computed, logits);
-        for made in 0..spare {
-            let Some(Candidate { chance, tree, node }) = candidates.pop() else { break };
-            let next = seconds(computed + made + 1, logits + made + 1);
-            if chance < CHANCE_MIN || f64::from(chance) * cost < tokens * (next - cost) {
-                break;
+        let mut fresh: Vec<Fresh> =
+            (0..self.trees.len()).map(|tree| Fresh { tree, node: None, chance: 1.0 }).collect();
+        while !fresh.is_empty() {
+            let modelled = self.ask(active, &fresh, (tokens, cost), &mut guessing);
+            for (i, at) in fresh.drain(..).enumerate() {
+                let modelled = modelled.get(i).map_or(&[][..], Vec::as_slice);
+                self.candidates(active, at, modelled, &mut candidates);
             }
-            (tokens, cost) = (tokens + f64::from(chance), next);
-            let slot = self.slots.0 + made as u32;
-            let nodes = &mut self.trees[tree].nodes;
-            nodes.push(Node { slot, ..node });
-            let made = nodes.len() - 1;
-            self.candidates(active, (tree, Some(made)), chance, &mut candidates);
+            let likely = candidates.peek().map_or(0.0, |best: &Candidate| best.chance) * LIKELY;
+            while let Some(Candidate { chance, .. }) = candidates.peek()
+                && fresh.len() < if modelled.is_empty() { 1 } else { ROUND }
+                && (fresh.is_empty() || *chance >= likely)
+                && made < spare
+            {
+                let next = seconds(computed + made + 1, logits + made + 1);
+                if *chance < CHANCE_MIN || f64::from(*chance) * (cost + guessing) < tokens * (next - cost) {
+                    return;
+                }
+                let Some(Candidate { chance, tree, node }) = candidates.pop() else { return };
+                (tokens, cost) = (tokens + f64::from(chance), next);
+                let slot = self.slots.0 + made as u32;
+                let nodes = &mut self.trees[tree].nodes;
+                nodes.push(Node { slot, ..node });
+                fresh.push(Fresh { tree, node: Some(nodes.len() - 1), chance });
+                made += 1;
+            }
         }
     }
 
-    /// What may follow a guess, or the last token, whose path is right by `chance`.
+    /// What the small model guesses for each of these places; nothing if there is none, or if what it would bring is not worth
+    /// its time, in which the large model's sweep, which `cost`s so many seconds, brings so many `tokens`.
+    fn ask(
+        &mut self,
+        active: &[Sequence<'_>],
+        fresh: &[Fresh],
+        (tokens, cost): (f64, f64),
+        guessing: &mut f64,
+    ) -> Vec<Vec<(u32, Kind)>> {
+        let Some(model) = &mut self.model else { return Vec::new() };
+        // Of those that are right about so many lead to another.
+        let brings: f64 = fresh.iter().map(|fresh| f64::from(fresh.chance) * WORTH).sum();
+        if brings * (cost + *guessing) < tokens * model.seconds {
+            return Vec::new();
+        }
+        match model.guess(active, &self.trees, fresh, self.slots.0) {
+            Ok(guesses) => {
+                *guessing += model.seconds;
+                guesses
+            }
+            Err(error) => {
+                (self.model, self.trouble) = (None, Some(error));
+                Vec::new()
+            }
+        }
+    }
+
+    /// What may follow a place.
     fn candidates(
         &self,
         active: &[Sequence<'_>],
-        (tree, node): (usize, Option<usize>),
-        chance: f32,
+        at: Fresh,
+        modelled: &[(u32, Kind)],
         candidates: &mut BinaryHeap<Candidate>,
     ) {
+        let Fresh { tree, node, chance } = at;
         let Tree { index, ref nodes, depth_max, ref siblings, .. } = self.trees[tree];
         let depth = node.map_or(0, |node| nodes[node].depth) + 1;
         if depth > depth_max {
@@ -179,10 +240,21 @@ impl Drafts {
         let mut end: Vec<u32> = path(nodes, node).map(|node| nodes[node].token).collect();
         end.extend(sequence.tokens.iter().rev().take(MATCH_MAX.saturating_sub(end.len()).max(2)));
         end.reverse();
-        for (token, kind) in self.guesses((sequence.id, siblings), &end) {
+        let mut guesses = self.guesses((sequence.id, siblings), &end);
+        modelled.iter().for_each(|guess| self.add(&mut guesses, *guess));
+        for (token, kind) in guesses {
             let chance = chance * self.chances.of(kind);
             let node = Node { before: node, token, kind, depth, slot: 0, logits: 0 };
             candidates.push(Candidate { chance, tree, node });
+        }
+    }
+
+    /// Adds a guess; of two of one token the one that is likelier to be right stays.
+    fn add(&self, guesses: &mut Vec<(u32, Kind)>, (token, kind): (u32, Kind)) {
+        match guesses.iter_mut().find(|(known, _)| *known == token) {
+            Some((_, known)) if self.chances.of(*known) < self.chances.of(kind) => *known = kind,
+            Some(_) => {}
+            None => guesses.push((token, kind)),
         }
     }
 
@@ -198,14 +270,9 @@ impl Drafts {
         let found = found.iter().enumerate().map(|(i, c)| (c.token, kind((i, c.matched))));
         let mut guesses: Vec<(u32, Kind)> = found.take(WIDTH_MAX).collect();
         let expected = pair(end).and_then(|pair| self.successors.after(pair));
-        for (&(token, chance), of_pair) in expected.iter().flat_map(|(e, of_pair)| e.iter().map(|e| (e, *of_pair)))
-        {
-            let kind = Kind::expected(of_pair, chance);
-            match guesses.iter_mut().find(|(known, _)| *known == token) {
-                Some((_, known)) if self.chances.of(*known) < self.chances.of(kind) => *known = kind,
-                Some(_) => {}
-                None if token != u32::MAX => guesses.push((token, kind)),
-                None => {}
+        if let Some((expected, of_pair)) = expected {
+            for &(token, chance) in expected.iter().filter(|(token, _)| *token != u32::MAX) {
+                self.add(&mut guesses, (token, Kind::expected(of_pair, chance)));
             }
         }
         guesses

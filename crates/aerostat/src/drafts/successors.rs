@@ -26,7 +26,7 @@ impl Successors {
 
     /// Takes the logits after the pair.
     pub(super) fn learn(&mut self, (before, token): (Option<u32>, u32), logits: &[f32]) {
-        let likeliest = likeliest(logits);
+        let likeliest = likeliest(logits, 1.0);
         insert(&mut self.of_token, token, likeliest);
         if let Some(before) = before {
             insert(&mut self.of_pair, (before, token), likeliest);
@@ -47,8 +47,8 @@ fn insert<K: std::hash::Hash + Eq>(known: &mut HashMap<K, Likeliest>, key: K, li
     known.insert(key, likeliest);
 }
 
-/// The largest logits as chances among each other; tokens past the vocabulary have none.
-fn likeliest(logits: &[f32]) -> Likeliest {
+/// The largest logits as chances among each other at a temperature; `u32::MAX` where the vocabulary has no more.
+pub(super) fn likeliest(logits: &[f32], temperature: f32) -> Likeliest {
     let mut best = [(u32::MAX, f32::NEG_INFINITY); KEPT];
     for (chunk, first) in logits.chunks(CHUNK).zip((0..).step_by(CHUNK)) {
         let largest = chunk.iter().fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a });
@@ -64,7 +64,7 @@ fn likeliest(logits: &[f32]) -> Likeliest {
         }
     }
     let max = best[0].1;
-    let chance = |logit: f32| if logit == max { 1.0 } else { (logit - max).exp() };
+    let chance = |logit: f32| if logit == max { 1.0 } else { ((logit - max) / temperature).exp() };
     let sum: f32 = best.iter().map(|(_, logit)| chance(*logit)).sum();
     best.map(|(token, logit)| (token, chance(logit) / sum))
 }
@@ -78,11 +78,11 @@ mod tests {
         let logits: Vec<f32> = (0..1000).map(|i| ((i * 7919 % 1009) as f32).sin() * 9.0).collect();
         let mut sorted: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
         sorted.sort_by(|a, b| b.1.total_cmp(&a.1));
-        let found = likeliest(&logits);
+        let found = likeliest(&logits, 1.0);
         assert_eq!(found.map(|(token, _)| token)[..], sorted[..KEPT].iter().map(|s| s.0).collect::<Vec<_>>());
         assert!((found.iter().map(|(_, chance)| chance).sum::<f32>() - 1.0).abs() < 1e-5);
-        assert_eq!(likeliest(&[1.0, f32::NEG_INFINITY])[0], (0, 1.0));
-        assert_eq!(likeliest(&[f32::NAN, 2.0])[0], (1, 1.0));
+        assert_eq!(likeliest(&[1.0, f32::NEG_INFINITY], 0.5)[0], (0, 1.0));
+        assert_eq!(likeliest(&[f32::NAN, 2.0], 2.0)[0], (1, 1.0));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What is guessed shows in no result.
 
+use std::sync::Arc;
+
 use aerostat::{Completion, Draft, Engine, KvType, ModelFiles, Options, Prefixes, Request, Sampling, Silent, Stats};
 use aerostat_testkit::{Fixture, fixture, fixtures};
 use proptest::prelude::*;
@@ -137,4 +139,24 @@ fn an_answer_that_was_given_before_takes_few_sweeps() {
     assert!(second.1 * 5 < first.1, "{} sweeps, then {}", first.1, second.1);
     let stats = engine.stats();
     assert!(stats.accepted > 190 && stats.tokens_per_sweep > 2.0, "{stats:?}");
+}
+
+/// A copy of the model itself is right about everything; another model about little. Neither shows.
+#[test]
+fn a_small_model_guesses_and_nothing_shows() {
+    let fixture = fixture("llama");
+    let slow = || Options { pinned_bytes_max: Some(0), read_bytes_per_second: Some(1e5), ..Options::default() };
+    let requests = requests(&fixture);
+    let (want, _) = answer(&fixture, &Options { draft: Draft::None, ..slow() }, &requests);
+    for (small, least) in [("llama", 5.0), ("llama_gqa_bf16", 1.0), ("gemma3", 1.0)] {
+        let small = Arc::new(ModelFiles::open(&aerostat_testkit::fixture(small).path).unwrap());
+        let options = Options { draft: Draft::Model(small), ..slow() };
+        let (found, _) = answer(&fixture, &options, &requests);
+        assert_eq!(shown(&found), shown(&want));
+        for (request, want) in requests.iter().zip(&want) {
+            let (found, stats) = answer(&fixture, &options, std::slice::from_ref(request));
+            assert_eq!(found[0].token_ids, want.token_ids);
+            assert!(stats.tokens_per_sweep >= least, "{request:?}: {stats:?}");
+        }
+    }
 }
