@@ -231,8 +231,7 @@ impl Case {
             return Err(other_case());
         };
         let plain = Values::Plain;
-        let mut cache =
-            Cache::new(device, random, (kv_type, page_tokens, plain), shape, index.dim, lengths)?;
+        let mut cache = Cache::new(device, random, (kv_type, page_tokens, plain), shape, index.dim, lengths)?;
         let rows = cache.rows();
         if !other {
             cache.branch(device)?;

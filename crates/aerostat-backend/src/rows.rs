@@ -103,7 +103,11 @@ impl Rows {
     /// What it takes.
     pub(crate) fn bytes(&self) -> u64 {
         let bytes = self.places.capacity() * size_of::<RowPlace>()
-            + (self.pages.capacity() + self.slots.capacity() + self.reaches.capacity() + self.next.capacity()) * size_of::<u32>()
+            + (self.pages.capacity()
+                + self.slots.capacity()
+                + self.reaches.capacity()
+                + self.next.capacity())
+                * size_of::<u32>()
             + self.runs.capacity() * size_of::<StateRun>();
         bytes as u64
     }

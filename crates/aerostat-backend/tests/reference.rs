@@ -121,8 +121,7 @@ fn attention_is_a_softmax_over_the_visible_positions() {
         let layout =
             KvLayout { keys, values: keys, key_widths, value_widths, heads, page_tokens: 2, pages: 5 };
         device.kv_allocate(&layout).unwrap();
-        let rows: Vec<RowPlace> =
-            (0..length as u32).map(|position| RowPlace::new(position, 1)).collect();
+        let rows: Vec<RowPlace> = (0..length as u32).map(|position| RowPlace::new(position, 1)).collect();
         // The first entry belongs to another sequence.
         let pages = [u32::MAX, 3, 0, 4, 1];
         let (k, v) = (put(&mut device, length, dim, &k), put(&mut device, length, dim, &v));

@@ -88,6 +88,7 @@ pub(crate) fn execute(args: &BatchArgs, output: &OutputArgs) -> Result<(), Failu
         retry_errors: args.retry_errors,
     };
     let files = model::open(&args.model, args.engine.adapter(), output)?;
+    let options = model::drafting(options, &args.engine, &files, output)?;
     files.sampling_notes().iter().for_each(|text| output::note(output, text));
     let setting = Setting::new(&files, &args.model, &job_options)?;
     let _graceful = interrupt::graceful();

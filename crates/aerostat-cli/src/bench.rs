@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::failure::Failure;
 use crate::options::{EngineArgs, MODEL_HELP, io};
 use crate::output::OutputArgs;
+use crate::speculate::{self, BenchSpeculateArgs};
 use crate::watch::Watch;
 use crate::{interrupt, model, output};
 
@@ -31,6 +32,8 @@ pub(crate) enum BenchCommand {
     Sweep(BenchSweepArgs),
     /// Tokens per second of a prompt and of an answer.
     Throughput(BenchThroughputArgs),
+    /// What guessing tokens brings: answers with and without, in turns, by kind of prompt.
+    Speculate(BenchSpeculateArgs),
     /// A job of many prompts of mixed lengths, beside the best that its plan allows.
     Batch(BenchBatchArgs),
     /// How fast weights of each format are multiplied, beside what the processor and its memory can do.
@@ -173,6 +176,7 @@ pub(crate) fn execute(args: &BenchArgs, output: &OutputArgs) -> Result<(), Failu
         BenchCommand::Disk(args) => disk(args, output),
         BenchCommand::Sweep(args) => sweep(args, output),
         BenchCommand::Throughput(args) => throughput(args, output),
+        BenchCommand::Speculate(args) => speculate::execute(args, output),
         BenchCommand::Batch(args) => batch(args, output),
         BenchCommand::Kernels(args) => kernels(args, output),
     }

@@ -40,6 +40,7 @@ mod score;
 mod score_table;
 mod serve;
 mod size;
+mod speculate;
 mod status;
 mod table;
 mod tasks;

@@ -3,8 +3,9 @@
 use std::env;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use aerostat::{ModelFiles, Options, Tokenizer};
+use aerostat::{Draft, ModelFiles, Options, Tokenizer};
 
 use crate::download::Bar;
 use crate::failure::Failure;
@@ -74,6 +75,22 @@ pub(crate) fn learning(options: Options, args: &EngineArgs, files: &ModelFiles) 
     files.spec().matrix_bytes().hash(&mut name);
     let file = format!("experts/{:016x}.json", name.finish());
     Options { expert_use: own_cache().ok().map(|cache| cache.join(file)), ..options }
+}
+
+/// The options with the small model that is to guess, if the user names one.
+pub(crate) fn drafting(
+    options: Options,
+    args: &EngineArgs,
+    files: &ModelFiles,
+    output: &OutputArgs,
+) -> Result<Options, Failure> {
+    let Some(name) = args.draft_model() else { return Ok(options) };
+    let small = open(name, None, output)?;
+    files.check_draft(&small)?;
+    if files.spec().state_elements() > 0 {
+        output::note(output, "--draft has no effect: sequences of this model keep recurrent states");
+    }
+    Ok(Options { draft: Draft::Model(Arc::new(small)), ..options })
 }
 
 /// Aerostat's own cache folder: for downloads that do not come from the Hub, and for what is learned about experts.

@@ -92,10 +92,11 @@ pub(crate) struct EngineArgs {
     /// and nothing is merged.
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
-    /// What guesses of the next tokens come from, so that a sweep brings several: auto, the text at hand, earlier answers and
-    /// what the model expected before; none, every token takes a sweep. Results never depend on it.
-    #[arg(long, value_name = "FROM", value_enum, default_value_t = DraftArg::Auto)]
-    draft: DraftArg,
+    /// What guesses the next tokens, so that a sweep brings several: auto, the text at hand, earlier answers and what the model
+    /// expected before; MODEL, a small model with the same tokens too, held in memory within --memory; none, every token takes
+    /// a sweep. Results never depend on it.
+    #[arg(long, value_name = "MODEL|auto|none", default_value = "auto")]
+    draft: String,
     /// Tokens of a sequence at most, prompt and answer.
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     context: Option<u32>,
@@ -117,12 +118,6 @@ enum DeviceArg {
     Gpu,
     #[value(hide = true)]
     Reference,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum DraftArg {
-    Auto,
-    None,
 }
 
 impl EngineArgs {
@@ -148,14 +143,16 @@ impl EngineArgs {
             io: self.io,
             rows_max: self.rows_max.map(|n| n as usize),
             kv: self.kv,
-            draft: match self.draft {
-                DraftArg::Auto => Draft::Auto,
-                DraftArg::None => Draft::None,
-            },
+            draft: if self.draft == "none" { Draft::None } else { Draft::Auto },
             tile_bytes: self.tile_bytes,
             prefill_chunk: self.prefill_chunk.map(|n| n as usize),
             ..Options::default()
         })
+    }
+
+    /// The small model that guesses.
+    pub(crate) fn draft_model(&self) -> Option<&str> {
+        Some(&*self.draft).filter(|name| !["auto", "none"].contains(name))
     }
 
     /// The adapter to apply.

@@ -52,7 +52,8 @@ struct Compared {
 pub(crate) fn execute(args: &PlanArgs, output: &OutputArgs) -> Result<(), Failure> {
     let options = args.engine.options(output)?;
     let files = model::open(&args.model, args.engine.adapter(), output)?;
-    let mut options = model::learning(options, &args.engine, &files);
+    let options = model::learning(options, &args.engine, &files);
+    let mut options = model::drafting(options, &args.engine, &files, output)?;
     options.read_bytes_per_second = args.disk.map(|rate| rate.max(1) as f64);
     // It counts: a run would hold it, too.
     let _tokenizer = model::tokenizer(&files, false, output)?;

@@ -46,6 +46,7 @@ pub(crate) fn execute(mut args: RunArgs, output: &OutputArgs) -> Result<(), Fail
     let prompts = std::mem::take(&mut args.prompts).or_stdin()?;
     let files = model::open(&args.model, args.engine.adapter(), output)?;
     let options = model::learning(options, &args.engine, &files);
+    let options = model::drafting(options, &args.engine, &files, output)?;
     let texts = prompts.iter().any(|p| matches!(p, Prompt::Text(_)));
     let tokenizer = model::tokenizer(&files, texts || !args.generation.stop.is_empty(), output)?;
     let requests = requests(&args, &prompts, &files, tokenizer.as_ref(), output)?;

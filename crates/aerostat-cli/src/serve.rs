@@ -65,6 +65,7 @@ pub(crate) fn execute(args: &ServeArgs, output: &OutputArgs) -> Result<(), Failu
     let files = model::open(&args.model, args.engine.adapter(), output)?;
     files.sampling_notes().iter().for_each(|text| output::note(output, text));
     let options = model::learning(options, &args.engine, &files);
+    let options = model::drafting(options, &args.engine, &files, output)?;
     let config = Config {
         host: args.host,
         port: args.port,

@@ -425,7 +425,11 @@ fn scratch_stays_within_the_footprint() {
             .map(|row| RowPlace::new(16 * pages as u32 - 1 - row, 0))
             .collect();
         let tables: Vec<u32> = (0..pages as u32).collect();
-        cpu.set_rows(SweepRows { places: Placement { rows: &rows, pages: &tables, slots: &[] }, states: &[] }).unwrap();
+        cpu.set_rows(SweepRows {
+            places: Placement { rows: &rows, pages: &tables, slots: &[] },
+            states: &[],
+        })
+        .unwrap();
         for (shape, bytes) in &plain {
             let w = Weight::Arriving(cpu.upload(*shape, Box::new(bytes.clone())).unwrap());
             product(&mut *cpu, w, 1, (1, shape.cols));

@@ -123,7 +123,14 @@ impl Layout {
     }
 
     fn used(&self) -> u64 {
-        self.overhead + self.activations + self.kv + self.drafts + self.states + self.kept + self.ring() + self.pinned
+        self.overhead
+            + self.activations
+            + self.kv
+            + self.drafts
+            + self.states
+            + self.kept
+            + self.ring()
+            + self.pinned
     }
 
     /// The budget this layout needs, in whole MiB.

@@ -110,6 +110,36 @@ impl ModelFiles {
         Self { checkpoint: self.checkpoint.clone(), spec, adapter: self.adapter.clone() }
     }
 
+    /// Whether a small model's tokens are this one's, so that it can guess for it ([`Draft::Model`](crate::Draft::Model)): every
+    /// number that both have must be the same token. What one has beyond the other's last is padding to that.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Model`]: where they differ; or what is wrong with a tokenizer.
+    pub fn check_draft(&self, small: &Self) -> Result<(), Error> {
+        let refuse = |why: String| {
+            let message = format!("{} cannot guess for this model: {why}", small.path().display());
+            Err(Error::new(ErrorKind::Model, message))
+        };
+        if small.spec.head.absent || small.spec.state_elements() > 0 {
+            return refuse("it has no LM head, or keeps recurrent states".to_owned());
+        }
+        let (Some(own), Some(other)) = (self.tokenizer()?, small.tokenizer()?) else {
+            let (own, other) = (self.spec.vocab, small.spec.vocab);
+            return match own == other {
+                true => Ok(()),
+                false => refuse(format!("it has {other} tokens, not {own}, and no tokenizer tells which")),
+            };
+        };
+        for id in 0..own.vocab_size().min(other.vocab_size()) as u32 {
+            if let (Some(a), Some(b)) = (own.token_text(id), other.token_text(id))
+                && a != b
+            {
+                return refuse(format!("its token {id} is {b:?}, and this model's {a:?}"));
+            }
+        }
+        Ok(())
+    }
+
     /// What the model is.
     pub fn spec(&self) -> &ModelSpec {
         &self.spec

@@ -94,6 +94,15 @@ impl Need {
         self.totals.merge(&other.totals);
     }
 
+    /// What each of both needs, one after the other.
+    pub(crate) fn longer(&mut self, other: &Self) {
+        self.sequence_tokens_max = self.sequence_tokens_max.max(other.sequence_tokens_max);
+        self.tokens_total = self.tokens_total.max(other.tokens_total);
+        self.rows_useful = self.rows_useful.max(other.rows_useful);
+        self.logit_rows_useful = self.logit_rows_useful.max(other.logit_rows_useful);
+        self.generates |= other.generates;
+    }
+
     /// Counts bytes of results that are held until all is done.
     pub fn hold_results(&mut self, bytes: u64) {
         self.result_bytes = self.result_bytes.saturating_add(bytes);

@@ -97,7 +97,8 @@ impl Engine {
             work.sweeping(&under_way)?;
             self.count(schedule, work, observer);
             let cost = &self.sweeper.plan.cost;
-            self.drafts.draft(&schedule.active, &mut rows, limits, &|rows, logits| cost.seconds(rows, logits));
+            self.drafts
+                .draft(&schedule.active, &mut rows, limits, &|rows, logits| cost.seconds(rows, logits));
             let (phase, more) = (phase(&rows), schedule.more());
             let mut give = |tap: &Tap, state: &[f32]| {
                 schedule.active[tap.index].take_hidden(tap.position, tap.layer, state);

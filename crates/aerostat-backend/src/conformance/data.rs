@@ -20,8 +20,7 @@ fn set_places(
 
 /// Sets the states of rows, which have places of no cache.
 pub(super) fn set_states(device: &mut dyn Backend, states: &[StateRow]) -> Result<(), Error> {
-    let rows: Vec<RowPlace> =
-        states.iter().map(|state| RowPlace::new(state.position, 0)).collect();
+    let rows: Vec<RowPlace> = states.iter().map(|state| RowPlace::new(state.position, 0)).collect();
     device.set_rows(SweepRows { places: Placement { rows: &rows, pages: &[0; 8], slots: &[] }, states })
 }
 

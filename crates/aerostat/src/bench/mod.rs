@@ -2,6 +2,7 @@
 
 mod batch;
 mod kernels;
+mod speculate;
 mod sweep;
 mod throughput;
 
@@ -17,6 +18,7 @@ use crate::{Error, ErrorKind, ModelFiles};
 
 pub use batch::{BatchPoint, BatchSettings, batch};
 pub use kernels::{KernelPoint, Kernels, kernel_formats, kernels};
+pub use speculate::{SpeculatePoint, speculate};
 pub use sweep::{SweepPoint, SweepSettings, sweep};
 pub use throughput::{ThroughputPoint, ThroughputSettings, throughput};
 

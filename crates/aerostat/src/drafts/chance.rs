@@ -125,7 +125,8 @@ mod tests {
         (0..500).for_each(|i| chances.judge(kind, i % 4 == 0));
         assert!((chances.of(kind) - 0.25).abs() < 0.03, "{}", chances.of(kind));
         assert_eq!(chances.of(Kind::Other(5)), Kind::Other(5).first());
-        for kind in [Kind::Longest(usize::MAX), Kind::Other(0), Kind::expected(true, 1.0), Kind::expected(false, 0.0)]
+        for kind in
+            [Kind::Longest(usize::MAX), Kind::Other(0), Kind::expected(true, 1.0), Kind::expected(false, 0.0)]
         {
             assert!((0.0..=1.0).contains(&chances.of(kind)), "{kind:?}");
         }

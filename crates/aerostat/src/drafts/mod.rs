@@ -59,6 +59,8 @@ pub(crate) struct Drafts {
     finished: [History; 2],
     successors: Successors,
     chances: Chances,
+    /// Nothing is guessed.
+    off: bool,
     model: Option<Box<SmallModel>>,
     trees: Vec<Tree>,
     /// Why the small model guesses no more; to be told once.
@@ -103,6 +105,13 @@ struct Fresh {
     chance: f32,
 }
 
+impl Fresh {
+    /// The token that was guessed; the greatest there can be where none was.
+    fn token(&self, trees: &[Tree]) -> usize {
+        self.node.map_or(usize::MAX, |node| trees[self.tree].nodes[node].token as usize)
+    }
+}
+
 /// A guess that is not made yet.
 #[derive(Debug)]
 struct Candidate {
@@ -128,6 +137,14 @@ impl Drafts {
         Self { slots: (first as u32, count), model: model.map(Box::new), ..Self::default() }
     }
 
+    /// Forgets texts and what the model expected; guesses from here on, or not.
+    pub(crate) fn begin_anew(&mut self, on: bool) {
+        self.off = !on;
+        self.own.clear();
+        self.finished = Default::default();
+        self.successors = Successors::default();
+    }
+
     /// Adds guesses to the rows of a sweep, as many as are worth what they cost.
     pub(crate) fn draft(
         &mut self,
@@ -139,7 +156,7 @@ impl Drafts {
         self.trees.clear();
         let spare = limits.rows_max.saturating_sub(rows.tokens.len());
         let spare = spare.min(limits.logit_rows_max.saturating_sub(rows.logit_rows.len())).min(self.slots.1);
-        if spare == 0 {
+        if spare == 0 || self.off {
             return;
         }
         self.chances.fade();

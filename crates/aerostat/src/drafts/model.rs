@@ -108,6 +108,10 @@ impl SmallModel {
         });
         for tree in trees {
             let sequence = &active[tree.index];
+            let vocab = engine.model().spec().vocab;
+            if sequence.tokens.iter().any(|token| *token as usize >= vocab) {
+                continue;
+            }
             let known = known.entry(sequence.id).or_default();
             let same = known.tokens.iter().zip(&sequence.tokens).take_while(|(a, b)| a == b).count();
             // The last one's logits are wanted.
@@ -157,7 +161,9 @@ impl SmallModel {
                 known.tokens.extend(&sequence.tokens[from..=tree.root]);
                 let table = *tables.entry(fresh.tree).or_insert_with(|| rows.table(&known.pages));
                 commit(&mut rows, table, (known, sequence), from);
-            } else if rows.tokens.len() < limits.rows_max {
+            } else if rows.tokens.len() < limits.rows_max
+                && fresh.token(trees) < self.engine.model().spec().vocab
+            {
                 let slot = |slot: u32| self.engine.drafts.slots.0 + slot - first_slot;
                 let table = *tables.entry(fresh.tree).or_insert_with(|| rows.table(&known.pages));
                 branch(&mut rows, table, (tree, sequence), (fresh.node, &slot));
@@ -230,7 +236,8 @@ fn expected(
     tokens.splice(..0, sequence.tokens.iter().copied());
     let (drawn, temperature) = sequence.draw(&tokens, logits, sampler);
     let likeliest: [(u32, f32); KEPT] = likeliest(logits, temperature);
-    let chance = |token| likeliest.iter().find(|(known, _)| *known == token).map_or(0.0, |(_, chance)| *chance);
+    let chance =
+        |token| likeliest.iter().find(|(known, _)| *known == token).map_or(0.0, |(_, chance)| *chance);
     let first = drawn.map(|token| (token, Kind::drawn(chance(token))));
     let others = likeliest.iter().filter(|(token, _)| Some(*token) != drawn && *token != u32::MAX);
     first.into_iter().chain(others.map(|(token, chance)| (*token, Kind::modelled(*chance)))).collect()

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use aerostat::{Completion, Draft, Engine, KvType, ModelFiles, Options, Prefixes, Request, Sampling, Silent, Stats};
+use aerostat::{
+    Completion, Draft, Engine, KvType, ModelFiles, Options, Prefixes, Request, Sampling, Silent, Stats,
+};
 use aerostat_testkit::{Fixture, fixture, fixtures};
 use proptest::prelude::*;
 
@@ -60,7 +62,13 @@ fn every_model_answers_with_the_same_bits() {
         assert_eq!((plain.drafted, plain.accepted), (0, 0));
         let (found, stats) = answer(&fixture, &Options::default(), &requests);
         assert_eq!(shown(&found), shown(&want), "{}", fixture.name);
-        assert!(stats.sweeps <= plain.sweeps, "{}: {} sweeps, not {}", fixture.name, stats.sweeps, plain.sweeps);
+        assert!(
+            stats.sweeps <= plain.sweeps,
+            "{}: {} sweeps, not {}",
+            fixture.name,
+            stats.sweeps,
+            plain.sweeps
+        );
         assert!(stats.accepted <= stats.drafted);
         drafted += stats.drafted;
         accepted += stats.accepted;
@@ -145,7 +153,8 @@ fn an_answer_that_was_given_before_takes_few_sweeps() {
 #[test]
 fn a_small_model_guesses_and_nothing_shows() {
     let fixture = fixture("llama");
-    let slow = || Options { pinned_bytes_max: Some(0), read_bytes_per_second: Some(1e5), ..Options::default() };
+    let slow =
+        || Options { pinned_bytes_max: Some(0), read_bytes_per_second: Some(1e5), ..Options::default() };
     let requests = requests(&fixture);
     let (want, _) = answer(&fixture, &Options { draft: Draft::None, ..slow() }, &requests);
     for (small, least) in [("llama", 5.0), ("llama_gqa_bf16", 1.0), ("gemma3", 1.0)] {
