@@ -89,6 +89,7 @@ pub(crate) fn execute(args: &BatchArgs, output: &OutputArgs) -> Result<(), Failu
     };
     let files = model::open(&args.model, args.engine.adapter(), output)?;
     let options = model::drafting(options, &args.engine, &files, output)?;
+    let options = model::keeping(options, &args.engine, &files, false)?;
     files.sampling_notes().iter().for_each(|text| output::note(output, text));
     let setting = Setting::new(&files, &args.model, &job_options)?;
     let _graceful = interrupt::graceful();

@@ -59,6 +59,7 @@ pub(crate) fn execute(args: &ChatArgs, output: &OutputArgs) -> Result<(), Failur
     let files = model::open(&args.model, args.engine.adapter(), output)?;
     let options = model::learning(options, &args.engine, &files);
     let options = model::drafting(options, &args.engine, &files, output)?;
+    let options = model::keeping(options, &args.engine, &files, true)?;
     let Some(tokenizer) = model::tokenizer(&files, true, output)? else { return Ok(()) };
     let encoder = Encoder::new(&files, Some(&tokenizer), &args.generation, output)?;
     if !encoder.has_template() && !args.generation.raw {

@@ -5,13 +5,16 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aerostat::{Draft, ModelFiles, Options, Tokenizer};
+use aerostat::{Draft, ModelFiles, Options, PromptCache, Tokenizer};
 
 use crate::download::Bar;
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::options::EngineArgs;
 use crate::output::{self, OutputArgs};
+
+/// Bytes of prompts' KV caches that a folder holds at most.
+const PROMPTS_BYTES: u64 = 4 << 30;
 
 /// Finds a model, downloading it if need be.
 pub(crate) fn find(model: &str, output: &OutputArgs) -> Result<PathBuf, Failure> {
@@ -75,6 +78,26 @@ pub(crate) fn learning(options: Options, args: &EngineArgs, files: &ModelFiles) 
     files.spec().matrix_bytes().hash(&mut name);
     let file = format!("experts/{:016x}.json", name.finish());
     Options { expert_use: own_cache().ok().map(|cache| cache.join(file)), ..options }
+}
+
+/// The options with the folder that keeps the KV cache of prompts: the one that the user names, or Aerostat's own if that is
+/// what this command does by itself.
+pub(crate) fn keeping(
+    options: Options,
+    args: &EngineArgs,
+    files: &ModelFiles,
+    by_itself: bool,
+) -> Result<Options, Failure> {
+    let usual = own_cache().ok().filter(|_| by_itself).map(|cache| cache.join("prompts"));
+    let Some(folder) = args.prompt_cache(usual) else { return Ok(options) };
+    // Files that were written again are others, even where they begin and end alike.
+    let mut identity =
+        aerostat_jobs::files_digest(files).map_err(|error| Failure::failed(error.to_string()))?;
+    for file in files.catalog().files() {
+        let changed = file.path.metadata().and_then(|data| data.modified()).map(|time| format!(" {time:?}"));
+        identity += &changed.unwrap_or_default();
+    }
+    Ok(Options { prompt_cache: Some(PromptCache { folder, bytes_max: PROMPTS_BYTES, identity }), ..options })
 }
 
 /// The options with the small model that is to guess, if the user names one.

@@ -97,6 +97,13 @@ pub(crate) struct EngineArgs {
     /// a sweep. Results never depend on it.
     #[arg(long, value_name = "MODEL|auto|none", default_value = "auto")]
     draft: String,
+    /// Keep the KV cache of prompts in this folder, up to 4 GiB, and read it the next time instead of computing them; chat and
+    /// serve do so in the user's cache folder unless told otherwise. Results never depend on it.
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// Keep no KV cache of prompts.
+    #[arg(long, conflicts_with = "cache")]
+    no_cache: bool,
     /// Tokens of a sequence at most, prompt and answer.
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     context: Option<u32>,
@@ -148,6 +155,11 @@ impl EngineArgs {
             prefill_chunk: self.prefill_chunk.map(|n| n as usize),
             ..Options::default()
         })
+    }
+
+    /// The folder that keeps the KV cache of prompts: the one that is named, else `usual`.
+    pub(crate) fn prompt_cache(&self, usual: Option<PathBuf>) -> Option<PathBuf> {
+        self.cache.clone().or(usual.filter(|_| !self.no_cache))
     }
 
     /// The small model that guesses.

@@ -47,6 +47,7 @@ pub(crate) fn execute(mut args: RunArgs, output: &OutputArgs) -> Result<(), Fail
     let files = model::open(&args.model, args.engine.adapter(), output)?;
     let options = model::learning(options, &args.engine, &files);
     let options = model::drafting(options, &args.engine, &files, output)?;
+    let options = model::keeping(options, &args.engine, &files, false)?;
     let texts = prompts.iter().any(|p| matches!(p, Prompt::Text(_)));
     let tokenizer = model::tokenizer(&files, texts || !args.generation.stop.is_empty(), output)?;
     let requests = requests(&args, &prompts, &files, tokenizer.as_ref(), output)?;

@@ -66,6 +66,7 @@ pub(crate) fn execute(args: &ServeArgs, output: &OutputArgs) -> Result<(), Failu
     files.sampling_notes().iter().for_each(|text| output::note(output, text));
     let options = model::learning(options, &args.engine, &files);
     let options = model::drafting(options, &args.engine, &files, output)?;
+    let options = model::keeping(options, &args.engine, &files, true)?;
     let config = Config {
         host: args.host,
         port: args.port,

@@ -20,6 +20,7 @@ use crate::need::Need;
 use crate::observe::{Observer, Phase};
 use crate::options::{BudgetOf, Draft, Options, Prefixes};
 use crate::parts::Parts;
+use crate::prompt_cache::Kept;
 use crate::schedule::Memory;
 use crate::stats::Stats;
 use crate::store::WeightStore;
@@ -34,6 +35,7 @@ pub struct Engine {
     pub(crate) prefixes: Prefixes,
     pub(crate) spill: Option<PathBuf>,
     pub(crate) drafts: Drafts,
+    pub(crate) kept: Option<Kept>,
     /// The need that it was opened for.
     pub(crate) opened_for: Need,
     /// The machine's figures that the plan was made with.
@@ -121,6 +123,10 @@ impl Engine {
         let mut ring = Ring::new(source, plan.ring_slots, plan.largest_tile(&spec) as usize)?;
         let pages = plan.kv_pages + plan.draft_rows.div_ceil(PAGE_TOKENS);
         backend.kv_allocate(&kv_layout(&spec, &program, options.kv, pages))?;
+        let mut page_bytes = 0;
+        backend.kv_save(0, &mut |bytes| page_bytes += bytes.len())?;
+        let identity = crate::result_identity(options);
+        let kept = options.prompt_cache.clone().map(|cache| Kept::new(cache, &identity, page_bytes));
         layouts::check_int8(&files.checkpoint.catalog, &mut ring)?;
         checked::check_matrices(&files.checkpoint.catalog, &spec, &mut ring)?;
         let embedder = Embedder::new(&plan, &spec, &mut ring)?;
@@ -139,6 +145,7 @@ impl Engine {
             prefixes: options.prefixes,
             spill: options.spill.clone(),
             drafts,
+            kept,
             opened_for: *need,
             machine,
             not_finite: None,

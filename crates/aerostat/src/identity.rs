@@ -23,6 +23,7 @@ pub fn result_identity(options: &Options) -> String {
         prefixes: _,
         draft: _,
         spill: _,
+        prompt_cache: _,
         pinned_bytes_max: _,
         // Who computes, and how weights are read.
         threads: _,
@@ -84,6 +85,7 @@ mod tests {
                 prefixes: Prefixes::Apart,
                 draft: crate::Draft::None,
                 spill: Some("spill".into()),
+                prompt_cache: None,
                 pinned_bytes_max: Some(0),
                 read_bytes_per_second: Some(1e9),
                 expert_use: Some("experts".into()),

@@ -50,6 +50,7 @@ mod options;
 mod parts;
 #[cfg(test)]
 mod processors;
+mod prompt_cache;
 mod request;
 mod resolve;
 mod room;
@@ -85,7 +86,7 @@ pub use machine::{available_bytes, peak_resident_bytes};
 pub use model_files::{Inspection, ModelFiles};
 pub use need::Need;
 pub use observe::{Observer, Phase, Progress, Silent};
-pub use options::{BudgetOf, Device, Draft, Options, Prefixes};
+pub use options::{BudgetOf, Device, Draft, Options, Prefixes, PromptCache};
 pub use parts::Parts;
 pub use request::{
     Completion, Constraint, FinishReason, Gained, Hidden, Layer, Outcome, Pooling, Request, RunEnd, Score,

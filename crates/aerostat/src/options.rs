@@ -44,6 +44,17 @@ pub enum Draft {
     Model(Arc<ModelFiles>),
 }
 
+/// Where the KV cache of prompts is kept on disk, to be read instead of computed in later runs. Results are the same.
+#[derive(Clone, Debug)]
+pub struct PromptCache {
+    /// The folder; made when something is kept.
+    pub folder: PathBuf,
+    /// Bytes that it may hold; the oldest files make room.
+    pub bytes_max: u64,
+    /// What tells the model apart from others: its files, the adapter. Keys and values of another are never taken for its own.
+    pub identity: String,
+}
+
 /// What a memory budget bounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BudgetOf {
@@ -84,6 +95,8 @@ pub struct Options {
     /// Where parts of the KV cache may wait on disk, so that more sequences are active at once; `None`: a sequence waits
     /// until its longest answer has room, as it does where sequences have a recurrent state.
     pub spill: Option<PathBuf>,
+    /// Where the KV cache of prompts is kept from run to run; `None`: nowhere. Nor is it where sequences keep recurrent states.
+    pub prompt_cache: Option<PromptCache>,
     /// Weights kept in memory at most; for measurements. `None`: as much as the budget allows.
     pub pinned_bytes_max: Option<u64>,
     /// What the plan takes reading to yield; `None`: what a look at the disk says.

@@ -4,7 +4,10 @@
 //! gives every sweep's tokens and every finished result back to it. Requests enter and leave at any sweep; none of
 //! that shows in the bits of a result.
 
+use std::time::Instant;
+
 use aerostat_arch::ModelSpec;
+
 use aerostat_model::Rotations;
 use aerostat_plan::PAGE_TOKENS;
 use aerostat_text::Tokenizer;
@@ -52,10 +55,12 @@ impl Engine {
             shares: (self.prefixes == Prefixes::Shared && !stateful)
                 .then(|| Rotations::of(self.model().spec())),
             spill: self.spill.as_deref().filter(|_| !stateful).map(Spill::new),
+            kept: self.kept.take().filter(|_| !stateful),
         });
         let result = self.run_sweeps(&mut schedule, work, tokenizer, observer);
         self.sweeper.stop_reading();
         let left = schedule.clear(&mut self.pages);
+        self.kept = schedule.take_kept();
         if !matches!(result, Ok(RunEnd::Done)) {
             // Pages of a sweep that was not finished are known to hold what they do not.
             self.pages.forget();
@@ -96,7 +101,7 @@ impl Engine {
             let under_way: Vec<UnderWay> = schedule.active.iter().map(Sequence::under_way).collect();
             work.sweeping(&under_way)?;
             self.count(schedule, work, observer);
-            let cost = &self.sweeper.plan.cost;
+            let (cost, begun) = (&self.sweeper.plan.cost, Instant::now());
             self.drafts
                 .draft(&schedule.active, &mut rows, limits, &|rows, logits| cost.seconds(rows, logits));
             let (phase, more) = (phase(&rows), schedule.more());
@@ -115,6 +120,9 @@ impl Engine {
             }
             let right = self.drafts.follow(&mut schedule.active, (logits, width), &mut sampler, observer);
             self.keep(schedule, &right)?;
+            if phase == Phase::Decode {
+                self.drafts.took(rows.tokens.len(), begun.elapsed().as_secs_f64());
+            }
             self.explain_nan(schedule)?;
             self.settle(schedule, &rows, work, observer)?;
             work.sweep_over()?;
@@ -170,6 +178,9 @@ impl Engine {
         clock.spilled_bytes.1 += read - counted.1;
         if let Some(error) = self.drafts.trouble.take() {
             observer.note(&format!("the draft model failed ({error}); it guesses no more"));
+        }
+        if let Some(error) = schedule.unkept.take() {
+            observer.note(&format!("a prompt's cache on disk could not be used ({error}); it is computed"));
         }
         if let Some(error) = schedule.trouble.take() {
             observer.note(&format!(
@@ -240,7 +251,7 @@ impl Engine {
         for sequence in &mut schedule.active {
             sequence.reported();
         }
-        for sequence in schedule.take_done(&mut self.pages) {
+        for sequence in schedule.take_done(&mut self.memory()) {
             self.drafts.finished(&sequence);
             work.finished(sequence.id, sequence.into_outcome(observer))?;
         }

@@ -20,6 +20,7 @@ use aerostat_model::{Limits, Pages, Rotations};
 
 use crate::Error;
 use crate::ahead::Ahead;
+use crate::prompt_cache::Kept;
 use crate::room::{self, Claim};
 use crate::rows::{Rows, Tap};
 use crate::sequence::{Next, Sequence};
@@ -42,6 +43,8 @@ pub(crate) struct Rules {
     pub(crate) shares: Option<Rotations>,
     /// Pages may wait on disk.
     pub(crate) spill: Option<Spill>,
+    /// Those of prompts are kept there.
+    pub(crate) kept: Option<Kept>,
 }
 
 /// Pages are held for so much longer than if all were always in use.
@@ -75,6 +78,8 @@ pub(crate) struct Schedule<'t> {
     pub(crate) open_end: bool,
     /// Rows that were not computed because others had computed them.
     pub(crate) shared_rows: u64,
+    /// Why pages of prompts could not be kept or read; to be told once.
+    pub(crate) unkept: Option<io::Error>,
     /// Why pages were computed again and not read back; to be told once.
     pub(crate) trouble: Option<io::Error>,
     /// What of [`spilled_bytes`](Self::spilled_bytes) was counted elsewhere.
@@ -92,6 +97,7 @@ impl<'t> Schedule<'t> {
             short: false,
             open_end: false,
             shared_rows: 0,
+            unkept: None,
             trouble: None,
             counted: (0, 0),
         }
@@ -124,7 +130,7 @@ impl<'t> Schedule<'t> {
         for index in (0..decodes.len()).filter(|i| !decodes[*i]) {
             self.take_rows(index, rows, limits, memory.pages);
         }
-        while self.admit(rows, limits, memory.pages, outlook.ending) {
+        while self.admit(rows, limits, memory, outlook.ending) {
             self.take_rows(self.active.len() - 1, rows, limits, memory.pages);
             self.waiting.refill(next)?;
         }
@@ -169,7 +175,7 @@ impl<'t> Schedule<'t> {
     }
 
     /// Lets one of those that wait in if there are rows and pages for it; whether it did.
-    fn admit(&mut self, rows: &Rows, limits: Limits, pages: &mut Pages, ending: bool) -> bool {
+    fn admit(&mut self, rows: &Rows, limits: Limits, memory: &mut Memory<'_>, ending: bool) -> bool {
         let full = rows.tokens.len() >= limits.rows_max || rows.logit_rows.len() >= limits.logit_rows_max;
         if full || !self.spilled.is_empty() {
             self.short |= !self.spilled.is_empty();
@@ -180,7 +186,10 @@ impl<'t> Schedule<'t> {
             let Some(sequence) = self.waiting.get_mut(place).filter(|s| !s.generates() || !crowded) else {
                 continue;
             };
-            let Some(shared) = enter(sequence, &self.active, &self.rules, pages) else { continue };
+            let kept = restore(sequence, &mut self.rules, memory);
+            self.unkept = self.unkept.take().or(kept.err());
+            let entered = enter(sequence, &self.active, &self.rules, memory.pages);
+            let Some(shared) = entered else { continue };
             let Some(mut sequence) = self.waiting.take(place) else { continue };
             self.shared_rows += shared as u64;
             self.arrivals += 1;
@@ -297,9 +306,17 @@ impl<'t> Schedule<'t> {
     }
 
     /// Takes finished sequences out.
-    pub(crate) fn take_done(&mut self, pages: &mut Pages) -> Vec<Sequence<'t>> {
+    pub(crate) fn take_done(&mut self, memory: &mut Memory<'_>) -> Vec<Sequence<'t>> {
         let mut done: Vec<Sequence<'t>> = self.active.extract_if(.., |s| s.done()).collect();
-        done.iter_mut().for_each(|s| s.release(pages));
+        for sequence in &mut done {
+            if let (Some(kept), Some(rotations)) = (&mut self.rules.kept, &self.rules.shares)
+                && sequence.failed.is_none()
+            {
+                let saved = kept.save(sequence, rotations, memory.pages.page_tokens(), memory.backend);
+                self.unkept = self.unkept.take().or(saved.err());
+            }
+            sequence.release(memory.pages);
+        }
         done
     }
 
@@ -319,6 +336,11 @@ impl<'t> Schedule<'t> {
         }
         sequence.release(pages);
         Some(sequence)
+    }
+
+    /// The pages that are kept on disk, for the next run.
+    pub(crate) fn take_kept(&mut self) -> Option<Kept> {
+        self.rules.kept.take()
     }
 
     /// Takes all sequences out.
@@ -382,6 +404,14 @@ impl<'t> Schedule<'t> {
             sequence.computed = position + 1;
         }
         publish(sequence, pages, self.rules.shares.as_ref());
+    }
+}
+
+/// Brings pages of a prompt back that were kept on disk: as idle ones, which the sequence finds when it enters.
+fn restore(sequence: &Sequence<'_>, rules: &mut Rules, memory: &mut Memory<'_>) -> io::Result<()> {
+    match (&mut rules.kept, &rules.shares) {
+        (Some(kept), Some(rotations)) => kept.restore(sequence, rotations, memory.pages, memory.backend),
+        _ => Ok(()),
     }
 }
 
@@ -479,7 +509,7 @@ mod tests {
     }
 
     fn rules(chunk: usize) -> Rules {
-        Rules { chunk, knee: 1, shares: None, spill: None }
+        Rules { chunk, knee: 1, shares: None, spill: None, kept: None }
     }
 
     fn memory<'a>(pages: &'a mut Pages, backend: &'a mut Reference) -> Memory<'a> {
@@ -521,7 +551,7 @@ mod tests {
         schedule.fill(&mut rows, limits, &mut memory(&mut pages, &mut backend), &mut next).unwrap();
         assert_eq!(schedule.active.len(), 2);
         schedule.active[0].failed = Some(Error::interrupted());
-        assert_eq!(schedule.take_done(&mut pages).len(), 1);
+        assert_eq!(schedule.take_done(&mut memory(&mut pages, &mut backend)).len(), 1);
         schedule.fill(&mut rows, limits, &mut memory(&mut pages, &mut backend), &mut next).unwrap();
         assert_eq!(schedule.active.iter().map(|s| s.id).collect::<Vec<_>>(), [1, 2]);
     }
@@ -554,7 +584,7 @@ mod tests {
                 active.push(ids);
             }
             answer(&mut schedule, &rows);
-            schedule.take_done(&mut pages);
+            schedule.take_done(&mut memory(&mut pages, &mut backend));
         }
         // Two have room for a start; then the one with 40 tokens to go grows at the cost of the one with 60, which comes
         // back when that is done; only then the third may enter.

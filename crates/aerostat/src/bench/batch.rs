@@ -330,7 +330,8 @@ mod tests {
 
     /// Runs a job's schedule without computing anything; gives the rows of each sweep.
     fn simulate(job: &mut Job<'_>, knee: usize, limits: Limits, pages: usize) -> Vec<usize> {
-        let mut schedule = Schedule::new(Rules { chunk: usize::MAX, knee, shares: None, spill: None });
+        let mut schedule =
+            Schedule::new(Rules { chunk: usize::MAX, knee, shares: None, spill: None, kept: None });
         let (mut rows, mut pages) = (Rows::default(), Pages::new(pages, aerostat_plan::PAGE_TOKENS));
         let (mut backend, mut sampler) = (Reference::new(), Sampler::default());
         let mut sweeps = Vec::new();
@@ -347,7 +348,7 @@ mod tests {
             for &(index, position) in &rows.owners {
                 schedule.active[index].take_logits(position, &[1.0, 0.0], &mut sampler, &mut Silent);
             }
-            schedule.take_done(&mut pages);
+            schedule.take_done(&mut memory);
         }
     }
 

@@ -11,6 +11,7 @@
 mod chance;
 mod history;
 mod model;
+mod pace;
 mod successors;
 
 use std::collections::{BinaryHeap, HashMap};
@@ -25,6 +26,7 @@ use crate::sampler::{Sampler, has_nan};
 use crate::sequence::Sequence;
 use chance::{Chances, Kind};
 use history::{Continuation, History, MATCH_MAX};
+use pace::Pace;
 use successors::Successors;
 
 pub(crate) use model::SmallModel;
@@ -37,6 +39,8 @@ const DEPTH_MAX: usize = 48;
 const WIDTH_MAX: usize = 8;
 /// What is less likely costs more, in attention that the plan does not count, than it brings.
 const CHANCE_MIN: f32 = 0.01;
+/// Rows by which the plan's cost of a row is told.
+const FEW: usize = 8;
 /// Guesses of a round, where a small model goes on from all of them at once: those that are nearly as likely as the best.
 const ROUND: usize = 16;
 const LIKELY: f32 = 0.25;
@@ -59,6 +63,7 @@ pub(crate) struct Drafts {
     finished: [History; 2],
     successors: Successors,
     chances: Chances,
+    pace: Pace,
     /// Nothing is guessed.
     off: bool,
     model: Option<Box<SmallModel>>,
@@ -180,7 +185,11 @@ impl Drafts {
     /// Makes the likeliest guesses first, until the next would cost more than it brings.
     fn grow(&mut self, active: &[Sequence<'_>], (rows, spare): (&Rows, usize), seconds: Cost<'_>) {
         let (computed, logits) = (rows.tokens.len(), rows.logit_rows.len());
-        let (mut tokens, mut cost) = (self.trees.len() as f64, seconds(computed, logits));
+        let planned = seconds(computed, logits);
+        // What a few rows more take, as the plan has it.
+        let each = (seconds(computed + FEW, logits + FEW) - planned) / FEW as f64;
+        let (sweep, each) = self.pace.correct(computed, (planned, each));
+        let (mut tokens, mut cost) = (self.trees.len() as f64, sweep);
         let (mut made, mut guessing) = (0, 0.0);
         let mut candidates = BinaryHeap::new();
         let mut fresh: Vec<Fresh> =
@@ -197,12 +206,11 @@ impl Drafts {
                 && (fresh.is_empty() || *chance >= likely)
                 && made < spare
             {
-                let next = seconds(computed + made + 1, logits + made + 1);
-                if *chance < CHANCE_MIN || f64::from(*chance) * (cost + guessing) < tokens * (next - cost) {
+                if *chance < CHANCE_MIN || f64::from(*chance) * (cost + guessing) < tokens * each {
                     return;
                 }
                 let Some(Candidate { chance, tree, node }) = candidates.pop() else { return };
-                (tokens, cost) = (tokens + f64::from(chance), next);
+                (tokens, cost) = (tokens + f64::from(chance), cost + each);
                 let slot = self.slots.0 + made as u32;
                 let nodes = &mut self.trees[tree].nodes;
                 nodes.push(Node { slot, ..node });
@@ -337,6 +345,13 @@ impl Drafts {
             all.push((tree.index, right));
         }
         all
+    }
+
+    /// The sweep at hand, which answers go on with, took so long.
+    pub(crate) fn took(&mut self, rows: usize, seconds: f64) {
+        if self.slots.1 > 0 {
+            self.pace.learn(rows, seconds);
+        }
     }
 
     /// Guesses of the sweep at hand.

@@ -89,6 +89,7 @@ impl SmallModel {
             pinned_bytes_max: None,
             prefill_chunk: None,
             spill: None,
+            prompt_cache: None,
             expert_use: None,
             ..options.clone()
         };

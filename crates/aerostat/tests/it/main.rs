@@ -8,6 +8,7 @@ mod exactness;
 mod experts;
 mod faults;
 mod golden;
+mod prompt_cache;
 mod recorder;
 mod sampling;
 mod session;
