@@ -226,7 +226,7 @@ pub fn program(spec: &ModelSpec) -> Result<Program, Error> {
 }
 
 /// The plan for a need on a device and a machine.
-fn plan(
+pub(crate) fn plan(
     files: &ModelFiles,
     program: &Program,
     options: &Options,
@@ -245,7 +245,7 @@ fn plan(
     if drafts {
         footprint.position_bytes += drafts::POSITION_BYTES;
         if let Draft::Model(small) = &options.draft {
-            let small = SmallModel::plan(small, options, need)?;
+            let small = SmallModel::plan(small, (options, need), (backend, machine))?;
             footprint.fixed_bytes += small.budget_bytes.saturating_sub(machine.process_bytes);
         }
     }

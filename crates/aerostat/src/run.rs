@@ -138,10 +138,9 @@ impl Engine {
             clock.accepted += right.len() as u64;
             let computed = schedule.active[*index].computed;
             let end = schedule.stretch(*index, computed + right.len(), &mut self.pages);
-            let sequence = &mut schedule.active[*index];
+            let pages = &schedule.active[*index].pages;
             let kept = right.iter().filter(|right| right.position < end);
-            copies.extend(kept.map(|right| (right.slot, slot(&sequence.pages, right.position))));
-            sequence.computed = end.max(computed);
+            copies.extend(kept.map(|right| (right.slot, slot(pages, right.position))));
         }
         match copies.is_empty() {
             true => Ok(()),

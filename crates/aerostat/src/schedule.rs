@@ -293,8 +293,8 @@ impl<'t> Schedule<'t> {
         true
     }
 
-    /// Gives a sequence pages for the positions before `end`, as far as there are some that nobody will need; gives the
-    /// positions that it has pages for.
+    /// A sequence has computed the positions before `end`, as far as it has pages or can have some that nobody will need; gives
+    /// how far that is.
     pub(crate) fn stretch(&mut self, index: usize, end: usize, pages: &mut Pages) -> usize {
         let page_tokens = pages.page_tokens();
         let growth: usize = self.active.iter().map(|s| s.claim(pages).growth(page_tokens)).sum();
@@ -302,7 +302,11 @@ impl<'t> Schedule<'t> {
         if growth <= pages.available() && wanted > 0 {
             self.active[index].pages.extend(pages.take(wanted).unwrap_or_default());
         }
-        end.min(self.active[index].pages.len() * page_tokens)
+        let sequence = &mut self.active[index];
+        let end = end.min(sequence.pages.len() * page_tokens).max(sequence.computed);
+        sequence.computed = end;
+        publish(sequence, pages, self.rules.shares.as_ref());
+        end
     }
 
     /// Takes finished sequences out.

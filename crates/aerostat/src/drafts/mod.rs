@@ -425,3 +425,69 @@ impl Ord for Candidate {
         self.chance.total_cmp(&other.chance).then_with(|| place(self).cmp(&place(other)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::{Phase, Silent};
+    use crate::sweep::Listeners;
+    use crate::{Engine, ModelFiles, Need, Options, Request};
+
+    /// Windows, biases by distance, latent attention with and without an indexer, sinks, experts.
+    const MODELS: [&str; 8] =
+        ["llama", "gemma3", "bloom", "deepseek_v3", "deepseek_v32", "gpt_oss", "mixtral", "phi3"];
+
+    /// Whatever is guessed, a guess's logits are those of a plain text that holds its path.
+    #[test]
+    fn rows_of_random_trees_have_the_logits_of_plain_texts() {
+        let mut seed = 7u64;
+        let mut random = |end: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize % end
+        };
+        for name in MODELS {
+            let fixture = aerostat_testkit::fixture(name);
+            let files = ModelFiles::open(&fixture.path).unwrap();
+            let options = Options { pinned_bytes_max: Some(0), ..Options::default() };
+            let mut engine = Engine::open(&files, &options, &Need::many(4, 64), &mut Silent).unwrap();
+            let mut tokens = fixture.prompts[0].ids.clone();
+            tokens.truncate(21);
+            let request = Request { token_ids: tokens.clone(), max_new_tokens: 30, ..Request::default() };
+            let sequence = Sequence::new(request, None, &mut Silent).unwrap();
+            let pages = engine.pages.take(engine.pages.needed(60)).unwrap();
+            let mut rows = Rows::default();
+            let table = rows.table(&pages);
+            for (position, &token) in tokens.iter().enumerate() {
+                rows.tokens.push(token);
+                rows.places.push(RowPlace::new(position as u32, table));
+                rows.lengths.push(tokens.len() as u32);
+            }
+            let root = tokens.len() - 1;
+            rows.logit_rows.push(root as u32);
+            let mut nodes: Vec<Node> = Vec::new();
+            for made in 0..24 {
+                let before = Some(random(made + 1)).filter(|before| *before < made);
+                let depth = before.map_or(0, |before| nodes[before].depth) + 1;
+                let token = random(files.spec().vocab) as u32;
+                let slot = engine.drafts.slots.0 + (23 - made) as u32;
+                nodes.push(Node { before, token, kind: Kind::Other(1), depth, slot, logits: 0 });
+            }
+            let siblings = Vec::new();
+            let mut tree = Tree { index: 0, root, logits: 0, depth_max: 30, siblings, nodes };
+            place(&mut tree, &sequence, &mut rows);
+            let mut to = Listeners { give: &mut |_, _| {}, observer: &mut Silent };
+            let logits = engine.sweeper.sweep(&rows, Phase::Decode, false, &mut to).unwrap().to_vec();
+            engine.pages.release(pages);
+            for (made, node) in tree.nodes.iter().enumerate() {
+                let mut ends: Vec<u32> = path(&tree.nodes, Some(made)).map(|i| tree.nodes[i].token).collect();
+                ends.reverse();
+                let text = [&tokens[..], &ends].concat();
+                let score = engine.score(&[text], true, &mut Silent).unwrap().remove(0).unwrap();
+                let want: Vec<u32> = score.logits_last.unwrap().iter().map(|l| l.to_bits()).collect();
+                let found = &logits[node.logits * want.len()..][..want.len()];
+                let found: Vec<u32> = found.iter().map(|l| l.to_bits()).collect();
+                assert_eq!(found, want, "{name}: guess {made} of depth {}", node.depth);
+            }
+        }
+    }
+}

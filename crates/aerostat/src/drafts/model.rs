@@ -7,13 +7,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use aerostat_backend::{Branch, RowPlace};
-use aerostat_plan::PAGE_TOKENS;
+use aerostat_backend::{Backend, Branch, RowPlace};
+use aerostat_model::Program;
+use aerostat_plan::{Machine, PAGE_TOKENS};
 
 use super::chance::Kind;
 use super::successors::{KEPT, likeliest};
 use super::{Fresh, Tree, path};
-use crate::engine::Engine;
+use crate::engine::{self, Engine};
 use crate::model_files::ModelFiles;
 use crate::need::Need;
 use crate::observe::{Observer, Phase, Silent};
@@ -55,9 +56,13 @@ pub(super) type Guesses = Vec<(u32, Kind)>;
 
 impl SmallModel {
     /// What it takes in memory beside the large model, for a need of that one.
-    pub(crate) fn plan(files: &ModelFiles, options: &Options, need: &Need) -> Result<Plan, Error> {
+    pub(crate) fn plan(
+        files: &ModelFiles,
+        (options, need): (&Options, &Need),
+        machine: (&dyn Backend, &Machine),
+    ) -> Result<Plan, Error> {
         let (options, need) = Self::options(options, need);
-        let plan = Engine::plan(files, &options, &need)?;
+        let plan = engine::plan(files, &Program::compile(&files.spec)?, &options, &need, machine)?;
         if !plan.resident {
             let message = format!("the draft model {} does not fit in memory", files.path().display());
             return Err(Error::new(ErrorKind::Budget, message));
