@@ -196,6 +196,9 @@ fn activations_match_f64() {
             x.min(1.0) / (1.0 + (-1.5 * x.min(1.0)).exp())
         }),
         (Activation::ReluSquared, 1e-5, &|x| x.max(0.0).powi(2)),
+        (Activation::Relu6, 1e-7, &|x| x.clamp(0.0, 6.0)),
+        (Activation::QuickGelu, 1e-5, &|x| x / (1.0 + (-1.702 * x).exp())),
+        (Activation::Mish, 1e-5, &|x| x * x.exp().ln_1p().tanh()),
     ] {
         let mut device = Reference::new();
         let (gate, up) = (put(&mut device, 1, 64, &x), put(&mut device, 1, 64, &[2.0; 64]));
