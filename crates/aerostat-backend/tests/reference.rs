@@ -1,6 +1,7 @@
 //! The reference device against f64 arithmetic and hand-made cases, and the rules that operands obey.
 
 use aerostat_backend::conformance::{self, Tolerance};
+use aerostat_backend::numerics;
 use aerostat_backend::reference::Reference;
 use aerostat_backend::{
     Activation, Alibi, Attention, Backend, BufferId, Error, ErrorKind, HeadCopy, Home, KvElement, KvLayout,
@@ -206,6 +207,8 @@ fn activations_match_f64() {
         let want: Vec<f64> = x.iter().map(|&v| function(f64::from(v)) * 2.0).collect();
         near(device.read(gate).unwrap(), &want, 2.0 * bound);
     }
+    assert_eq!(numerics::activate(7.0, Activation::Relu6), 6.0);
+    assert_eq!(numerics::activate(1e30, Activation::Mish), 1e30);
 }
 
 #[test]
