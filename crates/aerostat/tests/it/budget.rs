@@ -64,8 +64,8 @@ fn every_model_runs_at_its_stated_minimum_with_tiles_of_any_size() {
 /// A Llama that took 15 MiB was refused less than 28: what was kept for growth was kept twice.
 #[test]
 fn the_smallest_budget_is_not_stated_too_high() {
-    // What the plan keeps for growth, and four MiB.
-    const UNUSED_BYTES_MAX: u64 = if cfg!(debug_assertions) { 16 << 20 } else { 12 << 20 };
+    // What the plan keeps for growth, and five MiB.
+    const UNUSED_BYTES_MAX: u64 = if cfg!(debug_assertions) { 17 << 20 } else { 13 << 20 };
     // In one process with other tests their peaks hide this one's: nextest gives each its own.
     if std::env::var_os("NEXTEST").is_none() {
         return;
@@ -81,7 +81,6 @@ fn the_smallest_budget_is_not_stated_too_high() {
         drop((files, parts));
         score_within(&fixture, &options, &sequences, 0);
         let unused = minimum.saturating_sub(peak_resident_bytes());
-        eprintln!("{name}: {unused} of {minimum} bytes were not used");
         assert!(unused <= UNUSED_BYTES_MAX, "{name}: {unused} of {minimum} bytes were not used");
     }
 }
