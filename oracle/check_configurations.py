@@ -2,14 +2,15 @@
 """Compare how configurations are read here with how transformers reads them: every model type, every key that a class knows,
 altered, removed, null, and stray.
 
-usage: check_configurations.py [--scorer PROGRAM] [--work FOLDER] [--only TYPE,..] [--keys KEY,..] [--every N]
+usage: check_configurations.py [--scorer PROGRAM] [--work FOLDER] [--only TYPE,..] [--keys KEY,..] [--every N] [--strays N]
 
 It builds `crates/aerostat/examples/score_folders.rs` unless `--scorer` names what was built. For each case a tiny model of
 fixtures/ gets a changed config.json; transformers makes the model that this says, in float32, with the fixture's weights or,
 where their shapes change, random ones, and both score the same 40 tokens. Counted are: equal; loaded by neither; refused here
 alone, with the reason; wrong. With `--describe` nothing is scored here, which takes minutes: among the cases of a type that have
 the weights of the fixture, those that transformers gives the same log-probabilities must be described alike, and others not. A case whose stray key is read by nothing while transformers makes and runs the model is equal
-there by definition, and only run here. `--every N` takes each N-th case.
+there by definition, and only run here. `--every N` takes each N-th case, `--strays N` each N-th of those whose key the class
+does not know.
 """
 
 import argparse
@@ -38,7 +39,7 @@ LISTS = {"no_rope_layers": [1, 0], "attention_layers": ["local", "global"], "lay
 
 
 def bases():
-    """One fixture of each model type: its folder, configuration, and the keys of its class."""
+    """One fixture of each model type, and of each type with towers: its folder, configuration, and the keys of its class."""
     classes = {c["type"]: c for c in CLASSES}
     found = {}
     configs = {path: json.loads(path.read_text()) for path in sorted(FIXTURES.glob("*/config.json"))}
@@ -47,14 +48,18 @@ def bases():
         kind = text.get("model_type", "")
         if "quantization_config" in config or not (path.parent / "model.safetensors").exists() or not (path.parent / "expected.json").exists():
             continue
-        if kind in classes and kind in transformers.CONFIG_MAPPING and kind not in found:
-            found[kind] = (path.parent, config, classes[kind])
+        name = kind if text is config else f"{config['model_type']}/{kind}"
+        if kind in classes and kind in transformers.CONFIG_MAPPING and name not in found:
+            found[name] = (path.parent, config, classes[kind])
     return found
 
 
 def changes(config, known, every_key):
     """Name and function of each change of the text configuration."""
     text = config.get("text_config", config)
+    for key in sorted(SKIPPED & text.keys() & {"layer_types", "mlp_layer_types"}):
+        yield f"-{key}", lambda t, key=key: t.pop(key)
+        yield f"{key}=null", lambda t, key=key: t.update({key: None})
     for key in sorted(every_key - SKIPPED):
         if key in text:
             yield f"-{key}", lambda t, key=key: t.pop(key)
@@ -83,6 +88,12 @@ def values(key, usual):
     if usual is None:
         return [2, 0.5, True] if not key.startswith("use_") else [True]
     return []
+
+
+def stable_topk(scores, k, dim=-1, largest=True, sorted=True):
+    """The best k, of equal ones the first: torch takes any of them, which shows where an indexer's scores are 0."""
+    values, places = torch.sort(scores, dim=dim, descending=largest, stable=True)
+    return torch.return_types.topk((values.narrow(dim, 0, k), places.narrow(dim, 0, k)))
 
 
 class Recorder:
@@ -155,6 +166,7 @@ def main():
     parser.add_argument("--only")
     parser.add_argument("--keys")
     parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--strays", type=int, default=1)
     args = parser.parse_args()
     scorer = args.scorer
     if not scorer:
@@ -164,21 +176,22 @@ def main():
     transformers.logging.set_verbosity(transformers.logging.CRITICAL)
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)
+    torch.topk = torch.Tensor.topk = stable_topk
     every_key = {key for c in CLASSES for key in (*c["keys"], *c["names"])} if not args.keys else set(args.keys.split(","))
     ours, total = Scorer(scorer), collections.Counter()
     work = pathlib.Path(args.work or tempfile.mkdtemp())
     for kind, (folder, config, known) in bases().items():
         if args.only and kind not in args.only.split(","):
             continue
-        count = one_type(kind, folder, config, known, every_key, args.every, ours, work)
+        count = one_type(kind, folder, config, known, every_key, (args.every, args.strays), ours, work)
         total += count
         print(f"{kind}: {dict(count)}", flush=True)
     print(f"in all: {dict(total)}")
     sys.exit(total["wrong"] > 0)
 
 
-def one_type(kind, folder, config, known, every_key, every, ours, work):
-    count = collections.Counter()
+def one_type(kind, folder, config, known, every_key, steps, ours, work):
+    count, (every, strays) = collections.Counter(), steps
     attention = "sdpa" if kind == "falcon" else json.loads((folder / "expected.json").read_text()).get("attention", "eager")
     vocab = config.get("text_config", config)["vocab_size"]
     ids = torch.randint(3, vocab, (TOKENS,), generator=torch.Generator().manual_seed(5)).tolist()
@@ -187,12 +200,13 @@ def one_type(kind, folder, config, known, every_key, every, ours, work):
         fill(base)
         wanted = score(base, ids)
     shapes = {name: tuple(p.shape) for name, p in base.state_dict().items()}
-    stored = work / kind
+    stored = work / kind.replace("/", "-")
     save(base, stored, config)
     alike, described = {}, {}
     said = AutoConfig.for_model(config["model_type"], **{k: v for k, v in copy.deepcopy(config).items() if k != "model_type"}).to_dict()
     for number, (name, change) in enumerate([("as it is", lambda t: None), *changes(config, known["keys"], every_key)]):
-        if number and number % every:
+        key = name.lstrip("-").split("=")[0]
+        if number and (number % every or number % strays and key not in known["keys"] and key not in known["names"]):
             continue
         changed = copy.deepcopy(config)
         change(changed.get("text_config", changed))
@@ -222,12 +236,12 @@ def one_type(kind, folder, config, known, every_key, every, ours, work):
             if where != stored:
                 count["other shapes"] += 1
                 continue
-            key = tuple(round(v, 5) for v in want)
-            first = alike.setdefault(key, (own["spec"], name))
+            scored = tuple(round(v, 5) for v in want)
+            first = alike.setdefault(scored, (own["spec"], name))
             if first[0] != own["spec"]:
                 count["apart"] += 1
                 print(f"  {kind} {name}: APART from `{first[1]}`, which transformers scores alike", flush=True)
-            elif described.setdefault(own["spec"], (key, name))[0] != key:
+            elif described.setdefault(own["spec"], (scored, name))[0] != scored:
                 count["wrong"] += 1
                 print(f"  {kind} {name}: WRONG: described as `{described[own['spec']][1]}`, scored otherwise", flush=True)
             else:

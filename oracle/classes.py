@@ -50,7 +50,7 @@ REMOTE = {
         "partial_rotary_factor": 0.5,
         "tie_word_embeddings": False,
     },
-    "internlm": LLAMA | ROPE | {"vocab_size": 103168, "bias": True, "num_key_value_heads": None},
+    "internlm": LLAMA | {"vocab_size": 103168, "bias": True, "rotary": {"base": 10000, "type": "dynamic"}},
     "internlm2": LLAMA | ROPE | {"vocab_size": 103168, "bias": True, "num_key_value_heads": None},
     "minicpm": LLAMA | ROPE | {
         "num_key_value_heads": None, "attention_bias": False, "mlp_bias": False, "scale_emb": 1, "dim_model_base": 1,
@@ -86,7 +86,7 @@ def keys(kind):
     except ModuleNotFoundError:
         model = ""
     asked = set(re.findall(r'getattr\((?:self\.)?config, "(\w+)"', model)) | set(re.findall(r"\bconfig\.(\w+)", model))
-    found |= {name: None for name in asked & ASKED - found.keys() - set(dir(kind))}
+    found |= {name: None for name in sorted(asked & ASKED - found.keys() - set(dir(kind)))}
     found |= rope(kind, found)
     if "partial_rotary_factor" not in model:  # it comes into the parameters, and is not read there
         found.pop("partial_rotary_factor", None)
@@ -105,6 +105,8 @@ def rope(kind, found):
             flat[key] = [inner for old, new in zip(parts(usual), parts(changed)) for inner in old if old[inner] != new.get(inner)]
             first = next((old[flat[key][0]] for old, new in zip(parts(usual), parts(changed)) if flat[key] and old != new), None)
             found[key] = first if flat[key] else None
+        elif (other := beside(kind, key, value)) is not None:
+            found[key] = other
         else:
             found.pop(key, None)
     told = {inner for inners in flat.values() for inner in inners}
@@ -120,6 +122,15 @@ def rope(kind, found):
     if any(part != {"rope_type": "default"} and part for part in rest):
         keys["rope_parameters"] = dict(zip(usual, rest)) if nested else rest[0]
     return keys
+
+
+def beside(kind, key, value):
+    """What a flat key is by default where it is read only if the parameters are given and lack it; else None."""
+    try:
+        usual, changed = (kind(**flat, rope_parameters={"rope_type": "default"}).rope_parameters for flat in ({}, {key: value}))
+    except Exception:  # a class whose parameters are of each kind of layers
+        return None
+    return next((old for name, old in usual.items() if old != changed.get(name)), None)
 
 
 def parts(parameters):

@@ -25,6 +25,17 @@ ARCH = {
 }
 # Architectures whose converter interleaves the rows of q and k.
 PERMUTED = {"llama", "internlm2", "minicpm", "smollm3", "olmo", "granite", "granitemoe", "arcee"}
+# What published files call the way that text is split before merging; those that are not here have SentencePiece.
+PRE = {
+    "qwen2": "qwen2", "qwen2_moe": "qwen2", "qwen3": "qwen2", "qwen3_moe": "qwen2", "qwen3_next": "qwen2", "dots1": "qwen2",
+    "qwen3_5_text": "qwen35", "qwen3_5_moe_text": "qwen35", "phi": "phi-2", "smollm3": "smaug-bpe", "olmo": "olmo", "olmoe": "olmo",
+    "gpt_neox": "olmo", "olmo2": "dbrx", "olmo3": "dbrx", "granite": "refact", "granitemoe": "refact", "cohere": "command-r",
+    "cohere2": "command-r", "glm": "chatglm-bpe", "glm4": "glm4", "glm4_moe": "glm4", "starcoder2": "starcoder",
+    "gpt_bigcode": "starcoder", "stablelm": "stablelm2", "gpt2": "gpt-2", "falcon": "falcon", "bloom": "bloom", "mpt": "mpt",
+    "deepseek_v2": "deepseek-llm", "deepseek_v3": "deepseek-v3", "minimax_m2": "minimax-m2", "gpt_oss": "gpt-4o", "llama4_text": "llama4",
+    "hunyuan_v1_dense": "hunyuan-dense", "hunyuan_v1_moe": "hunyuan", "arcee": "llama-bpe", "jais2": "jais-2", "exaone4": "exaone4",
+    "seed_oss": "seed-coder",
+}
 TYPE = gguf.GGMLQuantizationType
 K_TYPES = [TYPE.Q2_K, TYPE.Q3_K, TYPE.Q4_K, TYPE.Q5_K, TYPE.Q6_K]
 FILE_TYPE = {"f32": 0, "f16": 1, "bf16": 32, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "k_mixed": 15}
@@ -39,7 +50,7 @@ def write(path, model, kind, options=frozenset(), vocabulary=None):
     writer.add_type("model")
     writer.add_name(path.parent.name)
     metadata(writer, config, kind, options)
-    (vocabulary or no_vocabulary)(writer)
+    (vocabulary or small_vocabulary(config))(writer)
     writer.add_quantization_version(2)
     state, rng = {}, np.random.default_rng(7)
     for index, (name, tensor) in enumerate(unjoin_experts(config, stack_head_norms(model.state_dict())).items()):
@@ -391,8 +402,46 @@ def llama3_factors(config):
     return np.array(factors, dtype=np.float32)
 
 
-def no_vocabulary(writer):
-    writer.add_tokenizer_model("none")
+PRINTABLE = [chr(c) for c in range(33, 127)]
+# Over the borders of words, numbers and lines, so that every way to split shows.
+MERGES = ["Ġ t", "h e", "Ġt he", "1 2", "12 3", "Ċ Ċ", "Ġ Ġ", "ĠĠ ĠĠ", "i n", "e r", "' s", "' S", ". .", ". Ċ", "Ġ 1", "3 4", "! !", "a 1", "Ġ .",
+          "s Ġ", "e Ċ", "l l", "' ll", "( x", "Ġ (", "1 ,"]
+PIECES = ["▁t", "he", "▁the", "12", "▁▁", "▁▁▁▁", "in", "er", "▁in", "ll", "the", "▁1", "123", "..", "'s", "▁▁t", "s▁", "34", "!!", "▁(", "(x", "a1", "lo",
+          "▁lo", "hello", "▁hello", "zq"]
+
+
+def small_vocabulary(config):
+    """Metadata of a tokenizer of the kind that the family's published files have: 128 tokens and as many unused ones as it takes."""
+    control = gguf.TokenType.CONTROL
+    pre = PRE.get(config.model_type)
+    pre = "llama-bpe" if rope(config).get("rope_type") == "llama3" else pre
+    if pre:
+        # No merge reaches the last one: only those who do not take words apart that are tokens know it.
+        tokens = ["<pad>", "<s>", "</s>", *PRINTABLE, "Ġ", "Ċ", "ĉ", "č", *(m.replace(" ", "") for m in MERGES), "zq"]
+        kinds = [control] * 3 + [gguf.TokenType.NORMAL] * (len(tokens) - 3)
+    else:
+        tokens = ["<unk>", "<s>", "</s>", "<0x09>", "<0x0A>", "<0x0D>", "▁", *PRINTABLE, *PIECES]
+        kinds = [gguf.TokenType.UNKNOWN, control, control] + [gguf.TokenType.BYTE] * 3 + [gguf.TokenType.NORMAL] * (len(tokens) - 6)
+    count = len(tokens)
+    tokens += [f"<unused{i}>" for i in range(count, config.vocab_size)]
+    kinds += [gguf.TokenType.UNUSED] * (len(tokens) - count)
+
+    def add_to(writer):
+        writer.add_tokenizer_model("gpt2" if pre else "llama")
+        writer.add_tokenizer_pre(pre or "default")
+        writer.add_token_list(tokens)
+        if not pre:
+            first = tokens.index(PIECES[0])
+            writer.add_token_scores([0.0 if i < 6 else float(first - i if first <= i < count else i - 1000 - count) for i in range(len(tokens))])
+        writer.add_token_types([int(kind) for kind in kinds])
+        if pre:
+            writer.add_token_merges(MERGES)
+        writer.add_bos_token_id(1)
+        writer.add_eos_token_id(2)
+        if config.model_type.startswith("gemma"):
+            writer.add_add_space_prefix(False)
+
+    return add_to
 
 
 def bpe_vocabulary(folder):

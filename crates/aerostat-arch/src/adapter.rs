@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use aerostat_checkpoint::{Adapter, Catalog, DType, Tensor};
+use aerostat_checkpoint::{Adapter, Catalog, DType, Tensor, name_shown};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, ErrorKind};
@@ -47,11 +47,6 @@ pub fn adapt(spec: &mut ModelSpec, adapter: &Adapter, catalog: &Catalog) -> Resu
     Ok(())
 }
 
-/// So much of a name or value of the adapter's as a message may hold.
-fn shown(text: &str) -> String {
-    text.chars().take(100).collect()
-}
-
 /// The module whose weight a matrix is: its tensor's name without the last part.
 fn module_of(matrix: &Matrix) -> Option<&str> {
     matrix.name.rsplit_once('.').map(|(module, _)| module)
@@ -76,7 +71,7 @@ fn pairs<'a>(own: &'a Catalog, all: &'a Catalog) -> Result<BTreeMap<String, Pair
         let Some(module) = module else {
             let what = "is no lora_A.weight or lora_B.weight; other changes than low-rank ones of linear layers are not \
                         supported";
-            return Err(format!("tensor `{}` {what}", shown(&tensor.name)));
+            return Err(format!("tensor `{}` {what}", name_shown(&tensor.name)));
         };
         modules.insert(module);
     }
@@ -179,7 +174,7 @@ impl Factors {
     fn read(config: &Map<String, Value>) -> Result<Self, String> {
         let kind = config.get("peft_type").and_then(Value::as_str).ok_or("`peft_type` is missing")?;
         if !kind.eq_ignore_ascii_case("lora") {
-            return Err(format!("adapters of type `{}` are not supported: LoRA is", shown(kind)));
+            return Err(format!("adapters of type `{}` are not supported: LoRA is", name_shown(kind)));
         }
         for key in ["use_dora", "lora_bias", "alora_invocation_tokens", "use_qalora", "arrow_config"] {
             if config.get(key).is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false))) {
@@ -205,7 +200,7 @@ impl Factors {
             return Err(format!(
                 "`init_lora_weights` is `{}`: such an adapter belongs to a base model that was changed with it; save it as \
                  a plain LoRA first (PEFT's path_initial_model_for_weight_conversion)",
-                shown(way)
+                name_shown(way)
             ));
         }
         let number = |value: &Value| value.as_f64().filter(|alpha| alpha.is_finite());
@@ -218,7 +213,7 @@ impl Factors {
                 let is_name = name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
                 let alpha = number(value).filter(|_| is_name);
                 let alpha = alpha.ok_or_else(|| {
-                    format!("`alpha_pattern` has `{}`: names of modules are supported", shown(pattern))
+                    format!("`alpha_pattern` has `{}`: names of modules are supported", name_shown(pattern))
                 })?;
                 alphas.push((name.to_owned(), alpha));
             }

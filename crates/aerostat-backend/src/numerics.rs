@@ -287,6 +287,17 @@ pub fn activate(x: f32, activation: Activation) -> f32 {
         }
         Activation::Relu => positive(x),
         Activation::ReluSquared => positive(x) * positive(x),
+        Activation::Relu6 => {
+            let x = positive(x);
+            if x > 6.0 { 6.0 } else { x }
+        }
+        Activation::QuickGelu => x / (1.0 + exp(-(1.702 * x))),
+        Activation::Mish => {
+            // tanh(ln(1 + e)) is n / (n + 2) with n = e (e + 2), which f32 cannot tell from 1 beyond 20.
+            let e = exp(if x > 20.0 { 20.0 } else { x });
+            let n = e * (e + 2.0);
+            x * (n / (n + 2.0))
+        }
         Activation::ClippedSilu { alpha, limit } => {
             let x = if x > limit { limit } else { x };
             x / (1.0 + exp(-(alpha * x)))

@@ -1,6 +1,7 @@
 //! The reference device against f64 arithmetic and hand-made cases, and the rules that operands obey.
 
 use aerostat_backend::conformance::{self, Tolerance};
+use aerostat_backend::numerics;
 use aerostat_backend::reference::Reference;
 use aerostat_backend::{
     Activation, Alibi, Attention, Backend, BufferId, Error, ErrorKind, HeadCopy, Home, KvElement, KvLayout,
@@ -195,6 +196,9 @@ fn activations_match_f64() {
             x.min(1.0) / (1.0 + (-1.5 * x.min(1.0)).exp())
         }),
         (Activation::ReluSquared, 1e-5, &|x| x.max(0.0).powi(2)),
+        (Activation::Relu6, 1e-7, &|x| x.clamp(0.0, 6.0)),
+        (Activation::QuickGelu, 1e-5, &|x| x / (1.0 + (-1.702 * x).exp())),
+        (Activation::Mish, 1e-5, &|x| x * x.exp().ln_1p().tanh()),
     ] {
         let mut device = Reference::new();
         let (gate, up) = (put(&mut device, 1, 64, &x), put(&mut device, 1, 64, &[2.0; 64]));
@@ -202,6 +206,8 @@ fn activations_match_f64() {
         let want: Vec<f64> = x.iter().map(|&v| function(f64::from(v)) * 2.0).collect();
         near(device.read(gate).unwrap(), &want, 2.0 * bound);
     }
+    assert_eq!(numerics::activate(7.0, Activation::Relu6), 6.0);
+    assert_eq!(numerics::activate(1e30, Activation::Mish), 1e30);
 }
 
 #[test]

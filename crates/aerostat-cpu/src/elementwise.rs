@@ -39,6 +39,9 @@ impl Kernel for MapRows {
                 Map::Activate(Activation::GeluTanh) => self.each(Map::Activate(Activation::GeluTanh)),
                 Map::Activate(Activation::Relu) => self.each(Map::Activate(Activation::Relu)),
                 Map::Activate(Activation::ReluSquared) => self.each(Map::Activate(Activation::ReluSquared)),
+                Map::Activate(Activation::Relu6) => self.each(Map::Activate(Activation::Relu6)),
+                Map::Activate(Activation::QuickGelu) => self.each(Map::Activate(Activation::QuickGelu)),
+                Map::Activate(Activation::Mish) => self.each(Map::Activate(Activation::Mish)),
                 Map::Activate(Activation::GeluErf) => self.each(Map::Activate(Activation::GeluErf)),
                 Map::Activate(clipped @ Activation::ClippedSilu { .. }) => self.each(Map::Activate(clipped)),
                 Map::Gated(clipped @ Activation::ClippedSilu { .. }) => self.each(Map::Gated(clipped)),
@@ -46,6 +49,9 @@ impl Kernel for MapRows {
                 Map::Gated(Activation::GeluTanh) => self.each(Map::Gated(Activation::GeluTanh)),
                 Map::Gated(Activation::Relu) => self.each(Map::Gated(Activation::Relu)),
                 Map::Gated(Activation::ReluSquared) => self.each(Map::Gated(Activation::ReluSquared)),
+                Map::Gated(Activation::Relu6) => self.each(Map::Gated(Activation::Relu6)),
+                Map::Gated(Activation::QuickGelu) => self.each(Map::Gated(Activation::QuickGelu)),
+                Map::Gated(Activation::Mish) => self.each(Map::Gated(Activation::Mish)),
                 Map::Gated(Activation::GeluErf) => self.each(Map::Gated(Activation::GeluErf)),
             }
         }

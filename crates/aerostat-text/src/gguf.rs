@@ -140,7 +140,8 @@ impl GgufVocab {
         let settings = Settings {
             unknown,
             fuse_unknown: true,
-            byte_fallback: vocab.id("<0x00>").is_some(),
+            // Of each character whose bytes all have tokens, whichever others there are.
+            byte_fallback: true,
             ..Settings::default()
         };
         let prefix = self.add_space_prefix.unwrap_or(true);

@@ -3,16 +3,18 @@
 use std::path::Path;
 
 use tokenizers::NormalizerWrapper;
-use tokenizers::normalizers::NFC;
+use tokenizers::decoders::bpe::BPEDecoder;
+use tokenizers::normalizers::{BertNormalizer, NFC};
+use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use crate::added::AddedToken;
 use crate::around::Around;
-use crate::bpe::{Bpe, Settings};
+use crate::bpe::{Bpe, Settings, Vocab};
 use crate::decode::{Decoder, Decoders};
 use crate::error::{Error, ErrorKind, clip, guarded};
 use crate::gguf::ranked;
-use crate::hugging_face::{ReadVocab, TokenizerConfig};
+use crate::hugging_face::{NamedToken, ReadVocab, TokenizerConfig};
 use crate::model::TextModel;
 use crate::normalize::{Normalizer, Normalizers};
 use crate::pre_tokenizers::PreTokenizer;
@@ -75,24 +77,8 @@ fn listed_beside(file: &Path) -> Result<Vec<AddedToken>, Error> {
 }
 
 /// `vocab.json` and the `merges.txt` beside it: byte-level BPE as GPT-2 has it, or as the class that the configuration
-/// names.
+/// names; of an OpenAI GPT, whose vocabulary marks the ends of words, where it names none.
 fn vocab_and_merges(file: &Path, config: &TokenizerConfig) -> Result<Tokenizer, Error> {
-    let class = config.tokenizer_class.as_deref().unwrap_or("GPT2Tokenizer");
-    let class = class.strip_suffix("Fast").unwrap_or(class);
-    let (split, composed, bos_too) = match class {
-        "Qwen2Tokenizer" => ("qwen2", true, false),
-        "GPT2Tokenizer" | "CodeGenTokenizer" | "GPTNeoXTokenizer" | "PreTrainedTokenizer" => {
-            ("gpt-2", false, true)
-        }
-        other => {
-            let message = format!(
-                "vocab.json and merges.txt of a {:?} are not supported; \
-                 a tokenizer.json beside them is (transformers' save_pretrained writes one)",
-                clip(other)
-            );
-            return Err(Error::new(ErrorKind::Unsupported, message));
-        }
-    };
     let wrong = |error: serde_json::Error| Error::malformed(clip(&error.to_string()));
     let vocab: ReadVocab = serde_json::from_reader(open(file, TOKENIZER_BYTES_MAX)?).map_err(wrong)?;
     let merges = read_bytes(&file.with_file_name("merges.txt"), TOKENIZER_BYTES_MAX)?;
@@ -101,10 +87,43 @@ fn vocab_and_merges(file: &Path, config: &TokenizerConfig) -> Result<Tokenizer, 
         .enumerate()
         .filter(|(at, line)| !line.is_empty() && (*at > 0 || !line.starts_with(b"#version")));
     let merges: Strings = lines.map(|(_, line)| line).collect();
+    let usual = match vocab.tokens.id(&format!("e{WORD_END}")) {
+        Some(_) => "OpenAIGPTTokenizer",
+        None => "GPT2Tokenizer",
+    };
+    let class = config.tokenizer_class.as_deref().unwrap_or(usual);
+    match class.strip_suffix("Fast").unwrap_or(class) {
+        "Qwen2Tokenizer" => byte_level(vocab, merges, config, "qwen2"),
+        "GPT2Tokenizer" | "CodeGenTokenizer" | "GPTNeoXTokenizer" | "PreTrainedTokenizer" => {
+            byte_level(vocab, merges, config, "gpt-2")
+        }
+        "OpenAIGPTTokenizer" => words(vocab, merges, config),
+        other => {
+            let message = format!(
+                "vocab.json and merges.txt of a {:?} are not supported; \
+                 a tokenizer.json beside them is (transformers' save_pretrained writes one)",
+                clip(other)
+            );
+            Err(Error::new(ErrorKind::Unsupported, message))
+        }
+    }
+}
+
+/// What OpenAI GPT's tokens end with at the end of a word.
+const WORD_END: &str = "</w>";
+
+/// BPE over bytes spelled as characters, whose words are split in a way of GGUF.
+fn byte_level(
+    vocab: ReadVocab,
+    merges: Strings,
+    config: &TokenizerConfig,
+    split: &str,
+) -> Result<Tokenizer, Error> {
+    let is_qwen = split == "qwen2";
     let merges = ranked(merges, &vocab.tokens)?;
-    let unknown = config.unk_token.text().filter(|text| vocab.tokens.id(text).is_some()).map(str::to_owned);
+    let unknown = known(&config.unk_token, &vocab.tokens);
     let settings = Settings { unknown, ..Settings::default() };
-    let composed = composed.then(|| Normalizer::Library(Box::new(NormalizerWrapper::NFC(NFC))));
+    let composed = is_qwen.then(|| Normalizer::Library(Box::new(NormalizerWrapper::NFC(NFC))));
     let way = PreTokenizer::named(split).ok_or_else(|| Error::malformed("no such way to split"))?;
     let mut splitters = way.splitters()?;
     if let Some(Splitter::ByteLevel { .. }) = splitters.0.last()
@@ -120,10 +139,35 @@ fn vocab_and_merges(file: &Path, config: &TokenizerConfig) -> Result<Tokenizer, 
         decoders: Decoders(vec![Decoder::Library(Box::new(ByteLevel::new(false, true, true).into()))]),
         added: config.added(),
     };
-    let mut tokenizer = Tokenizer::new(parts, Around::default(), |tokenizer| {
-        [&config.bos_token, &config.eos_token].map(|token| tokenizer.token_id(token.text()?))
-    })?;
-    let add_bos = bos_too && config.add_bos_token.unwrap_or(false);
+    let mut tokenizer = Tokenizer::new(parts, Around::default(), |tokenizer| ends(tokenizer, config))?;
+    let add_bos = !is_qwen && config.add_bos_token.unwrap_or(false);
     tokenizer.put_around(add_bos, false);
     Ok(tokenizer)
+}
+
+/// BPE over the characters of words in lower case, as BERT has them, the last token of each of which is marked: OpenAI GPT.
+fn words(vocab: ReadVocab, merges: Strings, config: &TokenizerConfig) -> Result<Tokenizer, Error> {
+    let merges = ranked(merges, &vocab.tokens)?;
+    let unknown = known(&config.unk_token, &vocab.tokens);
+    let unknown = unknown.or_else(|| vocab.tokens.id("<unk>").map(|_| "<unk>".to_owned()));
+    let settings = Settings { unknown, suffix: WORD_END.to_owned(), ..Settings::default() };
+    let lower = BertNormalizer::new(true, true, None, true);
+    let parts = Parts {
+        model: TextModel::Bpe(Bpe::new(vocab.tokens, merges, settings)?),
+        normalizers: Normalizers(vec![Normalizer::Library(Box::new(lower.into()))]),
+        splitters: Splitters(vec![Splitter::Library(Box::new(BertPreTokenizer.into()))]),
+        decoders: Decoders(vec![Decoder::Library(Box::new(BPEDecoder::new(WORD_END.to_owned()).into()))]),
+        added: config.added(),
+    };
+    Tokenizer::new(parts, Around::default(), |tokenizer| ends(tokenizer, config))
+}
+
+/// A special token, where the vocabulary has it.
+fn known(token: &NamedToken, tokens: &Vocab) -> Option<String> {
+    token.text().filter(|text| tokens.id(text).is_some()).map(str::to_owned)
+}
+
+/// The ids of the tokens at the ends of a text.
+fn ends(tokenizer: &Tokenizer, config: &TokenizerConfig) -> [Option<u32>; 2] {
+    [&config.bos_token, &config.eos_token].map(|token| tokenizer.token_id(token.text()?))
 }

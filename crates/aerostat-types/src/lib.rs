@@ -21,6 +21,12 @@ pub enum Activation {
     Relu,
     /// `max(x, 0)` squared.
     ReluSquared,
+    /// `x` between 0 and 6.
+    Relu6,
+    /// `x * sigmoid(1.702 * x)`, an early approximation of GELU.
+    QuickGelu,
+    /// `x * tanh(ln(1 + e^x))`.
+    Mish,
     /// `x * sigmoid(alpha * x)` of `x` up to `limit`. Where it gates an MLP, what it gates is clipped to
     /// `-limit ..= limit` and 1 is added.
     ClippedSilu {

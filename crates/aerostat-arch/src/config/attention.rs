@@ -119,12 +119,8 @@ pub(super) fn growth(keys: &Keys<'_>, family: &Family) -> Result<Option<Growth>,
     let growth = match family.temperature {
         Temperature::Never => return Ok(None),
         Temperature::AllLayers => {
-            let dict =
-                if keys.json("rope_parameters").is_some() { "rope_parameters" } else { "rope_scaling" };
-            let number = |key: &str| keys.json_number(&format!("{dict}.{key}"));
-            let Some(beta) = number("llama_4_scaling_beta")? else { return Ok(None) };
-            let floor = number("original_max_position_embeddings")?.unwrap_or(0.0);
-            Growth::Steps { beta, floor, offset: 0 }
+            let Some(beta) = rope::parameter(keys, "llama_4_scaling_beta")? else { return Ok(None) };
+            Growth::Steps { beta, floor: rope::trained_length(keys)?.unwrap_or(0.0), offset: 0 }
         }
         Temperature::Logarithm if !keys.flag("use_logn_attn", false)? => return Ok(None),
         Temperature::Logarithm => Growth::Log { original: rope::trained(keys)? },

@@ -73,8 +73,12 @@ pub(super) fn activation(keys: &Keys<'_>, family: &Family) -> Result<Activation,
         Some("gelu" | "gelu_python") => Activation::GeluErf,
         Some("relu") => Activation::Relu,
         Some("relu2") => Activation::ReluSquared,
+        Some("relu6") => Activation::Relu6,
+        Some("quick_gelu") => Activation::QuickGelu,
+        Some("mish") => Activation::Mish,
+        Some("sigmoid") => Activation::Sigmoid,
         Some(other) => {
-            let known = "silu, relu, relu2, gelu, gelu_pytorch_tanh";
+            let known = "silu, sigmoid, relu, relu2, relu6, gelu, gelu_pytorch_tanh, quick_gelu, mish";
             return Err(keys.unsupported(format!(
                 "the activation `{}` is not supported; known: {known}",
                 name_shown(other)

@@ -97,6 +97,12 @@ impl<'a> Keys<'a> {
             .map(|usual| named.and_then(Value::as_str).unwrap_or(usual))
     }
 
+    /// Whether the head is that of the text model's own class: the classes of several towers have one of theirs, which neither
+    /// scales logits nor caps them, but for Gemma 4's.
+    pub(crate) fn has_own_head(&self) -> bool {
+        self.text_tower().is_none() || self.whole("model_type").and_then(Value::as_str) == Some("gemma4")
+    }
+
     /// Whether `config.json` holds the key with the value `null`.
     pub(crate) fn is_null(&self, key: &Key) -> Result<bool, Error> {
         let Self::HuggingFace(hf) = self else { return Ok(false) };

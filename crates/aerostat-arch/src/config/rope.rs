@@ -12,8 +12,8 @@ use crate::spec::Scaling;
 pub(crate) struct RopeConfig {
     pub(crate) theta: f64,
     pub(crate) scaling: Scaling,
-    /// The part of a head that is rotated.
-    pub(crate) rotary: f64,
+    /// The part of a head that is rotated, if it is said.
+    pub(crate) rotary: Option<f64>,
     pub(crate) divisors: Option<Vec<f32>>,
     pub(crate) long_divisors: Option<Vec<f32>>,
 }
@@ -73,10 +73,10 @@ pub(crate) fn read(keys: &Keys<'_>, layers: Layers, theta: f64) -> Result<RopeCo
         false => scaling(keys, &dict, kind)?,
     };
     let rotary = match (scaling, PARTS.iter().find(|key| keys.reads(key))) {
-        (Scaling::Proportional { .. }, _) | (_, None) => 1.0,
+        (Scaling::Proportional { .. }, _) | (_, None) => None,
         (_, Some(key)) => match number(keys, &dict, "partial_rotary_factor")? {
-            Some(part) => part,
-            None => keys.json_number(key)?.unwrap_or(1.0),
+            None => keys.json_number(key)?,
+            part => part,
         },
     };
     let divisors = |key: &str| match kind {
@@ -87,6 +87,38 @@ pub(crate) fn read(keys: &Keys<'_>, layers: Layers, theta: f64) -> Result<RopeCo
     let long = if dict.contains_key("long_mscale") { "short_factor" } else { "long_factor" };
     let (divisors, long_divisors) = (divisors("short_factor")?, divisors(long)?);
     check(keys, RopeConfig { theta, scaling, rotary, divisors, long_divisors })
+}
+
+/// The positions that a model was made for.
+fn context(keys: &Keys<'_>) -> Result<f64, Error> {
+    Ok(keys.positions_if_given(&keys::CONTEXT)?.unwrap_or(2048) as f64)
+}
+
+/// The positions that it was trained with before it was stretched: what stands beside the parameters counts more.
+fn original(keys: &Keys<'_>, dict: &Map<String, Value>) -> Result<f64, Error> {
+    const KEY: &str = "original_max_position_embeddings";
+    match keys.json_number(KEY)? {
+        Some(n) => Ok(n),
+        None => number(keys, dict, KEY)?.map_or_else(|| context(keys), Ok),
+    }
+}
+
+/// A number among the parameters of rotation, if it is there.
+pub(super) fn parameter(keys: &Keys<'_>, key: &str) -> Result<Option<f64>, Error> {
+    match keys.is_gguf() {
+        true => Ok(None),
+        false => number(keys, &parameters(keys, Layers::All)?, key),
+    }
+}
+
+/// The positions that rotations say a model was trained with, as transformers completes their parameters.
+pub(super) fn trained_length(keys: &Keys<'_>) -> Result<Option<f64>, Error> {
+    let dict = parameters(keys, Layers::All)?;
+    let kind = dict.get("rope_type").or_else(|| dict.get("type")).and_then(Value::as_str);
+    match kind {
+        Some("llama3" | "yarn" | "longrope") => original(keys, &dict).map(Some),
+        _ => number(keys, &dict, "original_max_position_embeddings"),
+    }
 }
 
 /// `seq_length`, which Qwen 1 tells from the length that its scaling is for.
@@ -117,6 +149,9 @@ fn parameters(keys: &Keys<'_>, layers: Layers) -> Result<Map<String, Value>, Err
     let object = |key: &str| Ok::<_, Error>(keys.json_object(key)?.filter(|dict| !dict.is_empty()));
     let (new, old) = (object("rope_parameters")?, object("rope_scaling")?);
     let nested = |dict: &Map<String, Value>, key: &str| dict.get(key).and_then(Value::as_object).cloned();
+    if let Some(rotary) = keys.json_object("rotary")? {
+        return internlm(keys, rotary);
+    }
     if layers == Layers::All {
         let dict = old.or(new).cloned().unwrap_or_default();
         return Ok(nested(&dict, "full_attention").unwrap_or(dict));
@@ -135,6 +170,19 @@ fn parameters(keys: &Keys<'_>, layers: Layers) -> Result<Map<String, Value>, Err
     Ok(dict)
 }
 
+/// What InternLM 1 calls `rotary`, in the words of other families: its dynamic rotation stretches from the trained length on.
+fn internlm(keys: &Keys<'_>, rotary: &Map<String, Value>) -> Result<Map<String, Value>, Error> {
+    let kind = match rotary.get("type").and_then(Value::as_str) {
+        Some("origin") => "default",
+        Some("dynamic") => "dynamic",
+        _ => return Err(keys.config("`rotary.type` must be `origin` or `dynamic`")),
+    };
+    let base = rotary.get("base").ok_or_else(|| keys.config("`rotary.base` is missing"))?;
+    let factor = rotary.get("scaling_factor").cloned().unwrap_or_else(|| 1.0.into());
+    let entries = [("rope_type", kind.into()), ("rope_theta", base.clone()), ("factor", factor)];
+    Ok(entries.map(|(key, value)| (key.to_owned(), value)).into_iter().collect())
+}
+
 fn number(keys: &Keys<'_>, dict: &Map<String, Value>, key: &str) -> Result<Option<f64>, Error> {
     match dict.get(key).filter(|v| !v.is_null()) {
         None => Ok(None),
@@ -151,11 +199,8 @@ fn scaling(keys: &Keys<'_>, dict: &Map<String, Value>, kind: &str) -> Result<Sca
         optional(key)?
             .ok_or_else(|| keys.config(format!("rope scaling `{kind}` needs `{key}`, which is missing")))
     };
-    let context = || Ok::<_, Error>(keys.positions_if_given(&keys::CONTEXT)?.unwrap_or(2048) as f64);
-    let original = || match keys.json_number("original_max_position_embeddings")? {
-        Some(n) => Ok(n),
-        None => optional("original_max_position_embeddings")?.map_or_else(context, Ok),
-    };
+    let context = || context(keys);
+    let original = || original(keys, dict);
     Ok(match kind {
         "default" | "none" => Scaling::None,
         "proportional" => Scaling::Proportional {
@@ -217,7 +262,7 @@ fn yarn_attention_factor(factor: f64, mscale: Option<f64>, mscale_all_dim: Optio
 
 fn read_gguf(keys: &Keys<'_>, layers: Layers, theta: f64) -> Result<RopeConfig, Error> {
     let config =
-        |theta, scaling| RopeConfig { theta, scaling, rotary: 1.0, divisors: None, long_divisors: None };
+        |theta, scaling| RopeConfig { theta, scaling, rotary: None, divisors: None, long_divisors: None };
     if layers == Layers::Sliding {
         let theta = keys.gguf_number("rope.freq_base_swa").unwrap_or(theta);
         return check(keys, config(theta, Scaling::None));

@@ -97,12 +97,19 @@ impl Shape {
             None => keys.count_or(&keys::HEAD_DIM, (hidden / heads).max(1))?,
         };
         let intermediate = intermediate(keys, family, hidden)?;
+        let activation = activation(keys, family)?;
         let delta = match &family.delta {
+            Some(_) if activation != Activation::Silu => {
+                return Err(keys.unsupported(
+                    "short convolutions with another `hidden_act` than `silu` are not supported",
+                ));
+            }
             Some(delta) => Some(DeltaLayers::read(keys, delta, count)?),
             None => None,
         };
         let alibi = alibi(keys, family)?;
         let stream_norms = stream_norms(keys, family)?;
+        let own_head = keys.has_own_head();
         let (layers, ropes) = read_layers(keys, family, count, alibi, latent.as_ref(), delta.as_ref())?;
         Ok(Self {
             layers,
@@ -119,10 +126,10 @@ impl Shape {
             scale_by_layer: family.score_switches && keys.flag("scale_attn_by_inverse_layer_idx", false)?,
             embedding_scale: factor(keys, family.embedding_scale, hidden, count)?,
             residual_scale: factor(keys, family.residual_scale, hidden, count)?,
-            logit_scale: factor(keys, family.logit_scale, hidden, count)?,
+            logit_scale: factor(keys, family.logit_scale, hidden, count)?.filter(|_| own_head),
             attention_softcap: softcap(keys, &keys::ATTENTION_SOFTCAP, family.softcaps.0)?,
-            final_softcap: softcap(keys, &keys::FINAL_SOFTCAP, family.softcaps.1)?,
-            activation: activation(keys, family)?,
+            final_softcap: softcap(keys, &keys::FINAL_SOFTCAP, family.softcaps.1)?.filter(|_| own_head),
+            activation,
             parallel: switch(keys, family.parallel)?,
             stream_norms,
             final_norm: stream_norms != Norms::Sums && has_final_norm(keys, family)?,

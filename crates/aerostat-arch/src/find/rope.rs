@@ -12,12 +12,13 @@ impl Tensors<'_> {
             let wide = self.shape.wide.filter(|_| i == 0);
             let head_dim = wide.map_or(self.shape.head_dim, |(dim, ..)| dim);
             let part = self.shape.latent.as_ref().map(|latent| latent.rope as f64);
-            let rotary = self.stored.keys.gguf_number("rope.dimension_count");
-            let rotary = match rotary {
+            let rotary = part.or(self.stored.keys.gguf_number("rope.dimension_count"));
+            // A part of the head counts more than a number of its elements.
+            let rotary = match rotary.or(rope.rotary.map(|part| head_dim as f64 * part)) {
                 None => self.stored.keys.json_number("rotary_dim")?,
                 given => given,
             };
-            let rotary = part.or(rotary).unwrap_or(head_dim as f64 * rope.rotary) as usize;
+            let rotary = rotary.unwrap_or(head_dim as f64) as usize;
             if rotary == 0 || !rotary.is_multiple_of(2) || rotary > head_dim {
                 let message = format!("{rotary} of {head_dim} dimensions of a head cannot be rotated");
                 return Err(self.stored.keys.config(message));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aerostat_arch::{ErrorKind, FAMILIES, ModelSpec, describe};
+use aerostat_arch::{ErrorKind, FAMILIES, Growth, ModelSpec, Scaling, describe};
 use aerostat_checkpoint::{Checkpoint, Config};
 use aerostat_testkit::fixtures;
 use serde_json::{Map, Value, json};
@@ -215,6 +215,68 @@ fn what_is_absent_is_the_default_of_the_class() {
     // 32 heads cannot share 4 key/value heads of a stream of 40; it said that the key is missing.
     let sizes = described(&of("llama"), |config| drop(config.remove("num_attention_heads")));
     assert_eq!(sizes.unwrap_err().kind(), ErrorKind::Tensor);
+}
+
+/// The class takes a part of the head that is said before the number of rotated elements that is said beside it.
+#[test]
+fn a_part_of_a_head_counts_more_than_a_number_of_elements() {
+    let checkpoint = Checkpoint::open(&aerostat_testkit::fixture("minimax_m2").path).unwrap();
+    let rotary = |part: Value, elements: u64| {
+        let spec = described(&checkpoint, |config| {
+            config.insert("rope_parameters".to_owned(), json!({"rope_type": "default", "rope_theta": 500.0}));
+            config.insert("partial_rotary_factor".to_owned(), part);
+            config.insert("rotary_dim".to_owned(), json!(elements));
+        });
+        spec.unwrap().ropes[0].rotary
+    };
+    assert_eq!(rotary(json!(0.5), 2), 6);
+    assert_eq!(rotary(json!(null), 2), 2);
+}
+
+/// Queries of Ministral 3 grow by the trained length that rotations go by: one beside the parameters counts more.
+#[test]
+fn the_trained_length_is_one_for_rotations_and_queries() {
+    let checkpoint = Checkpoint::open(&aerostat_testkit::fixture("ministral3").path).unwrap();
+    let spec = described(&checkpoint, |config| {
+        config.insert("original_max_position_embeddings".to_owned(), json!(2));
+    });
+    let spec = spec.unwrap();
+    let Some(Growth::Steps { floor, .. }) = spec.blocks[0].attention().unwrap().growth else {
+        panic!("no growth")
+    };
+    let Scaling::Yarn { original, .. } = spec.ropes[0].scaling else { panic!("{:?}", spec.ropes[0]) };
+    assert_eq!((floor, original), (2.0, 2.0));
+}
+
+/// The published class knows `rotary`, by default dynamic, and none of the keys of Llama's rotation.
+#[test]
+fn internlm_stretches_its_rotation_beyond_the_trained_length() {
+    let checkpoint = Checkpoint::open(&aerostat_testkit::fixture("internlm").path).unwrap();
+    let rope = |rotary: Option<Value>| {
+        let spec = described(&checkpoint, |config| {
+            config.insert("rope_theta".to_owned(), json!(77.0));
+            config.extend(rotary.map(|rotary| ("rotary".to_owned(), rotary)));
+        });
+        spec.map(|spec| (spec.ropes[0].theta, spec.ropes[0].scaling))
+    };
+    let dynamic = |factor| Scaling::Dynamic { factor, original: 128.0 };
+    assert_eq!(rope(None).unwrap(), (10_000.0, dynamic(1.0)));
+    let said = json!({"base": 500, "type": "dynamic", "scaling_factor": 2.0});
+    assert_eq!(rope(Some(said)).unwrap(), (500.0, dynamic(2.0)));
+    assert_eq!(rope(Some(json!({"base": 500, "type": "origin"}))).unwrap(), (500.0, Scaling::None));
+    assert_eq!(rope(Some(json!({"base": 500}))).unwrap_err().kind(), ErrorKind::Config);
+}
+
+/// The classes of several towers multiply with a head of their own, and leave out what the text model's does to logits.
+#[test]
+fn the_head_of_several_towers_does_not_scale_logits() {
+    let scale = |name: &str| {
+        let checkpoint = Checkpoint::open(&aerostat_testkit::fixture(name).path).unwrap();
+        let spec =
+            described(&checkpoint, |config| drop(config.insert("logit_scale".to_owned(), json!(0.25))));
+        spec.unwrap().head.scale
+    };
+    assert_eq!(["cohere2", "aya_vision", "cohere2_vision"].map(scale), [Some(0.25), None, None]);
 }
 
 #[test]

@@ -19,6 +19,16 @@ are those of transformers TRANSFORMERS; a G marks those that are checked as GGUF
 |---|---|---|---|---|
 ";
 
+const APART: &str = "
+Their classes in transformers have heads of their own, which leave out what the text model's does to logits (`logit_scale`,
+`logits_scaling`, `final_logit_softcapping`; Gemma 4's alone caps them), and so it is here.
+
+## Where answers differ from transformers
+- Phi 3, 3.5, 4-mini and 3.5-MoE with LongRoPE, where an answer passes `original_max_position_embeddings`: transformers drops its
+  cache and computes the whole text anew with the factors of long texts. Here what was computed stays, and later positions
+  take the long factors. Prompts that are longer than that from the start are the same in both.
+";
+
 #[test]
 fn the_list_of_families_is_up_to_date() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -56,6 +66,7 @@ fn list(root: &Path) -> String {
         writeln!(text, "- {whole}: {}", family.unwrap_or_else(|| panic!("no family of {tower}")).name)
             .unwrap();
     }
+    text.push_str(APART);
     text.push_str("\n## Refused by name\n");
     for (family, refused) in FAMILIES.iter().flat_map(|f| f.refused.iter().map(move |r| (f, r))) {
         writeln!(text, "- {}", refusal(family, *refused)).unwrap();

@@ -85,7 +85,7 @@ fn what_cannot_run_is_refused_by_name() {
     let cases: Refusals<'_> = &[
         ("llama", &[("LlamaForCausalLM", "SomeForCausalLM")], ErrorKind::UnknownFamily, "SomeForCausalLM"),
         ("llama", &[("LlamaForCausalLM", "FalconMambaForCausalLM")], ErrorKind::Unsupported, "state spaces"),
-        ("llama", &[("\"silu\"", "\"relu6\"")], ErrorKind::Unsupported, "relu6"),
+        ("llama", &[("\"silu\"", "\"xielu\"")], ErrorKind::Unsupported, "xielu"),
         (
             "llama",
             &[("\"rope_type\": \"default\"", "\"rope_type\": \"longrope\"")],

@@ -170,7 +170,7 @@ fn k_major_cases(cases: &mut Vec<Case>) {
 
 fn elementwise_cases(cases: &mut Vec<Case>) {
     const CLIPPED: Activation = Activation::ClippedSilu { alpha: 1.7, limit: 0.6 };
-    const OPS: [Elementwise; 23] = [
+    const OPS: [Elementwise; 29] = [
         Elementwise::Add,
         Elementwise::AddBias,
         Elementwise::MulColumns,
@@ -186,6 +186,9 @@ fn elementwise_cases(cases: &mut Vec<Case>) {
         Elementwise::Glu(Activation::GeluErf),
         Elementwise::Glu(Activation::Relu),
         Elementwise::Glu(Activation::ReluSquared),
+        Elementwise::Glu(Activation::Relu6),
+        Elementwise::Glu(Activation::QuickGelu),
+        Elementwise::Glu(Activation::Mish),
         Elementwise::Glu(CLIPPED),
         Elementwise::Activate(CLIPPED),
         Elementwise::Activate(Activation::Silu),
@@ -193,6 +196,9 @@ fn elementwise_cases(cases: &mut Vec<Case>) {
         Elementwise::Activate(Activation::GeluErf),
         Elementwise::Activate(Activation::Relu),
         Elementwise::Activate(Activation::ReluSquared),
+        Elementwise::Activate(Activation::Relu6),
+        Elementwise::Activate(Activation::QuickGelu),
+        Elementwise::Activate(Activation::Mish),
         Elementwise::GluInPlace(Activation::Silu),
     ];
     for op in OPS {

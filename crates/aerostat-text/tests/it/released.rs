@@ -52,6 +52,35 @@ fn vocab_json_and_merges_txt_give_the_ids_of_tokenizer_json() {
     assert!(error.to_string().contains("vocab.json"), "{error}");
 }
 
+/// The files of OpenAI GPT were refused, and read as GPT-2's where no class is named. Ids are those of transformers 5.23.0.
+#[test]
+fn openai_gpt_marks_the_ends_of_words_in_lower_case() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = [
+        "<unk>", "t", "h", "e", "t</w>", "h</w>", "e</w>", "th", "the</w>", "!</w>", "o", "n</w>", "on</w>",
+        "n", "i", "in", "ing</w>", "g</w>", "'</w>", "s</w>", "c", "a", "f", "cafe</w>", "ca", "fe</w>",
+    ];
+    let ids: serde_json::Map<String, Value> =
+        tokens.iter().enumerate().map(|(id, token)| ((*token).to_owned(), id.into())).collect();
+    std::fs::write(folder.path().join("vocab.json"), Value::Object(ids).to_string()).unwrap();
+    let merges = "#version: 0.2\nt h\nth e</w>\no n</w>\ni n\nin g</w>\nc a\nf e</w>\nca fe</w>\n";
+    std::fs::write(folder.path().join("merges.txt"), merges).unwrap();
+    let config = folder.path().join("tokenizer_config.json");
+    std::fs::write(&config, r#"{"tokenizer_class": "OpenAIGPTTokenizer"}"#).unwrap();
+    for config in [None, Some(config.as_path())] {
+        let tokenizer = Tokenizer::from_file(&folder.path().join("vocab.json"), config).unwrap();
+        for (text, want) in [
+            ("The thing's ON the", &[8, 7, 16, 18, 19, 12, 8][..]),
+            ("Caf\u{e9}!  the\nth\u{e9}", &[23, 9, 8, 8]),
+            ("q the", &[0, 8]),
+            (" ", &[]),
+        ] {
+            assert_eq!(tokenizer.encode(text, true).unwrap(), want, "{text:?}");
+        }
+        assert_eq!(tokenizer.decode(&[8, 7, 16, 18, 19, 12, 8], false), "the thing ' s on the");
+    }
+}
+
 #[test]
 fn files_of_ranks_merge_the_lowest_rank_first() {
     let folder = tempfile::tempdir().unwrap();

@@ -13,6 +13,7 @@ mod recorder;
 mod sampling;
 mod session;
 mod tasks;
+mod twins;
 
 /// The results of a list none of whose members failed.
 fn all<T>(results: Vec<Result<T, aerostat::Error>>) -> Vec<T> {
