@@ -411,7 +411,8 @@ def test_processors_and_criteria_are_asked_at_each_token(llama: AutoModel) -> No
             ("stop", [[1, 2, 3, 7, 7, 7][: length + 1]], None),
         )
     ]
-    with pytest.raises(aerostat.UsageError, match="logits processor failed.*ZeroDivisionError"):
+    # What they raise comes as it is.
+    with pytest.raises(ZeroDivisionError):
         llama.generate([[1, 2, 3]], max_new_tokens=2, logits_processor=[lambda ids, scores: 1 / 0])
 
 

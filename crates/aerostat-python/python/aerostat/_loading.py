@@ -13,6 +13,7 @@ from . import _aerostat
 from ._options import EngineOptions, log, own_cache, unknown
 from ._progress import Progress
 from .errors import ModelError, UsageError
+from .params import check_whole
 
 #: transformers' keywords about loading: noted, and ignored.
 _TRANSFORMERS = frozenset(
@@ -87,8 +88,8 @@ def read(path: Any, keywords: dict[str, Any]) -> tuple[Loading, EngineOptions]:
         else:
             raise unknown("from_pretrained", name, (*_NAMED, *_OWN, *_AIRLLM, *_TRANSFORMERS))
     loading.hf_token = loading.hf_token or (token if isinstance(token, str) else None)
-    if loading.max_seq_len < 1:
-        raise UsageError(f"max_seq_len is {loading.max_seq_len}; expected at least 1")
+    loading.max_seq_len = check_whole("max_seq_len", loading.max_seq_len, 1, 1 << 40)
+    loading.seed = check_whole("seed", loading.seed, 0, (1 << 64) - 1)
     check_compression(loading.compression)
     _look_at_device(loading.device)
     if loading.compression is None and loading.layer_shards_saving_path is not None:
