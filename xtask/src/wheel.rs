@@ -3,6 +3,7 @@
 //! A wheel is the extension module that maturin builds, the Python files beside it, and the command, which pip puts on the
 //! PATH. The tests need no wheel: the extension module that `cargo build` makes is put beside the Python files.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -35,8 +36,8 @@ pub(crate) struct Options {
     /// The folder that the wheel is put in.
     #[arg(long, value_name = "DIR", default_value = "target/wheels")]
     out: PathBuf,
-    /// Build for every Linux with glibc 2.28 or newer, with zig as the linker: needs `pip install maturin[zig]` and
-    /// cargo-zigbuild.
+    /// Build for every Linux with glibc 2.28 or newer, with zig as the linker: needs `pip install maturin ziglang
+    /// cargo-zigbuild`.
     #[arg(long)]
     zig: bool,
     /// Build without optimisation, and the command without Parquet, as the tests build it: for looking at the wheel, not for
@@ -75,7 +76,8 @@ pub(crate) fn build(root: &Path, options: &Options) -> Result<()> {
         false => command.args([build, "--package", "aerostat-cli", "--release", "--features", "parquet"]),
     };
     if options.zig {
-        command.args(["--target", &format!("{target}.2.28")]);
+        // The target of both, so that what both need is compiled once.
+        command.args(["--target", &format!("{target}.2.28")]).env("PATH", beside(&options.python)?);
     }
     run(&mut command, "the command")?;
     let mut folder = root.join("target");
@@ -92,11 +94,20 @@ pub(crate) fn build(root: &Path, options: &Options) -> Result<()> {
     maturin.arg(&out);
     without_own_variables(&mut maturin);
     if options.zig {
-        maturin.args(["--zig", "--compatibility", "manylinux_2_28"]);
+        maturin.args(["--zig", "--compatibility", "manylinux_2_28", "--target", target]);
+        maturin.env("PATH", beside(&options.python)?);
     }
     run(&mut maturin, "maturin (`pip install maturin`)")?;
     eprintln!("the wheel is in {}", out.display());
     Ok(())
+}
+
+/// The PATH with what lies beside a Python, where pip puts its commands.
+fn beside(python: &Path) -> Result<OsString> {
+    let folder = python.parent().unwrap_or(Path::new(""));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(folder.to_owned()).chain(std::env::split_paths(&path));
+    std::env::join_paths(folders).context("the PATH cannot be made")
 }
 
 /// Builds a wheel, installs it into an environment of its own, and tests what was installed. Gives why not, where such an

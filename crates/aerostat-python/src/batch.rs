@@ -109,14 +109,15 @@ impl<'a> Batch<'a> {
         if let Some(errors) = &given.errors {
             paths.errors.clone_from(errors);
         }
+        let plain = JobOptions { seed: given.seed, ..JobOptions::default() };
         let options = JobOptions {
             context: given.context,
             max_new_tokens: given.max_new_tokens,
-            seed: given.seed,
             lenient: given.lenient,
             engine: aerostat::result_identity(self.options),
             restart: given.restart,
             retry_errors: given.retry_errors,
+            ..plain
         };
         let setting = Setting::new(&self.model.files, &given.name, &options)?;
         let digest = model_digest(Path::new(self.model.files.path()))?;

@@ -112,6 +112,8 @@ def test_attributes(llama: AutoModel) -> None:
         with pytest.raises(AttributeError, match="inference only"):
             getattr(llama, name)
     llama.profiler.print_profiling_time()
+    with pytest.raises(aerostat.UsageError, match="pipeline"):
+        llama.hf_device_map
 
 
 def test_profiling_tells_the_logger(caplog: pytest.LogCaptureFixture) -> None:
@@ -443,3 +445,18 @@ def test_labels_that_cannot_be(llama: AutoModel) -> None:
             llama([[1, 2, 3]], **wrong)
     with pytest.raises(TypeError):
         llama([[1, 2, 3]], foo=1)
+
+
+def test_an_original_that_was_deleted_is_not_missed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = tmp_path / "model"
+    shutil.copytree(FIXTURES / "llama_gqa_bf16", source, ignore=shutil.ignore_patterns("*.gguf"))
+    plain = AutoModel.from_pretrained(source, progress=False).generate([[1, 2, 3]], max_new_tokens=6).tolist()
+    # Of a copy that lost something nothing is deleted.
+    AutoModel.from_pretrained(source, compression="8bit", delete_original=True, progress=False)
+    assert (source / "model.safetensors").exists() and any("nothing is deleted" in r.message for r in caplog.records)
+    for delete in (True, False):
+        model = AutoModel.from_pretrained(source, compression="lossless", delete_original=delete, progress=False)
+        assert not (source / "model.safetensors").exists()
+        assert model.generate([[1, 2, 3]], max_new_tokens=6).tolist() == plain
+    with pytest.raises(aerostat.ModelError):
+        AutoModel.from_pretrained(source, progress=False)

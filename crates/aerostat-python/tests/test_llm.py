@@ -200,6 +200,20 @@ def test_chat(llm: LLM) -> None:
     assert llm.chat(talks[0]["messages"], params)[0].outputs[0].token_ids == talks[0]["greedy"]
 
 
+def test_a_chat_template_is_text_or_a_file(chat: str, llm: LLM, tmp_path: Path) -> None:
+    own = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}"
+    file = tmp_path / "own.jinja"
+    file.write_text(own)
+    talk = [{"role": "user", "content": "Hi"}]
+    for outputs in (
+        llm.chat(talk, GREEDY, chat_template=own), llm.chat(talk, GREEDY, chat_template=str(file)),
+        LLM(chat, chat_template=str(file), progress=False).chat(talk, GREEDY),
+    ):  # fmt: skip
+        assert outputs[0].prompt == "[user] Hi"
+    with pytest.raises(aerostat.UsageError, match="neither"):
+        llm.chat(talk, GREEDY, chat_template="no/such/file")
+
+
 def test_one_bad_prompt_raises_before_anything_runs_or_is_an_output(chat: str) -> None:
     llm = LLM(chat, progress=False)
     prompts = ["Hello", [], [1, 99999], {"text": "x"}, None]

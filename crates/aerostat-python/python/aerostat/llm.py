@@ -123,7 +123,7 @@ class LLM:
         self._calls = Counter()
         self._skip_tokenizer = skip_tokenizer_init
         self._tokenizer = Tokenizer(self._core)
-        self._tokenizer.chat_template = chat_template
+        self._tokenizer.chat_template = _template(chat_template)
         self._pooling = _encoder.Pooling.of(path, self._core.facts["hidden"], pooler_config)
         self._default_params = _default_params(self._core.facts, generation_config, override_generation_config)
 
@@ -479,13 +479,13 @@ class LLM:
         if not messages:
             return []
         several = isinstance(messages[0], (list, tuple))
-        extra = dict(variables or {})
+        extra, own = dict(variables or {}), _template(template)
         if tools is not None:
             extra["tools"] = list(tools)
         read = []
         for one in messages if several else [messages]:
             try:
-                text = self._tokenizer.render(list(one), template, generation, final, extra)
+                text = self._tokenizer.render(list(one), own, generation, final, extra)
                 read.append(Prompt(text, self._core.model.encode(text, False)))
             except (TextError, UsageError) as error:
                 read.append(Prompt(None, [], error))
@@ -564,6 +564,17 @@ def _look_at(keywords: dict[str, Any]) -> None:
             log.info("%s has no effect here", name)
             continue
         raise unknown("LLM", name, (*_KNOWN, *_IGNORED))
+
+
+def _template(given: str | os.PathLike[str] | None) -> str | None:
+    """A chat template as text, or of the file that is named."""
+    if given is None or (isinstance(given, str) and any(sign in given for sign in "{}\n")):
+        return given
+    try:
+        with open(given, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"chat_template is neither a template nor a file that can be read: {error}") from error
 
 
 def _default_params(facts: dict[str, Any], source: Any, override: dict[str, Any] | None) -> SamplingParams:
