@@ -56,6 +56,9 @@ pub(crate) struct TestOptions {
     /// environment is made in target/python-venv and these are installed into it.
     #[arg(long, value_name = "PYTHON")]
     python: Option<PathBuf>,
+    /// Build a wheel, install it into the environment in target/python-venv, and test what was installed, as every check does.
+    #[arg(long, conflicts_with = "python")]
+    wheel: bool,
     /// Arguments for pytest.
     #[arg(last = true)]
     pytest: Vec<String>,
@@ -141,6 +144,12 @@ pub(crate) fn check(root: &Path) -> Result<Option<String>> {
 /// # Errors
 /// A tool is missing, or a test fails.
 pub(crate) fn test(root: &Path, options: &TestOptions) -> Result<()> {
+    if options.wheel {
+        return match check(root)? {
+            None => Ok(()),
+            Some(why) => bail!("{why}"),
+        };
+    }
     // With the features of the whole workspace, so that nothing is built twice.
     run(cargo(root).args(["build", "--workspace", "--lib", "--bins"]), "the extension module")?;
     let sources = root.join(PACKAGE).join("python");
