@@ -1,9 +1,11 @@
-"""`aerostat.ray` on a cluster of three nodes on this machine: rows equal the bits that one process gives, also after an
-actor was killed and a node removed; a driver that was killed goes on with what is not written.
+"""`aerostat.ray` on a cluster of three nodes on this machine. The same rows through `LLM.generate`, `aerostat batch` and Ray
+Data give the same bytes, also when an actor is killed, a node is removed, and the driver is killed and run again: then
+nothing is lost and nothing is there twice.
 
     python oracle/check_ray.py [MODEL]
 
-Needs `pip install "ray[data]"` and aerostat. Uses the fixture `chat` unless a model is named.
+Needs `pip install "ray[data]"` and aerostat with its command (or AEROSTAT_COMMAND). Uses the fixture `chat` unless a model
+is named. Takes a minute or two; Ray gives a node 30 s to start, so that a machine that is busy fails here.
 """
 
 import json
@@ -18,37 +20,42 @@ import time
 from pathlib import Path
 
 MODEL = sys.argv[1] if len(sys.argv) > 1 else str(Path(__file__).resolve().parents[1] / "fixtures" / "chat")
+COMMAND = os.environ.get("AEROSTAT_COMMAND", "aerostat")
 ROWS, BLOCK = 240, 20
-PARAMS = {"temperature": 0.0, "max_tokens": 24, "ignore_eos": True}
-HEAD, NODES = "127.0.0.2", ("127.0.0.3", "127.0.0.4")
+PARAMS = {"temperature": 0.8, "top_k": 0, "top_p": 1.0, "max_tokens": 24, "seed": 7}
+NODES = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
+STORE_BYTES = 80 << 20
 
 
-class Pids:
-    """Generate, which tells its process and takes its time."""
+class Seen:
+    """Generate, which tells its process and node, and takes its time."""
 
     def __init__(self, folder, **options):
         import aerostat.ray
+        import ray
 
         self.inner = aerostat.ray.Generate(**options)
-        Path(folder, str(os.getpid())).touch()
+        Path(folder, str(os.getpid())).write_text(ray.get_runtime_context().get_node_id())
 
     def __call__(self, batch):
         time.sleep(0.4)
         return self.inner(batch)
 
 
-def dataset(source, folder, actors=2):
+def dataset(source, folder, actors):
     import ray
 
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = -1
     rows = ray.data.read_parquet(source).repartition(target_num_rows_per_block=BLOCK)
     return rows.map_batches(
-        Pids,
-        fn_constructor_kwargs=dict(folder=folder, model=MODEL, column="text", output="answer", sampling_params=PARAMS),
+        Seen,
+        fn_constructor_kwargs=dict(
+            folder=folder, model=MODEL, column="text", output="answer", sampling_params=PARAMS, journal=str(Path(folder).parent / "journal")
+        ),
         batch_size=BLOCK,
         num_cpus=0,
         resources={"aerostat": 1},
-        compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=2),
+        compute=ray.data.ActorPoolStrategy(size=actors, max_concurrent_calls_per_actor=2, enable_true_multi_threading=True),
         max_restarts=3,
         max_task_retries=3,
     )
@@ -57,27 +64,43 @@ def dataset(source, folder, actors=2):
 def cluster():
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "node_ip_address": HEAD, "include_dashboard": False})
-    nodes = [made.add_node(num_cpus=1, resources={"aerostat": 1}, node_ip_address=ip) for ip in NODES]
-    return made, nodes
+    shared = {"resources": {"aerostat": 1}, "object_store_memory": STORE_BYTES}
+    head = {"num_cpus": 2, "node_ip_address": NODES[0], "include_dashboard": False, **shared}
+    made = Cluster(initialize_head=True, head_node_args=head)
+    return made, [made.add_node(num_cpus=1, node_ip_address=ip, **shared) for ip in NODES[1:]]
 
 
 def texts():
     return [f"Row {number}: the answer" for number in range(ROWS)]
 
 
-def expected():
+def by_python():
     from aerostat import LLM, SamplingParams
 
     outputs = LLM(MODEL, progress=False).generate(texts(), SamplingParams(**PARAMS), use_tqdm=False)
     return {number: output.outputs[0].text for number, output in enumerate(outputs)}
 
 
-def compare(name, rows, wanted):
-    found = sorted((int(row["id"]), row["answer"]) for row in rows)
-    holds = found == sorted(wanted.items()) and all(row["error"] is None for row in rows)
-    print(f"  {'ok  ' if holds else 'FAIL'} {name}: {len(found)} rows", flush=True)
+def by_command(work):
+    line = {"method": "POST", "url": "/v1/completions"}
+    bodies = [{"model": MODEL, "prompt": text, **PARAMS} for text in texts()]
+    rows = [{"custom_id": str(number), **line, "body": body} for number, body in enumerate(bodies)]
+    (work / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = [COMMAND, "batch", "-m", MODEL, "-i", str(work / "in.jsonl"), "-o", str(work / "out.jsonl"), "--quiet"]
+    subprocess.run(asked, check=True)
+    answers = map(json.loads, (work / "out.jsonl").read_text().splitlines())
+    return {int(row["custom_id"]): row["response"]["body"]["choices"][0]["text"] for row in answers}
+
+
+def check(name, holds, detail=""):
+    print(f"  {'ok  ' if holds else 'FAIL'} {name} {detail}", flush=True)
     return holds
+
+
+def compare(name, rows, wanted):
+    found = sorted((int(row["id"]), row["answer"].encode()) for row in rows)
+    same = found == sorted((number, text.encode()) for number, text in wanted.items())
+    return check(name, same and all(row["error"] is None for row in rows), f"{len(found)} rows")
 
 
 def driver(source, target, folder, address):
@@ -88,7 +111,55 @@ def driver(source, target, folder, address):
     ray.init(address=address, log_to_driver=False)
     context = ray.data.DataContext.get_current()
     context.checkpoint_config = CheckpointConfig(id_column="id", checkpoint_path=str(Path(target).parent / "checkpoint"))
-    dataset(source, folder).write_parquet(target)
+    dataset(source, folder, 3).write_parquet(target)
+
+
+def fresh(work):
+    """A folder for the processes of the next run; its journal is new, too."""
+    shutil.rmtree(work / "journal", ignore_errors=True)
+    shutil.rmtree(work / "pids", ignore_errors=True)
+    (work / "pids").mkdir()
+    return str(work / "pids")
+
+
+def kill_an_actor(folder):
+    while not (pids := list(Path(folder).iterdir())):
+        time.sleep(0.1)
+    time.sleep(1)
+    os.kill(int(pids[0].name), signal.SIGKILL)
+    print("  killed an actor", flush=True)
+
+
+def remove_a_node(made, nodes, folder):
+    """The first node beside the head that an actor is on."""
+    while True:
+        used = {path.read_text() for path in Path(folder).iterdir()}
+        found = [node for node in nodes if node.node_id in used]
+        if found:
+            break
+        time.sleep(0.1)
+    time.sleep(1)
+    made.remove_node(found[0], allow_graceful=False)
+    print("  removed a node", flush=True)
+
+
+def kill_the_driver(work, source, folder, address):
+    """Kills it when some of its rows are written, and runs it again; the rows that were written before."""
+    import pyarrow.parquet
+
+    target = work / "out"
+    command = [sys.executable, __file__, "--driver", source, str(target), folder, address]
+    first = subprocess.Popen(command, env={**os.environ, "MODEL": MODEL})
+    while not list(target.glob("*.parquet")):
+        assert first.poll() is None, "the driver ended before it could be killed"
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
+    time.sleep(5)
+    written = sum(pyarrow.parquet.read_metadata(file).num_rows for file in target.glob("*.parquet"))
+    print(f"  killed the driver after {written} rows", flush=True)
+    subprocess.run(command, env={**os.environ, "MODEL": MODEL}, check=True)
+    return written, pyarrow.parquet.read_table(target).to_pylist()
 
 
 def main():
@@ -97,49 +168,37 @@ def main():
     import ray
 
     work = Path(tempfile.mkdtemp())
-    source, folder, target = work / "source", work / "pids", work / "out"
-    source.mkdir()
-    folder.mkdir()
-    pyarrow.parquet.write_table(pyarrow.table({"id": list(range(ROWS)), "text": texts()}), source / "rows.parquet")
-    wanted = expected()
+    source = str(work / "source")
+    os.mkdir(source)
+    pyarrow.parquet.write_table(pyarrow.table({"id": list(range(ROWS)), "text": texts()}), f"{source}/rows.parquet")
+    wanted = by_python()
+    holds = [check("aerostat batch", by_command(work) == wanted, f"{ROWS} rows")]
     made, nodes = cluster()
-    holds = []
     try:
         ray.init(address=made.address, log_to_driver=False)
-        holds.append(compare("as it is", dataset(str(source), str(folder)).take_all(), wanted))
+        folder = fresh(work)
+        holds.append(compare("Ray on three nodes", dataset(source, folder, 3).take_all(), wanted))
+        used = {path.read_text() for path in Path(folder).iterdir()}
+        holds.append(check("an actor on each node", len(used) == 3))
 
-        [pid.unlink() for pid in folder.iterdir()]
-
-        def kill():
-            while not (pids := list(folder.iterdir())):
-                time.sleep(0.1)
-            time.sleep(1)
-            os.kill(int(pids[0].name), signal.SIGKILL)
-            print("  killed an actor", flush=True)
-
-        thread = threading.Thread(target=kill)
+        folder = fresh(work)
+        thread = threading.Thread(target=kill_an_actor, args=(folder,))
         thread.start()
-        holds.append(compare("an actor killed", dataset(str(source), str(folder)).take_all(), wanted))
+        holds.append(compare("an actor killed", dataset(source, folder, 3).take_all(), wanted))
         thread.join()
         ray.shutdown()
 
-        command = [sys.executable, __file__, "--driver", str(source), str(target), str(folder), made.address]
-        first = subprocess.Popen(command, env={**os.environ, "MODEL": MODEL})
-        while not list(target.glob("*.parquet")):
-            assert first.poll() is None, "the driver ended before it could be killed"
-            time.sleep(0.1)
-        first.kill()
-        first.wait()
-        written = sum(pyarrow.parquet.read_metadata(file).num_rows for file in target.glob("*.parquet"))
-        print(f"  killed the driver after {written} rows", flush=True)
-        time.sleep(5)
-        subprocess.run(command, env={**os.environ, "MODEL": MODEL}, check=True)
-        rows = pyarrow.parquet.read_table(target).to_pylist()
-        holds.append(compare("the driver killed and run again", rows, wanted) and 0 < written < ROWS)
+        written, rows = kill_the_driver(work, source, fresh(work), made.address)
+        holds.append(compare("the driver killed and run again", rows, wanted))
+        holds.append(check("it went on where it was", 0 < written < ROWS))
 
         ray.init(address=made.address, log_to_driver=False)
-        threading.Timer(4, lambda: made.remove_node(nodes[1])).start()
-        holds.append(compare("a node removed", dataset(str(source), str(folder), actors=1).take_all(), wanted))
+        folder = fresh(work)
+        thread = threading.Thread(target=remove_a_node, args=(made, nodes, folder))
+        thread.start()
+        # The actor that is lost begins anew on the node that is free.
+        holds.append(compare("a node removed", dataset(source, folder, 2).take_all(), wanted))
+        thread.join()
     finally:
         ray.shutdown()
         made.shutdown()

@@ -15,6 +15,9 @@ pub(crate) struct Options {
     /// Run the remaining checks after a failure, and list all failures at the end.
     #[arg(long)]
     keep_going: bool,
+    /// Fail where a check cannot run on this machine, since a tool or the network is missing, instead of skipping it.
+    #[arg(long)]
+    all: bool,
 }
 
 /// Runs all checks.
@@ -23,17 +26,25 @@ pub(crate) struct Options {
 /// The first check that failed, or all that failed with `--keep-going`.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let begin = Instant::now();
-    let mut failed = Vec::new();
+    let (mut failed, mut skipped) = (Vec::new(), Vec::new());
     for step in steps() {
-        if perform(root, &step) {
-            continue;
+        match perform(root, &step) {
+            Outcome::Passed => {}
+            Outcome::Skipped(why) if options.all => {
+                eprintln!("    {} was to run: {why}", step.name);
+                failed.push(step.name);
+            }
+            Outcome::Skipped(why) => skipped.push(format!("{} ({why})", step.name)),
+            Outcome::Failed => failed.push(step.name),
         }
-        failed.push(step.name);
-        if !options.keep_going {
+        if !failed.is_empty() && !options.keep_going {
             break;
         }
     }
     let elapsed = seconds(begin.elapsed());
+    for step in &skipped {
+        eprintln!("check: SKIPPED: {step}");
+    }
     if failed.is_empty() {
         eprintln!("check: all passed in {elapsed}");
         return Ok(());
@@ -60,6 +71,17 @@ enum Action {
     Deny,
     /// The fuzz targets, where the folder exists.
     Fuzz,
+    /// The wheel, and the tests of what was installed from it.
+    Python,
+}
+
+/// How a check ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Passed,
+    /// It cannot run here, and why.
+    Skipped(String),
+    Failed,
 }
 
 fn steps() -> Vec<Step> {
@@ -77,27 +99,40 @@ fn steps() -> Vec<Step> {
         Step { name: "tests", action: Action::Tests },
         Step { name: "licences", action: Action::Deny },
         Step { name: "fuzz targets", action: Action::Fuzz },
+        Step { name: "python package", action: Action::Python },
     ]
 }
 
-/// Announces and runs one step; whether it passed.
-fn perform(root: &Path, step: &Step) -> bool {
+/// Announces and runs one step.
+fn perform(root: &Path, step: &Step) -> Outcome {
     eprintln!("==> {}", step.name);
     let begin = Instant::now();
     let outcome = match &step.action {
-        Action::Cargo { arguments, environment } => cargo(root, arguments, environment),
-        Action::Component { arguments, component } => with_component(root, arguments, component),
-        Action::Tidy => crate::tidy::run(root),
-        Action::Tests => tests(root),
+        Action::Cargo { arguments, environment } => cargo(root, arguments, environment).map(|()| None),
+        Action::Component { arguments, component } => {
+            with_component(root, arguments, component).map(|()| None)
+        }
+        Action::Tidy => crate::tidy::run(root).map(|()| None),
+        Action::Tests => tests(root).map(|()| None),
         Action::Deny => deny(root),
         Action::Fuzz => fuzz(root),
+        Action::Python => crate::wheel::check(root),
     };
     let elapsed = seconds(begin.elapsed());
-    match &outcome {
-        Ok(()) => eprintln!("<== {}: passed in {elapsed}", step.name),
-        Err(error) => eprintln!("<== {}: FAILED after {elapsed}: {error:#}", step.name),
+    match outcome {
+        Ok(None) => {
+            eprintln!("<== {}: passed in {elapsed}", step.name);
+            Outcome::Passed
+        }
+        Ok(Some(why)) => {
+            eprintln!("<== {}: SKIPPED: {why}", step.name);
+            Outcome::Skipped(why)
+        }
+        Err(error) => {
+            eprintln!("<== {}: FAILED after {elapsed}: {error:#}", step.name);
+            Outcome::Failed
+        }
     }
-    outcome.is_ok()
 }
 
 fn with_component(root: &Path, arguments: &[&str], component: &str) -> Result<()> {
@@ -117,23 +152,22 @@ fn tests(root: &Path) -> Result<()> {
     cargo(root, &["test", "--workspace", "--doc"], &[])
 }
 
-fn deny(root: &Path) -> Result<()> {
+/// Gives why not, where it cannot run.
+fn deny(root: &Path) -> Result<Option<String>> {
     if !is_installed(root, "deny") {
-        eprintln!("    skipped: cargo-deny is not installed (`cargo install cargo-deny`)");
-        return Ok(());
+        return Ok(Some("cargo-deny is not installed: `cargo install cargo-deny`".to_owned()));
     }
-    cargo(root, &["deny", "check", "bans", "licenses", "sources"], &[])
+    cargo(root, &["deny", "check", "bans", "licenses", "sources"], &[]).map(|()| None)
 }
 
 /// Compiles the fuzz targets, which are a workspace of their own. Nothing is linked, so the C++ half of libFuzzer
 /// is not built: its build script is pointed at a library that is never opened.
-fn fuzz(root: &Path) -> Result<()> {
+fn fuzz(root: &Path) -> Result<Option<String>> {
     if !root.join("fuzz/Cargo.toml").is_file() {
-        eprintln!("    skipped: there is no folder fuzz");
-        return Ok(());
+        return Ok(Some("there is no folder fuzz".to_owned()));
     }
     let arguments = ["check", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target/fuzz"];
-    cargo(root, &arguments, &[("CUSTOM_LIBFUZZER_PATH", "unused/libfuzzer.a")])
+    cargo(root, &arguments, &[("CUSTOM_LIBFUZZER_PATH", "unused/libfuzzer.a")]).map(|()| None)
 }
 
 fn cargo(root: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
@@ -157,15 +191,20 @@ fn is_installed(root: &Path, name: &str) -> bool {
 
 /// A cargo process that reads nothing, without the variables that `cargo run` sets for this one: build scripts
 /// that watch them would run again, and what depends on them would compile again, at every check.
-fn command(root: &Path) -> Command {
+pub(crate) fn command(root: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root).stdin(Stdio::null());
+    without_own_variables(&mut command);
+    command
+}
+
+/// Takes away what `cargo run` sets for this program.
+pub(crate) fn without_own_variables(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(is_of_this_package) {
             command.env_remove(name);
         }
     }
-    command
 }
 
 fn is_of_this_package(variable: &str) -> bool {
@@ -193,7 +232,7 @@ mod tests {
     #[test]
     fn a_failing_command_fails_the_step() {
         let action = Action::Cargo { arguments: &["no-such-subcommand"], environment: &[] };
-        assert!(!perform(&crate::repository_root(), &Step { name: "bad", action }));
+        assert_eq!(perform(&crate::repository_root(), &Step { name: "bad", action }), Outcome::Failed);
     }
 
     #[test]

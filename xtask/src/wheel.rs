@@ -3,16 +3,32 @@
 //! A wheel is the extension module that maturin builds, the Python files beside it, and the command, which pip puts on the
 //! PATH. The tests need no wheel: the extension module that `cargo build` makes is put beside the Python files.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::check::{command as cargo, without_own_variables};
+
 /// Where the package lies.
 const PACKAGE: &str = "crates/aerostat-python";
-/// What the tests need, beside the Python that there is.
-const TEST_REQUIREMENTS: &[&str] = &["numpy", "pytest", "mypy", "pandas", "polars", "pyarrow"];
+/// What the tests need, beside the Python that there is: for building, for checking, and libraries that tables, data sets,
+/// schemas and the notebook come from. torch is too large.
+const TEST_REQUIREMENTS: &[&str] = &[
+    "maturin>=1.16,<2",
+    "mypy",
+    "pytest",
+    "numpy",
+    "pandas",
+    "polars",
+    "pyarrow",
+    "datasets",
+    "pydantic",
+    "nbclient",
+    "ipykernel",
+];
 
 /// How to build the wheel.
 #[derive(clap::Args)]
@@ -20,11 +36,12 @@ pub(crate) struct Options {
     /// The folder that the wheel is put in.
     #[arg(long, value_name = "DIR", default_value = "target/wheels")]
     out: PathBuf,
-    /// Build for every Linux with glibc 2.28 or newer, with zig as the linker: needs `pip install maturin[zig]` and
-    /// cargo-zigbuild.
+    /// Build for every Linux with glibc 2.28 or newer, with zig as the linker: needs `pip install maturin ziglang
+    /// cargo-zigbuild`.
     #[arg(long)]
     zig: bool,
-    /// Build without optimisation: for looking at the wheel, not for using it.
+    /// Build without optimisation, and the command without Parquet, as the tests build it: for looking at the wheel, not for
+    /// using it.
     #[arg(long)]
     dev: bool,
     /// The Python that has maturin.
@@ -39,6 +56,9 @@ pub(crate) struct TestOptions {
     /// environment is made in target/python-venv and these are installed into it.
     #[arg(long, value_name = "PYTHON")]
     python: Option<PathBuf>,
+    /// Build a wheel, install it into the environment in target/python-venv, and test what was installed, as every check does.
+    #[arg(long, conflicts_with = "python")]
+    wheel: bool,
     /// Arguments for pytest.
     #[arg(last = true)]
     pytest: Vec<String>,
@@ -53,9 +73,14 @@ pub(crate) fn build(root: &Path, options: &Options) -> Result<()> {
     let profile = if options.dev { "dev" } else { "release" };
     let build = if options.zig { "zigbuild" } else { "build" };
     let mut command = cargo(root);
-    command.args([build, "--package", "aerostat-cli", "--profile", profile, "--features", "parquet"]);
+    match options.dev {
+        // With the features of the whole workspace, so that nothing is built twice.
+        true => command.args([build, "--workspace", "--bins"]),
+        false => command.args([build, "--package", "aerostat-cli", "--release", "--features", "parquet"]),
+    };
     if options.zig {
-        command.args(["--target", &format!("{target}.2.28")]);
+        // The target of both, so that what both need is compiled once.
+        command.args(["--target", &format!("{target}.2.28")]).env("PATH", beside(&options.python)?);
     }
     run(&mut command, "the command")?;
     let mut folder = root.join("target");
@@ -70,12 +95,48 @@ pub(crate) fn build(root: &Path, options: &Options) -> Result<()> {
     let mut maturin = Command::new(&options.python);
     maturin.current_dir(root.join(PACKAGE)).args(["-m", "maturin", "build", "--profile", profile, "--out"]);
     maturin.arg(&out);
+    without_own_variables(&mut maturin);
     if options.zig {
-        maturin.args(["--zig", "--compatibility", "manylinux_2_28"]);
+        maturin.args(["--zig", "--compatibility", "manylinux_2_28", "--target", target]);
+        maturin.env("PATH", beside(&options.python)?);
     }
     run(&mut maturin, "maturin (`pip install maturin`)")?;
     eprintln!("the wheel is in {}", out.display());
     Ok(())
+}
+
+/// The PATH with what lies beside a Python, where pip puts its commands.
+fn beside(python: &Path) -> Result<OsString> {
+    let folder = python.parent().unwrap_or(Path::new(""));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(folder.to_owned()).chain(std::env::split_paths(&path));
+    std::env::join_paths(folders).context("the PATH cannot be made")
+}
+
+/// Builds a wheel, installs it into an environment of its own, and tests what was installed. Gives why not, where such an
+/// environment cannot be made.
+///
+/// # Errors
+/// The wheel cannot be built, or a test fails.
+pub(crate) fn check(root: &Path) -> Result<Option<String>> {
+    let python = match environment(root) {
+        Ok(python) => python,
+        Err(error) => return Ok(Some(format!("{error:#}"))),
+    };
+    let out = root.join("target/wheels/check");
+    if out.exists() {
+        fs::remove_dir_all(&out).with_context(|| format!("{} cannot be emptied", out.display()))?;
+    }
+    build(root, &Options { out: out.clone(), zig: false, dev: true, python: python.clone() })?;
+    let wheels = fs::read_dir(&out).with_context(|| format!("{} cannot be read", out.display()))?;
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--force-reinstall"]);
+    for wheel in wheels {
+        pip.arg(wheel.context("a wheel cannot be found")?.path());
+    }
+    run(&mut pip, "pip")?;
+    inspect(root, &python, None, &["-rs".to_owned()])?;
+    Ok(None)
 }
 
 /// Tests the package as it lies here.
@@ -83,30 +144,51 @@ pub(crate) fn build(root: &Path, options: &Options) -> Result<()> {
 /// # Errors
 /// A tool is missing, or a test fails.
 pub(crate) fn test(root: &Path, options: &TestOptions) -> Result<()> {
+    if options.wheel {
+        return match check(root)? {
+            None => Ok(()),
+            Some(why) => bail!("{why}"),
+        };
+    }
     // With the features of the whole workspace, so that nothing is built twice.
-    run(cargo(root).args(["build", "--workspace", "--lib"]), "the extension module")?;
+    run(cargo(root).args(["build", "--workspace", "--lib", "--bins"]), "the extension module")?;
     let sources = root.join(PACKAGE).join("python");
     copy(&root.join("target/debug/lib_aerostat.so"), &sources.join("aerostat/_aerostat.abi3.so"))?;
     let python = match &options.python {
         Some(python) => python.clone(),
         None => environment(root)?,
     };
-    let package = root.join(PACKAGE);
-    let command = |module: &str| {
-        let mut command = Command::new(&python);
-        command.current_dir(&package).env("PYTHONPATH", &sources).args(["-m", module]);
-        command
-    };
-    run(command("mypy").args(["-p", "aerostat"]).env("MYPYPATH", &sources), "mypy")?;
-    run(command("mypy.stubtest").arg("aerostat._aerostat").env("MYPYPATH", &sources), "mypy.stubtest")?;
-    run(command("pytest").args(&options.pytest), "pytest")
+    inspect(root, &python, Some(&sources), &options.pytest)
 }
 
-/// The Python of a virtual environment with what the tests need, made if it is not there.
+/// Checks types and runs the tests, of the package that a Python has or of one that lies elsewhere.
+fn inspect(root: &Path, python: &Path, sources: Option<&Path>, pytest: &[String]) -> Result<()> {
+    let package = root.join(PACKAGE);
+    let command = |module: &str| {
+        let mut command = Command::new(python);
+        command.current_dir(&package).args(["-m", module]).env("MYPYPATH", package.join("python"));
+        command.env_remove("PYTHONPATH");
+        if let Some(sources) = sources {
+            command.env("PYTHONPATH", sources);
+            command.env("AEROSTAT_COMMAND", root.join("target/debug/aerostat"));
+        }
+        command
+    };
+    run(command("mypy").args(["-p", "aerostat"]), "mypy of the package")?;
+    run(command("mypy").args(["--strict", "examples"]), "mypy of the examples")?;
+    run(command("mypy.stubtest").arg("aerostat._aerostat"), "mypy.stubtest")?;
+    run(command("pytest").args(pytest), "pytest")
+}
+
+/// The Python of a virtual environment with what the tests need, made if it is not there or was made for other needs.
 fn environment(root: &Path) -> Result<PathBuf> {
     let folder = root.join("target/python-venv");
     let python = folder.join("bin/python");
-    if !python.is_file() {
+    let (needs, noted) = (TEST_REQUIREMENTS.join("\n"), folder.join("requirements.txt"));
+    if fs::read_to_string(&noted).ok().as_deref() != Some(&needs) {
+        if folder.exists() {
+            fs::remove_dir_all(&folder).with_context(|| format!("{} cannot be emptied", folder.display()))?;
+        }
         run(Command::new("python3").args(["-m", "venv"]).arg(&folder), "python3 -m venv")?;
         let mut pip = Command::new(&python);
         pip.args(["-m", "pip", "install", "--quiet"]).args(TEST_REQUIREMENTS);
@@ -115,14 +197,9 @@ fn environment(root: &Path) -> Result<PathBuf> {
             fs::remove_dir_all(&folder).ok();
             return Err(error);
         }
+        fs::write(&noted, needs).with_context(|| format!("{} cannot be written", noted.display()))?;
     }
     Ok(python)
-}
-
-fn cargo(root: &Path) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root);
-    command
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

@@ -11,6 +11,7 @@ use aerostat_openai::{Refusal, RefusalKind};
 pub struct Error {
     kind: ErrorKind,
     message: String,
+    engine: Option<aerostat::ErrorKind>,
 }
 
 /// The class of an [`Error`].
@@ -39,7 +40,7 @@ pub enum ErrorKind {
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), engine: None }
     }
 
     /// A failure of a file, with what was done to it.
@@ -55,6 +56,11 @@ impl Error {
     /// The class of the error.
     pub fn kind(&self) -> ErrorKind {
         self.kind
+    }
+
+    /// What the engine said of its kind, if it was the engine that failed.
+    pub fn engine_kind(&self) -> Option<aerostat::ErrorKind> {
+        self.engine
     }
 }
 
@@ -82,6 +88,6 @@ impl From<aerostat::Error> for Error {
             aerostat::ErrorKind::Interrupted => ErrorKind::Interrupted,
             _ => ErrorKind::Engine,
         };
-        Self::new(kind, e.to_string())
+        Self { engine: Some(e.kind()), ..Self::new(kind, e.to_string()) }
     }
 }

@@ -1,22 +1,24 @@
-//! Batch jobs: the same that the command runs.
+//! Batch jobs: the same that the command runs, as riders of the model's session.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use serde::Deserialize;
 use serde_json::json;
 
-use aerostat::{Engine, Observer, Options, Progress};
+use aerostat::{Options, SessionHandle};
 use aerostat_jobs::disk::System;
 use aerostat_jobs::{
     Counts, Error, ErrorKind, Job, JobOptions, JobPaths, JobProgress, Setting, Watcher, model_digest,
 };
 
-use crate::error::{exception, raised};
+use crate::error::{self, exception};
 use crate::model::Model;
-use crate::request::engine_options;
 use crate::wait::background;
 
 /// What a job is begun with.
@@ -37,7 +39,7 @@ struct Given {
 
 /// Carries signs of life from the job's thread to the caller's.
 struct Signs<'a> {
-    cancel: &'a AtomicBool,
+    stop: &'a AtomicBool,
     told: Mutex<(u64, u64, u64)>,
 }
 
@@ -48,93 +50,106 @@ impl Watcher for Signs<'_> {
     }
 
     fn stops(&self) -> bool {
-        self.cancel.load(Ordering::Relaxed)
+        self.stop.load(Ordering::Relaxed)
     }
 }
 
-/// Lets loading be left.
-struct Loading<'a>(&'a AtomicBool);
-
-impl Observer for Loading<'_> {
-    fn progress(&mut self, _progress: &Progress) -> bool {
-        self.0.load(Ordering::Relaxed)
+/// What Python calls what stopped a job.
+fn class(e: &Error) -> &'static str {
+    match (e.engine_kind(), e.kind()) {
+        (Some(kind), _) => error::class(kind),
+        (None, ErrorKind::Usage) => "UsageError",
+        (None, ErrorKind::Interrupted) => "Cancelled",
+        (None, ErrorKind::Defect) => "DefectError",
+        (None, _) => "JobError",
     }
 }
 
-enum Failed {
-    Job(Error),
-    Engine(aerostat::Error),
+/// A job as it is opened, and the model that it runs with.
+pub(crate) struct Batch<'a> {
+    pub(crate) model: &'a Model,
+    pub(crate) options: &'a Options,
+    given: Given,
+    signs: Signs<'a>,
 }
 
-impl From<Error> for Failed {
-    fn from(e: Error) -> Self {
-        Self::Job(e)
+impl<'a> Batch<'a> {
+    /// `given` says in JSON which files, and how; once `stop` is set the job ends at the next tile.
+    pub(crate) fn new(
+        model: &'a Model,
+        options: &'a Options,
+        given: &str,
+        stop: &'a AtomicBool,
+    ) -> PyResult<Self> {
+        let given = serde_json::from_str(given).map_err(error::usage)?;
+        Ok(Self { model, options, given, signs: Signs { stop, told: Mutex::default() } })
     }
-}
 
-impl From<aerostat::Error> for Failed {
-    fn from(e: aerostat::Error) -> Self {
-        Self::Engine(e)
+    /// Does long work on a thread of its own, and tells `progress` now and then.
+    pub(crate) fn tell<T: Send>(
+        &self,
+        py: Python<'_>,
+        progress: Option<&Bound<'_, PyAny>>,
+        work: impl FnOnce(&Self) -> Result<T, Error> + Send,
+    ) -> PyResult<T> {
+        let tick = || {
+            let (done, failed, total) = *self.told();
+            match progress {
+                Some(progress) if total > 0 => progress.call1((done, failed, total)).map(drop),
+                _ => Ok(()),
+            }
+        };
+        background(py, self.signs.stop, || work(self), tick)?.map_err(|e| exception(class(&e), e))
     }
-}
 
-/// Works through a batch file, or goes on with it, and gives the counts as JSON. `given` says which files, and how;
-/// `options` are the engine's. `progress(done, failed, total)` is called now and then.
-#[pyfunction]
-#[pyo3(signature = (model, given, options, progress=None))]
-pub(crate) fn run_batch(
-    py: Python<'_>,
-    model: &Model,
-    given: &str,
-    options: &str,
-    progress: Option<Bound<'_, PyAny>>,
-) -> PyResult<String> {
-    let given: Given = serde_json::from_str(given).map_err(crate::error::usage)?;
-    let options = engine_options(options)?;
-    let cancel = AtomicBool::new(false);
-    let signs = Signs { cancel: &cancel, told: Mutex::new((0, 0, 0)) };
-    let work = || run(model, &given, &options, &signs);
-    let tick = || {
-        let (done, failed, total) = *signs.told.lock().unwrap_or_else(PoisonError::into_inner);
-        match &progress {
-            Some(progress) if total > 0 => progress.call1((done, failed, total)).map(drop),
-            _ => Ok(()),
+    /// Reads the input and the journal: what is left to do.
+    pub(crate) fn open(&self) -> Result<Job, Error> {
+        let given = &self.given;
+        let mut paths = JobPaths::beside(&given.input, &given.output);
+        if let Some(errors) = &given.errors {
+            paths.errors.clone_from(errors);
         }
-    };
-    let Counts { total, done, failed } = background(py, &cancel, work, tick)?.map_err(|e| match e {
-        Failed::Engine(e) => raised(&e),
-        Failed::Job(e) => {
-            let class = match e.kind() {
-                ErrorKind::Usage => "UsageError",
-                ErrorKind::Interrupted => "Cancelled",
-                _ => "JobError",
-            };
-            exception(class, e)
-        }
-    })?;
-    Ok(json!({ "total": total, "done": done, "failed": failed }).to_string())
+        let plain = JobOptions { seed: given.seed, ..JobOptions::default() };
+        let options = JobOptions {
+            context: given.context,
+            max_new_tokens: given.max_new_tokens,
+            lenient: given.lenient,
+            engine: aerostat::result_identity(self.options),
+            restart: given.restart,
+            retry_errors: given.retry_errors,
+            ..plain
+        };
+        let setting = Setting::new(&self.model.files, &given.name, &options)?;
+        let digest = model_digest(Path::new(self.model.files.path()))?;
+        Job::open(Box::new(System), paths, setting, &digest, &options, &self.signs)
+    }
+
+    /// Lets a job ride along in a session to its end.
+    pub(crate) fn ride(&self, job: Job, session: &SessionHandle) -> Result<Counts, Error> {
+        const LOOK: Duration = Duration::from_millis(100);
+        let attached = job.attach(session, 0)?;
+        let handle = attached.handle();
+        let (done, wait) = channel::<()>();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                while wait.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                    self.signs.progress(&handle.progress());
+                }
+            });
+            let ended = attached.wait();
+            drop(done);
+            ended
+        })
+    }
+
+    /// Lines that are done, that failed, and all.
+    fn told(&self) -> MutexGuard<'_, (u64, u64, u64)> {
+        self.signs.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-fn run(model: &Model, given: &Given, options: &Options, signs: &Signs<'_>) -> Result<Counts, Failed> {
-    let mut paths = JobPaths::beside(&given.input, &given.output);
-    if let Some(errors) = &given.errors {
-        paths.errors.clone_from(errors);
-    }
-    let job_options = JobOptions {
-        context: given.context,
-        max_new_tokens: given.max_new_tokens,
-        seed: given.seed,
-        lenient: given.lenient,
-        engine: aerostat::result_identity(options),
-        restart: given.restart,
-        retry_errors: given.retry_errors,
-    };
-    let setting = Setting::new(&model.files, &given.name, &job_options)?;
-    let digest = model_digest(Path::new(model.files.path()))?;
-    let job = Job::open(Box::new(System), paths, setting, &digest, &job_options, signs)?;
-    if job.counts().left() == 0 {
-        return Ok(job.counts());
-    }
-    let mut engine = Engine::open(&model.files, options, &job.need(), &mut Loading(signs.cancel))?;
-    Ok(job.run(&mut engine, signs)?)
+/// Counts as JSON.
+pub(crate) fn counted(counts: Counts) -> String {
+    let Counts { total, done, failed } = counts;
+    json!({ "total": total, "done": done, "failed": failed }).to_string()
 }

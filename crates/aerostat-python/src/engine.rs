@@ -10,8 +10,9 @@ use pyo3::prelude::*;
 use serde_json::{Value, json};
 
 use aerostat::session::Status;
-use aerostat::{Need, Observer, Options, Progress, Request, Session, SessionHandle, Want};
+use aerostat::{Need, Observer, Options, Progress, Session, SessionHandle, Want};
 
+use crate::batch::{Batch, counted};
 use crate::call::{Call, UnderWay, follow_source, follow_ticket, notifying};
 use crate::error::{raised, same_process};
 use crate::feed::Feed;
@@ -92,7 +93,9 @@ impl Engine {
         same_process(self.pid)?;
         let (mut requests, gathered) = requests(self.model.get(), given, hooks.unwrap_or_default())?;
         let counted = UnderWay::new(&self.calls);
-        let (handle, need) = self.open_for(py, &requests)?;
+        let mut need = Need::none();
+        requests.iter().for_each(|request| need.add(request));
+        let (handle, need) = self.open_for(py, requests.len(), need)?;
         let cancel = Arc::new(AtomicBool::new(false));
         let (sender, mut told) = channel();
         match requests.len() {
@@ -110,6 +113,31 @@ impl Engine {
             told = notifying(told, notify)?;
         }
         Ok(Call::new(told, cancel, follow, gathered))
+    }
+
+    /// Works through a batch file beside other calls, or goes on with it, and gives the counts as JSON. `given` says which
+    /// files, and how. `progress(done, failed, total)` is called now and then.
+    #[pyo3(signature = (given, progress=None))]
+    fn run_batch(&self, py: Python<'_>, given: &str, progress: Option<Bound<'_, PyAny>>) -> PyResult<String> {
+        same_process(self.pid)?;
+        let _counted = UnderWay::new(&self.calls);
+        if self.is_alone() {
+            self.stop.store(false, Ordering::Relaxed);
+        }
+        let batch = Batch::new(self.model.get(), &self.options, given, &self.stop)?;
+        let job = batch.tell(py, None, Batch::open)?;
+        let left = usize::try_from(job.counts().left()).unwrap_or(usize::MAX);
+        if left == 0 {
+            return Ok(counted(job.counts()));
+        }
+        // What it needs it says itself when it is attached.
+        let (handle, _) = self.open_for(py, left, Need::none())?;
+        batch.tell(py, progress.as_ref(), |batch| batch.ride(job, &handle)).map(counted)
+    }
+
+    /// Those of its options that results depend on, in words.
+    fn identity(&self) -> String {
+        aerostat::result_identity(&self.options)
     }
 
     /// Leaves the sweep at hand; all calls under way end.
@@ -135,34 +163,38 @@ impl Engine {
 }
 
 impl Engine {
-    /// The session, opened for these requests if there is none, or if it was opened for far fewer and is idle; and what it
-    /// is to be told that they need.
-    fn open_for(&self, py: Python<'_>, requests: &[Request]) -> PyResult<(SessionHandle, Need)> {
+    /// Whether there is no call but the caller's own.
+    fn is_alone(&self) -> bool {
+        self.calls.load(Ordering::Relaxed) <= 1
+    }
+
+    /// The session, opened for so many requests of this need if there is none, or if it was opened for far fewer and is idle;
+    /// and what it is to be told that they need.
+    fn open_for(&self, py: Python<'_>, requests: usize, need: Need) -> PyResult<(SessionHandle, Need)> {
         let mut open = self.open(py)?;
-        let alone = self.calls.load(Ordering::Relaxed) <= 1;
+        let alone = self.is_alone();
         if alone {
             self.stop.store(false, Ordering::Relaxed);
         }
         let grown = |open: &Open| {
-            requests.len() >= REOPEN_REQUESTS && requests.len() > open.requests.saturating_mul(REOPEN_TIMES)
+            requests >= REOPEN_REQUESTS && requests > open.requests.saturating_mul(REOPEN_TIMES)
         };
         if alone && open.as_ref().is_some_and(grown) {
             let old = open.take();
             py.detach(|| old.into_iter().for_each(|open| open.session.finish()));
         }
-        let mut need = Need::none();
-        requests.iter().for_each(|request| need.add(request));
         if let Some(open) = &*open {
             return Ok((open.session.handle(), need));
         }
         let (tokens, sequences) = self.floor;
-        (0..sequences).for_each(|_| need.add_tokens(tokens, 0, Want::Generate));
+        let mut first = need;
+        (0..sequences).for_each(|_| first.add_tokens(tokens, 0, Want::Generate));
         let model = self.model.get();
         let watch = Watch { stop: Arc::clone(&self.stop), notes: Arc::clone(&self.notes) };
         let (files, tokenizer) = (Arc::clone(&model.files), model.tokenizer.clone());
-        let session = Session::start(files, tokenizer, self.options.clone(), need, Box::new(watch));
+        let session = Session::start(files, tokenizer, self.options.clone(), first, Box::new(watch));
         let session = session.map_err(|e| raised(&e))?;
-        let opened = open.insert(Open { session, requests: requests.len().max(sequences) });
+        let opened = open.insert(Open { session, requests: requests.max(sequences) });
         // What they need it has been told.
         Ok((opened.session.handle(), Need::none()))
     }

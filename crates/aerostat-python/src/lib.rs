@@ -25,8 +25,6 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _aerostat {
     #[pymodule_export]
-    use super::batch::run_batch;
-    #[pymodule_export]
     use super::call::Call;
     #[pymodule_export]
     use super::engine::Engine;

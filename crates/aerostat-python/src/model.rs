@@ -1,6 +1,6 @@
 //! A model's headers, tokenizer and template.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::prelude::*;
@@ -78,6 +78,12 @@ impl Model {
             },
         })
         .to_string()
+    }
+
+    /// A digest of its files, by which a journal knows the model.
+    fn digest(&self, py: Python<'_>) -> PyResult<String> {
+        let path = self.files.path().to_owned();
+        py.detach(|| aerostat_jobs::model_digest(Path::new(&path))).map_err(|e| exception("ModelError", e))
     }
 
     /// The token ids of a text.

@@ -153,7 +153,7 @@ pub(crate) fn requests(model: &Model, json: &str, asked: Vec<Asked>) -> PyResult
     for (id, given) in given.into_iter().enumerate() {
         let (process, stops) = asked.next().unwrap_or_default();
         let Collect { logits, processed } = given.collect;
-        let hand = Hand { gathered: Arc::default(), logits, processed, process, stops };
+        let hand = Hand { gathered: Arc::default(), rows: given.rows(), logits, processed, process, stops };
         let gathers = logits || processed || !given.layers.is_empty();
         if gathers {
             gathered.insert(id as u64, Arc::clone(&hand.gathered));
@@ -188,6 +188,15 @@ pub(crate) fn engine_options(json: &str) -> PyResult<Options> {
 }
 
 impl Given {
+    /// Rows of logits or hidden states that come of it at least, where they are gathered.
+    fn rows(&self) -> usize {
+        match self.want {
+            GivenWant::Logits { from } => self.tokens.len().saturating_sub(from).max(1),
+            GivenWant::Generate if self.layers.is_empty() => 1,
+            _ => self.tokens.len(),
+        }
+    }
+
     fn request(self, id: u64, model: &Model) -> PyResult<Request> {
         let mut sampling = self.sampling.map_or_else(Sampling::default, Sampling::from);
         sampling.rules = self.rules.map(|rules| Arc::new(rules.into())).unwrap_or_default();

@@ -1,29 +1,18 @@
-//! Results as Python's values. Arrays of numbers go as `bytearray`s in the machine's byte order: numpy is the Python
-//! half's to import.
+//! Results as Python's values. Arrays of numbers go as numpy's, over the memory that the engine wrote them to.
 
+use numpy::{Element, IntoPyArray, PyArray1};
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyDict};
+use pyo3::types::PyDict;
 
 use aerostat::{Completion, FinishReason, Outcome, Score, StopReason, TokenLogprobs, TopK};
 
 use crate::error::class;
 
-/// `[n]` f32 as bytes.
-pub(crate) fn floats<'py>(py: Python<'py>, values: &[f32]) -> PyResult<Bound<'py, PyByteArray>> {
-    PyByteArray::new_with(py, values.len() * 4, |bytes| {
-        let places = bytes.chunks_exact_mut(4);
-        places.zip(values).for_each(|(place, value)| place.copy_from_slice(&value.to_ne_bytes()));
-        Ok(())
-    })
-}
-
-/// `[n]` u32 as bytes.
-fn ids<'py>(py: Python<'py>, values: &[u32]) -> PyResult<Bound<'py, PyByteArray>> {
-    PyByteArray::new_with(py, values.len() * 4, |bytes| {
-        let places = bytes.chunks_exact_mut(4);
-        places.zip(values).for_each(|(place, value)| place.copy_from_slice(&value.to_ne_bytes()));
-        Ok(())
-    })
+/// `[n]`, without a copy.
+pub(crate) fn array<T: Element>(py: Python<'_>, values: Vec<T>) -> PyResult<Bound<'_, PyArray1<T>>> {
+    // The crate takes it for granted that numpy can be imported; that it cannot is the caller's to know.
+    py.import("numpy")?;
+    Ok(values.into_pyarray(py))
 }
 
 /// A result as `(kind, members)`.
@@ -39,19 +28,23 @@ pub(crate) fn outcome<'py>(
         }
         Outcome::Score(Score { logprobs, logits_last, .. }) => {
             members.set_item("logprobs", logprobs)?;
-            members.set_item("logits_last", logits_last.map(|l| floats(py, &l)).transpose()?)?;
+            members.set_item("logits_last", logits_last.map(|l| array(py, l)).transpose()?)?;
             "score"
         }
         Outcome::TopK(TopK { k, from, ids: tokens, logprobs, .. }) => {
             members.set_item("k", k)?;
             members.set_item("from", from)?;
-            members.set_item("ids", ids(py, &tokens)?)?;
-            members.set_item("logprobs", floats(py, &logprobs)?)?;
+            members.set_item("ids", array(py, tokens)?)?;
+            members.set_item("logprobs", array(py, logprobs)?)?;
             "topk"
         }
-        Outcome::Hidden(vectors) => {
+        Outcome::Hidden(mut vectors) => {
             members.set_item("rows", vectors.len())?;
-            members.set_item("values", floats(py, &vectors.concat())?)?;
+            let values = match vectors.len() {
+                1 => vectors.swap_remove(0),
+                _ => vectors.concat(),
+            };
+            members.set_item("values", array(py, values)?)?;
             "hidden"
         }
         Outcome::Given => "given",

@@ -90,3 +90,45 @@ def test_a_mapper_maps_batches_and_pickles_with_all_that_changes_results(llm: LL
     assert pickle.dumps(LLM(chat, kv="q8", progress=False).mapper("text", "answer", GREEDY)) != pickled
     rows = llm.mapper("text", "answer", GREEDY, errors="error")({"text": ["Hello", None]})
     assert rows["error"][0] is None and rows["error"][1] is not None
+
+
+def test_a_piece_of_a_table_stays_one(llm: LLM) -> None:
+    piece = pyarrow.RecordBatch.from_pydict({"text": TEXTS})
+    assert isinstance(llm.generate_frame(piece, "text", "answer", GREEDY), pyarrow.RecordBatch)
+    assert isinstance(llm.embed_frame(piece, "text"), pyarrow.RecordBatch)
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_rows_without_a_vector(llm: LLM, make: Any) -> None:
+    frame = make({"text": ["Hello", None, "you"]})
+    with pytest.raises(aerostat.UsageError):
+        llm.embed_frame(frame, "text")
+    found = llm.embed_frame(frame, "text", errors="error")
+    vectors = column(found, "embedding")
+    assert vectors[1] is None and len(vectors[0]) == len(vectors[2]) == 32
+    assert [isinstance(e, str) for e in column(found, "error")] == [False, True, False]
+
+
+def test_tables_of_every_kind(llm: LLM) -> None:
+    missing = pandas.DataFrame({"text": pandas.array(["Hello", pandas.NA, "you"], dtype="string")}, index=[7, 7, 9])
+    found = llm.generate_frame(missing, "text", "answer", GREEDY, errors="error")
+    assert found.index.tolist() == [7, 7, 9] and found["error"].notna().tolist() == [False, True, False]
+    twice = pandas.DataFrame([["Hello", "you"]], columns=["text", "text"])
+    for wrong in (twice, polars.LazyFrame({"text": TEXTS})):
+        with pytest.raises(aerostat.UsageError):
+            llm.generate_frame(wrong, "text")
+    kinds = polars.DataFrame({"text": polars.Series(TEXTS, dtype=polars.Categorical)})
+    assert llm.generate_frame(kinds, "text", "answer", GREEDY)["answer"].null_count() == 0
+    assert len(llm.generate(polars.Series(TEXTS), GREEDY)) == len(llm.generate(pandas.Series(TEXTS), GREEDY)) == 3
+
+
+def test_a_dataset_is_mapped_and_remembered(llm: LLM, chat: str, tmp_path: Any) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    rows = datasets.Dataset.from_dict({"text": TEXTS})
+    mapped = rows.map(llm.mapper("text", "answer", GREEDY), batched=True, batch_size=2)
+    assert mapped["answer"][:] == [o.outputs[0].text for o in llm.generate(TEXTS, GREEDY)]
+    # What is remembered goes by all that changes results, and by nothing else.
+    fingerprint = datasets.fingerprint.Hasher.hash
+    assert fingerprint(llm.mapper("text", "answer", GREEDY)) == fingerprint(LLM(chat, progress=False).mapper("text", "answer", GREEDY))
+    assert fingerprint(llm.mapper("text", "answer", GREEDY)) != fingerprint(llm.mapper("text", "answer", SamplingParams(max_tokens=6)))

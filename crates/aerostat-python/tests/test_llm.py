@@ -3,7 +3,10 @@
 import asyncio
 import json
 import math
+import os
+import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +200,20 @@ def test_chat(llm: LLM) -> None:
     assert llm.chat(talks[0]["messages"], params)[0].outputs[0].token_ids == talks[0]["greedy"]
 
 
+def test_a_chat_template_is_text_or_a_file(chat: str, llm: LLM, tmp_path: Path) -> None:
+    own = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}"
+    file = tmp_path / "own.jinja"
+    file.write_text(own)
+    talk = [{"role": "user", "content": "Hi"}]
+    for outputs in (
+        llm.chat(talk, GREEDY, chat_template=own), llm.chat(talk, GREEDY, chat_template=str(file)),
+        LLM(chat, chat_template=str(file), progress=False).chat(talk, GREEDY),
+    ):  # fmt: skip
+        assert outputs[0].prompt == "[user] Hi"
+    with pytest.raises(aerostat.UsageError, match="neither"):
+        llm.chat(talk, GREEDY, chat_template="no/such/file")
+
+
 def test_one_bad_prompt_raises_before_anything_runs_or_is_an_output(chat: str) -> None:
     llm = LLM(chat, progress=False)
     prompts = ["Hello", [], [1, 99999], {"text": "x"}, None]
@@ -388,3 +405,96 @@ def test_closing_while_threads_wait_ends_them(chat: str) -> None:
     llm.close()
     thread.join(30)
     assert not thread.is_alive() and len(found[0][0].outputs[0].token_ids) == 300
+
+
+def lines_of(count: int, **body: Any) -> str:
+    rows = ({"custom_id": str(n), "method": "POST", "url": "/v1/completions", "body": {"model": "m", "prompt": f"Row {n}", **body}} for n in range(count))
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def test_a_batch_shares_the_model_with_other_calls(chat: str, tmp_path: Path) -> None:
+    llm = LLM(chat, progress=False)
+    wanted = llm.generate("Hello", GREEDY)[0].outputs[0].token_ids
+    (tmp_path / "in.jsonl").write_text(lines_of(24, max_tokens=60, temperature=0))
+    counts: list[Any] = []
+    thread = threading.Thread(target=lambda: counts.append(llm.run_batch(tmp_path / "in.jsonl", tmp_path / "out.jsonl")))
+    thread.start()
+    while thread.is_alive():
+        assert llm.generate("Hello", GREEDY)[0].outputs[0].token_ids == wanted
+    thread.join()
+    assert counts == [{"total": 24, "done": 24, "failed": 0}]
+    # The model stays open, and goes on to work.
+    assert llm.stats() is not None and llm.generate("Hello", GREEDY)[0].outputs[0].token_ids == wanted
+
+
+def test_ctrl_c_ends_a_batch_that_goes_on_at_the_next_call(chat: str, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(lines_of(200, max_tokens=300, temperature=0, ignore_eos=True))
+    llm = LLM(chat, progress=False, rows_max=8)
+
+    def interrupt() -> None:
+        while (llm._core.status()["progress"] or {"sweep": 0})["sweep"] < 20:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(aerostat.Interrupted, match="goes on"):
+        llm.run_batch(source, target)
+    begun = time.monotonic()
+    assert len(llm.generate("Hello", GREEDY)[0].outputs[0].token_ids) == 10 and time.monotonic() - begun < 10
+    assert llm.run_batch(source, target) == {"total": 200, "done": 200, "failed": 0}
+    LLM(chat, progress=False).run_batch(source, tmp_path / "whole.jsonl")
+    answers = [{row["custom_id"]: row["response"]["body"]["choices"] for row in map(json.loads, path.read_text().splitlines())}
+               for path in (target, tmp_path / "whole.jsonl")]  # fmt: skip
+    assert answers[0] == answers[1]
+
+
+def test_a_batch_that_memory_has_no_room_for(chat: str, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(lines_of(2, max_tokens=4))
+    with pytest.raises(aerostat.BudgetError) as caught:
+        LLM(chat, memory="1MiB", headroom=0, progress=False).run_batch(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    assert caught.value.smallest is not None
+
+
+def test_arrays_come_over_the_engines_memory(llm: LLM, llama: LLM) -> None:
+    vector = llm.embed("Hello")[0].outputs
+    assert vector is not None and vector.array.dtype == np.float32 and vector.array.flags.writeable
+    assert type(vector.array.base).__name__ == "PySliceContainer"
+    likely = llama.distil([[1, 2, 3]], 4)[0]
+    assert likely.ids.dtype == np.uint32 and likely.ids.shape == (3, 4) and likely.logprobs.shape == (3, 4)
+    # A vector for each token is a table, of a single token too.
+    assert [o.outputs.data.shape for o in llama.encode([[1], [1, 2]], pooling_task="token_embed") if o.outputs is not None] == [(1, llama.embedding_size), (2, llama.embedding_size)]
+
+
+def test_arrays_are_read_where_they_lie() -> None:
+    from aerostat.tensors import to_numpy
+
+    class Other:
+        """An array of another library."""
+
+        def __init__(self, array: Any) -> None:
+            self._array = array
+
+        def __dlpack__(self, **how: Any) -> Any:
+            return self._array.__dlpack__(**how)
+
+        def __dlpack_device__(self) -> Any:
+            return self._array.__dlpack_device__()
+
+    class Old:
+        def __init__(self, array: Any) -> None:
+            self._array = array
+
+        def __array__(self, *_: Any, **__: Any) -> Any:
+            return self._array
+
+    array = np.arange(6)
+    for given in (array, Other(array), Old(array), array.view()):
+        assert np.shares_memory(to_numpy(given), array)
+
+
+def test_the_models_generation_config_or_anothers(chat: str, tmp_path: Path) -> None:
+    assert LLM(chat, generation_config="vllm").get_default_sampling_params() == SamplingParams()
+    (tmp_path / "generation_config.json").write_text('{"temperature": 0.25, "top_k": 3, "max_new_tokens": 9}')
+    other = LLM(chat, generation_config=tmp_path, override_generation_config={"top_p": 0.5}).get_default_sampling_params()
+    assert (other.temperature, other.top_k, other.top_p, other.max_tokens) == (0.25, 3, 0.5, 9)

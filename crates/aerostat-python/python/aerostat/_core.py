@@ -6,15 +6,18 @@ import json
 import os
 import threading
 import time
-from typing import Any, AsyncIterator, Iterator, Sequence
+from typing import Any, AsyncIterator, Callable, Iterator, Sequence
 
 from . import _aerostat
+from ._journal import Entry, Journal
 from ._options import EngineOptions, expert_file, log, own_cache
 from ._progress import Progress
 from .errors import AerostatError, Interrupted, of_class
 
 #: A result of the native half: its kind, and its members.
 Result = tuple[str, dict[str, Any]]
+#: Seconds after which results that came are made durable, where a journal is kept.
+KEEP_EVERY = 0.2
 
 
 def find(
@@ -54,6 +57,8 @@ class Core:
         self.floor = floor
         self.progress = progress
         self.model = _aerostat.Model(path)
+        #: Where results are kept, if they are.
+        self.journal: Journal | None = None
         self.facts: dict[str, Any] = json.loads(self.model.describe())
         experts = expert_file(path) if self.facts["experts"] else None
         self.engine = _aerostat.Engine(self.model, options.as_json(experts), *floor)
@@ -98,22 +103,24 @@ class Core:
         show: bool | None = None,
         until: float | None = None,
         hooks: Any = None,
+        idle: Callable[[], None] | None = None,
     ) -> Iterator[tuple[int, str, Any]]:
         """What becomes of requests, as it comes. ``until`` is a time (``time.monotonic()``) at which they are cancelled:
-        answers that have not ended then come as far as they are. Ctrl-C gives what is there, too, and is raised again."""
+        answers that have not ended then come as far as they are. Ctrl-C gives what is there, too, and is raised again.
+        ``idle`` is called when all that came was given, and while nothing comes."""
         if not requests:
             return
         call = self.call(requests, follow, None, hooks)
         shown = self.progress if show is None else show
         bar = Progress(len(requests), what, enabled=shown)
         try:
-            yield from self._events(call, len(requests), bar, until)
+            yield from self._events(call, bar, until, idle)
         finally:
             bar.close()
             call.cancel()
 
     def _events(
-        self, call: _aerostat.Call, count: int, bar: Progress, until: float | None
+        self, call: _aerostat.Call, bar: Progress, until: float | None, idle: Callable[[], None] | None
     ) -> Iterator[tuple[int, str, Any]]:
         signal: KeyboardInterrupt | None = None
         finished: set[int] = set()
@@ -144,6 +151,8 @@ class Core:
                 except KeyboardInterrupt as error:
                     signal = error
                     self.engine.interrupt()
+            if idle is not None:
+                idle()
             if until is not None and time.monotonic() > until:
                 call.cancel()
             if time.monotonic() - looked > 0.5:
@@ -180,6 +189,8 @@ class Core:
     ) -> list[Result]:
         """What becomes of requests, in their order. Raises :class:`Interrupted` with results, ``None`` for those that have
         none, on Ctrl-C."""
+        if self.journal is not None and hooks is None and until is None:
+            return self._journaled(self.journal.call(requests), requests, what, show)
         results: list[Any] = [None] * len(requests)
         try:
             for index, kind, members in self.events(requests, what=what, show=show, until=until, hooks=hooks):
@@ -189,6 +200,35 @@ class Core:
         if until is not None:
             empty = ("completion", self.cut([]))
             results = [empty if result is None else result for result in results]
+        return results
+
+    def _journaled(
+        self, entry: Entry, requests: Sequence[dict[str, Any]], what: str, show: bool | None
+    ) -> list[Result]:
+        """Results of which those that are kept are not asked for again."""
+        results: list[Any] = [entry.known.get(place) for place in range(len(requests))]
+        left = [place for place, result in enumerate(results) if result is None]
+        new: list[tuple[int, Result]] = []
+        kept_at = time.monotonic()
+
+        def keep() -> None:
+            nonlocal kept_at
+            if time.monotonic() - kept_at > KEEP_EVERY:
+                entry.keep(new)
+                new.clear()
+                kept_at = time.monotonic()
+
+        try:
+            for index, kind, members in self.events([requests[place] for place in left], what=what, show=show, idle=keep):
+                place = left[index]
+                results[place] = (kind, members)
+                if kind != "failed" and members.get("finish_reason") != "interrupted":
+                    new.append((place, (kind, members)))
+        except KeyboardInterrupt as error:
+            raise Interrupted(outputs=results) from error
+        finally:
+            entry.keep(new)
+            entry.close()
         return results
 
     async def aevents(

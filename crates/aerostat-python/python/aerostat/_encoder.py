@@ -32,11 +32,14 @@ class Pooling:
 
     kind: str = "last"
     normalize: bool = True
+    dimensions: int | None = None
+    #: Elements of a vector that is not cut.
+    width: int = 0
 
     @classmethod
-    def of(cls, path: str, config: Any = None) -> "Pooling":
+    def of(cls, path: str, width: int, config: Any = None) -> "Pooling":
         """Of a model's folder: ``modules.json`` and the configuration of its pooling, where it has them."""
-        pooling = cls()
+        pooling = cls(width=width)
         modules = _modules(path)
         for kind, folder in modules:
             if kind == "Pooling":
@@ -55,6 +58,8 @@ class Pooling:
                 pooling.kind = _POOLINGS[value]
             elif name in ("normalize", "use_activation") and value is not None:
                 pooling.normalize = bool(value)
+            elif name == "dimensions" and value is not None:
+                pooling.dimensions = int(value)
         return pooling
 
     def request(self, tokens: list[int], params: PoolingParams | None, apart: bool = False) -> dict[str, Any]:
@@ -63,7 +68,10 @@ class Pooling:
         normalize = self.normalize
         for said in (params.use_activation, params.normalize):
             normalize = normalize if said is None else said
-        want = {"layer": None, "pooling": None if apart else self.kind, "dimensions": params.dimensions, "normalize": normalize}
+        dimensions = self.dimensions if params.dimensions is None else params.dimensions
+        if dimensions is not None and not 1 <= dimensions <= self.width:
+            raise UsageError(f"dimensions is {dimensions}; the model's vectors have {self.width} elements")
+        want = {"layer": None, "pooling": None if apart else self.kind, "dimensions": dimensions, "normalize": normalize}
         return {"tokens": tokens, "want": {"hidden": want}}
 
 
@@ -78,14 +86,10 @@ def _modules(path: str) -> list[tuple[str, str]]:
         return []
 
 
-def vectors(result: Result) -> Any:
-    """``[width]`` of a pooled result, ``[tokens, width]`` of another."""
-    import numpy as np
-
+def vectors(result: Result, apart: bool = False) -> Any:
+    """``[width]`` of a pooled result, or ``[tokens, width]``."""
     members = result[1]
-    values = np.frombuffer(members["values"], dtype=np.float32)
-    rows = members["rows"]
-    return values if rows == 1 else values.reshape(rows, -1)
+    return members["values"].reshape(members["rows"], -1) if apart else members["values"]
 
 
 class Encoder:

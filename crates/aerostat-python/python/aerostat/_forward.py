@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from . import tensors
 from ._core import raised
-from ._generate import all_layers, unpadded
 from ._generation import _IGNORED, _REFUSED
 from ._hooks import Gathered
 from ._options import log, parse_size
@@ -31,17 +30,22 @@ def forward(
         input_ids = input_ids["input_ids"]
     if input_ids is None:
         raise UsageError("input_ids are missing")
+    from ._generate import all_layers, unpadded
+
     core = model._core
     array = tensors.to_ids(input_ids)
     # Without a mask nothing is padding, as in transformers.
     rows, starts = unpadded(array, attention_mask, None, [])
     length, vocab = array.shape[1], core.facts["vocab"]
     whole = isinstance(logits_to_keep, int)
+    if whole and logits_to_keep < 0:
+        raise UsageError(f"logits_to_keep is {logits_to_keep}; expected 0 for all, or how many of the last")
     first = max(length - logits_to_keep, 0) if whole and logits_to_keep > 0 else 0
     if labels is not None and (not whole or logits_to_keep):
         raise UsageError("labels need the logits of all tokens: leave logits_to_keep out")
     layers = all_layers(core.facts) if output_hidden_states else []
-    _affordable(model, len(array) * ((length - first) * vocab + length * core.facts["hidden"] * len(layers)) * 4)
+    size = len(array) * ((length - first) * vocab + length * core.facts["hidden"] * len(layers)) * 4
+    affordable(model, size, "logits_to_keep=1 gives the last token's logits alone; give fewer rows at a time")
     requests = []
     for row, start in zip(rows, starts):
         want = {"logits": {"from": max(first - start, 0)}}
@@ -54,11 +58,14 @@ def forward(
         gathered.append(Gathered(result[1]["gathered"], core.facts))
     import numpy as np
 
-    logits = np.zeros((len(rows), length - first, vocab), dtype=np.float32)
-    for place, one, row, start in zip(logits, gathered, rows, starts):
-        begin, end = max(first, start), start + len(row)
-        if begin < end:
-            place[begin - first : end - first] = one.logits()
+    if len(rows) == 1 and len(rows[0]) == length:
+        logits = gathered[0].logits()[None]
+    else:
+        logits = np.zeros((len(rows), length - first, vocab), dtype=np.float32)
+        for place, one, row, start in zip(logits, gathered, rows, starts):
+            begin, end = max(first, start), start + len(row)
+            if begin < end:
+                place[begin - first : end - first] = one.logits()
     output = Output()
     if labels is not None:
         output["loss"] = _scalar(_loss(logits, tensors.to_ids(labels, "labels"), rows, starts), input_ids)
@@ -82,15 +89,12 @@ def _look_at(keywords: dict[str, Any]) -> None:
             raise TypeError(f"the model got an unexpected keyword argument {name!r}")
 
 
-def _affordable(model: "AutoModel", size: int) -> None:
+def affordable(model: "AutoModel", size: int, hint: str) -> None:
     """Refuses what cannot be held, before anything is opened."""
     memory = model._options.memory
     limit = parse_size(memory, "memory") if memory is not None else _available()
     if limit is not None and size > limit:
-        raise BudgetError(
-            f"the logits and states asked for take {size} bytes of {limit}: logits_to_keep=1 gives the last token's alone; "
-            "give fewer rows at a time"
-        )
+        raise BudgetError(f"the logits and states asked for take {size} bytes of {limit}: {hint}")
 
 
 def _available() -> int | None:
@@ -107,6 +111,8 @@ def _available() -> int | None:
 def _padded(rows: list[Any], starts: list[int], length: int) -> Any:
     import numpy as np
 
+    if len(rows) == 1 and len(rows[0]) == length:
+        return rows[0][None]
     block = np.zeros((len(rows), length, rows[0].shape[1]), dtype=np.float32)
     for place, row, start in zip(block, rows, starts):
         place[start : start + len(row)] = row

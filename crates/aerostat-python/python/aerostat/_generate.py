@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Sequence
 from . import tensors
 from ._core import raised
 from ._generation import NEW_TOKENS_DEFAULT, ids_of, rules, sampling, settle
-from ._hooks import Gathered, processor, stopper
+from ._forward import affordable
+from ._hooks import Gathered, kept, processor, stopper
 from ._options import log
 from ._outputs import GenerateOutput, TextAnswers
 from .errors import Interrupted, UsageError
@@ -27,22 +28,19 @@ class Ask:
         self.processors = list(processors or [])
         self.criteria = [] if criteria is None else list(criteria) if isinstance(criteria, (list, tuple)) else [criteria]
         self.streamer = streamer
+        #: What processors and criteria raised.
+        self.faults: list[BaseException] = []
         self.known = settle(model.generation_config, config, keywords)
         self.call = model._calls.next()
         ends = self.known["eos_token_id"]
         self.ends = self.core.end_tokens if ends is None else ids_of(ends)
         pad = self.known["pad_token_id"]
-        pad = model.tokenizer.pad_token_id if pad is None and self.core.facts["tokenizer"] else pad
         #: The padding that was named, and that which answers are padded with.
-        self.named_pad = pad
-        self.pad = int(pad) if pad is not None else (self.ends[0] if self.ends else 0)
-        self.stops = self._stops()
+        self.named_pad = None if pad is None else ids_of(pad)[0]
+        self.pad = self.named_pad if self.named_pad is not None else (self.ends[0] if self.ends else 0)
+        self.stops: list[str] = self.known["stop_strings"] or []
         #: Where each row begins after its padding.
         self.starts: list[int] = []
-
-    def _stops(self) -> list[str]:
-        stops = self.known["stop_strings"]
-        return [stops] if isinstance(stops, str) else list(stops or [])
 
     # Texts
 
@@ -95,6 +93,7 @@ class Ask:
         for number, (row, length) in enumerate(zip(rows, lengths)):
             for stream in range(times):
                 requests.append(self._request(row, length, number, stream))
+        self._look_at_size(requests)
         hooks = self._hooks(len(requests))
         if self.streamer is not None and len(requests) != 1:
             raise UsageError("a streamer takes one sequence")
@@ -106,7 +105,7 @@ class Ask:
         for result in results:
             error = raised(result)
             if error is not None:
-                raise error
+                raise self.faults[0] if self.faults else error
         return results
 
     def _request(self, row: list[int], length: int, number: int, stream: int) -> dict[str, Any]:
@@ -142,12 +141,22 @@ class Ask:
             raise UsageError(f"the prompt has {length} tokens, padding included, and max_length is {whole}: raise max_length, or use max_new_tokens")
         return int(whole) - length
 
+    def _look_at_size(self, requests: list[dict[str, Any]]) -> None:
+        """Refuses logits and states that cannot be held, before anything is opened."""
+        facts, size = self.core.facts, 0
+        for request in requests:
+            steps = request["max_new_tokens"]
+            size += sum(request.get("collect", {}).values()) * steps * facts["vocab"] * 4
+            size += len(request.get("layers", ())) * (steps + len(request["tokens"])) * facts["hidden"] * 4
+        if size:
+            affordable(self.model, size, "fewer new tokens or fewer rows take less")
+
     def _hooks(self, count: int) -> list[Any] | None:
         """What of the caller's own is asked at each token."""
         if not self.processors and not self.criteria:
             return None
-        process = processor(self.processors) if self.processors else None
-        stops = stopper(self.criteria) if self.criteria else None
+        process = kept(processor(self.processors), self.faults) if self.processors else None
+        stops = kept(stopper(self.criteria), self.faults) if self.criteria else None
         return [(process, stops)] * count
 
     def _streamed(self, requests: list[Any], hooks: Any, prompt: Any, until: float | None) -> list[Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
 from ._options import log
 from .errors import UsageError
+from .params import check_number, check_texts, check_whole
 from .tokenizer import read_json
 
 #: Tokens of an answer where nothing says how many.
@@ -142,22 +144,31 @@ def settle(model: Any, given: Any, keywords: dict[str, Any]) -> dict[str, Any]:
     return known
 
 
+#: Members that are whole numbers, and their least; those that are numbers, and their ranges.
+_WHOLE = {"max_new_tokens": 1, "max_length": 1, "min_new_tokens": 0, "min_length": 0, "top_k": 0, "no_repeat_ngram_size": 0,
+          "num_return_sequences": 1}  # fmt: skip
+_NUMBERS = {"top_p": (0.0, 1.0), "min_p": (0.0, 1.0), "repetition_penalty": (1e-6, 1e6), "temperature": (0.0, 1e6)}
+
+
 def check(known: dict[str, Any]) -> None:
-    for name in ("max_new_tokens", "max_length"):
-        value = known[name]
-        if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
-            raise UsageError(f"{name} is {value!r}; expected a whole number of at least 1")
-    if known["num_return_sequences"] < 1:
-        raise UsageError("num_return_sequences must be at least 1")
-    if known["do_sample"]:
-        if not isinstance(known["temperature"], (int, float)) or known["temperature"] <= 0:
-            raise UsageError(f"temperature is {known['temperature']!r}; with do_sample=True it must be above 0")
-        if not 0 < known["top_p"] <= 1:
-            raise UsageError(f"top_p is {known['top_p']!r}; expected a number above 0, up to 1")
-    elif known["num_return_sequences"] > 1:
+    """Refuses values that mean nothing; samplers' are looked at where something is sampled."""
+    samples = bool(known["do_sample"])
+    for name, least in _WHOLE.items():
+        if known[name] is not None and (samples or name != "top_k"):
+            known[name] = check_whole(name, known[name], least, 1 << 40)
+    for name, (low, high) in _NUMBERS.items():
+        if known[name] is not None and (samples or name == "repetition_penalty"):
+            known[name] = check_number(name, known[name], low, high)
+    if samples and (known["temperature"] == 0 or known["top_p"] == 0):
+        name = "temperature" if known["temperature"] == 0 else "top_p"
+        raise UsageError(f"{name} is 0; with do_sample=True it must be above 0")
+    if not samples and known["num_return_sequences"] > 1:
         raise UsageError("num_return_sequences above 1 needs do_sample=True: the likeliest answer is always the same")
-    if known["repetition_penalty"] <= 0:
-        raise UsageError(f"repetition_penalty is {known['repetition_penalty']!r}; expected a number above 0")
+    if known["max_time"] is not None:
+        known["max_time"] = check_number("max_time", known["max_time"], -math.inf, math.inf)
+    stops = known["stop_strings"]
+    if stops is not None:
+        known["stop_strings"] = check_texts("stop_strings", stops)
 
 
 def sampling(known: dict[str, Any], seed: int) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Sequence
+import functools
+from typing import Any, Callable, Sequence, TypeVar
 
 from . import tensors
+from .errors import UsageError
 
 
 def _row(ids: list[int]) -> Any:
@@ -14,6 +16,23 @@ def _row(ids: list[int]) -> Any:
     array = np.asarray([ids], dtype=np.int64)
     library = tensors.torch()
     return array if library is None else library.from_numpy(array)
+
+
+Called = TypeVar("Called", bound=Callable[..., Any])
+
+
+def kept(call: Called, faults: list[BaseException]) -> Called:
+    """The same; what it raises is kept, since it is called on a thread from which nothing is raised."""
+
+    @functools.wraps(call)
+    def keeping(*given: Any) -> Any:
+        try:
+            return call(*given)
+        except BaseException as fault:
+            faults.append(fault)
+            raise
+
+    return keeping  # type: ignore[return-value]
 
 
 def processor(processors: Sequence[Callable[[Any, Any], Any]]) -> Callable[[list[int], bytearray], None]:
@@ -28,7 +47,10 @@ def processor(processors: Sequence[Callable[[Any, Any], Any]]) -> Callable[[list
         scores = values[None, :].copy() if library is None else library.from_numpy(values[None, :].copy())
         for one in processors:
             scores = one(row, scores)
-        values[:] = tensors.to_numpy(scores).reshape(-1)
+        changed = tensors.to_numpy(scores).reshape(-1)
+        if changed.shape != values.shape:
+            raise UsageError(f"a logits processor gave {changed.size} scores for {values.size}")
+        values[:] = changed
 
     return process
 
@@ -53,7 +75,8 @@ class Gathered:
     def _array(self, data: Any, width: int) -> Any:
         import numpy as np
 
-        return np.frombuffer(data or b"", dtype=np.float32).reshape(-1, width)
+        values = np.zeros(0, dtype=np.float32) if data is None else data
+        return values.reshape(-1, width)
 
     def logits(self, processed: bool = False) -> Any:
         """``[rows, vocab]``."""

@@ -13,6 +13,7 @@ from . import _aerostat
 from ._options import EngineOptions, log, own_cache, unknown
 from ._progress import Progress
 from .errors import ModelError, UsageError
+from .params import check_whole
 
 #: transformers' keywords about loading: noted, and ignored.
 _TRANSFORMERS = frozenset(
@@ -87,8 +88,8 @@ def read(path: Any, keywords: dict[str, Any]) -> tuple[Loading, EngineOptions]:
         else:
             raise unknown("from_pretrained", name, (*_NAMED, *_OWN, *_AIRLLM, *_TRANSFORMERS))
     loading.hf_token = loading.hf_token or (token if isinstance(token, str) else None)
-    if loading.max_seq_len < 1:
-        raise UsageError(f"max_seq_len is {loading.max_seq_len}; expected at least 1")
+    loading.max_seq_len = check_whole("max_seq_len", loading.max_seq_len, 1, 1 << 40)
+    loading.seed = check_whole("seed", loading.seed, 0, (1 << 64) - 1)
     check_compression(loading.compression)
     _look_at_device(loading.device)
     if loading.compression is None and loading.layer_shards_saving_path is not None:
@@ -112,24 +113,37 @@ def _look_at_device(device: Any) -> None:
         raise UsageError(f"device is {device!r}; expected 'cpu' or 'cuda:N'")
 
 
+def copy_of(path: str, loading: Loading, compression: str) -> str:
+    """Where the packed copy of a model lies, or will."""
+    name = os.path.basename(os.path.normpath(path))
+    mark = hashlib.sha256(os.path.realpath(path).encode()).hexdigest()[:8]
+    given = loading.layer_shards_saving_path
+    folder = os.fspath(given) if given is not None else os.path.join(own_cache(), "packed")
+    return os.path.join(folder, f"{name}-{mark}-{CODECS[compression][0]}")
+
+
+def is_whole(copy: str) -> bool:
+    """Whether a packed copy is there. Its original need not be any more."""
+    return os.path.exists(os.path.join(copy, ".aerostat-packed"))
+
+
+def warn_of(compression: str) -> None:
+    """Says so where a copy does not give the model's own results."""
+    if compression != "lossless":
+        log.warning("compression=%r changes results: weights are rounded; 'lossless' keeps every bit", compression)
+
+
 def packed(path: str, facts: dict[str, Any], loading: Loading, compression: str) -> str:
     """The packed copy of a model, made if it is not there, or gone on with."""
     if facts["codec"] is not None or facts["quantised"] or os.path.isfile(path):
         log.info("compression=%r is ignored: the model is quantised or packed already", compression)
         return path
     codec, ratio = CODECS[compression]
-    if codec != "lossless":
-        log.warning("compression=%r changes results: weights are rounded; 'lossless' keeps every bit", compression)
+    warn_of(compression)
     if facts["dtype"] == "F32" and codec == "lossless":
         log.info("compression='lossless' is for BF16, F16 and FP8; F32 weights hardly shrink")
+    out = copy_of(path, loading, compression)
     name = os.path.basename(os.path.normpath(path))
-    mark = hashlib.sha256(os.path.realpath(path).encode()).hexdigest()[:8]
-    given = loading.layer_shards_saving_path
-    folder = os.fspath(given) if given is not None else os.path.join(own_cache(), "packed")
-    out = os.path.join(folder, f"{name}-{mark}-{codec}")
-    done = os.path.exists(os.path.join(out, ".aerostat-packed"))
-    if done:
-        return out
     os.makedirs(out, exist_ok=True)
     need = int(facts["weight_bytes"] * ratio)
     have = sum(entry.stat().st_size for entry in os.scandir(out) if entry.is_file())

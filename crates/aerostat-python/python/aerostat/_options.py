@@ -22,8 +22,8 @@ _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 def parse_size(value: int | float | str, name: str = "size") -> int:
     """Bytes of ``"4GiB"``, ``"500 MB"`` or a number of bytes."""
     if isinstance(value, (int, float)):
-        if value <= 0:
-            raise UsageError(f"{name} is {value}; it must be more than 0 bytes")
+        if not 0 < value < 1 << 63:
+            raise UsageError(f"{name} is {value}; it must be more than 0 bytes, and a number")
         return int(value)
     found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgtKMGT]?)(i?)[bB]?\s*", value) if isinstance(value, str) else None
     if found is None:
@@ -60,8 +60,8 @@ class EngineOptions:
         if self.vram is not None:
             log.warning("vram has no effect: this build has no GPU")
         given: dict[str, Any] = {"expert_use": expert_use}
+        headroom = 0 if not self.headroom else parse_size(self.headroom, "headroom")
         if self.memory is not None:
-            headroom = 0 if not self.headroom else parse_size(self.headroom, "headroom")
             given["memory_bytes"] = max(parse_size(self.memory, "memory") - headroom, 1)
         for name in ("threads", "rows_max"):
             value = getattr(self, name)

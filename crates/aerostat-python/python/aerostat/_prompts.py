@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,19 +20,33 @@ class Prompt:
     error: Exception | None = None
 
 
+#: Members of a prompt that is a dict.
+_MEMBERS = ("prompt", "prompt_token_ids", "cache_salt", "type")
+
+
+def _token(value: Any) -> int:
+    """A token id; whole numbers alone."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise UsageError(f"{value!r} is no token id")
+    return operator.index(value)
+
+
 def read_prompts(prompts: Any, core: Core, limit: int | None = None) -> list[Prompt]:
     """A prompt, or several."""
     if isinstance(prompts, (str, dict)) or _is_ids(prompts):
         prompts = [prompts]
     elif hasattr(prompts, "tolist"):
         prompts = prompts.tolist()
+    if not hasattr(prompts, "__iter__"):
+        raise UsageError(f"expected a prompt or several, not {type(prompts).__name__}")
     return [_read(prompt, number, core, limit) for number, prompt in enumerate(prompts)]
 
 
 def _is_ids(value: Any) -> bool:
     """A list of token ids, which is one prompt."""
     if tensors.is_array(value):
-        return getattr(value, "ndim", 1) == 1 and getattr(getattr(value, "dtype", None), "kind", "i") in "iu"
+        array = tensors.to_numpy(value)
+        return bool(array.ndim == 1 and array.dtype.kind in "iu")
     return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(t, int) and not isinstance(t, bool) for t in value)
 
 
@@ -40,8 +55,13 @@ def _read(prompt: Any, number: int, core: Core, limit: int | None) -> Prompt:
     try:
         if isinstance(prompt, dict):
             text = prompt.get("prompt")
+            more = next((name for name, value in prompt.items() if name not in _MEMBERS and value is not None), None)
+            if more is not None:
+                raise UsageError(f"a prompt's {more!r} is not supported: texts and token ids are")
             if prompt.get("prompt_token_ids") is not None:
                 prompt = prompt["prompt_token_ids"]
+                if isinstance(prompt, str):
+                    raise UsageError("prompt_token_ids must be token ids, not a text")
             elif isinstance(text, str):
                 prompt = text
             else:
@@ -53,8 +73,10 @@ def _read(prompt: Any, number: int, core: Core, limit: int | None) -> Prompt:
             raise UsageError("it is missing")
         else:
             if tensors.is_array(prompt):
-                prompt = tensors.to_numpy(prompt).ravel().tolist()
-            ids = [int(token) for token in prompt]
+                prompt = tensors.to_numpy(prompt).tolist()
+            if not hasattr(prompt, "__iter__"):
+                raise UsageError(f"expected a text or token ids, not {type(prompt).__name__}")
+            ids = [_token(token) for token in prompt]
         vocab = core.facts["vocab"]
         wrong = next((token for token in ids if not 0 <= token < vocab), None)
         if wrong is not None:

@@ -186,11 +186,8 @@ def prompt_logprobs(core: Core, ids: list[int], places: list[Any] | None) -> lis
 
 def likeliest(result: Result) -> tuple[Any, Any]:
     """``[tokens, k]`` ids and log-probabilities."""
-    import numpy as np
-
     members = result[1]
-    ids = np.frombuffer(members["ids"], dtype=np.uint32).reshape(-1, members["k"])
-    return ids, np.frombuffer(members["logprobs"], dtype=np.float32).reshape(-1, members["k"])
+    return members["ids"].reshape(-1, members["k"]), members["logprobs"].reshape(-1, members["k"])
 
 
 def distilled(tokens: list[int], result: Result | None, error: Exception | None) -> DistilOutput:

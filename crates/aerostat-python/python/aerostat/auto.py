@@ -118,8 +118,12 @@ class AutoModel:
             path = self.model_local_path
             if compression is not None:
                 _loading.check_compression(compression)
-                facts = self._core_for(None).facts if os.path.isdir(path) or os.path.isfile(path) else {}
-                path = _loading.packed(path, facts, self._loading, compression)
+                copy = _loading.copy_of(path, self._loading, compression)
+                if _loading.is_whole(copy):
+                    _loading.warn_of(compression)
+                    path = copy
+                else:
+                    path = _loading.packed(path, self._core_for(None).facts, self._loading, compression)
             floor = (self._loading.max_seq_len, 1)
             self._cores[compression] = Core(path, self._options, floor, self._loading.progress)
         return self._cores[compression]
@@ -183,6 +187,11 @@ class AutoModel:
     @property
     def model(self) -> "AutoModel":
         return self
+
+    @property
+    def hf_device_map(self) -> Any:
+        """What transformers' pipelines look at first: they call a model's inside, which is not torch's here."""
+        raise UsageError("transformers' pipeline(model=…) cannot run this model: call model.generate(texts, …) instead")
 
     def eval(self) -> "AutoModel":
         return self

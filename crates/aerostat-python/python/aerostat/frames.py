@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 def _kind(frame: Any) -> str:
     """The library of a table, by its class; nothing is imported."""
     name = type(frame).__module__.split(".")[0]
+    if type(frame).__name__ == "LazyFrame":
+        raise UsageError("a LazyFrame has no rows yet: give frame.collect()")
     if name in ("pandas", "polars") and hasattr(frame, "columns"):
         return name
     if name == "pyarrow" and hasattr(frame, "column_names"):
@@ -27,41 +29,64 @@ def _column(frame: Any, name: str) -> list[Any]:
     names = frame.column_names if kind == "pyarrow" else list(frame.columns)
     if name not in names:
         raise UsageError(f"the table has no column {name!r}; it has {', '.join(map(str, names))}")
+    if names.count(name) > 1:
+        raise UsageError(f"the table has several columns {name!r}")
     if kind == "pandas":
-        return [None if value is None or value != value else value for value in frame[name].tolist()]
+        series = frame[name]
+        return [None if missing else value for value, missing in zip(series.tolist(), series.isna().tolist())]
     values: list[Any] = frame[name].to_list() if kind == "polars" else frame.column(name).to_pylist()
     return values
 
 
 def _with(frame: Any, columns: dict[str, Any]) -> Any:
-    """The table with columns added, or in the place of those of the same name. Arrays of two dimensions are columns of
-    vectors."""
+    """The table with columns added, or in the place of those of the same name."""
     kind = _kind(frame)
     if kind == "pandas":
-        return frame.assign(**{name: list(v) if getattr(v, "ndim", 1) == 2 else v for name, v in columns.items()})
+        return frame.assign(**{name: v.rows() if isinstance(v, Vectors) else v for name, v in columns.items()})
     if kind == "polars":
-        import polars
-
-        series = []
-        for name, values in columns.items():
-            if getattr(values, "ndim", 1) == 2:
-                series.append(polars.Series(name, values, dtype=polars.Array(polars.Float32, values.shape[1])))
-            else:
-                series.append(polars.Series(name, values))
-        return frame.with_columns(series)
-    import pyarrow
-
+        return frame.with_columns([_polars(name, values) for name, values in columns.items()])
     for name, values in columns.items():
-        if getattr(values, "ndim", 1) == 2:
-            flat = pyarrow.array(values.reshape(-1), type=pyarrow.float32())
-            made = pyarrow.FixedSizeListArray.from_arrays(flat, values.shape[1])
-        else:
-            made = pyarrow.array(values)
+        made = _arrow(values)
         place = frame.schema.get_field_index(name)
-        if isinstance(frame, pyarrow.RecordBatch):
-            frame = pyarrow.Table.from_batches([frame])
         frame = frame.append_column(name, made) if place < 0 else frame.set_column(place, name, made)
     return frame
+
+
+class Vectors:
+    """A column of vectors of one width: ``[rows, width]`` float32, and which rows have none."""
+
+    def __init__(self, vectors: Sequence[Any], width: int) -> None:
+        import numpy as np
+
+        self.missing = np.asarray([vector is None for vector in vectors], dtype=bool)
+        self.values = np.zeros((len(vectors), width), dtype=np.float32)
+        for row, vector in zip(self.values, vectors):
+            if vector is not None:
+                row[:] = vector
+
+    def rows(self) -> list[Any]:
+        return [None if missing else row for row, missing in zip(self.values, self.missing)]
+
+
+def _polars(name: str, values: Any) -> Any:
+    import polars
+
+    if not isinstance(values, Vectors):
+        return polars.Series(name, values)
+    kind = polars.Array(polars.Float32, values.values.shape[1])
+    if values.missing.any():
+        return polars.Series(name, [None if row is None else row.tolist() for row in values.rows()], dtype=kind)
+    return polars.Series(name, values.values, dtype=kind)
+
+
+def _arrow(values: Any) -> Any:
+    import pyarrow
+
+    if not isinstance(values, Vectors):
+        return pyarrow.array(values)
+    flat = pyarrow.array(values.values.reshape(-1), type=pyarrow.float32())
+    mask = pyarrow.array(values.missing) if values.missing.any() else None
+    return pyarrow.FixedSizeListArray.from_arrays(flat, values.values.shape[1], mask=mask)
 
 
 def _errors(outputs: Sequence[Any], errors: str | None) -> dict[str, list[Any]]:
@@ -112,15 +137,14 @@ def texts_of(outputs: "Sequence[RequestOutput]") -> list[Any]:
 
 def embed_frame(
     llm: "LLM", frame: Any, column: str, output: str = "embedding", pooling_params: "PoolingParams | None" = None,
-    *, use_tqdm: bool = True,
+    *, errors: str | None = None, use_tqdm: bool = True,
 ) -> Any:  # fmt: skip
     """See ``LLM.embed_frame``."""
-    import numpy as np
-
-    outputs = llm.embed(_column(frame, column), pooling_params=pooling_params, use_tqdm=use_tqdm)
-    rows = [one.outputs.array for one in outputs if one.outputs is not None]
+    on_error = "raise" if errors is None else "return"
+    outputs = llm.embed(_column(frame, column), pooling_params=pooling_params, use_tqdm=use_tqdm, on_error=on_error)
     width = llm.embedding_size if pooling_params is None or pooling_params.dimensions is None else pooling_params.dimensions
-    return _with(frame, {output: np.stack(rows) if rows else np.zeros((0, width), dtype=np.float32)})
+    vectors = Vectors([None if one.outputs is None else one.outputs.array for one in outputs], width)
+    return _with(frame, {output: vectors, **_errors(outputs, errors)})
 
 
 def classify_frame(

@@ -7,7 +7,7 @@ import math
 import os
 from typing import Any, AsyncIterator, Callable, Iterator, Sequence
 
-from . import _aerostat, _encoder, frames
+from . import _encoder, frames
 from ._core import Core, Counter, Result, find, raised
 from ._options import EngineOptions, log, unknown
 from ._prompts import Prompt, read_prompts
@@ -24,17 +24,21 @@ from .outputs import (
     ScoringOutput,
     ScoringRequestOutput,
 )
-from .params import PoolingParams, SamplingParams
-from .tokenizer import Tokenizer
+from .params import PoolingParams, SamplingParams, check_whole
+from .tokenizer import Tokenizer, read_json
 
 #: vLLM's keywords that say how its own engine works on GPUs: noted, and ignored.
 _IGNORED = frozenset(
     """tensor_parallel_size pipeline_parallel_size data_parallel_size distributed_executor_backend
     gpu_memory_utilization enforce_eager enable_prefix_caching enable_chunked_prefill cpu_offload_gb swap_space
-    disable_custom_all_reduce disable_async_output_proc max_num_batched_tokens max_seq_len_to_capture block_size
+    disable_custom_all_reduce disable_async_output_proc max_seq_len_to_capture block_size
     compilation_config num_gpu_blocks_override kv_cache_memory_bytes load_format dtype trust_remote_code
-    tokenizer_mode tokenizer_revision disable_log_stats logits_processors allowed_local_media_path limit_mm_per_prompt
+    tokenizer_mode tokenizer_revision disable_log_stats allowed_local_media_path limit_mm_per_prompt
     mm_processor_kwargs enable_expert_parallel attention_backend task runner convert async_scheduling
+    profiler_config config_format hf_config_path served_model_name enable_sleep_mode calculate_kv_scales max_logprobs
+    disable_sliding_window disable_cascade_attn use_tqdm_on_load model_impl structured_outputs_config optimization_level
+    performance_mode kv_transfer_config kv_offloading_size kv_offloading_backend additional_config allowed_media_domains
+    attention_config scheduling_policy ignore_patterns code_revision enable_log_requests mm_encoder_tp_mode
     """.split()
 )
 #: What would change results and cannot be had.
@@ -46,8 +50,10 @@ _REFUSED = {
     "logits_processors": "classes of vLLM's engine cannot run here",
 }
 
-_OPTIONS = ("tokenizer", "revision", "seed", "hf_token", "chat_template", "max_model_len", "max_num_seqs", "kv_cache_dtype")
-_KNOWN = (*_OPTIONS, "download_dir", "skip_tokenizer_init", "quantization", "pooler_config", "progress", *EngineOptions.NAMES)
+_OPTIONS = ("tokenizer", "revision", "seed", "hf_token", "chat_template", "max_model_len", "max_num_seqs", "max_num_batched_tokens",
+            "kv_cache_dtype", "download_dir", "skip_tokenizer_init", "quantization", "pooler_config", "generation_config",
+            "override_generation_config", "progress")  # fmt: skip
+_KNOWN = (*_OPTIONS, *EngineOptions.NAMES)
 
 PromptLike = Any
 
@@ -65,28 +71,40 @@ class LLM:
         *,
         tokenizer: str | None = None,
         revision: str | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
         hf_token: str | None = None,
         chat_template: str | None = None,
         max_model_len: int | None = None,
         max_num_seqs: int | None = None,
+        max_num_batched_tokens: int | None = None,
         kv_cache_dtype: str | None = None,
         download_dir: str | os.PathLike[str] | None = None,
         skip_tokenizer_init: bool = False,
         quantization: str | None = None,
         pooler_config: Any = None,
+        generation_config: str | os.PathLike[str] = "auto",
+        override_generation_config: dict[str, Any] | None = None,
         progress: bool = True,
         **keywords: Any,
     ) -> None:
         options = EngineOptions.take(keywords)
         _look_at(keywords)
+        seed = 0 if seed is None else seed
+        max_model_len = None if max_model_len in (-1, "auto") else max_model_len
+        check_whole("seed", seed, -(1 << 63), (1 << 64) - 1)
+        counts = {"max_model_len": max_model_len, "max_num_seqs": max_num_seqs, "max_num_batched_tokens": max_num_batched_tokens}
+        for name, value in counts.items():
+            if value is not None:
+                check_whole(name, value, 1, 1 << 40)
+        options.rows_max = max_num_batched_tokens if options.rows_max is None else options.rows_max
         if tokenizer is not None and os.fspath(tokenizer) != os.fspath(model):
             raise UsageError("tokenizer: a model runs with its own tokenizer; pass token ids to use another")
         self._given = {
             "model": os.fspath(model), "revision": revision, "seed": seed, "chat_template": chat_template,
             "max_model_len": max_model_len, "max_num_seqs": max_num_seqs, "kv_cache_dtype": kv_cache_dtype,
             "download_dir": download_dir, "skip_tokenizer_init": skip_tokenizer_init, "quantization": quantization,
-            "pooler_config": pooler_config, "progress": progress,
+            "pooler_config": pooler_config, "generation_config": generation_config,
+            "override_generation_config": override_generation_config, "progress": progress,
             **{name: getattr(options, name) for name in EngineOptions.NAMES},
         }  # fmt: skip
         kinds = {"fp16": "f16", "float16": "f16", "bfloat16": "bf16", "float32": "f32", "fp8": "q8", "int8": "q8"}
@@ -105,8 +123,9 @@ class LLM:
         self._calls = Counter()
         self._skip_tokenizer = skip_tokenizer_init
         self._tokenizer = Tokenizer(self._core)
-        self._tokenizer.chat_template = chat_template
-        self._pooling = _encoder.Pooling.of(path, pooler_config)
+        self._tokenizer.chat_template = _template(chat_template)
+        self._pooling = _encoder.Pooling.of(path, self._core.facts["hidden"], pooler_config)
+        self._default_params = _default_params(self._core.facts, generation_config, override_generation_config)
 
     # Life
 
@@ -135,10 +154,18 @@ class LLM:
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What the model's makers recommend, else the defaults of ``SamplingParams``."""
-        named = self._core.facts["sampling"]
-        if named["temperature"] == 0:
-            return SamplingParams(repetition_penalty=named["repetition_penalty"])
-        return SamplingParams(**named)
+        return self._default_params.clone()
+
+    def start_profile(self, *_args: Any, **_keywords: Any) -> None:
+        """Counters are kept all the time; :meth:`stop_profile` tells them."""
+
+    def stop_profile(self) -> None:
+        """The engine's counters, to the logger ``aerostat``."""
+        log.info("%s", json.dumps(self.stats()))
+
+    def reset_prefix_cache(self, *_args: Any, **_keywords: Any) -> bool:
+        """Nothing: what is kept of prompts changes no result."""
+        return True
 
     def stats(self) -> dict[str, Any] | None:
         """Counters and times since the model was opened."""
@@ -257,14 +284,9 @@ class LLM:
             "name": self._given["model"], "context": self._max_model_len, "max_new_tokens": max_new_tokens,
             "seed": self._seed, "lenient": lenient, "restart": restart, "retry_errors": retry_errors,
         }  # fmt: skip
-        # The job has an engine of its own: what is open here would hold memory beside it.
-        self._core.close()
         bar = Progress(0, "batch", enabled=self._core.progress)
         try:
-            options = self._core.options.as_json()
-            told = _aerostat.run_batch(
-                self._core.model, json.dumps(given), options, lambda done, failed, total: bar.at(done + failed, total)
-            )
+            told = self._core.engine.run_batch(json.dumps(given), lambda done, failed, total: bar.at(done + failed, total))
         except KeyboardInterrupt as error:
             raise Interrupted("interrupted; the same call goes on with " + os.fspath(output)) from error
         finally:
@@ -300,7 +322,7 @@ class LLM:
         params = pooling_params or PoolingParams(normalize=False)
         requests = [self._pooling.request(p.token_ids, params, apart=True) for p in read]
         results = iter(self._results(requests, "embedding", use_tqdm))
-        return [self._embedded(number, prompt, results, "raise") for number, prompt in enumerate(read)]
+        return [self._embedded(number, prompt, results, "raise", True) for number, prompt in enumerate(read)]
 
     def classify(
         self, prompts: PromptLike, labels: Sequence[str] | None = None, *, template: str | None = None,
@@ -379,6 +401,7 @@ class LLM:
         position i are for the token at i + 1."""
         read = read_prompts(prompts, self._core, self._limit())
         _raise_first(read, on_error)
+        k = check_whole("k", k, 1, self._core.facts["vocab"])
         requests = [{"tokens": p.token_ids, "want": {"topk": {"k": k, "from": 0}}} for p in read if p.error is None]
         results = iter(self._results(requests, "texts", use_tqdm))
         outputs = []
@@ -399,7 +422,7 @@ class LLM:
     @property
     def embedding_size(self) -> int:
         """Elements of a vector."""
-        return int(self._core.facts["hidden"])
+        return int(self._pooling.dimensions or self._core.facts["hidden"])
 
     def generate_frame(self, frame: Any, column: str, output: str = "answer", sampling_params: SamplingParams | None = None, **how: Any) -> Any:
         """A table of pandas, polars or pyarrow with a column of answers. ``chat=True`` asks each as a user's message (after
@@ -408,7 +431,8 @@ class LLM:
         return frames.generate_frame(self, frame, column, output, sampling_params, **how)
 
     def embed_frame(self, frame: Any, column: str, output: str = "embedding", pooling_params: PoolingParams | None = None, **how: Any) -> Any:
-        """A table with a column of vectors: lists of fixed size in pyarrow and polars."""
+        """A table with a column of vectors: lists of fixed size in pyarrow and polars. ``errors=`` names a column for rows
+        that cannot be served, which otherwise raise."""
         return frames.embed_frame(self, frame, column, output, pooling_params, **how)
 
     def classify_frame(self, frame: Any, column: str, labels: Sequence[str], output: str = "label", **how: Any) -> Any:
@@ -450,29 +474,40 @@ class LLM:
         self, messages: Sequence[Any], template: str | None, generation: bool, final: bool,
         tools: Sequence[Any] | None, variables: dict[str, Any] | None,
     ) -> list[Prompt]:  # fmt: skip
-        several = bool(messages) and isinstance(messages[0], (list, tuple))
-        extra = dict(variables or {})
+        if not isinstance(messages, (list, tuple)):
+            raise UsageError(f"expected a list of messages, or several, not {type(messages).__name__}")
+        if not messages:
+            return []
+        several = isinstance(messages[0], (list, tuple))
+        extra, own = dict(variables or {}), _template(template)
         if tools is not None:
             extra["tools"] = list(tools)
         read = []
         for one in messages if several else [messages]:
             try:
-                text = self._tokenizer.render(list(one), template, generation, final, extra)
+                text = self._tokenizer.render(list(one), own, generation, final, extra)
                 read.append(Prompt(text, self._core.model.encode(text, False)))
             except (TextError, UsageError) as error:
                 read.append(Prompt(None, [], error))
+            except (TypeError, ValueError) as error:
+                read.append(Prompt(None, [], UsageError(f"conversation {len(read)}: {error}")))
         return read
 
     def _batch(
         self, read: list[Prompt], params: SamplingParams | Sequence[SamplingParams] | None, on_error: str
     ) -> Batch:
-        if on_error not in ("raise", "return"):
-            raise UsageError(f"on_error is {on_error!r}; expected 'raise' or 'return'")
         _raise_first(read, on_error)
         given = self.get_default_sampling_params() if params is None else params
         every = [given] * len(read) if isinstance(given, SamplingParams) else list(given)
         if len(every) != len(read):
             raise UsageError(f"there are {len(read)} prompts and {len(every)} sampling parameters")
+        checked: dict[int, SamplingParams] = {}
+        for one in every:
+            if not isinstance(one, SamplingParams):
+                raise UsageError(f"sampling_params: expected SamplingParams, not {type(one).__name__}")
+            # Members may have been set since it was made.
+            checked.setdefault(id(one), one.clone())
+        every = [checked[id(one)] for one in every]
         return Batch(self._core, read, every, self._seed, self._calls.next())
 
     def _generate(
@@ -485,6 +520,13 @@ class LLM:
             error.outputs = batch.some_outputs(self._core, error.outputs)
             raise
         return batch.outputs(self._core, results, on_error)
+
+    def _requests_of(self, prompt: PromptLike, params: SamplingParams | None) -> Batch:
+        """One prompt's."""
+        read = read_prompts([prompt] if isinstance(prompt, (str, dict)) else prompt, self._core, self._limit())
+        if len(read) != 1:
+            raise UsageError(f"expected one prompt, not {len(read)}")
+        return self._batch(read, params, "raise")
 
     def _streamed(self, prompt: PromptLike, params: SamplingParams | None, chat: bool) -> dict[str, Any]:
         if chat:
@@ -499,14 +541,14 @@ class LLM:
         return batch.requests[0]
 
     def _embedded(
-        self, number: int, prompt: Prompt, results: Iterator[Result], on_error: str
+        self, number: int, prompt: Prompt, results: Iterator[Result], on_error: str, apart: bool = False
     ) -> EmbeddingRequestOutput:
         failed: Exception | None = prompt.error
         vector = None
         if failed is None:
             result = next(results)
             failed = raised(result)
-            vector = None if failed else EmbeddingOutput(_encoder.vectors(result))
+            vector = None if failed else EmbeddingOutput(_encoder.vectors(result, apart))
         if failed is not None and on_error == "raise":
             raise failed
         return EmbeddingRequestOutput(str(number), vector, prompt.token_ids, True, failed)
@@ -524,7 +566,39 @@ def _look_at(keywords: dict[str, Any]) -> None:
         raise unknown("LLM", name, (*_KNOWN, *_IGNORED))
 
 
+def _template(given: str | os.PathLike[str] | None) -> str | None:
+    """A chat template as text, or of the file that is named."""
+    if given is None or (isinstance(given, str) and any(sign in given for sign in "{}\n")):
+        return given
+    try:
+        with open(given, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"chat_template is neither a template nor a file that can be read: {error}") from error
+
+
+def _default_params(facts: dict[str, Any], source: Any, override: dict[str, Any] | None) -> SamplingParams:
+    """Parameters of calls that name none: of the model's ``generation_config.json``, of another folder's, or nobody's."""
+    named: dict[str, Any] = {}
+    if source == "auto":
+        named = dict(facts["sampling"])
+    elif source != "vllm":
+        folder = os.fspath(source)
+        named = read_json(folder if os.path.isfile(folder) else os.path.join(folder, "generation_config.json"))
+    named.update(override or {})
+    if "max_new_tokens" in named:
+        named.setdefault("max_tokens", named["max_new_tokens"])
+    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_tokens")
+    kept = {name: named[name] for name in names if named.get(name) is not None}
+    if source == "auto" and facts["sampling"]["temperature"] == 0 and "temperature" not in (override or {}):
+        # A model that says nothing of temperatures is no model that asks for the likeliest tokens.
+        kept = {name: value for name, value in kept.items() if name in ("repetition_penalty", "max_tokens")}
+    return SamplingParams(**kept)
+
+
 def _raise_first(read: list[Prompt], on_error: str) -> None:
+    if on_error not in ("raise", "return"):
+        raise UsageError(f"on_error is {on_error!r}; expected 'raise' or 'return'")
     error = next((prompt.error for prompt in read if prompt.error is not None), None)
     if error is not None and on_error == "raise":
         raise error

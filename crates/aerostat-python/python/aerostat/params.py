@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from dataclasses import dataclass, field, fields, replace
+from enum import Enum
 from typing import Any, Sequence
 
+from . import _gbnf
 from .errors import UsageError
 
 #: Alternatives per token at most; the same bound as the server's.
@@ -45,7 +48,7 @@ class StructuredOutputsParams:
         value = getattr(self, name)
         if not isinstance(value, str):
             raise UsageError(f"{name} must be a text, not {type(value).__name__}")
-        return {name: value}
+        return {name: _gbnf.to_lark(value) if name == "grammar" and _gbnf.is_gbnf(value) else value}
 
     @property
     def shape(self) -> Any:
@@ -67,15 +70,68 @@ def schema_of(value: Any) -> Any:
     return value
 
 
-def _number(name: str, value: Any, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high or math.isnan(value):
+def check_number(name: str, value: Any, low: float, high: float) -> float:
+    """A number, numpy's too."""
+    plain = value.item() if hasattr(value, "item") and not hasattr(value, "__len__") else value
+    if isinstance(plain, bool) or not isinstance(plain, (int, float)) or not low <= plain <= high:
         raise UsageError(f"{name} is {value!r}; expected a number from {low:g} to {high:g}")
+    return float(plain)
 
 
-def _whole(name: str, value: Any, low: int, high: int | None = None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+def check_whole(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """A whole number, numpy's too."""
+    try:
+        plain = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        plain = None
+    if plain is None or plain < low or (high is not None and plain > high):
         bound = f"of at least {low}" if high is None else f"from {low} to {high}"
         raise UsageError(f"{name} is {value!r}; expected a whole number {bound}")
+    return plain
+
+
+class RequestOutputKind(Enum):
+    """What an engine for event loops gives as answers come: all so far, what is new, or the whole at the end."""
+
+    CUMULATIVE = 0
+    DELTA = 1
+    FINAL_ONLY = 2
+
+
+def check_texts(name: str, value: Any) -> list[str]:
+    texts = [value] if isinstance(value, str) else list(value or [])
+    if not all(isinstance(text, str) and text for text in texts):
+        raise UsageError(f"{name} must hold texts that are not empty")
+    return texts
+
+
+def _ids(name: str, value: Any) -> list[int]:
+    """Token ids as the native half can take them."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    ids = list(value)
+    return [check_whole(name, token, 0, (1 << 32) - 1) for token in ids]
+
+
+def _biases(value: Any) -> dict[int, float] | None:
+    biases = {}
+    for token, bias in (value or {}).items():
+        token = int(token) if isinstance(token, str) and token.isdecimal() else token
+        token = check_whole("logit_bias: a token", token, 0, (1 << 32) - 1)
+        biases[token] = min(100.0, max(-100.0, check_number("logit_bias", bias, -math.inf, math.inf)))
+    return biases or None
+
+
+#: Members that are numbers, and their ranges.
+_NUMBERS = {
+    "temperature": (0.0, 1e6), "top_p": (0.0, 1.0), "min_p": (0.0, 1.0), "presence_penalty": (-2.0, 2.0),
+    "frequency_penalty": (-2.0, 2.0), "repetition_penalty": (1e-6, 1e6),
+}  # fmt: skip
+_WHOLE: dict[str, tuple[int, int | None]] = {
+    "n": (1, 65536), "top_k": (0, (1 << 32) - 1), "seed": (-(1 << 63), (1 << 64) - 1), "max_tokens": (1, 1 << 40),
+    "min_tokens": (0, 1 << 40), "logprobs": (0, LOGPROBS_MAX), "prompt_logprobs": (0, LOGPROBS_MAX),
+    "truncate_prompt_tokens": (1, 1 << 40),
+}  # fmt: skip
 
 
 @dataclass
@@ -107,40 +163,33 @@ class SamplingParams:
     logit_bias: dict[int, float] | None = None
     allowed_token_ids: Sequence[int] | None = None
     bad_words: Sequence[str] | None = field(default=None)
+    output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
 
     def __post_init__(self) -> None:
-        _whole("n", self.n, 1, 65536)
-        _number("temperature", self.temperature, 0.0, 1e6)
-        _number("top_p", self.top_p, 0.0, 1.0)
+        for name, (low, high) in _NUMBERS.items():
+            setattr(self, name, check_number(name, getattr(self, name), low, high))
         if self.top_p == 0:
             raise UsageError("top_p is 0; expected a number above 0, up to 1")
         self.top_k = 0 if self.top_k == -1 else self.top_k
-        _whole("top_k", self.top_k, 0)
-        _number("min_p", self.min_p, 0.0, 1.0)
-        _number("presence_penalty", self.presence_penalty, -2.0, 2.0)
-        _number("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
-        _number("repetition_penalty", self.repetition_penalty, 1e-6, 1e6)
-        if self.seed is not None:
-            _whole("seed", self.seed, -(1 << 63), (1 << 64) - 1)
-        if self.max_tokens is not None:
-            _whole("max_tokens", self.max_tokens, 1)
-        _whole("min_tokens", self.min_tokens, 0, self.max_tokens)
-        for name in ("logprobs", "prompt_logprobs"):
-            if getattr(self, name) is not None:
-                _whole(name, getattr(self, name), 0, LOGPROBS_MAX)
-        if self.truncate_prompt_tokens is not None:
-            _whole("truncate_prompt_tokens", self.truncate_prompt_tokens, 1)
-        self.stop = [self.stop] if isinstance(self.stop, str) else list(self.stop or [])
-        if not all(isinstance(text, str) and text for text in self.stop):
-            raise UsageError("stop must hold texts that are not empty")
-        self.stop_token_ids = [int(token) for token in self.stop_token_ids or []]
-        self.bad_words = list(self.bad_words or [])
+        for name, (least, most) in _WHOLE.items():
+            value = getattr(self, name)
+            if value is not None or name in ("n", "top_k", "min_tokens"):
+                setattr(self, name, check_whole(name, value, least, most))
+        check_whole("min_tokens", self.min_tokens, 0, self.max_tokens)
+        self.stop = check_texts("stop", self.stop)
+        self.bad_words = check_texts("bad_words", self.bad_words)
+        self.stop_token_ids = _ids("stop_token_ids", [] if self.stop_token_ids is None else self.stop_token_ids)
+        if self.allowed_token_ids is not None:
+            self.allowed_token_ids = _ids("allowed_token_ids", self.allowed_token_ids)
+            if not self.allowed_token_ids:
+                raise UsageError("allowed_token_ids is empty: then nothing can come")
         if self.n > 1 and self.temperature == 0:
             raise UsageError(f"n is {self.n}, but temperature 0 gives the same answer each time")
         if isinstance(self.structured_outputs, dict):
             self.structured_outputs = StructuredOutputsParams(**self.structured_outputs)
-        bias = self.logit_bias or {}
-        self.logit_bias = {int(token): min(100.0, max(-100.0, float(value))) for token, value in bias.items()} or None
+        if self.structured_outputs is not None and not isinstance(self.structured_outputs, StructuredOutputsParams):
+            raise UsageError("structured_outputs must be StructuredOutputsParams")
+        self.logit_bias = _biases(self.logit_bias)
 
     def clone(self) -> "SamplingParams":
         """A copy that can be changed."""
@@ -175,4 +224,4 @@ class PoolingParams:
 
     def __post_init__(self) -> None:
         if self.dimensions is not None:
-            _whole("dimensions", self.dimensions, 1)
+            self.dimensions = check_whole("dimensions", self.dimensions, 1)

@@ -1,13 +1,15 @@
-"""Ray Data: classes for ``Dataset.map_batches``, one actor a machine. ``oracle/check_ray.py`` shows how.
+"""Ray Data: classes for ``Dataset.map_batches``, one actor a machine. ``docs/ray.md`` has a whole example.
 
 Each takes ``model`` and any option of :class:`aerostat.LLM`. A row that cannot be served is data: its ``error`` column says
-why. Several calls of an actor at once share passes over the weights.
+why. Several calls of an actor at once share passes over the weights. With ``journal=`` (a folder that all machines see)
+results are kept as they come: a batch that comes again, since its actor died, is asked for what is missing.
 """
 
 from __future__ import annotations
 
 from typing import Any, Sequence
 
+from ._journal import Journal
 from .errors import UsageError
 from .frames import texts_of
 from .llm import LLM
@@ -20,8 +22,12 @@ class _Actor:
     """A model, and the column that it reads."""
 
     def __init__(self, model: str, column: str, options: dict[str, Any]) -> None:
+        journal = options.pop("journal", None)
         self.llm = LLM(model, **{"progress": False, **options})
         self.column = column
+        if journal is not None:
+            core = self.llm._core
+            core.journal = Journal(journal, f"{core.model.digest()} {core.engine.identity()}")
 
     def values(self, batch: Batch) -> list[Any]:
         if self.column not in batch:

@@ -1,0 +1,1 @@
+"""Engines, and how they are set up."""

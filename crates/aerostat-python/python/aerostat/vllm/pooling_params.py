@@ -1,0 +1,5 @@
+"""How texts become vectors."""
+
+from ..params import PoolingParams
+
+__all__ = ["PoolingParams"]

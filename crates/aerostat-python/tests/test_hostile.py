@@ -1,0 +1,294 @@
+"""What nobody should pass, and somebody will: each is refused in words, by an exception of the kind that Python's own
+functions raise, and the model goes on to work."""
+
+import asyncio
+import math
+import threading
+from typing import Any, Callable
+
+import numpy as np
+import pytest
+
+import aerostat
+from aerostat import LLM, AutoModel, PoolingParams, SamplingParams, StructuredOutputsParams
+
+from conftest import fixture
+
+GREEDY = SamplingParams(temperature=0, max_tokens=3)
+HUGE = 10**30
+SURROGATE = "a\ud800b"
+
+
+@pytest.fixture(scope="module")
+def llm(chat: str) -> LLM:
+    return LLM(chat, progress=False)
+
+
+@pytest.fixture(scope="module")
+def model(chat: str) -> AutoModel:
+    return AutoModel.from_pretrained(chat, progress=False)
+
+
+def same(llm: LLM) -> None:
+    """It still works."""
+    assert len(llm.generate("Hello", GREEDY)[0].outputs[0].token_ids) == 3
+
+
+PROMPTS: list[Any] = [
+    None, 5, 1.5, True, b"bytes", object(), [None], [5.0, 6.0], [["a", "b"]], [[True, False]], [[HUGE]], [[-1]], [[1, None]],
+    [math.nan], [""], [[]], [{}], [{"prompt": None}], [{"prompt": 5}], [{"prompt": "x", "multi_modal_data": {"image": 1}}],
+    [{"prompt_token_ids": "abc"}], SURROGATE, [SURROGATE], np.asarray([1.5, 2.5]), np.asarray(3), np.zeros((2, 2, 2), dtype=int),
+    np.asarray([[1.0, 2.0]]), np.asarray([np.nan]), np.asarray(["a", None], dtype=object), [np.asarray([2**63], dtype=np.uint64)],
+    [[320]], {"prompt_token_ids": [1, 2.5]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("prompt", PROMPTS, ids=repr)
+def test_prompts(llm: LLM, prompt: Any) -> None:
+    calls: list[Callable[[Any], Any]] = [
+        lambda p: llm.generate(p, GREEDY), llm.embed, lambda p: llm.classify(p, ["a", "b"]), lambda p: llm.distil(p, 2),
+        lambda p: llm.encode(p, pooling_task="token_embed"), lambda p: asyncio.run(llm.agenerate(p, GREEDY)),
+        lambda p: list(llm.stream(p, GREEDY)),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(ValueError):
+            call(prompt)
+    same(llm)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"max_tokens": HUGE}, {"max_tokens": 1.5}, {"max_tokens": "3"}, {"max_tokens": True}, {"temperature": math.nan},
+        {"temperature": math.inf}, {"temperature": "hot"}, {"temperature": None}, {"top_p": math.nan}, {"top_k": 1.5}, {"top_k": HUGE},
+        {"seed": HUGE}, {"seed": 0.5}, {"n": HUGE}, {"n": None}, {"stop": [5]}, {"stop": 5}, {"stop_token_ids": [-1]},
+        {"stop_token_ids": [HUGE]}, {"stop_token_ids": ["a"]}, {"stop_token_ids": 3}, {"logit_bias": {"a": 1}}, {"logit_bias": {-1: 1}},
+        {"logit_bias": {1: math.nan}}, {"logit_bias": {1: "x"}}, {"logit_bias": [1]}, {"allowed_token_ids": []},
+        {"allowed_token_ids": [HUGE]}, {"bad_words": [5]}, {"logprobs": HUGE}, {"logprobs": 1.5}, {"min_tokens": -1},
+        {"min_tokens": None}, {"structured_outputs": 5}, {"structured_outputs": {"json": {}, "regex": "a"}},
+        {"truncate_prompt_tokens": 0}, {"repetition_penalty": math.nan}, {"repetition_penalty": -1},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_sampling_parameters(how: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, TypeError, AttributeError)):
+        SamplingParams(**how)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"temperature": -1}, {"max_tokens": 0}, {"max_tokens": "x"}, {"stop": [""]}, {"n": 0}, {"logprobs": -5}, {"seed": "x"}],
+    ids=repr,
+)
+def test_sampling_parameters_that_were_set_later(llm: LLM, how: dict[str, Any]) -> None:
+    params = SamplingParams()
+    for name, value in how.items():
+        setattr(params, name, value)
+    with pytest.raises(aerostat.UsageError):
+        llm.generate("Hello", params)
+    same(llm)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"stop": [SURROGATE]}, {"allowed_token_ids": [320]}, {"allowed_token_ids": [4294967295]}, {"bad_words": [SURROGATE]},
+        {"structured_outputs": StructuredOutputsParams(regex="(" * 2000)}, {"structured_outputs": StructuredOutputsParams(regex=SURROGATE)},
+        {"structured_outputs": StructuredOutputsParams(json={"type": "nonsense"})}, {"structured_outputs": StructuredOutputsParams(grammar="start: nothing")},
+        {"structured_outputs": StructuredOutputsParams(choice=[SURROGATE])},
+    ],
+    ids=lambda how: str(how)[:60],
+)  # fmt: skip
+def test_requests_that_the_model_cannot_serve(llm: LLM, how: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        llm.generate("Hello", SamplingParams(max_tokens=3, **how))
+    same(llm)
+
+
+def test_numbers_of_numpy_are_numbers(llm: LLM) -> None:
+    params = SamplingParams(
+        max_tokens=np.int64(3), temperature=np.float32(0), top_k=np.int32(5), seed=np.uint8(1), stop_token_ids=np.asarray([7, 8]),
+        logit_bias={np.int64(5): np.float64(1.5)},
+    )  # fmt: skip
+    assert len(llm.generate("Hello", params)[0].outputs[0].token_ids) == 3
+    assert len(llm.distil("Hello", np.int64(3))[0].ids[0]) == 3
+
+
+def test_answers_that_memory_has_no_room_for(chat: str) -> None:
+    with pytest.raises(MemoryError):
+        LLM(chat, memory="200MiB", progress=False).generate("Hello", SamplingParams(max_tokens=1 << 30, ignore_eos=True))
+
+
+@pytest.mark.parametrize(
+    "grammar",
+    ["a ::= b", "root ::= nothing", 'root ::= "a', "root ::= * 3", "x\nroot ::= x", 'root ::= "a"\nroot ::= "b"', "root ::= [a", "root ::= root"],
+)
+def test_grammars_that_are_none(llm: LLM, grammar: str) -> None:
+    with pytest.raises(ValueError):
+        llm.generate("Hello", SamplingParams(max_tokens=3, structured_outputs=StructuredOutputsParams(grammar=grammar)))
+    same(llm)
+
+
+@pytest.mark.parametrize("messages", [None, 5, "Hello", {"role": "user"}, [5], [None], [{"role": "user", "content": SURROGATE}], [[{"role": 5}]], [[[]]],
+                                      [{"role": "user", "content": object()}]], ids=repr)  # fmt: skip
+def test_messages(llm: LLM, messages: Any) -> None:
+    with pytest.raises(ValueError):
+        llm.chat(messages, GREEDY)
+    same(llm)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"memory": math.nan}, {"memory": -1}, {"memory": math.inf}, {"memory": "much"}, {"memory": HUGE}, {"threads": 0},
+        {"threads": "two"}, {"threads": HUGE}, {"io": "magic"}, {"kv": "f8"}, {"headroom": "x"}, {"rows_max": -1}, {"seed": "x"}, {"seed": HUGE},
+        {"max_model_len": 0}, {"max_model_len": "x"}, {"max_num_seqs": 1.5}, {"max_num_batched_tokens": 0}, {"pooler_config": {"pooling_type": "x"}},
+        {"override_generation_config": {"temperature": -1}}, {"revision": SURROGATE},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_options(chat: str, how: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, OverflowError, OSError)):
+        LLM(chat, progress=False, **how).generate("Hello", GREEDY)
+
+
+@pytest.mark.parametrize("path", [None, 5, "", SURROGATE, "\0", "/", "/dev/null", "../.."], ids=repr)
+def test_paths(path: Any) -> None:
+    for make in (LLM, AutoModel.from_pretrained):
+        with pytest.raises((ValueError, TypeError, OSError)):
+            make(path)
+
+
+IDS: list[Any] = [
+    None, 5, [], [[]], [[1, None]], [["a"]], [[1.5]], [[math.nan]], [[math.inf]], [[HUGE]], [[-1]], [[320]], [[[1]]], [[1], [1, 2]],
+    np.zeros((2, 0), dtype=int), np.asarray([[2**63]], dtype=np.uint64), np.asarray([[1 + 2j]]), {"attention_mask": [[1]]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("ids", IDS, ids=repr)
+def test_token_ids(model: AutoModel, ids: Any) -> None:
+    for call in (lambda: model.generate(ids, max_new_tokens=2), lambda: model(ids)):
+        with pytest.raises((ValueError, TypeError, KeyError, OverflowError)):
+            call()
+    assert model.generate([[1, 2, 3]], max_new_tokens=1).shape == (1, 4)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"max_new_tokens": 0}, {"max_new_tokens": 1.5}, {"max_new_tokens": "x"}, {"max_new_tokens": HUGE}, {"max_length": math.nan}, {"do_sample": True, "top_k": -1},
+        {"do_sample": True, "temperature": math.nan}, {"do_sample": True, "top_p": "x"}, {"num_return_sequences": 0}, {"num_return_sequences": 1.5},
+        {"repetition_penalty": 0}, {"repetition_penalty": math.nan}, {"no_repeat_ngram_size": -1}, {"stop_strings": [""]}, {"stop_strings": 5},
+        {"eos_token_id": -1}, {"eos_token_id": "x"}, {"pad_token_id": "x"}, {"bad_words_ids": [[]]}, {"bad_words_ids": [[-1]]}, {"bad_words_ids": 5},
+        {"suppress_tokens": [HUGE]}, {"max_time": "x"}, {"min_length": -1}, {"attention_mask": [[2, 2]]}, {"attention_mask": "x"},
+        {"attention_mask": [[[1, 1, 1]]]}, {"generation_config": 5}, {"streamer": 5}, {"stopping_criteria": 5}, {"logits_processor": 5},
+        {"compression": "zip"}, {"forced_bos_token_id": -3},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_keywords_of_generate(model: AutoModel, how: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, TypeError, AttributeError, KeyError)):
+        model.generate([[1, 2, 3]], **{"max_new_tokens": 2, **how} if "max_length" not in how else how)
+    assert model.generate([[1, 2, 3]], max_new_tokens=1).shape == (1, 4)
+
+
+class Odd(Exception):
+    """The caller's own."""
+
+
+def raising(fault: BaseException) -> Callable[..., Any]:
+    def call(*_: Any, **__: Any) -> Any:
+        raise fault
+
+    return call
+
+
+@pytest.mark.parametrize("fault", [Odd("why"), KeyboardInterrupt(), SystemExit(3), StopIteration()], ids=repr)
+def test_what_processors_and_criteria_raise_comes_to_the_caller(model: AutoModel, fault: BaseException) -> None:
+    for how in ({"logits_processor": [raising(fault)]}, {"stopping_criteria": [raising(fault)]}):
+        with pytest.raises(type(fault)) as caught:
+            model.generate([[1, 2, 3]], max_new_tokens=5, **how)
+        assert caught.value is fault
+    assert model.generate([[1, 2, 3]], max_new_tokens=1).shape == (1, 4)
+
+
+@pytest.mark.parametrize("scores", [lambda s: s[:, :5], lambda s: None, lambda s: "x", lambda s: s * np.nan, lambda s: s - np.inf])
+def test_scores_that_are_none(model: AutoModel, scores: Any) -> None:
+    with pytest.raises((ValueError, TypeError, ArithmeticError, AttributeError)):
+        model.generate([[1, 2, 3]], max_new_tokens=3, logits_processor=[lambda _, s: scores(np.asarray(s))])
+    assert model.generate([[1, 2, 3]], max_new_tokens=1).shape == (1, 4)
+
+
+def test_a_streamer_that_raises_and_one_that_interrupts(model: AutoModel) -> None:
+    class Streamer:
+        def __init__(self, fault: BaseException) -> None:
+            self.fault, self.seen, self.ended = fault, 0, False
+
+        def put(self, _value: Any) -> None:
+            self.seen += 1
+            if self.seen == 3:
+                raise self.fault
+
+        def end(self) -> None:
+            self.ended = True
+
+    for fault in (Odd("why"), KeyboardInterrupt()):
+        streamer = Streamer(fault)
+        with pytest.raises(type(fault)):
+            model.generate([[1, 2, 3]], max_new_tokens=1 << 16, eos_token_id=[], streamer=streamer)
+        assert streamer.ended
+        assert model.generate([[1, 2, 3]], max_new_tokens=1).shape == (1, 4)
+
+
+def test_closing_while_others_work(chat: str) -> None:
+    llm = LLM(chat, progress=False)
+    wanted = llm.generate("Hello", GREEDY)[0].outputs[0].token_ids
+    found: list[Any] = []
+
+    def ask() -> None:
+        for _ in range(20):
+            found.append(llm.generate("Hello", GREEDY)[0].outputs[0].token_ids)
+
+    def close() -> None:
+        for _ in range(20):
+            llm.close()
+
+    threads = [threading.Thread(target=work) for work in (ask, ask, close)]
+    [thread.start() for thread in threads]
+    [thread.join(60) for thread in threads]
+    assert not any(thread.is_alive() for thread in threads)
+    assert found == [wanted] * 40
+
+
+def test_threads_and_event_loops_at_once(chat: str) -> None:
+    llm = LLM(chat, progress=False)
+    wanted = llm.generate("Hello", GREEDY)[0].outputs[0].token_ids
+    found: list[Any] = []
+
+    async def work() -> None:
+        outputs = await asyncio.gather(*(llm.agenerate("Hello", GREEDY) for _ in range(20)))
+        found.extend(output[0].outputs[0].token_ids for output in outputs)
+
+    def ask() -> None:
+        found.extend(llm.generate("Hello", GREEDY)[0].outputs[0].token_ids for _ in range(20))
+
+    threads = [threading.Thread(target=target) for target in (ask, ask, lambda: asyncio.run(work()), lambda: asyncio.run(work()))]
+    [thread.start() for thread in threads]
+    [thread.join(120) for thread in threads]
+    assert not any(thread.is_alive() for thread in threads) and found == [wanted] * 80
+
+
+def test_a_model_without_a_tokenizer_says_so_everywhere() -> None:
+    llm = LLM(fixture("llama"), progress=False)
+    for call in (lambda: llm.generate("Hello", GREEDY), lambda: llm.classify([[1, 2]], ["a"]), lambda: llm.chat([{"role": "user", "content": "x"}], GREEDY)):
+        with pytest.raises(aerostat.TextError):
+            call()
+    with pytest.raises(ValueError):
+        llm.generate([[1, 2]], SamplingParams(max_tokens=3, structured_outputs=StructuredOutputsParams(choice=["a"])))
+    assert llm.generate([[1, 2]], GREEDY)[0].outputs[0].text == ""
+
+
+def test_vectors_of_more_elements_than_there_are(llm: LLM) -> None:
+    with pytest.raises(ValueError):
+        llm.embed("Hello", pooling_params=PoolingParams(dimensions=1000))
+    same(llm)
