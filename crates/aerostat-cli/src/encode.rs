@@ -39,12 +39,10 @@ impl<'a> Encoder<'a> {
         if template.is_none() && args.system.is_some() {
             let why = if args.raw { "with --raw" } else { "the model has no chat template" };
             output::note(output, &format!("--system has no effect: {why}"));
+        } else if template.is_none() && !args.raw {
+            output::note(output, "the model has no chat template: it goes on with the text as it is");
         }
         Ok(Self { tokenizer, template, system: args.system.as_deref(), tokens_max: usize::MAX })
-    }
-
-    pub(crate) fn has_template(&self) -> bool {
-        self.template.is_some()
     }
 
     /// The messages that a conversation begins with: the system message, if the user gives one.
@@ -102,19 +100,73 @@ impl<'a> Encoder<'a> {
     }
 }
 
-/// The number of tokens that an answer may have: as many as asked for, as far as the context has room after the prompt. An
-/// error if the prompt alone is longer than the context.
-pub(crate) fn answer_tokens_max(
-    prompt_tokens: usize,
-    asked: usize,
-    context: Option<usize>,
-) -> Result<usize, Failure> {
-    let Some(context) = context else { return Ok(asked) };
-    let answer = aerostat_openai::AnswerTokens::UpTo { least: 0, most: asked };
-    aerostat_openai::answer_tokens(context, prompt_tokens, answer).map_err(|_| {
-        let message = format!(
-            "a prompt of {prompt_tokens} tokens does not fit a context of {context}; raise --context"
-        );
-        Failure::usage(message)
-    })
+/// How long a sequence may be, in tokens: as the user names it, else as the model was made for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    named: Option<usize>,
+    made_for: usize,
+}
+
+impl Room {
+    /// What `--context` names, if it does, and what the model was made for.
+    pub(crate) fn new(named: Option<usize>, made_for: usize) -> Self {
+        Self { named, made_for }
+    }
+
+    /// Tokens of a sequence at most, prompt and answer.
+    pub(crate) fn tokens(self) -> usize {
+        self.named.unwrap_or(self.made_for)
+    }
+
+    /// Refuses a prompt that is longer than that.
+    pub(crate) fn check(self, prompt_tokens: usize) -> Result<(), Failure> {
+        if prompt_tokens <= self.tokens() {
+            return Ok(());
+        }
+        let message = match self.named {
+            Some(context) => format!(
+                "a prompt of {prompt_tokens} tokens does not fit a context of {context}; raise --context"
+            ),
+            None => format!(
+                "a prompt of {prompt_tokens} tokens; the model was made for {}: shorten it, or name a longer context \
+                 if the model bears one: --context {}",
+                self.made_for,
+                prompt_tokens.saturating_add(256).next_multiple_of(256)
+            ),
+        };
+        Err(Failure::usage(message))
+    }
+
+    /// The tokens that an answer may have after a prompt: as many as were `asked` for, as far as a context that was named
+    /// has room; without a number, up to `most`, as far as there is room. An error if the model has none.
+    pub(crate) fn answer(
+        self,
+        prompt_tokens: usize,
+        asked: Option<usize>,
+        most: usize,
+    ) -> Result<usize, Failure> {
+        self.check(prompt_tokens)?;
+        let room = match asked {
+            // The number is the user's word for it.
+            Some(_) if self.named.is_none() => usize::MAX,
+            _ => self.tokens() - prompt_tokens,
+        };
+        let tokens = asked.unwrap_or(most).min(room);
+        if tokens == 0 && asked != Some(0) && self.named.is_none() {
+            let message = format!(
+                "the {prompt_tokens} tokens fill the context of {}: no room for an answer; --context names a longer one",
+                self.tokens()
+            );
+            return Err(Failure::usage(message));
+        }
+        Ok(tokens)
+    }
+
+    /// Why an answer of so many tokens was cut, and which flag makes it longer.
+    pub(crate) fn cut(self, prompt_tokens: usize, answer_tokens: usize) -> String {
+        if prompt_tokens + answer_tokens == self.tokens() {
+            return format!("stopped at a context of {} tokens: --context", self.tokens());
+        }
+        format!("stopped at {answer_tokens} tokens: --max-new-tokens")
+    }
 }

@@ -90,3 +90,19 @@ impl From<serde_json::Error> for Failure {
         io::Error::from(e).into()
     }
 }
+
+impl From<aerostat_jobs::Error> for Failure {
+    fn from(e: aerostat_jobs::Error) -> Self {
+        (&e).into()
+    }
+}
+
+impl From<&aerostat_jobs::Error> for Failure {
+    fn from(e: &aerostat_jobs::Error) -> Self {
+        match e.kind() {
+            aerostat_jobs::ErrorKind::Usage => Self::Usage(e.to_string()),
+            aerostat_jobs::ErrorKind::Interrupted => Self::Interrupted,
+            _ => Self::Failed(e.to_string()),
+        }
+    }
+}

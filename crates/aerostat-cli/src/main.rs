@@ -26,6 +26,7 @@ mod interrupt;
 mod jobs;
 mod keys;
 mod list;
+mod merge;
 mod model;
 mod options;
 mod output;
@@ -39,6 +40,7 @@ mod run;
 mod score;
 mod score_table;
 mod serve;
+mod signs;
 mod size;
 mod status;
 mod table;
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::execute(args, output),
         Command::Chat(args) => chat::execute(&args, output),
         Command::Batch(args) => batch::execute(&args, output),
+        Command::Merge(args) => merge::execute(&args, output),
         Command::Jobs(args) => jobs::execute(&args, output),
         Command::Score(args) => score::execute(args, output),
         Command::Embed(args) => embed::execute(args, output),

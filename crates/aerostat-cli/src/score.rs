@@ -8,7 +8,7 @@ use aerostat::{
 use clap::Args;
 use serde::Serialize;
 
-use crate::encode::{self, Encoder};
+use crate::encode::{Encoder, Room};
 use crate::failure::Failure;
 use crate::list::{self, Told};
 use crate::options::{EngineArgs, MODEL_HELP};
@@ -52,7 +52,8 @@ pub(crate) fn execute(mut args: ScoreArgs, output: &OutputArgs) -> Result<(), Fa
     let options = model::learning(options, &args.engine, &files);
     let texts = prompts.iter().any(|p| matches!(p, Prompt::Text(_)));
     let tokenizer = model::tokenizer(&files, texts, output)?;
-    let encoder = Encoder::plain(tokenizer.as_ref());
+    let room = Room::new(args.engine.context(), files.spec().context_max);
+    let encoder = Encoder::plain(tokenizer.as_ref()).within(room.tokens());
     let mut sequences = Vec::new();
     for (i, prompt) in prompts.iter().enumerate() {
         let ids = encoder.prompt(prompt)?;
@@ -60,7 +61,7 @@ pub(crate) fn execute(mut args: ScoreArgs, output: &OutputArgs) -> Result<(), Fa
         if prompts.len() == 1 {
             files.check_tokens(i as u64, &ids)?;
         }
-        encode::answer_tokens_max(ids.len(), 0, args.engine.context())?;
+        room.check(ids.len())?;
         sequences.push(ids);
     }
     if args.logits && !output.json {

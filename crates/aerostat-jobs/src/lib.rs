@@ -15,6 +15,7 @@
 
 mod active;
 mod apart;
+mod batch_file;
 mod counts;
 mod database;
 pub mod disk;
@@ -26,13 +27,16 @@ mod job;
 mod journal;
 mod line;
 mod list;
+mod merge;
 mod options;
 mod output;
+mod requests;
+mod results;
 mod runner;
 mod source;
 mod survey;
 mod table;
-mod validate;
+mod tables;
 mod watch;
 
 pub use aerostat_openai::{Grammar, Grammars, Setting, Shape};
@@ -43,8 +47,11 @@ pub use identity::{files_digest, model_digest};
 pub use job::Job;
 pub use line::check_line;
 pub use list::{JobStatus, list_jobs};
-pub use options::{JobOptions, JobPaths};
+pub use merge::{Merged, merge};
+pub use options::{JobOptions, JobPaths, Shard};
+pub use results::TableResults;
 pub use source::{AttachedJob, JobHandle};
 pub use survey::{Survey, is_pipe, keep_input, keep_pipe, survey};
 pub use table::{Cells, Prompt, TextFormat, TextTable};
+pub use tables::{Row, RowTask, Rows, Table, TableOptions, survey_table};
 pub use watch::{JobProgress, Unwatched, Watcher};

@@ -77,6 +77,11 @@ impl Pending {
 impl Appender {
     /// Opens the file for this process alone. Nothing in it is counted yet.
     pub(crate) fn open(disk: &dyn Disk, path: &Path) -> Result<Self, Error> {
+        Self::packed(disk, path, Packing::of(path))
+    }
+
+    /// The same for a file whose name does not say how it is packed.
+    pub(crate) fn packed(disk: &dyn Disk, path: &Path, packing: Packing) -> Result<Self, Error> {
         let failed = |e: io::Error| Error::file(ErrorKind::Disk, "open", path, &e);
         let mut file = disk.open(path).map_err(failed)?;
         if !file.lock().map_err(failed)? {
@@ -86,7 +91,6 @@ impl Appender {
             );
             return Err(Error::new(ErrorKind::Busy, message));
         }
-        let packing = Packing::of(path);
         Ok(Self { path: path.to_owned(), file, packing, counted_bytes: 0, spilled_bytes: 0, pending: None })
     }
 

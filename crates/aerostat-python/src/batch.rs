@@ -128,6 +128,7 @@ fn run(model: &Model, given: &Given, options: &Options, signs: &Signs<'_>) -> Re
         engine: aerostat::result_identity(options),
         restart: given.restart,
         retry_errors: given.retry_errors,
+        ..JobOptions::default()
     };
     let setting = Setting::new(&model.files, &given.name, &job_options)?;
     let digest = model_digest(Path::new(model.files.path()))?;

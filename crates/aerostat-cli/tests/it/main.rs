@@ -12,6 +12,7 @@ mod interrupts;
 #[cfg(unix)]
 mod memory;
 mod pack;
+mod prompts;
 mod serve;
 mod support;
 mod tables;
