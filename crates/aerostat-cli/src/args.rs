@@ -26,7 +26,7 @@ use crate::tokenize::TokenizeArgs;
 
 /// Run language models far larger than memory.
 #[derive(Debug, Parser)]
-#[command(name = "aerostat", version, about, propagate_version = true)]
+#[command(name = "aerostat", version, propagate_version = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,

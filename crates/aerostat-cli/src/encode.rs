@@ -1,5 +1,7 @@
 //! From prompts to token ids, and what is refused before a model is loaded for it.
 
+use std::sync::Arc;
+
 use aerostat::{ChatTemplate, Message, ModelFiles, Tokenizer};
 
 use crate::failure::Failure;
@@ -7,10 +9,13 @@ use crate::options::GenerationArgs;
 use crate::output::{self, OutputArgs};
 use crate::prompts::Prompt;
 
+/// A chat template that several share.
+pub(crate) type Chat = Arc<ChatTemplate>;
+
 /// Turns texts and conversations into token ids, with a tokenizer and perhaps a chat template.
 pub(crate) struct Encoder<'a> {
     tokenizer: Option<&'a Tokenizer>,
-    template: Option<ChatTemplate>,
+    template: Option<Chat>,
     system: Option<&'a str>,
     /// Texts with more tokens are refused before they are tokenised whole.
     tokens_max: usize,
@@ -20,6 +25,23 @@ impl<'a> Encoder<'a> {
     /// Without a chat template: a text gets only the special tokens that the model expects around one.
     pub(crate) fn plain(tokenizer: Option<&'a Tokenizer>) -> Self {
         Self { tokenizer, template: None, system: None, tokens_max: usize::MAX }
+    }
+
+    /// Through a chat template, if there is one: a text is the user's message, and an answer follows.
+    pub(crate) fn through(self, template: Option<Chat>) -> Self {
+        Self { template, ..self }
+    }
+
+    /// Whether there is a chat template.
+    pub(crate) fn chat(&self) -> bool {
+        self.template.is_some()
+    }
+
+    /// Whether what the chat template writes before an answer ends in white space.
+    pub(crate) fn ends_in_space(&self) -> Result<bool, Failure> {
+        let Some(template) = &self.template else { return Ok(false) };
+        let text = template.render(&[Message::new("user", "text")], true, Default::default());
+        Ok(text.map_err(aerostat::Error::from)?.ends_with(char::is_whitespace))
     }
 
     /// For texts of so many tokens at most.
@@ -42,6 +64,7 @@ impl<'a> Encoder<'a> {
         } else if template.is_none() && !args.raw {
             output::note(output, "the model has no chat template: it goes on with the text as it is");
         }
+        let template = template.map(Arc::new);
         Ok(Self { tokenizer, template, system: args.system.as_deref(), tokens_max: usize::MAX })
     }
 

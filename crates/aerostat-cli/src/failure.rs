@@ -44,6 +44,16 @@ impl Failure {
         }
     }
 
+    /// What `--json` prints where nothing else was printed.
+    pub(crate) fn json(&self) -> Option<serde_json::Value> {
+        let (kind, message) = match self {
+            Self::Usage(message) => ("usage", message),
+            Self::Failed(message) => ("failed", message),
+            Self::Interrupted | Self::Partly(_) | Self::Unread => return None,
+        };
+        Some(serde_json::json!({"error": {"kind": kind, "message": message}}))
+    }
+
     /// The message alone, to be told beside a row of a table.
     pub(crate) fn message(self) -> String {
         match self {

@@ -19,6 +19,7 @@ mod download;
 mod embed;
 mod encode;
 mod failure;
+mod fit;
 #[cfg(test)]
 mod flags;
 mod inspect;
@@ -31,6 +32,7 @@ mod model;
 mod options;
 mod output;
 mod pack;
+mod packing;
 mod plan;
 mod prompt;
 mod prompts;
@@ -40,11 +42,14 @@ mod run;
 mod score;
 mod score_table;
 mod serve;
+mod shard;
 mod signs;
 mod size;
 mod status;
 mod table;
+mod table_job;
 mod tasks;
+mod template;
 mod tokenize;
 mod watch;
 
@@ -78,6 +83,13 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
+            if output.json
+                && !output::printed()
+                && let Some(report) = failure.json()
+            {
+                // Where nobody reads it the exit code tells.
+                let _ = output::json(&report);
+            }
             failure.report();
             failure.exit_code()
         }

@@ -132,6 +132,11 @@ impl EngineArgs {
         if self.vram.is_some() {
             output::note(output, "--vram has no effect without a GPU device");
         }
+        let machine = aerostat::machine::describe().memory_bytes;
+        if let Some(memory) = self.memory.filter(|memory| machine > 0 && *memory > machine) {
+            let (memory, machine) = (aerostat::size(memory), aerostat::size(machine));
+            output::note(output, &format!("--memory {memory}: this machine has {machine} in all"));
+        }
         Ok(Options {
             memory_bytes: self.memory,
             device,

@@ -2,14 +2,16 @@
 
 use std::fmt::Write;
 
-use aerostat::{Completion, Engine, FinishReason, ModelFiles, Request, Stats, Tokenizer, generate};
+use aerostat::{
+    Completion, Engine, ErrorKind, FinishReason, ModelFiles, Need, Request, Stats, Tokenizer, generate,
+};
 use clap::{Args, value_parser};
 use serde::Serialize;
 
 use crate::encode::{Encoder, Room};
 use crate::failure::Failure;
 use crate::list::{self, Told};
-use crate::options::{ANSWER_TOKENS_DEFAULT, EngineArgs, GenerationArgs, MODEL_HELP};
+use crate::options::{ANSWER_TOKENS_DEFAULT, EngineArgs, GenerationArgs, MODEL_HELP, NEW_TOKENS_DEFAULT};
 use crate::output::OutputArgs;
 use crate::prompts::{Prompt, Prompts};
 use crate::watch::Watch;
@@ -49,7 +51,7 @@ pub(crate) fn execute(mut args: RunArgs, output: &OutputArgs) -> Result<(), Fail
     let texts = prompts.iter().any(|p| matches!(p, Prompt::Text(_)));
     let tokenizer = model::tokenizer(&files, texts || !args.generation.stop.is_empty(), output)?;
     let room = Room::new(args.engine.context(), files.spec().context_max);
-    let requests = requests(&args, &prompts, &files, tokenizer.as_ref(), room, output)?;
+    let mut requests = requests(&args, &prompts, &files, tokenizer.as_ref(), room, output)?;
     let streams = requests.len() == 1 && !output.json;
     if args.generation.logprobs && !output.json {
         output::note(output, "--logprobs shows with --json only");
@@ -57,9 +59,16 @@ pub(crate) fn execute(mut args: RunArgs, output: &OutputArgs) -> Result<(), Fail
 
     let _graceful = interrupt::graceful();
     let mut watch = Watch::new(output, streams);
-    let mut need = generate::need(&requests);
-    need.hold_results(requests.iter().map(held_bytes).sum());
-    let mut engine = Engine::open(&files, &options, &need, &mut watch)?;
+    let mut opened = Engine::open(&files, &options, &need(&requests), &mut watch);
+    let bound = args.generation.max_new_tokens().is_some() || args.engine.context().is_some();
+    if !bound && opened.as_ref().is_err_and(|e| e.kind() == ErrorKind::Budget) {
+        // Nobody asked for answers as long as these.
+        let shorter =
+            |request: &mut Request| request.max_new_tokens = request.max_new_tokens.min(NEW_TOKENS_DEFAULT);
+        requests.iter_mut().for_each(shorter);
+        opened = Engine::open(&files, &options, &need(&requests), &mut watch);
+    }
+    let mut engine = opened?;
     output::opened(output, &engine.stats());
     let answers = engine.generate(&requests, tokenizer.as_ref(), &mut watch)?;
     watch.finish()?;
@@ -75,6 +84,13 @@ pub(crate) fn execute(mut args: RunArgs, output: &OutputArgs) -> Result<(), Fail
     if answers.interrupted { Err(Failure::Interrupted) } else { end }
 }
 
+/// What an engine must have room for.
+fn need(requests: &[Request]) -> Need {
+    let mut need = generate::need(requests);
+    need.hold_results(requests.iter().map(held_bytes).sum());
+    need
+}
+
 /// Bytes that an answer takes at most: the tokens of the prompt and its own, its text, its log-probabilities.
 fn held_bytes(request: &Request) -> u64 {
     let logprobs = request.top_logprobs.map_or(0, |_| 40);
@@ -84,9 +100,8 @@ fn held_bytes(request: &Request) -> u64 {
 
 /// Says which answers were cut, and why.
 fn tell_cuts(results: &[Told<Completion>], room: Room, output: &OutputArgs) {
-    let asked = |answer: &Completion| {
-        !answer.token_ids.is_empty() || answer.prompt_token_ids.len() == room.tokens()
-    };
+    let asked =
+        |answer: &Completion| !answer.token_ids.is_empty() || answer.prompt_token_ids.len() == room.tokens();
     let cut = |answer: &&Completion| answer.finish_reason == FinishReason::Length && asked(answer);
     for answer in results.iter().filter_map(Told::found).filter(cut) {
         let why = room.cut(answer.prompt_token_ids.len(), answer.token_ids.len());

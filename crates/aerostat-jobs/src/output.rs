@@ -74,6 +74,41 @@ impl Pending {
     }
 }
 
+/// Packs a text as the name of its file says: `.gz`, `.zst`, or not at all.
+#[derive(Default)]
+pub struct Packer(Option<Pending>);
+
+impl Packer {
+    /// For a file of this name.
+    ///
+    /// # Errors
+    /// Memory is short.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        match Packing::of(path) {
+            Packing::Plain => Ok(Self(None)),
+            packing => Pending::new(packing).map(|pending| Self(Some(pending))),
+        }
+    }
+
+    /// Takes more of the text and gives what is packed by now.
+    ///
+    /// # Errors
+    /// Memory is short.
+    pub fn pack(&mut self, bytes: &[u8]) -> io::Result<Vec<u8>> {
+        let Some(pending) = &mut self.0 else { return Ok(bytes.to_vec()) };
+        pending.write(bytes)?;
+        Ok(std::mem::take(pending.packed()))
+    }
+
+    /// Gives the rest.
+    ///
+    /// # Errors
+    /// Memory is short.
+    pub fn finish(self) -> io::Result<Vec<u8>> {
+        self.0.map_or_else(|| Ok(Vec::new()), Pending::finish)
+    }
+}
+
 impl Appender {
     /// Opens the file for this process alone. Nothing in it is counted yet.
     pub(crate) fn open(disk: &dyn Disk, path: &Path) -> Result<Self, Error> {

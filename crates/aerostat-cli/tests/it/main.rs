@@ -15,6 +15,8 @@ mod pack;
 mod prompts;
 mod serve;
 mod support;
+mod table_formats;
+mod table_jobs;
 mod tables;
 mod usage;
 mod vocabulary;

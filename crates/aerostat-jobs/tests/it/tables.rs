@@ -8,8 +8,8 @@ use std::sync::Arc;
 use aerostat::{Engine, Need, Options, Outcome, Request, Silent, Want};
 use aerostat_jobs::disk::{Disk, System};
 use aerostat_jobs::{
-    Counts, Error, ErrorKind, Job, JobPaths, Prompt, Row, RowTask, Rows, Table, TableOptions, TableResults,
-    TextFormat, TextTable, Unwatched, Watcher, list_jobs, survey_table,
+    Columns, Counts, Error, ErrorKind, Job, JobPaths, Prompt, Row, RowTask, Rows, Table, TableOptions,
+    TableResults, TextFormat, TextTable, Unwatched, Watcher, list_jobs, survey_table,
 };
 
 use crate::support::{Faulty, StopsAfter, model};
@@ -20,13 +20,17 @@ struct Lines(PathBuf, Option<TextTable>);
 impl Rows for Lines {
     fn rewind(&mut self) -> Result<(), Error> {
         let file = fs::File::open(&self.0).unwrap();
-        self.1 = Some(TextTable::new(file, TextFormat::Jsonl, "text", None).unwrap());
+        let columns = Columns { prompt: Some("text".to_owned()), others: Vec::new() };
+        self.1 = Some(TextTable::new(file, TextFormat::Jsonl, columns).unwrap());
         Ok(())
     }
 
     fn next(&mut self) -> Result<Option<Row>, Error> {
         let row = self.1.as_mut().unwrap().next_row().map_err(|e| Error::input(e.to_string()))?;
-        Ok(row.map(|(line, cells)| Row { line, prompt: cells.map(|(_, prompt)| prompt) }))
+        Ok(row.map(|(line, cells)| Row {
+            line,
+            prompt: cells.and_then(|cells| cells.prompt.ok_or_else(String::new)),
+        }))
     }
 }
 
