@@ -3,11 +3,12 @@
 
 use std::io::Cursor;
 
-use aerostat_jobs::{TextFormat, TextTable};
+use aerostat_jobs::{Columns, TextFormat, TextTable};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     for format in [TextFormat::Jsonl, TextFormat::Csv(b',')] {
-        let Ok(mut table) = TextTable::new(Cursor::new(bytes.to_vec()), format, "text", Some("id")) else {
+        let columns = Columns { prompt: Some("text".to_owned()), others: vec!["id".to_owned()] };
+        let Ok(mut table) = TextTable::new(Cursor::new(bytes.to_vec()), format, columns) else {
             continue;
         };
         while let Ok(Some((_, cells))) = table.next_row() {

@@ -1,9 +1,9 @@
 //! What a command writes is nothing that it reads.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use aerostat_jobs::{Named, keep_apart, model_files};
+use aerostat_jobs::{JobPaths, Named, keep_apart, model_files};
 
 use crate::failure::Failure;
 
@@ -14,20 +14,21 @@ pub(crate) fn read(model: &Path, adapter: Option<&Path>) -> Vec<Named> {
     model_files(model).into_iter().chain(adapter).collect()
 }
 
-/// Refuses a table whose results would be written over the table itself or over what a model is read from.
-pub(crate) fn table(input: &Path, output: Option<&Path>, model: &[Named]) -> Result<(), Failure> {
-    let read = [model, &[Named::new("the input", input)]].concat();
-    let mut written = Vec::new();
-    match output {
-        Some(path) => {
-            written.push(Named::new("the output", path));
-            written.extend(drafts(path).into_iter().map(|path| Named::new("a draft of the output", path)));
-        }
-        // What a shell opened for the command.
-        None if cfg!(unix) => written.push(Named::new("stdout", "/dev/stdout")),
-        None => {}
+/// Refuses a table whose results would be written over the table itself or over what a model is read from; `written` is
+/// what its job writes beside the output and the error file.
+pub(crate) fn table(
+    paths: &JobPaths,
+    output: Option<&Path>,
+    written: &[Named],
+    model: &[Named],
+) -> Result<(), Failure> {
+    if output.is_some() {
+        return Ok(paths.check(model, written)?);
     }
-    Ok(keep_apart(&read, &written)?)
+    // What a shell opened for the command.
+    let stdout = cfg!(unix).then(|| Named::new("stdout", "/dev/stdout"));
+    let read = [model, &[Named::new("the input", &paths.input)]].concat();
+    Ok(keep_apart(&read, stdout.as_slice())?)
 }
 
 /// Refuses a copy that would be written over the model itself.
@@ -41,11 +42,11 @@ pub(crate) fn copy(model: &Path, out: &Path) -> Result<(), Failure> {
 }
 
 /// Files that are there under the names that a file has while it is written.
-fn drafts(path: &Path) -> Vec<PathBuf> {
+pub(crate) fn drafts(path: &Path) -> Vec<Named> {
     let Some(name) = path.file_name() else { return Vec::new() };
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let begins = [name.as_encoded_bytes(), b".part"].concat();
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let drafts = entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(&begins));
-    drafts.map(|entry| entry.path()).collect()
+    drafts.map(|entry| Named::new("a draft of the output", entry.path())).collect()
 }

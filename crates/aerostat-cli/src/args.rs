@@ -13,6 +13,7 @@ use crate::distil::DistilArgs;
 use crate::embed::EmbedArgs;
 use crate::inspect::InspectArgs;
 use crate::jobs::JobsArgs;
+use crate::merge::MergeArgs;
 use crate::output::OutputArgs;
 use crate::pack::PackArgs;
 use crate::plan::PlanArgs;
@@ -25,7 +26,7 @@ use crate::tokenize::TokenizeArgs;
 
 /// Run language models far larger than memory.
 #[derive(Debug, Parser)]
-#[command(name = "aerostat", version, about, propagate_version = true)]
+#[command(name = "aerostat", version, propagate_version = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -43,7 +44,9 @@ pub(crate) enum Command {
     Batch(BatchArgs),
     /// Answer OpenAI's API over HTTP: many clients share every sweep.
     Serve(ServeArgs),
-    /// The batch jobs of a folder, and how far they are.
+    /// Put the outputs of the shards of a batch together.
+    Merge(MergeArgs),
+    /// The jobs of a folder, and how far they are.
     Jobs(JobsArgs),
     /// Log-probabilities and perplexity of given texts.
     Score(ScoreArgs),

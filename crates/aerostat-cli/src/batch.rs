@@ -1,14 +1,12 @@
 //! `aerostat batch`: an OpenAI Batch file in, an OpenAI Batch file out, resumed by itself.
 
-use std::cell::{Cell, RefCell};
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use aerostat::{Engine, Options, Plan, Progress, Stats, size};
+use aerostat::{Engine, Options, Plan, Stats, size};
 use aerostat_jobs::disk::System;
 use aerostat_jobs::{
-    Counts, ErrorKind, Job, JobOptions, JobPaths, JobProgress, Named, Setting, Survey, Watcher, files_digest,
+    Counts, ErrorKind, Job, JobOptions, JobPaths, Named, Setting, Shard, Survey, files_digest,
 };
 use clap::Args;
 use serde::Serialize;
@@ -16,14 +14,9 @@ use serde::Serialize;
 use crate::failure::Failure;
 use crate::options::{EngineArgs, MODEL_HELP, NEW_TOKENS_DEFAULT};
 use crate::output::{OutputArgs, tell};
-use crate::status::StatusLine;
+use crate::signs::{Signs, duration};
 use crate::watch::Watch;
-use crate::{apart, interrupt, model, output};
-
-/// The time between two lines of progress on stderr where it is no terminal.
-const LOG_EVERY: Duration = Duration::from_secs(30);
-/// The time between two drawings of the status line on a terminal.
-const DRAW_EVERY: Duration = Duration::from_millis(250);
+use crate::{apart, interrupt, model, output, shard};
 
 #[derive(Debug, Args)]
 pub(crate) struct BatchArgs {
@@ -42,6 +35,11 @@ pub(crate) struct BatchArgs {
     /// named in the result under aerostat.ignored.
     #[arg(long)]
     lenient: bool,
+    /// Work through every N-th line alone, those whose number, counted from 0, leaves the rest I: N machines share a file
+    /// so, and `aerostat merge` puts their outputs together. `auto` takes I and N from the environment of a Slurm array or an
+    /// indexed job of Kubernetes (with AEROSTAT_SHARDS).
+    #[arg(long, value_name = "I/N")]
+    shard: Option<String>,
     /// Begin anew and overwrite what is there.
     #[arg(long)]
     restart: bool,
@@ -86,6 +84,7 @@ pub(crate) fn execute(args: &BatchArgs, output: &OutputArgs) -> Result<(), Failu
         engine: aerostat::result_identity(&options),
         restart: args.restart,
         retry_errors: args.retry_errors,
+        shard: args.shard()?,
     };
     let files = model::open(&args.model, args.engine.adapter(), output)?;
     let options = model::drafting(options, &args.engine, &files, output)?;
@@ -94,10 +93,10 @@ pub(crate) fn execute(args: &BatchArgs, output: &OutputArgs) -> Result<(), Failu
     let setting = Setting::new(&files, &args.model, &job_options)?;
     let _graceful = interrupt::graceful();
     let paths = args.paths(files.path(), output)?;
-    let signs = Signs::new(output);
+    let signs = Signs::new(output, None);
     if args.dry_run {
         let options = Options { read_bytes_per_second: args.disk.map(|rate| rate as f64), ..options };
-        return dry_run(args, &files, &options, &paths, setting, &signs, output);
+        return dry_run(args, &files, &options, &paths, (setting, job_options.shard), &signs, output);
     }
     let digest = files_digest(&files)?;
     let job = Job::open(Box::new(System), paths.clone(), setting, &digest, &job_options, &signs);
@@ -172,8 +171,20 @@ fn opened(job: &Job, output: &OutputArgs) {
 }
 
 impl BatchArgs {
+    /// The lines that are worked through.
+    fn shard(&self) -> Result<Shard, Failure> {
+        match self.shard.as_deref() {
+            None => Ok(Shard::default()),
+            Some("auto") => shard::of_environment(),
+            Some(text) => text.parse().map_err(|why| Failure::usage(format!("--shard: {why}"))),
+        }
+    }
+
     /// Paths of the job's files. An input that comes through a pipe is copied to a file first.
     fn paths(&self, model: &Path, output: &OutputArgs) -> Result<JobPaths, Failure> {
+        if self.output == Path::new("-") {
+            return Err(Failure::usage("-o -: results of a batch need a file, which a job can go on with"));
+        }
         let mut paths = JobPaths::beside(&self.input, &self.output);
         if let Some(errors) = &self.errors {
             paths.errors.clone_from(errors);
@@ -213,21 +224,26 @@ fn dry_run(
     files: &aerostat::ModelFiles,
     options: &Options,
     paths: &JobPaths,
-    setting: Setting,
+    (setting, shard): (Setting, Shard),
     signs: &Signs<'_>,
     output: &OutputArgs,
 ) -> Result<(), Failure> {
-    let survey = aerostat_jobs::survey(&paths.input, setting, signs).map_err(|e| args.failure(&e))?;
+    let survey = aerostat_jobs::survey(&paths.input, setting, shard, signs).map_err(|e| args.failure(&e))?;
     signs.clear();
     let plan = Engine::plan(files, options, &survey.need())?;
     let (sweeps, seconds) = survey.forecast(&plan);
+    let Survey { counts, lengths, .. } = &survey;
+    let bad = match counts.failed {
+        0 => Ok(()),
+        bad => Err(Failure::Partly(format!("{bad} of {} requests cannot be served", counts.total))),
+    };
     if output.json {
-        return output::json(&Dry { plan: &plan, survey: &survey, sweeps, seconds });
+        output::json(&Dry { plan: &plan, survey: &survey, sweeps, seconds })?;
+        return bad;
     }
     for (line, message) in &survey.first_errors {
         tell!("line {line}: {message}");
     }
-    let Survey { counts, lengths, .. } = &survey;
     let text = format!(
         "{plan}\n{} requests, {} of them bad\n{} tokens in prompts, {} in answers at most, {} in the longest sequence\n\
          {sweeps:.0} sweeps at most, {} at {} a sweep\n",
@@ -239,7 +255,8 @@ fn dry_run(
         duration(seconds),
         size(plan.streamed_bytes_per_sweep),
     );
-    Ok(output::text(&text)?)
+    output::text(&text)?;
+    bad
 }
 
 /// What `--dry-run --json` prints.
@@ -250,114 +267,4 @@ struct Dry<'a> {
     survey: &'a Survey,
     sweeps: f64,
     seconds: f64,
-}
-
-/// A duration for people: hours and minutes, minutes and seconds, or seconds.
-pub(crate) fn duration(seconds: f64) -> String {
-    let seconds = seconds.clamp(0.0, 1e12) as u64;
-    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, s) => format!("{s} s"),
-        (0, m, s) => format!("{m} min {s:02} s"),
-        (h, m, _) => format!("{h} h {m:02} min"),
-    }
-}
-
-/// Shows the progress of a job on stderr: on a terminal a line that is drawn over, else a line now and then.
-struct Signs<'a> {
-    output: &'a OutputArgs,
-    line: RefCell<StatusLine>,
-    last: Cell<Option<Instant>>,
-    told: Cell<Option<JobProgress>>,
-}
-
-impl<'a> Signs<'a> {
-    fn new(output: &'a OutputArgs) -> Self {
-        Self {
-            output,
-            line: RefCell::new(StatusLine::new(output)),
-            last: Cell::default(),
-            told: Cell::default(),
-        }
-    }
-
-    fn clear(&self) {
-        self.line.borrow_mut().clear();
-    }
-
-    /// Whether enough time has passed since the last drawing or line; if so, the clock begins anew.
-    fn due(&self) -> bool {
-        let every = if self.line.borrow().enabled() { DRAW_EVERY } else { LOG_EVERY };
-        let due = self.last.get().is_none_or(|last| last.elapsed() >= every);
-        if due {
-            self.last.set(Some(Instant::now()));
-        }
-        due
-    }
-
-    fn show(&self, line: &str) {
-        if self.line.borrow().enabled() {
-            self.line.borrow_mut().draw(line);
-        } else if !self.output.quiet {
-            tell!("{line}");
-        }
-    }
-}
-
-impl Watcher for Signs<'_> {
-    fn validating(&self, lines: u64) {
-        if self.line.borrow().enabled() && self.due() {
-            self.show(&format!("reading the input: {lines} requests"));
-        }
-    }
-
-    fn progress(&self, progress: &JobProgress) {
-        self.told.set(Some(*progress));
-        let last = progress.counts.left() == 0;
-        if self.due() || (last && !self.line.borrow().enabled()) {
-            self.show(&line(progress));
-        }
-    }
-
-    fn sweeping(&self, _progress: &Progress) {
-        if self.line.borrow().enabled()
-            && let Some(progress) = self.told.get()
-            && self.due()
-        {
-            self.show(&line(&progress));
-        }
-    }
-
-    fn stops(&self) -> bool {
-        interrupt::requested()
-    }
-}
-
-fn line(p: &JobProgress) -> String {
-    let failed = if p.counts.failed > 0 { format!(" ({} failed)", p.counts.failed) } else { String::new() };
-    let left = p.seconds_left.map_or_else(String::new, |s| format!("  {} left", duration(s)));
-    format!(
-        "{}/{}{failed}  {} tokens  {:.1} tokens/s  {:.2} GB/s  {:.0} rows/sweep{left}",
-        p.counts.done + p.counts.failed,
-        p.counts.total,
-        p.tokens,
-        p.tokens_per_second,
-        p.read_bytes_per_second / 1e9,
-        p.rows_per_sweep,
-    )
-}
-
-impl From<aerostat_jobs::Error> for Failure {
-    fn from(e: aerostat_jobs::Error) -> Self {
-        (&e).into()
-    }
-}
-
-impl From<&aerostat_jobs::Error> for Failure {
-    fn from(e: &aerostat_jobs::Error) -> Self {
-        match e.kind() {
-            ErrorKind::Usage => Self::Usage(e.to_string()),
-            ErrorKind::Interrupted => Self::Interrupted,
-            _ => Self::Failed(e.to_string()),
-        }
-    }
 }

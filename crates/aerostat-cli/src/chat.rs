@@ -2,13 +2,15 @@
 
 use std::io::{self, BufRead, IsTerminal, Read};
 
-use aerostat::{Completion, Engine, Message, ModelFiles, Need, Request, Sampling, Stats, Tokenizer};
+use aerostat::{
+    Completion, Engine, FinishReason, Message, ModelFiles, Need, Request, Sampling, Stats, Tokenizer,
+};
 use clap::Args;
 use serde::Serialize;
 
-use crate::encode::{self, Encoder};
+use crate::encode::{Encoder, Room};
 use crate::failure::Failure;
-use crate::options::{EngineArgs, GenerationArgs, MODEL_HELP};
+use crate::options::{ANSWER_TOKENS_DEFAULT, EngineArgs, GenerationArgs, MODEL_HELP};
 use crate::output::{OutputArgs, tell};
 use crate::watch::Watch;
 use crate::{interrupt, model, output};
@@ -62,9 +64,6 @@ pub(crate) fn execute(args: &ChatArgs, output: &OutputArgs) -> Result<(), Failur
     let options = model::keeping(options, &args.engine, &files, true)?;
     let Some(tokenizer) = model::tokenizer(&files, true, output)? else { return Ok(()) };
     let encoder = Encoder::new(&files, Some(&tokenizer), &args.generation, output)?;
-    if !encoder.has_template() && !args.generation.raw {
-        output::note(output, "the model has no chat template: turns follow each other as plain lines");
-    }
     let context = args.engine.context().unwrap_or(files.spec().context_max.min(CONTEXT_DEFAULT));
     let engine = {
         let _graceful = interrupt::graceful();
@@ -134,21 +133,16 @@ impl Chat<'_> {
         let token_ids = self.encoder.messages(&self.messages)?;
         self.files.check_tokens(0, &token_ids)?;
         let generation = &self.args.generation;
-        let max_new_tokens = match encode::answer_tokens_max(
-            token_ids.len(),
-            generation.max_new_tokens(),
-            Some(self.context),
-        )? {
-            0 if generation.max_new_tokens() > 0 => {
-                let message = format!(
-                    "the conversation of {} tokens fills the context of {}; /reset it, or raise --context",
-                    token_ids.len(),
-                    self.context
-                );
-                return Err(Failure::usage(message));
-            }
-            tokens => tokens,
-        };
+        let (room, prompt_tokens) = (Room::new(Some(self.context), self.context), token_ids.len());
+        if prompt_tokens >= self.context {
+            let message = format!(
+                "the conversation of {prompt_tokens} tokens fills the context of {}; /reset it, or raise --context",
+                self.context
+            );
+            return Err(Failure::usage(message));
+        }
+        let most = self.files.answer_tokens().unwrap_or(ANSWER_TOKENS_DEFAULT);
+        let max_new_tokens = room.answer(prompt_tokens, generation.max_new_tokens(), most)?;
         let request = Request {
             token_ids,
             max_new_tokens,
@@ -166,6 +160,9 @@ impl Chat<'_> {
         for completion in answers.completions {
             let completion = completion?;
             text.push_str(completion.text.as_deref().unwrap_or_default());
+            if completion.finish_reason == FinishReason::Length && max_new_tokens > 0 {
+                output::note(self.output, &room.cut(prompt_tokens, completion.token_ids.len()));
+            }
             if self.output.json {
                 self.results.push(Completion { index: self.results.len(), ..completion });
             }

@@ -5,7 +5,7 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aerostat_jobs::{Cells, Prompt};
+use aerostat_jobs::{Cells, Columns, Prompt, RowCells};
 use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical, ZstdLevel};
 use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, FloatType, Int64Type};
 use parquet::errors::ParquetError;
@@ -23,17 +23,21 @@ use crate::failure::Failure;
 const GROUP_ROWS_MAX: usize = 4096;
 const GROUP_VALUES_MAX: usize = 1 << 17;
 
+/// Whether Parquet can be written: it can.
+pub(crate) fn check(_path: &Path) -> Result<(), Failure> {
+    Ok(())
+}
+
 /// Reads the rows of a Parquet file.
 pub(crate) struct Reader {
     path: PathBuf,
     rows: RowIter<'static>,
-    column: String,
-    key: Option<String>,
+    columns: Columns,
 }
 
 impl Reader {
-    /// Opens a file to read one column of texts or lists of token ids, and one of keys.
-    pub(crate) fn open(path: &Path, column: &str, key: Option<&str>) -> Result<Self, Failure> {
+    /// Opens a file to read columns of it.
+    pub(crate) fn open(path: &Path, columns: Columns) -> Result<Self, Failure> {
         let file = File::open(path).map_err(|e| unreadable(path, &e.into()))?;
         let reader = SerializedFileReader::new(file).map_err(|e| unreadable(path, &e))?;
         let root = reader.metadata().file_metadata().schema();
@@ -46,14 +50,14 @@ impl Reader {
             };
             schema.iter().find(|f| f.name() == name).cloned().ok_or_else(|| Failure::failed(message()))
         };
-        let mut wanted = vec![find(column)?];
-        if let Some(key) = key.filter(|key| *key != column) {
-            wanted.push(find(key)?);
-        }
+        let mut names: Vec<&String> = columns.prompt.iter().chain(&columns.others).collect();
+        names.sort();
+        names.dedup();
+        let wanted = names.into_iter().map(|name| find(name)).collect::<Result<Vec<_>, _>>()?;
         let projection = Type::group_type_builder(&name).with_fields(wanted).build();
         let rows = projection.and_then(|p| RowIter::from_file_into(Box::new(reader)).project(Some(p)));
         let rows = rows.map_err(|e| unreadable(path, &e))?;
-        Ok(Self { path: path.to_owned(), rows, column: column.to_owned(), key: key.map(str::to_owned) })
+        Ok(Self { path: path.to_owned(), rows, columns })
     }
 
     /// The next row.
@@ -62,10 +66,15 @@ impl Reader {
             return Ok(None);
         };
         let cell = |name: &str| row.get_column_iter().find(|(n, _)| *n == name).map(|(_, field)| field);
-        let key = self.key.as_deref().and_then(cell).map(value);
-        let prompt = cell(&self.column).and_then(prompt);
-        let wrong = || format!("column `{}` is neither a text nor a list of token ids", self.column);
-        Ok(Some(prompt.ok_or_else(wrong).map(|prompt| (key, prompt))))
+        let others = self.columns.others.iter().map(|name| cell(name).map_or(Value::Null, value)).collect();
+        let prompt = match &self.columns.prompt {
+            None => Ok(None),
+            Some(name) => {
+                let wrong = || format!("column `{name}` is neither a text nor a list of token ids");
+                cell(name).and_then(prompt).ok_or_else(wrong).map(Some)
+            }
+        };
+        Ok(Some(prompt.map(|prompt| RowCells { prompt, others })))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use aerostat_jobs::Cells;
+use aerostat_jobs::{Cells, Columns};
 use serde_json::Value;
 
 use crate::failure::Failure;
@@ -15,7 +15,7 @@ pub(crate) enum Reader {}
 pub(crate) enum Writer {}
 
 impl Reader {
-    pub(crate) fn open(path: &Path, _column: &str, _key: Option<&str>) -> Result<Self, Failure> {
+    pub(crate) fn open(path: &Path, _columns: Columns) -> Result<Self, Failure> {
         Err(absent(path))
     }
 
@@ -36,6 +36,11 @@ impl Writer {
     pub(crate) fn finish(self) -> Result<(), Failure> {
         match self {}
     }
+}
+
+/// Refuses Parquet.
+pub(crate) fn check(path: &Path) -> Result<(), Failure> {
+    Err(absent(path))
 }
 
 fn absent(path: &Path) -> Failure {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use std::collections::BTreeMap;
 
-use aerostat::{Engine, Error, ErrorKind, Need, Request, Sampling, TopK, Want};
+use aerostat::{Engine, Error, ErrorKind, Need, Outcome, Request, Sampling, TopK, Want};
 use clap::{Args, value_parser};
 use half::f16;
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -17,8 +17,10 @@ use crate::output::OutputArgs;
 use crate::prompts::{Prompt, Prompts};
 use crate::results::{Lines, Numbers, Tensors};
 use crate::table::{Format, Row, TableArgs};
-use crate::tasks::{self, Setup, Sink, Task};
+use crate::tasks::{self, Prompted, Setup, Sink, Task};
+use crate::template::TemplateArgs;
 use crate::watch::Watch;
+use crate::{columns, packing};
 
 #[derive(Debug, Args)]
 pub(crate) struct DistilArgs {
@@ -38,6 +40,8 @@ pub(crate) struct DistilArgs {
     /// Of what is generated: the same seed gives the same texts.
     #[arg(long, value_name = "N", requires = "generate")]
     seed: Option<u64>,
+    #[command(flatten)]
+    template: TemplateArgs,
     // Behind its own flags: a group's heading stands above all that follows.
     #[command(flatten)]
     table: TableArgs,
@@ -85,8 +89,8 @@ pub(crate) fn execute(mut args: DistilArgs, output: &OutputArgs) -> Result<(), F
         check(&args.table, output)?;
     }
     let prompts = tasks::prompts(&mut args.prompts, &args.table)?;
-    let texts = tasks::texts(&prompts, &args.table)?;
-    let setup = Setup::find(&args.model, &args.engine, texts, output)?;
+    let texts = tasks::texts(&prompts, &args.table);
+    let setup = Setup::find(&args.model, &args.engine, texts, &args.template, output)?;
     let sampling = setup.files.sampling();
     let task = Distil {
         k: (args.k as usize).min(setup.files.spec().vocab),
@@ -96,11 +100,11 @@ pub(crate) fn execute(mut args: DistilArgs, output: &OutputArgs) -> Result<(), F
             seed: args.seed.unwrap_or(sampling.seed),
             ..sampling
         },
-        end_tokens: setup.files.end_tokens(setup.tokenizer.as_ref()),
+        end_tokens: setup.files.end_tokens(setup.tokenizer.as_deref()),
     };
     match &args.table.input {
         Some(input) => {
-            setup.table(&task, input, &args.table, || Sheet::create(&args.table, &args.model, task.k))
+            setup.table(task, input, &args.table, |task| Sheet::create(&args.table, &args.model, task.k))
         }
         None => setup.prompts(&task, &prompts, |_, told| told, |_, told| told.text()),
     }
@@ -109,8 +113,12 @@ pub(crate) fn execute(mut args: DistilArgs, output: &OutputArgs) -> Result<(), F
 fn check(table: &TableArgs, output: &OutputArgs) -> Result<(), Failure> {
     tasks::check(table, &["tokens", "given", "ids", "logprobs"], output)?;
     let ending = |path: &Path| path.extension().is_some_and(|e| e == "safetensors" || e == "parquet");
-    match &table.output {
-        Some(path) if ending(path) => Ok(()),
+    match table.file() {
+        Some(path) if ending(path) => match path.extension().is_some_and(|e| e == "parquet") {
+            true => columns::check(path),
+            false if table.carry.is_empty() => Ok(()),
+            false => Err(Failure::usage("--carry: a .safetensors file has no place for texts; use .parquet")),
+        },
         _ => Err(Failure::usage(
             "what is distilled from a table goes to a file of arrays: -o FILE.safetensors or FILE.parquet",
         )),
@@ -125,8 +133,15 @@ impl Task for Distil {
         encoder.prompt(prompt)
     }
 
-    fn sequences(&self, item: &Vec<u32>) -> Vec<Vec<u32>> {
-        vec![item.clone()]
+    fn requests(&self, item: &Vec<u32>) -> Vec<Request> {
+        vec![match self.generate {
+            0 => self.top(item.clone()),
+            _ => self.answer(item),
+        }]
+    }
+
+    fn then(&self, token_ids: &[u32], answer: &[u32]) -> Option<Request> {
+        Some(self.top([token_ids, answer].concat()))
     }
 
     fn new_tokens(&self) -> usize {
@@ -144,6 +159,67 @@ impl Task for Distil {
         tokens * self.k * (size_of::<u32>() + size_of::<f32>())
     }
 
+    /// Of an answer how many tokens it has; of the likeliest tokens, the text and all numbers.
+    fn pack(&self, outcome: Outcome) -> Option<Vec<u8>> {
+        match outcome {
+            Outcome::Completion(answer) => Some(packing::ids(&[answer.token_ids.len() as u32])),
+            Outcome::TopK(top) => {
+                let sizes = [top.token_ids.len() as u32, top.k as u32];
+                let bytes = [packing::ids(&sizes), packing::ids(&top.token_ids), packing::ids(&top.ids)];
+                Some([bytes.concat(), packing::floats(top.logprobs)].concat())
+            }
+            _ => None,
+        }
+    }
+
+    fn found(&self, parts: &[Vec<u8>]) -> Option<Told> {
+        let generated = match parts {
+            [answer, _] => *packing::to_ids(answer)?.first()? as usize,
+            _ => 0,
+        };
+        let bytes = parts.last()?;
+        let sizes = packing::to_ids(bytes.get(..8)?)?;
+        let (tokens, k) = (*sizes.first()? as usize, *sizes.get(1)? as usize);
+        let (token_ids, rest) = bytes.get(8..)?.split_at_checked(4 * tokens)?;
+        let (ids, logprobs) = rest.split_at(rest.len() / 2);
+        let top = TopK {
+            token_ids: packing::to_ids(token_ids)?,
+            from: 0,
+            k,
+            ids: packing::to_ids(ids)?,
+            logprobs: packing::to_floats(logprobs)?,
+        };
+        Some(Told { given: tokens.checked_sub(generated)?, top })
+    }
+
+    fn words(&self) -> String {
+        let Self { k, generate, sampling, end_tokens } = self;
+        match generate {
+            0 => format!("distil {k}"),
+            _ => format!("distil {k} of {generate} generated, {sampling:?}, ends {end_tokens:?}"),
+        }
+    }
+}
+
+impl Distil {
+    /// The likeliest tokens after every token of a text.
+    fn top(&self, token_ids: Vec<u32>) -> Request {
+        Request { token_ids, want: Want::TopK { k: self.k, from: 0 }, ..Request::default() }
+    }
+
+    /// What the model goes on with.
+    fn answer(&self, token_ids: &[u32]) -> Request {
+        Request {
+            token_ids: token_ids.to_vec(),
+            max_new_tokens: self.generate,
+            sampling: self.sampling.clone(),
+            end_tokens: self.end_tokens.clone(),
+            ..Request::default()
+        }
+    }
+}
+
+impl Prompted for Distil {
     fn run(
         &self,
         engine: &mut Engine,
@@ -152,14 +228,7 @@ impl Task for Distil {
     ) -> Result<Vec<Result<Told, Error>>, Error> {
         let (mut sequences, mut failed) = (items.to_vec(), BTreeMap::new());
         if self.generate > 0 {
-            let request = |token_ids: &Vec<u32>| Request {
-                token_ids: token_ids.clone(),
-                max_new_tokens: self.generate,
-                sampling: self.sampling.clone(),
-                end_tokens: self.end_tokens.clone(),
-                ..Request::default()
-            };
-            let requests: Vec<Request> = items.iter().map(request).collect();
+            let requests: Vec<Request> = items.iter().map(|item| self.answer(item)).collect();
             let answers = engine.generate(&requests, None, watch)?;
             if answers.interrupted {
                 return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
@@ -183,18 +252,18 @@ impl Task for Distil {
 
 impl Told {
     /// A row of a table: what the tensors of a safetensors file have for it.
-    fn cells<'n>(&self, key: (&'n str, Value)) -> [(&'n str, Value); 5] {
+    fn cells<'n>(&self, mut first: Vec<(&'n str, Value)>) -> Vec<(&'n str, Value)> {
         let k = self.top.k.max(1);
         let ids: Vec<&[u32]> = self.top.ids.chunks(k).collect();
         let row = |row: &[f32]| row.iter().map(|l| f16::from_f32(*l).to_f32()).collect::<Vec<f32>>();
         let logprobs: Vec<Vec<f32>> = self.top.logprobs.chunks(k).map(row).collect();
-        [
-            key,
+        first.extend([
             ("given", json!(self.given)),
             ("tokens", json!(self.top.token_ids)),
             ("ids", json!(ids)),
             ("logprobs", json!(logprobs)),
-        ]
+        ]);
+        first
     }
 
     /// For people: a line for each position with its token and the likeliest next ones.
@@ -211,7 +280,7 @@ impl Told {
 
 impl<'a> Sheet<'a> {
     fn create(table: &'a TableArgs, model: &str, k: usize) -> Result<Self, Failure> {
-        let Some(path) = &table.output else { return Err(Failure::usage("-o is missing")) };
+        let Some(path) = table.file() else { return Err(Failure::usage("-o is missing")) };
         if path.extension().is_some_and(|e| e == "parquet") {
             return Ok(Self::Lines(Lines::create(Some(path), Format::Parquet)?, table));
         }
@@ -233,7 +302,7 @@ impl Sink<Told> for Sheet<'_> {
     fn give(&mut self, row: &Row, found: Option<Told>) -> Result<(), Failure> {
         let Some(told) = found else { return Ok(()) };
         match self {
-            Self::Lines(lines, table) => lines.write(&told.cells(tasks::key(row, table))),
+            Self::Lines(lines, table) => lines.write(&told.cells(tasks::first_cells(row, table))),
             Self::Tensors(tensors, positions) => {
                 let Told { given, top } = told;
                 *positions += top.token_ids.len() as i64;

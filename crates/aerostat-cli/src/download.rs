@@ -52,7 +52,8 @@ impl Download for Bar<'_> {
         state.begun = Instant::now();
         if bytes_present < bytes_total && !self.output.quiet {
             let (total, present) = (size(bytes_total), size(bytes_present));
-            tell!("downloading {files} files, {total} ({present} here already)");
+            let files = if files == 1 { "1 file".to_owned() } else { format!("{files} files") };
+            tell!("downloading {files}, {total} ({present} here already)");
         }
     }
 

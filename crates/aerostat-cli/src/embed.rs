@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use aerostat::{Engine, Error, Hidden, Layer, Need, Pooling, Want};
+use aerostat::{Engine, Error, Hidden, Layer, Need, Outcome, Pooling, Request, Want};
 use clap::{Args, ValueEnum, value_parser};
 use serde_json::{Value, json};
 
@@ -10,10 +10,12 @@ use crate::encode::Encoder;
 use crate::failure::Failure;
 use crate::options::{EngineArgs, MODEL_HELP};
 use crate::output::OutputArgs;
+use crate::packing;
 use crate::prompts::{Prompt, Prompts};
 use crate::results::{Lines, Npy, Tensors, number};
-use crate::table::{Format, Row, TableArgs};
-use crate::tasks::{self, Setup, Sink, Task};
+use crate::table::{Row, TableArgs};
+use crate::tasks::{self, Prompted, Setup, Sink, Task};
+use crate::template::TemplateArgs;
 use crate::watch::Watch;
 
 #[derive(Debug, Args)]
@@ -35,6 +37,8 @@ pub(crate) struct EmbedArgs {
     /// Only the first N elements, for models that are trained for it (Matryoshka).
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     dimensions: Option<u32>,
+    #[command(flatten)]
+    template: TemplateArgs,
     // Behind its own flags: a group's heading stands above all that follows.
     #[command(flatten)]
     table: TableArgs,
@@ -73,8 +77,8 @@ enum Vectors {
 pub(crate) fn execute(mut args: EmbedArgs, output: &OutputArgs) -> Result<(), Failure> {
     tasks::check(&args.table, &["embedding"], output)?;
     let prompts = tasks::prompts(&mut args.prompts, &args.table)?;
-    let texts = tasks::texts(&prompts, &args.table)?;
-    let setup = Setup::find(&args.model, &args.engine, texts, output)?;
+    let texts = tasks::texts(&prompts, &args.table);
+    let setup = Setup::find(&args.model, &args.engine, texts, &args.template, output)?;
     let task = task(&args, &setup)?;
     let Some(input) = &args.table.input else {
         let json =
@@ -85,7 +89,23 @@ pub(crate) fn execute(mut args: EmbedArgs, output: &OutputArgs) -> Result<(), Fa
         };
         return setup.prompts(&task, &prompts, json, text);
     };
-    setup.table(&task, input, &args.table, || Sheet::create(&args.table, input, task.1))
+    check(&args.table, input)?;
+    setup.table(task, input, &args.table, |task| Sheet::create(&args.table, input, task.1))
+}
+
+/// Refuses an output of a format that cannot be written.
+fn check(table: &TableArgs, input: &Path) -> Result<(), Failure> {
+    let ending = table.file().and_then(Path::extension).and_then(|e| e.to_str());
+    match ending {
+        Some("npy") if table.repeated().next().is_some() => Err(Failure::usage(
+            "--key, --carry: a .npy file has no place for them; use .safetensors or .jsonl",
+        )),
+        Some("safetensors") if !table.carry.is_empty() => {
+            Err(Failure::usage("--carry: a .safetensors file has no place for texts; use .jsonl or .parquet"))
+        }
+        Some("npy" | "safetensors") => Ok(()),
+        _ => Lines::check(table.file(), table.result_format(input)?),
+    }
 }
 
 /// The task as the flags describe it; an error if the model has no such layer or fewer elements.
@@ -119,8 +139,8 @@ impl Task for Embed {
         encoder.prompt(prompt)
     }
 
-    fn sequences(&self, item: &Vec<u32>) -> Vec<Vec<u32>> {
-        vec![item.clone()]
+    fn requests(&self, item: &Vec<u32>) -> Vec<Request> {
+        vec![Request { token_ids: item.clone(), want: Want::Hidden(self.0), ..Request::default() }]
     }
 
     fn need(&self, tokens: usize, need: &mut Need) {
@@ -131,6 +151,23 @@ impl Task for Embed {
         self.1 * size_of::<f32>()
     }
 
+    fn pack(&self, outcome: Outcome) -> Option<Vec<u8>> {
+        match outcome {
+            Outcome::Hidden(vectors) => Some(packing::floats(vectors.into_iter().next()?)),
+            _ => None,
+        }
+    }
+
+    fn found(&self, parts: &[Vec<u8>]) -> Option<Vec<f32>> {
+        packing::to_floats(parts.first()?).filter(|vector| vector.len() == self.1)
+    }
+
+    fn words(&self) -> String {
+        format!("embed {:?}", self.0)
+    }
+}
+
+impl Prompted for Embed {
     fn run(
         &self,
         engine: &mut Engine,
@@ -143,15 +180,10 @@ impl Task for Embed {
 
 impl<'a> Sheet<'a> {
     fn create(table: &'a TableArgs, input: &Path, width: usize) -> Result<Self, Failure> {
-        let path = table.output.as_deref();
+        let path = table.file();
         let ending = path.and_then(|p| p.extension()).and_then(|e| e.to_str());
         let vectors = match (path, ending) {
-            (Some(path), Some("npy")) if table.key.is_none() => Vectors::Npy(Npy::create(path, width)?),
-            (Some(_), Some("npy")) => {
-                return Err(Failure::usage(
-                    "--key: a .npy file has no place for keys; use .safetensors or .jsonl",
-                ));
-            }
+            (Some(path), Some("npy")) => Vectors::Npy(Npy::create(path, width)?),
             (Some(path), Some("safetensors")) => {
                 let mut tensors = Tensors::create(path, &[("task", "embed".to_owned())])?;
                 tensors.rows(table)?;
@@ -159,7 +191,7 @@ impl<'a> Sheet<'a> {
                 tensors.texts(table)?;
                 Vectors::Tensors(tensors)
             }
-            _ => Vectors::Lines(Lines::create(path, Format::of(input)?)?),
+            _ => Vectors::Lines(Lines::create(path, table.result_format(input)?)?),
         };
         Ok(Self { table, width, vectors })
     }
@@ -173,7 +205,9 @@ impl Sink<Vec<f32>> for Sheet<'_> {
             (Vectors::Npy(npy), Some(found)) => npy.push(&found),
             (_, None) => Ok(()),
             (Vectors::Lines(lines), Some(found)) => {
-                lines.write(&[tasks::key(row, self.table), ("embedding", numbers(&found))])
+                let mut cells = tasks::first_cells(row, self.table);
+                cells.push(("embedding", numbers(&found)));
+                lines.write(&cells)
             }
             (Vectors::Tensors(tensors), Some(found)) => {
                 tensors.row(row)?;

@@ -44,6 +44,16 @@ impl Failure {
         }
     }
 
+    /// What `--json` prints where nothing else was printed.
+    pub(crate) fn json(&self) -> Option<serde_json::Value> {
+        let (kind, message) = match self {
+            Self::Usage(message) => ("usage", message),
+            Self::Failed(message) => ("failed", message),
+            Self::Interrupted | Self::Partly(_) | Self::Unread => return None,
+        };
+        Some(serde_json::json!({"error": {"kind": kind, "message": message}}))
+    }
+
     /// The message alone, to be told beside a row of a table.
     pub(crate) fn message(self) -> String {
         match self {
@@ -88,5 +98,21 @@ impl From<io::Error> for Failure {
 impl From<serde_json::Error> for Failure {
     fn from(e: serde_json::Error) -> Self {
         io::Error::from(e).into()
+    }
+}
+
+impl From<aerostat_jobs::Error> for Failure {
+    fn from(e: aerostat_jobs::Error) -> Self {
+        (&e).into()
+    }
+}
+
+impl From<&aerostat_jobs::Error> for Failure {
+    fn from(e: &aerostat_jobs::Error) -> Self {
+        match e.kind() {
+            aerostat_jobs::ErrorKind::Usage => Self::Usage(e.to_string()),
+            aerostat_jobs::ErrorKind::Interrupted => Self::Interrupted,
+            _ => Self::Failed(e.to_string()),
+        }
     }
 }

@@ -7,9 +7,9 @@ use aerostat_jobs::{JobStatus, list_jobs};
 use clap::Args;
 use serde::Serialize;
 
-use crate::batch::duration;
 use crate::failure::Failure;
 use crate::output::{self, OutputArgs};
+use crate::signs::duration;
 
 #[derive(Debug, Args)]
 pub(crate) struct JobsArgs {

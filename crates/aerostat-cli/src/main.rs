@@ -19,6 +19,7 @@ mod download;
 mod embed;
 mod encode;
 mod failure;
+mod fit;
 #[cfg(test)]
 mod flags;
 mod inspect;
@@ -26,10 +27,12 @@ mod interrupt;
 mod jobs;
 mod keys;
 mod list;
+mod merge;
 mod model;
 mod options;
 mod output;
 mod pack;
+mod packing;
 mod plan;
 mod prompt;
 mod prompts;
@@ -39,11 +42,15 @@ mod run;
 mod score;
 mod score_table;
 mod serve;
+mod shard;
+mod signs;
 mod size;
 mod speculate;
 mod status;
 mod table;
+mod table_job;
 mod tasks;
+mod template;
 mod tokenize;
 mod watch;
 
@@ -59,6 +66,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::execute(args, output),
         Command::Chat(args) => chat::execute(&args, output),
         Command::Batch(args) => batch::execute(&args, output),
+        Command::Merge(args) => merge::execute(&args, output),
         Command::Jobs(args) => jobs::execute(&args, output),
         Command::Score(args) => score::execute(args, output),
         Command::Embed(args) => embed::execute(args, output),
@@ -76,6 +84,13 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
+            if output.json
+                && !output::printed()
+                && let Some(report) = failure.json()
+            {
+                // Where nobody reads it the exit code tells.
+                let _ = output::json(&report);
+            }
             failure.report();
             failure.exit_code()
         }

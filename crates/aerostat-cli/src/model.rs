@@ -1,5 +1,6 @@
 //! From MODEL to files, tokenizer and template.
 
+use std::borrow::Cow;
 use std::env;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -16,9 +17,29 @@ use crate::output::{self, OutputArgs};
 /// Bytes of prompts' KV caches that a folder holds at most.
 const PROMPTS_BYTES: u64 = 4 << 30;
 
+/// What people paste, as the id that it names: addresses of the Hub's pages, with or without a revision or a file.
+pub(crate) fn named(model: &str) -> Cow<'_, str> {
+    const HOSTS: [&str; 3] = ["huggingface.co/", "www.huggingface.co/", "hf.co/"];
+    let bare =
+        ["https://", "http://"].into_iter().find_map(|scheme| model.strip_prefix(scheme)).unwrap_or(model);
+    let Some(path) = HOSTS.into_iter().find_map(|host| bare.strip_prefix(host)) else { return model.into() };
+    let path = path.split(['?', '#']).next().unwrap_or(path).trim_end_matches('/');
+    let parts: Vec<&str> = path.split('/').collect();
+    match parts.as_slice() {
+        [org, name, "tree" | "blob" | "resolve", revision, file @ ..] => {
+            let at = if *revision == "main" { String::new() } else { format!("@{revision}") };
+            let file = file.join("/");
+            let file = if file.ends_with(".gguf") { format!(":{file}") } else { String::new() };
+            format!("{org}/{name}{at}{file}").into()
+        }
+        _ => path.to_owned().into(),
+    }
+}
+
 /// Finds a model, downloading it if need be.
 pub(crate) fn find(model: &str, output: &OutputArgs) -> Result<PathBuf, Failure> {
     let _graceful = interrupt::graceful_for_a_moment();
+    let model = &*named(model);
     // What lies here needs no folder for downloads: services may have no home.
     let own_cache = match own_cache() {
         Err(_) if Path::new(model).exists() => PathBuf::new(),
@@ -131,4 +152,29 @@ pub(crate) fn own_cache() -> Result<PathBuf, Failure> {
     };
     let none = || Failure::failed("there is no folder for downloads: set AEROSTAT_CACHE to one");
     Ok(base.ok_or_else(none)?.join("aerostat"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_the_hub_are_the_ids_that_they_name() {
+        for (pasted, id) in [
+            ("https://huggingface.co/Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B"),
+            ("https://huggingface.co/Qwen/Qwen3-0.6B/", "Qwen/Qwen3-0.6B"),
+            ("https://huggingface.co/Qwen/Qwen3-0.6B?library=transformers", "Qwen/Qwen3-0.6B"),
+            ("https://huggingface.co/a/b/tree/main", "a/b"),
+            ("https://huggingface.co/a/b/tree/v1.0", "a/b@v1.0"),
+            ("https://huggingface.co/a/b/blob/main/x-Q4_K_M.gguf", "a/b:x-Q4_K_M.gguf"),
+            ("https://huggingface.co/a/b/resolve/dev/q/x.gguf?download=true", "a/b@dev:q/x.gguf"),
+            ("hf.co/a/b:x.gguf", "a/b:x.gguf"),
+            ("huggingface.co/a/b", "a/b"),
+            ("a/b", "a/b"),
+            ("./hf.co/a", "./hf.co/a"),
+            ("demo", "demo"),
+        ] {
+            assert_eq!(named(pasted), id, "{pasted}");
+        }
+    }
 }

@@ -9,8 +9,10 @@ use crate::failure::Failure;
 use crate::output::{self, OutputArgs};
 use crate::size;
 
-/// Tokens of an answer unless the user says how many.
+/// Tokens of a request's answer in batches and on the server, unless somebody says how many.
 pub(crate) const NEW_TOKENS_DEFAULT: usize = 256;
+/// Tokens of an answer to a prompt of the command line at most, unless the user or the model's makers say how many.
+pub(crate) const ANSWER_TOKENS_DEFAULT: usize = 2048;
 pub(crate) const MODEL_HELP: &str =
     "a Hugging Face folder, a .gguf file, a Hub id (org/name[@revision]), or `demo`";
 
@@ -18,7 +20,7 @@ pub(crate) const MODEL_HELP: &str =
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Generation")]
 pub(crate) struct GenerationArgs {
-    /// Tokens of an answer at most; 256 unless given.
+    /// Tokens of an answer at most; without it, what the model's makers name, else 2048, as far as the context has room.
     #[arg(long, value_name = "N")]
     max_new_tokens: Option<u32>,
     /// 0 takes the likeliest token; the default is the model's own, else 0.
@@ -142,6 +144,11 @@ impl EngineArgs {
         if self.vram.is_some() {
             output::note(output, "--vram has no effect without a GPU device");
         }
+        let machine = aerostat::machine::describe().memory_bytes;
+        if let Some(memory) = self.memory.filter(|memory| machine > 0 && *memory > machine) {
+            let (memory, machine) = (aerostat::size(memory), aerostat::size(machine));
+            output::note(output, &format!("--memory {memory}: this machine has {machine} in all"));
+        }
         Ok(Options {
             memory_bytes: self.memory,
             device,
@@ -184,14 +191,9 @@ impl EngineArgs {
 }
 
 impl GenerationArgs {
-    /// Tokens of an answer at most.
-    pub(crate) fn max_new_tokens(&self) -> usize {
-        self.max_new_tokens.map_or(NEW_TOKENS_DEFAULT, |n| n as usize)
-    }
-
-    /// Tokens of an answer that the user asks for by number.
-    pub(crate) fn new_tokens_asked(&self) -> usize {
-        self.max_new_tokens.map_or(0, |n| n as usize)
+    /// Tokens of an answer at most that the user asks for by number.
+    pub(crate) fn max_new_tokens(&self) -> Option<usize> {
+        self.max_new_tokens.map(|n| n as usize)
     }
 
     /// What the user names, over what the model names.

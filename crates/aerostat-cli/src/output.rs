@@ -1,6 +1,7 @@
 //! What is printed where.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aerostat::{Plan, Stats, size};
 use clap::Args;
@@ -35,8 +36,17 @@ pub(crate) fn stderr(text: std::fmt::Arguments<'_>) {
     let _ = err.write_fmt(text).and_then(|()| err.flush());
 }
 
+/// Whether [`json`] was called.
+static PRINTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a JSON object has gone to stdout, which holds one only.
+pub(crate) fn printed() -> bool {
+    PRINTED.load(Ordering::Relaxed)
+}
+
 /// Prints one JSON object on stdout.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
+    PRINTED.store(true, Ordering::Relaxed);
     let mut out = BufWriter::new(io::stdout().lock());
     serde_json::to_writer(&mut out, value)?;
     writeln!(out)?;
@@ -67,6 +77,10 @@ pub(crate) fn plan(output: &OutputArgs, plan: &Plan) {
 /// Prints how long opening took to stderr, if the user asked for more output.
 pub(crate) fn opened(output: &OutputArgs, stats: &Stats) {
     if output.verbose {
+        if io::stderr().is_terminal() {
+            // The status line may stand there.
+            stderr(format_args!("\r\x1b[K"));
+        }
         tell!("opened in {:.1} s", stats.load_seconds);
     }
 }

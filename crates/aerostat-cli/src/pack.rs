@@ -1,6 +1,8 @@
 //! `aerostat pack`: a copy of a model that reads faster.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io::{self, BufRead, IsTerminal, Read};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use aerostat::size;
@@ -16,6 +18,9 @@ use crate::{apart, interrupt, model, output};
 /// The time between two drawings of the status line, and between two lines where stderr is no terminal.
 const INTERVAL: Duration = Duration::from_millis(100);
 const INTERVAL_LINES: Duration = Duration::from_secs(30);
+
+/// Of an answer to a question, bytes that are read.
+const ANSWER_BYTES_MAX: u64 = 100;
 
 #[derive(Debug, Args)]
 pub(crate) struct PackArgs {
@@ -33,6 +38,9 @@ pub(crate) struct PackArgs {
     /// Delete each file of the original once its weights are in the copy, read back and checked.
     #[arg(long)]
     delete_original: bool,
+    /// With --delete-original and a codec that loses something: the original may go without a question.
+    #[arg(long, requires = "delete_original")]
+    yes: bool,
     /// Threads that code; without it, one per core.
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
@@ -78,18 +86,47 @@ pub(crate) fn execute(args: &PackArgs, output: &OutputArgs) -> Result<(), Failur
         shard_bytes: args.shard_bytes,
         ..Options::new(args.codec, threads)
     };
-    let mut show = Show::new(args.codec, output);
+    if args.delete_original && !args.yes && args.codec != Codec::Lossless {
+        confirm(&source, args.codec)?;
+    }
+    let mut show = Show::new(output);
     let _graceful = interrupt::graceful();
+    let there = args.out.exists();
     let summary = aerostat_pack::pack(&source, &args.out, &options, &mut |progress| {
         show.progress(progress);
         interrupt::requested()
     });
     show.line.clear();
-    let summary = summary.map_err(failure)?;
+    let summary = summary.map_err(|error| {
+        if !there {
+            // If something is in it, the same command goes on with that.
+            let _ = fs::remove_dir(&args.out);
+        }
+        failure(error)
+    })?;
     if output.json {
         return output::json(&report(args.codec, &summary, &show.tensors));
     }
     Ok(output::text(&text(args.codec, &summary))?)
+}
+
+/// Asks whether the only copy in full precision may go.
+fn confirm(source: &Path, codec: Codec) -> Result<(), Failure> {
+    let lost = format!(
+        "--delete-original would leave no copy of {} in full precision: what {codec} loses cannot be had back",
+        source.display()
+    );
+    if !io::stdin().is_terminal() {
+        return Err(Failure::usage(format!("{lost}; add --yes if that is meant")));
+    }
+    output::stderr(format_args!("{lost}. Delete it? Type yes: "));
+    let mut answer = String::new();
+    let read = io::stdin().lock().take(ANSWER_BYTES_MAX).read_line(&mut answer);
+    read.map_err(|e| Failure::failed(format!("cannot read from stdin: {e}")))?;
+    match answer.trim() {
+        "yes" => Ok(()),
+        _ => Err(Failure::usage("nothing was done")),
+    }
 }
 
 fn failure(error: aerostat_pack::Error) -> Failure {
@@ -137,7 +174,6 @@ fn text(codec: Codec, summary: &Summary) -> String {
 /// Shows the progress of packing on stderr, and keeps what the report says about each tensor.
 struct Show<'a> {
     output: &'a OutputArgs,
-    lossy: bool,
     line: StatusLine,
     begun: Instant,
     drawn: Option<Instant>,
@@ -145,9 +181,9 @@ struct Show<'a> {
 }
 
 impl<'a> Show<'a> {
-    fn new(codec: Codec, output: &'a OutputArgs) -> Self {
-        let (line, lossy) = (StatusLine::new(output), codec != Codec::Lossless);
-        Self { output, lossy, line, begun: Instant::now(), drawn: None, tensors: Vec::new() }
+    fn new(output: &'a OutputArgs) -> Self {
+        let line = StatusLine::new(output);
+        Self { output, line, begun: Instant::now(), drawn: None, tensors: Vec::new() }
     }
 
     fn progress(&mut self, progress: &Progress<'_>) {
@@ -169,7 +205,7 @@ impl<'a> Show<'a> {
 
     fn tensor(&mut self, tensor: &Packed<'_>) {
         let (before, after) = tensor.bytes;
-        if !self.output.quiet && (self.lossy && tensor.error > 0.0 || self.output.verbose) {
+        if self.output.verbose {
             self.line.clear();
             let ratio = after as f64 / before.max(1) as f64;
             tell!(

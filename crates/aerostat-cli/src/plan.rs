@@ -1,17 +1,20 @@
 //! `aerostat plan`: what a run would do, without running.
 
-use aerostat::{Engine, ModelFiles, Need, Options, Plan, size};
+use aerostat::{Engine, ErrorKind, ModelFiles, Need, Options, Plan, size};
 use aerostat_pack::Codec;
 use clap::Args;
 use serde::Serialize;
 
 use crate::failure::Failure;
-use crate::options::{EngineArgs, MODEL_HELP};
+use crate::options::{EngineArgs, MODEL_HELP, NEW_TOKENS_DEFAULT};
 use crate::output::OutputArgs;
 use crate::{model, output};
 
 /// Tokens of the one sequence that is planned for, unless `--context` says otherwise or the model can take fewer.
 const CONTEXT_DEFAULT: usize = 512;
+
+/// The same where the budget has no room for that: what `run` needs at the least for a short prompt.
+const CONTEXT_LEAST: usize = 32 + NEW_TOKENS_DEFAULT;
 
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
@@ -57,8 +60,15 @@ pub(crate) fn execute(args: &PlanArgs, output: &OutputArgs) -> Result<(), Failur
     options.read_bytes_per_second = args.disk.map(|rate| rate.max(1) as f64);
     // It counts: a run would hold it, too.
     let _tokenizer = model::tokenizer(&files, false, output)?;
-    let context = args.engine.context().unwrap_or(files.spec().context_max.min(CONTEXT_DEFAULT));
-    let plan = Engine::plan(&files, &options, &Need::one(context))?;
+    let named = args.engine.context();
+    let mut context = named.unwrap_or(files.spec().context_max.min(CONTEXT_DEFAULT));
+    let mut planned = Engine::plan(&files, &options, &Need::one(context));
+    if named.is_none() && planned.as_ref().is_err_and(|e| e.kind() == ErrorKind::Budget) {
+        // `run` does the same where nobody says how long answers are to be.
+        context = context.min(CONTEXT_LEAST);
+        planned = Engine::plan(&files, &options, &Need::one(context));
+    }
+    let plan = planned?;
     let compared = if args.compare { compare(&files, &options, context, &plan)? } else { Vec::new() };
     if output.json {
         return output::json(&Report { model: &args.model, plan: &plan, compare: compared });

@@ -1,12 +1,20 @@
 //! Prompts of the command line, in the order given, and of stdin.
 
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, BufRead, IsTerminal, Read};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 pub(crate) use aerostat_jobs::Prompt;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::failure::Failure;
+use crate::output::{self, OutputArgs};
 
+/// The prompt that stands for what comes through stdin.
+const STDIN: &str = "-";
+/// How long something that may come through stdin beside a prompt is waited for.
+const STDIN_WAIT: Duration = Duration::from_secs(1);
 /// The longest prompt that is read from stdin, in bytes.
 const STDIN_BYTES_MAX: u64 = 64 << 20;
 
@@ -15,38 +23,90 @@ const STDIN_BYTES_MAX: u64 = 64 << 20;
 pub(crate) struct Prompts(Vec<Prompt>);
 
 impl Prompts {
-    /// The prompts; without any, the whole of stdin is one.
-    pub(crate) fn or_stdin(self) -> Result<Vec<Prompt>, Failure> {
-        if !self.0.is_empty() {
-            return Ok(self.0);
+    /// The prompts, in which `-` stands for the whole of stdin; without any, stdin is one.
+    pub(crate) fn or_stdin(mut self) -> Result<Vec<Prompt>, Failure> {
+        if self.0.is_empty() {
+            if io::stdin().is_terminal() {
+                let message = "no prompt: give PROMPT, --prompt or --token-ids, or pipe one into stdin";
+                return Err(Failure::usage(message));
+            }
+            self.0.push(Prompt::Text(STDIN.to_owned()));
         }
-        let stdin = io::stdin();
-        if stdin.is_terminal() {
-            let message = "no prompt: give PROMPT, --prompt or --token-ids, or pipe one into stdin";
-            return Err(Failure::usage(message));
+        let mut from_stdin = self.0.iter_mut().filter(|prompt| is_stdin(prompt));
+        if let Some(prompt) = from_stdin.next() {
+            if from_stdin.next().is_some() {
+                return Err(Failure::usage("`-` stands for stdin, which can be read once only"));
+            }
+            let text = stdin_text()?;
+            if text.is_empty() {
+                return Err(Failure::usage("the prompt on stdin is empty"));
+            }
+            *prompt = Prompt::Text(text);
         }
-        let mut text = String::new();
-        let read = stdin.lock().take(STDIN_BYTES_MAX + 1).read_to_string(&mut text);
-        read.map_err(|e| Failure::failed(format!("cannot read the prompt from stdin: {e}")))?;
-        if text.len() as u64 > STDIN_BYTES_MAX {
-            return Err(Failure::failed(format!(
-                "the prompt on stdin is longer than {STDIN_BYTES_MAX} bytes"
-            )));
-        }
-        // The line end that `echo` and editors add is not part of it.
-        let end = text.strip_suffix('\n').map_or(text.len(), |t| t.strip_suffix('\r').unwrap_or(t).len());
-        text.truncate(end);
-        if text.is_empty() {
-            return Err(Failure::usage("the prompt on stdin is empty"));
-        }
-        Ok(vec![Prompt::Text(text)])
+        Ok(self.0)
     }
+
+    /// As [`or_stdin`](Self::or_stdin); and what is piped in beside one prompt follows it: `run MODEL "Summarise:" < file`.
+    pub(crate) fn with_stdin(mut self, output: &OutputArgs) -> Result<Vec<Prompt>, Failure> {
+        let one = matches!(self.0.as_slice(), [prompt @ Prompt::Text(_)] if !is_stdin(prompt));
+        if one && !io::stdin().is_terminal() {
+            let piped = soon(stdin_text).transpose()?;
+            if piped.is_none() {
+                let waited = STDIN_WAIT.as_secs();
+                output::note(
+                    output,
+                    &format!(
+                        "nothing came through stdin within {waited} s: going on without; `-` waits for it"
+                    ),
+                );
+            }
+            if let ([Prompt::Text(text)], Some(more)) = (self.0.as_mut_slice(), piped)
+                && !more.trim().is_empty()
+            {
+                text.push_str("\n\n");
+                text.push_str(&more);
+            }
+        }
+        self.or_stdin()
+    }
+}
+
+fn is_stdin(prompt: &Prompt) -> bool {
+    matches!(prompt, Prompt::Text(text) if text == STDIN)
+}
+
+/// The whole of stdin, without the line end that `echo` and editors add.
+fn stdin_text() -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = io::stdin().lock().take(STDIN_BYTES_MAX + 1).read_to_string(&mut text);
+    read.map_err(|e| Failure::failed(format!("cannot read the prompt from stdin: {e}")))?;
+    if text.len() as u64 > STDIN_BYTES_MAX {
+        return Err(Failure::failed(format!("the prompt on stdin is longer than {STDIN_BYTES_MAX} bytes")));
+    }
+    let end = text.strip_suffix('\n').map_or(text.len(), |t| t.strip_suffix('\r').unwrap_or(t).len());
+    text.truncate(end);
+    Ok(text)
+}
+
+/// What a call gives, once the first byte of stdin is there or its end; `None` if neither comes soon: a pipe that whoever
+/// started the command holds open and writes nothing to.
+fn soon<T: Send + 'static>(call: fn() -> T) -> Option<T> {
+    let (to, from) = mpsc::channel();
+    let (begun_to, begun) = mpsc::channel();
+    thread::spawn(move || {
+        // Whatever it finds, the reading tells.
+        let _ = io::stdin().lock().fill_buf();
+        let _ = begun_to.send(());
+        let _ = to.send(call());
+    });
+    begun.recv_timeout(STDIN_WAIT).ok()?;
+    from.recv().ok()
 }
 
 impl Args for Prompts {
     fn augment_args(command: Command) -> Command {
         let positional =
-            Arg::new("prompt_text").value_name("PROMPT").help("The prompt; without any, stdin is read");
+            Arg::new("prompt_text").value_name("PROMPT").help("The prompt; `-`, or none: stdin is read");
         let prompt = Arg::new("prompt")
             .long("prompt")
             .value_name("S")

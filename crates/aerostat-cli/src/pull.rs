@@ -28,7 +28,7 @@ struct Report<'a> {
 pub(crate) fn execute(args: &PullArgs, output: &OutputArgs) -> Result<(), Failure> {
     let _graceful = interrupt::graceful_for_a_moment();
     let (own_cache, bar) = (model::own_cache()?, Bar::new(output));
-    let path = aerostat::pull(&args.id, &own_cache, args.verify, &bar, interrupt::flag())?;
+    let path = aerostat::pull(&model::named(&args.id), &own_cache, args.verify, &bar, interrupt::flag())?;
     if output.json {
         return output::json(&Report { path: &path });
     }

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use aerostat_jobs::Packer;
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
@@ -26,6 +27,8 @@ pub(crate) struct Lines {
     columns: Option<Box<columns::Writer>>,
     /// The file that is written; `None` for stdout.
     draft: Option<Draft>,
+    /// Packs what goes to the file, as its name says.
+    packer: Packer,
     headed: bool,
 }
 
@@ -113,20 +116,28 @@ impl Drop for Draft {
 }
 
 impl Lines {
-    /// Begins to write to a file in the format of its ending, or to stdout in the given format.
+    /// Begins to write to a file or to stdout.
     pub(crate) fn create(path: Option<&Path>, format: Format) -> Result<Self, Failure> {
-        let format = path.map_or(Ok(format), Format::of)?;
         let draft = path.map(Draft::create).transpose()?;
         let columns = match (format, path, &draft) {
             (Format::Parquet, Some(path), Some(draft)) => {
                 Some(Box::new(columns::Writer::new(path, draft.handle()?)?))
             }
-            (Format::Parquet, ..) => {
-                return Err(Failure::usage("results in Parquet need a file: -o FILE.parquet, or FILE.jsonl"));
-            }
+            (Format::Parquet, ..) => return Err(no_parquet_on_stdout()),
             _ => None,
         };
-        Ok(Self { format, columns, draft, headed: false })
+        let packer = path.map_or_else(|| Ok(Packer::default()), Packer::of);
+        let packer = packer.map_err(|e| Failure::failed(format!("results cannot be packed: {e}")))?;
+        Ok(Self { format, columns, draft, packer, headed: false })
+    }
+
+    /// Refuses a format that cannot be written to the file, or to stdout.
+    pub(crate) fn check(path: Option<&Path>, format: Format) -> Result<(), Failure> {
+        match (path, format) {
+            (Some(path), Format::Parquet) => columns::check(path),
+            (None, Format::Parquet) => Err(no_parquet_on_stdout()),
+            _ => Ok(()),
+        }
     }
 
     /// Writes the next row; every row has the same columns.
@@ -156,7 +167,10 @@ impl Lines {
         };
         self.headed = true;
         match &mut self.draft {
-            Some(draft) => draft.write(&bytes),
+            Some(draft) => {
+                let packed = self.packer.pack(&bytes).map_err(|e| unwritable(&draft.part, &e))?;
+                draft.write(&packed)
+            }
             None => Ok(io::stdout().lock().write_all(&bytes)?),
         }
     }
@@ -164,7 +178,11 @@ impl Lines {
     pub(crate) fn finish(self) -> Result<(), Failure> {
         self.columns.map_or(Ok(()), |columns| columns.finish())?;
         match self.draft {
-            Some(draft) => draft.finish(),
+            Some(mut draft) => {
+                let rest = self.packer.finish().map_err(|e| unwritable(&draft.part, &e))?;
+                draft.write(&rest)?;
+                draft.finish()
+            }
             None => Ok(io::stdout().lock().flush()?),
         }
     }
@@ -296,6 +314,10 @@ impl Serialize for Numbers<'_> {
 /// A sum of f32 numbers in JSON, rounded to the digits that mean something.
 pub(crate) fn rounded(value: f64) -> Value {
     number(value as f32)
+}
+
+fn no_parquet_on_stdout() -> Failure {
+    Failure::usage("results in Parquet need a file: -o FILE.parquet, or FILE.jsonl")
 }
 
 fn unwritable(path: &Path, e: &io::Error) -> Failure {

@@ -2,14 +2,16 @@
 
 use std::fmt::Write;
 
-use aerostat::{Completion, Engine, ModelFiles, Request, Stats, Tokenizer, generate};
+use aerostat::{
+    Completion, Engine, ErrorKind, FinishReason, ModelFiles, Need, Request, Stats, Tokenizer, generate,
+};
 use clap::{Args, value_parser};
 use serde::Serialize;
 
-use crate::encode::{self, Encoder};
+use crate::encode::{Encoder, Room};
 use crate::failure::Failure;
 use crate::list::{self, Told};
-use crate::options::{EngineArgs, GenerationArgs, MODEL_HELP};
+use crate::options::{ANSWER_TOKENS_DEFAULT, EngineArgs, GenerationArgs, MODEL_HELP, NEW_TOKENS_DEFAULT};
 use crate::output::OutputArgs;
 use crate::prompts::{Prompt, Prompts};
 use crate::watch::Watch;
@@ -43,14 +45,15 @@ struct Report<'a> {
 
 pub(crate) fn execute(mut args: RunArgs, output: &OutputArgs) -> Result<(), Failure> {
     let options = args.engine.options(output)?;
-    let prompts = std::mem::take(&mut args.prompts).or_stdin()?;
+    let prompts = std::mem::take(&mut args.prompts).with_stdin(output)?;
     let files = model::open(&args.model, args.engine.adapter(), output)?;
     let options = model::learning(options, &args.engine, &files);
     let options = model::drafting(options, &args.engine, &files, output)?;
     let options = model::keeping(options, &args.engine, &files, false)?;
     let texts = prompts.iter().any(|p| matches!(p, Prompt::Text(_)));
     let tokenizer = model::tokenizer(&files, texts || !args.generation.stop.is_empty(), output)?;
-    let requests = requests(&args, &prompts, &files, tokenizer.as_ref(), output)?;
+    let room = Room::new(args.engine.context(), files.spec().context_max);
+    let mut requests = requests(&args, &prompts, &files, tokenizer.as_ref(), room, output)?;
     let streams = requests.len() == 1 && !output.json;
     if args.generation.logprobs && !output.json {
         output::note(output, "--logprobs shows with --json only");
@@ -58,9 +61,16 @@ pub(crate) fn execute(mut args: RunArgs, output: &OutputArgs) -> Result<(), Fail
 
     let _graceful = interrupt::graceful();
     let mut watch = Watch::new(output, streams);
-    let mut need = generate::need(&requests);
-    need.hold_results(requests.iter().map(held_bytes).sum());
-    let mut engine = Engine::open(&files, &options, &need, &mut watch)?;
+    let mut opened = Engine::open(&files, &options, &need(&requests), &mut watch);
+    let bound = args.generation.max_new_tokens().is_some() || args.engine.context().is_some();
+    if !bound && opened.as_ref().is_err_and(|e| e.kind() == ErrorKind::Budget) {
+        // Nobody asked for answers as long as these.
+        let shorter =
+            |request: &mut Request| request.max_new_tokens = request.max_new_tokens.min(NEW_TOKENS_DEFAULT);
+        requests.iter_mut().for_each(shorter);
+        opened = Engine::open(&files, &options, &need(&requests), &mut watch);
+    }
+    let mut engine = opened?;
     output::opened(output, &engine.stats());
     let answers = engine.generate(&requests, tokenizer.as_ref(), &mut watch)?;
     watch.finish()?;
@@ -71,8 +81,16 @@ pub(crate) fn execute(mut args: RunArgs, output: &OutputArgs) -> Result<(), Fail
     } else {
         output::text(&rest(&results, streams))?;
     }
+    tell_cuts(&results, room, output);
     output::summary(output, &stats);
     if answers.interrupted { Err(Failure::Interrupted) } else { end }
+}
+
+/// What an engine must have room for.
+fn need(requests: &[Request]) -> Need {
+    let mut need = generate::need(requests);
+    need.hold_results(requests.iter().map(held_bytes).sum());
+    need
 }
 
 /// Bytes that an answer takes at most: the tokens of the prompt and its own, its text, its log-probabilities.
@@ -82,12 +100,27 @@ fn held_bytes(request: &Request) -> u64 {
     (each + size_of_val(&*request.token_ids)) as u64
 }
 
+/// Says which answers were cut, and why.
+fn tell_cuts(results: &[Told<Completion>], room: Room, output: &OutputArgs) {
+    let asked =
+        |answer: &Completion| !answer.token_ids.is_empty() || answer.prompt_token_ids.len() == room.tokens();
+    let cut = |answer: &&Completion| answer.finish_reason == FinishReason::Length && asked(answer);
+    for answer in results.iter().filter_map(Told::found).filter(cut) {
+        let why = room.cut(answer.prompt_token_ids.len(), answer.token_ids.len());
+        match results.len() {
+            1 => output::note(output, &why),
+            _ => output::note(output, &format!("answer {}: {why}", answer.index)),
+        }
+    }
+}
+
 /// One request for each answer to each prompt.
 fn requests(
     args: &RunArgs,
     prompts: &[Prompt],
     files: &ModelFiles,
     tokenizer: Option<&Tokenizer>,
+    room: Room,
     output: &OutputArgs,
 ) -> Result<Vec<Request>, Failure> {
     let generation = &args.generation;
@@ -96,8 +129,16 @@ fn requests(
     } else {
         Encoder::plain(tokenizer)
     };
+    let encoder = encoder.within(room.tokens());
     files.sampling_notes().iter().for_each(|text| output::note(output, text));
     let sampling = generation.sampling(files.sampling());
+    if args.n > 1 && sampling.temperature == 0.0 {
+        output::note(
+            output,
+            "at temperature 0 all answers to a prompt are the same: --temperature 1 makes them differ",
+        );
+    }
+    let most = files.answer_tokens().unwrap_or(ANSWER_TOKENS_DEFAULT);
     let end_tokens = if generation.ignore_eos { Vec::new() } else { files.end_tokens(tokenizer) };
     let mut requests = Vec::new();
     for (i, prompt) in prompts.iter().enumerate() {
@@ -106,8 +147,7 @@ fn requests(
         if prompts.len() == 1 {
             files.check_tokens(i as u64, &token_ids)?;
         }
-        let max_new_tokens =
-            encode::answer_tokens_max(token_ids.len(), generation.max_new_tokens(), args.engine.context())?;
+        let max_new_tokens = room.answer(token_ids.len(), generation.max_new_tokens(), most)?;
         let request = Request {
             token_ids,
             max_new_tokens,
@@ -119,8 +159,8 @@ fn requests(
         };
         requests.extend((0..u64::from(args.n)).map(|stream| Request { stream, ..request.clone() }));
     }
-    let prompt_tokens_max = requests.iter().map(|r| r.token_ids.len()).max().unwrap_or(0);
-    let (tokens, context_max) = (prompt_tokens_max + generation.new_tokens_asked(), files.spec().context_max);
+    let tokens = requests.iter().map(|r| r.token_ids.len() + r.max_new_tokens).max().unwrap_or(0);
+    let context_max = files.spec().context_max;
     if tokens > context_max {
         let message = format!("up to {tokens} tokens in a sequence; the model was made for {context_max}");
         output::note(output, &message);

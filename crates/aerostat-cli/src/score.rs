@@ -8,13 +8,14 @@ use aerostat::{
 use clap::Args;
 use serde::Serialize;
 
-use crate::encode::{self, Encoder};
+use crate::encode::{Encoder, Room};
 use crate::failure::Failure;
 use crate::list::{self, Told};
 use crate::options::{EngineArgs, MODEL_HELP};
 use crate::output::OutputArgs;
 use crate::prompts::{Prompt, Prompts};
 use crate::table::TableArgs;
+use crate::template::TemplateArgs;
 use crate::watch::Watch;
 use crate::{interrupt, model, output, score_table};
 
@@ -27,6 +28,8 @@ pub(crate) struct ScoreArgs {
     /// Give the logits after the last token, too (with --json).
     #[arg(long, conflicts_with = "input")]
     logits: bool,
+    #[command(flatten)]
+    template: TemplateArgs,
     // Behind its own flags: a group's heading stands above all that follows.
     #[command(flatten)]
     table: TableArgs,
@@ -44,7 +47,7 @@ struct Report<'a> {
 
 pub(crate) fn execute(mut args: ScoreArgs, output: &OutputArgs) -> Result<(), Failure> {
     if let Some(input) = &args.table.input {
-        return score_table::execute(&args.model, &args.engine, &args.table, input, output);
+        return score_table::execute(&args.model, &args.engine, (&args.table, &args.template), input, output);
     }
     let options = args.engine.options(output)?;
     let prompts = std::mem::take(&mut args.prompts).or_stdin()?;
@@ -52,15 +55,18 @@ pub(crate) fn execute(mut args: ScoreArgs, output: &OutputArgs) -> Result<(), Fa
     let options = model::learning(options, &args.engine, &files);
     let texts = prompts.iter().any(|p| matches!(p, Prompt::Text(_)));
     let tokenizer = model::tokenizer(&files, texts, output)?;
-    let encoder = Encoder::plain(tokenizer.as_ref());
+    let room = Room::new(args.engine.context(), files.spec().context_max);
+    let (template, chat) = (args.template.template()?, args.template.chat(&files, tokenizer.as_ref())?);
+    let encoder = Encoder::plain(tokenizer.as_ref()).within(room.tokens()).through(chat);
     let mut sequences = Vec::new();
     for (i, prompt) in prompts.iter().enumerate() {
-        let ids = encoder.prompt(prompt)?;
+        let made = template.as_ref().map(|template| template.of_text(prompt)).transpose()?;
+        let ids = encoder.prompt(made.as_ref().unwrap_or(prompt))?;
         // Among several a bad one is refused alone, by the engine.
         if prompts.len() == 1 {
             files.check_tokens(i as u64, &ids)?;
         }
-        encode::answer_tokens_max(ids.len(), 0, args.engine.context())?;
+        room.check(ids.len())?;
         sequences.push(ids);
     }
     if args.logits && !output.json {

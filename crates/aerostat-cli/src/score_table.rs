@@ -2,20 +2,27 @@
 
 use std::path::Path;
 
-use aerostat::{Engine, Error, Need, Score, Want};
+use aerostat::{Need, Outcome, Request, Want};
 use serde_json::{Value, json};
 
 use crate::encode::Encoder;
 use crate::failure::Failure;
 use crate::options::EngineArgs;
 use crate::output::OutputArgs;
+use crate::packing;
 use crate::prompts::Prompt;
 use crate::results::{Lines, number, rounded};
-use crate::table::{Format, Row, TableArgs};
+use crate::table::{Row, TableArgs};
 use crate::tasks::{self, Setup, Sink, Task};
-use crate::watch::Watch;
+use crate::template::TemplateArgs;
 
 struct Scores;
+
+/// Tokens, and the log-probability of each given those before it.
+struct Scored {
+    token_ids: Vec<u32>,
+    logprobs: Vec<Option<f32>>,
+}
 
 struct Sheet<'a> {
     table: &'a TableArgs,
@@ -25,31 +32,30 @@ struct Sheet<'a> {
 pub(crate) fn execute(
     model: &str,
     engine: &EngineArgs,
-    table: &TableArgs,
+    (table, template): (&TableArgs, &TemplateArgs),
     input: &Path,
     output: &OutputArgs,
 ) -> Result<(), Failure> {
     tasks::check(table, &["token_ids", "logprobs", "logprob", "perplexity"], output)?;
-    let texts = tasks::texts(&[], table)?;
-    let format = Format::of(input)?;
-    if let Some(path) = &table.output {
-        Format::of(path)?;
-    }
-    let setup = Setup::find(model, engine, texts, output)?;
+    let texts = tasks::texts(&[], table);
+    let format = table.result_format(input)?;
+    Lines::check(table.file(), format)?;
+    let setup = Setup::find(model, engine, texts, template, output)?;
     let sheet = |lines| Sheet { table, lines };
-    setup.table(&Scores, input, table, || Lines::create(table.output.as_deref(), format).map(sheet))
+    setup.table(Scores, input, table, |_| Lines::create(table.file(), format).map(sheet))
 }
 
 impl Task for Scores {
     type Item = Vec<u32>;
-    type Found = Score;
+    type Found = Scored;
 
     fn item(&self, encoder: &Encoder<'_>, prompt: &Prompt) -> Result<Vec<u32>, Failure> {
         encoder.prompt(prompt)
     }
 
-    fn sequences(&self, item: &Vec<u32>) -> Vec<Vec<u32>> {
-        vec![item.clone()]
+    fn requests(&self, item: &Vec<u32>) -> Vec<Request> {
+        let want = Want::Score { from: 1, logits_last: false };
+        vec![Request { token_ids: item.clone(), want, ..Request::default() }]
     }
 
     fn need(&self, tokens: usize, need: &mut Need) {
@@ -60,31 +66,41 @@ impl Task for Scores {
         tokens * size_of::<Option<f32>>()
     }
 
-    fn run(
-        &self,
-        engine: &mut Engine,
-        items: &[Vec<u32>],
-        watch: &mut Watch<'_>,
-    ) -> Result<Vec<Result<Score, Error>>, Error> {
-        engine.score(items, false, watch)
+    fn pack(&self, outcome: Outcome) -> Option<Vec<u8>> {
+        let Outcome::Score(score) = outcome else { return None };
+        let logprobs = score.logprobs.iter().map(|logprob| logprob.unwrap_or(f32::NAN));
+        Some([packing::ids(&score.token_ids), packing::floats(logprobs)].concat())
+    }
+
+    fn found(&self, parts: &[Vec<u8>]) -> Option<Scored> {
+        let bytes = parts.first()?;
+        let (token_ids, logprobs) = bytes.split_at(bytes.len() / 2);
+        let logprobs = packing::to_floats(logprobs)?.into_iter();
+        let logprobs = logprobs.map(|logprob| Some(logprob).filter(|l| !l.is_nan())).collect();
+        Some(Scored { token_ids: packing::to_ids(token_ids)?, logprobs })
+    }
+
+    fn words(&self) -> String {
+        "score".to_owned()
     }
 }
 
-impl Sink<Score> for Sheet<'_> {
-    fn give(&mut self, row: &Row, found: Option<Score>) -> Result<(), Failure> {
+impl Sink<Scored> for Sheet<'_> {
+    fn give(&mut self, row: &Row, found: Option<Scored>) -> Result<(), Failure> {
         let Some(score) = found else { return Ok(()) };
         // Of no numbers, `sum` gives -0.
         let sum = score.logprobs.iter().flatten().map(|l| f64::from(*l)).sum::<f64>() + 0.0;
         let count = score.logprobs.iter().flatten().count();
         let perplexity = if count > 0 { rounded((-sum / count as f64).exp()) } else { Value::Null };
         let logprobs: Value = score.logprobs.iter().map(|l| l.map_or(Value::Null, number)).collect();
-        self.lines.write(&[
-            tasks::key(row, self.table),
+        let mut cells = tasks::first_cells(row, self.table);
+        cells.extend([
             ("logprob", rounded(sum)),
             ("perplexity", perplexity),
             ("token_ids", json!(score.token_ids)),
             ("logprobs", logprobs),
-        ])
+        ]);
+        self.lines.write(&cells)
     }
 
     fn finish(self) -> Result<(), Failure> {

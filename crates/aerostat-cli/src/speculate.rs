@@ -78,7 +78,7 @@ pub(crate) fn execute(args: &BenchSpeculateArgs, output: &OutputArgs) -> Result<
         let messages = [encoder.opening(), messages].concat();
         let request = Request {
             token_ids: encoder.messages(&messages)?,
-            max_new_tokens: generation.max_new_tokens(),
+            max_new_tokens: generation.max_new_tokens().unwrap_or(256),
             sampling: generation.sampling(files.sampling()),
             end_tokens: end_tokens.clone(),
             ..Request::default()

@@ -9,8 +9,6 @@ use crate::output::OutputArgs;
 
 /// The time between two drawings of the status line.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// The longest status line, in characters; a longer one is cut, so that it does not wrap.
-const CHARS_MAX: usize = 79;
 /// Rates are those since the last mark, and marks are at least this far apart.
 const WINDOW: Duration = Duration::from_secs(3);
 
@@ -36,12 +34,13 @@ impl StatusLine {
         if !self.enabled {
             return;
         }
-        let line: String = line.chars().take(CHARS_MAX).collect();
+        // The terminal itself cuts what does not fit its width: it is told not to wrap.
+        let line = format!("\x1b[?7l{line}\x1b[K\x1b[?7h");
         let text = if self.below_text {
             // Make room below, save the cursor, write there, come back.
-            format!("\x1bD\x1b[A\x1b7\x1b[B\r{line}\x1b[K\x1b8")
+            format!("\x1bD\x1b[A\x1b7\x1b[B\r{line}\x1b8")
         } else {
-            format!("\r{line}\x1b[K")
+            format!("\r{line}")
         };
         self.shown = true;
         write(&text);
@@ -132,7 +131,8 @@ fn place(name: &str, p: &Progress) -> String {
 
 /// The time left, if it can be told. Answers may end early, so it is an upper bound.
 fn left(units: f64, per_second: f64) -> Option<String> {
-    if per_second <= 0.0 {
+    // While the last tokens are computed nothing can be told.
+    if per_second <= 0.0 || units <= 0.0 {
         return None;
     }
     let seconds = (units / per_second).min(1e9) as u64;

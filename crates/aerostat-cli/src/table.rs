@@ -1,32 +1,142 @@
 //! Tables of texts: JSONL, CSV and Parquet, a row at a time.
 
-use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use aerostat_jobs::{Prompt, TextFormat, TextTable};
+use aerostat_jobs::{Columns, Encoding, Prompt, RowCells, TextFormat, TextTable, open_text};
 use clap::Args;
 use serde_json::Value;
 
 use crate::columns;
 use crate::failure::Failure;
+use crate::fit::Fit;
+use crate::template::{TEXT, Template};
 
 /// A table in, a table out.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Tables")]
 pub(crate) struct TableArgs {
-    /// Work through the rows of this file: .jsonl (an object a line), .csv, .tsv (names in the first row) or .parquet.
+    /// Work through the rows of this file: .jsonl (an object a line), .csv, .tsv (names in the first row), any of them .gz or
+    /// .zst, or .parquet; `-`: stdin, in JSONL or CSV.
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["prompt_text", "prompt", "token_ids"])]
     pub(crate) input: Option<PathBuf>,
     /// The column of the texts; in JSON and Parquet it may hold lists of token ids, too.
-    #[arg(long, value_name = "NAME", default_value = "text", requires = "input")]
+    #[arg(long, value_name = "NAME", default_value = TEXT, requires = "input")]
     pub(crate) column: String,
+    /// What separates the cells of CSV: a character, or tab. Without it `,`, and tabs in .tsv.
+    #[arg(long, value_name = "C", requires = "input", value_parser = delimiter)]
+    delimiter: Option<u8>,
+    /// How characters are written: utf-8, utf-16, utf-16be, latin-1 or windows-1252. Without it, UTF-8, or what the file
+    /// begins with.
+    #[arg(long, value_name = "NAME", requires = "input")]
+    encoding: Option<Encoding>,
     /// A column that results repeat, by which to tell rows apart; without it they have the row's number, from 0.
     #[arg(long, value_name = "NAME", requires = "input")]
     pub(crate) key: Option<String>,
-    /// Where results go, there once they are whole; its ending is its format.
+    /// More columns that results repeat, as a,b,c.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', requires = "input")]
+    pub(crate) carry: Vec<String>,
+    /// Cut texts that do not fit the context: drop their beginning (left) or their end (right); or of each text all but its
+    /// first N tokens. Without it, such rows fail.
+    #[arg(long, value_name = "left|right|N", requires = "input")]
+    pub(crate) truncate: Option<Truncate>,
+    /// Where results go, there once they are whole; its ending is its format. Without it, or with `-`: stdout. Given again,
+    /// the same command goes on where it was stopped.
     #[arg(short, long, value_name = "FILE", requires = "input")]
-    pub(crate) output: Option<PathBuf>,
+    output: Option<PathBuf>,
+    /// Where rows are told of that failed; beside the output unless given.
+    #[arg(long, value_name = "FILE", requires = "input")]
+    pub(crate) errors: Option<PathBuf>,
+    /// Begin anew and overwrite what is there.
+    #[arg(long, requires = "input")]
+    pub(crate) restart: bool,
+    /// Try rows again that failed while they ran.
+    #[arg(long, requires = "input")]
+    pub(crate) retry_errors: bool,
+    /// Read and check the whole table, say how long it would take, and write nothing.
+    #[arg(long, requires = "input")]
+    pub(crate) dry_run: bool,
+}
+
+/// Which tokens of a text that is too long are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Truncate {
+    /// The first ones.
+    Left,
+    /// The last ones.
+    Right,
+    /// All but so many first ones, of every text.
+    First(usize),
+}
+
+impl std::str::FromStr for Truncate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "left" => Ok(Self::Left),
+            "right" => Ok(Self::Right),
+            number => match number.parse() {
+                Ok(tokens) if tokens > 0 => Ok(Self::First(tokens)),
+                _ => Err("expected left, right or a number of tokens".to_owned()),
+            },
+        }
+    }
+}
+
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text {
+        "tab" | "\\t" => Ok(b'\t'),
+        _ => match text.as_bytes() {
+            [byte] if byte.is_ascii() && !byte.is_ascii_alphanumeric() && !b"\"\r\n".contains(byte) => {
+                Ok(*byte)
+            }
+            _ => Err("expected one character, such as `;`, or tab".to_owned()),
+        },
+    }
+}
+
+impl TableArgs {
+    /// The file that results go to; `None`: stdout.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.output.as_deref().filter(|path| *path != Path::new("-"))
+    }
+
+    /// The format of results: that of the file's ending, on stdout that of the input.
+    pub(crate) fn result_format(&self, input: &Path) -> Result<Format, Failure> {
+        let format = match (self.file(), input == Path::new("-")) {
+            (Some(file), _) => Format::of(file)?,
+            // What stdin holds is not known yet.
+            (None, true) => self.delimiter.map_or(Format::Jsonl, Format::Csv),
+            (None, false) => Format::of(input)?,
+        };
+        Ok(match (format, self.delimiter) {
+            (Format::Csv(_), Some(delimiter)) => Format::Csv(delimiter),
+            (format, _) => format,
+        })
+    }
+
+    /// What of the flags changes results, in words.
+    pub(crate) fn words(&self) -> String {
+        let Self { column, key, carry, delimiter, encoding, truncate, .. } = self;
+        let mut words = format!("column {column:?}");
+        for (name, flag) in [
+            ("key", key.as_ref().map(|key| format!("{key:?}"))),
+            ("carry", (!carry.is_empty()).then(|| format!("{carry:?}"))),
+            ("delimiter", delimiter.map(|byte| byte.to_string())),
+            ("encoding", encoding.map(|encoding| format!("{encoding:?}"))),
+            ("truncate", truncate.map(|truncate| format!("{truncate:?}"))),
+        ] {
+            words.extend(flag.map(|value| format!(", {name} {value}")));
+        }
+        words
+    }
+
+    /// The columns that results repeat, by the names that they have there.
+    pub(crate) fn repeated(&self) -> impl Iterator<Item = &String> {
+        self.key.iter().chain(&self.carry)
+    }
 }
 
 /// The format of a table file.
@@ -43,19 +153,43 @@ pub(crate) enum Format {
 pub(crate) struct Row {
     /// The number of the row, from 0.
     pub(crate) number: u64,
-    /// Where the row begins, as `file:line`.
-    pub(crate) place: String,
+    /// The line that it begins in, from 1.
+    pub(crate) line: u64,
     /// The cell of the key column; without one, the number of the row.
     pub(crate) key: Value,
+    /// The cells of the columns that results repeat, the key's not among them.
+    pub(crate) carried: Vec<Value>,
     /// The prompt, or what is wrong with the row.
     pub(crate) prompt: Result<Prompt, String>,
 }
 
+/// How prompts are made of cells, and made to fit.
+#[derive(Clone, Default)]
+pub(crate) struct Making {
+    /// What a prompt is made of a row by; without it, it is the text.
+    pub(crate) template: Option<Template>,
+    /// What cuts texts that are too long.
+    pub(crate) fit: Option<Arc<Fit>>,
+}
+
 /// Reads a table row by row.
-pub(crate) struct Rows<'a> {
-    path: &'a Path,
+pub(crate) struct Rows {
+    path: PathBuf,
+    input: Input,
+    making: Making,
     number: u64,
     source: Source,
+}
+
+/// How a table is read.
+struct Input {
+    columns: Columns,
+    delimiter: Option<u8>,
+    encoding: Option<Encoding>,
+    keyed: bool,
+    carried: usize,
+    /// The name of the column of texts.
+    text: String,
 }
 
 enum Source {
@@ -66,51 +200,169 @@ enum Source {
 impl Format {
     /// The format that a file's ending names.
     pub(crate) fn of(path: &Path) -> Result<Self, Failure> {
-        match path.extension().and_then(|e| e.to_str()) {
+        let ending = |path: &Path| path.extension().and_then(|e| e.to_str()).map(str::to_owned);
+        let (packed, inner) = match ending(path).as_deref() {
+            Some("gz" | "zst") => (true, ending(&path.with_extension(""))),
+            _ => (false, ending(path)),
+        };
+        match inner.as_deref() {
             Some("jsonl" | "ndjson") => Ok(Self::Jsonl),
             Some("csv") => Ok(Self::Csv(b',')),
             Some("tsv") => Ok(Self::Csv(b'\t')),
-            Some("parquet") => Ok(Self::Parquet),
+            Some("parquet") if !packed => Ok(Self::Parquet),
             _ => Err(Failure::usage(format!(
-                "{}: not a table that is known here; use .jsonl, .csv, .tsv or .parquet",
+                "{}: not a table that is known here; use .jsonl, .csv, .tsv (also .gz or .zst) or .parquet",
                 path.display()
             ))),
         }
     }
 }
 
-impl<'a> Rows<'a> {
-    pub(crate) fn open(path: &'a Path, args: &'a TableArgs) -> Result<Self, Failure> {
-        let format = Format::of(path)?;
-        let (column, key) = (args.column.as_str(), args.key.as_deref());
-        let text = |format| {
-            let file = File::open(path).map_err(|e| unreadable(path, &e))?;
-            TextTable::new(file, format, column, key).map_err(|e| unreadable(path, &e)).map(Source::Text)
+impl Rows {
+    pub(crate) fn open(path: &Path, args: &TableArgs, making: Making) -> Result<Self, Failure> {
+        let names = making.template.as_ref().map(Template::names);
+        let is_text = |name: &str| name == TEXT || name == args.column;
+        let prompt = names.as_ref().is_none_or(|names| names.iter().any(|name| is_text(name)));
+        let cells = names.into_iter().flatten().filter(|name| !is_text(name)).map(str::to_owned);
+        let others = args.repeated().cloned().chain(cells).collect();
+        let columns = Columns { prompt: prompt.then(|| args.column.clone()), others };
+        let input = Input {
+            columns,
+            delimiter: args.delimiter,
+            encoding: args.encoding,
+            keyed: args.key.is_some(),
+            carried: args.carry.len(),
+            text: args.column.clone(),
         };
-        let source = match format {
-            Format::Jsonl => text(TextFormat::Jsonl)?,
-            Format::Csv(delimiter) => text(TextFormat::Csv(delimiter))?,
-            Format::Parquet => Source::Parquet(Box::new(columns::Reader::open(path, column, key)?)),
-        };
-        Ok(Self { path, number: 0, source })
+        let source = Source::open(path, &input)?;
+        Ok(Self { path: path.to_owned(), input, making, number: 0, source })
     }
 
     /// The next row; a malformed one carries the reason. `None` at the end.
     pub(crate) fn next(&mut self) -> Result<Option<Row>, Failure> {
         let number = self.number;
         let read = match &mut self.source {
-            Source::Text(table) => table.next_row().map_err(|e| unreadable(self.path, &e))?,
+            Source::Text(table) => table.next_row().map_err(|e| unreadable(&self.path, &e))?,
             // Rows are all it has: the first is 1, as the first line of a file is.
             Source::Parquet(reader) => reader.next()?.map(|cells| (number + 1, cells)),
         };
         let Some((line, cells)) = read else { return Ok(None) };
         self.number += 1;
-        let place = format!("{}:{line}", self.path.display());
-        let (key, prompt) = match cells {
-            Ok((key, prompt)) => (key.unwrap_or_else(|| Value::from(number)), Ok(prompt)),
-            Err(why) => (Value::from(number), Err(why)),
+        let mut row =
+            Row { number, line, key: Value::from(number), carried: Vec::new(), prompt: Err(String::new()) };
+        match cells {
+            Ok(RowCells { prompt, others }) => {
+                let mut others = others.into_iter();
+                if self.input.keyed {
+                    row.key = others.next().unwrap_or_default();
+                }
+                row.carried = others.by_ref().take(self.input.carried).collect();
+                row.prompt = self.prompt(prompt, &others.collect::<Vec<_>>());
+            }
+            Err(why) => row.prompt = Err(why),
+        }
+        Ok(Some(row))
+    }
+
+    /// The prompt of a row, of its text and of the cells that the template names beside it.
+    fn prompt(&self, text: Option<Prompt>, cells: &[Value]) -> Result<Prompt, String> {
+        let Making { template, fit } = &self.making;
+        let Some(template) = template else {
+            return match (text, fit) {
+                (Some(prompt), Some(fit)) => fit.prompt(prompt),
+                (Some(prompt), None) => Ok(prompt),
+                (None, _) => Err(format!("there is no column `{}`", self.input.text)),
+            };
         };
-        Ok(Some(Row { number, place, key, prompt }))
+        let mut texts = match text {
+            None => Vec::new(),
+            Some(Prompt::Text(text)) => vec![(TEXT, text)],
+            // A template is of texts.
+            Some(ids) => return fit.as_ref().map_or(Ok(ids.clone()), |fit| fit.prompt(ids.clone())),
+        };
+        let is_text = |name: &str| name == TEXT || name == self.input.text;
+        let names = template.names().into_iter().filter(|name| !is_text(name));
+        texts.extend(names.zip(cells).map(|(name, cell)| (name, shown(cell))));
+        match fit {
+            None => Ok(Prompt::Text(filled(template, &texts, &is_text))),
+            Some(fit) => fit.filled(template, texts, &is_text),
+        }
+    }
+}
+
+/// A template with these cells.
+pub(crate) fn filled(
+    template: &Template,
+    cells: &[(&str, String)],
+    is_text: &dyn Fn(&str) -> bool,
+) -> String {
+    template.fill(|name| {
+        let name = if is_text(name) { TEXT } else { name };
+        cells.iter().find(|(n, _)| *n == name).map_or("", |(_, cell)| cell.as_str())
+    })
+}
+
+/// A cell as text.
+fn shown(cell: &Value) -> String {
+    match cell {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+impl Source {
+    fn open(path: &Path, input: &Input) -> Result<Self, Failure> {
+        let failed = |e: io::Error| unreadable(path, &e);
+        let format = match (Format::of(path), input.delimiter) {
+            (Ok(Format::Csv(_)), Some(delimiter)) => Format::Csv(delimiter),
+            (Ok(format), _) => format,
+            // A copy of what came through a pipe.
+            (Err(_), delimiter) if path.extension().is_some_and(|e| e == "input") => {
+                match begins_with_an_object(path, input.encoding).map_err(failed)? {
+                    true => Format::Jsonl,
+                    false => Format::Csv(delimiter.unwrap_or(b',')),
+                }
+            }
+            (Err(failure), _) => return Err(failure),
+        };
+        let text = |format| {
+            let file = open_text(path, input.encoding).map_err(failed)?;
+            TextTable::new(file, format, input.columns.clone()).map_err(failed).map(Self::Text)
+        };
+        match format {
+            Format::Jsonl => text(TextFormat::Jsonl),
+            Format::Csv(delimiter) => text(TextFormat::Csv(delimiter)),
+            Format::Parquet => {
+                Ok(Self::Parquet(Box::new(columns::Reader::open(path, input.columns.clone())?)))
+            }
+        }
+    }
+}
+
+/// Whether the first thing in a text is an object of JSON.
+fn begins_with_an_object(path: &Path, encoding: Option<Encoding>) -> io::Result<bool> {
+    for byte in open_text(path, encoding)?.bytes() {
+        match byte? {
+            byte if byte.is_ascii_whitespace() => {}
+            byte => return Ok(byte == b'{'),
+        }
+    }
+    Ok(false)
+}
+
+/// As a job reads them.
+impl aerostat_jobs::Rows for Rows {
+    fn rewind(&mut self) -> Result<(), aerostat_jobs::Error> {
+        let opened = Source::open(&self.path, &self.input);
+        self.source = opened.map_err(|failure| aerostat_jobs::Error::input(failure.message()))?;
+        self.number = 0;
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<Option<aerostat_jobs::Row>, aerostat_jobs::Error> {
+        let row = self.next().map_err(|failure| aerostat_jobs::Error::input(failure.message()))?;
+        Ok(row.map(|Row { line, prompt, .. }| aerostat_jobs::Row { line, prompt }))
     }
 }
 

@@ -1,33 +1,26 @@
-//! Tasks beside generation: one text or a table of any length through one engine, in chunks.
+//! Tasks beside generation: single texts, or tables as jobs (`table_job.rs`).
 
 use std::cell::Cell;
-use std::path::Path;
+use std::sync::Arc;
 
-use aerostat::{Engine, Error, ErrorKind, ModelFiles, Need, Options, Stats, Tokenizer};
+use aerostat::{Engine, Error, ModelFiles, Need, Options, Outcome, Request, Stats, Tokenizer};
 use aerostat_jobs::Named;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::encode::Encoder;
+use crate::encode::{Chat, Encoder};
 use crate::failure::Failure;
 use crate::list::{self, Told};
 use crate::options::EngineArgs;
-use crate::output::{OutputArgs, tell};
+use crate::output::OutputArgs;
 use crate::prompts::{Prompt, Prompts};
-use crate::table::{Format, Row, Rows, TableArgs};
+use crate::table::{Format, Row, TableArgs};
+use crate::template::{Template, TemplateArgs};
 use crate::watch::Watch;
 use crate::{apart, interrupt, model, output};
 
-/// A chunk of a table ends when it has so many rows, tokens, or bytes of results: enough for many sweeps, and little memory.
-const CHUNK_ROWS_MAX: usize = 1024;
-const CHUNK_TOKENS_MAX: usize = 1 << 16;
-const CHUNK_RESULT_BYTES_MAX: u64 = 16 << 20;
-/// Of a budget, results of a chunk get this share, if that is enough for a few rows.
-const CHUNK_RESULT_SHARE: u64 = 16;
-const CHUNK_RESULT_BYTES_MIN: u64 = 256 << 10;
-
 /// What a command does with each text: from prompts to sequences of tokens, and from these to results.
-pub(crate) trait Task {
+pub(crate) trait Task: Send + Sync + 'static {
     /// A prompt in the form that the engine takes.
     type Item;
     /// The result of one item.
@@ -35,12 +28,22 @@ pub(crate) trait Task {
 
     fn item(&self, encoder: &Encoder<'_>, prompt: &Prompt) -> Result<Self::Item, Failure>;
 
-    /// The sequences of tokens that are computed for an item.
-    fn sequences(&self, item: &Self::Item) -> Vec<Vec<u32>>;
+    /// The requests that are made for an item. If tokens are generated, there is one, and [`then`](Self::then) gives another.
+    fn requests(&self, item: &Self::Item) -> Vec<Request>;
 
     /// The most tokens that are generated after each sequence.
     fn new_tokens(&self) -> usize {
         0
+    }
+
+    /// The most tokens that follow a prompt, generated or not.
+    fn tokens_after(&self) -> usize {
+        self.new_tokens()
+    }
+
+    /// The request that follows one with these tokens, once its answer is there.
+    fn then(&self, _token_ids: &[u32], _answer: &[u32]) -> Option<Request> {
+        None
     }
 
     /// Adds to `need` what a sequence of so many tokens needs.
@@ -49,6 +52,31 @@ pub(crate) trait Task {
     /// Size of the results of so many tokens, in bytes.
     fn result_bytes(&self, tokens: usize) -> usize;
 
+    /// What is kept of an outcome; `None` if it is none that was asked for.
+    fn pack(&self, outcome: Outcome) -> Option<Vec<u8>>;
+
+    /// The result of an item, of what was kept of its requests; `None` if that is broken.
+    fn found(&self, parts: &[Vec<u8>]) -> Option<Self::Found>;
+
+    /// What changes results, in words.
+    fn words(&self) -> String;
+
+    /// Adds what [`prepare`](Self::prepare) needs.
+    fn need_before(&self, _need: &mut Need) {}
+
+    /// What must be computed once before the results of rows can be told, as text to be kept.
+    fn prepare(&self, _engine: &mut Engine, _watch: &mut Watch<'_>) -> Result<Option<String>, Failure> {
+        Ok(None)
+    }
+
+    /// Takes what was prepared, perhaps by an earlier run.
+    fn prepared(&self, _text: &str) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// A task that is also done with single texts, which need not be durable.
+pub(crate) trait Prompted: Task {
     /// A result for each item: one that fails costs the others nothing.
     fn run(
         &self,
@@ -71,13 +99,18 @@ pub(crate) trait Sink<T> {
 pub(crate) struct Setup<'a> {
     pub(crate) name: &'a str,
     pub(crate) files: ModelFiles,
-    pub(crate) tokenizer: Option<Tokenizer>,
-    options: Options,
+    pub(crate) tokenizer: Option<Arc<Tokenizer>>,
+    /// How texts become prompts.
+    pub(crate) template: Option<Template>,
+    pub(crate) chat: Option<Chat>,
+    /// The same in words.
+    making: String,
+    pub(crate) options: Options,
     /// The files that it is read from.
-    read: Vec<Named>,
+    pub(crate) read: Vec<Named>,
     /// The longest sequence, in tokens.
-    context: usize,
-    output: &'a OutputArgs,
+    pub(crate) context: usize,
+    pub(crate) output: &'a OutputArgs,
 }
 
 /// What `--json` prints about prompts.
@@ -98,57 +131,51 @@ impl<I: Iterator<Item: Serialize>> Serialize for Each<I> {
     }
 }
 
-/// What `--json` prints about a table.
-#[derive(Serialize)]
-struct TableReport<'a> {
-    model: &'a str,
-    input: &'a Path,
-    output: Option<&'a Path>,
-    rows: u64,
-    failed: u64,
-    stats: Option<Stats>,
-}
-
-/// Rows of a table, each with its result or the reason why it failed.
-type Done<T> = Vec<(Row, Result<T, String>)>;
-
-/// Rows of a table that are computed together, each with its item or with what is wrong with it.
-struct Chunk<T> {
-    rows: Vec<(Row, Result<T, String>)>,
-    tokens: usize,
-    result_bytes: u64,
-}
-
 impl<'a> Setup<'a> {
     /// Finds the model and reads its headers; `texts` says that a tokenizer is required.
     pub(crate) fn find(
         name: &'a str,
         engine: &EngineArgs,
         texts: bool,
+        template: &TemplateArgs,
         output: &'a OutputArgs,
     ) -> Result<Self, Failure> {
+        let (making, parsed) = (template.words(), template.template()?);
         let options = engine.options(output)?;
         let files = model::open(name, engine.adapter(), output)?;
         let options = model::learning(options, engine, &files);
-        let tokenizer = model::tokenizer(&files, texts, output)?;
+        let tokenizer = model::tokenizer(&files, texts, output)?.map(Arc::new);
         let context = engine.context().unwrap_or(files.spec().context_max);
         let read = apart::read(files.path(), engine.adapter());
-        Ok(Self { name, files, tokenizer, options, read, context, output })
+        let chat = template.chat(&files, tokenizer.as_deref())?;
+        Ok(Self { name, files, tokenizer, template: parsed, chat, making, options, read, context, output })
+    }
+
+    /// What of the engine and its flags changes results, in words.
+    pub(crate) fn words(&self) -> String {
+        let Self { making, context, options, .. } = self;
+        format!("{making}, context {context}, {}", aerostat::result_identity(options))
+    }
+
+    /// Turns prompts into tokens.
+    pub(crate) fn encoder(&self) -> Encoder<'_> {
+        Encoder::plain(self.tokenizer.as_deref()).within(self.context).through(self.chat.clone())
     }
 
     /// Runs the task on prompts and prints each result, made by `json` with `--json` and by `text` without.
-    pub(crate) fn prompts<T: Task, J: Serialize>(
+    pub(crate) fn prompts<T: Prompted, J: Serialize>(
         &self,
         task: &T,
         prompts: &[Prompt],
         json: impl Fn(&T::Item, T::Found) -> J,
         text: impl Fn(&T::Item, T::Found) -> String,
     ) -> Result<(), Failure> {
-        let encoder = Encoder::plain(self.tokenizer.as_ref()).within(self.context);
+        let encoder = self.encoder();
         let (mut items, mut need) = (Vec::new(), Need::none());
         for (i, prompt) in prompts.iter().enumerate() {
-            let item = task.item(&encoder, prompt)?;
-            for sequence in task.sequences(&item) {
+            let made = self.template.as_ref().map(|template| template.of_text(prompt)).transpose()?;
+            let item = task.item(&encoder, made.as_ref().unwrap_or(prompt))?;
+            for sequence in task.requests(&item).into_iter().map(|request| request.token_ids) {
                 self.check(i as u64, &sequence, task.new_tokens())?;
                 task.need(sequence.len(), &mut need);
                 need.hold_results(task.result_bytes(sequence.len() + task.new_tokens()) as u64);
@@ -180,119 +207,6 @@ impl<'a> Setup<'a> {
         end
     }
 
-    /// Runs the task on a table, which is read twice: once to plan, once to compute.
-    pub(crate) fn table<T: Task, S: Sink<T::Found>>(
-        &self,
-        task: &T,
-        input: &Path,
-        args: &TableArgs,
-        sink: impl FnOnce() -> Result<S, Failure>,
-    ) -> Result<(), Failure> {
-        apart::table(input, args.output.as_deref(), &self.read)?;
-        let _graceful = interrupt::graceful();
-        let mut sink = sink()?;
-        let need = self.need(task, &mut Rows::open(input, args)?)?;
-        let mut watch = Watch::new(self.output, false);
-        let mut open = |need| Engine::open(&self.files, &self.options, &need, &mut watch);
-        let mut engine = need.map(&mut open).transpose()?;
-        if let Some(engine) = &engine {
-            output::opened(self.output, &engine.stats());
-        }
-        let mut rows = Rows::open(input, args)?;
-        let (mut count, mut failed) = (0, 0);
-        while let Some(chunk) = self.chunk(task, &mut rows)? {
-            for (row, found) in self.work(task, chunk, engine.as_mut(), &mut watch)? {
-                count += 1;
-                if let Err(why) = &found {
-                    failed += 1;
-                    tell!("error: {}: {why}", row.place);
-                }
-                sink.give(&row, found.ok())?;
-            }
-        }
-        sink.finish()?;
-        let stats = engine.map(|engine| engine.stats());
-        if self.output.json {
-            output::json(&TableReport {
-                model: self.name,
-                input,
-                output: args.output.as_deref(),
-                rows: count,
-                failed,
-                stats: stats.clone(),
-            })?;
-        }
-        if let Some(stats) = stats {
-            output::summary(self.output, &stats);
-        }
-        match failed {
-            0 => Ok(()),
-            _ => Err(Failure::Partly(format!("{failed} of {count} rows failed"))),
-        }
-    }
-
-    /// What the largest chunk and the longest sequence need; `None` if there is nothing to compute.
-    fn need<T: Task>(&self, task: &T, rows: &mut Rows<'_>) -> Result<Option<Need>, Failure> {
-        let (mut largest, mut longest, mut result_bytes) = ((0, Need::none()), 0, 0);
-        while let Some(chunk) = self.chunk(task, rows)? {
-            let mut need = Need::none();
-            for item in chunk.rows.iter().filter_map(|(_, item)| item.as_ref().ok()) {
-                for sequence in task.sequences(item) {
-                    longest = longest.max(sequence.len());
-                    task.need(sequence.len(), &mut need);
-                }
-            }
-            result_bytes = chunk.result_bytes.max(result_bytes);
-            if chunk.tokens > largest.0 {
-                largest = (chunk.tokens, need);
-            }
-        }
-        let mut need = largest.1;
-        task.need(longest, &mut need);
-        // And one of them once more, while it is written.
-        need.hold_results(result_bytes + task.result_bytes(longest + task.new_tokens()) as u64);
-        Ok((longest > 0).then_some(need))
-    }
-
-    /// The next chunk of rows; `None` if there are no more.
-    fn chunk<T: Task>(&self, task: &T, rows: &mut Rows<'_>) -> Result<Option<Chunk<T::Item>>, Failure> {
-        let encoder = Encoder::plain(self.tokenizer.as_ref()).within(self.context);
-        let mut chunk = Chunk { rows: Vec::new(), tokens: 0, result_bytes: 0 };
-        let share = |budget: u64| (budget / CHUNK_RESULT_SHARE).max(CHUNK_RESULT_BYTES_MIN);
-        let result_bytes_max = self.options.memory_bytes.map_or(u64::MAX, share).min(CHUNK_RESULT_BYTES_MAX);
-        while chunk.rows.len() < CHUNK_ROWS_MAX
-            && chunk.tokens < CHUNK_TOKENS_MAX
-            && chunk.result_bytes < result_bytes_max
-        {
-            interrupt::check()?;
-            let Some(mut row) = rows.next()? else { break };
-            let prompt = std::mem::replace(&mut row.prompt, Err(String::new()));
-            let item = prompt.and_then(|prompt| self.item(task, &encoder, row.number, &prompt));
-            if let Ok(item) = &item {
-                let sequences = task.sequences(item);
-                let tokens: usize = sequences.iter().map(|s| s.len() + task.new_tokens()).sum();
-                chunk.tokens += tokens;
-                chunk.result_bytes += task.result_bytes(tokens) as u64;
-            }
-            chunk.rows.push((row, item));
-        }
-        Ok((!chunk.rows.is_empty()).then_some(chunk))
-    }
-
-    fn item<T: Task>(
-        &self,
-        task: &T,
-        encoder: &Encoder<'_>,
-        number: u64,
-        prompt: &Prompt,
-    ) -> Result<T::Item, String> {
-        let item = task.item(encoder, prompt).map_err(Failure::message)?;
-        for sequence in task.sequences(&item) {
-            self.check(number, &sequence, task.new_tokens()).map_err(Failure::message)?;
-        }
-        Ok(item)
-    }
-
     fn check(&self, number: u64, sequence: &[u32], new_tokens: usize) -> Result<(), Failure> {
         self.files.check_tokens(number, sequence)?;
         let answer = aerostat_openai::AnswerTokens::Exactly(new_tokens);
@@ -301,36 +215,13 @@ impl<'a> Setup<'a> {
             Failure::usage(message)
         })
     }
-
-    /// Computes a chunk and gives its rows with their results, in order.
-    fn work<T: Task>(
-        &self,
-        task: &T,
-        chunk: Chunk<T::Item>,
-        engine: Option<&mut Engine>,
-        watch: &mut Watch<'_>,
-    ) -> Result<Done<T::Found>, Failure> {
-        let mut items = Vec::new();
-        let mut rows = Vec::new();
-        for (row, item) in chunk.rows {
-            rows.push((row, item.map(|item| items.push(item))));
-        }
-        let found = match engine {
-            Some(engine) if !items.is_empty() => run(task, engine, &items, watch)?,
-            _ => Vec::new(),
-        };
-        watch.finish()?;
-        let mut found = found.into_iter();
-        let mut take = || found.next().unwrap_or_else(|| Err("the table has changed".to_owned()));
-        Ok(rows.into_iter().map(|(row, item)| (row, item.and_then(|()| take()))).collect())
-    }
 }
 
 /// The prompts of a command; none if it works through a table.
 pub(crate) fn prompts(prompts: &mut Prompts, table: &TableArgs) -> Result<Vec<Prompt>, Failure> {
     match table.input {
         Some(_) => Ok(Vec::new()),
-        None if table.output.is_some() || table.key.is_some() => {
+        None if table.file().is_some() || table.key.is_some() => {
             Err(Failure::usage("--output and --key belong to a table: name it with --input FILE"))
         }
         None => std::mem::take(prompts).or_stdin(),
@@ -338,45 +229,37 @@ pub(crate) fn prompts(prompts: &mut Prompts, table: &TableArgs) -> Result<Vec<Pr
 }
 
 /// Whether nothing can be done without a tokenizer: CSV has only texts.
-pub(crate) fn texts(prompts: &[Prompt], table: &TableArgs) -> Result<bool, Failure> {
+pub(crate) fn texts(prompts: &[Prompt], table: &TableArgs) -> bool {
     match &table.input {
-        Some(input) => Ok(matches!(Format::of(input)?, Format::Csv(_))),
-        None => Ok(prompts.iter().any(|p| matches!(p, Prompt::Text(_)))),
+        // What stdin holds is not known yet.
+        Some(input) => matches!(Format::of(input), Ok(Format::Csv(_))),
+        None => prompts.iter().any(|p| matches!(p, Prompt::Text(_))),
     }
 }
 
 /// Refuses results on stdout beside `--json`, and a key that the results have a column of.
 pub(crate) fn check(table: &TableArgs, columns: &[&str], output: &OutputArgs) -> Result<(), Failure> {
-    if table.input.is_some() && table.output.is_none() && output.json {
+    if table.input.is_some() && table.file().is_none() && !table.dry_run && output.json {
         return Err(Failure::usage("--json reports about a table; its results need a file: -o FILE"));
     }
-    match table.key.as_deref().filter(|key| columns.contains(key)) {
-        Some(key) => Err(Failure::usage(format!(
-            "--key {key}: the results have a column of this name; rename that of the input"
-        ))),
-        None => Ok(()),
+    let mut names: Vec<&str> = columns.to_vec();
+    if table.key.is_none() {
+        names.push("row");
     }
+    for name in table.repeated() {
+        if names.contains(&name.as_str()) {
+            return Err(Failure::usage(format!(
+                "--key, --carry: {name} is a column of the results already; rename that of the input"
+            )));
+        }
+        names.push(name);
+    }
+    Ok(())
 }
 
-/// The name and value of a result's first cell: the row's key, or its number.
-pub(crate) fn key<'a>(row: &Row, table: &'a TableArgs) -> (&'a str, Value) {
-    (table.key.as_deref().unwrap_or("row"), row.key.clone())
-}
-
-/// Runs items together. Where not one of several works because logits are not numbers, it is the model.
-fn run<T: Task>(
-    task: &T,
-    engine: &mut Engine,
-    items: &[T::Item],
-    watch: &mut Watch<'_>,
-) -> Result<Vec<Result<T::Found, String>>, Failure> {
-    let mut found = task.run(engine, items, watch)?;
-    let spoiled = |result: &Result<_, Error>| matches!(result, Err(e) if e.kind() == ErrorKind::NotFinite);
-    if !found.is_empty()
-        && found.iter().all(spoiled)
-        && let Err(error) = found.swap_remove(0)
-    {
-        return Err(error.into());
-    }
-    Ok(found.into_iter().map(|result| result.map_err(|e| e.to_string())).collect())
+/// The first cells of a row of results, with their names: the row's key or its number, and what is carried.
+pub(crate) fn first_cells<'a>(row: &Row, table: &'a TableArgs) -> Vec<(&'a str, Value)> {
+    let key = (table.key.as_deref().unwrap_or("row"), row.key.clone());
+    let carried = table.carry.iter().map(String::as_str).zip(row.carried.iter().cloned());
+    std::iter::once(key).chain(carried).collect()
 }

@@ -1,15 +1,15 @@
 //! Lines under way: what their parts have so far, in memory or in the job's database.
 
-use aerostat_openai::{Part, PartResult, Refusal, Token};
+use aerostat_openai::{Refusal, Token};
 
 use crate::database::Database;
 use crate::error::{Error, ErrorKind};
-use crate::journal::{unpack_result, unpack_tokens};
-use crate::line::Item;
+use crate::journal::unpack_tokens;
+use crate::requests::{Done, Item};
 
 /// A line under way.
 pub(crate) struct Active {
-    pub(crate) item: Item,
+    pub(crate) item: Box<dyn Item>,
     pub(crate) parts: Vec<Sequence>,
     /// Parts that are not done.
     pub(crate) left: usize,
@@ -23,15 +23,15 @@ pub(crate) struct Sequence {
     /// How many it has, wherever they are.
     pub(crate) generated: usize,
     pub(crate) done: bool,
-    /// How it ended; `None` if it is done and in the database: a line of many parts may have more results than memory has
-    /// room for.
-    pub(crate) result: Option<PartResult>,
+    /// How it ended, packed; `None` if it is done and in the database: a line of many parts may have more results than
+    /// memory has room for.
+    pub(crate) result: Option<Vec<u8>>,
 }
 
 impl Active {
     /// A line, with what an earlier run saved of it if it did.
-    pub(crate) fn new(number: u64, item: Item, saved: Option<&Database>) -> Result<Self, Error> {
-        let mut parts: Vec<Sequence> = (0..item.request.task.parts()).map(|_| Sequence::default()).collect();
+    pub(crate) fn new(number: u64, item: Box<dyn Item>, saved: Option<&Database>) -> Result<Self, Error> {
+        let mut parts: Vec<Sequence> = (0..item.parts()).map(|_| Sequence::default()).collect();
         if let Some(database) = saved {
             restore(number, &mut parts, database)?;
         }
@@ -74,16 +74,28 @@ pub(crate) fn finished(
     index: usize,
     parts: &mut [Sequence],
     database: &Database,
-) -> Result<Part, Error> {
+) -> Result<Done, Error> {
     let lacks = || Refusal::defect(format!("line {} is complete and lacks a part", number + 1));
     let sequence = parts.get_mut(index).filter(|part| part.done).ok_or_else(lacks)?;
-    if let Some(result) = sequence.result.take() {
-        return Ok(Part { tokens: std::mem::take(&mut sequence.tokens), result });
+    if let Some(bytes) = sequence.result.take() {
+        return Ok(Done { tokens: std::mem::take(&mut sequence.tokens), bytes });
     }
     let part = index as u32;
-    let saved = database.result(number, part)?.ok_or_else(lacks)?;
-    let result = unpack_result(&saved).ok_or_else(|| broken(number))?;
-    Ok(Part { tokens: tokens(number, part, database)?, result })
+    let bytes = database.result(number, part)?.ok_or_else(lacks)?;
+    Ok(Done { tokens: tokens(number, part, database)?, bytes })
+}
+
+/// The tokens of a part, in memory or in the database.
+pub(crate) fn tokens_of(
+    number: u64,
+    index: usize,
+    parts: &[Sequence],
+    database: &Database,
+) -> Result<Vec<Token>, Error> {
+    match parts.get(index) {
+        Some(part) if part.tokens.len() == part.generated => Ok(part.tokens.clone()),
+        _ => tokens(number, index as u32, database),
+    }
 }
 
 fn tokens(number: u64, part: u32, database: &Database) -> Result<Vec<Token>, Error> {

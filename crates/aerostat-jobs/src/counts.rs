@@ -127,7 +127,7 @@ const HIDDEN: Want =
 const SCORE: Want = Want::Score { from: 1, logits_last: false };
 
 /// What an engine must have room for, so that lines are done together.
-pub(crate) fn need<'a>(rows: impl Iterator<Item = &'a LineRow>, kinds: Kinds) -> Need {
+pub(crate) fn need(rows: impl Iterator<Item = LineRow>, kinds: Kinds) -> Need {
     let mut need = Need::none();
     let (mut empty, mut told_max) = (true, 0);
     for row in rows {
@@ -186,16 +186,16 @@ mod tests {
         let hidden = Kinds::default();
         let score = Kinds { unanswered: SCORE, ..hidden };
         let three = [row(3, 20, 0, 9)];
-        assert_eq!(words(need(three.iter(), hidden)), words(of(&[9, 6, 5], 0, HIDDEN)));
-        assert_eq!(words(need(three.iter(), score)), words(of(&[9, 6, 5], 0, SCORE)));
+        assert_eq!(words(need(three.iter().copied(), hidden)), words(of(&[9, 6, 5], 0, HIDDEN)));
+        assert_eq!(words(need(three.iter().copied(), score)), words(of(&[9, 6, 5], 0, SCORE)));
         let answered = [row(2, 12, 5, 11)];
-        assert_eq!(words(need(answered.iter(), score)), words(of(&[6, 6], 5, Want::Generate)));
-        assert_eq!(words(need([].iter(), hidden)), words(Need::one(1)));
+        assert_eq!(words(need(answered.iter().copied(), score)), words(of(&[6, 6], 5, Want::Generate)));
+        assert_eq!(words(need([].into_iter(), hidden)), words(Need::one(1)));
         let mut logprobs = of(&[6, 6], 5, Want::Generate);
         logprobs.hold_tokens(680);
         logprobs.hold_results(5 * 21 * WRITTEN_BYTES);
         let top = Kinds { top_logprobs: Some(20), ..hidden };
-        assert_eq!(words(need(answered.iter(), top)), words(logprobs));
+        assert_eq!(words(need(answered.iter().copied(), top)), words(logprobs));
     }
 
     #[test]

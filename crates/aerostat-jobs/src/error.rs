@@ -53,6 +53,11 @@ impl Error {
         Self::new(ErrorKind::Defect, format!("a defect of aerostat: {what}; what was counted before is safe"))
     }
 
+    /// An input that cannot be read: of those who implement [`Rows`](crate::Rows).
+    pub fn input(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Input, message)
+    }
+
     /// The class of the error.
     pub fn kind(&self) -> ErrorKind {
         self.kind

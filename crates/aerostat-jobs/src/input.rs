@@ -63,6 +63,8 @@ pub(crate) struct Lines {
     /// Bytes of lines that are blank, and of those that are too long.
     empty_bytes: u64,
     skipped_bytes: u64,
+    /// The line at hand fits.
+    whole: bool,
 }
 
 /// A line.
@@ -86,6 +88,7 @@ impl Lines {
             given: 0,
             empty_bytes: 0,
             skipped_bytes: 0,
+            whole: false,
         })
     }
 
@@ -100,10 +103,16 @@ impl Lines {
             self.given += u64::from(!blank);
             self.bound()?;
             if !blank {
-                let number = self.read - 1;
-                return Ok(Some(Line { number, bytes: whole.then_some(&self.line[..]) }));
+                self.whole = whole;
+                return Ok(self.at_hand());
             }
         }
+    }
+
+    /// The line that [`next`](Self::next) gave last.
+    pub(crate) fn at_hand(&self) -> Option<Line<'_>> {
+        let number = self.read.checked_sub(1)?;
+        Some(Line { number, bytes: self.whole.then_some(&self.line[..]) })
     }
 
     /// Refuses what no batch file has in such numbers.

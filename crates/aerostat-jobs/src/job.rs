@@ -1,22 +1,24 @@
 //! A job: begun, taken up again, and what is left of it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aerostat::Need;
-use aerostat_openai::{LazyGrammars, Setting};
+use aerostat_openai::Setting;
 use serde::Deserialize;
 
-use crate::counts::{Counts, Kinds, Lengths, lengths, need};
+use crate::batch_file::BatchFile;
+use crate::counts::{Counts, Kinds, Lengths, lengths};
 use crate::database::{Batch, Database, LineRow, State};
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind};
+use crate::input;
+use crate::line;
 use crate::options::{JobOptions, JobPaths, sibling};
 use crate::output::Appender;
-use crate::validate::{Verdict, validate};
+use crate::requests::{Requests, Unserved, Verdict, check_all};
 use crate::watch::Watcher;
-use crate::{input, line};
 
 /// Error lines are written when this much of them is there.
 const ERROR_BYTES_HELD: usize = 1 << 20;
@@ -24,17 +26,34 @@ const ERROR_BYTES_HELD: usize = 1 << 20;
 /// Errors of bad lines are written up to about this size: a small packed file can hold millions of bad lines.
 const ERROR_BYTES_MAX: usize = 64 << 20;
 
+/// A fact about a job that works through a table, and one whose results have been put together.
+pub(crate) const TABLE: &str = "table";
+pub(crate) const ASSEMBLED: &str = "assembled";
+
+/// What a job was begun with, and how it is to be taken up.
+pub(crate) struct Begun {
+    /// The file that results are appended to.
+    pub(crate) appended: PathBuf,
+    /// By what name the model was called.
+    pub(crate) model: String,
+    pub(crate) model_digest: String,
+    /// What of the options changes results.
+    pub(crate) words: String,
+    pub(crate) table: bool,
+    pub(crate) restart: bool,
+    pub(crate) retry_errors: bool,
+}
+
 /// A job that is open for work: its files are this process's alone.
 pub struct Job {
     pub(crate) disk: Box<dyn Disk>,
     pub(crate) paths: JobPaths,
-    pub(crate) setting: Setting,
+    pub(crate) requests: Box<dyn Requests>,
     pub(crate) database: Database,
     pub(crate) output: Appender,
     pub(crate) errors: Appender,
     /// All good lines and those that failed, by number.
     pub(crate) rows: Vec<LineRow>,
-    pub(crate) grammars: LazyGrammars,
     /// When it was begun, in seconds since 1970.
     pub(crate) created: u64,
     kinds: Kinds,
@@ -60,11 +79,32 @@ impl Job {
         watcher: &dyn Watcher,
     ) -> Result<Self, Error> {
         paths.check(&[], &[])?;
+        let begun = Begun {
+            appended: paths.output.clone(),
+            model: setting.model().to_owned(),
+            model_digest: model_digest.to_owned(),
+            words: options.words(),
+            table: false,
+            restart: options.restart,
+            retry_errors: options.retry_errors,
+        };
+        let requests = Box::new(BatchFile::new(&paths.input, setting, options.shard));
+        Self::open_with(disk, paths, requests, begun, watcher)
+    }
+
+    /// The same for whatever a job may work through.
+    pub(crate) fn open_with(
+        disk: Box<dyn Disk>,
+        paths: JobPaths,
+        requests: Box<dyn Requests>,
+        begun: Begun,
+        watcher: &dyn Watcher,
+    ) -> Result<Self, Error> {
         let digest = input::digest(&paths.input)?;
-        let mut output = Appender::open(&*disk, &paths.output)?;
+        let mut output = Appender::open(&*disk, &begun.appended)?;
         let mut errors = Appender::open(&*disk, &paths.errors)?;
         let path = paths.database();
-        if options.restart {
+        if begun.restart {
             remove(&path)?;
             output.cut(0)?;
             errors.cut(0)?;
@@ -81,26 +121,25 @@ impl Job {
         let identity = [
             ("input", paths.input.display().to_string(), false),
             ("input_digest", digest, true),
-            ("model", setting.model().to_owned(), false),
-            ("model_digest", model_digest.to_owned(), true),
-            ("options", options.words(), true),
+            ("model", begun.model.clone(), false),
+            ("model_digest", begun.model_digest.clone(), true),
+            ("options", begun.words.clone(), true),
             ("errors", paths.errors.display().to_string(), false),
         ];
         let state = database.fact("state")?;
         let validated = !matches!(state.as_deref(), None | Some("validating"));
         // Before its input is checked a job has no results; errors it has only while it checks.
         if !validated && output.size()? > 0 || state.is_none() && errors.size()? > 0 {
-            return Err(unknown(&paths.output, &path));
+            return Err(unknown(&begun.appended, &path));
         }
         let mut job = Self {
             disk,
             paths,
-            setting,
+            requests,
             database,
             output,
             errors,
             rows: Vec::new(),
-            grammars: LazyGrammars::default(),
             created: 0,
             kinds: Kinds::default(),
             untold: 0,
@@ -109,10 +148,10 @@ impl Job {
         if validated {
             job.check_identity(&identity)?;
             job.created = job.database.must_number("created")?;
-            job.setting.stop_clock(job.created);
-            job.take_up(options)?;
+            job.requests.begun(job.created);
+            job.take_up(begun.retry_errors)?;
         } else {
-            job.begin(&identity, watcher)?;
+            job.begin(&identity, begun.table, watcher)?;
         }
         Ok(job)
     }
@@ -120,32 +159,35 @@ impl Job {
     fn begin(
         &mut self,
         identity: &[(&'static str, String, bool)],
+        table: bool,
         watcher: &dyn Watcher,
     ) -> Result<(), Error> {
         self.created = now();
         let mut facts: Vec<(&'static str, String)> =
             identity.iter().map(|(key, value, _)| (*key, value.clone())).collect();
         facts.extend([("created", self.created.to_string()), ("state", "validating".to_owned())]);
+        facts.extend(table.then(|| (TABLE, "1".to_owned())));
         self.database.set(&*self.disk, &facts)?;
         // What an earlier attempt at this left.
         self.output.cut(0)?;
         self.errors.cut(0)?;
-        self.setting.stop_clock(self.created);
-        let Self { database, errors, rows, setting, grammars, disk, paths, kinds, untold, .. } = self;
+        self.requests.begun(self.created);
+        let Self { database, errors, rows, requests, disk, kinds, untold, .. } = self;
         let new = database.begin()?;
         let (mut held, mut told) = (0, 0);
-        validate(&paths.input, setting, grammars, watcher, |verdict| {
+        check_all(&mut **requests, watcher, |number, verdict, requests| {
             let row = match verdict {
                 Verdict::Good(row, asked) => {
                     *kinds = kinds.and(asked);
                     row
                 }
-                Verdict::Bad { number, .. } if told > ERROR_BYTES_MAX => {
+                Verdict::Bad(_) if told > ERROR_BYTES_MAX => {
                     *untold += 1;
                     LineRow::bad(number)
                 }
-                Verdict::Bad { number, custom_id, refusal } => {
-                    let line = line::failure(number, custom_id.as_deref(), &refusal).to_string();
+                Verdict::Bad(Unserved { name, refusal }) => {
+                    watcher.failed(name.as_deref(), refusal.message());
+                    let line = requests.failure(number, name.as_deref(), &refusal);
                     held += line.len();
                     told += line.len();
                     errors.push(line.as_bytes())?;
@@ -193,15 +235,21 @@ impl Job {
     }
 
     /// Brings files and database together after a stop of any kind.
-    fn take_up(&mut self, options: &JobOptions) -> Result<(), Error> {
+    fn take_up(&mut self, retry_errors: bool) -> Result<(), Error> {
         self.kinds = Kinds::of_words(self.database.fact("kinds")?.as_deref());
         self.untold = self.database.number("untold")?.unwrap_or(0);
         let rows = &mut self.rows;
         self.database.lines(|row| rows.push(row))?;
+        let interrupted_retry = self.database.number("retrying")?.is_some_and(|n| n > 0);
+        let retries = retry_errors || interrupted_retry;
+        // Of a table whose results are where they belong nothing else need be there.
+        if self.is_assembled()? && !(retries && self.rows.iter().any(|r| r.state == State::Failed)) {
+            return Ok(());
+        }
         let left = self.output.recover(self.database.must_number("output_bytes")?)?;
         self.adopt(left, State::Done)?;
-        let interrupted_retry = self.database.number("retrying")?.is_some_and(|n| n > 0);
-        if options.retry_errors || interrupted_retry {
+        if retries {
+            self.database.set(&*self.disk, &[(ASSEMBLED, "0".to_owned())])?;
             return self.retry();
         }
         let left = self.errors.recover(self.database.must_number("errors_bytes")?)?;
@@ -251,6 +299,11 @@ impl Job {
         self.rows.binary_search_by_key(&number, |r| r.number).ok().and_then(|i| self.rows.get_mut(i))
     }
 
+    /// Whether this is a table whose results have been put together.
+    pub(crate) fn is_assembled(&self) -> Result<bool, Error> {
+        Ok(self.database.number(ASSEMBLED)? == Some(1))
+    }
+
     /// Where the job's files are.
     pub fn paths(&self) -> &JobPaths {
         &self.paths
@@ -275,7 +328,8 @@ impl Job {
 
     /// What an engine must have room for, so that all that is left is done together.
     pub fn need(&self) -> Need {
-        need(self.rows.iter().filter(|r| r.state == State::ToDo), self.kinds)
+        let mut rows = self.rows.iter().filter(|r| r.state == State::ToDo).copied();
+        self.requests.need(&mut rows, self.kinds)
     }
 
     /// What is left to do, in sequences and tokens.

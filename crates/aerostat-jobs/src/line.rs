@@ -29,7 +29,7 @@ pub(crate) fn read(setting: &Setting, number: u64, line: &[u8]) -> Result<Item, 
     // A prompt that is to be cut may be longer.
     let cut = || line.windows(TRUNCATE.len()).any(|part| part == TRUNCATE);
     if longest_list(line) > list_max && !cut() {
-        let id = serde_json::from_slice::<Head>(line).ok().and_then(|head| head.custom_id);
+        let id = custom_id(line);
         let message = format!(
             "a list in the line has more than {list_max} elements, more than a context or a request holds"
         );
@@ -55,6 +55,11 @@ pub(crate) fn read(setting: &Setting, number: u64, line: &[u8]) -> Result<Item, 
         Ok(request) => Ok(Item { custom_id, request }),
         Err(refusal) => Err((Some(custom_id), refusal)),
     }
+}
+
+/// The `custom_id` of a line, if it has one.
+pub(crate) fn custom_id(line: &[u8]) -> Option<String> {
+    serde_json::from_slice::<Head>(line).ok()?.custom_id
 }
 
 /// What is read of a line that is not read whole.

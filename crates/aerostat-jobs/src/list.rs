@@ -8,7 +8,8 @@ use serde::Serialize;
 use crate::database::{Database, State};
 use crate::disk::is_locked;
 use crate::error::{Error, ErrorKind};
-use crate::options::added;
+use crate::job::{ASSEMBLED, TABLE};
+use crate::options::{ROWS_ENDING, added};
 
 /// A job as its database tells.
 #[derive(Clone, Debug, Serialize)]
@@ -85,15 +86,26 @@ fn unreadable(path: &Path, error: &Error) -> JobStatus {
 fn status(path: &Path) -> Result<JobStatus, Error> {
     let database = Database::look(path)?;
     let output = path.with_extension("");
+    let rows_of = added(&output, ROWS_ENDING);
     // A job that has just been begun has said nothing yet.
     let saved = database.fact("state")?.unwrap_or_else(|| "validating".to_owned());
     let (state, reason) = match saved.split_once(": ") {
         Some((state, reason)) => (state, Some(reason.to_owned())),
         None => (saved.as_str(), None),
     };
-    // Who runs says so by having the output for itself.
+    // Who runs says so by having the output for itself, or of a table what becomes of it.
+    let (table, assembled) = (database.number(TABLE)? == Some(1), database.number(ASSEMBLED)? == Some(1));
+    let locked = is_locked(if table { &rows_of } else { &output });
     let state = match state {
-        "running" | "validating" if !is_locked(&output) => "interrupted",
+        "running" | "validating" if !locked => "interrupted",
+        // Its results are not where they belong yet.
+        "finished" if table && !assembled => {
+            if locked {
+                "running"
+            } else {
+                "interrupted"
+            }
+        }
         state => state,
     };
     let (done, failed) =

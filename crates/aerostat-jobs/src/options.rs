@@ -1,11 +1,19 @@
 //! Where a job's files are, and how it is run.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use aerostat_openai::Rules;
 
 use crate::apart::{Named, keep_apart};
 use crate::error::{Error, ErrorKind};
+
+/// Behind the name of a table's output: its results so far.
+pub(crate) const ROWS_ENDING: &str = "rows";
+
+/// What stands before the shard in the words of options, behind all else.
+pub(crate) const SHARD_WORD: &str = ", shard ";
 
 /// Where a job's files are.
 #[derive(Clone, Debug)]
@@ -27,6 +35,22 @@ impl JobPaths {
     /// The job's database: `out.jsonl.job` beside `out.jsonl`.
     pub fn database(&self) -> PathBuf {
         added(&self.output, "job")
+    }
+
+    /// The paths of a job that works through a table: failures are JSON lines, whatever the output is.
+    pub fn of_table(input: &Path, output: &Path) -> Self {
+        let mut errors = output.to_owned();
+        // `out.csv.gz` and `out.csv` both have `out.errors.jsonl`.
+        if let Some("gz" | "zst") = output.extension().and_then(|e| e.to_str()) {
+            errors.set_extension("");
+        }
+        errors.set_extension("errors.jsonl");
+        Self { input: input.to_owned(), output: output.to_owned(), errors }
+    }
+
+    /// Where results of a table are kept until all are there: `out.csv.rows` beside `out.csv`.
+    pub fn rows(&self) -> PathBuf {
+        added(&self.output, ROWS_ENDING)
     }
 
     /// Where the copy of an input that comes through a pipe is kept: `out.jsonl.input` beside `out.jsonl`.
@@ -85,6 +109,47 @@ fn errors_beside(output: &Path) -> PathBuf {
     output.with_file_name(format!("{stem}.errors.{extension}{packed}"))
 }
 
+/// Those lines of a batch file that one job of several works through: line i, counted from 0, is of the shard i mod N.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Which one, from 0.
+    pub index: u64,
+    /// How many there are.
+    pub count: u64,
+}
+
+impl Default for Shard {
+    /// The whole.
+    fn default() -> Self {
+        Self { index: 0, count: 1 }
+    }
+}
+
+impl Shard {
+    /// Whether a line is of this shard; lines are counted from 0.
+    pub(crate) fn holds(self, number: u64) -> bool {
+        number % self.count.max(1) == self.index
+    }
+}
+
+/// Written as `I/N`.
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no shard; write one as I/N, with I from 0 to N - 1");
+        let (index, count) = text.split_once('/').ok_or_else(wrong)?;
+        let (index, count) = (index.parse().map_err(|_| wrong())?, count.parse().map_err(|_| wrong())?);
+        if index < count { Ok(Self { index, count }) } else { Err(wrong()) }
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.index, self.count)
+    }
+}
+
 /// How a job is run. What changes results is part of what it was begun with.
 #[derive(Clone, Debug)]
 pub struct JobOptions {
@@ -102,6 +167,8 @@ pub struct JobOptions {
     pub restart: bool,
     /// Try requests again that failed when they were run; lines that cannot be served stay failed.
     pub retry_errors: bool,
+    /// The lines that are this job's.
+    pub shard: Shard,
 }
 
 impl Default for JobOptions {
@@ -114,6 +181,7 @@ impl Default for JobOptions {
             engine: String::new(),
             restart: false,
             retry_errors: false,
+            shard: Shard::default(),
         }
     }
 }
@@ -124,8 +192,12 @@ impl JobOptions {
     pub(crate) fn words(&self) -> String {
         let context = self.context.map_or_else(|| "the model's".to_owned(), |n| n.to_string());
         let lenient = if self.lenient { ", lenient" } else { "" };
+        let shard = match self.shard.count {
+            1 => String::new(),
+            _ => format!("{SHARD_WORD}{}", self.shard),
+        };
         let Self { max_new_tokens, seed, engine, .. } = self;
-        format!("context {context}, {max_new_tokens} new tokens, seed {seed}, {engine}{lenient}")
+        format!("context {context}, {max_new_tokens} new tokens, seed {seed}, {engine}{lenient}{shard}")
     }
 }
 
@@ -161,11 +233,25 @@ mod tests {
         assert_eq!(paths.check(&[], &[]).unwrap_err().kind(), ErrorKind::Usage);
     }
 
+    #[test]
+    fn shards_are_from_0_and_hold_every_line_once() {
+        for text in ["", "1", "3/3", "1/0", "-1/3", "a/b", "1/2/3"] {
+            assert!(text.parse::<Shard>().is_err(), "{text}");
+        }
+        let shards: Vec<Shard> = (0..3).map(|i| format!("{i}/3").parse().unwrap()).collect();
+        for number in 0..10 {
+            assert_eq!(shards.iter().filter(|shard| shard.holds(number)).count(), 1);
+        }
+        assert!((0..10).all(|number| Shard::default().holds(number)));
+    }
+
     /// Running jobs must find the words that they were begun with.
     #[test]
     fn an_option_that_was_not_there_before_is_named_only_where_it_is_used() {
         let options = JobOptions { engine: "kv f16".to_owned(), ..JobOptions::default() };
         assert_eq!(options.words(), "context the model's, 256 new tokens, seed 0, kv f16");
+        let sharded = JobOptions { shard: "1/3".parse().unwrap(), ..options.clone() };
+        assert_eq!(sharded.words(), format!("{}, shard 1/3", options.words()));
         let lenient = JobOptions { lenient: true, context: Some(9), ..options };
         assert_eq!(lenient.words(), "context 9, 256 new tokens, seed 0, kv f16, lenient");
     }

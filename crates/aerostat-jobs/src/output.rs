@@ -74,9 +74,49 @@ impl Pending {
     }
 }
 
+/// Packs a text as the name of its file says: `.gz`, `.zst`, or not at all.
+#[derive(Default)]
+pub struct Packer(Option<Pending>);
+
+impl Packer {
+    /// For a file of this name.
+    ///
+    /// # Errors
+    /// Memory is short.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        match Packing::of(path) {
+            Packing::Plain => Ok(Self(None)),
+            packing => Pending::new(packing).map(|pending| Self(Some(pending))),
+        }
+    }
+
+    /// Takes more of the text and gives what is packed by now.
+    ///
+    /// # Errors
+    /// Memory is short.
+    pub fn pack(&mut self, bytes: &[u8]) -> io::Result<Vec<u8>> {
+        let Some(pending) = &mut self.0 else { return Ok(bytes.to_vec()) };
+        pending.write(bytes)?;
+        Ok(std::mem::take(pending.packed()))
+    }
+
+    /// Gives the rest.
+    ///
+    /// # Errors
+    /// Memory is short.
+    pub fn finish(self) -> io::Result<Vec<u8>> {
+        self.0.map_or_else(|| Ok(Vec::new()), Pending::finish)
+    }
+}
+
 impl Appender {
     /// Opens the file for this process alone. Nothing in it is counted yet.
     pub(crate) fn open(disk: &dyn Disk, path: &Path) -> Result<Self, Error> {
+        Self::packed(disk, path, Packing::of(path))
+    }
+
+    /// The same for a file whose name does not say how it is packed.
+    pub(crate) fn packed(disk: &dyn Disk, path: &Path, packing: Packing) -> Result<Self, Error> {
         let failed = |e: io::Error| Error::file(ErrorKind::Disk, "open", path, &e);
         let mut file = disk.open(path).map_err(failed)?;
         if !file.lock().map_err(failed)? {
@@ -86,7 +126,6 @@ impl Appender {
             );
             return Err(Error::new(ErrorKind::Busy, message));
         }
-        let packing = Packing::of(path);
         Ok(Self { path: path.to_owned(), file, packing, counted_bytes: 0, spilled_bytes: 0, pending: None })
     }
 

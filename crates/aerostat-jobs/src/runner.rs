@@ -6,24 +6,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aerostat::{Gained, Outcome, Plan, Request, TokenLogprobs, Work};
-use aerostat_openai::{Finish, PARTS_MAX, PartResult, Refusal, RefusalKind, Token};
+use aerostat_openai::{PARTS_MAX, Refusal, RefusalKind, Token};
 
-use crate::active::{Active, finished};
+use crate::active::{Active, Sequence, finished, tokens_of};
 use crate::counts::Counts;
 use crate::database::{Batch, State};
 use crate::error::{Error, ErrorKind};
 use crate::forecast::{Endings, Forecast, Left, forecast, pace};
-use crate::input::{self, Lines};
+use crate::input;
 use crate::job::{Job, now};
-use crate::journal::{pack_result, pack_tokens};
-use crate::line::{self, Item};
+use crate::journal::pack_tokens;
+use crate::requests::{Item, Unserved};
 use crate::watch::{JobProgress, Shared};
 
 /// Commits are at least this far apart, so that sweeps of a millisecond do not wait for the disk each time.
 const COMMIT_EVERY: Duration = Duration::from_millis(50);
 /// Forecasts are at least this far apart, and take a hundredth of the time at most.
 const FORECAST_EVERY: Duration = Duration::from_secs(1);
-/// No further lines are taken while the custom_ids of those under way have more bytes than this.
+/// No further lines are taken while the names of those under way have more bytes than this.
 const IDS_BYTES_MAX: usize = 1 << 20;
 /// A request's id is its line's number and, in these bits, its part's.
 const PART_BITS: u32 = 16;
@@ -35,13 +35,12 @@ pub(crate) struct Runner {
     /// What sweeps cost; `None` in a session, whose sweeps others share.
     plan: Option<Plan>,
     shared: Arc<Shared>,
-    lines: Lines,
     /// The input was found to be what it was, after a line was refused.
     input_checked: bool,
     /// Parts of lines under way that the engine has not asked for, by line and index.
     queue: VecDeque<(u64, usize)>,
     active: BTreeMap<u64, Active>,
-    /// Bytes of their custom_ids.
+    /// Bytes of their names.
     ids_bytes: usize,
     /// Lines wait until others are done, since those hold too much.
     waits: bool,
@@ -85,8 +84,8 @@ impl Runner {
             tally.endings.ended += u64::from(row.generated < row.answer * row.parts);
         }
         job.database.set(&*job.disk, &[("state", "running".to_owned())])?;
+        job.requests.rewind(false)?;
         let runner = Self {
-            lines: Lines::open(&job.paths.input)?,
             input_checked: false,
             counts: job.counts(),
             decodes: 0,
@@ -113,21 +112,16 @@ impl Runner {
     /// Takes lines until there is one to do; false at the end of the input.
     fn take_line(&mut self) -> Result<bool, Error> {
         loop {
-            let Some(line) = self.lines.next()? else { return Ok(false) };
-            let number = line.number;
+            let Some(number) = self.job.requests.advance()? else { return Ok(false) };
             let row = *self.job.row(number).ok_or_else(|| changed(&self.job.paths.input))?;
             if row.state != State::ToDo {
                 continue;
             }
-            let read = match line.bytes {
-                Some(bytes) => line::read(&self.job.setting, number, bytes),
-                None => Err((None, Refusal::new("line_too_long", "the line is too long"))),
-            };
-            match read {
+            match self.job.requests.read() {
                 Ok(item) => self.enter(number, item)?,
-                Err((custom_id, refusal)) => {
+                Err(Unserved { name, refusal }) => {
                     self.check_input()?;
-                    self.fail(number, custom_id.as_deref(), &refusal)?;
+                    self.fail(number, name.as_deref(), &refusal)?;
                 }
             }
             let tokens = u64::from(row.prompt) + u64::from(row.parts) * u64::from(row.answer);
@@ -147,12 +141,14 @@ impl Runner {
     }
 
     /// Takes a line under way, less what an earlier run did of it.
-    fn enter(&mut self, number: u64, item: Item) -> Result<(), Error> {
+    fn enter(&mut self, number: u64, item: Box<dyn Item>) -> Result<(), Error> {
         let saved = self.saved.remove(&number).then_some(&self.job.database);
         let active = Active::new(number, item, saved)?;
         let open = active.parts.iter().enumerate().filter(|(_, part)| !part.done);
-        self.queue.extend(open.map(|(index, _)| (number, index)));
-        self.ids_bytes += active.item.custom_id.len();
+        // What follows another part waits for that.
+        let now = if active.item.follows() { 1 } else { usize::MAX };
+        self.queue.extend(open.take(now).map(|(index, _)| (number, index)));
+        self.ids_bytes += active.item.name().map_or(0, str::len);
         let left = active.left;
         self.active.insert(number, active);
         if left == 0 {
@@ -164,7 +160,7 @@ impl Runner {
     /// Takes a line out of those under way.
     fn leave(&mut self, number: u64) -> Option<Active> {
         let active = self.active.remove(&number)?;
-        self.ids_bytes -= active.item.custom_id.len();
+        self.ids_bytes -= active.item.name().map_or(0, str::len);
         Some(active)
     }
 
@@ -172,7 +168,7 @@ impl Runner {
     fn give_up(&mut self, number: u64, refusal: &Refusal) -> Result<(), Error> {
         let active = self.leave(number);
         self.queue.retain(|(of, _)| *of != number);
-        self.fail(number, active.as_ref().map(|active| active.item.custom_id.as_str()), refusal)
+        self.fail(number, active.as_ref().and_then(|active| active.item.name()), refusal)
     }
 
     /// The next request; `None` if there is none now.
@@ -180,7 +176,7 @@ impl Runner {
         self.waits = false;
         loop {
             while let Some((number, index)) = self.queue.pop_front() {
-                match self.request(number, index) {
+                match self.request(number, index)? {
                     Ok(request) => return Ok(Some(request)),
                     Err(refusal) if refusal.kind() == RefusalKind::Defect => return Err(refusal.into()),
                     Err(refusal) => self.give_up(number, &refusal)?,
@@ -194,26 +190,19 @@ impl Runner {
     }
 
     /// The engine's request for a part of a line, less what an earlier run did of it.
-    fn request(&mut self, number: u64, index: usize) -> Result<Request, Refusal> {
-        let none = || Refusal::defect(format!("part {index} of line {} is not under way", number + 1));
-        let active = self.active.get(&number).ok_or_else(none)?;
-        let part = active.parts.get(index).ok_or_else(none)?;
-        let task = &active.item.request.task;
-        let mut request = task.part(index)?;
-        request.id = (number << PART_BITS) | index as u64;
-        request.resumed = part.tokens.iter().map(|t| t.id).collect();
-        if request.top_logprobs.is_some() {
-            let logprobs =
-                |t: &Token| Some(TokenLogprobs { logprob: t.logprob?, rank: 0, top: t.top.clone() });
-            let all: Option<Vec<TokenLogprobs>> = part.tokens.iter().map(logprobs).collect();
-            request.resumed_logprobs =
-                all.ok_or_else(|| Refusal::defect("a token was saved without its log-probability"))?;
-        }
-        if let Some(shape) = task.shape() {
-            let job = &mut self.job;
-            request.constraint = Some(Box::new(job.grammars.constraint(&job.setting, shape)?));
-        }
-        Ok(request)
+    fn request(&mut self, number: u64, index: usize) -> Result<Result<Request, Refusal>, Error> {
+        let none = || Error::defect(format!("part {index} of line {} is not under way", number + 1));
+        let Active { item, parts, .. } = self.active.get_mut(&number).ok_or_else(none)?;
+        let before = match index.checked_sub(1).filter(|_| item.follows()) {
+            Some(before) => tokens_of(number, before, parts, &self.job.database)?,
+            None => Vec::new(),
+        };
+        let part = parts.get(index).ok_or_else(none)?;
+        Ok(item.part(index, &before).and_then(|request| {
+            let request = resume(Request { id: (number << PART_BITS) | index as u64, ..request }, part)?;
+            let constraint = item.shape().map(|shape| self.job.requests.constraint(shape)).transpose()?;
+            Ok(Request { constraint, ..request })
+        }))
     }
 
     /// A part that is under way, and its line; `None` if its line has failed, which others of its parts need not know.
@@ -232,21 +221,24 @@ impl Runner {
     /// Puts an outcome where it belongs.
     fn settle(&mut self, id: u64, outcome: Outcome) -> Result<(), Error> {
         let Some((number, index, active)) = self.part(id)? else { return Ok(()) };
-        let result = match PartResult::of(outcome) {
-            Ok(result) => result,
+        let settled = match active.item.settle(outcome) {
+            Ok(settled) => settled,
             Err(refusal) if refusal.kind() == RefusalKind::Defect => return Err(refusal.into()),
             Err(refusal) => return self.give_up(number, &refusal),
         };
-        let packed = pack_result(&result);
-        let stopped = matches!(result, PartResult::Text { finish: Finish::Stop, .. });
-        let part = &mut active.parts[index];
-        (part.done, part.result) = (true, Some(result));
         active.left -= 1;
-        let complete = active.left == 0;
-        self.tally.endings.ended += u64::from(stopped);
-        self.batch.parts.push((number, index as u32, packed));
+        let (complete, follows) = (active.left == 0, active.item.follows());
+        // The last part of a line is saved with the line.
+        let saved = (!complete).then(|| settled.bytes.clone());
+        let part = &mut active.parts[index];
+        (part.done, part.result) = (true, Some(settled.bytes));
+        self.tally.endings.ended += u64::from(settled.ended_early);
+        self.batch.parts.extend(saved.map(|bytes| (number, index as u32, bytes)));
         if complete {
-            self.complete(number)?;
+            return self.complete(number);
+        }
+        if follows {
+            self.queue.push_front((number, index + 1));
         }
         Ok(())
     }
@@ -257,16 +249,19 @@ impl Runner {
         let active = self.leave(number).ok_or_else(lacks)?;
         let generated = active.generated() as u32;
         let Active { item, mut parts, .. } = active;
-        let Job { setting, database, output, created, .. } = &mut self.job;
-        let part = |index| finished(number, index, &mut parts, database);
-        line::write_success(setting, *created, number, item, part, output)?;
+        let Job { database, output, created, .. } = &mut self.job;
+        let mut part = |index| finished(number, index, &mut parts, database);
+        item.write(number, *created, &mut part, output)?;
         self.counts.done += 1;
         self.mark(number, State::Done, generated)
     }
 
-    fn fail(&mut self, number: u64, custom_id: Option<&str>, refusal: &Refusal) -> Result<(), Error> {
-        let line = line::failure(number, custom_id, refusal);
-        self.job.errors.push(line.to_string().as_bytes())?;
+    fn fail(&mut self, number: u64, name: Option<&str>, refusal: &Refusal) -> Result<(), Error> {
+        let line = self.job.requests.failure(number, name, refusal);
+        self.job.errors.push(line.as_bytes())?;
+        if self.plan.is_some() {
+            self.shared.fail(name, refusal.message());
+        }
         self.counts.failed += 1;
         self.mark(number, State::Failed, 0)
     }
@@ -429,6 +424,19 @@ impl Runner {
         self.tell();
         Ok(self.counts)
     }
+}
+
+/// A request that goes on where an earlier run came to.
+fn resume(request: Request, part: &Sequence) -> Result<Request, Refusal> {
+    let resumed = part.tokens.iter().map(|t| t.id).collect();
+    let mut resumed_logprobs = Vec::new();
+    if request.top_logprobs.is_some() {
+        let logprobs = |t: &Token| Some(TokenLogprobs { logprob: t.logprob?, rank: 0, top: t.top.clone() });
+        let all: Option<Vec<TokenLogprobs>> = part.tokens.iter().map(logprobs).collect();
+        resumed_logprobs =
+            all.ok_or_else(|| Refusal::defect("a token was saved without its log-probability"))?;
+    }
+    Ok(Request { resumed, resumed_logprobs, ..request })
 }
 
 fn interrupted() -> Error {

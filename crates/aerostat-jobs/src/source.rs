@@ -19,11 +19,12 @@ impl Job {
     /// [`ErrorKind::Interrupted`] if the watcher asked to stop; [`ErrorKind::Disk`], [`ErrorKind::Database`],
     /// [`ErrorKind::Engine`].
     pub fn run(self, engine: &mut Engine, watcher: &dyn Watcher) -> Result<Counts, Error> {
-        let tokenizer = self.setting.tokenizer().cloned();
+        let tokenizer = self.requests.tokenizer();
         let mut source = self.source(Some(engine.current_plan().clone()))?;
         let shared = Arc::clone(&source.shared);
         let mut observer = Watch { watcher, shared: &shared, told: 0 };
         let ended = engine.run(&mut source, tokenizer.as_deref(), &mut observer);
+        observer.tell_failed();
         let counts = source.end(ended.and_then(|end| match end {
             RunEnd::Done => Ok(()),
             RunEnd::Interrupted => Err(aerostat::Error::new(aerostat::ErrorKind::Interrupted, "interrupted")),
@@ -163,6 +164,14 @@ struct Watch<'a> {
     told: u64,
 }
 
+impl Watch<'_> {
+    fn tell_failed(&self) {
+        for (name, message) in self.shared.failed() {
+            self.watcher.failed(name.as_deref(), &message);
+        }
+    }
+}
+
 impl Observer for Watch<'_> {
     fn progress(&mut self, progress: &Progress) -> bool {
         self.shared.see(*progress);
@@ -172,6 +181,7 @@ impl Observer for Watch<'_> {
 
     /// Asked between sweeps, after the job has counted what the last one brought.
     fn enough(&mut self) -> bool {
+        self.tell_failed();
         let progress = self.shared.progress();
         if progress.sweeps > self.told {
             self.told = progress.sweeps;

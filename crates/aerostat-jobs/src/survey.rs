@@ -4,16 +4,18 @@ use std::io::Read;
 use std::path::Path;
 
 use aerostat::{Need, Plan};
-use aerostat_openai::{LazyGrammars, Setting};
+use aerostat_openai::Setting;
 use serde::Serialize;
 
-use crate::counts::{Counts, Kinds, Lengths, lengths, need};
+use crate::batch_file::BatchFile;
+use crate::counts::{Counts, Kinds, Lengths, lengths};
 use crate::database::LineRow;
 use crate::error::{Error, ErrorKind};
 use crate::forecast::{Endings, Left, forecast, pace};
 use crate::input;
 use crate::job::now;
-use crate::validate::{Verdict, validate};
+use crate::options::Shard;
+use crate::requests::{Requests, Unserved, Verdict, check_all};
 use crate::watch::Watcher;
 
 /// Bad lines that are named.
@@ -32,13 +34,13 @@ pub struct Survey {
     #[serde(skip)]
     rows: Vec<LineRow>,
     #[serde(skip)]
-    kinds: Kinds,
+    need: Need,
 }
 
 impl Survey {
     /// What an engine must have room for, so that all of it is done together.
     pub fn need(&self) -> Need {
-        need(self.rows.iter(), self.kinds)
+        self.need
     }
 
     /// Sweeps and seconds that the job takes at most, if no answer ends early.
@@ -62,24 +64,29 @@ impl Survey {
 ///
 /// # Errors
 /// [`ErrorKind::Input`] if it cannot be read, [`ErrorKind::Interrupted`] if the watcher asks to stop.
-pub fn survey(input: &Path, mut setting: Setting, watcher: &dyn Watcher) -> Result<Survey, Error> {
-    setting.stop_clock(now());
+pub fn survey(input: &Path, setting: Setting, shard: Shard, watcher: &dyn Watcher) -> Result<Survey, Error> {
+    survey_of(&mut BatchFile::new(input, setting, shard), watcher)
+}
+
+/// The same for whatever a job may work through.
+pub(crate) fn survey_of(requests: &mut dyn Requests, watcher: &dyn Watcher) -> Result<Survey, Error> {
+    requests.begun(now());
+    let mut kinds = Kinds::default();
     let mut survey = Survey {
         counts: Counts::default(),
         lengths: Lengths::default(),
         first_errors: Vec::new(),
         rows: Vec::new(),
-        kinds: Kinds::default(),
+        need: Need::none(),
     };
-    let mut grammars = LazyGrammars::default();
-    validate(input, &setting, &mut grammars, watcher, |verdict| {
+    check_all(requests, watcher, |number, verdict, _| {
         survey.counts.total += 1;
         match verdict {
-            Verdict::Good(row, kinds) => {
+            Verdict::Good(row, asked) => {
                 survey.rows.push(row);
-                survey.kinds = survey.kinds.and(kinds);
+                kinds = kinds.and(asked);
             }
-            Verdict::Bad { number, refusal, .. } => {
+            Verdict::Bad(Unserved { refusal, .. }) => {
                 survey.counts.failed += 1;
                 if survey.first_errors.len() < NAMED_MAX {
                     survey.first_errors.push((number + 1, refusal.message().to_owned()));
@@ -89,6 +96,7 @@ pub fn survey(input: &Path, mut setting: Setting, watcher: &dyn Watcher) -> Resu
         Ok(())
     })?;
     survey.lengths = lengths(survey.rows.iter());
+    survey.need = requests.need(&mut survey.rows.iter().copied(), kinds);
     Ok(survey)
 }
 

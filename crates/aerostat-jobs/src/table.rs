@@ -22,8 +22,26 @@ pub enum Prompt {
     TokenIds(Vec<u32>),
 }
 
-/// What is read of a row: its key, if one is asked for, and its prompt; or what is wrong with it.
-pub type Cells = Result<(Option<Value>, Prompt), String>;
+/// The columns of a table that are read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Columns {
+    /// The column of the prompts, if there is one.
+    pub prompt: Option<String>,
+    /// Others, in the order in which their cells are wanted.
+    pub others: Vec<String>,
+}
+
+/// What is read of a row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RowCells {
+    /// The cell of the column of prompts, if one was asked for.
+    pub prompt: Option<Prompt>,
+    /// The cells of the others.
+    pub others: Vec<Value>,
+}
+
+/// A row, or what is wrong with it.
+pub type Cells = Result<RowCells, String>;
 
 /// How a table is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,47 +54,48 @@ pub enum TextFormat {
 
 /// Reads a table row by row. A row that is malformed costs the others nothing.
 pub struct TextTable {
-    column: String,
-    key: Option<String>,
+    columns: Columns,
     source: Source,
 }
 
 enum Source {
-    Jsonl { reader: BufReader<Box<dyn Read + Send>>, line: u64 },
-    Csv { reader: Box<csv::Reader<Bounded>>, width: usize, column: usize, key: Option<usize> },
+    Jsonl {
+        reader: BufReader<Box<dyn Read + Send>>,
+        line: u64,
+    },
+    Csv {
+        reader: Box<csv::Reader<Bounded>>,
+        width: usize,
+        prompt: Option<usize>,
+        others: Vec<usize>,
+        line: u64,
+    },
 }
 
 impl TextTable {
-    /// Begins to read a table: the prompts of `column`, and the cells of a `key` column.
+    /// Begins to read the columns of a table.
     ///
     /// # Errors
-    /// Reading fails; CSV has no such columns.
-    pub fn new(
-        file: impl Read + Send + 'static,
-        format: TextFormat,
-        column: &str,
-        key: Option<&str>,
-    ) -> io::Result<Self> {
+    /// Reading fails; CSV has no such columns, or has one of them twice.
+    pub fn new(file: impl Read + Send + 'static, format: TextFormat, columns: Columns) -> io::Result<Self> {
         let source = match format {
             TextFormat::Jsonl => Source::Jsonl { reader: BufReader::new(Box::new(file)), line: 0 },
             TextFormat::Csv(delimiter) => {
                 let mut reader = csv::ReaderBuilder::new()
                     .delimiter(delimiter)
                     .flexible(true)
-                    .from_reader(Bounded { file: Box::new(file), bytes: 0 });
+                    .from_reader(Bounded { file: Box::new(file), bytes: 0, returns: None });
                 let headers = reader.byte_headers().map_err(io::Error::from)?;
                 let names: Vec<String> =
                     headers.iter().map(|n| String::from_utf8_lossy(n).into_owned()).collect();
-                let find = |name: &str| {
-                    let there: String = names.join(", ").chars().take(CHARS_MAX).collect();
-                    let none = || format!("there is no column `{name}`; its columns are: {there}");
-                    names.iter().position(|n| n == name).ok_or_else(|| io::Error::other(none()))
-                };
-                let (column, key) = (find(column)?, key.map(find).transpose()?);
-                Source::Csv { width: names.len(), column, key, reader: Box::new(reader) }
+                let prompt =
+                    columns.prompt.as_deref().map(|name| find(&names, name, delimiter)).transpose()?;
+                let others = columns.others.iter().map(|name| find(&names, name, delimiter));
+                let others = others.collect::<io::Result<_>>()?;
+                Source::Csv { width: names.len(), prompt, others, reader: Box::new(reader), line: 1 }
             }
         };
-        Ok(Self { column: column.to_owned(), key: key.map(str::to_owned), source })
+        Ok(Self { columns, source })
     }
 
     /// The next row and the line that it begins in, from 1; a malformed one carries the reason. `None` at the end.
@@ -87,18 +106,51 @@ impl TextTable {
         match &mut self.source {
             Source::Jsonl { reader, line } => {
                 let Some(text) = json_line(reader, line)? else { return Ok(None) };
-                let cells = text.and_then(|text| json_cells(&text, &self.column, self.key.as_deref()));
+                let cells = text.and_then(|text| json_cells(&text, &self.columns));
                 Ok(Some((*line, cells)))
             }
-            Source::Csv { reader, width, column, key } => {
+            Source::Csv { reader, width, prompt, others, line } => {
                 reader.get_mut().bytes = 0;
                 let mut record = csv::ByteRecord::new();
-                let more = reader.read_byte_record(&mut record).map_err(io::Error::from)?;
-                let line = record.position().map_or(0, csv::Position::line);
-                Ok(more.then(|| (line, csv_cells(&record, *width, *column, *key))))
+                let more = reader.read_byte_record(&mut record).map_err(|e| behind(*line, e.into()))?;
+                let begins = record.position().map_or(0, csv::Position::line);
+                // Where lines end in CR LF, the reader has not come to the LF of the line before yet.
+                *line = begins + u64::from(reader.get_ref().returns == Some(true));
+                Ok(more.then(|| (*line, csv_cells(&record, *width, *prompt, others))))
             }
         }
     }
+}
+
+/// The place of a column, by its name; spaces around names do not count.
+fn find(names: &[String], name: &str, delimiter: u8) -> io::Result<usize> {
+    let mut same = names.iter().enumerate().filter(|(_, n)| *n == name || n.trim() == name.trim());
+    match (same.next(), same.next()) {
+        (Some((index, _)), None) => return Ok(index),
+        (Some(_), Some(_)) => {
+            return Err(io::Error::other(format!("the column `{name}` is there twice: rename one of them")));
+        }
+        _ => {}
+    }
+    if names.is_empty() {
+        return Err(io::Error::other("the table is empty: its first row has the names of the columns"));
+    }
+    let there: String = names.join(", ").chars().take(CHARS_MAX).collect();
+    let other = [';', '\t', '|', ','].into_iter().find(|c| {
+        *c != char::from(delimiter)
+            && names.iter().any(|n| n.contains(*c) && n.split(*c).any(|n| n.trim() == name))
+    });
+    let hint = match other {
+        Some('\t') => "\n  hint: the cells seem to be separated by tabs: --delimiter tab".to_owned(),
+        Some(c) => format!("\n  hint: the cells seem to be separated by `{c}`: --delimiter '{c}'"),
+        None => String::new(),
+    };
+    Err(io::Error::other(format!("there is no column `{name}`; its columns are: {there}{hint}")))
+}
+
+/// An error of reading, with the line that was read last.
+fn behind(line: u64, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("behind the row of line {line}: {error}"))
 }
 
 /// A file of which no row is read that is too long: one quote that is never closed makes all that follows one cell.
@@ -106,6 +158,8 @@ struct Bounded {
     file: Box<dyn Read + Send>,
     /// Bytes read since the last row began.
     bytes: u64,
+    /// Whether its first line ends in CR LF; `None` before that was seen.
+    returns: Option<bool>,
 }
 
 impl Read for Bounded {
@@ -116,6 +170,9 @@ impl Read for Bounded {
         }
         let read = self.file.read(into)?;
         self.bytes += read as u64;
+        if let (None, Some(end)) = (self.returns, into.iter().take(read).position(|b| *b == b'\n')) {
+            self.returns = Some(end > 0 && into.get(end - 1) == Some(&b'\r'));
+        }
         Ok(read)
     }
 }
@@ -145,38 +202,40 @@ fn json_line(reader: &mut impl BufRead, line: &mut u64) -> io::Result<Option<Res
     }
 }
 
-fn json_cells(text: &[u8], column: &str, key: Option<&str>) -> Cells {
+fn json_cells(text: &[u8], columns: &Columns) -> Cells {
     let wrong = |e: serde_json::Error| {
         let why: String = e.to_string().chars().take(CHARS_MAX).collect();
         format!("not a JSON object: {why}")
     };
     let mut from = serde_json::Deserializer::from_slice(text);
-    let (prompt, found) = RowReader { column, key }
-        .deserialize(&mut from)
-        .and_then(|row| from.end().map(|()| row))
-        .map_err(wrong)?;
+    let read = RowReader(columns).deserialize(&mut from).and_then(|row| from.end().map(|()| row));
+    let (found, mut cells) = read.map_err(wrong)?;
     let none = |name: &str| format!("there is no column `{name}`");
-    let wrong = || format!("column `{column}` is neither a text nor a list of token ids");
-    let prompt = prompt.ok_or_else(|| none(column))?.ok_or_else(wrong)?;
-    let cell = |name: &str| match &prompt {
-        Prompt::Text(text) if name == column => Some(text.as_str().into()),
-        Prompt::TokenIds(ids) if name == column => Some(ids.as_slice().into()),
-        _ => None,
+    let prompt = match &columns.prompt {
+        None => None,
+        Some(name) => {
+            let wrong = || format!("column `{name}` is neither a text nor a list of token ids");
+            Some(found.ok_or_else(|| none(name))?.ok_or_else(wrong)?)
+        }
     };
-    let key = key.map(|name| cell(name).or(found).ok_or_else(|| none(name))).transpose()?;
-    Ok((key, prompt))
+    let others = columns.others.iter().enumerate().map(|(i, name)| match &prompt {
+        Some(Prompt::Text(text)) if columns.prompt.as_ref() == Some(name) => Ok(text.as_str().into()),
+        Some(Prompt::TokenIds(ids)) if columns.prompt.as_ref() == Some(name) => Ok(ids.as_slice().into()),
+        _ => cells.get_mut(i).and_then(Option::take).ok_or_else(|| none(name)),
+    });
+    let others = others.collect::<Result<_, String>>()?;
+    Ok(RowCells { prompt, others })
 }
 
 /// Reads an object, and of it no more than is asked for: what a list of numbers takes as JSON is many times what it takes
 /// as numbers.
-struct RowReader<'a> {
-    column: &'a str,
-    key: Option<&'a str>,
-}
+struct RowReader<'a>(&'a Columns);
+
+/// The prompt, if its column is there and holds one, and the other cells that are there.
+type Found = (Option<Option<Prompt>>, Vec<Option<Value>>);
 
 impl<'de> DeserializeSeed<'de> for RowReader<'_> {
-    /// The prompt, if the column is there and holds one, and the key.
-    type Value = (Option<Option<Prompt>>, Option<Value>);
+    type Value = Found;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
         from.deserialize_map(self)
@@ -184,24 +243,28 @@ impl<'de> DeserializeSeed<'de> for RowReader<'_> {
 }
 
 impl<'de> Visitor<'de> for RowReader<'_> {
-    type Value = (Option<Option<Prompt>>, Option<Value>);
+    type Value = Found;
 
     fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         to.write_str("a row")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let (mut prompt, mut key) = (None, None);
+        let Columns { prompt: column, others } = self.0;
+        let (mut prompt, mut cells) = (None, vec![None; others.len()]);
         while let Some(name) = map.next_key::<String>()? {
-            if name == self.column {
+            if Some(&name) == column.as_ref() {
                 prompt = Some(map.next_value::<Cell>()?.0);
-            } else if Some(name.as_str()) == self.key {
-                key = Some(map.next_value::<Value>()?);
+            } else if others.contains(&name) {
+                let value = map.next_value::<Value>()?;
+                for (cell, _) in cells.iter_mut().zip(others).filter(|(_, other)| **other == name) {
+                    *cell = Some(value.clone());
+                }
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
         }
-        Ok((prompt, key))
+        Ok((prompt, cells))
     }
 }
 
@@ -215,9 +278,9 @@ impl<'de> Deserialize<'de> for Cell {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(Anything).map(|found| {
             Self(match found {
-                Found::Text(text) => Some(Prompt::Text(text)),
-                Found::Ids(ids) => Some(Prompt::TokenIds(ids)),
-                Found::Id(_) | Found::Other => None,
+                Kind::Text(text) => Some(Prompt::Text(text)),
+                Kind::Ids(ids) => Some(Prompt::TokenIds(ids)),
+                Kind::Id(_) | Kind::Other => None,
             })
         })
     }
@@ -226,12 +289,12 @@ impl<'de> Deserialize<'de> for Cell {
 impl<'de> Deserialize<'de> for Id {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(Anything)
-            .map(|found| Self(if let Found::Id(id) = found { Some(id) } else { None }))
+            .map(|found| Self(if let Kind::Id(id) = found { Some(id) } else { None }))
     }
 }
 
 /// What a value is, as far as it may be a prompt or a part of one.
-enum Found {
+enum Kind {
     Text(String),
     Ids(Vec<u32>),
     Id(u32),
@@ -242,37 +305,37 @@ enum Found {
 struct Anything;
 
 impl<'de> Visitor<'de> for Anything {
-    type Value = Found;
+    type Value = Kind;
 
     fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         to.write_str("any value")
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Found, E> {
-        Ok(Found::Text(text.to_owned()))
+    fn visit_str<E>(self, text: &str) -> Result<Kind, E> {
+        Ok(Kind::Text(text.to_owned()))
     }
 
-    fn visit_u64<E>(self, number: u64) -> Result<Found, E> {
-        Ok(u32::try_from(number).map_or(Found::Other, Found::Id))
+    fn visit_u64<E>(self, number: u64) -> Result<Kind, E> {
+        Ok(u32::try_from(number).map_or(Kind::Other, Kind::Id))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Found, E> {
-        Ok(Found::Other)
+    fn visit_i64<E>(self, _: i64) -> Result<Kind, E> {
+        Ok(Kind::Other)
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Found, E> {
-        Ok(Found::Other)
+    fn visit_f64<E>(self, _: f64) -> Result<Kind, E> {
+        Ok(Kind::Other)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Found, E> {
-        Ok(Found::Other)
+    fn visit_bool<E>(self, _: bool) -> Result<Kind, E> {
+        Ok(Kind::Other)
     }
 
-    fn visit_unit<E>(self) -> Result<Found, E> {
-        Ok(Found::Other)
+    fn visit_unit<E>(self) -> Result<Kind, E> {
+        Ok(Kind::Other)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Found, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Kind, A::Error> {
         let mut ids = Some(Vec::new());
         while let Some(Id(id)) = list.next_element()? {
             ids = ids.zip(id).map(|(mut ids, id)| {
@@ -280,47 +343,57 @@ impl<'de> Visitor<'de> for Anything {
                 ids
             });
         }
-        Ok(ids.map_or(Found::Other, Found::Ids))
+        Ok(ids.map_or(Kind::Other, Kind::Ids))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Kind, A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Found::Other)
+        Ok(Kind::Other)
     }
 }
 
-fn csv_cells(record: &csv::ByteRecord, width: usize, column: usize, key: Option<usize>) -> Cells {
+fn csv_cells(record: &csv::ByteRecord, width: usize, prompt: Option<usize>, others: &[usize]) -> Cells {
     if record.len() != width {
         return Err(format!("the row has {} cells, the first one {width}", record.len()));
     }
     let cell = |index: usize| {
         let text = std::str::from_utf8(record.get(index).unwrap_or_default());
-        text.map(str::to_owned).map_err(|_| "the row is not UTF-8".to_owned())
+        text.map(str::to_owned).map_err(|_| "the row is not UTF-8 (see --encoding)".to_owned())
     };
-    Ok((key.map(cell).transpose()?.map(Value::from), Prompt::Text(cell(column)?)))
+    let prompt = prompt.map(|index| cell(index).map(Prompt::Text)).transpose()?;
+    let others = others.iter().map(|index| cell(*index).map(Value::from)).collect::<Result<_, _>>()?;
+    Ok(RowCells { prompt, others })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn columns(others: &[&str]) -> Columns {
+        Columns { prompt: Some("text".to_owned()), others: others.iter().map(ToString::to_string).collect() }
+    }
+
+    fn cells(prompt: Prompt, others: &[Value]) -> Cells {
+        Ok(RowCells { prompt: Some(prompt), others: others.to_vec() })
+    }
+
     fn rows(text: &'static str, format: TextFormat) -> Vec<(u64, Cells)> {
-        let mut table = TextTable::new(text.as_bytes(), format, "text", Some("id")).unwrap();
+        let mut table = TextTable::new(text.as_bytes(), format, columns(&["id"])).unwrap();
         std::iter::from_fn(|| table.next_row().unwrap()).collect()
     }
 
     #[test]
     fn a_row_holds_a_text_or_ids_and_nothing_else() {
-        let of = |text: &str, key| json_cells(text.as_bytes(), "text", key);
+        let of = |text: &str, key: Option<&str>| json_cells(text.as_bytes(), &columns(key.as_slice()));
         let ids = || Prompt::TokenIds(vec![1, 2]);
         let wrong = Err("column `text` is neither a text nor a list of token ids".to_owned());
         assert_eq!(
             of(r#"{"a":{"b":[1]},"text":[1,2],"id":{"c":[]}}"#, Some("id")),
-            Ok((Some(serde_json::json!({"c": []})), ids()))
+            cells(ids(), &[serde_json::json!({"c": []})])
         );
-        assert_eq!(of(r#"{"text":[1,2]}"#, Some("text")), Ok((Some(serde_json::json!([1, 2])), ids())));
+        assert_eq!(of(r#"{"text":[1,2]}"#, Some("text")), cells(ids(), &[serde_json::json!([1, 2])]));
         // The last of two counts, as everywhere.
-        assert_eq!(of(r#"{"text":5,"text":"a"}"#, None), Ok((None, Prompt::Text("a".to_owned()))));
+        assert_eq!(of(r#"{"text":5,"text":"a"}"#, None), cells(Prompt::Text("a".to_owned()), &[]));
         for cell in [
             "5",
             "null",
@@ -354,10 +427,49 @@ mod tests {
     /// A byte order mark once lost the first row.
     #[test]
     fn a_byte_order_mark_is_no_part_of_a_table() {
-        let cells = |id: Value| Ok((Some(id), Prompt::Text("a".to_owned())));
+        let cells = |id: Value| cells(Prompt::Text("a".to_owned()), &[id]);
         let json = rows("\u{feff}{\"id\":1,\"text\":\"a\"}\n\n{\"id\":2}\n", TextFormat::Jsonl);
         assert_eq!(json, [(1, cells(1.into())), (3, Err("there is no column `text`".to_owned()))]);
         let csv = rows("\u{feff}text,id\na,1\n", TextFormat::Csv(b','));
         assert_eq!(csv, [(2, cells("1".into()))]);
+    }
+
+    #[test]
+    fn several_columns_are_read_in_the_order_in_which_they_are_wanted() {
+        let wanted = Columns { prompt: None, others: ["b", "a", "b"].map(str::to_owned).to_vec() };
+        let want = Ok(RowCells { prompt: None, others: vec!["2".into(), "1".into(), "2".into()] });
+        for (text, format) in
+            [("{\"a\":\"1\",\"b\":\"2\"}\n", TextFormat::Jsonl), (" a, b \n1,2\n", TextFormat::Csv(b','))]
+        {
+            let mut table = TextTable::new(text.as_bytes(), format, wanted.clone()).unwrap();
+            assert_eq!(table.next_row().unwrap().unwrap().1, want, "{text}");
+        }
+    }
+
+    /// Lines of CSV with CR LF were once counted one too low.
+    #[test]
+    fn lines_are_counted_whatever_they_end_in() {
+        let text = "text,id\na,1\n\"two\nlines\",2\nb,3\nshort\n";
+        for text in [text.to_owned(), text.replace('\n', "\r\n")] {
+            let mut table =
+                TextTable::new(io::Cursor::new(text.clone()), TextFormat::Csv(b','), columns(&["id"]))
+                    .unwrap();
+            let lines: Vec<u64> =
+                std::iter::from_fn(|| table.next_row().unwrap()).map(|(line, _)| line).collect();
+            assert_eq!(lines, [2, 3, 5, 6], "{text:?}");
+        }
+    }
+
+    #[test]
+    fn columns_that_cannot_be_found_are_told_with_a_hint() {
+        let refused = |text: &'static str, delimiter| {
+            let table = TextTable::new(text.as_bytes(), TextFormat::Csv(delimiter), columns(&[]));
+            table.err().unwrap().to_string()
+        };
+        assert!(refused("id;text\n1;a\n", b',').contains("--delimiter ';'"));
+        assert!(refused("id\ttext\n1\ta\n", b',').contains("--delimiter tab"));
+        assert!(refused("a,b\n1,2\n", b',').ends_with("its columns are: a, b"));
+        assert!(refused("text,id,text\n", b',').contains("is there twice"));
+        assert!(refused("", b',').contains("the table is empty"));
     }
 }

@@ -44,6 +44,9 @@ pub trait Watcher {
     /// Called after every tile of a sweep.
     fn sweeping(&self, _progress: &Progress) {}
 
+    /// Called when an entry of the input fails, with what it is called there and the reason.
+    fn failed(&self, _name: Option<&str>, _message: &str) {}
+
     /// True asks the job to save and stop after this sweep.
     fn stops(&self) -> bool {
         false
@@ -62,6 +65,8 @@ pub(crate) struct Shared {
     progress: Mutex<JobProgress>,
     /// The engine's last word, where the job has it for itself.
     seen: Mutex<Option<Progress>>,
+    /// Entries that failed since the watcher was told last, where it is told: what they are called, and why.
+    failed: Mutex<Vec<(Option<String>, String)>>,
     stop: AtomicBool,
 }
 
@@ -80,6 +85,15 @@ impl Shared {
 
     pub(crate) fn see(&self, progress: Progress) {
         *lock(&self.seen) = Some(progress);
+    }
+
+    pub(crate) fn fail(&self, name: Option<&str>, message: &str) {
+        lock(&self.failed).push((name.map(str::to_owned), message.to_owned()));
+    }
+
+    /// What failed since this was asked last.
+    pub(crate) fn failed(&self) -> Vec<(Option<String>, String)> {
+        std::mem::take(&mut lock(&self.failed))
     }
 
     /// Asks the job to stop.

@@ -289,6 +289,7 @@ impl Worker {
             engine: aerostat::result_identity(&self.model.options),
             restart: false,
             retry_errors: false,
+            ..JobOptions::default()
         };
         let setting = self.model.setting.with_rules(Rules::from(&options));
         let paths = JobPaths::beside(&input, &folder.join("out.jsonl"));

@@ -211,6 +211,13 @@ impl ModelFiles {
         self.makers().1
     }
 
+    /// Tokens of an answer at most that the model's makers name in `generation_config.json`.
+    pub fn answer_tokens(&self) -> Option<usize> {
+        let Config::HuggingFace(hf) = &self.checkpoint.config else { return None };
+        let tokens = hf.generation.as_ref()?.get("max_new_tokens")?.as_u64()?;
+        usize::try_from(tokens).ok().filter(|tokens| *tokens > 0)
+    }
+
     fn makers(&self) -> (Sampling, Vec<String>) {
         let generation = match &self.checkpoint.config {
             Config::HuggingFace(hf) => hf.generation.as_ref(),

@@ -199,7 +199,10 @@ impl Kept {
         }
         self.seen = Some(Instant::now());
         let entries = match fs::read_dir(&self.options.folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(self.texts.clear()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.texts.clear();
+                return Ok(());
+            }
             entries => entries?,
         };
         let mut files: Vec<(SystemTime, PathBuf)> = Vec::new();

@@ -174,7 +174,8 @@ fn a_pipe_is_read_once_and_goes_on_without() {
 fn a_dry_run_checks_everything_and_writes_nothing() {
     let bench = Bench::new(&(requests(5, 9) + "{}\n"));
     let outcome = bench.run(&bench.path("out.jsonl"), &["--dry-run"]);
-    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert_eq!(outcome.code, Some(3), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("1 of 6 requests cannot be served"), "{}", outcome.stderr);
     assert!(outcome.stdout.contains("6 requests, 1 of them bad"), "{}", outcome.stdout);
     assert!(outcome.stderr.contains("line 6: `custom_id` is missing"), "{}", outcome.stderr);
     assert_eq!(fs::read_dir(bench.folder.path()).unwrap().count(), 1);

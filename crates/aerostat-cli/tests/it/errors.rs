@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{copy, edit_json, edit_safetensors, fixture, json, run, run_with, succeed};
 
@@ -98,9 +98,13 @@ fn broken_models_fail_with_what_is_wrong_and_where() {
         for command in ["run", "score"] {
             let outcome = run(&[command, model, "--token-ids", "3,4", "--json"]);
             assert_eq!(outcome.code, Some(1), "{name}: {outcome:?}");
-            assert_eq!(outcome.stdout, "", "{name}");
             assert!(outcome.stderr.starts_with("error: "), "{name}: {}", outcome.stderr);
+            // An error once left nothing on stdout, which is no JSON.
+            let told: Value = serde_json::from_str(&outcome.stdout).unwrap();
+            assert_eq!(told["error"]["kind"], "failed", "{name}");
+            let message = told["error"]["message"].as_str().unwrap();
             for part in *parts {
+                assert!(message.contains(part), "{name}: `{part}` is not in: {message}");
                 assert!(outcome.stderr.contains(part), "{name}: `{part}` is not in: {}", outcome.stderr);
             }
         }

@@ -12,8 +12,11 @@ mod interrupts;
 #[cfg(unix)]
 mod memory;
 mod pack;
+mod prompts;
 mod serve;
 mod support;
+mod table_formats;
+mod table_jobs;
 mod tables;
 mod usage;
 mod vocabulary;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{command, fixture, json, run, succeed};
+use crate::support::{command, copy, fixture, json, run, succeed};
 
 #[test]
 fn a_packed_folder_is_a_model_that_says_what_it_is() {
@@ -55,13 +55,33 @@ fn quantised_models_are_packed_without_loss_or_told_what_to_do() {
 fn losses_are_told_for_each_tensor() {
     let folder = tempfile::tempdir().unwrap();
     let (model, out) = (fixture("phi3_longrope"), folder.path().join("out"));
-    let outcome = run(&["pack", model.to_str().unwrap(), out.to_str().unwrap(), "--codec", "q8"]);
+    let args = ["pack", model.to_str().unwrap(), out.to_str().unwrap(), "--codec", "q8"];
+    let outcome = run(&[&args[..], &["-v"]].concat());
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     assert!(
         outcome.stderr.contains("self_attn.o_proj.weight") && outcome.stderr.contains("Q8_0"),
         "{outcome:?}"
     );
     assert!(outcome.stdout.contains("largest error 0.0"), "{}", outcome.stdout);
+    // Of a large model they once drowned the progress: without -v there is the largest one.
+    let again = folder.path().join("again");
+    let quiet = run(&["pack", args[1], again.to_str().unwrap(), "--codec", "q8"]);
+    assert!(!quiet.stderr.contains("Q8_0") && quiet.stdout.contains("largest error 0.0"), "{quiet:?}");
+}
+
+/// What a codec loses cannot be had back from what it leaves.
+#[test]
+fn the_only_copy_in_full_precision_goes_only_if_that_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, out) = (copy("phi3_longrope"), folder.path().join("out"));
+    let weights = model.path().join("model.safetensors");
+    let args =
+        ["pack", model.path().to_str().unwrap(), out.to_str().unwrap(), "--codec", "q8", "--delete-original"];
+    let refused = run(&args);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.stderr.contains("--yes") && weights.exists() && !out.exists(), "{refused:?}");
+    assert_eq!(run(&[&args[..], &["--yes"]].concat()).code, Some(0));
+    assert!(!weights.exists() && out.exists());
 }
 
 /// A Llama of a few megabytes, with weights like trained ones.

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 
 use aerostat_jobs::disk::System;
-use aerostat_jobs::{Setting, Survey, Unwatched, list_jobs, survey};
+use aerostat_jobs::{Setting, Shard, Survey, Unwatched, list_jobs, survey};
 use serde_json::{Value, json};
 
 use crate::support::{Bench, chat, line, mixed, model};
@@ -186,7 +186,7 @@ fn a_batch_file_in_the_manner_of_vllm_runs_unchanged() {
     // The model was made for less than the file asks for.
     bench.options.context = Some(2048);
     let setting = Setting::new(&model(), "tiny", &bench.options).unwrap();
-    let survey: Survey = survey(&bench.paths.input, setting, &Unwatched).unwrap();
+    let survey: Survey = survey(&bench.paths.input, setting, Shard::default(), &Unwatched).unwrap();
     assert_eq!((survey.counts.total, survey.counts.failed), (4, 0), "{:?}", survey.first_errors);
     assert_eq!(survey.lengths.sequences, 6);
     assert_eq!(survey.lengths.total - survey.lengths.prompts, 2000);

@@ -6,5 +6,7 @@ mod grammars;
 mod mutations;
 mod schema;
 mod sessions;
+mod shards;
 mod support;
+mod tables;
 mod vocabulary;

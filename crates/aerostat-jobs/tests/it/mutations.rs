@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
-use aerostat_jobs::{Setting, TextFormat, TextTable, check_line};
+use aerostat_jobs::{Columns, Setting, TextFormat, TextTable, check_line};
 use aerostat_openai::{LazyGrammars, Rules};
 
 use crate::support::model;
@@ -113,8 +113,8 @@ fn mutated_tables_give_rows_and_reasons() {
     let (mut good, mut bad) = (0, 0);
     each("table", |bytes| {
         for format in [TextFormat::Jsonl, TextFormat::Csv(b',')] {
-            let Ok(mut table) = TextTable::new(Cursor::new(bytes.to_vec()), format, "text", Some("id"))
-            else {
+            let columns = Columns { prompt: Some("text".to_owned()), others: vec!["id".to_owned()] };
+            let Ok(mut table) = TextTable::new(Cursor::new(bytes.to_vec()), format, columns) else {
                 continue;
             };
             while let Some((_, cells)) = table.next_row().unwrap() {

@@ -1,0 +1,230 @@
+//! A batch file as what a job works through: lines become requests, and responses become lines.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aerostat::{Constraint, Need, Outcome, Request, Tokenizer};
+use aerostat_openai::{
+    ApiRequest, Finish, LazyGrammars, Part, PartResult, Refusal, Setting, Shape, Task, Token,
+};
+use sha2::{Digest, Sha256};
+
+use crate::counts::{Kinds, need};
+use crate::database::{LineRow, State};
+use crate::error::{Error, ErrorKind};
+use crate::input::{LINE_BYTES_MAX, Lines};
+use crate::journal::{pack_result, unpack_result};
+use crate::line;
+use crate::options::Shard;
+use crate::output::Appender;
+use crate::requests::{Done, Item, Requests, Settled, Unserved, Verdict};
+
+/// A batch file, or a shard of one.
+pub(crate) struct BatchFile {
+    path: PathBuf,
+    lines: Option<Lines>,
+    shard: Shard,
+    setting: Arc<Setting>,
+    grammars: LazyGrammars,
+    /// Digests of the custom_ids of all lines so far, of the first pass.
+    ids: HashSet<[u8; 16]>,
+    /// The first pass is on.
+    checks: bool,
+}
+
+/// A line of the input that was read and found good.
+struct BatchItem {
+    setting: Arc<Setting>,
+    custom_id: String,
+    request: ApiRequest,
+}
+
+impl BatchFile {
+    pub(crate) fn new(path: &Path, setting: Setting, shard: Shard) -> Self {
+        Self {
+            path: path.to_owned(),
+            lines: None,
+            shard,
+            setting: Arc::new(setting),
+            grammars: LazyGrammars::default(),
+            ids: HashSet::new(),
+            checks: false,
+        }
+    }
+
+    /// The line at hand: its number and what it says.
+    fn line(&self) -> Option<(u64, Option<&[u8]>)> {
+        let line = self.lines.as_ref()?.at_hand()?;
+        Some((line.number, line.bytes))
+    }
+
+    fn read_line(&self) -> Result<(u64, line::Item), Unserved> {
+        let none = || Unserved { name: None, refusal: Refusal::defect("there is no line to be read") };
+        let (number, bytes) = self.line().ok_or_else(none)?;
+        let Some(bytes) = bytes else {
+            let message = format!("the line is longer than {LINE_BYTES_MAX} bytes");
+            return Err(Unserved { name: None, refusal: Refusal::new("line_too_long", message) });
+        };
+        let read = line::read(&self.setting, number, bytes);
+        read.map(|item| (number, item)).map_err(|(name, refusal)| Unserved { name, refusal })
+    }
+
+    /// What is wrong with a line that reads well.
+    fn judge(&mut self, item: &line::Item) -> Result<(), Refusal> {
+        if !self.ids.insert(key(&item.custom_id)) {
+            let message = format!("`custom_id` {:?} occurs before", item.custom_id);
+            return Err(Refusal::new("duplicate_custom_id", message).about("custom_id"));
+        }
+        match item.request.task.shape() {
+            Some(shape) => self.grammars.constraint(&self.setting, shape).map(drop),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Requests for BatchFile {
+    fn tokenizer(&self) -> Option<Arc<Tokenizer>> {
+        self.setting.tokenizer().cloned()
+    }
+
+    fn begun(&mut self, created: u64) {
+        if let Some(setting) = Arc::get_mut(&mut self.setting) {
+            setting.stop_clock(created);
+        }
+    }
+
+    fn rewind(&mut self, checks: bool) -> Result<(), Error> {
+        self.ids = HashSet::new();
+        self.lines = Some(Lines::open(&self.path)?);
+        self.checks = checks;
+        Ok(())
+    }
+
+    fn advance(&mut self) -> Result<Option<u64>, Error> {
+        let Some(lines) = &mut self.lines else {
+            return Err(Error::defect("a batch file is read before its beginning"));
+        };
+        loop {
+            let Some(line) = lines.next()? else { return Ok(None) };
+            if self.shard.holds(line.number) {
+                return Ok(Some(line.number));
+            }
+            // What lines of other shards are called is remembered, too: a name that occurs twice is an error in any of them.
+            if self.checks {
+                self.ids.extend(line.bytes.and_then(line::custom_id).as_deref().map(key));
+            }
+        }
+    }
+
+    fn read(&mut self) -> Result<Box<dyn Item>, Unserved> {
+        let setting = Arc::clone(&self.setting);
+        let (_, line::Item { custom_id, request }) = self.read_line()?;
+        Ok(Box::new(BatchItem { setting, custom_id, request }))
+    }
+
+    fn check(&mut self) -> Verdict {
+        match self.read_line() {
+            Ok((number, item)) => match self.judge(&item) {
+                Ok(()) => Verdict::Good(row(number, &item.request.task), Kinds::of(&item.request.task)),
+                Err(refusal) => Verdict::Bad(Unserved { name: Some(item.custom_id), refusal }),
+            },
+            Err(unserved) => {
+                self.ids.extend(unserved.name.as_deref().map(key));
+                Verdict::Bad(unserved)
+            }
+        }
+    }
+
+    fn constraint(&mut self, shape: &Shape) -> Result<Box<dyn Constraint>, Refusal> {
+        Ok(Box::new(self.grammars.constraint(&self.setting, shape)?))
+    }
+
+    fn failure(&self, number: u64, name: Option<&str>, refusal: &Refusal) -> String {
+        line::failure(number, name, refusal).to_string()
+    }
+
+    fn need(&self, rows: &mut dyn Iterator<Item = LineRow>, kinds: Kinds) -> Need {
+        need(rows, kinds)
+    }
+}
+
+impl Item for BatchItem {
+    fn name(&self) -> Option<&str> {
+        Some(&self.custom_id)
+    }
+
+    fn parts(&self) -> usize {
+        self.request.task.parts()
+    }
+
+    fn part(&mut self, index: usize, _before: &[Token]) -> Result<Request, Refusal> {
+        self.request.task.part(index)
+    }
+
+    fn shape(&self) -> Option<&Shape> {
+        self.request.task.shape()
+    }
+
+    fn settle(&self, outcome: Outcome) -> Result<Settled, Refusal> {
+        let result = PartResult::of(outcome)?;
+        let ended_early = matches!(result, PartResult::Text { finish: Finish::Stop, .. });
+        Ok(Settled { bytes: pack_result(&result), ended_early })
+    }
+
+    fn write(
+        self: Box<Self>,
+        number: u64,
+        created: u64,
+        part: &mut dyn FnMut(usize) -> Result<Done, Error>,
+        out: &mut Appender,
+    ) -> Result<(), Error> {
+        let Self { setting, custom_id, request } = *self;
+        let part = |index: usize| {
+            let Done { tokens, bytes } = part(index)?;
+            let broken = || {
+                let message =
+                    format!("what was saved of line {} cannot be read; --restart begins anew", number + 1);
+                Error::new(ErrorKind::Database, message)
+            };
+            Ok(Part { tokens, result: unpack_result(&bytes).ok_or_else(broken)? })
+        };
+        line::write_success(&setting, created, number, line::Item { custom_id, request }, part, out)
+    }
+}
+
+/// The lengths of a request.
+fn row(number: u64, task: &Task) -> LineRow {
+    let sum = |lengths: &mut dyn Iterator<Item = usize>| lengths.sum::<usize>();
+    let (parts, prompt, answer, longest) = match task {
+        Task::Chat(g) | Task::Completions(g) => {
+            let longest = g.prompts.iter().map(Vec::len).max().unwrap_or(0) + g.max_new_tokens;
+            let prompt = sum(&mut g.prompts.iter().map(Vec::len)) * g.n;
+            (g.prompts.len() * g.n, prompt, g.max_new_tokens, longest)
+        }
+        Task::Embeddings(e) => {
+            let longest = e.inputs.iter().map(Vec::len).max().unwrap_or(0);
+            (e.inputs.len(), sum(&mut e.inputs.iter().map(Vec::len)), 0, longest)
+        }
+        Task::Score(s) => {
+            let longest = s.sequences.iter().map(|(ids, _)| ids.len()).max().unwrap_or(0);
+            (s.sequences.len(), sum(&mut s.sequences.iter().map(|(ids, _)| ids.len())), 0, longest)
+        }
+    };
+    let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    LineRow {
+        number,
+        state: State::ToDo,
+        parts: small(parts),
+        prompt: small(prompt),
+        answer: small(answer),
+        longest: small(longest),
+        generated: 0,
+    }
+}
+
+/// Sixteen bytes of a custom_id's digest: what is remembered of it.
+fn key(custom_id: &str) -> [u8; 16] {
+    let digest: [u8; 32] = Sha256::digest(custom_id.as_bytes()).into();
+    std::array::from_fn(|i| digest[i])
+}
