@@ -226,7 +226,8 @@ impl Splitter {
     fn flow(&mut self, pieces: &mut Vec<Piece>, word: &str, ended: bool, piece: fn(String) -> Piece) -> bool {
         let kept = if ended || word.is_empty() { 0 } else { tail_that_begins(&self.held, word) };
         let mut at = self.held.len() - kept;
-        if !word.is_empty() && !(ended && self.state == State::Content) {
+        let all = word.is_empty() || (ended && self.state == State::Content);
+        if !all {
             at = self.held.get(..at).map_or(0, |text| text.trim_end().len());
         }
         let text: String = self.held.drain(..at).collect();

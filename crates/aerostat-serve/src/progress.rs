@@ -39,7 +39,7 @@ impl Outlook {
             sum += left(status).max(1.0);
         }
         ahead.push(sum / f64::max(slots, 1.0));
-        let rows_max = handle.status().plan.map_or(1, |plan| plan.rows_max as usize).max(1);
+        let rows_max = handle.status().plan.map_or(1, |plan| plan.rows_max).max(1);
         let statuses = list.into_iter().map(|status| (status.id.0, status)).collect();
         Some(Self { statuses, ahead, rows_max, sweep_seconds: app.metrics.sweep_seconds() })
     }

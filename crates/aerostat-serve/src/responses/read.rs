@@ -321,7 +321,7 @@ mod tests {
             json!({"content": "a"}),
             json!({"role": "user", "content": 3}),
         ] {
-            assert!(add_messages(&[item.clone()], &mut Vec::new()).is_err(), "{item}");
+            assert!(add_messages(std::slice::from_ref(&item), &mut Vec::new()).is_err(), "{item}");
         }
     }
 }
