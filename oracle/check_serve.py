@@ -1,29 +1,38 @@
-"""Checks the server with OpenAI's own client: chat, stream, parse, embeddings, files, batches, lists, errors.
+"""Checks the server with clients that people use, each in an environment of its own.
 
-    python oracle/check_serve.py [AEROSTAT [MODEL]]
+    python oracle/check_serve.py [--client NAME] [AEROSTAT [MODEL]]
 
-AEROSTAT is the command (target/debug/aerostat), MODEL a model with a tokenizer and a chat template (fixtures/chat).
-Needs `pip install openai==3.*`, and the same again with 2.*; nothing of the network.
+NAME is one of openai (the default; 2.* and 3.*), langchain (langchain-openai), litellm, llamaindex
+(llama-index-llms-openai-like), llm, lmeval (lm-eval[api]); `pip install` what stands in brackets. AEROSTAT is the command
+(target/debug/aerostat), MODEL a folder with a tokenizer (fixtures/chat). The chat template is Qwen's, so that functions can
+be called. Nothing of the network is needed.
 """
 
+import argparse
+import asyncio
 import io
 import json
+import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 
-import openai
-from openai import OpenAI
-from pydantic import BaseModel
-
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-
-
-class Label(BaseModel):
-    label: bool
-    number: int
+TEMPLATE = ROOT / "crates/aerostat-text/tests/data/chat/templates/qwen3.jinja"
+CITIES = ["Rome", "Oslo"]
+WEATHER = {
+    "name": "weather",
+    "description": "The weather of a city.",
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string", "enum": CITIES}},
+        "required": ["city"],
+        "additionalProperties": False,
+    },
+}
 
 
 def check_chat(client, model):
@@ -41,11 +50,70 @@ def check_chat(client, model):
     )
     assert [c.index for c in several.choices] == [0, 1, 2]
     assert len(several.choices[0].logprobs.content[0].top_logprobs) == 2
+    from pydantic import BaseModel
+
+    class Label(BaseModel):
+        label: bool
+        number: int
+
     parsed = client.chat.completions.parse(model=model, messages=messages, response_format=Label, max_tokens=60, seed=1)
     assert isinstance(parsed.choices[0].message.parsed, Label), parsed
     wish = dict(model=model, messages=messages, response_format=Label, max_tokens=60, seed=1)
     with client.chat.completions.stream(**wish) as stream:
         assert stream.get_final_completion().choices[0].message.content == parsed.choices[0].message.content
+
+
+def check_tools(client, model):
+    messages = [{"role": "user", "content": "Weather?"}]
+    wish = dict(model=model, messages=messages, tools=[{"type": "function", "function": WEATHER}], max_tokens=200, seed=1)
+    wish |= dict(temperature=1, tool_choice="required", parallel_tool_calls=False)
+    choice = client.chat.completions.create(**wish).choices[0]
+    call = choice.message.tool_calls[0]
+    assert choice.finish_reason == "tool_calls" and choice.message.content is None
+    assert call.function.name == "weather" and json.loads(call.function.arguments)["city"] in CITIES
+    with client.chat.completions.stream(**wish) as stream:
+        final = stream.get_final_completion().choices[0]
+    assert final.message.tool_calls[0].function.arguments == call.function.arguments and final.finish_reason == "tool_calls"
+    messages += [choice.message.model_dump(exclude_none=True), {"role": "tool", "tool_call_id": call.id, "content": "rain"}]
+    after = client.chat.completions.create(model=model, messages=messages, max_tokens=5, seed=1)
+    assert after.choices[0].message.content is not None
+
+
+def check_responses(client, model):
+    wish = dict(model=model, input="Say something.", max_output_tokens=12, temperature=1, extra_body={"seed": 1})
+    whole = client.responses.create(**wish)
+    chat = client.chat.completions.create(
+        model=model, messages=[{"role": "user", "content": "Say something."}], max_tokens=12, seed=1, temperature=1
+    )
+    assert whole.output_text == (chat.choices[0].message.content or ""), (whole, chat)
+    text, last = "", None
+    for event in client.responses.create(**wish, stream=True):
+        last = event
+        if event.type == "response.output_text.delta":
+            text += event.delta
+    assert text == whole.output_text and last.type in ("response.completed", "response.incomplete")
+    with client.responses.stream(**wish) as stream:
+        for _ in stream:
+            pass
+    tools = [{"type": "function", "strict": True, **WEATHER}]
+    called = client.responses.create(
+        model=model, input="Weather?", tools=tools, tool_choice="required", parallel_tool_calls=False, extra_body={"seed": 1}
+    )
+    item = next(item for item in called.output if item.type == "function_call")
+    assert json.loads(item.arguments)["city"] in CITIES
+    output = [{"type": "function_call_output", "call_id": item.call_id, "output": "rain"}]
+    client.responses.create(model=model, input=output, previous_response_id=called.id, max_output_tokens=5)
+    made = client.responses.create(**wish, background=True)
+    while (found := client.responses.retrieve(made.id)).status in ("queued", "in_progress"):
+        time.sleep(0.05)
+    assert found.output_text == whole.output_text, (found, whole)
+    events = list(client.responses.retrieve(made.id, stream=True))
+    rest = list(client.responses.retrieve(made.id, stream=True, starting_after=3))
+    assert [e.sequence_number for e in rest] == [e.sequence_number for e in events][4:]
+    assert client.responses.input_items.list(made.id).data[0].role == "user"
+    long = client.responses.create(**wish | dict(max_output_tokens=400), background=True)
+    assert client.responses.cancel(long.id).status in ("cancelled", "completed", "incomplete")
+    client.responses.delete(made.id)
 
 
 def check_completions(client, model):
@@ -68,6 +136,9 @@ def check_embeddings(client, model):
 
 
 def check_errors(client, model):
+    import openai
+    from openai import OpenAI
+
     refused = [
         (openai.BadRequestError, lambda: client.chat.completions.create(model=model, messages=[])),
         (openai.NotFoundError, lambda: client.models.retrieve("none")),
@@ -124,28 +195,160 @@ def check_lists(client):
         assert client.files.delete(file).deleted
 
 
-def main():
-    aerostat = sys.argv[1] if len(sys.argv) > 1 else str(ROOT / "target/debug/aerostat")
-    model = sys.argv[2] if len(sys.argv) > 2 else str(ROOT / "fixtures/chat")
+def openai_client(url, model):
+    import openai
+    from openai import OpenAI
+
+    client = OpenAI(base_url=url + "/v1", api_key="sesame", max_retries=0, timeout=300)
+    assert [m.id for m in client.models.list()] == [model]
+    checks = [check_chat, check_tools, check_responses, check_completions, check_embeddings, check_errors, check_batches]
+    for check in checks:
+        check(client, model)
+        print("ok", check.__name__, flush=True)
+    check_lists(client)
+    print("ok check_lists, openai", openai.__version__)
+
+
+def langchain(url, model):
+    from typing import Literal
+
+    from langchain_core.tools import tool
+    from langchain_openai import ChatOpenAI, OpenAIEmbeddings
+    from pydantic import BaseModel
+
+    class Label(BaseModel):
+        label: bool
+
+    @tool
+    def clock(zone: Literal["UTC", "CET"]) -> str:
+        """The time in a zone."""
+        return zone
+
+    common = dict(model=model, base_url=url + "/v1", api_key="sesame", max_retries=0)
+    chat = ChatOpenAI(**common, max_tokens=12, seed=1, temperature=1)
+    whole = chat.invoke("Say something.")
+    assert "".join(chunk.text for chunk in chat.stream("Say something.")) == whole.text
+
+    async def streamed():
+        return "".join([chunk.text async for chunk in chat.astream("Say something.")])
+
+    assert asyncio.run(streamed()) == whole.text
+    parsed = ChatOpenAI(**common, max_tokens=60, seed=1).with_structured_output(Label).invoke("Yes?")
+    assert isinstance(parsed, Label)
+    called = ChatOpenAI(**common, max_tokens=200, seed=1).bind_tools([clock], tool_choice="any").invoke("Time?")
+    assert called.tool_calls[0]["name"] == "clock" and called.tool_calls[0]["args"]["zone"] in ("UTC", "CET"), called
+    responses = ChatOpenAI(**common, max_tokens=12, temperature=1, use_responses_api=True).invoke("Say something.")
+    assert isinstance(responses.text, str)
+    embedder = OpenAIEmbeddings(
+        model=model, base_url=url + "/v1", api_key="sesame", check_embedding_ctx_length=False, max_retries=0
+    )
+    assert len(embedder.embed_documents(["a", "b"])) == 2
+
+
+def litellm(url, model):
+    import litellm as library
+
+    wish = dict(model=f"openai/{model}", api_base=url + "/v1", api_key="sesame", max_tokens=12, seed=1, temperature=1)
+    wish |= dict(messages=[{"role": "user", "content": "Say something."}], timeout=600)
+    whole = library.completion(**wish).choices[0].message.content
+    chunks = library.completion(**wish, stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole
+    tools = [{"type": "function", "function": WEATHER}]
+    called = library.completion(**wish | dict(max_tokens=200), tools=tools, tool_choice="required")
+    assert called.choices[0].message.tool_calls[0].function.name == "weather"
+    vectors = library.embedding(model=f"openai/{model}", input=["a", "b"], api_base=url + "/v1", api_key="sesame")
+    assert len(vectors.data) == 2
+
+
+def llamaindex(url, model):
+    from llama_index.core.llms import ChatMessage
+    from llama_index.llms.openai_like import OpenAILike
+
+    common = dict(model=model, api_base=url + "/v1", api_key="sesame", max_tokens=12, temperature=1, timeout=600)
+    chat = OpenAILike(**common, is_chat_model=True, additional_kwargs={"seed": 1})
+    messages = [ChatMessage(role="user", content="Say something.")]
+    whole = chat.chat(messages).message.content
+    assert "".join(chunk.delta or "" for chunk in chat.stream_chat(messages)) == whole
+    assert isinstance(OpenAILike(**common, is_chat_model=False).complete("one").text, str)
+
+
+def llm(url, model):
     with tempfile.TemporaryDirectory() as folder:
+        entry = f'- {{model_id: here, model_name: {model}, api_base: "{url}/v1", api_key_name: openai}}\n'
+        pathlib.Path(folder, "extra-openai-models.yaml").write_text(entry)
+        environment = os.environ | {"LLM_USER_PATH": folder, "OPENAI_API_KEY": "sesame"}
+        for more in ([], ["--no-stream"]):
+            command = [pathlib.Path(sys.executable).parent / "llm", "-m", "here", "-o", "max_tokens", "12", "-o", "seed", "1"]
+            answered = subprocess.run([*command, *more, "Say something."], env=environment, capture_output=True, text=True)
+            assert answered.returncode == 0, answered.stderr
+
+
+def lmeval(url, model):
+    """Log-probabilities by `local-completions` are those of the command, and so is what is likelier."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.openai_completions import LocalCompletionsAPI
+
+    os.environ["OPENAI_API_KEY"] = "sesame"
+    lm = LocalCompletionsAPI(
+        base_url=url + "/v1/completions", model=model, tokenizer_backend="remote", num_concurrent=8, timeout=3600, max_length=512
+    )
+    pairs = [(f"Item {i} of many:", f" choice {word}") for i in range(100) for word in ("one", "two")]
+    found = lm.loglikelihood([Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(pairs)])
+    lines = [
+        {"custom_id": str(i), "method": "POST", "url": "/v1/score", "body": {"text_1": given, "text_2": text}}
+        for i, (given, text) in enumerate(pairs)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = pathlib.Path(folder, "in.jsonl"), pathlib.Path(folder, "out.jsonl")
+        given.write_text("\n".join(map(json.dumps, lines)))
+        command = [ARGS.aerostat, "batch", "-m", MODEL, "-i", str(given), "-o", str(made), "--quiet"]
+        subprocess.run(command, check=True)
+        results = {line["custom_id"]: line for line in map(json.loads, made.read_text().splitlines())}
+    ours = [results[str(i)]["response"]["body"]["data"][0]["score"] for i in range(len(pairs))]
+    assert len(ours) == len(found) == 200
+    worst = max(abs(a - b) for a, (b, _) in zip(ours, found, strict=True))
+    likelier = [[values[i] > values[i + 1] for i in range(0, 200, 2)] for values in (ours, [f[0] for f in found])]
+    assert worst < 1e-4 and likelier[0] == likelier[1], worst
+    print("200 items, largest difference", worst)
+
+
+CLIENTS = {
+    "openai": openai_client,
+    "langchain": langchain,
+    "litellm": litellm,
+    "llamaindex": llamaindex,
+    "llm": llm,
+    "lmeval": lmeval,
+}
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--client", choices=CLIENTS, default="openai")
+    parser.add_argument("aerostat", nargs="?", default=str(ROOT / "target/debug/aerostat"))
+    parser.add_argument("model", nargs="?", default=str(ROOT / "fixtures/chat"))
+    return parser.parse_args()
+
+
+def main():
+    global MODEL
+    with tempfile.TemporaryDirectory() as folder:
+        MODEL = folder + "/model"
+        shutil.copytree(ARGS.model, MODEL)
+        shutil.copy(TEMPLATE, MODEL + "/chat_template.jinja")
         keys = pathlib.Path(folder, "keys")
         keys.write_text("sesame\n")
-        command = [aerostat, "serve", model, "--port", "0", "--json", "--quiet", "--data", folder + "/data"]
+        command = [ARGS.aerostat, "serve", MODEL, "--port", "0", "--json", "--quiet", "--data", folder + "/data"]
         server = subprocess.Popen(
             [*command, "--api-key-file", str(keys), "--served-model-name", "m"], stdout=subprocess.PIPE, text=True
         )
         try:
-            url = json.loads(server.stdout.readline())["url"]
-            client = OpenAI(base_url=url + "/v1", api_key="sesame", max_retries=0, timeout=120)
-            assert [m.id for m in client.models.list()] == ["m"]
-            for check in (check_chat, check_completions, check_embeddings, check_errors, check_batches):
-                check(client, "m")
-                print("ok", check.__name__)
-            check_lists(client)
-            print("ok check_lists, openai", openai.__version__)
+            CLIENTS[ARGS.client](json.loads(server.stdout.readline())["url"], "m")
+            print("ok", ARGS.client)
         finally:
             server.terminate()
-            assert server.wait(timeout=20) == 0
+            assert server.wait(timeout=60) == 0
 
 
+ARGS = arguments()
 main()

@@ -40,6 +40,9 @@ pub(crate) struct ServeArgs {
     /// Ignore fields that are not known, and take temperatures above 2, as vLLM does.
     #[arg(long)]
     lenient: bool,
+    /// Speak Ollama's API, too, at /api: for clients that know no other; models cannot be changed by it.
+    #[arg(long)]
+    ollama: bool,
     /// A folder for files and batches, which outlive the server; without it, neither is served.
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
@@ -55,6 +58,9 @@ pub(crate) struct ServeArgs {
     /// Tokens of a chat's answer at most, where the request does not say.
     #[arg(long, value_name = "N", default_value_t = NEW_TOKENS_DEFAULT)]
     max_new_tokens: usize,
+    /// Seconds that each sweep is held up, which tells how patient clients are.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, hide = true)]
+    hold_sweeps: u64,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -74,6 +80,8 @@ pub(crate) fn execute(args: &ServeArgs, output: &OutputArgs) -> Result<(), Failu
         allow_hosts: args.allow_host.clone(),
         names: args.names(),
         lenient: args.lenient,
+        ollama: args.ollama,
+        sweep_delay: Duration::from_secs(args.hold_sweeps),
         data: args.data.clone(),
         data_bytes_max: args.data_quota,
         keep_days: args.keep_days,

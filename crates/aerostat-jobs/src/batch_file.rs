@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use aerostat::{Constraint, Need, Outcome, Request, Tokenizer};
 use aerostat_openai::{
-    ApiRequest, Finish, LazyGrammars, Part, PartResult, Refusal, Setting, Shape, Task, Token,
+    ApiRequest, Finish, LazyGrammars, Part, PartResult, Refusal, Setting, Shape, Task, Token, one_line,
 };
 use sha2::{Digest, Sha256};
 
@@ -141,7 +141,7 @@ impl Requests for BatchFile {
     }
 
     fn failure(&self, number: u64, name: Option<&str>, refusal: &Refusal) -> String {
-        line::failure(number, name, refusal).to_string()
+        one_line(&line::failure(number, name, refusal))
     }
 
     fn need(&self, rows: &mut dyn Iterator<Item = LineRow>, kinds: Kinds) -> Need {

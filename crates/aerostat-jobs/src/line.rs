@@ -4,6 +4,7 @@ use std::io::Write;
 
 use aerostat_openai::{
     ApiRequest, Endpoint, Fields, LazyGrammars, Part, Reading, Refusal, Setting, Stamp, WriteError, brief,
+    one_line,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -152,12 +153,11 @@ pub(crate) fn write_success(
     part: impl FnMut(usize) -> Result<Part, Error>,
     out: &mut Appender,
 ) -> Result<(), Error> {
-    let mut envelope = json!({
+    let mut envelope = one_line(&json!({
         "id": id(number),
         "custom_id": item.custom_id,
         "response": {"status_code": 200, "request_id": request_id(number)},
-    })
-    .to_string();
+    }));
     // The body is the last member of the response, which is the last of these.
     envelope.truncate(envelope.len() - 2);
     let stamp = Stamp { id: ordinal(number), created };

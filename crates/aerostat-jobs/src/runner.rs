@@ -21,6 +21,8 @@ use crate::watch::{JobProgress, Shared};
 
 /// Commits are at least this far apart, so that sweeps of a millisecond do not wait for the disk each time.
 const COMMIT_EVERY: Duration = Duration::from_millis(50);
+/// And take this part of the time at most: others may ride on the same sweeps.
+const COMMIT_PART: u32 = 20;
 /// Forecasts are at least this far apart, and take a hundredth of the time at most.
 const FORECAST_EVERY: Duration = Duration::from_secs(1);
 /// No further lines are taken while the names of those under way have more bytes than this.
@@ -57,6 +59,8 @@ pub(crate) struct Runner {
     tally: Tally,
     begun: Instant,
     committed: Option<Instant>,
+    /// What the last commit took.
+    commit_time: Duration,
     forecast: (Forecast, Option<Instant>, Duration),
 }
 
@@ -103,6 +107,7 @@ impl Runner {
             tally,
             begun: Instant::now(),
             committed: None,
+            commit_time: Duration::ZERO,
             forecast: (Forecast::default(), None, Duration::ZERO),
         };
         runner.tell();
@@ -276,6 +281,7 @@ impl Runner {
 
     /// Makes results durable, then counts them; saves the tokens of what is under way.
     fn commit(&mut self) -> Result<(), Error> {
+        let begun = Instant::now();
         let job = &mut self.job;
         let output_bytes = job.output.commit()?;
         let errors_bytes = job.errors.commit()?;
@@ -295,6 +301,7 @@ impl Runner {
             }
         }
         self.committed = Some(Instant::now());
+        self.commit_time = begun.elapsed();
         Ok(())
     }
 
@@ -480,7 +487,7 @@ impl Work for Runner {
     fn sweep_over(&mut self) -> Result<(), aerostat::Error> {
         self.count_sweep();
         self.look_ahead();
-        if self.committed.is_none_or(|c| c.elapsed() >= COMMIT_EVERY) {
+        if self.committed.is_none_or(|c| c.elapsed() >= COMMIT_EVERY.max(self.commit_time * COMMIT_PART)) {
             let saved = self.commit();
             self.told(saved)?;
         }

@@ -96,7 +96,8 @@ impl LazyGrammars {
             Some(grammars) => grammars.constraint(shape),
             none => Self::build(setting).and_then(|grammars| none.insert(grammars).constraint(shape)),
         };
-        constraint.map_err(|e| Refusal::value("response_format", format!("the grammar cannot be used: {e}")))
+        let param = if matches!(shape, Shape::Calls(_)) { "tools" } else { "response_format" };
+        constraint.map_err(|e| Refusal::value(param, format!("the grammar cannot be used: {e}")))
     }
 
     fn build(setting: &Setting) -> Result<Grammars, String> {
@@ -177,7 +178,7 @@ fn grammar(shape: &Shape) -> TopLevelGrammar {
         Shape::Schema(schema) => TopLevelGrammar::from_json_schema(with_separators(schema.clone())),
         Shape::JsonObject => TopLevelGrammar::from_json_schema(with_separators(json!({"type": "object"}))),
         Shape::Regex(regex) => TopLevelGrammar::from_regex(regex),
-        Shape::Lark(lark) => TopLevelGrammar::from_lark(lark.clone()),
+        Shape::Lark(lark) | Shape::Calls(lark) => TopLevelGrammar::from_lark(lark.clone()),
         Shape::Choice(choices) => {
             let quoted: Vec<String> = choices.iter().map(|c| Value::from(c.as_str()).to_string()).collect();
             // As one terminal, which is an automaton: as alternatives of a rule, each would be looked at by itself.
@@ -188,7 +189,7 @@ fn grammar(shape: &Shape) -> TopLevelGrammar {
 
 /// JSON on one line, as Python writes it: white space chosen by a model can go on for ever, and each token costs a
 /// sweep, while what is certain costs none.
-fn with_separators(mut schema: Value) -> Value {
+pub(crate) fn with_separators(mut schema: Value) -> Value {
     if let Some(fields) = schema.as_object_mut()
         && !fields.contains_key("x-guidance")
     {

@@ -18,10 +18,13 @@
 
 #![forbid(unsafe_code)]
 
+mod calls;
 mod context;
+mod dialect;
 mod echo;
 mod fields;
 mod grammar;
+mod lines;
 mod messages;
 mod parse;
 mod part;
@@ -33,11 +36,14 @@ mod respond;
 mod sampling;
 mod setting;
 mod shape;
+mod split;
 mod stream;
+mod tools;
 
 pub use context::{AnswerTokens, TooLong, answer_tokens, longer_than};
 pub use fields::{Fields, Reading, brief};
 pub use grammar::{Grammar, Grammars, LazyGrammars};
+pub use lines::{one_line, write_one_line};
 pub use part::{Finish, More, Part, PartResult, Token};
 pub use piecewise::WriteError;
 pub use refusal::{Refusal, RefusalKind};
@@ -45,4 +51,5 @@ pub use request::{ApiRequest, Embedding, Endpoint, Generation, PARTS_MAX, Scorin
 pub use respond::Stamp;
 pub use setting::{Rules, Setting};
 pub use shape::Shape;
+pub use split::{Piece, Split, Splitter};
 pub use stream::Delta;

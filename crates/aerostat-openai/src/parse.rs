@@ -1,15 +1,18 @@
 //! From OpenAI's JSON to requests.
 
-use aerostat::{Hidden, Layer, Pooling};
+use aerostat::{Hidden, Layer, Message, Pooling};
 use serde_json::{Map, Value, json};
 
+use crate::calls::fnv;
 use crate::context::AnswerTokens;
 use crate::fields::{Fields, Reading};
-use crate::messages::{check_tools, messages};
+use crate::messages::messages;
 use crate::refusal::Refusal;
 use crate::request::{ApiRequest, Embedding, Endpoint, Generation, PARTS_MAX, Scoring, Task};
 use crate::setting::Setting;
-use crate::shape::shape;
+use crate::shape::{Shape, shape};
+use crate::split::Split;
+use crate::tools::Tools;
 
 /// Log-probabilities of alternatives at most.
 const TOP_LOGPROBS_MAX: i64 = 20;
@@ -38,6 +41,10 @@ struct Asked {
     top_logprobs: Option<usize>,
     /// The texts of the prompts, if they are to be part of the response.
     echo: Option<Vec<String>>,
+    /// How an answer is taken apart.
+    split: Option<Split>,
+    /// What holds it to calls of functions.
+    calls: Option<Shape>,
 }
 
 impl Setting {
@@ -73,16 +80,10 @@ impl Setting {
     }
 
     fn chat(&self, body: &mut Fields<'_>, reading: &Reading) -> Result<Asked, Refusal> {
-        let prompt = self.conversation(body, reading)?;
+        let tools = Tools::take(body, reading)?;
+        let (prompt, text) = self.conversation(body, &tools, reading)?;
+        let (split, calls) = self.parts_of_answer(&tools, &text)?;
         body.only("modalities", &[json!(["text"])])?;
-        if let Some(tools) = body.peek("tools") {
-            check_tools(tools, reading)?;
-        }
-        body.only("tools", &[json!([])])?;
-        body.only("functions", &[json!([])])?;
-        body.only("tool_choice", &[json!("none"), json!("auto")])?;
-        body.only("function_call", &[json!("none"), json!("auto")])?;
-        body.ignore(&["parallel_tool_calls"]);
         let wants = body.boolean("logprobs")?.unwrap_or(false);
         let top = body.integer("top_logprobs", 0..=TOP_LOGPROBS_MAX)?;
         if top.is_some_and(|k| k > 0) && !wants {
@@ -96,17 +97,25 @@ impl Setting {
             answer: newer.or(older).unwrap_or(otherwise),
             top_logprobs: wants.then(|| top.unwrap_or(0) as usize),
             echo: None,
+            split,
+            calls,
         })
     }
 
-    /// The prompt of a conversation.
-    fn conversation(&self, body: &mut Fields<'_>, reading: &Reading) -> Result<Vec<u32>, Refusal> {
-        let messages = messages(body.need("messages")?, reading)?;
+    /// The prompt of a conversation, as tokens and as text.
+    fn conversation(
+        &self,
+        body: &mut Fields<'_>,
+        tools: &Tools,
+        reading: &Reading,
+    ) -> Result<(Vec<u32>, String), Refusal> {
+        let mut messages = messages(body.need("messages")?, reading)?;
         let Some(template) = &self.template else {
             let message = "this model has no chat template; use /v1/completions";
             return Err(Refusal::new("unknown_url", message));
         };
-        let extra = match body.take("chat_template_kwargs") {
+        self.arguments(&mut messages);
+        let mut extra = match body.take("chat_template_kwargs") {
             None => Map::new(),
             Some(Value::Object(map)) => map,
             Some(_) => {
@@ -114,17 +123,28 @@ impl Setting {
                 return Err(Refusal::value("chat_template_kwargs", message));
             }
         };
-        let asks = body.boolean("add_generation_prompt")?.unwrap_or(true);
-        body.only("continue_final_message", &[json!(false)])?;
-        let text = template
-            .render(&messages, asks, extra)
-            .map_err(|e| Refusal::value("messages", format!("`messages`: {e}")))?;
+        if let Some(tools) = tools.for_template().filter(|_| self.dialect().shows_tools) {
+            extra.insert("tools".to_owned(), tools);
+        } else {
+            tools.tell(&mut messages);
+        }
+        let goes_on = body.boolean("continue_final_message")?.unwrap_or(false);
+        let asks = body.boolean("add_generation_prompt")?;
+        if goes_on && asks == Some(true) {
+            let message = "`continue_final_message` and `add_generation_prompt` contradict each other";
+            return Err(Refusal::value("continue_final_message", message));
+        }
+        let text = template.render(&messages, asks.unwrap_or(!goes_on), extra);
+        let mut text = text.map_err(|e| Refusal::value("messages", format!("`messages`: {e}")))?;
+        if goes_on {
+            cut_to_go_on(&mut text, messages.last())?;
+        }
         // The template writes the special tokens out.
         let ids = self.encode("messages", &text, false, self.prompt_max(body))?;
         if ids.is_empty() {
             return Err(Refusal::value("messages", "`messages` give an empty prompt"));
         }
-        Ok(ids)
+        Ok((ids, text))
     }
 
     fn completions(&self, body: &mut Fields<'_>) -> Result<Asked, Refusal> {
@@ -137,12 +157,13 @@ impl Setting {
         // What is echoed may be all that is wanted.
         let least = i64::from(echo.is_none());
         let answer = answer_length(body, "max_tokens", least)?.unwrap_or(otherwise);
-        Ok(Asked { prompts, answer, top_logprobs: top.map(|k| k as usize), echo })
+        let top_logprobs = top.map(|k| k as usize);
+        Ok(Asked { prompts, answer, top_logprobs, echo, split: None, calls: None })
     }
 
     /// What chat and completions share.
     fn generation(&self, number: u64, body: &mut Fields<'_>, asked: Asked) -> Result<Generation, Refusal> {
-        let Asked { mut prompts, answer, top_logprobs, mut echo } = asked;
+        let Asked { mut prompts, answer, top_logprobs, mut echo, mut split, calls } = asked;
         self.truncate(body, &mut prompts, &mut echo, answer)?;
         let n = body.integer("n", 1..=ANSWERS_MAX)?.unwrap_or(1) as usize;
         if n * prompts.len() > PARTS_MAX {
@@ -169,7 +190,18 @@ impl Setting {
         let prompt_logprobs = body.integer("prompt_logprobs", 0..=TOP_LOGPROBS_MAX)?.map(|k| k as usize);
         let mut sampling = self.sampling(number, body)?;
         self.rules(body, max_new_tokens, &mut sampling)?;
-        let shape = shape(body)?;
+        let mut shape = shape(body)?;
+        if shape.is_some() {
+            if calls.is_some() {
+                let message = "a grammar and functions that may be called are not supported together";
+                return Err(Refusal::unsupported("tools", message));
+            }
+            // All of it follows the grammar.
+            split = None;
+        }
+        shape = shape.or(calls);
+        let keep_special_tokens =
+            keep_special_tokens || split.as_ref().is_some_and(|split| self.split_by_special_tokens(split));
         if shape.is_some() && self.tokenizer.is_none() {
             return Err(Refusal::unsupported(
                 "response_format",
@@ -191,7 +223,9 @@ impl Setting {
             top_logprobs,
             prompt_logprobs,
             echo,
+            cache_salt: cache_salt(body)?,
             shape,
+            split,
         })
     }
 
@@ -246,9 +280,31 @@ impl Setting {
     }
 }
 
+/// Cuts a conversation to the end of its last message, so that the answer goes on with it.
+fn cut_to_go_on(text: &mut String, last: Option<&Message>) -> Result<(), Refusal> {
+    let content = last.and_then(|message| message.content.as_str()).unwrap_or_default().trim();
+    match text.rfind(content).filter(|_| !content.is_empty()) {
+        Some(at) => text.truncate(at + content.len()),
+        None => {
+            let message = "the last message has no text that the chat template shows, so that nothing can go on with it";
+            return Err(Refusal::value("continue_final_message", message));
+        }
+    }
+    Ok(())
+}
+
 fn answer_length(body: &mut Fields<'_>, name: &str, least: i64) -> Result<Option<AnswerTokens>, Refusal> {
     let asked = body.integer(name, least..=i64::from(u32::MAX))?;
     Ok(asked.map(|n| AnswerTokens::Exactly(n as usize)))
+}
+
+/// The number of a text that tells prompts apart which are to share nothing; 0 if there is none.
+fn cache_salt(body: &mut Fields<'_>) -> Result<u64, Refusal> {
+    match body.text("cache_salt")? {
+        None => Ok(0),
+        Some(salt) if salt.is_empty() => Err(Refusal::value("cache_salt", "`cache_salt` must not be empty")),
+        Some(salt) => Ok(fnv(salt.bytes()).max(1)),
+    }
 }
 
 /// What only matters where an answer is streamed.

@@ -7,6 +7,7 @@ use std::mem::take;
 
 use serde_json::{Map, Value, json};
 
+use crate::lines::write_one_line;
 use crate::part::Part;
 use crate::refusal::Refusal;
 use crate::request::{ApiRequest, Task};
@@ -48,12 +49,6 @@ impl<E> From<io::Error> for WriteError<E> {
     }
 }
 
-impl<E> From<serde_json::Error> for WriteError<E> {
-    fn from(error: serde_json::Error) -> Self {
-        Self::Io(error.into())
-    }
-}
-
 impl Setting {
     /// Writes the bytes of [`respond`](Self::respond)'s body as JSON, holding one part at a time: `part` is asked for each
     /// of them in order.
@@ -87,7 +82,7 @@ impl Setting {
         for (name, value) in body {
             out.write_all(before.as_bytes())?;
             before = ",";
-            serde_json::to_writer(&mut *out, &name)?;
+            write_one_line(out, &name)?;
             out.write_all(b":")?;
             match name.as_str() {
                 name if name == list => {
@@ -100,7 +95,7 @@ impl Setting {
                                 entry(&mut one(index)?, list, index)?
                             }
                         };
-                        serde_json::to_writer(&mut *out, &value)?;
+                        write_one_line(out, &value)?;
                     }
                     out.write_all(b"]")?;
                     usage = Some(inputs.tokens());
@@ -108,9 +103,9 @@ impl Setting {
                 // It stands behind the list, so that all parts are counted.
                 "usage" => {
                     let prompt = usage.ok_or_else(|| Refusal::defect("usage is told before the parts"))?;
-                    serde_json::to_writer(&mut *out, &whole_usage(value, prompt, tokens.get()))?;
+                    write_one_line(out, &whole_usage(value, prompt, tokens.get()))?;
                 }
-                _ => serde_json::to_writer(&mut *out, &value)?,
+                _ => write_one_line(out, &value)?,
             }
         }
         Ok(out.write_all(b"}")?)

@@ -4,6 +4,7 @@ use aerostat::{Hidden, Request, Sampling, Want};
 
 use crate::refusal::Refusal;
 use crate::shape::Shape;
+use crate::split::{Split, Splitter};
 
 /// Sequences of one request at most.
 pub const PARTS_MAX: usize = 1 << 16;
@@ -94,8 +95,12 @@ pub struct Generation {
     pub prompt_logprobs: Option<usize>,
     /// The texts of the prompts, if responses are to begin with them and with the log-probabilities of their tokens.
     pub echo: Option<Vec<String>>,
+    /// Prompts share what is computed of them with those of the same number only.
+    pub cache_salt: u64,
     /// What an answer must look like.
     pub shape: Option<Shape>,
+    /// How the text of an answer is taken apart into thoughts, content and calls of functions; `None`: it is content.
+    pub split: Option<Split>,
 }
 
 /// A vector for each input. Part `i` is that of input `i`.
@@ -124,6 +129,11 @@ impl Generation {
         self.prompt_logprobs.max(echoed)
     }
 
+    /// What takes an answer apart as it comes, where that is done.
+    fn splitter(&self) -> Option<Splitter> {
+        self.split.map(Split::splitter)
+    }
+
     /// Whether a token that came last ended an answer: then it is not shown.
     pub(crate) fn ends(&self, token: u32) -> bool {
         (!self.ignore_eos && self.end_tokens.contains(&token)) || self.stop_token_ids.contains(&token)
@@ -137,6 +147,14 @@ impl Task {
             Self::Chat(g) | Self::Completions(g) => g.prompts.len() * g.n,
             Self::Embeddings(e) => e.inputs.len(),
             Self::Score(s) => s.sequences.len(),
+        }
+    }
+
+    /// What takes an answer apart as it comes; `None` where its text is told as it is.
+    pub fn splitter(&self) -> Option<Splitter> {
+        match self {
+            Self::Chat(g) | Self::Completions(g) => g.splitter(),
+            Self::Embeddings(_) | Self::Score(_) => None,
         }
     }
 
@@ -170,6 +188,7 @@ impl Task {
                     keep_special_tokens: g.keep_special_tokens,
                     top_logprobs: g.top_logprobs,
                     prompt_logprobs: g.prompt_top(),
+                    cache_salt: g.cache_salt,
                     want: Want::Generate,
                     ..Request::default()
                 })
@@ -207,7 +226,9 @@ mod tests {
             top_logprobs: None,
             prompt_logprobs: None,
             echo: None,
+            cache_salt: 0,
             shape: None,
+            split: None,
         };
         let task = Task::Completions(generation);
         let part = |i| task.part(i).map(|r| (r.token_ids, r.stream)).unwrap();

@@ -5,13 +5,17 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 
-use crate::part::{Part, PartResult, Token};
+use crate::part::{Finish, Part, PartResult, Token};
 use crate::refusal::Refusal;
 use crate::request::{ApiRequest, Embedding, Generation, Scoring, Task};
 use crate::setting::Setting;
+use crate::split::{Split, members};
 
 /// What OpenAI writes for a probability of nothing.
 const LOGPROB_MIN: f32 = -9999.0;
+
+/// Why an answer ended that calls functions.
+pub(crate) const CALLED: &str = "tool_calls";
 
 /// What a response says of itself.
 #[derive(Clone, Debug)]
@@ -61,11 +65,12 @@ impl Setting {
                     json!({"content": entries.collect::<Result<Vec<_>, _>>()?, "refusal": null})
                 }
             };
+            let (message, called) = message(generation.split, &text, stamp);
             Ok(json!({
                 "index": index,
-                "message": {"role": "assistant", "content": text, "refusal": null},
+                "message": message,
                 "logprobs": logprobs,
-                "finish_reason": finish,
+                "finish_reason": if called && finish == Finish::Stop.name() { CALLED } else { finish },
                 "stop_reason": stop,
             }))
         };
@@ -222,6 +227,29 @@ fn embeddings_body(embedding: &Embedding, parts: &[Part]) -> Result<Object, Refu
         ("data", data.into()),
         ("usage", json!({"prompt_tokens": tokens, "total_tokens": tokens})),
     ]))
+}
+
+/// The message of an answer, taken apart where that is wanted, and whether it calls functions.
+fn message(split: Option<Split>, text: &str, stamp: &Stamp) -> (Object, bool) {
+    let mut message =
+        object([("role", "assistant".into()), ("content", text.into()), ("refusal", Value::Null)]);
+    let Some(split) = split else { return (message, false) };
+    let mut splitter = split.splitter();
+    let pieces = [splitter.push(text), splitter.finish()].concat();
+    let mut parts = members(&pieces, |index| split.call_id(stamp, index));
+    let called = !parts.calls.is_empty();
+    let content = parts.content.map_or_else(|| if called { Value::Null } else { "".into() }, Value::from);
+    message.insert("content".to_owned(), content);
+    if let Some(thoughts) = parts.thoughts {
+        message.insert("reasoning_content".to_owned(), thoughts.into());
+    }
+    if called {
+        for call in parts.calls.iter_mut().filter_map(Value::as_object_mut) {
+            call.remove("index");
+        }
+        message.insert("tool_calls".to_owned(), parts.calls.into());
+    }
+    (message, called)
 }
 
 /// The text of an answer, why it ended, and what of the request's own ended it.

@@ -1,9 +1,10 @@
 //! What requests are read against: one model's tokenizer, chat template, limits and defaults.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use aerostat::{ChatTemplate, Error, ModelFiles, Sampling, Tokenizer};
 
+use crate::dialect::Dialect;
 use crate::request::PARTS_MAX;
 
 /// How requests are read, and what holds where they do not say.
@@ -34,6 +35,8 @@ pub struct Setting {
     /// Tokens of a sequence at most.
     pub(crate) context_max: usize,
     pub(crate) rules: Rules,
+    /// Found when it is first asked for.
+    pub(crate) dialect: OnceLock<Dialect>,
     model: String,
 }
 
@@ -57,6 +60,7 @@ impl Setting {
             hidden: spec.hidden,
             context_max: rules.context.unwrap_or(spec.context_max).max(1),
             rules,
+            dialect: OnceLock::new(),
             model: name.to_owned(),
         })
     }
@@ -71,6 +75,7 @@ impl Setting {
             sampling: self.sampling.clone(),
             context_max: rules.context.unwrap_or(self.context_max).max(1),
             rules,
+            dialect: self.dialect.clone(),
             model: self.model.clone(),
             ..*self
         }

@@ -18,6 +18,8 @@ pub enum Shape {
     Choice(Vec<String>),
     /// A text that a Lark grammar derives.
     Lark(String),
+    /// Calls of functions, or text in which there may be some: a Lark grammar that is made of them.
+    Calls(String),
 }
 
 /// The shape that a body asks for.

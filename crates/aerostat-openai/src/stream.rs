@@ -1,12 +1,13 @@
 //! Chunks of responses that come as they are made: OpenAI's shapes, so that its own types read them.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::part::{Finish, Token};
 use crate::refusal::Refusal;
 use crate::request::{ApiRequest, Generation, Task};
-use crate::respond::{Stamp, usage_of};
+use crate::respond::{CALLED, Stamp, usage_of};
 use crate::setting::Setting;
+use crate::split::{Piece, members};
 
 /// What a chunk says of one choice.
 #[derive(Clone, Copy, Debug)]
@@ -22,10 +23,19 @@ pub enum Delta<'a> {
         /// Characters of all its tokens before these; see [`Setting::shown_chars`].
         offset: usize,
     },
+    /// It gained what a [`Splitter`](crate::Splitter) made of its text.
+    Pieces {
+        /// In order; there may be none.
+        pieces: &'a [Piece],
+        /// New tokens, with log-probabilities if those are wanted.
+        tokens: &'a [Token],
+    },
     /// Nothing happened: a sign of life.
     Nothing,
     /// It ended.
     End(Finish),
+    /// It ended and calls functions.
+    Called,
 }
 
 impl Setting {
@@ -57,7 +67,7 @@ impl Setting {
         delta: Delta<'_>,
     ) -> Result<Value, Refusal> {
         let choice = match &request.task {
-            Task::Chat(generation) => self.chat_choice(generation, choice, delta)?,
+            Task::Chat(generation) => self.chat_choice(generation, stamp, choice, delta)?,
             Task::Completions(generation) => self.completion_choice(generation, choice, delta)?,
             Task::Embeddings(_) | Task::Score(_) => return Err(no_answer()),
         };
@@ -104,18 +114,35 @@ impl Setting {
         }))
     }
 
-    fn chat_choice(&self, generation: &Generation, index: usize, delta: Delta<'_>) -> Result<Value, Refusal> {
+    fn chat_choice(
+        &self,
+        generation: &Generation,
+        stamp: &Stamp,
+        index: usize,
+        delta: Delta<'_>,
+    ) -> Result<Value, Refusal> {
         let (mut logprobs, mut finish) = (Value::Null, Value::Null);
+        let tokens = match delta {
+            Delta::Text { tokens, .. } | Delta::Pieces { tokens, .. } => tokens,
+            _ => &[],
+        };
+        if let Some(k) = generation.top_logprobs.filter(|_| !tokens.is_empty()) {
+            let entries = shown(generation, tokens).iter().map(|token| self.chat_logprob(token, k));
+            let entries = entries.collect::<Result<Vec<_>, _>>()?;
+            logprobs = json!({"content": entries, "refusal": null});
+        }
         let delta = match delta {
             Delta::Begin => json!({"role": "assistant", "content": ""}),
             Delta::Nothing => json!({}),
-            Delta::Text { text, tokens, .. } => {
-                if let Some(k) = generation.top_logprobs {
-                    let entries = shown(generation, tokens).iter().map(|token| self.chat_logprob(token, k));
-                    let entries = entries.collect::<Result<Vec<_>, _>>()?;
-                    logprobs = json!({"content": entries, "refusal": null});
-                }
-                json!({"content": text})
+            Delta::Text { text, .. } => json!({"content": text}),
+            Delta::Pieces { pieces, .. } => {
+                let id =
+                    |index| generation.split.map_or_else(String::new, |split| split.call_id(stamp, index));
+                delta_of(pieces, id)
+            }
+            Delta::Called => {
+                finish = CALLED.into();
+                json!({})
             }
             Delta::End(reason) => {
                 finish = reason.name().into();
@@ -133,7 +160,7 @@ impl Setting {
     ) -> Result<Value, Refusal> {
         let (mut logprobs, mut finish) = (Value::Null, Value::Null);
         let text = match delta {
-            Delta::Begin | Delta::Nothing => "",
+            Delta::Begin | Delta::Nothing | Delta::Pieces { .. } | Delta::Called => "",
             Delta::Text { text, tokens, offset } => {
                 if let Some(k) = generation.top_logprobs {
                     logprobs = self.completion_logprobs(shown(generation, tokens), k, offset)?;
@@ -147,6 +174,18 @@ impl Setting {
         };
         Ok(json!({"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}))
     }
+}
+
+/// What pieces add to a message.
+fn delta_of(pieces: &[Piece], id: impl Fn(usize) -> String) -> Value {
+    let parts = members(pieces, id);
+    let mut delta = Map::new();
+    delta.extend(parts.content.map(|text| ("content".to_owned(), text.into())));
+    delta.extend(parts.thoughts.map(|text| ("reasoning_content".to_owned(), text.into())));
+    if !parts.calls.is_empty() {
+        delta.insert("tool_calls".to_owned(), parts.calls.into());
+    }
+    delta.into()
 }
 
 /// Tokens without the one that ended the answer.

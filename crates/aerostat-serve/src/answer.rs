@@ -10,17 +10,20 @@ use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use crate::app::App;
-use crate::body::{Body, json_bytes};
+use crate::body::{Body, Live, json_bytes};
 use crate::engine::Model;
+use crate::gate::KeyPlace;
 use crate::held::{Held, Holder};
 use crate::ids;
+use crate::orphans::{self, Kept};
 use crate::problem::Problem;
+use crate::progress;
 use crate::run::{FLEXIBLE, INTERACTIVE, Prepared, Run, parts};
 use crate::text::json_response;
 use crate::wait::{Chunks, Late, Wishes};
 
 /// Names of members that were ignored.
-const IGNORED: HeaderName = HeaderName::from_static("x-aerostat-ignored");
+pub(crate) const IGNORED: HeaderName = HeaderName::from_static("x-aerostat-ignored");
 /// Tells nginx to pass on what comes as it comes.
 const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 
@@ -37,7 +40,16 @@ pub(crate) async fn answer(
     endpoint: Endpoint,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Problem> {
+    let key = key_of(&request);
+    let (headers, path) = (request.headers().clone(), endpoint.path());
     let (body, model, held) = receive(app, request).await?;
+    let attempt = orphans::attempt(&headers, key, path, &body);
+    if let Some((kept, true)) = &attempt
+        && let Some(run) = app.orphans.take(kept)
+    {
+        let home = Some((Arc::clone(app), *kept));
+        return finish(app, Kept::new(run, home)).await;
+    }
     let (limits, shared) = (app.config.limits.clone(), Arc::clone(app));
     let (prepared, asked) = app
         .blocking(move || {
@@ -53,14 +65,22 @@ pub(crate) async fn answer(
             let prepared = prepare(&shared, &model, request, held)?;
             let seed = seed.filter(|_| matches!(prepared.request.task, Task::Chat(_) | Task::Completions(_)));
             let priority = if asked.flexible { FLEXIBLE } else { INTERACTIVE };
-            Ok((Prepared { seed, priority, ..prepared }, asked))
+            Ok((Prepared { seed, priority, key, ..prepared }, asked))
         })
         .await?;
-    let run = Run::start(app.model()?, (&app.registry, &app.metrics), prepared)?;
+    let run = Run::start(app.model()?, (&app.registry, &app.metrics, &app.turns), prepared)?;
     let ignored = run.request.ignored.join(", ");
     let mut response = match asked.stream {
-        true => stream(Chunks::new(run, asked.wishes, &app.config.limits)),
-        false => whole(app, run).await?,
+        true => {
+            let id = run.id();
+            let mut response = event_stream(Chunks::new(run, asked.wishes, app));
+            progress::add_headers(app, &id, response.headers_mut());
+            response
+        }
+        false => {
+            let home = attempt.map(|(kept, _)| (Arc::clone(app), kept));
+            finish(app, Kept::new(run, home)).await?
+        }
     };
     if let Ok(ignored) = HeaderValue::from_str(&ignored)
         && !ignored.is_empty()
@@ -99,13 +119,14 @@ pub(crate) fn check(task: &Task, parts_max: usize, grammar_bytes_max: usize) -> 
     }
     let bytes = match task.shape() {
         Some(Shape::Schema(schema)) => schema.to_string().len(),
-        Some(Shape::Regex(text) | Shape::Lark(text)) => text.len(),
+        Some(Shape::Regex(text) | Shape::Lark(text) | Shape::Calls(text)) => text.len(),
         Some(Shape::Choice(texts)) => texts.iter().map(String::len).sum(),
         Some(Shape::JsonObject) | None => 0,
     };
     if bytes > grammar_bytes_max {
         let message = format!("the grammar has {bytes} bytes; {grammar_bytes_max} are allowed");
-        return Err(Problem::value("response_format", message));
+        let param = if matches!(task.shape(), Some(Shape::Calls(_))) { "tools" } else { "response_format" };
+        return Err(Problem::value(param, message));
     }
     Ok(())
 }
@@ -120,7 +141,7 @@ pub(crate) fn prepare(
     held.push(hold_prompts(&app.bytes, &request.task)?);
     let parts = parts(model, &request)?;
     let stamp = Stamp { id: ids::hex(), created: ids::now() };
-    Ok(Prepared { request, parts, seed: None, stamp, priority: INTERACTIVE, held })
+    Ok(Prepared { request, parts, seed: None, stamp, name: None, priority: INTERACTIVE, key: 0, held })
 }
 
 /// Four bytes for each token of each sequence.
@@ -138,14 +159,25 @@ fn hold_prompts(bytes: &Arc<Holder>, task: &Task) -> Result<Held, Problem> {
     bytes.hold(needed)
 }
 
+/// Whose request it is.
+pub(crate) fn key_of(request: &Request<Incoming>) -> usize {
+    request.extensions().get::<KeyPlace>().copied().unwrap_or_default().0
+}
+
 /// The answer as one body: with its status if it comes soon, else begun and kept alive.
-pub(crate) async fn whole(app: &App, mut run: Run) -> Result<Response<Body>, Problem> {
-    let soon = timeout(app.config.limits.early_time, std::future::poll_fn(|context| run.poll_body(context)));
+pub(crate) async fn whole(app: &App, run: Run) -> Result<Response<Body>, Problem> {
+    finish(app, Kept::new(run, None)).await
+}
+
+async fn finish(app: &App, mut kept: Kept) -> Result<Response<Body>, Problem> {
+    let id = kept.run().map(|run| run.id()).unwrap_or_default();
+    let soon = timeout(app.config.limits.early_time, std::future::poll_fn(|context| kept.poll_body(context)));
     match soon.await {
         Ok(body) => Ok(json_response(StatusCode::OK, &body?)),
         Err(_) => {
-            let mut response = Response::new(Body::live(Late::new(run, &app.config.limits)));
+            let mut response = Response::new(Body::live(Late::new(kept, &app.config.limits)));
             let headers = response.headers_mut();
+            progress::add_headers(app, &id, headers);
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             headers.insert(UNBUFFERED, HeaderValue::from_static("no"));
             Ok(response)
@@ -153,8 +185,9 @@ pub(crate) async fn whole(app: &App, mut run: Run) -> Result<Response<Body>, Pro
     }
 }
 
-fn stream(chunks: Chunks) -> Response<Body> {
-    let mut response = Response::new(Body::live(chunks));
+/// A response of server-sent events.
+pub(crate) fn event_stream(live: impl Live + 'static) -> Response<Body> {
+    let mut response = Response::new(Body::live(live));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -199,6 +232,7 @@ fn flag(body: &mut Map<String, Value>, name: &str) -> Result<bool, Problem> {
 
 /// `/v1/rerank`: documents in the order in which they make the query likely, as log-probabilities of its tokens.
 pub(crate) async fn rerank(app: &Arc<App>, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
+    let key = key_of(&request);
     let (body, model, held) = receive(app, request).await?;
     let (shared, limits) = (Arc::clone(app), app.config.limits.clone());
     let read = app.blocking(move || {
@@ -209,10 +243,10 @@ pub(crate) async fn rerank(app: &Arc<App>, request: Request<Incoming>) -> Result
         let name = body.get("model").and_then(Value::as_str).map(str::to_owned);
         let request = ApiRequest { model: name, task, ignored: Vec::new() };
         check(&request.task, limits.parts_max, limits.grammar_bytes_max)?;
-        Ok((prepare(&shared, &model, request, held)?, asked))
+        Ok((Prepared { key, ..prepare(&shared, &model, request, held)? }, asked))
     });
     let (prepared, asked) = read.await?;
-    let mut run = Run::start(app.model()?, (&app.registry, &app.metrics), prepared)?;
+    let mut run = Run::start(app.model()?, (&app.registry, &app.metrics, &app.turns), prepared)?;
     run.reshape = Some(Box::new(move |scores| asked.body(&scores)));
     whole(app, run).await
 }

@@ -12,15 +12,23 @@ use crate::engine::Model;
 use crate::held::Holder;
 use crate::ids;
 use crate::metrics::Metrics;
+use crate::orphans::Orphans;
 use crate::problem::Problem;
 use crate::registry::Registry;
+use crate::responses::Hubs;
 use crate::store::Store;
+use crate::turns::Turns;
 use crate::worker::Worker;
 
 /// Requests that are read at once: templates, tokens and grammars take their time, and the engine wants the cores.
 const READERS: usize = 2;
 /// Requests that wait for the disk at once.
 const DISKS: usize = 2;
+
+/// Single sequences that are handed to the engine at once, for each that it was planned for, and at least: enough to choose
+/// from, and few enough that keys can take turns.
+const TURNS_PER_SEQUENCE: usize = 2;
+const TURNS_MIN: usize = 32;
 
 /// What all requests share.
 pub(crate) struct App {
@@ -43,6 +51,13 @@ pub(crate) struct App {
     pub(crate) worker: OnceLock<Arc<Worker>>,
     /// The server ends.
     pub(crate) stop: Arc<AtomicBool>,
+    /// The engine's thread has ended.
+    pub(crate) engine_ended: Arc<AtomicBool>,
+    pub(crate) turns: Arc<Turns>,
+    /// Requests whose clients have gone and may come again.
+    pub(crate) orphans: Orphans,
+    /// Responses under way.
+    pub(crate) hubs: Hubs,
     /// When it began, in seconds since 1970.
     pub(crate) created: u64,
 }
@@ -51,6 +66,7 @@ impl App {
     pub(crate) fn new(config: Config, budget: Option<u64>, store: Option<Store>) -> Self {
         let bytes = config.held_bytes_max(budget);
         Self {
+            turns: Turns::new(config.sequences_max.saturating_mul(TURNS_PER_SEQUENCE).max(TURNS_MIN)),
             requests: Holder::new(config.limits.requests_max, "the queue is full"),
             bytes: Holder::new(bytes, "requests hold as much memory as they may"),
             config,
@@ -63,6 +79,9 @@ impl App {
             store: store.map(Arc::new),
             worker: OnceLock::new(),
             stop: Arc::default(),
+            engine_ended: Arc::default(),
+            orphans: Orphans::default(),
+            hubs: Hubs::default(),
             created: ids::now(),
         }
     }

@@ -22,6 +22,10 @@ pub struct Config {
     pub names: Vec<String>,
     /// Take what vLLM takes and OpenAI refuses; members that are not known are ignored and named in a header.
     pub lenient: bool,
+    /// Each sweep is held up for so long, which tells how patient clients are with a model that is far larger.
+    pub sweep_delay: Duration,
+    /// Speak Ollama's API, too.
+    pub ollama: bool,
     /// The folder for files and batches; `None`: neither is served.
     pub data: Option<PathBuf>,
     /// Bytes that files may take together.
@@ -75,6 +79,10 @@ pub struct Limits {
     pub early_time: Duration,
     /// What answers are given at the end, after the model is closed.
     pub goodbye_time: Duration,
+    /// A request whose client has gone and may ask again goes on for so long.
+    pub orphan_time: Duration,
+    /// Between two looks at how far requests are.
+    pub look_time: Duration,
 }
 
 impl Default for Limits {
@@ -98,6 +106,8 @@ impl Default for Limits {
             chunk_time: seconds(50),
             early_time: seconds(25),
             goodbye_time: seconds(3),
+            orphan_time: seconds(60),
+            look_time: Duration::from_millis(500),
         }
     }
 }
@@ -118,6 +128,8 @@ impl Config {
             allow_hosts: Vec::new(),
             names: vec![name.into()],
             lenient: false,
+            ollama: false,
+            sweep_delay: Duration::ZERO,
             data: None,
             data_bytes_max: 10 << 30,
             keep_days: None,

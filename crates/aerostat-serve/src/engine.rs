@@ -2,10 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use aerostat::session::Event;
 use aerostat::{
-    ModelFiles, Need, Observer, Options, Outcome, Plan, Progress, Request, Session, SessionHandle, Want,
+    ModelFiles, Need, Observer, Options, Outcome, Phase, Plan, Progress, Request, Session, SessionHandle,
+    Want,
 };
 use aerostat_jobs::files_digest;
 use aerostat_openai::{LazyGrammars, Refusal, Rules, Setting, Shape};
@@ -13,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
+use crate::metrics::{Metrics, SweepClock};
 
 /// Tokens of a sequence that the memory is planned for beside the longest one, at most: most are short.
 const USUAL_TOKENS: usize = 1024;
@@ -28,6 +32,10 @@ pub(crate) struct Model {
     pub(crate) fingerprint: String,
     /// Tokens of a sequence at most.
     pub(crate) context: usize,
+    /// What its makers call its family, how many parameters it has and what they take.
+    pub(crate) family: String,
+    pub(crate) parameters: u64,
+    pub(crate) bytes: u64,
     grammars: Mutex<LazyGrammars>,
 }
 
@@ -47,10 +55,37 @@ impl Model {
     }
 }
 
-/// What the engine tells while it works, and the wish to stop it.
+/// What the engine tells while it works, and the wish to stop it. It goes when the engine's thread ends, however it does.
 struct Signs {
     stop: Arc<AtomicBool>,
+    ended: Arc<AtomicBool>,
+    metrics: Arc<Metrics>,
+    clock: SweepClock,
+    delay: Duration,
+    /// The last sweep that was held up.
+    held: u64,
     verbose: bool,
+}
+
+impl Signs {
+    /// Makes sweeps as slow as they are to be, unless the server ends.
+    fn hold_up(&mut self, progress: &Progress) {
+        const LOOK_EVERY: Duration = Duration::from_millis(50);
+        if self.delay.is_zero() || progress.phase == Phase::Loading || self.held == progress.sweep {
+            return;
+        }
+        self.held = progress.sweep;
+        let begun = Instant::now();
+        while begun.elapsed() < self.delay && !self.stop.load(Ordering::Relaxed) {
+            thread::sleep(LOOK_EVERY.min(self.delay));
+        }
+    }
+}
+
+impl Drop for Signs {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Observer for Signs {
@@ -60,7 +95,11 @@ impl Observer for Signs {
         }
     }
 
-    fn progress(&mut self, _progress: &Progress) -> bool {
+    fn progress(&mut self, progress: &Progress) -> bool {
+        if let Some((seconds, rows)) = self.clock.tick(progress) {
+            self.metrics.sweep(seconds, rows);
+        }
+        self.hold_up(progress);
         self.stop.load(Ordering::Relaxed)
     }
 
@@ -74,7 +113,7 @@ pub(crate) fn open(
     config: &Config,
     files: Arc<ModelFiles>,
     options: &Options,
-    stop: Arc<AtomicBool>,
+    (stop, ended, metrics): (Arc<AtomicBool>, Arc<AtomicBool>, Arc<Metrics>),
     early: impl FnOnce(SessionHandle),
 ) -> Result<(Session, Model), Error> {
     let context = config.context_of(files.spec().context_max);
@@ -92,7 +131,16 @@ pub(crate) fn open(
     let sha = Sha256::digest(format!("{digest} {}", aerostat::result_identity(&options)));
     let fingerprint =
         format!("fp_{}", sha.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>());
-    let signs = Box::new(Signs { stop, verbose: false });
+    let (family, parameters, bytes) = described(&files);
+    let signs = Box::new(Signs {
+        stop,
+        ended,
+        metrics,
+        clock: SweepClock::default(),
+        delay: config.sweep_delay,
+        held: 0,
+        verbose: false,
+    });
     let tokenizer = setting.tokenizer().cloned();
     let need = need(config, context);
     let session = Session::start(files, tokenizer, options.clone(), need, signs)?;
@@ -100,8 +148,15 @@ pub(crate) fn open(
     early(session.handle());
     wait_until_open(&handle)?;
     let grammars = Mutex::default();
-    let model = Model { setting, handle, options, digest, fingerprint, context, grammars };
+    let model =
+        Model { setting, handle, options, digest, fingerprint, context, family, parameters, bytes, grammars };
     Ok((session, model))
+}
+
+/// A model's family, its parameters, and what its matrices take.
+fn described(files: &ModelFiles) -> (String, u64, u64) {
+    let spec = files.spec();
+    (spec.family.to_string(), spec.parameters, spec.matrices().map(|matrix| matrix.bytes()).sum())
 }
 
 /// What the memory is planned for: the longest sequence there may be, and usual ones beside it.

@@ -112,6 +112,10 @@ pub(crate) fn check_origin(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
+/// The place of the key that a request showed, kept with it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct KeyPlace(pub(crate) usize);
+
 /// The place of the key that a request shows; 0 where none is needed.
 pub(crate) fn check_key(headers: &HeaderMap, keys: &Keys) -> Result<usize, Problem> {
     if keys.is_empty() {

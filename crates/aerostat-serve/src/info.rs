@@ -1,6 +1,9 @@
 //! What the server says of itself: health, version, models, requests under way.
 
-use aerostat::{Phase, Progress};
+use std::sync::atomic::Ordering;
+
+use aerostat::session::Event;
+use aerostat::{Outcome, Phase, Progress};
 use hyper::Response;
 use hyper::StatusCode;
 use serde_json::{Value, json};
@@ -9,6 +12,7 @@ use crate::app::App;
 use crate::body::Body;
 use crate::metrics::Now;
 use crate::problem::Problem;
+use crate::progress;
 use crate::text::{json_response, whole};
 
 /// `/health`: 200 once the model is open; before that 503 and how far it is.
@@ -17,6 +21,10 @@ pub(crate) fn health(app: &App) -> Response<Body> {
     let progress = status.as_ref().and_then(|status| status.progress);
     if app.stopping() {
         return json_response(StatusCode::SERVICE_UNAVAILABLE, &json!({"status": "stopping"}));
+    }
+    if app.engine_ended.load(Ordering::Relaxed) {
+        let body = json!({"status": "failed", "error": "the engine has ended; start the server again"});
+        return json_response(StatusCode::INTERNAL_SERVER_ERROR, &body);
     }
     if app.model().is_err() {
         let loading = progress.filter(|p| p.phase == Phase::Loading && p.tiles > 0);
@@ -79,16 +87,23 @@ fn model(app: &App, name: &str) -> Result<Value, Problem> {
 
 /// What is known at the moment, for counters and for the page.
 fn now(app: &App) -> Result<Now, Problem> {
-    let status = app.model()?.handle.status();
+    let handle = &app.model()?.handle;
+    let status = handle.status();
     let (running, waiting) = app.registry.counts();
     let progress = status.progress;
+    let positions = status.plan.as_ref().map_or(0, |plan| plan.kv_bytes / plan.kv_bytes_per_token.max(1));
+    let stats = status.stats.as_ref();
     Ok(Now {
         running,
         waiting,
         sweeps: progress.map_or(0, |p| p.sweep),
         rows: progress.map_or(0, |p| p.rows),
         read_bytes: progress.map_or(0, |p| p.read_bytes),
-        budget_bytes: status.plan.map_or(0, |plan| plan.budget_bytes),
+        budget_bytes: status.plan.as_ref().map_or(0, |plan| plan.budget_bytes),
+        cache_used: (handle.under_way().1 as f64 / positions.max(1) as f64).min(1.0),
+        shared_rows: stats.map_or(0, |stats| stats.shared_rows),
+        disk_rate: stats.map_or(0.0, |stats| stats.read_bytes_per_second),
+        batches: app.worker.get().map_or([0; 3], |worker| worker.counts()),
     })
 }
 
@@ -101,6 +116,11 @@ pub(crate) fn metrics(app: &App) -> Result<Response<Body>, Problem> {
 
 /// `/v1/aerostat/status`: what the page shows.
 pub(crate) fn status(app: &App) -> Result<Response<Body>, Problem> {
+    Ok(json_response(StatusCode::OK, &status_of(app)?))
+}
+
+/// How the server stands.
+pub(crate) fn status_of(app: &App) -> Result<Value, Problem> {
     let now = now(app)?;
     let model = app.model()?;
     let status = model.handle.status();
@@ -114,8 +134,9 @@ pub(crate) fn status(app: &App) -> Result<Response<Body>, Problem> {
             "rows_at_knee": plan.rows_at_knee,
         })
     });
-    let tokens = app.metrics.generated_tokens.load(std::sync::atomic::Ordering::Relaxed);
-    let body = json!({
+    let tokens = app.metrics.generated_tokens.load(Ordering::Relaxed);
+    let sweep_seconds = app.metrics.sweep_seconds();
+    Ok(json!({
         "model": app.config.names.first(),
         "context": model.context,
         "running": now.running,
@@ -124,28 +145,55 @@ pub(crate) fn status(app: &App) -> Result<Response<Body>, Problem> {
         "read_bytes": now.read_bytes,
         "sweep": status.progress.filter(|p| p.phase != Phase::Loading).map(sweep),
         "plan": plan,
+        "sweep_seconds": sweep_seconds,
+        "disk_bytes_per_second": now.disk_rate,
+        "cache_used": now.cache_used,
+        "memory_bytes": status.stats.as_ref().map(|stats| stats.memory_peak_bytes),
         "data": app.store().is_ok(),
-    });
-    Ok(json_response(StatusCode::OK, &body))
+    }))
 }
 
-/// `/v1/aerostat/requests`.
-pub(crate) fn requests(app: &App) -> Response<Body> {
-    json_response(StatusCode::OK, &json!({"object": "list", "data": app.registry.list()}))
+/// Requests in a list, unless another number is asked for.
+const LIST_USUAL: usize = 100;
+
+/// `/v1/aerostat/requests`: a page of them, of a class or of all.
+pub(crate) fn requests(app: &App, query: &str) -> Result<Response<Body>, Problem> {
+    let (mut limit, mut offset, mut class) = (LIST_USUAL, 0, "");
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let number = || value.parse::<usize>().ok().filter(|n| *n <= 1 << 20);
+        let wrong = || Problem::value(name, format!("`{name}` cannot be {value:?}"));
+        match name {
+            "limit" => limit = number().ok_or_else(wrong)?,
+            "offset" => offset = number().ok_or_else(wrong)?,
+            "class" => class = value,
+            _ => return Err(Problem::bad("unsupported_parameter", format!("`{name}` is not supported"))),
+        }
+    }
+    let mut rows = progress::rows(app);
+    rows.retain(|row| class.is_empty() || row["class"] == class);
+    let total = rows.len();
+    let data: Vec<Value> = rows.into_iter().skip(offset).take(limit).collect();
+    Ok(json_response(StatusCode::OK, &json!({"object": "list", "data": data, "total": total})))
 }
 
 /// `/v1/aerostat/requests/{id}`.
 pub(crate) fn request(app: &App, id: &str) -> Result<Response<Body>, Problem> {
-    let found = app.registry.list().into_iter().find(|entry| entry["id"] == id);
+    let found = progress::row(app, id);
     let found = found.ok_or_else(|| Problem::not_found("there is no such request under way"))?;
     Ok(json_response(StatusCode::OK, &found))
 }
 
 /// DELETE `/v1/aerostat/requests/{id}`: cancels it at the end of the sweep.
 pub(crate) fn cancel(app: &App, id: &str) -> Result<Response<Body>, Problem> {
-    let sequences = app.registry.sequences(id);
-    let sequences = sequences.ok_or_else(|| Problem::not_found("there is no such request under way"))?;
+    let entry = app.registry.find(id);
+    let entry = entry.ok_or_else(|| Problem::not_found("there is no such request under way"))?;
     let model = app.model()?;
-    sequences.into_iter().for_each(|sequence| model.handle.cancel(sequence));
+    entry.sequences.into_iter().for_each(|sequence| model.handle.cancel(sequence));
+    if let Some(waits) = entry.waits {
+        let cancelled = aerostat::Error::new(aerostat::ErrorKind::Interrupted, "cancelled");
+        // It may have had its turn just now; then it is there for the next who cancels it.
+        let _ = waits.send((0, Event::Finished(Outcome::Failed(cancelled))));
+    }
     Ok(json_response(StatusCode::OK, &json!({"id": id, "object": "request", "cancelled": true})))
 }

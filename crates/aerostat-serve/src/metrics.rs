@@ -3,6 +3,9 @@
 use std::fmt::Write;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use aerostat::{Phase, Progress};
 
 use crate::engine::locked;
 
@@ -29,8 +32,51 @@ pub(crate) struct Metrics {
     pub(crate) between_tokens: Histogram,
     pub(crate) whole: Histogram,
     pub(crate) decode: Histogram,
+    pub(crate) queue: Histogram,
+    pub(crate) prefill: Histogram,
+    pub(crate) inference: Histogram,
+    pub(crate) sweeps: Histogram,
+    pub(crate) rows: Histogram,
+    /// A sweep takes about so many microseconds.
+    sweep_micros: AtomicU64,
     pub(crate) prompts: Histogram,
     pub(crate) answers: Histogram,
+}
+
+/// Takes the time of sweeps from signs of life, which come after each tile; pauses between sweeps do not count.
+#[derive(Debug, Default)]
+pub(crate) struct SweepClock {
+    /// The sweep at hand, its rows, and when its first and last tiles were done.
+    at: Option<(u64, usize, Instant, Instant)>,
+    tiles: usize,
+}
+
+impl SweepClock {
+    /// Takes a sign; at the first of a sweep it gives what the one before took, and its rows.
+    pub(crate) fn tick(&mut self, progress: &Progress) -> Option<(f64, usize)> {
+        let now = Instant::now();
+        if progress.phase == Phase::Loading {
+            return None;
+        }
+        match &mut self.at {
+            Some((sweep, _, _, last)) if *sweep == progress.sweep => {
+                *last = now;
+                self.tiles += 1;
+                None
+            }
+            at => {
+                let before = at.replace((progress.sweep, progress.rows, now, now));
+                let tiles = std::mem::replace(&mut self.tiles, 1);
+                let (_, rows, first, last) = before?;
+                // The first tile's own time is as that of the others.
+                let seconds = match tiles {
+                    0 | 1 => now.duration_since(first).as_secs_f64().min(1.0),
+                    tiles => last.duration_since(first).as_secs_f64() * tiles as f64 / (tiles - 1) as f64,
+                };
+                Some((seconds, rows))
+            }
+        }
+    }
 }
 
 /// How often a number was how large.
@@ -50,6 +96,14 @@ pub(crate) struct Now {
     pub(crate) rows: usize,
     pub(crate) read_bytes: u64,
     pub(crate) budget_bytes: u64,
+    /// Part of the KV cache that is in use.
+    pub(crate) cache_used: f64,
+    /// Rows that were not computed since others begin alike.
+    pub(crate) shared_rows: u64,
+    /// What reading alone reached, in bytes a second.
+    pub(crate) disk_rate: f64,
+    /// Requests of batches: not done, done, failed.
+    pub(crate) batches: [u64; 3],
 }
 
 impl Default for Metrics {
@@ -65,6 +119,12 @@ impl Default for Metrics {
             between_tokens: seconds(),
             whole: seconds(),
             decode: seconds(),
+            queue: seconds(),
+            prefill: seconds(),
+            inference: seconds(),
+            sweeps: seconds(),
+            rows: tokens(),
+            sweep_micros: AtomicU64::default(),
             prompts: tokens(),
             answers: tokens(),
         }
@@ -123,6 +183,21 @@ impl Text {
 }
 
 impl Metrics {
+    /// A sweep of so many rows took so long.
+    pub(crate) fn sweep(&self, seconds: f64, rows: usize) {
+        self.sweeps.add(seconds);
+        self.rows.add(rows as f64);
+        let before = self.sweep_seconds().unwrap_or(seconds);
+        let about = before + (seconds - before) / 4.0;
+        self.sweep_micros.store((about * 1e6) as u64 + 1, Ordering::Relaxed);
+    }
+
+    /// What a sweep takes, as far as is known.
+    pub(crate) fn sweep_seconds(&self) -> Option<f64> {
+        let micros = self.sweep_micros.load(Ordering::Relaxed);
+        (micros > 0).then_some(micros as f64 / 1e6)
+    }
+
     /// All of it, for a model of this name.
     pub(crate) fn text(&self, model: &str, now: &Now) -> String {
         let model = model.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
@@ -131,6 +206,8 @@ impl Metrics {
         let gauges = [
             ("vllm:num_requests_running", "Requests that have tokens.", now.running as f64),
             ("vllm:num_requests_waiting", "Requests that have none yet.", now.waiting as f64),
+            ("vllm:kv_cache_usage_perc", "Part of the KV cache that is in use, 1 for all.", now.cache_used),
+            ("aerostat_disk_ceiling_bytes_per_second", "What reading reaches while it reads.", now.disk_rate),
             ("aerostat_sweep_rows", "Rows of the sweep at hand.", now.rows as f64),
             ("aerostat_memory_budget_bytes", "What the process may hold.", now.budget_bytes as f64),
         ];
@@ -140,6 +217,12 @@ impl Metrics {
         let counters = [
             ("vllm:prompt_tokens_total", "Tokens of prompts.", count(&self.prompt_tokens)),
             ("vllm:generation_tokens_total", "Tokens of answers.", count(&self.generated_tokens)),
+            (
+                "vllm:prefix_cache_queries_total",
+                "Tokens of prompts that may begin alike.",
+                count(&self.prompt_tokens),
+            ),
+            ("vllm:prefix_cache_hits_total", "Those that others had computed.", now.shared_rows as f64),
             ("aerostat_sweeps_total", "Passes over the weights.", now.sweeps as f64),
             ("aerostat_read_bytes_total", "Bytes of weights that were read.", now.read_bytes as f64),
         ];
@@ -151,7 +234,26 @@ impl Metrics {
         for (reason, counter) in [("stop", &self.stopped), ("length", &self.full), ("abort", &self.aborted)] {
             text.line(name, &format!(",finished_reason=\"{reason}\""), count(counter));
         }
+        let name = "aerostat_batch_requests";
+        text.head(name, "Requests of batches that have not ended, by state.", "gauge");
+        for (state, count) in ["waiting", "completed", "failed"].into_iter().zip(now.batches) {
+            text.line(name, &format!(",state=\"{state}\""), count as f64);
+        }
         let histograms = [
+            ("vllm:request_queue_time_seconds", "From a request to its first sweep.", &self.queue),
+            (
+                "vllm:request_prefill_time_seconds",
+                "From a request's first sweep to its first token.",
+                &self.prefill,
+            ),
+            (
+                "vllm:request_inference_time_seconds",
+                "From a request's first sweep to its end.",
+                &self.inference,
+            ),
+            ("vllm:iteration_tokens_total", "Rows of a sweep.", &self.rows),
+            ("aerostat_sweep_seconds", "What a sweep takes.", &self.sweeps),
+            ("aerostat_rows_per_sweep", "Rows of a sweep.", &self.rows),
             ("vllm:time_to_first_token_seconds", "From a request to its first token.", &self.first_token),
             ("vllm:inter_token_latency_seconds", "From token to token.", &self.between_tokens),
             ("vllm:e2e_request_latency_seconds", "From a request to its end.", &self.whole),

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 /// Tells OpenAI's clients whether a request may be sent again.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
+const STOPPED: &str = "stopped";
+
 /// Why a request has no other answer: a status and OpenAI's error object.
 #[derive(Clone, Debug)]
 pub(crate) struct Problem {
@@ -40,6 +42,11 @@ impl Problem {
         Self { param: Some(param.to_owned()), ..Self::bad("invalid_value", message) }
     }
 
+    /// The same about a member, at its path.
+    pub(crate) fn about(self, param: &str) -> Self {
+        Self { param: Some(param.to_owned()), ..self }
+    }
+
     /// What is asked for is not there.
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
@@ -66,7 +73,7 @@ impl Problem {
 
     /// The server ends.
     pub(crate) fn stopping() -> Self {
-        Self::unavailable("stopped", "the request was stopped: the server ends, or somebody cancelled it", 30)
+        Self::unavailable(STOPPED, "the request was stopped: the server ends, or somebody cancelled it", 30)
     }
 
     /// Something that this program made itself is wrong, or the disk is; the log says more.
@@ -79,6 +86,16 @@ impl Problem {
     /// The same, on a connection that ends with it: what is left of the request is not read.
     pub(crate) fn closing(self) -> Self {
         Self { close: true, ..self }
+    }
+
+    /// Somebody stopped the request, or the server ends.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.code == STOPPED
+    }
+
+    /// What is wrong.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
     }
 
     /// The status.

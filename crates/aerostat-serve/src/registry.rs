@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use aerostat::session::RequestId;
-use serde_json::{Value, json};
-
 use crate::engine::locked;
+use aerostat::session::{Event, RequestId};
+use tokio::sync::mpsc::UnboundedSender;
 
 /// Requests that are not answered yet, in order of arrival.
 #[derive(Debug, Default)]
@@ -29,8 +28,12 @@ pub(crate) struct Entry {
     pub(crate) arrived: Instant,
     /// When its first token came.
     pub(crate) begun: Option<Instant>,
+    /// When the engine took it up, as far as anybody looked.
+    pub(crate) taken: Option<Instant>,
     /// Its sequences in the session.
     pub(crate) sequences: Vec<RequestId>,
+    /// Who hears that it is cancelled, while it waits for its turn.
+    pub(crate) waits: Option<UnboundedSender<(usize, Event)>>,
 }
 
 /// A request's place; it is left by dropping this.
@@ -49,19 +52,18 @@ impl Registry {
         Place { registry: Arc::clone(self), number }
     }
 
-    /// All requests as clients see them.
-    pub(crate) fn list(&self) -> Vec<Value> {
-        let entries = locked(&self.entries);
-        let mut position = 0;
-        let waits = |entry: &Entry| entry.begun.is_none();
-        entries
-            .1
-            .values()
-            .map(|entry| {
-                position += usize::from(waits(entry));
-                entry.show(waits(entry).then_some(position))
-            })
-            .collect()
+    /// All requests, in order of arrival.
+    pub(crate) fn list(&self) -> Vec<Entry> {
+        locked(&self.entries).1.values().cloned().collect()
+    }
+
+    /// Notes which requests the engine has taken up: of those, `taken` says so.
+    pub(crate) fn look(&self, taken: impl Fn(RequestId) -> bool) {
+        for entry in locked(&self.entries).1.values_mut().filter(|entry| entry.taken.is_none()) {
+            if entry.sequences.iter().any(|id| taken(*id)) {
+                entry.taken = Some(Instant::now());
+            }
+        }
     }
 
     /// How many have begun, and how many have not.
@@ -71,25 +73,13 @@ impl Registry {
         (running, entries.1.len() - running)
     }
 
-    /// The sequences of a request.
-    pub(crate) fn sequences(&self, id: &str) -> Option<Vec<RequestId>> {
-        let entries = locked(&self.entries);
-        entries.1.values().find(|entry| entry.id == id).map(|entry| entry.sequences.clone())
+    pub(crate) fn is_empty(&self) -> bool {
+        locked(&self.entries).1.is_empty()
     }
-}
 
-impl Entry {
-    fn show(&self, position: Option<usize>) -> Value {
-        json!({
-            "id": self.id,
-            "class": self.class,
-            "state": if self.begun.is_some() { "decode" } else { "waiting" },
-            "position": position,
-            "prompt_tokens": self.prompt_tokens,
-            "tokens": self.tokens,
-            "tokens_max": self.tokens_max,
-            "seconds": self.arrived.elapsed().as_secs_f64(),
-        })
+    /// A request.
+    pub(crate) fn find(&self, id: &str) -> Option<Entry> {
+        locked(&self.entries).1.values().find(|entry| entry.id == id).cloned()
     }
 }
 

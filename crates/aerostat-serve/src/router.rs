@@ -10,8 +10,10 @@ use crate::app::App;
 use crate::body::Body;
 use crate::gate;
 use crate::ids::is_id;
+use crate::ollama::Door;
 use crate::problem::Problem;
-use crate::{answer, batches, files, info, page, tokens};
+use crate::responses::is_response;
+use crate::{answer, batches, events, files, info, ollama, page, responses, tokens};
 
 /// What a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +32,13 @@ enum Route {
     Metrics,
     Status,
     Requests,
+    Events,
     Request(String),
+    Responses,
+    Response(String),
+    ResponseInput(String),
+    ResponseCancel(String),
+    Ollama(Door),
     Files,
     File(String),
     FileContent(String),
@@ -65,7 +73,13 @@ impl Route {
             ["metrics"] => Self::Metrics,
             ["v1", "aerostat", "status"] => Self::Status,
             ["v1", "aerostat", "requests"] => Self::Requests,
+            ["v1", "aerostat", "events"] => Self::Events,
             ["v1", "aerostat", "requests", id] => Self::Request(id.to_owned()),
+            ["v1", "responses"] => Self::Responses,
+            ["v1", "responses", id] if is_response(id) => Self::Response(id.to_owned()),
+            ["v1", "responses", id, "input_items"] if is_response(id) => Self::ResponseInput(id.to_owned()),
+            ["v1", "responses", id, "cancel"] if is_response(id) => Self::ResponseCancel(id.to_owned()),
+            ["api", name] => Self::Ollama(Door::at(name)?),
             ["v1", "files"] => Self::Files,
             ["v1", "files", id] if is_id(id, "file") => Self::File(id.to_owned()),
             ["v1", "files", id, "content"] if is_id(id, "file") => Self::FileContent(id.to_owned()),
@@ -83,9 +97,10 @@ impl Route {
     fn methods(&self) -> &'static str {
         match self {
             Self::Answer(_) | Self::Rerank | Self::Tokenize | Self::Detokenize => "POST",
-            Self::BatchCancel(_) => "POST",
+            Self::BatchCancel(_) | Self::Responses | Self::ResponseCancel(_) => "POST",
+            Self::Ollama(door) => door.methods(),
             Self::Files | Self::Batches => "GET, POST",
-            Self::Request(_) | Self::File(_) => "GET, DELETE",
+            Self::Request(_) | Self::File(_) | Self::Response(_) => "GET, DELETE",
             _ => "GET",
         }
     }
@@ -101,16 +116,22 @@ impl Route {
 }
 
 /// Lets a request in, and answers it.
-pub(crate) async fn handle(app: &Arc<App>, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
+pub(crate) async fn handle(
+    app: &Arc<App>,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Problem> {
     let (headers, uri) = (request.headers(), request.uri());
     check_size(app, &request)?;
     gate::check_host(headers, uri, &app.config.allow_hosts)?;
     gate::check_origin(headers)?;
     let route = Route::of(uri.path());
-    if !route.as_ref().is_some_and(Route::is_open) {
-        gate::check_key(headers, &app.config.keys)?;
+    let is_open = route.as_ref().is_some_and(Route::is_open);
+    if !is_open {
+        let place = gate::check_key(headers, &app.config.keys)?;
+        request.extensions_mut().insert(gate::KeyPlace(place));
     }
     let unknown = || Problem::not_found("there is nothing at this path").closing();
+    let route = route.filter(|route| app.config.ollama || !matches!(route, Route::Ollama(_)));
     let route = route.ok_or_else(unknown)?;
     let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
     if !route.methods().split(", ").any(|name| name == method.as_str()) {
@@ -139,9 +160,16 @@ async fn dispatch(
         (Route::TokenizerInfo, _) => tokens::info(app),
         (Route::Metrics, _) => info::metrics(app),
         (Route::Status, _) => info::status(app),
-        (Route::Requests, _) => Ok(info::requests(app)),
+        (Route::Requests, _) => info::requests(app, &query),
+        (Route::Events, _) => events::events(app),
         (Route::Request(id), &Method::DELETE) => info::cancel(app, &id),
         (Route::Request(id), _) => info::request(app, &id),
+        (Route::Responses, _) => responses::create(app, request).await,
+        (Route::Response(id), &Method::DELETE) => responses::delete(app, id).await,
+        (Route::Response(id), _) => responses::one(app, id, &query).await,
+        (Route::ResponseInput(id), _) => responses::input_items(app, id).await,
+        (Route::ResponseCancel(id), _) => responses::cancel(app, id).await,
+        (Route::Ollama(door), _) => Ok(ollama::handle(app, door, request).await),
         (Route::Files, &Method::POST) => files::upload(app, request).await,
         (Route::Files, _) => files::list(app, &query).await,
         (Route::File(id), &Method::DELETE) => files::delete(app, id).await,
@@ -212,6 +240,7 @@ mod tests {
             let id = match path {
                 path if path.contains("/files/") => format!("file-{digits}"),
                 path if path.contains("/batches/") => format!("batch-{digits}"),
+                path if path.contains("/responses/") => format!("resp_{digits}"),
                 _ => "name".to_owned(),
             };
             let route =
@@ -238,6 +267,12 @@ mod tests {
             Route::Status,
             Route::Requests,
             Route::Request(String::new()),
+            Route::Events,
+            Route::Responses,
+            Route::Response(String::new()),
+            Route::ResponseInput(String::new()),
+            Route::ResponseCancel(String::new()),
+            Route::Ollama(Door::Chat),
             Route::Files,
             Route::File(String::new()),
             Route::FileContent(String::new()),

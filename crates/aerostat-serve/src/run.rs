@@ -1,5 +1,6 @@
 //! A request in the engine: its parts are handed over, what comes back is put together.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -9,13 +10,15 @@ use aerostat::session::{Event, Priority, RequestId};
 use aerostat::{FinishReason, Outcome, Request};
 use aerostat_openai::{ApiRequest, Finish, Part, PartResult, Refusal, Stamp, Task, Token};
 use serde_json::{Value, json};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot::Receiver;
 
 use crate::engine::Model;
 use crate::held::Held;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::registry::{Entry, Place, Registry};
+use crate::turns::{Turn, Turns};
 
 /// Interactive requests enter before all that wait.
 pub(crate) const INTERACTIVE: Priority = -1;
@@ -29,7 +32,11 @@ pub(crate) struct Prepared {
     /// The seed that was drawn, where the request named none.
     pub(crate) seed: Option<u64>,
     pub(crate) stamp: Stamp,
+    /// What it is called where its answer has an id of another kind.
+    pub(crate) name: Option<String>,
     pub(crate) priority: Priority,
+    /// Whose it is: the place of its key.
+    pub(crate) key: usize,
     /// What it holds of what clients share.
     pub(crate) held: Vec<Held>,
 }
@@ -43,10 +50,14 @@ pub(crate) struct Run {
     parts: Vec<Progress>,
     left: usize,
     events: UnboundedReceiver<(usize, Event)>,
+    /// What waits to be handed over, and for what.
+    waiting: Option<(Vec<Request>, Receiver<Turn>, Priority)>,
+    sender: Option<UnboundedSender<(usize, Event)>>,
+    turn: Option<Turn>,
     place: Place,
     /// Tokens of all answers so far.
     pub(crate) tokens: usize,
-    prompt_tokens: usize,
+    pub(crate) prompt_tokens: usize,
     arrived: Instant,
     /// When the first token came, and when the last.
     first: Option<Instant>,
@@ -82,21 +93,23 @@ impl Run {
     /// Hands all parts over.
     pub(crate) fn start(
         model: &Arc<Model>,
-        (registry, metrics): (&Arc<Registry>, &Arc<Metrics>),
+        (registry, metrics, turns): (&Arc<Registry>, &Arc<Metrics>, &Arc<Turns>),
         prepared: Prepared,
     ) -> Result<Self, Problem> {
-        let Prepared { request, parts, seed, stamp, priority, held } = prepared;
+        let Prepared { request, parts, seed, stamp, name, priority, key, held } = prepared;
         let (sender, events) = unbounded_channel();
         let prompt_tokens = parts.iter().map(|part| part.token_ids.len()).sum();
         let place = registry.enter(Entry {
-            id: id_of(&request.task, &stamp),
+            id: name.unwrap_or_else(|| id_of(&request.task, &stamp)),
             class: if priority < 0 { "interactive" } else { "batch" },
             prompt_tokens,
             tokens: 0,
             tokens_max: parts.iter().map(|part| part.max_new_tokens).sum(),
             arrived: Instant::now(),
             begun: None,
+            taken: None,
             sequences: Vec::new(),
+            waits: None,
         });
         let left = parts.len();
         let mut run = Self {
@@ -107,6 +120,9 @@ impl Run {
             parts: Vec::with_capacity(left),
             left,
             events,
+            waiting: None,
+            sender: Some(sender),
+            turn: None,
             place,
             tokens: 0,
             prompt_tokens,
@@ -119,15 +135,58 @@ impl Run {
             _held: held,
         };
         run.metrics.prompt_tokens.fetch_add(prompt_tokens as u64, Ordering::Relaxed);
+        // Those that can wait are behind all others in the session, and take nobody's turn.
+        if priority >= 0 {
+            run.hand_over(parts, priority)?;
+            return Ok(run);
+        }
+        let mut turn = turns.ask(key, left);
+        match turn.try_recv() {
+            Ok(turn) => {
+                run.turn = Some(turn);
+                run.hand_over(parts, priority)?;
+            }
+            Err(_) => {
+                run.place.update(|entry| entry.waits = run.sender.clone());
+                run.waiting = Some((parts, turn, priority));
+            }
+        }
+        Ok(run)
+    }
+
+    /// Gives the engine all parts.
+    fn hand_over(&mut self, parts: Vec<Request>, priority: Priority) -> Result<(), Problem> {
+        let Some(all) = self.sender.take() else { return Ok(()) };
         for (index, part) in parts.into_iter().enumerate() {
-            let sender = sender.clone();
+            let sender = all.clone();
             // Nobody listens any more: then nobody wants to know.
             let listener = Box::new(move |event| drop(sender.send((index, event))));
-            let id = model.handle.submit_to(part, priority, listener).map_err(|e| Problem::from(&e))?;
-            run.parts.push(Progress { id, done: None });
+            let id = self.model.handle.submit_to(part, priority, listener).map_err(|e| Problem::from(&e))?;
+            self.parts.push(Progress { id, done: None });
         }
-        run.place.update(|entry| entry.sequences = run.parts.iter().map(|part| part.id).collect());
-        Ok(run)
+        self.place.update(|entry| {
+            entry.waits = None;
+            entry.sequences = self.parts.iter().map(|part| part.id).collect();
+        });
+        Ok(())
+    }
+
+    /// All text of an answer that has ended.
+    pub(crate) fn text(&self, part: usize) -> Option<&str> {
+        match &self.parts.get(part)?.done.as_ref()?.result {
+            PartResult::Text { text, .. } => text.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The engine was not given it yet.
+    pub(crate) fn waits(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// What others see of it: its id.
+    pub(crate) fn id(&self) -> String {
+        self.place.update(|entry| entry.id.clone()).unwrap_or_default()
     }
 
     /// The next thing that happened; `None` when all parts have ended.
@@ -137,6 +196,21 @@ impl Run {
     ) -> Poll<Result<Option<(usize, Change)>, Problem>> {
         if self.left == 0 {
             return Poll::Ready(Ok(None));
+        }
+        if let Some((_, turn, _)) = &mut self.waiting {
+            let Poll::Ready(turn) = Pin::new(turn).poll(context) else {
+                // All that comes before its turn is that it is cancelled.
+                return match self.events.poll_recv(context) {
+                    Poll::Ready(Some(_)) => Poll::Ready(Err(Problem::stopping())),
+                    _ => Poll::Pending,
+                };
+            };
+            self.turn = turn.ok();
+            if let Some((parts, _, priority)) = self.waiting.take()
+                && let Err(problem) = self.hand_over(parts, priority)
+            {
+                return Poll::Ready(Err(problem));
+            }
         }
         let event = std::task::ready!(self.events.poll_recv(context));
         let gone = || Problem::unavailable("engine_gone", "the engine has ended; start the server again", 60);
@@ -235,6 +309,13 @@ impl Drop for Run {
         let now = Instant::now();
         metrics.whole.add(now.duration_since(self.arrived).as_secs_f64());
         metrics.prompts.add(self.prompt_tokens as f64);
+        if let Some(taken) = self.place.update(|entry| entry.taken).flatten() {
+            metrics.queue.add(taken.duration_since(self.arrived).as_secs_f64());
+            metrics.inference.add(now.duration_since(taken).as_secs_f64());
+            if let Some(first) = self.first {
+                metrics.prefill.add(first.saturating_duration_since(taken).as_secs_f64());
+            }
+        }
         if let Some(first) = self.first {
             metrics.decode.add(now.duration_since(first).as_secs_f64());
             metrics.answers.add(self.tokens as f64);

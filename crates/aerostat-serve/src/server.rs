@@ -1,5 +1,6 @@
 //! The server: a thread for connections, beside the engine's.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use aerostat::session::{RequestId, RequestState};
 use aerostat::{ModelFiles, Options, Session};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderName, HeaderValue, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
@@ -17,7 +19,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -29,6 +31,7 @@ use crate::engine;
 use crate::error::{Error, ErrorKind};
 use crate::ids;
 use crate::problem::Problem;
+use crate::responses;
 use crate::router;
 use crate::store::Store;
 use crate::text::{line, problem_response};
@@ -53,6 +56,7 @@ pub struct Server {
     files: Arc<ModelFiles>,
     options: Options,
     session: Option<Session>,
+    runtime: Handle,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -80,6 +84,7 @@ impl Server {
         let app = Arc::new(App::new(config, options.memory_bytes, store));
         let (stop, stopped) = watch::channel(false);
         let shared = Arc::clone(&app);
+        let handle = runtime.handle().clone();
         let run = move || {
             runtime.block_on(accept(shared, listener, stopped));
             // What is still read for requests is not waited for.
@@ -87,7 +92,7 @@ impl Server {
         };
         let thread =
             std::thread::Builder::new().name("aerostat-http".to_owned()).spawn(run).map_err(failed)?;
-        Ok(Self { app, address, files, options, session: None, stop, thread: Some(thread) })
+        Ok(Self { app, address, files, options, session: None, runtime: handle, stop, thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -102,9 +107,9 @@ impl Server {
     pub fn open(&mut self) -> Result<(), Error> {
         let app = &self.app;
         let early = |handle| drop(app.session.set(handle));
-        let stop = Arc::clone(&app.stop);
+        let told = (Arc::clone(&app.stop), Arc::clone(&app.engine_ended), Arc::clone(&app.metrics));
         let (session, model) =
-            engine::open(&app.config, Arc::clone(&self.files), &self.options, stop, early)?;
+            engine::open(&app.config, Arc::clone(&self.files), &self.options, told, early)?;
         let model = app.opened(model);
         self.session = Some(session);
         if let Ok(store) = app.store() {
@@ -114,6 +119,7 @@ impl Server {
                 worker.map_err(|e| Error::new(ErrorKind::Data, format!("batches cannot be run: {e}")))?;
             // It is opened once.
             let _ = app.worker.set(worker);
+            self.runtime.spawn(responses::resume(Arc::clone(app)));
         }
         Ok(())
     }
@@ -131,6 +137,7 @@ impl Server {
 
     fn end(&mut self) {
         self.app.stop.store(true, Ordering::Relaxed);
+        self.app.orphans.clear();
         // All requests end when the session does; what they are told is still written.
         drop(self.session.take());
         if let Some(worker) = self.app.worker.get() {
@@ -166,6 +173,7 @@ fn listen(runtime: &Runtime, address: SocketAddr) -> io::Result<TcpListener> {
 /// Takes connections until it is stopped, and then waits for them a moment.
 async fn accept(app: Arc<App>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
     let (open, refused) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    tokio::spawn(look(Arc::clone(&app)));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -187,12 +195,28 @@ async fn accept(app: Arc<App>, listener: TcpListener, mut stop: watch::Receiver<
     }
     drop(listener);
     let gone = async {
-        while open.load(Ordering::Relaxed) > 0 {
+        // Responses in the background save what they have.
+        while open.load(Ordering::Relaxed) > 0 || app.hubs.under_way() > 0 {
             sleep(Duration::from_millis(5)).await;
         }
     };
     // Who does not take the last answer by then does not get it.
     let _ = timeout(app.config.limits.goodbye_time, gone).await;
+}
+
+/// Notes from time to time which requests the engine has taken up.
+async fn look(app: Arc<App>) {
+    loop {
+        sleep(app.config.limits.look_time).await;
+        if app.registry.is_empty() {
+            continue;
+        }
+        let Some(handle) = app.session.get() else { continue };
+        let list = handle.requests();
+        let taken = list.into_iter().filter(|status| status.state != RequestState::Waiting);
+        let taken: HashSet<RequestId> = taken.map(|status| status.id).collect();
+        app.registry.look(|id| taken.contains(&id));
+    }
 }
 
 /// Counts a connection.

@@ -24,7 +24,10 @@ use crate::ids;
 /// Says whose database it is: "AERS".
 const APPLICATION_ID: i32 = 0x4145_5253;
 /// Of the tables below.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
+/// Bytes of all that is kept.
+const USED: &str = "SELECT (SELECT coalesce(sum(bytes), 0) FROM file)
+    + (SELECT coalesce(sum(length(request) + length(object)), 0) FROM response)";
 /// Room on the disk that is left to others.
 const FREE_BYTES_MIN: u64 = 1 << 30;
 
@@ -41,10 +44,22 @@ const SCHEMA: &str = "
         job TEXT NOT NULL        -- what its job is run with
     );";
 
+/// What the second version added.
+const SCHEMA_2: &str = "
+    CREATE TABLE response (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,
+        open INTEGER NOT NULL,   -- it has not ended
+        created INTEGER NOT NULL,
+        request TEXT NOT NULL,   -- what it is made of
+        object TEXT NOT NULL,    -- as clients see it
+        tokens BLOB NOT NULL     -- of its answer so far, as little-endian numbers of 32 bits
+    );
+    PRAGMA user_version = 2;";
+
 /// The folder and its database; this process's alone.
 pub(crate) struct Store {
     folder: PathBuf,
-    database: Mutex<Connection>,
+    pub(crate) database: Mutex<Connection>,
     bytes_max: u64,
     _lock: File,
 }
@@ -197,8 +212,7 @@ impl Store {
 
     /// Refuses more bytes than there is room for.
     pub(crate) fn check_room(&self, more: u64) -> Result<(), Fault> {
-        let used: i64 =
-            locked(&self.database).query_row("SELECT coalesce(sum(bytes), 0) FROM file", [], |r| r.get(0))?;
+        let used: i64 = locked(&self.database).query_row(USED, [], |r| r.get(0))?;
         if (used as u64).saturating_add(more) > self.bytes_max {
             let message = format!(
                 "files may take {} bytes together; delete some, or give --data-quota",
@@ -287,6 +301,8 @@ impl Store {
             let mut query = database.prepare("SELECT id FROM file WHERE expires <= ?1 OR created < ?2")?;
             query.query_map([now as i64, oldest as i64], |row| row.get(0))?.collect::<Result<_, _>>()?
         };
+        locked(&self.database)
+            .execute("DELETE FROM response WHERE created < ?1 AND NOT open", [oldest as i64])?;
         for id in old {
             match self.delete_file(&id) {
                 Ok(()) | Err(Fault::Absent | Fault::InUse) => {}
@@ -432,19 +448,20 @@ fn file_row(row: &Row<'_>) -> rusqlite::Result<FileRow> {
 }
 
 fn batch_row(row: &Row<'_>) -> rusqlite::Result<BatchRow> {
-    let json = |name: &str| -> rusqlite::Result<Value> {
-        let text: String = row.get(name)?;
-        serde_json::from_str(&text).map_err(|e| {
-            rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(e))
-        })
-    };
     Ok(BatchRow {
         id: row.get("id")?,
         open: row.get("open")?,
         input: row.get("input")?,
-        object: json("object")?,
-        job: json("job")?,
+        object: json_column(row, "object")?,
+        job: json_column(row, "job")?,
     })
+}
+
+/// A column of JSON.
+pub(crate) fn json_column(row: &Row<'_>, name: &str) -> rusqlite::Result<Value> {
+    let text: String = row.get(name)?;
+    let wrong = |e| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(e));
+    serde_json::from_str(&text).map_err(wrong)
 }
 
 /// The place of the id that a page comes after.
@@ -471,8 +488,10 @@ fn open_database(path: &Path) -> rusqlite::Result<Connection> {
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     if tables == 0 {
         connection.execute_batch(&format!(
-            "BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; {SCHEMA} COMMIT;"
+            "BEGIN; PRAGMA application_id = {APPLICATION_ID}; {SCHEMA} {SCHEMA_2} COMMIT;"
         ))?;
+    } else if (pragma("application_id")?, pragma("user_version")?) == (APPLICATION_ID, 1) {
+        connection.execute_batch(&format!("BEGIN; {SCHEMA_2} COMMIT;"))?;
     } else if (pragma("application_id")?, pragma("user_version")?) != (APPLICATION_ID, VERSION) {
         return Err(rusqlite::Error::InvalidQuery);
     }

@@ -2,37 +2,41 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use aerostat_openai::{Delta, Finish, Task, Token};
+use aerostat_openai::{Delta, Finish, Piece, Splitter, Task, Token};
 use hyper::body::Bytes;
 use serde_json::{Value, json};
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::app::App;
 use crate::body::{Broken, Live};
 use crate::config::Limits;
+use crate::orphans::Kept;
 use crate::problem::Problem;
+use crate::progress;
 use crate::run::{Change, Run};
 use crate::text::line;
 
 /// Rings when nothing happened for a time.
-struct Alarm {
+pub(crate) struct Alarm {
     sleep: Pin<Box<Sleep>>,
     time: Duration,
 }
 
 impl Alarm {
-    fn new(time: Duration) -> Self {
+    pub(crate) fn new(time: Duration) -> Self {
         Self { sleep: Box::pin(sleep(time)), time }
     }
 
     /// Something happened.
-    fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.sleep.as_mut().reset(Instant::now() + self.time);
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> bool {
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> bool {
         let rings = self.sleep.as_mut().poll(context).is_ready();
         if rings {
             self.reset();
@@ -43,14 +47,14 @@ impl Alarm {
 
 /// A JSON answer that has begun before it is known: line ends, then the answer. What fails breaks the connection.
 pub(crate) struct Late {
-    run: Option<Run>,
+    run: Option<Kept>,
     alarm: Alarm,
     /// The first line end is due at once, so that proxies see a byte.
     begun: bool,
 }
 
 impl Late {
-    pub(crate) fn new(run: Run, limits: &Limits) -> Self {
+    pub(crate) fn new(run: Kept, limits: &Limits) -> Self {
         Self { run: Some(run), alarm: Alarm::new(limits.sign_time), begun: false }
     }
 }
@@ -83,6 +87,7 @@ pub(crate) struct Wishes {
 
 /// An answer in chunks, as server-sent events.
 pub(crate) struct Chunks {
+    app: Arc<App>,
     run: Option<Run>,
     wishes: Wishes,
     choices: Vec<Choice>,
@@ -99,13 +104,19 @@ struct Choice {
     text: String,
     /// Characters that its tokens were shown with.
     offset: usize,
+    /// What takes it apart, where that is wanted.
+    splitter: Option<Splitter>,
 }
 
 impl Chunks {
-    pub(crate) fn new(run: Run, wishes: Wishes, limits: &Limits) -> Self {
-        let choices = (0..run.request.task.parts()).map(|_| Choice::default()).collect();
+    pub(crate) fn new(run: Run, wishes: Wishes, app: &Arc<App>) -> Self {
+        let limits = &app.config.limits;
+        let splitter = || run.request.task.splitter();
+        let choice = |_| Choice { splitter: splitter(), ..Choice::default() };
+        let choices = (0..run.request.task.parts()).map(choice).collect();
         let (sign, chunk) = (Alarm::new(limits.sign_time), Alarm::new(limits.chunk_time));
-        let mut chunks = Self { run: None, wishes, choices, ready: VecDeque::new(), sign, chunk };
+        let app = Arc::clone(app);
+        let mut chunks = Self { app, run: None, wishes, choices, ready: VecDeque::new(), sign, chunk };
         let chat = matches!(run.request.task, Task::Chat(_));
         chunks.run = Some(run);
         for index in (0..chunks.choices.len()).filter(|_| chat) {
@@ -151,7 +162,7 @@ impl Chunks {
                 if !choice.text.is_empty() {
                     self.gain(index, &[]);
                 }
-                self.push(index, Delta::End(finish.unwrap_or(Finish::Stop)));
+                self.finish(index, finish.unwrap_or(Finish::Stop));
             }
         }
     }
@@ -159,9 +170,31 @@ impl Chunks {
     fn gain(&mut self, index: usize, tokens: &[Token]) {
         let (Some(run), Some(choice)) = (&self.run, self.choices.get_mut(index)) else { return };
         let text = std::mem::take(&mut choice.text);
+        if let Some(splitter) = &mut choice.splitter {
+            let pieces = splitter.push(&text);
+            return self.gain_pieces(index, &pieces, tokens);
+        }
         let offset = choice.offset;
         choice.offset += run.model.setting.shown_chars(&run.request, tokens);
         self.push(index, Delta::Text { text: &text, tokens, offset });
+    }
+
+    fn gain_pieces(&mut self, index: usize, pieces: &[Piece], tokens: &[Token]) {
+        let told = tokens.iter().any(|token| token.logprob.is_some());
+        if !pieces.is_empty() || told {
+            self.push(index, Delta::Pieces { pieces, tokens });
+        }
+    }
+
+    fn finish(&mut self, index: usize, finish: Finish) {
+        let splitter = self.choices.get_mut(index).and_then(|choice| choice.splitter.as_mut());
+        let (held, calls) = match splitter {
+            Some(splitter) => (splitter.finish(), splitter.calls()),
+            None => (Vec::new(), 0),
+        };
+        self.gain_pieces(index, &held, &[]);
+        let called = calls > 0 && finish == Finish::Stop;
+        self.push(index, if called { Delta::Called } else { Delta::End(finish) });
     }
 
     fn end(&mut self) {
@@ -182,13 +215,12 @@ impl Chunks {
             return;
         };
         if self.wishes.progress {
-            let progress = run.model.handle.status().progress;
-            chunk["prompt_progress"] = json!({
-                "tokens": run.tokens,
-                "sweep": progress.map(|p| p.sweep),
-                "tile": progress.map(|p| p.tile),
-                "tiles": progress.map(|p| p.tiles),
-            });
+            let sweep = run.model.handle.status().progress;
+            let mut told = progress::row(&self.app, &run.id()).unwrap_or_else(|| json!({}));
+            told["sweep"] = sweep.map(|p| p.sweep).into();
+            told["tile"] = sweep.map(|p| p.tile).into();
+            told["tiles"] = sweep.map(|p| p.tiles).into();
+            chunk["prompt_progress"] = told;
         }
         self.send(chunk);
     }

@@ -48,6 +48,8 @@ struct State {
     active: HashMap<String, Active>,
     /// Batches that wait for something, and until when; `None`: for the next start.
     waiting: HashMap<String, Option<Instant>>,
+    /// How often there was something new.
+    news: u64,
 }
 
 /// A batch under way.
@@ -56,6 +58,8 @@ struct Active {
     /// It is not wanted any more, or the server ends.
     stop: Arc<AtomicBool>,
     handle: Option<JobHandle>,
+    /// When it was taken up in this server, and how many of its requests were left then.
+    begun: Option<(Instant, u64)>,
 }
 
 /// Why a batch does not go on.
@@ -106,14 +110,15 @@ impl Worker {
 
     /// There is something new to do.
     pub(crate) fn wake(&self) {
-        // Nobody may wake between a look and the wait that follows.
-        drop(locked(&self.state));
+        // What comes between a look and the wait that follows is not slept through.
+        locked(&self.state).news += 1;
         self.changed.notify_all();
     }
 
     /// A batch is not wanted any more: its row says so already.
     pub(crate) fn stop_batch(&self, id: &str) {
         let mut state = locked(&self.state);
+        state.news += 1;
         state.waiting.remove(id);
         if let Some(active) = state.active.get(id) {
             active.halt();
@@ -136,11 +141,31 @@ impl Worker {
     /// A batch as clients see it, with what is known of it now.
     pub(crate) fn show(&self, row: BatchRow) -> Value {
         let mut object = row.object;
+        if !row.open {
+            return object;
+        }
         let state = locked(&self.state);
         if let Some(handle) = state.active.get(&row.id).and_then(|active| active.handle.as_ref()) {
-            object["request_counts"] = request_counts(handle.progress().counts);
+            let counts = handle.progress().counts;
+            object["request_counts"] = request_counts(counts);
+            let begun = state.active.get(&row.id).and_then(|active| active.begun);
+            if let Some(seconds) = begun.and_then(|(begun, left)| seconds_left(begun, left, counts.left())) {
+                object["aerostat"] = json!({"eta_seconds": seconds});
+            }
         }
         object
+    }
+
+    /// Requests of batches that are under way: not done, done, failed.
+    pub(crate) fn counts(&self) -> [u64; 3] {
+        let state = locked(&self.state);
+        let mut sums = [0; 3];
+        for handle in state.active.values().filter_map(|active| active.handle.as_ref()) {
+            let counts = handle.progress().counts;
+            let one = [counts.left(), counts.done, counts.failed];
+            sums.iter_mut().zip(one).for_each(|(sum, count)| *sum += count);
+        }
+        sums
     }
 
     /// Starts what there is to do, until the server ends.
@@ -151,8 +176,13 @@ impl Worker {
             if let Err(fault) = self.store.expire(self.keep_days) {
                 eprintln!("error: old files cannot be taken away: {fault:?}");
             }
+            let seen = locked(&self.state).news;
+            let open = self.store.open_batches().unwrap_or_else(|fault| {
+                eprintln!("error: batches cannot be looked up: {fault:?}");
+                Vec::new()
+            });
             let mut state = locked(&self.state);
-            let due = self.due(&state);
+            let due = due(open, &state);
             for row in &due {
                 state.waiting.remove(&row.id);
                 state.active.insert(row.id.clone(), Active::default());
@@ -167,7 +197,7 @@ impl Worker {
                     }
                 }
             }
-            if !self.stop.load(Ordering::Relaxed) {
+            if !self.stop.load(Ordering::Relaxed) && state.news == seen {
                 // Woken or not, it looks again.
                 drop(self.changed.wait_timeout(state, LOOK_EVERY));
             }
@@ -177,21 +207,6 @@ impl Worker {
             // A panic has been told by the thread.
             let _ = thread.join();
         }
-    }
-
-    /// The batches that could begin now, as many as there may be.
-    fn due(&self, state: &State) -> Vec<BatchRow> {
-        let open = self.store.open_batches().unwrap_or_else(|fault| {
-            eprintln!("error: batches cannot be looked up: {fault:?}");
-            Vec::new()
-        });
-        let waits = |id: &String| match state.waiting.get(id) {
-            Some(Some(until)) => *until > Instant::now(),
-            Some(None) => true,
-            None => false,
-        };
-        let idle = open.into_iter().filter(|row| !state.active.contains_key(&row.id) && !waits(&row.id));
-        idle.take(ACTIVE_MAX.saturating_sub(state.active.len())).collect()
     }
 
     /// Works on a batch until it ends or cannot go on.
@@ -211,6 +226,7 @@ impl Worker {
             eprintln!("error: {id} cannot be told of: {fault:?}");
         }
         let mut state = locked(&self.state);
+        state.news += 1;
         state.active.remove(id);
         match halted {
             Ok(()) => {}
@@ -227,6 +243,9 @@ impl Worker {
 
     fn work(&self, id: &str) -> Result<(), Halt> {
         let row = self.store.batch(id)?;
+        if !row.open {
+            return Ok(());
+        }
         let is_new = row.object["status"] == "validating";
         let folder = self.store.job_folder(id);
         if row.object["status"] == "cancelling" && !folder.exists() {
@@ -299,6 +318,7 @@ impl Worker {
 
     /// Lets a job ride along to its end; `Ok(Err(counts))` if it was stopped on the way.
     fn ride(&self, id: &str, job: Job) -> Result<Result<Counts, Counts>, Halt> {
+        let left = job.counts().left();
         let attached = job.attach(&self.model.handle, PRIORITY);
         let attached = match attached {
             // The session ends before those who use it.
@@ -308,6 +328,7 @@ impl Worker {
         let handle = attached.handle();
         if let Some(active) = locked(&self.state).active.get_mut(id) {
             active.handle = Some(handle.clone());
+            active.begun = Some((Instant::now(), left));
             // Whoever stopped it before saw no handle.
             if active.stop.load(Ordering::Relaxed) {
                 handle.stop();
@@ -416,6 +437,23 @@ impl Watcher for Wish<'_> {
     fn stops(&self) -> bool {
         self.worker.stops(self.id)
     }
+}
+
+/// Of the batches that have not ended, those that could begin now, as many as there may be.
+fn due(open: Vec<BatchRow>, state: &State) -> Vec<BatchRow> {
+    let waits = |id: &String| match state.waiting.get(id) {
+        Some(Some(until)) => *until > Instant::now(),
+        Some(None) => true,
+        None => false,
+    };
+    let idle = open.into_iter().filter(|row| !state.active.contains_key(&row.id) && !waits(&row.id));
+    idle.take(ACTIVE_MAX.saturating_sub(state.active.len())).collect()
+}
+
+/// About how long it takes still, if it goes on as it did since it had so many requests left.
+fn seconds_left(begun: Instant, then: u64, now: u64) -> Option<f64> {
+    let done = then.checked_sub(now).filter(|done| *done > 0)?;
+    Some(begun.elapsed().as_secs_f64() * now as f64 / done as f64)
 }
 
 fn request_counts(counts: Counts) -> Value {

@@ -11,6 +11,8 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import time
+from urllib.parse import parse_qs, urlparse
 
 from playwright.sync_api import expect, sync_playwright
 
@@ -44,9 +46,50 @@ def check(page, url, shots):
     assert len(pathlib.Path(download.value.path()).read_text().splitlines()) == 20
     page.set_input_files("#file", {"name": "bad.jsonl", "mimeType": "text/plain", "buffer": b"nothing"})
     expect(page.locator("#errors li").first).to_contain_text("bad.jsonl")
+    cancels(page)
+    thousands(page)
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         page.screenshot(path=shots / f"page-{scheme}.png", full_page=True)
+
+
+def cancels(page):
+    """A batch that takes long is cancelled by its button, with the keyboard."""
+    body = {"messages": [{"role": "user", "content": "q"}], "max_tokens": 400, "ignore_eos": True}
+    lines = [{"custom_id": f"c{i}", "method": "POST", "url": "/v1/chat/completions", "body": body} for i in range(300)]
+    buffer = "\n".join(map(json.dumps, lines)).encode()
+    page.set_input_files("#file", {"name": "long.jsonl", "mimeType": "text/plain", "buffer": buffer})
+    row = page.locator("#batches tr", has_text="/300").first
+    button = row.get_by_role("button", name="cancel batch")
+    button.focus()
+    page.keyboard.press("Enter")
+    expect(row).to_contain_text("cancel", timeout=60_000)
+
+
+def thousands(page):
+    """Of 5,000 requests a page of 100 is asked for and shown, and the others can be reached."""
+    asked = []
+
+    def answer(route):
+        query = parse_qs(urlparse(route.request.url).query)
+        limit, offset = int(query["limit"][0]), int(query["offset"][0])
+        asked.append((limit, offset))
+        state = {"class": "interactive", "state": "decode", "position": None, "tokens": 3, "tokens_max": 64}
+        state |= {"seconds": 7, "eta_seconds": 4000.0}
+        data = [{"id": f"chatcmpl-{i}", **state} for i in range(offset, min(5000, offset + limit))]
+        route.fulfill(json={"object": "list", "data": data, "total": 5000})
+
+    page.route("**/v1/aerostat/requests?*", answer)
+    expect(page.locator("#range")).to_have_text("1–100 of 5,000", timeout=10_000)
+    begun = time.monotonic()
+    page.get_by_label("Later requests").click()
+    expect(page.locator("#requests tr").first).to_contain_text("chatcmpl-100")
+    took = time.monotonic() - begun
+    for _ in range(47):
+        page.get_by_label("Later requests").press("Enter")
+    expect(page.locator("#requests tr").first).to_contain_text("chatcmpl-4")
+    assert page.locator("#requests tr").count() == 100 and {limit for limit, _ in asked} == {100}
+    print(f"the next hundred of 5,000 requests after {took * 1000:.0f} ms")
 
 
 def main():

@@ -51,6 +51,9 @@ pub struct Request {
     pub hook: Option<SharedHook>,
     /// What the answer must look like.
     pub constraint: Option<Box<dyn Constraint>>,
+    /// Rows are shared with requests of the same number only, so that nobody can tell from the time it takes what others
+    /// have asked. 0 as a rule.
+    pub cache_salt: u64,
     /// What is wanted of the sequence.
     pub want: Want,
 }

@@ -36,6 +36,8 @@ pub(crate) struct Sequence<'t> {
     pub(crate) apart: bool,
     /// Its pages on disk.
     pub(crate) slots: Vec<Slot>,
+    /// See [`Request::cache_salt`](crate::Request::cache_salt).
+    cache_salt: u64,
     /// Place in the order of arrival.
     pub(crate) arrived: u64,
     pub(crate) task: Task<'t>,
@@ -69,6 +71,7 @@ impl<'t> Sequence<'t> {
             known: 0,
             apart: false,
             slots: Vec::new(),
+            cache_salt: 0,
             arrived: 0,
             task,
             layers: Vec::new(),
@@ -136,7 +139,7 @@ impl<'t> Sequence<'t> {
         let alike = |length: usize| rotations.class(self.prompt.max(length)) == class;
         let before = match self.known.checked_sub(1) {
             Some(last) => Before::Page(*self.pages.get(last)?),
-            None => Before::Start(class),
+            None => Before::Start(class.wrapping_add(self.cache_salt)),
         };
         (alike(start + 1) && alike(start + page_tokens)).then_some((before, tokens))
     }
@@ -194,7 +197,7 @@ impl<'t> Sequence<'t> {
         observer: &mut dyn Observer,
     ) -> Result<Self, Error> {
         let (id, prompt) = (request.id, request.token_ids.len());
-        let (layers, hook) = (request.layers.clone(), request.hook.clone());
+        let (layers, hook, cache_salt) = (request.layers.clone(), request.hook.clone(), request.cache_salt);
         let (tokens, capacity, task) = match request.want {
             Want::Generate => {
                 let capacity = prompt + request.max_new_tokens.max(1) - 1;
@@ -214,7 +217,7 @@ impl<'t> Sequence<'t> {
             }
             Want::Logits { from } => (request.token_ids, prompt, Task::Logits(from)),
         };
-        Ok(Self { layers, hook, ..Self::with_task(id, tokens, prompt, capacity, task) })
+        Ok(Self { layers, hook, cache_salt, ..Self::with_task(id, tokens, prompt, capacity, task) })
     }
 
     /// The positions to compute, as far as is known, are all before this one.

@@ -280,6 +280,11 @@ impl SessionHandle {
         self.table.list()
     }
 
+    /// Sequences that the last sweep carried on, those of sources too, and the positions that they take in the KV cache.
+    pub fn under_way(&self) -> (usize, usize) {
+        self.table.carried()
+    }
+
     fn send(&self, command: Command) -> Result<(), Error> {
         self.commands.send(command).map_err(|_| closed())
     }

@@ -3,7 +3,7 @@
 const ROWS = 100;
 const EVERY = 1000;
 const element = (id) => document.getElementById(id);
-const state = { first: 0, requests: [], halt: null };
+const state = { first: 0, halt: null };
 
 function key() {
   return sessionStorage.getItem("key") || "";
@@ -110,36 +110,38 @@ async function status() {
     ["waiting", String(now.waiting)],
     ["tokens made", now.tokens.toLocaleString()],
     ["read", bytes(now.read_bytes)],
-    ["memory", bytes(now.plan.budget_bytes)],
-    ["KV cache", bytes(now.plan.kv_bytes)],
+    ["sweep takes", now.sweep_seconds ? now.sweep_seconds.toPrecision(2) + " s" : "–"],
+    ["disk", now.disk_bytes_per_second ? bytes(now.disk_bytes_per_second) + "/s" : "–"],
+    ["memory", (now.memory_bytes ? bytes(now.memory_bytes) + " of " : "") + bytes(now.plan.budget_bytes)],
+    ["KV cache", Math.round(now.cache_used * 100) + " % of " + bytes(now.plan.kv_bytes)],
     ["context", now.context.toLocaleString()],
   ]);
   element("batches-section").hidden = !now.data;
   return now;
 }
 
+// The page of requests that is shown; the server has the others.
 async function requests() {
-  const list = await (await ask("/v1/aerostat/requests")).json();
-  state.requests = list.data;
-  show();
-}
-
-function show() {
   const wish = element("filter").value;
-  const list = state.requests.filter((request) => !wish || request.class === wish);
-  state.first = Math.max(0, Math.min(state.first, list.length - 1));
-  state.first -= state.first % ROWS;
-  const part = list.slice(state.first, state.first + ROWS);
-  put(element("range"), list.length ? state.first + 1 + "–" + (state.first + part.length) + " of " + list.length : "none");
+  const query = "?limit=" + ROWS + "&offset=" + state.first + (wish ? "&class=" + wish : "");
+  const list = await (await ask("/v1/aerostat/requests" + query)).json();
+  if (!list.data.length && state.first) {
+    state.first = Math.max(0, Math.ceil(list.total / ROWS) - 1) * ROWS;
+    return requests();
+  }
+  const part = list.data;
+  const range = state.first + 1 + "–" + (state.first + part.length) + " of " + list.total.toLocaleString();
+  put(element("range"), list.total ? range : "none");
   element("back").disabled = state.first === 0;
-  element("on").disabled = state.first + ROWS >= list.length;
+  element("on").disabled = state.first + ROWS >= list.total;
   fill(element("requests"), part.map((request) => ({
     cells: [
       request.id,
       request.class,
-      request.position ? "waiting, " + request.position + "." : request.state,
+      request.position === null ? request.state : "waiting, " + request.position + " before",
       request.tokens + "/" + request.tokens_max,
       duration(request.seconds),
+      request.eta_seconds === null ? "" : duration(request.eta_seconds),
     ],
     action: { id: request.id, title: "cancel " + request.id, run: () => cancel("/v1/aerostat/requests/" + encodeURIComponent(request.id), "DELETE") },
   })));
@@ -155,7 +157,8 @@ async function batches() {
       cells: [
         batch.id,
         batch.status + (batch.aerostat?.paused ? ": " + batch.aerostat.paused : ""),
-        counts.completed.toLocaleString() + "/" + counts.total.toLocaleString(),
+        counts.completed.toLocaleString() + "/" + counts.total.toLocaleString() +
+          (batch.aerostat?.eta_seconds ? ", " + duration(batch.aerostat.eta_seconds) + " left" : ""),
         String(counts.failed),
         { id: files.join(), nodes: () => files.map(([name, id]) => button(name, "download " + name, () => save(id, batch.id + "." + name + ".jsonl"))) },
       ],
@@ -227,7 +230,8 @@ async function tryIt(event) {
         if (!line.startsWith("data: ") || line === "data: [DONE]") continue;
         const chunk = JSON.parse(line.slice(6));
         if (chunk.error) throw new Error(chunk.error.message);
-        answer.append(chunk.choices[0]?.delta?.content || "");
+        const delta = chunk.choices[0]?.delta || {};
+        answer.append(delta.reasoning_content || "", delta.content || "");
       }
     }
   } catch (error) {
@@ -263,16 +267,16 @@ async function look() {
   setTimeout(look, EVERY);
 }
 
-function turn(pages) {
-  state.first += pages * ROWS;
-  show();
+async function turn(first) {
+  state.first = Math.max(0, first);
+  await requests().catch((error) => fail("requests", error));
 }
 
 element("theme").addEventListener("click", theme);
 element("key").addEventListener("click", askKey);
-element("filter").addEventListener("change", () => turn(-Infinity));
-element("back").addEventListener("click", () => turn(-1));
-element("on").addEventListener("click", () => turn(1));
+element("filter").addEventListener("change", () => turn(0));
+element("back").addEventListener("click", () => turn(state.first - ROWS));
+element("on").addEventListener("click", () => turn(state.first + ROWS));
 element("try").addEventListener("submit", tryIt);
 element("halt").addEventListener("click", () => state.halt?.abort());
 element("file").addEventListener("change", (event) => {

@@ -121,7 +121,7 @@ fn a_port_that_is_taken_is_told() {
 #[test]
 fn while_the_model_opens_the_server_says_so() {
     let server = Server::start(config(), files(), options()).unwrap();
-    let bench = Bench { server };
+    let bench = Bench { server, _folder: None };
     let health = bench.get("/health");
     assert_eq!((health.status, health.json()["status"].as_str()), (503, Some("loading")));
     let answer = bench.post("/v1/chat/completions", &chat(json!({})));

@@ -213,7 +213,7 @@ fn a_batch_of_another_model_waits_for_its_own() {
     let model = std::sync::Arc::new(aerostat::ModelFiles::open(&other).unwrap());
     let mut server = aerostat_serve::Server::start(with_data(folder.path()), model, options()).unwrap();
     server.open().unwrap();
-    let bench = Bench { server };
+    let bench = Bench { server, _folder: None };
     let path = format!("/v1/batches/{id}");
     until("the reason", || bench.get(&path).json()["aerostat"]["paused"].is_string());
     assert_eq!(bench.get(&path).json()["status"], "in_progress");

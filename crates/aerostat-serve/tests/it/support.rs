@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 /// A server that ends with the test.
 pub(crate) struct Bench {
     pub(crate) server: Server,
+    /// The model's folder, where it is made for the test.
+    pub(crate) _folder: Option<tempfile::TempDir>,
 }
 
 /// What came back.
@@ -28,6 +30,19 @@ pub(crate) struct Answer {
 pub(crate) fn files() -> Arc<ModelFiles> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/chat");
     Arc::new(ModelFiles::open(&path).unwrap())
+}
+
+/// The same model with Qwen's chat template.
+pub(crate) fn talking() -> tempfile::TempDir {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(root.join("fixtures/chat")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    let template = root.join("crates/aerostat-text/tests/data/chat/templates/qwen3.jinja");
+    std::fs::copy(template, folder.path().join("chat_template.jinja")).unwrap();
+    folder
 }
 
 pub(crate) fn options() -> Options {
@@ -49,9 +64,25 @@ impl Bench {
     }
 
     pub(crate) fn of(config: Config, options: Options) -> Self {
-        let mut server = Server::start(config, files(), options).unwrap();
+        Self::over(config, options, files(), None)
+    }
+
+    /// Of a model whose template knows functions and thoughts.
+    pub(crate) fn talking(config: Config) -> Self {
+        let folder = talking();
+        let files = Arc::new(ModelFiles::open(folder.path()).unwrap());
+        Self::over(config, options(), files, Some(folder))
+    }
+
+    fn over(
+        config: Config,
+        options: Options,
+        files: Arc<ModelFiles>,
+        folder: Option<tempfile::TempDir>,
+    ) -> Self {
+        let mut server = Server::start(config, files, options).unwrap();
         server.open().unwrap();
-        Self { server }
+        Self { server, _folder: folder }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -192,6 +223,12 @@ impl Answer {
     /// The code of the error that it is.
     pub(crate) fn code(&self) -> String {
         self.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The events of a stream that has types, by which it ends.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        let events = self.body.lines().filter_map(|line| line.strip_prefix("data: "));
+        events.map(|event| serde_json::from_str(event).unwrap()).collect()
     }
 
     /// The chunks of a stream, which ends as streams do.

@@ -70,6 +70,8 @@ struct Rows {
     all: BTreeMap<u64, (RequestStatus, usize)>,
     waiting: usize,
     waiting_bytes: usize,
+    /// Sequences that the last sweep carried on, those of sources too, and their positions in the cache.
+    under_way: (usize, usize),
 }
 
 impl Table {
@@ -115,6 +117,7 @@ impl Table {
     /// Requests that the next sweep carries on.
     pub(super) fn under_way(&self, all: &[UnderWay]) {
         let mut rows = self.rows();
+        rows.under_way = (all.len(), all.iter().map(|one| one.computed).sum());
         for one in all {
             rows.begin(one.id);
             if let Some((status, _)) = rows.all.get_mut(&one.id) {
@@ -143,6 +146,11 @@ impl Table {
         let mut rows = self.rows();
         rows.begin(id);
         rows.all.remove(&id);
+    }
+
+    /// Sequences that the last sweep carried on, and their positions in the cache.
+    pub(super) fn carried(&self) -> (usize, usize) {
+        self.rows().under_way
     }
 
     /// All of them, in order of arrival.

@@ -1,0 +1,98 @@
+//! Ollama's door: the same answers in its words.
+
+use aerostat_serve::Config;
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Bench, config, files};
+
+fn bench() -> Bench {
+    Bench::talking(Config { ollama: true, ..config() })
+}
+
+fn lines(answer: &Answer) -> Vec<Value> {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.header("content-type"), Some("application/x-ndjson"));
+    answer.body.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn chats_and_prompts_are_answered_as_by_openais_door() {
+    let bench = bench();
+    let messages = json!([{"role": "user", "content": "question 1"}]);
+    let options = json!({"seed": 4, "temperature": 1, "num_predict": 12});
+    let plain = bench.post(
+        "/v1/chat/completions",
+        &json!({"messages": messages, "seed": 4, "temperature": 1, "max_tokens": 12}),
+    );
+    let plain = plain.json();
+    let message = &plain["choices"][0]["message"];
+    let streamed =
+        bench.post("/api/chat", &json!({"model": "tiny:latest", "messages": messages, "options": options}));
+    let all = lines(&streamed);
+    let joined: String = all.iter().filter_map(|line| line["message"]["content"].as_str()).collect();
+    assert_eq!(joined, message["content"]);
+    let (last, rest) = all.split_last().unwrap();
+    assert!(rest.iter().all(|line| line["done"] == false && line["model"] == "tiny:latest"));
+    assert_eq!((&last["done"], &last["done_reason"]), (&json!(true), &plain["choices"][0]["finish_reason"]));
+    assert_eq!(
+        (&last["prompt_eval_count"], &last["eval_count"]),
+        (&plain["usage"]["prompt_tokens"], &plain["usage"]["completion_tokens"])
+    );
+    let whole = json!({"model": "tiny", "messages": messages, "options": options, "stream": false});
+    let whole = bench.post("/api/chat", &whole).json();
+    assert_eq!((&whole["message"]["content"], &whole["done"]), (&message["content"], &json!(true)));
+    let prompt = json!({"model": "tiny", "prompt": "question 1", "options": options, "stream": false});
+    assert_eq!(bench.post("/api/generate", &prompt).json()["response"], message["content"]);
+    let raw = json!({"model": "tiny", "prompt": "a", "raw": true, "options": options, "stream": false});
+    let plain = bench
+        .post("/v1/completions", &json!({"prompt": "a", "seed": 4, "temperature": 1, "max_tokens": 12}))
+        .json();
+    assert_eq!(bench.post("/api/generate", &raw).json()["response"], plain["choices"][0]["text"]);
+}
+
+#[test]
+fn functions_come_whole() {
+    let parameters = json!({"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"], "additionalProperties": false});
+    let tools = json!([{"type": "function", "function": {"name": "f", "parameters": parameters}}]);
+    let bench = bench();
+    // What is written so far makes the model go on with a call, since nothing else may follow.
+    let messages = json!([{"role": "user", "content": "question 1"}]);
+    let body = json!({"model": "tiny", "messages": messages, "tools": tools, "format": {"type": "integer"}, "stream": false});
+    let refused = bench.post("/api/chat", &body);
+    assert_eq!(refused.status, 400);
+    assert!(refused.json()["error"].is_string());
+    let shown = bench.post("/api/show", &json!({"model": "tiny"})).json();
+    let capabilities = shown["capabilities"].as_array().unwrap();
+    assert!(
+        ["completion", "tools", "thinking", "embedding"].iter().all(|c| capabilities.contains(&json!(c))),
+        "{shown}"
+    );
+}
+
+#[test]
+fn models_are_told_and_cannot_be_changed() {
+    let bench = bench();
+    assert!(bench.get("/api/version").json()["version"].is_string());
+    let tags = bench.get("/api/tags").json();
+    assert_eq!(tags["models"][0]["name"], "tiny:latest");
+    assert_eq!(tags["models"][0]["details"]["family"], files().spec().family);
+    let vectors = bench.post("/api/embed", &json!({"model": "tiny", "input": ["a", "b"]})).json();
+    let ours = bench.post("/v1/embeddings", &json!({"input": ["a", "b"]})).json();
+    assert_eq!(vectors["embeddings"][1], ours["data"][1]["embedding"]);
+    assert_eq!(
+        bench.post("/api/embeddings", &json!({"model": "tiny", "prompt": "a"})).json()["embedding"]
+            .as_array()
+            .unwrap()
+            .len(),
+        32
+    );
+    for path in ["/api/pull", "/api/create", "/api/copy"] {
+        let refused = bench.post(path, &json!({"model": "other"}));
+        assert_eq!((refused.status, refused.json()["error"].is_string()), (403, true));
+    }
+    assert_eq!(bench.delete("/api/delete").status, 403);
+    let unknown = bench.post("/api/chat", &json!({"model": "other", "messages": []}));
+    assert_eq!(unknown.status, 404);
+    // Without the flag there is no door.
+    assert_eq!(Bench::new().get("/api/tags").status, 404);
+}

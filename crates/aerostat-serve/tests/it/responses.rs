@@ -1,0 +1,170 @@
+//! `/v1/responses`: whole, in events, gone on with, in the background, and after the server ended.
+
+use std::path::Path;
+
+use aerostat::Options;
+use aerostat_serve::Config;
+use serde_json::{Value, json};
+
+use crate::support::{Bench, config, options, until};
+
+fn with_data(folder: &Path) -> Config {
+    Config { data: Some(folder.join("data")), ..config() }
+}
+
+fn ask(more: Value) -> Value {
+    let mut body =
+        json!({"model": "tiny", "input": "question 1", "seed": 3, "temperature": 1, "max_output_tokens": 12});
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body
+}
+
+fn text(response: &Value) -> String {
+    let items = response["output"].as_array().unwrap();
+    let parts =
+        items.iter().filter(|item| item["type"] == "message").flat_map(|i| i["content"].as_array().unwrap());
+    parts.map(|part| part["text"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_response_is_the_chat_of_the_same_words() {
+    let bench = Bench::new();
+    let answer = bench.post("/v1/responses", &ask(json!({})));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let response = answer.json();
+    let chat = json!({"messages": [{"role": "user", "content": "question 1"}], "seed": 3, "temperature": 1, "max_tokens": 12});
+    let chat = bench.post("/v1/chat/completions", &chat).json();
+    assert_eq!(text(&response), chat["choices"][0]["message"]["content"]);
+    let ended = if chat["choices"][0]["finish_reason"] == "length" { "incomplete" } else { "completed" };
+    assert_eq!(
+        (&response["object"], &response["status"], &response["store"]),
+        (&json!("response"), &json!(ended), &json!(false))
+    );
+    assert_eq!(response["usage"]["input_tokens"], chat["usage"]["prompt_tokens"]);
+    assert_eq!(response["usage"]["output_tokens"], chat["usage"]["completion_tokens"]);
+    for (body, param) in [
+        (json!({"previous_response_id": "resp_1"}), "previous_response_id"),
+        (json!({"input": 3}), "input"),
+        (json!({"temperature": 9}), "temperature"),
+    ] {
+        let refused = bench.post("/v1/responses", &ask(body));
+        assert_eq!(refused.json()["error"]["param"], param, "{refused:?}");
+    }
+    assert_eq!(bench.post("/v1/responses", &ask(json!({"background": true}))).status, 404);
+}
+
+#[test]
+fn events_make_the_response_piece_by_piece() {
+    let bench = Bench::talking(config());
+    let parameters = json!({"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"], "additionalProperties": false});
+    let tools = json!([{"type": "function", "name": "f", "parameters": parameters}]);
+    for more in [
+        json!({}),
+        json!({"tools": tools, "tool_choice": "required", "parallel_tool_calls": false, "max_output_tokens": 99}),
+    ] {
+        let mut body = ask(more);
+        body["stream"] = true.into();
+        let answer = bench.post("/v1/responses", &body);
+        let events = answer.events();
+        let numbers: Vec<u64> = events.iter().map(|e| e["sequence_number"].as_u64().unwrap()).collect();
+        assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>());
+        let kinds: Vec<&str> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
+        assert_eq!(kinds[..3], ["response.created", "response.in_progress", "response.output_item.added"]);
+        // Each event is named twice: in its line and in itself.
+        let named: Vec<&str> = answer.body.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
+        assert_eq!(named, kinds);
+        let last = &events.last().unwrap()["response"];
+        let item = &last["output"][0];
+        let deltas: String = events.iter().filter_map(|event| event["delta"].as_str()).collect();
+        match item["type"].as_str().unwrap() {
+            "function_call" => {
+                assert_eq!((&item["name"], item["arguments"].as_str()), (&json!("f"), Some(deltas.as_str())));
+                assert!(kinds.contains(&"response.function_call_arguments.done"));
+                assert_eq!(last["status"], "completed");
+            }
+            _ => assert_eq!(text(last), deltas),
+        }
+        let done = events.iter().find(|event| event["type"] == "response.output_item.done").unwrap();
+        assert_eq!(&done["item"], item);
+    }
+}
+
+#[test]
+fn a_stored_response_can_be_read_gone_on_with_and_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = Bench::with(with_data(folder.path()));
+    let first = bench.post("/v1/responses", &ask(json!({"instructions": "be brief"}))).json();
+    let id = first["id"].as_str().unwrap();
+    let path = format!("/v1/responses/{id}");
+    assert_eq!(bench.get(&path).json(), first);
+    let items = bench.get(&format!("{path}/input_items")).json();
+    assert_eq!(items["data"][0]["content"], json!([{"type": "input_text", "text": "question 1"}]));
+    let second =
+        bench.post("/v1/responses", &ask(json!({"input": "and?", "previous_response_id": id}))).json();
+    let chat = json!({"seed": 3, "temperature": 1, "max_tokens": 12, "messages": [{"role": "user", "content": "question 1"},
+        {"role": "assistant", "content": text(&first)}, {"role": "user", "content": "and?"}]});
+    let chat = bench.post("/v1/chat/completions", &chat).json();
+    assert_eq!(text(&second), chat["choices"][0]["message"]["content"], "instructions are not carried over");
+    assert_eq!(bench.post(&format!("{path}/cancel"), &json!({})).status, 400);
+    assert_eq!(bench.delete(&path).json()["deleted"], true);
+    assert_eq!((bench.get(&path).status, bench.delete(&path).status), (404, 404));
+    let unkept = bench.post("/v1/responses", &ask(json!({"store": false}))).json();
+    assert_eq!(bench.get(&format!("/v1/responses/{}", unkept["id"].as_str().unwrap())).status, 404);
+}
+
+#[test]
+fn what_runs_in_the_background_can_be_followed_and_cancelled() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = Bench::with(with_data(folder.path()));
+    let whole = bench.post("/v1/responses", &ask(json!({}))).json();
+    let made = bench.post("/v1/responses", &ask(json!({"background": true}))).json();
+    assert_eq!(made["status"], "queued");
+    let path = format!("/v1/responses/{}", made["id"].as_str().unwrap());
+    let ended = |path: &str| {
+        let mut found = Value::Null;
+        until("the end of a response", || {
+            found = bench.get(path).json();
+            !matches!(found["status"].as_str(), Some("queued" | "in_progress"))
+        });
+        found
+    };
+    let found = ended(&path);
+    assert_eq!((text(&found), &found["status"]), (text(&whole), &whole["status"]));
+    let events = bench.get(&format!("{path}?stream=true")).events();
+    assert_eq!(events[0]["type"], "response.created");
+    let rest = bench.get(&format!("{path}?stream=true&starting_after=2")).events();
+    assert_eq!(rest[..], events[3..]);
+    let long = json!({"background": true, "max_output_tokens": 400, "ignore_eos": true});
+    let made = bench.post("/v1/responses", &ask(long)).json();
+    let path = format!("/v1/responses/{}", made["id"].as_str().unwrap());
+    let cancelled = bench.post(&format!("{path}/cancel"), &json!({})).json();
+    assert_eq!((&cancelled["status"], &ended(&path)["status"]), (&json!("cancelled"), &json!("cancelled")));
+}
+
+#[test]
+fn a_server_that_ends_goes_on_with_what_ran_in_the_background() {
+    let folder = tempfile::tempdir().unwrap();
+    let slow = || Options { rows_max: Some(1), ..options() };
+    let bench = Bench::of(with_data(folder.path()), slow());
+    let long = json!({"max_output_tokens": 300, "ignore_eos": true, "logit_bias": {"1": -100}});
+    let whole = bench.post("/v1/responses", &ask(long.clone())).json();
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let mut body = ask(long.clone());
+        body["background"] = true.into();
+        ids.push(bench.post("/v1/responses", &body).json()["id"].as_str().unwrap().to_owned());
+    }
+    bench.server.stop();
+    let bench = Bench::of(with_data(folder.path()), slow());
+    for id in ids {
+        let mut found = Value::Null;
+        until("the end of a response", || {
+            found = bench.get(&format!("/v1/responses/{id}")).json();
+            !matches!(found["status"].as_str(), Some("queued" | "in_progress"))
+        });
+        assert_eq!(
+            (text(&found), &found["usage"], &found["status"]),
+            (text(&whole), &whole["usage"], &whole["status"])
+        );
+    }
+}
