@@ -176,7 +176,8 @@ fn inspect(root: &Path, python: &Path, sources: Option<&Path>, pytest: &[String]
     };
     run(command("mypy").args(["-p", "aerostat"]), "mypy of the package")?;
     run(command("mypy").args(["--strict", "examples"]), "mypy of the examples")?;
-    run(command("mypy.stubtest").arg("aerostat._aerostat"), "mypy.stubtest")?;
+    let settings = ["--mypy-config-file", "pyproject.toml"];
+    run(command("mypy.stubtest").arg("aerostat._aerostat").args(settings), "mypy.stubtest")?;
     run(command("pytest").args(pytest), "pytest")
 }
 
