@@ -197,3 +197,20 @@ pub(crate) fn cancel(app: &App, id: &str) -> Result<Response<Body>, Problem> {
     }
     Ok(json_response(StatusCode::OK, &json!({"id": id, "object": "request", "cancelled": true})))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    /// An engine whose thread had panicked left a server that said that it was well and answered nothing.
+    #[test]
+    fn a_server_whose_engine_has_ended_is_not_well() {
+        let app = App::new(Config::new("tiny"), None, None);
+        assert_eq!(health(&app).status(), StatusCode::SERVICE_UNAVAILABLE);
+        app.engine_ended.store(true, Ordering::Relaxed);
+        assert_eq!(health(&app).status(), StatusCode::INTERNAL_SERVER_ERROR);
+        app.stop.store(true, Ordering::Relaxed);
+        assert_eq!(health(&app).status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+}

@@ -36,7 +36,7 @@ fn every_bad_line_is_an_error_of_its_own_and_the_rest_goes_on() {
             line("longer", "/v1/completions", json!({"prompt": "x".repeat(1 << 20)})),
             "context_length_exceeded",
         ),
-        (chat("tools", json!({"tools": [{"type": "function"}]})), "unsupported_parameter"),
+        (chat("tools", json!({"tools": [{"type": "function"}]})), "invalid_value"),
         (chat("novel", json!({"telepathy": 1})), "unsupported_parameter"),
         (chat("stream", json!({"stream": true})), "unsupported_parameter"),
         (chat("hot", json!({"temperature": -1})), "invalid_value"),
