@@ -21,6 +21,7 @@ const TEST_REQUIREMENTS: &[&str] = &[
     "mypy",
     "pytest",
     "numpy",
+    "openai",
     "pandas",
     "polars",
     "pyarrow",

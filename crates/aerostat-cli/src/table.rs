@@ -1,6 +1,6 @@
 //! Tables of texts: JSONL, CSV and Parquet, a row at a time.
 
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -342,7 +342,7 @@ impl Source {
 
 /// Whether the first thing in a text is an object of JSON.
 fn begins_with_an_object(path: &Path, encoding: Option<Encoding>) -> io::Result<bool> {
-    for byte in open_text(path, encoding)?.bytes() {
+    for byte in BufReader::new(open_text(path, encoding)?).bytes() {
         match byte? {
             byte if byte.is_ascii_whitespace() => {}
             byte => return Ok(byte == b'{'),

@@ -47,6 +47,9 @@ struct Place {
     bytes: u64,
 }
 
+/// The files, opened, and where each line of the input has its line in them.
+type Gathered = (Vec<BufReader<File>>, BTreeMap<u64, Place>);
+
 /// Puts the outputs of all shards of one batch file together, in the order of the input, and their error files beside it.
 /// Both are whole or absent.
 ///
@@ -167,10 +170,7 @@ fn join(files: &[(&PathBuf, u64)], output: &Path) -> Result<u64, Error> {
 }
 
 /// Finds all lines by the numbers in their ids. Packed files are unpacked into drafts first.
-fn gather(
-    files: &[(&PathBuf, u64)],
-    drafts: &[PathBuf],
-) -> Result<(Vec<BufReader<File>>, BTreeMap<u64, Place>), Error> {
+fn gather(files: &[(&PathBuf, u64)], drafts: &[PathBuf]) -> Result<Gathered, Error> {
     let (mut opened, mut places) = (Vec::new(), BTreeMap::new());
     for (index, ((path, bytes), draft)) in files.iter().zip(drafts).enumerate() {
         let failed = |e: io::Error| Error::file(ErrorKind::Input, "read", path, &e);

@@ -21,8 +21,11 @@ use crate::watch::{JobProgress, Shared};
 
 /// Commits are at least this far apart, so that sweeps of a millisecond do not wait for the disk each time.
 const COMMIT_EVERY: Duration = Duration::from_millis(50);
-/// And take this part of the time at most: others may ride on the same sweeps.
-const COMMIT_PART: u32 = 20;
+/// After one that took long, the next waits so many times as long, so that saving takes a hundredth of the time; but no longer
+/// than this, and not where so many bytes wait to be saved.
+const COMMIT_PAUSE: u32 = 100;
+const COMMIT_PAUSE_MAX: Duration = Duration::from_secs(5);
+const COMMIT_BYTES: usize = 1 << 20;
 /// Forecasts are at least this far apart, and take a hundredth of the time at most.
 const FORECAST_EVERY: Duration = Duration::from_secs(1);
 /// No further lines are taken while the names of those under way have more bytes than this.
@@ -59,8 +62,10 @@ pub(crate) struct Runner {
     tally: Tally,
     begun: Instant,
     committed: Option<Instant>,
-    /// What the last commit took.
-    commit_time: Duration,
+    /// How long the next commit waits.
+    pause: Duration,
+    /// Bytes of the batch that wait to be saved.
+    batch_bytes: usize,
     forecast: (Forecast, Option<Instant>, Duration),
 }
 
@@ -107,7 +112,8 @@ impl Runner {
             tally,
             begun: Instant::now(),
             committed: None,
-            commit_time: Duration::ZERO,
+            pause: COMMIT_EVERY,
+            batch_bytes: 0,
             forecast: (Forecast::default(), None, Duration::ZERO),
         };
         runner.tell();
@@ -238,6 +244,7 @@ impl Runner {
         let part = &mut active.parts[index];
         (part.done, part.result) = (true, Some(settled.bytes));
         self.tally.endings.ended += u64::from(settled.ended_early);
+        self.batch_bytes += saved.as_ref().map_or(0, Vec::len);
         self.batch.parts.extend(saved.map(|bytes| (number, index as u32, bytes)));
         if complete {
             return self.complete(number);
@@ -281,7 +288,6 @@ impl Runner {
 
     /// Makes results durable, then counts them; saves the tokens of what is under way.
     fn commit(&mut self) -> Result<(), Error> {
-        let begun = Instant::now();
         let job = &mut self.job;
         let output_bytes = job.output.commit()?;
         let errors_bytes = job.errors.commit()?;
@@ -301,7 +307,7 @@ impl Runner {
             }
         }
         self.committed = Some(Instant::now());
-        self.commit_time = begun.elapsed();
+        self.batch_bytes = 0;
         Ok(())
     }
 
@@ -317,6 +323,7 @@ impl Runner {
         let packed = pack_tokens(&tokens)?;
         part.generated += tokens.len();
         part.tokens.extend(tokens);
+        self.batch_bytes += packed.len();
         self.batch.gained.push((number, index as u32, position, packed));
         self.tally.tokens += gained.tokens.len() as u64;
         self.tally.endings.tokens += gained.tokens.len() as u64;
@@ -487,9 +494,13 @@ impl Work for Runner {
     fn sweep_over(&mut self) -> Result<(), aerostat::Error> {
         self.count_sweep();
         self.look_ahead();
-        if self.committed.is_none_or(|c| c.elapsed() >= COMMIT_EVERY.max(self.commit_time * COMMIT_PART)) {
+        let waits = self.committed.map_or(Duration::MAX, |committed| committed.elapsed());
+        let enough = self.batch_bytes > COMMIT_BYTES && waits >= COMMIT_EVERY;
+        if waits >= self.pause || enough {
+            let begun = Instant::now();
             let saved = self.commit();
             self.told(saved)?;
+            self.pause = (begun.elapsed() * COMMIT_PAUSE).clamp(COMMIT_EVERY, COMMIT_PAUSE_MAX);
         }
         self.tell();
         if self.shared.stops() {

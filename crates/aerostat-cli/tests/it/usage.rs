@@ -67,3 +67,20 @@ fn a_plan_is_for_the_disk_that_is_named() {
     let job = ["batch", "-m", model, "-i", "in.jsonl", "-o", "out.jsonl", "--disk", "2GB/s"];
     assert!(run(&job).stderr.contains("--dry-run"), "a real run is on a real disk");
 }
+
+/// It was once taken without a word.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_budget_beyond_the_machine_is_noted() {
+    let model = fixture("llama");
+    let args = ["run", model.to_str().unwrap(), "--token-ids", "1", "--max-new-tokens", "1", "--memory"];
+    let outcome = run(&[&args[..], &["100TiB"]].concat());
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(outcome.stderr.contains("this machine has"), "{outcome:?}");
+    assert!(!run(&[&args[..], &["256MiB"]].concat()).stderr.contains("this machine has"));
+}
+
+#[test]
+fn help_begins_with_what_the_command_does() {
+    assert!(succeed(&["--help"]).starts_with("Run language models far larger than memory"));
+}
