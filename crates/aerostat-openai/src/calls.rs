@@ -3,8 +3,11 @@
 use aerostat::Tokenizer;
 use serde_json::{Value, json};
 
-use crate::dialect::{THINK, THOUGHT};
 use crate::grammar::with_separators;
+
+/// What begins and ends thoughts in the text of an answer.
+pub(crate) const THINK: &str = "<think>";
+pub(crate) const THOUGHT: &str = "</think>";
 
 /// How a family of models writes calls of functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,11 +3,7 @@
 use aerostat::{ChatTemplate, Message};
 use serde_json::{Map, Value, json};
 
-use crate::calls::CallFormat;
-
-/// What begins and ends thoughts in the text of an answer.
-pub(crate) const THINK: &str = "<think>";
-pub(crate) const THOUGHT: &str = "</think>";
+use crate::calls::{CallFormat, THINK, THOUGHT};
 
 /// How a template writes what is not plain text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,6 +4,18 @@ use aerostat::{Completion, FinishReason, Outcome, StopReason, TokenLogprobs};
 
 use crate::refusal::Refusal;
 
+/// Sequences of one request at most.
+pub const PARTS_MAX: usize = 1 << 16;
+
+/// What a response says of itself.
+#[derive(Clone, Debug)]
+pub struct Stamp {
+    /// What its id ends with; `chatcmpl-` or the like goes before it.
+    pub id: String,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+}
+
 /// A finished part of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Part {

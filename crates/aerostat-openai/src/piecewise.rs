@@ -9,9 +9,9 @@ use serde_json::{Map, Value, json};
 
 use crate::lines::write_one_line;
 use crate::part::Part;
+use crate::part::Stamp;
 use crate::refusal::Refusal;
 use crate::request::{ApiRequest, Task};
-use crate::respond::Stamp;
 use crate::setting::Setting;
 
 /// Why a response could not be written.

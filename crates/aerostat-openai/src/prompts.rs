@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use crate::context::{AnswerTokens, TooLong, answer_tokens, longer_than};
 use crate::fields::{Fields, brief};
+use crate::part::PARTS_MAX;
 use crate::refusal::Refusal;
-use crate::request::PARTS_MAX;
 use crate::setting::Setting;
 
 /// A token is rarely longer than some dozen bytes: what is far too long need not be tokenised to know it.

@@ -6,9 +6,6 @@ use crate::refusal::Refusal;
 use crate::shape::Shape;
 use crate::split::{Split, Splitter};
 
-/// Sequences of one request at most.
-pub const PARTS_MAX: usize = 1 << 16;
-
 /// What a request is sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {

@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 
-use crate::part::{Finish, Part, PartResult, Token};
+use crate::part::{Finish, Part, PartResult, Stamp, Token};
 use crate::refusal::Refusal;
 use crate::request::{ApiRequest, Embedding, Generation, Scoring, Task};
 use crate::setting::Setting;
@@ -16,15 +16,6 @@ const LOGPROB_MIN: f32 = -9999.0;
 
 /// Why an answer ended that calls functions.
 pub(crate) const CALLED: &str = "tool_calls";
-
-/// What a response says of itself.
-#[derive(Clone, Debug)]
-pub struct Stamp {
-    /// What its id ends with; `chatcmpl-` or the like goes before it.
-    pub id: String,
-    /// When it was made, in seconds since 1970.
-    pub created: u64,
-}
 
 type Object = Map<String, Value>;
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use aerostat::{ChatTemplate, Error, ModelFiles, Sampling, Tokenizer};
 
 use crate::dialect::Dialect;
-use crate::request::PARTS_MAX;
+use crate::part::PARTS_MAX;
 
 /// How requests are read, and what holds where they do not say.
 #[derive(Clone, Copy, Debug)]

@@ -2,9 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::calls::{CallFormat, Forms};
-use crate::dialect::{THINK, THOUGHT};
-use crate::respond::Stamp;
+use crate::calls::{CallFormat, Forms, THINK, THOUGHT};
+use crate::part::Stamp;
 
 /// How the text of an answer is taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

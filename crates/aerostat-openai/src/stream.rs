@@ -2,10 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::part::Stamp;
 use crate::part::{Finish, Token};
 use crate::refusal::Refusal;
 use crate::request::{ApiRequest, Generation, Task};
-use crate::respond::{CALLED, Stamp, usage_of};
+use crate::respond::{CALLED, usage_of};
 use crate::setting::Setting;
 use crate::split::{Piece, members};
 

@@ -3,8 +3,8 @@
 use aerostat::Message;
 use serde_json::{Map, Value, json};
 
-use crate::calls::{CallFormat, Tool, ToolChoice, Writer, special};
-use crate::dialect::{Dialect, THINK, THOUGHT, opens_thoughts};
+use crate::calls::{CallFormat, THINK, THOUGHT, Tool, ToolChoice, Writer, special};
+use crate::dialect::{Dialect, opens_thoughts};
 use crate::fields::{Fields, Reading, brief};
 use crate::messages::check_tools;
 use crate::refusal::Refusal;

@@ -8,6 +8,7 @@ use hyper::Response;
 use hyper::body::Bytes;
 use serde_json::{Value, json};
 
+use crate::alarm::Alarm;
 use crate::answer::event_stream;
 use crate::app::App;
 use crate::body::{Body, Broken, Live};
@@ -15,7 +16,6 @@ use crate::info;
 use crate::problem::Problem;
 use crate::progress;
 use crate::text::line;
-use crate::wait::Alarm;
 
 /// Requests that are told of; all are counted.
 const ROWS_MAX: usize = 100;

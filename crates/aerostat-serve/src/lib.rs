@@ -19,6 +19,7 @@
 
 #![forbid(unsafe_code)]
 
+mod alarm;
 mod answer;
 mod app;
 mod batches;

@@ -11,6 +11,7 @@ use hyper::body::Bytes;
 use serde_json::{Value, json};
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::alarm::Alarm;
 use crate::app::App;
 use crate::body::{Broken, Live};
 use crate::config::Limits;
@@ -19,31 +20,6 @@ use crate::problem::Problem;
 use crate::progress;
 use crate::run::{Change, Run};
 use crate::text::line;
-
-/// Rings when nothing happened for a time.
-pub(crate) struct Alarm {
-    sleep: Pin<Box<Sleep>>,
-    time: Duration,
-}
-
-impl Alarm {
-    pub(crate) fn new(time: Duration) -> Self {
-        Self { sleep: Box::pin(sleep(time)), time }
-    }
-
-    /// Something happened.
-    pub(crate) fn reset(&mut self) {
-        self.sleep.as_mut().reset(Instant::now() + self.time);
-    }
-
-    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> bool {
-        let rings = self.sleep.as_mut().poll(context).is_ready();
-        if rings {
-            self.reset();
-        }
-        rings
-    }
-}
 
 /// A JSON answer that has begun before it is known: line ends, then the answer. What fails breaks the connection.
 pub(crate) struct Late {

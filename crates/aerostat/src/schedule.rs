@@ -300,7 +300,7 @@ impl<'t> Schedule<'t> {
         let growth: usize = self.active.iter().map(|s| s.claim(pages).growth(page_tokens)).sum();
         let wanted = pages.needed(end).saturating_sub(self.active[index].pages.len());
         if growth <= pages.available() && wanted > 0 {
-            self.active[index].pages.extend(pages.take(wanted).unwrap_or_default());
+            self.active[index].pages.extend(pages.take(wanted).into_iter().flatten());
         }
         let sequence = &mut self.active[index];
         let end = end.min(sequence.pages.len() * page_tokens).max(sequence.computed);

@@ -31,8 +31,8 @@ pub(crate) fn command(args: &[&str]) -> Command {
     command
         .args(args)
         .env("HF_HUB_OFFLINE", "1")
-        .env("HF_HOME", "/nonexistent")
-        .env("AEROSTAT_CACHE", "/nonexistent");
+        .env("HF_HOME", "/dev/null/nothing")
+        .env("AEROSTAT_CACHE", "/dev/null/nothing");
     command
 }
 

@@ -11,13 +11,13 @@ use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use crate::alarm::Alarm;
 use crate::body::{Body, Broken, Live};
 use crate::config::Limits;
 use crate::ids;
 use crate::problem::Problem;
 use crate::run::{Change, Run};
 use crate::text::{json_response, line};
-use crate::wait::Alarm;
 
 /// An answer on its way.
 pub(super) struct Lines {

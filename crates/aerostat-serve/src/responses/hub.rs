@@ -9,12 +9,12 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::alarm::Alarm;
 use crate::body::{Broken, Live};
 use crate::config::Limits;
 use crate::engine::locked;
 use crate::problem::Problem;
 use crate::text::line;
-use crate::wait::Alarm;
 
 /// Responses that have ended and whose events are kept for those who ask again.
 const ENDED_MAX: usize = 64;

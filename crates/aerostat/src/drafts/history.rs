@@ -39,7 +39,8 @@ impl History {
     /// Takes what a text has that was not there yet.
     pub(super) fn extend(&mut self, text: &[u32]) {
         let known = self.tokens.len() - self.begin;
-        for &token in text.get(known..).unwrap_or_default() {
+        let Some(new) = text.get(known..) else { return };
+        for &token in new {
             let place = self.tokens.len();
             let before = self.tokens.last().filter(|_| place > self.begin);
             let earlier = before.and_then(|&before| self.latest.insert((before, token), place as u32));

@@ -312,11 +312,13 @@ impl Drafts {
         sampler: &mut Sampler,
         observer: &mut dyn Observer,
     ) -> Vec<(usize, Vec<Right>)> {
-        let row = |number: usize| logits.get(number * width..(number + 1) * width).unwrap_or_default();
+        let row = |number: usize| &logits[number * width..][..width];
         let mut all = Vec::new();
         for tree in &self.trees {
             let sequence = &mut active[tree.index];
-            self.successors.learn(pair(&sequence.tokens[..=tree.root]).unwrap_or_default(), row(tree.logits));
+            if let Some(pair) = pair(&sequence.tokens[..=tree.root]) {
+                self.successors.learn(pair, row(tree.logits));
+            }
             for node in &tree.nodes {
                 let before = match node.before {
                     Some(before) => tree.nodes[before].token,

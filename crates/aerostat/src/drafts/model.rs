@@ -123,7 +123,7 @@ impl SmallModel {
             // The last one's logits are wanted.
             known.tokens.truncate(same.min(tree.root));
             let wanted = engine.pages.needed(tree.root + 1).saturating_sub(known.pages.len());
-            known.pages.extend(engine.pages.take(wanted).unwrap_or_default());
+            known.pages.extend(engine.pages.take(wanted).into_iter().flatten());
         }
     }
 

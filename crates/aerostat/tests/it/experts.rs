@@ -1,6 +1,6 @@
 //! Of a mixture of experts no more is read than the rows ask for.
 
-use aerostat::{Engine, ModelFiles, Options, Request, Silent, Stats};
+use aerostat::{Draft, Engine, ModelFiles, Options, Request, Silent, Stats};
 use aerostat_testkit::{Fixture, fixtures};
 
 /// The fixtures that have experts.
@@ -19,7 +19,12 @@ fn generate(fixture: &Fixture, prompts: &[Vec<u32>]) -> (ModelFiles, Stats, Stat
         |prompt: &Vec<u32>| Request { token_ids: prompt.clone(), max_new_tokens: 6, ..Request::default() };
     let requests: Vec<Request> = prompts.iter().map(request).collect();
     let need = aerostat::generate::need(&requests);
-    let options = Options { pinned_bytes_max: Some(0), tile_bytes: Some(3000), ..Options::default() };
+    let options = Options {
+        pinned_bytes_max: Some(0),
+        tile_bytes: Some(3000),
+        draft: Draft::None,
+        ..Options::default()
+    };
     let mut engine = Engine::open(&files, &options, &need, &mut Silent).expect(&fixture.name);
     let before = engine.stats();
     engine.generate(&requests, None, &mut Silent).expect(&fixture.name);

@@ -275,7 +275,7 @@ impl Observer for Gate {
 #[test]
 fn a_full_queue_refuses_more_and_tells_how_far_each_request_is() {
     let gate = Gate::default();
-    let options = Options { pinned_bytes_max: Some(0), ..Options::default() };
+    let options = Options { pinned_bytes_max: Some(0), draft: aerostat::Draft::None, ..Options::default() };
     let limits = QueueLimits { requests_max: 2, bytes_max: usize::MAX };
     let need = (Need::one(64), limits);
     let session = Session::start_with(files(), None, options, need, Box::new(gate.clone())).unwrap();
