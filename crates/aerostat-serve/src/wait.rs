@@ -1,15 +1,12 @@
 //! Answers that are waited for: those that come whole, kept alive by white space, and those that come in chunks.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use aerostat_openai::{Delta, Finish, Piece, Splitter, Task, Token};
 use hyper::body::Bytes;
 use serde_json::{Value, json};
-use tokio::time::{Instant, Sleep, sleep};
 
 use crate::alarm::Alarm;
 use crate::app::App;

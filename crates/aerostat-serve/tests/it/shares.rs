@@ -125,6 +125,7 @@ fn how_far_requests_are_is_told() {
 fn what_changes_is_told_as_it_changes() {
     let mut config = config();
     config.limits.look_time = Duration::from_millis(20);
+    config.sweep_delay = Duration::from_millis(5);
     let bench = Bench::of(config, slow());
     let mut stream = bench.connect();
     stream.write_all(b"GET /v1/aerostat/events HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
