@@ -76,7 +76,7 @@ pub(crate) fn build(root: &Path, options: &Options) -> Result<()> {
     let mut command = cargo(root);
     match options.dev {
         // With the features of the whole workspace, so that nothing is built twice.
-        true => command.args([build, "--workspace", "--bins"]),
+        true => command.args([build, "--workspace", "--bins", "--tests"]),
         false => command.args([build, "--package", "aerostat-cli", "--release", "--features", "parquet"]),
     };
     if options.zig {
