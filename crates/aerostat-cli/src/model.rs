@@ -121,6 +121,16 @@ pub(crate) fn keeping(
     Ok(Options { prompt_cache: Some(PromptCache { folder, bytes_max: PROMPTS_BYTES, identity }), ..options })
 }
 
+/// Notes what has no effect where nothing is answered: guesses, and prompts that are kept.
+pub(crate) fn nothing_is_answered(args: &EngineArgs, output: &OutputArgs) {
+    if args.draft_model().is_some() {
+        output::note(output, "--draft has no effect: no tokens are generated");
+    }
+    if args.prompt_cache(None).is_some() {
+        output::note(output, "--cache has no effect: it keeps prompts of answers");
+    }
+}
+
 /// The options with the small model that is to guess, if the user names one.
 pub(crate) fn drafting(
     options: Options,

@@ -84,3 +84,18 @@ fn a_budget_beyond_the_machine_is_noted() {
 fn help_begins_with_what_the_command_does() {
     assert!(succeed(&["--help"]).starts_with("Run language models far larger than memory"));
 }
+
+/// What guesses tokens has nothing to guess where none are generated.
+#[test]
+fn what_has_no_effect_on_scores_is_noted() {
+    let llama = fixture("llama").display().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache").display().to_string();
+    let noted = run(&["score", &llama, "--token-ids", "1,2,3", "--draft", &llama, "--cache", &cache]);
+    assert_eq!(noted.code, Some(0), "{noted:?}");
+    assert!(noted.stderr.contains("--draft has no effect"), "{noted:?}");
+    assert!(noted.stderr.contains("--cache has no effect"), "{noted:?}");
+    assert!(!folder.path().join("cache").exists());
+    let told = json(&["run", &llama, "--token-ids", "1,2,3", "--draft", &llama]);
+    assert!(told["stats"]["drafted"].is_u64() && told["stats"]["tokens_per_sweep"].is_f64(), "{told}");
+}
