@@ -10,7 +10,7 @@ use crate::machine::{self, Trials};
 use crate::observe::Observer;
 use crate::parts;
 use crate::request::{Outcome, Request, RunEnd, Want, Work};
-use crate::{Engine, Error, ErrorKind, ModelFiles, Need, Options};
+use crate::{Draft, Engine, Error, ErrorKind, ModelFiles, Need, Options};
 
 /// Weights that are multiplied to learn the rate: few, since they stay beside the job.
 const PROBE_BYTES: u64 = 4 << 20;
@@ -120,7 +120,9 @@ pub fn batch(
     for (prompt, answer) in job.lengths() {
         need.add_tokens(prompt, answer, Want::Generate);
     }
-    let mut engine = Engine::open(files, options, &need, observer)?;
+    // Answers of random prompts repeat themselves, which is easily guessed and is nobody's text.
+    let options = Options { draft: Draft::None, ..options.clone() };
+    let mut engine = Engine::open(files, &options, &need, observer)?;
     let begun = Instant::now();
     if engine.run(&mut job, None, &mut Stoppable(observer))? == RunEnd::Interrupted {
         return Err(Error::interrupted());

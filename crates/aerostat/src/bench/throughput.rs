@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Stoppable, median};
 use crate::generate;
 use crate::observe::Observer;
-use crate::{Engine, Error, ModelFiles, Options, Prefixes, Request};
+use crate::{Draft, Engine, Error, ModelFiles, Options, Prefixes, Request};
 
 /// How fast prompts are read or answers written.
 #[derive(Clone, Debug, Serialize)]
@@ -71,7 +71,8 @@ pub fn throughput(
     let need =
         generate::need(&tests.iter().flat_map(|(_, _, requests)| requests.clone()).collect::<Vec<_>>());
     // A prompt that was read before would be found again.
-    let options = Options { prefixes: Prefixes::Apart, ..options.clone() };
+    // And answers of random prompts repeat themselves, which is easily guessed and is nobody's text.
+    let options = Options { prefixes: Prefixes::Apart, draft: Draft::None, ..options.clone() };
     let mut engine = Engine::open(files, &options, &need, observer)?;
     let mut rates = vec![Vec::new(); tests.len()];
     // The first round warms up.
