@@ -60,7 +60,8 @@ impl Kept {
         Self { options, identity, seen: None, texts: Vec::new(), page_bytes, read_bytes, written_bytes }
     }
 
-    /// Brings pages of a sequence's prompt that are not in memory back, as far as they are here and there is room.
+    /// Brings pages of a sequence's prompt that are not in memory back, as far as they are here and there is room. Those with a
+    /// salt neither find nor leave any.
     pub(crate) fn restore(
         &mut self,
         sequence: &Sequence<'_>,
@@ -70,7 +71,7 @@ impl Kept {
     ) -> io::Result<()> {
         let (class, size) = (rotations.class(sequence.prompt), pages.page_tokens());
         let wanted = sequence.results_from().min(sequence.prompt) / size;
-        if wanted * size < TOKENS_MIN {
+        if wanted * size < TOKENS_MIN || sequence.is_salted() {
             return Ok(());
         }
         self.look()?;
@@ -129,7 +130,11 @@ impl Kept {
         let known = sequence.known.min(sequence.pages.len());
         let tokens = &sequence.tokens[..known * page_tokens];
         let bytes = (known * (self.page_bytes + 4)) as u64;
-        if tokens.len() < TOKENS_MIN || tokens.len() > TOKENS_MAX || bytes > self.options.bytes_max {
+        if sequence.is_salted()
+            || tokens.len() < TOKENS_MIN
+            || tokens.len() > TOKENS_MAX
+            || bytes > self.options.bytes_max
+        {
             return Ok(());
         }
         self.look()?;
@@ -137,7 +142,7 @@ impl Kept {
         if self.texts.iter().any(|text| text.class == class && text.tokens.starts_with(tokens)) {
             return Ok(());
         }
-        fs::create_dir_all(&self.options.folder)?;
+        make(&self.options.folder)?;
         let name = format!("{:08x}-{}", crc32c::crc32c(&le(tokens)), std::process::id());
         let (part, path) = (self.place(&name, "part"), self.place(&name, "kv"));
         let written = self.write(&part, (tokens, class), &sequence.pages[..known], backend);
@@ -276,6 +281,15 @@ impl Kept {
         }
         Ok(())
     }
+}
+
+/// Makes a folder that nobody else may look into, since keys and values tell much about their text.
+fn make(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
 }
 
 /// Reads a page into the cache, and checks it.

@@ -57,6 +57,7 @@ impl Engine {
             spill: self.spill.as_deref().filter(|_| !stateful).map(Spill::new),
             kept: self.kept.take().filter(|_| !stateful),
         });
+        self.drafts.begin_run();
         let result = self.run_sweeps(&mut schedule, work, tokenizer, observer);
         self.sweeper.stop_reading();
         let left = schedule.clear(&mut self.pages);

@@ -121,9 +121,16 @@ impl<'t> Sequence<'t> {
         self.failed.is_some() || matches!(&self.task, Task::Generate(answer) if answer.ended())
     }
 
+    /// What is computed of it is not for everybody.
+    pub(crate) fn is_salted(&self) -> bool {
+        self.cache_salt != 0
+    }
+
     /// Another answer to the same prompt.
     pub(crate) fn is_sibling(&self, other: &Self) -> bool {
-        self.id != other.id && self.tokens.get(..self.prompt) == other.tokens.get(..other.prompt)
+        self.id != other.id
+            && self.cache_salt == other.cache_salt
+            && self.tokens.get(..self.prompt) == other.tokens.get(..other.prompt)
     }
 
     pub(crate) fn generates(&self) -> bool {

@@ -316,15 +316,17 @@ impl Drafts {
         let mut all = Vec::new();
         for tree in &self.trees {
             let sequence = &mut active[tree.index];
-            if let Some(pair) = pair(&sequence.tokens[..=tree.root]) {
-                self.successors.learn(pair, row(tree.logits));
-            }
-            for node in &tree.nodes {
-                let before = match node.before {
-                    Some(before) => tree.nodes[before].token,
-                    None => sequence.tokens[tree.root],
-                };
-                self.successors.learn((Some(before), node.token), row(node.logits));
+            if !sequence.is_salted() {
+                if let Some(pair) = pair(&sequence.tokens[..=tree.root]) {
+                    self.successors.learn(pair, row(tree.logits));
+                }
+                for node in &tree.nodes {
+                    let before = match node.before {
+                        Some(before) => tree.nodes[before].token,
+                        None => sequence.tokens[tree.root],
+                    };
+                    self.successors.learn((Some(before), node.token), row(node.logits));
+                }
             }
             let (mut at, mut position, mut right) = (None, tree.root, Vec::new());
             while let Some(&next) = sequence.tokens.get(position + 1)
@@ -361,10 +363,15 @@ impl Drafts {
         self.trees.iter().map(|tree| tree.nodes.len()).sum()
     }
 
-    /// Remembers a text that is finished.
+    /// Another run begins, whose sequences may have the same ids.
+    pub(crate) fn begin_run(&mut self) {
+        self.own.clear();
+    }
+
+    /// Remembers a text that is finished, unless it is not for everybody.
     pub(crate) fn finished(&mut self, sequence: &Sequence<'_>) {
         self.own.remove(&sequence.id);
-        if self.slots.1 == 0 || !sequence.generates() {
+        if self.slots.1 == 0 || !sequence.generates() || sequence.is_salted() {
             return;
         }
         if self.finished[0].len() >= FINISHED_TOKENS {

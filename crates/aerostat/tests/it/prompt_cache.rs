@@ -87,6 +87,13 @@ fn a_longer_text_begins_with_what_a_shorter_one_left() {
     assert_eq!(files(folder.path()).len(), 1);
     let (_, stats, _) = run("llama", &options, &[request("llama", 100)]);
     assert_eq!((stats.shared_rows, files(folder.path()).len()), (96, 1));
+    // A text with a salt neither finds it nor leaves anything to others.
+    let salted = Request { cache_salt: 7, ..request("llama", 100) };
+    let (_, stats, _) = run("llama", &options, &[salted]);
+    assert_eq!((stats.shared_rows, files(folder.path()).len()), (0, 1));
+    let salted = Request { token_ids: vec![5; 90], cache_salt: 7, ..request("llama", 90) };
+    run("llama", &options, &[salted]);
+    assert_eq!(files(folder.path()).len(), 1);
     // Another model's, by what the caller says, and short texts, are nobody's.
     let (_, stats, _) = run("llama", &kept(folder.path(), "another"), &[request("llama", 100)]);
     assert_eq!(stats.shared_rows, 0);
