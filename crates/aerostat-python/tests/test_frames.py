@@ -1,6 +1,9 @@
 """Tables in and out."""
 
+import json
 import pickle
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,6 +93,24 @@ def test_a_mapper_maps_batches_and_pickles_with_all_that_changes_results(llm: LL
     assert pickle.dumps(LLM(chat, kv="q8", progress=False).mapper("text", "answer", GREEDY)) != pickled
     rows = llm.mapper("text", "answer", GREEDY, errors="error")({"text": ["Hello", None]})
     assert rows["error"][0] is None and rows["error"][1] is not None
+
+
+def test_which_call_it_is_changes_nothing_for_a_mapper(chat: str) -> None:
+    texts = {"text": TEXTS}
+    mapper = LLM(chat, seed=3, progress=False).mapper("text", "answer")
+    first = mapper(texts)
+    assert mapper(texts) == first == pickle.loads(pickle.dumps(mapper))(texts)
+    assert mapper({"text": TEXTS[1:]})["answer"] == first["answer"][1:]
+    assert LLM(chat, seed=4, progress=False).mapper("text", "answer")(texts) != first
+
+
+def test_a_mapper_knows_its_models_files(chat: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(chat, folder)
+    before = pickle.dumps(LLM(folder, progress=False).mapper("text"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "rope_theta": 1234.0}))
+    assert pickle.dumps(LLM(folder, progress=False).mapper("text")) != before
 
 
 def test_a_piece_of_a_table_stays_one(llm: LLM) -> None:

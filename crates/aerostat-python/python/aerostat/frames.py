@@ -167,10 +167,14 @@ def classify_frame(
 class Mapper:
     """A function for ``datasets.Dataset.map(…, batched=True)``: a batch of columns in, the new column out. It pickles, so
     that other processes open the model for themselves, and what it pickles to changes with everything that changes
-    results."""
+    results: the model's files, its options and the parameters, whose seed is the model's where they name none. Which
+    call it is, and of which process, changes nothing."""
 
     def __init__(self, llm: "LLM", column: str, output: str, params: "SamplingParams | None", **how: Any) -> None:
+        params = llm.get_default_sampling_params() if params is None else params.clone()
+        params.seed = llm._seed if params.seed is None else params.seed
         self.llm, self.column, self.output, self.params, self.how = llm, column, output, params, how
+        self.digest = llm._core.model.digest()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         if self.column not in batch:
