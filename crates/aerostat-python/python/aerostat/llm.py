@@ -416,7 +416,8 @@ class LLM:
         self, column: str, output: str = "answer", sampling_params: SamplingParams | None = None, *, chat: bool = False,
         system: str | None = None, template: str | None = None, errors: str | None = None,
     ) -> frames.Mapper:  # fmt: skip
-        """A function for ``datasets.Dataset.map(…, batched=True)``."""
+        """A function for ``datasets.Dataset.map(…, batched=True)``. With ``errors=``, the name of a column, rows that cannot
+        be served have an empty answer, and there why; the others have nothing there."""
         how = {"chat": chat, "system": system, "template": template, "errors": errors}
         return frames.Mapper(self, column, output, sampling_params, **how)
 
