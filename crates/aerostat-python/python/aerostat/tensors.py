@@ -126,7 +126,7 @@ def _host_array(array: Any) -> Any:
     if "array" not in _classes:
         import numpy as np
 
-        class HostArray(np.ndarray):
+        class HostArray(np.ndarray[Any, Any]):
             def cuda(self, *_args: Any, **_keywords: Any) -> Any:
                 return self
 
