@@ -116,7 +116,7 @@ fn perform(root: &Path, step: &Step) -> Outcome {
         Action::Tests => tests(root).map(|()| None),
         Action::Deny => deny(root),
         Action::Fuzz => fuzz(root),
-        Action::Python => crate::wheel::check(root),
+        Action::Python => crate::wheel::check(root, None),
     };
     let elapsed = seconds(begin.elapsed());
     match outcome {

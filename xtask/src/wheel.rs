@@ -54,11 +54,12 @@ pub(crate) struct Options {
 #[derive(clap::Args)]
 pub(crate) struct TestOptions {
     /// A Python that has numpy, pytest and mypy, and for tests of tables pandas, polars and pyarrow; without it, a virtual
-    /// environment is made in target/python-venv and these are installed into it.
+    /// environment is made in target/python-venv and these are installed into it. With --wheel, the Python of an environment
+    /// that is made in target/python-venv-VERSION.
     #[arg(long, value_name = "PYTHON")]
     python: Option<PathBuf>,
-    /// Build a wheel, install it into the environment in target/python-venv, and test what was installed, as every check does.
-    #[arg(long, conflicts_with = "python")]
+    /// Build a wheel, install it into the environment, and test what was installed, as every check does.
+    #[arg(long)]
     wheel: bool,
     /// Arguments for pytest.
     #[arg(last = true)]
@@ -114,13 +115,13 @@ fn beside(python: &Path) -> Result<OsString> {
     std::env::join_paths(folders).context("the PATH cannot be made")
 }
 
-/// Builds a wheel, installs it into an environment of its own, and tests what was installed. Gives why not, where such an
-/// environment cannot be made.
+/// Builds a wheel, installs it into an environment of its own, of this Python or of the one on the PATH, and tests what was
+/// installed. Gives why not, where such an environment cannot be made.
 ///
 /// # Errors
 /// The wheel cannot be built, or a test fails.
-pub(crate) fn check(root: &Path) -> Result<Option<String>> {
-    let python = match environment(root) {
+pub(crate) fn check(root: &Path, base: Option<&Path>) -> Result<Option<String>> {
+    let python = match environment(root, base) {
         Ok(python) => python,
         Err(error) => return Ok(Some(format!("{error:#}"))),
     };
@@ -146,7 +147,7 @@ pub(crate) fn check(root: &Path) -> Result<Option<String>> {
 /// A tool is missing, or a test fails.
 pub(crate) fn test(root: &Path, options: &TestOptions) -> Result<()> {
     if options.wheel {
-        return match check(root)? {
+        return match check(root, options.python.as_deref())? {
             None => Ok(()),
             Some(why) => bail!("{why}"),
         };
@@ -157,7 +158,7 @@ pub(crate) fn test(root: &Path, options: &TestOptions) -> Result<()> {
     copy(&root.join("target/debug/lib_aerostat.so"), &sources.join("aerostat/_aerostat.abi3.so"))?;
     let python = match &options.python {
         Some(python) => python.clone(),
-        None => environment(root)?,
+        None => environment(root, None)?,
     };
     inspect(root, &python, Some(&sources), &options.pytest)
 }
@@ -182,16 +183,22 @@ fn inspect(root: &Path, python: &Path, sources: Option<&Path>, pytest: &[String]
     run(command("pytest").args(pytest), "pytest")
 }
 
-/// The Python of a virtual environment with what the tests need, made if it is not there or was made for other needs.
-fn environment(root: &Path) -> Result<PathBuf> {
-    let folder = root.join("target/python-venv");
+/// The Python of a virtual environment with what the tests need, made of this Python or of the one on the PATH if it is not
+/// there or was made for other needs.
+fn environment(root: &Path, base: Option<&Path>) -> Result<PathBuf> {
+    let name = match base {
+        None => "python-venv".to_owned(),
+        Some(base) => format!("python-venv-{}", version(base)?),
+    };
+    let folder = root.join("target").join(name);
     let python = folder.join("bin/python");
     let (needs, noted) = (TEST_REQUIREMENTS.join("\n"), folder.join("requirements.txt"));
     if fs::read_to_string(&noted).ok().as_deref() != Some(&needs) {
         if folder.exists() {
             fs::remove_dir_all(&folder).with_context(|| format!("{} cannot be emptied", folder.display()))?;
         }
-        run(Command::new("python3").args(["-m", "venv"]).arg(&folder), "python3 -m venv")?;
+        let base = base.unwrap_or(Path::new("python3"));
+        run(Command::new(base).args(["-m", "venv"]).arg(&folder), "python3 -m venv")?;
         let mut pip = Command::new(&python);
         pip.args(["-m", "pip", "install", "--quiet"]).args(TEST_REQUIREMENTS);
         if let Err(error) = run(&mut pip, "pip") {
@@ -202,6 +209,17 @@ fn environment(root: &Path) -> Result<PathBuf> {
         fs::write(&noted, needs).with_context(|| format!("{} cannot be written", noted.display()))?;
     }
     Ok(python)
+}
+
+/// The version of a Python, such as 3.12.
+fn version(python: &Path) -> Result<String> {
+    let code = "import sys; print('%d.%d' % sys.version_info[:2])";
+    let told = Command::new(python).args(["-c", code]).output();
+    let told = told.with_context(|| format!("{} does not start", python.display()))?;
+    if !told.status.success() {
+        bail!("{} ended with {}", python.display(), told.status);
+    }
+    Ok(String::from_utf8_lossy(&told.stdout).trim().to_owned())
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Requests and options as the Python half writes them: JSON, with every member checked there already.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pyo3::prelude::*;
@@ -8,11 +8,12 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use aerostat::{
-    Constraint, Hidden, KvType, Layer, Options, Pooling, Request, Sampling, SharedHook, TokenRules, Want,
+    Constraint, Draft, Hidden, KvType, Layer, ModelFiles, Options, Pooling, Request, Sampling, SharedHook,
+    TokenRules, Want,
 };
 use aerostat_openai::Shape;
 
-use crate::error::usage;
+use crate::error::{raised, usage};
 use crate::hook::{Gathering, Hand};
 use crate::model::Model;
 
@@ -139,6 +140,8 @@ struct GivenOptions {
     rows_max: Option<usize>,
     spill: Option<PathBuf>,
     expert_use: Option<PathBuf>,
+    /// `auto`, `none`, or where a small model lies.
+    draft: Option<String>,
 }
 
 /// What of a caller's own is asked at each token of a request: what changes its logits, and what ends it.
@@ -183,8 +186,13 @@ pub(crate) fn engine_options(json: &str) -> PyResult<Options> {
             named.ok_or_else(|| usage(format!("kv is '{name}'; expected f16, bf16, f32, q8 or q8-all")))?
         }
     };
+    let draft = match given.draft.as_deref() {
+        None | Some("auto") => Draft::Auto,
+        Some("none") => Draft::None,
+        Some(path) => Draft::Model(Arc::new(ModelFiles::open(Path::new(path)).map_err(|e| raised(&e))?)),
+    };
     let GivenOptions { memory_bytes, threads, rows_max, spill, expert_use, .. } = given;
-    Ok(Options { memory_bytes, threads, io, kv, rows_max, spill, expert_use, ..Options::default() })
+    Ok(Options { memory_bytes, threads, io, kv, rows_max, spill, expert_use, draft, ..Options::default() })
 }
 
 impl Given {

@@ -102,6 +102,20 @@ def test_construction_accepts_warns_and_refuses(caplog: pytest.LogCaptureFixture
             AutoModel.from_pretrained(path, **wrong)
 
 
+def test_arguments_without_names_are_in_airllms_order(caplog: pytest.LogCaptureFixture) -> None:
+    path = fixture("llama")
+    for make in (AutoModel, AutoModel.from_pretrained, airllm.AirLLMLlama2):
+        model = make(path, "cpu", "float32", 77, None, True)
+        assert model.max_seq_len == 77 and model.profiling_mode is True
+        assert make(path, "cuda:0", max_seq_len=33).max_seq_len == 33
+    assert AutoModel(model_local_path_or_repo_id=path).max_seq_len == AutoModel.from_pretrained(path, context=512).max_seq_len == 512
+    for make in (AutoModel, AutoModel.from_pretrained):
+        with pytest.raises(TypeError):
+            make(path, "cpu", device="cpu")
+        with pytest.raises(TypeError):
+            make(path, *[None] * 20)
+
+
 def test_attributes(llama: AutoModel) -> None:
     assert llama.model is llama and llama.eval() is llama and llama.to("cuda") is llama and llama.cuda() is llama
     assert str(llama.device) == "cpu" and str(llama.dtype).endswith("float32") and str(llama.running_dtype).endswith("float32")
@@ -314,6 +328,22 @@ def test_torch_comes_out_where_torch_came_in(llama: AutoModel) -> None:
     given = torch.tensor([[1, 2, 3]])
     found = llama.generate(given, attention_mask=torch.ones_like(given), max_new_tokens=3, eos_token_id=[])
     assert isinstance(found, torch.Tensor) and found.dtype == torch.int64 and found.shape == (1, 6)
+
+
+@pytest.mark.skipif(torch is None, reason="torch is not installed")
+def test_tensors_of_types_that_numpy_does_not_have(llama: AutoModel) -> None:
+    given = torch.tensor([[0, 1, 2, 3]])
+    mask = torch.tensor([[0, 1, 1, 1]])
+    wanted = llama.generate(given, attention_mask=mask, max_new_tokens=4, eos_token_id=[]).tolist()
+    for kind in (torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.bool, torch.uint8):
+        assert llama.generate(given, attention_mask=mask.to(kind), max_new_tokens=4, eos_token_id=[]).tolist() == wanted
+    for kind in (torch.int32, torch.int16, torch.uint8):
+        assert llama.generate(given.to(kind), attention_mask=mask, max_new_tokens=4, eos_token_id=[]).tolist() == wanted
+    with pytest.raises(aerostat.UsageError, match="bool"):
+        llama.generate(given.bool(), max_new_tokens=1)
+    # Scores in half precision are scores.
+    found = llama.generate(given, max_new_tokens=2, eos_token_id=[], logits_processor=[lambda _, scores: scores.bfloat16()])
+    assert found.shape == (1, 6)
 
 
 def test_wrong_ids_are_refused(llama: AutoModel) -> None:

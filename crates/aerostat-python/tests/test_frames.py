@@ -1,6 +1,9 @@
 """Tables in and out."""
 
+import json
 import pickle
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,13 +92,57 @@ def test_a_mapper_maps_batches_and_pickles_with_all_that_changes_results(llm: LL
     assert pickle.dumps(llm.mapper("text", "answer", SamplingParams(temperature=0, max_tokens=6))) != pickled
     assert pickle.dumps(LLM(chat, kv="q8", progress=False).mapper("text", "answer", GREEDY)) != pickled
     rows = llm.mapper("text", "answer", GREEDY, errors="error")({"text": ["Hello", None]})
-    assert rows["error"][0] is None and rows["error"][1] is not None
+    assert rows["error"][0] == rows["answer"][1] == "" and rows["error"][1] and rows["answer"][0]
+
+
+def test_a_data_set_is_mapped_and_its_results_are_found_again(llm: LLM, chat: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+    datasets = pytest.importorskip("datasets")
+    # The first rows written have no error, and others have: its column once had no type.
+    rows = datasets.Dataset.from_dict({"text": [*TEXTS, None, ""]})
+    found = rows.map(llm.mapper("text", "answer", errors="error"), batched=True, batch_size=2)
+    assert found["answer"][:3] == llm.mapper("text", "answer")({"text": TEXTS})["answer"] and found["answer"][3:] == ["", ""]
+    assert [bool(error) for error in found["error"]] == [False] * 3 + [True] * 2
+    again = rows.map(LLM(chat, progress=False).mapper("text", "answer", errors="error"), batched=True, batch_size=2)
+    assert again._fingerprint == found._fingerprint
+    for alone in (rows, rows.select([3])):
+        with pytest.raises(aerostat.UsageError, match="batched=True"):
+            alone.map(llm.mapper("text", "answer"))
+    with pytest.raises(aerostat.UsageError, match="prompt 0"):
+        rows.map(llm.mapper("text", "answer"), batched=True, batch_size=3)
+
+
+def test_which_call_it_is_changes_nothing_for_a_mapper(chat: str) -> None:
+    texts = {"text": TEXTS}
+    mapper = LLM(chat, seed=3, progress=False).mapper("text", "answer")
+    first = mapper(texts)
+    assert mapper(texts) == first == pickle.loads(pickle.dumps(mapper))(texts)
+    assert mapper({"text": TEXTS[1:]})["answer"] == first["answer"][1:]
+    assert LLM(chat, seed=4, progress=False).mapper("text", "answer")(texts) != first
+
+
+def test_a_mapper_knows_its_models_files(chat: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(chat, folder)
+    before = pickle.dumps(LLM(folder, progress=False).mapper("text"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "rope_theta": 1234.0}))
+    assert pickle.dumps(LLM(folder, progress=False).mapper("text")) != before
 
 
 def test_a_piece_of_a_table_stays_one(llm: LLM) -> None:
     piece = pyarrow.RecordBatch.from_pydict({"text": TEXTS})
     assert isinstance(llm.generate_frame(piece, "text", "answer", GREEDY), pyarrow.RecordBatch)
     assert isinstance(llm.embed_frame(piece, "text"), pyarrow.RecordBatch)
+
+
+@pytest.mark.parametrize("make", [polars.DataFrame, pyarrow.table])
+def test_pieces_of_a_table_have_the_same_types(llm: LLM, make: Any) -> None:
+    pieces = [make({"text": pyarrow.array(texts, pyarrow.string()) if make is pyarrow.table else texts}) for texts in (["Hello"], ["you", None], [""])]
+    answered = [llm.generate_frame(piece, "text", "answer", GREEDY, errors="error") for piece in pieces]
+    labelled = [llm.classify_frame(piece, "text", ["a", "b"], errors="error", probability="p") for piece in pieces]
+    for frames in (answered, labelled):
+        assert len({str(frame.schema) for frame in frames}) == 1
 
 
 @pytest.mark.parametrize("make", KINDS)

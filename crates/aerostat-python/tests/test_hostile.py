@@ -143,6 +143,7 @@ def test_messages(llm: LLM, messages: Any) -> None:
         {"memory": math.nan}, {"memory": -1}, {"memory": math.inf}, {"memory": "much"}, {"memory": HUGE}, {"threads": 0},
         {"threads": "two"}, {"threads": HUGE}, {"io": "magic"}, {"kv": "f8"}, {"headroom": "x"}, {"rows_max": -1}, {"seed": "x"}, {"seed": HUGE},
         {"max_model_len": 0}, {"max_model_len": "x"}, {"max_num_seqs": 1.5}, {"max_num_batched_tokens": 0}, {"pooler_config": {"pooling_type": "x"}},
+        {"draft": "no/such/model"}, {"draft": "/dev/null"}, {"speculative_config": "ngram"}, {"speculative_config": {"model": "./no"}}, {"quantization": "awq"},
         {"override_generation_config": {"temperature": -1}}, {"revision": SURROGATE},
     ],
     ids=repr,
@@ -161,7 +162,7 @@ def test_paths(path: Any) -> None:
 
 IDS: list[Any] = [
     None, 5, [], [[]], [[1, None]], [["a"]], [[1.5]], [[math.nan]], [[math.inf]], [[HUGE]], [[-1]], [[320]], [[[1]]], [[1], [1, 2]],
-    np.zeros((2, 0), dtype=int), np.asarray([[2**63]], dtype=np.uint64), np.asarray([[1 + 2j]]), {"attention_mask": [[1]]},
+    [[True, False]], np.asarray([[True]]), np.zeros((2, 0), dtype=int), np.asarray([[2**63]], dtype=np.uint64), np.asarray([[1 + 2j]]), {"attention_mask": [[1]]},
 ]  # fmt: skip
 
 
@@ -286,6 +287,13 @@ def test_a_model_without_a_tokenizer_says_so_everywhere() -> None:
     with pytest.raises(ValueError):
         llm.generate([[1, 2]], SamplingParams(max_tokens=3, structured_outputs=StructuredOutputsParams(choice=["a"])))
     assert llm.generate([[1, 2]], GREEDY)[0].outputs[0].text == ""
+
+
+@pytest.mark.parametrize("labels", [None, [], "positive", [""], [None], [5], ["a", SURROGATE], {}], ids=repr)
+def test_labels(llm: LLM, labels: Any) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        llm.classify("Hello", labels)
+    same(llm)
 
 
 def test_vectors_of_more_elements_than_there_are(llm: LLM) -> None:

@@ -382,6 +382,29 @@ def test_vllms_options_are_mapped_noted_and_refused(chat: str, caplog: pytest.Lo
         LLM(chat).generate("Hello", foo=1)
 
 
+def test_a_quantization_is_that_of_the_weights(chat: str) -> None:
+    for name, scheme in (("llama_gptq_4", "gptq"), ("llama_gptq_4", "gptq_marlin"), ("qwen2_awq", "awq"), ("chat/twin.gguf", "gguf")):
+        LLM(fixture(name), quantization=scheme)
+    for name, scheme in (("llama_gptq_4", "awq"), ("chat/twin.gguf", "fp8"), ("chat", "gptq")):
+        with pytest.raises(aerostat.UsageError, match="the scheme of the weights"):
+            LLM(fixture(name), quantization=scheme)
+
+
+def test_guesses_change_nothing(chat: str, llm: LLM) -> None:
+    prompts = ["Hello, my name is", "one two one two one two one"]
+    params = SamplingParams(max_tokens=24, seed=5, ignore_eos=True)
+    wanted = [o.outputs[0].token_ids for o in llm.generate(prompts, params)]
+    ways: list[dict[str, Any]] = [
+        {"draft": "none"}, {"draft": "auto"}, {"draft": chat}, {"speculative_config": {"model": chat, "num_speculative_tokens": 5}},
+        {"speculative_config": {"method": "ngram", "num_speculative_tokens": 3}},
+    ]  # fmt: skip
+    for how in ways:
+        with LLM(chat, kv="f32", progress=False, **how) as other:
+            assert [o.outputs[0].token_ids for o in other.generate(prompts, params)] == wanted
+            stats = other.stats()
+        assert stats is not None and ("none" in how.values()) == (stats["drafted"] == 0)
+
+
 def test_many_prompts_after_a_few_open_the_model_for_many() -> None:
     llm = LLM(fixture("llama"), kv="f32", progress=False)
     llm.generate([[1, 2, 3]], GREEDY)

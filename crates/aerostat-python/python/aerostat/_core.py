@@ -61,7 +61,9 @@ class Core:
         self.journal: Journal | None = None
         self.facts: dict[str, Any] = json.loads(self.model.describe())
         experts = expert_file(path) if self.facts["experts"] else None
-        self.engine = _aerostat.Engine(self.model, options.as_json(experts), *floor)
+        draft = None if options.draft is None else os.fspath(options.draft)
+        draft = draft if draft in (None, "auto", "none") else find(draft, progress=progress)
+        self.engine = _aerostat.Engine(self.model, options.as_json(experts, draft), *floor)
         if self.facts["tokenizer_error"]:
             log.warning("going on without the tokenizer: %s", self.facts["tokenizer_error"])
 

@@ -8,9 +8,9 @@ from . import tensors
 from ._core import raised
 from ._generation import _IGNORED, _REFUSED
 from ._hooks import Gathered
-from ._options import log, parse_size
+from ._options import affordable, log
 from ._outputs import Output
-from .errors import BudgetError, UsageError
+from .errors import UsageError
 
 if TYPE_CHECKING:
     from .auto import AutoModel
@@ -45,7 +45,7 @@ def forward(
         raise UsageError("labels need the logits of all tokens: leave logits_to_keep out")
     layers = all_layers(core.facts) if output_hidden_states else []
     size = len(array) * ((length - first) * vocab + length * core.facts["hidden"] * len(layers)) * 4
-    affordable(model, size, "logits_to_keep=1 gives the last token's logits alone; give fewer rows at a time")
+    affordable(model._options, size, "logits_to_keep=1 gives the last token's logits alone; give fewer rows at a time")
     requests = []
     for row, start in zip(rows, starts):
         want = {"logits": {"from": max(first - start, 0)}}
@@ -87,25 +87,6 @@ def _look_at(keywords: dict[str, Any]) -> None:
             log.info("%s has no effect here", name)
         else:
             raise TypeError(f"the model got an unexpected keyword argument {name!r}")
-
-
-def affordable(model: "AutoModel", size: int, hint: str) -> None:
-    """Refuses what cannot be held, before anything is opened."""
-    memory = model._options.memory
-    limit = parse_size(memory, "memory") if memory is not None else _available()
-    if limit is not None and size > limit:
-        raise BudgetError(f"the logits and states asked for take {size} bytes of {limit}: {hint}")
-
-
-def _available() -> int | None:
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
 
 
 def _padded(rows: list[Any], starts: list[int], length: int) -> Any:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Sequence
 from . import tensors
 from ._core import raised
 from ._generation import NEW_TOKENS_DEFAULT, ids_of, rules, sampling, settle
-from ._forward import affordable
 from ._hooks import Gathered, kept, processor, stopper
-from ._options import log
+from ._options import affordable, log
 from ._outputs import GenerateOutput, TextAnswers
 from .errors import Interrupted, UsageError
 
@@ -149,7 +148,7 @@ class Ask:
             size += sum(request.get("collect", {}).values()) * steps * facts["vocab"] * 4
             size += len(request.get("layers", ())) * (steps + len(request["tokens"])) * facts["hidden"] * 4
         if size:
-            affordable(self.model, size, "fewer new tokens or fewer rows take less")
+            affordable(self.model._options, size, "fewer new tokens or fewer rows take less")
 
     def _hooks(self, count: int) -> list[Any] | None:
         """What of the caller's own is asked at each token."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import os
 from typing import Any, Sequence
@@ -66,6 +64,8 @@ class Entry:
 
 
 def _digest(text: str, length: int) -> str:
+    import hashlib
+
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
@@ -89,6 +89,8 @@ def _read(path: str) -> dict[str, Result]:
 
 def _plain(value: Any) -> Any:
     """JSON's values; arrays as their bytes."""
+    import base64
+
     if isinstance(value, dict):
         return {name: _plain(member) for name, member in value.items()}
     if hasattr(value, "tobytes"):
@@ -97,6 +99,8 @@ def _plain(value: Any) -> Any:
 
 
 def _whole(value: Any) -> Any:
+    import base64
+
     import numpy as np
 
     if not isinstance(value, dict):

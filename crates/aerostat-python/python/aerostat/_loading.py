@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +35,9 @@ _NAMED = (
     "device", "dtype", "max_seq_len", "layer_shards_saving_path", "profiling_mode", "compression", "hf_token",
     "delete_original", "install_hooks", "cache_dir", "token",
 )  # fmt: skip
+#: AirLLM's order, for arguments without a name.
+_ORDER = ("device", "dtype", "max_seq_len", "layer_shards_saving_path", "profiling_mode", "compression", "hf_token",
+          "prefetching", "delete_original", "install_hooks", "load_resident")  # fmt: skip
 #: Codecs by the names that callers know, and what they make of BF16, about.
 CODECS = {"4bit": ("q4", 0.29), "8bit": ("q8", 0.53), "lossless": ("lossless", 0.68)}
 
@@ -63,6 +64,15 @@ class Loading:
         """As it is pickled: everything but the token."""
         kept = {name: value for name, value in vars(self).items() if name not in ("hf_token", "delete_original", "device", "dtype")}
         return {**kept, **{name: getattr(options, name) for name in EngineOptions.NAMES}}
+
+
+def by_name(args: tuple[Any, ...], keywords: dict[str, Any]) -> dict[str, Any]:
+    """Arguments by their names, those without one in AirLLM's order."""
+    named = dict(zip(_ORDER, args))
+    twice = next((name for name in named if name in keywords), None)
+    if twice is not None or len(args) > len(_ORDER):
+        raise TypeError(f"{twice} is given twice" if twice else f"a model takes {1 + len(_ORDER)} arguments without names at most")
+    return {**named, **keywords}
 
 
 def read(path: Any, keywords: dict[str, Any]) -> tuple[Loading, EngineOptions]:
@@ -107,7 +117,7 @@ def check_compression(compression: Any) -> None:
 
 def _look_at_device(device: Any) -> None:
     name = str(getattr(device, "type", device) or "cpu")
-    if name.startswith("cuda") and device not in (None, "cuda:0"):
+    if name.startswith("cuda") and str(device) != "cuda:0":
         log.warning("device %s: this build has no GPU; the CPU computes", device)
     elif not name.startswith(("cpu", "cuda", "auto", "mps")):
         raise UsageError(f"device is {device!r}; expected 'cpu' or 'cuda:N'")
@@ -115,6 +125,8 @@ def _look_at_device(device: Any) -> None:
 
 def copy_of(path: str, loading: Loading, compression: str) -> str:
     """Where the packed copy of a model lies, or will."""
+    import hashlib
+
     name = os.path.basename(os.path.normpath(path))
     mark = hashlib.sha256(os.path.realpath(path).encode()).hexdigest()[:8]
     given = loading.layer_shards_saving_path
@@ -135,6 +147,8 @@ def warn_of(compression: str) -> None:
 
 def packed(path: str, facts: dict[str, Any], loading: Loading, compression: str) -> str:
     """The packed copy of a model, made if it is not there, or gone on with."""
+    import shutil
+
     if facts["codec"] is not None or facts["quantised"] or os.path.isfile(path):
         log.info("compression=%r is ignored: the model is quantised or packed already", compression)
         return path

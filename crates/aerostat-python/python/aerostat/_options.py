@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import json
 import logging
 import os
@@ -12,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Iterable
 
-from .errors import UsageError
+from .errors import BudgetError, UsageError
 
 log = logging.getLogger("aerostat")
 
@@ -47,19 +45,21 @@ class EngineOptions:
     kv: str | None = None
     spill: str | os.PathLike[str] | None = None
     rows_max: int | None = None
+    #: What guesses of the next tokens come from: ``"auto"``, ``"none"``, or a small model with the same tokens.
+    draft: str | os.PathLike[str] | None = None
 
-    NAMES = ("memory", "headroom", "vram", "threads", "io", "kv", "spill", "rows_max")
+    NAMES = ("memory", "headroom", "vram", "threads", "io", "kv", "spill", "rows_max", "draft")
 
     @classmethod
     def take(cls, keywords: dict[str, Any]) -> "EngineOptions":
         """Takes its own out of keywords."""
         return cls(**{name: keywords.pop(name) for name in cls.NAMES if name in keywords})
 
-    def as_json(self, expert_use: str | None = None) -> str:
-        """As the native half takes them."""
+    def as_json(self, expert_use: str | None = None, draft: str | None = None) -> str:
+        """As the native half takes them; ``draft`` is where the small model lies, if one was named."""
         if self.vram is not None:
             log.warning("vram has no effect: this build has no GPU")
-        given: dict[str, Any] = {"expert_use": expert_use}
+        given: dict[str, Any] = {"expert_use": expert_use, "draft": draft}
         headroom = 0 if not self.headroom else parse_size(self.headroom, "headroom")
         if self.memory is not None:
             given["memory_bytes"] = max(parse_size(self.memory, "memory") - headroom, 1)
@@ -73,6 +73,24 @@ class EngineOptions:
         given["kv"] = self.kv
         given["spill"] = None if self.spill is None else os.fspath(self.spill)
         return json.dumps(given)
+
+
+def affordable(options: EngineOptions, size: int, hint: str) -> None:
+    """Refuses results that cannot be held, before anything is opened."""
+    limit = parse_size(options.memory, "memory") if options.memory is not None else _available()
+    if limit is not None and size > limit:
+        raise BudgetError(f"the results asked for take {size} bytes of {limit}: {hint}")
+
+
+def _available() -> int | None:
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
 
 
 def own_cache() -> str:
@@ -91,12 +109,16 @@ def own_cache() -> str:
 
 def expert_file(path: str) -> str:
     """The file that learns which experts a model uses."""
+    import hashlib
+
     name = hashlib.sha256(os.path.realpath(path).encode()).hexdigest()[:16]
     return os.path.join(own_cache(), "experts", f"{name}.json")
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> TypeError:
     """An argument that nobody knows, with the nearest that somebody does."""
+    import difflib
+
     near = difflib.get_close_matches(name, list(known), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return TypeError(f"{what} got an unexpected keyword argument {name!r}{hint}")

@@ -55,6 +55,26 @@ def answer_request(core: Core, tokens: list[int], params: SamplingParams, seed: 
     return request
 
 
+#: What Python takes for one alternative of a token, about: a number, a rank, a text and their places.
+_ALTERNATIVE_BYTES = 300
+
+
+def results_bytes(requests: Sequence[dict[str, Any]], width: int) -> int:
+    """What results take at least, of a model whose states have ``width`` elements. Answers may be short: only what a prompt
+    alone decides is counted."""
+    size = 0
+    for request in requests:
+        tokens, want = len(request["tokens"]), request.get("want", {})
+        if "hidden" in want:
+            rows = tokens if want["hidden"]["pooling"] is None else 1
+            size += rows * (want["hidden"]["dimensions"] or width) * 4
+        elif "topk" in want:
+            size += tokens * want["topk"]["k"] * 8
+        elif request.get("prompt_logprobs") is not None:
+            size += tokens * (request["prompt_logprobs"] + 1) * _ALTERNATIVE_BYTES
+    return size
+
+
 def token_rules(core: Core, params: SamplingParams) -> dict[str, Any]:
     """What parameters say about which tokens may come."""
     rules: dict[str, Any] = {}

@@ -77,23 +77,28 @@ class AutoModel:
     ``memory`` if that is given. Calls from several threads share passes over the weights.
     """
 
-    def __init__(self, *args: Any, **keywords: Any) -> None:
+    def __init__(self, model_local_path_or_repo_id: str | os.PathLike[str], *args: Any, **keywords: Any) -> None:
         # AirLLM's classes are called like functions, too.
-        if len(args) != 1:
-            raise TypeError("AutoModel takes a model: AutoModel.from_pretrained('org/name')")
-        self._load(args[0], keywords)
+        self._load(model_local_path_or_repo_id, _loading.by_name(args, keywords))
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **keywords: Any) -> "AutoModel":
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], device: Any = "cuda:0", dtype: Any = None,
+        max_seq_len: int = 512, layer_shards_saving_path: str | os.PathLike[str] | None = None,
+        profiling_mode: bool = False, compression: str | None = None, hf_token: str | None = None,
+        prefetching: bool = True, delete_original: bool = False, install_hooks: bool = True, load_resident: bool = True,
+        **keywords: Any,
+    ) -> "AutoModel":  # fmt: skip
         """Finds a model (a folder, a ``.gguf`` file, ``org/name[@revision][:FILE]`` or ``demo``), downloading it if need be,
         and reads its headers.
 
         ``memory="4GiB"`` bounds the whole process; ``compression`` ('lossless', '8bit', '4bit') makes a packed copy once and
         runs that; ``max_seq_len`` says for how long sequences the model is opened at least, and limits nothing.
         """
-        if args:
-            raise TypeError("from_pretrained takes keywords after the model")
-        return cls(pretrained_model_name_or_path, **keywords)
+        return cls(
+            pretrained_model_name_or_path, device, dtype, max_seq_len, layer_shards_saving_path, profiling_mode,
+            compression, hf_token, prefetching, delete_original, install_hooks, load_resident, **keywords,
+        )  # fmt: skip
 
     def _load(self, path: Any, keywords: dict[str, Any]) -> None:
         loading, options = _loading.read(path, dict(keywords))

@@ -68,11 +68,16 @@ class Vectors:
         return [None if missing else row for row, missing in zip(self.values, self.missing)]
 
 
+class Numbers(list[Any]):
+    """A column of numbers, and gaps. Other lists are columns of texts, also where they have nothing but gaps: pieces of a
+    table have the same types."""
+
+
 def _polars(name: str, values: Any) -> Any:
     import polars
 
     if not isinstance(values, Vectors):
-        return polars.Series(name, values)
+        return polars.Series(name, values, dtype=polars.Float64 if isinstance(values, Numbers) else polars.String)
     kind = polars.Array(polars.Float32, values.values.shape[1])
     if values.missing.any():
         return polars.Series(name, [None if row is None else row.tolist() for row in values.rows()], dtype=kind)
@@ -83,7 +88,7 @@ def _arrow(values: Any) -> Any:
     import pyarrow
 
     if not isinstance(values, Vectors):
-        return pyarrow.array(values)
+        return pyarrow.array(values, pyarrow.float64() if isinstance(values, Numbers) else pyarrow.string())
     flat = pyarrow.array(values.values.reshape(-1), type=pyarrow.float32())
     mask = pyarrow.array(values.missing) if values.missing.any() else None
     return pyarrow.FixedSizeListArray.from_arrays(flat, values.values.shape[1], mask=mask)
@@ -160,23 +165,32 @@ def classify_frame(
     )
     columns: dict[str, Any] = {output: [None if one.outputs is None else one.outputs.label for one in outputs]}
     if probability is not None:
-        columns[probability] = [None if one.outputs is None else max(one.outputs.probs) for one in outputs]
+        columns[probability] = Numbers(None if one.outputs is None else max(one.outputs.probs) for one in outputs)
     return _with(frame, {**columns, **_errors(outputs, errors)})
 
 
 class Mapper:
     """A function for ``datasets.Dataset.map(…, batched=True)``: a batch of columns in, the new column out. It pickles, so
     that other processes open the model for themselves, and what it pickles to changes with everything that changes
-    results."""
+    results: the model's files, its options and the parameters, whose seed is the model's where they name none. Which
+    call it is, and of which process, changes nothing."""
 
     def __init__(self, llm: "LLM", column: str, output: str, params: "SamplingParams | None", **how: Any) -> None:
+        params = llm.get_default_sampling_params() if params is None else params.clone()
+        params.seed = llm._seed if params.seed is None else params.seed
         self.llm, self.column, self.output, self.params, self.how = llm, column, output, params, how
+        self.digest = llm._core.model.digest()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         if self.column not in batch:
             raise UsageError(f"the batch has no column {self.column!r}; it has {', '.join(batch)}")
-        outputs = answers(self.llm, list(batch[self.column]), self.params, use_tqdm=False, **self.how)
-        return {self.output: texts_of(outputs), **_errors(outputs, self.how["errors"])}
+        values = batch[self.column]
+        if values is None or isinstance(values, str):
+            raise UsageError("a mapper takes batches: dataset.map(…, batched=True)")
+        outputs = answers(self.llm, list(values), self.params, use_tqdm=False, **self.how)
+        columns = {self.output: texts_of(outputs), **_errors(outputs, self.how["errors"])}
+        # The library takes the type of a column from the first rows that it sees, and there may be no text among them.
+        return {name: ["" if value is None else value for value in values] for name, values in columns.items()}
 
 
 #: What a mapper is.

@@ -9,9 +9,10 @@ from typing import Any, AsyncIterator, Callable, Iterator, Sequence
 
 from . import _encoder, frames
 from ._core import Core, Counter, Result, find, raised
-from ._options import EngineOptions, log, unknown
+from ._llm_options import default_params, draft_of, look_at, look_at_quantization, template_of
+from ._options import EngineOptions, affordable, log, unknown
 from ._prompts import Prompt, read_prompts
-from ._requests import Batch, distilled, score_request, shares
+from ._requests import Batch, distilled, results_bytes, score_request, shares
 from .errors import Interrupted, TextError, UsageError
 from .outputs import (
     ClassificationOutput,
@@ -25,35 +26,7 @@ from .outputs import (
     ScoringRequestOutput,
 )
 from .params import PoolingParams, SamplingParams, check_whole
-from .tokenizer import Tokenizer, read_json
-
-#: vLLM's keywords that say how its own engine works on GPUs: noted, and ignored.
-_IGNORED = frozenset(
-    """tensor_parallel_size pipeline_parallel_size data_parallel_size distributed_executor_backend
-    gpu_memory_utilization enforce_eager enable_prefix_caching enable_chunked_prefill cpu_offload_gb swap_space
-    disable_custom_all_reduce disable_async_output_proc max_seq_len_to_capture block_size
-    compilation_config num_gpu_blocks_override kv_cache_memory_bytes load_format dtype trust_remote_code
-    tokenizer_mode tokenizer_revision disable_log_stats allowed_local_media_path limit_mm_per_prompt
-    mm_processor_kwargs enable_expert_parallel attention_backend task runner convert async_scheduling
-    profiler_config config_format hf_config_path served_model_name enable_sleep_mode calculate_kv_scales max_logprobs
-    disable_sliding_window disable_cascade_attn use_tqdm_on_load model_impl structured_outputs_config optimization_level
-    performance_mode kv_transfer_config kv_offloading_size kv_offloading_backend additional_config allowed_media_domains
-    attention_config scheduling_policy ignore_patterns code_revision enable_log_requests mm_encoder_tp_mode
-    """.split()
-)
-#: What would change results and cannot be had.
-_REFUSED = {
-    "hf_overrides": "it changes the model",
-    "enable_lora": "adapters are not supported here",
-    "speculative_config": "",
-    "quantization_param_path": "the model's own scales are used",
-    "logits_processors": "classes of vLLM's engine cannot run here",
-}
-
-_OPTIONS = ("tokenizer", "revision", "seed", "hf_token", "chat_template", "max_model_len", "max_num_seqs", "max_num_batched_tokens",
-            "kv_cache_dtype", "download_dir", "skip_tokenizer_init", "quantization", "pooler_config", "generation_config",
-            "override_generation_config", "progress")  # fmt: skip
-_KNOWN = (*_OPTIONS, *EngineOptions.NAMES)
+from .tokenizer import Tokenizer
 
 PromptLike = Any
 
@@ -84,11 +57,12 @@ class LLM:
         pooler_config: Any = None,
         generation_config: str | os.PathLike[str] = "auto",
         override_generation_config: dict[str, Any] | None = None,
+        speculative_config: dict[str, Any] | None = None,
         progress: bool = True,
         **keywords: Any,
     ) -> None:
         options = EngineOptions.take(keywords)
-        _look_at(keywords)
+        look_at(keywords)
         seed = 0 if seed is None else seed
         max_model_len = None if max_model_len in (-1, "auto") else max_model_len
         check_whole("seed", seed, -(1 << 63), (1 << 64) - 1)
@@ -96,6 +70,7 @@ class LLM:
         for name, value in counts.items():
             if value is not None:
                 check_whole(name, value, 1, 1 << 40)
+        options.draft = draft_of(speculative_config) if options.draft is None else options.draft
         options.rows_max = max_num_batched_tokens if options.rows_max is None else options.rows_max
         if tokenizer is not None and os.fspath(tokenizer) != os.fspath(model):
             raise UsageError("tokenizer: a model runs with its own tokenizer; pass token ids to use another")
@@ -113,19 +88,16 @@ class LLM:
         path = find(model, revision, hf_token, download_dir, progress)
         floor = (max_model_len or 1, max_num_seqs or 1) if max_model_len or max_num_seqs else (1, 0)
         self._core = Core(path, options, floor, progress)
-        if quantization is not None and not self._core.facts["quantised"]:
-            raise UsageError(
-                f"quantization={quantization!r}, but the weights of {path} are not quantised; "
-                "aerostat.AutoModel's compression= or `aerostat pack` make a smaller copy"
-            )
+        if quantization is not None:
+            look_at_quantization(quantization, path, self._core.facts)
         self._seed = seed
         self._max_model_len = max_model_len
         self._calls = Counter()
         self._skip_tokenizer = skip_tokenizer_init
         self._tokenizer = Tokenizer(self._core)
-        self._tokenizer.chat_template = _template(chat_template)
+        self._tokenizer.chat_template = template_of(chat_template)
         self._pooling = _encoder.Pooling.of(path, self._core.facts["hidden"], pooler_config)
-        self._default_params = _default_params(self._core.facts, generation_config, override_generation_config)
+        self._default_params = default_params(self._core.facts, generation_config, override_generation_config)
 
     # Life
 
@@ -331,7 +303,7 @@ class LLM:
         """The label that the model finds likeliest after each prompt. ``template`` has ``{text}`` where the prompt goes;
         ``measure`` is ``"sum"`` of log-probabilities, ``"mean"`` for each token, or ``"calibrated"`` by a text that says
         nothing (``calibrate``)."""
-        if not labels:
+        if not labels or isinstance(labels, str):
             raise UsageError("labels: give the texts to choose from, such as labels=['positive', 'negative']")
         if measure not in ("sum", "mean", "calibrated") or (measure == "calibrated") != bool(calibrate):
             raise UsageError("measure is 'sum', 'mean' or 'calibrated'; the last with calibrate='a text that says nothing'")
@@ -444,7 +416,8 @@ class LLM:
         self, column: str, output: str = "answer", sampling_params: SamplingParams | None = None, *, chat: bool = False,
         system: str | None = None, template: str | None = None, errors: str | None = None,
     ) -> frames.Mapper:  # fmt: skip
-        """A function for ``datasets.Dataset.map(…, batched=True)``."""
+        """A function for ``datasets.Dataset.map(…, batched=True)``. With ``errors=``, the name of a column, rows that cannot
+        be served have an empty answer, and there why; the others have nothing there."""
         how = {"chat": chat, "system": system, "template": template, "errors": errors}
         return frames.Mapper(self, column, output, sampling_params, **how)
 
@@ -468,6 +441,7 @@ class LLM:
         return ids
 
     def _results(self, requests: list[dict[str, Any]], what: str, use_tqdm: bool) -> list[Result]:
+        affordable(self._core.options, results_bytes(requests, self._core.facts["hidden"]), "give fewer prompts at a time")
         return self._core.results(requests, what, show=self._core.progress and bool(use_tqdm))
 
     def _conversations(
@@ -479,7 +453,7 @@ class LLM:
         if not messages:
             return []
         several = isinstance(messages[0], (list, tuple))
-        extra, own = dict(variables or {}), _template(template)
+        extra, own = dict(variables or {}), template_of(template)
         if tools is not None:
             extra["tools"] = list(tools)
         read = []
@@ -552,48 +526,6 @@ class LLM:
         if failed is not None and on_error == "raise":
             raise failed
         return EmbeddingRequestOutput(str(number), vector, prompt.token_ids, True, failed)
-
-
-def _look_at(keywords: dict[str, Any]) -> None:
-    """Notes, refuses or does not know vLLM's other keywords."""
-    for name, value in keywords.items():
-        if name in _REFUSED and value:
-            why = _REFUSED[name]
-            raise UsageError(f"{name} is not supported" + (f": {why}" if why else ""))
-        if name in _IGNORED or name in _REFUSED:
-            log.info("%s has no effect here", name)
-            continue
-        raise unknown("LLM", name, (*_KNOWN, *_IGNORED))
-
-
-def _template(given: str | os.PathLike[str] | None) -> str | None:
-    """A chat template as text, or of the file that is named."""
-    if given is None or (isinstance(given, str) and any(sign in given for sign in "{}\n")):
-        return given
-    try:
-        with open(given, encoding="utf-8") as file:
-            return file.read()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"chat_template is neither a template nor a file that can be read: {error}") from error
-
-
-def _default_params(facts: dict[str, Any], source: Any, override: dict[str, Any] | None) -> SamplingParams:
-    """Parameters of calls that name none: of the model's ``generation_config.json``, of another folder's, or nobody's."""
-    named: dict[str, Any] = {}
-    if source == "auto":
-        named = dict(facts["sampling"])
-    elif source != "vllm":
-        folder = os.fspath(source)
-        named = read_json(folder if os.path.isfile(folder) else os.path.join(folder, "generation_config.json"))
-    named.update(override or {})
-    if "max_new_tokens" in named:
-        named.setdefault("max_tokens", named["max_new_tokens"])
-    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_tokens")
-    kept = {name: named[name] for name in names if named.get(name) is not None}
-    if source == "auto" and facts["sampling"]["temperature"] == 0 and "temperature" not in (override or {}):
-        # A model that says nothing of temperatures is no model that asks for the likeliest tokens.
-        kept = {name: value for name, value in kept.items() if name in ("repetition_penalty", "max_tokens")}
-    return SamplingParams(**kept)
 
 
 def _raise_first(read: list[Prompt], on_error: str) -> None:

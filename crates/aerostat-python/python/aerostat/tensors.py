@@ -38,7 +38,12 @@ def to_numpy(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return np.asarray(value)
     if is_torch(value):
-        return np.asarray(value.detach().cpu().numpy())
+        value = value.detach().cpu()
+        try:
+            return np.asarray(value.numpy())
+        except TypeError:
+            # Of a type that numpy does not have, such as bfloat16.
+            return np.asarray(value.float().numpy())
     if hasattr(value, "__dlpack__"):
         try:
             return np.from_dlpack(value)
@@ -60,8 +65,8 @@ def to_ids(value: Any, name: str = "input_ids") -> Any:
         array = array[None, :]
     if array.ndim != 2:
         raise UsageError(f"{name} has {array.ndim} dimensions; expected [batch, length]")
-    if array.dtype.kind not in "iub":
-        if array.dtype.kind != "f" or not np.array_equal(array, np.floor(array)):
+    if array.dtype.kind not in "iu":
+        if array.dtype.kind != "f" or not (np.isfinite(array).all() and np.array_equal(array, np.floor(array))):
             raise UsageError(f"{name} holds {array.dtype}; expected whole numbers")
     return array.astype(np.int64)
 
@@ -121,7 +126,7 @@ def _host_array(array: Any) -> Any:
     if "array" not in _classes:
         import numpy as np
 
-        class HostArray(np.ndarray):
+        class HostArray(np.ndarray[Any, Any]):
             def cuda(self, *_args: Any, **_keywords: Any) -> Any:
                 return self
 
