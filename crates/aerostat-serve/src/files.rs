@@ -23,8 +23,11 @@ use crate::problem::Problem;
 use crate::store::{Fault, FileRow, Page, Store};
 use crate::text::json_response;
 
-/// Bytes that are gathered before they are written, and that a download reads at once.
-const PIECE_BYTES: usize = 1 << 20;
+/// Bytes that are gathered before they are written, and that a download reads at once: as many clients as there may be
+/// have some of them each.
+const PIECE_BYTES: usize = 128 << 10;
+/// What a form has beside its file, at most.
+const FORM_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of a field that is no file.
 const FIELD_BYTES_MAX: u64 = 4096;
 /// Files in a list, unless fewer are asked for.
@@ -53,13 +56,13 @@ pub(crate) async fn upload(app: &Arc<App>, request: Request<Incoming>) -> Result
     })?;
     let bytes_max = app.config.limits.file_bytes_max;
     let length = declared(&request).unwrap_or(0);
-    if length > bytes_max.saturating_add(PIECE_BYTES as u64) {
+    if length > bytes_max.saturating_add(FORM_BYTES_MAX) {
         return Err(too_large(bytes_max));
     }
     let shared = Arc::clone(&store);
     app.disk(move || Ok(shared.check_room(length)?)).await.map_err(Problem::closing)?;
     let mut form = Form { file: None, purpose: None, anchor: None, seconds: None };
-    let whole = bytes_max.saturating_add(PIECE_BYTES as u64);
+    let whole = bytes_max.saturating_add(FORM_BYTES_MAX);
     let limits = SizeLimit::new().whole_stream(whole).per_field(FIELD_BYTES_MAX).for_field("file", bytes_max);
     let body = BodyDataStream::new(request.into_body());
     let mut parts = Multipart::with_constraints(body, boundary, Constraints::new().size_limit(limits));
@@ -318,7 +321,7 @@ pub(crate) async fn download(
             return Err(Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "invalid_range", message));
         }
     };
-    let (sender, pieces) = channel(2);
+    let (sender, pieces) = channel(1);
     tokio::task::spawn_blocking(move || read(file, start, end, &sender));
     let mut response = Response::new(Body::live(Download { pieces, left: end - start }));
     *response.status_mut() = status;
