@@ -402,13 +402,9 @@ def schemathesis(url, model):
     file = ask("/v1/files", ("multipart/form-data; boundary=x", form))
     batch = {"input_file_id": file, "endpoint": "/v1/score", "completion_window": "24h"}
     batch = ask("/v1/batches", ("application/json", json.dumps(batch)))
-    response = {"model": model, "input": "a", "background": True, "max_output_tokens": 4}
-    response = ask("/v1/responses", ("application/json", json.dumps(response)))
     places = {
-        "/v1/files": file,
         "/v1/batches": batch,
         "/v1/aerostat/batches": batch,
-        "/v1/responses": response,
         "/v1/models": model,
     }
     with tempfile.TemporaryDirectory() as folder:
