@@ -118,6 +118,9 @@ pub(crate) struct EngineArgs {
     /// Do not learn which experts a model uses, nor use what earlier runs learned. Results never depend on it.
     #[arg(long)]
     no_learn: bool,
+    /// Write which experts each sweep uses to this file, a JSON object a line, for `bench experts`. Results never depend on it.
+    #[arg(long, value_name = "FILE")]
+    expert_trace: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
