@@ -21,7 +21,7 @@ use crate::body::{Body, Broken, Live, declared, slow};
 use crate::ids;
 use crate::problem::Problem;
 use crate::store::{Fault, FileRow, Page, Store};
-use crate::text::json_response;
+use crate::text::{json_response, line, whole};
 
 /// Bytes that are gathered before they are written, and that a download reads at once: as many clients as there may be
 /// have some of them each.
@@ -234,16 +234,23 @@ async fn write(app: &Arc<App>, store: &Arc<Store>, mut field: Field<'_>) -> Resu
 pub(crate) async fn list(app: &App, query: &str) -> Result<Response<Body>, Problem> {
     let store = Arc::clone(app.store()?);
     let page = page(query, LIST_MAX, LIST_MAX, true)?;
-    let (rows, more) = app.disk(move || Ok(store.files(&page)?)).await?;
-    Ok(list_response(rows.iter().map(FileRow::object).collect(), more))
+    // There may be thousands, and they are put into words beside the connections.
+    let list = move || {
+        let (rows, more) = store.files(&page)?;
+        Ok(line(&list_body(rows.iter().map(FileRow::object).collect(), more)))
+    };
+    Ok(whole(StatusCode::OK, "application/json", app.disk(list).await?))
 }
 
 /// A list as clients see it.
 pub(crate) fn list_response(data: Vec<Value>, more: bool) -> Response<Body> {
+    json_response(StatusCode::OK, &list_body(data, more))
+}
+
+fn list_body(data: Vec<Value>, more: bool) -> Value {
     let id = |entry: Option<&Value>| entry.map_or(Value::Null, |entry| entry["id"].clone());
     let (first, last) = (id(data.first()), id(data.last()));
-    let body = json!({"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": more});
-    json_response(StatusCode::OK, &body)
+    json!({"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": more})
 }
 
 /// The page of a list that a query asks for.

@@ -134,7 +134,7 @@ fn models(app: &App) -> Result<Response<Body>, Problem> {
 
 async fn show(app: &Arc<App>, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
     let (body, model, _held) = receive(app, request).await?;
-    check_name(app, &object(&body)?)?;
+    check_name(app, &app.blocking(move || object(&body)).await?)?;
     let mut capabilities = vec!["completion", "embedding"];
     capabilities.extend(model.setting.may_call().then_some("tools"));
     capabilities.extend(model.setting.may_think().then_some("thinking"));
