@@ -1,11 +1,12 @@
 """Checks the server with clients that people use, each in an environment of its own.
 
     python oracle/check_serve.py [--client NAME] [AEROSTAT [MODEL]]
+    python oracle/check_serve.py --all [--environments FOLDER] [AEROSTAT [MODEL]]
 
-NAME is one of openai (the default; 2.* and 3.*), langchain (langchain-openai), litellm, llamaindex
-(llama-index-llms-openai-like), llm, lmeval (lm-eval[api]); `pip install` what stands in brackets. AEROSTAT is the command
-(target/debug/aerostat), MODEL a folder with a tokenizer (fixtures/chat). The chat template is Qwen's, so that functions can
-be called. Nothing of the network is needed.
+The first runs a client that this Python has; `--all` makes an environment for each in FOLDER (target/clients), installs what
+PINS names into it, and runs all of them. AEROSTAT is the command (target/debug/aerostat), MODEL a folder with a tokenizer
+(fixtures/chat). The chat template is Qwen's, so that functions can be called. But for installing, nothing of the network is
+needed. `openwebui` is not the program, which is large, but the requests that its version 0.12.4 makes.
 """
 
 import argparse
@@ -19,6 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
+from importlib import metadata
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "crates/aerostat-text/tests/data/chat/templates/qwen3.jinja"
@@ -284,19 +287,58 @@ def llm(url, model):
 
 
 def lmeval(url, model):
-    """Log-probabilities by `local-completions` are those of the command, and so is what is likelier."""
-    from lm_eval.api.instance import Instance
+    """A task of 200 questions by lm-eval itself: its log-likelihoods are the command's, bit for bit, and so are accuracies."""
+    os.environ |= {"OPENAI_API_KEY": "sesame", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    import lm_eval
     from lm_eval.models.openai_completions import LocalCompletionsAPI
 
-    os.environ["OPENAI_API_KEY"] = "sesame"
     lm = LocalCompletionsAPI(
-        base_url=url + "/v1/completions", model=model, tokenizer_backend="remote", num_concurrent=8, timeout=3600, max_length=512
+        base_url=url + "/v1/completions",
+        model=model,
+        tokenizer_backend="remote",
+        auth_token="sesame",
+        num_concurrent=8,
+        timeout=3600,
+        max_length=512,
     )
-    pairs = [(f"Item {i} of many:", f" choice {word}") for i in range(100) for word in ("one", "two")]
-    found = lm.loglikelihood([Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(pairs)])
+    words = ["one", "two", "seventeen", "many more"]
+    asked = [{"question": f"Item {i} of many:", "choices": [words[i % 4], words[(i + 1) % 4]]} for i in range(200)]
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HF_DATASETS_CACHE"] = folder
+        path = pathlib.Path(folder, "asked.jsonl")
+        path.write_text("\n".join(json.dumps(entry | {"answer": int(i % 3 == 0)}) for i, entry in enumerate(asked)))
+        task = {
+            "task": "tiny",
+            "dataset_path": "json",
+            "dataset_kwargs": {"data_files": {"test": str(path)}},
+            "test_split": "test",
+            "output_type": "multiple_choice",
+            "doc_to_text": "{{question}}",
+            "doc_to_choice": "{{choices}}",
+            "doc_to_target": "{{answer}}",
+            "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+        }
+        found = lm_eval.simple_evaluate(model=lm, tasks=[task], log_samples=True, bootstrap_iters=0)
+    samples = sorted(found["samples"]["tiny"], key=lambda sample: sample["doc_id"])
+    pairs = [tuple(pair) for sample in samples for pair in sample["arguments"]]
+    theirs = [float(response[0][0]) for sample in samples for response in sample["resps"]]
+    ours = [sum(logprobs) for logprobs in scores([lm._encode_pair(*pair) for pair in pairs])]
+    assert len(samples) == 200 and len(ours) == len(theirs) == 400
+    assert ours == theirs, max(abs(a - b) for a, b in zip(ours, theirs))
+    lengths = [len(text.strip()) for _, text in pairs]
+    for metric, weights in (("acc", [1] * 400), ("acc_norm", lengths)):
+        values = [value / weight for value, weight in zip(ours, weights)]
+        right = [int(values[2 * i + 1] > values[2 * i]) == int(i % 3 == 0) for i in range(200)]
+        told = found["results"]["tiny"][f"{metric},none"]
+        assert abs(told - sum(right) / 200) < 1e-12, (metric, told, sum(right))
+        print(f"200 questions, {metric} {told}, 400 of 400 log-likelihoods the same")
+
+
+def scores(pairs):
+    """For each pair of token ids the log-probabilities of the second's, by the command."""
     lines = [
-        {"custom_id": str(i), "method": "POST", "url": "/v1/score", "body": {"text_1": given, "text_2": text}}
-        for i, (given, text) in enumerate(pairs)
+        {"custom_id": str(i), "method": "POST", "url": "/v1/score", "body": {"text_1": given, "text_2": ids}}
+        for i, (given, ids) in enumerate(pairs)
     ]
     with tempfile.TemporaryDirectory() as folder:
         given, made = pathlib.Path(folder, "in.jsonl"), pathlib.Path(folder, "out.jsonl")
@@ -304,27 +346,142 @@ def lmeval(url, model):
         command = [ARGS.aerostat, "batch", "-m", MODEL, "-i", str(given), "-o", str(made), "--quiet"]
         subprocess.run(command, check=True)
         results = {line["custom_id"]: line for line in map(json.loads, made.read_text().splitlines())}
-    ours = [results[str(i)]["response"]["body"]["data"][0]["score"] for i in range(len(pairs))]
-    assert len(ours) == len(found) == 200
-    worst = max(abs(a - b) for a, (b, _) in zip(ours, found, strict=True))
-    likelier = [[values[i] > values[i + 1] for i in range(0, 200, 2)] for values in (ours, [f[0] for f in found])]
-    assert worst < 1e-4 and likelier[0] == likelier[1], worst
-    print("200 items, largest difference", worst)
+    return [results[str(i)]["response"]["body"]["data"][0]["token_logprobs"] for i in range(len(pairs))]
+
+
+def curl(url, model):
+    body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8, "seed": 1}
+
+    def run(body):
+        headers = ["-H", "Content-Type: application/json", "-H", "Authorization: Bearer sesame"]
+        command = ["curl", "-sSN", "--fail", url + "/v1/chat/completions", *headers, "-d", json.dumps(body)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    whole = json.loads(run(body))["choices"][0]["message"]["content"]
+    lines = [line[6:] for line in run(body | {"stream": True}).split("\n") if line.startswith("data: ")]
+    assert lines[-1] == "[DONE]"
+    assert "".join(json.loads(line)["choices"][0]["delta"].get("content", "") for line in lines[:-1]) == whole
+
+
+def openwebui(url, model):
+    """What Open WebUI asks: models, a chat in chunks, one that calls functions, titles, vectors, an order of documents."""
+    user = {name: "x" for name in ("X-OpenWebUI-User-Name", "X-OpenWebUI-User-Id", "X-OpenWebUI-Chat-Id")}
+
+    def ask(path, body=None):
+        headers = {"Authorization": "Bearer sesame", "Content-Type": "application/json", **user}
+        data = None if body is None else json.dumps(body).encode()
+        return urllib.request.urlopen(urllib.request.Request(url + "/v1" + path, data, headers), timeout=300).read()
+
+    assert [entry["id"] for entry in json.loads(ask("/models"))["data"]] == [model]
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
+    wish = {"model": model, "messages": messages, "stream": True, "stream_options": {"include_usage": True}}
+    wish |= {"temperature": 0.8, "top_p": 0.9, "min_p": 0.0, "max_tokens": 12, "frequency_penalty": 0.1, "seed": 1, "stop": ["x"]}
+    chunks = [line[6:] for line in ask("/chat/completions", wish).decode().split("\n") if line.startswith("data: ")]
+    assert chunks[-1] == "[DONE]" and json.loads(chunks[-2])["usage"]["completion_tokens"] > 0
+    wish |= {"tools": [{"type": "function", "function": WEATHER}], "tool_choice": "auto", "logit_bias": {"5": 1}}
+    assert b"[DONE]" in ask("/chat/completions", wish)
+    title = {"model": model, "messages": messages[1:], "stream": False, "max_tokens": 20}
+    assert json.loads(ask("/chat/completions", title))["choices"][0]["message"]["role"] == "assistant"
+    assert len(json.loads(ask("/embeddings", {"input": ["a", "b"], "model": model}))["data"]) == 2
+    order = {"model": model, "query": "q", "documents": ["a", "b", "c"], "top_n": 3}
+    results = sorted(json.loads(ask("/rerank", order))["results"], key=lambda result: result["index"])
+    assert [isinstance(result["relevance_score"], float) for result in results] == [True] * 3
+
+
+def schemathesis(url, model):
+    """The document of the API against the server: no failure of the server, no answer that the document does not tell of."""
+
+    def ask(path, body):
+        headers = {"Authorization": "Bearer sesame", "Content-Type": body[0]}
+        request = urllib.request.Request(url + path, body[1].encode(), headers)
+        return json.loads(urllib.request.urlopen(request, timeout=60).read())["id"]
+
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/score", "body": {"text_1": "a", "text_2": "b"}}
+    parts = [("purpose", "", "batch"), ("file", '; filename="a"', json.dumps(line))]
+    form = "".join(f'--x\r\nContent-Disposition: form-data; name="{n}"{f}\r\n\r\n{v}\r\n' for n, f, v in parts) + "--x--\r\n"
+    file = ask("/v1/files", ("multipart/form-data; boundary=x", form))
+    batch = {"input_file_id": file, "endpoint": "/v1/score", "completion_window": "24h"}
+    batch = ask("/v1/batches", ("application/json", json.dumps(batch)))
+    places = {
+        "/v1/batches": batch,
+        "/v1/aerostat/batches": batch,
+        "/v1/models": model,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        config = "".join(
+            f'[[operations]]\ninclude-path-regex = "^{path}/\\\\{{id"\nparameters = {{ id = "{id}" }}\n'
+            for path, id in places.items()
+        )
+        pathlib.Path(folder, "schemathesis.toml").write_text(config)
+        command = [pathlib.Path(sys.executable).parent / "schemathesis", "run", url + "/openapi.json", "--no-color"]
+        command += ["--header", "Authorization: Bearer sesame", "--max-examples", "20", "--request-timeout", "60"]
+        # It never ends: that is what it is for.
+        command += ["--exclude-path", "/v1/aerostat/events"]
+        # Whether a request is good depends on the model, its context and its vocabulary, which no schema can tell.
+        command += ["--exclude-checks", "positive_data_acceptance"]
+        command += ["--seed", "1", "--workers", "2", "--continue-on-failure", "--generation-database", "none"]
+        subprocess.run(command, check=True, cwd=folder)
 
 
 CLIENTS = {
     "openai": openai_client,
+    "openai2": openai_client,
+    "openai3": openai_client,
     "langchain": langchain,
     "litellm": litellm,
     "llamaindex": llamaindex,
     "llm": llm,
     "lmeval": lmeval,
+    "curl": curl,
+    "openwebui": openwebui,
+    "schemathesis": schemathesis,
 }
+# What `pip install` is told, for each environment.
+PINS = {
+    "openai2": ["openai==2.54.0"],
+    "openai3": ["openai==3.57.0"],
+    "langchain": ["langchain-openai==1.7.4"],
+    "litellm": ["litellm==1.110.2"],
+    "llamaindex": ["llama-index-llms-openai-like==0.8.1"],
+    "llm": ["llm==0.36"],
+    "lmeval": ["lm-eval[api]==0.4.13"],
+    "curl": [],
+    "openwebui": [],
+    "schemathesis": ["schemathesis==4.32.5"],
+}
+
+
+def all_clients():
+    """Runs each in an environment of its own."""
+    failed = []
+    for name, pins in PINS.items():
+        folder = pathlib.Path(ARGS.environments, name)
+        python = folder / "bin/python"
+        if not python.exists():
+            subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+            if pins:
+                subprocess.run([str(python), "-m", "pip", "install", "--quiet", *pins], check=True)
+        command = [str(python), __file__, "--client", name, ARGS.aerostat, ARGS.model]
+        ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        print(f"{'ok' if ended.returncode == 0 else 'FAILED'} {name} {' '.join(pins)}", flush=True)
+        if ended.returncode:
+            failed.append(name)
+            print(ended.stdout)
+    assert not failed, failed
+
+
+def check_pins(name):
+    """What is checked is what is said to be."""
+    for pin in PINS.get(name, []):
+        package, version = pin.split("==")
+        assert metadata.version(package.split("[")[0]) == version, f"pip install '{pin}'"
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--client", choices=CLIENTS, default="openai")
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--environments", default=str(ROOT / "target/clients"))
     parser.add_argument("aerostat", nargs="?", default=str(ROOT / "target/debug/aerostat"))
     parser.add_argument("model", nargs="?", default=str(ROOT / "fixtures/chat"))
     return parser.parse_args()
@@ -332,13 +489,14 @@ def arguments():
 
 def main():
     global MODEL
+    check_pins(ARGS.client)
     with tempfile.TemporaryDirectory() as folder:
         MODEL = folder + "/model"
         shutil.copytree(ARGS.model, MODEL)
         shutil.copy(TEMPLATE, MODEL + "/chat_template.jinja")
         keys = pathlib.Path(folder, "keys")
         keys.write_text("sesame\n")
-        command = [ARGS.aerostat, "serve", MODEL, "--port", "0", "--json", "--quiet", "--data", folder + "/data"]
+        command = [ARGS.aerostat, "serve", MODEL, "--port", "0", "--json", "--quiet", "--data", folder + "/data", "--ollama"]
         server = subprocess.Popen(
             [*command, "--api-key-file", str(keys), "--served-model-name", "m"], stdout=subprocess.PIPE, text=True
         )
@@ -351,4 +509,7 @@ def main():
 
 
 ARGS = arguments()
-main()
+if ARGS.all:
+    all_clients()
+else:
+    main()

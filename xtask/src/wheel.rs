@@ -138,6 +138,11 @@ pub(crate) fn check(root: &Path, base: Option<&Path>) -> Result<Option<String>> 
     }
     run(&mut pip, "pip")?;
     inspect(root, &python, None, &["-rs".to_owned()])?;
+    // OpenAI's client against the server, since it is there.
+    run(
+        Command::new(&python).current_dir(root).arg("oracle/check_serve.py"),
+        "OpenAI's client against the server",
+    )?;
     Ok(None)
 }
 

@@ -159,6 +159,7 @@ mod tests {
             read_bytes: millis * 1_500_000,
             tokens,
             tokens_left: 90,
+            totals: aerostat::Totals::default(),
             elapsed: Duration::from_millis(millis),
         }
     }

@@ -184,6 +184,8 @@ pub(crate) struct Writer<'a> {
     pub(crate) parallel: bool,
     /// Answers may begin with thoughts, which the prompt has begun already if the second is so.
     pub(crate) thoughts: Option<bool>,
+    /// The rule of an answer that does not call; `None`: it is any text, in which calls may follow.
+    pub(crate) content: Option<String>,
 }
 
 impl Writer<'_> {
@@ -212,7 +214,12 @@ impl Writer<'_> {
         let head = if forms.before == forms.marker { String::new() } else { self.words(forms.marker) };
         match choice {
             ToolChoice::Required | ToolChoice::Named(_) => rules.push(format!("start: {head} calls")),
-            ToolChoice::Auto => self.free(&forms, &mut rules),
+            ToolChoice::Auto => match &self.content {
+                Some(content) => {
+                    rules.extend([format!("content: {content}"), format!("start: content | {head} calls")])
+                }
+                None => self.free(&forms, &mut rules),
+            },
         }
         rules.join("\n")
     }

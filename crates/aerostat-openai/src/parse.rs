@@ -44,8 +44,8 @@ struct Asked {
     echo: Option<Vec<String>>,
     /// How an answer is taken apart.
     split: Option<Split>,
-    /// What holds it to calls of functions.
-    calls: Option<Shape>,
+    /// What it must look like.
+    shape: Option<Shape>,
 }
 
 impl Setting {
@@ -83,7 +83,7 @@ impl Setting {
     fn chat(&self, body: &mut Fields<'_>, reading: &Reading) -> Result<Asked, Refusal> {
         let tools = Tools::take(body, reading)?;
         let (prompt, text) = self.conversation(body, &tools, reading)?;
-        let (split, calls) = self.parts_of_answer(&tools, &text)?;
+        let (split, shape) = self.parts_of_answer(&tools, &text, shape(body)?)?;
         body.only("modalities", &[json!(["text"])])?;
         let wants = body.boolean("logprobs")?.unwrap_or(false);
         let top = body.integer("top_logprobs", 0..=TOP_LOGPROBS_MAX)?;
@@ -99,7 +99,7 @@ impl Setting {
             top_logprobs: wants.then(|| top.unwrap_or(0) as usize),
             echo: None,
             split,
-            calls,
+            shape,
         })
     }
 
@@ -159,12 +159,12 @@ impl Setting {
         let least = i64::from(echo.is_none());
         let answer = answer_length(body, "max_tokens", least)?.unwrap_or(otherwise);
         let top_logprobs = top.map(|k| k as usize);
-        Ok(Asked { prompts, answer, top_logprobs, echo, split: None, calls: None })
+        Ok(Asked { prompts, answer, top_logprobs, echo, split: None, shape: shape(body)? })
     }
 
     /// What chat and completions share.
     fn generation(&self, number: u64, body: &mut Fields<'_>, asked: Asked) -> Result<Generation, Refusal> {
-        let Asked { mut prompts, answer, top_logprobs, mut echo, mut split, calls } = asked;
+        let Asked { mut prompts, answer, top_logprobs, mut echo, split, shape } = asked;
         self.truncate(body, &mut prompts, &mut echo, answer)?;
         let n = body.integer("n", 1..=ANSWERS_MAX)?.unwrap_or(1) as usize;
         if n * prompts.len() > PARTS_MAX {
@@ -191,16 +191,6 @@ impl Setting {
         let prompt_logprobs = body.integer("prompt_logprobs", 0..=TOP_LOGPROBS_MAX)?.map(|k| k as usize);
         let mut sampling = self.sampling(number, body)?;
         self.rules(body, max_new_tokens, &mut sampling)?;
-        let mut shape = shape(body)?;
-        if shape.is_some() {
-            if calls.is_some() {
-                let message = "a grammar and functions that may be called are not supported together";
-                return Err(Refusal::unsupported("tools", message));
-            }
-            // All of it follows the grammar.
-            split = None;
-        }
-        shape = shape.or(calls);
         let keep_special_tokens =
             keep_special_tokens || split.as_ref().is_some_and(|split| self.split_by_special_tokens(split));
         if shape.is_some() && self.tokenizer.is_none() {

@@ -57,9 +57,23 @@ impl Setting {
     /// Those of `part` and of writing; a defect.
     pub fn write_response<E>(
         &self,
+        request: ApiRequest,
+        part: impl FnMut(usize) -> Result<Part, E>,
+        stamp: &Stamp,
+        out: &mut impl Write,
+    ) -> Result<(), WriteError<E>> {
+        self.write_response_with(request, part, (stamp, |_| {}), out)
+    }
+
+    /// The same; `complete` may change members of the body that say nothing of parts, or add some.
+    ///
+    /// # Errors
+    /// As [`write_response`](Self::write_response).
+    pub fn write_response_with<E>(
+        &self,
         mut request: ApiRequest,
         mut part: impl FnMut(usize) -> Result<Part, E>,
-        stamp: &Stamp,
+        (stamp, complete): (&Stamp, impl FnOnce(&mut Map<String, Value>)),
         out: &mut impl Write,
     ) -> Result<(), WriteError<E>> {
         let inputs = Inputs::taken_from(&mut request.task);
@@ -75,6 +89,7 @@ impl Setting {
             }
         };
         let mut body = one(0)?;
+        complete(&mut body);
         let list = if body.contains_key("choices") { "choices" } else { "data" };
         let mut first = Some(entry(&mut body, list, 0)?);
         let mut before = "{";

@@ -112,7 +112,7 @@ pub struct Embedding {
 }
 
 /// Log-probabilities of continuations. Part `i` is that of continuation `i`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Scoring {
     /// For each, the token ids of what is given and of what follows it as one text, and how many of them are given: at
     /// least one, since nothing is before the first.
@@ -121,7 +121,7 @@ pub struct Scoring {
 
 impl Generation {
     /// How many of the likeliest tokens in the place of each of the prompt's are to be found; `None`: nothing about it is.
-    fn prompt_top(&self) -> Option<usize> {
+    pub(crate) fn prompt_top(&self) -> Option<usize> {
         let echoed = self.echo.as_ref().and(self.top_logprobs);
         self.prompt_logprobs.max(echoed)
     }

@@ -19,7 +19,34 @@ pub(crate) const CALLED: &str = "tool_calls";
 
 type Object = Map<String, Value>;
 
+/// What a response takes while it is put together and written, about, in bytes: for each token of an answer, for each
+/// log-probability that is told, and for each number of a vector.
+const TOKEN_BYTES: usize = 48;
+const LOGPROB_BYTES: usize = 96;
+const NUMBER_BYTES: usize = 20;
+
 impl Setting {
+    /// About as many bytes as the answers to a request take at most, from the first token until they are written.
+    pub fn answer_bytes_max(&self, task: &Task) -> usize {
+        match task {
+            Task::Chat(g) | Task::Completions(g) => {
+                let told = |top: Option<usize>| top.map_or(0, |top| (top + 1) * LOGPROB_BYTES);
+                let answers = (g.prompts.len() * g.n).saturating_mul(g.max_new_tokens);
+                let prompts = g.n.saturating_mul(g.prompts.iter().map(Vec::len).sum());
+                let answers = answers.saturating_mul(TOKEN_BYTES + told(g.top_logprobs));
+                answers.saturating_add(prompts.saturating_mul(told(g.prompt_top())))
+            }
+            Task::Embeddings(e) => {
+                let numbers = e.inputs.len().saturating_mul(e.hidden.dimensions.unwrap_or(self.hidden));
+                numbers.saturating_mul(NUMBER_BYTES)
+            }
+            Task::Score(s) => {
+                let tokens: usize = s.sequences.iter().map(|(ids, _)| ids.len()).sum();
+                tokens.saturating_mul(TOKEN_BYTES)
+            }
+        }
+    }
+
     /// The body of the response to a request whose parts are all finished, in order.
     ///
     /// # Errors

@@ -104,6 +104,11 @@ impl Setting {
         self.tokenizer.as_ref()
     }
 
+    /// The chat template as it is written, if the model has one.
+    pub fn template_source(&self) -> Option<&str> {
+        self.template.as_ref().map(ChatTemplate::source)
+    }
+
     /// Whether requests are read leniently: see [`Rules::lenient`].
     pub fn lenient(&self) -> bool {
         self.rules.lenient

@@ -14,6 +14,8 @@ pub struct Split {
     pub(crate) calls: Option<CallFormat>,
     /// It is calls and nothing else.
     pub(crate) forced: bool,
+    /// It is calls or content: what does not begin as a call has none.
+    pub(crate) apart: bool,
 }
 
 /// A piece of an answer.
@@ -151,13 +153,21 @@ impl Splitter {
         if self.held.is_empty() {
             return false;
         }
-        match self.forms().filter(|forms| forms.marker.is_empty()) {
-            Some(forms) => match begins(self.held.trim_start(), forms.before) {
+        match self.forms() {
+            Some(forms) if self.split.apart => match begins(&self.held, forms.marker) {
+                Some(true) => self.turn(State::Between),
+                None if !ended => false,
+                _ => {
+                    self.split.calls = None;
+                    self.turn(State::Content)
+                }
+            },
+            Some(forms) if forms.marker.is_empty() => match begins(self.held.trim_start(), forms.before) {
                 Some(true) => self.turn(State::Between),
                 None if !ended => false,
                 _ => self.turn(State::Content),
             },
-            None => self.turn(State::Content),
+            _ => self.turn(State::Content),
         }
     }
 
@@ -347,7 +357,7 @@ mod tests {
 
     #[test]
     fn thoughts_are_told_apart() {
-        let split = Split { thoughts: Some(false), calls: None, forced: false };
+        let split = Split { thoughts: Some(false), calls: None, forced: false, apart: false };
         check(split, "<think>\nhm,\nhm\n</think>\n\nyes\n", "hm,\nhm", "yes\n", &[]);
         check(split, "\n<think>hm", "hm", "", &[]);
         check(split, "yes <think>no", "", "yes <think>no", &[]);
@@ -361,12 +371,17 @@ mod tests {
 
     #[test]
     fn calls_are_told_apart() {
-        let split = |calls| Split { thoughts: None, calls: Some(calls), forced: false };
+        let split = |calls| Split { thoughts: None, calls: Some(calls), forced: false, apart: false };
         let arguments = r#"{"a": "}\"{", "b": [1, {"c": null}]}"#;
         let hermes = format!(
             "Well.\n<tool_call>\n{{\"name\": \"f\", \"arguments\": {arguments}}}\n</tool_call>\n<tool_call>\n{{\"name\": \"g\", \"arguments\": {{}}}}\n</tool_call>"
         );
         check(split(CallFormat::Hermes), &hermes, "", "Well.", &[("f", arguments), ("g", "{}")]);
+        let apart = Split { apart: true, ..split(CallFormat::Hermes) };
+        let text = "{\"a\": \"<tool_call>\"}";
+        check(apart, text, "", text, &[]);
+        check(apart, hermes.trim_start_matches("Well.\n"), "", "", &[("f", arguments), ("g", "{}")]);
+        check(apart, "<tool_c", "", "<tool_c", &[]);
         check(split(CallFormat::Hermes), "a <tool_ b\n", "", "a <tool_ b\n", &[]);
         check(split(CallFormat::Hermes), "a <tool", "", "a <tool", &[]);
         let cut = "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"b";

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::calls::{CallFormat, THINK, THOUGHT, Tool, ToolChoice, Writer, special};
 use crate::dialect::{Dialect, opens_thoughts};
 use crate::fields::{Fields, Reading, brief};
+use crate::grammar::with_separators;
 use crate::messages::check_tools;
 use crate::refusal::Refusal;
 use crate::setting::Setting;
@@ -157,17 +158,20 @@ impl Setting {
         self.dialect().thinks
     }
 
-    /// How an answer to a prompt is taken apart, and what holds it to the way that calls are written.
+    /// How an answer to a prompt is taken apart, and what holds it to the way that calls are written, or to the shape that
+    /// is wanted of it.
     pub(crate) fn parts_of_answer(
         &self,
         tools: &Tools,
         prompt: &str,
+        shape: Option<Shape>,
     ) -> Result<(Option<Split>, Option<Shape>), Refusal> {
         let dialect = self.dialect();
-        let thoughts = dialect.thinks.then(|| opens_thoughts(prompt));
+        // All of an answer follows its grammar: nothing is thought before it.
+        let thoughts = dialect.thinks.then(|| opens_thoughts(prompt)).filter(|_| shape.is_none());
         let Some(choice) = &tools.choice else {
-            let split = Split { thoughts, calls: None, forced: false };
-            return Ok((thoughts.is_some().then_some(split), None));
+            let split = Split { thoughts, calls: None, forced: false, apart: false };
+            return Ok((thoughts.is_some().then_some(split), shape));
         };
         let Some(tokenizer) = &self.tokenizer else {
             return Err(Refusal::unsupported("tools", "`tools` need a tokenizer; this model has none"));
@@ -185,6 +189,9 @@ impl Setting {
                 return Err(Refusal::unsupported(tools.said_by, message));
             }
         };
+        // Where it must call, there is no other answer that could have a shape.
+        let content = shape.filter(|_| !forced).map(|shape| content(&shape, format)).transpose()?;
+        let apart = content.is_some();
         let writer = Writer {
             format,
             tokenizer,
@@ -192,11 +199,12 @@ impl Setting {
             tools: &tools.list,
             parallel: tools.parallel,
             thoughts,
+            content,
         };
         let lark = writer.lark(choice);
         // What must be a call begins as one.
         let thoughts = thoughts.filter(|_| !forced);
-        Ok((Some(Split { thoughts, calls: Some(format), forced }), Some(Shape::Calls(lark))))
+        Ok((Some(Split { thoughts, calls: Some(format), forced, apart }), Some(Shape::Calls(lark))))
     }
 
     /// Whether the text of an answer must hold special tokens so that it can be taken apart.
@@ -224,6 +232,24 @@ impl Setting {
             }
         }
     }
+}
+
+/// The rule of an answer that has a shape where it calls no function.
+fn content(shape: &Shape, format: CallFormat) -> Result<String, Refusal> {
+    let schema = match shape {
+        Shape::Schema(schema @ Value::Object(_)) => schema.clone(),
+        Shape::JsonObject => json!({"type": "object"}),
+        _ => {
+            let message = "of grammars, only JSON schemas are supported beside functions that may be called";
+            return Err(Refusal::unsupported("tools", message));
+        }
+    };
+    if format.forms().marker.is_empty() {
+        let message = "this model writes calls as JSON and nothing else, which an answer of `response_format` could not be \
+                       told from; say by `tool_choice` that it must call, or \"none\"";
+        return Err(Refusal::unsupported("tools", message));
+    }
+    Ok(format!("%json {}", with_separators(schema)))
 }
 
 /// An object as text, or the text of an object as that.

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use aerostat_openai::{ApiRequest, Endpoint, Scoring, Shape, Stamp, Task};
 use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response};
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use crate::app::App;
-use crate::body::{Body, Live, json_bytes};
+use crate::body::{Body, Json, Live, json_bytes};
 use crate::engine::Model;
 use crate::gate::KeyPlace;
 use crate::held::{Held, Holder};
@@ -19,7 +19,7 @@ use crate::orphans::{self, Kept};
 use crate::problem::Problem;
 use crate::progress;
 use crate::run::{FLEXIBLE, INTERACTIVE, Prepared, Run, parts};
-use crate::text::json_response;
+use crate::text::json_body;
 use crate::wait::{Chunks, Late, Wishes};
 
 /// Names of members that were ignored.
@@ -55,7 +55,7 @@ pub(crate) async fn answer(
         .blocking(move || {
             let mut body = object(&body)?;
             let asked = Asked::of(&mut body, endpoint)?;
-            shared.check_model(body.get("model").and_then(Value::as_str))?;
+            shared.check_body(&body)?;
             let seed = body.get("seed").is_none_or(Value::is_null).then(ids::seed);
             let request = model.setting.read(endpoint, body, seed.unwrap_or(0))?;
             check(&request.task, limits.parts_max, limits.grammar_bytes_max)?;
@@ -68,7 +68,7 @@ pub(crate) async fn answer(
             Ok((Prepared { seed, priority, key, ..prepared }, asked))
         })
         .await?;
-    let run = Run::start(app.model()?, (&app.registry, &app.metrics, &app.turns), prepared)?;
+    let run = Run::start(app, prepared)?;
     let ignored = run.request.ignored.join(", ");
     let mut response = match asked.stream {
         true => {
@@ -94,7 +94,7 @@ pub(crate) async fn answer(
 pub(crate) async fn receive(
     app: &Arc<App>,
     request: Request<Incoming>,
-) -> Result<(Vec<u8>, Arc<Model>, Vec<Held>), Problem> {
+) -> Result<(Json, Arc<Model>, Vec<Held>), Problem> {
     let model = Arc::clone(app.model().map_err(Problem::closing)?);
     let place = app.requests.hold(1)?;
     let (body, bytes) = json_bytes(request, &app.config.limits, &app.bytes).await?;
@@ -139,6 +139,14 @@ pub(crate) fn prepare(
     mut held: Vec<Held>,
 ) -> Result<Prepared, Problem> {
     held.push(hold_prompts(&app.bytes, &request.task)?);
+    let (needed, most) = (model.setting.answer_bytes_max(&request.task), app.turns.bytes_max());
+    if needed > most {
+        let message = format!(
+            "the answer may take {needed} bytes of memory, and {most} are kept for answers: ask for fewer tokens, answers, \
+             log-probabilities or texts at once, or start the server with a larger --memory"
+        );
+        return Err(Problem::bad("answer_too_large", message));
+    }
     let parts = parts(model, &request)?;
     let stamp = Stamp { id: ids::hex(), created: ids::now() };
     Ok(Prepared { request, parts, seed: None, stamp, name: None, priority: INTERACTIVE, key: 0, held })
@@ -173,7 +181,7 @@ async fn finish(app: &App, mut kept: Kept) -> Result<Response<Body>, Problem> {
     let id = kept.run().map(|run| run.id()).unwrap_or_default();
     let soon = timeout(app.config.limits.early_time, std::future::poll_fn(|context| kept.poll_body(context)));
     match soon.await {
-        Ok(body) => Ok(json_response(StatusCode::OK, &body?)),
+        Ok(body) => Ok(json_body(body?)),
         Err(_) => {
             let mut response = Response::new(Body::live(Late::new(kept, &app.config.limits)));
             let headers = response.headers_mut();
@@ -203,8 +211,8 @@ impl Asked {
         if !answers {
             return Ok(Self { stream: false, wishes: Wishes::default(), flexible });
         }
-        let stream = flag(body, "stream")?;
-        let progress = flag(body, "return_progress")?;
+        let stream = flag(body, "stream", false)?;
+        let progress = flag(body, "return_progress", false)?;
         let option = |name: &str| {
             let options = body.get("stream_options");
             options.and_then(|o| o.get(name)).and_then(Value::as_bool).unwrap_or(false)
@@ -218,10 +226,10 @@ impl Asked {
     }
 }
 
-/// Takes a member that is true or false; null and nothing are false.
-fn flag(body: &mut Map<String, Value>, name: &str) -> Result<bool, Problem> {
+/// Takes a member that is true or false; null and nothing are as usual.
+pub(crate) fn flag(body: &mut Map<String, Value>, name: &str, usual: bool) -> Result<bool, Problem> {
     match body.remove(name) {
-        None | Some(Value::Null) => Ok(false),
+        None | Some(Value::Null) => Ok(usual),
         Some(Value::Bool(yes)) => Ok(yes),
         Some(other) => {
             let other = aerostat_openai::brief(&other);
@@ -237,7 +245,7 @@ pub(crate) async fn rerank(app: &Arc<App>, request: Request<Incoming>) -> Result
     let (shared, limits) = (Arc::clone(app), app.config.limits.clone());
     let read = app.blocking(move || {
         let mut body = object(&body)?;
-        shared.check_model(body.get("model").and_then(Value::as_str))?;
+        shared.check_body(&body)?;
         let asked = Ranking::of(&mut body, &model, limits.parts_max)?;
         let task = Task::Score(Scoring { sequences: asked.sequences.clone() });
         let name = body.get("model").and_then(Value::as_str).map(str::to_owned);
@@ -246,7 +254,7 @@ pub(crate) async fn rerank(app: &Arc<App>, request: Request<Incoming>) -> Result
         Ok((Prepared { key, ..prepare(&shared, &model, request, held)? }, asked))
     });
     let (prepared, asked) = read.await?;
-    let mut run = Run::start(app.model()?, (&app.registry, &app.metrics, &app.turns), prepared)?;
+    let mut run = Run::start(app, prepared)?;
     run.reshape = Some(Box::new(move |scores| asked.body(&scores)));
     whole(app, run).await
 }
@@ -287,7 +295,8 @@ impl Ranking {
         if let Some(name) = body.keys().find(|name| !known.contains(&name.as_str())) {
             return Err(Problem::bad("unsupported_parameter", format!("`{name}` is not supported")));
         }
-        let documents_too = body.get("return_documents").and_then(Value::as_bool).unwrap_or(true);
+        number("max_tokens_per_doc")?;
+        let documents_too = flag(body, "return_documents", true)?;
         let mut sequences = Vec::with_capacity(documents.len());
         for document in &documents {
             let mut one = Map::new();

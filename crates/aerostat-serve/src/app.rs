@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use aerostat::SessionHandle;
+use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
@@ -53,7 +54,9 @@ pub(crate) struct App {
     pub(crate) stop: Arc<AtomicBool>,
     /// The engine's thread has ended.
     pub(crate) engine_ended: Arc<AtomicBool>,
+    /// Whose turn it is among those that want their answers soon, and among those that can wait.
     pub(crate) turns: Arc<Turns>,
+    pub(crate) later: Arc<Turns>,
     /// Requests whose clients have gone and may come again.
     pub(crate) orphans: Orphans,
     /// Responses under way.
@@ -64,9 +67,13 @@ pub(crate) struct App {
 
 impl App {
     pub(crate) fn new(config: Config, budget: Option<u64>, store: Option<Store>) -> Self {
-        let bytes = config.held_bytes_max(budget);
+        let (bytes, answers) = (config.held_bytes_max(budget), config.answer_bytes_max(budget));
         Self {
-            turns: Turns::new(config.sequences_max.saturating_mul(TURNS_PER_SEQUENCE).max(TURNS_MIN)),
+            turns: Turns::new(
+                config.sequences_max.saturating_mul(TURNS_PER_SEQUENCE).max(TURNS_MIN),
+                answers,
+            ),
+            later: Turns::new(usize::MAX, answers),
             requests: Holder::new(config.limits.requests_max, "the queue is full"),
             bytes: Holder::new(bytes, "requests hold as much memory as they may"),
             config,
@@ -135,6 +142,18 @@ impl App {
         work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
         beside(&self.disks, work).await
+    }
+
+    /// Refuses a body that asks for a model that is not this one.
+    pub(crate) fn check_body(&self, body: &Map<String, Value>) -> Result<(), Problem> {
+        match body.get("model") {
+            None | Some(Value::Null) => Ok(()),
+            Some(Value::String(name)) => self.check_model(Some(name)),
+            Some(other) => {
+                let other = aerostat_openai::brief(other);
+                Err(Problem::value("model", format!("`model` is {other}; it must be text")))
+            }
+        }
     }
 
     /// Refuses a model that is not this one.

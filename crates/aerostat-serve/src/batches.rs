@@ -35,7 +35,7 @@ pub(crate) async fn create(
     let store = Arc::clone(app.store().map_err(Problem::closing)?);
     let model = Arc::clone(app.model().map_err(Problem::closing)?);
     let (body, _held) = json_bytes(request, &app.config.limits, &app.bytes).await?;
-    let mut body = object(&body)?;
+    let mut body = app.blocking(move || object(&body)).await?;
     let job = json!({
         "digest": model.digest,
         "context": model.context,

@@ -1,5 +1,6 @@
 //! Bodies: responses that are there or come piece by piece, and requests within their bounds.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,10 +23,12 @@ pub(crate) struct Body {
     content: Content,
     /// Told when the response has been written or given up.
     done: Option<Box<dyn FnOnce() + Send>>,
+    /// What it holds of the memory that clients share, until then.
+    held: Option<Box<dyn Send>>,
 }
 
 enum Content {
-    Whole(Option<Bytes>),
+    Whole(VecDeque<Bytes>),
     Live(Box<dyn Live>),
 }
 
@@ -55,11 +58,40 @@ impl From<Infallible> for Broken {
 
 impl Body {
     pub(crate) fn whole(bytes: Bytes) -> Self {
-        Self { content: Content::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())), done: None }
+        Self::pieces(VecDeque::from([bytes]))
+    }
+
+    /// A body that is there in pieces.
+    pub(crate) fn pieces(mut pieces: VecDeque<Bytes>) -> Self {
+        pieces.retain(|piece| !piece.is_empty());
+        Self { content: Content::Whole(pieces), done: None, held: None }
     }
 
     pub(crate) fn live(live: impl Live + 'static) -> Self {
-        Self { content: Content::Live(Box::new(live)), done: None }
+        Self { content: Content::Live(Box::new(live)), done: None, held: None }
+    }
+
+    /// The same body, which holds something as long as it is there.
+    pub(crate) fn holding(self, held: impl Send + 'static) -> Self {
+        let mut body = self;
+        body.held = Some(Box::new(held));
+        body
+    }
+
+    /// The next piece of one that is there; `None` at the end.
+    pub(crate) fn next_piece(&mut self) -> Option<Bytes> {
+        match &mut self.content {
+            Content::Whole(pieces) => pieces.pop_front(),
+            Content::Live(_) => None,
+        }
+    }
+
+    /// Bytes that it takes, if it is there and holds nothing for them.
+    pub(crate) fn unheld(&self) -> usize {
+        match &self.content {
+            Content::Whole(pieces) if self.held.is_none() => pieces.iter().map(Bytes::len).sum(),
+            _ => 0,
+        }
     }
 
     /// The same body, which tells when it is done with.
@@ -87,20 +119,70 @@ impl hyper::body::Body for Body {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match &mut self.get_mut().content {
-            Content::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Whole(pieces) => Poll::Ready(pieces.pop_front().map(|bytes| Ok(Frame::data(bytes)))),
             Content::Live(live) => live.poll_piece(context).map(|piece| Some(piece?.map(Frame::data))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.content, Content::Whole(None))
+        matches!(&self.content, Content::Whole(pieces) if pieces.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Content::Whole(pieces) => {
+                SizeHint::with_exact(pieces.iter().map(|piece| piece.len() as u64).sum())
+            }
             Content::Live(_) => SizeHint::default(),
         }
+    }
+}
+
+/// The body of a request of JSON. As long as it is there, it holds what reading it takes of the memory that clients share: a
+/// list of many small things takes far more than its text.
+pub(crate) struct Json {
+    bytes: Vec<u8>,
+    _reading: Held,
+}
+
+impl std::ops::Deref for Json {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Counts the values of JSON as it comes, and the names among them.
+#[derive(Default)]
+struct Counter {
+    quoted: bool,
+    escaped: bool,
+    values: usize,
+    names: usize,
+}
+
+/// What a value takes that was read, about, and the name of one.
+const VALUE_BYTES: usize = 32;
+const NAME_BYTES: usize = 80;
+
+impl Counter {
+    fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            match byte {
+                _ if self.escaped => self.escaped = false,
+                b'\\' if self.quoted => self.escaped = true,
+                b'"' => self.quoted = !self.quoted,
+                _ if self.quoted => {}
+                b',' | b'[' | b'{' => self.values += 1,
+                b':' => self.names += 1,
+                _ => {}
+            }
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.values * VALUE_BYTES + self.names * NAME_BYTES
     }
 }
 
@@ -109,7 +191,7 @@ pub(crate) async fn json_bytes(
     request: Request<Incoming>,
     limits: &Limits,
     holder: &Arc<Holder>,
-) -> Result<(Vec<u8>, Held), Problem> {
+) -> Result<(Json, Held), Problem> {
     check_json(&request)?;
     let bytes_max = limits.body_bytes_max;
     let too_large = || {
@@ -119,19 +201,29 @@ pub(crate) async fn json_bytes(
     if declared(&request).is_some_and(|bytes| bytes > bytes_max as u64) {
         return Err(too_large());
     }
-    let mut held = holder.hold(0)?;
+    let (mut held, mut reading, mut counter) = (holder.hold(0)?, holder.hold(0)?, Counter::default());
     let (mut bytes, mut body) = (Vec::new(), request.into_body());
     let begun = Instant::now();
     loop {
         let left = limits.body_time.saturating_sub(begun.elapsed());
         let frame = timeout(left.min(limits.body_idle_time), body.frame()).await;
-        let Some(frame) = frame.map_err(|_| slow())? else { return Ok((bytes, held)) };
+        let Some(frame) = frame.map_err(|_| slow())? else {
+            return Ok((Json { bytes, _reading: reading }, held));
+        };
         let frame = frame.map_err(|_| unread())?;
         let Some(data) = frame.data_ref() else { continue };
         if bytes.len() + data.len() > bytes_max {
             return Err(too_large());
         }
+        let before = counter.bytes();
+        counter.add(data);
+        if counter.bytes() + bytes.len() + data.len() > holder.max() {
+            let message =
+                "reading the body would take more memory than there is for bodies: send less at once";
+            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message).closing());
+        }
         held.grow(data.len())?;
+        reading.grow(counter.bytes() - before)?;
         bytes.extend_from_slice(data);
     }
 }
@@ -164,5 +256,32 @@ fn check_json(request: &Request<Incoming>) -> Result<(), Problem> {
             let message = "the body must be JSON, and Content-Type must say application/json";
             Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message).closing())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_counted_however_a_body_is_cut() {
+        let text = r#"{"a": [1, 2, {"b": "[,{\",\\"}], "c": ","}"#;
+        for size in [1, 2, 3, 100] {
+            let mut counter = Counter::default();
+            text.as_bytes().chunks(size).for_each(|piece| counter.add(piece));
+            assert_eq!((counter.values, counter.names, counter.quoted), (6, 3, false), "{size}");
+        }
+    }
+
+    #[test]
+    fn a_body_in_pieces_says_how_long_it_is() {
+        let pieces = ["ab", "", "c"].map(Bytes::from);
+        let mut body = Body::pieces(pieces.into());
+        assert_eq!((hyper::body::Body::size_hint(&body).exact(), body.unheld()), (Some(3), 3));
+        assert_eq!(body.next_piece(), Some(Bytes::from("ab")));
+        assert_eq!(body.next_piece(), Some(Bytes::from("c")));
+        assert!(body.next_piece().is_none() && hyper::body::Body::is_end_stream(&body));
+        assert_eq!(Body::whole(Bytes::new()).unheld(), 0);
+        assert_eq!(Body::whole(Bytes::from("a")).holding(1).unheld(), 0);
     }
 }

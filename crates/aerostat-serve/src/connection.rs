@@ -62,6 +62,8 @@ pub(crate) struct Timed {
     wait: Wait,
     read_by: Pin<Box<Sleep>>,
     write_by: Pin<Box<Sleep>>,
+    /// Something waits to be written.
+    writing: bool,
     header_time: Duration,
     idle_time: Duration,
     write_time: Duration,
@@ -80,6 +82,7 @@ impl Timed {
             wait: Wait::Headers,
             read_by: Box::pin(sleep(header_time)),
             write_by: Box::pin(sleep(write_time)),
+            writing: false,
             header_time,
             idle_time,
             write_time,
@@ -131,9 +134,15 @@ impl AsyncWrite for Timed {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         match Pin::new(&mut this.stream).poll_write(context, bytes) {
-            Poll::Pending => this.write_by.as_mut().poll(context).map(|()| Err(too_slow())),
+            Poll::Pending => {
+                // What was written before may be long ago.
+                if !std::mem::replace(&mut this.writing, true) {
+                    this.write_by.as_mut().reset(Instant::now() + this.write_time);
+                }
+                this.write_by.as_mut().poll(context).map(|()| Err(too_slow()))
+            }
             ready => {
-                this.write_by.as_mut().reset(Instant::now() + this.write_time);
+                this.writing = false;
                 ready
             }
         }

@@ -20,6 +20,9 @@ use crate::metrics::{Metrics, SweepClock};
 
 /// Tokens of a sequence that the memory is planned for beside the longest one, at most: most are short.
 const USUAL_TOKENS: usize = 1024;
+/// Batches fill sweeps as a job of its own would: where they are served, the same memory is for so many times as many
+/// sequences, which are as much shorter.
+const BATCH_CROWD: usize = 4;
 
 /// A model that is open.
 pub(crate) struct Model {
@@ -164,9 +167,10 @@ fn need(config: &Config, context: usize) -> Need {
     let answer = config.max_new_tokens.min(context.saturating_sub(1));
     let mut need = Need::none();
     need.add_tokens(context - answer, answer, Want::Generate);
-    let usual = context.min(USUAL_TOKENS);
+    let crowd = if config.data.is_some() { BATCH_CROWD } else { 1 };
+    let usual = (context.min(USUAL_TOKENS) / crowd).max(1);
     let answer = answer.min(usual / 2);
-    for _ in 1..config.sequences_max.max(1) {
+    for _ in 1..config.sequences_max.max(1) * crowd {
         need.add_tokens(usual - answer, answer, Want::Generate);
     }
     need

@@ -48,8 +48,7 @@ pub(crate) fn events(app: &Arc<App>) -> Result<Response<Body>, Problem> {
 
 impl Events {
     fn look(&mut self) -> Result<(), Problem> {
-        let rows = progress::rows(&self.app);
-        let total = rows.len();
+        let (rows, total) = progress::rows(&self.app, "", (0, ROWS_MAX));
         // Times change by themselves.
         let still = |mut row: Value| {
             if let Some(row) = row.as_object_mut() {
@@ -57,7 +56,7 @@ impl Events {
             }
             row
         };
-        let data: Vec<Value> = rows.into_iter().take(ROWS_MAX).map(still).collect();
+        let data: Vec<Value> = rows.into_iter().map(still).collect();
         let requests = json!({"type": "requests", "data": data, "total": total});
         let mut status = info::status_of(&self.app)?;
         status["type"] = "status".into();

@@ -21,10 +21,13 @@ use crate::body::{Body, Broken, Live, declared, slow};
 use crate::ids;
 use crate::problem::Problem;
 use crate::store::{Fault, FileRow, Page, Store};
-use crate::text::json_response;
+use crate::text::{json_response, line, whole};
 
-/// Bytes that are gathered before they are written, and that a download reads at once.
-const PIECE_BYTES: usize = 1 << 20;
+/// Bytes that are gathered before they are written, and that a download reads at once: as many clients as there may be
+/// have some of them each.
+const PIECE_BYTES: usize = 128 << 10;
+/// What a form has beside its file, at most.
+const FORM_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of a field that is no file.
 const FIELD_BYTES_MAX: u64 = 4096;
 /// Files in a list, unless fewer are asked for.
@@ -53,13 +56,13 @@ pub(crate) async fn upload(app: &Arc<App>, request: Request<Incoming>) -> Result
     })?;
     let bytes_max = app.config.limits.file_bytes_max;
     let length = declared(&request).unwrap_or(0);
-    if length > bytes_max.saturating_add(PIECE_BYTES as u64) {
+    if length > bytes_max.saturating_add(FORM_BYTES_MAX) {
         return Err(too_large(bytes_max));
     }
     let shared = Arc::clone(&store);
     app.disk(move || Ok(shared.check_room(length)?)).await.map_err(Problem::closing)?;
     let mut form = Form { file: None, purpose: None, anchor: None, seconds: None };
-    let whole = bytes_max.saturating_add(PIECE_BYTES as u64);
+    let whole = bytes_max.saturating_add(FORM_BYTES_MAX);
     let limits = SizeLimit::new().whole_stream(whole).per_field(FIELD_BYTES_MAX).for_field("file", bytes_max);
     let body = BodyDataStream::new(request.into_body());
     let mut parts = Multipart::with_constraints(body, boundary, Constraints::new().size_limit(limits));
@@ -231,16 +234,23 @@ async fn write(app: &Arc<App>, store: &Arc<Store>, mut field: Field<'_>) -> Resu
 pub(crate) async fn list(app: &App, query: &str) -> Result<Response<Body>, Problem> {
     let store = Arc::clone(app.store()?);
     let page = page(query, LIST_MAX, LIST_MAX, true)?;
-    let (rows, more) = app.disk(move || Ok(store.files(&page)?)).await?;
-    Ok(list_response(rows.iter().map(FileRow::object).collect(), more))
+    // There may be thousands, and they are put into words beside the connections.
+    let list = move || {
+        let (rows, more) = store.files(&page)?;
+        Ok(line(&list_body(rows.iter().map(FileRow::object).collect(), more)))
+    };
+    Ok(whole(StatusCode::OK, "application/json", app.disk(list).await?))
 }
 
 /// A list as clients see it.
 pub(crate) fn list_response(data: Vec<Value>, more: bool) -> Response<Body> {
+    json_response(StatusCode::OK, &list_body(data, more))
+}
+
+fn list_body(data: Vec<Value>, more: bool) -> Value {
     let id = |entry: Option<&Value>| entry.map_or(Value::Null, |entry| entry["id"].clone());
     let (first, last) = (id(data.first()), id(data.last()));
-    let body = json!({"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": more});
-    json_response(StatusCode::OK, &body)
+    json!({"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": more})
 }
 
 /// The page of a list that a query asks for.
@@ -318,7 +328,7 @@ pub(crate) async fn download(
             return Err(Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "invalid_range", message));
         }
     };
-    let (sender, pieces) = channel(2);
+    let (sender, pieces) = channel(1);
     tokio::task::spawn_blocking(move || read(file, start, end, &sender));
     let mut response = Response::new(Body::live(Download { pieces, left: end - start }));
     *response.status_mut() = status;

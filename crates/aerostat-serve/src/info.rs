@@ -101,7 +101,7 @@ fn now(app: &App) -> Result<Now, Problem> {
         read_bytes: progress.map_or(0, |p| p.read_bytes),
         budget_bytes: status.plan.as_ref().map_or(0, |plan| plan.budget_bytes),
         cache_used: (handle.under_way().1 as f64 / positions.max(1) as f64).min(1.0),
-        shared_rows: stats.map_or(0, |stats| stats.shared_rows),
+        totals: progress.map(|p| p.totals).unwrap_or_default(),
         disk_rate: stats.map_or(0.0, |stats| stats.read_bytes_per_second),
         batches: app.worker.get().map_or([0; 3], |worker| worker.counts()),
     })
@@ -134,14 +134,13 @@ pub(crate) fn status_of(app: &App) -> Result<Value, Problem> {
             "rows_at_knee": plan.rows_at_knee,
         })
     });
-    let tokens = app.metrics.generated_tokens.load(Ordering::Relaxed);
     let sweep_seconds = app.metrics.sweep_seconds();
     Ok(json!({
         "model": app.config.names.first(),
         "context": model.context,
         "running": now.running,
         "waiting": now.waiting,
-        "tokens": tokens,
+        "tokens": now.totals.answer_tokens,
         "read_bytes": now.read_bytes,
         "sweep": status.progress.filter(|p| p.phase != Phase::Loading).map(sweep),
         "plan": plan,
@@ -170,10 +169,7 @@ pub(crate) fn requests(app: &App, query: &str) -> Result<Response<Body>, Problem
             _ => return Err(Problem::bad("unsupported_parameter", format!("`{name}` is not supported"))),
         }
     }
-    let mut rows = progress::rows(app);
-    rows.retain(|row| class.is_empty() || row["class"] == class);
-    let total = rows.len();
-    let data: Vec<Value> = rows.into_iter().skip(offset).take(limit).collect();
+    let (data, total) = progress::rows(app, class, (offset, limit));
     Ok(json_response(StatusCode::OK, &json!({"object": "list", "data": data, "total": total})))
 }
 

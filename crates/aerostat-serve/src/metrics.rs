@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use aerostat::{Phase, Progress};
+use aerostat::{Phase, Progress, Totals};
 
 use crate::engine::locked;
 
@@ -22,8 +22,6 @@ const TOKENS: &[f64] = &[
 /// What happened since the server began.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    pub(crate) prompt_tokens: AtomicU64,
-    pub(crate) generated_tokens: AtomicU64,
     /// Requests by how they ended.
     pub(crate) stopped: AtomicU64,
     pub(crate) full: AtomicU64,
@@ -98,8 +96,8 @@ pub(crate) struct Now {
     pub(crate) budget_bytes: u64,
     /// Part of the KV cache that is in use.
     pub(crate) cache_used: f64,
-    /// Rows that were not computed since others begin alike.
-    pub(crate) shared_rows: u64,
+    /// What was counted of all requests, those of batches too.
+    pub(crate) totals: Totals,
     /// What reading alone reached, in bytes a second.
     pub(crate) disk_rate: f64,
     /// Requests of batches: not done, done, failed.
@@ -110,8 +108,6 @@ impl Default for Metrics {
     fn default() -> Self {
         let (seconds, tokens) = (|| Histogram::new(SECONDS), || Histogram::new(TOKENS));
         Self {
-            prompt_tokens: AtomicU64::default(),
-            generated_tokens: AtomicU64::default(),
             stopped: AtomicU64::default(),
             full: AtomicU64::default(),
             aborted: AtomicU64::default(),
@@ -214,15 +210,17 @@ impl Metrics {
         for (name, help, value) in gauges {
             text.one(name, help, "gauge", value);
         }
+        let totals = now.totals;
         let counters = [
-            ("vllm:prompt_tokens_total", "Tokens of prompts.", count(&self.prompt_tokens)),
-            ("vllm:generation_tokens_total", "Tokens of answers.", count(&self.generated_tokens)),
+            ("vllm:prompt_tokens_total", "Tokens of prompts.", totals.prompt_tokens as f64),
+            ("vllm:generation_tokens_total", "Tokens of answers.", totals.answer_tokens as f64),
+            ("vllm:num_preemptions_total", "Sequences that had to wait on disk.", totals.preempted as f64),
             (
                 "vllm:prefix_cache_queries_total",
                 "Tokens of prompts that may begin alike.",
-                count(&self.prompt_tokens),
+                totals.prompt_tokens as f64,
             ),
-            ("vllm:prefix_cache_hits_total", "Those that others had computed.", now.shared_rows as f64),
+            ("vllm:prefix_cache_hits_total", "Those that others had computed.", totals.shared_rows as f64),
             ("aerostat_sweeps_total", "Passes over the weights.", now.sweeps as f64),
             ("aerostat_read_bytes_total", "Bytes of weights that were read.", now.read_bytes as f64),
         ];

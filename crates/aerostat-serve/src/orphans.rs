@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use hyper::HeaderMap;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::time::sleep;
 
 use crate::app::App;
+use crate::body::Body;
 use crate::engine::locked;
 use crate::problem::Problem;
 use crate::run::Run;
@@ -91,7 +91,7 @@ impl Kept {
     }
 
     /// The body of the response, once it is there; what has ended is not kept.
-    pub(crate) fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Result<Value, Problem>> {
+    pub(crate) fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Result<Body, Problem>> {
         let Some(run) = &mut self.run else { return Poll::Ready(Err(Problem::stopping())) };
         let body = std::task::ready!(run.poll_body(context));
         self.run = None;

@@ -102,9 +102,18 @@ impl Row {
     }
 }
 
-/// All requests under way as clients see them, in order of arrival.
-pub(crate) fn rows(app: &App) -> Vec<Value> {
-    with_rows(app, |entry, row| Some(row.show(entry)))
+/// Requests under way as clients see them, in order of arrival: of those of a class, or of all where it has no name, so many
+/// from a place on. And how many there are.
+pub(crate) fn rows(app: &App, class: &str, (offset, limit): (usize, usize)) -> (Vec<Value>, usize) {
+    let mut total = 0;
+    let rows = with_rows(app, |entry, row| {
+        if !class.is_empty() && entry.class != class {
+            return None;
+        }
+        total += 1;
+        (total > offset && total - offset <= limit).then(|| row.show(entry))
+    });
+    (rows, total)
 }
 
 /// One of them.

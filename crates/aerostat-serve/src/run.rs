@@ -1,5 +1,6 @@
 //! A request in the engine: its parts are handed over, what comes back is put together.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,22 +9,32 @@ use std::time::Instant;
 
 use aerostat::session::{Event, Priority, RequestId};
 use aerostat::{FinishReason, Outcome, Request};
-use aerostat_openai::{ApiRequest, Finish, Part, PartResult, Refusal, Stamp, Task, Token};
-use serde_json::{Value, json};
+use aerostat_openai::{
+    ApiRequest, Finish, Part, PartResult, Refusal, Scoring, Stamp, Task, Token, WriteError,
+};
+use hyper::body::Bytes;
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot::Receiver;
+use tokio::task::{JoinHandle, spawn_blocking};
 
+use crate::app::App;
+use crate::body::Body;
 use crate::engine::Model;
 use crate::held::Held;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
-use crate::registry::{Entry, Place, Registry};
-use crate::turns::{Turn, Turns};
+use crate::registry::{Entry, Place};
+use crate::text::{Pieces, line};
+use crate::turns::{Share, Turn};
 
 /// Interactive requests enter before all that wait.
 pub(crate) const INTERACTIVE: Priority = -1;
 /// Requests that say that they can wait go before batches only.
 pub(crate) const FLEXIBLE: Priority = 5;
+
+/// What a response remembers of a token: the event that told it, about.
+const EVENT_BYTES: usize = 256;
 
 /// A request that was read and found good, with the engine's requests for its parts.
 pub(crate) struct Prepared {
@@ -53,7 +64,10 @@ pub(crate) struct Run {
     /// What waits to be handed over, and for what.
     waiting: Option<(Vec<Request>, Receiver<Turn>, Priority)>,
     sender: Option<UnboundedSender<(usize, Event)>>,
-    turn: Option<Turn>,
+    /// The memory that its answer takes.
+    room: Option<Turn>,
+    /// The body of the response, while it is written.
+    writing: Option<JoinHandle<Result<VecDeque<Bytes>, Problem>>>,
     place: Place,
     /// Tokens of all answers so far.
     pub(crate) tokens: usize,
@@ -90,14 +104,13 @@ pub(crate) enum Change {
 }
 
 impl Run {
-    /// Hands all parts over.
-    pub(crate) fn start(
-        model: &Arc<Model>,
-        (registry, metrics, turns): (&Arc<Registry>, &Arc<Metrics>, &Arc<Turns>),
-        prepared: Prepared,
-    ) -> Result<Self, Problem> {
+    /// Hands all parts over when it is their turn.
+    pub(crate) fn start(app: &App, prepared: Prepared) -> Result<Self, Problem> {
         let Prepared { request, parts, seed, stamp, name, priority, key, held } = prepared;
+        let App { registry, metrics, .. } = app;
+        let model = app.model()?;
         let (sender, events) = unbounded_channel();
+        let responds = name.is_some();
         let prompt_tokens = parts.iter().map(|part| part.token_ids.len()).sum();
         let place = registry.enter(Entry {
             id: name.unwrap_or_else(|| id_of(&request.task, &stamp)),
@@ -122,7 +135,8 @@ impl Run {
             events,
             waiting: None,
             sender: Some(sender),
-            turn: None,
+            room: None,
+            writing: None,
             place,
             tokens: 0,
             prompt_tokens,
@@ -134,18 +148,15 @@ impl Run {
             reshape: None,
             _held: held,
         };
-        run.metrics.prompt_tokens.fetch_add(prompt_tokens as u64, Ordering::Relaxed);
+        let events: usize = if responds { parts.iter().map(|part| part.max_new_tokens).sum() } else { 0 };
+        let bytes = model.setting.answer_bytes_max(&run.request.task) + events * EVENT_BYTES;
         // Those that can wait are behind all others in the session, and take nobody's turn.
-        if priority >= 0 {
-            run.hand_over(parts, priority)?;
-            return Ok(run);
-        }
-        let mut turn = turns.ask(key, left);
+        let mut turn = match priority {
+            0.. => app.later.ask(key, Share { sequences: 0, bytes }),
+            _ => app.turns.ask(key, Share { sequences: left, bytes }),
+        };
         match turn.try_recv() {
-            Ok(turn) => {
-                run.turn = Some(turn);
-                run.hand_over(parts, priority)?;
-            }
+            Ok(turn) => run.hand_over(parts, priority, turn)?,
             Err(_) => {
                 run.place.update(|entry| entry.waits = run.sender.clone());
                 run.waiting = Some((parts, turn, priority));
@@ -154,13 +165,19 @@ impl Run {
         Ok(run)
     }
 
-    /// Gives the engine all parts.
-    fn hand_over(&mut self, parts: Vec<Request>, priority: Priority) -> Result<(), Problem> {
+    /// Gives the engine all parts. The turn ends with the last of them, however long their answers are read.
+    fn hand_over(&mut self, parts: Vec<Request>, priority: Priority, turn: Turn) -> Result<(), Problem> {
         let Some(all) = self.sender.take() else { return Ok(()) };
+        let (turn, room) = turn.apart();
+        (self.room, self.waiting) = (Some(room), None);
+        let turn = Arc::new(turn);
         for (index, part) in parts.into_iter().enumerate() {
-            let sender = all.clone();
-            // Nobody listens any more: then nobody wants to know.
-            let listener = Box::new(move |event| drop(sender.send((index, event))));
+            let (sender, turn) = (all.clone(), Arc::clone(&turn));
+            let listener = Box::new(move |event| {
+                let _turn = &turn;
+                // Nobody listens any more: then nobody wants to know.
+                drop(sender.send((index, event)));
+            });
             let id = self.model.handle.submit_to(part, priority, listener).map_err(|e| Problem::from(&e))?;
             self.parts.push(Progress { id, done: None });
         }
@@ -205,9 +222,9 @@ impl Run {
                     _ => Poll::Pending,
                 };
             };
-            self.turn = turn.ok();
+            let Ok(turn) = turn else { return Poll::Ready(Err(Problem::stopping())) };
             if let Some((parts, _, priority)) = self.waiting.take()
-                && let Err(problem) = self.hand_over(parts, priority)
+                && let Err(problem) = self.hand_over(parts, priority, turn)
             {
                 return Poll::Ready(Err(problem));
             }
@@ -252,7 +269,6 @@ impl Run {
         let now = Instant::now();
         let metrics = &self.metrics;
         self.tokens += tokens;
-        metrics.generated_tokens.fetch_add(tokens as u64, Ordering::Relaxed);
         match self.last.replace(now) {
             None => metrics.first_token.add(now.duration_since(self.arrived).as_secs_f64()),
             Some(last) => {
@@ -262,37 +278,87 @@ impl Run {
         self.first.get_or_insert(now);
     }
 
-    /// The body of the response, once all parts have ended.
-    pub(crate) fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Result<Value, Problem>> {
+    /// The body of the response, once all parts have ended and it is written.
+    pub(crate) fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Result<Body, Problem>> {
         loop {
+            if let Some(writing) = &mut self.writing {
+                let written = std::task::ready!(Pin::new(writing).poll(context));
+                self.writing = None;
+                let pieces = written.map_err(Problem::internal).flatten();
+                return Poll::Ready(pieces.map(|pieces| Body::pieces(pieces).holding(self.room.take())));
+            }
             match std::task::ready!(self.poll_change(context)) {
                 Ok(Some(_)) => {}
-                Ok(None) => return Poll::Ready(self.body()),
+                Ok(None) => self.writing = Some(self.write()?),
                 Err(problem) => return Poll::Ready(Err(problem)),
             }
         }
     }
 
-    fn body(&mut self) -> Result<Value, Problem> {
+    /// Begins to write the body, beside the connections: it may take its time.
+    fn write(&mut self) -> Result<JoinHandle<Result<VecDeque<Bytes>, Problem>>, Problem> {
         let parts: Option<Vec<Part>> = self.parts.iter_mut().map(|part| part.done.take()).collect();
         let parts = parts.ok_or_else(|| Problem::internal("a response lacks a part"))?;
-        let mut body = self.model.setting.respond(&self.request, &parts, &self.stamp)?;
-        self.complete(&mut body);
-        Ok(match self.reshape.take() {
-            Some(reshape) => reshape(body),
-            None => body,
-        })
+        let nothing = ApiRequest { model: None, task: Task::Score(Scoring::default()), ignored: Vec::new() };
+        let request = std::mem::replace(&mut self.request, nothing);
+        let written = Written {
+            model: Arc::clone(&self.model),
+            request,
+            parts,
+            stamp: self.stamp.clone(),
+            seed: self.seed,
+            reshape: self.reshape.take(),
+        };
+        Ok(spawn_blocking(move || written.write()))
     }
 
     /// Says which model answered, and with which seed.
     pub(crate) fn complete(&self, body: &mut Value) {
-        let Some(body) = body.as_object_mut() else { return };
-        if let Some(fingerprint) = body.get_mut("system_fingerprint") {
-            *fingerprint = self.model.fingerprint.as_str().into();
+        if let Some(body) = body.as_object_mut() {
+            complete(&self.model, self.seed, body);
         }
-        if let Some(seed) = self.seed {
-            let own = body.entry("aerostat").or_insert_with(|| json!({}));
-            own["seed"] = seed.into();
+    }
+}
+
+fn complete(model: &Model, seed: Option<u64>, body: &mut Map<String, Value>) {
+    if let Some(fingerprint) = body.get_mut("system_fingerprint") {
+        *fingerprint = model.fingerprint.as_str().into();
+    }
+    if let Some(seed) = seed {
+        let own = body.entry("aerostat").or_insert_with(|| json!({}));
+        own["seed"] = seed.into();
+    }
+}
+
+/// A response that is to be written.
+struct Written {
+    model: Arc<Model>,
+    request: ApiRequest,
+    parts: Vec<Part>,
+    stamp: Stamp,
+    seed: Option<u64>,
+    reshape: Option<Reshape>,
+}
+
+impl Written {
+    fn write(self) -> Result<VecDeque<Bytes>, Problem> {
+        let Self { model, request, parts, stamp, seed, reshape } = self;
+        if let Some(reshape) = reshape {
+            let mut body = model.setting.respond(&request, &parts, &stamp)?;
+            if let Some(body) = body.as_object_mut() {
+                complete(&model, seed, body);
+            }
+            return Ok(VecDeque::from([line(&reshape(body)).into()]));
+        }
+        let mut pieces = Pieces::default();
+        let mut parts = parts.into_iter();
+        let next = |_| parts.next().ok_or_else(|| Refusal::defect("a response lacks a part"));
+        let complete = |body: &mut Map<String, Value>| complete(&model, seed, body);
+        let written = model.setting.write_response_with(request, next, (&stamp, complete), &mut pieces);
+        match written {
+            Ok(()) => Ok(pieces.finish()),
+            Err(WriteError::Part(refusal) | WriteError::Refused(refusal)) => Err(refusal.into()),
+            Err(WriteError::Io(e)) => Err(Problem::internal(e)),
         }
     }
 }

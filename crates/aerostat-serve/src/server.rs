@@ -41,6 +41,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Headers of a request at most, and bytes that are read ahead of it.
 const HEADERS_MAX: usize = 100;
 const BUFFER_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a body that is there which need not be counted.
+const UNHELD_BYTES_MAX: usize = 64 << 10;
 /// Connections that wait to be taken.
 const BACKLOG: u32 = 1024;
 /// Connections that are told at once that there are too many, and how long each may take over it.
@@ -275,6 +277,17 @@ async fn serve(app: Arc<App>, stream: TcpStream, mut stop: watch::Receiver<bool>
     let _ = connection.await;
 }
 
+/// What a client may be slow to take counts among the memory that clients share.
+fn hold(app: &App, response: Response<Body>) -> Result<Response<Body>, Problem> {
+    match response.body().unheld() {
+        0..=UNHELD_BYTES_MAX => Ok(response),
+        bytes => {
+            let held = app.bytes.hold(bytes)?;
+            Ok(response.map(|body| body.holding(held)))
+        }
+    }
+}
+
 /// Answers a request in any case.
 async fn respond(
     app: Arc<App>,
@@ -285,6 +298,7 @@ async fn respond(
     // Where its length is said in two ways, what follows may be meant as another request by somebody before us.
     let chunked = request.headers().contains_key(TRANSFER_ENCODING);
     let answered = router::handle(&app, request).await;
+    let answered = answered.and_then(|response| hold(&app, response));
     let mut response = answered.unwrap_or_else(|problem| problem_response(&problem));
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&format!("req_{}", ids::hex())) {

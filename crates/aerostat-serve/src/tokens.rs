@@ -8,12 +8,15 @@ use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
-use crate::answer::{object, receive};
+use crate::answer::{flag, object, receive};
 use crate::app::App;
 use crate::body::Body;
 use crate::engine::Model;
 use crate::problem::Problem;
 use crate::text::json_response;
+
+/// Bytes of a text that is only tokenised: the tokens of each take some dozen.
+const TEXT_BYTES_MAX: usize = 1 << 20;
 
 /// `/tokenize`: the tokens of a prompt or of a conversation.
 pub(crate) async fn tokenize(app: &Arc<App>, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
@@ -21,12 +24,17 @@ pub(crate) async fn tokenize(app: &Arc<App>, request: Request<Incoming>) -> Resu
     let shared = Arc::clone(app);
     let work = move || {
         let mut body = object(&body)?;
-        shared.check_model(body.get("model").and_then(Value::as_str))?;
-        let strings = body.remove("return_token_strs").is_some_and(|wish| wish == true);
-        let special = body.remove("add_special_tokens").and_then(|wish| wish.as_bool());
+        shared.check_body(&body)?;
+        let strings = flag(&mut body, "return_token_strs", false)?;
+        let special = flag(&mut body, "add_special_tokens", true)?;
         let ids = match body.remove("prompt") {
             Some(Value::String(text)) => {
-                let ids = tokenizer(&model)?.encode(&text, special.unwrap_or(true));
+                only(&body, &["model"])?;
+                if text.len() > TEXT_BYTES_MAX {
+                    let message = format!("`prompt` has {} bytes; {TEXT_BYTES_MAX} are allowed", text.len());
+                    return Err(Problem::value("prompt", message));
+                }
+                let ids = tokenizer(&model)?.encode(&text, special);
                 ids.map_err(|e| Problem::value("prompt", e.to_string()))?
             }
             Some(_) => return Err(Problem::value("prompt", "`prompt` must be text")),
@@ -38,6 +46,14 @@ pub(crate) async fn tokenize(app: &Arc<App>, request: Request<Incoming>) -> Resu
         Ok(json!({"count": ids.len(), "max_model_len": model.context, "tokens": ids, "token_strs": strings}))
     };
     Ok(json_response(StatusCode::OK, &app.blocking(work).await?))
+}
+
+/// Refuses members that are not known.
+fn only(body: &Map<String, Value>, known: &[&str]) -> Result<(), Problem> {
+    match body.keys().find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err(Problem::bad("unsupported_parameter", format!("`{name}` is not supported"))),
+        None => Ok(()),
+    }
 }
 
 /// The tokens of messages, as a chat has them.
@@ -62,7 +78,8 @@ pub(crate) async fn detokenize(
     let shared = Arc::clone(app);
     let work = move || {
         let body = object(&body)?;
-        shared.check_model(body.get("model").and_then(Value::as_str))?;
+        shared.check_body(&body)?;
+        only(&body, &["model", "tokens"])?;
         let ids: Option<Vec<u32>> = body.get("tokens").and_then(Value::as_array).and_then(|list| {
             list.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect()
         });
@@ -84,6 +101,7 @@ pub(crate) fn info(app: &App) -> Result<Response<Body>, Problem> {
         "bos_token": text(tokenizer.bos()),
         "eos_token": text(tokenizer.eos()),
         "pad_token": null,
+        "chat_template": model.setting.template_source(),
         "vocab_size": tokenizer.vocab_size(),
         "max_model_len": model.context,
     });

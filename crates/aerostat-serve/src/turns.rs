@@ -1,5 +1,6 @@
 //! Whose turn it is: single requests are handed to the engine a bounded number at a time, those of each key in turn, so
-//! that nobody who asks a thousand things at once keeps the others waiting for all of them.
+//! that nobody who asks a thousand things at once keeps the others waiting for all of them. A request has its turn when there
+//! is memory for all that it may be answered with, too.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -14,34 +15,49 @@ pub(crate) struct Turns {
     state: Mutex<State>,
     /// Sequences that are handed over at once.
     max: usize,
+    /// Bytes that answers may take together.
+    bytes_max: usize,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    used: usize,
+    used: Share,
     /// Those that wait, by key, in order of arrival.
-    waiting: BTreeMap<usize, VecDeque<(usize, Sender<Turn>)>>,
+    waiting: BTreeMap<usize, VecDeque<(Share, Sender<Turn>)>>,
     /// The key that had the last turn.
     last: usize,
+}
+
+/// Of what is shared: sequences in the engine, and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Share {
+    pub(crate) sequences: usize,
+    pub(crate) bytes: usize,
 }
 
 /// A request's turn, which ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Turn {
     turns: Arc<Turns>,
-    weight: usize,
+    share: Share,
 }
 
 impl Turns {
-    pub(crate) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), max: max.max(1) })
+    pub(crate) fn new(max: usize, bytes_max: usize) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), max: max.max(1), bytes_max })
     }
 
-    /// Waits for the turn of a request of so many sequences.
-    pub(crate) fn ask(self: &Arc<Self>, key: usize, weight: usize) -> Receiver<Turn> {
+    /// What an answer may take; more never has its turn.
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    /// Waits for the turn of a request.
+    pub(crate) fn ask(self: &Arc<Self>, key: usize, share: Share) -> Receiver<Turn> {
         let (sender, receiver) = channel();
-        let weight = weight.clamp(1, self.max);
-        locked(&self.state).waiting.entry(key).or_default().push_back((weight, sender));
+        let share =
+            Share { sequences: share.sequences.min(self.max), bytes: share.bytes.min(self.bytes_max) };
+        locked(&self.state).waiting.entry(key).or_default().push_back((share, sender));
         self.give();
         receiver
     }
@@ -56,11 +72,12 @@ impl Turns {
     fn give(self: &Arc<Self>) {
         loop {
             let mut state = locked(&self.state);
-            let Some((weight, sender)) = state.next(self.max) else { return };
-            state.used += weight;
+            let Some((share, sender)) = state.next(self.max, self.bytes_max) else { return };
+            state.used.sequences += share.sequences;
+            state.used.bytes += share.bytes;
             drop(state);
             // Who has gone gives it back by this very drop.
-            drop(sender.send(Turn { turns: Arc::clone(self), weight }));
+            drop(sender.send(Turn { turns: Arc::clone(self), share }));
         }
     }
 }
@@ -68,7 +85,7 @@ impl Turns {
 impl State {
     /// The first of the key that comes after the last one, if there is room for it.
     /// It calls itself once for each key whose clients have all gone.
-    fn next(&mut self, max: usize) -> Option<(usize, Sender<Turn>)> {
+    fn next(&mut self, max: usize, bytes_max: usize) -> Option<(Share, Sender<Turn>)> {
         let key = self
             .waiting
             .range(self.last + 1..)
@@ -82,9 +99,11 @@ impl State {
         }
         if queue.is_empty() {
             self.waiting.remove(&key);
-            return self.next(max);
+            return self.next(max, bytes_max);
         }
-        let fits = queue.front().is_some_and(|(weight, _)| self.used + weight <= max);
+        let Share { sequences, bytes } = self.used;
+        let fits = |share: &Share| sequences + share.sequences <= max && bytes + share.bytes <= bytes_max;
+        let fits = queue.front().is_some_and(|(share, _)| fits(share));
         let first = if fits { queue.pop_front() } else { None };
         if queue.is_empty() {
             self.waiting.remove(&key);
@@ -94,10 +113,21 @@ impl State {
     }
 }
 
+impl Turn {
+    /// What it has of the engine, and what it has of memory, each to be given back by itself: an answer that has ended may wait
+    /// for its reader.
+    pub(crate) fn apart(mut self) -> (Self, Self) {
+        let bytes = std::mem::take(&mut self.share.bytes);
+        let room = Self { turns: Arc::clone(&self.turns), share: Share { sequences: 0, bytes } };
+        (self, room)
+    }
+}
+
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut state = locked(&self.turns.state);
-        state.used -= self.weight;
+        state.used.sequences -= self.share.sequences;
+        state.used.bytes -= self.share.bytes;
         drop(state);
         self.turns.give();
     }
@@ -109,11 +139,12 @@ mod tests {
 
     #[test]
     fn keys_take_turns_and_nobody_who_left_holds_one() {
-        let turns = Turns::new(2);
-        let mut held: Vec<_> = (0..2).map(|_| turns.ask(0, 1).try_recv().unwrap()).collect();
-        let mut many: Vec<_> = (0..5).map(|_| turns.ask(0, 1)).collect();
-        let mut other = turns.ask(7, 1);
-        let gone = turns.ask(3, 1);
+        let one = Share { sequences: 1, bytes: 1 };
+        let turns = Turns::new(2, 100);
+        let mut held: Vec<_> = (0..2).map(|_| turns.ask(0, one).try_recv().unwrap()).collect();
+        let mut many: Vec<_> = (0..5).map(|_| turns.ask(0, one)).collect();
+        let mut other = turns.ask(7, one);
+        let gone = turns.ask(3, one);
         assert_eq!(turns.waiting(), 7);
         assert!(other.try_recv().is_err() && many[0].try_recv().is_err());
         drop(gone);
@@ -126,12 +157,28 @@ mod tests {
         assert!(many[1].try_recv().is_err());
         drop((first, held));
         // One that is heavier than all there is takes all there is.
-        let mut heavy = turns.ask(9, 1_000_000);
+        let mut heavy = turns.ask(9, Share { sequences: 1_000_000, bytes: 1_000_000 });
         let rest: Vec<_> = many.iter_mut().skip(1).filter_map(|one| one.try_recv().ok()).collect();
         assert_eq!(rest.len(), 2);
         drop(rest);
         drop(heavy.try_recv().unwrap());
         drop(many);
-        assert_eq!((turns.waiting(), locked(&turns.state).used), (0, 0));
+        assert_eq!((turns.waiting(), locked(&turns.state).used), (0, Share::default()));
+    }
+
+    /// Readers who were slow to take their answers once kept others from the engine, and nothing bounded what they kept.
+    #[test]
+    fn an_answer_that_has_ended_keeps_its_memory_and_not_its_place() {
+        let turns = Turns::new(1, 100);
+        let ask = |bytes| turns.ask(0, Share { sequences: 1, bytes });
+        let (place, room) = ask(60).try_recv().unwrap().apart();
+        let (mut large, mut small) = (ask(50), ask(30));
+        drop(place);
+        assert!(large.try_recv().is_err() && small.try_recv().is_err(), "those behind wait, too");
+        drop(room);
+        let large = large.try_recv().unwrap();
+        assert!(small.try_recv().is_err());
+        drop(large);
+        assert!(small.try_recv().is_ok());
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::alarm::Alarm;
 use crate::app::App;
-use crate::body::{Broken, Live};
+use crate::body::{Body, Broken, Live};
 use crate::config::Limits;
 use crate::orphans::Kept;
 use crate::problem::Problem;
@@ -21,6 +21,8 @@ use crate::text::line;
 /// A JSON answer that has begun before it is known: line ends, then the answer. What fails breaks the connection.
 pub(crate) struct Late {
     run: Option<Kept>,
+    /// The answer, once it is there.
+    body: Option<Body>,
     alarm: Alarm,
     /// The first line end is due at once, so that proxies see a byte.
     begun: bool,
@@ -28,16 +30,20 @@ pub(crate) struct Late {
 
 impl Late {
     pub(crate) fn new(run: Kept, limits: &Limits) -> Self {
-        Self { run: Some(run), alarm: Alarm::new(limits.sign_time), begun: false }
+        Self { run: Some(run), body: None, alarm: Alarm::new(limits.sign_time), begun: false }
     }
 }
 
 impl Live for Late {
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        if let Some(body) = &mut self.body {
+            return Poll::Ready(body.next_piece().map(Ok));
+        }
         let Some(run) = &mut self.run else { return Poll::Ready(None) };
         if let Poll::Ready(body) = run.poll_body(context) {
             self.run = None;
-            return Poll::Ready(Some(body.map(|body| line(&body).into()).map_err(|_| Broken)));
+            let Ok(body) = body else { return Poll::Ready(Some(Err(Broken))) };
+            return Poll::Ready(self.body.insert(body).next_piece().map(Ok));
         }
         if self.begun && !self.alarm.poll(context) {
             return Poll::Pending;

@@ -74,6 +74,8 @@ impl Specials {
 #[derive(Clone)]
 pub struct ChatTemplate {
     template: Arc<Template>,
+    /// As it is written.
+    source: Arc<str>,
     /// The one that is taken where there are tools, if another.
     with_tools: Option<Arc<Template>>,
     specials: Specials,
@@ -87,7 +89,13 @@ impl ChatTemplate {
     /// # Errors
     /// `TemplateSyntax`, with the line.
     pub fn new(source: &str, specials: Specials) -> Result<Self, Error> {
-        Ok(ChatTemplate { template: Arc::new(parse(source)?), with_tools: None, specials, now: None })
+        let (template, source) = (Arc::new(parse(source)?), Arc::from(source));
+        Ok(ChatTemplate { template, source, with_tools: None, specials, now: None })
+    }
+
+    /// The template as it is written.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// Finds the template of a Hugging Face folder: `chat_template.jinja` first, then the field `chat_template` of

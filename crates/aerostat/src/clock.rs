@@ -7,7 +7,7 @@ use aerostat_backend::Capabilities;
 use aerostat_plan::Plan;
 
 use crate::machine;
-use crate::observe::{Phase, Progress};
+use crate::observe::{Phase, Progress, Totals};
 use crate::stats::Stats;
 use crate::store::WeightStore;
 
@@ -25,6 +25,9 @@ pub(crate) struct Clock {
     pub(crate) tokens: u64,
     pub(crate) tokens_left: u64,
     pub(crate) shared_rows: u64,
+    /// Tokens of prompts that have begun, and how often a sequence had to wait on disk.
+    pub(crate) prompt_tokens: u64,
+    pub(crate) preempted: u64,
     /// Rows of guesses, and how many of them were right.
     pub(crate) drafted: u64,
     pub(crate) accepted: u64,
@@ -60,6 +63,8 @@ impl Clock {
             tokens: 0,
             tokens_left: 0,
             shared_rows: 0,
+            prompt_tokens: 0,
+            preempted: 0,
             drafted: 0,
             accepted: 0,
             answered: (0, 0),
@@ -100,7 +105,18 @@ impl Clock {
             read_bytes,
             tokens: self.tokens,
             tokens_left: self.tokens_left,
+            totals: self.totals(),
             elapsed: self.opened.elapsed(),
+        }
+    }
+
+    /// What was counted so far.
+    pub(crate) fn totals(&self) -> Totals {
+        Totals {
+            prompt_tokens: self.prompt_tokens,
+            answer_tokens: self.answered.0,
+            shared_rows: self.shared_rows,
+            preempted: self.preempted,
         }
     }
 

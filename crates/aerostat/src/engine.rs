@@ -18,7 +18,7 @@ use crate::expert_trace::ExpertTrace;
 use crate::learned::{self, Learned};
 use crate::model_files::ModelFiles;
 use crate::need::Need;
-use crate::observe::{Observer, Phase};
+use crate::observe::{Observer, Phase, Totals};
 use crate::options::{BudgetOf, Draft, Options, Prefixes};
 use crate::parts::Parts;
 use crate::prompt_cache::Kept;
@@ -192,6 +192,11 @@ impl Engine {
     pub fn stats(&self) -> Stats {
         let Sweeper { plan, backend, store, clock, .. } = &self.sweeper;
         clock.stats(plan, store, &backend.capabilities())
+    }
+
+    /// What was counted so far of all that shared it.
+    pub fn totals(&self) -> Totals {
+        self.sweeper.clock.totals()
     }
 
     pub(crate) fn model(&self) -> &Model {

@@ -88,7 +88,7 @@ pub use identity::result_identity;
 pub use machine::{available_bytes, peak_resident_bytes};
 pub use model_files::{Inspection, ModelFiles};
 pub use need::Need;
-pub use observe::{Observer, Phase, Progress, Silent};
+pub use observe::{Observer, Phase, Progress, Silent, Totals};
 pub use options::{BudgetOf, Device, Draft, Options, Prefixes, PromptCache};
 pub use parts::Parts;
 pub use request::{

@@ -17,6 +17,19 @@ pub enum Phase {
     Score,
 }
 
+/// What was counted since the engine was opened, of all that shared it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Tokens of prompts of sequences that have begun.
+    pub prompt_tokens: u64,
+    /// Tokens of answers.
+    pub answer_tokens: u64,
+    /// Rows that were not computed because they begin like others.
+    pub shared_rows: u64,
+    /// How often a sequence had to wait on disk to make room for others.
+    pub preempted: u64,
+}
+
 /// Where a run stands; given after every tile.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
@@ -40,6 +53,8 @@ pub struct Progress {
     pub tokens: u64,
     /// Tokens that are left to do at most.
     pub tokens_left: u64,
+    /// What was counted up to the last sweep.
+    pub totals: Totals,
     /// Since the engine was opened.
     pub elapsed: Duration,
 }

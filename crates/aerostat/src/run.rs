@@ -174,6 +174,8 @@ impl Engine {
         let clock = &mut self.sweeper.clock;
         clock.tokens_left = schedule.tokens_left() + work.tokens_left();
         clock.shared_rows += std::mem::take(&mut schedule.shared_rows);
+        clock.prompt_tokens += std::mem::take(&mut schedule.prompt_tokens);
+        clock.preempted += std::mem::take(&mut schedule.preempted);
         clock.spilled_bytes.0 += written - counted.0;
         clock.spilled_bytes.1 += read - counted.1;
         if let Some(error) = self.drafts.trouble.take() {

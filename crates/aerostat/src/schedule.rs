@@ -78,6 +78,9 @@ pub(crate) struct Schedule<'t> {
     pub(crate) open_end: bool,
     /// Rows that were not computed because others had computed them.
     pub(crate) shared_rows: u64,
+    /// Tokens of prompts that entered, and how often a sequence had to wait on disk.
+    pub(crate) prompt_tokens: u64,
+    pub(crate) preempted: u64,
     /// Why pages of prompts could not be kept or read; to be told once.
     pub(crate) unkept: Option<io::Error>,
     /// Why pages were computed again and not read back; to be told once.
@@ -97,6 +100,8 @@ impl<'t> Schedule<'t> {
             short: false,
             open_end: false,
             shared_rows: 0,
+            prompt_tokens: 0,
+            preempted: 0,
             unkept: None,
             trouble: None,
             counted: (0, 0),
@@ -192,6 +197,7 @@ impl<'t> Schedule<'t> {
             let Some(shared) = entered else { continue };
             let Some(mut sequence) = self.waiting.take(place) else { continue };
             self.shared_rows += shared as u64;
+            self.prompt_tokens += sequence.prompt as u64;
             self.arrivals += 1;
             sequence.arrived = self.arrivals;
             self.active.push(sequence);
@@ -257,7 +263,9 @@ impl<'t> Schedule<'t> {
         }
         // Those in order have pages, as have all that are not to be answered.
         let away = self.active.extract_if(.., |s| s.pages.is_empty() && s.end() > 0);
+        let before = self.spilled.len();
         self.spilled.extend(away);
+        self.preempted += (self.spilled.len() - before) as u64;
         self.spilled.sort_by_key(|s| s.arrived);
     }
 

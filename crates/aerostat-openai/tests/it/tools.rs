@@ -232,6 +232,57 @@ fn what_may_be_called_is_held_to_the_grammar_from_its_first_word_on() {
     assert_eq!(refused.param(), Some("tools"), "its template shows no functions: {refused}");
 }
 
+/// They were refused together.
+#[test]
+fn an_answer_calls_or_has_the_shape_that_is_wanted_of_it() {
+    let schema = json!({"type": "object", "properties": {"a": {"enum": ["<tool_call>", "[TOOL_CALLS]"]}},
+        "required": ["a"], "additionalProperties": false});
+    let format =
+        json!({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}});
+    let wish = |more: Value| {
+        let mut body = object(format.clone());
+        body.extend(object(more));
+        Value::from(body)
+    };
+    for (template, marker) in [("qwen3.jinja", "<tool_call>"), ("mistral.jinja", "[TOOL_CALLS]")] {
+        for special in [&[][..], &["[TOOL_CALLS]", "<tool_call>"]] {
+            let setting = setting(template, special);
+            let tokenizer = setting.tokenizer().unwrap();
+            let request = read(&setting, wish(json!({}))).unwrap();
+            for number in 0..6 {
+                let text = follow(tokenizer, grammar(&setting, &request), marker, number);
+                let choice = answer(&setting, &request, &text, Finish::Stop);
+                assert!(!calls(&choice).is_empty() && choice["message"]["content"].is_null(), "{text}");
+                let text = follow(tokenizer, grammar(&setting, &request), "{", number);
+                let choice = answer(&setting, &request, &text, Finish::Stop);
+                let said: Value =
+                    serde_json::from_str(choice["message"]["content"].as_str().unwrap()).unwrap();
+                assert!(said["a"].is_string() && said.as_object().unwrap().len() == 1, "{text}");
+                assert_eq!(
+                    (&choice["finish_reason"], choice["message"].get("tool_calls")),
+                    (&json!("stop"), None)
+                );
+                // Who must call has no answer that could have a shape.
+                let forced = read(&setting, wish(json!({"tool_choice": "required"}))).unwrap();
+                let text = follow(tokenizer, grammar(&setting, &forced), "", number);
+                assert!(!calls(&answer(&setting, &forced, &text, Finish::Stop)).is_empty(), "{text}");
+            }
+            // As without functions.
+            let alone = read(&setting, wish(json!({"tools": null}))).unwrap();
+            let none = read(&setting, wish(json!({"tool_choice": "none"}))).unwrap();
+            assert_eq!(none.task.shape(), alone.task.shape());
+            assert!(none.task.splitter().is_none());
+            let any = read(&setting, json!({"response_format": {"type": "json_object"}})).unwrap();
+            let text = follow(tokenizer, grammar(&setting, &any), "{}", 0);
+            assert_eq!(answer(&setting, &any, &text, Finish::Stop)["message"]["content"], "{}");
+        }
+    }
+    // Its calls are JSON and nothing else.
+    let llama = setting("llama3.jinja", &[]);
+    assert_eq!(read(&llama, wish(json!({}))).unwrap_err().param(), Some("tools"));
+    assert!(read(&llama, wish(json!({"tool_choice": "required"}))).is_ok());
+}
+
 #[test]
 fn thoughts_are_no_content() {
     let qwen = setting("qwen3.jinja", &[]);
@@ -313,7 +364,8 @@ fn what_is_wrong_with_functions_is_said_by_its_path() {
         (json!({"tool_choice": "sometimes"}), "tool_choice"),
         (json!({"tool_choice": {"type": "function", "function": {"name": "none"}}}), "tool_choice"),
         (json!({"tool_choice": "required", "tools": []}), "tool_choice"),
-        (json!({"response_format": {"type": "json_object"}}), "tools"),
+        (json!({"guided_regex": "a"}), "tools"),
+        (json!({"response_format": {"type": "json_object"}, "guided_json": {}}), "response_format"),
         (json!({"functions": [{}]}), "functions"),
     ] {
         assert_eq!(read(&setting, body.clone()).unwrap_err().param(), Some(param), "{body}");

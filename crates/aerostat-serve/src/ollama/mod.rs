@@ -134,7 +134,7 @@ fn models(app: &App) -> Result<Response<Body>, Problem> {
 
 async fn show(app: &Arc<App>, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
     let (body, model, _held) = receive(app, request).await?;
-    check_name(app, &object(&body)?)?;
+    check_name(app, &app.blocking(move || object(&body)).await?)?;
     let mut capabilities = vec!["completion", "embedding"];
     capabilities.extend(model.setting.may_call().then_some("tools"));
     capabilities.extend(model.setting.may_think().then_some("thinking"));
@@ -165,7 +165,7 @@ async fn generate(app: &Arc<App>, door: Door, request: Request<Incoming>) -> Res
         Ok((Prepared { key, ..prepare(&shared, &model, read, held)? }, asked, name))
     });
     let (prepared, asked, name) = read.await?;
-    let run = Run::start(app.model()?, (&app.registry, &app.metrics, &app.turns), prepared)?;
+    let run = Run::start(app, prepared)?;
     let lines = Lines::new(run, name, door == Door::Chat, asked.stream, &app.config.limits);
     if asked.stream {
         let mut response = Response::new(Body::live(lines));
@@ -202,7 +202,7 @@ async fn embed(app: &Arc<App>, door: Door, request: Request<Incoming>) -> Result
         }
         Ok(Prepared { key, ..prepare(&shared, &model, read, held)? })
     });
-    let mut run = Run::start(app.model()?, (&app.registry, &app.metrics, &app.turns), read.await?)?;
+    let mut run = Run::start(app, read.await?)?;
     run.reshape = Some(Box::new(move |body| {
         let data = body["data"].as_array().into_iter().flatten();
         let vectors: Vec<Value> = data.map(|one| one["embedding"].clone()).collect();

@@ -3,7 +3,7 @@
 const ROWS = 100;
 const EVERY = 1000;
 const element = (id) => document.getElementById(id);
-const state = { first: 0, halt: null };
+const state = { first: 0, halt: null, rows: [], made: [] };
 
 function key() {
   return sessionStorage.getItem("key") || "";
@@ -97,6 +97,23 @@ function button(text, title, run) {
   return made;
 }
 
+// Rows of the last sweeps that were seen, as little bars.
+function bars(sweep, knee) {
+  if (sweep && state.rows.at(-1)?.[0] !== sweep.number) state.rows.push([sweep.number, sweep.rows]);
+  state.rows = state.rows.slice(-16);
+  const most = Math.max(knee, ...state.rows.map((seen) => seen[1]));
+  return state.rows.map((seen) => "▁▂▃▄▅▆▇█"[Math.round((7 * seen[1]) / most)]).join("");
+}
+
+// Tokens a second over the last dozen seconds.
+function pace(tokens) {
+  const now = performance.now();
+  state.made = state.made.filter((seen) => now - seen[0] < 12000 && seen[1] <= tokens);
+  state.made.push([now, tokens]);
+  const [then, before] = state.made[0];
+  return now > then ? ((1000 * (tokens - before)) / (now - then)).toFixed(1) + "/s" : "–";
+}
+
 async function status() {
   const now = await (await ask("/v1/aerostat/status")).json();
   const sweep = now.sweep;
@@ -105,7 +122,8 @@ async function status() {
   put(element("sweep"), sweep ? "sweep " + sweep.number.toLocaleString() + " · " + sweep.phase : "no sweep yet");
   element("tiles").value = sweep && sweep.tiles ? sweep.tile / sweep.tiles : 0;
   facts([
-    ["rows", sweep ? sweep.rows + " (knee " + now.plan.rows_at_knee + ")" : "0"],
+    ["rows", sweep ? sweep.rows + " (knee " + now.plan.rows_at_knee + ") " + bars(sweep, now.plan.rows_at_knee) : "0"],
+    ["tokens", pace(now.tokens)],
     ["with tokens", String(now.running)],
     ["waiting", String(now.waiting)],
     ["tokens made", now.tokens.toLocaleString()],

@@ -62,7 +62,7 @@ impl Drive {
         prepared.name = Some(row.id.clone());
         let model = app.model()?;
         let keep = prepared.parts.first().is_some_and(|part| part.keep_special_tokens);
-        let run = Run::start(model, (&app.registry, &app.metrics, &app.turns), prepared)?;
+        let run = Run::start(app, prepared)?;
         if !row.tokens.is_empty()
             && let Some(tokenizer) = model.setting.tokenizer()
         {
@@ -97,6 +97,9 @@ impl Drive {
     }
 
     async fn drive(mut self) {
+        // Whoever follows it hears of its end, even if this panics.
+        let _guard =
+            Guard { app: Arc::clone(&self.app), hub: Arc::clone(&self.hub), id: self.row.id.clone() };
         let end = self.follow().await;
         let Self {
             app, hub, run, mut writer, row, background, store, finish, prompt_tokens, unsaved, ..
@@ -209,6 +212,23 @@ impl Drive {
             self.saved = Instant::now();
             let (id, tokens) = (self.row.id.clone(), std::mem::take(&mut self.unsaved));
             told(self.app.disk(move || Ok(store.add_tokens(&id, &tokens)?)).await);
+        }
+    }
+}
+
+/// Ends a response that nobody drives any more.
+struct Guard {
+    app: Arc<App>,
+    hub: Arc<Hub>,
+    id: String,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.hub.has_ended() {
+            let message = "the response was left before it ended; the server's log says why";
+            self.hub.end(Some(Problem::unavailable("response_left", message, 30)));
+            self.app.hubs.leave(&self.id, false);
         }
     }
 }

@@ -18,6 +18,8 @@ use crate::text::line;
 
 /// Responses that have ended and whose events are kept for those who ask again.
 const ENDED_MAX: usize = 64;
+/// Bytes of those events.
+const ENDED_BYTES_MAX: usize = 4 << 20;
 
 /// All responses under way, and the last that ended.
 #[derive(Default)]
@@ -81,7 +83,7 @@ impl Hubs {
             true => known.ended.push(id.to_owned()),
             false => drop(known.hubs.remove(id)),
         }
-        if known.ended.len() > ENDED_MAX {
+        while known.ended.len() > ENDED_MAX || known.ended_bytes() > ENDED_BYTES_MAX {
             let oldest = known.ended.remove(0);
             known.hubs.remove(&oldest);
         }
@@ -100,7 +102,18 @@ impl Hubs {
     }
 }
 
+impl Known {
+    fn ended_bytes(&self) -> usize {
+        self.ended.iter().filter_map(|id| self.hubs.get(id)).map(|hub| hub.bytes()).sum()
+    }
+}
+
 impl Hub {
+    /// Bytes of its events.
+    fn bytes(&self) -> usize {
+        locked(&self.state).log.iter().map(Bytes::len).sum()
+    }
+
     /// Tells events, and the response as it is after them.
     pub(crate) fn tell(&self, events: Vec<Value>, object: &Value) {
         let mut state = locked(&self.state);

@@ -101,7 +101,7 @@ async fn whole(app: &App, mut follower: Follower) -> Result<Response<Body>, Prob
 /// Reads a request and all that it builds on.
 fn make(app: &App, model: &Arc<Model>, body: &[u8], held: Vec<Held>, key: usize) -> Result<Made, Problem> {
     let body = object(body)?;
-    app.check_model(body.get("model").and_then(Value::as_str))?;
+    app.check_body(&body)?;
     let flexible = body.get("service_tier").is_some_and(|tier| tier == "flex");
     let mut asked = Asked::of(body)?;
     let can_store = app.store().is_ok();

@@ -195,6 +195,44 @@ fn more_connections_than_there_may_be_are_told() {
     crate::support::until("a place", || bench.get("/health").status == 200);
 }
 
+/// Each of these once took some hundred MiB of memory that nobody had counted.
+#[test]
+fn what_would_take_too_much_memory_is_refused_before_it_does() {
+    let bench = Bench::new();
+    let many = format!("{{\"prompt\": [{}0]}}", "0,".repeat(2_000_000));
+    let answer = bench.send(&request("POST", "/v1/completions", "", &many));
+    assert_eq!((answer.status, answer.code().as_str()), (413, "body_too_large"));
+    let answer = bench.post("/tokenize", &json!({"prompt": "a ".repeat(600_000)}));
+    assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_value"));
+    let large =
+        json!({"n": 128, "max_tokens": 400, "logprobs": true, "top_logprobs": 20, "ignore_eos": true});
+    let answer = bench.post("/v1/chat/completions", &chat(large));
+    assert_eq!((answer.status, answer.code().as_str()), (400, "answer_too_large"));
+    let fits = json!({"n": 16, "max_tokens": 12, "logprobs": true, "top_logprobs": 20, "ignore_eos": true});
+    assert_eq!(bench.post("/v1/chat/completions", &chat(fits)).status, 200);
+    answers(&bench);
+}
+
+#[test]
+fn members_of_a_wrong_type_are_refused_everywhere() {
+    let bench = Bench::new();
+    for (path, body, param) in [
+        ("/tokenize", json!({"prompt": "a", "model": {}}), "model"),
+        ("/tokenize", json!({"prompt": "a", "add_special_tokens": 3}), "add_special_tokens"),
+        ("/tokenize", json!({"prompt": "a", "return_token_strs": "yes"}), "return_token_strs"),
+        ("/detokenize", json!({"tokens": [5], "model": 3}), "model"),
+        ("/rerank", json!({"query": "a", "documents": ["b"], "model": []}), "model"),
+        ("/rerank", json!({"query": "a", "documents": ["b"], "return_documents": 1}), "return_documents"),
+        ("/v1/score", json!({"text_1": "a", "text_2": "b", "model": 1}), "model"),
+        ("/v1/responses", json!({"input": "a", "model": 1}), "model"),
+    ] {
+        let answer = bench.post(path, &body);
+        assert_eq!((answer.status, &answer.json()["error"]["param"]), (400, &json!(param)), "{path} {body}");
+    }
+    let novel = bench.post("/detokenize", &json!({"tokens": [5], "novel": 1}));
+    assert_eq!((novel.status, novel.code().as_str()), (400, "unsupported_parameter"));
+}
+
 /// Bytes at random, and good requests with bytes changed at random.
 #[test]
 fn no_noise_ends_the_server() {

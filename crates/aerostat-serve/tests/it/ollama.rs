@@ -55,12 +55,26 @@ fn functions_come_whole() {
     let parameters = json!({"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"], "additionalProperties": false});
     let tools = json!([{"type": "function", "function": {"name": "f", "parameters": parameters}}]);
     let bench = bench();
-    // What is written so far makes the model go on with a call, since nothing else may follow.
+    // It calls, or says what has the form that is wanted.
     let messages = json!([{"role": "user", "content": "question 1"}]);
-    let body = json!({"model": "tiny", "messages": messages, "tools": tools, "format": {"type": "integer"}, "stream": false});
-    let refused = bench.post("/api/chat", &body);
-    assert_eq!(refused.status, 400);
-    assert!(refused.json()["error"].is_string());
+    let body = json!({"model": "tiny", "messages": messages, "tools": tools, "format": {"enum": [7]}, "stream": false});
+    for seed in 0..4 {
+        let mut body = body.clone();
+        body["options"] = json!({"seed": seed, "temperature": 1, "num_predict": 100});
+        let message = bench.post("/api/chat", &body).json()["message"].clone();
+        let called = message["tool_calls"].as_array().map_or(0, Vec::len);
+        match called {
+            0 => assert_eq!(message["content"], "7", "{message}"),
+            _ => {
+                let call = json!({"index": 0, "name": "f", "arguments": {"a": 1}});
+                assert_eq!((&message["tool_calls"][0]["function"], &message["content"]), (&call, &json!("")));
+            }
+        }
+    }
+    let mut refused = body;
+    refused["tools"] = json!([{"type": "function", "function": {"name": ""}}]);
+    let refused = bench.post("/api/chat", &refused);
+    assert_eq!((refused.status, refused.json()["error"].is_string()), (400, true));
     let shown = bench.post("/api/show", &json!({"model": "tiny"})).json();
     let capabilities = shown["capabilities"].as_array().unwrap();
     assert!(

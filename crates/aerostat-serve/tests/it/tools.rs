@@ -53,6 +53,37 @@ fn a_function_that_must_be_called_is_called() {
     }
 }
 
+/// They were refused together.
+#[test]
+fn an_answer_is_a_call_or_has_its_format() {
+    let bench = Bench::talking(config());
+    let schema = json!({"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"], "additionalProperties": false});
+    let format = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": schema}});
+    let mark = bench.post("/tokenize", &json!({"prompt": "<", "add_special_tokens": false})).json();
+    // What it would rather say decides it.
+    for (bias, calls_it) in [(100, true), (-100, false)] {
+        let body = chat(json!({"tools": tools(), "response_format": format, "max_tokens": 200, "seed": 1,
+            "logit_bias": {mark["tokens"][0].to_string(): bias}}));
+        let choice = bench.post("/v1/chat/completions", &body).json()["choices"][0].clone();
+        match calls_it {
+            true => {
+                assert_eq!(
+                    (&choice["finish_reason"], &choice["message"]["content"]),
+                    (&json!("tool_calls"), &Value::Null)
+                );
+                assert_eq!(calls(&choice["message"])[0].0, "weather");
+            }
+            false => {
+                assert_eq!(choice["finish_reason"], "stop");
+                assert_eq!(
+                    (&choice["message"]["content"], choice["message"].get("tool_calls")),
+                    (&json!("{\"a\": 1}"), None)
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn a_batch_calls_what_a_single_request_calls() {
     let folder = tempfile::tempdir().unwrap();

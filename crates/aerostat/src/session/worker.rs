@@ -107,6 +107,9 @@ impl Worker {
         }
         let mut status = self.status();
         status.stats = Some(engine.stats());
+        if let Some(progress) = &mut status.progress {
+            progress.totals = engine.totals();
+        }
         status.requests = self.board.requests();
     }
 
