@@ -3,6 +3,7 @@
 //! Each subcommand's flags are in its own file; those that several share are in `options.rs`. Nothing imports this file
 //! but `main.rs`, so that imports go one way.
 
+use aerostat::Isa;
 use clap::{Parser, Subcommand};
 
 use crate::batch::BatchArgs;
@@ -14,6 +15,7 @@ use crate::embed::EmbedArgs;
 use crate::inspect::InspectArgs;
 use crate::jobs::JobsArgs;
 use crate::merge::MergeArgs;
+use crate::models::{ModelsArgs, RmArgs};
 use crate::output::OutputArgs;
 use crate::pack::PackArgs;
 use crate::plan::PlanArgs;
@@ -22,11 +24,12 @@ use crate::pull::PullArgs;
 use crate::run::RunArgs;
 use crate::score::ScoreArgs;
 use crate::serve::ServeArgs;
+use crate::shell::{CompletionsArgs, ManArgs};
 use crate::tokenize::TokenizeArgs;
 
 /// Run language models far larger than memory.
 #[derive(Debug, Parser)]
-#[command(name = "aerostat", version, propagate_version = true)]
+#[command(name = "aerostat", version, long_version = long_version(), propagate_version = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -68,8 +71,27 @@ pub(crate) enum Command {
     Pack(PackArgs),
     /// Download a model, or what is missing of it.
     Pull(PullArgs),
+    /// The models that are on this machine: from the Hub, and in the stores of Ollama, LM Studio and llama.cpp.
+    Models(ModelsArgs),
+    /// Remove models from the Hub's cache, or the demo model.
+    Rm(RmArgs),
+    /// Print a script that completes commands and flags in a shell.
+    Completions(CompletionsArgs),
+    /// Write manual pages.
+    Man(ManArgs),
     /// Measure the disk, and sweeps beside it.
     Bench(BenchArgs),
+}
+
+/// The version, with what tells one build from another: the commit, the features, and the instructions of this machine.
+fn long_version() -> &'static str {
+    let commit = env!("AEROSTAT_COMMIT");
+    let commit = if commit.is_empty() { "unknown" } else { commit };
+    let features = if cfg!(feature = "parquet") { "parquet" } else { "none" };
+    let version = env!("CARGO_PKG_VERSION");
+    let text = format!("{version}\ncommit: {commit}\nfeatures: {features}\ninstructions: {}", Isa::detect());
+    // As clap wants it, and once.
+    text.leak()
 }
 
 #[cfg(test)]

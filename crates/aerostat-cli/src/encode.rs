@@ -3,11 +3,16 @@
 use std::sync::Arc;
 
 use aerostat::{ChatTemplate, Message, ModelFiles, Tokenizer};
+use aerostat_openai::Split;
 
 use crate::failure::Failure;
-use crate::options::GenerationArgs;
+use crate::options::{GenerationArgs, Variables};
 use crate::output::{self, OutputArgs};
 use crate::prompts::Prompt;
+
+/// Where thoughts are wanted or not, and the template has no word for it.
+pub(crate) const NO_SWITCH: &str =
+    "the model's chat template has no switch for thoughts: it answers as it does";
 
 /// A chat template that several share.
 pub(crate) type Chat = Arc<ChatTemplate>;
@@ -17,6 +22,8 @@ pub(crate) struct Encoder<'a> {
     tokenizer: Option<&'a Tokenizer>,
     template: Option<Chat>,
     system: Option<&'a str>,
+    /// What the template is told beside the messages.
+    variables: Variables,
     /// Texts with more tokens are refused before they are tokenised whole.
     tokens_max: usize,
 }
@@ -24,7 +31,7 @@ pub(crate) struct Encoder<'a> {
 impl<'a> Encoder<'a> {
     /// Without a chat template: a text gets only the special tokens that the model expects around one.
     pub(crate) fn plain(tokenizer: Option<&'a Tokenizer>) -> Self {
-        Self { tokenizer, template: None, system: None, tokens_max: usize::MAX }
+        Self { tokenizer, template: None, system: None, variables: Variables::new(), tokens_max: usize::MAX }
     }
 
     /// Through a chat template, if there is one: a text is the user's message, and an answer follows.
@@ -65,7 +72,40 @@ impl<'a> Encoder<'a> {
             output::note(output, "the model has no chat template: it goes on with the text as it is");
         }
         let template = template.map(Arc::new);
-        Ok(Self { tokenizer, template, system: args.system.as_deref(), tokens_max: usize::MAX })
+        let (system, variables) = (args.system.as_deref(), args.variables());
+        let encoder = Self { tokenizer, template, system, variables, tokens_max: usize::MAX };
+        if args.think().is_some() && !encoder.has_switch() {
+            output::note(output, NO_SWITCH);
+        }
+        Ok(encoder)
+    }
+
+    /// Tells the chat template something else beside the messages from now on.
+    pub(crate) fn tell(&mut self, variables: Variables) {
+        self.variables = variables;
+    }
+
+    /// Whether the chat template has a switch for thoughts.
+    pub(crate) fn has_switch(&self) -> bool {
+        let Some(template) = &self.template else { return false };
+        let rendered = |think: bool| {
+            let mut variables = self.variables.clone();
+            variables.extend(["enable_thinking", "thinking"].map(|name| (name.to_owned(), think.into())));
+            template.render(&[Message::new("user", "text")], true, variables).ok()
+        };
+        rendered(true) != rendered(false)
+    }
+
+    /// How the answer to a conversation is taken apart into thoughts and what is said; `None` without a chat template.
+    pub(crate) fn split(&self, messages: &[Message]) -> Option<Split> {
+        let text = self.template.as_ref()?.render(messages, true, self.variables.clone()).ok()?;
+        Some(Split::of_prompt(&text))
+    }
+
+    /// The same for a prompt that is the user's only message.
+    pub(crate) fn split_of(&self, prompt: &Prompt) -> Option<Split> {
+        let Prompt::Text(text) = prompt else { return None };
+        self.split(&[self.opening(), vec![Message::new("user", text.as_str())]].concat())
     }
 
     /// The messages that a conversation begins with: the system message, if the user gives one.
@@ -99,7 +139,7 @@ impl<'a> Encoder<'a> {
         match &self.template {
             Some(template) => {
                 let text =
-                    template.render(messages, true, Default::default()).map_err(aerostat::Error::from)?;
+                    template.render(messages, true, self.variables.clone()).map_err(aerostat::Error::from)?;
                 // The template writes the special tokens out.
                 self.text(&text, false)
             }

@@ -28,6 +28,8 @@ pub(crate) struct InspectArgs {
 struct Report<'a> {
     model: &'a str,
     path: &'a Path,
+    /// Whether the model is on this machine.
+    downloaded: bool,
     family: Option<&'static str>,
     /// Why the model cannot run; `None` if it can.
     unsupported: Option<String>,
@@ -67,7 +69,8 @@ struct Tensor<'a> {
 }
 
 pub(crate) fn execute(args: &InspectArgs, output: &OutputArgs) -> Result<(), Failure> {
-    let inspection = ModelFiles::inspect(&model::find(&args.model, output)?)?;
+    let headers = model::headers(&args.model, output)?;
+    let inspection = ModelFiles::inspect(headers.path())?;
     if args.program {
         let spec = inspection.spec.map_err(Failure::from)?;
         let program = aerostat::program(&spec)?;
@@ -77,18 +80,27 @@ pub(crate) fn execute(args: &InspectArgs, output: &OutputArgs) -> Result<(), Fai
             false => Ok(output::text(&program)?),
         };
     }
-    let report = report(&args.model, &inspection);
+    let report = report(&args.model, &inspection, headers.is_here());
     if output.json {
         return output::json(&report);
     }
     Ok(output::text(&table(&report, &inspection, output.verbose))?)
 }
 
-fn report<'a>(model: &'a str, inspection: &'a Inspection) -> Report<'a> {
+/// Of a model that is not `here`, files are named as in their repository.
+fn report<'a>(model: &'a str, inspection: &'a Inspection, here: bool) -> Report<'a> {
+    let folder = if inspection.path.is_dir() { Some(&*inspection.path) } else { inspection.path.parent() };
+    let shown = |file: &'a Path| file.strip_prefix(folder.filter(|_| !here)?).ok();
     let tensors: Vec<Tensor<'_>> = inspection
         .tensors
         .iter()
-        .map(|(name, dtype, shape, bytes, file)| Tensor { name, dtype, shape, bytes: *bytes, file })
+        .map(|(name, dtype, shape, bytes, file)| Tensor {
+            name,
+            dtype,
+            shape,
+            bytes: *bytes,
+            file: shown(file).unwrap_or(file),
+        })
         .collect();
     let elements = |t: &Tensor<'_>| t.shape.iter().fold(1u64, |n, d| n.saturating_mul(*d));
     let mut formats: BTreeMap<&'static str, Format> = BTreeMap::new();
@@ -106,7 +118,8 @@ fn report<'a>(model: &'a str, inspection: &'a Inspection) -> Report<'a> {
     }
     Report {
         model,
-        path: &inspection.path,
+        path: if here { &inspection.path } else { Path::new(model) },
+        downloaded: here,
         family: inspection.spec.as_ref().ok().map(|s| s.family),
         unsupported: inspection.spec.as_ref().err().map(ToString::to_string),
         parameters: inspection
@@ -144,7 +157,10 @@ fn table(report: &Report<'_>, inspection: &Inspection, verbose: bool) -> String 
         let _ = writeln!(text, "  {name:<16}{value}");
     };
     let yes = |there: bool| if there { "yes" } else { "no" }.to_owned();
-    line("path", report.path.display().to_string());
+    match report.downloaded {
+        true => line("path", report.path.display().to_string()),
+        false => line("path", "not on this machine; `aerostat pull` downloads it".to_owned()),
+    }
     match &inspection.spec {
         Ok(spec) => {
             line("family", spec.family.to_owned());

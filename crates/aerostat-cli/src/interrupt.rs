@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::failure::{Failure, INTERRUPTED};
+use crate::terminal;
 
 /// The time a download has to come to a stop; what it has is kept, however it ends.
 const SOON: Duration = Duration::from_secs(1);
@@ -19,6 +20,8 @@ const WITHIN_A_MOMENT: u8 = 1;
 const BY_ITSELF: u8 = 2;
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
+/// What asked to stop was more than Ctrl-C: the process is to end.
+static TERMINATED: AtomicBool = AtomicBool::new(false);
 static MODE: AtomicU8 = AtomicU8::new(AT_ONCE);
 
 /// While this guard lives, an interrupt is a request to stop and does not end the process.
@@ -27,10 +30,38 @@ pub(crate) struct Graceful(());
 
 /// Puts the handler in place; once, before anything else. Signals that were ignored when the process began, as `nohup` and
 /// shells without job control have it, stay ignored.
+#[cfg(target_os = "linux")]
 pub(crate) fn install() -> Result<(), Failure> {
-    #[cfg(target_os = "linux")]
-    keep_ignored();
-    let handler = || match MODE.load(Ordering::SeqCst) {
+    use nix::sys::signal::{SigSet, Signal};
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    let ignored = |signal: &Signal| ignored & (1 << (*signal as u64 - 1)) != 0;
+    let caught = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+    // Blocked in this thread and in those that it starts: they come to the one that waits for them, and to no handler, such as
+    // a line editor's.
+    let blocked: SigSet = caught.into_iter().collect();
+    let waited: SigSet = caught.into_iter().filter(|signal| !ignored(signal)).collect();
+    let failed = |e: std::io::Error| Failure::failed(format!("cannot watch for Ctrl-C: {e}"));
+    blocked.thread_block().map_err(|e| failed(e.into()))?;
+    let watch = move || {
+        while let Ok(signal) = waited.wait() {
+            asked(signal != Signal::SIGINT);
+        }
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(watch).map(drop).map_err(failed)
+}
+
+/// Puts the handler in place; once, before anything else.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn install() -> Result<(), Failure> {
+    ctrlc::set_handler(|| asked(false)).map_err(|e| Failure::failed(format!("cannot watch for Ctrl-C: {e}")))
+}
+
+/// Somebody asks to stop, or to end the process.
+fn asked(terminates: bool) {
+    TERMINATED.fetch_or(terminates, Ordering::SeqCst);
+    match MODE.load(Ordering::SeqCst) {
         AT_ONCE => exit(),
         _ if REQUESTED.swap(true, Ordering::SeqCst) => exit(),
         BY_ITSELF => {}
@@ -39,23 +70,7 @@ pub(crate) fn install() -> Result<(), Failure> {
             thread::sleep(SOON);
             exit()
         })),
-    };
-    ctrlc::set_handler(handler).map_err(|e| Failure::failed(format!("cannot watch for Ctrl-C: {e}")))
-}
-
-/// Blocks the signals that are ignored, in this thread and in those that it starts. A handler in their place then never
-/// runs.
-#[cfg(target_os = "linux")]
-fn keep_ignored() {
-    use nix::sys::signal::{SigSet, Signal};
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    let caught = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
-    let kept: SigSet =
-        caught.into_iter().filter(|signal| ignored & (1 << (*signal as u64 - 1)) != 0).collect();
-    // It fails for no set of signals.
-    let _ = kept.thread_block();
+    }
 }
 
 /// From here on until the guard drops, work stops by itself when [`requested`] says so.
@@ -77,6 +92,7 @@ impl Drop for Graceful {
 }
 
 fn exit() {
+    terminal::restore();
     process::exit(i32::from(INTERRUPTED));
 }
 
@@ -88,6 +104,15 @@ pub(crate) fn requested() -> bool {
 /// The flag that an interrupt sets, for code that takes a flag instead of calling [`requested`].
 pub(crate) fn flag() -> &'static AtomicBool {
     &REQUESTED
+}
+
+/// Forgets that somebody asked to stop, where that was about one answer; false if the process is to end.
+pub(crate) fn forgive() -> bool {
+    let ends = TERMINATED.load(Ordering::SeqCst);
+    if !ends {
+        REQUESTED.store(false, Ordering::SeqCst);
+    }
+    !ends
 }
 
 /// An error if the user asked to stop.

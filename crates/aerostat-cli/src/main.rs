@@ -14,6 +14,7 @@ mod chat;
 mod classify;
 #[cfg_attr(not(feature = "parquet"), path = "columns_absent.rs")]
 mod columns;
+mod defaults;
 mod distil;
 mod download;
 mod embed;
@@ -22,6 +23,7 @@ mod failure;
 mod fit;
 #[cfg(test)]
 mod flags;
+mod folders;
 mod inspect;
 mod interrupt;
 mod jobs;
@@ -29,6 +31,7 @@ mod keys;
 mod list;
 mod merge;
 mod model;
+mod models;
 mod options;
 mod output;
 mod pack;
@@ -41,8 +44,10 @@ mod results;
 mod run;
 mod score;
 mod score_table;
+mod scratch;
 mod serve;
 mod shard;
+mod shell;
 mod signs;
 mod size;
 mod speculate;
@@ -51,16 +56,28 @@ mod table;
 mod table_job;
 mod tasks;
 mod template;
+mod terminal;
 mod tokenize;
+mod verdict;
 mod watch;
 
 use std::process::ExitCode;
 
 use args::{Cli, Command};
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
+use failure::Failure;
+use output::OutputArgs;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let command = match defaults::apply(Cli::command()) {
+        Ok(command) => command,
+        Err(failure) => {
+            let json = std::env::args().any(|arg| arg == "--json");
+            return ended(Err(failure), &OutputArgs { json, verbose: false, quiet: false });
+        }
+    };
+    // What is typed wrongly ends here.
+    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|e| e.exit());
     let output = &cli.output;
     let result = interrupt::install().and_then(|()| match cli.command {
         Command::Run(args) => run::execute(args, output),
@@ -79,8 +96,17 @@ fn main() -> ExitCode {
         Command::Pack(args) => pack::execute(&args, output),
         Command::Serve(args) => serve::execute(&args, output),
         Command::Pull(args) => pull::execute(&args, output),
+        Command::Completions(args) => shell::completions(&args, Cli::command()),
+        Command::Man(args) => shell::man(&args, Cli::command(), output),
+        Command::Models(args) => models::models(&args, output),
+        Command::Rm(args) => models::rm(&args, output),
         Command::Bench(args) => bench::execute(&args, output),
     });
+    ended(result, output)
+}
+
+/// Tells how a command ended, and gives its exit code.
+fn ended(result: Result<(), Failure>, output: &OutputArgs) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

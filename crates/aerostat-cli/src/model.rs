@@ -1,7 +1,6 @@
 //! From MODEL to files, tokenizer and template.
 
 use std::borrow::Cow;
-use std::env;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,9 +9,10 @@ use aerostat::{Draft, ModelFiles, Options, PromptCache, Tokenizer};
 
 use crate::download::Bar;
 use crate::failure::Failure;
-use crate::interrupt;
 use crate::options::EngineArgs;
 use crate::output::{self, OutputArgs};
+use crate::scratch::Scratch;
+use crate::{folders, interrupt};
 
 /// Bytes of prompts' KV caches that a folder holds at most.
 const PROMPTS_BYTES: u64 = 4 << 30;
@@ -36,26 +36,85 @@ pub(crate) fn named(model: &str) -> Cow<'_, str> {
     }
 }
 
+/// The folder for downloads. What lies here needs none: services may have no home.
+fn own_cache_for(model: &str) -> Result<PathBuf, Failure> {
+    match folders::cache() {
+        Err(_) if Path::new(model).exists() => Ok(PathBuf::new()),
+        own_cache => own_cache,
+    }
+}
+
 /// Finds a model, downloading it if need be.
 pub(crate) fn find(model: &str, output: &OutputArgs) -> Result<PathBuf, Failure> {
     let _graceful = interrupt::graceful_for_a_moment();
     let model = &*named(model);
-    // What lies here needs no folder for downloads: services may have no home.
-    let own_cache = match own_cache() {
-        Err(_) if Path::new(model).exists() => PathBuf::new(),
-        own_cache => own_cache?,
-    };
+    let own_cache = own_cache_for(model)?;
     let path = aerostat::resolve(model, &own_cache, &Bar::new(output), interrupt::flag())?;
     interrupt::check()?;
     Ok(path)
 }
 
+/// The headers of a model: those of the model itself, or an outline of one that is not here, in a folder for a moment.
+pub(crate) struct Headers {
+    path: PathBuf,
+    outline: Option<aerostat::Outline>,
+    _folder: Scratch,
+}
+
+impl Headers {
+    /// Whether the model itself is here.
+    pub(crate) fn is_here(&self) -> bool {
+        self.outline.is_none()
+    }
+
+    /// Where they are.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes of the tokenizer's files that are not here.
+    pub(crate) fn tokenizer_bytes(&self) -> u64 {
+        self.outline.as_ref().map_or(0, |outline| outline.tokenizer_bytes)
+    }
+
+    /// Reads them.
+    pub(crate) fn open(&self, adapter: Option<&Path>, output: &OutputArgs) -> Result<ModelFiles, Failure> {
+        open_at(&self.path, adapter, output)
+    }
+}
+
+/// Finds a model for its headers alone: what is not here is not downloaded.
+pub(crate) fn headers(model: &str, output: &OutputArgs) -> Result<Headers, Failure> {
+    let _graceful = interrupt::graceful_for_a_moment();
+    let model = &*named(model);
+    let folder = Scratch::new()?;
+    let own_cache = own_cache_for(model)?;
+    let found = aerostat::headers(model, &own_cache, folder.path(), &Bar::new(output), interrupt::flag())?;
+    interrupt::check()?;
+    Ok(match found {
+        aerostat::Headers::Here(path) => Headers { path, outline: None, _folder: folder },
+        aerostat::Headers::Outline(outline) => {
+            if outline.fetched_bytes > 0 {
+                let fetched = aerostat::size(outline.fetched_bytes);
+                output::note(
+                    output,
+                    &format!("{model} is not on this machine: {fetched} of headers were fetched"),
+                );
+            }
+            Headers { path: outline.path.clone(), outline: Some(outline), _folder: folder }
+        }
+    })
+}
+
 /// Finds a model and reads its headers, and those of the adapter that is to be applied.
 pub(crate) fn open(model: &str, adapter: Option<&Path>, output: &OutputArgs) -> Result<ModelFiles, Failure> {
-    let path = find(model, output)?;
+    open_at(&find(model, output)?, adapter, output)
+}
+
+fn open_at(path: &Path, adapter: Option<&Path>, output: &OutputArgs) -> Result<ModelFiles, Failure> {
     let files = match adapter {
-        None => ModelFiles::open(&path)?,
-        Some(adapter) => ModelFiles::open_with_adapter(&path, adapter)?,
+        None => ModelFiles::open(path)?,
+        Some(adapter) => ModelFiles::open_with_adapter(path, adapter)?,
     };
     files.spec().notes.iter().for_each(|text| output::note(output, text));
     Ok(files)
@@ -98,7 +157,7 @@ pub(crate) fn learning(options: Options, args: &EngineArgs, files: &ModelFiles) 
     files.path().canonicalize().unwrap_or_else(|_| files.path().to_owned()).hash(&mut name);
     files.spec().matrix_bytes().hash(&mut name);
     let file = format!("experts/{:016x}.json", name.finish());
-    Options { expert_use: own_cache().ok().map(|cache| cache.join(file)), ..options }
+    Options { expert_use: folders::cache().ok().map(|cache| cache.join(file)), ..options }
 }
 
 /// The options with the folder that keeps the KV cache of prompts: the one that the user names, or Aerostat's own if that is
@@ -109,7 +168,7 @@ pub(crate) fn keeping(
     files: &ModelFiles,
     by_itself: bool,
 ) -> Result<Options, Failure> {
-    let usual = own_cache().ok().filter(|_| by_itself).map(|cache| cache.join("prompts"));
+    let usual = folders::cache().ok().filter(|_| by_itself).map(|cache| cache.join("prompts"));
     let Some(folder) = args.prompt_cache(usual) else { return Ok(options) };
     // Files that were written again are others, even where they begin and end alike.
     let mut identity =
@@ -145,23 +204,6 @@ pub(crate) fn drafting(
         output::note(output, "--draft has no effect: sequences of this model keep recurrent states");
     }
     Ok(Options { draft: Draft::Model(Arc::new(small)), ..options })
-}
-
-/// Aerostat's own cache folder: for downloads that do not come from the Hub, and for what is learned about experts.
-pub(crate) fn own_cache() -> Result<PathBuf, Failure> {
-    let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if let Some(path) = variable("AEROSTAT_CACHE") {
-        return Ok(path);
-    }
-    let base = if cfg!(windows) {
-        variable("LOCALAPPDATA")
-    } else if cfg!(target_os = "macos") {
-        variable("HOME").map(|home| home.join("Library/Caches"))
-    } else {
-        variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")))
-    };
-    let none = || Failure::failed("there is no folder for downloads: set AEROSTAT_CACHE to one");
-    Ok(base.ok_or_else(none)?.join("aerostat"))
 }
 
 #[cfg(test)]

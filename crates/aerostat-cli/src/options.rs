@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use aerostat::{Device, Draft, IoChoice, Isa, KvType, Options, Sampling};
 use clap::{Args, ValueEnum, value_parser};
+use serde_json::{Map, Value};
 
 use crate::failure::Failure;
 use crate::output::{self, OutputArgs};
@@ -14,10 +15,13 @@ pub(crate) const NEW_TOKENS_DEFAULT: usize = 256;
 /// Tokens of an answer to a prompt of the command line at most, unless the user or the model's makers say how many.
 pub(crate) const ANSWER_TOKENS_DEFAULT: usize = 2048;
 pub(crate) const MODEL_HELP: &str =
-    "a Hugging Face folder, a .gguf file, a Hub id (org/name[@revision]), or `demo`";
+    "a Hugging Face folder, a .gguf file, a Hub id (org/name[@revision][:Q4_K_M]), or `demo`";
+
+/// Variables of a chat template.
+pub(crate) type Variables = Map<String, Value>;
 
 /// How answers are made.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Generation")]
 pub(crate) struct GenerationArgs {
     /// Tokens of an answer at most; without it, what the model's makers name, else 2048, as far as the context has room.
@@ -56,10 +60,23 @@ pub(crate) struct GenerationArgs {
     /// The chat template of that name, of a model that has several; without it, the default.
     #[arg(long, value_name = "NAME", conflicts_with = "raw")]
     pub(crate) template_name: Option<String>,
+    /// Let the model think before it answers, where its chat template has a switch for that.
+    #[arg(long, conflicts_with = "raw")]
+    think: bool,
+    /// Let it answer without thinking, where its chat template has a switch for that.
+    #[arg(long, conflicts_with_all = ["raw", "think"])]
+    no_think: bool,
+    /// Variables of the chat template, a JSON object, such as '{"reasoning_effort": "low"}'.
+    #[arg(long, value_name = "JSON", conflicts_with = "raw", value_parser = object)]
+    chat_template_kwargs: Option<Variables>,
     /// Give the log-probability of each token (with --json).
     #[arg(long)]
     pub(crate) logprobs: bool,
 }
+
+/// What can be set while a conversation goes on.
+pub(crate) const SETTINGS: [&str; 7] =
+    ["temperature", "top-p", "top-k", "min-p", "repetition-penalty", "seed", "max-new-tokens"];
 
 /// How a model is run.
 #[derive(Debug, Args)]
@@ -135,6 +152,11 @@ enum DeviceArg {
 impl EngineArgs {
     /// The engine's options; notes what has no effect.
     pub(crate) fn options(&self, output: &OutputArgs) -> Result<Options, Failure> {
+        self.options_for(false, output)
+    }
+
+    /// The same for another machine, `elsewhere`, whose memory nobody knows.
+    pub(crate) fn options_for(&self, elsewhere: bool, output: &OutputArgs) -> Result<Options, Failure> {
         let device = match self.device {
             DeviceArg::Auto => Device::Auto,
             DeviceArg::Cpu => Device::Cpu,
@@ -148,7 +170,7 @@ impl EngineArgs {
             output::note(output, "--vram has no effect without a GPU device");
         }
         let machine = aerostat::machine::describe().memory_bytes;
-        if let Some(memory) = self.memory.filter(|memory| machine > 0 && *memory > machine) {
+        if let Some(memory) = self.memory.filter(|memory| !elsewhere && machine > 0 && *memory > machine) {
             let (memory, machine) = (aerostat::size(memory), aerostat::size(machine));
             output::note(output, &format!("--memory {memory}: this machine has {machine} in all"));
         }
@@ -194,6 +216,60 @@ impl EngineArgs {
 }
 
 impl GenerationArgs {
+    /// Whether the model is to think; `None`: as its template has it.
+    pub(crate) fn think(&self) -> Option<bool> {
+        (self.think || self.no_think).then_some(self.think)
+    }
+
+    /// Sets whether the model is to think.
+    pub(crate) fn set_think(&mut self, think: Option<bool>) {
+        (self.think, self.no_think) = (think == Some(true), think == Some(false));
+    }
+
+    /// What the chat template is told beside the messages. Templates have two names for the switch for thoughts.
+    pub(crate) fn variables(&self) -> Variables {
+        let think = self.think().map(|think| [("enable_thinking", think), ("thinking", think)]);
+        let think = think.into_iter().flatten().map(|(name, value)| (name.to_owned(), value.into()));
+        think.chain(self.chat_template_kwargs.clone().unwrap_or_default()).collect()
+    }
+
+    /// The settings in words, with what the model's makers recommend where nothing was set.
+    pub(crate) fn settings(&self, model: Sampling, answer_tokens: usize) -> String {
+        let sampling = self.sampling(model);
+        let think = self.think().map_or("auto", |think| if think { "on" } else { "off" });
+        format!(
+            "temperature {}  top-p {}  top-k {}  min-p {}  repetition-penalty {}  seed {}  max-new-tokens {answer_tokens}  think {think}",
+            sampling.temperature,
+            sampling.top_p,
+            sampling.top_k,
+            sampling.min_p,
+            sampling.repetition_penalty,
+            sampling.seed
+        )
+    }
+
+    /// Sets what a flag of this name would; `auto` is the default.
+    pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let auto = value == "auto";
+        let float = |read: fn(&str) -> Result<f32, String>| (!auto).then(|| read(value)).transpose();
+        let count =
+            || (!auto).then(|| value.parse()).transpose().map_err(|_| "expected a whole number".to_owned());
+        match name {
+            "temperature" => self.temperature = float(not_negative)?,
+            "top-p" => self.top_p = float(probability)?,
+            "min-p" => self.min_p = float(probability)?,
+            "repetition-penalty" => self.repetition_penalty = float(positive)?,
+            "top-k" => self.top_k = count()?,
+            "max-new-tokens" => self.max_new_tokens = count()?,
+            "seed" => {
+                self.seed =
+                    if auto { None } else { Some(value.parse().map_err(|_| "expected a whole number")?) }
+            }
+            _ => return Err(format!("there is no setting {name}; there are {}", SETTINGS.join(", "))),
+        }
+        Ok(())
+    }
+
     /// Tokens of an answer at most that the user asks for by number.
     pub(crate) fn max_new_tokens(&self) -> Option<usize> {
         self.max_new_tokens.map(|n| n as usize)
@@ -226,6 +302,10 @@ pub(crate) fn io(text: &str) -> Result<IoChoice, String> {
 fn kv(text: &str) -> Result<KvType, String> {
     let named = KvType::ALL.iter().find(|kv| kv.name() == text);
     named.copied().ok_or_else(|| "expected f16, bf16, f32, q8 or q8-all".to_owned())
+}
+
+fn object(text: &str) -> Result<Variables, String> {
+    serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))
 }
 
 fn number(text: &str, fits: impl Fn(f32) -> bool, expected: &str) -> Result<f32, String> {

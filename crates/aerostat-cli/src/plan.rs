@@ -1,14 +1,15 @@
-//! `aerostat plan`: what a run would do, without running.
+//! `aerostat plan`: what a run would do, without running, and without downloading.
 
-use aerostat::{Engine, ErrorKind, ModelFiles, Need, Options, Plan, size};
+use aerostat::{Engine, ErrorKind, Machine, ModelFiles, Need, Options, Parts, Plan, Want, size};
 use aerostat_pack::Codec;
-use clap::Args;
+use clap::{Args, value_parser};
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::model::{self, Headers};
 use crate::options::{EngineArgs, MODEL_HELP, NEW_TOKENS_DEFAULT};
-use crate::output::OutputArgs;
-use crate::{model, output};
+use crate::output::{self, OutputArgs};
+use crate::verdict::{ANSWER_TOKENS, Disk, PROMPT_TOKENS, Packed, REQUESTS, Verdict, seconds};
 
 /// Tokens of the one sequence that is planned for, unless `--context` says otherwise or the model can take fewer.
 const CONTEXT_DEFAULT: usize = 512;
@@ -27,6 +28,9 @@ pub(crate) struct PlanArgs {
     /// reading shows it.
     #[arg(long, value_name = "RATE", alias = "read-rate", value_parser = crate::size::parse_rate)]
     disk: Option<u64>,
+    /// Plan for a machine with so many cores of the kind that this one has.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1024))]
+    cores: Option<u32>,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -36,7 +40,11 @@ pub(crate) struct PlanArgs {
 struct Report<'a> {
     model: &'a str,
     #[serde(flatten)]
+    verdict: &'a Verdict,
+    #[serde(flatten)]
     plan: &'a Plan,
+    /// Whether the model is on this machine.
+    downloaded: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     compare: Vec<Compared>,
 }
@@ -52,54 +60,124 @@ struct Compared {
     sweep_seconds_32: f64,
 }
 
+/// A model, and the machine it is planned for.
+struct Planner<'a> {
+    files: &'a ModelFiles,
+    options: &'a Options,
+    parts: Parts,
+    /// As often as this machine the other one computes.
+    cores: f64,
+}
+
 pub(crate) fn execute(args: &PlanArgs, output: &OutputArgs) -> Result<(), Failure> {
-    let options = args.engine.options(output)?;
-    let files = model::open(&args.model, args.engine.adapter(), output)?;
+    let elsewhere = args.disk.is_some() || args.cores.is_some();
+    let options = args.engine.options_for(elsewhere, output)?;
+    let headers = model::headers(&args.model, output)?;
+    let files = headers.open(args.engine.adapter(), output)?;
     let options = model::learning(options, &args.engine, &files);
     let mut options = model::drafting(options, &args.engine, &files, output)?;
-    options.read_bytes_per_second = args.disk.map(|rate| rate.max(1) as f64);
+    let disk = args.disk.map(|rate| Disk::Known(rate.max(1) as f64));
+    let disk = disk.or((!headers.is_here()).then_some(Disk::Assumed));
+    options.read_bytes_per_second = disk.map(Disk::rate);
     // It counts: a run would hold it, too.
     let _tokenizer = model::tokenizer(&files, false, output)?;
+    let planner = Planner::new(&files, &options, &headers, args.cores)?;
+    let disk = disk.unwrap_or(Disk::Known(planner.parts.machine.read_bytes_per_second));
+
     let named = args.engine.context();
     let mut context = named.unwrap_or(files.spec().context_max.min(CONTEXT_DEFAULT));
-    let mut planned = Engine::plan(&files, &options, &Need::one(context));
+    let mut planned = planner.plan(&Need::one(context));
     if named.is_none() && planned.as_ref().is_err_and(|e| e.kind() == ErrorKind::Budget) {
         // `run` does the same where nobody says how long answers are to be.
         context = context.min(CONTEXT_LEAST);
-        planned = Engine::plan(&files, &options, &Need::one(context));
+        planned = planner.plan(&Need::one(context));
     }
     let plan = planned?;
-    let compared = if args.compare { compare(&files, &options, context, &plan)? } else { Vec::new() };
+    let compared = match files.catalog().codec() {
+        Some(_) if args.compare => {
+            return Err(Failure::usage("--compare compares what is not packed yet; give the original"));
+        }
+        // Nothing is faster than what needs no disk.
+        None if args.compare || !plan.resident => planner.compare(context, &plan, args.compare)?,
+        _ => Vec::new(),
+    };
+    let night = planner.plan(&night()).ok();
+    let packed: Vec<Packed> = compared.iter().skip(1).map(Compared::packed).collect();
+    let verdict = Verdict::new(&plan, night.as_ref(), disk, &packed);
+    let shown = if args.compare { compared } else { Vec::new() };
     if output.json {
-        return output::json(&Report { model: &args.model, plan: &plan, compare: compared });
+        let downloaded = headers.is_here();
+        let report =
+            Report { model: &args.model, verdict: &verdict, plan: &plan, downloaded, compare: shown };
+        return output::json(&report);
     }
-    let table: String = compared.iter().map(Compared::line).collect();
-    Ok(output::text(&format!("{} with {context} tokens\n{plan}{table}", args.model))?)
+    let table: String = shown.iter().map(Compared::line).collect();
+    let text = format!("{}\n\n{} with {context} tokens\n{plan}{table}", verdict.text, args.model);
+    Ok(output::text(&text)?)
 }
 
-/// The cost of a sweep of the model as it is, and as each codec would make it, at the same rate of the disk.
-fn compare(
-    files: &ModelFiles,
-    options: &Options,
-    context: usize,
-    plan: &Plan,
-) -> Result<Vec<Compared>, Failure> {
-    let catalog = files.catalog();
-    if catalog.codec().is_some() {
-        return Err(Failure::usage("--compare compares what is not packed yet; give the original"));
+/// The night's job.
+fn night() -> Need {
+    let mut need = Need::none();
+    (0..REQUESTS).for_each(|_| need.add_tokens(PROMPT_TOKENS, ANSWER_TOKENS, Want::Generate));
+    need
+}
+
+impl<'a> Planner<'a> {
+    fn new(
+        files: &'a ModelFiles,
+        options: &'a Options,
+        headers: &Headers,
+        cores: Option<u32>,
+    ) -> Result<Self, Failure> {
+        let parts = Parts::of(files, options)?;
+        let cores = cores.map_or(1.0, |cores| f64::from(cores) / parts.machine.threads.max(1) as f64);
+        let mut planner = Self { files, options, parts, cores };
+        planner.adjust();
+        // Where it is not here, it takes about its file.
+        let Machine { process_bytes, process_peak_bytes, .. } = &mut planner.parts.machine;
+        *process_bytes += headers.tokenizer_bytes();
+        *process_peak_bytes = (*process_peak_bytes).max(*process_bytes);
+        Ok(planner)
     }
-    let mut compared = vec![Compared::new("as it is", plan, plan)];
-    for codec in Codec::ALL {
-        let spec = match aerostat_pack::packed_spec(catalog, files.spec(), codec) {
-            Ok(spec) => spec,
-            // What one codec can pack is compared, if others cannot.
-            Err(_) if compared.len() > 1 => continue,
-            Err(error) => return Err(Failure::failed(error.to_string())),
-        };
-        let packed = Engine::plan(&files.with_spec(spec), options, &Need::one(context))?;
-        compared.push(Compared::new(codec.name(), &packed, plan));
+
+    /// Takes the other machine's cores for this one's.
+    fn adjust(&mut self) {
+        for multiply in &mut self.parts.machine.multiply {
+            multiply.seconds_per_weight /= self.cores;
+        }
     }
-    Ok(compared)
+
+    fn plan(&self, need: &Need) -> Result<Plan, aerostat::Error> {
+        Engine::plan_with(self.files, self.options, need, &self.parts)
+    }
+
+    /// The cost of a sweep of the model as it is, and as each codec would make it, at the same rate of the disk. Unless they are
+    /// `wanted`, what cannot be packed is left out.
+    fn compare(&self, context: usize, plan: &Plan, wanted: bool) -> Result<Vec<Compared>, Failure> {
+        let mut compared = vec![Compared::new("as it is", plan, plan)];
+        for codec in Codec::ALL {
+            let spec = match aerostat_pack::packed_spec(self.files.catalog(), self.files.spec(), codec) {
+                Ok(spec) => spec,
+                // What one codec can pack is compared, if others cannot.
+                Err(_) if compared.len() > 1 || !wanted => continue,
+                Err(error) => return Err(Failure::failed(error.to_string())),
+            };
+            let rate = Some(plan.cost.read_bytes_per_second);
+            let options = Options { read_bytes_per_second: rate, ..self.options.clone() };
+            let files = self.files.with_spec(spec);
+            let parts = Parts::of(&files, &options)?;
+            let mut planner = Planner { files: &files, options: &options, parts, cores: self.cores };
+            planner.adjust();
+            planner.parts.machine.process_bytes = self.parts.machine.process_bytes;
+            match planner.plan(&Need::one(context)) {
+                Ok(packed) => compared.push(Compared::new(codec.name(), &packed, plan)),
+                Err(_) if !wanted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(compared)
+    }
 }
 
 impl Compared {
@@ -115,14 +193,18 @@ impl Compared {
         }
     }
 
+    fn packed(&self) -> Packed {
+        Packed { codec: self.codec, seconds: self.sweep_seconds }
+    }
+
     fn line(&self) -> String {
         format!(
-            "  {:<22}{} of weights, {} streamed; sweep {:.3} s with 1 row, {:.3} s with 32\n",
+            "  {:<22}{} of weights, {} streamed; a sweep takes {} with 1 row, {} with 32\n",
             self.codec,
             size(self.weight_bytes),
             size(self.streamed_bytes_per_sweep),
-            self.sweep_seconds,
-            self.sweep_seconds_32
+            seconds(self.sweep_seconds),
+            seconds(self.sweep_seconds_32)
         )
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::download::Bar;
 use crate::failure::Failure;
 use crate::output::OutputArgs;
-use crate::{interrupt, model, output};
+use crate::{folders, interrupt, model, output};
 
 #[derive(Debug, Args)]
 pub(crate) struct PullArgs {
@@ -27,7 +27,7 @@ struct Report<'a> {
 
 pub(crate) fn execute(args: &PullArgs, output: &OutputArgs) -> Result<(), Failure> {
     let _graceful = interrupt::graceful_for_a_moment();
-    let (own_cache, bar) = (model::own_cache()?, Bar::new(output));
+    let (own_cache, bar) = (folders::cache()?, Bar::new(output));
     let path = aerostat::pull(&model::named(&args.id), &own_cache, args.verify, &bar, interrupt::flag())?;
     if output.json {
         return output::json(&Report { path: &path });

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use aerostat::{
     Completion, Engine, ErrorKind, FinishReason, ModelFiles, Need, Request, Stats, Tokenizer, generate,
 };
+use aerostat_openai::Split;
 use clap::{Args, value_parser};
 use serde::Serialize;
 
@@ -53,14 +54,14 @@ pub(crate) fn execute(mut args: RunArgs, output: &OutputArgs) -> Result<(), Fail
     let texts = prompts.iter().any(|p| matches!(p, Prompt::Text(_)));
     let tokenizer = model::tokenizer(&files, texts || !args.generation.stop.is_empty(), output)?;
     let room = Room::new(args.engine.context(), files.spec().context_max);
-    let mut requests = requests(&args, &prompts, &files, tokenizer.as_ref(), room, output)?;
+    let (mut requests, split) = requests(&args, &prompts, &files, tokenizer.as_ref(), room, output)?;
     let streams = requests.len() == 1 && !output.json;
     if args.generation.logprobs && !output.json {
         output::note(output, "--logprobs shows with --json only");
     }
 
     let _graceful = interrupt::graceful();
-    let mut watch = Watch::new(output, streams);
+    let mut watch = Watch::new(output, streams).dimming(split);
     let mut opened = Engine::open(&files, &options, &need(&requests), &mut watch);
     let bound = args.generation.max_new_tokens().is_some() || args.engine.context().is_some();
     if !bound && opened.as_ref().is_err_and(|e| e.kind() == ErrorKind::Budget) {
@@ -114,7 +115,7 @@ fn tell_cuts(results: &[Told<Completion>], room: Room, output: &OutputArgs) {
     }
 }
 
-/// One request for each answer to each prompt.
+/// One request for each answer to each prompt, and how an answer is taken apart if it is the only one.
 fn requests(
     args: &RunArgs,
     prompts: &[Prompt],
@@ -122,7 +123,7 @@ fn requests(
     tokenizer: Option<&Tokenizer>,
     room: Room,
     output: &OutputArgs,
-) -> Result<Vec<Request>, Failure> {
+) -> Result<(Vec<Request>, Option<Split>), Failure> {
     let generation = &args.generation;
     let encoder = if prompts.iter().any(|p| matches!(p, Prompt::Text(_))) {
         Encoder::new(files, tokenizer, generation, output)?
@@ -165,7 +166,8 @@ fn requests(
         let message = format!("up to {tokens} tokens in a sequence; the model was made for {context_max}");
         output::note(output, &message);
     }
-    Ok(requests)
+    let split = prompts.first().filter(|_| requests.len() == 1).and_then(|prompt| encoder.split_of(prompt));
+    Ok((requests, split))
 }
 
 /// What is left to print for people: all answers if there are several, token ids where there is no text.

@@ -1,13 +1,19 @@
 //! What watches a run: the status line, text as it comes, and Ctrl-C.
 
 use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
 
 use aerostat::{Observer, Plan, Progress};
+use aerostat_openai::{Piece, Split, Splitter};
 
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::output::{self, OutputArgs};
 use crate::status::{Pace, StatusLine};
+use crate::terminal;
+
+/// How long a sweep under way may go on after Ctrl-C where it is worth something to end between two.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The observer of a run: draws the status line, prints text as it comes, and passes on a wish to stop.
 #[derive(Debug)]
@@ -20,17 +26,50 @@ pub(crate) struct Watch<'a> {
     /// Whether the last text on stdout has no line end.
     unfinished: bool,
     failed: Option<io::Error>,
+    /// Where thoughts are told from what is said: they are dimmed.
+    thoughts: Option<Splitter>,
+    /// The last text was a thought.
+    thought: bool,
+    /// Sweeps under way are waited for, as long as somebody has the patience.
+    patient: bool,
+    asked: Option<Instant>,
 }
 
 impl<'a> Watch<'a> {
     /// Begins to watch; `streams` says that text goes to stdout as it comes.
     pub(crate) fn new(output: &'a OutputArgs, streams: bool) -> Self {
         let line = StatusLine::new(output);
-        Self { output, line, pace: Pace::default(), streams, unfinished: false, failed: None }
+        Self {
+            output,
+            line,
+            pace: Pace::default(),
+            streams,
+            unfinished: false,
+            failed: None,
+            thoughts: None,
+            thought: false,
+            patient: false,
+            asked: None,
+        }
+    }
+
+    /// Dims thoughts where stdout is a terminal. Anything else gets the text as the model wrote it.
+    pub(crate) fn dimming(mut self, split: Option<Split>) -> Self {
+        self.thoughts = split.filter(|_| self.streams && terminal::dims()).map(Split::splitter);
+        self
+    }
+
+    /// Gives a sweep under way some time to end after Ctrl-C: something else ends the run then, with nothing half done.
+    pub(crate) fn patient(mut self) -> Self {
+        self.patient = true;
+        self
     }
 
     /// Ends the text on stdout with a line end, takes the status line away, and says whether stdout took it all.
     pub(crate) fn finish(&mut self) -> Result<(), Failure> {
+        if let Some(mut thoughts) = self.thoughts.take() {
+            self.pieces(thoughts.finish());
+        }
         self.end_line();
         match self.failed.take() {
             Some(e) => Err(e.into()),
@@ -38,10 +77,32 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn print(&mut self, text: &str) {
+    fn pieces(&mut self, pieces: Vec<Piece>) {
+        for piece in pieces {
+            match piece {
+                Piece::Thoughts(text) => {
+                    self.thought = true;
+                    self.print(&text, true);
+                }
+                Piece::Content(text) => {
+                    if std::mem::take(&mut self.thought) {
+                        self.print("\n\n", false);
+                    }
+                    self.print(&text, false);
+                }
+                // None are looked for.
+                Piece::Call(..) | Piece::Arguments(..) => {}
+            }
+        }
+    }
+
+    fn print(&mut self, text: &str, dim: bool) {
         self.line.clear();
         if self.failed.is_none() {
-            self.failed = output::text(text).err();
+            self.failed = match dim {
+                true => output::text(&format!("\x1b[2m{text}\x1b[22m")).err(),
+                false => output::text(text).err(),
+            };
         }
         self.unfinished = !text.ends_with('\n');
         self.line.below_text = self.unfinished && io::stdout().is_terminal();
@@ -50,7 +111,7 @@ impl<'a> Watch<'a> {
     fn end_line(&mut self) {
         self.line.clear();
         if self.unfinished {
-            self.print("\n");
+            self.print("\n", false);
         }
     }
 }
@@ -66,12 +127,17 @@ impl Observer for Watch<'_> {
         {
             self.line.draw(&line);
         }
-        interrupt::requested() || self.failed.is_some()
+        let asked = interrupt::requested().then(|| *self.asked.get_or_insert_with(Instant::now));
+        asked.is_some_and(|asked| !self.patient || asked.elapsed() > PATIENCE) || self.failed.is_some()
     }
 
     fn text(&mut self, _index: usize, text: &str) {
-        if self.streams {
-            self.print(text);
+        if !self.streams {
+            return;
+        }
+        match self.thoughts.as_mut().map(|thoughts| thoughts.push(text)) {
+            Some(pieces) => self.pieces(pieces),
+            None => self.print(text, false),
         }
     }
 

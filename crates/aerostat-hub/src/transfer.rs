@@ -74,7 +74,9 @@ pub(crate) fn fetch(session: &Session<'_>, names: &[String]) -> Result<(), Error
     };
     let (present, absent): (Vec<_>, Vec<_>) = names.iter().partition(is_whole);
     let bytes_linked: u64 = present.iter().filter_map(|name| session.sizes.get(*name)).sum();
-    let remotes = parallel(session, &absent, |name| describe(session, name).map_err(|e| e.in_file(name)))?;
+    let remotes = parallel(session.hub, session.http, &absent, |name| {
+        describe(session, name).map_err(|e| e.in_file(name))
+    })?;
     let bytes_remote: u64 = remotes.iter().map(|remote| remote.size).sum();
 
     let mut by_etag: BTreeMap<String, Vec<Remote>> = BTreeMap::new();
@@ -92,7 +94,7 @@ pub(crate) fn fetch(session: &Session<'_>, names: &[String]) -> Result<(), Error
     }
     let bytes_total = bytes_linked + bytes_remote;
     session.progress.started(names.len(), bytes_total, bytes_total.saturating_sub(bytes_missing));
-    parallel(session, &parts, |(blob, part)| {
+    parallel(session.hub, session.http, &parts, |(blob, part)| {
         let name = blob.names.first().map_or("", String::as_str);
         let fetched = fetch_part(session, blob, *part).and_then(|()| {
             match blob.parts_open.fetch_sub(1, Ordering::AcqRel) {
@@ -106,8 +108,9 @@ pub(crate) fn fetch(session: &Session<'_>, names: &[String]) -> Result<(), Error
 }
 
 /// Runs `work` on all items with as many threads as the hub allows connections; the first error stops them all.
-fn parallel<T: Sync, R: Send>(
-    session: &Session<'_>,
+pub(crate) fn parallel<T: Sync, R: Send>(
+    hub: &Hub,
+    http: &Http<'_>,
     items: &[T],
     work: impl Fn(&T) -> Result<R, Error> + Sync,
 ) -> Result<Vec<R>, Error> {
@@ -115,12 +118,12 @@ fn parallel<T: Sync, R: Send>(
     let outcome = Mutex::new(Ok(Vec::new()));
     let run = || {
         while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let result = session.http.check().and_then(|()| work(item));
+            let result = http.check().and_then(|()| work(item));
             let mut outcome = hold(&outcome);
             match (&mut *outcome, result) {
                 (Ok(results), Ok(result)) => results.push(result),
                 (Ok(_), Err(error)) => {
-                    session.http.stop();
+                    http.stop();
                     *outcome = Err(error);
                 }
                 (Err(_), _) => return,
@@ -128,7 +131,7 @@ fn parallel<T: Sync, R: Send>(
         }
     };
     thread::scope(|scope| {
-        for _ in 1..session.hub.connections.clamp(1, items.len().max(1)) {
+        for _ in 1..hub.connections.clamp(1, items.len().max(1)) {
             scope.spawn(run);
         }
         run();

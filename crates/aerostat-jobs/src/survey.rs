@@ -60,6 +60,14 @@ impl Survey {
     }
 }
 
+/// Sweeps and seconds that a job of so many requests takes with a plan, each of a prompt and an answer of so many tokens.
+pub fn forecast_alike(plan: &Plan, requests: usize, prompt: usize, answer: usize) -> (f64, f64) {
+    let seconds = |rows, logit_rows| plan.cost.seconds(rows, logit_rows);
+    let left = std::iter::repeat_n(Left { prompt, answer, positions: prompt + answer }, requests);
+    let forecast = forecast(left, Endings::default(), &pace(plan, &seconds));
+    (forecast.sweeps, forecast.seconds)
+}
+
 /// Reads and checks a whole input without writing anything.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::calls::{CallFormat, Forms, THINK, THOUGHT};
+use crate::dialect::opens_thoughts;
 use crate::part::Stamp;
 
 /// How the text of an answer is taken apart.
@@ -64,13 +65,24 @@ enum State {
 }
 
 impl Split {
+    /// That of an answer without calls to a prompt that a chat template rendered: thoughts may begin it, and may have begun
+    /// in the prompt.
+    pub fn of_prompt(prompt: &str) -> Self {
+        Self { thoughts: Some(opens_thoughts(prompt)), calls: None, forced: false }
+    }
+
+    /// Whether an answer begins with thoughts.
+    pub fn may_hold_thoughts(self, answer: &str) -> bool {
+        self.thoughts == Some(true) || (self.thoughts.is_some() && answer.trim_start().starts_with(THINK))
+    }
+
     /// What a call of an answer is called.
     pub(crate) fn call_id(self, stamp: &Stamp, index: usize) -> String {
         self.calls.unwrap_or(CallFormat::List).call_id(&stamp.id, index)
     }
 
     /// What takes an answer apart.
-    pub(crate) fn splitter(self) -> Splitter {
+    pub fn splitter(self) -> Splitter {
         let state = match self.thoughts {
             _ if self.forced => State::Between,
             Some(true) => State::Thoughts,

@@ -76,6 +76,7 @@ mod texts;
 pub use aerostat_backend::Allocated;
 pub use aerostat_backend::KvType;
 pub use aerostat_cpu::Isa;
+pub use aerostat_plan::Machine;
 pub use aerostat_plan::{Footprint, Plan, size};
 pub use aerostat_stream::{IoChoice, Source};
 pub use aerostat_text::{ChatTemplate, Message, Tokenizer};
@@ -95,7 +96,9 @@ pub use request::{
     Completion, Constraint, FinishReason, Gained, Hidden, Layer, Outcome, Pooling, Request, RunEnd, Score,
     StopReason, TokenLogprobs, TopK, UnderWay, Want, Work,
 };
-pub use resolve::{Download, HubChoice, pull, resolve, resolve_from};
+pub use resolve::{
+    Download, Found, Headers, HubChoice, Outline, Store, Stores, headers, pull, resolve, resolve_from,
+};
 pub use rules::TokenRules;
 pub use sampler::Sampling;
 pub use session::{QueueLimits, Session, SessionHandle};

@@ -4,9 +4,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use aerostat_hub::{Hub, ModelId, demo};
+use aerostat_hub::{Hub, ModelId, demo, outline_of_folder};
 
-pub use aerostat_hub::Progress as Download;
+pub use aerostat_hub::{Found, Outline, Progress as Download, Store, Stores};
 
 use crate::{Error, ErrorKind};
 
@@ -62,6 +62,23 @@ impl HubChoice {
     }
 }
 
+impl HubChoice {
+    /// The id of a model that is no path here, with the revision.
+    fn named(&self, model: &str) -> Result<ModelId, Error> {
+        let looks_like_path = model.starts_with(['/', '.', '~'])
+            || model.contains('\\')
+            || (!model.contains(':')
+                && Path::new(model).extension().is_some_and(|e| e == "gguf" || e == "safetensors"));
+        if !looks_like_path && model.parse::<ModelId>().is_ok() {
+            return self.id(model);
+        }
+        let message = format!(
+            "no such model: `{model}` is neither a folder nor a .gguf file here, nor a Hub id (org/name), nor `demo`"
+        );
+        Err(Error::new(ErrorKind::Model, message))
+    }
+}
+
 /// The model that `demo` stands for.
 pub(crate) const DEMO: &str = "demo";
 
@@ -99,23 +116,60 @@ pub fn resolve_from(
     if model == DEMO {
         return Ok(demo::resolve(&hub, own_cache, progress, cancel)?);
     }
-    let looks_like_path = model.starts_with(['/', '.', '~'])
-        || model.contains('\\')
-        || path.extension().is_some_and(|e| e == "gguf" || e == "safetensors");
-    let id = match model.parse::<ModelId>() {
-        Ok(_) if !looks_like_path => from.id(model)?,
-        _ => {
-            let message = format!(
-                "no such model: `{model}` is neither a folder nor a .gguf file here, nor a Hub id (org/name), nor `demo`"
-            );
-            return Err(Error::new(ErrorKind::Model, message));
-        }
-    };
+    if let Some(path) = in_store(model)? {
+        return Ok(path);
+    }
+    let id = from.named(model)?;
     let path = match hub.cached(&id)? {
         Some(path) => path,
         None => hub.pull(&id, progress, cancel)?,
     };
     Ok(weights(&id, path))
+}
+
+/// A model in the store of another program, where the name says so.
+fn in_store(model: &str) -> Result<Option<PathBuf>, Error> {
+    Ok(Stores::from_environment(None)?.find(model)?)
+}
+
+/// Where the headers of a model are.
+#[derive(Debug)]
+pub enum Headers {
+    /// The model is here, whole.
+    Here(PathBuf),
+    /// Its headers are, in a folder that holds nothing else of it.
+    Outline(Outline),
+}
+
+/// Finds a model for its headers alone, as [`resolve`] does: what is not here is not downloaded, but for its headers, which go to
+/// the empty folder `into`. So do those of a folder whose files of weights are cut off behind them.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn headers(
+    model: &str,
+    own_cache: &Path,
+    into: &Path,
+    progress: &dyn Download,
+    cancel: &AtomicBool,
+) -> Result<Headers, Error> {
+    let path = Path::new(model);
+    if path.exists() {
+        let outline = if path.is_dir() { outline_of_folder(path, into)? } else { None };
+        return Ok(outline.map_or_else(|| Headers::Here(path.to_owned()), Headers::Outline));
+    }
+    if model == DEMO {
+        return resolve(model, own_cache, progress, cancel).map(Headers::Here);
+    }
+    if let Some(path) = in_store(model)? {
+        return Ok(Headers::Here(path));
+    }
+    let from = HubChoice::default();
+    let (hub, id) = (from.hub()?, from.named(model)?);
+    Ok(match hub.cached(&id)? {
+        Some(path) => Headers::Here(weights(&id, path)),
+        None => Headers::Outline(hub.outline(&id, into, cancel)?),
+    })
 }
 
 /// Downloads a Hub id, or what is missing of it, and gives its folder. `verify`: the digests of what is here are checked too.

@@ -211,6 +211,10 @@ fn chat_remembers_its_turns() {
     let text = run_with(&args, &format!("{question}\n"));
     assert_eq!(text.stdout.strip_suffix('\n'), expected["greedy_text"].as_str());
     let full = run_with(&[&args[..], &["--context", "60"]].concat(), &format!("{question}\n{question}\n"));
+    assert_eq!(full.code, Some(0), "{}", full.stderr);
+    assert!(full.stderr.contains("the oldest 2 messages are dropped"), "{}", full.stderr);
+    let long = "word ".repeat(60);
+    let full = run_with(&[&args[..], &["--context", "60"]].concat(), &format!("{question}\n{long}\n"));
     assert_eq!(full.code, Some(2), "{}", full.stderr);
     assert!(full.stderr.contains("context of 60"), "{}", full.stderr);
 }

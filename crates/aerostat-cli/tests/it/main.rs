@@ -3,6 +3,8 @@
 mod apart;
 mod batch;
 mod bench;
+#[cfg(target_os = "linux")]
+mod chat;
 mod documents;
 mod errors;
 mod formats;
@@ -11,12 +13,16 @@ mod generation;
 mod interrupts;
 #[cfg(unix)]
 mod memory;
+mod models;
 mod pack;
+mod plan;
 mod prompts;
 mod serve;
 mod support;
 mod table_formats;
 mod table_jobs;
 mod tables;
+#[cfg(target_os = "linux")]
+mod terminal;
 mod usage;
 mod vocabulary;

@@ -31,6 +31,7 @@ pub(crate) fn command(args: &[&str]) -> Command {
     command
         .args(args)
         .env("HF_HUB_OFFLINE", "1")
+        .env("AEROSTAT_CONFIG", "/dev/null")
         .env("HF_HOME", "/dev/null/nothing")
         .env("AEROSTAT_CACHE", "/dev/null/nothing");
     command

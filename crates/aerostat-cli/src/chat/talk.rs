@@ -1,0 +1,159 @@
+//! A conversation as it is kept: its messages, what of them fits the context, and files of them.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use aerostat::Message;
+use aerostat_openai::{Piece, Split};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::failure::Failure;
+
+/// The largest file that is read.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// The messages of a conversation, of which the first may be the system's.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Talk(pub(super) Vec<Message>);
+
+impl Talk {
+    /// Where the turns begin.
+    fn turns(&self) -> usize {
+        self.0.iter().take_while(|message| message.role == "system").count()
+    }
+
+    /// Whether there are turns.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.len() == self.turns()
+    }
+
+    /// Forgets the turns.
+    pub(super) fn reset(&mut self) {
+        self.0.truncate(self.turns());
+    }
+
+    /// Another system message, or none.
+    pub(super) fn set_system(&mut self, text: &str) {
+        self.0.drain(..self.turns());
+        if !text.is_empty() {
+            self.0.insert(0, Message::new("system", text));
+        }
+    }
+
+    /// The same without its oldest turn, up to the next message of the user; `None` if that is the last.
+    pub(super) fn without_oldest(&self) -> Option<Self> {
+        let begin = self.turns();
+        let later = self.0.iter().enumerate().skip(begin + 1);
+        let (next, _) = later.into_iter().find(|(_, message)| message.role == "user")?;
+        let kept = self.0.iter().enumerate().filter(|(i, _)| *i < begin || *i >= next);
+        Some(Self(kept.map(|(_, message)| message.clone()).collect()))
+    }
+
+    /// Adds an answer. What the model thought stands beside it, and templates show it where they want it.
+    pub(super) fn answered(&mut self, text: &str, split: Option<Split>) {
+        let mut message = Message::new("assistant", text);
+        if let Some(split) = split.filter(|split| split.may_hold_thoughts(text)) {
+            let (mut thoughts, mut content) = (String::new(), String::new());
+            let mut splitter = split.splitter();
+            for piece in splitter.push(text).into_iter().chain(splitter.finish()) {
+                match piece {
+                    Piece::Thoughts(text) => thoughts += &text,
+                    Piece::Content(text) => content += &text,
+                    Piece::Call(..) | Piece::Arguments(..) => {}
+                }
+            }
+            message.content = content.into();
+            message.extra.insert("reasoning_content".to_owned(), thoughts.into());
+        }
+        self.0.push(message);
+    }
+
+    /// Writes the conversation to a file, over one of its kind but over nothing else.
+    pub(super) fn save(&self, file: &str) -> Result<(), Failure> {
+        #[derive(Serialize)]
+        struct Saved<'a> {
+            messages: &'a [Message],
+        }
+        let path = Path::new(file);
+        if path.exists() && Self::load(file).is_err() {
+            return Err(Failure::usage(format!(
+                "{file} is there and is no conversation: it is not written over"
+            )));
+        }
+        let text = serde_json::to_string_pretty(&Saved { messages: &self.0 })?;
+        // Whole or not at all.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let part = folder.join(format!(".{name}.{}.part", std::process::id()));
+        let written = fs::File::create(&part)
+            .and_then(|mut to| writeln!(to, "{text}").and_then(|()| to.sync_all()))
+            .and_then(|()| fs::rename(&part, path));
+        written.map_err(|e| {
+            let _ = fs::remove_file(&part);
+            Failure::failed(format!("cannot write {file}: {e}"))
+        })
+    }
+
+    /// Reads the conversation of a file: a list of messages, or an object with `messages`.
+    pub(super) fn load(file: &str) -> Result<Self, Failure> {
+        let wrong = |e: std::io::Error| Failure::failed(format!("cannot read {file}: {e}"));
+        if fs::metadata(file).map_err(wrong)?.len() > FILE_BYTES_MAX {
+            return Err(Failure::failed(format!("{file} has more than {FILE_BYTES_MAX} bytes")));
+        }
+        let text = fs::read_to_string(file).map_err(wrong)?;
+        let none = |e: serde_json::Error| Failure::failed(format!("{file} is no conversation: {e}"));
+        let list = match serde_json::from_str(&text).map_err(none)? {
+            Value::Object(mut members) => members.remove("messages").unwrap_or_default(),
+            list => list,
+        };
+        serde_json::from_value(list).map(Self).map_err(none)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn talk(roles: &[&str]) -> Talk {
+        Talk(roles.iter().map(|role| Message::new(*role, *role)).collect())
+    }
+
+    fn roles(talk: &Talk) -> Vec<&str> {
+        talk.0.iter().map(|message| message.role.as_str()).collect()
+    }
+
+    #[test]
+    fn the_oldest_turns_go_first_and_the_last_message_stays() {
+        let all = talk(&["system", "user", "assistant", "user", "assistant", "user"]);
+        let less = all.without_oldest().unwrap();
+        assert_eq!(roles(&less), ["system", "user", "assistant", "user"]);
+        let least = less.without_oldest().unwrap();
+        assert_eq!(roles(&least), ["system", "user"]);
+        assert!(least.without_oldest().is_none() && talk(&[]).without_oldest().is_none());
+    }
+
+    #[test]
+    fn the_system_message_is_replaced_and_outlives_the_turns() {
+        let mut talk = talk(&["user", "assistant"]);
+        talk.set_system("one");
+        talk.set_system("two");
+        assert_eq!(roles(&talk), ["system", "user", "assistant"]);
+        talk.reset();
+        assert_eq!((talk.0.len(), talk.0[0].content.as_str(), talk.is_empty()), (1, Some("two"), true));
+        talk.set_system("");
+        assert!(talk.0.is_empty());
+    }
+
+    #[test]
+    fn thoughts_stand_beside_what_is_said() {
+        let mut talk = Talk::default();
+        talk.answered("<think>\nhm\n</think>\n\nyes", Some(Split::of_prompt("")));
+        talk.answered("hm</think>yes", Some(Split::of_prompt("<think>\n")));
+        talk.answered("\n yes", Some(Split::of_prompt("")));
+        talk.answered("<think>\nhm\n</think>\n\nyes", None);
+        let told: Vec<_> = talk.0.iter().map(|m| (m.content.as_str().unwrap(), m.extra.len())).collect();
+        assert_eq!(told, [("yes", 1), ("yes", 1), ("\n yes", 0), ("<think>\nhm\n</think>\n\nyes", 0)]);
+    }
+}

@@ -1,0 +1,78 @@
+//! The terminal while answers are written: what is typed meanwhile is not shown in between, and waits for the next prompt.
+
+use std::io::{self, IsTerminal};
+
+/// Whether a person sits at both ends: what is typed comes from a terminal, and answers go to one.
+pub(crate) fn attended() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal()
+}
+
+/// Whether text may be dimmed on stdout.
+pub(crate) fn dims() -> bool {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    io::stdout().is_terminal() && !plain && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// While this lives, the terminal shows nothing of what is typed by itself, and keeps it; Ctrl-C and Ctrl-Z work. A line editor
+/// may come between.
+#[derive(Debug)]
+pub(crate) struct Hushed(());
+
+impl Drop for Hushed {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+#[cfg(unix)]
+mod system {
+    use std::io;
+    use std::sync::{Mutex, PoisonError};
+
+    use nix::sys::termios::{InputFlags, LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+
+    /// How the terminal was.
+    static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+
+    pub(super) fn hush() -> bool {
+        let Ok(before) = tcgetattr(io::stdin()) else { return false };
+        let mut quiet = before.clone();
+        quiet.local_flags.remove(LocalFlags::ECHO | LocalFlags::ICANON);
+        // Ctrl-C throws nothing away that was typed before it.
+        quiet.local_flags.insert(LocalFlags::NOFLSH);
+        // Enter stays what the line editor reads for it.
+        quiet.input_flags.remove(InputFlags::ICRNL);
+        let done = tcsetattr(io::stdin(), SetArg::TCSANOW, &quiet).is_ok();
+        if done {
+            *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+        }
+        done
+    }
+
+    pub(super) fn restore() {
+        let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(before) = before {
+            // A terminal that is gone needs nothing.
+            let _ = tcsetattr(io::stdin(), SetArg::TCSADRAIN, &before);
+        }
+    }
+}
+
+#[cfg(not(unix))]
+mod system {
+    pub(super) fn hush() -> bool {
+        false
+    }
+
+    pub(super) fn restore() {}
+}
+
+/// Hushes the terminal of stdin, if there is one and the system can.
+pub(crate) fn hush() -> Option<Hushed> {
+    (io::stdin().is_terminal() && system::hush()).then_some(Hushed(()))
+}
+
+/// Makes the terminal as it was before it was hushed; before the process ends in whatever way.
+pub(crate) fn restore() {
+    system::restore();
+}

@@ -1,0 +1,160 @@
+//! What a plan comes to, in words.
+
+use std::fmt::Write;
+
+use aerostat::Plan;
+use serde::Serialize;
+
+/// The job by which nights are counted: prompts, tokens of each, tokens of each answer.
+pub(crate) const REQUESTS: usize = 1000;
+pub(crate) const PROMPT_TOKENS: usize = 200;
+pub(crate) const ANSWER_TOKENS: usize = 200;
+const NIGHT_SECONDS: f64 = 8.0 * 3600.0;
+
+/// How far measured times were from predicted ones at most, where the disk was measured.
+const MARGIN: f64 = 1.25;
+
+/// What is known of the disk.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Disk {
+    /// The user names its rate, or a moment of reading showed it.
+    Known(f64),
+    /// The model is not here: a rate is assumed, between those of a slow and a fast disk.
+    Assumed,
+}
+
+impl Disk {
+    /// Bytes per second of a usual, a slow and a fast disk.
+    const USUAL: f64 = 2e9;
+    const SLOW: f64 = 0.5e9;
+    const FAST: f64 = 7e9;
+
+    /// The rate that the plan is made with.
+    pub(crate) fn rate(self) -> f64 {
+        match self {
+            Self::Known(rate) => rate,
+            Self::Assumed => Self::USUAL,
+        }
+    }
+}
+
+/// The verdict, in words and in numbers.
+#[derive(Debug, Serialize)]
+pub(crate) struct Verdict {
+    #[serde(rename = "verdict")]
+    pub(crate) text: String,
+    /// Whether all weights stay in memory.
+    fits: bool,
+    /// Seconds of a token of one prompt: at best, as expected, at worst.
+    token_seconds: [f64; 3],
+    /// Answers of [`ANSWER_TOKENS`] tokens in eight hours, of [`REQUESTS`] prompts at once; `None` where the budget has no room.
+    answers_per_night: Option<f64>,
+}
+
+/// What a packed copy would take for a token.
+pub(crate) struct Packed {
+    pub(crate) codec: &'static str,
+    pub(crate) seconds: f64,
+}
+
+impl Verdict {
+    /// Of a plan for one prompt, that of the night's job, and copies that would be faster.
+    pub(crate) fn new(plan: &Plan, night: Option<&Plan>, disk: Disk, packed: &[Packed]) -> Self {
+        let at = |rate: f64| plan.cost.at_read_rate(rate).seconds(1, 1);
+        let expected = at(disk.rate());
+        let (best, worst) = match disk {
+            Disk::Known(_) => (expected / MARGIN, expected * MARGIN),
+            Disk::Assumed => (at(Disk::FAST), at(Disk::SLOW)),
+        };
+        let answers = night.map(|plan| {
+            let plan = Plan { cost: plan.cost.at_read_rate(disk.rate()), ..plan.clone() };
+            let (_, seconds) = aerostat_jobs::forecast_alike(&plan, REQUESTS, PROMPT_TOKENS, ANSWER_TOKENS);
+            NIGHT_SECONDS / seconds.max(1e-9) * REQUESTS as f64
+        });
+        let mut text = if plan.resident {
+            format!("Fits: all {} stay in memory", gigabytes(plan.weight_bytes))
+        } else {
+            let (read, all) = (plan.streamed_bytes_per_sweep, plan.weight_bytes);
+            match plan.expected_sweep_bytes.values().all(|bytes| *bytes == read) {
+                true => format!("Does not fit: {} of {} will stream", number(read), gigabytes(all)),
+                false => {
+                    format!("Does not fit: of {}, a token reads about {}", gigabytes(all), gigabytes(read))
+                }
+            }
+        };
+        let _ = write!(text, "; about {} a token for one prompt", seconds(expected));
+        let _ = write!(text, " ({} to {})", seconds(best), seconds(worst));
+        if let Some(answers) = answers {
+            let _ = write!(text, ", {} answers of {ANSWER_TOKENS} tokens a night", count(answers));
+        }
+        let faster = packed.iter().filter(|packed| packed.seconds < 0.97 * expected);
+        let faster: Vec<String> =
+            faster.map(|packed| format!("{} {}", packed.codec, seconds(packed.seconds))).collect();
+        if !faster.is_empty() {
+            let _ = write!(text, "; packed: {}", faster.join(", "));
+        }
+        text.push('.');
+        if disk == Disk::Assumed {
+            text += " The disk is assumed to yield 2 GB/s, and 7 to 0.5 in brackets: --disk names yours.";
+        }
+        Self { text, fits: plan.resident, token_seconds: [best, expected, worst], answers_per_night: answers }
+    }
+}
+
+/// Seconds as they are worth telling.
+pub(crate) fn seconds(seconds: f64) -> String {
+    match seconds {
+        s if s < 0.001 => "a millisecond at most".to_owned(),
+        s if s < 300.0 => format!("{} s", digits(s)),
+        s if s < 7200.0 => format!("{} min", digits(s / 60.0)),
+        s => format!("{} h", digits(s / 3600.0)),
+    }
+}
+
+/// `141 GB`, as disks are sold.
+pub(crate) fn gigabytes(bytes: u64) -> String {
+    match bytes {
+        1_000_000_000.. => format!("{} GB", number(bytes)),
+        _ => format!("{} MB", digits(bytes as f64 / 1e6)),
+    }
+}
+
+/// Bytes in gigabytes, without the unit.
+fn number(bytes: u64) -> String {
+    let gb = bytes as f64 / 1e9;
+    if gb >= 10.0 { format!("{gb:.0}") } else { format!("{gb:.1}") }
+}
+
+fn count(n: f64) -> String {
+    if n >= 1e6 { "more than a million".to_owned() } else { digits(n) }
+}
+
+/// With two digits that mean something, and no more.
+fn digits(value: f64) -> String {
+    if value <= 0.0 || !value.is_finite() {
+        return "0".to_owned();
+    }
+    let scale = 10f64.powi(value.log10().floor() as i32 - 1);
+    let rounded = (value / scale).round() * scale;
+    match rounded {
+        r if r >= 10.0 => format!("{r:.0}"),
+        r if r >= 1.0 => format!("{r:.1}"),
+        r => format!("{:.*}", (2 - r.log10().ceil() as i32).clamp(1, 6) as usize, r),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_sizes_have_two_digits() {
+        let times = [0.0004, 0.0123, 0.48, 4.24, 42.4, 424.0, 36_000.0].map(seconds);
+        assert_eq!(times, ["a millisecond at most", "0.012 s", "0.48 s", "4.2 s", "42 s", "7.1 min", "10 h"]);
+        assert_eq!(
+            [5_000_000, 1_234_000_000, 141_400_000_000].map(gigabytes),
+            ["5.0 MB", "1.2 GB", "141 GB"]
+        );
+        assert_eq!([7.44, 503.0, 12_345.0, 3e9].map(count), ["7.4", "500", "12000", "more than a million"]);
+    }
+}
