@@ -68,7 +68,7 @@ impl Split {
     /// That of an answer without calls to a prompt that a chat template rendered: thoughts may begin it, and may have begun
     /// in the prompt.
     pub fn of_prompt(prompt: &str) -> Self {
-        Self { thoughts: Some(opens_thoughts(prompt)), calls: None, forced: false }
+        Self { thoughts: Some(opens_thoughts(prompt)), calls: None, forced: false, apart: false }
     }
 
     /// Whether an answer begins with thoughts.
