@@ -296,8 +296,16 @@ fn row(p: &SweepPoint) -> String {
     )
 }
 
+/// The options of a benchmark of random prompts, whose answers repeat themselves: nothing is guessed.
+fn without_guesses(engine: &EngineArgs, output: &OutputArgs) -> Result<Options, Failure> {
+    if engine.draft_model().is_some() {
+        output::note(output, "--draft has no effect on random prompts; bench speculate measures it with yours");
+    }
+    engine.options(output)
+}
+
 fn throughput(args: &BenchThroughputArgs, output: &OutputArgs) -> Result<(), Failure> {
-    let options = args.engine.options(output)?;
+    let options = without_guesses(&args.engine, output)?;
     let files = model::open(&args.model, args.engine.adapter(), output)?;
     let settings = ThroughputSettings {
         prompt: args.prompt as usize,
@@ -325,7 +333,7 @@ fn throughput(args: &BenchThroughputArgs, output: &OutputArgs) -> Result<(), Fai
 
 fn batch(args: &BenchBatchArgs, output: &OutputArgs) -> Result<(), Failure> {
     let prefixes = if args.no_sharing { Prefixes::Apart } else { Prefixes::Shared };
-    let options = Options { prefixes, spill: args.spill.clone(), ..args.engine.options(output)? };
+    let options = Options { prefixes, spill: args.spill.clone(), ..without_guesses(&args.engine, output)? };
     let files = model::open(&args.model, args.engine.adapter(), output)?;
     let range = |lengths: &[u32]| match *lengths {
         [least, most] => Ok((least as usize, most as usize)),
