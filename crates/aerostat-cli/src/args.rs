@@ -68,6 +68,8 @@ pub(crate) enum Command {
     Pack(PackArgs),
     /// Download a model, or what is missing of it.
     Pull(PullArgs),
+    /// What can compute here: the processor, and GPUs with their drivers.
+    Devices,
     /// Measure the disk, and sweeps beside it.
     Bench(BenchArgs),
 }

@@ -14,6 +14,7 @@ mod chat;
 mod classify;
 #[cfg_attr(not(feature = "parquet"), path = "columns_absent.rs")]
 mod columns;
+mod devices;
 mod distil;
 mod download;
 mod embed;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         Command::Pack(args) => pack::execute(&args, output),
         Command::Serve(args) => serve::execute(&args, output),
         Command::Pull(args) => pull::execute(&args, output),
+        Command::Devices => devices::execute(output),
         Command::Bench(args) => bench::execute(&args, output),
     });
     match result {

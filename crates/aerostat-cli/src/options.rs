@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use aerostat::{Device, Draft, IoChoice, Isa, KvType, Options, Sampling};
-use clap::{Args, ValueEnum, value_parser};
+use clap::{Args, value_parser};
 
 use crate::failure::Failure;
 use crate::output::{self, OutputArgs};
@@ -68,10 +68,10 @@ pub(crate) struct EngineArgs {
     /// Bound of the whole process's memory, such as 4GiB; without it, what the machine can spare.
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     memory: Option<u64>,
-    /// Where to compute.
-    #[arg(long, default_value = "auto")]
-    device: DeviceArg,
-    /// Bound of the GPU's memory.
+    /// Where to compute: cpu, gpu, or gpu:N, the adapter of that number in `aerostat devices`; auto is the CPU.
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
+    device: Device,
+    /// Bound of what is allocated in the GPU's memory; without it, what it has.
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     vram: Option<u64>,
     /// Worker threads; without it, one per core.
@@ -120,29 +120,11 @@ pub(crate) struct EngineArgs {
     no_learn: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum DeviceArg {
-    Auto,
-    Cpu,
-    Gpu,
-    #[value(hide = true)]
-    Reference,
-}
-
 impl EngineArgs {
     /// The engine's options; notes what has no effect.
     pub(crate) fn options(&self, output: &OutputArgs) -> Result<Options, Failure> {
-        let device = match self.device {
-            DeviceArg::Auto => Device::Auto,
-            DeviceArg::Cpu => Device::Cpu,
-            DeviceArg::Reference => Device::Reference,
-            DeviceArg::Gpu => {
-                let message = "--device gpu is not built into this version; use --device cpu or auto";
-                return Err(Failure::failed(message));
-            }
-        };
-        if self.vram.is_some() {
-            output::note(output, "--vram has no effect without a GPU device");
+        if self.vram.is_some() && !matches!(self.device, Device::Gpu(_)) {
+            output::note(output, "--vram has no effect without --device gpu");
         }
         let machine = aerostat::machine::describe().memory_bytes;
         if let Some(memory) = self.memory.filter(|memory| machine > 0 && *memory > machine) {
@@ -151,7 +133,8 @@ impl EngineArgs {
         }
         Ok(Options {
             memory_bytes: self.memory,
-            device,
+            vram_bytes: self.vram,
+            device: self.device,
             threads: self.threads.map(|n| n as usize),
             isa: self.isa,
             io: self.io,
@@ -207,6 +190,17 @@ impl GenerationArgs {
             seed: self.seed.unwrap_or(model.seed),
             ..model
         }
+    }
+}
+
+fn device(text: &str) -> Result<Device, String> {
+    match (text, text.strip_prefix("gpu:").map(str::parse)) {
+        ("auto", _) => Ok(Device::Auto),
+        ("cpu", _) => Ok(Device::Cpu),
+        ("gpu", _) => Ok(Device::Gpu(None)),
+        ("reference", _) => Ok(Device::Reference),
+        (_, Some(Ok(number))) => Ok(Device::Gpu(Some(number))),
+        _ => Err("expected auto, cpu, gpu or gpu:N".to_owned()),
     }
 }
 

@@ -36,6 +36,7 @@ mod engine;
 mod error;
 mod flow;
 pub mod generate;
+pub mod gpu;
 mod hook;
 mod identity;
 mod kept;
