@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use aerostat::bench::{
-    self, BatchPoint, BatchSettings, DiskPoint, KernelPoint, Kernels, SweepPoint, SweepSettings,
-    ThroughputPoint, ThroughputSettings,
+    self, BatchPoint, BatchSettings, DiskPoint, ExpertsPoint, ExpertsReport, KernelPoint, Kernels,
+    SweepPoint, SweepSettings, ThroughputPoint, ThroughputSettings,
 };
 use aerostat::{IoChoice, Isa, Options, Prefixes, machine, size};
 use clap::{Args, Subcommand, value_parser};
@@ -36,6 +36,8 @@ pub(crate) enum BenchCommand {
     Speculate(BenchSpeculateArgs),
     /// A job of many prompts of mixed lengths, beside the best that its plan allows.
     Batch(BenchBatchArgs),
+    /// What a cache of experts would find: a trace of --expert-trace, replayed against sizes of the cache.
+    Experts(BenchExpertsArgs),
     /// How fast weights of each format are multiplied, beside what the processor and its memory can do.
     Kernels(BenchKernelsArgs),
 }
@@ -149,6 +151,19 @@ pub(crate) struct BenchKernelsArgs {
     isa: Option<Isa>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct BenchExpertsArgs {
+    /// What a run with --expert-trace wrote.
+    #[arg(value_name = "FILE")]
+    trace: PathBuf,
+    /// Experts of a block; without it, one more than the largest number in the trace.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=65_536))]
+    experts: Option<u32>,
+    /// Shares of a block's experts in memory, in percent.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "5,10,20,30,40,50,75", value_parser = value_parser!(u8).range(0..=100))]
+    resident: Vec<u8>,
+}
+
 /// What `--json` prints: what was measured, and how and where.
 #[derive(Serialize)]
 struct Report<'a, T> {
@@ -178,6 +193,7 @@ pub(crate) fn execute(args: &BenchArgs, output: &OutputArgs) -> Result<(), Failu
         BenchCommand::Throughput(args) => throughput(args, output),
         BenchCommand::Speculate(args) => speculate::execute(args, output),
         BenchCommand::Batch(args) => batch(args, output),
+        BenchCommand::Experts(args) => experts(args, output),
         BenchCommand::Kernels(args) => kernels(args, output),
     }
 }
@@ -367,6 +383,26 @@ fn batch_table(p: &BatchPoint) -> String {
         size(p.memory_peak_bytes),
         size(p.memory_budget_bytes)
     )
+}
+
+fn experts(args: &BenchExpertsArgs, output: &OutputArgs) -> Result<(), Failure> {
+    let shares: Vec<f64> = args.resident.iter().map(|percent| f64::from(*percent) / 100.0).collect();
+    let found = bench::experts(&args.trace, args.experts.map(|n| n as usize), &shares)?;
+    if output.json {
+        return report(None, found);
+    }
+    let ExpertsReport { sweeps, layers, experts, uses, first_uses, points } = found;
+    let head = format!(
+        "{sweeps} sweeps, {layers} layers of {experts} experts: {uses} uses, {first_uses} of them the first of an expert\n\
+         Of 100 uses, found in memory if these stay:\n\
+         {:>8} {:>8} {:>10} {:>10} {:>10}\n",
+        "resident", "experts", "used last", "most used", "at best"
+    );
+    let row = |p: &ExpertsPoint| {
+        let [share, recency, fixed, best] = [p.resident_share, p.recency, p.fixed, p.best].map(|x| x * 100.0);
+        format!("{share:>7.0}% {:>8} {recency:>10.1} {fixed:>10.1} {best:>10.1}\n", p.slots)
+    };
+    Ok(output::text(&(head + &points.iter().map(row).collect::<String>()))?)
 }
 
 fn kernels(args: &BenchKernelsArgs, output: &OutputArgs) -> Result<(), Failure> {

@@ -71,7 +71,7 @@ pub(crate) struct EngineArgs {
     /// Where to compute: cpu, gpu, or gpu:N, the adapter of that number in `aerostat devices`; auto is the CPU.
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
     device: Device,
-    /// Bound of what is allocated in the GPU's memory; without it, what it has.
+    /// Bound of what is allocated in the GPU's memory; without it, 2 GiB.
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     vram: Option<u64>,
     /// Worker threads; without it, one per core.
@@ -118,6 +118,9 @@ pub(crate) struct EngineArgs {
     /// Do not learn which experts a model uses, nor use what earlier runs learned. Results never depend on it.
     #[arg(long)]
     no_learn: bool,
+    /// Write which experts each sweep uses to this file, a JSON object a line, for `bench experts`. Results never depend on it.
+    #[arg(long, value_name = "FILE")]
+    expert_trace: Option<PathBuf>,
 }
 
 impl EngineArgs {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::mixture::Mixture;
 use crate::{Machine, Multiply};
 
 /// Predicted cost of a sweep.
@@ -32,22 +33,6 @@ pub struct Cost {
 pub(crate) struct Part {
     pub(crate) streamed_bytes: u64,
     pub(crate) weights: u64,
-}
-
-/// Some experts of one block that are equally likely to be used.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Mixture {
-    /// How likely a row is to use a certain one of them.
-    pub(crate) chance: f64,
-    /// All of them together.
-    pub(crate) all: Part,
-}
-
-impl Mixture {
-    /// The part of them that some row of a sweep uses, if rows choose independently of each other.
-    fn coverage(&self, rows: usize) -> f64 {
-        1.0 - (1.0 - self.chance).max(0.0).powf(rows as f64)
-    }
 }
 
 impl Cost {
@@ -88,7 +73,7 @@ impl Cost {
     /// Bytes that a sweep is expected to read.
     pub fn read_bytes(&self, rows: usize, logit_rows: usize) -> f64 {
         let head = if logit_rows > 0 { self.head.streamed_bytes } else { 0 };
-        let experts: f64 = self.mixtures.iter().map(|m| m.coverage(rows) * m.all.streamed_bytes as f64).sum();
+        let experts: f64 = self.mixtures.iter().map(|m| m.read(rows) * m.each.streamed_bytes as f64).sum();
         (self.blocks.streamed_bytes + head) as f64 + experts
     }
 
@@ -99,16 +84,13 @@ impl Cost {
 
     /// Stored bytes of all experts that do not stay in memory.
     pub(crate) fn expert_bytes(&self) -> u64 {
-        self.mixtures.iter().map(|m| m.all.streamed_bytes).sum()
+        self.mixtures.iter().map(Mixture::streamed_bytes).sum()
     }
 
     /// Seconds of computing in a sweep.
     fn computing(&self, rows: usize, logit_rows: usize) -> f64 {
-        let experts = |m: &Mixture| {
-            let coverage = m.coverage(rows);
-            let rows_each = rows as f64 * m.chance / coverage.max(f64::MIN_POSITIVE);
-            m.all.weights as f64 * coverage * self.per_weight(rows_each.max(1.0))
-        };
+        let experts =
+            |m: &Mixture| m.each.weights as f64 * m.used(rows) * self.per_weight(m.rows_each(rows).max(1.0));
         let head = if logit_rows > 0 { self.head.weights } else { 0 };
         self.blocks.weights as f64 * self.per_weight(rows as f64)
             + head as f64 * self.per_weight(logit_rows as f64)
@@ -117,7 +99,7 @@ impl Cost {
 
     /// Seconds of computing alone that so many rows take in sweeps of many rows: the roofline.
     pub fn compute_seconds(&self, rows: u64, logit_rows: u64) -> f64 {
-        let experts: f64 = self.mixtures.iter().map(|m| m.all.weights as f64 * m.chance).sum();
+        let experts: f64 = self.mixtures.iter().map(|m| m.each.weights as f64 * m.chosen()).sum();
         let blocks = self.blocks.weights as f64 + experts;
         2.0 * (blocks * rows as f64 + self.head.weights as f64 * logit_rows as f64) / self.flops_per_second
     }

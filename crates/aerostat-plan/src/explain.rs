@@ -62,11 +62,16 @@ impl fmt::Display for Plan {
             line("streamed", format!("{} in every sweep", size(self.streamed_bytes_per_sweep)))?;
         }
         if self.cost.has_experts() {
-            let pinned: usize = self.pinned_experts.iter().map(Vec::len).sum();
+            let (slots, most) = (self.expert_slots.iter().sum::<usize>(), self.expert_slots.iter().max());
             let bytes = self.expected_sweep_bytes.iter();
             let bytes: Vec<String> =
                 bytes.map(|(rows, bytes)| format!("{} with {rows} rows", size(*bytes))).collect();
-            line("experts", format!("{pinned} pinned; a sweep is expected to read {}", bytes.join(", ")))?;
+            let most = most.copied().unwrap_or(0);
+            let read = format!("a sweep is expected to read {}", bytes.join(", "));
+            line("experts", format!("{slots} in memory at once, up to {most} of a block; {read}"))?;
+            if let Some(hits) = &self.expert_hits {
+                line("  found in memory", format!("as in {}", hits.source))?;
+            }
         }
         let c = &self.cost;
         line("disk", format!("{:.2} GB/s", c.read_bytes_per_second / 1e9))?;

@@ -1,13 +1,11 @@
 //! Fits a model and a demand into a budget.
 
-use std::ops::Range;
-
-use aerostat_arch::ModelSpec;
+use aerostat_arch::{Block, ModelSpec};
 use aerostat_types::{DeviceMemory, Home};
 
-use crate::cost::{Cost, Mixture, Part};
+use crate::cost::{Cost, Part};
 use crate::explain::size;
-use crate::uses::ExpertUse;
+use crate::mixture::{Hits, mixtures};
 use crate::{Machine, PAGE_TOKENS, Plan, PlanInput, ROWS_MAX, Sizes, Step, TILE_BYTES_MAX, Totals, steps};
 
 /// A budget that cannot work.
@@ -158,6 +156,9 @@ struct Layout {
     on_device: u64,
     /// What of a device's memory is the host's, too, beside what is counted above.
     shared: u64,
+    /// Slots for experts of each block, and bytes of all; where everything is in memory, all of them, counted as pinned.
+    expert_slots: Vec<usize>,
+    experts: u64,
     /// Coded weights are kept expanded.
     expanded: bool,
 }
@@ -177,6 +178,7 @@ impl Layout {
             + self.ring()
             + self.pinned
             + self.shared
+            + self.experts
     }
 
     /// The budget this layout needs, in whole MiB.
@@ -222,6 +224,8 @@ impl Fit<'_> {
             pinned: 0,
             on_device: 0,
             shared: self.input.device.map_or(0, |memory| self.shared_bytes(&memory, tile)),
+            expert_slots: vec![0; self.spec.blocks.len()],
+            experts: 0,
             expanded: false,
         }
     }
@@ -285,12 +289,15 @@ impl Fit<'_> {
     fn resident_in_tiles(&self, tile: u64, expanded: bool, budget: u64) -> Option<Layout> {
         let tile = self.input.tile_bytes.unwrap_or(tile).max(self.sizes.row_bytes_max);
         let slot = self.slot(tile);
-        let mut layout = Layout { tile, slot, slots: SLOTS_MIN * 2, expanded, ..self.minimum() };
+        let count = |block: &Block| block.experts.as_ref().map_or(0, |experts| experts.mlps.len());
+        let expert_slots = self.spec.blocks.iter().map(count).collect();
+        let mut layout =
+            Layout { tile, slot, slots: SLOTS_MIN * 2, expert_slots, expanded, ..self.minimum() };
         layout.pinned = match expanded {
             true => steps::expanded_bytes(self.spec, tile),
             false => {
                 let certain = steps::pin_all_bytes(&steps::tiles(self.spec, tile));
-                certain + steps::pin_experts(self.spec, None, tile, u64::MAX).1
+                certain + steps::pin_experts_bytes(self.spec, tile)
             }
         };
         if self.input.pinned_bytes_max.is_some_and(|max| max < layout.pinned) {
@@ -326,11 +333,11 @@ impl Fit<'_> {
         let half = spare(&layout) / 2;
         self.keep_rows(&mut layout, half);
         let left = spare(&layout).min(self.input.pinned_bytes_max.unwrap_or(u64::MAX));
-        let uses = self.input.expert_use.as_ref();
         let mut tiles = steps::tiles(self.spec, layout.tile);
-        let certain = self.pin(&mut layout, &mut tiles, left);
-        let left = left - if self.input.device.is_some_and(|m| m.shares_host) { layout.on_device } else { 0 };
-        layout.pinned = certain + steps::pin_experts(self.spec, uses, layout.tile, left - certain).1;
+        layout.pinned = self.pin(&mut layout, &mut tiles, left);
+        let shared = if self.input.device.is_some_and(|m| m.shares_host) { layout.on_device } else { 0 };
+        let left = left - shared - layout.pinned;
+        (layout.expert_slots, layout.experts) = self.expert_slots(layout.tile, left);
         layout
     }
 
@@ -455,6 +462,11 @@ impl Fit<'_> {
         slots * each
     }
 
+    /// Slots for experts within so many bytes, by block, and what they take.
+    fn expert_slots(&self, tile: u64, bytes: u64) -> (Vec<usize>, u64) {
+        steps::expert_slots(self.spec, tile, bytes, |bytes| self.slot(bytes))
+    }
+
     /// Rows that a sweep should carry if memory allows.
     fn rows_wanted(&self) -> usize {
         self.input.rows_max.unwrap_or(ROWS_MAX).min(self.input.rows_useful).max(1)
@@ -463,10 +475,9 @@ impl Fit<'_> {
     fn finish(&self, layout: Layout, budget: u64, minimum: u64) -> Plan {
         let mut tiles = steps::tiles(self.spec, layout.tile);
         let on_device = steps::pin(&mut tiles, layout.on_device, Home::Device);
-        let certain = steps::pin(&mut tiles, layout.pinned, Home::Host);
+        steps::pin(&mut tiles, layout.pinned, Home::Host);
         let uses = self.input.expert_use.as_ref();
-        let (pinned_experts, pinned) =
-            steps::pin_experts(self.spec, uses, layout.tile, layout.pinned.saturating_sub(certain));
+        let hits = Hits::of(self.spec, uses);
         let part = |head: bool| {
             let streamed =
                 tiles.iter().filter(|s| (s.block == self.spec.blocks.len()) == head && s.is_streamed());
@@ -479,9 +490,14 @@ impl Fit<'_> {
             }
         };
         let (blocks, head) = (part(false), part(true));
-        let mixtures = mixtures(self.spec, &pinned_experts, uses);
+        let mixtures = mixtures(self.spec, &layout.expert_slots, uses, &hits);
         let streamed = blocks.streamed_bytes + head.streamed_bytes;
-        let resident = streamed == 0 && mixtures.iter().all(|m| m.all.streamed_bytes == 0);
+        let resident = streamed == 0 && mixtures.iter().all(|m| m.streamed_bytes() == 0);
+        let warm = |(block, slots): (usize, &usize)| {
+            uses.map_or_else(Vec::new, |uses| uses.most_used(block, *slots))
+        };
+        let warm_experts = layout.expert_slots.iter().enumerate().map(warm).collect();
+        let expert_hits = (!mixtures.is_empty() && !resident).then_some(hits);
         let cost = Cost::new(blocks, head, mixtures, self.machine);
         Plan {
             family: self.spec.family.to_owned(),
@@ -490,7 +506,7 @@ impl Fit<'_> {
             // A default budget is what the layout needs.
             budget_bytes: if self.input.budget_bytes.is_some() { budget } else { layout.total() },
             minimum_bytes: minimum,
-            pinned_bytes: if layout.expanded { layout.pinned } else { on_device + certain + pinned },
+            pinned_bytes: layout.pinned + layout.experts + on_device,
             device_pinned_bytes: on_device,
             device_bytes: self
                 .input
@@ -523,7 +539,9 @@ impl Fit<'_> {
             expanded: layout.expanded,
             cost,
             steps: tiles,
-            pinned_experts,
+            expert_hits,
+            expert_slots: layout.expert_slots,
+            warm_experts,
         }
     }
 
@@ -547,33 +565,4 @@ impl Fit<'_> {
         let aligned = self.machine.alignment.max(1);
         tile.next_multiple_of(aligned) + 2 * aligned
     }
-}
-
-/// The experts of each block that has some: all alike, or each by its use.
-fn mixtures(spec: &ModelSpec, pinned: &[Vec<u32>], uses: Option<&ExpertUse>) -> Vec<Mixture> {
-    let mut mixtures = Vec::new();
-    for (i, (block, pinned)) in spec.blocks.iter().zip(pinned).enumerate() {
-        let Some(experts) = &block.experts else { continue };
-        let part = |range: Range<usize>| {
-            let mlps = || experts.mlps[range.clone()].iter().zip(range.start as u32..);
-            let matrices = mlps().flat_map(|(mlp, _)| mlp.linears()).map(|(_, linear)| &linear.weight);
-            let streamed = mlps().filter(|(_, e)| pinned.binary_search(e).is_err());
-            Part {
-                streamed_bytes: streamed.map(|(mlp, _)| mlp.bytes()).sum(),
-                weights: matrices.map(|m| m.rows as u64 * m.cols as u64).sum(),
-            }
-        };
-        let count = experts.mlps.len();
-        let chosen = experts.routing.chosen as f64;
-        match uses.and_then(|uses| uses.shares(i, count)) {
-            None => mixtures.push(Mixture { chance: chosen / count as f64, all: part(0..count) }),
-            Some(shares) => mixtures.extend(
-                shares
-                    .iter()
-                    .enumerate()
-                    .map(|(e, share)| Mixture { chance: (chosen * share).min(1.0), all: part(e..e + 1) }),
-            ),
-        }
-    }
-    mixtures
 }

@@ -8,6 +8,7 @@
 mod cost;
 mod explain;
 mod fit;
+mod mixture;
 mod steps;
 mod uses;
 
@@ -21,6 +22,7 @@ pub use aerostat_types::{DeviceMemory, Home};
 pub use cost::Cost;
 pub use explain::size;
 pub use fit::{Error, plan};
+pub use mixture::Hits;
 pub use steps::Step;
 pub use uses::ExpertUse;
 
@@ -230,9 +232,14 @@ pub struct Plan {
     /// The tiles that every sweep uses, in order, the head's last; those of experts are [`Plan::expert_steps`].
     #[serde(skip)]
     pub steps: Vec<Step>,
-    /// The experts of each block that stay in memory, in ascending order.
+    /// Slots for experts of each block: as many can be in memory at once, those used last; all where everything is.
     #[serde(skip)]
-    pub pinned_experts: Vec<Vec<u32>>,
+    pub expert_slots: Vec<usize>,
+    /// How many uses of experts are expected to be found in those; `None`: all, or there are no experts.
+    pub expert_hits: Option<Hits>,
+    /// The experts of each block to begin with, as earlier runs learned them, those used most first.
+    #[serde(skip)]
+    pub warm_experts: Vec<Vec<u32>>,
 }
 
 impl Plan {
@@ -244,13 +251,16 @@ impl Plan {
 
     /// The tiles of one expert of a block, in order.
     pub fn expert_steps(&self, spec: &ModelSpec, block: usize, expert: u32) -> Vec<Step> {
-        let pinned =
-            self.pinned_experts.get(block).is_some_and(|experts| experts.binary_search(&expert).is_ok());
         let mut steps = steps::expert_tiles(spec, block, expert, self.tile_bytes);
-        if pinned {
+        if self.resident {
             steps.iter_mut().for_each(|step| step.home = Home::Host);
         }
         steps
+    }
+
+    /// The largest tile at each place among the tiles of a block's experts, in bytes.
+    pub fn expert_tile_sizes(&self, spec: &ModelSpec, block: usize) -> Vec<u64> {
+        steps::expert_tile_sizes(spec, block, self.tile_bytes)
     }
 
     /// The largest tile, in bytes.

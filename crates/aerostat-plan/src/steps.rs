@@ -5,8 +5,6 @@ use aerostat_checkpoint::Extent;
 use aerostat_checkpoint::packed::TileRows;
 use aerostat_types::Home;
 
-use crate::uses::ExpertUse;
-
 /// One tile of a sweep: rows `start .. start + rows` of one matrix as it is stored, or of what is read before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
@@ -184,33 +182,69 @@ pub(crate) fn pin(steps: &mut [Step], bytes: u64, home: Home) -> u64 {
     used
 }
 
-/// Pins whole experts of up to `bytes`, those first that were used most, else as many of each block, and gives those of
-/// each block in ascending order. Returns the bytes pinned too.
-pub(crate) fn pin_experts(
+/// The largest tile at each place among the tiles of a block's experts, in bytes: what a slot for any of them must hold.
+pub(crate) fn expert_tile_sizes(spec: &ModelSpec, block: usize, tile_bytes: u64) -> Vec<u64> {
+    let mlps = spec.blocks.get(block).and_then(|b| b.experts.as_ref()).map_or(&[][..], |e| &e.mlps);
+    // What is packed is as large as its contents make it; all else is cut alike where it is as large.
+    let alike = |mlp: &MlpSpec| {
+        let (one, first) = (mlp.linears(), mlps.first().into_iter().flat_map(|first| first.linears()));
+        let shape =
+            |m: &Matrix| (m.stored(), m.row_bytes(), m.unit_rows(), m.run_rows(), m.companions().len());
+        let same = |a: &Matrix, b: &Matrix| a.tiles.is_none() && b.tiles.is_none() && shape(a) == shape(b);
+        one.zip(first).all(|((_, a), (_, b))| same(&a.weight, &b.weight))
+    };
+    let mut sizes: Vec<u64> = Vec::new();
+    for (expert, mlp) in mlps.iter().enumerate() {
+        if expert > 0 && alike(mlp) {
+            continue;
+        }
+        for (place, step) in expert_tiles(spec, block, expert as u32, tile_bytes).iter().enumerate() {
+            match sizes.get_mut(place) {
+                Some(size) => *size = step.extent.bytes.max(*size),
+                None => sizes.push(step.extent.bytes),
+            }
+        }
+    }
+    sizes
+}
+
+/// For how many experts of each block there are slots within `bytes`: as many for every block, and what is left for the
+/// first of them. A slot for a tile takes what `slot_bytes` says. Gives the bytes of all slots too.
+pub(crate) fn expert_slots(
     spec: &ModelSpec,
-    uses: Option<&ExpertUse>,
     tile_bytes: u64,
     bytes: u64,
-) -> (Vec<Vec<u32>>, u64) {
+    slot_bytes: impl Fn(u64) -> u64,
+) -> (Vec<usize>, u64) {
+    let each = |(i, block): (usize, &Block)| {
+        let count = block.experts.as_ref().map_or(0, |experts| experts.mlps.len());
+        let sizes = if count == 0 { Vec::new() } else { expert_tile_sizes(spec, i, tile_bytes) };
+        (count, sizes.into_iter().map(&slot_bytes).sum::<u64>())
+    };
+    let blocks: Vec<(usize, u64)> = spec.blocks.iter().enumerate().map(each).collect();
+    let all =
+        |slots: usize| blocks.iter().map(|(count, each)| (*count).min(slots) as u64 * each).sum::<u64>();
+    let most = blocks.iter().map(|(count, _)| *count).max().unwrap_or(0);
+    let (mut base, mut over) = (0, most + 1);
+    while base + 1 < over {
+        let middle = base.midpoint(over);
+        *(if all(middle) <= bytes { &mut base } else { &mut over }) = middle;
+    }
+    let mut used = all(base);
+    let slots = blocks.iter().map(|(count, each)| {
+        let more = base < *count && used + each <= bytes;
+        used += if more { *each } else { 0 };
+        base.min(*count) + usize::from(more)
+    });
+    (slots.collect(), used)
+}
+
+/// What pinning every expert would take.
+pub(crate) fn pin_experts_bytes(spec: &ModelSpec, tile_bytes: u64) -> u64 {
     let count = |block: &Block| block.experts.as_ref().map_or(0, |experts| experts.mlps.len());
-    let mut order: Vec<(u64, usize, usize)> = Vec::new();
-    for (i, block) in spec.blocks.iter().enumerate() {
-        let used = |expert| uses.map_or(0, |uses| uses.count(i, expert));
-        order.extend((0..count(block)).map(|expert| (u64::MAX - used(expert), expert, i)));
-    }
-    order.sort_unstable();
-    let mut pinned = vec![Vec::new(); spec.blocks.len()];
-    let mut used = 0;
-    for (_, expert, block) in order {
-        let need = pin_all_bytes(&expert_tiles(spec, block, expert as u32, tile_bytes));
-        if used + need > bytes {
-            break;
-        }
-        used += need;
-        pinned[block].push(expert as u32);
-    }
-    pinned.iter_mut().for_each(|experts| experts.sort_unstable());
-    (pinned, used)
+    let blocks = spec.blocks.iter().enumerate();
+    let all = blocks.flat_map(|(i, block)| (0..count(block)).map(move |expert| (i, expert as u32)));
+    all.map(|(block, expert)| pin_all_bytes(&expert_tiles(spec, block, expert, tile_bytes))).sum()
 }
 
 /// What pinning every tile would take.

@@ -74,8 +74,10 @@ fn check_coverage(spec: &ModelSpec, plan: &Plan) {
         for (e, mlp) in mixture.mlps.iter().enumerate() {
             let steps = plan.expert_steps(spec, i, e as u32);
             covers(plan, &steps, mlp.linears().map(|(_, linear)| &linear.weight), spec);
-            streamed += steps.iter().filter(|s| s.is_streamed()).map(|s| s.extent.bytes).sum::<u64>();
         }
+        let count = mixture.mlps.len();
+        assert!(plan.expert_slots[i] <= count && plan.warm_experts[i].len() <= plan.expert_slots[i]);
+        streamed += (count - plan.expert_slots[i]) as u64 * (mixture.bytes() / count as u64);
     }
     assert_eq!(plan.resident, streamed == 0);
     assert!((plan.pinned_fraction(spec) - (1.0 - streamed as f64 / spec.matrix_bytes() as f64)).abs() < 1e-9);
@@ -228,25 +230,47 @@ fn a_plan_prints_what_it_holds() {
             .contains("(4 sequences, ")
     );
     let text = plan(&spec("mixtral"), &input(&spec("mixtral")), &machine()).unwrap().to_string();
-    assert!(text.contains("8 pinned; a sweep is expected to read 0 B with 1 rows"), "{text}");
+    assert!(
+        text.contains("8 in memory at once, up to 4 of a block; a sweep is expected to read 0 B with 1 rows"),
+        "{text}"
+    );
 }
 
 #[test]
-fn experts_that_were_used_most_are_pinned_first() {
+fn experts_have_as_many_slots_in_every_block_and_begin_with_those_used_most() {
     let spec = spec("qwen3_moe");
     let mut uses = ExpertUse::default();
     (0..100).for_each(|_| uses.add(1, 6));
     (0..90).for_each(|_| uses.add(0, 3));
     let certain = plan(&spec, &input(&spec), &machine()).unwrap().steps;
     let certain: u64 = certain.iter().map(|s| s.extent.bytes.next_multiple_of(4096)).sum();
-    let expert = spec.blocks[0].experts.as_ref().unwrap().mlps[0].bytes() + 3 * 4096;
-    let pinned = |uses: Option<ExpertUse>| {
-        let input =
-            PlanInput { pinned_bytes_max: Some(certain + 2 * expert), expert_use: uses, ..input(&spec) };
+    // A tile of less than a page takes one, and what reading aligned to pages adds at both ends.
+    let expert = 3 * 3 * 4096;
+    let with = |experts: u64, uses: Option<ExpertUse>| {
+        let pinned_bytes_max = Some(certain + experts * expert);
+        let input = PlanInput { pinned_bytes_max, expert_use: uses, ..input(&spec) };
         plan(&spec, &input, &machine()).unwrap()
     };
-    assert_eq!(pinned(None).pinned_experts, [[0], [0]]);
-    let learned = pinned(Some(uses));
-    assert_eq!(learned.pinned_experts, [[3], [6]]);
-    assert!(learned.cost.read_bytes(1, 1) < pinned(None).cost.read_bytes(1, 1), "they are the likelier ones");
+    for (experts, slots) in [(0, [0, 0]), (1, [1, 0]), (2, [1, 1]), (3, [2, 1]), (4, [2, 2])] {
+        let plan = with(experts, None);
+        assert_eq!(plan.expert_slots, slots);
+        assert!(!plan.resident && plan.pinned_bytes == certain + experts * expert);
+        assert!(plan.to_string().contains("as in published figures of Qwen3-235B-A22B"), "{plan}");
+    }
+    assert_eq!(with(2, None).warm_experts, [[], [] as [u32; 0]]);
+    let learned = with(2, Some(uses.clone()));
+    assert_eq!(learned.warm_experts, [[3], [6]]);
+    assert!(
+        learned.cost.read_bytes(8, 1) < with(2, None).cost.read_bytes(8, 1),
+        "they are the likelier ones"
+    );
+    // What came again soon is foretold to be found, and what came again late is not.
+    let after = |since: usize| {
+        let mut uses = ExpertUse::default();
+        (0..5000).for_each(|_| uses.reused(Some(since), 7));
+        with(4, Some(uses))
+    };
+    assert!(after(0).to_string().contains("as in earlier runs of this model"), "{}", after(0));
+    let (soon, late) = (after(0).cost.read_bytes(1, 1), after(6).cost.read_bytes(1, 1));
+    assert!(soon < 0.1 * late && late < with(0, None).cost.read_bytes(1, 1), "{soon} {late}");
 }

@@ -44,20 +44,34 @@ impl AlignedBuffer {
     /// # Errors
     /// As [`AlignedBuffer::new`].
     pub fn adjacent(count: usize, bytes: usize) -> Result<Vec<Self>, Error> {
-        let each = bytes.max(1).checked_next_multiple_of(PAGE_BYTES);
-        let all = each.and_then(|each| each.checked_mul(count.max(1)));
-        let (Some(each), Some(all)) = (each, all) else { return Err(refused(bytes)) };
-        if isize::try_from(all).is_err() {
-            return Err(refused(all));
+        // What there is no memory for is refused before a list of its sizes is made.
+        match count.checked_mul(bytes.max(1)).is_some_and(|all| isize::try_from(all).is_ok()) {
+            true => AlignedBuffer::side_by_side(&vec![bytes; count]),
+            false => Err(refused(bytes)),
         }
+    }
+
+    /// A buffer for each of these sizes, side by side.
+    ///
+    /// # Errors
+    /// As [`AlignedBuffer::new`].
+    pub fn side_by_side(sizes: &[usize]) -> Result<Vec<Self>, Error> {
+        // Where each begins, and the end of the last.
+        let mut starts = vec![0_usize];
+        for bytes in sizes {
+            let whole = bytes.max(&1).checked_next_multiple_of(PAGE_BYTES);
+            let end = whole.and_then(|whole| whole.checked_add(*starts.last()?));
+            starts.push(end.filter(|end| isize::try_from(*end).is_ok()).ok_or_else(|| refused(*bytes))?);
+        }
+        let all = starts.last().copied().unwrap_or_default().max(PAGE_BYTES);
         let start = system::allocate(all).ok_or_else(|| refused(all))?;
         let arena = Arc::new(Arena { start, bytes: all });
-        let part = |index: usize| {
-            // SAFETY: index < count, so the part lies within the arena, whose size is `each * count` bytes.
-            let start = unsafe { arena.start.add(index * each) };
-            AlignedBuffer { start, bytes: each, _arena: Arc::clone(&arena) }
+        let part = |ends: &[usize]| {
+            // SAFETY: `starts` ascend to the end of the last part, so this part lies within the arena of `all` bytes.
+            let start = unsafe { arena.start.add(ends[0]) };
+            AlignedBuffer { start, bytes: ends[1] - ends[0], _arena: Arc::clone(&arena) }
         };
-        Ok((0..count).map(part).collect())
+        Ok(starts.windows(2).map(part).collect())
     }
 }
 
@@ -214,6 +228,17 @@ mod tests {
                 assert!(last.iter().all(|&byte| usize::from(byte) == buffers.len() + 1));
             }
         }
+    }
+
+    #[test]
+    fn buffers_of_many_sizes_lie_side_by_side() {
+        let sizes = [1, 8192, 5000, 0, 3 << 20];
+        let mut buffers = AlignedBuffer::side_by_side(&sizes).unwrap();
+        assert_eq!(buffers.iter().map(|b| b.len()).collect::<Vec<_>>(), [4096, 8192, 8192, 4096, 3 << 20]);
+        (1..).zip(&mut buffers).for_each(|(i, buffer)| buffer.fill(i));
+        assert!((1..).zip(&buffers).all(|(i, buffer)| buffer.iter().all(|byte| *byte == i)));
+        assert!(AlignedBuffer::side_by_side(&[]).unwrap().is_empty());
+        assert!(AlignedBuffer::side_by_side(&[1, usize::MAX - 4096]).is_err());
     }
 
     #[test]

@@ -43,5 +43,5 @@ pub use buffer::{AlignedBuffer, PAGE_BYTES};
 pub use error::{Error, ErrorKind};
 pub use files::{DEPTH_DEFAULT, DEPTH_URING_DEFAULT, IoChoice, SourceOptions, open};
 pub use reader::Positional;
-pub use ring::{Ring, Stats, Tile};
+pub use ring::{CacheSlot, Ring, Stats, Tile};
 pub use source::{Done, Gathered, IoKind, Read, Source, buffer_bytes};

@@ -23,7 +23,8 @@ const ORDER_RESERVED: usize = 1024;
 /// Reads extents ahead into its slots and hands them out in order.
 ///
 /// Every free slot is filled from the order at each call, so while the caller computes on a tile the other
-/// slots are being read. A slot is free again when its [`Tile`] drops.
+/// slots are being read. A slot is free again when its [`Tile`] drops. What is to stay in memory is read into a
+/// [`CacheSlot`] instead, so that it needs no copy and holds up nothing that passes through.
 ///
 /// An error of a read comes out of [`Ring::next`] in the place of its tile and takes only that tile away:
 /// the ring stays usable, and goes on with the next extent (or forgets them, after [`Ring::cancel`]).
@@ -33,8 +34,8 @@ pub struct Ring {
     slots: usize,
     buffers_bytes: usize,
     free: Arc<Free>,
-    /// Asked for, not begun.
-    queued: VecDeque<Extent>,
+    /// Asked for, not begun, each with the slots that it is read into one of.
+    queued: VecDeque<(Extent, Arc<Free>)>,
     /// Begun, in order; the first of them has the tag `tag_first`, and so on.
     started: VecDeque<Started>,
     tag_first: u64,
@@ -96,7 +97,7 @@ impl Ring {
             slot_bytes,
             slots,
             buffers_bytes: buffers.iter().map(|buffer| buffer.len()).sum(),
-            free: Arc::new(Free(Mutex::new(buffers))),
+            free: Arc::new(Free::of(buffers)),
             queued: VecDeque::with_capacity(ORDER_RESERVED),
             started: VecDeque::with_capacity(slots),
             tag_first: 0,
@@ -112,16 +113,38 @@ impl Ring {
     /// # Errors
     /// [`ErrorKind::TooLarge`] if one of them is larger than a slot; then none is appended.
     pub fn request(&mut self, extents: &[Extent]) -> Result<(), Error> {
-        if let Some(large) = extents.iter().find(|extent| extent.bytes > self.slot_bytes as u64) {
-            let message = format!(
-                "an extent of {} bytes (file {}, offset {}) is larger than a slot of {} bytes",
-                large.bytes, large.file.0, large.offset, self.slot_bytes
-            );
-            return Err(Error::new(ErrorKind::TooLarge, message));
-        }
-        self.queued.extend(extents);
+        extents.iter().try_for_each(|extent| fits(extent, self.slot_bytes))?;
+        self.queued.extend(extents.iter().map(|extent| (*extent, Arc::clone(&self.free))));
         self.advance();
         Ok(())
+    }
+
+    /// Appends one extent to the order, to be read into a slot outside the ring. Its tile holds that slot; reading begins
+    /// when what held it before has dropped.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TooLarge`] if the extent is larger than the slot.
+    pub fn request_into(&mut self, extent: Extent, slot: &CacheSlot) -> Result<(), Error> {
+        fits(&extent, slot.bytes)?;
+        self.queued.push_back((extent, Arc::clone(&slot.buffer)));
+        self.advance();
+        Ok(())
+    }
+
+    /// Slots outside the ring for extents of up to these sizes in bytes, side by side in memory that is reserved here
+    /// and taken as they are filled.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Resources`] if there is no memory for them.
+    pub fn cache_slots(&self, bytes: &[usize]) -> Result<Vec<CacheSlot>, Error> {
+        let alignment = self.source.alignment();
+        let whole = |bytes: &usize| buffer_bytes(*bytes, alignment).unwrap_or(usize::MAX);
+        let buffers = AlignedBuffer::side_by_side(&bytes.iter().map(whole).collect::<Vec<_>>())?;
+        let slot = |(buffer, bytes): (AlignedBuffer, &usize)| CacheSlot {
+            bytes: *bytes,
+            buffer: Arc::new(Free::of(vec![buffer])),
+        };
+        Ok(buffers.into_iter().zip(bytes).map(slot).collect())
     }
 
     /// The next extent of the order, whole. Waits for it if it must.
@@ -137,14 +160,12 @@ impl Ring {
             return Err(self.nothing_started());
         }
         self.wait_for_first();
-        let Some(Started { extent, state }) = self.started.pop_front() else {
+        let Some(Started { extent, free, state }) = self.started.pop_front() else {
             return Err(self.nothing_started());
         };
         self.tag_first += 1;
         match state {
-            State::Landed(buffer, range) => {
-                Ok(Tile { extent, range, buffer: Some(buffer), free: Arc::clone(&self.free) })
-            }
+            State::Landed(buffer, range) => Ok(Tile { extent, range, buffer: Some(buffer), free }),
             State::Failed(error) => {
                 self.advance();
                 Err(error)
@@ -158,11 +179,10 @@ impl Ring {
     /// the next.
     pub fn advance(&mut self) {
         self.drain();
-        while let Some(&extent) = self.queued.front() {
-            let Some(buffer) = self.free.take() else { return };
-            self.queued.pop_front();
+        while let Some((extent, free)) = self.queued.pop_front() {
+            let Some(buffer) = free.take() else { return self.queued.push_front((extent, free)) };
             let tag = self.tag_first + self.started.len() as u64;
-            self.started.push_back(Started { extent, state: State::InFlight });
+            self.started.push_back(Started { extent, free, state: State::InFlight });
             self.in_flight += 1;
             self.busy_since.get_or_insert_with(Instant::now);
             self.source.submit(Read { tag, extent, buffer });
@@ -187,7 +207,7 @@ impl Ring {
         self.tag_first += self.started.len() as u64;
         for started in self.started.drain(..) {
             if let State::Landed(buffer, _) = started.state {
-                self.free.put(buffer);
+                started.free.put(buffer);
             }
         }
     }
@@ -294,7 +314,7 @@ impl Ring {
             Err(error) => {
                 self.stats.failures += u64::from(error.kind() != ErrorKind::Cancelled);
                 started.state = State::Failed(error);
-                self.free.put(done.buffer);
+                started.free.put(done.buffer);
             }
         }
     }
@@ -311,10 +331,18 @@ impl Ring {
         if self.queued.is_empty() {
             return Error::new(ErrorKind::Empty, "a tile was asked for, but no extent is pending");
         }
-        let message =
-            format!("all {} slots of the ring are held by tiles; drop one of them first", self.slots);
+        let message = format!(
+            "all {} slots of the ring are held by tiles, or the one beside it that is to be read into; drop one first",
+            self.slots
+        );
         Error::new(ErrorKind::Full, message)
     }
+}
+
+/// A buffer outside the ring for an extent that stays in memory, made by [`Ring::cache_slots`].
+pub struct CacheSlot {
+    bytes: usize,
+    buffer: Arc<Free>,
 }
 
 /// The bytes of one extent. The slot they lie in is free again when this drops, on whatever thread.
@@ -351,6 +379,8 @@ impl Drop for Tile {
 
 struct Started {
     extent: Extent,
+    /// Where its buffer goes when its tile drops.
+    free: Arc<Free>,
     state: State,
 }
 
@@ -360,10 +390,26 @@ enum State {
     Failed(Error),
 }
 
-/// The free slots. It has room for all of them from the start.
+/// Slots that are free. It has room for all of them from the start.
 struct Free(Mutex<Vec<AlignedBuffer>>);
 
+/// Refuses an extent that is larger than a slot.
+fn fits(extent: &Extent, slot_bytes: usize) -> Result<(), Error> {
+    if extent.bytes <= slot_bytes as u64 {
+        return Ok(());
+    }
+    let message = format!(
+        "an extent of {} bytes (file {}, offset {}) is larger than a slot of {slot_bytes} bytes",
+        extent.bytes, extent.file.0, extent.offset
+    );
+    Err(Error::new(ErrorKind::TooLarge, message))
+}
+
 impl Free {
+    fn of(buffers: Vec<AlignedBuffer>) -> Self {
+        Self(Mutex::new(buffers))
+    }
+
     fn take(&self) -> Option<AlignedBuffer> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }

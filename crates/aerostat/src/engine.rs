@@ -14,6 +14,7 @@ use crate::checked::{self, Vectors};
 use crate::clock::{At, Clock};
 use crate::drafts::{self, Drafts, SmallModel};
 use crate::embedder::Embedder;
+use crate::expert_trace::ExpertTrace;
 use crate::learned::{self, Learned};
 use crate::model_files::ModelFiles;
 use crate::need::Need;
@@ -135,7 +136,9 @@ impl Engine {
         let limits = Limits { rows_max, logit_rows_max, states };
         let mut vectors = Vectors::new(&files.checkpoint.catalog);
         let model = Model::new(spec, program, limits, &mut *backend, |v| vectors.read(v, &mut ring))?;
-        let store = WeightStore::new(ring, &plan, model.spec(), Learned::new(options.expert_use.clone()));
+        let trace = options.expert_trace.as_deref().map(ExpertTrace::create).transpose()?;
+        let watched = (Learned::new(options.expert_use.clone()), trace);
+        let store = WeightStore::new(ring, &plan, model.spec(), watched)?;
         let pages = Pages::new(plan.kv_pages, PAGE_TOKENS).with_states(plan.state_slots);
         let mut sweeper = Sweeper { plan, backend, model, store, embedder, clock };
         sweeper.load(observer)?;

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use aerostat_arch::ModelSpec;
 use aerostat_checkpoint::Extent;
 use aerostat_plan::Plan;
-use aerostat_stream::{Error, Ring, Tile};
+use aerostat_stream::{CacheSlot, Error, Ring, Tile};
 
 /// The streamed tiles of sweep after sweep.
 pub(crate) struct Flow {
@@ -41,10 +41,16 @@ impl Flow {
         self.ask()
     }
 
-    /// The router of the next block with experts has spoken: these are the tiles it asks for.
-    pub(crate) fn route(&mut self, experts: &[Extent]) -> Result<(), Error> {
-        self.ring.request(experts)?;
-        self.order.extend(experts.iter().map(|_| Kind::Expert));
+    /// The router of the next block with experts has spoken: these are the tiles it asks for, each with the slot that it is
+    /// to stay in, if it is.
+    pub(crate) fn route(&mut self, experts: &[(Extent, Option<&CacheSlot>)]) -> Result<(), Error> {
+        for (extent, stays) in experts {
+            match stays {
+                Some(slot) => self.ring.request_into(*extent, slot)?,
+                None => self.ring.request(&[*extent])?,
+            }
+            self.order.push_back(Kind::Expert);
+        }
         self.certain.spoken += 1;
         self.ask()
     }

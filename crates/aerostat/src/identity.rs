@@ -33,6 +33,7 @@ pub fn result_identity(options: &Options) -> String {
         // What is expected and learned.
         read_bytes_per_second: _,
         expert_use: _,
+        expert_trace: _,
     } = options;
     let device = match device {
         // All of them compute on the host, with the same bits.
@@ -100,6 +101,7 @@ mod tests {
                 pinned_bytes_max: Some(0),
                 read_bytes_per_second: Some(1e9),
                 expert_use: Some("experts".into()),
+                expert_trace: Some("trace".into()),
             };
             assert_eq!(result_identity(&options), plain);
         }

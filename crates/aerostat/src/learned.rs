@@ -1,4 +1,4 @@
-//! The file that learns which experts a model uses.
+//! The file that learns which experts a model uses, and how soon it uses them again.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -24,6 +24,11 @@ impl Learned {
     /// An expert of a block is used.
     pub(crate) fn add(&mut self, block: usize, expert: usize) {
         self.uses.add(block, expert);
+    }
+
+    /// One of `experts` of a block is used by few rows; so many others were used since its last use, if there was one.
+    pub(crate) fn reused(&mut self, since: Option<usize>, experts: usize) {
+        self.uses.reused(since, experts);
     }
 }
 
@@ -53,4 +58,23 @@ fn add(path: &Path, uses: &ExpertUse) -> io::Result<()> {
     let partial = path.with_extension(format!("{}.partial", std::process::id()));
     fs::write(&partial, serde_json::to_vec(&all)?)?;
     fs::rename(&partial, path).inspect_err(|_| drop(fs::remove_file(&partial)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_before_are_read_and_what_is_written_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("experts.json");
+        fs::write(&path, r#"{"blocks": [[1, 2]]}"#).unwrap();
+        assert_eq!(read(&path).unwrap().found(1.0), None);
+        let mut learned = Learned::new(Some(path.clone()));
+        (0..4000).for_each(|_| learned.reused(Some(0), 2));
+        learned.add(0, 1);
+        drop(learned);
+        let uses = read(&path).unwrap();
+        assert_eq!((uses.found(0.5), uses.most_used(0, 2)), (Some(1.0), vec![1, 0]));
+    }
 }

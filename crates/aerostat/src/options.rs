@@ -76,7 +76,7 @@ pub struct Options {
     pub budget_of: BudgetOf,
     /// Where ops run.
     pub device: Device,
-    /// Bound of a GPU's memory, in bytes; `None`: what it has.
+    /// Bound of a GPU's memory, in bytes; `None`: 2 GiB are planned with.
     pub vram_bytes: Option<u64>,
     /// Worker threads; `None`: all cores.
     pub threads: Option<usize>,
@@ -105,7 +105,11 @@ pub struct Options {
     pub pinned_bytes_max: Option<u64>,
     /// What the plan takes reading to yield; `None`: what a look at the disk says.
     pub read_bytes_per_second: Option<f64>,
-    /// A small file that learns which experts are used, so that later runs keep those in memory: read when a model is
-    /// opened, added to when the engine is dropped. It may be missing or deleted. It changes no results.
+    /// A small file that learns which experts are used, so that later runs begin with those in memory and foretell what they
+    /// read: read when a model is opened, added to when the engine is dropped. It may be missing or deleted. It changes no
+    /// results.
     pub expert_use: Option<PathBuf>,
+    /// A file that is written anew with which experts each sweep uses, one JSON object a line: `sweep`, `layer`, `rows`, and
+    /// `experts`, each named once, in the order of computing. It changes no results.
+    pub expert_trace: Option<PathBuf>,
 }

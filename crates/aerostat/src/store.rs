@@ -3,14 +3,19 @@
 use std::collections::{HashMap, VecDeque};
 
 use aerostat_arch::ModelSpec;
-use aerostat_backend::{Backend, TileShape, Weight, WeightId, defect};
-use aerostat_checkpoint::Extent;
+use aerostat_backend::{Backend, HostBytes, TileShape, Weight, WeightId, defect};
 use aerostat_plan::{Home, Plan, Step};
 use aerostat_stream::{Ring, Tile};
 
+use crate::expert_cache::ExpertCache;
+use crate::expert_trace::ExpertTrace;
 use crate::flow::Flow;
 use crate::learned::Learned;
+use crate::residency::Place;
 use crate::{Error, ErrorKind};
+
+/// Experts of few rows are at most this part of a block's.
+const FEW: usize = 4;
 
 /// Called after each tile that is loaded, with the number of tiles loaded, of tiles to load, its block, and the ring; an
 /// error stops the load.
@@ -21,13 +26,39 @@ pub(crate) struct WeightStore {
     flow: Flow,
     /// For each step of the plan, its tile on the device if it stays there.
     residents: Vec<Option<WeightId>>,
-    /// The tiles of experts that stay, by block and index.
+    /// The tiles of experts that stay, by block and index, where all do.
     resident_experts: HashMap<(usize, u32), Vec<WeightId>>,
-    /// Tiles of the present block's experts that are still to be multiplied, in order: the place of the expert among those
-    /// that rows use, the step, and the tile's handle if it stays in memory; else it comes from the ring.
-    routed: VecDeque<(usize, Step, Option<WeightId>)>,
+    /// Those that stay until others are used, where not all do.
+    experts: ExpertCache,
+    /// Tiles of the present block's experts that are still to be multiplied, in order.
+    routed: VecDeque<Routed>,
+    /// The block that they are of, until the sweep ends.
+    block: Option<usize>,
     learned: Learned,
+    trace: Option<ExpertTrace>,
     pub(crate) counted: ExpertReads,
+}
+
+/// A tile of an expert that rows use.
+#[derive(Clone, Copy)]
+struct Routed {
+    /// The place of the expert among those in use.
+    index: usize,
+    step: Step,
+    from: From,
+}
+
+/// Where it is.
+#[derive(Clone, Copy)]
+enum From {
+    /// On the device, where it stays.
+    Device(WeightId),
+    /// The tile of this number in a slot of the cache.
+    Cache(usize, usize),
+    /// It comes next, and stays in that slot.
+    Into(usize),
+    /// It comes next, and passes.
+    Passing,
 }
 
 /// Experts that rows used, block by block and sweep by sweep.
@@ -42,18 +73,29 @@ pub(crate) struct ExpertReads {
 
 impl WeightStore {
     /// With nothing in memory yet.
-    pub(crate) fn new(ring: Ring, plan: &Plan, spec: &ModelSpec, learned: Learned) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// There is no memory for the slots of experts.
+    pub(crate) fn new(
+        ring: Ring,
+        plan: &Plan,
+        spec: &ModelSpec,
+        (learned, trace): (Learned, Option<ExpertTrace>),
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            experts: ExpertCache::new(plan, spec, &ring)?,
             flow: Flow::new(ring, plan, spec),
             residents: vec![None; plan.steps.len()],
             resident_experts: HashMap::new(),
             routed: VecDeque::new(),
+            block: None,
             learned,
+            trace,
             counted: ExpertReads::default(),
-        }
+        })
     }
 
-    /// Reads what stays in memory.
+    /// Reads what stays in memory, and the experts that the cache begins with.
     pub(crate) fn load(
         &mut self,
         plan: &Plan,
@@ -61,12 +103,15 @@ impl WeightStore {
         backend: &mut dyn Backend,
         show: Show<'_>,
     ) -> Result<(), Error> {
-        let experts = plan.pinned_experts.iter().enumerate();
-        let experts = experts.flat_map(|(block, pinned)| pinned.iter().map(move |e| (block, *e)));
+        let blocks = spec.blocks.iter().enumerate().filter(|_| plan.resident);
+        let experts = blocks.filter_map(|(i, block)| Some((i, block.experts.as_ref()?.mlps.len() as u32)));
+        let experts = experts.flat_map(|(block, count)| (0..count).map(move |e| (block, e)));
         let experts = experts.flat_map(|(block, e)| plan.expert_steps(spec, block, e));
         let certain = plan.steps.iter().enumerate().filter(|(_, step)| !step.is_streamed());
         let certain = certain.map(|(place, step)| (Some(place), *step));
         let steps: Vec<(Option<usize>, Step)> = certain.chain(experts.map(|step| (None, step))).collect();
+        let warm = if plan.resident { Vec::new() } else { self.warm(plan, spec) };
+        let all = steps.len() + warm.len();
         self.flow.ring.request(&steps.iter().map(|(_, s)| s.extent).collect::<Vec<_>>())?;
         for (i, (place, step)) in steps.iter().enumerate() {
             let tile = self.flow.ring.next()?;
@@ -80,14 +125,37 @@ impl WeightStore {
                     return Err(defect!("{step:?} is neither a step of the plan nor an expert's").into());
                 }
             }
-            show(i + 1, steps.len(), step.block, &self.flow.ring).inspect_err(|_| self.flow.cancel())?;
+            show(i + 1, all, step.block, &self.flow.ring).inspect_err(|_| self.flow.cancel())?;
+        }
+        for (i, (slot, tile, step)) in warm.into_iter().enumerate() {
+            let room = self.experts.room(step.block, slot, tile);
+            let room = room.ok_or_else(|| defect!("{step:?} has no slot {slot}"))?;
+            self.flow.ring.request_into(step.extent, room)?;
+            drop(self.experts.keep(step.block, slot, self.flow.ring.next()?));
+            show(steps.len() + i + 1, all, step.block, &self.flow.ring)?;
         }
         Ok(())
     }
 
-    /// Begins a sweep, with or without the head. `more`: another is likely to follow, and its first tiles are read while this
-    /// one ends.
-    pub(crate) fn begin(&mut self, head: bool, more: bool) -> Result<(), Error> {
+    /// Puts the experts that the cache begins with into slots: for each of their tiles the slot, its number, and its step.
+    fn warm(&mut self, plan: &Plan, spec: &ModelSpec) -> Vec<(usize, usize, Step)> {
+        let mut tiles = Vec::new();
+        for (block, experts) in plan.warm_experts.iter().enumerate() {
+            for (slot, &expert) in experts.iter().enumerate() {
+                self.experts.put(block, slot, expert);
+                let steps = plan.expert_steps(spec, block, expert).into_iter().enumerate();
+                tiles.extend(steps.map(|(tile, step)| (slot, tile, step)));
+            }
+        }
+        tiles
+    }
+
+    /// Begins a sweep of so many rows, with or without the head. `more`: another is likely to follow, and its first tiles
+    /// are read while this one ends.
+    pub(crate) fn begin(&mut self, rows: usize, head: bool, more: bool) -> Result<(), Error> {
+        if let Some(trace) = &mut self.trace {
+            trace.begin(rows);
+        }
         Ok(self.flow.begin(head, more)?)
     }
 
@@ -100,7 +168,7 @@ impl WeightStore {
     ) -> Result<Weight, Error> {
         match self.residents.get(place).copied().flatten() {
             Some(id) => Ok(Weight::Resident(id)),
-            None => upload(backend, spec, step, self.flow.certain()?),
+            None => upload(backend, spec, step, Box::new(self.flow.certain()?)),
         }
     }
 
@@ -119,22 +187,48 @@ impl WeightStore {
         block: usize,
         experts: &[u32],
     ) -> Result<(), Error> {
+        self.learn(spec, block, experts)?;
+        let places = self.experts.sweep(block, experts);
+        (self.block, self.counted.used) = (Some(block), self.counted.used + experts.len() as u64);
         self.routed.clear();
-        let mut streamed: Vec<Extent> = Vec::new();
-        for (index, &expert) in experts.iter().enumerate() {
-            self.counted.used += 1;
-            self.learned.add(block, expert as usize);
+        let mut asked = Vec::new();
+        for (index, (&expert, place)) in experts.iter().zip(places).enumerate() {
             let resident = self.resident_experts.get(&(block, expert));
-            let before = streamed.len();
+            let before = asked.len();
             for (tile, step) in plan.expert_steps(spec, block, expert).into_iter().enumerate() {
-                let id = resident.and_then(|tiles| tiles.get(tile).copied());
-                streamed.extend(id.is_none().then_some(step.extent));
-                self.routed.push_back((index, step, id));
+                let from = match (resident.and_then(|tiles| tiles.get(tile)), place) {
+                    (Some(id), _) => From::Device(*id),
+                    (None, Place::Here(slot)) => From::Cache(slot, tile),
+                    (None, Place::Into(slot)) => From::Into(slot),
+                    (None, Place::Passing) => From::Passing,
+                };
+                match from {
+                    From::Into(slot) => asked.push((step.extent, self.experts.room(block, slot, tile))),
+                    From::Passing => asked.push((step.extent, None)),
+                    From::Device(_) | From::Cache(..) => {}
+                }
+                self.routed.push_back(Routed { index, step, from });
             }
-            self.counted.read += u64::from(streamed.len() > before);
+            self.counted.read += u64::from(asked.len() > before);
         }
-        self.counted.read_bytes += streamed.iter().map(|extent| extent.bytes).sum::<u64>();
-        Ok(self.flow.route(&streamed)?)
+        self.counted.read_bytes += asked.iter().map(|(extent, _)| extent.bytes).sum::<u64>();
+        Ok(self.flow.route(&asked)?)
+    }
+
+    /// Learns what a sweep uses of a block.
+    fn learn(&mut self, spec: &ModelSpec, block: usize, experts: &[u32]) -> Result<(), Error> {
+        if let Some(trace) = &mut self.trace {
+            trace.write(block, experts)?;
+        }
+        let all = spec.blocks.get(block).and_then(|b| b.experts.as_ref()).map_or(0, |e| e.mlps.len());
+        for &expert in experts {
+            self.learned.add(block, expert as usize);
+            // Rows of many texts, or of a long prompt, say little of the next token.
+            if experts.len() * FEW <= all {
+                self.learned.reused(self.experts.used_since(block, expert), all);
+            }
+        }
+        Ok(())
     }
 
     /// The next tile of the `index`-th expert in use if it is of this matrix.
@@ -144,14 +238,24 @@ impl WeightStore {
         spec: &ModelSpec,
         (index, role): (usize, aerostat_plan::Role),
     ) -> Result<Option<(Step, Weight)>, Error> {
-        let is_next = |(of, step, _): &&(usize, Step, Option<WeightId>)| *of == index && step.role == role;
-        let Some((_, step, id)) = self.routed.front().filter(is_next).copied() else { return Ok(None) };
-        self.routed.pop_front();
-        let weight = match id {
-            Some(id) => Weight::Resident(id),
-            None => upload(backend, spec, &step, self.flow.expert()?)?,
+        let is_next = |routed: &&Routed| routed.index == index && routed.step.role == role;
+        let Some(Routed { step, from, .. }) = self.routed.front().filter(is_next).copied() else {
+            return Ok(None);
         };
-        Ok(Some((step, weight)))
+        self.routed.pop_front();
+        let bytes = match from {
+            From::Device(id) => return Ok(Some((step, Weight::Resident(id)))),
+            From::Cache(slot, tile) => self.experts.tile(step.block, slot, tile),
+            From::Into(slot) => Some(self.experts.keep(step.block, slot, self.flow.expert()?)),
+            From::Passing => Some(Box::new(self.flow.expert()?) as HostBytes),
+        };
+        let bytes = bytes.ok_or_else(|| defect!("{step:?} is not where it was kept"))?;
+        Ok(Some((step, upload(backend, spec, &step, bytes)?)))
+    }
+
+    /// The sweep has ended as it should.
+    pub(crate) fn end(&mut self) {
+        self.block = None;
     }
 
     /// The resident tiles of the head with the row that each begins with, if all of it stays in memory.
@@ -166,6 +270,10 @@ impl WeightStore {
         backend.release_all();
         self.flow.cancel();
         self.routed.clear();
+        // What was read for the block at hand is half there, or what was wrong with it ended the sweep.
+        if let Some(block) = self.block.take() {
+            self.experts.forget(block);
+        }
     }
 
     /// What reads.
@@ -191,9 +299,14 @@ pub(crate) fn shape(spec: &ModelSpec, step: &Step) -> Result<TileShape, Error> {
     Ok(TileShape { dtype: companion.dtype, rows: step.rows, cols: companion.stored_cols(), packed: false })
 }
 
-/// Hands a tile's bytes to the device, which keeps the slot until the weight is released.
-fn upload(backend: &mut dyn Backend, spec: &ModelSpec, step: &Step, tile: Tile) -> Result<Weight, Error> {
-    let upload = backend.upload(shape(spec, step)?, Box::new(tile)).map_err(|e| named(spec, step, e))?;
+/// Hands a tile's bytes to the device, which keeps them until the weight is released.
+fn upload(
+    backend: &mut dyn Backend,
+    spec: &ModelSpec,
+    step: &Step,
+    bytes: HostBytes,
+) -> Result<Weight, Error> {
+    let upload = backend.upload(shape(spec, step)?, bytes).map_err(|e| named(spec, step, e))?;
     Ok(Weight::Arriving(upload))
 }
 

@@ -53,7 +53,7 @@ impl Sweeper {
         let tiles = if head { self.plan.steps.len() } else { self.plan.sweep().0.len() };
         let mut at = At { phase, tile: 0, tiles, block: 0, rows: rows.tokens.len() };
         self.clock.begin_sweep(&self.plan, rows.tokens.len(), batch.logit_rows.len());
-        self.store.begin(head, more)?;
+        self.store.begin(rows.tokens.len(), head, more)?;
         self.model.begin(&mut *self.backend, &batch)?;
         let program = Arc::clone(self.model.program());
         for op in program.sweep(head) {
@@ -70,6 +70,7 @@ impl Sweeper {
                 op => self.clock.computing(|| self.model.run(&mut *self.backend, &batch, op))?,
             }
         }
+        self.store.end();
         self.clock.sweeping += begun.elapsed();
         if head { Ok(self.model.logits(&mut *self.backend)?) } else { Ok(&[]) }
     }

@@ -125,3 +125,43 @@ fn statistics_count_what_was_asked_and_what_alignment_adds() {
     assert_eq!((stats.reads, stats.read_bytes, stats.device_bytes), (4, 515, 512 + 1024 + 512));
     assert_eq!(ring.stats(), stats, "no time passes with nothing in flight");
 }
+
+#[test]
+fn what_stays_lies_beside_the_ring_and_holds_up_nothing() {
+    on_every_kind(2, |ring, contents, kind| {
+        let order = order(30);
+        let slots = ring.cache_slots(&[5000, 4100, 4100]).unwrap();
+        // Every third extent stays; more of them than the ring has slots.
+        let mut stays = Vec::new();
+        for (i, extent) in order[..9].iter().enumerate() {
+            match i % 3 {
+                1 => ring.request_into(*extent, &slots[i / 3]).unwrap(),
+                _ => ring.request(&[*extent]).unwrap(),
+            }
+        }
+        for (i, extent) in order[..9].iter().enumerate() {
+            let tile = ring.next().unwrap();
+            assert!(*tile == *expected(contents, *extent), "{kind:?}");
+            if i % 3 == 1 {
+                stays.push((tile, *extent));
+            }
+        }
+        // The ring's own slots are all free, and a slot beside it is used again when what it held has dropped.
+        ring.request(&order[9..11]).unwrap();
+        let passing = [ring.next().unwrap(), ring.next().unwrap()];
+        ring.request_into(order[11], &slots[0]).unwrap();
+        assert_eq!(ring.next().err().unwrap().kind(), ErrorKind::Full, "{kind:?}");
+        stays.remove(0);
+        stays.push((ring.next().unwrap(), order[11]));
+        assert!(stays.iter().all(|(tile, extent)| **tile == *expected(contents, *extent)));
+        // What was forgotten while it was read leaves its slot free.
+        drop(passing);
+        stays.clear();
+        ring.request_into(order[12], &slots[1]).unwrap();
+        ring.cancel();
+        ring.request_into(order[13], &slots[1]).unwrap();
+        assert!(*ring.next().unwrap() == *expected(contents, order[13]));
+        let error = ring.request_into(extent(0, 0, 4101), &slots[2]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooLarge);
+    });
+}

@@ -1,6 +1,7 @@
 //! Measurements beside the ceiling that bounds them, taken in one run so that both sides meet the same machine.
 
 mod batch;
+mod experts;
 mod kernels;
 mod speculate;
 mod sweep;
@@ -17,6 +18,7 @@ use crate::observe::{Observer, Progress};
 use crate::{Error, ErrorKind, ModelFiles};
 
 pub use batch::{BatchPoint, BatchSettings, batch};
+pub use experts::{ExpertsPoint, ExpertsReport, experts};
 pub use kernels::{KernelPoint, Kernels, kernel_formats, kernels};
 pub use speculate::{SpeculatePoint, speculate};
 pub use sweep::{SweepPoint, SweepSettings, sweep};

@@ -5,6 +5,7 @@ mod batch;
 mod budget;
 mod drafts;
 mod exactness;
+mod expert_cache;
 mod experts;
 mod faults;
 mod golden;

@@ -1,12 +1,13 @@
 //! Many callers, one engine.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use aerostat::session::{Event, Priority, RequestState};
 use aerostat::{
-    Completion, Engine, Error, ErrorKind, FinishReason, ModelFiles, Need, Observer, Options, Outcome,
+    Completion, Engine, Error, ErrorKind, FinishReason, ModelFiles, Need, Observer, Options, Outcome, Plan,
     Progress, QueueLimits, Request, Sampling, Session, Silent, Work,
 };
 use aerostat_testkit::fixture;
@@ -253,53 +254,89 @@ fn what_can_never_fit_is_refused_and_the_session_goes_on() {
     assert!(handle.submit(Request::default(), 0).is_err());
 }
 
-/// Holds up every tile until it is opened.
-#[derive(Clone, Default)]
+/// Holds up the opening of the model and every tile while it is shut.
+#[derive(Clone)]
 struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
-    fn open(&self) {
-        *self.0.0.lock().unwrap() = true;
+    fn shut() -> Self {
+        Self(Arc::new((Mutex::new(false), Condvar::new())))
+    }
+
+    fn set(&self, open: bool) {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = open;
         self.0.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let open = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.0.1.wait_while(open, |open| !*open).unwrap_or_else(PoisonError::into_inner));
     }
 }
 
 impl Observer for Gate {
+    fn planned(&mut self, _plan: &Plan) {
+        self.pass();
+    }
+
     fn progress(&mut self, _progress: &Progress) -> bool {
-        drop(self.0.1.wait_while(self.0.0.lock().unwrap(), |open| !*open).unwrap());
-        std::thread::sleep(Duration::from_millis(1));
+        self.pass();
         false
+    }
+}
+
+/// Opens a gate at the end of its scope, so that a test that fails does not wait for a session that waits for the gate.
+struct Opened(Gate);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.set(true);
     }
 }
 
 #[test]
 fn a_full_queue_refuses_more_and_tells_how_far_each_request_is() {
-    let gate = Gate::default();
+    let gate = Gate::shut();
     let options = Options { pinned_bytes_max: Some(0), draft: aerostat::Draft::None, ..Options::default() };
     let limits = QueueLimits { requests_max: 2, bytes_max: usize::MAX };
     let need = (Need::one(64), limits);
     let session = Session::start_with(files(), None, options, need, Box::new(gate.clone())).unwrap();
+    let _opened = Opened(gate.clone());
     let handle = session.handle();
     let (first, second) = (request(&[1, 2, 3], 60, 1), request(&[4, 5], 4, 2));
     let want = alone(&[first.clone(), second.clone()]);
-    let tickets = (handle.submit(first, 0).unwrap(), handle.submit(second.clone(), 0).unwrap());
+    // The first answer's first token shuts the gate again: the sweep after it stands still while the test looks.
+    let (events, heard) = channel();
+    let (mut begun, at_first_token) = (false, gate.clone());
+    let listener = move |event: Event| {
+        if matches!(event, Event::Tokens { .. }) && !std::mem::replace(&mut begun, true) {
+            at_first_token.set(false);
+        }
+        let _ = events.send(event);
+    };
+    let first = handle.submit_to(first, 0, Box::new(listener)).unwrap();
+    let ticket = handle.submit(second.clone(), 0).unwrap();
     let Err(full) = handle.submit(second.clone(), 0) else { panic!("three wait where two may") };
     assert_eq!(full.kind(), ErrorKind::Busy, "{full}");
     let told = handle.requests();
     assert_eq!(told.iter().map(|r| r.position).collect::<Vec<_>>(), [Some(0), Some(1)]);
     assert!(told.iter().all(|r| r.state == RequestState::Waiting));
-    gate.open();
-    let Some(Event::Tokens { .. }) = tickets.0.next() else { panic!("no tokens") };
+    gate.set(true);
+    let Ok(Event::Tokens { token_ids, .. }) = heard.recv() else { panic!("no tokens") };
     let told = handle.requests();
     let (one, other) = (told[0], told[1]);
-    assert_eq!((one.id, one.state, one.position), (tickets.0.id(), RequestState::Answering, None));
-    assert_eq!((one.prompt_tokens, one.prompt_done, one.tokens_max), (3, 3, 60));
-    assert!((1..60).contains(&one.tokens));
+    assert_eq!((one.id, one.state, one.position), (first, RequestState::Answering, None));
+    assert_eq!((one.prompt_tokens, one.prompt_done, one.tokens, one.tokens_max), (3, 3, token_ids.len(), 60));
     // The model was opened for one answer at a time.
     assert_eq!((other.state, other.position, other.tokens), (RequestState::Waiting, Some(0), 0));
     // One has left the queue, so that another may come.
     let third = handle.submit(second, 0).unwrap();
-    assert_eq!((tokens(tickets.0.wait()), tokens(tickets.1.wait())), (want[0].clone(), want[1].clone()));
+    gate.set(true);
+    let outcome = heard.iter().find_map(|event| match event {
+        Event::Finished(outcome) => Some(outcome),
+        _ => None,
+    });
+    assert_eq!((tokens(outcome.unwrap()), tokens(ticket.wait())), (want[0].clone(), want[1].clone()));
     assert_eq!(tokens(third.wait()), want[1]);
     assert!(handle.requests().is_empty());
 }
