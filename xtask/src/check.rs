@@ -144,12 +144,34 @@ fn with_component(root: &Path, arguments: &[&str], component: &str) -> Result<()
 }
 
 fn tests(root: &Path) -> Result<()> {
+    software_driver();
     if !is_installed(root, "nextest") {
         eprintln!("    cargo-nextest is not installed: cargo test runs everything");
         return cargo(root, &["test", "--workspace"], &[]);
     }
     cargo(root, &["nextest", "run", "--workspace", "--no-fail-fast"], &[])?;
     cargo(root, &["test", "--workspace", "--doc"], &[])
+}
+
+/// Installs a software driver for the tests on GPUs, where no driver is there and the system can; without an adapter they fail.
+fn software_driver() {
+    let has_driver = ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d"]
+        .iter()
+        .any(|folder| std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some()));
+    if has_driver || !cfg!(target_os = "linux") {
+        return;
+    }
+    let steps = [&["update", "-qq"][..], &["install", "-qq", "-y", "mesa-vulkan-drivers", "libvulkan1"]];
+    for arguments in steps {
+        eprintln!("    apt-get {}", arguments.join(" "));
+        let run = Command::new("apt-get").args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).status();
+        if !run.is_ok_and(|status| status.success()) {
+            eprintln!(
+                "    that failed: without a Vulkan driver, such as mesa-vulkan-drivers, tests of the GPU fail"
+            );
+            return;
+        }
+    }
 }
 
 /// Gives why not, where it cannot run.

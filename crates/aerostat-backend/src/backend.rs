@@ -2,9 +2,9 @@
 
 use crate::quantised::Numbers;
 use crate::{
-    Activation, Allocated, Attention, BufferId, Capabilities, DeltaRule, Error, Footprint, HeadCopy, Home,
-    HostBytes, Index, KvLayout, Mat, Nested, Rope, Scaling, ScratchNeed, SweepRows, Tile, TileShape,
-    UploadId, Weight, WeightId,
+    Activation, Allocated, Attention, BufferId, Capabilities, DeltaRule, DeviceMemory, Error, Footprint,
+    HeadCopy, Home, HostBytes, Index, KvLayout, Mat, Nested, Rope, Scaling, ScratchNeed, SweepRows, Tile,
+    TileShape, UploadId, Weight, WeightId,
 };
 
 /// A device. All matrices are f32. Shapes are checked: operands that do not fit give an error and change nothing.
@@ -17,6 +17,17 @@ pub trait Backend: Send {
     /// [`kv_allocate`](Self::kv_allocate) and later ops allocate for matrices of these kinds. Page tables are counted for
     /// sequences that share no pages.
     fn footprint(&self, need: &ScratchNeed) -> Footprint;
+
+    /// The memory of a device that has some of its own; [`reserve_tiles`](Self::reserve_tiles) allocates its slots. `None`: it
+    /// computes in the host's.
+    fn device_memory(&self) -> Option<DeviceMemory> {
+        None
+    }
+
+    /// Allocates room for tiles of up to `bytes_max` bytes to pass through. Called at open.
+    fn reserve_tiles(&mut self, _bytes_max: u64) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Allocates what ops need for matrices of these kinds and sweeps of up to `rows_max` rows. Called at open; what is called
     /// again is not less than before.

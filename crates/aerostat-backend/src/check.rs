@@ -3,7 +3,7 @@
 use crate::{Attention, Error, HeadCopy, KvLayout, Mat, Rope, Tile, Window};
 
 /// A matrix lies within a buffer of `len` elements and its rows do not overlap.
-pub(crate) fn mat(mat: &Mat, len: usize) -> Result<(), Error> {
+pub fn mat(mat: &Mat, len: usize) -> Result<(), Error> {
     if mat.stride < mat.cols && mat.rows > 1 {
         return Err(Error::shape(format!(
             "rows overlap: stride {} is below the {} columns",
@@ -23,12 +23,12 @@ pub(crate) fn mat(mat: &Mat, len: usize) -> Result<(), Error> {
 }
 
 /// Two matrices have the same shape; `what` names them.
-pub(crate) fn same_shape(a: &Mat, b: &Mat, what: &str) -> Result<(), Error> {
+pub fn same_shape(a: &Mat, b: &Mat, what: &str) -> Result<(), Error> {
     shape(b, a.rows, a.cols, what)
 }
 
 /// A matrix has this shape; `what` names it.
-pub(crate) fn shape(mat: &Mat, rows: usize, cols: usize, what: &str) -> Result<(), Error> {
+pub fn shape(mat: &Mat, rows: usize, cols: usize, what: &str) -> Result<(), Error> {
     if mat.rows == rows && mat.cols == cols {
         return Ok(());
     }
@@ -36,7 +36,7 @@ pub(crate) fn shape(mat: &Mat, rows: usize, cols: usize, what: &str) -> Result<(
 }
 
 /// An output shares no element with an input.
-pub(crate) fn apart(out: &Mat, input: &Mat) -> Result<(), Error> {
+pub fn apart(out: &Mat, input: &Mat) -> Result<(), Error> {
     if !overlap(out, input) {
         return Ok(());
     }
@@ -44,12 +44,12 @@ pub(crate) fn apart(out: &Mat, input: &Mat) -> Result<(), Error> {
 }
 
 /// An output is one of the inputs, or shares no element with it.
-pub(crate) fn same_or_apart(out: &Mat, input: &Mat) -> Result<(), Error> {
+pub fn same_or_apart(out: &Mat, input: &Mat) -> Result<(), Error> {
     if out == input { Ok(()) } else { apart(out, input) }
 }
 
 /// A tile has whole blocks in each row, and exactly its bytes.
-pub(crate) fn tile(tile: &Tile<'_>) -> Result<(), Error> {
+pub fn tile(tile: &Tile<'_>) -> Result<(), Error> {
     let Tile { dtype, rows, cols, bytes } = *tile;
     if !cols.is_multiple_of(dtype.block_len()) {
         return Err(Error::shape(format!("{cols} columns are not a whole number of {dtype:?} blocks")));
@@ -65,7 +65,7 @@ pub(crate) fn tile(tile: &Tile<'_>) -> Result<(), Error> {
 }
 
 /// So many inputs from `k0` on are in `x`.
-pub(crate) fn inputs(count: usize, x: &Mat, k0: usize) -> Result<(), Error> {
+pub fn inputs(count: usize, x: &Mat, k0: usize) -> Result<(), Error> {
     match k0.checked_add(count) {
         Some(end) if end <= x.cols => Ok(()),
         _ => Err(Error::shape(format!(
@@ -76,7 +76,7 @@ pub(crate) fn inputs(count: usize, x: &Mat, k0: usize) -> Result<(), Error> {
 }
 
 /// Row indices are below `rows`, and `out` has one row for each of them.
-pub(crate) fn rows(indices: &[u32], rows: usize, cols: usize, out: &Mat) -> Result<(), Error> {
+pub fn rows(indices: &[u32], rows: usize, cols: usize, out: &Mat) -> Result<(), Error> {
     shape(out, indices.len(), cols, "the output")?;
     match indices.iter().find(|&&row| row as usize >= rows) {
         Some(row) => Err(Error::shape(format!("row {row} was asked of a matrix of {rows} rows"))),
@@ -85,7 +85,7 @@ pub(crate) fn rows(indices: &[u32], rows: usize, cols: usize, out: &Mat) -> Resu
 }
 
 /// The columns of `out` lie in `x`, one every `step` from the `first`.
-pub(crate) fn columns(x: &Mat, first: usize, step: usize, out: &Mat) -> Result<(), Error> {
+pub fn columns(x: &Mat, first: usize, step: usize, out: &Mat) -> Result<(), Error> {
     let last = out.cols.checked_sub(1).map(|last| last.saturating_mul(step).saturating_add(first));
     if step > 0 && x.rows == out.rows && last.is_none_or(|last| last < x.cols) {
         return Ok(());
@@ -97,7 +97,7 @@ pub(crate) fn columns(x: &Mat, first: usize, step: usize, out: &Mat) -> Result<(
 }
 
 /// One factor for each row.
-pub(crate) fn factors(factors: &[f32], rows: usize) -> Result<(), Error> {
+pub fn factors(factors: &[f32], rows: usize) -> Result<(), Error> {
     if factors.len() == rows {
         return Ok(());
     }
@@ -105,7 +105,7 @@ pub(crate) fn factors(factors: &[f32], rows: usize) -> Result<(), Error> {
 }
 
 /// Both matrices have as many whole heads, which have the columns that are copied.
-pub(crate) fn copy_heads(x: &Mat, copy: &HeadCopy, out: &Mat) -> Result<(), Error> {
+pub fn copy_heads(x: &Mat, copy: &HeadCopy, out: &Mat) -> Result<(), Error> {
     let HeadCopy { from_dim, from_start, to_dim, to_start, len } = *copy;
     let within = |start: usize, dim: usize| start.checked_add(len).is_some_and(|end| end <= dim);
     let heads = |mat: &Mat, dim: usize| (dim > 0 && mat.cols.is_multiple_of(dim)).then(|| mat.cols / dim);
@@ -117,7 +117,7 @@ pub(crate) fn copy_heads(x: &Mat, copy: &HeadCopy, out: &Mat) -> Result<(), Erro
 }
 
 /// Rotation of a matrix by a table of angles.
-pub(crate) fn rope(x: &Mat, rope: &Rope, angles: &Mat) -> Result<(), Error> {
+pub fn rope(x: &Mat, rope: &Rope, angles: &Mat) -> Result<(), Error> {
     let Rope { head_dim, start, rotary, .. } = *rope;
     let within = start.checked_add(rotary).is_some_and(|end| end <= head_dim);
     if head_dim == 0 || !within || !rotary.is_multiple_of(2) || !x.cols.is_multiple_of(head_dim) {
@@ -128,7 +128,7 @@ pub(crate) fn rope(x: &Mat, rope: &Rope, angles: &Mat) -> Result<(), Error> {
 }
 
 /// The number of slots of a KV cache.
-pub(crate) fn kv_layout(layout: &KvLayout) -> Result<usize, Error> {
+pub fn kv_layout(layout: &KvLayout) -> Result<usize, Error> {
     let slots = layout.pages.checked_mul(layout.page_tokens);
     match slots {
         Some(slots) if layout.page_tokens > 0 && whole_heads(layout) => Ok(slots),
@@ -147,7 +147,7 @@ fn whole_heads(layout: &KvLayout) -> bool {
 }
 
 /// The heads of a layer that exists are those of an attention.
-pub(crate) fn heads(layout: &KvLayout, layer: usize, heads: usize) -> Result<(), Error> {
+pub fn heads(layout: &KvLayout, layer: usize, heads: usize) -> Result<(), Error> {
     match layout.heads.get(layer) {
         Some(&have) if have != heads => {
             Err(Error::shape(format!("layer {layer} of the KV cache has {have} heads, not {heads}")))
@@ -157,7 +157,7 @@ pub(crate) fn heads(layout: &KvLayout, layer: usize, heads: usize) -> Result<(),
 }
 
 /// The heads of an attention make sense; gives the widths of a key row and a value row, if it reads values.
-pub(crate) fn attention(shape: &Attention) -> Result<(usize, Option<usize>), Error> {
+pub fn attention(shape: &Attention) -> Result<(usize, Option<usize>), Error> {
     let Attention { heads, kv_heads, key_dim, value_dim, values_in_keys, window, .. } = *shape;
     let widths = kv_heads.checked_mul(key_dim).zip(kv_heads.checked_mul(value_dim));
     let values = !values_in_keys || value_dim <= key_dim;

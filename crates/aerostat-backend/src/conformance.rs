@@ -26,6 +26,8 @@ pub enum Tolerance {
     /// The difference is at most this times the largest magnitude of the case's results. Cases with special values are
     /// left out.
     Relative(f32),
+    /// The same with the bound of each op, [`Case::bound`].
+    Documented,
 }
 
 /// Runs every case that `make`'s device declares, and compares with `against`'s device.
@@ -278,6 +280,7 @@ fn compare(
         match tolerance {
             Tolerance::Exact => same,
             Tolerance::Relative(bound) => same || (a - b).abs() <= bound * largest,
+            Tolerance::Documented => same || (a - b).abs() <= case.bound() * largest,
         }
     };
     match got.iter().zip(&want).position(|(&a, &b)| !near(a, b)) {

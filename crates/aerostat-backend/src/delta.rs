@@ -116,7 +116,7 @@ pub(crate) fn runs(rows: &[StateRow]) -> Result<Vec<StateRun>, Error> {
 }
 
 /// The operands of a convolution: its rows, its weights by position, and what sequences keep.
-pub(crate) fn check_conv([x, weights, state]: [Mat; 3]) -> Result<(), Error> {
+pub fn check_conv([x, weights, state]: [Mat; 3]) -> Result<(), Error> {
     if !(2..=KERNEL_MAX).contains(&weights.rows) {
         return Err(Error::shape(format!("a convolution cannot see {} positions", weights.rows)));
     }
@@ -130,10 +130,7 @@ pub(crate) fn check_conv([x, weights, state]: [Mat; 3]) -> Result<(), Error> {
 }
 
 /// The operands of a delta rule, as [`crate::Backend::delta_rule`] names them.
-pub(crate) fn check_rule(
-    [x, strengths, parameters, state, out]: [Mat; 5],
-    rule: &DeltaRule,
-) -> Result<(), Error> {
+pub fn check_rule([x, strengths, parameters, state, out]: [Mat; 5], rule: &DeltaRule) -> Result<(), Error> {
     let DeltaRule { key_heads, value_heads, key_dim, value_dim, run, .. } = *rule;
     let keys = key_heads.checked_mul(key_dim).and_then(|n| n.checked_mul(2));
     let values = value_heads.checked_mul(value_dim);

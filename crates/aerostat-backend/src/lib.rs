@@ -28,6 +28,7 @@ pub mod packed;
 pub mod quantised;
 pub mod reference;
 mod rows;
+pub mod rules;
 mod sparse;
 mod weights;
 
@@ -37,7 +38,8 @@ pub use error::{Error, ErrorKind};
 pub use kernels::{Checks, HostDevice, Kernels, ScalingView};
 pub use memory::{HostMemory, KvView, View};
 pub use ops::{
-    Activation, Alibi, Allocated, Attention, Branch, BufferId, Capabilities, DeltaRule, Footprint, HeadCopy,
-    Home, HostBytes, Index, KvElement, KvLayout, KvType, Mat, Nested, Placement, Rope, RopeStyle, RowPlace,
-    Scaling, ScratchNeed, StateRow, SweepRows, Tile, TileShape, UploadId, Weight, WeightId, Window,
+    Activation, Alibi, Allocated, Attention, Branch, BufferId, Capabilities, DeltaRule, DeviceMemory,
+    Footprint, HeadCopy, Home, HostBytes, Index, KvElement, KvLayout, KvType, Mat, Nested, Placement, Rope,
+    RopeStyle, RowPlace, Scaling, ScratchNeed, StateRow, SweepRows, Tile, TileShape, UploadId, Weight,
+    WeightId, Window,
 };

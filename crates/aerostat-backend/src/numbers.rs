@@ -16,10 +16,6 @@ pub(crate) fn check_scaling(
     cols: usize,
     by_inputs: bool,
 ) -> Result<usize, Error> {
-    let Scaling { quantised, scales, zeros, groups, block_rows, block_cols, first_row } = *scaling;
-    let (run_rows, run) = quantised.code.run();
-    let tile = weight.tile();
-    let bytes = quantised.code.row_bytes(cols).checked_mul(tile.rows).map(|n| n as u64);
     let found = match weight {
         Operand::Plain(tile) => Some(tile.bytes.len() as u64),
         // What they expand to; they are looked at when they are multiplied.
@@ -28,12 +24,25 @@ pub(crate) fn check_scaling(
         }
         Operand::Packed(..) => None,
     };
-    let rows = (tile.rows / run_rows).checked_mul(run);
-    let is_whole = tile.rows.is_multiple_of(run_rows) && (by_inputs || run == 1);
+    check_codes((weight.tile().rows, found), scaling, cols, by_inputs)
+}
+
+/// The same of a tile of so many stored rows and, if it has the right shape, so many bytes.
+pub fn check_codes(
+    (stored_rows, found): (usize, Option<u64>),
+    scaling: &Scaling,
+    cols: usize,
+    by_inputs: bool,
+) -> Result<usize, Error> {
+    let Scaling { quantised, scales, zeros, groups, block_rows, block_cols, first_row } = *scaling;
+    let (run_rows, run) = quantised.code.run();
+    let bytes = quantised.code.row_bytes(cols).checked_mul(stored_rows).map(|n| n as u64);
+    let rows = (stored_rows / run_rows).checked_mul(run);
+    let is_whole = stored_rows.is_multiple_of(run_rows) && (by_inputs || run == 1);
     let (Some(rows), true) = (rows, bytes.is_some() && bytes == found && is_whole) else {
         let message = format!(
-            "{} rows of {cols} codes in {:?} take {bytes:?} bytes, but the tile has {found:?}",
-            tile.rows, quantised.code
+            "{stored_rows} rows of {cols} codes in {:?} take {bytes:?} bytes, but the tile has {found:?}",
+            quantised.code
         );
         return Err(Error::shape(message));
     };

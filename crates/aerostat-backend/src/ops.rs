@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use aerostat_checkpoint::DType;
-pub use aerostat_types::{Activation, Alibi, Home, KvElement, KvType, RopeStyle, Window};
+pub use aerostat_types::{Activation, Alibi, DeviceMemory, Home, KvElement, KvType, RopeStyle, Window};
 
 use crate::quantised::Quantised;
 

@@ -5,7 +5,7 @@ use crate::{Error, KvLayout, Placement, RowPlace, SweepRows, Window, check};
 
 /// The rows of a sweep, checked as far as they can be without knowing the op; vectors are used again.
 #[derive(Default)]
-pub(crate) struct Rows {
+pub struct Rows {
     places: Vec<RowPlace>,
     pages: Vec<u32>,
     slots: Vec<u32>,
@@ -20,7 +20,7 @@ pub(crate) struct Rows {
 
 impl Rows {
     /// Sets the rows; without a cache no place can be used.
-    pub(crate) fn set(&mut self, layout: Option<&KvLayout>, rows: SweepRows<'_>) -> Result<(), Error> {
+    pub fn set(&mut self, layout: Option<&KvLayout>, rows: SweepRows<'_>) -> Result<(), Error> {
         let SweepRows { places, states } = rows;
         if !states.is_empty() && states.len() != places.rows.len() {
             let (states, rows) = (states.len(), places.rows.len());
@@ -45,7 +45,7 @@ impl Rows {
     }
 
     /// No rows.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.places.clear();
         self.pages.clear();
         self.slots.clear();
@@ -55,12 +55,17 @@ impl Rows {
     }
 
     /// What was set.
-    pub(crate) fn placement(&self) -> Placement<'_> {
+    pub fn placement(&self) -> Placement<'_> {
         Placement { rows: &self.places, pages: &self.pages, slots: &self.slots }
     }
 
+    /// All runs of rows of sequences that have states.
+    pub fn all_runs(&self) -> &[StateRun] {
+        &self.runs
+    }
+
     /// The runs of rows of sequences, for an op on `wanted` rows over the states of `slots` sequences.
-    pub(crate) fn runs(&self, wanted: usize, slots: usize) -> Result<&[StateRun], Error> {
+    pub fn runs(&self, wanted: usize, slots: usize) -> Result<&[StateRun], Error> {
         if self.states != wanted {
             return Err(Error::shape(format!("{} states were set for {wanted} rows", self.states)));
         }
@@ -72,7 +77,7 @@ impl Rows {
 
     /// The places for an op on `wanted` rows of a layer: it exists, its widths are `key` and `value` (if any is named), and
     /// every row's pages from its first visible position to its own exist; `window` as in [`crate::Attention`].
-    pub(crate) fn places(
+    pub fn places(
         &self,
         layout: &KvLayout,
         layer: usize,
@@ -101,7 +106,7 @@ impl Rows {
     }
 
     /// What it takes.
-    pub(crate) fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         let bytes = self.places.capacity() * size_of::<RowPlace>()
             + (self.pages.capacity()
                 + self.slots.capacity()

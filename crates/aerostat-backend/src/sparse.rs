@@ -9,7 +9,7 @@ use crate::{Attention, Error, Index, KvLayout, Mat, Placement, View, check};
 const POSITION_MAX: f32 = (1 << 24) as f32;
 
 /// Queries, weights and positions fit an index over one layer's values.
-pub(crate) fn check_index<'a>(
+pub fn check_index<'a>(
     layout: &KvLayout,
     layer: usize,
     [q, weights, out]: [Mat; 3],
@@ -32,7 +32,7 @@ pub(crate) fn check_index<'a>(
 }
 
 /// Queries, output and positions fit an attention over one layer.
-pub(crate) fn check_attention<'a>(
+pub fn check_attention<'a>(
     layout: &KvLayout,
     layer: usize,
     [q, out, selected]: [Mat; 3],

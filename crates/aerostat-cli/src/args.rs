@@ -79,6 +79,8 @@ pub(crate) enum Command {
     Completions(CompletionsArgs),
     /// Write manual pages.
     Man(ManArgs),
+    /// What can compute here: the processor, and GPUs with their drivers.
+    Devices,
     /// Measure the disk, and sweeps beside it.
     Bench(BenchArgs),
 }

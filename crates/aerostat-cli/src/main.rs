@@ -15,6 +15,7 @@ mod classify;
 #[cfg_attr(not(feature = "parquet"), path = "columns_absent.rs")]
 mod columns;
 mod defaults;
+mod devices;
 mod distil;
 mod download;
 mod embed;
@@ -100,6 +101,7 @@ fn main() -> ExitCode {
         Command::Man(args) => shell::man(&args, Cli::command(), output),
         Command::Models(args) => models::models(&args, output),
         Command::Rm(args) => models::rm(&args, output),
+        Command::Devices => devices::execute(output),
         Command::Bench(args) => bench::execute(&args, output),
     });
     ended(result, output)

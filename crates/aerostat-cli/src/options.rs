@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use aerostat::{Device, Draft, IoChoice, Isa, KvType, Options, Sampling};
-use clap::{Args, ValueEnum, value_parser};
+use clap::{Args, value_parser};
 use serde_json::{Map, Value};
 
 use crate::failure::Failure;
@@ -85,10 +85,10 @@ pub(crate) struct EngineArgs {
     /// Bound of the whole process's memory, such as 4GiB; without it, what the machine can spare.
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     memory: Option<u64>,
-    /// Where to compute.
-    #[arg(long, default_value = "auto")]
-    device: DeviceArg,
-    /// Bound of the GPU's memory.
+    /// Where to compute: cpu, gpu, or gpu:N, the adapter of that number in `aerostat devices`; auto is the CPU.
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
+    device: Device,
+    /// Bound of what is allocated in the GPU's memory; without it, 2 GiB.
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     vram: Option<u64>,
     /// Worker threads; without it, one per core.
@@ -140,15 +140,6 @@ pub(crate) struct EngineArgs {
     expert_trace: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum DeviceArg {
-    Auto,
-    Cpu,
-    Gpu,
-    #[value(hide = true)]
-    Reference,
-}
-
 impl EngineArgs {
     /// The engine's options; notes what has no effect.
     pub(crate) fn options(&self, output: &OutputArgs) -> Result<Options, Failure> {
@@ -157,17 +148,8 @@ impl EngineArgs {
 
     /// The same for another machine, `elsewhere`, whose memory nobody knows.
     pub(crate) fn options_for(&self, elsewhere: bool, output: &OutputArgs) -> Result<Options, Failure> {
-        let device = match self.device {
-            DeviceArg::Auto => Device::Auto,
-            DeviceArg::Cpu => Device::Cpu,
-            DeviceArg::Reference => Device::Reference,
-            DeviceArg::Gpu => {
-                let message = "--device gpu is not built into this version; use --device cpu or auto";
-                return Err(Failure::failed(message));
-            }
-        };
-        if self.vram.is_some() {
-            output::note(output, "--vram has no effect without a GPU device");
+        if self.vram.is_some() && !matches!(self.device, Device::Gpu(_)) {
+            output::note(output, "--vram has no effect without --device gpu");
         }
         let machine = aerostat::machine::describe().memory_bytes;
         if let Some(memory) = self.memory.filter(|memory| !elsewhere && machine > 0 && *memory > machine) {
@@ -176,7 +158,8 @@ impl EngineArgs {
         }
         Ok(Options {
             memory_bytes: self.memory,
-            device,
+            vram_bytes: self.vram,
+            device: self.device,
             threads: self.threads.map(|n| n as usize),
             isa: self.isa,
             io: self.io,
@@ -185,6 +168,7 @@ impl EngineArgs {
             draft: if self.draft == "none" { Draft::None } else { Draft::Auto },
             tile_bytes: self.tile_bytes,
             prefill_chunk: self.prefill_chunk.map(|n| n as usize),
+            expert_trace: self.expert_trace.clone(),
             ..Options::default()
         })
     }
@@ -286,6 +270,17 @@ impl GenerationArgs {
             seed: self.seed.unwrap_or(model.seed),
             ..model
         }
+    }
+}
+
+fn device(text: &str) -> Result<Device, String> {
+    match (text, text.strip_prefix("gpu:").map(str::parse)) {
+        ("auto", _) => Ok(Device::Auto),
+        ("cpu", _) => Ok(Device::Cpu),
+        ("gpu", _) => Ok(Device::Gpu(None)),
+        ("reference", _) => Ok(Device::Reference),
+        (_, Some(Ok(number))) => Ok(Device::Gpu(Some(number))),
+        _ => Err("expected auto, cpu, gpu or gpu:N".to_owned()),
     }
 }
 

@@ -47,7 +47,15 @@ impl fmt::Display for Plan {
                 size(self.tile_bytes)
             ),
         )?;
-        line("  pinned", size(self.pinned_bytes))?;
+        line("  pinned", size(self.pinned_bytes - self.device_pinned_bytes))?;
+        if let Some(budget) = self.device_budget_bytes {
+            let all = size(self.device_bytes);
+            line(
+                "GPU memory",
+                format!("{all} of {} (KV cache, activations, tiles that pass through)", size(budget)),
+            )?;
+            line("  pinned", size(self.device_pinned_bytes))?;
+        }
         if self.resident {
             line("streamed", "nothing: weights are read once and stay".to_owned())?;
         } else {

@@ -1,33 +1,57 @@
 //! Fits a model and a demand into a budget.
 
 use aerostat_arch::{Block, ModelSpec};
+use aerostat_types::{DeviceMemory, Home};
 
 use crate::cost::{Cost, Part};
 use crate::explain::size;
 use crate::mixture::{Hits, mixtures};
-use crate::{Machine, PAGE_TOKENS, Plan, PlanInput, ROWS_MAX, Sizes, TILE_BYTES_MAX, Totals, steps};
+use crate::{Machine, PAGE_TOKENS, Plan, PlanInput, ROWS_MAX, Sizes, Step, TILE_BYTES_MAX, Totals, steps};
 
 /// A budget that cannot work.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "a memory budget of {} is too small: this model needs at least {} MiB here ({} for the process itself with its \
-     tokenizer, {} for a ring of two tiles, {} of KV cache and states, {} of activations); raise --memory to that, \
-     or lower --context",
-    size(*budget_bytes), minimum_bytes >> 20, size(*overhead_bytes), size(*ring_bytes), size(*kv_bytes), size(*activation_bytes)
-)]
+#[error("{}", self.text())]
 pub struct Error {
     /// What was asked for.
     pub budget_bytes: u64,
     /// The smallest that works.
     pub minimum_bytes: u64,
-    /// The process as it is, small tensors, scratch of threads, logits that results hold, and a reserve.
+    /// The process as it is, small tensors, scratch of threads, logits that results hold, and a reserve; on a device what it
+    /// takes whatever is computed.
     pub overhead_bytes: u64,
-    /// Two of the smallest tiles.
+    /// Two of the smallest tiles; on a device those that pass through.
     pub ring_bytes: u64,
     /// For the longest sequence alone, its recurrent state included.
     pub kv_bytes: u64,
     /// For the rows of the smallest plan: up to 16, four of them with logits.
     pub activation_bytes: u64,
+    /// It is memory of a device that is too small.
+    pub is_device: bool,
+}
+
+impl Error {
+    fn text(&self) -> String {
+        let Self {
+            budget_bytes, minimum_bytes, overhead_bytes, ring_bytes, kv_bytes, activation_bytes, ..
+        } = *self;
+        let (budget, least) = (size(budget_bytes), minimum_bytes.div_ceil(1 << 20));
+        let (overhead, ring) = (size(overhead_bytes), size(ring_bytes));
+        let (kv, activations) = (size(kv_bytes), size(activation_bytes));
+        let (memory, flag, itself, tiles) = match self.is_device {
+            false => (
+                "a memory budget",
+                "--memory",
+                "the process itself with its tokenizer",
+                "a ring of two tiles",
+            ),
+            true => ("GPU memory", "--vram", "buffers to write and read through", "tiles that pass through"),
+        };
+        format!(
+            "{memory} of {budget} is too small: this model needs at least {least} MiB here ({overhead} for {itself}, \
+             {ring} for {tiles}, {kv} of KV cache and states, {activations} of activations); raise {flag} to that, or \
+             lower --context"
+        )
+    }
 }
 
 /// What the process grows by after the plan is made, beyond what the plan counts: code touched later, stacks,
@@ -58,6 +82,8 @@ const TILE_BYTES_RESIDENT_MAX: u64 = 16 << 20;
 const _: () = assert!(TILE_BYTES_RESIDENT_MAX >= TILE_BYTES_MAX);
 /// Tiles are not cut smaller than this unless the user says so.
 const TILE_BYTES_MIN: u64 = 256 << 10;
+/// Of what is left of a device's memory, the part that weights may have: tiles do not fill allocations to the last byte.
+const CHUNK_SHARE: (u64, u64) = (7, 8);
 /// Buffers of a ring: at least to compute on one while another is read.
 const SLOTS_MIN: usize = 2;
 /// Enough to keep a disk's queue full while a tile is computed.
@@ -83,9 +109,24 @@ pub fn plan(spec: &ModelSpec, input: &PlanInput, machine: &Machine) -> Result<Pl
             ring_bytes: minimum.ring(),
             kv_bytes: minimum.kv + minimum.states,
             activation_bytes: minimum.activations,
+            is_device: false,
         });
     }
-    let layout = fit.resident(budget).unwrap_or_else(|| fit.grow(minimum.clone(), budget));
+    if let Some(memory) =
+        input.device.filter(|memory| memory.budget_bytes < fit.device_bytes(&minimum, memory))
+    {
+        return Err(Error {
+            budget_bytes: memory.budget_bytes,
+            minimum_bytes: fit.device_bytes(&minimum, &memory),
+            overhead_bytes: memory.fixed_bytes + input.footprint.fixed_bytes,
+            ring_bytes: memory.slots * fit.device_slot(minimum.tile),
+            kv_bytes: minimum.kv + minimum.states,
+            activation_bytes: minimum.activations,
+            is_device: true,
+        });
+    }
+    let resident = if input.device.is_none() { fit.resident(budget) } else { None };
+    let layout = resident.unwrap_or_else(|| fit.grow(minimum.clone(), budget));
     Ok(fit.finish(layout, budget, minimum.total()))
 }
 
@@ -111,6 +152,10 @@ struct Layout {
     slot: u64,
     slots: usize,
     pinned: u64,
+    /// Weights that stay in memory of a device.
+    on_device: u64,
+    /// What of a device's memory is the host's, too, beside what is counted above.
+    shared: u64,
     /// Slots for experts of each block, and bytes of all; where everything is in memory, all of them, counted as pinned.
     expert_slots: Vec<usize>,
     experts: u64,
@@ -132,6 +177,7 @@ impl Layout {
             + self.kept
             + self.ring()
             + self.pinned
+            + self.shared
             + self.experts
     }
 
@@ -176,10 +222,55 @@ impl Fit<'_> {
             slot: self.slot(tile),
             slots: SLOTS_MIN,
             pinned: 0,
+            on_device: 0,
+            shared: self.input.device.map_or(0, |memory| self.shared_bytes(&memory, tile)),
             expert_slots: vec![0; self.spec.blocks.len()],
             experts: 0,
             expanded: false,
         }
+    }
+
+    /// What of a device's memory is the host's too, but for weights that stay there.
+    fn shared_bytes(&self, memory: &DeviceMemory, tile: u64) -> u64 {
+        match memory.shares_host {
+            true => memory.fixed_bytes + memory.slots * self.device_slot(tile),
+            false => 0,
+        }
+    }
+
+    /// A tile as a device holds it: coded exponents are expanded.
+    fn device_slot(&self, tile: u64) -> u64 {
+        let coded = self.spec.matrices().any(|matrix| matrix.has_packed_exponents());
+        (if coded { 2 * tile } else { tile }).next_multiple_of(4096)
+    }
+
+    /// What a layout takes in memory of a device, but for weights that stay there.
+    fn device_bytes(&self, layout: &Layout, memory: &DeviceMemory) -> u64 {
+        let slots = memory.slots * self.device_slot(layout.tile);
+        let fixed = memory.fixed_bytes + self.input.footprint.fixed_bytes + slots;
+        fixed + layout.activations + layout.kv + layout.drafts + layout.states
+    }
+
+    /// What is left of a device's memory.
+    fn device_spare(&self, layout: &Layout) -> u64 {
+        let spare =
+            |memory: DeviceMemory| memory.budget_bytes.saturating_sub(self.device_bytes(layout, &memory));
+        self.input.device.map_or(u64::MAX, spare)
+    }
+
+    /// Pins what fits into memory of a device, and then of the host's.
+    fn pin(&self, layout: &mut Layout, tiles: &mut [Step], left: u64) -> u64 {
+        let Some(memory) = self.input.device else { return steps::pin(tiles, left, Home::Host) };
+        let mut room = self.device_spare(layout) / CHUNK_SHARE.1 * CHUNK_SHARE.0;
+        if memory.shares_host {
+            room = room.min(left);
+        }
+        layout.on_device = steps::pin(tiles, room, Home::Device);
+        let left = if memory.shares_host { left - layout.on_device } else { left };
+        if memory.shares_host {
+            layout.shared += layout.on_device;
+        }
+        steps::pin(tiles, left, Home::Host)
     }
 
     /// Everything in memory, with all rows and sequences that are useful, if the budget allows: in large tiles, which
@@ -226,10 +317,10 @@ impl Fit<'_> {
     /// ring; then embedding rows and pinned tiles.
     fn grow(&self, mut layout: Layout, budget: u64) -> Layout {
         let spare = |layout: &Layout| budget.saturating_sub(layout.used());
-        let most = spare(&layout) / 4 * 3;
+        let most = spare(&layout).min(self.device_spare(&layout)) / 4 * 3;
         self.grow_work(&mut layout, most);
         let minimum_ring = layout.ring();
-        let ring = minimum_ring + spare(&layout) / 4 * 3;
+        let ring = minimum_ring + spare(&layout).min(self.device_spare(&layout)) / 4 * 3;
         let some = (ring / SLOTS_SOME as u64).min(TILE_BYTES_GOOD);
         layout.tile = self.tile((ring / SLOTS_GOOD as u64).max(some));
         layout.slot = self.slot(layout.tile);
@@ -238,13 +329,30 @@ impl Fit<'_> {
             layout.slot = self.slot(layout.tile);
         }
         layout.slots = ((ring / layout.slot) as usize).clamp(SLOTS_MIN, SLOTS_GOOD);
+        self.fit_slots(&mut layout, budget);
         let half = spare(&layout) / 2;
         self.keep_rows(&mut layout, half);
         let left = spare(&layout).min(self.input.pinned_bytes_max.unwrap_or(u64::MAX));
-        let certain = steps::pin(&mut steps::tiles(self.spec, layout.tile), left);
-        layout.pinned = certain;
-        (layout.expert_slots, layout.experts) = self.expert_slots(layout.tile, left - certain);
+        let mut tiles = steps::tiles(self.spec, layout.tile);
+        layout.pinned = self.pin(&mut layout, &mut tiles, left);
+        let shared = if self.input.device.is_some_and(|m| m.shares_host) { layout.on_device } else { 0 };
+        let left = left - shared - layout.pinned;
+        (layout.expert_slots, layout.experts) = self.expert_slots(layout.tile, left);
         layout
+    }
+
+    /// Smaller tiles until those that pass through a device fit its memory, and the host's where it is the same.
+    fn fit_slots(&self, layout: &mut Layout, budget: u64) {
+        let Some(memory) = self.input.device else { return };
+        loop {
+            layout.shared = self.shared_bytes(&memory, layout.tile);
+            let fits = self.device_bytes(layout, &memory) <= memory.budget_bytes && layout.used() <= budget;
+            let smaller = self.tile(layout.tile / 2);
+            if fits || smaller >= layout.tile {
+                return;
+            }
+            (layout.tile, layout.slot) = (smaller, self.slot(smaller));
+        }
     }
 
     /// Spends up to `spare` on rows and on the sequences they belong to.
@@ -366,7 +474,8 @@ impl Fit<'_> {
 
     fn finish(&self, layout: Layout, budget: u64, minimum: u64) -> Plan {
         let mut tiles = steps::tiles(self.spec, layout.tile);
-        steps::pin(&mut tiles, layout.pinned);
+        let on_device = steps::pin(&mut tiles, layout.on_device, Home::Device);
+        steps::pin(&mut tiles, layout.pinned, Home::Host);
         let uses = self.input.expert_use.as_ref();
         let hits = Hits::of(self.spec, uses);
         let part = |head: bool| {
@@ -397,7 +506,13 @@ impl Fit<'_> {
             // A default budget is what the layout needs.
             budget_bytes: if self.input.budget_bytes.is_some() { budget } else { layout.total() },
             minimum_bytes: minimum,
-            pinned_bytes: layout.pinned + layout.experts,
+            pinned_bytes: layout.pinned + layout.experts + on_device,
+            device_pinned_bytes: on_device,
+            device_bytes: self
+                .input
+                .device
+                .map_or(0, |memory| self.device_bytes(&layout, &memory) + on_device),
+            device_budget_bytes: self.input.device.map(|memory| memory.budget_bytes),
             streamed_bytes_per_sweep: cost.read_bytes(1, 1).round() as u64,
             expected_sweep_bytes: [1, 8, 64].map(|r| (r, cost.read_bytes(r, r).round() as u64)).into(),
             ring_bytes: layout.ring(),

@@ -18,7 +18,7 @@ use aerostat_arch::{Block, ModelSpec};
 use serde::Serialize;
 
 pub use aerostat_arch::Role;
-pub use aerostat_types::Home;
+pub use aerostat_types::{DeviceMemory, Home};
 pub use cost::Cost;
 pub use explain::size;
 pub use fit::{Error, plan};
@@ -71,6 +71,8 @@ pub struct PlanInput {
     pub pinned_bytes_max: Option<u64>,
     /// How often each expert was used before, if that is known.
     pub expert_use: Option<ExpertUse>,
+    /// The memory of a device that has some of its own.
+    pub device: Option<DeviceMemory>,
 }
 
 /// Memory beside weights, the ring and the KV cache, in bytes: activations and small tensors as the program says, scratch
@@ -170,6 +172,12 @@ pub struct Plan {
     pub minimum_bytes: u64,
     /// Weights kept in memory.
     pub pinned_bytes: u64,
+    /// Those of them that stay in memory of the device.
+    pub device_pinned_bytes: u64,
+    /// What is planned in memory of a device, weights included; 0 where it has none of its own.
+    pub device_bytes: u64,
+    /// The bound of that; `None`: the device computes in memory of the host.
+    pub device_budget_bytes: Option<u64>,
     /// Weights read in every sweep, head included; of experts, as many as one row uses.
     pub streamed_bytes_per_sweep: u64,
     /// Weights that sweeps with this many rows are expected to read; it differs only where there are experts.

@@ -159,23 +159,24 @@ fn join(
 }
 
 /// Pins tiles of up to `bytes`, spread evenly over the sweep: the disk then never waits for a long run of pinned tiles
-/// to be computed, so that the time of a sweep falls in proportion to what is pinned. Returns the bytes pinned.
-pub(crate) fn pin(steps: &mut [Step], bytes: u64) -> u64 {
+/// to be computed, so that the time of a sweep falls in proportion to what is pinned. What is pinned elsewhere stays so.
+/// Returns the bytes pinned.
+pub(crate) fn pin(steps: &mut [Step], bytes: u64, home: Home) -> u64 {
     // Pinned tiles are allocated in whole pages.
     let need = |step: &Step| step.extent.bytes.next_multiple_of(4096);
-    let total = pin_all_bytes(steps);
+    let total: u64 = steps.iter().filter(|s| s.is_streamed()).map(need).sum();
     let (mut used, mut passed) = (0, 0);
-    for step in &mut *steps {
+    for step in steps.iter_mut().filter(|s| s.is_streamed()) {
         passed += need(step);
         if u128::from(used + need(step)) * u128::from(total) <= u128::from(passed) * u128::from(bytes) {
             used += need(step);
-            step.home = Home::Host;
+            step.home = home;
         }
     }
     for step in steps.iter_mut().filter(|s| s.is_streamed()) {
         if used + need(step) <= bytes {
             used += need(step);
-            step.home = Home::Host;
+            step.home = home;
         }
     }
     used
@@ -291,7 +292,7 @@ mod tests {
         for percent in [0, 1, 25, 50, 75, 99, 100] {
             let mut steps = all.clone();
             let bytes = total * percent / 100;
-            let used = pin(&mut steps, bytes);
+            let used = pin(&mut steps, bytes, Home::Host);
             assert!(used <= bytes && bytes - used < 12288, "{percent} %: {used} of {bytes}");
             let (mut pinned, mut passed) = (0.0, 0.0);
             for step in &steps {

@@ -35,6 +35,7 @@ fn input(spec: &ModelSpec) -> PlanInput {
         tile_bytes: None,
         pinned_bytes_max: None,
         expert_use: None,
+        device: None,
     }
 }
 

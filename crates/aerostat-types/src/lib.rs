@@ -72,8 +72,21 @@ pub enum Home {
     Disk,
     /// In memory of the host. Where the device is the host, this is also its own.
     Host,
-    /// In memory of the device, where that is not the host's. No plan chooses it yet.
+    /// In memory of the device, where that is not the host's.
     Device,
+}
+
+/// What a device with memory of its own takes of it, for a plan to spend what is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// The most that may be allocated there.
+    pub budget_bytes: u64,
+    /// What is taken whatever is computed: memory to write and read through, scratch, what allocators round up.
+    pub fixed_bytes: u64,
+    /// Tiles that pass through at a time.
+    pub slots: u64,
+    /// It is memory of the host, too: what is there counts as the host's.
+    pub shares_host: bool,
 }
 
 /// How the KV cache stores one kind of rows, keys or values.

@@ -19,7 +19,7 @@ use crate::learned::{self, Learned};
 use crate::model_files::ModelFiles;
 use crate::need::Need;
 use crate::observe::{Observer, Phase, Totals};
-use crate::options::{BudgetOf, Draft, Options, Prefixes};
+use crate::options::{BudgetOf, Device, Draft, Options, Prefixes};
 use crate::parts::Parts;
 use crate::prompt_cache::Kept;
 use crate::schedule::Memory;
@@ -122,6 +122,7 @@ impl Engine {
         let program = Arc::new(Program::compile(&spec)?);
         let Parts { mut backend, source, machine } = parts;
         let mut ring = Ring::new(source, plan.ring_slots, plan.largest_tile(&spec) as usize)?;
+        backend.reserve_tiles(plan.largest_tile(&spec))?;
         let pages = plan.kv_pages + plan.draft_rows.div_ceil(PAGE_TOKENS);
         backend.kv_allocate(&kv_layout(&spec, &program, options.kv, pages))?;
         let mut page_bytes = 0;
@@ -275,6 +276,8 @@ pub(crate) fn plan(
         tile_bytes: options.tile_bytes,
         pinned_bytes_max: options.pinned_bytes_max,
         expert_use: options.expert_use.as_deref().and_then(learned::read),
+        // A small model is on the CPU beside one on a GPU.
+        device: backend.device_memory().filter(|_| matches!(options.device, Device::Gpu(_))),
     };
     Ok(aerostat_plan::plan(spec, &input, machine)?)
 }

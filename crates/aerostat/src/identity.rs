@@ -16,6 +16,7 @@ pub fn result_identity(options: &Options) -> String {
         device,
         // How much is kept where, and how much is done at once.
         memory_bytes: _,
+        vram_bytes: _,
         budget_of: _,
         rows_max: _,
         tile_bytes: _,
@@ -34,17 +35,18 @@ pub fn result_identity(options: &Options) -> String {
         expert_use: _,
         expert_trace: _,
     } = options;
-    match device {
+    let device = match device {
         // All of them compute on the host, with the same bits.
-        Device::Auto | Device::Cpu | Device::Reference => {}
-    }
+        Device::Auto | Device::Cpu | Device::Reference => String::new(),
+        Device::Gpu(number) => format!(" on {}", crate::gpu::name(*number)),
+    };
     let kv = match kv {
         KvType::F16 | KvType::BF16 | KvType::F32 => kv.name(),
         KvType::Q8 => "f16 and q8",
         // Jobs that were begun when both in 8 bits had this name go on.
         KvType::Q8All => "q8",
     };
-    format!("kv {kv}")
+    format!("kv {kv}{device}")
 }
 
 #[cfg(test)]
@@ -67,6 +69,14 @@ mod tests {
         assert_eq!(KvType::ALL.len(), 5, "a type that the words above do not name");
     }
 
+    /// A job that was begun on a GPU does not go on elsewhere.
+    #[test]
+    fn the_identity_names_a_gpu() {
+        let of = |device| result_identity(&Options { device, ..Options::default() });
+        assert!(of(Device::Gpu(None)).starts_with("kv f16 on "));
+        assert_ne!(of(Device::Gpu(None)), of(Device::Cpu));
+    }
+
     /// Invariant 2 of the architecture: nothing else shows in a result.
     #[test]
     fn no_other_option_is_part_of_it() {
@@ -75,6 +85,7 @@ mod tests {
             let options = Options {
                 budget_of: crate::BudgetOf::Engine,
                 memory_bytes: Some(1 << 30),
+                vram_bytes: Some(1 << 30),
                 device,
                 threads: Some(3),
                 isa: Some(Isa::Portable),

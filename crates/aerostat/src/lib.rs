@@ -38,6 +38,7 @@ mod expert_cache;
 mod expert_trace;
 mod flow;
 pub mod generate;
+pub mod gpu;
 mod hook;
 mod identity;
 mod kept;

@@ -12,11 +12,13 @@ use crate::model_files::ModelFiles;
 /// Where ops run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Device {
-    /// The fastest there is.
+    /// The CPU, so that results do not depend on what else a machine has.
     #[default]
     Auto,
     /// The SIMD kernels of this machine's CPU.
     Cpu,
+    /// A GPU: the adapter of this number, or the first. Needs the feature `gpu`.
+    Gpu(Option<usize>),
     /// The naive backend that others are tested against.
     Reference,
 }
@@ -74,6 +76,8 @@ pub struct Options {
     pub budget_of: BudgetOf,
     /// Where ops run.
     pub device: Device,
+    /// Bound of a GPU's memory, in bytes; `None`: 2 GiB are planned with.
+    pub vram_bytes: Option<u64>,
     /// Worker threads; `None`: all cores.
     pub threads: Option<usize>,
     /// Instruction set; `None`: the best of this CPU.

@@ -32,11 +32,17 @@ impl Parts {
             None => machine::probe_reads(disk, options.io)?,
         };
         let available_bytes = machine::available_bytes();
-        let probe_bytes = (options.memory_bytes.unwrap_or(available_bytes) / 8).clamp(2 << 20, 64 << 20);
-        let (process_bytes, process_peak_bytes) = (machine::resident_bytes(), machine::peak_resident_bytes());
+        let is_gpu = matches!(options.device, Device::Gpu(_));
+        // A GPU's memory is no cache of this process.
+        let most = if is_gpu { 2 << 20 } else { 64 << 20 };
+        let probe_bytes = (options.memory_bytes.unwrap_or(available_bytes) / 8).clamp(2 << 20, most);
+        let process = || (machine::resident_bytes(), machine::peak_resident_bytes());
+        let before = process();
         let mut backend = device(options)?;
         let multiply = machine::multiply_rates(&mut *backend, &files.spec, probe_bytes)?;
         backend.reset();
+        // What a GPU's driver takes is part of the process; threads of the CPU are counted by themselves.
+        let (process_bytes, process_peak_bytes) = if is_gpu { process() } else { before };
         let machine = Machine {
             available_bytes,
             process_bytes,
@@ -60,6 +66,7 @@ fn threads(options: &Options) -> usize {
 pub(crate) fn device(options: &Options) -> Result<Box<dyn Backend>, Error> {
     match options.device {
         Device::Reference => Ok(Box::new(Reference::new())),
+        Device::Gpu(number) => crate::gpu::open(number, options.vram_bytes),
         Device::Auto | Device::Cpu => {
             Ok(Box::new(Cpu::new(CpuConfig { threads: threads(options), isa: options.isa })?))
         }

@@ -205,6 +205,31 @@ impl Case {
         }
     }
 
+    /// How far a device that rounds otherwise may be off, in parts of the largest of the case's results: nothing where values
+    /// are only moved; an operation or two where they are expanded or combined one by one; where they are summed, or go through
+    /// functions that a device may compute by itself, what sums of some thousand products are off by in f32.
+    pub fn bound(&self) -> f32 {
+        match self {
+            Self::Gather { .. } | Self::CopyHeads { .. } => 0.0,
+            Self::ExpandRows { .. }
+            | Self::GatherWeights { .. }
+            | Self::Scatter { .. }
+            | Self::Rope { .. } => 5e-7,
+            Self::Elementwise { .. }
+            | Self::RmsNorm { .. }
+            | Self::LayerNorm { .. }
+            | Self::RowNorms { .. } => 4e-6,
+            Self::Matmul { .. }
+            | Self::MatmulScaled { .. }
+            | Self::MatmulKMajor { .. }
+            | Self::Uploads { .. }
+            | Self::Attention { .. }
+            | Self::SparseAttention { .. }
+            | Self::ShortConv { .. }
+            | Self::DeltaRule { .. } => 2e-5,
+        }
+    }
+
     /// The KV cache is allocated once in a device's life, and places are checked against it.
     pub(super) fn needs_a_fresh_device(&self) -> bool {
         matches!(

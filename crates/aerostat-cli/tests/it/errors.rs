@@ -129,11 +129,7 @@ fn requests_that_cannot_work_fail_with_the_reason() {
             2,
             &["4 tokens", "context of 3", "--context"],
         ),
-        (
-            &["run", llama, "--token-ids", "1", "--device", "gpu"],
-            1,
-            &["--device gpu", "not built into this version"],
-        ),
+        (&["run", llama, "--token-ids", "1", "--device", "gpu:99"], 1, &["--device cpu"]),
         (
             &["run", llama, "--token-ids", "1", "--memory", "1MiB"],
             1,

@@ -18,7 +18,7 @@ use crate::engine::{self, Engine};
 use crate::model_files::ModelFiles;
 use crate::need::Need;
 use crate::observe::{Observer, Phase, Silent};
-use crate::options::{Draft, Options};
+use crate::options::{Device, Draft, Options};
 use crate::parts::Parts;
 use crate::rows::Rows;
 use crate::sampler::Sampler;
@@ -88,6 +88,8 @@ impl SmallModel {
     fn options(options: &Options, need: &Need) -> (Options, Need) {
         let options = Options {
             memory_bytes: None,
+            // A GPU has better to do; results do not depend on it.
+            device: if let Device::Gpu(_) = options.device { Device::Cpu } else { options.device },
             draft: Draft::Auto,
             rows_max: Some(ROWS_MAX),
             tile_bytes: None,

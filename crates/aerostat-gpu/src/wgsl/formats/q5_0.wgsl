@@ -1,0 +1,6 @@
+// Element `k` of the row at byte `row`.
+fn element(row: u32, k: u32) -> f32 {
+    let b = row + k / 32u * 22u;
+    let i = k % 32u;
+    return f16_at(b) * (f32(five_bits(b + 2u, i)) - 16.0);
+}
