@@ -3,6 +3,7 @@
 mod apart;
 mod batch;
 mod bench;
+mod cases;
 mod documents;
 mod errors;
 mod formats;
