@@ -4,7 +4,8 @@ where they are absent.
 
 usage: classes.py [--out FILE]
 
-A line is {"type", "keys": {key: default}, "names": {other spelling: key}}. Keys are the fields of the class in transformers, what
+A line is {"type", "keys": {key: default}, "names": {other spelling: key}}, and "unless_null" names spellings that do not count
+where they are null. Keys are the fields of the class in transformers, what
 its `__post_init__` takes besides, and what the model's code asks of the configuration by `getattr`; what is of no use to
 inference is left out. Types whose code is published with their models only are written down below, from that code.
 """
@@ -165,7 +166,9 @@ def line(name):
     for other, key in names.items():  # a field under a name that stands for another
         if key not in found and other in found:
             found[key] = found[other]
-    return {"type": name, "keys": {key: value for key, value in found.items() if key not in names}, "names": names}
+    line = {"type": name, "keys": {key: value for key, value in found.items() if key not in names}, "names": names}
+    older = sorted(names.keys() - kind.attribute_map.keys())
+    return line | ({"unless_null": older} if older else {})
 
 
 def main():

@@ -3,8 +3,14 @@
 
 use aerostat_text::Tokenizer;
 
-const NAMES: [&str; 6] =
-    ["tokenizer.json", "tokenizer.model", "tekken.json", "qwen.tiktoken", "vocab.json", "tokenizer_config.json"];
+const NAMES: [&str; 6] = [
+    "tokenizer.json",
+    "tokenizer.model",
+    "tekken.json",
+    "qwen.tiktoken",
+    "vocab.json",
+    "tokenizer_config.json",
+];
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Some((kind, bytes)) = bytes.split_first() else { return };
@@ -26,7 +32,11 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     }
     match Tokenizer::from_file(if config.is_some() { &tokenizer } else { &file }, config) {
         Ok(tokenizer) => {
-            for text in ["", "ab a\u{e9}\u{2581}<s>\n\n 123", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!"] {
+            for text in [
+                "",
+                "ab a\u{e9}\u{2581}<s>\n\n 123",
+                "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!",
+            ] {
                 if let Ok(ids) = tokenizer.encode(text, true) {
                     assert!(ids.len() <= 1 << 20);
                     let _ = tokenizer.decode(&ids, true);

@@ -9,26 +9,36 @@ use aerostat_checkpoint::{
 };
 use serde_json::Value;
 
-use crate::{Error, describe as whole};
+use crate::{Error, ModelSpec, describe as whole};
 
-/// Describes what `bytes` are: a GGUF file, or the JSON of a configuration, for which tensors are made as errors ask for them, up
-/// to some.
+/// Describes what `bytes` are: a GGUF file, or the JSON of a configuration.
 pub fn describe(bytes: &[u8]) {
-    const ASKED_MAX: usize = 64;
     if let Ok((metadata, catalog)) = fuzzing::gguf(bytes) {
         let _ = whole(&checkpoint(catalog, Config::Gguf(metadata)));
         return;
     }
-    let Ok(config @ Value::Object(_)) = serde_json::from_slice(bytes) else { return };
-    let hf = HfConfig { path: PathBuf::from("config.json"), config, generation: None };
+    if let Ok(config @ Value::Object(_)) = serde_json::from_slice(bytes) {
+        let _ = described(config);
+    }
+}
+
+/// The model that a configuration describes, whose tensors are made as errors ask for them, up to some.
+///
+/// # Errors
+/// The last one, where no tensor is of help.
+pub fn described(config: Value) -> Result<ModelSpec, Error> {
+    const ASKED_MAX: usize = 256;
+    let config =
+        Config::HuggingFace(HfConfig { path: PathBuf::from("config.json"), config, generation: None });
     let mut tensors: Vec<(String, Vec<u64>)> = Vec::new();
     for _ in 0..ASKED_MAX {
-        let Some(catalog) = catalog(&tensors) else { return };
-        let Err(error) = whole(&checkpoint(catalog, Config::HuggingFace(hf.clone()))) else { return };
-        if !answer(&error, &mut tensors) {
-            return;
+        let Some(catalog) = catalog(&tensors) else { break };
+        match whole(&checkpoint(catalog, config.clone())) {
+            Err(error) if answer(&error, &mut tensors) => {}
+            result => return result,
         }
     }
+    Err(Error::defect("config.json", "it asks for ever more tensors"))
 }
 
 /// Makes the tensor that an error misses, or gives one the shape that it calls for.
@@ -37,7 +47,12 @@ fn answer(error: &Error, tensors: &mut Vec<(String, Vec<u64>)>) -> bool {
     let Some(name) = message.split("tensor `").nth(1).and_then(|rest| rest.split('`').next()) else {
         return false;
     };
-    let Some(shape) = message.split("calls for [").nth(1).and_then(|rest| rest.split(']').next()) else {
+    let after =
+        |words: &str| message.split(words).nth(1).map(|rest| rest.split([']', ';']).next().unwrap_or(rest));
+    let shape = after("calls for [").map(str::to_owned);
+    // Of embeddings the rows alone are said.
+    let shape = shape.or_else(|| Some(format!("{}, 1", after("`vocab_size` is ")?)));
+    let Some(shape) = shape else {
         if tensors.iter().any(|(known, _)| known == name) {
             return false;
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::shown::name_shown;
+use crate::name_shown;
 use crate::{DType, Error, ErrorKind};
 
 /// The index of a file in [`Catalog::files`].

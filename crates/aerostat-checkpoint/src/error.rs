@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::shown::{MESSAGE_CHARS_MAX, NAME_CHARS_MAX, name_shown, shortened};
+use crate::{MESSAGE_CHARS_MAX, NAME_CHARS_MAX, name_shown, shortened};
 
 /// What went wrong while a checkpoint was opened; names the file and, where there is one, the tensor.
 #[derive(Debug, thiserror::Error)]

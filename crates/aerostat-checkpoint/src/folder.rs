@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use aerostat_input::{json_of_python, name_shown};
 use serde_json::Value;
 
 use crate::gguf::{self, SplitName};
 use crate::limits::{CONFIG_BYTES_MAX, HEADER_BYTES_MAX};
 use crate::safetensors::{self, Index};
-use crate::shown::name_shown;
 use crate::{
     ADAPTER_CONFIG, AdapterBeside, Catalog, Checkpoint, Config, Error, ErrorKind, HfConfig, TextFiles, disk,
     packed, pytorch,
@@ -343,34 +343,9 @@ fn file_names(folder: &Path) -> Result<BTreeSet<String>, Error> {
 fn read_json_object(path: &Path) -> Result<Value, Error> {
     let json = disk::read(path, CONFIG_BYTES_MAX)?;
     let fail = |message: String| Error::new(ErrorKind::Config, path, message);
-    let value = match serde_json::from_slice(&json) {
-        Ok(value) => value,
-        // Python writes numbers that JSON does not have.
-        Err(error) => serde_json::from_slice(&without_python_numbers(&json))
-            .map_err(|_| fail(format!("the JSON is malformed: {error}")))?,
-    };
+    let value = json_of_python(&json).map_err(|error| fail(format!("the JSON is malformed: {error}")))?;
     match value {
         Value::Object(_) => Ok(value),
         _ => Err(fail("the JSON is not an object".to_owned())),
     }
-}
-
-/// The JSON with `NaN`, `Infinity` and `-Infinity` outside strings replaced by `null`.
-fn without_python_numbers(json: &[u8]) -> Vec<u8> {
-    let words: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
-    let (mut rest, mut in_string) = (json, false);
-    let mut replaced = Vec::with_capacity(json.len());
-    while let Some(&first) = rest.first() {
-        let word = words.iter().find(|word| !in_string && rest.starts_with(word));
-        let step = match first {
-            _ if word.is_some() => word.map_or(1, |word| word.len()),
-            b'\\' if in_string => 2,
-            _ => 1,
-        };
-        in_string ^= first == b'"';
-        let (taken, left) = rest.split_at_checked(step).unwrap_or((rest, &[]));
-        replaced.extend_from_slice(if word.is_some() { b"null" } else { taken });
-        rest = left;
-    }
-    replaced
 }

@@ -33,12 +33,11 @@ mod model;
 pub mod packed;
 mod pytorch;
 mod safetensors;
-mod shown;
 
 pub use adapter::{ADAPTER_CONFIG, Adapter};
+pub use aerostat_input::{MESSAGE_CHARS_MAX, NAME_CHARS_MAX, name_shown, shortened};
 pub use catalog::{Catalog, Extent, File, FileId, Tensor};
 pub use code::{Code, Numbers, Table};
 pub use dtype::DType;
 pub use error::{Error, ErrorKind};
 pub use model::{AdapterBeside, Checkpoint, Config, HfConfig, TextFiles};
-pub use shown::{MESSAGE_CHARS_MAX, NAME_CHARS_MAX, name_shown, shortened};

@@ -14,7 +14,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqA
 
 use crate::catalog::bytes_of;
 use crate::limits::{DIMENSIONS_MAX, HEADER_BYTES_MAX, TENSORS_MAX};
-use crate::shown::name_shown;
+use crate::name_shown;
 use crate::{Catalog, DType, Error, ErrorKind, Extent, File, FileId, Tensor, disk};
 
 const LENGTH_BYTES: u64 = 8;

@@ -53,6 +53,14 @@ pub trait DiskFile: Send {
     /// Those of the system.
     fn truncate(&mut self, bytes: u64) -> io::Result<()>;
 
+    /// Whether the path still leads to this file; true where that cannot be known.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn is_at(&self, _path: &Path) -> io::Result<bool> {
+        Ok(true)
+    }
+
     /// Takes the file for this process alone until it is closed; false if another has it.
     ///
     /// # Errors
@@ -95,6 +103,13 @@ impl DiskFile for File {
 
     fn truncate(&mut self, bytes: u64) -> io::Result<()> {
         self.set_len(bytes)
+    }
+
+    #[cfg(unix)]
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        use std::os::unix::fs::MetadataExt;
+        let own = self.metadata()?;
+        Ok(fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (own.dev(), own.ino())))
     }
 
     fn lock(&mut self) -> io::Result<bool> {

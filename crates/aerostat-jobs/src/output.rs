@@ -205,6 +205,7 @@ impl Appender {
     /// Writes what is pending and waits until it is durable; gives the size that may be counted now. After an error nothing
     /// more is counted.
     pub(crate) fn commit(&mut self) -> Result<u64, Error> {
+        self.unchanged()?;
         let Some(pending) = self.pending.take() else { return Ok(self.counted_bytes) };
         let rest = pending.finish().map_err(|e| self.failed("pack results for", &e))?;
         let written = self
@@ -213,6 +214,24 @@ impl Appender {
         written.map_err(|e| self.failed("write results to", &e))?;
         self.counted_bytes += std::mem::take(&mut self.spilled_bytes);
         Ok(self.counted_bytes)
+    }
+
+    /// An error if anybody else removed, replaced, shortened or lengthened the file.
+    fn unchanged(&self) -> Result<(), Error> {
+        let is_there = self.file.is_at(&self.path).map_err(|e| self.failed("look at", &e))?;
+        let (bytes, written) = (self.size()?, self.counted_bytes + self.spilled_bytes);
+        if is_there && bytes == written {
+            return Ok(());
+        }
+        let what = match is_there {
+            true => format!("has {bytes} bytes, and {written} were written to it"),
+            false => "was removed or replaced".to_owned(),
+        };
+        let message = format!(
+            "{} {what}: it was changed while the job ran; put back what it held, or --restart begins anew",
+            self.path.display()
+        );
+        Err(Error::new(ErrorKind::Changed, message))
     }
 
     pub(crate) fn failed(&self, what: &str, error: &io::Error) -> Error {

@@ -94,7 +94,7 @@ pub fn scratch_need(spec: &ModelSpec) -> ScratchNeed {
 pub fn footprint(spec: &ModelSpec, program: &Program) -> Footprint {
     const F32: usize = 4;
     let sizes = program.sizes();
-    let widest = spec.ropes.iter().map(|rope| rope.rotary).max().unwrap_or(0);
+    let widest = spec.ropes.iter().map(|rope| rope.rotated()).max().unwrap_or(0);
     let chosen = |block: &Block| block.experts.as_ref().map_or(0, |experts| experts.routing.chosen);
     // A use of an expert: which, by which row, how much; twice, as they are sorted into rows of experts.
     let routed = spec.blocks.iter().map(chosen).max().unwrap_or(0) * 2 * size_of::<(u32, u32, f32)>();

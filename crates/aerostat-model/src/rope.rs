@@ -10,7 +10,7 @@ use crate::constants::{Read, tensor};
 #[derive(Debug)]
 pub(crate) struct Frequencies {
     spec: RopeSpec,
-    /// Radians per position, rounded to f32 as the reference does; `rotary / 2`.
+    /// Radians per position, rounded to f32 as the reference does; one for each pair.
     inverse: Vec<f32>,
     /// The same for sequences beyond the trained length, where they have their own.
     long: Option<Vec<f32>>,
@@ -53,7 +53,7 @@ impl Frequencies {
     }
 
     pub(crate) fn rotary(&self) -> usize {
-        self.spec.rotary
+        self.spec.rotated()
     }
 
     /// Writes the cosines, then the sines, of a row at `position` in a sequence of `length` tokens.
@@ -120,7 +120,7 @@ fn inverse_frequencies(spec: &RopeSpec, length: u32, divisors: Option<&[f32]>) -
             divided * (1.0 - kept) + whole * kept
         }
     };
-    (0..spec.rotary / 2).map(scaled).collect()
+    (0..spec.rotated() / 2).map(scaled).collect()
 }
 
 fn llama3(frequency: f32, factor: f32, low: f32, high: f32, original: f32) -> f32 {

@@ -25,6 +25,9 @@ const CACHED_MAX: usize = 64;
 /// Bytes of a schema, a grammar or all choices together at most: they are compiled in well under a second.
 const GRAMMAR_BYTES_MAX: usize = 1 << 20;
 
+/// Members that one object of a schema may list: the time to compile them grows with their square.
+const MEMBERS_MAX: u64 = 2_500;
+
 /// What compiling and following a grammar may take. A row of items is what may come next: an object whose properties are
 /// all optional has four for each.
 fn limits() -> ParserLimits {
@@ -67,6 +70,7 @@ impl Grammars {
         if key.len() > GRAMMAR_BYTES_MAX {
             return Err(format!("it has {} bytes; at most {GRAMMAR_BYTES_MAX} are taken", key.len()));
         }
+        weigh(shape)?;
         if self.compiled.len() >= CACHED_MAX && !self.compiled.contains_key(&key) {
             self.compiled.clear();
         }
@@ -169,6 +173,56 @@ fn begin(matcher: &Matcher) -> Result<(), String> {
         Ok(_) => Ok(()),
         Err(e) if e.to_string().starts_with("NoExtension") => Err("no text follows it".to_owned()),
         Err(e) => Err(told(e.to_string())),
+    }
+}
+
+/// Refuses schemas that take more than seconds to compile.
+fn weigh(shape: &Shape) -> Result<(), String> {
+    let mut members = Members::default();
+    match shape {
+        Shape::Schema(schema) => members.count(schema),
+        // Grammars hold schemas, too, which JSON's own end parts from what follows.
+        Shape::Lark(lark) | Shape::Calls(lark) => lark.split("%json").skip(1).for_each(|rest| {
+            if let Some(Ok(schema)) = serde_json::Deserializer::from_str(rest).into_iter().next() {
+                members.count(&schema);
+            }
+        }),
+        Shape::JsonObject | Shape::Regex(_) | Shape::Choice(_) => {}
+    }
+    let weight = if members.mixed { members.sum.saturating_mul(members.sum) } else { members.squares };
+    match weight <= MEMBERS_MAX * MEMBERS_MAX {
+        true => Ok(()),
+        false => {
+            Err(format!("its objects list {} members; at most {MEMBERS_MAX} of one are taken", members.sum))
+        }
+    }
+}
+
+/// The members that the objects of schemas list.
+#[derive(Default)]
+struct Members {
+    sum: u64,
+    /// The sum of the squares of each object's.
+    squares: u64,
+    /// Some objects are put together from others, so that members of all may be one's.
+    mixed: bool,
+}
+
+impl Members {
+    fn count(&mut self, schema: &Value) {
+        match schema {
+            Value::Array(list) => list.iter().for_each(|part| self.count(part)),
+            Value::Object(fields) => {
+                let listed =
+                    fields.get("properties").and_then(Value::as_object).map_or(0, |all| all.len() as u64);
+                let beside = ["anyOf", "oneOf", "$ref"].iter().any(|key| fields.contains_key(*key));
+                self.sum += listed;
+                self.squares += listed * listed;
+                self.mixed |= fields.contains_key("allOf") || listed > 0 && beside;
+                fields.values().for_each(|part| self.count(part));
+            }
+            _ => {}
+        }
     }
 }
 
@@ -317,6 +371,30 @@ mod tests {
         let grammar = grammars.constraint(&Shape::Schema(schema)).unwrap();
         let found = last(grammar, &tokenizer);
         assert!(found.starts_with("{"), "{found:?}");
+    }
+
+    /// Nine thousand took half a minute, and were refused then.
+    #[test]
+    fn objects_of_more_members_than_can_be_compiled_soon_are_refused() {
+        let (mut grammars, _) = grammars();
+        let begun = Instant::now();
+        let object = |count: usize, from: usize| {
+            let member = |i: usize| (format!("field_{}", from + i), json!({"type": "integer"}));
+            json!({"type": "object", "properties": (0..count).map(member).collect::<serde_json::Map<_, _>>()})
+        };
+        let parts: Vec<Value> = (0..9).map(|part| object(1_000, part * 1_000)).collect();
+        let calls = format!("start: \"a\" %json {}\n", object(9_000, 0));
+        for shape in [
+            Shape::Schema(object(9_000, 0)),
+            Shape::Schema(json!({"allOf": parts})),
+            Shape::Schema(json!({"type": "array", "items": {"anyOf": vec![object(2_000, 0); 3]}})),
+            Shape::Lark(calls.clone()),
+            Shape::Calls(calls),
+        ] {
+            let refused = grammars.constraint(&shape).err().unwrap();
+            assert!(refused.contains("members"), "{refused}");
+        }
+        assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
     }
 
     /// They passed the check, and failed in the run.

@@ -170,7 +170,7 @@ impl Added {
         let meter = Meter::new(tokens.iter().map(|(_, token)| token.content.len()).sum());
         let (mut raw, mut normalized) = (Vec::new(), Vec::new());
         for (id, token) in tokens {
-            meter.tick()?;
+            meter.tick("its added tokens")?;
             if token.verbatim {
                 normalized.push((token.content.clone(), id));
                 continue;
@@ -308,7 +308,7 @@ impl Matcher {
         }
         for (start, byte) in text.bytes().enumerate().skip(at) {
             for length in self.lengths.get(usize::from(byte)).into_iter().flatten() {
-                meter.tick()?;
+                meter.tick("its added tokens")?;
                 let end = start + *length as usize;
                 let id = text.get(start..end).and_then(|part| self.texts.id(part));
                 if let Some(id) = id.and_then(|index| self.ids.get(index as usize)) {

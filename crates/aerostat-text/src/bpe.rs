@@ -146,7 +146,7 @@ impl Bpe {
         let mut queue: BinaryHeap<Reverse<(u32, u32, u32)>> =
             (0..symbols.len() as u32).filter_map(|at| self.candidate(text, symbols, at)).collect();
         while let Some(Reverse((_, at, joined))) = queue.pop() {
-            meter.tick()?;
+            meter.tick("its merges")?;
             // The queue keeps candidates whose symbols have changed since; they are known by what they would become.
             if self.candidate(text, symbols, at).is_none_or(|Reverse((_, _, now))| now != joined) {
                 continue;

@@ -49,23 +49,22 @@ impl Meter {
         text.saturating_mul(GROWTH_MAX).saturating_add(GROWTH_FREE_BYTES)
     }
 
-    /// To be called in every loop over what a file decides.
-    pub(crate) fn tick(&self) -> Result<(), Error> {
+    /// To be called in every loop over what a file decides; `part` says which part of it.
+    pub(crate) fn tick(&self, part: &str) -> Result<(), Error> {
         let ticks = self.ticks.get().wrapping_add(1);
         self.ticks.set(ticks);
-        if ticks.is_multiple_of(TICKS) { self.check() } else { Ok(()) }
+        if ticks.is_multiple_of(TICKS) { self.check(part) } else { Ok(()) }
     }
 
     /// An error if the time is over.
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self, part: &str) -> Result<(), Error> {
         if thread_time().saturating_sub(self.start) <= self.time_max {
             return Ok(());
         }
         Err(Error::encode(format!(
-            "the tokenizer was stopped: it takes more than {:.1} s for a text of {} bytes; \
-             a pattern of its file may be to blame",
+            "the tokenizer was stopped: it takes more than {:.1} s for a text of {} bytes; its time was over in {part}",
             self.time_max.as_secs_f64(),
-            self.text_bytes
+            self.text_bytes,
         )))
     }
 

@@ -43,7 +43,7 @@ impl Normalizers {
         for step in &self.0 {
             text = step.apply(text, meter)?;
             meter.fits(text.len())?;
-            meter.check()?;
+            meter.check("the steps that normalise texts")?;
         }
         meter.take(text.len())?;
         Ok(text)

@@ -78,7 +78,7 @@ impl Pattern {
             }
             Pattern::Regex(regex) => {
                 for part in regex.find_iter(text) {
-                    meter.tick()?;
+                    meter.tick("a pattern")?;
                     let part = part.map_err(|error| {
                         Error::encode(format!(
                             "a pattern of the tokenizer does not come to an end in this text: {error}"

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
+use aerostat_input::json_of_python;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::{Map, Value};
@@ -64,33 +65,9 @@ pub(crate) fn read_text(path: &Path) -> Result<String, Error> {
 /// Reads a JSON file of moderate size.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
     let bytes = read_bytes(path, CONFIG_BYTES_MAX)?;
-    let wrong = |error: serde_json::Error| {
+    json_of_python(&bytes).map_err(|error| {
         Error::malformed(format!("{}: {}", path.display(), crate::error::clip(&error.to_string())))
-    };
-    match serde_json::from_slice(&bytes) {
-        Ok(value) => Ok(value),
-        Err(error) => serde_json::from_slice(&without_python_numbers(&bytes)).map_err(|_| wrong(error)),
-    }
-}
-
-/// The JSON with `NaN`, `Infinity` and `-Infinity` outside strings replaced by `null`, as Python writes them.
-fn without_python_numbers(json: &[u8]) -> Vec<u8> {
-    let words: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
-    let (mut rest, mut in_string) = (json, false);
-    let mut replaced = Vec::with_capacity(json.len());
-    while let Some(&first) = rest.first() {
-        let word = words.iter().find(|word| !in_string && rest.starts_with(word));
-        let step = match first {
-            _ if word.is_some() => word.map_or(1, |word| word.len()),
-            b'\\' if in_string => 2,
-            _ => 1,
-        };
-        in_string ^= first == b'"';
-        let (taken, left) = rest.split_at_checked(step).unwrap_or((rest, &[]));
-        replaced.extend_from_slice(if word.is_some() { b"null" } else { taken });
-        rest = left;
-    }
-    replaced
+    })
 }
 
 /// The steps of one kind: none for null, those of a `Sequence` under its field `list`, else the one there is.

@@ -109,7 +109,7 @@ impl Splitters {
         for step in &self.0 {
             let mut next = Pieces::like(&pieces);
             for (at, piece) in pieces.iter().enumerate() {
-                meter.tick()?;
+                meter.tick("the steps that split texts")?;
                 step.split(piece, at == 0 && pieces.at_start, &mut next, meter)?;
                 meter.fits(next.text.len())?;
             }

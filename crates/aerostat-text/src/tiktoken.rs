@@ -134,15 +134,22 @@ fn ranks(bytes: &[u8]) -> Result<Strings, Error> {
         let wrong = || Error::malformed(format!("line {}: not a token in base64 and its rank", at + 1));
         let (token, rank) = line.split_at(line.iter().position(|byte| *byte == b' ').ok_or_else(wrong)?);
         let token = STANDARD.decode(token).map_err(|_| wrong())?;
-        let rank = std::str::from_utf8(rank).ok().and_then(|rank| rank.trim().parse::<u32>().ok());
-        tokens.push((rank.filter(|rank| *rank <= ID_MAX).ok_or_else(wrong)?, to_byte_level(&token)));
+        let rank = std::str::from_utf8(rank).ok().and_then(|rank| rank.trim().parse::<u64>().ok());
+        let rank = u32::try_from(rank.ok_or_else(wrong)?).ok().filter(|rank| *rank <= ID_MAX);
+        let rank = rank.ok_or_else(|| {
+            Error::malformed(format!("line {}: a rank above {ID_MAX}, the most that is read", at + 1))
+        })?;
+        tokens.push((rank, to_byte_level(&token)));
     }
     tokens.sort_unstable_by_key(|(rank, _)| *rank);
     let mut texts = Strings::new();
     for (rank, token) in tokens {
+        if texts.len() > rank as usize {
+            return Err(Error::malformed(format!("two tokens have the rank {rank}")));
+        }
         while texts.len() < rank as usize && texts.push(b"") {}
-        if texts.len() != rank as usize || !texts.push(token.as_bytes()) {
-            return Err(Error::malformed(format!("the rank {rank} is there twice")));
+        if !texts.push(token.as_bytes()) {
+            return Err(Error::malformed("more bytes than can be"));
         }
     }
     if texts.is_empty() {

@@ -100,7 +100,7 @@ impl Unigram {
             };
             let mut single = false;
             for &length in &self.lengths {
-                meter.tick()?;
+                meter.tick("the search for its tokens, which have very many lengths")?;
                 if start + length > text.len() {
                     break;
                 }

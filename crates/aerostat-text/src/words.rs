@@ -55,7 +55,7 @@ impl Words {
             let rest = word.get(start..).unwrap_or_default();
             let mut found = None;
             for end in rest.char_indices().rev().map(|(at, letter)| at + letter.len_utf8()) {
-                meter.tick()?;
+                meter.tick("the search for its tokens")?;
                 let part = rest.get(..end).unwrap_or_default();
                 spelled.clear();
                 spelled.push_str(if start > 0 { prefix } else { "" });

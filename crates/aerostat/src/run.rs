@@ -346,7 +346,13 @@ impl<'t> Intake<'t> {
             let checked = check(&self.spec, self.tokens_max, &request, self.tokenizer.is_some());
             match checked.and_then(|()| Sequence::new(request, self.tokenizer, observer)) {
                 Err(error) => work.finished(id, Outcome::Failed(error))?,
-                Ok(sequence) if sequence.done() => work.finished(id, sequence.into_outcome(observer))?,
+                Ok(sequence) if sequence.done() => {
+                    // Tokens that a constraint forced at once are told of as others are.
+                    if let Some(gained) = sequence.gained() {
+                        work.swept(&[gained])?;
+                    }
+                    work.finished(id, sequence.into_outcome(observer))?;
+                }
                 Ok(sequence) => return Ok(Some(sequence)),
             }
         }

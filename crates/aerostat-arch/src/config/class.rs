@@ -26,6 +26,9 @@ pub(crate) struct Class {
     keys: Map<String, Value>,
     /// Other spellings of keys, which count more than the keys.
     names: BTreeMap<String, String>,
+    /// Those of them that count as absent where they are `null`.
+    #[serde(default)]
+    unless_null: Vec<String>,
 }
 
 impl Class {
@@ -41,7 +44,12 @@ impl Class {
         let mut read: Map<String, Value> = always.collect();
         for (key, default) in self.keys.iter().filter(|(key, _)| !ALWAYS.contains(&key.as_str())) {
             let mut others = self.names.iter().filter(|(_, name)| *name == key);
-            let value = others.find_map(|(other, _)| given.get(other)).or(given.get(key));
+            let said = |other: &str| {
+                given
+                    .get(other)
+                    .filter(|v| !v.is_null() || !self.unless_null.iter().any(|name| name == other))
+            };
+            let value = others.find_map(|(other, _)| said(other)).or(given.get(key));
             read.insert(key.clone(), value.unwrap_or(default).clone());
         }
         // Parameters of rotation are taken whole, from where they are given.

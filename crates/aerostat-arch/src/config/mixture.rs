@@ -40,6 +40,12 @@ impl MixtureShape {
             true => keys.switch(&keys::EXPERT_NORMALISE, mixture.gguf_normalise)?,
             false => factors::switch(keys, mixture.normalise)?,
         };
+        let groups = groups(keys, mixture, experts)?;
+        // Where a group is as good as its best expert, those of closed groups that are chosen count nothing.
+        let chosen = match groups {
+            Some(Groups { count, open, best: 1, .. }) => chosen.min(open * (experts / count)),
+            _ => chosen,
+        };
         let (added, least) = mixture.normalise_guard;
         let least = keys.number(&keys::EXPERT_NORMALISE_LEAST)?.map_or(least, |n| n as f32);
         let jitter = keys.number(&keys::EXPERT_JITTER)?;
@@ -47,7 +53,7 @@ impl MixtureShape {
             experts,
             width,
             chosen,
-            groups: groups(keys, mixture, experts, chosen)?,
+            groups,
             normalise: normalised.then_some((added, least)),
             score: match mixture.score {
                 Score::SparseMixer(default) => Score::SparseMixer(jitter.map_or(default, |n| n as f32)),
@@ -58,12 +64,7 @@ impl MixtureShape {
     }
 }
 
-fn groups(
-    keys: &Keys<'_>,
-    mixture: &Mixture,
-    experts: usize,
-    chosen: usize,
-) -> Result<Option<Groups>, Error> {
+fn groups(keys: &Keys<'_>, mixture: &Mixture, experts: usize) -> Result<Option<Groups>, Error> {
     let Some(rule) = mixture.groups else { return Ok(None) };
     // GGUF files of DeepSeek V2 and V3 differ by what router outputs become.
     let (best, closed_score_zero) = match keys.gguf_number("expert_gating_func") {
@@ -80,9 +81,9 @@ fn groups(
         return Ok(None);
     }
     let size = experts / count;
-    if !experts.is_multiple_of(count) || open > count || best > size || chosen > open * size {
+    if !experts.is_multiple_of(count) || open > count || best > size {
         return Err(keys.config(format!(
-            "a row cannot choose {chosen} of {experts} experts in {open} of {count} groups"
+            "{experts} experts cannot be {count} groups of which {open} are open by their best {best}"
         )));
     }
     Ok(Some(Groups { count, open, best, closed_score_zero }))

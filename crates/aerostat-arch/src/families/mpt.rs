@@ -1,4 +1,6 @@
 //! MPT: linear biases, layer norms without bias, q, k and v in one tensor and clipped, no biases at all.
+//!
+//! Its class reads neither `no_bias` nor `logit_scale`.
 
 use crate::family::{AlibiRule, Family, Fused, Names, Refused, Rotated};
 use crate::spec::{Activation, NormKind};
@@ -12,8 +14,6 @@ pub(crate) const FAMILY: Family = Family {
         Refused::Flag("attn_config.alibi", false),
         Refused::Flag("attn_config.qk_ln", true),
         Refused::Flag("attn_config.prefix_lm", true),
-        Refused::Flag("no_bias", false),
-        Refused::Given("logit_scale"),
     ],
     names: Names {
         embedding: "wte",

@@ -12,25 +12,31 @@ impl Tensors<'_> {
             let wide = self.shape.wide.filter(|_| i == 0);
             let head_dim = wide.map_or(self.shape.head_dim, |(dim, ..)| dim);
             let part = self.shape.latent.as_ref().map(|latent| latent.rope as f64);
-            let rotary = part.or(self.stored.keys.gguf_number("rope.dimension_count"));
+            let said = part.or(self.stored.keys.gguf_number("rope.dimension_count"));
             // A part of the head counts more than a number of its elements.
-            let rotary = match rotary.or(rope.rotary.map(|part| head_dim as f64 * part)) {
+            let of_head = rope.rotary.map(|part| head_dim as f64 * part).filter(|_| said.is_none());
+            let rotary = match said.or(of_head) {
                 None => self.stored.keys.json_number("rotary_dim")?,
                 given => given,
             };
             let rotary = rotary.unwrap_or(head_dim as f64) as usize;
-            if rotary == 0 || !rotary.is_multiple_of(2) || rotary > head_dim {
-                let message = format!("{rotary} of {head_dim} dimensions of a head cannot be rotated");
+            let pairs = rotary.div_ceil(2);
+            // Of an odd part of a head, the last element turns with the next; one alone turns with nothing.
+            let in_pairs = rotary.is_multiple_of(2) || of_head.is_some() && rotary < head_dim;
+            if rotary < 2 || rotary > head_dim || !in_pairs {
+                let message = format!(
+                    "{rotary} of {head_dim} dimensions of a head cannot be rotated: they turn in pairs"
+                );
                 return Err(self.stored.keys.config(message));
             }
             let RopeConfig { theta, scaling, .. } = *rope;
             let divisors = |given: &Option<Vec<f32>>| match given {
                 None => Ok(None),
-                Some(given) if given.len() == rotary / 2 => Ok(Some(Divisors::Given(given.clone()))),
+                Some(given) if given.len() == pairs => Ok(Some(Divisors::Given(given.clone()))),
                 Some(given) => Err(self.stored.keys.config(format!(
                     "{} divisors of rotation are given for {} pairs",
                     given.len(),
-                    rotary / 2
+                    pairs
                 ))),
             };
             let style = match self.is_gguf() {
@@ -53,7 +59,7 @@ impl Tensors<'_> {
     fn stored_divisors(&self, rope: &mut RopeSpec) -> Result<(), Error> {
         let divisors = |name: &str| match self.has(name) {
             true => self
-                .vector(&format!("{name}.weight"), &[rope.rotary / 2], 0.0)
+                .vector(&format!("{name}.weight"), &[rope.rotated() / 2], 0.0)
                 .map(Divisors::Stored)
                 .map(Some),
             false => Ok(None),

@@ -10,7 +10,7 @@ pub struct RopeSpec {
     /// The base of the geometric series of wavelengths: pair `i` turns by `theta^(-2 i / rotary)` radians a position, before
     /// scaling.
     pub theta: f64,
-    /// Elements that are rotated, at the start of each head; even.
+    /// Elements by which the base's exponent goes; of an odd number, one more is rotated.
     pub rotary: usize,
     /// Which two elements form a pair.
     pub style: RopeStyle,
@@ -18,13 +18,13 @@ pub struct RopeSpec {
     pub reversed: bool,
     /// How frequencies are stretched beyond the trained context.
     pub scaling: Scaling,
-    /// Divisors of the frequencies, `[rotary / 2]`; `None`: 1.
+    /// Divisors of the frequencies, `[rotated / 2]`; `None`: 1.
     pub divisors: Option<Divisors>,
-    /// Divisors of the frequencies of long sequences, with [`Scaling::Long`], `[rotary / 2]`; `None`: 1.
+    /// Divisors of the frequencies of long sequences, with [`Scaling::Long`], `[rotated / 2]`; `None`: 1.
     pub long_divisors: Option<Divisors>,
 }
 
-/// Divisors of the frequencies of a rotation, one for each pair, `[rotary / 2]`.
+/// Divisors of the frequencies of a rotation, one for each pair, `[rotated / 2]`.
 #[derive(Clone, Debug)]
 pub enum Divisors {
     /// As the configuration lists them.
@@ -34,6 +34,11 @@ pub enum Divisors {
 }
 
 impl RopeSpec {
+    /// Elements that are rotated, at the start of each head; even.
+    pub fn rotated(&self) -> usize {
+        self.rotary.next_multiple_of(2)
+    }
+
     /// The divisors that are tensors.
     pub(super) fn vectors(&self) -> impl Iterator<Item = &Vector> {
         [&self.divisors, &self.long_divisors].into_iter().flatten().filter_map(|d| match d {

@@ -46,6 +46,15 @@ fn described(
     describe(&changed)
 }
 
+/// The configuration of a fixture.
+fn config(name: &str) -> Value {
+    let Config::HuggingFace(hf) = Checkpoint::open(&aerostat_testkit::fixture(name).path).unwrap().config
+    else {
+        panic!("a folder")
+    };
+    hf.config
+}
+
 /// A fixture of each model type.
 fn one_of_each() -> Vec<(String, String, Checkpoint)> {
     let mut seen = BTreeSet::new();
@@ -215,6 +224,55 @@ fn what_is_absent_is_the_default_of_the_class() {
     // 32 heads cannot share 4 key/value heads of a stream of 40; it said that the key is missing.
     let sizes = described(&of("llama"), |config| drop(config.remove("num_attention_heads")));
     assert_eq!(sizes.unwrap_err().kind(), ErrorKind::Tensor);
+}
+
+/// Parts of heads with an odd number of elements were refused: the classes that cut by the angles rotate one more.
+#[test]
+fn an_odd_part_of_a_head_is_rotated_with_the_next_element() {
+    let rotated = |head_dim: u64| {
+        let mut config = config("glm");
+        config["head_dim"] = head_dim.into();
+        aerostat_arch::fuzzing::described(config).map(|spec| (spec.ropes[0].rotary, spec.ropes[0].rotated()))
+    };
+    assert_eq!(rotated(6).unwrap(), (3, 4));
+    assert_eq!(rotated(8).unwrap(), (4, 4));
+    // One alone turns with nothing.
+    assert!(rotated(2).unwrap_err().to_string().contains("turn in pairs"));
+}
+
+/// They were refused where a row uses more experts than the open groups have.
+#[test]
+fn groups_that_are_open_may_have_fewer_experts_than_a_row_uses() {
+    let chosen = |name: &str| {
+        let checkpoint = Checkpoint::open(&aerostat_testkit::fixture(name).path).unwrap();
+        let spec = described(&checkpoint, |config| {
+            for (key, value) in [("n_group", 4), ("topk_group", 1), ("num_experts_per_tok", 3)] {
+                config.insert(key.to_owned(), value.into());
+            }
+            config.insert("topk_method".to_owned(), "group_limited_greedy".into());
+        });
+        let blocks = spec.unwrap().blocks;
+        blocks.iter().find_map(|b| b.experts.as_ref()).map(|e| (e.routing.chosen, e.mlps.len()))
+    };
+    // Of the second, scores of closed groups are 0: what is chosen there has no weight.
+    assert_eq!((chosen("deepseek_v3"), chosen("deepseek_v2")), (Some((3, 8)), Some((2, 8))));
+}
+
+/// `n_embed: null` stood for a missing `hidden_size`; `no_bias` and `logit_scale` of MPT were refused.
+#[test]
+fn what_a_class_passes_over_is_passed_over() {
+    let of = |name: &str| Checkpoint::open(&aerostat_testkit::fixture(name).path).unwrap();
+    for (name, key, value) in [
+        ("bloom", "n_embed", json!(null)),
+        ("falcon", "n_embed", json!(null)),
+        ("glm_moe_dsa", "num_experts", json!(null)),
+        ("mpt", "no_bias", json!(false)),
+        ("mpt", "logit_scale", json!(0.5)),
+    ] {
+        let same = described(&of(name), |config| drop(config.insert(key.to_owned(), value)));
+        let want = described(&of(name), |_| {}).unwrap();
+        assert_eq!(format!("{:?}", same.unwrap()), format!("{want:?}"), "{name}: {key}");
+    }
 }
 
 /// The class takes a part of the head that is said before the number of rotated elements that is said beside it.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{Array, Items, Metadata, Value, ValueType};
 use crate::catalog::bytes_of;
 use crate::limits::{HEADER_BYTES_MAX, TENSORS_MAX};
-use crate::shown::name_shown;
+use crate::name_shown;
 use crate::{Catalog, DType, Error, ErrorKind, Extent, File, FileId, disk};
 
 const ENTRIES_MAX: u64 = 1 << 16;

@@ -3,6 +3,7 @@
 mod apart;
 mod batch;
 mod bench;
+mod cases;
 #[cfg(target_os = "linux")]
 mod chat;
 mod documents;

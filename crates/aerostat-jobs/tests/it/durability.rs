@@ -3,9 +3,10 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 
 use aerostat_jobs::disk::System;
-use aerostat_jobs::{ErrorKind, Watcher};
+use aerostat_jobs::{ErrorKind, JobProgress, Watcher};
 use serde_json::Value;
 
 use crate::support::{Bench, Faulty, StopsAfter, chat, mixed, text};
@@ -140,6 +141,49 @@ fn an_output_that_was_shortened_is_noticed() {
     let whole = text(&bench.paths.output);
     fs::write(&bench.paths.output, &whole[..whole.len() / 2]).unwrap();
     assert_eq!(bench.run().unwrap_err().kind(), ErrorKind::Changed);
+}
+
+/// Does something to a file once the job has done some lines.
+struct Meddles<'a>(Cell<bool>, &'a dyn Fn());
+
+impl Watcher for Meddles<'_> {
+    fn progress(&self, progress: &JobProgress) {
+        if progress.counts.done > 0 && !self.0.replace(true) {
+            (self.1)();
+        }
+    }
+}
+
+/// Results went into a file that had no name any more, and the job ended well.
+#[cfg(unix)]
+#[test]
+fn an_output_that_changes_under_a_running_job_is_told() {
+    let lines = mixed(12);
+    for name in ["out.jsonl", "out.jsonl.gz"] {
+        let bench = Bench::named(&lines, name);
+        let output = &bench.paths.output;
+        let other = output.with_extension("other");
+        let ways: [&dyn Fn(); 4] = [
+            &|| fs::remove_file(output).unwrap(),
+            &|| fs::write(output, "").unwrap(),
+            &|| fs::OpenOptions::new().append(true).open(output).unwrap().write_all(b"more\n").unwrap(),
+            &|| {
+                fs::copy(output, &other).unwrap();
+                fs::rename(&other, output).unwrap();
+            },
+        ];
+        for (way, meddle) in ways.into_iter().enumerate() {
+            let meddles = Meddles(Cell::new(false), meddle);
+            let error = bench.run_on(System, &meddles).unwrap_err();
+            assert!(meddles.0.get() && error.kind() == ErrorKind::Changed, "{way}: {error}");
+            for entry in fs::read_dir(output.parent().unwrap()).unwrap() {
+                let path = entry.unwrap().path();
+                if path != bench.paths.input {
+                    fs::remove_file(path).unwrap();
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -249,6 +249,10 @@ impl DiskFile for FaultyFile {
         self.file.truncate(bytes)
     }
 
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        self.file.is_at(path)
+    }
+
     fn lock(&mut self) -> io::Result<bool> {
         self.file.lock()
     }

@@ -106,7 +106,7 @@ impl Compiler<'_> {
         let angles = self.angles(rope)?;
         let spec = self.spec.ropes.get(rope).ok_or_else(|| defect!("there is no rope {rope}"))?;
         let style = style.unwrap_or(spec.style);
-        let rope = backend::Rope { head_dim, start, rotary: spec.rotary, style };
+        let rope = backend::Rope { head_dim, start, rotary: spec.rotated(), style };
         self.emit(Op::Rope { x, rope, angles });
         Ok(())
     }

@@ -73,7 +73,7 @@ impl<'a> Compiler<'a> {
     fn enter(&mut self) -> Result<(), Error> {
         for (rope, spec) in self.spec.ropes.iter().enumerate() {
             let name = ANGLES.get(rope).copied().unwrap_or("angles_further");
-            let out = self.rows(name, spec.rotary);
+            let out = self.rows(name, spec.rotated());
             self.angles.push(out);
             self.emit(Op::Angles { rope, out });
         }

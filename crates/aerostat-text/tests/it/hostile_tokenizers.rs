@@ -196,7 +196,10 @@ fn models_that_are_large_for_nothing_are_refused_or_bounded() {
         ("nothing", json!({"type": "WordLevel", "unk_token": "none", "vocab": {}})),
         ("fields", json!({"type": "BPE", "vocab": {}, "merges": [], "extra": vec![0; 300_000]})),
     ] {
-        run(name, &with("model", model));
+        let error = run(name, &with("model", model));
+        // It blamed a pattern, which this file does not have.
+        let told = |error: Error| error.to_string().contains("its tokens, which have very many lengths");
+        assert!(name != "lengths" || error.is_some_and(told));
     }
     let deep = "[".repeat(100_000);
     run("deep", &format!(r#"{{"model": {deep}"#));

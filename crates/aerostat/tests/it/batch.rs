@@ -296,6 +296,43 @@ fn forced_tokens_take_no_sweeps_of_their_own() {
     }
 }
 
+/// An answer that is forced from its first token to its last takes no sweep, and jobs, which count what they are told of,
+/// reported 0 tokens of it.
+#[test]
+fn tokens_that_are_all_forced_at_once_are_told_of() {
+    #[derive(Clone, Debug)]
+    struct Word(usize);
+    impl Constraint for Word {
+        fn forced(&mut self) -> Result<Vec<u32>, Error> {
+            Ok((20 + self.0 as u32..30).collect())
+        }
+        fn mask(&mut self, _: &mut [f32]) -> Result<(), Error> {
+            Ok(())
+        }
+        fn accept(&mut self, _: u32) -> Result<(), Error> {
+            self.0 += 1;
+            Ok(())
+        }
+        fn ended(&self) -> bool {
+            false
+        }
+        fn boxed_clone(&self) -> Box<dyn Constraint> {
+            Box::new(self.clone())
+        }
+    }
+    let request = Request {
+        token_ids: vec![1, 2, 3],
+        max_new_tokens: 4,
+        constraint: Some(Box::new(Word(0))),
+        ..Request::default()
+    };
+    let mut engine = engine(&fixture("llama"), &Options::default(), std::slice::from_ref(&request));
+    let mut journal = Journal::new([request]);
+    engine.run(&mut journal, None, &mut Silent).unwrap();
+    assert_eq!(journal.gained[&0].0, [20, 21, 22, 23]);
+    assert_eq!(journal.finished.len(), 1);
+}
+
 /// Stops at once after so many tiles, or in good order after so many sweeps.
 struct Stop {
     tiles: usize,

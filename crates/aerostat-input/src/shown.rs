@@ -10,7 +10,7 @@ pub const MESSAGE_CHARS_MAX: usize = 600;
 /// The text, of which a longer one than `chars_max` characters loses its middle, and says how long it was.
 ///
 /// ```
-/// use aerostat_checkpoint::shortened;
+/// use aerostat_input::shortened;
 /// assert_eq!(shortened("model.norm.weight", 20), "model.norm.weight");
 /// assert_eq!(shortened(&"x".repeat(1000), 6), "xxxx… (1000 characters) …xx");
 /// ```
