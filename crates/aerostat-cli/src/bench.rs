@@ -299,7 +299,10 @@ fn row(p: &SweepPoint) -> String {
 /// The options of a benchmark of random prompts, whose answers repeat themselves: nothing is guessed.
 fn without_guesses(engine: &EngineArgs, output: &OutputArgs) -> Result<Options, Failure> {
     if engine.draft_model().is_some() {
-        output::note(output, "--draft has no effect on random prompts; bench speculate measures it with yours");
+        output::note(
+            output,
+            "--draft has no effect on random prompts; bench speculate measures it with yours",
+        );
     }
     engine.options(output)
 }

@@ -32,6 +32,7 @@ pub mod distil;
 mod drafts;
 pub mod embed;
 mod embedder;
+mod embedding;
 mod engine;
 mod error;
 mod expert_cache;
@@ -42,6 +43,7 @@ pub mod gpu;
 mod hook;
 mod identity;
 mod kept;
+mod layers;
 mod layouts;
 mod learned;
 pub mod machine;
@@ -55,6 +57,7 @@ mod parts;
 mod processors;
 mod prompt_cache;
 mod request;
+pub mod rerank;
 mod residency;
 mod resolve;
 mod room;
@@ -82,6 +85,7 @@ pub use aerostat_plan::{Footprint, Plan, size};
 pub use aerostat_stream::{IoChoice, Source};
 pub use aerostat_text::{ChatTemplate, Message, Tokenizer};
 pub use classify::{Choices, Classification, Measure};
+pub use embedding::{Embedding, EmbeddingText};
 pub use engine::{Engine, program};
 pub use error::{Error, ErrorKind};
 pub use generate::Answers;
@@ -97,6 +101,7 @@ pub use request::{
     Completion, Constraint, FinishReason, Gained, Hidden, Layer, Outcome, Pooling, Request, RunEnd, Score,
     StopReason, TokenLogprobs, TopK, UnderWay, Want, Work,
 };
+pub use rerank::Reranker;
 pub use resolve::{
     Download, Found, Headers, HubChoice, Outline, Store, Stores, headers, pull, resolve, resolve_from,
 };
