@@ -31,6 +31,7 @@ mod http;
 mod id;
 mod outline;
 mod ranges;
+mod shapes;
 mod stores;
 mod transfer;
 
