@@ -15,7 +15,7 @@ fn main() {
     let commit = if is_ours { git(&["rev-parse", "--short=12", "HEAD"]) } else { None };
     println!("cargo::rustc-env=AEROSTAT_COMMIT={}", commit.unwrap_or_default());
     println!("cargo::rerun-if-changed=build.rs");
-    for path in is_ours.then(|| git(&["rev-parse", "--git-path", "logs/HEAD"])).flatten() {
+    if let Some(path) = is_ours.then(|| git(&["rev-parse", "--git-path", "logs/HEAD"])).flatten() {
         println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
 }

@@ -3,20 +3,18 @@
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
-use aerostat::{Engine, Options, Plan, Stats, size};
+use aerostat::{Engine, Options, Stats};
 use aerostat_jobs::disk::System;
-use aerostat_jobs::{
-    Counts, ErrorKind, Job, JobOptions, JobPaths, Named, Setting, Shard, Survey, files_digest,
-};
+use aerostat_jobs::{Counts, ErrorKind, Job, JobOptions, JobPaths, Named, Setting, Shard, files_digest};
 use clap::Args;
 use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::options::{EngineArgs, MODEL_HELP, NEW_TOKENS_DEFAULT};
 use crate::output::{OutputArgs, tell};
-use crate::signs::{Signs, duration};
+use crate::signs::Signs;
 use crate::watch::Watch;
-use crate::{apart, interrupt, model, output, shard};
+use crate::{apart, dry, interrupt, model, output, shard};
 
 #[derive(Debug, Args)]
 pub(crate) struct BatchArgs {
@@ -231,40 +229,13 @@ fn dry_run(
     let survey = aerostat_jobs::survey(&paths.input, setting, shard, signs).map_err(|e| args.failure(&e))?;
     signs.clear();
     let plan = Engine::plan(files, options, &survey.need())?;
-    let (sweeps, seconds) = survey.forecast(&plan);
-    let Survey { counts, lengths, .. } = &survey;
-    let bad = match counts.failed {
-        0 => Ok(()),
-        bad => Err(Failure::Partly(format!("{bad} of {} requests cannot be served", counts.total))),
-    };
-    if output.json {
-        output::json(&Dry { plan: &plan, survey: &survey, sweeps, seconds })?;
-        return bad;
+    if !output.json {
+        for (line, message) in &survey.first_errors {
+            tell!("line {line}: {message}");
+        }
     }
-    for (line, message) in &survey.first_errors {
-        tell!("line {line}: {message}");
-    }
-    let text = format!(
-        "{plan}\n{} requests, {} of them bad\n{} tokens in prompts, {} in answers at most, {} in the longest sequence\n\
-         {sweeps:.0} sweeps at most, {} at {} a sweep\n",
-        counts.total,
-        counts.failed,
-        lengths.prompts,
-        lengths.total - lengths.prompts,
-        lengths.longest,
-        duration(seconds),
-        size(plan.streamed_bytes_per_sweep),
-    );
-    output::text(&text)?;
-    bad
-}
-
-/// What `--dry-run --json` prints.
-#[derive(Serialize)]
-struct Dry<'a> {
-    plan: &'a Plan,
-    #[serde(flatten)]
-    survey: &'a Survey,
-    sweeps: f64,
-    seconds: f64,
+    let lengths = &survey.lengths;
+    let answers = lengths.total - lengths.prompts;
+    let tokens = format!("{} tokens in prompts, {answers} in answers at most", lengths.prompts);
+    dry::tell(&plan, &survey, "requests", &tokens, output)
 }

@@ -204,7 +204,7 @@ impl Task for Classify {
 
     fn found(&self, parts: &[Vec<u8>]) -> Option<Classification> {
         let logprobs = parts.iter().map(|part| packing::to_floats(part)).collect::<Option<Vec<_>>>()?;
-        choose(logprobs, &self.measure, self.plain.get().map_or(&[], Vec::as_slice))
+        Classification::choose(logprobs, &self.measure, |i| self.plain.get()?.get(i).copied())
     }
 
     fn words(&self) -> String {
@@ -273,23 +273,6 @@ fn probabilities(scores: &[f64]) -> Vec<f64> {
     let parts: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
     let sum: f64 = parts.iter().sum();
     parts.into_iter().map(|part| part / sum).collect()
-}
-
-/// What is chosen by what each label's tokens are given, as [`Engine::classify`] does it; `plain` is of the text that says
-/// nothing.
-fn choose(logprobs: Vec<Vec<f32>>, measure: &Measure, plain: &[f64]) -> Option<Classification> {
-    let score = |(i, logprobs): (usize, &Vec<f32>)| {
-        let sum: f64 = logprobs.iter().map(|l| f64::from(*l)).sum();
-        Some(match measure {
-            Measure::Sum => sum,
-            Measure::Mean => sum / logprobs.len().max(1) as f64,
-            Measure::Calibrated(_) => sum - plain.get(i)?,
-        })
-    };
-    let scores = logprobs.iter().enumerate().map(score).collect::<Option<Vec<f64>>>()?;
-    scores.first()?;
-    let best = (0..scores.len()).fold(0, |best, i| if scores[i] > scores[best] { i } else { best });
-    Some(Classification { best, scores, logprobs })
 }
 
 impl Prompted for Classify {

@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction, Command, Id};
 use toml::{Table, Value};
 
 use crate::failure::Failure;
@@ -27,16 +27,11 @@ pub(crate) fn apply(command: Command) -> Result<Command, Failure> {
     let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     let names: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
     for name in names {
-        let mut failure = None;
-        command = command.mut_subcommand(name, |sub| {
-            from_environment(sub, &variable).unwrap_or_else(|(sub, e)| {
-                failure = Some(e);
-                sub
-            })
-        });
-        if let Some(failure) = failure {
-            return Err(failure);
-        }
+        let found = match command.find_subcommand(&name) {
+            Some(sub) => from_environment(sub, &variable)?,
+            None => Vec::new(),
+        };
+        command = command.mut_subcommand(name, |sub| with_defaults(sub, found));
     }
     Ok(command)
 }
@@ -165,26 +160,28 @@ fn check(flag: &Arg, text: &str, place: &str) -> Result<(), Failure> {
     found.map(drop).map_err(|e| Failure::usage(format!("{place} = {text:?}: {}", reason(e))))
 }
 
-/// A subcommand, or why not.
-type Applied = Result<Command, (Command, Failure)>;
+/// Defaults of flags, by their ids.
+type Found = Vec<(Id, String)>;
 
-/// A command with `AEROSTAT_MEMORY` and its like for defaults.
-fn from_environment(command: Command, variable: &dyn Fn(&str) -> Option<String>) -> Applied {
-    let mut command = command;
-    let flags: Vec<Arg> = command.get_arguments().cloned().collect();
-    for flag in flags {
+fn with_defaults(command: Command, found: Found) -> Command {
+    found.into_iter().fold(command, |command, (id, text)| command.mut_arg(id, |arg| default(arg, &text)))
+}
+
+/// What `AEROSTAT_MEMORY` and its like say of the flags of a command.
+fn from_environment(command: &Command, variable: &dyn Fn(&str) -> Option<String>) -> Result<Found, Failure> {
+    let mut found = Vec::new();
+    for flag in command.get_arguments() {
         let (Some(long), Some(group)) = (flag.get_long(), flag.get_help_heading()) else { continue };
-        if !GROUPS.contains(&group) || long == OTHER_MEANING || !may_be_set(&flag, long) {
+        if !GROUPS.contains(&group) || long == OTHER_MEANING || !may_be_set(flag, long) {
             continue;
         }
         let name = format!("AEROSTAT_{}", long.to_ascii_uppercase().replace('-', "_"));
-        let Some(text) = variable(&name) else { continue };
-        if let Err(failure) = check(&flag, &text, &name) {
-            return Err((command, failure));
+        if let Some(text) = variable(&name) {
+            check(flag, &text, &name)?;
+            found.push((flag.get_id().clone(), text));
         }
-        command = command.mut_arg(flag.get_id().clone(), |arg| default(arg, &text));
     }
-    Ok(command)
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -217,8 +214,10 @@ mod tests {
         assert_eq!(memory(&["run", "m", "--memory", "1GiB"]).as_deref(), Some("typed 1GiB"));
         assert_eq!(value(with(file).unwrap(), &["run", "m"], "no_learn").as_deref(), Some("true"));
         let environment = |name: &str| (name == "AEROSTAT_MEMORY").then(|| "3GiB".to_owned());
-        let command =
-            with(file).unwrap().mut_subcommand("run", |run| from_environment(run, &environment).unwrap());
+        let command = with(file).unwrap().mut_subcommand("run", |run| {
+            let found = from_environment(&run, &environment).unwrap();
+            with_defaults(run, found)
+        });
         assert_eq!(value(command.clone(), &["run", "m"], "memory").as_deref(), Some("3GiB"));
         assert_eq!(
             value(command, &["run", "m", "--memory", "1GiB"], "memory").as_deref(),
@@ -244,7 +243,7 @@ mod tests {
         }
         let environment = |name: &str| (name == "AEROSTAT_TEMPERATURE").then(|| "hot".to_owned());
         let run = Cli::command().find_subcommand("run").unwrap().clone();
-        let (_, failure) = from_environment(run, &environment).unwrap_err();
+        let failure = from_environment(&run, &environment).unwrap_err();
         assert_eq!(failure.message(), "AEROSTAT_TEMPERATURE = \"hot\": expected a number of at least 0");
     }
 }

@@ -18,6 +18,7 @@ mod defaults;
 mod devices;
 mod distil;
 mod download;
+mod dry;
 mod embed;
 mod encode;
 mod failure;
@@ -71,15 +72,13 @@ use failure::Failure;
 use output::OutputArgs;
 
 fn main() -> ExitCode {
+    let json = std::env::args_os().any(|arg| arg == "--json");
     let command = match defaults::apply(Cli::command()) {
         Ok(command) => command,
-        Err(failure) => {
-            let json = std::env::args().any(|arg| arg == "--json");
-            return ended(Err(failure), &OutputArgs { json, verbose: false, quiet: false });
-        }
+        Err(failure) => return ended(Err(failure), &OutputArgs { json, verbose: false, quiet: false }),
     };
-    // What is typed wrongly ends here.
-    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|e| e.exit());
+    let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = parsed.unwrap_or_else(|e| mistyped(&e, json));
     let output = &cli.output;
     let result = interrupt::install().and_then(|()| match cli.command {
         Command::Run(args) => run::execute(args, output),
@@ -107,6 +106,18 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::execute(&args, output),
     });
     ended(result, output)
+}
+
+/// Ends the process where the command line was typed wrongly, or asks for help.
+fn mistyped(error: &clap::Error, json: bool) -> ! {
+    if json && error.use_stderr() {
+        let text = error.to_string();
+        let message = text.strip_prefix("error: ").unwrap_or(&text).split("\n\n").next().unwrap_or_default();
+        let report = Failure::usage(message.trim()).json();
+        // Where nobody reads it the exit code tells.
+        let _ = report.map(|report| output::json(&report));
+    }
+    error.exit()
 }
 
 /// Tells how a command ended, and gives its exit code.

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{env, fs, process};
 
-use aerostat::{Engine, Outcome, Plan, Request, Stats, Tokenizer, size};
+use aerostat::{Engine, Outcome, Request, Stats, Tokenizer};
 use aerostat_jobs::disk::System;
 use aerostat_jobs::{
-    Counts, ErrorKind, Job, JobPaths, Named, RowTask, Survey, Table, TableOptions, TableResults,
-    files_digest, survey_table,
+    Counts, ErrorKind, Job, JobPaths, Named, RowTask, Table, TableOptions, TableResults, files_digest,
+    survey_table,
 };
 use serde::Serialize;
 
@@ -18,11 +18,11 @@ use crate::failure::Failure;
 use crate::fit::Fit;
 use crate::output::tell;
 use crate::prompts::Prompt;
-use crate::signs::{Signs, duration};
+use crate::signs::Signs;
 use crate::table::{Making, Rows, TableArgs};
 use crate::tasks::{Setup, Sink, Task};
 use crate::watch::Watch;
-use crate::{apart, interrupt, output};
+use crate::{apart, dry, interrupt, output};
 
 /// The fact of a job that holds what its task prepared.
 const PREPARED: &str = "prepared";
@@ -38,16 +38,6 @@ struct Report<'a> {
     /// The file that tells of rows that failed, if some did.
     errors: Option<&'a Path>,
     stats: Option<Stats>,
-}
-
-/// What `--dry-run --json` prints.
-#[derive(Serialize)]
-struct Dry<'a> {
-    plan: &'a Plan,
-    #[serde(flatten)]
-    survey: &'a Survey,
-    sweeps: f64,
-    seconds: f64,
 }
 
 /// Where the files of a table's job are.
@@ -260,26 +250,8 @@ impl Setup<'_> {
         let survey = survey_table(table, signs)?;
         signs.clear();
         let plan = Engine::plan(&self.files, &self.options, &survey.need())?;
-        let (sweeps, seconds) = survey.forecast(&plan);
-        let Survey { counts, lengths, .. } = &survey;
-        if self.output.json {
-            output::json(&Dry { plan: &plan, survey: &survey, sweeps, seconds })?;
-        } else {
-            output::text(&format!(
-                "{plan}\n{} rows, {} of them bad\n{} tokens, {} in the longest sequence\n\
-                 {sweeps:.0} sweeps at most, {} at {} a sweep\n",
-                counts.total,
-                counts.failed,
-                lengths.total,
-                lengths.longest,
-                duration(seconds),
-                size(plan.streamed_bytes_per_sweep),
-            ))?;
-        }
-        match counts.failed {
-            0 => Ok(()),
-            bad => Err(Failure::Partly(format!("{bad} of {} rows cannot be served", counts.total))),
-        }
+        let tokens = format!("{} tokens", survey.lengths.total);
+        dry::tell(&plan, &survey, "rows", &tokens, self.output)
     }
 
     fn tell_opened(&self, job: &Job, args: &TableArgs) {

@@ -249,10 +249,20 @@ pub(crate) fn check_space(folder: &Path, needed: u64) -> Result<(), Error> {
         return Ok(());
     }
     let message = format!(
-        "{needed} bytes are still to be fetched, but {} has only {free} free. Free some, or put the cache on another disk: HF_HOME",
-        folder.display()
+        "{} are still to be fetched, but {} has only {} free. Free some, or put the cache on another disk: HF_HOME",
+        megabytes(needed),
+        folder.display(),
+        megabytes(free)
     );
     Err(Error::new(crate::ErrorKind::DiskFull, message))
+}
+
+/// Bytes for people.
+fn megabytes(bytes: u64) -> String {
+    match bytes {
+        1_000_000_000.. => format!("{:.1} GB", bytes as f64 / 1e9),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    }
 }
 
 #[cfg(unix)]

@@ -32,6 +32,7 @@ mod id;
 mod modules;
 mod outline;
 mod ranges;
+mod shapes;
 mod stores;
 mod transfer;
 

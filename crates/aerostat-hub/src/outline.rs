@@ -17,7 +17,7 @@ use crate::files::{self, Weights};
 use crate::http::{Failure, Http, escape, header};
 use crate::id::{self, ModelId};
 use crate::transfer::parallel;
-use crate::{Error, ErrorKind, Hub, listing};
+use crate::{Error, ErrorKind, Hub, listing, shapes};
 
 /// Bytes of a file of weights that are asked for at first; most headers are shorter.
 const FIRST_BYTES: u64 = 32 << 10;
@@ -28,6 +28,7 @@ const HEADER_BYTES_MAX: u64 = 100_000_000;
 /// Larger files beside the weights are not fetched: vocabularies, which a plan needs the size of.
 const SMALL_BYTES_MAX: u64 = 1 << 20;
 const SAFETENSORS: &str = ".safetensors";
+const INDEX: &str = "model.safetensors.index.json";
 
 /// What [`Hub::outline`] and [`outline_of_folder`] make.
 #[derive(Clone, Debug)]
@@ -300,15 +301,19 @@ fn write(path: &Path, bytes: &[u8], length: Option<u64>) -> Result<(), Error> {
 }
 
 /// The same for a folder with `config.json` whose safetensors files are cut off behind their headers, as they come with the
-/// first bytes of each; `None` if the folder is anything else. What is there is copied into the empty folder `into`.
+/// first bytes of each, or that has nothing but their index; `None` if the folder is anything else. What is there is copied into
+/// the empty folder `into`.
 ///
 /// # Errors
-/// [`ErrorKind::Io`].
+/// [`ErrorKind::Io`]; [`ErrorKind::Unsupported`] where the index and the configuration do not tell what the files hold.
 pub fn outline_of_folder(folder: &Path, into: &Path) -> Result<Option<Outline>, Error> {
     let names = files::files_below(folder);
     let at_top = |name: &&String| !name.contains('/');
     if !names.iter().any(|name| name == "config.json") {
         return Ok(None);
+    }
+    if names.iter().any(|name| name == INDEX) && !names.iter().any(|name| is_weights(name)) {
+        return outline_of_index(folder, &names, into).map(Some);
     }
     let mut cut = Vec::new();
     for name in names.iter().filter(at_top).filter(|name| name.ends_with(SAFETENSORS)) {
@@ -330,6 +335,32 @@ pub fn outline_of_folder(folder: &Path, into: &Path) -> Result<Option<Outline>, 
         }
     }
     Ok(Some(Outline { path: into.to_owned(), fetched_bytes: 0, tokenizer_bytes: 0 }))
+}
+
+fn is_weights(name: &str) -> bool {
+    [SAFETENSORS, ".bin", ".gguf"].iter().any(|suffix| name.ends_with(suffix))
+}
+
+/// The outline of a folder that has no weights, but `config.json` and the index of its shards.
+fn outline_of_index(folder: &Path, names: &[String], into: &Path) -> Result<Outline, Error> {
+    let json = |name: &str| {
+        let unread = || Error::new(ErrorKind::Io, "this cannot be read, or is too long").in_file(name);
+        let text = crate::cache::read_small(&folder.join(name)).ok_or_else(unread)?;
+        let wrong = |e| Error::new(ErrorKind::Unsupported, "this is no JSON").caused_by(e).in_file(name);
+        serde_json::from_str::<Value>(&text).map_err(wrong)
+    };
+    let headers = shapes::headers(&json("config.json")?, &json(INDEX)?).map_err(|e| e.in_file(INDEX))?;
+    for name in names.iter().filter(|name| !name.contains('/')) {
+        let from = folder.join(name);
+        fs::copy(&from, into.join(name)).map_err(|e| Error::io("copy", &from, e))?;
+    }
+    for (name, (header, data)) in headers {
+        let header = Value::Object(header).to_string().into_bytes();
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], &header].concat();
+        let length = bytes.len() as u64 + data;
+        write(&into.join(name), &bytes, Some(length))?;
+    }
+    Ok(Outline { path: into.to_owned(), fetched_bytes: 0, tokenizer_bytes: 0 })
 }
 
 /// The header of a file that ends before its tensors do, and how long it would be.

@@ -84,7 +84,7 @@ impl TextTable {
                 let mut reader = csv::ReaderBuilder::new()
                     .delimiter(delimiter)
                     .flexible(true)
-                    .from_reader(Bounded { file: Box::new(file), bytes: 0, returns: None });
+                    .from_reader(Bounded::new(file, delimiter));
                 let headers = reader.byte_headers().map_err(io::Error::from)?;
                 let names: Vec<String> =
                     headers.iter().map(|n| String::from_utf8_lossy(n).into_owned()).collect();
@@ -101,7 +101,7 @@ impl TextTable {
     /// The next row and the line that it begins in, from 1; a malformed one carries the reason. `None` at the end.
     ///
     /// # Errors
-    /// Reading fails, or nothing can be told of what follows: a row of CSV is too long.
+    /// Reading fails.
     pub fn next_row(&mut self) -> io::Result<Option<(u64, Cells)>> {
         match &mut self.source {
             Source::Jsonl { reader, line } => {
@@ -110,13 +110,18 @@ impl TextTable {
                 Ok(Some((*line, cells)))
             }
             Source::Csv { reader, width, prompt, others, line } => {
-                reader.get_mut().bytes = 0;
+                let before = reader.get_ref().lines;
+                (reader.get_mut().bytes, reader.get_mut().is_cut) = (0, false);
                 let mut record = csv::ByteRecord::new();
                 let more = reader.read_byte_record(&mut record).map_err(|e| behind(*line, e.into()))?;
-                let begins = record.position().map_or(0, csv::Position::line);
+                let begins = record.position().map_or(0, csv::Position::line) + before;
+                let Bounded { returns, is_cut, .. } = *reader.get_ref();
                 // Where lines end in CR LF, the reader has not come to the LF of the line before yet.
-                *line = begins + u64::from(reader.get_ref().returns == Some(true));
-                Ok(more.then(|| (*line, csv_cells(&record, *width, *prompt, others))))
+                *line = begins + u64::from(returns == Some(true));
+                let too_long =
+                    || Err(format!("the row is longer than {ROW_BYTES_MAX} bytes: is a quote not closed?"));
+                let cells = || if is_cut { too_long() } else { csv_cells(&record, *width, *prompt, others) };
+                Ok(more.then(|| (*line, cells())))
             }
         }
     }
@@ -153,26 +158,108 @@ fn behind(line: u64, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("behind the row of line {line}: {error}"))
 }
 
-/// A file of which no row is read that is too long: one quote that is never closed makes all that follows one cell.
+/// A file of which no row is read that is too long: what is too much of it is left out, and the row ends. One quote that is
+/// never closed makes all that follows one row.
 struct Bounded {
     file: Box<dyn Read + Send>,
+    delimiter: u8,
+    place: Place,
     /// Bytes read since the last row began.
     bytes: u64,
+    /// The rest of the row is left out.
+    skips: bool,
+    /// The row that is being read is not whole.
+    is_cut: bool,
+    /// Line ends that were left out so far.
+    lines: u64,
     /// Whether its first line ends in CR LF; `None` before that was seen.
     returns: Option<bool>,
 }
 
+/// Where in a row a byte of CSV stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// A cell begins.
+    Begin,
+    Plain,
+    Quoted,
+    /// Behind a quote in a quoted cell, which ends it unless another follows.
+    Quote,
+}
+
+impl Place {
+    /// The place behind a byte.
+    fn after(self, byte: u8, delimiter: u8) -> Self {
+        match (self, byte) {
+            (Self::Quoted, b'"') => Self::Quote,
+            (Self::Quoted, _) | (Self::Begin | Self::Quote, b'"') => Self::Quoted,
+            (_, b'\n' | b'\r') => Self::Begin,
+            (_, byte) if byte == delimiter => Self::Begin,
+            _ => Self::Plain,
+        }
+    }
+
+    /// Whether a byte here ends the row.
+    fn ends_row(self, byte: u8) -> bool {
+        self != Self::Quoted && matches!(byte, b'\n' | b'\r')
+    }
+}
+
+impl Bounded {
+    fn new(file: impl Read + Send + 'static, delimiter: u8) -> Self {
+        let (place, skips, is_cut) = (Place::Begin, false, false);
+        Self { file: Box::new(file), delimiter, place, bytes: 0, skips, is_cut, lines: 0, returns: None }
+    }
+
+    fn follow(&mut self, bytes: &[u8]) {
+        self.place = bytes.iter().fold(self.place, |place, byte| place.after(*byte, self.delimiter));
+    }
+
+    /// Reads on to the end of the row, and gives what follows, from the line end on.
+    fn rest(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = self.file.read(into)?;
+            let Some(bytes) = into.get(..read).filter(|bytes| !bytes.is_empty()) else {
+                self.skips = false;
+                return Ok(0);
+            };
+            for (at, byte) in bytes.iter().copied().enumerate() {
+                if self.place.ends_row(byte) {
+                    self.skips = false;
+                    self.bytes = (read - at) as u64;
+                    let rest = bytes.get(at..).unwrap_or_default().to_vec();
+                    self.follow(&rest);
+                    into.copy_within(at..read, 0);
+                    return Ok(rest.len());
+                }
+                self.lines += u64::from(byte == b'\n');
+                self.place = self.place.after(byte, self.delimiter);
+            }
+        }
+    }
+}
+
 impl Read for Bounded {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if self.bytes > ROW_BYTES_MAX {
-            let what = format!("a row is longer than {ROW_BYTES_MAX} bytes: is a quote not closed?");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        if self.skips {
+            return self.rest(into);
+        }
+        if self.bytes > ROW_BYTES_MAX && !self.is_cut {
+            (self.skips, self.is_cut) = (true, true);
+            // For the reader the cell ends here.
+            if let (Place::Quoted, Some(first)) = (self.place, into.first_mut()) {
+                *first = b'"';
+                return Ok(1);
+            }
+            return self.rest(into);
         }
         let read = self.file.read(into)?;
         self.bytes += read as u64;
-        if let (None, Some(end)) = (self.returns, into.iter().take(read).position(|b| *b == b'\n')) {
-            self.returns = Some(end > 0 && into.get(end - 1) == Some(&b'\r'));
+        let bytes = into.get(..read).unwrap_or_default();
+        if let (None, Some(end)) = (self.returns, bytes.iter().position(|b| *b == b'\n')) {
+            self.returns = Some(end > 0 && bytes.get(end - 1) == Some(&b'\r'));
         }
+        self.place = bytes.iter().fold(self.place, |place, byte| place.after(*byte, self.delimiter));
         Ok(read)
     }
 }
@@ -432,6 +519,29 @@ mod tests {
         assert_eq!(json, [(1, cells(1.into())), (3, Err("there is no column `text`".to_owned()))]);
         let csv = rows("\u{feff}text,id\na,1\n", TextFormat::Csv(b','));
         assert_eq!(csv, [(2, cells("1".into()))]);
+    }
+
+    /// One of these once failed the table.
+    #[test]
+    fn a_row_that_is_too_long_fails_alone_and_later_lines_keep_their_numbers() {
+        let much = || io::repeat(b'x').take(ROW_BYTES_MAX + 100_000);
+        let lines = || io::repeat(b'\n').take(ROW_BYTES_MAX + 100_000);
+        let of = |file: Box<dyn Read + Send>| {
+            let mut table = TextTable::new(file, TextFormat::Csv(b','), columns(&["id"])).unwrap();
+            let rows = std::iter::from_fn(|| table.next_row().unwrap());
+            rows.map(|(line, cells)| (line, cells.map(|cells| cells.others))).collect::<Vec<_>>()
+        };
+        let text = |text: &'static str| text.as_bytes();
+        let long = || Err(format!("the row is longer than {ROW_BYTES_MAX} bytes: is a quote not closed?"));
+        let id = |id: &str| Ok(vec![Value::from(id)]);
+        let plain = of(Box::new(text("text,id\na,1\n").chain(much()).chain(text(",2\nb,3\n\"c\nd\",4\n"))));
+        assert_eq!(plain, [(2, id("1")), (3, long()), (4, id("3")), (5, id("4"))]);
+        let quoted =
+            of(Box::new(text("text,id\na,1\n\"x\"\"").chain(lines()).chain(text("\"\"\",2\nb,3\n"))));
+        let behind = 3 + ROW_BYTES_MAX + 100_000 + 1;
+        assert_eq!(quoted, [(2, id("1")), (3, long()), (behind, id("3"))]);
+        let open = of(Box::new(text("text,id\na,1\n\"").chain(lines())));
+        assert_eq!(open, [(2, id("1")), (3, long())]);
     }
 
     #[test]

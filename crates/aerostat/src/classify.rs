@@ -94,7 +94,10 @@ impl Engine {
         let mut results = Vec::with_capacity(items.len());
         for (number, (item, logprobs)) in items.iter().zip(found).enumerate() {
             results.push(match usable(item) {
-                Some(_) => logprobs.and_then(|logprobs| choose(item, logprobs, measure, &plain)),
+                Some(labels) => logprobs.and_then(|logprobs| {
+                    let plain = |i: usize| plain.get(labels.get(i)?.as_slice()).copied();
+                    Classification::choose(logprobs, measure, plain).ok_or_else(uncalibrated)
+                }),
                 None => {
                     let message =
                         format!("text {number} is empty, has no labels, or one of them has no tokens");
@@ -104,6 +107,32 @@ impl Engine {
         }
         Ok(results)
     }
+}
+
+impl Classification {
+    /// What is chosen by what each label's tokens are given; `plain` is what those of a label are given after the text to
+    /// calibrate with. `None` where that is missing, or where there are no labels.
+    pub fn choose(
+        logprobs: Vec<Vec<f32>>,
+        measure: &Measure,
+        plain: impl Fn(usize) -> Option<f64>,
+    ) -> Option<Self> {
+        let score = |(i, logprobs): (usize, &Vec<f32>)| {
+            Some(match measure {
+                Measure::Sum => sum(logprobs),
+                Measure::Mean => sum(logprobs) / logprobs.len().max(1) as f64,
+                Measure::Calibrated(_) => sum(logprobs) - plain(i)?,
+            })
+        };
+        let scores = logprobs.iter().enumerate().map(score).collect::<Option<Vec<f64>>>()?;
+        scores.first()?;
+        let best = (0..scores.len()).fold(0, |best, i| if scores[i] > scores[best] { i } else { best });
+        Some(Self { best, scores, logprobs })
+    }
+}
+
+fn uncalibrated() -> Error {
+    Error::new(ErrorKind::Usage, "a label cannot be scored after the text to calibrate with")
 }
 
 /// The labels of a text, if it has tokens, and there are some that have tokens, too.
@@ -139,25 +168,4 @@ fn neutral<'a>(items: &'a [Choices], measure: &Measure) -> Vec<&'a [u32]> {
 
 fn sum(logprobs: &[f32]) -> f64 {
     logprobs.iter().map(|l| f64::from(*l)).sum()
-}
-
-fn choose(
-    item: &Choices,
-    logprobs: Vec<Vec<f32>>,
-    measure: &Measure,
-    plain: &BTreeMap<&[u32], f64>,
-) -> Result<Classification, Error> {
-    let uncalibrated =
-        || Error::new(ErrorKind::Usage, "a label cannot be scored after the text to calibrate with");
-    let score = |(label, logprobs): (&Vec<u32>, &Vec<f32>)| match measure {
-        Measure::Sum => Ok(sum(logprobs)),
-        Measure::Mean => Ok(sum(logprobs) / logprobs.len().max(1) as f64),
-        Measure::Calibrated(_) => {
-            let plain = plain.get(label.as_slice()).ok_or_else(uncalibrated)?;
-            Ok(sum(logprobs) - plain)
-        }
-    };
-    let scores = item.labels.iter().zip(&logprobs).map(score).collect::<Result<Vec<f64>, Error>>()?;
-    let best = (0..scores.len()).fold(0, |best, i| if scores[i] > scores[best] { i } else { best });
-    Ok(Classification { best, scores, logprobs })
 }

@@ -24,11 +24,6 @@ impl Talk {
         self.0.iter().take_while(|message| message.role == "system").count()
     }
 
-    /// Whether there are turns.
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.len() == self.turns()
-    }
-
     /// Forgets the turns.
     pub(super) fn reset(&mut self) {
         self.0.truncate(self.turns());
@@ -141,7 +136,7 @@ mod tests {
         talk.set_system("two");
         assert_eq!(roles(&talk), ["system", "user", "assistant"]);
         talk.reset();
-        assert_eq!((talk.0.len(), talk.0[0].content.as_str(), talk.is_empty()), (1, Some("two"), true));
+        assert_eq!((talk.0.len(), talk.0[0].content.as_str()), (1, Some("two")));
         talk.set_system("");
         assert!(talk.0.is_empty());
     }

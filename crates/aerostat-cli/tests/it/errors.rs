@@ -195,3 +195,21 @@ fn inspect_describes_what_cannot_run_and_says_why() {
     lengthen_header(folder.path());
     assert_eq!(run(&["inspect", model]).code, Some(1));
 }
+
+/// What the parser of flags refused once left stdout empty.
+#[test]
+fn a_flag_that_is_wrong_is_an_object_with_json() {
+    let wrong: [&[&str]; 3] = [
+        &["run", "m", "x", "--json", "--temperature", "hot"],
+        &["run", "m", "x", "--json", "--no-such-flag"],
+        &["--json", "no-such-command"],
+    ];
+    for args in wrong {
+        let outcome = run(args);
+        assert_eq!(outcome.code, Some(2), "{outcome:?}");
+        let report: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+        assert_eq!(report["error"]["kind"], "usage");
+        assert!(report["error"]["message"].as_str().is_some_and(|text| !text.is_empty()), "{report}");
+    }
+    assert!(run(&["run", "--json", "--help"]).stdout.contains("Usage: aerostat run"));
+}

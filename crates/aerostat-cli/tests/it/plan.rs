@@ -239,6 +239,31 @@ fn a_gguf_file_is_found_by_its_quantisation_and_planned_from_its_header() {
     assert!(output.status.code() == Some(1) && message.contains("name-Q8_0.gguf"), "{message}");
 }
 
+/// Before, "no *.safetensors; was the download finished?" was all that was said.
+#[test]
+fn a_folder_with_an_index_and_nothing_else_is_planned_if_its_bytes_add_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let of = |total: u64| {
+        let all = llama_70b();
+        let text = |name: &str| serde_json::from_slice::<Value>(&all[name].0).unwrap();
+        fs::write(folder.path().join("config.json"), text("config.json").to_string()).unwrap();
+        let mut index = text("model.safetensors.index.json");
+        index["metadata"]["total_size"] = total.into();
+        fs::write(folder.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
+        run(&["plan", folder.path().to_str().unwrap(), "--disk", "1GB/s", "--memory", "4GiB", "--json"])
+    };
+    let outcome = of(141_107_412_992);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    let plan: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert_eq!((&plan["parameters"], &plan["downloaded"]), (&json!(70_553_706_496_u64), &json!(false)));
+    let outcome = of(141_107_412_990);
+    assert!(
+        outcome.code == Some(1) && outcome.stderr.contains("the index states 141107412990 bytes"),
+        "{}",
+        outcome.stderr
+    );
+}
+
 /// A folder that somebody copied the first bytes of, to see whether the rest is worth it.
 #[test]
 fn a_folder_of_headers_is_planned_and_not_run() {
