@@ -291,6 +291,7 @@ def lmeval(url, model):
     os.environ |= {"OPENAI_API_KEY": "sesame", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     import lm_eval
     from lm_eval.models.openai_completions import LocalCompletionsAPI
+    from lm_eval.tasks import TaskManager
 
     lm = LocalCompletionsAPI(
         base_url=url + "/v1/completions",
@@ -318,7 +319,9 @@ def lmeval(url, model):
             "doc_to_target": "{{answer}}",
             "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
         }
-        found = lm_eval.simple_evaluate(model=lm, tasks=[task], log_samples=True, bootstrap_iters=0)
+        # Its own thousands of tasks are not looked through.
+        own = TaskManager(include_defaults=False)
+        found = lm_eval.simple_evaluate(model=lm, tasks=[task], task_manager=own, log_samples=True, bootstrap_iters=0)
     samples = sorted(found["samples"]["tiny"], key=lambda sample: sample["doc_id"])
     pairs = [tuple(pair) for sample in samples for pair in sample["arguments"]]
     theirs = [float(response[0][0]) for sample in samples for response in sample["resps"]]
