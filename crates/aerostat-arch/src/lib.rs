@@ -31,8 +31,8 @@ pub use family::{
     Temperature, Windows,
 };
 pub use spec::{
-    Activation, Alibi, AttentionSpec, Beside, Block, Companion, DeltaNet, DeltaShape, DistanceBiases, Divisors, Experts,
-    Groups, Growth, Head, Indexer, Joined, Latent, Linear, Matrix, Mixer, MlpSpec, ModelSpec, Nested, Norm,
-    NormKind, Positions, Role, RopeSpec, RopeStyle, Routing, Runs, Scales, Scaling, Score, Selection, State, TokenTypes,
-    Update, Vector, Window,
+    Activation, Alibi, AttentionSpec, Beside, Block, Companion, DeltaNet, DeltaShape, DistanceBiases,
+    Divisors, Experts, Groups, Growth, Head, Indexer, Joined, Latent, Linear, Matrix, Mixer, MlpSpec,
+    ModelSpec, Nested, Norm, NormKind, Positions, Role, RopeSpec, RopeStyle, Routing, Runs, Scales, Scaling,
+    Score, Selection, State, TokenTypes, Update, Vector, Window,
 };

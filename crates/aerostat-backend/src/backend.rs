@@ -2,8 +2,8 @@
 
 use crate::quantised::Numbers;
 use crate::{
-    Activation, Allocated, Attention, BufferId, Capabilities, DeltaRule, Error, Extras, Footprint, HeadCopy, Home,
-    HostBytes, Index, KvLayout, Mat, Nested, Rope, Scaling, ScratchNeed, SweepRows, Tile, TileShape,
+    Activation, Allocated, Attention, BufferId, Capabilities, DeltaRule, Error, Extras, Footprint, HeadCopy,
+    Home, HostBytes, Index, KvLayout, Mat, Nested, Rope, Scaling, ScratchNeed, SweepRows, Tile, TileShape,
     UploadId, Weight, WeightId,
 };
 

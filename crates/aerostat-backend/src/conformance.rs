@@ -212,7 +212,8 @@ impl Case {
         let q = matrix(device, random, cache.rows(), shape.heads * shape.key_dim, values)?;
         let out = matrix(device, random, cache.rows(), shape.heads * shape.value_dim, Values::Plain)?;
         let sinks = sinks.then(|| matrix(device, random, 1, shape.heads, values)).transpose()?;
-        let biases = biases.map(|reach| matrix(device, random, shape.heads, 2 * reach + 1, values)).transpose()?;
+        let biases =
+            biases.map(|reach| matrix(device, random, shape.heads, 2 * reach + 1, values)).transpose()?;
         if !other {
             cache.move_first_page(device)?;
             // The end of a sequence that lies in a branch is seen by its own row alone.

@@ -7,10 +7,10 @@ use crate::numerics::{LANES, Map};
 use crate::quantised::Numbers;
 use crate::weights::Operand;
 use crate::{
-    Activation, Allocated, Attention, Backend, BufferId, Capabilities, Checks, DeltaRule, Error, ErrorKind, Extras,
-    Footprint, HeadCopy, Home, HostBytes, HostDevice, Index, Kernels, KvLayout, Mat, Nested, Rope, Scaling,
-    ScalingView, ScratchNeed, SweepRows, Tile, TileShape, UploadId, View, Weight, WeightId, Window, check,
-    delta, formats, memory, numbers, packed, rows, sparse,
+    Activation, Allocated, Attention, Backend, BufferId, Capabilities, Checks, DeltaRule, Error, ErrorKind,
+    Extras, Footprint, HeadCopy, Home, HostBytes, HostDevice, Index, Kernels, KvLayout, Mat, Nested, Rope,
+    Scaling, ScalingView, ScratchNeed, SweepRows, Tile, TileShape, UploadId, View, Weight, WeightId, Window,
+    check, delta, formats, memory, numbers, packed, rows, sparse,
 };
 
 /// Elements that are expanded at a time: a whole number of blocks of every format.

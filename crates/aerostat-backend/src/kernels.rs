@@ -4,8 +4,8 @@ use crate::delta::StateRun;
 use crate::numerics::Map;
 use crate::quantised::Quantised;
 use crate::{
-    Attention, Capabilities, DeltaRule, Error, Extras, Footprint, HeadCopy, HostMemory, Index, KvView, Placement,
-    Rope, ScratchNeed, Tile, View, packed,
+    Attention, Capabilities, DeltaRule, Error, Extras, Footprint, HeadCopy, HostMemory, Index, KvView,
+    Placement, Rope, ScratchNeed, Tile, View, packed,
 };
 #[allow(unused_imports, reason = "for the documentation")]
 use crate::{Backend, numerics};

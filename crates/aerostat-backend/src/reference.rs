@@ -8,8 +8,9 @@ use crate::delta::{self, StateRun};
 use crate::numerics::{self, LANES, Map, Seen};
 use crate::quantised::{self, Groups};
 use crate::{
-    Attention, Capabilities, Checks, DeltaRule, Error, Extras, HeadCopy, HostDevice, HostMemory, Index, Kernels,
-    KvElement, KvType, KvView, Placement, Rope, RopeStyle, RowPlace, ScalingView, Tile, View, check, formats,
+    Attention, Capabilities, Checks, DeltaRule, Error, Extras, HeadCopy, HostDevice, HostMemory, Index,
+    Kernels, KvElement, KvType, KvView, Placement, Rope, RopeStyle, RowPlace, ScalingView, Tile, View, check,
+    formats,
 };
 
 /// The reference device.

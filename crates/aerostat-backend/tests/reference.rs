@@ -4,9 +4,9 @@ use aerostat_backend::conformance::{self, Tolerance};
 use aerostat_backend::numerics;
 use aerostat_backend::reference::Reference;
 use aerostat_backend::{
-    Activation, Alibi, Attention, Backend, BufferId, Error, ErrorKind, Extras, HeadCopy, Home, KvElement, KvLayout,
-    Mat, Placement, Rope, RopeStyle, RowPlace, ScratchNeed, StateRow, SweepRows, TileShape, UploadId, Weight,
-    WeightId, Window, defect,
+    Activation, Alibi, Attention, Backend, BufferId, Error, ErrorKind, Extras, HeadCopy, Home, KvElement,
+    KvLayout, Mat, Placement, Rope, RopeStyle, RowPlace, ScratchNeed, StateRow, SweepRows, TileShape,
+    UploadId, Weight, WeightId, Window, defect,
 };
 use aerostat_checkpoint::DType;
 

@@ -140,9 +140,7 @@ fn task(args: &EmbedArgs, setup: &Setup<'_>, output: &OutputArgs) -> Result<Embe
     }
     let dimensions = args.dimensions.map(|n| n as usize);
     if let Some(n) = dimensions.filter(|n| *n > width) {
-        return Err(Failure::usage(format!(
-            "--dimensions {n}: vectors of this model have {width} elements"
-        )));
+        return Err(Failure::usage(format!("--dimensions {n}: vectors of this model have {width} elements")));
     }
     let pooling = match args.pooling {
         None => embedding.pooling,
@@ -182,7 +180,10 @@ impl Task for Embed {
         let made = self.embedding.encode(tokenizer, &self.prompt, text)?;
         if made.cut > 0 && !self.cut.swap(true, Ordering::Relaxed) {
             let most = self.embedding.tokens_max;
-            output::note(&self.output, &format!("texts of more than {most} tokens are cut, as the model's makers do"));
+            output::note(
+                &self.output,
+                &format!("texts of more than {most} tokens are cut, as the model's makers do"),
+            );
         }
         Ok(made.token_ids)
     }

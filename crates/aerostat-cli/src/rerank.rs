@@ -71,9 +71,7 @@ pub(crate) fn execute(mut args: RerankArgs, output: &OutputArgs) -> Result<(), F
     match &args.table.input {
         Some(input) => write(&args.table, input, &documents, &scores, &order)?,
         None if output.json => {
-            let result = |&i: &usize| {
-                json!({"index": i, "score": number(scores[i].unwrap_or(f32::NAN)), "document": documents[i].text})
-            };
+            let result = |&i: &usize| json!({"index": i, "score": number(scores[i].unwrap_or(f32::NAN)), "document": documents[i].text});
             let results: Vec<Value> = order.iter().map(result).collect();
             output::json(&json!({"model": args.model, "results": results, "stats": stats}))?;
         }
@@ -114,7 +112,9 @@ fn check(args: &RerankArgs, output: &OutputArgs) -> Result<(), Failure> {
 fn documents(args: &mut RerankArgs) -> Result<Vec<Document>, Failure> {
     let text = |prompt: Prompt| match prompt {
         Prompt::Text(text) => Ok(text),
-        Prompt::TokenIds(_) => Err(Failure::usage("documents are texts: a model writes them beside the query")),
+        Prompt::TokenIds(_) => {
+            Err(Failure::usage("documents are texts: a model writes them beside the query"))
+        }
     };
     let prompts = tasks::prompts(&mut args.documents, &args.table)?;
     let given = prompts.into_iter().map(|prompt| Ok(Document { text: text(prompt)?, row: None }));
@@ -123,9 +123,8 @@ fn documents(args: &mut RerankArgs) -> Result<Vec<Document>, Failure> {
         let mut rows = Rows::open(input, &args.table, Making::default())?;
         while let Some(mut row) = rows.next()? {
             let prompt = std::mem::replace(&mut row.prompt, Ok(Prompt::Text(String::new())));
-            let prompt = prompt.map_err(|why| {
-                Failure::failed(format!("{}: line {}: {why}", input.display(), row.line))
-            })?;
+            let prompt = prompt
+                .map_err(|why| Failure::failed(format!("{}: line {}: {why}", input.display(), row.line)))?;
             documents.push(Document { text: text(prompt)?, row: Some(row) });
         }
     }
@@ -148,7 +147,10 @@ fn pairs(
     let cut = pairs.iter().filter(|pair| pair.cut > 0).count();
     if cut > 0 {
         let of = documents.len();
-        output::note(output, &format!("{cut} of {of} documents are longer than the model takes, and were cut"));
+        output::note(
+            output,
+            &format!("{cut} of {of} documents are longer than the model takes, and were cut"),
+        );
     }
     Ok(pairs)
 }

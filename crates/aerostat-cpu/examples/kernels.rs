@@ -8,8 +8,8 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use aerostat_backend::{
-    Activation, Attention, Backend, Extras, Home, KvElement, KvLayout, Mat, Placement, Rope, RopeStyle, RowPlace,
-    SweepRows, TileShape, Weight,
+    Activation, Attention, Backend, Extras, Home, KvElement, KvLayout, Mat, Placement, Rope, RopeStyle,
+    RowPlace, SweepRows, TileShape, Weight,
 };
 use aerostat_checkpoint::DType;
 use aerostat_cpu::{Cpu, CpuConfig, Isa, peaks};

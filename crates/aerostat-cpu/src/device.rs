@@ -334,8 +334,7 @@ impl Kernels for CpuKernels {
         places: Placement<'_>,
     ) {
         let (token, scratch, q, out) = (self.token, &self.scratch, Rows::from(q), Rows::from(out));
-        let extras =
-            Extras { sinks: extras.sinks.map(Rows::from), biases: extras.biases.map(Rows::from) };
+        let extras = Extras { sinks: extras.sinks.map(Rows::from), biases: extras.biases.map(Rows::from) };
         let group = shape.heads / shape.kv_heads;
         let parts = group.div_ceil(HEADS_MAX);
         let longest = places.rows.iter().map(|place| visible(*place, shape).1 + 1).max().unwrap_or(0);

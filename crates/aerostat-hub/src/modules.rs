@@ -37,7 +37,12 @@ mod tests {
             "2_Dense/model.safetensors",
             "3_Dense/pytorch_model.bin",
         ];
-        let others = ["2_Dense/pytorch_model.bin", "onnx/model.onnx", "openvino/config.json", "1_Pooling/x/config.json"];
+        let others = [
+            "2_Dense/pytorch_model.bin",
+            "onnx/model.onnx",
+            "openvino/config.json",
+            "1_Pooling/x/config.json",
+        ];
         let names: Vec<String> = all.iter().chain(&others).map(|name| (*name).to_owned()).collect();
         let taken: Vec<&String> = names.iter().filter(|name| is_part(name, &names)).collect();
         assert_eq!(taken, all);

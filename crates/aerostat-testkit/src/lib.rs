@@ -80,7 +80,10 @@ pub fn encoders() -> Vec<(PathBuf, Vec<Encoded>)> {
     }
     let mut folders = entries(&fixtures_dir().join("encoders"));
     folders.sort();
-    folders.into_iter().map(|folder| (folder.clone(), read::<Expected>(&folder.join("expected.json")).texts)).collect()
+    folders
+        .into_iter()
+        .map(|folder| (folder.clone(), read::<Expected>(&folder.join("expected.json")).texts))
+        .collect()
 }
 
 /// Every adapter: its folder, the fixture that it is for, and what PEFT computes with both.

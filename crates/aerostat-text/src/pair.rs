@@ -82,7 +82,8 @@ impl Pair {
         // The first part may not come back once the second has begun.
         let in_order = pair.0.is_sorted_by_key(|(_, second)| *second);
         if count(&Piece::First) != 1 || count(&Piece::Second) != 1 || pair.added() > ADDED_MAX || !in_order {
-            let message = "the post-processor repeats a text of a pair, drops it, or adds more than 1024 tokens";
+            let message =
+                "the post-processor repeats a text of a pair, drops it, or adds more than 1024 tokens";
             return Err(Error::malformed(message));
         }
         Ok(pair)
@@ -157,7 +158,8 @@ fn template_piece(piece: &Value, tokens: &HashMap<&str, Vec<u32>>) -> Result<(Pi
         ("text", "B") => Piece::Second,
         ("token", name) => {
             let ids = tokens.get(name);
-            let ids = ids.ok_or_else(|| wrong(format!("the pair names {:?}, but not its ids", clip(name))))?;
+            let ids =
+                ids.ok_or_else(|| wrong(format!("the pair names {:?}, but not its ids", clip(name))))?;
             Piece::Added(ids.clone())
         }
         (_, name) => return Err(wrong(format!("the pair has no text {:?}", clip(name)))),

@@ -200,8 +200,7 @@ impl Tokenizer {
         }
         added.finish(&normalizers)?;
         let ids = model.vocab().ids().max(added.ids());
-        let mut tokenizer =
-            Tokenizer {
+        let mut tokenizer = Tokenizer {
             model,
             normalizers,
             splitters,

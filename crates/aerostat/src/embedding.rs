@@ -154,9 +154,8 @@ impl Embedding {
         for module in list {
             let text = |key: &str| module.get(key).and_then(Value::as_str);
             let kind = text("type").ok_or_else(|| broken(&modules, "a module has no type"))?;
-            let at = inside(folder, text("path").unwrap_or_default()).ok_or_else(|| {
-                broken(&modules, "the path of a module leads out of the folder")
-            })?;
+            let at = inside(folder, text("path").unwrap_or_default())
+                .ok_or_else(|| broken(&modules, "the path of a module leads out of the folder"))?;
             // A length of 1 is the last thing that happens to a vector, or a step among others.
             if std::mem::take(&mut self.normalize) {
                 self.layers.push_norm();
@@ -243,8 +242,10 @@ impl Embedding {
             [one] => pooling(one)
                 .ok_or_else(|| broken(path, &format!("pooling of kind `{one}` is not supported")))?,
             several => {
-                let message =
-                    format!("several kinds of pooling in one vector ({}) are not supported", several.join(", "));
+                let message = format!(
+                    "several kinds of pooling in one vector ({}) are not supported",
+                    several.join(", ")
+                );
                 return Err(broken(path, &message));
             }
         };

@@ -57,7 +57,9 @@ impl Layers {
     pub(crate) fn bytes(&self) -> u64 {
         let len = |bias: &Option<Vec<f32>>| bias.as_ref().map_or(0, Vec::len);
         let elements = |step: &Arc<Step>| match &**step {
-            Step::Dense { weights, bias, .. } | Step::LayerNorm { weights, bias, .. } => weights.len() + len(bias),
+            Step::Dense { weights, bias, .. } | Step::LayerNorm { weights, bias, .. } => {
+                weights.len() + len(bias)
+            }
             Step::Norm => 0,
         };
         self.0.iter().map(elements).sum::<usize>() as u64 * size_of::<f32>() as u64
@@ -84,7 +86,10 @@ impl Layers {
             .ok_or_else(|| broken(&path, &format!("the activation `{name}` is not supported")))?;
         let stated = config.get("in_features").and_then(Value::as_u64);
         if stated.is_some_and(|stated| stated != inputs as u64) {
-            return Err(broken(&path, &format!("`in_features` is not {inputs}, the elements of its vectors")));
+            return Err(broken(
+                &path,
+                &format!("`in_features` is not {inputs}, the elements of its vectors"),
+            ));
         }
         let checkpoint = Checkpoint::open(folder)?;
         self.dense(&checkpoint.catalog, "linear", inputs, activated)
@@ -106,7 +111,9 @@ impl Layers {
     ) -> Result<usize, Error> {
         let tensor = catalog.require(&format!("{name}.weight"))?;
         let outputs = match tensor.shape.as_slice() {
-            [outputs, columns] if *columns == inputs as u64 => usize::try_from(*outputs).unwrap_or(usize::MAX),
+            [outputs, columns] if *columns == inputs as u64 => {
+                usize::try_from(*outputs).unwrap_or(usize::MAX)
+            }
             shape => {
                 let message = format!("`{}` is {shape:?}, not a matrix of {inputs} columns", tensor.name);
                 return Err(broken(catalog.file_of(tensor), &message));

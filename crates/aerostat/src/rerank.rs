@@ -66,14 +66,21 @@ impl ModelFiles {
                 return Err(refuse(&message));
             }
             let asked = !self.spec.looks_ahead();
-            return Ok(Reranker { way: Way::Head { pooling, layers, last: self.last_activation()?, asked }, tokens_max });
+            return Ok(Reranker {
+                way: Way::Head { pooling, layers, last: self.last_activation()?, asked },
+                tokens_max,
+            });
         }
         if self.spec.head.absent || self.spec.looks_ahead() {
-            return Err(refuse("the model has neither a head that scores pairs of texts nor one that gives tokens"));
+            return Err(refuse(
+                "the model has neither a head that scores pairs of texts nor one that gives tokens",
+            ));
         }
         let word = |text: &str| match tokenizer.encode(text, false)?.as_slice() {
             [one] => Ok(*one),
-            _ => Err(refuse(&format!("`{text}` is not one token of the model, which scoring by yes and no needs"))),
+            _ => Err(refuse(&format!(
+                "`{text}` is not one token of the model, which scoring by yes and no needs"
+            ))),
         };
         Ok(Reranker { way: Way::Words([word("yes")?, word("no")?]), tokens_max })
     }
@@ -106,9 +113,10 @@ impl Reranker {
     ) -> Result<Pair, Error> {
         let asked = |instruction: Option<&str>| self.asked(tokenizer, query, document, instruction);
         match &self.way {
-            Way::Head { asked: false, .. } if instruction.is_some() => {
-                Err(Error::new(ErrorKind::Usage, "this model takes a query and a document, and no instruction"))
-            }
+            Way::Head { asked: false, .. } if instruction.is_some() => Err(Error::new(
+                ErrorKind::Usage,
+                "this model takes a query and a document, and no instruction",
+            )),
             Way::Head { pooling, asked: false, .. } => {
                 let pair = tokenizer.encode_pair(query, document, self.tokens_max)?;
                 let request = Request { second: pair.second, ..self.vector(*pooling, pair.token_ids) };

@@ -273,7 +273,12 @@ impl Engine {
     }
 
     fn intake<'t>(&self, tokenizer: Option<&'t Tokenizer>) -> Intake<'t> {
-        Intake { spec: self.model().spec().clone(), tokens_max: self.tokens_max(), tokenizer, layers: self.layers.clone() }
+        Intake {
+            spec: self.model().spec().clone(),
+            tokens_max: self.tokens_max(),
+            tokenizer,
+            layers: self.layers.clone(),
+        }
     }
 }
 
@@ -350,7 +355,9 @@ impl<'t> Intake<'t> {
             let checked = check(&self.spec, self.tokens_max, &request, self.tokenizer.is_some());
             let checked = checked.and_then(|()| check_layers(&self.layers, &request));
             let sequence = checked.and_then(|()| Sequence::new(request, self.tokenizer, observer));
-            match sequence.map(|sequence| sequence.of_model(self.spec.looks_ahead(), self.layers.as_ref().ok())) {
+            match sequence
+                .map(|sequence| sequence.of_model(self.spec.looks_ahead(), self.layers.as_ref().ok()))
+            {
                 Err(error) => work.finished(id, Outcome::Failed(error))?,
                 Ok(sequence) if sequence.done() => work.finished(id, sequence.into_outcome(observer))?,
                 Ok(sequence) => return Ok(Some(sequence)),

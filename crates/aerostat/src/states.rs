@@ -119,7 +119,10 @@ mod tests {
         assert_eq!(pooled(Pooling::LastToken), states[1]);
         assert_eq!(pooled(Pooling::Cls), states[0]);
         assert_eq!(pooled(Pooling::Max), [3.0, 2.0, 2.0]);
-        assert_eq!(pooled(Pooling::MeanSqrt), [4.0, 2.0, -2.0].map(|v: f32| (f64::from(v) / 2f64.sqrt()) as f32));
+        assert_eq!(
+            pooled(Pooling::MeanSqrt),
+            [4.0, 2.0, -2.0].map(|v: f32| (f64::from(v) / 2f64.sqrt()) as f32)
+        );
         assert_eq!(pool(Hidden::default()), states);
         let cut = Hidden { dimensions: Some(2), normalize: true, ..Hidden::default() };
         assert_eq!(pool(cut), [[1.0 / 5f32.sqrt(), 2.0 / 5f32.sqrt()], [1.0, 0.0]]);

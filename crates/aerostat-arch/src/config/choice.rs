@@ -150,17 +150,24 @@ fn refuse_other_tasks(keys: &Keys<'_>, architecture: Option<&str>) -> Result<(),
     let other = |a: &&str| a.contains("For") && !a.contains("ForCausalLM") && !a.contains(CLASSIFIES);
     if let Some(name) = architecture.filter(other) {
         let name = shortened(name, NAME_CHARS_MAX);
-        return Err(keys.unsupported(format!("`{name}` is neither a causal language model nor one of embeddings")));
+        return Err(
+            keys.unsupported(format!("`{name}` is neither a causal language model nor one of embeddings"))
+        );
     }
     quantisation::refuse_unknown(keys)
 }
 
 /// Refuses configuration values that the family names.
 pub(crate) fn refuse(keys: &Keys<'_>, family: &Family) -> Result<(), Error> {
+    // `vision` is said of the tokens of images: text stays causal.
     match keys.json("use_bidirectional_attention") {
-        None | Some(Value::Bool(_)) => {}
-        Some(Value::String(which)) if matches!(which.as_str(), "vision" | "all") => {}
-        Some(_) => return Err(keys.unsupported("`use_bidirectional_attention` of this kind is not supported")),
+        None | Some(Value::Bool(false)) => {}
+        Some(Value::Bool(true)) if family.ahead_if_said => {}
+        Some(Value::String(which)) if which == "vision" => {}
+        Some(_) => {
+            let message = "`use_bidirectional_attention` is not supported of this family";
+            return Err(keys.unsupported(message));
+        }
     }
     if keys.json("per_layer_config").is_some() && !family.wide_heads {
         return Err(keys.unsupported("`per_layer_config` is not supported"));

@@ -113,7 +113,8 @@ impl Shape {
         let ahead = looks_ahead(keys, family)?;
         let stream_norms = stream_norms(keys, family)?;
         let own_head = keys.has_own_head();
-        let (layers, ropes) = read_layers(keys, family, (count, ahead), alibi, latent.as_ref(), delta.as_ref())?;
+        let (layers, ropes) =
+            read_layers(keys, family, (count, ahead), alibi, latent.as_ref(), delta.as_ref())?;
         Ok(Self {
             layers,
             hidden,

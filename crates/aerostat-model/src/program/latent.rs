@@ -121,7 +121,13 @@ impl Compiler<'_> {
         let latent_mixed = self.rows("latent_mixed", a.heads * rank);
         match latent.selection {
             Selection::All => {
-                self.emit(Op::Attention { layer, q: latent_q, shape, extras: Extras::NONE, out: latent_mixed });
+                self.emit(Op::Attention {
+                    layer,
+                    q: latent_q,
+                    shape,
+                    extras: Extras::NONE,
+                    out: latent_mixed,
+                });
             }
             Selection::Own { .. } | Selection::Previous { .. } => {
                 let selected =

@@ -244,7 +244,8 @@ impl Op {
             Self::Rope { x, angles, .. } => op("rope", &[x, angles], x),
             Self::KvWrite { k, v, .. } => effect("kv_write", &[k, v]),
             Self::Attention { q, extras, out, .. } => {
-                let inputs: Vec<Slice> = [Some(q), extras.sinks, extras.biases].into_iter().flatten().collect();
+                let inputs: Vec<Slice> =
+                    [Some(q), extras.sinks, extras.biases].into_iter().flatten().collect();
                 op("attention", &inputs, out)
             }
             Self::SelectPositions { q, weights, out, .. } => op("select_positions", &[q, weights], out),

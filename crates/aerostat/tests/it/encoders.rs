@@ -1,7 +1,8 @@
 //! Models that compute vectors of texts, against transformers.
 
 use aerostat::{
-    Engine, Error, ErrorKind, Hidden, ModelFiles, Need, Options, Outcome, Pooling, Request, RunEnd, Silent, Want, Work,
+    Engine, Error, ErrorKind, Hidden, ModelFiles, Need, Options, Outcome, Pooling, Request, RunEnd, Silent,
+    Want, Work,
 };
 use aerostat_testkit::{Encoded, encoders};
 
@@ -114,7 +115,8 @@ fn bits_do_not_depend_on_company_or_memory() {
         let streamed = Options { pinned_bytes_max: Some(0), threads: Some(1), ..Options::default() };
         let narrow = Options { rows_max: Some(1), prefill_chunk: Some(5), ..streamed.clone() };
         let together = bits(&Options::default(), &texts);
-        let alone: Vec<u32> = texts.iter().flat_map(|text| bits(&narrow, std::slice::from_ref(text))).collect();
+        let alone: Vec<u32> =
+            texts.iter().flat_map(|text| bits(&narrow, std::slice::from_ref(text))).collect();
         assert!(together == alone && together == bits(&streamed, &texts), "{}", folder.display());
     }
 }
@@ -126,18 +128,25 @@ fn a_model_that_looks_ahead_answers_nothing_and_says_so() {
     assert!(files.spec().looks_ahead() && files.spec().head.absent);
     let one = Request { token_ids: vec![7, 8, 9], max_new_tokens: 3, ..Request::default() };
     let mut engine = Engine::open(&files, &Options::default(), &Need::one(8), &mut Silent).unwrap();
-    let answer = engine.generate(std::slice::from_ref(&one), None, &mut Silent).unwrap().completions.remove(0);
+    let answer =
+        engine.generate(std::slice::from_ref(&one), None, &mut Silent).unwrap().completions.remove(0);
     let error = answer.unwrap_err();
     assert!(error.kind() == ErrorKind::Usage && error.to_string().contains("aerostat embed"), "{error}");
     // A text that no sweep has room for is refused, not cut in two.
     let rotated = ModelFiles::open(&folder.with_file_name("eurobert")).unwrap();
     let mut engine = Engine::open(&rotated, &Options::default(), &Need::one(8), &mut Silent).unwrap();
     let rows = engine.current_plan().rows_max;
-    let long = Request { token_ids: vec![7; rows + 1], want: Want::Hidden(Hidden::default()), ..Request::default() };
+    let long =
+        Request { token_ids: vec![7; rows + 1], want: Want::Hidden(Hidden::default()), ..Request::default() };
     let Outcome::Failed(error) = outcomes(&mut engine, &[long]).remove(0) else { panic!() };
     assert!(error.to_string().contains("as a whole"), "{error}");
     // Parts are told apart by models that learned to.
-    let parts = Request { token_ids: vec![7; 3], second: Some(1), want: Want::Hidden(Hidden::default()), ..Request::default() };
+    let parts = Request {
+        token_ids: vec![7; 3],
+        second: Some(1),
+        want: Want::Hidden(Hidden::default()),
+        ..Request::default()
+    };
     let roberta = ModelFiles::open(&folder.with_file_name("roberta")).unwrap();
     let mut engine = Engine::open(&roberta, &Options::default(), &Need::one(8), &mut Silent).unwrap();
     let Outcome::Failed(error) = outcomes(&mut engine, &[parts]).remove(0) else { panic!() };

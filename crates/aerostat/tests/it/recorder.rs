@@ -8,9 +8,9 @@ use aerostat::{Engine, ModelFiles, Options, Parts, Silent};
 use aerostat_backend::quantised::Numbers;
 use aerostat_backend::reference::Reference;
 use aerostat_backend::{
-    Activation, Allocated, Attention, Backend, BufferId, Capabilities, DeltaRule, Error, Extras, Footprint, HeadCopy,
-    Home, HostBytes, Index, KvLayout, Mat, Nested, Rope, Scaling, ScratchNeed, SweepRows, Tile, TileShape,
-    UploadId, Weight, WeightId,
+    Activation, Allocated, Attention, Backend, BufferId, Capabilities, DeltaRule, Error, Extras, Footprint,
+    HeadCopy, Home, HostBytes, Index, KvLayout, Mat, Nested, Rope, Scaling, ScratchNeed, SweepRows, Tile,
+    TileShape, UploadId, Weight, WeightId,
 };
 use aerostat_testkit::fixtures;
 

@@ -42,8 +42,7 @@ fn vectors(files: &ModelFiles, embedding: &Embedding, texts: &[Text]) -> Vec<Vec
     };
     let sequences: Vec<Vec<u32>> = texts.iter().map(encode).collect();
     assert!(sequences.iter().all(|tokens| tokens.len() <= embedding.tokens_max));
-    let mut engine =
-        Engine::open(files, &Options::default(), &embed::need(&sequences), &mut Silent).unwrap();
+    let mut engine = Engine::open(files, &Options::default(), &embed::need(&sequences), &mut Silent).unwrap();
     crate::all(engine.embed(&sequences, embedding.hidden(), &mut Silent).unwrap())
 }
 
@@ -79,13 +78,19 @@ fn scores_of_pairs_are_those_of_sentence_transformers() {
         let files = ModelFiles::open(&folder).unwrap();
         let tokenizer = files.tokenizer().unwrap().unwrap();
         let reranker = files.reranker(&tokenizer).unwrap();
-        let pair = |scored: &Scored| reranker.pair(&tokenizer, &scored.query, &scored.document, None).unwrap();
+        let pair =
+            |scored: &Scored| reranker.pair(&tokenizer, &scored.query, &scored.document, None).unwrap();
         let pairs: Vec<rerank::Pair> = expected.pairs.iter().map(pair).collect();
         let need = reranker.need(&pairs);
         let mut engine = Engine::open(&files, &Options::default(), &need, &mut Silent).unwrap();
         let found = crate::all(reranker.scores(&mut engine, &pairs, &mut Silent).unwrap());
         for (scored, found) in expected.pairs.iter().zip(found) {
-            assert!((found - scored.score).abs() < 1e-4, "{name}: {:?}: {found} {}", scored.query, scored.score);
+            assert!(
+                (found - scored.score).abs() < 1e-4,
+                "{name}: {:?}: {found} {}",
+                scored.query,
+                scored.score
+            );
         }
     }
 }
@@ -103,7 +108,8 @@ fn a_folder_that_cannot_be_followed_is_told() {
             }
         }
         std::fs::create_dir(copy.path().join("1_Pooling")).unwrap();
-        std::fs::copy(source.join("1_Pooling/config.json"), copy.path().join("1_Pooling/config.json")).unwrap();
+        std::fs::copy(source.join("1_Pooling/config.json"), copy.path().join("1_Pooling/config.json"))
+            .unwrap();
         std::fs::write(copy.path().join(file), text).unwrap();
         ModelFiles::open(copy.path()).unwrap().embedding().unwrap_err().to_string()
     };
