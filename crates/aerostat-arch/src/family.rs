@@ -116,6 +116,8 @@ pub struct Family {
     pub positions: Option<usize>,
     /// What models that compute vectors of texts add; `None`: of causal models.
     pub encoder: Option<Encoder>,
+    /// Whether positions see those after them if `use_bidirectional_attention` says so; it is refused otherwise.
+    pub ahead_if_said: bool,
     /// Whether scores fall off linearly with distance, each head by its own slope (ALiBi); nothing is rotated then.
     pub alibi: AlibiRule,
     /// Whether there is one key/value head, if `multi_query` says so; their number is read with `new_decoder_architecture`
@@ -196,6 +198,7 @@ impl Family {
         local_rope_theta: None,
         positions: None,
         encoder: None,
+        ahead_if_said: false,
         alibi: AlibiRule::Never,
         multi_query: false,
         query_scalar: None,

@@ -201,10 +201,7 @@ impl Model {
                 let places: Vec<u32> = batch.places.rows.iter().map(|p| p.position + offset).collect();
                 b.gather_rows(m(table)?, &places, m(out)?)
             }
-            Op::GatherTypes { table, out } => {
-                let all = vec![0; batch.places.rows.len()];
-                b.gather_rows(m(table)?, if batch.types.is_empty() { &all } else { batch.types }, m(out)?)
-            }
+            Op::GatherTypes { table, out } => b.gather_rows(m(table)?, &types(batch), m(out)?),
             Op::GatherLogitRows { x, out } => b.gather_rows(m(x)?, batch.logit_rows, m(out)?),
             Op::MultiplyKept { matrix, x, out } => {
                 let weight = self.kept.get(matrix).copied();
@@ -228,9 +225,7 @@ impl Model {
             Op::Rope { x, rope, angles } => b.rope(m(x)?, rope, m(angles)?),
             Op::KvWrite { layer, k, v } => b.kv_write(layer, m(k)?, m(v)?),
             Op::Attention { layer, q, shape, extras, out } => {
-                let Extras { sinks, biases } = extras;
-                let extras = Extras { sinks: sinks.map(m).transpose()?, biases: biases.map(m).transpose()? };
-                b.attention(layer, m(q)?, m(out)?, &shape, extras)
+                b.attention(layer, m(q)?, m(out)?, &shape, self.extras(extras)?)
             }
             Op::SelectPositions { out, .. } if !sees_more(batch, out.cols) => Ok(()),
             Op::SelectPositions { layer, q, weights, index, out } => {
@@ -260,6 +255,12 @@ impl Model {
                 Err(defect!("{op:?} is not run by itself"))
             }
         }
+    }
+
+    /// What takes part in the scores of an attention, on the device.
+    fn extras(&self, extras: Extras<Slice>) -> Result<Extras<Mat>, Error> {
+        let at = |slice: Option<Slice>| slice.map(|slice| self.mat(slice)).transpose();
+        Ok(Extras { sinks: at(extras.sinks)?, biases: at(extras.biases)? })
     }
 
     /// Multiplies one tile of a product's matrix, or takes one of what is read before it.
@@ -435,6 +436,14 @@ fn keep<E: From<Error>>(kept: &Kept, b: &mut dyn Backend, read: constants::Read<
     let bytes: Vec<u8> = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
     let shape = TileShape { dtype: DType::F32, rows, cols, packed: false };
     Ok(Weight::Resident(b.pin(shape, Box::new(bytes), Home::Host)?))
+}
+
+/// The part of its text that each row is of: the first, where nobody says it.
+fn types(batch: &Batch<'_>) -> Vec<u32> {
+    match batch.types {
+        [] => vec![0; batch.places.rows.len()],
+        types => types.to_vec(),
+    }
 }
 
 /// Some row sees more positions than it may choose. Where none does, its choice is all it sees.

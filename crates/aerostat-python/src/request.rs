@@ -255,7 +255,8 @@ fn pooled(name: &str) -> PyResult<Pooling> {
         "last" => Ok(Pooling::LastToken),
         "cls" => Ok(Pooling::Cls),
         "weighted" => Ok(Pooling::WeightedMean),
-        _ => Err(usage(format!("pooling is '{name}'; expected mean, last, cls or weighted"))),
+        "max" => Ok(Pooling::Max),
+        _ => Err(usage(format!("pooling is '{name}'; expected mean, last, cls, weighted or max"))),
     }
 }
 

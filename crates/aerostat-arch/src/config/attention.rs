@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::keys::Keys;
 use super::rope;
 use crate::error::Error;
-use crate::family::{AlibiRule, Factor, Family, Temperature, keys};
+use crate::family::{AlibiRule, Factor, Family, Temperature, Windows, keys};
 use crate::spec::{Alibi, Growth};
 
 pub(super) fn alibi(keys: &Keys<'_>, family: &Family) -> Result<Option<Alibi>, Error> {
@@ -30,12 +30,18 @@ pub(super) fn alibi(keys: &Keys<'_>, family: &Family) -> Result<Option<Alibi>, E
 
 /// Whether rows also see what follows them: of encoders, and of causal models that say they were trained so.
 pub(super) fn looks_ahead(keys: &Keys<'_>, family: &Family) -> Result<bool, Error> {
-    Ok(match keys.json("use_bidirectional_attention") {
-        _ if family.encoder.is_some() => true,
-        // `vision` is said of the tokens of images: text stays causal.
-        Some(Value::String(which)) => which == "all",
-        _ => keys.flag("use_bidirectional_attention", false)? || !keys.flag("is_causal", true)?,
-    })
+    let said = keys.json("use_bidirectional_attention") == Some(&Value::Bool(true));
+    let free = !keys.flag("is_causal", true)?;
+    let plain = family.latent.is_none()
+        && family.delta.is_none()
+        && family.alibi == AlibiRule::Never
+        && !matches!(family.windows, Windows::ChunksOfRotated);
+    if free && !plain {
+        return Err(
+            keys.unsupported(format!("models `{}` with `is_causal`: false are not supported", family.name))
+        );
+    }
+    Ok(family.encoder.is_some() || free || family.ahead_if_said && said)
 }
 
 pub(super) fn kv_heads(keys: &Keys<'_>, family: &Family, heads: usize) -> Result<usize, Error> {

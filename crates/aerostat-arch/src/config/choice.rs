@@ -159,11 +159,14 @@ fn refuse_other_tasks(keys: &Keys<'_>, architecture: Option<&str>) -> Result<(),
 
 /// Refuses configuration values that the family names.
 pub(crate) fn refuse(keys: &Keys<'_>, family: &Family) -> Result<(), Error> {
+    // `vision` is said of the tokens of images: text stays causal.
     match keys.json("use_bidirectional_attention") {
-        None | Some(Value::Bool(_)) => {}
-        Some(Value::String(which)) if matches!(which.as_str(), "vision" | "all") => {}
+        None | Some(Value::Bool(false)) => {}
+        Some(Value::Bool(true)) if family.ahead_if_said => {}
+        Some(Value::String(which)) if which == "vision" => {}
         Some(_) => {
-            return Err(keys.unsupported("`use_bidirectional_attention` of this kind is not supported"));
+            let message = "`use_bidirectional_attention` is not supported of this family";
+            return Err(keys.unsupported(message));
         }
     }
     if keys.json("per_layer_config").is_some() && !family.wide_heads {

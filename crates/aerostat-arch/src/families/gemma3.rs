@@ -11,6 +11,7 @@ pub(crate) const FAMILY: Family = Family {
     head_norms: HeadNorms::Shared,
     windows: Windows::AllButEvery(6),
     local_rope_theta: Some(10_000.0),
+    ahead_if_said: true,
     query_scalar: Some(62),
     softcaps: (Softcap::Never, Softcap::Key(None)),
     ..gemma2::FAMILY

@@ -19,5 +19,6 @@ pub(crate) const FAMILY: Family = Family {
     block_scale: "layers.{}.layer_scalar",
     query_scalar: None,
     score_scale: Factor::Fixed(1.0),
+    ahead_if_said: false,
     ..gemma3::FAMILY
 };

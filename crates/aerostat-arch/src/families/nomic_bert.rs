@@ -1,7 +1,7 @@
 //! NomicBERT: BERT that rotates, with a gate in its MLP and without biases.
 
 use super::bert;
-use crate::family::{Bias, Encoder, Family, Fused, Names, Refused, Rotated};
+use crate::family::{Bias, Family, Fused, Names, Refused, Rotated};
 
 pub(crate) const FAMILY: Family = Family {
     name: "nomic_bert",

@@ -40,8 +40,9 @@ impl Tensors<'_> {
         let whole = keys.whole("tie_word_embeddings").and_then(Value::as_bool) == Some(true);
         let tied = self.is_gguf() || whole || keys.flag("tie_word_embeddings", false)?;
         let architecture = keys.whole("architectures").and_then(|a| a.get(0)).and_then(Value::as_str);
-        let is_bare = architecture.is_some_and(|name| name.ends_with("Model") || name.contains(CLASSIFIES));
-        if self.family.encoder.is_some() || !self.has(stem) && !tied && is_bare {
+        let is_bare = architecture.is_some_and(|name| name.ends_with("Model"));
+        let classifies = architecture.is_some_and(|name| name.contains(CLASSIFIES));
+        if self.family.encoder.is_some() || classifies || !self.has(stem) && !tied && is_bare {
             return Ok((embedding.clone(), None, true));
         }
         let weight = match self.has(stem) {

@@ -240,7 +240,12 @@ fn keys_take_precedence_as_in_transformers() {
     // By `model_type`, unless the class is a causal model of a name that is not known.
     assert_eq!(edited("llama", &[("LlamaForCausalLM", "LlamaModel")]).unwrap().family, "llama");
     let classifier = edited("llama", &[("LlamaForCausalLM", "LlamaForSequenceClassification")]);
-    assert_eq!(classifier.expect_err("no language model").kind(), ErrorKind::Unsupported);
+    assert!(classifier.expect("vectors are what its head reads").head.absent);
+    let tagger = edited("llama", &[("LlamaForCausalLM", "LlamaForTokenClassification")]);
+    assert_eq!(tagger.expect_err("no language model").kind(), ErrorKind::Unsupported);
+    let pair =
+        edited("llama", &[("LlamaForCausalLM", "T5ForConditionalGeneration"), ("\"llama\"", "\"t5\"")]);
+    assert!(pair.expect_err("two halves").to_string().contains("an encoder and a decoder"));
     let heads = edited("qwen2", &[("\"num_key_value_heads\"", "\"num_key_value_heads\": null, \"x\"")]);
     assert_eq!(
         heads.expect_err("k has fewer rows").kind(),

@@ -20,6 +20,7 @@ _POOLINGS = {
     "pooling_mode_lasttoken": "last",
     "pooling_mode_cls_token": "cls",
     "pooling_mode_weightedmean_tokens": "weighted",
+    "pooling_mode_max_tokens": "max",
     "MEAN": "mean",
     "LAST": "last",
     "CLS": "cls",
@@ -46,7 +47,7 @@ class Pooling:
                 named = read_json(os.path.join(path, folder, "config.json"))
                 chosen = [ours for name, ours in _POOLINGS.items() if named.get(name) is True]
                 if len(chosen) != 1:
-                    raise UsageError(f"{path}: its pooling is none of mean, last, cls and weighted mean")
+                    raise UsageError(f"{path}: its pooling is none of mean, last, cls, weighted mean and max")
                 pooling.kind = chosen[0]
         if modules:
             pooling.normalize = any(kind == "Normalize" for kind, _ in modules)
