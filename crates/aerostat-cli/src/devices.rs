@@ -41,7 +41,7 @@ fn table(report: &Report) -> String {
             Some(lacks) => writeln!(text, "       cannot be used: {lacks}"),
         };
     }
-    match (gpu_support, adapters.is_empty()) {
+    match (*gpu_support, adapters.is_empty()) {
         (false, _) => text += "gpu    not built into this version (its feature is `gpu`)\n",
         (true, true) => text += "gpu    none was found, or no loader of its driver (libvulkan)\n",
         (true, false) => {}

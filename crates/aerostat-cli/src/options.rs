@@ -274,7 +274,7 @@ impl GenerationArgs {
 }
 
 fn device(text: &str) -> Result<Device, String> {
-    match (text, text.strip_prefix("gpu:").map(str::parse)) {
+    match (text, text.strip_prefix("gpu:").map(str::parse::<usize>)) {
         ("auto", _) => Ok(Device::Auto),
         ("cpu", _) => Ok(Device::Cpu),
         ("gpu", _) => Ok(Device::Gpu(None)),

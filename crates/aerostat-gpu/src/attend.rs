@@ -5,6 +5,7 @@ use wgpu::BufferUsages;
 
 use crate::budget::Buffer;
 use crate::gpu::{Gpu, Scratch};
+use crate::memory::At;
 use crate::pipelines::{AttentionShape, Kernel, Words};
 
 /// Elements of a key at most: a query has its place in memory that threads share.
@@ -75,7 +76,7 @@ impl Gpu {
             Some(Window::Last(n)) => (1, n.min(u32::MAX as usize)),
             Some(Window::Chunk(n)) => (2, n.min(u32::MAX as usize)),
         };
-        let offset = |at: &Option<crate::gpu::At>| at.as_ref().map_or(0, |at| at.offset);
+        let offset = |at: &Option<At>| at.as_ref().map_or(0, |at| at.offset);
         let (stride, count) = selected.map_or((0, 0), |selected| (selected.stride, selected.cols));
         let words = [from.offset, q.stride, to.offset, out.stride, offset(&sinks_at), q.rows];
         let alibi = shape.alibi.map_or(0, |alibi| 1 + usize::from(alibi.rounded));

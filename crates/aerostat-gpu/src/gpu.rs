@@ -12,7 +12,7 @@ use crate::attend;
 use crate::budget::{self, Budget, Buffer};
 use crate::cache::Cache;
 use crate::context::Context;
-use crate::memory::{self, Arena, Transfer};
+use crate::memory::{self, Arena, At, Transfer};
 use crate::pipelines::{Kernel, Words};
 use crate::stream::{Counters, Stream};
 use crate::weights::{Found, Weights};
@@ -71,12 +71,6 @@ pub(crate) enum Scratch {
     Places,
     /// Scores of positions.
     Scores,
-}
-
-/// A matrix on the device: its buffer, and where in it element (0, 0) is.
-pub(crate) struct At {
-    pub(crate) buffer: Buffer,
-    pub(crate) offset: usize,
 }
 
 impl Gpu {

@@ -7,7 +7,6 @@ use wgpu::BufferUsages;
 
 use crate::budget::{Budget, Buffer};
 use crate::context::Context;
-use crate::gpu::At;
 use crate::stream::{Mapped, Stream, Ticket};
 
 /// Small buffers share allocations of this size.
@@ -28,6 +27,12 @@ const F32: u64 = 4;
 pub(crate) struct Arena {
     chunks: Vec<(Buffer, usize)>,
     places: Vec<Place>,
+}
+
+/// Where a matrix lies: a buffer of the device, and where in it element (0, 0) is.
+pub(crate) struct At {
+    pub(crate) buffer: Buffer,
+    pub(crate) offset: usize,
 }
 
 #[derive(Clone, Copy)]

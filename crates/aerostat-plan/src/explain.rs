@@ -48,13 +48,8 @@ impl fmt::Display for Plan {
             ),
         )?;
         line("  pinned", size(self.pinned_bytes - self.device_pinned_bytes))?;
-        if let Some(budget) = self.device_budget_bytes {
-            let all = size(self.device_bytes);
-            line(
-                "GPU memory",
-                format!("{all} of {} (KV cache, activations, tiles that pass through)", size(budget)),
-            )?;
-            line("  pinned", size(self.device_pinned_bytes))?;
+        for (name, value) in self.on_device() {
+            line(name, value)?;
         }
         if self.resident {
             line("streamed", "nothing: weights are read once and stay".to_owned())?;
@@ -79,6 +74,16 @@ impl fmt::Display for Plan {
         let rates: Vec<String> =
             c.tokens_per_second.iter().map(|(rows, rate)| format!("{rate:.2} with {rows} rows")).collect();
         line("tokens/s", rates.join(", "))
+    }
+}
+
+impl Plan {
+    /// What there is to say of a device with memory of its own.
+    fn on_device(&self) -> Vec<(&'static str, String)> {
+        let Some(budget) = self.device_budget_bytes else { return Vec::new() };
+        let all = size(self.device_bytes);
+        let text = format!("{all} of {} (KV cache, activations, tiles that pass through)", size(budget));
+        vec![("GPU memory", text), ("  pinned", size(self.device_pinned_bytes))]
     }
 }
 

@@ -251,6 +251,11 @@ impl Fit<'_> {
         fixed + layout.activations + layout.kv + layout.drafts + layout.states
     }
 
+    /// The same with weights of so many bytes; 0 where there is no such device.
+    fn planned_on_device(&self, layout: &Layout, pinned: u64) -> u64 {
+        self.input.device.map_or(0, |memory| self.device_bytes(layout, &memory) + pinned)
+    }
+
     /// What is left of a device's memory.
     fn device_spare(&self, layout: &Layout) -> u64 {
         let spare =
@@ -513,10 +518,7 @@ impl Fit<'_> {
             minimum_bytes: minimum,
             pinned_bytes: layout.pinned + layout.experts + on_device,
             device_pinned_bytes: on_device,
-            device_bytes: self
-                .input
-                .device
-                .map_or(0, |memory| self.device_bytes(&layout, &memory) + on_device),
+            device_bytes: self.planned_on_device(&layout, on_device),
             device_budget_bytes: self.input.device.map(|memory| memory.budget_bytes),
             streamed_bytes_per_sweep: cost.read_bytes(1, 1).round() as u64,
             expected_sweep_bytes: [1, 8, 64].map(|r| (r, cost.read_bytes(r, r).round() as u64)).into(),

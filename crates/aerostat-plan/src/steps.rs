@@ -164,16 +164,18 @@ fn join(
 pub(crate) fn pin(steps: &mut [Step], bytes: u64, home: Home) -> u64 {
     // Pinned tiles are allocated in whole pages.
     let need = |step: &Step| step.extent.bytes.next_multiple_of(4096);
-    let total: u64 = steps.iter().filter(|s| s.is_streamed()).map(need).sum();
+    // What lies beside codes is expanded on the host.
+    let may = |step: &Step| step.is_streamed() && (home == Home::Host || step.companion.is_none());
+    let total: u64 = steps.iter().filter(|s| may(s)).map(need).sum();
     let (mut used, mut passed) = (0, 0);
-    for step in steps.iter_mut().filter(|s| s.is_streamed()) {
+    for step in steps.iter_mut().filter(|s| may(s)) {
         passed += need(step);
         if u128::from(used + need(step)) * u128::from(total) <= u128::from(passed) * u128::from(bytes) {
             used += need(step);
             step.home = home;
         }
     }
-    for step in steps.iter_mut().filter(|s| s.is_streamed()) {
+    for step in steps.iter_mut().filter(|s| may(s)) {
         if used + need(step) <= bytes {
             used += need(step);
             step.home = home;

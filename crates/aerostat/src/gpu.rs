@@ -72,7 +72,7 @@ pub(crate) fn open(_: Option<usize>, _: Option<u64>) -> Result<Box<dyn Backend>,
 /// What tells the bits of an adapter's results apart from those of others: its name and its driver.
 pub(crate) fn name(number: Option<usize>) -> String {
     static FOUND: std::sync::OnceLock<Vec<Adapter>> = std::sync::OnceLock::new();
-    let found = FOUND.get_or_init(|| adapters().unwrap_or_default());
+    let found = FOUND.get_or_init(|| adapters().into_iter().flatten().collect());
     let is_wanted =
         |adapter: &&Adapter| number.map_or(adapter.lacks.is_none(), |number| adapter.number == number);
     match (found.iter().find(is_wanted), number) {

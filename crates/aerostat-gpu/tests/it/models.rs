@@ -1,6 +1,7 @@
 //! Whole models.
 
 use aerostat::{Device, Engine, KvType, ModelFiles, Options, Request, Silent};
+use aerostat_gpu::UploadPath;
 use aerostat_testkit::{Fixture, fixtures};
 
 /// Of logits, in parts of the largest.
@@ -57,6 +58,8 @@ fn check(fixture: &Fixture) -> Result<f32, String> {
 
 /// Every `of`-th fixture from the `part`-th on.
 fn check_part(part: usize, of: usize) {
+    // As long as it is open, kernels that were compiled stay so.
+    let _open = crate::boxed(UploadPath::Auto);
     let (mut failures, mut worst) = (0, (0.0, String::new()));
     for fixture in fixtures().into_iter().skip(part).step_by(of) {
         match check(&fixture) {
@@ -95,6 +98,7 @@ fn every_fixture_gives_its_logits_and_greedy_answers_4() {
 /// Bits of logits depend on neither what stays where, nor tiles, chunks and company.
 #[test]
 fn memory_tiles_chunks_and_company_do_not_show() {
+    let _open = crate::boxed(UploadPath::Auto);
     for name in
         ["llama", "qwen3_moe", "gemma3", "qwen3_next", "deepseek_v3", "gguf_k_mixed/twin.gguf", "gpt2"]
     {

@@ -14,6 +14,7 @@ fn reference() -> Box<dyn Backend> {
 #[test]
 fn every_op_agrees_with_the_reference() {
     for path in [UploadPath::Mapped, UploadPath::Staged] {
+        let _open = boxed(path);
         conformance::run(&|| boxed(path), &reference, Tolerance::Documented);
     }
 }
