@@ -1,6 +1,6 @@
 //! Attention over what is in the cache, and recurrent states.
 
-use aerostat_backend::{Attention, DeltaRule, Error, ErrorKind, Index, Mat, Window, numerics, rules};
+use aerostat_backend::{Attention, DeltaRule, Error, ErrorKind, Extras, Index, Mat, Window, numerics, rules};
 use wgpu::BufferUsages;
 
 use crate::budget::Buffer;
@@ -19,7 +19,7 @@ impl Gpu {
         layer: usize,
         (q, out): (Mat, Mat),
         shape: &Attention,
-        sinks: Option<Mat>,
+        extras: Extras<Mat>,
     ) -> Result<(), Error> {
         let cache = self.cached()?;
         let widths = rules::attention(shape)?;
@@ -28,11 +28,15 @@ impl Gpu {
         rules::apart(&out, &q)?;
         self.rows.places(&cache.layout, layer, widths, q.rows, shape.window)?;
         rules::heads(&cache.layout, layer, shape.kv_heads)?;
-        if let Some(sinks) = sinks {
+        if let Some(sinks) = extras.sinks {
             rules::shape(&sinks, 1, shape.heads, "the sinks")?;
             rules::apart(&out, &sinks)?;
         }
-        self.attention_over(layer, (q, out), shape, sinks, None)
+        if let Some(biases) = extras.biases {
+            rules::shape(&biases, shape.heads, biases.cols | 1, "the biases")?;
+            rules::apart(&out, &biases)?;
+        }
+        self.attention_over(layer, (q, out), shape, extras, None)
     }
 
     pub(crate) fn attend_chosen(
@@ -45,7 +49,7 @@ impl Gpu {
         let cache = self.cached()?;
         rules::heads(&cache.layout, layer, shape.kv_heads)?;
         rules::check_attention(&cache.layout, layer, [q, out, selected], shape, &self.rows)?;
-        self.attention_over(layer, (q, out), shape, None, Some(selected))
+        self.attention_over(layer, (q, out), shape, Extras::NONE, Some(selected))
     }
 
     fn attention_over(
@@ -53,7 +57,7 @@ impl Gpu {
         layer: usize,
         (q, out): (Mat, Mat),
         shape: &Attention,
-        sinks: Option<Mat>,
+        Extras { sinks, biases }: Extras<Mat>,
         selected: Option<Mat>,
     ) -> Result<(), Error> {
         let &Attention { heads, kv_heads, key_dim, value_dim, values_in_keys, scale, softcap, .. } = shape;
@@ -66,7 +70,9 @@ impl Gpu {
         let (places, _) = self.placed()?;
         let (from, to) = (self.at(&q)?, self.at(&out)?);
         let sinks_at = sinks.map(|sinks| self.at(&sinks)).transpose()?;
-        let chosen = selected.map(|selected| self.at(&selected)).transpose()?;
+        // Biases are where chosen positions would be: no attention has both.
+        let beside = selected.or(biases);
+        let chosen = beside.map(|beside| self.at(&beside)).transpose()?;
         let slopes = match shape.alibi {
             Some(biases) => Some(self.slopes_of(biases, heads)?),
             None => None,
@@ -75,15 +81,22 @@ impl Gpu {
             None => (0, 0),
             Some(Window::Last(n)) => (1, n.min(u32::MAX as usize)),
             Some(Window::Chunk(n)) => (2, n.min(u32::MAX as usize)),
+            // No position is as large.
+            Some(Window::Around(n)) => (3, n.min(1 << 30)),
         };
         let offset = |at: &Option<At>| at.as_ref().map_or(0, |at| at.offset);
-        let (stride, count) = selected.map_or((0, 0), |selected| (selected.stride, selected.cols));
+        let (stride, count) = beside.map_or((0, 0), |beside| (beside.stride, beside.cols));
         let words = [from.offset, q.stride, to.offset, out.stride, offset(&sinks_at), q.rows];
         let alibi = shape.alibi.map_or(0, |alibi| 1 + usize::from(alibi.rounded));
         let words = Words::of(&words)?
             .and(&[heads, kv_heads, page_tokens, keys.at, values.at, window, size])?
             .and(&[offset(&chosen), stride, count])?
-            .and(&[usize::from(sinks.is_some()), usize::from(softcap.is_some()), alibi, 0])?
+            .and(&[
+                usize::from(sinks.is_some()),
+                usize::from(softcap.is_some()),
+                alibi,
+                usize::from(shape.ahead),
+            ])?
             .floats(&[scale, softcap.unwrap_or(1.0)])?;
         let kernel = Kernel::Attention(AttentionShape {
             key: keys.element,

@@ -4,8 +4,8 @@ use aerostat_backend::numerics::Map;
 use aerostat_backend::quantised::Numbers;
 use aerostat_backend::{
     Activation, Allocated, Attention, Backend, BufferId, Capabilities, DeltaRule, DeviceMemory, Error,
-    Footprint, HeadCopy, Home, HostBytes, Index, KvLayout, KvType, Mat, Nested, Rope, RopeStyle, Scaling,
-    ScratchNeed, SweepRows, Tile, TileShape, UploadId, Weight, WeightId, rules,
+    Extras, Footprint, HeadCopy, Home, HostBytes, Index, KvLayout, KvType, Mat, Nested, Rope, RopeStyle,
+    Scaling, ScratchNeed, SweepRows, Tile, TileShape, UploadId, Weight, WeightId, rules,
 };
 use aerostat_checkpoint::DType;
 use wgpu::BufferUsages;
@@ -309,9 +309,9 @@ impl Backend for Gpu {
         q: Mat,
         out: Mat,
         shape: &Attention,
-        sinks: Option<Mat>,
+        extras: Extras<Mat>,
     ) -> Result<(), Error> {
-        self.attend(layer, (q, out), shape, sinks)
+        self.attend(layer, (q, out), shape, extras)
     }
 
     fn select_positions(

@@ -201,13 +201,13 @@ impl Gpu {
     /// Tells the device where rows stand.
     pub(crate) fn write_places(&mut self) -> Result<(), Error> {
         let Placement { rows, pages, slots } = self.rows.placement();
-        let table = rows.len() * 4;
+        let table = rows.len() * 5;
         let mut words: Vec<u32> = Vec::with_capacity(table + pages.len() + slots.len());
-        for &RowPlace { position, table: first, branch } in rows {
+        for &RowPlace { position, last, table: first, branch } in rows {
             let from = branch.map_or(u32::MAX, |branch| branch.from);
             let own = branch.map_or(0, |branch| branch.slots);
             let place = |start: usize, first: u32| (start as u32).wrapping_add(first);
-            words.extend([position, place(table, first), from, place(table + pages.len(), own)]);
+            words.extend([position, place(table, first), from, place(table + pages.len(), own), last]);
         }
         words.extend_from_slice(pages);
         words.extend_from_slice(slots);

@@ -37,7 +37,8 @@ impl Setting {
                 answers.saturating_add(prompts.saturating_mul(told(g.prompt_top())))
             }
             Task::Embeddings(e) => {
-                let numbers = e.inputs.len().saturating_mul(e.hidden.dimensions.unwrap_or(self.hidden));
+                let width = self.embedding.as_ref().map_or(0, |made| made.width);
+                let numbers = e.inputs.len().saturating_mul(e.hidden.dimensions.unwrap_or(width));
                 numbers.saturating_mul(NUMBER_BYTES)
             }
             Task::Score(s) => {

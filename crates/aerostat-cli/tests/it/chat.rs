@@ -115,7 +115,7 @@ fn commands_change_the_conversation() {
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("talk.json");
     let mut terminal = short(home.path(), 100);
-    let mut say = |terminal: &mut Terminal, keys: &str, shows: &str| {
+    let say = |terminal: &mut Terminal, keys: &str, shows: &str| {
         terminal.keys(keys);
         terminal.wait_for(shows);
         terminal.wait_for_prompt();

@@ -11,14 +11,14 @@ struct Params {
     keys: u32, values: u32,
     window: u32, window_size: u32,
     selected: u32, selected_stride: u32, selected_count: u32,
-    has_sinks: u32, has_softcap: u32, alibi: u32, slopes: u32,
+    has_sinks: u32, has_softcap: u32, alibi: u32, ahead: u32,
     scale: f32, softcap: f32,
 }
 var<immediate> p: Params;
 @group(0) @binding(1) var<storage, read_write> q: array<f32>;
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;
-// Sinks, the slopes of heads, or positions that were chosen.
 @group(0) @binding(3) var<storage, read_write> sinks: array<f32>;
+// Positions that were chosen, a row of them for each row; where all are seen, biases by distance, a row for each head.
 @group(0) @binding(4) var<storage, read_write> chosen: array<f32>;
 @group(0) @binding(5) var<storage, read_write> keys: array<u32>;
 @group(0) @binding(6) var<storage, read_write> values: array<u32>;
@@ -82,18 +82,27 @@ fn value_row(slot: u32, head: u32) -> u32 {
     return p.values + cache_line(slot, head, p.kv_heads, p.page_tokens) * row_words(VALUE_KIND, VALUE_DIM);
 }
 
-// What is added to the score of position `j` as seen from `last`.
-fn bias(head: u32, j: u32, last: u32) -> f32 {
-    let slope = bitcast<f32>(slopes[p.slopes + head]);
+// What a slope adds to the score of position `j` as seen from `own`.
+fn bias(head: u32, j: u32, own: u32) -> f32 {
+    let slope = bitcast<f32>(slopes[head]);
     if p.alibi == 1u {
-        return slope * f32(i32(j) - i32(last));
+        return slope * -f32(abs(i32(j) - i32(own)));
     }
     let near = round_bf16(slope * round_bf16(f32(j)));
-    let far = round_bf16(slope * round_bf16(f32(last)));
+    let far = round_bf16(slope * round_bf16(f32(own)));
     return (near - far) * p.scale;
 }
 
-fn score(row: u32, head: u32, j: u32, last: u32, key_at: u32) -> f32 {
+// Where in a row of biases that of position `j` lies as seen from `own`.
+fn bias_place(width: u32, j: u32, own: u32) -> u32 {
+    let reach = width / 2u;
+    if j < own {
+        return reach - min(own - j, reach);
+    }
+    return reach + min(j - own, reach);
+}
+
+fn score(head: u32, j: u32, own: u32, key_at: u32) -> f32 {
     var dot = 0.0;
     for (var i0 = 0u; i0 < KEY_DIM; i0 += 32u) {
         var part = 0.0;
@@ -107,13 +116,16 @@ fn score(row: u32, head: u32, j: u32, last: u32, key_at: u32) -> f32 {
         s = softcap(s, p.softcap);
     }
     if p.alibi > 0u {
-        s += bias(head, j, last);
+        s += bias(head, j, own);
+    }
+    if !SELECTED && p.selected_count > 0u {
+        s += chosen[p.selected + head * p.selected_stride + bias_place(p.selected_count, j, own)];
     }
     return s;
 }
 
 // The first position that a row sees and one past the last, or numbers of chosen positions.
-fn seen(row: u32, last: u32) -> vec2u {
+fn seen(row: u32, own: u32) -> vec2u {
     if SELECTED {
         var count = 0u;
         while count < p.selected_count && chosen[p.selected + row * p.selected_stride + count] >= 0.0 {
@@ -122,23 +134,31 @@ fn seen(row: u32, last: u32) -> vec2u {
         return vec2u(0u, count);
     }
     var first = 0u;
-    if p.window == 1u && last + 1u > p.window_size {
-        first = last + 1u - p.window_size;
+    var last = own;
+    if p.ahead == 1u {
+        last = max(own, places[row * ROW_WORDS + 4u]);
+    }
+    if p.window == 1u && own + 1u > p.window_size {
+        first = own + 1u - p.window_size;
     }
     if p.window == 2u {
-        first = last - last % p.window_size;
+        first = own - own % p.window_size;
+    }
+    if p.window == 3u {
+        first = own - min(own, p.window_size);
+        last = min(last, own + p.window_size);
     }
     return vec2u(first, last + 1u);
 }
 
 fn attend(row: u32, head: u32, thread: u32) {
-    let last = places[row * 4u];
+    let own = places[row * ROW_WORDS];
     let kv_head = head / (p.heads / p.kv_heads);
     for (var i = thread; i < KEY_DIM; i += 64u) {
         query[i] = q[p.q + row * p.q_stride + head * KEY_DIM + i];
     }
     if thread == 0u {
-        bounds = seen(row, last);
+        bounds = seen(row, own);
     }
     let range = workgroupUniformLoad(&bounds);
     var most = LOWEST;
@@ -151,11 +171,11 @@ fn attend(row: u32, head: u32, thread: u32) {
         if is_seen {
             var j = at;
             if SELECTED {
-                j = min(u32(chosen[p.selected + row * p.selected_stride + at]), last);
+                j = min(u32(chosen[p.selected + row * p.selected_stride + at]), own);
             }
             let slot = slot_of(row, j, p.page_tokens);
             slots[thread] = slot;
-            s = score(row, head, j, last, key_row(slot, kv_head));
+            s = score(head, j, own, key_row(slot, kv_head));
         }
         scores[thread] = s;
         workgroupBarrier();

@@ -51,7 +51,7 @@ fn dot_of(query: u32, row: u32) -> f32 {
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
     for (var i = id.y; i < p.rows; i += groups.y) {
         let row = p.first + i;
-        if id.x > places[row * 4u] {
+        if id.x > places[row * ROW_WORDS] {
             continue;
         }
         let slot = slot_of(row, id.x, p.page_tokens);

@@ -55,7 +55,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     let head = id.x / parts;
     let part = id.x % parts;
     for (var r = id.y; r < p.rows; r += groups.y) {
-        let slot = slot_of(r, places[r * 4u], p.page_tokens);
+        let slot = slot_of(r, places[r * ROW_WORDS], p.page_tokens);
         let to = p.at + cache_line(slot, head, p.heads, p.page_tokens) * words;
         let source = p.x + r * p.x_stride + head * p.dim;
         switch p.element {

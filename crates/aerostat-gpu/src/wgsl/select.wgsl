@@ -96,7 +96,7 @@ fn main(
     @builtin(local_invocation_index) thread: u32,
 ) {
     for (var i = group.y; i < p.rows; i += groups.y) {
-        let end = places[(p.first + i) * 4u] + 1u;
+        let end = places[(p.first + i) * ROW_WORDS] + 1u;
         if end <= p.count {
             all_of(i, end, thread);
         } else {
