@@ -37,20 +37,18 @@ impl Error {
         let (budget, least) = (size(budget_bytes), minimum_bytes.div_ceil(1 << 20));
         let (overhead, ring) = (size(overhead_bytes), size(ring_bytes));
         let (kv, activations) = (size(kv_bytes), size(activation_bytes));
-        let (memory, flag, itself, tiles) = match self.is_device {
-            false => (
-                "a memory budget",
-                "--memory",
-                "the process itself with its tokenizer",
-                "a ring of two tiles",
+        match self.is_device {
+            false => format!(
+                "a memory budget of {budget} is too small: this model needs at least {least} MiB here ({overhead} for the \
+                 process itself with its tokenizer, {ring} for a ring of two tiles, {kv} of KV cache and states, {activations} \
+                 of activations); raise --memory to that, or lower --context"
             ),
-            true => ("GPU memory", "--vram", "buffers to write and read through", "tiles that pass through"),
-        };
-        format!(
-            "{memory} of {budget} is too small: this model needs at least {least} MiB here ({overhead} for {itself}, \
-             {ring} for {tiles}, {kv} of KV cache and states, {activations} of activations); raise {flag} to that, or \
-             lower --context"
-        )
+            true => format!(
+                "GPU memory of {budget} is too small: this model needs at least {least} MiB of it ({overhead} for buffers to \
+                 write and read through, {ring} for tiles that pass through, {kv} of KV cache and states, {activations} of \
+                 activations); raise --vram to that, or lower --context"
+            ),
+        }
     }
 }
 

@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use crate::error::{Error, clip};
 use crate::read::parts;
-use crate::tokenizer::Tokenizer;
 
 /// How many more tokens than the texts have may be put around them.
 const ADDED_MAX: usize = 1024;
@@ -41,25 +40,6 @@ pub struct PairTokens {
     pub cut: usize,
 }
 
-impl Tokenizer {
-    /// Two texts as one, with the special tokens that belong around and between them, of `tokens_max` tokens at most: where they
-    /// are more the longer text is cut at its end, or both are to half.
-    ///
-    /// # Errors
-    /// As [`Tokenizer::encode`].
-    pub fn encode_pair(&self, first: &str, second: &str, tokens_max: usize) -> Result<PairTokens, Error> {
-        let (mut first, mut second) = (self.encode(first, false)?, self.encode(second, false)?);
-        let pair = self.pair();
-        let room = tokens_max.saturating_sub(pair.added());
-        let whole = first.len() + second.len();
-        let (a, b) = cut(first.len(), second.len(), room);
-        first.truncate(a);
-        second.truncate(b);
-        let (token_ids, second) = pair.apply(&first, &second);
-        Ok(PairTokens { token_ids, second, cut: whole.saturating_sub(room) })
-    }
-}
-
 /// The lengths that two texts are cut to: the longer one first, then both to halves, as tokenizers do it.
 fn cut(first: usize, second: usize, room: usize) -> (usize, usize) {
     let (short, long) = (first.min(second), first.max(second));
@@ -74,6 +54,17 @@ fn cut(first: usize, second: usize, room: usize) -> (usize, usize) {
 }
 
 impl Pair {
+    /// Two texts as one, of `tokens_max` tokens at most: where they are more the longer one is cut at its end, or both are to half.
+    pub(crate) fn join(&self, mut first: Vec<u32>, mut second: Vec<u32>, tokens_max: usize) -> PairTokens {
+        let room = tokens_max.saturating_sub(self.added());
+        let whole = first.len() + second.len();
+        let (a, b) = cut(first.len(), second.len(), room);
+        first.truncate(a);
+        second.truncate(b);
+        let (token_ids, second) = self.apply(&first, &second);
+        PairTokens { token_ids, second, cut: whole.saturating_sub(room) }
+    }
+
     /// The field `post_processor` of `tokenizer.json`; of several steps the last that speaks of two texts.
     pub(crate) fn read(value: &Value) -> Result<Self, Error> {
         let steps = parts(value, "processors")?.into_iter().map(step).filter_map(Result::transpose);

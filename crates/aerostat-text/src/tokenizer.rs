@@ -14,7 +14,7 @@ use crate::hugging_face::{TokenizerConfig, TokenizerJson};
 use crate::meter::Meter;
 use crate::model::TextModel;
 use crate::normalize::Normalizers;
-use crate::pair::Pair;
+use crate::pair::{Pair, PairTokens};
 use crate::read::read_json;
 use crate::split::Splitters;
 
@@ -216,9 +216,13 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// What is put around two texts.
-    pub(crate) fn pair(&self) -> &Pair {
-        &self.pair
+    /// Two texts as one, with the special tokens that belong around and between them, of `tokens_max` tokens at most: where they
+    /// are more the longer text is cut at its end, or both are to half.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_pair(&self, first: &str, second: &str, tokens_max: usize) -> Result<PairTokens, Error> {
+        Ok(self.pair.join(self.encode(first, false)?, self.encode(second, false)?, tokens_max))
     }
 
     /// Puts BOS before and EOS after every text, as far as they are wanted and known.

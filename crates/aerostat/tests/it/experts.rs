@@ -90,6 +90,8 @@ fn what_was_used_is_in_memory_the_next_time() {
         let options = Options {
             pinned_bytes_max: Some(room(&files, 2)),
             expert_use: expert_use.map(Into::into),
+            // How much is guessed depends on how fast reading is, and what is read on that.
+            draft: Draft::None,
             ..Options::default()
         };
         let mut engine = Engine::open(&files, &options, &need, &mut Silent).unwrap();
