@@ -285,7 +285,7 @@ impl Kernel {
                     format!("const KEY_KIND: u32 = {}u;\nconst KEY_DIM: u32 = {dim}u;\n", kind(key));
                 [&constants, FUNCTIONS, CACHE, PLACES, include_str!("wgsl/index_score.wgsl")].concat()
             }
-            Self::Select => include_str!("wgsl/select.wgsl").to_owned(),
+            Self::Select => [PLACES, include_str!("wgsl/select.wgsl")].concat(),
         }
     }
 }

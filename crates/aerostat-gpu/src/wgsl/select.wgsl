@@ -8,7 +8,6 @@ struct Params {
     count: u32,
 }
 var<immediate> p: Params;
-@group(0) @binding(0) var<storage, read> places: array<u32>;
 @group(0) @binding(1) var<storage, read_write> scores: array<f32>;
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;
 
