@@ -56,6 +56,11 @@ REMOTE = {
         "num_key_value_heads": None, "attention_bias": False, "mlp_bias": False, "scale_emb": 1, "dim_model_base": 1,
         "scale_depth": 1, "tie_word_embeddings": True, "sparse_config": None, "num_experts": None, "head_dim": None,
     },
+    "new": {
+        "vocab_size": 30528, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
+        "hidden_act": "gelu", "max_position_embeddings": 2048, "layer_norm_eps": 1e-12, "position_embedding_type": "rope",
+        "rope_theta": 10000.0, "rope_scaling": None, "logn_attention_scale": False,
+    },
     "qwen": {
         "vocab_size": 151936, "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
         "layer_norm_epsilon": 1e-6, "max_position_embeddings": 8192, "use_dynamic_ntk": True, "use_logn_attn": True,
@@ -63,6 +68,16 @@ REMOTE = {
         "no_bias": True, "tie_word_embeddings": False,
     },
 }
+# What published files of a type say in other words than its class, and what their own code reads besides.
+PUBLISHED = {
+    "nomic_bert": ({"n_embd": "hidden_size", "n_head": "num_attention_heads", "n_layer": "num_hidden_layers",
+                    "n_inner": "intermediate_size", "n_positions": "max_position_embeddings",
+                    "layer_norm_epsilon": "layer_norm_eps", "rotary_emb_base": "rope_theta"},
+                   {"moe_every_n_layers": 0, "prenorm": False, "use_rms_norm": False, "qkv_proj_bias": False,
+                    "mlp_fc1_bias": False, "mlp_fc2_bias": False, "rotary_emb_interleaved": False}),
+}
+# Types whose positions are counted from that of the padding token.
+PADDED = {"roberta", "xlm-roberta", "camembert"}
 # Types that only published models give themselves, and what they are in transformers.
 CALLED = {"kimi_k2": "deepseek_v3", "AXK1": "axk1", "exaone4_5_text": "exaone4"}
 
@@ -100,7 +115,7 @@ def rope(kind, found):
     usual = kind().rope_parameters
     flat = {}
     for key, value in {"rope_theta": ODD, "partial_rotary_factor": 0.123, "rope_local_base_freq": ODD, "rotary_emb_base": ODD,
-                       "rotary_pct": 0.123}.items():
+                       "rotary_pct": 0.123, "global_rope_theta": ODD, "local_rope_theta": ODD}.items():
         if (changed := kind(**{key: value}).rope_parameters) != usual:
             flat[key] = [inner for old, new in zip(parts(usual), parts(changed)) for inner in old if old[inner] != new.get(inner)]
             first = next((old[flat[key][0]] for old, new in zip(parts(usual), parts(changed)) if flat[key] and old != new), None)
@@ -162,6 +177,11 @@ def line(name):
     if called in ("deepseek_v32", "glm_moe_dsa"):
         names["num_experts"] = "n_routed_experts"
     found = keys(kind)
+    other_names, read_besides = PUBLISHED.get(called, ({}, {}))
+    names |= other_names
+    found |= read_besides
+    if called in PADDED:
+        found["pad_token_id"] = kind().pad_token_id
     for other, key in names.items():  # a field under a name that stands for another
         if key not in found and other in found:
             found[key] = found[other]

@@ -34,6 +34,7 @@ pub fn describe(checkpoint: &Checkpoint) -> Result<ModelSpec, Error> {
         context_max: shape.context,
         embedding_scale: shape.embedding_scale,
         positions: tensors.positions()?,
+        token_types: tensors.token_types()?,
         embedding_norm: tensors.embedding_norm()?,
         ropes: tensors.ropes()?,
         blocks,

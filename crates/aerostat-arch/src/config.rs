@@ -15,7 +15,7 @@ mod shape;
 mod special_tokens;
 mod towers;
 
-pub(crate) use choice::{find_family, refuse};
+pub(crate) use choice::{CLASSIFIES, find_family, refuse};
 pub(crate) use keys::Keys;
 pub(crate) use latent::{IndexShape, LatentShape};
 pub(crate) use mixture::MixtureShape;

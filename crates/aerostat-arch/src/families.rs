@@ -3,6 +3,7 @@
 mod arcee;
 mod axk1;
 mod baichuan;
+mod bert;
 mod bloom;
 mod chatglm;
 mod codegen;
@@ -12,9 +13,11 @@ mod cwm;
 mod deepseek_v2;
 mod deepseek_v3;
 mod deepseek_v32;
+mod distilbert;
 mod dots1;
 mod ernie4_5;
 mod ernie4_5_moe;
+mod eurobert;
 mod exaone4;
 mod exaone_moe;
 mod falcon;
@@ -40,6 +43,7 @@ mod granite;
 mod granite_swa;
 mod granitemoe;
 mod granitemoe_swa;
+mod gte;
 mod helium;
 mod hunyuan;
 mod hy_v3;
@@ -49,6 +53,7 @@ mod internlm2;
 mod internlm3;
 mod iquestcoder;
 mod jais2;
+mod jina_v3;
 mod llama;
 mod llama4;
 mod mellum;
@@ -60,9 +65,12 @@ mod ministral3;
 mod mistral;
 mod mistral4;
 mod mixtral;
+mod modernbert;
+mod mpnet;
 mod mpt;
 mod nanochat;
 mod nemotron;
+mod nomic_bert;
 mod olmo;
 mod olmo2;
 mod olmo3;
@@ -84,6 +92,7 @@ mod qwen3_moe;
 mod qwen3_next;
 mod qwen3_vl;
 mod qwen3_vl_moe;
+mod roberta;
 mod seed_oss;
 mod smollm3;
 mod solar_open;
@@ -187,4 +196,13 @@ pub const FAMILIES: &[&Family] = &[
     &deepseek_v32::FAMILY,
     &glm_moe_dsa::FAMILY,
     &glm4_moe_lite::FAMILY,
+    &bert::FAMILY,
+    &roberta::FAMILY,
+    &distilbert::FAMILY,
+    &mpnet::FAMILY,
+    &modernbert::FAMILY,
+    &eurobert::FAMILY,
+    &nomic_bert::FAMILY,
+    &gte::FAMILY,
+    &jina_v3::FAMILY,
 ];

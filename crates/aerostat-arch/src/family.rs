@@ -1,6 +1,7 @@
 //! What a family says: how its models are named and stored, and which options of the block they use. Plain data.
 
 mod delta;
+mod encoder;
 pub(crate) mod keys;
 mod latent;
 mod mixture;
@@ -10,6 +11,7 @@ mod options;
 use crate::spec::{Activation, NormKind, RopeStyle};
 
 pub use delta::{DeltaFamily, DeltaNames};
+pub use encoder::Encoder;
 pub use keys::Key;
 pub use latent::{LatentFamily, LatentNames};
 pub use mixture::{Mixture, MixtureNames};
@@ -112,6 +114,8 @@ pub struct Family {
     pub local_rope_theta: Option<f64>,
     /// The row of position 0 in the table of learned positions; `None`: there is no such table.
     pub positions: Option<usize>,
+    /// What models that compute vectors of texts add; `None`: of causal models.
+    pub encoder: Option<Encoder>,
     /// Whether scores fall off linearly with distance, each head by its own slope (ALiBi); nothing is rotated then.
     pub alibi: AlibiRule,
     /// Whether there is one key/value head, if `multi_query` says so; their number is read with `new_decoder_architecture`
@@ -191,6 +195,7 @@ impl Family {
         windows: Windows::Never,
         local_rope_theta: None,
         positions: None,
+        encoder: None,
         alibi: AlibiRule::Never,
         multi_query: false,
         query_scalar: None,

@@ -4,6 +4,7 @@ mod attention;
 mod block;
 mod codes;
 mod delta;
+mod encoder;
 mod latent;
 mod mixture;
 mod part;

@@ -26,13 +26,13 @@ pub use config::TOWERS;
 pub use error::{Error, ErrorKind};
 pub use families::FAMILIES;
 pub use family::{
-    AlibiRule, Bias, DeltaFamily, DeltaNames, Factor, Family, Fused, HeadNorms, Key, LatentFamily,
+    AlibiRule, Bias, DeltaFamily, DeltaNames, Encoder, Factor, Family, Fused, HeadNorms, Key, LatentFamily,
     LatentNames, Mixture, MixtureNames, Names, PostNorms, Refused, Rotated, Softcap, StreamNorms, Switch,
     Temperature, Windows,
 };
 pub use spec::{
-    Activation, Alibi, AttentionSpec, Beside, Block, Companion, DeltaNet, DeltaShape, Divisors, Experts,
+    Activation, Alibi, AttentionSpec, Beside, Block, Companion, DeltaNet, DeltaShape, DistanceBiases, Divisors, Experts,
     Groups, Growth, Head, Indexer, Joined, Latent, Linear, Matrix, Mixer, MlpSpec, ModelSpec, Nested, Norm,
-    NormKind, Positions, Role, RopeSpec, RopeStyle, Routing, Runs, Scales, Scaling, Score, Selection, State,
+    NormKind, Positions, Role, RopeSpec, RopeStyle, Routing, Runs, Scales, Scaling, Score, Selection, State, TokenTypes,
     Update, Vector, Window,
 };

@@ -5,6 +5,7 @@ mod attention;
 mod block;
 mod codes;
 mod delta;
+mod distance;
 mod experts;
 mod latent;
 mod matrix;
@@ -20,6 +21,7 @@ pub use attention::{AttentionSpec, Growth};
 pub use block::{Block, Mixer};
 pub use codes::{Beside, Companion, Nested, Scales, State};
 pub use delta::{DeltaNet, DeltaShape};
+pub use distance::DistanceBiases;
 pub use experts::{Experts, Groups, Routing, Score};
 pub use latent::{Indexer, Latent, Selection};
 pub use matrix::{Linear, Matrix, Role};
@@ -47,6 +49,8 @@ pub struct ModelSpec {
     pub embedding_scale: Option<f32>,
     /// Learned vectors of positions, added to the embeddings; `None`: there are none.
     pub positions: Option<Positions>,
+    /// Learned vectors of the parts of a text, added to the embeddings; `None`: there are none.
+    pub token_types: Option<TokenTypes>,
     /// Norm of the embeddings, before the first block.
     pub embedding_norm: Option<Norm>,
     /// The rotary position embeddings that blocks refer to by index ([`AttentionSpec::rope`]).
@@ -81,6 +85,15 @@ pub struct Positions {
     pub rows: usize,
     /// The row of position 0.
     pub offset: usize,
+}
+
+/// Learned vectors of the parts of a text: such as a query and a document, which are one text to the model.
+#[derive(Clone, Debug)]
+pub struct TokenTypes {
+    /// `[rows, hidden]`, one row after the other.
+    pub table: Vector,
+    /// Parts that are told apart.
+    pub rows: usize,
 }
 
 /// The LM head: makes logits, `[rows, vocab]`, of the normalised residual stream.
@@ -128,6 +141,9 @@ impl ModelSpec {
         let divisors = self.ropes.iter().flat_map(RopeSpec::vectors);
         let norms = self.embedding_norm.iter().chain(&self.final_norm).flat_map(Norm::vectors);
         let positions = self.positions.as_ref().map(|p| &p.table);
+        let positions = positions.into_iter().chain(self.token_types.as_ref().map(|t| &t.table));
+        let biases = self.blocks.iter().find_map(|b| b.attention()?.biases.as_ref()).map(|b| &b.table);
+        let positions = positions.chain(biases);
         let updates = self.updates.iter().flat_map(|update| [&update.down, &update.up]);
         let small = blocks.chain(norms).chain(positions).chain(&self.head.bias).chain(divisors);
         small.chain(self.scales()).chain(updates)
@@ -153,6 +169,11 @@ impl ModelSpec {
     pub fn state_elements(&self) -> usize {
         let deltas = self.blocks.iter().filter_map(Block::delta);
         deltas.map(|delta| delta.shape.history() + delta.shape.state()).sum()
+    }
+
+    /// Whether positions also see those after them: a text is then computed as a whole, and nothing can follow it.
+    pub fn looks_ahead(&self) -> bool {
+        self.blocks.iter().filter_map(Block::attention).any(|attention| attention.ahead)
     }
 
     /// Whether head and embedding are one tensor.

@@ -2,7 +2,7 @@
 
 use crate::quantised::Numbers;
 use crate::{
-    Activation, Allocated, Attention, BufferId, Capabilities, DeltaRule, Error, Footprint, HeadCopy, Home,
+    Activation, Allocated, Attention, BufferId, Capabilities, DeltaRule, Error, Extras, Footprint, HeadCopy, Home,
     HostBytes, Index, KvLayout, Mat, Nested, Rope, Scaling, ScratchNeed, SweepRows, Tile, TileShape,
     UploadId, Weight, WeightId,
 };
@@ -167,16 +167,16 @@ pub trait Backend: Send {
     /// Copies keys and values of all layers from slots of the cache to others, `(from, to)`, one after the other.
     fn kv_copy(&mut self, slots: &[(u32, u32)]) -> Result<(), Error>;
 
-    /// Causal attention of every row over its own sequence in `layer`'s cache, its own position included:
-    /// [`numerics::attend`](crate::numerics::attend). `q` is `[rows, heads * key_dim]`, `out` `[rows, heads * value_dim]`.
-    /// `sinks` is `[1, heads]`: a score of each head that takes part in the softmax, and has no value.
+    /// Attention of every row over its own sequence in `layer`'s cache, its own position included, and those after it where
+    /// [`Attention::ahead`] says so: [`numerics::attend`](crate::numerics::attend). `q` is `[rows, heads * key_dim]`, `out` `[rows,
+    /// heads * value_dim]`.
     fn attention(
         &mut self,
         layer: usize,
         q: Mat,
         out: Mat,
         shape: &Attention,
-        sinks: Option<Mat>,
+        extras: Extras<Mat>,
     ) -> Result<(), Error>;
 
     /// The positions that each row's attention is to see: the `out.cols` best of its own and those before, by ascending

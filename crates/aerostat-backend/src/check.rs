@@ -1,6 +1,6 @@
 //! The rules that operands obey, shared by all host devices: a kernel runs only on operands that passed.
 
-use crate::{Attention, Error, HeadCopy, KvLayout, Mat, Rope, Tile, Window};
+use crate::{Attention, Error, HeadCopy, KvLayout, Mat, Rope, RowPlace, Tile, Window};
 
 /// A matrix lies within a buffer of `len` elements and its rows do not overlap.
 pub(crate) fn mat(mat: &Mat, len: usize) -> Result<(), Error> {
@@ -158,12 +158,16 @@ pub(crate) fn heads(layout: &KvLayout, layer: usize, heads: usize) -> Result<(),
 
 /// The heads of an attention make sense; gives the widths of a key row and a value row, if it reads values.
 pub(crate) fn attention(shape: &Attention) -> Result<(usize, Option<usize>), Error> {
-    let Attention { heads, kv_heads, key_dim, value_dim, values_in_keys, window, .. } = *shape;
+    let Attention { heads, kv_heads, key_dim, value_dim, values_in_keys, window, ahead, .. } = *shape;
     let widths = kv_heads.checked_mul(key_dim).zip(kv_heads.checked_mul(value_dim));
     let values = !values_in_keys || value_dim <= key_dim;
     match widths {
         Some((key, value))
-            if kv_heads > 0 && heads > 0 && heads.is_multiple_of(kv_heads) && sees(window) && values =>
+            if kv_heads > 0
+                && heads > 0
+                && heads.is_multiple_of(kv_heads)
+                && sees(window, ahead)
+                && values =>
         {
             Ok((key, (!values_in_keys).then_some(value)))
         }
@@ -171,9 +175,23 @@ pub(crate) fn attention(shape: &Attention) -> Result<(usize, Option<usize>), Err
     }
 }
 
-/// Whether a row sees anything.
-fn sees(window: Option<Window>) -> bool {
-    !matches!(window, Some(Window::Last(0) | Window::Chunk(0)))
+/// Whether a row sees anything, and a window on both sides is of an attention that looks both ways.
+fn sees(window: Option<Window>, ahead: bool) -> bool {
+    match window {
+        None => true,
+        Some(Window::Last(n) | Window::Chunk(n)) => n > 0 && !ahead,
+        Some(Window::Around(_)) => ahead,
+    }
+}
+
+/// The first and the last position that a row sees.
+pub fn visible(place: RowPlace, shape: &Attention) -> (usize, usize) {
+    let (own, first) = (place.position as usize, first_visible(place.position as usize, shape.window));
+    let last = if shape.ahead { place.last.max(place.position) as usize } else { own };
+    match shape.window {
+        Some(Window::Around(n)) => (first, last.min(own.saturating_add(n))),
+        _ => (first, last),
+    }
 }
 
 /// The first position that a row at `position` sees.
@@ -182,6 +200,7 @@ pub fn first_visible(position: usize, window: Option<Window>) -> usize {
         None => 0,
         Some(Window::Last(n)) => (position + 1).saturating_sub(n),
         Some(Window::Chunk(n)) => position - position % n.max(1),
+        Some(Window::Around(n)) => position.saturating_sub(n),
     }
 }
 

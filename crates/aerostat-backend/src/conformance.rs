@@ -13,7 +13,7 @@ pub use case::{Case, Elementwise, Keep, Values};
 pub use cases::cases;
 use data::{Cache, Random, everything, matrix, portions, set_states, sweeps, tile_bytes, with_weight};
 
-use crate::{Backend, Error, Mat, Tile};
+use crate::{Backend, Error, Extras, Mat, Tile};
 
 /// Makes a fresh device.
 pub type Make<'a> = &'a dyn Fn() -> Box<dyn Backend>;
@@ -202,7 +202,8 @@ impl Case {
         other: bool,
         random: &mut Random,
     ) -> Result<Vec<f32>, Error> {
-        let Self::Attention { kv_type, ref shape, sinks, page_tokens, ref lengths, values } = *self else {
+        let Self::Attention { kv_type, ref shape, sinks, biases, page_tokens, ref lengths, values } = *self
+        else {
             return Err(other_case());
         };
         let value_width = if shape.values_in_keys { 3 } else { shape.value_dim } * shape.kv_heads;
@@ -211,12 +212,16 @@ impl Case {
         let q = matrix(device, random, cache.rows(), shape.heads * shape.key_dim, values)?;
         let out = matrix(device, random, cache.rows(), shape.heads * shape.value_dim, Values::Plain)?;
         let sinks = sinks.then(|| matrix(device, random, 1, shape.heads, values)).transpose()?;
+        let biases = biases.map(|reach| matrix(device, random, shape.heads, 2 * reach + 1, values)).transpose()?;
         if !other {
             cache.move_first_page(device)?;
-            cache.branch(device)?;
+            // The end of a sequence that lies in a branch is seen by its own row alone.
+            if !shape.ahead {
+                cache.branch(device)?;
+            }
         }
         cache.ask(device)?;
-        device.attention(1, q, out, shape, sinks)?;
+        device.attention(1, q, out, shape, Extras { sinks, biases })?;
         everything(device, out)
     }
 

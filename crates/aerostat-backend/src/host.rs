@@ -7,7 +7,7 @@ use crate::numerics::{LANES, Map};
 use crate::quantised::Numbers;
 use crate::weights::Operand;
 use crate::{
-    Activation, Allocated, Attention, Backend, BufferId, Capabilities, Checks, DeltaRule, Error, ErrorKind,
+    Activation, Allocated, Attention, Backend, BufferId, Capabilities, Checks, DeltaRule, Error, ErrorKind, Extras,
     Footprint, HeadCopy, Home, HostBytes, HostDevice, Index, Kernels, KvLayout, Mat, Nested, Rope, Scaling,
     ScalingView, ScratchNeed, SweepRows, Tile, TileShape, UploadId, View, Weight, WeightId, Window, check,
     delta, formats, memory, numbers, packed, rows, sparse,
@@ -371,7 +371,7 @@ impl<D: HostDevice> Backend for D {
         q: Mat,
         out: Mat,
         shape: &Attention,
-        sinks: Option<Mat>,
+        extras: Extras<Mat>,
     ) -> Result<(), Error> {
         let (memory, kernels) = self.parts(Checks::done());
         let kv = memory.kv.as_ref().ok_or_else(no_kv)?;
@@ -381,13 +381,19 @@ impl<D: HostDevice> Backend for D {
         check::apart(&out, &q)?;
         let places = memory.rows.places(&kv.layout, layer, widths, q.rows, shape.window)?;
         check::heads(&kv.layout, layer, shape.kv_heads)?;
+        let Extras { sinks, biases } = extras;
         if let Some(sinks) = sinks {
             check::shape(&sinks, 1, shape.heads, "the sinks")?;
             check::apart(&out, &sinks)?;
         }
-        let [q, out, sunk] = memory::views(&mut memory.buffers, [q, out, sinks.unwrap_or(q)])?;
-        let sinks = sinks.map(|_| sunk);
-        kernels.attention(q, out, shape, sinks, kv.view(layer).for_attention(shape), places);
+        if let Some(biases) = biases {
+            check::shape(&biases, shape.heads, biases.cols | 1, "the biases")?;
+            check::apart(&out, &biases)?;
+        }
+        let all = [q, out, sinks.unwrap_or(q), biases.unwrap_or(q)];
+        let [q, out, sunk, biased] = memory::views(&mut memory.buffers, all)?;
+        let extras = Extras { sinks: sinks.map(|_| sunk), biases: biases.map(|_| biased) };
+        kernels.attention(q, out, shape, extras, kv.view(layer).for_attention(shape), places);
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use crate::delta::StateRun;
 use crate::numerics::Map;
 use crate::quantised::Quantised;
 use crate::{
-    Attention, Capabilities, DeltaRule, Error, Footprint, HeadCopy, HostMemory, Index, KvView, Placement,
+    Attention, Capabilities, DeltaRule, Error, Extras, Footprint, HeadCopy, HostMemory, Index, KvView, Placement,
     Rope, ScratchNeed, Tile, View, packed,
 };
 #[allow(unused_imports, reason = "for the documentation")]
@@ -125,7 +125,7 @@ pub trait Kernels: Send {
         q: View<'_>,
         out: View<'_>,
         shape: &Attention,
-        sinks: Option<View<'_>>,
+        extras: Extras<View<'_>>,
         kv: KvView<'_>,
         places: Placement<'_>,
     );

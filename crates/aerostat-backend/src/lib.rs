@@ -32,12 +32,12 @@ mod sparse;
 mod weights;
 
 pub use backend::Backend;
-pub use check::first_visible;
+pub use check::{first_visible, visible};
 pub use error::{Error, ErrorKind};
 pub use kernels::{Checks, HostDevice, Kernels, ScalingView};
 pub use memory::{HostMemory, KvView, View};
 pub use ops::{
-    Activation, Alibi, Allocated, Attention, Branch, BufferId, Capabilities, DeltaRule, Footprint, HeadCopy,
+    Activation, Alibi, Allocated, Attention, Branch, BufferId, Capabilities, DeltaRule, Extras, Footprint, HeadCopy,
     Home, HostBytes, Index, KvElement, KvLayout, KvType, Mat, Nested, Placement, Rope, RopeStyle, RowPlace,
     Scaling, ScratchNeed, StateRow, SweepRows, Tile, TileShape, UploadId, Weight, WeightId, Window,
 };

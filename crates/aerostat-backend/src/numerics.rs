@@ -90,14 +90,23 @@ pub fn alibi_slope(biases: Alibi, heads: usize, head: usize) -> f32 {
     if biases.rounded { to_bf16(slope) } else { slope }
 }
 
-/// What a slope adds to the score of position `j` as seen from `p`, where scores are multiplied by `scale`.
+/// What a slope adds to the score of position `j` as seen from `p`, where scores are multiplied by `scale`: the further away on
+/// either side, the less; rounded biases are of positions up to `p`.
 #[inline(always)]
 pub fn alibi(biases: Alibi, slope: f32, scale: f32, j: usize, p: usize) -> f32 {
     let rounded = |position: usize| to_bf16(slope * to_bf16(position as f32));
     match biases.rounded {
-        false => slope * (j as i32 - p as i32) as f32,
+        false => slope * -(j as i32 - p as i32).abs() as f32,
         true => (rounded(j) - rounded(p)) * scale,
     }
+}
+
+/// Where in a row of `width` biases that of position `j` lies as seen from `p`: its middle is that of `p` itself, those of
+/// positions beyond its ends are at its ends.
+#[inline(always)]
+pub fn bias_place(width: usize, j: usize, p: usize) -> usize {
+    let reach = width / 2;
+    if j < p { reach.saturating_sub(p - j) } else { reach + (j - p).min(reach) }
 }
 
 #[inline(always)]
@@ -105,15 +114,27 @@ fn to_bf16(x: f32) -> f32 {
     half::bf16::from_f32(x).to_f32()
 }
 
-/// The query head `head`, with the score of its sink, over some positions of one KV head, ascending, the last of them the
-/// row's own where biases depend on it.
+/// A query head as seen from its row.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// Its number.
+    pub head: usize,
+    /// The row's own position.
+    pub position: usize,
+    /// The score of its sink, if it has one.
+    pub sink: Option<f32>,
+    /// Its biases by distance, if it has some: see [`bias_place`].
+    pub biases: Option<&'a [f32]>,
+}
+
+/// A query head over some positions of one KV head, ascending.
 ///
 /// `key(j)` and `value(j)` give the rows at position `j`; `scores` is scratch, one for each position. Weights `exp(s - max)` are summed in lanes by position (`j % 16`), values are accumulated in
 /// ascending position by fused multiply-add, and the result is multiplied once by the reciprocal of the sum.
 pub fn attend<'a>(
     q: &[f32],
     shape: &Attention,
-    (head, sink): (usize, Option<f32>),
+    Seen { head, position, sink, biases }: Seen<'_>,
     positions: &[usize],
     mut key: impl FnMut(usize) -> &'a [f32],
     mut value: impl FnMut(usize) -> &'a [f32],
@@ -124,8 +145,11 @@ pub fn attend<'a>(
     let mut max = f32::NEG_INFINITY;
     for (kept, &j) in scores.iter_mut().zip(positions) {
         let mut s = score(dot(q, key(j)), shape.scale, shape.softcap);
-        if let Some((biases, &last)) = shape.alibi.zip(positions.last()) {
-            s += alibi(biases, slope, shape.scale, j, last);
+        if let Some(biases) = shape.alibi {
+            s += alibi(biases, slope, shape.scale, j, position);
+        }
+        if let Some(biases) = biases {
+            s += biases[bias_place(biases.len(), j, position)];
         }
         *kept = s;
         max = if s > max { s } else { max };

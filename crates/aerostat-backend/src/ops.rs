@@ -218,6 +218,9 @@ impl KvLayout {
 pub struct RowPlace {
     /// Position in the sequence, from 0.
     pub position: u32,
+    /// The last position that the row sees where attention looks both ways ([`Attention::ahead`]); at least its own. Without a
+    /// branch only.
+    pub last: u32,
     /// Index into [`Placement::pages`] of the sequence's first page.
     pub table: u32,
     /// Where the sequence's end lies that the row has for itself; `None`: all of it lies in pages.
@@ -235,9 +238,9 @@ pub struct Branch {
 }
 
 impl RowPlace {
-    /// A row whose sequence lies in pages.
+    /// A row whose sequence lies in pages, and which sees none after its own.
     pub fn new(position: u32, table: u32) -> Self {
-        Self { position, table, branch: None }
+        Self { position, last: position, table, branch: None }
     }
 }
 
@@ -283,8 +286,25 @@ pub struct Attention {
     pub softcap: Option<f32>,
     /// The positions that a row sees; `None`: all up to its own.
     pub window: Option<Window>,
+    /// A row also sees what follows it, up to [`RowPlace::last`].
+    pub ahead: bool,
     /// Scores fall off with distance: [`numerics::alibi`](crate::numerics::alibi) is added at the end.
     pub alibi: Option<Alibi>,
+}
+
+/// What takes part in the scores of an attention beside queries and keys.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Extras<M> {
+    /// `[1, heads]`: a score of each head that takes part in the softmax, and has no value.
+    pub sinks: Option<M>,
+    /// `[heads, 2 * reach + 1]`: what is added to the scores of each head by distance, after all else;
+    /// [`numerics::bias_place`](crate::numerics::bias_place) says where.
+    pub biases: Option<M>,
+}
+
+impl<M> Extras<M> {
+    /// Nothing does.
+    pub const NONE: Self = Self { sinks: None, biases: None };
 }
 
 /// Columns that are copied from head to head: from each head of a matrix `len` columns, to each head of another.

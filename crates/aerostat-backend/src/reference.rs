@@ -5,10 +5,10 @@ use std::cell::Cell;
 use aerostat_checkpoint::DType;
 
 use crate::delta::{self, StateRun};
-use crate::numerics::{self, LANES, Map};
+use crate::numerics::{self, LANES, Map, Seen};
 use crate::quantised::{self, Groups};
 use crate::{
-    Attention, Capabilities, Checks, DeltaRule, Error, HeadCopy, HostDevice, HostMemory, Index, Kernels,
+    Attention, Capabilities, Checks, DeltaRule, Error, Extras, HeadCopy, HostDevice, HostMemory, Index, Kernels,
     KvElement, KvType, KvView, Placement, Rope, RopeStyle, RowPlace, ScalingView, Tile, View, check, formats,
 };
 
@@ -219,14 +219,14 @@ impl Kernels for Naive {
         q: View<'_>,
         out: View<'_>,
         shape: &Attention,
-        sinks: Option<View<'_>>,
+        extras: Extras<View<'_>>,
         kv: KvView<'_>,
         places: Placement<'_>,
     ) {
         for (r, &place) in places.rows.iter().enumerate() {
-            let last = place.position as usize;
-            let seen: Vec<usize> = (check::first_visible(last, shape.window)..=last).collect();
-            attend(q.row(r), out.row(r), (shape, sinks), (kv, &places, place), &seen);
+            let (first, last) = check::visible(place, shape);
+            let seen: Vec<usize> = (first..=last).collect();
+            attend(q.row(r), out.row(r), (shape, extras), (kv, &places, place), &seen);
         }
     }
 
@@ -268,7 +268,7 @@ impl Kernels for Naive {
         for (r, &place) in places.rows.iter().enumerate() {
             let chosen = selected.row(r).iter().map(Cell::get).take_while(|j| *j >= 0.0);
             let seen: Vec<usize> = chosen.map(|j| j as usize).collect();
-            attend(q.row(r), out.row(r), (shape, None), (kv, &places, place), &seen);
+            attend(q.row(r), out.row(r), (shape, Extras::NONE), (kv, &places, place), &seen);
         }
     }
 
@@ -325,11 +325,11 @@ impl Kernels for Naive {
 fn attend(
     q: &[Cell<f32>],
     out: &[Cell<f32>],
-    (shape, sinks): (&Attention, Option<View<'_>>),
+    (shape, extras): (&Attention, Extras<View<'_>>),
     (kv, places, place): (KvView<'_>, &Placement<'_>, RowPlace),
     seen: &[usize],
 ) {
-    let end = place.position as usize + 1;
+    let end = seen.last().map_or(0, |last| last + 1);
     // The row of one KV head at every position that is seen.
     let rows = |of: KvElement, bytes: &[u8], at: &dyn Fn(usize) -> usize, dim: usize| -> Vec<Vec<f32>> {
         let mut rows = vec![Vec::new(); end];
@@ -344,9 +344,15 @@ fn attend(
         let values = rows(kv.value_type, kv.values, &|slot| kv.value_at(slot, kv_head), shape.value_dim);
         let query = copy(&q[head * shape.key_dim..][..shape.key_dim]);
         let (mut scores, mut sum) = (vec![0.0; seen.len()], vec![0.0; shape.value_dim]);
-        let head_and_sink = (head, sinks.map(|sinks| sinks.row(0)[head].get()));
+        let biases = extras.biases.map(|biases| copy(biases.row(head)));
+        let view = Seen {
+            head,
+            position: place.position as usize,
+            sink: extras.sinks.map(|sinks| sinks.row(0)[head].get()),
+            biases: biases.as_deref(),
+        };
         let (key, value) = (|j: usize| &keys[j][..], |j: usize| &values[j][..]);
-        numerics::attend(&query, shape, head_and_sink, seen, key, value, &mut scores, &mut sum);
+        numerics::attend(&query, shape, view, seen, key, value, &mut scores, &mut sum);
         set(&out[head * shape.value_dim..], &sum);
     }
 }

@@ -122,7 +122,7 @@ pub(crate) const POSITION_BYTES: u64 = 1;
 /// The first position from which on all pages and slots up to the row's own exist; `None` where not even that one does.
 fn reach(layout: &KvLayout, places: &Placement<'_>, place: RowPlace) -> Option<u32> {
     let total = layout.pages * layout.page_tokens;
-    if (place.position as usize) >= total {
+    if place.position.max(place.last) as usize >= total {
         return None;
     }
     let Some(branch) = place.branch.filter(|branch| branch.from <= place.position) else {
@@ -133,10 +133,13 @@ fn reach(layout: &KvLayout, places: &Placement<'_>, place: RowPlace) -> Option<u
     if slots.iter().any(|slot| *slot as usize >= total) {
         return None;
     }
+    if place.last > place.position {
+        return None;
+    }
     match branch.from.checked_sub(1) {
         None => Some(0),
         Some(before) => {
-            let before = RowPlace { position: before, ..place };
+            let before = RowPlace { position: before, last: before, ..place };
             Some(reach_in_pages(layout, places, before).unwrap_or(branch.from))
         }
     }
@@ -144,7 +147,8 @@ fn reach(layout: &KvLayout, places: &Placement<'_>, place: RowPlace) -> Option<u
 
 /// The same of a position that lies in a page.
 fn reach_in_pages(layout: &KvLayout, places: &Placement<'_>, place: RowPlace) -> Option<u32> {
-    let (position, start) = (place.position as usize, place.table as usize);
+    // Those that it may look ahead to exist, too.
+    let (position, start) = (place.position.max(place.last) as usize, place.table as usize);
     let own = position / layout.page_tokens;
     let pages = places.pages.get(start..=start.checked_add(own)?)?;
     let exist = pages.iter().rev().take_while(|&&page| (page as usize) < layout.pages).count();

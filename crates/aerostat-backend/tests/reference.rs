@@ -4,7 +4,7 @@ use aerostat_backend::conformance::{self, Tolerance};
 use aerostat_backend::numerics;
 use aerostat_backend::reference::Reference;
 use aerostat_backend::{
-    Activation, Alibi, Attention, Backend, BufferId, Error, ErrorKind, HeadCopy, Home, KvElement, KvLayout,
+    Activation, Alibi, Attention, Backend, BufferId, Error, ErrorKind, Extras, HeadCopy, Home, KvElement, KvLayout,
     Mat, Placement, Rope, RopeStyle, RowPlace, ScratchNeed, StateRow, SweepRows, TileShape, UploadId, Weight,
     WeightId, Window, defect,
 };
@@ -84,6 +84,7 @@ fn attention_is_a_softmax_over_the_visible_positions() {
         scale: 0.5,
         softcap: Some(3.0),
         window,
+        ahead: false,
         alibi,
     };
     let (last, chunk) = (|n| Some(Window::Last(n)), Some(Window::Chunk(4)));
@@ -132,7 +133,7 @@ fn attention_is_a_softmax_over_the_visible_positions() {
         let out = put(&mut device, 1, 2 * dim, &[0.0; 8]);
         set_places(&mut device, &rows[length - 1..], &pages).unwrap();
         let sinks = sunk.then(|| put(&mut device, 1, 2, &[0.5, -2.0]));
-        device.attention(0, q, out, &shape(window, alibi), sinks).unwrap();
+        device.attention(0, q, out, &shape(window, alibi), Extras { sinks, biases: None }).unwrap();
         near(device.read(out).unwrap(), &want, 1e-6);
     }
 }

@@ -19,6 +19,7 @@ use crate::pack::PackArgs;
 use crate::plan::PlanArgs;
 use crate::prompt::PromptArgs;
 use crate::pull::PullArgs;
+use crate::rerank::RerankArgs;
 use crate::run::RunArgs;
 use crate::score::ScoreArgs;
 use crate::serve::ServeArgs;
@@ -52,6 +53,8 @@ pub(crate) enum Command {
     Score(ScoreArgs),
     /// One vector for each text: pooled hidden states.
     Embed(EmbedArgs),
+    /// How well documents answer a query, best first.
+    Rerank(RerankArgs),
     /// Choose among labels by how likely the model finds them.
     Classify(ClassifyArgs),
     /// The likeliest tokens after every token, for training smaller models.

@@ -1,15 +1,16 @@
 //! `aerostat embed`: pooled hidden states.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use aerostat::{Engine, Error, Hidden, Layer, Need, Outcome, Pooling, Request, Want};
+use aerostat::{Embedding, Engine, Error, Hidden, Layer, Need, Outcome, Pooling, Request, Want};
 use clap::{Args, ValueEnum, value_parser};
 use serde_json::{Value, json};
 
 use crate::encode::Encoder;
 use crate::failure::Failure;
 use crate::options::{EngineArgs, MODEL_HELP};
-use crate::output::OutputArgs;
+use crate::output::{self, OutputArgs};
 use crate::packing;
 use crate::prompts::{Prompt, Prompts};
 use crate::results::{Lines, Npy, Tensors, number};
@@ -24,16 +25,22 @@ pub(crate) struct EmbedArgs {
     model: String,
     #[command(flatten)]
     prompts: Prompts,
-    /// How the hidden states of a text become one vector.
-    #[arg(long, value_name = "HOW", default_value = "mean")]
-    pooling: PoolingArg,
+    /// How the hidden states of a text become one vector. Without it: as the model's folder says, else by their mean.
+    #[arg(long, value_name = "HOW")]
+    pooling: Option<PoolingArg>,
+    /// Put the text of this name before every text: one that the model's folder states, such as query or document.
+    #[arg(long, value_name = "NAME", conflicts_with = "chat")]
+    prompt_name: Option<String>,
     /// Take hidden states after N blocks, without the final norm; 0: what enters the first. Without it: after the last
     /// block and the final norm.
     #[arg(long, value_name = "N")]
     layer: Option<usize>,
-    /// Scale vectors to a length of 1.
+    /// Scale vectors to a length of 1. That is done anyway unless the model's folder says otherwise, or --layer is given.
     #[arg(long)]
     normalize: bool,
+    /// Leave vectors as long as they are.
+    #[arg(long, conflicts_with = "normalize")]
+    no_normalize: bool,
     /// Only the first N elements, for models that are trained for it (Matryoshka).
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     dimensions: Option<u32>,
@@ -56,10 +63,25 @@ enum PoolingArg {
     Cls,
     /// Their mean, in which later tokens weigh more: the first one 1, the second one 2, ...
     Weighted,
+    /// The largest of each element.
+    Max,
 }
 
-/// The task: which hidden states are asked for, and the number of elements of a vector.
-struct Embed(Hidden, usize);
+/// The task.
+struct Embed {
+    /// Which hidden states are asked for.
+    wanted: Hidden,
+    /// The number of elements of a vector.
+    width: usize,
+    embedding: Embedding,
+    /// What is put before every text.
+    prompt: String,
+    /// Texts are made messages of a chat: they are no texts as the model's makers embed them.
+    chat: bool,
+    /// A text was cut, which was told.
+    cut: AtomicBool,
+    output: OutputArgs,
+}
 
 /// Where the vectors of a table are written.
 struct Sheet<'a> {
@@ -79,7 +101,7 @@ pub(crate) fn execute(mut args: EmbedArgs, output: &OutputArgs) -> Result<(), Fa
     let prompts = tasks::prompts(&mut args.prompts, &args.table)?;
     let texts = tasks::texts(&prompts, &args.table);
     let setup = Setup::find(&args.model, &args.engine, texts, &args.template, output)?;
-    let task = task(&args, &setup)?;
+    let task = task(&args, &setup, output)?;
     let Some(input) = &args.table.input else {
         let json =
             |item: &Vec<u32>, found: Vec<f32>| json!({"token_ids": item, "embedding": numbers(&found)});
@@ -90,7 +112,7 @@ pub(crate) fn execute(mut args: EmbedArgs, output: &OutputArgs) -> Result<(), Fa
         return setup.prompts(&task, &prompts, json, text);
     };
     check(&args.table, input)?;
-    setup.table(task, input, &args.table, |task| Sheet::create(&args.table, input, task.1))
+    setup.table(task, input, &args.table, |task| Sheet::create(&args.table, input, task.width))
 }
 
 /// Refuses an output of a format that cannot be written.
@@ -109,26 +131,41 @@ fn check(table: &TableArgs, input: &Path) -> Result<(), Failure> {
 }
 
 /// The task as the flags describe it; an error if the model has no such layer or fewer elements.
-fn task(args: &EmbedArgs, setup: &Setup<'_>) -> Result<Embed, Failure> {
-    let (blocks, hidden) = (setup.files.spec().blocks.len(), setup.files.spec().hidden);
+fn task(args: &EmbedArgs, setup: &Setup<'_>, output: &OutputArgs) -> Result<Embed, Failure> {
+    let embedding = setup.files.embedding()?;
+    let blocks = setup.files.spec().blocks.len();
+    let width = if args.layer.is_some() { setup.files.spec().hidden } else { embedding.width };
     if let Some(layer) = args.layer.filter(|layer| *layer > blocks) {
         return Err(Failure::usage(format!("--layer {layer}: this model has {blocks} blocks")));
     }
     let dimensions = args.dimensions.map(|n| n as usize);
-    if let Some(n) = dimensions.filter(|n| *n > hidden) {
+    if let Some(n) = dimensions.filter(|n| *n > width) {
         return Err(Failure::usage(format!(
-            "--dimensions {n}: vectors of this model have {hidden} elements"
+            "--dimensions {n}: vectors of this model have {width} elements"
         )));
     }
     let pooling = match args.pooling {
-        PoolingArg::Mean => Pooling::Mean,
-        PoolingArg::Last => Pooling::LastToken,
-        PoolingArg::Cls => Pooling::Cls,
-        PoolingArg::Weighted => Pooling::WeightedMean,
+        None => embedding.pooling,
+        Some(PoolingArg::Mean) => Pooling::Mean,
+        Some(PoolingArg::Last) => Pooling::LastToken,
+        Some(PoolingArg::Cls) => Pooling::Cls,
+        Some(PoolingArg::Weighted) => Pooling::WeightedMean,
+        Some(PoolingArg::Max) => Pooling::Max,
     };
     let layer = args.layer.map_or(Layer::Final, Layer::After);
-    let wanted = Hidden { layer, pooling: Some(pooling), dimensions, normalize: args.normalize };
-    Ok(Embed(wanted, dimensions.unwrap_or(hidden)))
+    let usual = embedding.normalize && args.layer.is_none();
+    let normalize = !args.no_normalize && (args.normalize || usual);
+    let chat = args.template.is_chat();
+    let prompt = if chat { "" } else { embedding.prompt(args.prompt_name.as_deref())? };
+    Ok(Embed {
+        wanted: Hidden { layer, pooling: Some(pooling), dimensions, normalize },
+        width: dimensions.unwrap_or(width),
+        prompt: prompt.to_owned(),
+        embedding,
+        chat,
+        cut: AtomicBool::new(false),
+        output: output.clone(),
+    })
 }
 
 impl Task for Embed {
@@ -136,19 +173,30 @@ impl Task for Embed {
     type Found = Vec<f32>;
 
     fn item(&self, encoder: &Encoder<'_>, prompt: &Prompt) -> Result<Vec<u32>, Failure> {
-        encoder.prompt(prompt)
+        let (Prompt::Text(text), Some(tokenizer), false) = (prompt, encoder.tokenizer(), self.chat) else {
+            return encoder.prompt(prompt);
+        };
+        if !self.embedding.cuts {
+            return encoder.prompt(&Prompt::Text([self.prompt.as_str(), text].concat()));
+        }
+        let made = self.embedding.encode(tokenizer, &self.prompt, text)?;
+        if made.cut > 0 && !self.cut.swap(true, Ordering::Relaxed) {
+            let most = self.embedding.tokens_max;
+            output::note(&self.output, &format!("texts of more than {most} tokens are cut, as the model's makers do"));
+        }
+        Ok(made.token_ids)
     }
 
     fn requests(&self, item: &Vec<u32>) -> Vec<Request> {
-        vec![Request { token_ids: item.clone(), want: Want::Hidden(self.0), ..Request::default() }]
+        vec![Request { token_ids: item.clone(), want: Want::Hidden(self.wanted), ..Request::default() }]
     }
 
     fn need(&self, tokens: usize, need: &mut Need) {
-        need.add_tokens(tokens, 0, Want::Hidden(self.0));
+        need.add_tokens(tokens, 0, Want::Hidden(self.wanted));
     }
 
     fn result_bytes(&self, _tokens: usize) -> usize {
-        self.1 * size_of::<f32>()
+        self.width * size_of::<f32>()
     }
 
     fn pack(&self, outcome: Outcome) -> Option<Vec<u8>> {
@@ -159,11 +207,11 @@ impl Task for Embed {
     }
 
     fn found(&self, parts: &[Vec<u8>]) -> Option<Vec<f32>> {
-        packing::to_floats(parts.first()?).filter(|vector| vector.len() == self.1)
+        packing::to_floats(parts.first()?).filter(|vector| vector.len() == self.width)
     }
 
     fn words(&self) -> String {
-        format!("embed {:?}", self.0)
+        format!("embed {:?}, prompt {:?}", self.wanted, self.prompt)
     }
 }
 
@@ -174,7 +222,7 @@ impl Prompted for Embed {
         items: &[Vec<u32>],
         watch: &mut Watch<'_>,
     ) -> Result<Vec<Result<Vec<f32>, Error>>, Error> {
-        engine.embed(items, self.0, watch)
+        engine.embed(items, self.wanted, watch)
     }
 }
 

@@ -32,6 +32,11 @@ impl<'a> Encoder<'a> {
         Self { template, ..self }
     }
 
+    /// The tokenizer, if there is one.
+    pub(crate) fn tokenizer(&self) -> Option<&'a Tokenizer> {
+        self.tokenizer
+    }
+
     /// Whether there is a chat template.
     pub(crate) fn chat(&self) -> bool {
         self.template.is_some()

@@ -37,6 +37,7 @@ mod plan;
 mod prompt;
 mod prompts;
 mod pull;
+mod rerank;
 mod results;
 mod run;
 mod score;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         Command::Jobs(args) => jobs::execute(&args, output),
         Command::Score(args) => score::execute(args, output),
         Command::Embed(args) => embed::execute(args, output),
+        Command::Rerank(args) => rerank::execute(args, output),
         Command::Classify(args) => classify::execute(args, output),
         Command::Distil(args) => distil::execute(args, output),
         Command::Plan(args) => plan::execute(&args, output),

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::failure::Failure;
 
 /// The flags that every command takes: what is printed.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct OutputArgs {
     /// Print one JSON object on stdout and nothing else there.
     #[arg(long, global = true)]

@@ -34,6 +34,11 @@ impl TemplateArgs {
         Ok(Some(template))
     }
 
+    /// Whether texts become messages of the model's chat template.
+    pub(crate) fn is_chat(&self) -> bool {
+        self.chat
+    }
+
     /// The chat template, if it is wanted.
     pub(crate) fn chat(
         &self,

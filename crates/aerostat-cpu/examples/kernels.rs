@@ -8,7 +8,7 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use aerostat_backend::{
-    Activation, Attention, Backend, Home, KvElement, KvLayout, Mat, Placement, Rope, RopeStyle, RowPlace,
+    Activation, Attention, Backend, Extras, Home, KvElement, KvLayout, Mat, Placement, Rope, RopeStyle, RowPlace,
     SweepRows, TileShape, Weight,
 };
 use aerostat_checkpoint::DType;
@@ -95,6 +95,7 @@ fn attention(cpu: &mut Cpu, ceilings: &Ceilings) -> Outcome {
         softcap: None,
         window: None,
         values_in_keys: false,
+        ahead: false,
         alibi: None,
     };
     let (key_widths, value_widths) = (vec![1024; 2], vec![1024; 2]);
@@ -125,7 +126,7 @@ fn attention(cpu: &mut Cpu, ceilings: &Ceilings) -> Outcome {
         let mut layer = 0;
         let time = measure(cpu.capabilities().threads, || {
             layer = 1 - layer;
-            cpu.attention(layer, q, out, &shape, None)
+            cpu.attention(layer, q, out, &shape, Extras::NONE)
         })?;
         let name = format!("attention {rows:3} rows at {context:5}");
         if rows == 1 {

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use aerostat_backend::numerics;
-use aerostat_backend::{Attention, KvElement, KvView, Placement, RowPlace, first_visible};
+use aerostat_backend::{Attention, Extras, KvElement, KvView, Placement, RowPlace, visible};
 
 use crate::elementwise::{get, put};
 use crate::format::{BF16, F16, F32, FilledQ8_0, Format, group_at};
@@ -31,8 +31,8 @@ pub(crate) struct Attend<'a> {
     pub(crate) q: Rows,
     pub(crate) out: Rows,
     pub(crate) shape: &'a Attention,
-    /// One row, of an element for each head.
-    pub(crate) sinks: Option<Rows>,
+    /// Sinks are one row, of an element for each head; biases a row for each head.
+    pub(crate) extras: Extras<Rows>,
     pub(crate) kv: KvView<'a>,
     pub(crate) places: Placement<'a>,
     pub(crate) row: usize,
@@ -112,8 +112,7 @@ impl Attend<'_> {
     /// The first and the last position that a row sees.
     #[inline(always)]
     fn visible(&self, row: usize) -> (usize, usize) {
-        let last = self.places.rows[row].position as usize;
-        (first_visible(last, self.shape.window), last)
+        visible(self.places.rows[row], self.shape)
     }
 
     /// The positions that any row sees, as far as they lie in pages.
@@ -274,11 +273,12 @@ impl Kernel for Softmax<'_> {
         let Self(attend, query) = self;
         let (row, head) = attend.query(query);
         let (first, last) = attend.visible(row);
+        let own = attend.places.rows[row].position as usize;
         let heads = attend.shape.heads;
         let alibi = attend.shape.alibi.map(|biases| (biases, numerics::alibi_slope(biases, heads, head)));
         let (scale, softcap) = (attend.shape.scale, attend.shape.softcap);
         // SAFETY: the promise of the struct.
-        let sink = attend.sinks.map(|sinks| unsafe { *sinks.at(0, head) });
+        let sink = attend.extras.sinks.map(|sinks| unsafe { *sinks.at(0, head) });
         let mut most = f32::NEG_INFINITY;
         let mut max = [f32::NEG_INFINITY; LANES];
         let mut sum = [0.0; LANES];
@@ -294,7 +294,12 @@ impl Kernel for Softmax<'_> {
                 }
                 if let Some((biases, slope)) = alibi {
                     for (i, s) in s.iter_mut().enumerate() {
-                        *s += numerics::alibi(biases, slope, scale, group * LANES + i, last);
+                        *s += numerics::alibi(biases, slope, scale, group * LANES + i, own);
+                    }
+                }
+                if let Some(biases) = attend.extras.biases {
+                    for (i, s) in s.iter_mut().enumerate() {
+                        *s += *biases.at(head, numerics::bias_place(biases.cols, group * LANES + i, own));
                     }
                 }
                 put(&s, at, LANES);

@@ -6,9 +6,9 @@ use aerostat_backend::delta::StateRun;
 use aerostat_backend::numerics::Map;
 use aerostat_backend::packed::PackedTile;
 use aerostat_backend::{
-    Attention, Capabilities, Checks, DeltaRule, Error, ErrorKind, Footprint, HeadCopy, HostDevice,
+    Attention, Capabilities, Checks, DeltaRule, Error, ErrorKind, Extras, Footprint, HeadCopy, HostDevice,
     HostMemory, Index, Kernels, KvType, KvView, Placement, Rope, ScalingView, ScratchNeed, Tile, View,
-    packed,
+    packed, visible,
 };
 use aerostat_checkpoint::DType;
 
@@ -329,15 +329,16 @@ impl Kernels for CpuKernels {
         q: View<'_>,
         out: View<'_>,
         shape: &Attention,
-        sinks: Option<View<'_>>,
+        extras: Extras<View<'_>>,
         kv: KvView<'_>,
         places: Placement<'_>,
     ) {
         let (token, scratch, q, out) = (self.token, &self.scratch, Rows::from(q), Rows::from(out));
-        let sinks = sinks.map(Rows::from);
+        let extras =
+            Extras { sinks: extras.sinks.map(Rows::from), biases: extras.biases.map(Rows::from) };
         let group = shape.heads / shape.kv_heads;
         let parts = group.div_ceil(HEADS_MAX);
-        let longest = places.rows.iter().map(|place| place.position as usize + 1).max().unwrap_or(0);
+        let longest = places.rows.iter().map(|place| visible(*place, shape).1 + 1).max().unwrap_or(0);
         let pitch = longest.next_multiple_of(LANES).max(LANES);
         // As many rows in a task as its scores have room for, but a few tasks for each thread.
         let lines = (lock(&scratch[0]).scores.len() * LANES / pitch).min(QUERIES_MAX);
@@ -355,7 +356,7 @@ impl Kernels for CpuKernels {
             // SAFETY: the operands and places were checked. There is room for a query of each head at all positions of
             // the KV cache, and for those of `task_rows` rows. A thread runs one task at a time.
             unsafe {
-                Attend { q, out, shape, sinks, kv, places, row, rows, head, heads, scores, pitch }.run(token)
+                Attend { q, out, shape, extras, kv, places, row, rows, head, heads, scores, pitch }.run(token)
             }
         });
     }

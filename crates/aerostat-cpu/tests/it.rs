@@ -138,8 +138,24 @@ proptest! {
         let (heads, window) = (kv_heads * group, (window > 0).then(|| kind(window)));
         let sinks = value_dim % 2 == 1;
         let (values_in_keys, alibi) = (value_dim < key_dim && page_tokens % 4 < 2, (page_tokens % 2 == 1).then_some(Alibi { most: 8, rounded: page_tokens % 3 == 0 }));
-        let shape = Attention { heads, kv_heads, key_dim, value_dim, values_in_keys, scale: 0.2, softcap: None, window, alibi };
-        agree(Case::Attention { kv_type, shape, sinks, page_tokens, lengths, values: Values::Plain })?;
+        let shape = Attention { heads, kv_heads, key_dim, value_dim, values_in_keys, scale: 0.2, softcap: None, window, ahead: false, alibi };
+        agree(Case::Attention { kv_type, shape, sinks, biases: None, page_tokens, lengths, values: Values::Plain })?;
+    }
+
+    #[test]
+    fn attention_both_ways_of_any_shape(
+        kv in 0..3usize, kv_heads in 1..4usize, group in 1..7usize, dim in 1..140usize, page_tokens in 1..40usize,
+        lengths in prop::collection::vec(1..90usize, 1..4), window in prop::option::of(0..60usize),
+        reach in prop::option::of(0..100usize), slopes: bool,
+    ) {
+        let kv_type = [KvType::F16, KvType::BF16, KvType::F32][kv];
+        let alibi = slopes.then_some(Alibi { most: 8, rounded: false });
+        let shape = Attention {
+            heads: kv_heads * group, kv_heads, key_dim: dim, value_dim: dim, values_in_keys: false, scale: 0.2,
+            softcap: None, window: window.map(Window::Around), ahead: true, alibi,
+        };
+        let (sinks, biases) = (dim % 2 == 1, reach);
+        agree(Case::Attention { kv_type, shape, sinks, biases, page_tokens, lengths, values: Values::Plain })?;
     }
 
     #[test]

@@ -10,6 +10,7 @@ use aerostat_checkpoint::name_shown;
 use serde::Deserialize;
 
 use crate::id::is_path;
+use crate::modules;
 use crate::{Error, ErrorKind};
 
 /// Files beside the weights that running a model may need.
@@ -62,7 +63,8 @@ pub(crate) fn choose(names: &[String], file: Option<&str>) -> Result<Choice, Err
     if let Some(file) = file {
         return Ok(Choice { metadata: Vec::new(), weights: Weights::Gguf(named_gguf(names, file)?) });
     }
-    let metadata = names.iter().filter(|name| METADATA.contains(&name.as_str())).cloned().collect();
+    let is_wanted = |name: &&String| METADATA.contains(&name.as_str()) || modules::is_part(name, names);
+    let metadata = names.iter().filter(is_wanted).cloned().collect();
     let has = |name: &str| names.iter().any(|n| n == name);
     let at_top = |suffix: &str| -> Vec<&String> {
         names.iter().filter(|n| !n.contains('/') && n.ends_with(suffix)).collect()

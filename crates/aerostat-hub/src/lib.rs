@@ -29,6 +29,7 @@ mod error;
 mod files;
 mod http;
 mod id;
+mod modules;
 mod ranges;
 mod transfer;
 

@@ -34,6 +34,15 @@ pub(crate) fn values<E: From<Error>>(
             let at = |i: usize| values.get(i % cols.max(1) * rows + i / cols.max(1)).copied();
             (0..rows * cols).filter_map(at).collect()
         }
+        Source::Buckets(biases) => {
+            let table = tensor(&biases.table, read)?;
+            let (reach, heads) = (biases.reach() as i64, rows);
+            let at = |i: usize| {
+                let bucket = biases.bucket((i % cols.max(1)) as i64 - reach);
+                table.get(bucket * heads + i / cols.max(1)).copied()
+            };
+            (0..rows * cols).filter_map(at).collect()
+        }
         Source::Decays { rate, rate_is_log, bias } => {
             let rate_of = |r: f32| if *rate_is_log { numerics::exp(r) } else { -r };
             let rates = tensor(rate, read)?.into_iter().map(rate_of);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aerostat_arch::{Block, Growth, ModelSpec, Vector};
 use aerostat_backend::{
-    Backend, BufferId, Error, Home, Mat, Placement, ScratchNeed, StateRow, SweepRows, TileShape, Weight,
+    Backend, BufferId, Error, Extras, Home, Mat, Placement, ScratchNeed, StateRow, SweepRows, TileShape, Weight,
     defect,
 };
 use aerostat_checkpoint::DType;
@@ -33,6 +33,8 @@ pub struct Limits {
 pub struct Batch<'a> {
     /// Where each row stands.
     pub places: Placement<'a>,
+    /// Which part of its text each row is of, from 0; empty where the model does not tell them apart.
+    pub types: &'a [u32],
     /// For each row the length of its sequence as rotations see it: that of the prompt for its rows, position + 1
     /// for later ones. Only dynamic scaling looks at it.
     pub lengths: &'a [u32],
@@ -199,6 +201,10 @@ impl Model {
                 let places: Vec<u32> = batch.places.rows.iter().map(|p| p.position + offset).collect();
                 b.gather_rows(m(table)?, &places, m(out)?)
             }
+            Op::GatherTypes { table, out } => {
+                let all = vec![0; batch.places.rows.len()];
+                b.gather_rows(m(table)?, if batch.types.is_empty() { &all } else { batch.types }, m(out)?)
+            }
             Op::GatherLogitRows { x, out } => b.gather_rows(m(x)?, batch.logit_rows, m(out)?),
             Op::MultiplyKept { matrix, x, out } => {
                 let weight = self.kept.get(matrix).copied();
@@ -221,15 +227,18 @@ impl Model {
             Op::CopyHeads { x, copy, out } => b.copy_heads(m(x)?, &copy, m(out)?),
             Op::Rope { x, rope, angles } => b.rope(m(x)?, rope, m(angles)?),
             Op::KvWrite { layer, k, v } => b.kv_write(layer, m(k)?, m(v)?),
-            Op::Attention { layer, q, shape, sinks, out } => {
-                b.attention(layer, m(q)?, m(out)?, &shape, sinks.map(m).transpose()?)
+            Op::Attention { layer, q, shape, extras, out } => {
+                let Extras { sinks, biases } = extras;
+                let extras =
+                    Extras { sinks: sinks.map(m).transpose()?, biases: biases.map(m).transpose()? };
+                b.attention(layer, m(q)?, m(out)?, &shape, extras)
             }
             Op::SelectPositions { out, .. } if !sees_more(batch, out.cols) => Ok(()),
             Op::SelectPositions { layer, q, weights, index, out } => {
                 b.select_positions(layer, m(q)?, m(weights)?, m(out)?, &index)
             }
             Op::SparseAttention { layer, q, shape, selected, out } if !sees_more(batch, selected.cols) => {
-                b.attention(layer, m(q)?, m(out)?, &shape, None)
+                b.attention(layer, m(q)?, m(out)?, &shape, Extras::NONE)
             }
             Op::SparseAttention { layer, q, shape, selected, out } => {
                 b.sparse_attention(layer, m(q)?, m(out)?, &shape, m(selected)?)

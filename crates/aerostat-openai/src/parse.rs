@@ -231,9 +231,13 @@ impl Setting {
     }
 
     fn embeddings(&self, body: &mut Fields<'_>) -> Result<Embedding, Refusal> {
-        let inputs = self.inputs("input", &body.need("input")?, self.context_max)?;
+        let made = self.embedding.as_ref().map_err(|why| Refusal::value("input", why.clone()))?;
+        let name = body.text("prompt_name")?;
+        let prompt = made.prompt(name.as_deref());
+        let prompt = prompt.map_err(|error| Refusal::value("prompt_name", error.to_string()))?;
+        let inputs = self.texts_to_embed("input", &body.need("input")?, (made, prompt))?;
         self.fit(inputs.iter().map(Vec::len))?;
-        let dimensions = body.integer("dimensions", 1..=self.hidden as i64)?.map(|d| d as usize);
+        let dimensions = body.integer("dimensions", 1..=made.width as i64)?.map(|d| d as usize);
         let base64 = match body.text("encoding_format")?.as_deref() {
             None | Some("float") => false,
             Some("base64") => true,
@@ -243,7 +247,8 @@ impl Setting {
             }
         };
         let pooling = match body.text("pooling")?.as_deref() {
-            None | Some("mean") => Pooling::Mean,
+            None => made.pooling,
+            Some("mean") => Pooling::Mean,
             Some("last") => Pooling::LastToken,
             Some("cls") => Pooling::Cls,
             Some("weighted") => Pooling::WeightedMean,
@@ -253,7 +258,7 @@ impl Setting {
                 return Err(Refusal::value("pooling", message));
             }
         };
-        let normalize = body.boolean("normalize")?.unwrap_or(true);
+        let normalize = body.boolean("normalize")?.unwrap_or(made.normalize);
         let hidden = Hidden { layer: Layer::Final, pooling: Some(pooling), dimensions, normalize };
         Ok(Embedding { inputs, hidden, base64 })
     }

@@ -1,5 +1,6 @@
 //! From texts and lists of token ids to prompts.
 
+use aerostat::Embedding;
 use serde_json::Value;
 
 use crate::context::{AnswerTokens, TooLong, answer_tokens, longer_than};
@@ -23,8 +24,34 @@ impl Setting {
     /// Token ids of a prompt or input: text, token ids, or a list of either. Texts of more than `most` tokens are refused as
     /// soon as that is known.
     pub(crate) fn inputs(&self, name: &str, value: &Value, most: usize) -> Result<Vec<Vec<u32>>, Refusal> {
+        self.each_input(name, value, &|text| self.encode(name, text, true, most))
+    }
+
+    /// The same of texts to be embedded: behind a prompt, and cut at their end where the model's makers cut them.
+    pub(crate) fn texts_to_embed(
+        &self,
+        name: &str,
+        value: &Value,
+        (embedding, prompt): (&Embedding, &str),
+    ) -> Result<Vec<Vec<u32>>, Refusal> {
+        self.each_input(name, value, &|text| match &self.tokenizer {
+            Some(tokenizer) if embedding.cuts => {
+                let made = embedding.encode(tokenizer, prompt, text);
+                let made = made.map_err(|error| Refusal::value(name, error.to_string()))?;
+                Ok(made.token_ids)
+            }
+            _ => self.encode(name, &[prompt, text].concat(), true, self.context_max),
+        })
+    }
+
+    fn each_input(
+        &self,
+        name: &str,
+        value: &Value,
+        encode: &dyn Fn(&str) -> Result<Vec<u32>, Refusal>,
+    ) -> Result<Vec<Vec<u32>>, Refusal> {
         let one = |value: &Value| match value {
-            Value::String(text) => self.encode(name, text, true, most),
+            Value::String(text) => encode(text),
             other => self.ids(name, other),
         };
         let inputs = match value {

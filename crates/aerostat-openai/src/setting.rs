@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use aerostat::{ChatTemplate, Error, ModelFiles, Sampling, Tokenizer};
+use aerostat::{ChatTemplate, Embedding, Error, ModelFiles, Sampling, Tokenizer};
 
 use crate::dialect::Dialect;
 use crate::part::PARTS_MAX;
@@ -30,8 +30,8 @@ pub struct Setting {
     pub(crate) sampling: Sampling,
     /// Tokens that the model knows.
     pub(crate) vocab: usize,
-    /// Elements of a hidden state.
-    pub(crate) hidden: usize,
+    /// How vectors are made of texts, or why that cannot be known.
+    pub(crate) embedding: Result<Embedding, String>,
     /// Tokens of a sequence at most.
     pub(crate) context_max: usize,
     pub(crate) rules: Rules,
@@ -57,7 +57,7 @@ impl Setting {
             end_tokens,
             sampling: files.sampling(),
             vocab: spec.vocab,
-            hidden: spec.hidden,
+            embedding: files.embedding().map_err(|error| error.to_string()),
             context_max: rules.context.unwrap_or(spec.context_max).max(1),
             rules,
             dialect: OnceLock::new(),
@@ -73,6 +73,7 @@ impl Setting {
             template: self.template.clone(),
             end_tokens: self.end_tokens.clone(),
             sampling: self.sampling.clone(),
+            embedding: self.embedding.clone(),
             context_max: rules.context.unwrap_or(self.context_max).max(1),
             rules,
             dialect: self.dialect.clone(),

@@ -155,7 +155,7 @@ impl Fit<'_> {
             self.machine.process_bytes.max(self.machine.process_peak_bytes.saturating_sub(RESERVE_BYTES));
         let results = self.input.logit_rows_kept as u64 * footprint.logit_row_bytes;
         let kv_pages = self.input.sequence_tokens_max.div_ceil(PAGE_TOKENS).max(1);
-        let rows = self.rows_wanted().min(ROWS_MIN);
+        let rows = self.rows_wanted().min(ROWS_MIN).max(self.rows_least());
         let logit_rows = self.input.logit_rows_useful.clamp(1, LOGIT_ROWS_MIN).min(rows);
         Layout {
             overhead: held + RESERVE_BYTES + footprint.fixed_bytes + results,
@@ -349,7 +349,12 @@ impl Fit<'_> {
 
     /// Rows that a sweep should carry if memory allows.
     fn rows_wanted(&self) -> usize {
-        self.input.rows_max.unwrap_or(ROWS_MAX).min(self.input.rows_useful).max(1)
+        self.input.rows_max.unwrap_or(ROWS_MAX).min(self.input.rows_useful).max(self.rows_least())
+    }
+
+    /// Rows without which nothing can be computed: where positions see those after them, a whole text rides on one sweep.
+    fn rows_least(&self) -> usize {
+        if self.spec.looks_ahead() { self.input.sequence_tokens_max.max(1) } else { 1 }
     }
 
     fn finish(&self, layout: Layout, budget: u64, minimum: u64) -> Plan {

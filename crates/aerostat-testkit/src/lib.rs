@@ -52,6 +52,37 @@ pub fn fixtures() -> Vec<Fixture> {
     folders.iter().filter(|f| !f.ends_with("chat")).flat_map(|f| in_folder(f)).collect()
 }
 
+/// A text as a model that computes vectors sees it, and what transformers computed for it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Encoded {
+    /// Its tokens.
+    pub ids: Vec<u32>,
+    /// Where its second part begins.
+    pub second: Option<usize>,
+    /// The last hidden state of the first token.
+    pub cls: Vec<f32>,
+    /// The mean of all.
+    pub mean: Vec<f32>,
+    /// That of the last token.
+    pub last: Vec<f32>,
+    /// What the head gives, if there is one.
+    pub scores: Option<Vec<f32>>,
+}
+
+/// Every model that computes vectors: its folder, and what transformers computed with it.
+///
+/// # Panics
+/// If they are missing or broken.
+pub fn encoders() -> Vec<(PathBuf, Vec<Encoded>)> {
+    #[derive(Deserialize)]
+    struct Expected {
+        texts: Vec<Encoded>,
+    }
+    let mut folders = entries(&fixtures_dir().join("encoders"));
+    folders.sort();
+    folders.into_iter().map(|folder| (folder.clone(), read::<Expected>(&folder.join("expected.json")).texts)).collect()
+}
+
 /// Every adapter: its folder, the fixture that it is for, and what PEFT computes with both.
 ///
 /// # Panics

@@ -14,6 +14,7 @@ use crate::hugging_face::{TokenizerConfig, TokenizerJson};
 use crate::meter::Meter;
 use crate::model::TextModel;
 use crate::normalize::Normalizers;
+use crate::pair::Pair;
 use crate::read::read_json;
 use crate::split::Splitters;
 
@@ -28,6 +29,7 @@ pub struct Tokenizer {
     decoders: Decoders,
     added: Added,
     around: Around,
+    pair: Pair,
     ids: usize,
     bos: Option<u32>,
     eos: Option<u32>,
@@ -199,9 +201,25 @@ impl Tokenizer {
         added.finish(&normalizers)?;
         let ids = model.vocab().ids().max(added.ids());
         let mut tokenizer =
-            Tokenizer { model, normalizers, splitters, decoders, added, around, ids, bos: None, eos: None };
+            Tokenizer {
+            model,
+            normalizers,
+            splitters,
+            decoders,
+            added,
+            around,
+            pair: Pair::default(),
+            ids,
+            bos: None,
+            eos: None,
+        };
         [tokenizer.bos, tokenizer.eos] = ends(&tokenizer);
         Ok(tokenizer)
+    }
+
+    /// What is put around two texts.
+    pub(crate) fn pair(&self) -> &Pair {
+        &self.pair
     }
 
     /// Puts BOS before and EOS after every text, as far as they are wanted and known.
@@ -227,9 +245,11 @@ impl Tokenizer {
             decoders: Decoders::read(&file.decoder.0).map_err(within("decoder"))?,
             added: vec![tokens, listed, named],
         };
-        Self::new(parts, Around::read(&file.post_processor.0)?, |tokenizer| {
+        let ends = |tokenizer: &Self| {
             [&config.bos_token, &config.eos_token].map(|token| tokenizer.token_id(token.text()?))
-        })
+        };
+        let tokenizer = Self::new(parts, Around::read(&file.post_processor.0)?, ends)?;
+        Ok(Self { pair: Pair::read(&file.post_processor.0)?, ..tokenizer })
     }
 
     /// The tokenizer, if it can encode anything at all: some contradictions show only then.

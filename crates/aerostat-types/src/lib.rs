@@ -62,6 +62,8 @@ pub enum Window {
     Last(usize),
     /// Its own chunk of `n` positions, up to itself: `p - p % n ..= p`.
     Chunk(usize),
+    /// Up to `n` positions on both sides: `p - n ..= p + n`, as far as the row may look ahead.
+    Around(usize),
 }
 
 /// Where a tile of weights is between sweeps.

@@ -14,6 +14,7 @@ use crate::checked::{self, Vectors};
 use crate::clock::{At, Clock};
 use crate::drafts::{self, Drafts, SmallModel};
 use crate::embedder::Embedder;
+use crate::layers::Layers;
 use crate::learned::{self, Learned};
 use crate::model_files::ModelFiles;
 use crate::need::Need;
@@ -36,6 +37,8 @@ pub struct Engine {
     pub(crate) spill: Option<PathBuf>,
     pub(crate) drafts: Drafts,
     pub(crate) kept: Option<Kept>,
+    /// What the model's folder has behind pooling, or why that cannot be read.
+    pub(crate) layers: Result<Layers, String>,
     /// The need that it was opened for.
     pub(crate) opened_for: Need,
     /// The machine's figures that the plan was made with.
@@ -146,6 +149,7 @@ impl Engine {
             spill: options.spill.clone(),
             drafts,
             kept,
+            layers: files.embedding().map(|embedding| embedding.layers).map_err(|error| error.to_string()),
             opened_for: *need,
             machine,
             not_finite: None,
@@ -178,6 +182,14 @@ impl Engine {
     pub fn footprint(&self) -> Footprint {
         let Sweeper { model, backend, .. } = &self.sweeper;
         whole_footprint(model.spec(), model.program(), &**backend)
+    }
+
+    /// Positions of the longest sequence that it can compute: of a model that looks ahead a whole text rides on one sweep.
+    pub(crate) fn tokens_max(&self) -> usize {
+        match self.model().spec().looks_ahead() {
+            true => self.pages.tokens().min(self.model().limits().rows_max),
+            false => self.pages.tokens(),
+        }
     }
 
     /// What the device holds.
@@ -239,7 +251,8 @@ pub(crate) fn plan(
         BudgetOf::Engine => bytes.saturating_add(machine.process_bytes),
     });
     let mut footprint = whole_footprint(spec, program, backend);
-    footprint.fixed_bytes = footprint.fixed_bytes.saturating_add(need.result_bytes);
+    let layers = files.embedding().map_or(0, |embedding| embedding.layers.bytes());
+    footprint.fixed_bytes = footprint.fixed_bytes.saturating_add(need.result_bytes).saturating_add(layers);
     footprint.position_bytes += need.position_bytes;
     let drafts = !matches!(options.draft, Draft::None) && need.generates() && spec.state_elements() == 0;
     if drafts {
@@ -299,6 +312,8 @@ fn kv_layout(spec: &ModelSpec, program: &Program, kv_type: KvType, pages: usize)
         Op::Attention { shape, .. } | Op::SparseAttention { shape, .. } => shape.values_in_keys,
         _ => false,
     });
+    // Of a model that looks ahead the cache lasts for a sweep, and nothing is won by rounding it.
+    let kv_type = if spec.looks_ahead() { KvType::F32 } else { kv_type };
     KvLayout {
         keys: kv_type.keys(),
         values: if latent { kv_type.keys() } else { kv_type.values() },

@@ -54,6 +54,9 @@ pub struct Request {
     /// Rows are shared with requests of the same number only, so that nobody can tell from the time it takes what others
     /// have asked. 0 as a rule.
     pub cache_salt: u64,
+    /// The position from which on tokens are of the second part of the text (such as a document after a query), for models that
+    /// tell parts apart; `None`: all are of the first.
+    pub second: Option<usize>,
     /// What is wanted of the sequence.
     pub want: Want,
 }
@@ -387,6 +390,10 @@ pub enum Pooling {
     Cls,
     /// Their mean, in which the token at position i (from 0) weighs i + 1.
     WeightedMean,
+    /// The largest of each element.
+    Max,
+    /// Their sum over the root of their number.
+    MeanSqrt,
 }
 
 /// What hidden states are wanted, and how.

@@ -14,6 +14,8 @@ pub(crate) struct Rows {
     /// Where guesses lie in the cache.
     pub(crate) slots: Vec<u32>,
     pub(crate) lengths: Vec<u32>,
+    /// The part of its text that each row is of.
+    pub(crate) types: Vec<u32>,
     /// One for each row, if sequences keep recurrent states.
     pub(crate) states: Vec<StateRow>,
     pub(crate) logit_rows: Vec<u32>,
@@ -34,6 +36,7 @@ impl Rows {
         Batch {
             places: Placement { rows: &self.places, pages: &self.pages, slots: &self.slots },
             lengths: &self.lengths,
+            types: &self.types,
             states: &self.states,
             logit_rows: &self.logit_rows,
         }
@@ -51,6 +54,7 @@ impl Rows {
         self.pages.clear();
         self.slots.clear();
         self.lengths.clear();
+        self.types.clear();
         self.states.clear();
         self.logit_rows.clear();
         self.owners.clear();

@@ -14,6 +14,7 @@ use aerostat_text::Tokenizer;
 
 use crate::drafts::Right;
 use crate::engine::Engine;
+use crate::layers::Layers;
 use crate::model_files::check_tokens;
 use crate::need::POSITIONS_MAX;
 use crate::observe::{Observer, Phase};
@@ -49,13 +50,16 @@ impl Engine {
             observer
                 .note("sequences of this model have a recurrent state, which cannot wait on disk: none will");
         }
+        // What is computed of a page depends on all that follows it where rows look ahead.
+        let whole = self.model().spec().looks_ahead();
+        let paged = !stateful && !whole;
         let mut schedule = Schedule::new(Rules {
-            chunk: self.prefill_chunk,
+            chunk: if whole { usize::MAX } else { self.prefill_chunk },
+            whole,
             knee: self.current_plan().rows_at_knee,
-            shares: (self.prefixes == Prefixes::Shared && !stateful)
-                .then(|| Rotations::of(self.model().spec())),
-            spill: self.spill.as_deref().filter(|_| !stateful).map(Spill::new),
-            kept: self.kept.take().filter(|_| !stateful),
+            shares: (self.prefixes == Prefixes::Shared && paged).then(|| Rotations::of(self.model().spec())),
+            spill: self.spill.as_deref().filter(|_| paged).map(Spill::new),
+            kept: self.kept.take().filter(|_| paged),
         });
         self.drafts.begin_run();
         let result = self.run_sweeps(&mut schedule, work, tokenizer, observer);
@@ -269,7 +273,7 @@ impl Engine {
     }
 
     fn intake<'t>(&self, tokenizer: Option<&'t Tokenizer>) -> Intake<'t> {
-        Intake { spec: self.model().spec().clone(), tokens_max: self.pages.tokens(), tokenizer }
+        Intake { spec: self.model().spec().clone(), tokens_max: self.tokens_max(), tokenizer, layers: self.layers.clone() }
     }
 }
 
@@ -326,9 +330,11 @@ fn stuck() -> Error {
 /// What turns requests into sequences.
 struct Intake<'t> {
     spec: ModelSpec,
-    /// Positions of the whole KV cache.
+    /// Positions of the longest sequence.
     tokens_max: usize,
     tokenizer: Option<&'t Tokenizer>,
+    /// What the model has behind pooling, or why that is not known.
+    layers: Result<Layers, String>,
 }
 
 impl<'t> Intake<'t> {
@@ -342,13 +348,25 @@ impl<'t> Intake<'t> {
         while let Some(request) = if ask == Ask::Urgent { work.next_urgent() } else { work.next() }? {
             let id = request.id;
             let checked = check(&self.spec, self.tokens_max, &request, self.tokenizer.is_some());
-            match checked.and_then(|()| Sequence::new(request, self.tokenizer, observer)) {
+            let checked = checked.and_then(|()| check_layers(&self.layers, &request));
+            let sequence = checked.and_then(|()| Sequence::new(request, self.tokenizer, observer));
+            match sequence.map(|sequence| sequence.of_model(self.spec.looks_ahead(), self.layers.as_ref().ok())) {
                 Err(error) => work.finished(id, Outcome::Failed(error))?,
                 Ok(sequence) if sequence.done() => work.finished(id, sequence.into_outcome(observer))?,
                 Ok(sequence) => return Ok(Some(sequence)),
             }
         }
         Ok(None)
+    }
+}
+
+/// Whether the layers are known that follow what a request wants.
+fn check_layers(layers: &Result<Layers, String>, request: &Request) -> Result<(), Error> {
+    match (layers, request.want) {
+        (Err(why), Want::Hidden(hidden)) if states::is_pooled(hidden) => {
+            Err(Error::new(ErrorKind::Model, why.as_str()))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -362,9 +380,9 @@ pub(crate) fn check(
     let refuse = |why: String| Err(Error::new(ErrorKind::Usage, why));
     let new_tokens = if request.want == Want::Generate { request.max_new_tokens } else { 0 };
     check_tokens(spec, request.id, &request.token_ids, new_tokens)?;
-    if spec.head.absent && !matches!(request.want, Want::Hidden(_)) {
+    if (spec.head.absent || spec.looks_ahead()) && !matches!(request.want, Want::Hidden(_)) {
         return refuse(format!(
-            "prompt {}: this checkpoint has no LM head, so it gives no tokens and no scores; `aerostat embed` gives its \
+            "prompt {}: this model has no LM head, so it gives no tokens and no scores; `aerostat embed` gives its \
              hidden states",
             request.id
         ));
@@ -375,6 +393,16 @@ pub(crate) fn check(
             "prompt {} and its answer take {positions} positions; no model has as many",
             request.id
         ));
+    }
+    if positions > tokens_max && spec.looks_ahead() {
+        return refuse(format!(
+            "prompt {} has {positions} tokens; this model computes a text as a whole, and a sweep has room for {tokens_max}: \
+             raise --memory, or cut the text",
+            request.id
+        ));
+    }
+    if request.second.is_some() && spec.token_types.as_ref().is_none_or(|types| types.rows < 2) {
+        return refuse(format!("prompt {}: this model does not tell the parts of a text apart", request.id));
     }
     if positions > tokens_max {
         return refuse(format!(

@@ -37,6 +37,8 @@ pub(crate) struct Memory<'a> {
 pub(crate) struct Rules {
     /// Rows of one sequence in one sweep at most.
     pub(crate) chunk: usize,
+    /// All rows of a sequence ride on one sweep, in which each sees all others.
+    pub(crate) whole: bool,
     /// Rows that a sweep carries for free.
     pub(crate) knee: usize,
     /// Pages that begin alike are held once; how rotations depend on length.
@@ -163,7 +165,7 @@ impl<'t> Schedule<'t> {
     /// come have few rows; prompts are spread over them then, since rows up to the knee are free, and sweeps that are all
     /// alike are best beyond it.
     fn rows_due(&self, outlook: &Outlook, rows: usize, rows_max: usize) -> usize {
-        if !self.short {
+        if !self.short || self.rules.whole {
             return rows_max;
         }
         self.rules.knee.max(outlook.rows as usize).max(rows + 1).min(rows_max)
@@ -384,6 +386,10 @@ impl<'t> Schedule<'t> {
         if sequence.computed >= end {
             return;
         }
+        let left = end - sequence.computed;
+        if self.rules.whole && (end < sequence.end() || rows.tokens.len() + left > limits.rows_max) {
+            return;
+        }
         rows.decodes |= sequence.decodes();
         rows.generates |= sequence.generates();
         let table = rows.table(&sequence.pages);
@@ -399,7 +405,9 @@ impl<'t> Schedule<'t> {
             }
             rows.taps.extend(sequence.layers(position).map(|layer| Tap { row, index, position, layer }));
             rows.tokens.push(sequence.tokens[position]);
-            rows.places.push(RowPlace::new(position as u32, table));
+            let last = if self.rules.whole { end - 1 } else { position };
+            rows.places.push(RowPlace { last: last as u32, ..RowPlace::new(position as u32, table) });
+            rows.types.push(u32::from(position >= sequence.second));
             rows.lengths.push(sequence.prompt.max(position + 1) as u32);
             let state = sequence.state.filter(|_| pages.keeps_states());
             let state = state.map(|slot| StateRow { slot, position: position as u32 });
@@ -513,7 +521,7 @@ mod tests {
     }
 
     fn rules(chunk: usize) -> Rules {
-        Rules { chunk, knee: 1, shares: None, spill: None, kept: None }
+        Rules { chunk, whole: false, knee: 1, shares: None, spill: None, kept: None }
     }
 
     fn memory<'a>(pages: &'a mut Pages, backend: &'a mut Reference) -> Memory<'a> {

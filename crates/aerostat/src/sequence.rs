@@ -6,6 +6,7 @@ use aerostat_text::Tokenizer;
 use crate::Error;
 use crate::answer::Answer;
 use crate::hook::SharedHook;
+use crate::layers::Layers;
 use crate::observe::Observer;
 use crate::request::{Gained, Layer, Outcome, Request, TopK, UnderWay, Want};
 use crate::room::Claim;
@@ -47,6 +48,10 @@ pub(crate) struct Sequence<'t> {
     /// Positions that were computed by the end of the last sweep.
     settled: usize,
     hook: Option<SharedHook>,
+    /// Its positions see those after them: all of it is computed in one sweep.
+    pub(crate) whole: bool,
+    /// See [`Request::second`](crate::Request::second).
+    pub(crate) second: usize,
     /// Its logits were not numbers.
     pub(crate) not_finite: bool,
     pub(crate) failed: Option<Error>,
@@ -78,6 +83,8 @@ impl<'t> Sequence<'t> {
             layers_from: 0,
             settled: 0,
             hook: None,
+            whole: false,
+            second: usize::MAX,
             not_finite: false,
             failed: None,
         }
@@ -205,6 +212,7 @@ impl<'t> Sequence<'t> {
     ) -> Result<Self, Error> {
         let (id, prompt) = (request.id, request.token_ids.len());
         let (layers, hook, cache_salt) = (request.layers.clone(), request.hook.clone(), request.cache_salt);
+        let second = request.second.unwrap_or(usize::MAX);
         let (tokens, capacity, task) = match request.want {
             Want::Generate => {
                 let capacity = prompt + request.max_new_tokens.max(1) - 1;
@@ -224,7 +232,15 @@ impl<'t> Sequence<'t> {
             }
             Want::Logits { from } => (request.token_ids, prompt, Task::Logits(from)),
         };
-        Ok(Self { layers, hook, cache_salt, ..Self::with_task(id, tokens, prompt, capacity, task) })
+        Ok(Self { layers, hook, cache_salt, second, ..Self::with_task(id, tokens, prompt, capacity, task) })
+    }
+
+    /// The same of a model whose positions see those after them, or do not, and of what it has behind pooling.
+    pub(crate) fn of_model(mut self, whole: bool, layers: Option<&Layers>) -> Self {
+        if let (Task::Hidden(pool), Some(layers)) = (&mut self.task, layers) {
+            pool.before(layers);
+        }
+        Self { whole, ..self }
     }
 
     /// The positions to compute, as far as is known, are all before this one.
@@ -235,6 +251,7 @@ impl<'t> Sequence<'t> {
             Task::Generate(answer) => tokens - usize::from(answer.ended()),
             Task::Score(scoring) => tokens - usize::from(!scoring.logits_last),
             Task::TopK(..) | Task::Logits(_) => tokens,
+            Task::Hidden(_) if self.whole => tokens,
             Task::Hidden(pool) => pool.range().1,
         }
     }
@@ -264,7 +281,10 @@ impl<'t> Sequence<'t> {
     /// Where the hidden states of a position are wanted.
     pub(crate) fn layers(&self, position: usize) -> impl Iterator<Item = Layer> {
         let pooled = match &self.task {
-            Task::Hidden(pool) => Some(pool.layer()).filter(|_| position >= pool.range().0),
+            Task::Hidden(pool) => {
+                let (from, to) = pool.range();
+                Some(pool.layer()).filter(|_| (from..to).contains(&position))
+            }
             _ => None,
         };
         let hooked = self.layers.iter().filter(move |_| position >= self.layers_from);

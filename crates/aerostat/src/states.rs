@@ -1,5 +1,6 @@
 //! Hidden states in the making: all of them, or pooled into one vector for each text.
 
+use crate::layers::{Layers, scaled_to_one};
 use crate::request::{Hidden, Layer, Pooling};
 use crate::{Error, ErrorKind};
 
@@ -11,11 +12,20 @@ pub(crate) struct HiddenStates {
     /// Sums in order of position, so that it does not show which sweeps they came with.
     sum: Vec<f64>,
     vectors: Vec<Vec<f32>>,
+    /// What follows pooling.
+    layers: Layers,
 }
 
 impl HiddenStates {
     pub(crate) fn new(hidden: Hidden, tokens: usize) -> Self {
-        Self { hidden, tokens, sum: Vec::new(), vectors: Vec::new() }
+        Self { hidden, tokens, sum: Vec::new(), vectors: Vec::new(), layers: Layers::default() }
+    }
+
+    /// The same with layers that the model has behind pooling: of what its makers pool.
+    pub(crate) fn before(&mut self, layers: &Layers) {
+        if is_pooled(self.hidden) {
+            self.layers = layers.clone();
+        }
     }
 
     pub(crate) fn layer(&self) -> Layer {
@@ -33,8 +43,9 @@ impl HiddenStates {
 
     pub(crate) fn take(&mut self, position: usize, state: &[f32]) {
         let weight = match self.hidden.pooling {
-            Some(Pooling::Mean) => 1.0,
+            Some(Pooling::Mean | Pooling::MeanSqrt) => 1.0,
             Some(Pooling::WeightedMean) => (position + 1) as f64,
+            Some(Pooling::Max) => return self.take_largest(state),
             _ => return self.vectors.push(state.to_vec()),
         };
         self.sum.resize(state.len(), 0.0);
@@ -43,21 +54,38 @@ impl HiddenStates {
         }
     }
 
+    fn take_largest(&mut self, state: &[f32]) {
+        self.sum.resize(state.len(), f64::NEG_INFINITY);
+        for (most, value) in self.sum.iter_mut().zip(state) {
+            *most = most.max(f64::from(*value));
+        }
+    }
+
     pub(crate) fn finish(mut self) -> Vec<Vec<f32>> {
         let n = self.tokens as f64;
-        let weights = if self.hidden.pooling == Some(Pooling::Mean) { n } else { n * (n + 1.0) / 2.0 };
+        let weights = match self.hidden.pooling {
+            Some(Pooling::WeightedMean) => n * (n + 1.0) / 2.0,
+            Some(Pooling::Max) => 1.0,
+            Some(Pooling::MeanSqrt) => n.sqrt(),
+            _ => n,
+        };
         if !self.sum.is_empty() {
             self.vectors.push(self.sum.iter().map(|sum| (sum / weights) as f32).collect());
         }
         for vector in &mut self.vectors {
+            *vector = self.layers.apply(std::mem::take(vector));
             vector.truncate(self.hidden.dimensions.unwrap_or(usize::MAX));
             if self.hidden.normalize {
-                let length = vector.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt().max(1e-12);
-                vector.iter_mut().for_each(|v| *v = (f64::from(*v) / length) as f32);
+                scaled_to_one(vector);
             }
         }
         self.vectors
     }
+}
+
+/// One vector is asked for, as the model's makers make them: what its folder has behind pooling applies to it.
+pub(crate) fn is_pooled(hidden: Hidden) -> bool {
+    hidden.layer == Layer::Final && hidden.pooling.is_some()
 }
 
 /// Whether a model has what is asked for.
@@ -90,6 +118,8 @@ mod tests {
         assert_eq!(pooled(Pooling::WeightedMean), [7.0 / 3.0, 2.0 / 3.0, -2.0]);
         assert_eq!(pooled(Pooling::LastToken), states[1]);
         assert_eq!(pooled(Pooling::Cls), states[0]);
+        assert_eq!(pooled(Pooling::Max), [3.0, 2.0, 2.0]);
+        assert_eq!(pooled(Pooling::MeanSqrt), [4.0, 2.0, -2.0].map(|v: f32| (f64::from(v) / 2f64.sqrt()) as f32));
         assert_eq!(pool(Hidden::default()), states);
         let cut = Hidden { dimensions: Some(2), normalize: true, ..Hidden::default() };
         assert_eq!(pool(cut), [[1.0 / 5f32.sqrt(), 2.0 / 5f32.sqrt()], [1.0, 0.0]]);

@@ -28,6 +28,16 @@ pub(super) fn alibi(keys: &Keys<'_>, family: &Family) -> Result<Option<Alibi>, E
     })
 }
 
+/// Whether rows also see what follows them: of encoders, and of causal models that say they were trained so.
+pub(super) fn looks_ahead(keys: &Keys<'_>, family: &Family) -> Result<bool, Error> {
+    Ok(match keys.json("use_bidirectional_attention") {
+        _ if family.encoder.is_some() => true,
+        // `vision` is said of the tokens of images: text stays causal.
+        Some(Value::String(which)) => which == "all",
+        _ => keys.flag("use_bidirectional_attention", false)? || !keys.flag("is_causal", true)?,
+    })
+}
+
 pub(super) fn kv_heads(keys: &Keys<'_>, family: &Family, heads: usize) -> Result<usize, Error> {
     if family.multi_query && !keys.is_gguf() && !keys.flag("new_decoder_architecture", false)? {
         return Ok(if keys.flag("multi_query", true)? { 1 } else { heads });

@@ -47,6 +47,22 @@ const MISSING: &[(&str, &str)] = &[
     ("mllama", "layers that attend to images"),
 ];
 
+/// Models that are none of what is run here, likewise.
+const OTHERS: &[(&str, &str)] = &[
+    ("t5gemma", "an encoder and a decoder that work together are not, only either alone"),
+    ("t5", "an encoder and a decoder that work together are not, only either alone"),
+    ("bart", "an encoder and a decoder that work together are not, only either alone"),
+    ("pegasus", "an encoder and a decoder that work together are not, only either alone"),
+    ("marian", "an encoder and a decoder that work together are not, only either alone"),
+    ("whisper", "an encoder and a decoder that work together are not, only either alone"),
+    ("m2m100", "an encoder and a decoder that work together are not, only either alone"),
+    ("nllb", "an encoder and a decoder that work together are not, only either alone"),
+    ("prophetnet", "an encoder and a decoder that work together are not, only either alone"),
+    ("deberta", "their attention has a part for contents and a part for distances, which is not"),
+    ("electra", "their embeddings have a width of their own, which is not in encoders"),
+    ("albert", "all their layers are one, which is not"),
+];
+
 /// The family that a configuration names.
 pub(crate) fn find_family(keys: &Keys<'_>) -> Result<&'static Family, Error> {
     let (found, name) = match keys {
@@ -64,7 +80,8 @@ pub(crate) fn find_family(keys: &Keys<'_>) -> Result<&'static Family, Error> {
                 (None, None) => return Err(keys.config("neither `model_type` nor `architectures` is given")),
             };
             if found.is_some() {
-                refuse_other_tasks(keys, architecture.filter(|_| tower.is_none()))?;
+                let is_encoder = found.is_some_and(|family| family.encoder.is_some());
+                refuse_other_tasks(keys, architecture.filter(|_| tower.is_none() && !is_encoder))?;
             }
             let names: Vec<&str> = architecture.into_iter().chain(model_type).collect();
             (found, names.join("`, `"))
@@ -73,6 +90,9 @@ pub(crate) fn find_family(keys: &Keys<'_>) -> Result<&'static Family, Error> {
     found.copied().ok_or_else(|| {
         let plain = plain(&name);
         let name = shortened(&name, NAME_CHARS_MAX);
+        if let Some((_, kind)) = OTHERS.iter().find(|(part, _)| plain.contains(part)) {
+            return keys.unsupported(format!("models `{name}` are not supported: {kind}"));
+        }
         if let Some((_, missing)) = MISSING.iter().find(|(part, _)| plain.contains(part)) {
             return keys
                 .unsupported(format!("the model family `{name}` is not supported: it needs {missing}"));
@@ -122,23 +142,25 @@ fn near(plain_names: &str) -> Vec<&'static str> {
     near.into_iter().take(SHOWN_MAX).map(|(_, name)| name).collect()
 }
 
+/// Part of the names of models that give scores of a text, or of a query and a text.
+pub(crate) const CLASSIFIES: &str = "ForSequenceClassification";
+
 /// Refuses what is of a known family but no causal language model with plain weights.
 fn refuse_other_tasks(keys: &Keys<'_>, architecture: Option<&str>) -> Result<(), Error> {
-    if let Some(name) = architecture.filter(|a| a.contains("For") && !a.contains("ForCausalLM")) {
-        return Err(
-            keys.unsupported(format!("`{}` is not a causal language model", shortened(name, NAME_CHARS_MAX)))
-        );
+    let other = |a: &&str| a.contains("For") && !a.contains("ForCausalLM") && !a.contains(CLASSIFIES);
+    if let Some(name) = architecture.filter(other) {
+        let name = shortened(name, NAME_CHARS_MAX);
+        return Err(keys.unsupported(format!("`{name}` is neither a causal language model nor one of embeddings")));
     }
     quantisation::refuse_unknown(keys)
 }
 
 /// Refuses configuration values that the family names.
 pub(crate) fn refuse(keys: &Keys<'_>, family: &Family) -> Result<(), Error> {
-    // `vision` is said of the tokens of images: text stays causal.
     match keys.json("use_bidirectional_attention") {
-        None | Some(Value::Bool(false)) => {}
-        Some(Value::String(which)) if which == "vision" => {}
-        Some(_) => return Err(keys.unsupported("`use_bidirectional_attention` is not supported")),
+        None | Some(Value::Bool(_)) => {}
+        Some(Value::String(which)) if matches!(which.as_str(), "vision" | "all") => {}
+        Some(_) => return Err(keys.unsupported("`use_bidirectional_attention` of this kind is not supported")),
     }
     if keys.json("per_layer_config").is_some() && !family.wide_heads {
         return Err(keys.unsupported("`per_layer_config` is not supported"));

@@ -17,6 +17,7 @@ const ALWAYS: &[&str] = &[
     "dtype",
     "torch_dtype",
     "per_layer_config",
+    "is_causal",
 ];
 
 /// The configuration class of a model type.

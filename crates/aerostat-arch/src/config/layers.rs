@@ -149,7 +149,10 @@ pub(super) fn windows(
         },
         Windows::ChunksOfRotated => Box::new(|i| rotated[i]),
         Windows::EveryOther => Box::new(|i| i % 2 == 0),
-        Windows::AllButFirstOf(n) => Box::new(move |i| !i.is_multiple_of(n)),
+        Windows::AllButFirstOf(n) => {
+            let n = keys.count_or(&keys::GLOBAL_PATTERN, n)?;
+            Box::new(move |i| !i.is_multiple_of(n))
+        }
         Windows::Local => {
             let local = local_layers(keys, layers)?;
             Box::new(move |i| local[i])

@@ -41,7 +41,9 @@ pub(crate) fn read(keys: &Keys<'_>, layers: Layers, theta: f64) -> Result<RopeCo
     }
     let dict = parameters(keys, layers)?;
     let key = match layers {
+        Layers::Sliding if keys.json("local_rope_theta").is_some() => "local_rope_theta",
         Layers::Sliding => "rope_local_base_freq",
+        Layers::Full if keys.json("global_rope_theta").is_some() => "global_rope_theta",
         _ if keys.json("rotary_emb_base").is_some() => "rotary_emb_base",
         _ => "rope_theta",
     };

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::attention::{alibi, clip, growth, kv_heads, score_scale, wide_heads};
+use super::attention::{alibi, clip, growth, kv_heads, looks_ahead, score_scale, wide_heads};
 use super::delta::DeltaLayers;
 use super::factors::{activation, factor, softcap, switch};
 use super::keys::Keys;
@@ -46,6 +46,8 @@ pub(crate) struct Shape {
     pub(crate) normalised_head: bool,
     pub(crate) post_norms: bool,
     pub(crate) alibi: Option<Alibi>,
+    /// Rows also see what follows them.
+    pub(crate) ahead: bool,
     /// Queries and keys are normalised; in GGUF, tensors decide where the family leaves it open.
     pub(crate) head_norms: bool,
     pub(crate) clip: Option<f32>,
@@ -108,9 +110,10 @@ impl Shape {
             None => None,
         };
         let alibi = alibi(keys, family)?;
+        let ahead = looks_ahead(keys, family)?;
         let stream_norms = stream_norms(keys, family)?;
         let own_head = keys.has_own_head();
-        let (layers, ropes) = read_layers(keys, family, count, alibi, latent.as_ref(), delta.as_ref())?;
+        let (layers, ropes) = read_layers(keys, family, (count, ahead), alibi, latent.as_ref(), delta.as_ref())?;
         Ok(Self {
             layers,
             hidden,
@@ -136,6 +139,7 @@ impl Shape {
             normalised_head: normalised_head(keys, family),
             post_norms: post_norms(keys, family)?,
             alibi,
+            ahead,
             head_norms: head_norms(keys, family)?,
             growth: growth(keys, family)?,
             clip: if family.clip_qkv { clip(keys)? } else { None },
@@ -160,7 +164,7 @@ impl Shape {
 fn read_layers(
     keys: &Keys<'_>,
     family: &Family,
-    count: usize,
+    (count, ahead): (usize, bool),
     alibi: Option<Alibi>,
     latent: Option<&LatentShape>,
     delta: Option<&DeltaLayers>,
@@ -174,6 +178,7 @@ fn read_layers(
         None => ropes(keys, family)?,
         Some(_) => latent::ropes(keys, ropes(keys, family)?),
     };
+    let whole = !keys.flag("is_causal", true)?;
     let of = |index: usize| {
         let nothing = || keys.defect(format!("nothing is known of layer {index} of {count}"));
         let window = *windows.get(index).ok_or_else(nothing)?;
@@ -187,6 +192,9 @@ fn read_layers(
         Ok(LayerShape {
             index,
             window: window.map(match family.windows {
+                // Of causal models that were made to look ahead all of it lies on each side, else half.
+                _ if ahead && whole => Window::Around,
+                _ if ahead => |n| Window::Around(n / 2),
                 Windows::ChunksOfRotated => Window::Chunk,
                 _ => Window::Last,
             }),

@@ -16,10 +16,10 @@ macro_rules! keys {
 
 keys! {
     LAYERS = ["num_hidden_layers", "n_layer", "num_layers", "n_layers"], "block_count";
-    HIDDEN = ["hidden_size", "n_embd", "n_embed", "d_model"], "embedding_length";
+    HIDDEN = ["hidden_size", "n_embd", "n_embed", "d_model", "dim"], "embedding_length";
     EMBEDDING_WIDTH = ["word_embed_proj_dim"], "embedding_length";
     INTERMEDIATE =
-        ["intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "moe_intermediate_size"], "feed_forward_length";
+        ["intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "hidden_dim", "moe_intermediate_size"], "feed_forward_length";
     DENSE_INTERMEDIATE = ["intermediate_size_mlp"], "feed_forward_length";
     HEADS = ["num_attention_heads", "n_head", "num_heads", "n_heads"], "attention.head_count";
     KV_HEADS = ["num_key_value_heads", "num_kv_heads", "multi_query_group_num"], "attention.head_count_kv";
@@ -29,9 +29,10 @@ keys! {
     LAYER_EPS =
         ["layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps", "layernorm_epsilon", "rms_norm_eps"],
         "attention.layer_norm_epsilon";
-    WINDOW = ["sliding_window", "window_size"], "attention.sliding_window";
+    WINDOW = ["sliding_window", "window_size", "local_attention"], "attention.sliding_window";
     CHUNK = ["attention_chunk_size"], "attention.chunk_size";
     WINDOW_PATTERN = ["sliding_window_pattern"], "attention.sliding_window_pattern";
+    GLOBAL_PATTERN = ["global_attn_every_n_layers"], "attention.global_pattern";
     NO_ROPE_INTERVAL = ["no_rope_layer_interval"], "no_rope_layer_interval";
     ATTENTION_SOFTCAP = ["attn_logit_softcapping"], "attn_logit_softcapping";
     CLIP = ["clip_qkv"], "attention.clamp_kqv";

@@ -49,6 +49,8 @@ impl Tensors<'_> {
             scale: if s.scale_by_layer { s.scale / (layer.index + 1) as f32 } else { s.scale },
             softcap: s.attention_softcap,
             window: layer.window,
+            ahead: s.ahead,
+            biases: self.distance_biases()?,
             sinks: f.sinks.then(|| self.vector(&name(n.sinks), &[s.heads], 0.0)).transpose()?,
             norms_after_rope: f.norms_after_rope,
             alibi: s.alibi,

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::codes;
 use super::part::Part;
 use super::tensors::{Tensors, first_name};
-use crate::config::{LayerShape, Norms};
+use crate::config::{CLASSIFIES, LayerShape, Norms};
 use crate::error::Error;
 use crate::family::{Bias, PostNorms};
 use crate::spec::{Block, Joined, Linear, Matrix, Mixer, MlpSpec, Norm, Positions, Vector};
@@ -40,8 +40,8 @@ impl Tensors<'_> {
         let whole = keys.whole("tie_word_embeddings").and_then(Value::as_bool) == Some(true);
         let tied = self.is_gguf() || whole || keys.flag("tie_word_embeddings", false)?;
         let architecture = keys.whole("architectures").and_then(|a| a.get(0)).and_then(Value::as_str);
-        let is_bare = architecture.is_some_and(|name| name.ends_with("Model"));
-        if !self.has(stem) && !tied && is_bare {
+        let is_bare = architecture.is_some_and(|name| name.ends_with("Model") || name.contains(CLASSIFIES));
+        if self.family.encoder.is_some() || !self.has(stem) && !tied && is_bare {
             return Ok((embedding.clone(), None, true));
         }
         let weight = match self.has(stem) {
@@ -57,6 +57,10 @@ impl Tensors<'_> {
         let tensor = self.stored.require(&name)?;
         let rows = self.stored.sizes(tensor).map_or(0, |[rows, _]| rows);
         let table = self.vector(&name, &[rows, self.shape.hidden], 0.0)?;
+        let offset = self.first_position(offset)?;
+        if offset >= rows {
+            return Err(self.stored.bad(tensor, format!("position 0 is row {offset}, and it has {rows}")));
+        }
         Ok(Some(Positions { table, rows, offset }))
     }
 
@@ -94,11 +98,12 @@ impl Tensors<'_> {
         let before_mlp = if sums { n.attention_norm } else { n.mlp_norm };
         let (attention_norm, mlp_norm) = (name(n.attention_norm), name(n.mlp_norm));
         let (project_in, project_out) = self.projections(layer.index)?;
+        let bare_first = layer.index == 0 && f.encoder.is_some_and(|encoder| encoder.bare_first);
         let mlp_norm_stored = f.post_norms == PostNorms::StoredMlp && self.has(&name(n.mlp_post_norm));
         let own_norm = !s.parallel || mlp_norm != attention_norm && self.has(&mlp_norm);
         Ok(Block {
             project_in,
-            attention_norm: norm(n.attention_norm, f.pre_norms && !sums)?,
+            attention_norm: norm(n.attention_norm, f.pre_norms && !sums && !bare_first)?,
             mixer,
             attention_post_norm: norm(n.attention_post_norm, s.post_norms)?,
             mlp_norm: norm(before_mlp, f.pre_norms && own_norm)?,
@@ -135,7 +140,11 @@ impl Tensors<'_> {
         let (gate, up) = self.gate_and_up(name)?;
         let joined = self.family.gated && gate.is_none();
         let (hidden, width) = (self.shape.hidden, self.shape.intermediate);
-        let down = self.linear(&name(self.names.down), self.family.mlp_bias, Part::all(hidden), width)?;
+        let bias = match self.family.encoder {
+            Some(encoder) if encoder.down_bias => Bias::Always,
+            _ => self.family.mlp_bias,
+        };
+        let down = self.linear(&name(self.names.down), bias, Part::all(hidden), width)?;
         let joined = joined.then_some(Joined::Halves);
         Ok(MlpSpec { gate, up, joined, down, activation: self.shape.activation })
     }
@@ -157,7 +166,9 @@ impl Tensors<'_> {
             }
             Some(fused) => {
                 let part = |first| linear(fused, Part { first, rows: width, total: 2 * width, runs: None });
-                Ok((Some(part(0)?), part(width)?))
+                let up_first = self.family.encoder.is_some_and(|encoder| encoder.up_first);
+                let (gate, up) = if up_first { (width, 0) } else { (0, width) };
+                Ok((Some(part(gate)?), part(up)?))
             }
         }
     }

@@ -39,6 +39,14 @@ impl<'a> Tensors<'a> {
             "gpt_neox.",
             "model.decoder.",
             "decoder.",
+            "bert.",
+            "roberta.",
+            "distilbert.",
+            "mpnet.",
+            "gte.",
+            "new.",
+            "nomic_bert.",
+            "ernie.",
         ];
         let names = if keys.is_gguf() { &family.gguf_names } else { &family.names };
         let has = |prefix: &&&str| catalog.get(&format!("{prefix}{}.weight", names.embedding)).is_some();

@@ -2,6 +2,7 @@
 
 use aerostat_types::{Alibi, Window};
 
+use super::distance::DistanceBiases;
 use super::latent::Latent;
 use super::matrix::{Linear, Role};
 use super::norm::Norm;
@@ -48,6 +49,10 @@ pub struct AttentionSpec {
     pub softcap: Option<f32>,
     /// The positions a row attends to; `None`: all up to its own.
     pub window: Option<Window>,
+    /// Whether rows also see what follows them in their text.
+    pub ahead: bool,
+    /// What is added to scores by distance, which all layers share; `None`: nothing is.
+    pub biases: Option<DistanceBiases>,
     /// A score for each head, `[heads]`, that takes part in the softmax and has no value; `None`: there are none.
     pub sinks: Option<Vector>,
     /// Whether queries and keys are normalised after rotation, not before.

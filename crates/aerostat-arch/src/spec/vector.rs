@@ -3,7 +3,7 @@
 use aerostat_checkpoint::{DType, Extent};
 
 /// A small tensor, or a part of one, kept in memory as f32.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Vector {
     /// The tensor's name in the checkpoint.
     pub name: String,

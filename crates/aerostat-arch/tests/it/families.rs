@@ -6,14 +6,14 @@ use std::path::Path;
 
 use aerostat_arch::{FAMILIES, Family, Refused, TOWERS, describe};
 use aerostat_checkpoint::Checkpoint;
-use aerostat_testkit::fixtures;
+use aerostat_testkit::{encoders, fixtures};
 
 const HEAD: &str = "# Model families
 
 Made from `crates/aerostat-arch/src/families/*.rs` and `fixtures/` by a test, which says how to renew it.
 
 Every family is compiled to one program of ops. *Checked by* names the fixtures: tiny models whose logits and greedy tokens
-are those of transformers TRANSFORMERS; a G marks those that are checked as GGUF files too, in llama.cpp's layout.
+(of encoders, vectors) are those of transformers TRANSFORMERS; a G marks those that are checked as GGUF files too, in llama.cpp's layout.
 
 | family | what it is | Hugging Face | GGUF | checked by |
 |---|---|---|---|---|
@@ -99,6 +99,11 @@ fn checks() -> BTreeMap<&'static str, Vec<String>> {
                 }
             }
         }
+    }
+    for (folder, _) in encoders() {
+        let spec = describe(&Checkpoint::open(&folder).unwrap()).unwrap();
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        checks.entry(spec.family).or_default().push(format!("`{name}`"));
     }
     checks
 }

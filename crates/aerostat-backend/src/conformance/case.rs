@@ -151,6 +151,8 @@ pub enum Case {
         kv_type: KvType,
         shape: Attention,
         sinks: bool,
+        /// Positions that biases by distance reach to either side; `None`: there are none.
+        biases: Option<usize>,
         page_tokens: usize,
         lengths: Vec<usize>,
         values: Values,

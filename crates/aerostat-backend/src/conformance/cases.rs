@@ -17,6 +17,7 @@ pub fn cases() -> Vec<Case> {
     elementwise_cases(&mut cases);
     row_cases(&mut cases);
     attention_cases(&mut cases);
+    ahead_cases(&mut cases);
     state_cases(&mut cases);
     tile_cases(&mut cases);
     cases
@@ -271,12 +272,14 @@ fn attention_cases(cases: &mut Vec<Case>) {
                     scale,
                     softcap,
                     window,
+                    ahead: false,
                     alibi,
                 };
                 let page_tokens = [16, 32, 5][(i + j) % 3];
                 let values = if (i + j) % 6 == 5 { Values::Special } else { Values::Plain };
                 let lengths = if j == 0 { vec![1, 17, 33] } else { vec![70, 3] };
-                cases.push(Case::Attention { kv_type, shape, sinks, page_tokens, lengths, values });
+                let biases = None;
+                cases.push(Case::Attention { kv_type, shape, sinks, biases, page_tokens, lengths, values });
             }
         }
         for (i, (heads, key_dim, value_dim)) in
@@ -295,11 +298,51 @@ fn attention_cases(cases: &mut Vec<Case>) {
                 scale,
                 softcap,
                 window,
+                ahead: false,
                 alibi,
             };
             let index = if values_in_keys { index } else { Index { dim: value_dim, ..index } };
             for (count, page_tokens, lengths) in [(1, 16, vec![1, 33]), (20, 5, vec![50, 3, 21])] {
                 cases.push(Case::SparseAttention { kv_type, shape, index, count, page_tokens, lengths });
+            }
+        }
+    }
+}
+
+/// Attention that looks both ways, and biases by distance with and without.
+fn ahead_cases(cases: &mut Vec<Case>) {
+    let paper = Some(Alibi { most: 8, rounded: false });
+    let rules = [
+        (true, None, None, None),
+        (true, Some(Window::Around(0)), None, None),
+        (true, Some(Window::Around(17)), None, Some(3)),
+        (true, None, paper, None),
+        (true, None, None, Some(20)),
+        (true, Some(Window::Around(200)), paper, Some(0)),
+        (false, None, None, Some(9)),
+        (false, Some(Window::Last(5)), None, Some(100)),
+    ];
+    let heads = [(1, 1), (12, 12), (6, 2), (8, 1)];
+    for &kv_type in KvType::ALL {
+        for (i, dim) in [12, 64, 32, 80].into_iter().enumerate() {
+            for (j, (ahead, window, alibi, biases)) in rules.into_iter().enumerate() {
+                let (heads, kv_heads) = heads[(i + j) % heads.len()];
+                let shape = Attention {
+                    heads,
+                    kv_heads,
+                    key_dim: dim,
+                    value_dim: dim,
+                    values_in_keys: false,
+                    scale: 0.2,
+                    softcap: (j == 4).then_some(20.0),
+                    window,
+                    ahead,
+                    alibi,
+                };
+                let (page_tokens, sinks) = ([16, 32, 5][(i + j) % 3], j % 4 == 3);
+                let values = if (i + j) % 6 == 5 { Values::Special } else { Values::Plain };
+                let lengths = if j == 0 { vec![1, 17, 33] } else { vec![70, 3, 16] };
+                cases.push(Case::Attention { kv_type, shape, sinks, biases, page_tokens, lengths, values });
             }
         }
     }

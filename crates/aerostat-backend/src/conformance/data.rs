@@ -79,7 +79,9 @@ impl Cache {
         }
         let (mut all, mut asked, mut table) = (Vec::new(), Vec::new(), 0);
         for &length in lengths {
-            let places = (0..length as u32).map(|position| RowPlace::new(position, table));
+            let last = if shape.ahead { length as u32 - 1 } else { 0 };
+            let place = |position| RowPlace { last: last.max(position), ..RowPlace::new(position, table) };
+            let places = (0..length as u32).map(place);
             let picked =
                 |place: &RowPlace| place.position.is_multiple_of(5) || place.position as usize == length - 1;
             asked.extend(places.clone().filter(picked));

@@ -1,7 +1,7 @@
 //! Attention over keys and values that are cached as they are.
 
 use aerostat_arch::{AttentionSpec, Norm, Role, RopeStyle};
-use aerostat_backend::{self as backend, Activation, Error, defect};
+use aerostat_backend::{self as backend, Activation, Error, Extras, defect};
 
 use super::compile::Compiler;
 use super::{Op, Slice, Source};
@@ -85,9 +85,23 @@ impl Compiler<'_> {
         self.emit(Op::KvWrite { layer, k, v });
         let sinks = a.sinks.as_ref();
         let sinks = sinks.map(|v| self.constant("sinks", (1, a.heads), Source::Tensor(v.clone())));
+        let biases = self.distance_biases(a)?;
         let out = self.rows("mixed", q.cols);
-        self.emit(Op::Attention { layer, q, shape: shape(a), sinks, out });
+        self.emit(Op::Attention { layer, q, shape: shape(a), extras: Extras { sinks, biases }, out });
         Ok(out)
+    }
+
+    /// What is added to scores by distance: layers whose tensor is the same share it.
+    fn distance_biases(&mut self, a: &AttentionSpec) -> Result<Option<Slice>, Error> {
+        let Some(biases) = &a.biases else { return Ok(None) };
+        let known = self.biases.iter().find(|(name, _)| *name == biases.table.name);
+        if let Some((_, slice)) = known {
+            return Ok(Some(*slice));
+        }
+        let shape = (a.heads, 2 * biases.reach() + 1);
+        let slice = self.constant("biases", shape, Source::Buckets(biases.clone()));
+        self.biases.push((biases.table.name.clone(), slice));
+        Ok(Some(slice))
     }
 
     /// A norm over the heads of queries, keys or values, if there is one.
@@ -122,6 +136,7 @@ fn shape(a: &AttentionSpec) -> backend::Attention {
         scale: a.scale,
         softcap: a.softcap,
         window: a.window,
+        ahead: a.ahead,
         alibi: a.alibi,
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct Compiler<'a> {
     /// Cosines and sines of each rope.
     angles: Vec<Slice>,
     growths: Vec<(Growth, Slice)>,
+    /// Biases of scores by distance, with the tensors they are made of.
+    pub(super) biases: Vec<(String, Slice)>,
     /// The positions that the last layer with an indexer chose.
     pub(super) selected: Option<Slice>,
     /// The head's input, `[rows, head width]`, where a matrix makes it of the residual stream.
@@ -62,6 +64,7 @@ impl<'a> Compiler<'a> {
             embedded: none,
             angles: Vec::new(),
             growths: Vec::new(),
+            biases: Vec::new(),
             selected: None,
             projected: None,
         };
@@ -101,6 +104,13 @@ impl<'a> Compiler<'a> {
             let table = self.constant("positions", (positions.rows, self.spec.hidden), source);
             let out = self.rows("position", self.spec.hidden);
             self.emit(Op::GatherPositions { table, offset: positions.offset as u32, out });
+            self.emit(Op::Add { x: self.x, y: out });
+        }
+        if let Some(types) = &self.spec.token_types {
+            let source = Source::Tensor(types.table.clone());
+            let table = self.constant("types", (types.rows, self.spec.hidden), source);
+            let out = self.rows("type", self.spec.hidden);
+            self.emit(Op::GatherTypes { table, out });
             self.emit(Op::Add { x: self.x, y: out });
         }
         if let Some(norm) = &self.spec.embedding_norm {

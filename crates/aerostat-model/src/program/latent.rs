@@ -5,7 +5,7 @@
 //! of that space, head by head.
 
 use aerostat_arch::{AttentionSpec, Indexer, Latent, Role, Selection};
-use aerostat_backend::{Attention, Error, HeadCopy, Index, defect};
+use aerostat_backend::{Attention, Error, Extras, HeadCopy, Index, defect};
 
 use super::compile::Compiler;
 use super::{Heads, Op, Product, Slice};
@@ -115,12 +115,13 @@ impl Compiler<'_> {
             scale: a.scale,
             softcap: a.softcap,
             window: a.window,
+            ahead: false,
             alibi: None,
         };
         let latent_mixed = self.rows("latent_mixed", a.heads * rank);
         match latent.selection {
             Selection::All => {
-                self.emit(Op::Attention { layer, q: latent_q, shape, sinks: None, out: latent_mixed });
+                self.emit(Op::Attention { layer, q: latent_q, shape, extras: Extras::NONE, out: latent_mixed });
             }
             Selection::Own { .. } | Selection::Previous { .. } => {
                 let selected =

@@ -15,7 +15,7 @@ mod show;
 
 use std::ops::Range;
 
-use aerostat_arch::{ModelSpec, Role, Vector};
+use aerostat_arch::{DistanceBiases, ModelSpec, Role, Vector};
 
 pub use op::{Op, Operands};
 
@@ -110,6 +110,8 @@ pub enum Source {
     Joined(Vec<Vector>),
     /// The transpose of a tensor of `cols` rows.
     Transposed(Vector),
+    /// What a bucket of distances adds, for each head and each distance: see [`DistanceBiases`].
+    Buckets(DistanceBiases),
     /// One value everywhere.
     Fill(f32),
     /// `[2, value heads]` for a delta net: a row of rates, and a row of what is added to decays before they are used.

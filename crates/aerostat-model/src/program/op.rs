@@ -1,7 +1,7 @@
 //! The ops of a program.
 
 use aerostat_arch::Growth;
-use aerostat_backend::{Activation, Attention, DeltaRule, HeadCopy, Index, Rope};
+use aerostat_backend::{Activation, Attention, DeltaRule, Extras, HeadCopy, Index, Rope};
 
 use super::{Product, Slice};
 
@@ -28,6 +28,11 @@ pub enum Op {
     GatherPositions {
         table: Slice,
         offset: u32,
+        out: Slice,
+    },
+    /// The learned vector of each row's part of its text.
+    GatherTypes {
+        table: Slice,
         out: Slice,
     },
     /// The rows that need logits.
@@ -127,7 +132,7 @@ pub enum Op {
         layer: usize,
         q: Slice,
         shape: Attention,
-        sinks: Option<Slice>,
+        extras: Extras<Slice>,
         out: Slice,
     },
     /// Skipped where no row sees more than `out.cols` positions.
@@ -217,6 +222,7 @@ impl Op {
             Self::Growth { out, .. } => op("growth", &[], out),
             Self::Embed { out } => op("embed", &[], out),
             Self::GatherPositions { table, out, .. } => op("gather_rows", &[table], out),
+            Self::GatherTypes { table, out } => op("gather_rows", &[table], out),
             Self::GatherLogitRows { x, out } => op("gather_rows", &[x], out),
             Self::Tap { x, .. } => effect("tap", &[x]),
             Self::Multiply(Product { x, y, .. }) => op("multiply", &[x], y),
@@ -237,8 +243,10 @@ impl Op {
             Self::CopyHeads { x, out, .. } => op("copy_heads", &[x, out], out),
             Self::Rope { x, angles, .. } => op("rope", &[x, angles], x),
             Self::KvWrite { k, v, .. } => effect("kv_write", &[k, v]),
-            Self::Attention { q, sinks: None, out, .. } => op("attention", &[q], out),
-            Self::Attention { q, sinks: Some(sinks), out, .. } => op("attention", &[q, sinks], out),
+            Self::Attention { q, extras, out, .. } => {
+                let inputs: Vec<Slice> = [Some(q), extras.sinks, extras.biases].into_iter().flatten().collect();
+                op("attention", &inputs, out)
+            }
             Self::SelectPositions { q, weights, out, .. } => op("select_positions", &[q, weights], out),
             Self::SparseAttention { q, selected, out, .. } => op("sparse_attention", &[q, selected], out),
             Self::ShortConv { x, weights, state } => op("short_conv", &[x, weights, state], x),
@@ -261,6 +269,7 @@ impl Op {
             Self::Growth { growth, .. } => format!("{growth:?}"),
             Self::Embed { .. } => "of each row's token".to_owned(),
             Self::GatherPositions { offset, .. } => format!("of each row's position + {offset}"),
+            Self::GatherTypes { .. } => "of each row's part of its text".to_owned(),
             Self::GatherLogitRows { .. } => "that need logits".to_owned(),
             Self::GatherExpertRows { .. } => "that use the expert".to_owned(),
             Self::ScatterExpertRows { weighted: true, .. } => "times their factors".to_owned(),
@@ -301,6 +310,9 @@ fn attention(shape: &Attention) -> String {
         text += &format!(", values are the first {} elements of keys", shape.value_dim);
     }
     text += &format!(", scale {}", shape.scale);
+    if shape.ahead {
+        text += ", both ways";
+    }
     if let Some(window) = shape.window {
         text += &format!(", window {window:?}");
     }

@@ -333,7 +333,7 @@ mod tests {
     /// Runs a job's schedule without computing anything; gives the rows of each sweep.
     fn simulate(job: &mut Job<'_>, knee: usize, limits: Limits, pages: usize) -> Vec<usize> {
         let mut schedule =
-            Schedule::new(Rules { chunk: usize::MAX, knee, shares: None, spill: None, kept: None });
+            Schedule::new(Rules { chunk: usize::MAX, whole: false, knee, shares: None, spill: None, kept: None });
         let (mut rows, mut pages) = (Rows::default(), Pages::new(pages, aerostat_plan::PAGE_TOKENS));
         let (mut backend, mut sampler) = (Reference::new(), Sampler::default());
         let mut sweeps = Vec::new();

@@ -408,7 +408,7 @@ fn place(tree: &mut Tree, sequence: &Sequence<'_>, rows: &mut Rows) {
         rows.logit_rows.push(rows.tokens.len() as u32);
         rows.tokens.push(token);
         let branch = Some(Branch { from, slots: slots as u32 });
-        rows.places.push(RowPlace { position: position as u32, table, branch });
+        rows.places.push(RowPlace { branch, ..RowPlace::new(position as u32, table) });
         rows.lengths.push(sequence.prompt.max(position + 1) as u32);
     }
 }

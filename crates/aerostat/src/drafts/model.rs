@@ -226,7 +226,7 @@ fn branch(
     let position = (tree.root + tree.nodes[node].depth) as u32;
     let branch = Some(Branch { from: tree.root as u32 + 1, slots: slots as u32 });
     rows.tokens.push(tree.nodes[node].token);
-    rows.places.push(RowPlace { position, table, branch });
+    rows.places.push(RowPlace { branch, ..RowPlace::new(position, table) });
     rows.lengths.push((sequence.prompt as u32).max(position + 1));
 }
 

@@ -75,7 +75,7 @@ impl Worker {
         self.board.stale = false;
         match opened {
             Ok(engine) => {
-                self.board.tokens_max = engine.pages.tokens();
+                self.board.tokens_max = engine.tokens_max();
                 let mut status = self.status();
                 status.plan = Some(engine.current_plan().clone());
                 status.reopened += u64::from(before.is_some());

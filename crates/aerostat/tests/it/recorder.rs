@@ -8,7 +8,7 @@ use aerostat::{Engine, ModelFiles, Options, Parts, Silent};
 use aerostat_backend::quantised::Numbers;
 use aerostat_backend::reference::Reference;
 use aerostat_backend::{
-    Activation, Allocated, Attention, Backend, BufferId, Capabilities, DeltaRule, Error, Footprint, HeadCopy,
+    Activation, Allocated, Attention, Backend, BufferId, Capabilities, DeltaRule, Error, Extras, Footprint, HeadCopy,
     Home, HostBytes, Index, KvLayout, Mat, Nested, Rope, Scaling, ScratchNeed, SweepRows, Tile, TileShape,
     UploadId, Weight, WeightId,
 };
@@ -91,7 +91,9 @@ impl Backend for Recorder {
         fn kv_save(page: u32, take: &mut dyn FnMut(&[u8])) -> Result<(), Error>;
         fn kv_copy(slots: &[(u32, u32)]) -> Result<(), Error>;
         fn kv_load(page: u32, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), Error>;
-        fn attention(layer: usize, q: Mat, out: Mat, shape: &Attention, sinks: Option<Mat>) -> Result<(), Error>;
+        fn attention(
+            layer: usize, q: Mat, out: Mat, shape: &Attention, extras: Extras<Mat>
+        ) -> Result<(), Error>;
         fn select_positions(layer: usize, q: Mat, weights: Mat, out: Mat, index: &Index) -> Result<(), Error>;
         fn sparse_attention(
             layer: usize, q: Mat, out: Mat, shape: &Attention, selected: Mat

@@ -1,0 +1,193 @@
+//! `aerostat rerank`: how well documents answer a query.
+
+use std::path::Path;
+
+use aerostat::{Engine, Reranker, Tokenizer, rerank};
+use clap::{Args, value_parser};
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+use crate::interrupt;
+use crate::list;
+use crate::model;
+use crate::options::{EngineArgs, MODEL_HELP};
+use crate::output::{self, OutputArgs};
+use crate::prompts::{Prompt, Prompts};
+use crate::results::{Lines, number};
+use crate::table::{Making, Row, Rows, TableArgs};
+use crate::tasks;
+use crate::watch::Watch;
+
+#[derive(Debug, Args)]
+pub(crate) struct RerankArgs {
+    #[arg(help = MODEL_HELP)]
+    model: String,
+    /// What documents are to answer.
+    #[arg(long, value_name = "S", allow_hyphen_values = true)]
+    query: String,
+    #[command(flatten)]
+    documents: Prompts,
+    /// Only the best N.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    top: Option<u32>,
+    /// What a document is to do, for causal models that are told it; without it, to answer a web search.
+    #[arg(long, value_name = "S", allow_hyphen_values = true)]
+    instruction: Option<String>,
+    // Behind its own flags: a group's heading stands above all that follows.
+    #[command(flatten)]
+    table: TableArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+/// A document, and the row of the table that it is of.
+struct Document {
+    text: String,
+    row: Option<Row>,
+}
+
+pub(crate) fn execute(mut args: RerankArgs, output: &OutputArgs) -> Result<(), Failure> {
+    check(&args, output)?;
+    let documents = documents(&mut args)?;
+    let options = args.engine.options(output)?;
+    let files = model::open(&args.model, args.engine.adapter(), output)?;
+    model::nothing_is_answered(&args.engine, output);
+    let Some(tokenizer) = model::tokenizer(&files, true, output)? else {
+        return Err(Failure::failed("the model has no tokenizer"));
+    };
+    let reranker = files.reranker(&tokenizer)?;
+    let pairs = pairs(&args, &reranker, &tokenizer, &documents, output)?;
+    let need = reranker.need(&pairs);
+    let _graceful = interrupt::graceful();
+    let mut watch = Watch::new(output, false);
+    let mut engine = Engine::open(&files, &options, &need, &mut watch)?;
+    output::opened(output, &engine.stats());
+    let found = reranker.scores(&mut engine, &pairs, &mut watch)?;
+    watch.finish()?;
+    let stats = engine.stats();
+    let (told, end) = list::tell(found)?;
+    let scores: Vec<Option<f32>> = told.into_iter().map(list::Told::into_found).collect();
+    let order = best_first(&scores, args.top);
+    match &args.table.input {
+        Some(input) => write(&args.table, input, &documents, &scores, &order)?,
+        None if output.json => {
+            let result = |&i: &usize| {
+                json!({"index": i, "score": number(scores[i].unwrap_or(f32::NAN)), "document": documents[i].text})
+            };
+            let results: Vec<Value> = order.iter().map(result).collect();
+            output::json(&json!({"model": args.model, "results": results, "stats": stats}))?;
+        }
+        None => {
+            for &i in &order {
+                let line = documents[i].text.replace(['\n', '\r'], " ");
+                output::text(&format!("{:.6}\t{line}\n", scores[i].unwrap_or(f32::NAN)))?;
+            }
+        }
+    }
+    output::summary(output, &stats);
+    end
+}
+
+/// Refuses what a command that sorts cannot do.
+fn check(args: &RerankArgs, output: &OutputArgs) -> Result<(), Failure> {
+    tasks::check(&args.table, &["score"], output)?;
+    let table = &args.table;
+    for (is_given, flag) in [
+        (table.errors.is_some(), "--errors"),
+        (table.restart, "--restart"),
+        (table.retry_errors, "--retry-errors"),
+        (table.dry_run, "--dry-run"),
+        (table.truncate.is_some(), "--truncate"),
+    ] {
+        if is_given {
+            let why = "rerank sorts its results, so it writes them in one piece in the end";
+            return Err(Failure::usage(format!("{flag}: {why}")));
+        }
+    }
+    match &table.input {
+        Some(input) => Lines::check(table.file(), table.result_format(input)?),
+        None => Ok(()),
+    }
+}
+
+/// The documents of the command line, or of the table.
+fn documents(args: &mut RerankArgs) -> Result<Vec<Document>, Failure> {
+    let text = |prompt: Prompt| match prompt {
+        Prompt::Text(text) => Ok(text),
+        Prompt::TokenIds(_) => Err(Failure::usage("documents are texts: a model writes them beside the query")),
+    };
+    let prompts = tasks::prompts(&mut args.documents, &args.table)?;
+    let given = prompts.into_iter().map(|prompt| Ok(Document { text: text(prompt)?, row: None }));
+    let mut documents = given.collect::<Result<Vec<_>, Failure>>()?;
+    if let Some(input) = &args.table.input {
+        let mut rows = Rows::open(input, &args.table, Making::default())?;
+        while let Some(mut row) = rows.next()? {
+            let prompt = std::mem::replace(&mut row.prompt, Ok(Prompt::Text(String::new())));
+            let prompt = prompt.map_err(|why| {
+                Failure::failed(format!("{}: line {}: {why}", input.display(), row.line))
+            })?;
+            documents.push(Document { text: text(prompt)?, row: Some(row) });
+        }
+    }
+    Ok(documents)
+}
+
+/// The query with each document.
+fn pairs(
+    args: &RerankArgs,
+    reranker: &Reranker,
+    tokenizer: &Tokenizer,
+    documents: &[Document],
+    output: &OutputArgs,
+) -> Result<Vec<rerank::Pair>, Failure> {
+    let pair = |document: &Document| {
+        let instruction = args.instruction.as_deref();
+        Ok(reranker.pair(tokenizer, &args.query, &document.text, instruction)?)
+    };
+    let pairs = documents.iter().map(pair).collect::<Result<Vec<_>, Failure>>()?;
+    let cut = pairs.iter().filter(|pair| pair.cut > 0).count();
+    if cut > 0 {
+        let of = documents.len();
+        output::note(output, &format!("{cut} of {of} documents are longer than the model takes, and were cut"));
+    }
+    Ok(pairs)
+}
+
+/// The numbers of the documents that have scores, best first; of equals the first.
+fn best_first(scores: &[Option<f32>], top: Option<u32>) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).filter(|i| scores[*i].is_some()).collect();
+    let score = |i: usize| scores[i].unwrap_or(f32::NEG_INFINITY);
+    order.sort_by(|a, b| score(*b).total_cmp(&score(*a)));
+    order.truncate(top.map_or(usize::MAX, |top| top as usize));
+    order
+}
+
+/// The rows of a table with their scores.
+fn write(
+    table: &TableArgs,
+    input: &Path,
+    documents: &[Document],
+    scores: &[Option<f32>],
+    order: &[usize],
+) -> Result<(), Failure> {
+    let mut lines = Lines::create(table.file(), table.result_format(input)?)?;
+    for &i in order {
+        let Some(row) = &documents[i].row else { continue };
+        let mut cells = tasks::first_cells(row, table);
+        cells.push(("score", number(scores[i].unwrap_or(f32::NAN))));
+        lines.write(&cells)?;
+    }
+    lines.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_come_first_and_failures_nowhere() {
+        let scores = [Some(0.1), None, Some(0.9), Some(0.1), Some(f32::NAN)];
+        assert_eq!(best_first(&scores[..4], None), [2, 0, 3]);
+        assert_eq!(best_first(&scores[..4], Some(1)), [2]);
+    }
+}
