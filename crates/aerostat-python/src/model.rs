@@ -1,13 +1,16 @@
 //! A model's headers, tokenizer and template.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use pyo3::prelude::*;
 use serde_json::{Map, Value, json};
 
-use aerostat::{ChatTemplate, Message, ModelFiles, Tokenizer};
+use aerostat::{
+    ChatTemplate, Message, ModelFiles, Outcome, Pooling, Request, Reranker, Score, Tokenizer, Want,
+};
 use aerostat_openai::{Grammar, Grammars, Shape};
+use numpy::PyReadonlyArray1;
 
 use crate::error::{exception, raised, usage};
 
@@ -21,6 +24,8 @@ pub(crate) struct Model {
     template: Option<ChatTemplate>,
     end_tokens: Vec<u32>,
     grammars: Mutex<Option<Grammars>>,
+    /// What scores pairs of texts, or why nothing does; found when it is asked for.
+    reranker: OnceLock<Result<Reranker, String>>,
 }
 
 #[pymethods]
@@ -37,7 +42,15 @@ impl Model {
             let template = files.chat_template(tokenizer.as_ref()).unwrap_or_default();
             let end_tokens = files.end_tokens(tokenizer.as_ref());
             let (files, tokenizer) = (Arc::new(files), tokenizer.map(Arc::new));
-            Ok(Self { files, tokenizer, broken, template, end_tokens, grammars: Mutex::default() })
+            Ok(Self {
+                files,
+                tokenizer,
+                broken,
+                template,
+                end_tokens,
+                grammars: Mutex::default(),
+                reranker: OnceLock::new(),
+            })
         })
         .map_err(|e: aerostat::Error| raised(&e))
     }
@@ -69,6 +82,8 @@ impl Model {
             "tokenizer": self.tokenizer.is_some(),
             "tokenizer_error": self.broken,
             "template": self.template.is_some(),
+            "embedding": self.embedding(),
+            "scores_pairs": self.scores_pairs(),
             "sampling": {
                 "temperature": sampling.temperature,
                 "top_k": sampling.top_k,
@@ -91,6 +106,55 @@ impl Model {
     fn encode(&self, py: Python<'_>, text: &str, add_special: bool) -> PyResult<Vec<u32>> {
         let tokenizer = self.tokenizer()?;
         py.detach(|| tokenizer.encode(text, add_special)).map_err(|e| exception("TextError", e))
+    }
+
+    /// The token ids of a text of which a vector is made, behind the prompt of that name: as the model's makers write it, cut
+    /// where it is too long; and how many tokens were cut off. Without a name: as it stands, or with `usual` behind the prompt
+    /// that is meant then.
+    #[pyo3(signature = (text, prompt_name=None, usual=false))]
+    fn encode_for_vector(
+        &self,
+        py: Python<'_>,
+        text: &str,
+        prompt_name: Option<&str>,
+        usual: bool,
+    ) -> PyResult<(Vec<u32>, usize)> {
+        let tokenizer = self.tokenizer()?;
+        let made = py.detach(|| {
+            let embedding = self.files.embedding()?;
+            let prompt = if usual || prompt_name.is_some() { embedding.prompt(prompt_name)? } else { "" };
+            embedding.encode(tokenizer, prompt, text)
+        });
+        let made = made.map_err(|e| raised(&e))?;
+        Ok((made.token_ids, made.cut))
+    }
+
+    /// The requests of a query with a document, as a JSON list: one, or one for each of yes and no.
+    #[pyo3(signature = (query, document, instruction=None))]
+    fn pair(&self, query: &str, document: &str, instruction: Option<&str>) -> PyResult<String> {
+        let pair = self.reranker()?.pair(self.tokenizer()?, query, document, instruction);
+        let pair = pair.map_err(|e| raised(&e))?;
+        let requests: Vec<Value> = pair.requests.iter().map(described).collect();
+        Ok(Value::Array(requests).to_string())
+    }
+
+    /// The score of a pair: of the vector that its request gave, or of the log-probabilities of yes and no.
+    #[pyo3(signature = (vector=None, words=None))]
+    fn pair_score(
+        &self,
+        vector: Option<PyReadonlyArray1<'_, f32>>,
+        words: Option<[f32; 2]>,
+    ) -> PyResult<f32> {
+        let word = |logprob| {
+            let logprobs = vec![Some(logprob)];
+            Outcome::Score(Score { token_ids: Vec::new(), logprobs, logits_last: None, top: None })
+        };
+        let outcomes: Vec<Outcome> = match (vector, words) {
+            (Some(vector), _) => vec![Outcome::Hidden(vec![vector.as_array().to_vec()])],
+            (None, words) => words.into_iter().flatten().map(word).collect(),
+        };
+        let score = self.reranker()?.score(&outcomes);
+        score.ok_or_else(|| usage("a pair of texts has no score"))
     }
 
     /// The text of token ids.
@@ -148,7 +212,62 @@ impl Model {
     }
 }
 
+/// A request of a pair as the Python half writes requests.
+fn described(request: &Request) -> Value {
+    let want = match request.want {
+        Want::Score { from, .. } => json!({ "score": { "from": from, "logits_last": false } }),
+        Want::Hidden(hidden) => {
+            let pooling = hidden.pooling.map(name);
+            json!({ "hidden": { "layer": null, "pooling": pooling, "dimensions": null, "normalize": false } })
+        }
+        _ => Value::Null,
+    };
+    json!({ "tokens": request.token_ids, "want": want, "second": request.second })
+}
+
+/// What a pooling is called.
+fn name(pooling: Pooling) -> &'static str {
+    match pooling {
+        Pooling::Mean => "mean",
+        Pooling::LastToken => "last",
+        Pooling::Cls => "cls",
+        Pooling::WeightedMean => "weighted",
+        Pooling::Max => "max",
+        Pooling::MeanSqrt => "mean_sqrt",
+    }
+}
+
 impl Model {
+    /// How vectors are made of texts, or why that is not known.
+    fn embedding(&self) -> Value {
+        match self.files.embedding() {
+            Ok(e) => json!({
+                "pooling": name(e.pooling),
+                "normalize": e.normalize,
+                "cuts": e.cuts,
+                "width": e.width,
+                "tokens_max": e.tokens_max,
+                "prompts": e.prompts,
+            }),
+            Err(error) => json!({ "error": error.to_string() }),
+        }
+    }
+
+    /// Whether it has a head that scores pairs of texts.
+    fn scores_pairs(&self) -> bool {
+        let path = Path::new(self.files.path()).join("config.json");
+        let config = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let name = config.as_ref().and_then(|config| config.get("architectures")?.get(0)?.as_str());
+        name.is_some_and(|name| name.contains("ForSequenceClassification"))
+    }
+
+    /// What scores pairs of texts.
+    fn reranker(&self) -> PyResult<&Reranker> {
+        let tokenizer = self.tokenizer()?;
+        let found = self.reranker.get_or_init(|| self.files.reranker(tokenizer).map_err(|e| e.to_string()));
+        found.as_ref().map_err(|e| exception("ModelError", e))
+    }
+
     fn tokenizer(&self) -> PyResult<&Arc<Tokenizer>> {
         self.tokenizer.as_ref().ok_or_else(|| {
             let why = self.broken.as_deref().unwrap_or("the model has no tokenizer");

@@ -22,6 +22,9 @@ use crate::model::Model;
 #[serde(deny_unknown_fields)]
 struct Given {
     tokens: Vec<u32>,
+    /// The position from which on tokens are of a second part.
+    #[serde(default)]
+    second: Option<usize>,
     #[serde(default)]
     want: GivenWant,
     #[serde(default)]
@@ -213,6 +216,7 @@ impl Given {
         Ok(Request {
             id,
             token_ids: self.tokens,
+            second: self.second,
             max_new_tokens: self.max_new_tokens,
             sampling,
             stream: self.stream,
@@ -256,7 +260,8 @@ fn pooled(name: &str) -> PyResult<Pooling> {
         "cls" => Ok(Pooling::Cls),
         "weighted" => Ok(Pooling::WeightedMean),
         "max" => Ok(Pooling::Max),
-        _ => Err(usage(format!("pooling is '{name}'; expected mean, last, cls, weighted or max"))),
+        "mean_sqrt" => Ok(Pooling::MeanSqrt),
+        _ => Err(usage(format!("pooling is '{name}'; expected mean, last, cls, weighted, max or mean_sqrt"))),
     }
 }
 

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Sequence
 
 from ._core import Result
-from .errors import UsageError
+from .errors import ModelError, UsageError
 from .params import PoolingParams
-from .tokenizer import read_json
 
 if TYPE_CHECKING:
     from .llm import LLM
 
-#: Names of poolings, sentence-transformers' and vLLM's, and ours for them.
-_POOLINGS = {
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_lasttoken": "last",
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_weightedmean_tokens": "weighted",
-    "pooling_mode_max_tokens": "max",
-    "MEAN": "mean",
-    "LAST": "last",
-    "CLS": "cls",
-}
+#: vLLM's names of poolings, and ours for them.
+_POOLINGS = {"MEAN": "mean", "LAST": "last", "CLS": "cls"}
 
 
 @dataclass
@@ -34,23 +23,19 @@ class Pooling:
     kind: str = "last"
     normalize: bool = True
     dimensions: int | None = None
-    #: Elements of a vector that is not cut.
+    #: Elements of a vector that is not cut, and of a token's.
     width: int = 0
+    width_of_token: int = 0
+    #: Why the model's files do not say.
+    error: str | None = None
 
     @classmethod
-    def of(cls, path: str, width: int, config: Any = None) -> "Pooling":
-        """Of a model's folder: ``modules.json`` and the configuration of its pooling, where it has them."""
-        pooling = cls(width=width)
-        modules = _modules(path)
-        for kind, folder in modules:
-            if kind == "Pooling":
-                named = read_json(os.path.join(path, folder, "config.json"))
-                chosen = [ours for name, ours in _POOLINGS.items() if named.get(name) is True]
-                if len(chosen) != 1:
-                    raise UsageError(f"{path}: its pooling is none of mean, last, cls, weighted mean and max")
-                pooling.kind = chosen[0]
-        if modules:
-            pooling.normalize = any(kind == "Normalize" for kind, _ in modules)
+    def of(cls, facts: dict[str, Any], config: Any = None) -> "Pooling":
+        """Of what is known of a model: encoders, and folders that state how vectors are made, say it themselves."""
+        said = facts["embedding"]
+        pooling = cls(width=said.get("width", facts["hidden"]), width_of_token=facts["hidden"], error=said.get("error"))
+        if said.get("cuts"):
+            pooling.kind, pooling.normalize = said["pooling"], said["normalize"]
         given = config if isinstance(config, dict) or config is None else vars(config)
         for name, value in (given or {}).items():
             if name in ("pooling_type", "seq_pooling_type") and value is not None:
@@ -65,26 +50,18 @@ class Pooling:
 
     def request(self, tokens: list[int], params: PoolingParams | None, apart: bool = False) -> dict[str, Any]:
         """A vector of these tokens, or one for each of them."""
+        if self.error is not None and not apart:
+            raise ModelError(self.error)
         params = params or PoolingParams()
         normalize = self.normalize
         for said in (params.use_activation, params.normalize):
             normalize = normalize if said is None else said
         dimensions = self.dimensions if params.dimensions is None else params.dimensions
-        if dimensions is not None and not 1 <= dimensions <= self.width:
-            raise UsageError(f"dimensions is {dimensions}; the model's vectors have {self.width} elements")
+        width = self.width_of_token if apart else self.width
+        if dimensions is not None and not 1 <= dimensions <= width:
+            raise UsageError(f"dimensions is {dimensions}; the model's vectors have {width} elements")
         want = {"layer": None, "pooling": None if apart else self.kind, "dimensions": dimensions, "normalize": normalize}
         return {"tokens": tokens, "want": {"hidden": want}}
-
-
-def _modules(path: str) -> list[tuple[str, str]]:
-    import json
-
-    try:
-        with open(os.path.join(path, "modules.json"), encoding="utf-8") as file:
-            listed = json.load(file)
-        return [(str(one["type"]).rsplit(".", 1)[-1], str(one["path"])) for one in listed]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
 
 
 def vectors(result: Result, apart: bool = False) -> Any:
@@ -108,26 +85,43 @@ class Encoder:
         normalize_embeddings: bool | None = None,
         truncate_dim: int | None = None,
         prompt: str | None = None,
+        prompt_name: str | None = None,
         show_progress_bar: bool | None = None,
         batch_size: int = 32,
     ) -> Any:
-        """``[texts, width]`` float32, or ``[width]`` of a single text."""
+        """``[texts, width]`` float32, or ``[width]`` of a single text. Texts come behind ``prompt``, else behind the model's
+        own of that name, else behind the one that its makers mean where none is named; they are cut where they are too long."""
         single = isinstance(sentences, str)
         texts = [sentences] if isinstance(sentences, str) else list(sentences)
-        if prompt:
-            texts = [prompt + text for text in texts]
+        if not all(isinstance(text, str) for text in texts):
+            raise UsageError("encode takes a text, or several")
+        encode, usual = self._llm._core.model.encode_for_vector, prompt is None
+        rows = [encode((prompt or "") + text, prompt_name if usual else None, usual)[0] for text in texts]
         params = PoolingParams(normalize=normalize_embeddings, dimensions=truncate_dim)
-        outputs = self._llm.embed(texts, pooling_params=params, use_tqdm=bool(show_progress_bar))
+        outputs = self._llm.embed(rows, pooling_params=params, use_tqdm=bool(show_progress_bar))
         import numpy as np
 
-        rows = [output.outputs.array for output in outputs if output.outputs is not None]
-        array = np.stack(rows) if rows else np.zeros((0, 0), dtype=np.float32)
+        vectors = [output.outputs.array for output in outputs if output.outputs is not None]
+        array = np.stack(vectors) if vectors else np.zeros((0, 0), dtype=np.float32)
         array = array[0] if single else array
         if convert_to_tensor:
             import torch
 
             return torch.from_numpy(array.copy())
         return array if convert_to_numpy else array.tolist()
+
+    def encode_query(self, sentences: str | Sequence[str], **how: Any) -> Any:
+        """:meth:`encode` behind the model's prompt for queries, if it has one."""
+        return self._behind("query", sentences, how)
+
+    def encode_document(self, sentences: str | Sequence[str], **how: Any) -> Any:
+        """:meth:`encode` behind the model's prompt for documents, if it has one."""
+        return self._behind("document", sentences, how)
+
+    def _behind(self, name: str, sentences: str | Sequence[str], how: dict[str, Any]) -> Any:
+        if name in self._llm._core.facts["embedding"].get("prompts", {}):
+            how.setdefault("prompt_name", name)
+        return self.encode(sentences, **how)
 
     def similarity(self, a: Any, b: Any) -> Any:
         """``[n, m]`` cosines."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable
 
 from . import tensors
 from ._core import Core
@@ -31,15 +31,19 @@ def _token(value: Any) -> int:
     return operator.index(value)
 
 
-def read_prompts(prompts: Any, core: Core, limit: int | None = None) -> list[Prompt]:
-    """A prompt, or several."""
+#: Makes token ids of a text.
+Encode = Callable[[str], "list[int]"]
+
+
+def read_prompts(prompts: Any, core: Core, encode: Encode | None = None) -> list[Prompt]:
+    """A prompt, or several. Texts become tokens by ``encode``, else as the tokenizer has it."""
     if isinstance(prompts, (str, dict)) or _is_ids(prompts):
         prompts = [prompts]
     elif hasattr(prompts, "tolist"):
         prompts = prompts.tolist()
     if not hasattr(prompts, "__iter__"):
         raise UsageError(f"expected a prompt or several, not {type(prompts).__name__}")
-    return [_read(prompt, number, core, limit) for number, prompt in enumerate(prompts)]
+    return [_read(prompt, number, core, encode) for number, prompt in enumerate(prompts)]
 
 
 def _is_ids(value: Any) -> bool:
@@ -50,7 +54,7 @@ def _is_ids(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(t, int) and not isinstance(t, bool) for t in value)
 
 
-def _read(prompt: Any, number: int, core: Core, limit: int | None) -> Prompt:
+def _read(prompt: Any, number: int, core: Core, encode: Encode | None) -> Prompt:
     text: str | None = None
     try:
         if isinstance(prompt, dict):
@@ -68,7 +72,7 @@ def _read(prompt: Any, number: int, core: Core, limit: int | None) -> Prompt:
                 raise UsageError("a prompt that is a dict needs 'prompt' or 'prompt_token_ids'")
         if isinstance(prompt, str):
             text = prompt
-            ids = core.model.encode(prompt, True)
+            ids = core.model.encode(prompt, True) if encode is None else encode(prompt)
         elif prompt is None or (isinstance(prompt, float) and prompt != prompt):
             raise UsageError("it is missing")
         else:
@@ -83,7 +87,7 @@ def _read(prompt: Any, number: int, core: Core, limit: int | None) -> Prompt:
             raise UsageError(f"token id {wrong} is outside the vocabulary of {vocab} tokens")
         if not ids:
             raise UsageError("it is empty: at least one token is needed")
-        return Prompt(text, ids if limit is None else ids[-limit:])
+        return Prompt(text, ids)
     except (AerostatError, TypeError, ValueError) as error:
         kind = type(error) if isinstance(error, AerostatError) else UsageError
         return Prompt(text, [], kind(f"prompt {number}: {error}"))

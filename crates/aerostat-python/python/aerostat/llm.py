@@ -11,7 +11,8 @@ from . import _encoder, frames
 from ._core import Core, Counter, Result, find, raised
 from ._llm_options import default_params, draft_of, look_at, look_at_quantization, template_of
 from ._options import EngineOptions, affordable, log, unknown
-from ._prompts import Prompt, read_prompts
+from ._pairs import pair_scores
+from ._prompts import Encode, Prompt, read_prompts
 from ._requests import Batch, distilled, results_bytes, score_request, shares
 from .errors import Interrupted, TextError, UsageError
 from .outputs import (
@@ -96,7 +97,7 @@ class LLM:
         self._skip_tokenizer = skip_tokenizer_init
         self._tokenizer = Tokenizer(self._core)
         self._tokenizer.chat_template = template_of(chat_template)
-        self._pooling = _encoder.Pooling.of(path, self._core.facts["hidden"], pooler_config)
+        self._pooling = _encoder.Pooling.of(self._core.facts, pooler_config)
         self._default_params = default_params(self._core.facts, generation_config, override_generation_config)
 
     # Life
@@ -160,7 +161,7 @@ class LLM:
         passes over the weights. A prompt that cannot be served raises before anything runs, or with
         ``on_error="return"`` is an output with an ``error``."""
         self._refuse(lora_request, unknown_keywords)
-        read = read_prompts(prompts, self._core, self._limit())
+        read = read_prompts(prompts, self._core)
         return self._generate(read, sampling_params, bool(use_tqdm), on_error)
 
     def chat(
@@ -195,7 +196,7 @@ class LLM:
     ) -> Iterator[tuple[int, RequestOutput]]:
         """``(index, output)`` of each prompt as soon as it has all its answers. A prompt that cannot be served comes
         first, with an ``error``."""
-        read = read_prompts(prompts, self._core, self._limit())
+        read = read_prompts(prompts, self._core)
         batch = self._batch(read, sampling_params, "return")
         return batch.as_completed(self._core, use_tqdm)
 
@@ -211,7 +212,7 @@ class LLM:
         *, on_error: str = "raise",
     ) -> list[RequestOutput]:  # fmt: skip
         """:meth:`generate` for an event loop; calls of several tasks share sweeps, cancelling one leaves the others."""
-        batch = self._batch(read_prompts(prompts, self._core, self._limit()), sampling_params, on_error)
+        batch = self._batch(read_prompts(prompts, self._core), sampling_params, on_error)
         return batch.outputs(self._core, await self._core.aresults(batch.requests), on_error)
 
     async def achat(
@@ -272,9 +273,10 @@ class LLM:
         self, prompts: PromptLike, *, pooling_params: PoolingParams | None = None, use_tqdm: bool = True,
         on_error: str = "raise", **keywords: Any,
     ) -> list[EmbeddingRequestOutput]:  # fmt: skip
-        """A vector for each prompt: the last token's, of length 1, unless the model's files say otherwise."""
+        """A vector for each prompt: the last token's, of length 1, unless the model's files say otherwise. Encoders, and
+        models whose files say how vectors are made, cut texts that are too long."""
         self._refuse(keywords.pop("lora_request", None), keywords)
-        read = read_prompts(prompts, self._core, self._limit())
+        read = read_prompts(prompts, self._core, self._vector_ids())
         requests = [self._pooling.request(p.token_ids, pooling_params) for p in read if p.error is None]
         _raise_first(read, on_error)
         results = iter(self._results(requests, "embedding", use_tqdm))
@@ -289,7 +291,7 @@ class LLM:
             return self.embed(prompts, pooling_params=pooling_params, use_tqdm=use_tqdm, **keywords)
         if pooling_task != "token_embed":
             raise UsageError(f"pooling_task is {pooling_task!r}; expected 'embed' or 'token_embed'")
-        read = read_prompts(prompts, self._core, self._limit())
+        read = read_prompts(prompts, self._core, self._vector_ids())
         _raise_first(read, "raise")
         params = pooling_params or PoolingParams(normalize=False)
         requests = [self._pooling.request(p.token_ids, params, apart=True) for p in read]
@@ -308,7 +310,7 @@ class LLM:
         if measure not in ("sum", "mean", "calibrated") or (measure == "calibrated") != bool(calibrate):
             raise UsageError("measure is 'sum', 'mean' or 'calibrated'; the last with calibrate='a text that says nothing'")
         texts = _in_template(prompts, template)
-        read = read_prompts(texts, self._core, self._limit())
+        read = read_prompts(texts, self._core)
         _raise_first(read, on_error)
         ends = [self._ids(label) for label in labels]
         neutral = [self._ids(calibrate, True)] if calibrate else []
@@ -333,16 +335,28 @@ class LLM:
     def score(
         self, data_1: Any, data_2: Any, /, *, use_tqdm: bool = True, **keywords: Any
     ) -> list[ScoringRequestOutput]:
-        """How alike texts are: one to each of a list, or two lists pair by pair."""
+        """How alike texts are: one to each of a list, or two lists pair by pair. Of a model with a head for pairs of texts
+        what that says, of others the cosine of their vectors."""
         self._refuse(keywords.pop("lora_request", None), keywords)
         first = [data_1] if isinstance(data_1, (str, dict)) else list(data_1)
         second = [data_2] if isinstance(data_2, (str, dict)) else list(data_2)
         if len(first) not in (1, len(second)):
             raise UsageError(f"score takes 1 to N or N to N texts, not {len(first)} to {len(second)}")
+        if self._core.facts["scores_pairs"]:
+            return pair_scores(self, zip(first * len(second) if len(first) == 1 else first, second), None, use_tqdm)
         vectors = self.embed([*first, *second], pooling_params=PoolingParams(normalize=True), use_tqdm=use_tqdm)
         left, right = vectors[: len(first)], vectors[len(first) :]
         pairs = zip(left * len(right) if len(left) == 1 else left, right)
         return [_cosine(number, a, b) for number, (a, b) in enumerate(pairs)]
+
+    def rerank(
+        self, query: str, documents: Sequence[str], *, instruction: str | None = None, use_tqdm: bool = True
+    ) -> list[ScoringRequestOutput]:
+        """How well each document answers a query, between 0 and 1 as a rule: by a model's head for pairs of texts, or by how
+        likely a causal model finds yes and no, as Qwen's rerankers are asked. ``instruction`` says what a document is to do."""
+        if isinstance(documents, str):
+            raise UsageError("documents: give a list of texts")
+        return pair_scores(self, ((query, document) for document in documents), instruction, use_tqdm)
 
     def log_likelihood(
         self, contexts: Sequence[PromptLike], continuations: Sequence[str | Sequence[int]], *, use_tqdm: bool = True
@@ -350,7 +364,7 @@ class LLM:
         """How likely each continuation is after its context."""
         if len(contexts) != len(continuations):
             raise UsageError(f"there are {len(contexts)} contexts and {len(continuations)} continuations")
-        read = read_prompts(list(contexts), self._core, self._limit())
+        read = read_prompts(list(contexts), self._core)
         _raise_first(read, "raise")
         ends = [self._ids(one) if isinstance(one, str) else [int(t) for t in one] for one in continuations]
         empty = next((i for i, end in enumerate(ends) if not end), None)
@@ -371,7 +385,7 @@ class LLM:
     ) -> list[DistilOutput]:
         """The ``k`` likeliest tokens after each token of given texts: targets to train smaller models on. The targets at
         position i are for the token at i + 1."""
-        read = read_prompts(prompts, self._core, self._limit())
+        read = read_prompts(prompts, self._core)
         _raise_first(read, on_error)
         k = check_whole("k", k, 1, self._core.facts["vocab"])
         requests = [{"tokens": p.token_ids, "want": {"topk": {"k": k, "from": 0}}} for p in read if p.error is None]
@@ -394,7 +408,7 @@ class LLM:
     @property
     def embedding_size(self) -> int:
         """Elements of a vector."""
-        return int(self._pooling.dimensions or self._core.facts["hidden"])
+        return int(self._pooling.dimensions or self._pooling.width)
 
     def generate_frame(self, frame: Any, column: str, output: str = "answer", sampling_params: SamplingParams | None = None, **how: Any) -> Any:
         """A table of pandas, polars or pyarrow with a column of answers. ``chat=True`` asks each as a user's message (after
@@ -423,8 +437,11 @@ class LLM:
 
     # Inside
 
-    def _limit(self) -> int | None:
-        return None
+    def _vector_ids(self) -> Encode | None:
+        """How a text of which a vector is made becomes tokens, where that is not as elsewhere."""
+        if not self._core.facts["embedding"].get("cuts"):
+            return None
+        return lambda text: self._core.model.encode_for_vector(text)[0]
 
     def _refuse(self, lora_request: Any, keywords: dict[str, Any]) -> None:
         if lora_request is not None:
@@ -497,7 +514,7 @@ class LLM:
 
     def _requests_of(self, prompt: PromptLike, params: SamplingParams | None) -> Batch:
         """One prompt's."""
-        read = read_prompts([prompt] if isinstance(prompt, (str, dict)) else prompt, self._core, self._limit())
+        read = read_prompts([prompt] if isinstance(prompt, (str, dict)) else prompt, self._core)
         if len(read) != 1:
             raise UsageError(f"expected one prompt, not {len(read)}")
         return self._batch(read, params, "raise")
@@ -506,7 +523,7 @@ class LLM:
         if chat:
             read = self._conversations(prompt, None, True, False, None, None)
         else:
-            read = read_prompts([prompt] if isinstance(prompt, (str, dict)) else prompt, self._core, self._limit())
+            read = read_prompts([prompt] if isinstance(prompt, (str, dict)) else prompt, self._core)
         if len(read) != 1:
             raise UsageError("stream takes one prompt; as_completed takes several")
         batch = self._batch(read, params, "raise")
