@@ -255,10 +255,7 @@ impl Model {
 
     /// Whether it has a head that scores pairs of texts.
     fn scores_pairs(&self) -> bool {
-        let path = Path::new(self.files.path()).join("config.json");
-        let config = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-        let name = config.as_ref().and_then(|config| config.get("architectures")?.get(0)?.as_str());
-        name.is_some_and(|name| name.contains("ForSequenceClassification"))
+        self.files.scores_texts()
     }
 
     /// What scores pairs of texts.

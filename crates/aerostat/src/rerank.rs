@@ -211,11 +211,20 @@ impl Reranker {
     }
 }
 
+impl ModelFiles {
+    /// Whether its configuration says that it has a head that scores texts, or pairs of them.
+    pub fn scores_texts(&self) -> bool {
+        let Config::HuggingFace(hf) = &self.checkpoint.config else { return false };
+        let architecture =
+            hf.config.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str);
+        architecture.is_some_and(|name| name.contains("ForSequenceClassification"))
+    }
+}
+
 /// The head of a model that scores texts: which vector it reads, its layers, and the number of its scores.
 fn head(files: &ModelFiles) -> Result<Option<(Pooling, Layers, usize)>, Error> {
     let Config::HuggingFace(hf) = &files.checkpoint.config else { return Ok(None) };
-    let architecture = hf.config.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str);
-    if !architecture.is_some_and(|name| name.contains("ForSequenceClassification")) {
+    if !files.scores_texts() {
         return Ok(None);
     }
     let (catalog, spec) = (&files.checkpoint.catalog, &files.spec);
