@@ -73,3 +73,26 @@ fn prompts_and_answers_are_measured() {
     assert_eq!(tests, [("prompt", 5), ("generate", 3)]);
     assert!(points.iter().all(|p| p["tokens_per_second"].as_f64().unwrap() > 0.0), "{points:?}");
 }
+
+#[test]
+fn a_trace_of_experts_is_written_and_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace.jsonl");
+    let (model, trace) = (fixture("qwen3_moe"), trace.to_str().unwrap());
+    let answer = ["--token-ids", "9,5", "--max-new-tokens", "6", "--ignore-eos", "--temperature", "0"];
+    let answer = [&["run", model.to_str().unwrap()][..], &answer, &["--draft", "none"]].concat();
+    let plain = json(&answer);
+    let traced = json(&[&answer[..], &["--expert-trace", trace]].concat());
+    assert_eq!(traced["results"], plain["results"], "looking changes nothing");
+    let found = json(&["bench", "experts", trace, "--resident", "0,100"]);
+    assert_eq!(found["uses"], traced["stats"]["experts"], "{found}");
+    assert_eq!((&found["layers"], &found["sweeps"]), (&2.into(), &traced["stats"]["sweeps"]));
+    let [none, all] = &found["points"].as_array().unwrap()[..] else { panic!("{found}") };
+    let share = 1.0 - found["first_uses"].as_f64().unwrap() / found["uses"].as_f64().unwrap();
+    assert_eq!((none["recency"].as_f64(), none["best"].as_f64()), (Some(0.0), Some(0.0)));
+    assert!((all["recency"].as_f64().unwrap() - share).abs() < 1e-9, "all but first uses are found: {found}");
+    assert_eq!(run(&["bench", "experts", "no-such-trace"]).code, Some(2));
+    let missing = folder.path().join("no/trace.jsonl");
+    let refused = run(&[&answer[..], &["--expert-trace", missing.to_str().unwrap()]].concat());
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+}

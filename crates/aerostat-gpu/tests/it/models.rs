@@ -1,8 +1,8 @@
 //! Whole models.
 
-use aerostat::{Device, Engine, KvType, ModelFiles, Options, Request, Silent};
+use aerostat::{Device, Engine, Hidden, KvType, ModelFiles, Options, Request, Silent};
 use aerostat_gpu::UploadPath;
-use aerostat_testkit::{Fixture, fixtures};
+use aerostat_testkit::{Fixture, encoders, fixtures};
 
 /// Of logits, in parts of the largest.
 const LOGIT_TOLERANCE: f32 = 2e-3;
@@ -123,4 +123,28 @@ fn memory_tiles_chunks_and_company_do_not_show() {
             assert_eq!(bits(way, &sequences[..1]), want, "{name}, alone");
         }
     }
+}
+
+/// Means of the last hidden states, as attention that looks both ways and biases by distance give them.
+#[test]
+fn every_encoder_gives_its_vectors() {
+    let _open = crate::boxed(UploadPath::Auto);
+    let mut checked = 0;
+    for (folder, texts) in encoders() {
+        let files = ModelFiles::open(&folder).unwrap_or_else(|e| panic!("{e}"));
+        let texts: Vec<_> = texts.into_iter().filter(|text| text.second.is_none()).collect();
+        let sequences: Vec<Vec<u32>> = texts.iter().map(|text| text.ids.clone()).collect();
+        let need = aerostat::embed::need(&sequences);
+        let mut engine =
+            Engine::open(&files, &options(), &need, &mut Silent).unwrap_or_else(|e| panic!("{e}"));
+        let found = all(engine.embed(&sequences, Hidden::default(), &mut Silent).unwrap());
+        for (found, text) in found.iter().zip(&texts) {
+            let largest = text.mean.iter().fold(0.0f32, |largest, v| largest.max(v.abs()));
+            let error = found.iter().zip(&text.mean).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+            assert_eq!(found.len(), text.mean.len());
+            assert!(error <= LOGIT_TOLERANCE * largest, "{}: {error} of {largest}", folder.display());
+            checked += 1;
+        }
+    }
+    assert!(checked > 30, "{checked}");
 }
