@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use aerostat::{Engine, ErrorKind, ModelFiles, Need, Options, Request, Silent};
+use aerostat::{Engine, ErrorKind, ModelFiles, Need, Options, Parts, Request, Silent};
 use aerostat_testkit::{adapters, fixture, fixtures_dir};
 use serde_json::{Value, json};
 
@@ -44,14 +44,20 @@ fn no_bit_depends_on_how_an_adapted_model_runs() {
         let files = ModelFiles::open_with_adapter(&base.path, &folder).unwrap();
         let sequences: Vec<Vec<u32>> = base.prompts.iter().map(|p| p.ids.clone()).collect();
         let need = aerostat::score::need(&sequences, true);
-        let score = |options: Options| {
-            let mut engine = Engine::open(&files, &options, &need, &mut Silent).unwrap();
+        // A budget of 0 stands for the smallest there is, by the figures that the engine is opened with.
+        let score = |mut options: Options| {
+            let parts = Parts::of(&files, &options).unwrap();
+            if options.memory_bytes == Some(0) {
+                options.memory_bytes = None;
+                let least = Engine::plan_with(&files, &options, &need, &parts).unwrap().minimum_bytes;
+                options.memory_bytes = Some(least);
+            }
+            let mut engine = Engine::open_with(&files, &options, &need, parts, &mut Silent).unwrap();
             all(engine.score(&sequences, true, &mut Silent).unwrap())
         };
         let reference = score(Options::default());
-        let least = Engine::plan(&files, &Options::default(), &need).unwrap().minimum_bytes;
         let ways = [
-            Options { memory_bytes: Some(least), tile_bytes: Some(1), ..Options::default() },
+            Options { memory_bytes: Some(0), tile_bytes: Some(1), ..Options::default() },
             Options {
                 prefill_chunk: Some(3),
                 threads: Some(1),
