@@ -74,8 +74,10 @@ pub(super) fn wide_heads(
             .filter(|n| (1..1 << 20).contains(n))
     };
     let dim = number("head_dim", "global_head_dim").unwrap_or(512);
-    let own =
-        number("num_key_value_heads", "num_global_key_value_heads").filter(|_| alike).unwrap_or(kv_heads);
+    // The key that stands alone counts only where values are keys.
+    let own = number("num_key_value_heads", "num_global_key_value_heads")
+        .filter(|_| alike || layers.is_some())
+        .unwrap_or(kv_heads);
     match heads.is_multiple_of(own) {
         true => Ok((dim, own, alike)),
         false => Err(keys.config(format!("{heads} query heads cannot share {own} key/value heads evenly"))),

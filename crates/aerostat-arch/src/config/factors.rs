@@ -28,6 +28,10 @@ pub(super) fn factor(
         Factor::RootOfHidden => (hidden as f64).sqrt(),
         Factor::Key(key, default) => keys.number(key)?.unwrap_or(default),
         Factor::Inverse(key, default) => 1.0 / keys.number(key)?.unwrap_or(default),
+        // What the classes take for it makes no difference.
+        Factor::OverRootOfLayers(key, _) | Factor::OverHidden(key, _) if keys.is_null(key)? => {
+            return Ok(None);
+        }
         Factor::OverRootOfLayers(key, default) => {
             let whole = keys.number(key)?.unwrap_or(default);
             if keys.is_gguf() { whole } else { whole / (layers as f64).sqrt() }

@@ -91,7 +91,7 @@ impl Shape {
         let heads = keys.count(&keys::HEADS)?;
         let kv_heads = kv_heads(keys, family, heads)?;
         let latent = match &family.latent {
-            Some(family) => Some(LatentShape::read(keys, family, count)?),
+            Some(family) => Some(LatentShape::read(keys, family, count, (hidden / heads).max(1))?),
             None => None,
         };
         let head_dim = match &latent {
