@@ -10,6 +10,7 @@ mod mixture;
 mod part;
 mod rope;
 mod scales;
+mod space;
 mod stored;
 mod tensors;
 

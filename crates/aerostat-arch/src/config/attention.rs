@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::keys::Keys;
 use super::rope;
 use crate::error::Error;
-use crate::family::{AlibiRule, Factor, Family, Temperature, Windows, keys};
+use crate::family::{AlibiRule, Factor, Family, Mixers, Temperature, Windows, keys};
 use crate::spec::{Alibi, Growth};
 
 pub(super) fn alibi(keys: &Keys<'_>, family: &Family) -> Result<Option<Alibi>, Error> {
@@ -34,6 +34,7 @@ pub(super) fn looks_ahead(keys: &Keys<'_>, family: &Family) -> Result<bool, Erro
     let free = !keys.flag("is_causal", true)?;
     let plain = family.latent.is_none()
         && family.delta.is_none()
+        && matches!(family.mixers, Mixers::Attention)
         && family.alibi == AlibiRule::Never
         && !matches!(family.windows, Windows::ChunksOfRotated);
     if free && !plain {

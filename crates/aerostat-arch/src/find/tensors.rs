@@ -36,6 +36,7 @@ impl<'a> Tensors<'a> {
             "model.language_model.",
             "model.text_model.",
             "transformer.",
+            "backbone.",
             "gpt_neox.",
             "model.decoder.",
             "decoder.",
@@ -144,7 +145,7 @@ impl<'a> Tensors<'a> {
     }
 
     /// Whether the model has the tensor `name`.
-    fn is_there(&self, bias: Bias, name: &str) -> Result<bool, Error> {
+    pub(super) fn is_there(&self, bias: Bias, name: &str) -> Result<bool, Error> {
         match bias {
             Bias::Never => Ok(false),
             Bias::Always => Ok(true),
