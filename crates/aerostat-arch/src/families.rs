@@ -53,6 +53,7 @@ mod internlm2;
 mod internlm3;
 mod iquestcoder;
 mod jais2;
+mod jina_v2;
 mod jina_v3;
 mod llama;
 mod llama4;
@@ -204,5 +205,6 @@ pub const FAMILIES: &[&Family] = &[
     &eurobert::FAMILY,
     &nomic_bert::FAMILY,
     &gte::FAMILY,
+    &jina_v2::FAMILY,
     &jina_v3::FAMILY,
 ];

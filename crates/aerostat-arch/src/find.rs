@@ -13,4 +13,5 @@ mod scales;
 mod stored;
 mod tensors;
 
+pub(crate) use stored::PARAMETRISED;
 pub(crate) use tensors::Tensors;
