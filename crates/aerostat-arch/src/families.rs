@@ -56,6 +56,7 @@ mod internlm2;
 mod internlm3;
 mod iquestcoder;
 mod jais2;
+mod jina_v2;
 mod jina_v3;
 mod lfm2;
 mod lfm2_moe;
@@ -218,5 +219,6 @@ pub const FAMILIES: &[&Family] = &[
     &eurobert::FAMILY,
     &nomic_bert::FAMILY,
     &gte::FAMILY,
+    &jina_v2::FAMILY,
     &jina_v3::FAMILY,
 ];

@@ -14,4 +14,5 @@ mod space;
 mod stored;
 mod tensors;
 
+pub(crate) use stored::PARAMETRISED;
 pub(crate) use tensors::Tensors;

@@ -62,6 +62,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("deberta", "their attention has a part for contents and a part for distances, which is not"),
     ("electra", "their embeddings have a width of their own, which is not in encoders"),
     ("albert", "all their layers are one, which is not"),
+    ("nvembed", "their vectors are made by a layer of attention to latent vectors, which is not"),
 ];
 
 /// The family that a configuration names.
@@ -118,7 +119,14 @@ pub(super) fn model_type<'a>(keys: &Keys<'a>) -> Result<Option<&'a str>, Error> 
     let model_type = keys.text("model_type")?;
     // transformers takes a Mistral that lists its layers for a Ministral, whose layers may differ.
     let is_ministral = model_type == Some("mistral") && keys.reads("layer_types");
-    Ok(if is_ministral { Some("ministral") } else { model_type })
+    // Jina's own classes call themselves by the types that they changed.
+    let positions = keys.json("position_embedding_type").and_then(Value::as_str);
+    Ok(match (model_type, positions) {
+        _ if is_ministral => Some("ministral"),
+        (Some("bert"), Some("alibi")) => Some("jina_bert_v2"),
+        (Some("xlm-roberta"), Some("rotary")) => Some("jina_embeddings_v3"),
+        (given, _) => given,
+    })
 }
 
 /// A name in lower case, without what joins words; of a long one the beginning.

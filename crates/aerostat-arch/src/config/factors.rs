@@ -74,8 +74,8 @@ pub(super) fn activation(keys: &Keys<'_>, family: &Family) -> Result<Activation,
         Some("gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" | "gelu_python_tanh" | "gelu_accurate") => {
             Activation::GeluTanh
         }
-        Some("gelu" | "gelu_python") => Activation::GeluErf,
-        Some("relu") => Activation::Relu,
+        Some("gelu" | "gelu_python" | "geglu") => Activation::GeluErf,
+        Some("relu" | "reglu") => Activation::Relu,
         Some("relu2") => Activation::ReluSquared,
         Some("relu6") => Activation::Relu6,
         Some("quick_gelu") => Activation::QuickGelu,
