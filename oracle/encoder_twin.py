@@ -64,7 +64,9 @@ def word_pieces(folder):
     vocab = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
 
     def add_to(writer):
-        tokens = sorted(vocab, key=vocab.get)
+        # An id that no token has, as where a word was listed twice, has a name that no text has.
+        named = {id: token for token, id in vocab.items()}
+        tokens = [named.get(id, f"[unused{id}]") for id in range(max(named) + 1)]
         special = [t.startswith("[") and t.endswith("]") for t in tokens]
         marked = [t if s else t[2:] if t.startswith("##") else "\u2581" + t for t, s in zip(tokens, special)]
         kinds = [CONTROL if s else NORMAL for s in special]
