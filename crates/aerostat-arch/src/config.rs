@@ -20,7 +20,6 @@ mod towers;
 pub(crate) use choice::{CLASSIFIES, find_family, refuse};
 pub(crate) use keys::Keys;
 pub(crate) use latent::{IndexShape, LatentShape};
-pub use mixers::MixerKind;
 pub(crate) use mixture::MixtureShape;
 pub(crate) use rope::RopeConfig;
 pub(crate) use shape::{LayerShape, Norms, Shape};

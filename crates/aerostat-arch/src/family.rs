@@ -21,7 +21,7 @@ pub use options::{
     AlibiRule, Bias, Factor, HeadNorms, PostNorms, Refused, Rotated, Softcap, StreamNorms, Switch,
     Temperature, Windows,
 };
-pub use space::{ConvolutionNames, Mixers, SpaceFamily, SpaceNames, Steps};
+pub use space::{ConvolutionNames, MixerKind, Mixers, SpaceFamily, SpaceNames, Steps};
 
 /// One family: how its models are named and which options of the block they use.
 #[derive(Debug)]

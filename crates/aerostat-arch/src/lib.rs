@@ -22,13 +22,13 @@ mod spec;
 
 pub use adapter::adapt;
 pub use build::describe;
-pub use config::{MixerKind, TOWERS};
+pub use config::TOWERS;
 pub use error::{Error, ErrorKind};
 pub use families::FAMILIES;
 pub use family::{
     AlibiRule, Bias, ConvolutionNames, DeltaFamily, DeltaNames, Encoder, Factor, Family, Fused, HeadNorms,
-    Key, LatentFamily, LatentNames, Mixers, Mixture, MixtureNames, Names, PostNorms, Refused, Rotated,
-    Softcap, SpaceFamily, SpaceNames, Steps, StreamNorms, Switch, Temperature, Windows,
+    Key, LatentFamily, LatentNames, MixerKind, Mixers, Mixture, MixtureNames, Names, PostNorms, Refused,
+    Rotated, Softcap, SpaceFamily, SpaceNames, Steps, StreamNorms, Switch, Temperature, Windows,
 };
 pub use spec::{
     Activation, Alibi, AttentionSpec, Beside, Block, Companion, DeltaNet, DeltaShape, DistanceBiases,

@@ -93,16 +93,16 @@ impl Case {
             Self::RowNorms { .. } => self.row_norms(device, other, random),
             Self::Uploads { .. } => self.uploads(device, other, random),
             Self::CopyHeads { rows, heads, copy } => {
-                let x = matrix(device, random, rows, heads * copy.from_dim, Values::Special)?;
-                let out = matrix(device, random, rows, heads * copy.to_dim, Values::Plain)?;
+                let mut of = |dim, values| matrix(device, random, rows, heads * dim, values);
+                let (x, out) = (of(copy.from_dim, Values::Special)?, of(copy.to_dim, Values::Plain)?);
                 device.copy_heads(x, &copy, out)?;
                 everything(device, out)
             }
             Self::ExpandRows { dtype, n, k } => {
                 let rows: Vec<u32> = (0..n + 2).map(|_| random.below(n) as u32).collect();
                 let out = matrix(device, random, rows.len(), k, Values::Plain)?;
-                let bytes = tile_bytes(random, dtype, n * k, Values::Plain);
-                device.expand_rows(Tile { dtype, rows: n, cols: k, bytes: &bytes }, &rows, out)?;
+                let bytes = &tile_bytes(random, dtype, n * k, Values::Plain);
+                device.expand_rows(Tile { dtype, rows: n, cols: k, bytes }, &rows, out)?;
                 everything(device, out)
             }
             Self::Elementwise { op, rows, cols, values } => {

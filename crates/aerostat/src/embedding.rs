@@ -180,7 +180,7 @@ impl Embedding {
 
     /// What GGUF metadata states of pooling, by the numbers of llama.cpp.
     fn read_gguf(&mut self, meta: &Metadata) -> Result<(), Error> {
-        let architecture = meta.str("general.architecture").unwrap_or_default();
+        let architecture = meta.str("general.architecture").unwrap_or("");
         let Some(stated) = meta.u64(&format!("{architecture}.pooling_type")) else { return Ok(()) };
         self.pooling = match stated {
             0 => return Ok(()),

@@ -6,26 +6,7 @@ use serde_json::Value;
 use super::delta::DeltaLayers;
 use super::keys::Keys;
 use crate::error::Error;
-use crate::family::{Family, Mixers};
-
-/// The token mixer of a layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MixerKind {
-    /// Attention.
-    Attention,
-    /// A gated delta net.
-    Delta,
-    /// A state space.
-    Space,
-    /// A gated convolution.
-    Convolution,
-    /// Attention and a state space.
-    Beside,
-    /// None: the layer is an MLP.
-    Nothing,
-    /// Its tensors decide.
-    Stored,
-}
+use crate::family::{Family, MixerKind, Mixers};
 
 /// The mixers of all layers.
 pub(super) fn mixers(
@@ -95,7 +76,7 @@ fn listed(keys: &Keys<'_>, usual: &[MixerKind], count: usize) -> Result<Vec<Mixe
         });
         kinds.collect::<Result<Vec<_>, _>>()?
     } else if keys.reads("attn_layer_indices") {
-        others(keys.json_list("attn_layer_indices")?.unwrap_or_default(), MixerKind::Space)
+        others(keys.json_list("attn_layer_indices")?.unwrap_or(&[]), MixerKind::Space)
     } else if let Some(attention) = keys.json_list("full_attn_idxs")? {
         others(attention, MixerKind::Convolution)
     } else {

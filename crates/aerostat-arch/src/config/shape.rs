@@ -8,12 +8,12 @@ use super::factors::{activation, factor, softcap, switch};
 use super::keys::Keys;
 use super::latent::{self, LatentShape};
 use super::layers::{listed_rotation, own_bases, ropes, rotated, windows, with_bases};
-use super::mixers::{MixerKind, listed_count, mixers};
+use super::mixers::{listed_count, mixers};
 use super::mixture::MixtureShape;
 use super::rope::RopeConfig;
 use super::space::Spaces;
 use crate::error::Error;
-use crate::family::{Family, HeadNorms, Mixers, PostNorms, StreamNorms, Windows, keys};
+use crate::family::{Family, HeadNorms, MixerKind, Mixers, PostNorms, StreamNorms, Windows, keys};
 use crate::spec::{Activation, Alibi, Growth, Window};
 
 /// Positions of a model that does not say how many it was made for.

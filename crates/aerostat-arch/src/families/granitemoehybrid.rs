@@ -1,8 +1,7 @@
 //! Granite 4: state spaces, on some layers attention, rotated or not, and an MLP that all rows use, alone or beside experts.
 
 use super::granitemoe;
-use crate::config::MixerKind;
-use crate::family::{Bias, Family, Mixers, Names, Rotated, SpaceFamily};
+use crate::family::{Bias, Family, MixerKind, Mixers, Names, Rotated, SpaceFamily};
 
 pub(crate) const FAMILY: Family = Family {
     name: "granitemoehybrid",

@@ -1,9 +1,8 @@
 //! Nemotron H and Nemotron 3: layers are state spaces, attention without rotation, MLPs of squared ReLU, or experts of them.
 
-use crate::config::MixerKind;
 use crate::family::{
-    Bias, Factor, Family, Mixers, Mixture, MixtureNames, Names, Refused, Rotated, SpaceFamily, SpaceNames,
-    Steps, Switch, keys,
+    Bias, Factor, Family, MixerKind, Mixers, Mixture, MixtureNames, Names, Refused, Rotated, SpaceFamily,
+    SpaceNames, Steps, Switch, keys,
 };
 use crate::spec::{Activation, Score};
 

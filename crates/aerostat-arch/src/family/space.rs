@@ -1,7 +1,25 @@
 //! How a family stores state spaces and gated convolutions.
 
 use super::options::Bias;
-use crate::config::MixerKind;
+
+/// The token mixer of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MixerKind {
+    /// Attention.
+    Attention,
+    /// A gated delta net.
+    Delta,
+    /// A state space.
+    Space,
+    /// A gated convolution.
+    Convolution,
+    /// Attention and a state space.
+    Beside,
+    /// None: the layer is an MLP.
+    Nothing,
+    /// Its tensors decide.
+    Stored,
+}
 
 /// Which token mixers the layers of a family have.
 #[derive(Clone, Copy, Debug)]

@@ -2,9 +2,9 @@
 
 use super::part::Part;
 use super::tensors::Tensors;
-use crate::config::{LayerShape, MixerKind};
+use crate::config::LayerShape;
 use crate::error::Error;
-use crate::family::Bias;
+use crate::family::{Bias, MixerKind};
 use crate::spec::{GatedConvolution, Linear, Mixer, Norm, NormKind, SpaceShape, StateSpace, Vector};
 
 impl Tensors<'_> {
