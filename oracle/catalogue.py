@@ -49,6 +49,10 @@ SHORT = [1, 7, 23]
 LONG = [7, 23, 40]
 DELTA = [1, 3, 40, 70]
 DELTA_NET = dict(num_hidden_layers=4, linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=12, linear_value_head_dim=10)
+GRANITE_SPACE = dict(num_hidden_layers=3, layer_types=["linear_attention", "full_attention", "linear_attention"], mamba_n_heads=4,
+                     mamba_n_groups=2, mamba_d_state=12, mamba_chunk_size=16)
+NEMOTRON_SPACE = dict(mamba_num_heads=4, mamba_head_dim=12, n_groups=2, ssm_state_size=10, chunk_size=16, head_dim=12)
+FALCON_SPACE = dict(mamba_d_ssm=48, mamba_n_heads=4, mamba_n_groups=2, mamba_d_state=10, mamba_chunk_size=16)
 
 
 def packed(bits, size, symmetric=True, by_index=False):
@@ -68,6 +72,25 @@ def old(config, **top):
     config["rope_theta"] = rope.pop("rope_theta")
     config["rope_scaling"] = rope if rope.get("rope_type", "default") != "default" else None
     config.update(top)
+    return config
+
+
+def old_lfm2(config):
+    """As the first files of LFM 2 say which layers attend, and how wide MLPs are."""
+    config = old(config)
+    del config["layer_types"]
+    config["block_ff_dim"] = config.pop("intermediate_size")
+    config["tie_embedding"] = config.pop("tie_word_embeddings")
+    return config
+
+
+def by_pattern(config):
+    """Layers as published files of Nemotron H list them."""
+    config = dict(config)
+    letters = {"linear_attention": "M", "mamba": "M", "full_attention": "*", "attention": "*", "mlp": "-", "moe": "E"}
+    kinds = config.pop("layers_block_type", None) or config.pop("layer_types")
+    config["hybrid_override_pattern"] = "".join(letters[kind] for kind in kinds)
+    config["num_hidden_layers"] = len(kinds)
     return config
 
 
@@ -595,6 +618,46 @@ FIXTURES = {
         config=dict(DELTA_NET | dict(num_hidden_layers=2), head_dim=16, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=16,
                     shared_expert_intermediate_size=24, layer_types=["linear_attention", "full_attention"],
                     rope_parameters=dict(mrope(1, 1, 0), mrope_interleaved=True, partial_rotary_factor=0.25))),
+    # Gated short convolutions
+    "lfm2": dict(family="Lfm2", dtype="bf16", lengths=SHORT, config=dict(
+        num_hidden_layers=3, layer_types=["conv", "full_attention", "conv"], block_multiple_of=8)),
+    "lfm2_bias": dict(family="Lfm2", dtype="f32", lengths=SHORT, edit=old_lfm2, config=dict(
+        num_hidden_layers=3, full_attn_idxs=[0], conv_bias=True, conv_L_cache=4, tie_word_embeddings=False, block_auto_adjust_ff_dim=False)),
+    "lfm2_moe": dict(family="Lfm2Moe", dtype="bf16", lengths=SHORT, config=dict(
+        num_hidden_layers=3, layer_types=["full_attention", "conv", "conv"], num_dense_layers=1, num_experts=5, num_experts_per_tok=2,
+        moe_intermediate_size=16, routed_scaling_factor=1.5)),
+    "lfm2_moe_plain": dict(family="Lfm2Moe", dtype="f32", lengths=SHORT, config=dict(
+        num_hidden_layers=2, layer_types=["conv", "full_attention"], num_dense_layers=0, num_experts=4, num_experts_per_tok=3,
+        moe_intermediate_size=16, use_expert_bias=False, norm_topk_prob=False)),
+    # State spaces; prompts longer than the positions that transformers computes at a time
+    "mamba2": dict(family="Mamba2", dtype="bf16", lengths=DELTA, config=dict(
+        num_heads=4, head_dim=20, state_size=12, n_groups=2, chunk_size=16)),
+    "mamba2_bias": dict(family="Mamba2", dtype="f32", lengths=DELTA, config=dict(
+        num_heads=8, head_dim=10, state_size=7, n_groups=1, conv_kernel=3, use_bias=True, use_conv_bias=False, chunk_size=16,
+        tie_word_embeddings=True)),
+    "granitemoehybrid": dict(family="GraniteMoeHybrid", dtype="bf16", lengths=DELTA, config=dict(
+        GRANITE_SPACE, num_local_experts=0, shared_intermediate_size=24, embedding_multiplier=3.0, residual_multiplier=0.7,
+        attention_multiplier=0.2, logits_scaling=2.0)),
+    "granitemoehybrid_experts": dict(family="GraniteMoeHybrid", dtype="f32", lengths=DELTA, config=dict(
+        GRANITE_SPACE | dict(mamba_n_groups=1), position_embedding_type="rope", num_local_experts=5, num_experts_per_tok=2,
+        intermediate_size=16, shared_intermediate_size=24, mamba_proj_bias=True, mamba_conv_bias=False, tie_word_embeddings=True)),
+    "nemotron_h": dict(family="NemotronH", dtype="bf16", lengths=DELTA, edit=by_pattern, config=dict(
+        NEMOTRON_SPACE, layers_block_type=["linear_attention", "mlp", "full_attention", "linear_attention", "mlp"])),
+    "nemotron_h_experts": dict(family="NemotronH", dtype="f32", lengths=DELTA, config=dict(
+        NEMOTRON_SPACE, layers_block_type=["linear_attention", "moe", "full_attention", "moe"], use_bias=True, use_conv_bias=False,
+        n_routed_experts=6, num_experts_per_tok=2, moe_intermediate_size=16, moe_shared_expert_intermediate_size=24,
+        n_group=2, topk_group=1, routed_scaling_factor=2.0)),
+    "bamba": dict(family="Bamba", dtype="bf16", lengths=DELTA, config=dict(
+        hidden_size=48, num_hidden_layers=3, attn_layer_indices=[1], mamba_n_heads=4, mamba_n_groups=2, mamba_d_state=12, mamba_chunk_size=16)),
+    "falcon_h1": dict(family="FalconH1", dtype="bf16", lengths=DELTA, config=dict(
+        FALCON_SPACE, ssm_multipliers=[0.7, 1.3, 0.8, 1.2, 0.9], ssm_in_multiplier=1.25, ssm_out_multiplier=0.8,
+        attention_in_multiplier=0.9, attention_out_multiplier=1.1, key_multiplier=0.6, mlp_multipliers=[0.8, 1.2],
+        lm_head_multiplier=0.5, embedding_multiplier=4.0)),
+    "falcon_h1_norm": dict(family="FalconH1", dtype="f32", lengths=DELTA, config=dict(
+        FALCON_SPACE, mamba_rms_norm=True, mamba_proj_bias=True, projectors_bias=True, mamba_conv_bias=False)),
+    "falcon_h1_norm_last": dict(family="FalconH1", dtype="f32", lengths=DELTA, config=dict(
+        FALCON_SPACE | dict(mamba_n_groups=1), mamba_rms_norm=True, mamba_norm_before_gate=False, mamba_d_ssm=None, attention_bias=True,
+        mlp_bias=True)),
     # Mixtures of experts
     "mixtral": dict(family="Mixtral", dtype="bf16", lengths=SHORT, twins=["bf16"], config=dict(
         num_local_experts=4, num_experts_per_tok=2, intermediate_size=24, sliding_window=None)),

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 MODEL = sys.argv[1] if len(sys.argv) > 1 else str(Path(__file__).resolve().parents[1] / "fixtures" / "chat")
@@ -118,10 +119,22 @@ def check(name, holds, detail=""):
     return holds
 
 
-def compare(name, rows, wanted):
+def beside(kill, folder, rows):
+    """The rows of a data set of which something is killed meanwhile, and how many had their answers then."""
+    had = []
+    thread = threading.Thread(target=kill, args=(folder, had))
+    thread.start()
+    found = rows.take_all()
+    thread.join()
+    return found, had[0]
+
+
+def compare(name, rows, had, wanted):
+    """Whether these are the answers to all rows, and something was left to do when ``had`` of them were there."""
     found = sorted((int(row["id"]), row["answer"].encode()) for row in rows)
     same = found == sorted((number, text.encode()) for number, text in wanted.items())
-    return check(name, same and all(row["error"] is None for row in rows), f"{len(found)} rows")
+    when = f"{len(found)} rows" + (f", {had} of them before" if had else "")
+    return check(name, same and all(row["error"] is None for row in rows) and had < ROWS, when)
 
 
 def driver(source, target, folder, address):
@@ -143,15 +156,20 @@ def fresh(work):
     return str(work / "pids")
 
 
-def kill_an_actor(folder):
+def answered(folder):
+    """Rows whose answers the journals have."""
+    return sum(file.read_text().count('"completion"') for file in (Path(folder).parent / "journal").glob("*.jsonl"))
+
+
+def kill_an_actor(folder, had):
     while not (pids := list(Path(folder).iterdir())):
         time.sleep(0.1)
     time.sleep(1)
     os.kill(int(pids[0].name), signal.SIGKILL)
-    print("  killed an actor", flush=True)
+    had.append(answered(folder))
 
 
-def remove_a_node(made, nodes, folder):
+def remove_a_node(made, nodes, folder, had):
     """The first node beside the head that an actor is on."""
     while True:
         used = {path.read_text() for path in Path(folder).iterdir()}
@@ -161,7 +179,7 @@ def remove_a_node(made, nodes, folder):
         time.sleep(0.1)
     time.sleep(1)
     made.remove_node(found[0], allow_graceful=False)
-    print("  removed a node", flush=True)
+    had.append(answered(folder))
 
 
 def kill_the_driver(work, source, folder, address):
@@ -178,7 +196,6 @@ def kill_the_driver(work, source, folder, address):
     first.wait()
     time.sleep(5)
     written = sum(pyarrow.parquet.read_metadata(file).num_rows for file in target.glob("*.parquet"))
-    print(f"  killed the driver after {written} rows", flush=True)
     subprocess.run(command, env={**os.environ, "MODEL": MODEL}, check=True)
     return written, pyarrow.parquet.read_table(target).to_pylist()
 
@@ -198,28 +215,23 @@ def main():
     try:
         ray.init(address=made.address, log_to_driver=False)
         folder = fresh(work)
-        holds.append(compare("Ray on three nodes", dataset(source, folder, 3).take_all(), wanted))
+        holds.append(compare("Ray on three nodes", dataset(source, folder, 3).take_all(), 0, wanted))
         used = {path.read_text() for path in Path(folder).iterdir()}
         holds.append(check("an actor on each node", len(used) == 3))
 
         folder = fresh(work)
-        thread = threading.Thread(target=kill_an_actor, args=(folder,))
-        thread.start()
-        holds.append(compare("an actor killed", dataset(source, folder, 3).take_all(), wanted))
-        thread.join()
+        holds.append(compare("an actor killed", *beside(kill_an_actor, folder, dataset(source, folder, 3)), wanted))
         ray.shutdown()
 
         written, rows = kill_the_driver(work, source, fresh(work), made.address)
-        holds.append(compare("the driver killed and run again", rows, wanted))
-        holds.append(check("it went on where it was", 0 < written < ROWS))
+        holds.append(compare("the driver killed and run again", rows, written, wanted))
+        holds.append(check("it went on where it was", 0 < written))
 
         ray.init(address=made.address, log_to_driver=False)
         folder = fresh(work)
-        thread = threading.Thread(target=remove_a_node, args=(made, nodes, folder))
-        thread.start()
         # The actor that is lost begins anew on the node that is free.
-        holds.append(compare("a node removed", dataset(source, folder, 2).take_all(), wanted))
-        thread.join()
+        remove = partial(remove_a_node, made, nodes)
+        holds.append(compare("a node removed", *beside(remove, folder, dataset(source, folder, 2)), wanted))
     finally:
         ray.shutdown()
         made.shutdown()

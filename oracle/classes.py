@@ -53,6 +53,11 @@ REMOTE = {
     },
     "internlm": LLAMA | {"vocab_size": 103168, "bias": True, "rotary": {"base": 10000, "type": "dynamic"}},
     "internlm2": LLAMA | ROPE | {"vocab_size": 103168, "bias": True, "num_key_value_heads": None},
+    "jina_bert_v2": {
+        "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
+        "max_position_embeddings": 512, "type_vocab_size": 2, "layer_norm_eps": 1e-12, "is_decoder": False,
+        "add_cross_attention": False, "tie_word_embeddings": True, "feed_forward_type": "original",
+    },
     "minicpm": LLAMA | ROPE | {
         "num_key_value_heads": None, "attention_bias": False, "mlp_bias": False, "scale_emb": 1, "dim_model_base": 1,
         "scale_depth": 1, "tie_word_embeddings": True, "sparse_config": None, "num_experts": None, "head_dim": None,
@@ -71,6 +76,8 @@ REMOTE = {
 }
 # What published files of a type say in other words than its class, and what their own code reads besides.
 PUBLISHED = {
+    "bamba": ({}, {"partial_rotary_factor": 0.5}),  # whatever the configuration says beside its rotation
+    "jina_embeddings_v3": ({"rotary_emb_base": "rope_theta"}, {}),
     "nomic_bert": ({"n_embd": "hidden_size", "n_head": "num_attention_heads", "n_layer": "num_hidden_layers",
                     "n_inner": "intermediate_size", "n_positions": "max_position_embeddings",
                     "layer_norm_epsilon": "layer_norm_eps", "rotary_emb_base": "rope_theta"},

@@ -52,7 +52,7 @@ def build(entry, seed):
     config = configuration(entry)
     config._attn_implementation = entry.get("attention", "eager")
     model = auto_class("text_config" in config.to_dict()).from_config(config)
-    centre = 0.0 if config.model_type.startswith(("gemma", "nemotron", "qwen3_next", "qwen3_5")) else 1.0
+    centre = 0.0 if config.model_type.startswith(("gemma", "nemotron", "qwen3_next", "qwen3_5")) and config.model_type != "nemotron_h" else 1.0
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     norms = {id(m.weight) for m in model.modules() if "Norm" in type(m).__name__ and hasattr(m, "weight")}
     generator = torch.Generator().manual_seed(1000 + seed)
@@ -68,7 +68,7 @@ def build(entry, seed):
             else:  # experts are stacked: their inputs are the last dimension
                 parameter.copy_(1.5 * parameter.shape[-1] ** -0.5 * noise)
         for name, buffer in model.named_buffers():
-            if name.endswith("e_score_correction_bias"):
+            if name.endswith("e_score_correction_bias") or config.model_type == "lfm2_moe" and name.endswith("expert_bias"):
                 buffer.copy_((0.3 if hasattr(config, "kv_lora_rank") else 0.2) * torch.randn(buffer.shape, generator=generator))
     entry.get("prepare", lambda model: None)(model)
     return model.to(DTYPES[entry["dtype"]])

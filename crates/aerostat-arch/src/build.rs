@@ -6,7 +6,7 @@ use aerostat_checkpoint::{Catalog, Checkpoint, Tensor, name_shown};
 
 use crate::config::{Keys, Shape, bos, eos, find_family, refuse};
 use crate::error::Error;
-use crate::find::Tensors;
+use crate::find::{PARAMETRISED, Tensors};
 use crate::spec::{Companion, Head, Matrix, ModelSpec};
 
 /// Describes a checkpoint as a model, every tensor that a sweep needs found and its shape checked.
@@ -109,6 +109,14 @@ fn notes(checkpoint: &Checkpoint, unread: &[&Tensor]) -> Vec<String> {
             "an adapter{kind}{base} lies beside the weights; it is not applied: the answers are those of the weights \
              alone (--adapter applies one)"
         ));
+    }
+    let (tasks, unread): (Vec<&Tensor>, Vec<&Tensor>) =
+        unread.iter().partition(|tensor| tensor.name.contains(PARAMETRISED));
+    if !tasks.is_empty() {
+        notes.push(
+            "the weights hold adapters for tasks (`lora_adaptations`), which are not applied: vectors are those of no task"
+                .to_owned(),
+        );
     }
     if let Some(first) = unread.first() {
         let name = name_shown(&first.name);

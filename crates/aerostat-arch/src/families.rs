@@ -3,6 +3,7 @@
 mod arcee;
 mod axk1;
 mod baichuan;
+mod bamba;
 mod bert;
 mod bloom;
 mod chatglm;
@@ -21,6 +22,7 @@ mod eurobert;
 mod exaone4;
 mod exaone_moe;
 mod falcon;
+mod falcon_h1;
 mod flex_olmo;
 mod gemma;
 mod gemma2;
@@ -43,6 +45,7 @@ mod granite;
 mod granite_swa;
 mod granitemoe;
 mod granitemoe_swa;
+mod granitemoehybrid;
 mod gte;
 mod helium;
 mod hunyuan;
@@ -53,9 +56,13 @@ mod internlm2;
 mod internlm3;
 mod iquestcoder;
 mod jais2;
+mod jina_v2;
 mod jina_v3;
+mod lfm2;
+mod lfm2_moe;
 mod llama;
 mod llama4;
+mod mamba2;
 mod mellum;
 mod minicpm;
 mod minicpm3;
@@ -70,6 +77,7 @@ mod mpnet;
 mod mpt;
 mod nanochat;
 mod nemotron;
+mod nemotron_h;
 mod nomic_bert;
 mod olmo;
 mod olmo2;
@@ -146,6 +154,7 @@ pub const FAMILIES: &[&Family] = &[
     &granitemoe::FAMILY,
     &granite_swa::FAMILY,
     &granitemoe_swa::FAMILY,
+    &granitemoehybrid::FAMILY,
     &hyperclovax::FAMILY,
     &minicpm::FAMILY,
     &minicpm3::FAMILY,
@@ -170,6 +179,7 @@ pub const FAMILIES: &[&Family] = &[
     &gpt_bigcode::FAMILY,
     &gpt_neo::FAMILY,
     &falcon::FAMILY,
+    &falcon_h1::FAMILY,
     &opt::FAMILY,
     &baichuan::FAMILY,
     &bloom::FAMILY,
@@ -182,7 +192,12 @@ pub const FAMILIES: &[&Family] = &[
     &ernie4_5::FAMILY,
     &ernie4_5_moe::FAMILY,
     &nemotron::FAMILY,
+    &nemotron_h::FAMILY,
     &arcee::FAMILY,
+    &lfm2::FAMILY,
+    &lfm2_moe::FAMILY,
+    &mamba2::FAMILY,
+    &bamba::FAMILY,
     &jais2::FAMILY,
     &exaone4::FAMILY,
     &exaone_moe::FAMILY,
@@ -204,5 +219,6 @@ pub const FAMILIES: &[&Family] = &[
     &eurobert::FAMILY,
     &nomic_bert::FAMILY,
     &gte::FAMILY,
+    &jina_v2::FAMILY,
     &jina_v3::FAMILY,
 ];

@@ -7,6 +7,7 @@ mod latent;
 mod mixture;
 mod names;
 mod options;
+mod space;
 
 use crate::spec::{Activation, NormKind, RopeStyle};
 
@@ -20,6 +21,7 @@ pub use options::{
     AlibiRule, Bias, Factor, HeadNorms, PostNorms, Refused, Rotated, Softcap, StreamNorms, Switch,
     Temperature, Windows,
 };
+pub use space::{ConvolutionNames, Mixers, SpaceFamily, SpaceNames, Steps};
 
 /// One family: how its models are named and which options of the block they use.
 #[derive(Debug)]
@@ -145,6 +147,16 @@ pub struct Family {
     pub latent: Option<LatentFamily>,
     /// Whether in the tensor of queries each head's queries are followed by its part of a gate of attention's output.
     pub gated_attention: bool,
+    /// Which token mixers layers have.
+    pub mixers: Mixers,
+    /// Whether a layer is a token mixer or an MLP, and never both.
+    pub one_part: bool,
+    /// How state spaces are stored; `None`: no layer has one.
+    pub space: Option<SpaceFamily>,
+    /// Names of the tensors of gated convolutions in Hugging Face checkpoints; `None`: no layer has one.
+    pub convolution: Option<ConvolutionNames>,
+    /// Whether configurations list factors on the inputs and outputs of attention and MLP (`attention_in_multiplier` and kin).
+    pub half_factors: bool,
     /// How the gated delta nets are stored that some layers have in place of attention; `None`: no layer has one.
     pub delta: Option<DeltaFamily>,
     /// How experts are mixed and stored on the layers that have some; `None`: no layer has.
@@ -211,6 +223,11 @@ impl Family {
         softcaps: (Softcap::Never, Softcap::Never),
         latent: None,
         gated_attention: false,
+        mixers: Mixers::Attention,
+        one_part: false,
+        space: None,
+        convolution: None,
+        half_factors: false,
         delta: None,
         mixture: None,
     };

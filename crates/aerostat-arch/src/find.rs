@@ -10,7 +10,9 @@ mod mixture;
 mod part;
 mod rope;
 mod scales;
+mod space;
 mod stored;
 mod tensors;
 
+pub(crate) use stored::PARAMETRISED;
 pub(crate) use tensors::Tensors;

@@ -22,17 +22,17 @@ mod spec;
 
 pub use adapter::adapt;
 pub use build::describe;
-pub use config::TOWERS;
+pub use config::{MixerKind, TOWERS};
 pub use error::{Error, ErrorKind};
 pub use families::FAMILIES;
 pub use family::{
-    AlibiRule, Bias, DeltaFamily, DeltaNames, Encoder, Factor, Family, Fused, HeadNorms, Key, LatentFamily,
-    LatentNames, Mixture, MixtureNames, Names, PostNorms, Refused, Rotated, Softcap, StreamNorms, Switch,
-    Temperature, Windows,
+    AlibiRule, Bias, ConvolutionNames, DeltaFamily, DeltaNames, Encoder, Factor, Family, Fused, HeadNorms,
+    Key, LatentFamily, LatentNames, Mixers, Mixture, MixtureNames, Names, PostNorms, Refused, Rotated,
+    Softcap, SpaceFamily, SpaceNames, Steps, StreamNorms, Switch, Temperature, Windows,
 };
 pub use spec::{
     Activation, Alibi, AttentionSpec, Beside, Block, Companion, DeltaNet, DeltaShape, DistanceBiases,
-    Divisors, Experts, Groups, Growth, Head, Indexer, Joined, Latent, Linear, Matrix, Mixer, MlpSpec,
-    ModelSpec, Nested, Norm, NormKind, Positions, Role, RopeSpec, RopeStyle, Routing, Runs, Scales, Scaling,
-    Score, Selection, State, TokenTypes, Update, Vector, Window,
+    Divisors, Experts, GatedConvolution, Groups, Growth, Head, Indexer, Joined, Latent, Linear, Matrix,
+    Mixer, MlpSpec, ModelSpec, Nested, Norm, NormKind, Positions, Role, RopeSpec, RopeStyle, Routing, Runs,
+    Scales, Scaling, Score, Selection, SpaceShape, State, StateSpace, TokenTypes, Update, Vector, Window,
 };

@@ -12,6 +12,7 @@ mod matrix;
 mod mlp;
 mod norm;
 mod rope;
+mod space;
 mod update;
 mod vector;
 
@@ -28,6 +29,7 @@ pub use matrix::{Linear, Matrix, Role};
 pub use mlp::{Joined, MlpSpec};
 pub use norm::{Norm, NormKind};
 pub use rope::{Divisors, RopeSpec, Scaling};
+pub use space::{GatedConvolution, SpaceShape, StateSpace};
 pub use update::Update;
 pub use vector::{Runs, Vector};
 
@@ -167,8 +169,7 @@ impl ModelSpec {
 
     /// Elements of recurrent states, in f32, that a sequence keeps in all blocks; 0 where attention is all there is.
     pub fn state_elements(&self) -> usize {
-        let deltas = self.blocks.iter().filter_map(Block::delta);
-        deltas.map(|delta| delta.shape.history() + delta.shape.state()).sum()
+        self.blocks.iter().map(Block::state_elements).sum()
     }
 
     /// Whether positions also see those after them: a text is then computed as a whole, and nothing can follow it.

@@ -4,7 +4,7 @@ use crate::quantised::Numbers;
 use crate::{
     Activation, Allocated, Attention, BufferId, Capabilities, DeltaRule, DeviceMemory, Error, Extras,
     Footprint, HeadCopy, Home, HostBytes, Index, KvLayout, Mat, Nested, Rope, Scaling, ScratchNeed,
-    SweepRows, Tile, TileShape, UploadId, Weight, WeightId,
+    StateScan, SweepRows, Tile, TileShape, UploadId, Weight, WeightId,
 };
 
 /// A device. All matrices are f32. Shapes are checked: operands that do not fit give an error and change nothing.
@@ -214,11 +214,18 @@ pub trait Backend: Send {
         selected: Mat,
     ) -> Result<(), Error>;
 
-    /// A causal convolution of each column with the last positions of its sequence, in place, and SiLU of what it gives
+    /// A causal convolution of each column with the last positions of its sequence, in place, and if asked SiLU of what it gives
     /// ([`delta::convolve`](crate::delta::convolve)). Row `i` of `weights` is for the position that lies
-    /// `weights.rows - 1 - i` before. Row `s` of `state` keeps the inputs of the last `weights.rows - 1` positions of the
-    /// sequence in slot `s`, oldest first; before position 0 they are zero, whatever it holds.
-    fn short_conv(&mut self, x: Mat, weights: Mat, state: Mat) -> Result<(), Error>;
+    /// `weights.rows - 1 - i` before; `bias` has one row. Row `s` of `state` keeps the inputs of the last `weights.rows - 1`
+    /// positions of the sequence in slot `s`, oldest first; before position 0 they are zero, whatever it holds.
+    fn short_conv(
+        &mut self,
+        x: Mat,
+        weights: Mat,
+        bias: Option<Mat>,
+        silu: bool,
+        state: Mat,
+    ) -> Result<(), Error>;
 
     /// The gated delta rule, position by position ([`delta::step`](crate::delta::step)). A row of `x` has the queries of all
     /// key heads, their keys, and the values of all value heads; one of `strengths` the arguments of
@@ -235,6 +242,21 @@ pub trait Backend: Send {
         rule: &DeltaRule,
     ) -> Result<(), Error>;
 
+    /// The selective scan of a state space, position by position ([`scan::step`](crate::scan::step)). A row of `x` has the inputs of
+    /// all heads, then what each group writes with, then what each reads with; one of `steps` the arguments of
+    /// [`scan::time_step`](crate::scan::time_step), one for each head; `parameters` has a row of rates, one of biases of steps and
+    /// one of skips. Row `s` of `state` is `[heads, state_dim, head_dim]` of the sequence in slot `s`; it is zero before position
+    /// 0, whatever it holds. `out` is `[rows, heads * head_dim]`.
+    fn state_scan(
+        &mut self,
+        x: Mat,
+        steps: Mat,
+        parameters: Mat,
+        state: Mat,
+        out: Mat,
+        scan: &StateScan,
+    ) -> Result<(), Error>;
+
     /// `out = activation(gate) * up`, element by element. `out` may be `gate` or `up`.
     fn glu(&mut self, gate: Mat, up: Mat, activation: Activation, out: Mat) -> Result<(), Error>;
 
@@ -243,6 +265,9 @@ pub trait Backend: Send {
 
     /// `x += y`.
     fn add(&mut self, x: Mat, y: Mat) -> Result<(), Error>;
+
+    /// `x *= y`, element by element.
+    fn mul(&mut self, x: Mat, y: Mat) -> Result<(), Error>;
 
     /// `x *= factor`.
     fn scale(&mut self, x: Mat, factor: f32) -> Result<(), Error>;

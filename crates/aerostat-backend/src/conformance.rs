@@ -68,6 +68,7 @@ impl Case {
             | Self::RmsNorm { values, .. }
             | Self::ShortConv { values, .. }
             | Self::DeltaRule { values, .. }
+            | Self::StateScan { values, .. }
             | Self::Attention { values, .. } => *values == Values::Special,
             _ => false,
         };
@@ -144,6 +145,7 @@ impl Case {
             Self::SparseAttention { .. } => self.sparse_attention(device, other, random),
             Self::ShortConv { .. } => self.short_conv(device, other, random),
             Self::DeltaRule { .. } => self.delta_rule(device, other, random),
+            Self::StateScan { .. } => self.state_scan(device, other, random),
         }
     }
 
@@ -153,17 +155,18 @@ impl Case {
         other: bool,
         random: &mut Random,
     ) -> Result<Vec<f32>, Error> {
-        let Self::ShortConv { channels, kernel, ref lengths, values } = *self else {
+        let Self::ShortConv { channels, kernel, bias, silu, ref lengths, values } = *self else {
             return Err(other_case());
         };
         let weights = matrix(device, random, kernel, channels, Values::Plain)?;
+        let bias = bias.then(|| matrix(device, random, 1, channels, Values::Plain)).transpose()?;
         let state = matrix(device, random, lengths.len() + 2, (kernel - 1) * channels, Values::Special)?;
         let mut results = Vec::new();
         for rows in sweeps(lengths) {
             let x = matrix(device, random, rows.len(), channels, values)?;
             for (start, rows) in portions(&rows, other) {
                 set_states(device, rows)?;
-                device.short_conv(x.row_range(start, rows.len()), weights, state)?;
+                device.short_conv(x.row_range(start, rows.len()), weights, bias, silu, state)?;
             }
             results.extend(everything(device, x)?);
         }
@@ -191,6 +194,33 @@ impl Case {
                 let part = |mat: Mat| mat.row_range(start, rows.len());
                 set_states(device, rows)?;
                 device.delta_rule(part(x), part(strengths), parameters, state, part(out), &rule)?;
+            }
+            results.extend(everything(device, out)?);
+        }
+        results.extend(everything(device, state)?);
+        Ok(results)
+    }
+
+    fn state_scan(
+        &self,
+        device: &mut dyn Backend,
+        other: bool,
+        random: &mut Random,
+    ) -> Result<Vec<f32>, Error> {
+        let Self::StateScan { scan, ref lengths, values } = *self else { return Err(other_case()) };
+        let (heads, inputs) = (scan.heads, scan.heads * scan.head_dim);
+        let parameters = matrix(device, random, 3, heads, Values::Plain)?;
+        let state = matrix(device, random, lengths.len() + 2, inputs * scan.state_dim, Values::Special)?;
+        let mut results = Vec::new();
+        for rows in sweeps(lengths) {
+            let channels = inputs + 2 * scan.groups * scan.state_dim;
+            let x = matrix(device, random, rows.len(), channels, values)?;
+            let steps = matrix(device, random, rows.len(), heads, values)?;
+            let out = matrix(device, random, rows.len(), inputs, Values::Plain)?;
+            for (start, rows) in portions(&rows, other) {
+                let part = |mat: Mat| mat.row_range(start, rows.len());
+                set_states(device, rows)?;
+                device.state_scan(part(x), part(steps), parameters, state, part(out), &scan)?;
             }
             results.extend(everything(device, out)?);
         }
@@ -299,6 +329,7 @@ fn compare(
 fn elementwise(device: &mut dyn Backend, op: Elementwise, a: Mat, b: Mat, out: Mat) -> Result<Mat, Error> {
     match op {
         Elementwise::Add => device.add(a, b)?,
+        Elementwise::Mul => device.mul(a, b)?,
         Elementwise::AddBias => device.add_bias(a, b.row_range(0, 1))?,
         Elementwise::MulColumns => device.mul_columns(a, b.row_range(0, 1))?,
         Elementwise::MulRows => device.mul_rows(a, b.col_range(0, 1))?,

@@ -1,4 +1,5 @@
-//! Recurrent states: the rules that their operands obey, and what is computed with them in its plainest form.
+//! Recurrent states of delta nets, and short convolutions: the rules that their operands obey, and what is computed with them in
+//! its plainest form.
 
 use std::collections::HashSet;
 
@@ -21,11 +22,11 @@ pub struct StateRun {
     pub fresh: bool,
 }
 
-/// One position of a causal convolution of one channel, through SiLU: `inputs` are those before it and its own, `weights` as
-/// many; the products are added in ascending order by fused multiply-add.
-pub fn convolve(inputs: &[f32], weights: &[f32]) -> f32 {
-    let sum = inputs.iter().zip(weights).fold(0.0, |sum: f32, (&x, &w)| w.mul_add(x, sum));
-    numerics::activate(sum, Activation::Silu)
+/// One position of a causal convolution of one channel, through SiLU if asked: `inputs` are those before it and its own, `weights`
+/// as many; the products are added to the bias (0 where there is none) in ascending order by fused multiply-add.
+pub fn convolve(inputs: &[f32], weights: &[f32], bias: f32, silu: bool) -> f32 {
+    let sum = inputs.iter().zip(weights).fold(bias, |sum: f32, (&x, &w)| w.mul_add(x, sum));
+    if silu { numerics::activate(sum, Activation::Silu) } else { sum }
 }
 
 /// `ln(1 + e^x)` within 4e-7 of its size; NaN for NaN.
@@ -115,8 +116,8 @@ pub(crate) fn runs(rows: &[StateRow]) -> Result<Vec<StateRun>, Error> {
     Ok(runs)
 }
 
-/// The operands of a convolution: its rows, its weights by position, and what sequences keep.
-pub fn check_conv([x, weights, state]: [Mat; 3]) -> Result<(), Error> {
+/// The operands of a convolution: its rows, its weights by position, its bias, and what sequences keep.
+pub fn check_conv([x, weights, state]: [Mat; 3], bias: Option<Mat>) -> Result<(), Error> {
     if !(2..=KERNEL_MAX).contains(&weights.rows) {
         return Err(Error::shape(format!("a convolution cannot see {} positions", weights.rows)));
     }
@@ -124,8 +125,13 @@ pub fn check_conv([x, weights, state]: [Mat; 3]) -> Result<(), Error> {
     let kept = x.cols.checked_mul(weights.rows - 1);
     let kept = kept.ok_or_else(|| Error::shape(format!("{} channels overflow", x.cols)))?;
     check::shape(&state, state.rows, kept, "what the convolution keeps")?;
-    check::apart(&x, &weights)?;
-    check::apart(&state, &weights)?;
+    if let Some(bias) = bias {
+        check::shape(&bias, 1, x.cols, "the convolution's bias")?;
+    }
+    for read in [Some(weights), bias].into_iter().flatten() {
+        check::apart(&x, &read)?;
+        check::apart(&state, &read)?;
+    }
     check::apart(&x, &state)
 }
 

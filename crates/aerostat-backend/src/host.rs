@@ -9,8 +9,8 @@ use crate::weights::Operand;
 use crate::{
     Activation, Allocated, Attention, Backend, BufferId, Capabilities, Checks, DeltaRule, Error, ErrorKind,
     Extras, Footprint, HeadCopy, Home, HostBytes, HostDevice, Index, Kernels, KvLayout, Mat, Nested, Rope,
-    Scaling, ScalingView, ScratchNeed, SweepRows, Tile, TileShape, UploadId, View, Weight, WeightId, Window,
-    check, delta, formats, memory, numbers, packed, rows, sparse,
+    Scaling, ScalingView, ScratchNeed, StateScan, SweepRows, Tile, TileShape, UploadId, View, Weight,
+    WeightId, Window, check, delta, formats, memory, numbers, packed, rows, scan, sparse,
 };
 
 /// Elements that are expanded at a time: a whole number of blocks of every format.
@@ -431,12 +431,20 @@ impl<D: HostDevice> Backend for D {
         Ok(())
     }
 
-    fn short_conv(&mut self, x: Mat, weights: Mat, state: Mat) -> Result<(), Error> {
+    fn short_conv(
+        &mut self,
+        x: Mat,
+        weights: Mat,
+        bias: Option<Mat>,
+        silu: bool,
+        state: Mat,
+    ) -> Result<(), Error> {
         let (memory, kernels) = self.parts(Checks::done());
-        delta::check_conv([x, weights, state])?;
+        delta::check_conv([x, weights, state], bias)?;
         let runs = memory.rows.runs(x.rows, state.rows)?;
-        let [x, weights, state] = memory::views(&mut memory.buffers, [x, weights, state])?;
-        kernels.short_conv(x, weights, state, runs);
+        let operands = [x, weights, state, bias.unwrap_or(weights)];
+        let [x, weights, state, added] = memory::views(&mut memory.buffers, operands)?;
+        kernels.short_conv(x, (weights, bias.map(|_| added)), silu, state, runs);
         Ok(())
     }
 
@@ -455,6 +463,24 @@ impl<D: HostDevice> Backend for D {
         let operands = [x, strengths, parameters, state, out];
         let [x, strengths, parameters, state, out] = memory::views(&mut memory.buffers, operands)?;
         kernels.delta_rule(x, strengths, parameters, state, out, rule, runs);
+        Ok(())
+    }
+
+    fn state_scan(
+        &mut self,
+        x: Mat,
+        steps: Mat,
+        parameters: Mat,
+        state: Mat,
+        out: Mat,
+        scan: &StateScan,
+    ) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks::done());
+        scan::check_scan([x, steps, parameters, state, out], scan)?;
+        let runs = memory.rows.runs(x.rows, state.rows)?;
+        let operands = [x, steps, parameters, state, out];
+        let [x, steps, parameters, state, out] = memory::views(&mut memory.buffers, operands)?;
+        kernels.state_scan(x, steps, parameters, state, out, scan, runs);
         Ok(())
     }
 
@@ -482,6 +508,15 @@ impl<D: HostDevice> Backend for D {
         check::apart(&x, &y)?;
         let [x, y] = memory::views(&mut memory.buffers, [x, y])?;
         kernels.map(Map::Add, x, y, x);
+        Ok(())
+    }
+
+    fn mul(&mut self, x: Mat, y: Mat) -> Result<(), Error> {
+        let (memory, kernels) = self.parts(Checks::done());
+        check::same_shape(&x, &y, "the factors")?;
+        check::apart(&x, &y)?;
+        let [x, y] = memory::views(&mut memory.buffers, [x, y])?;
+        kernels.map(Map::Multiply, x, y, x);
         Ok(())
     }
 

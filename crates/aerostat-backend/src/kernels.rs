@@ -5,7 +5,7 @@ use crate::numerics::Map;
 use crate::quantised::Quantised;
 use crate::{
     Attention, Capabilities, DeltaRule, Error, Extras, Footprint, HeadCopy, HostMemory, Index, KvView,
-    Placement, Rope, ScratchNeed, Tile, View, packed,
+    Placement, Rope, ScratchNeed, StateScan, Tile, View, packed,
 };
 #[allow(unused_imports, reason = "for the documentation")]
 use crate::{Backend, numerics};
@@ -153,8 +153,15 @@ pub trait Kernels: Send {
         selected: View<'_>,
     );
 
-    /// [`Backend::short_conv`]; of `runs` no two are of one slot.
-    fn short_conv(&mut self, x: View<'_>, weights: View<'_>, state: View<'_>, runs: &[StateRun]);
+    /// [`Backend::short_conv`] with these weights and this bias; of `runs` no two are of one slot.
+    fn short_conv(
+        &mut self,
+        x: View<'_>,
+        weights: (View<'_>, Option<View<'_>>),
+        silu: bool,
+        state: View<'_>,
+        runs: &[StateRun],
+    );
 
     /// [`Backend::delta_rule`]; of `runs` no two are of one slot.
     fn delta_rule(
@@ -165,6 +172,18 @@ pub trait Kernels: Send {
         state: View<'_>,
         out: View<'_>,
         rule: &DeltaRule,
+        runs: &[StateRun],
+    );
+
+    /// [`Backend::state_scan`]; of `runs` no two are of one slot.
+    fn state_scan(
+        &mut self,
+        x: View<'_>,
+        steps: View<'_>,
+        parameters: View<'_>,
+        state: View<'_>,
+        out: View<'_>,
+        scan: &StateScan,
         runs: &[StateRun],
     );
 }

@@ -29,6 +29,7 @@ pub mod quantised;
 pub mod reference;
 mod rows;
 pub mod rules;
+pub mod scan;
 mod sparse;
 mod weights;
 
@@ -40,6 +41,6 @@ pub use memory::{HostMemory, KvView, View};
 pub use ops::{
     Activation, Alibi, Allocated, Attention, Branch, BufferId, Capabilities, DeltaRule, DeviceMemory, Extras,
     Footprint, HeadCopy, Home, HostBytes, Index, KvElement, KvLayout, KvType, Mat, Nested, Placement, Rope,
-    RopeStyle, RowPlace, Scaling, ScratchNeed, StateRow, SweepRows, Tile, TileShape, UploadId, Weight,
-    WeightId, Window,
+    RopeStyle, RowPlace, Scaling, ScratchNeed, StateRow, StateScan, SweepRows, Tile, TileShape, UploadId,
+    Weight, WeightId, Window,
 };

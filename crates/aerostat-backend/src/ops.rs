@@ -373,6 +373,22 @@ pub struct DeltaRule {
     pub tiled: bool,
 }
 
+/// Shape of a selective scan of a state space.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StateScan {
+    /// Heads, each with a state of its own.
+    pub heads: usize,
+    /// Size of a head's input and output.
+    pub head_dim: usize,
+    /// Groups of heads that share what they write and what they read; divides `heads`, and head `h` is of group `h / (heads /
+    /// groups)`.
+    pub groups: usize,
+    /// Rows of a head's state.
+    pub state_dim: usize,
+    /// The least time step, and the largest.
+    pub steps: (f32, f32),
+}
+
 /// What a device can do.
 #[derive(Clone, Debug)]
 pub struct Capabilities {

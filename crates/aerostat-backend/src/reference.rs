@@ -9,8 +9,8 @@ use crate::numerics::{self, LANES, Map, Seen};
 use crate::quantised::{self, Groups};
 use crate::{
     Attention, Capabilities, Checks, DeltaRule, Error, Extras, HeadCopy, HostDevice, HostMemory, Index,
-    Kernels, KvElement, KvType, KvView, Placement, Rope, RopeStyle, RowPlace, ScalingView, Tile, View, check,
-    formats,
+    Kernels, KvElement, KvType, KvView, Placement, Rope, RopeStyle, RowPlace, ScalingView, StateScan, Tile,
+    View, check, formats, scan,
 };
 
 /// The reference device.
@@ -273,18 +273,26 @@ impl Kernels for Naive {
         }
     }
 
-    fn short_conv(&mut self, x: View<'_>, weights: View<'_>, state: View<'_>, runs: &[StateRun]) {
+    fn short_conv(
+        &mut self,
+        x: View<'_>,
+        (weights, bias): (View<'_>, Option<View<'_>>),
+        silu: bool,
+        state: View<'_>,
+        runs: &[StateRun],
+    ) {
         for run in runs {
             let kept = state.row(run.slot);
             for channel in 0..x.cols() {
                 let weights: Vec<f32> = (0..weights.rows()).map(|i| weights.row(i)[channel].get()).collect();
+                let bias = bias.map_or(0.0, |bias| bias.row(0)[channel].get());
                 let history: Vec<&Cell<f32>> = kept.iter().skip(channel).step_by(x.cols()).collect();
                 let mut inputs: Vec<f32> =
                     history.iter().map(|c| if run.fresh { 0.0 } else { c.get() }).collect();
                 for row in run.start..run.start + run.rows {
                     let cell = &x.row(row)[channel];
                     inputs.push(cell.get());
-                    cell.set(delta::convolve(&inputs, &weights));
+                    cell.set(delta::convolve(&inputs, &weights, bias, silu));
                     inputs.remove(0);
                 }
                 history.iter().zip(inputs).for_each(|(cell, input)| cell.set(input));
@@ -316,6 +324,34 @@ impl Kernels for Naive {
                 let mut read = vec![0.0; rule.value_dim];
                 delta::step(&mut state, vectors, s, &mut read);
                 set(&out.row(row)[head * rule.value_dim..], &read);
+            }
+            set(kept, &state);
+        }
+    }
+
+    fn state_scan(
+        &mut self,
+        x: View<'_>,
+        steps: View<'_>,
+        parameters: View<'_>,
+        state: View<'_>,
+        out: View<'_>,
+        scan: &StateScan,
+        runs: &[StateRun],
+    ) {
+        let [rates, biases, skips] = [0, 1, 2].map(|row| copy(parameters.row(row)));
+        let (rows, width) = (scan.state_dim, scan.head_dim);
+        for (run, head) in runs.iter().flat_map(|run| (0..scan.heads).map(move |head| (run, head))) {
+            let kept = &state.row(run.slot)[head * rows * width..][..rows * width];
+            let mut state = if run.fresh { vec![0.0; rows * width] } else { copy(kept) };
+            let (input, b, c) = scan.places(head);
+            for row in run.start..run.start + run.rows {
+                let (x, argument) = (copy(x.row(row)), steps.row(row)[head].get());
+                let (step, decay) = scan::time_step(argument, rates[head], biases[head], scan.steps);
+                let mut read = vec![0.0; width];
+                let vectors = (&x[b..][..rows], &x[c..][..rows], &x[input..][..width]);
+                scan::step(&mut state, vectors, (step, decay, skips[head]), &mut read);
+                set(&out.row(row)[head * width..], &read);
             }
             set(kept, &state);
         }

@@ -7,4 +7,5 @@ pub use crate::check::{
 pub use crate::delta::{check_conv, check_rule};
 pub use crate::numbers::check_codes;
 pub use crate::rows::Rows;
+pub use crate::scan::check_scan;
 pub use crate::sparse::{check_attention, check_index};

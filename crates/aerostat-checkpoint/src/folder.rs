@@ -8,7 +8,7 @@ use aerostat_input::{json_of_python, name_shown};
 use serde_json::Value;
 
 use crate::gguf::{self, SplitName};
-use crate::limits::{CONFIG_BYTES_MAX, HEADER_BYTES_MAX};
+use crate::limits::{CONFIG_BYTES_MAX, CONFIG_COMMAS_MAX, HEADER_BYTES_MAX};
 use crate::safetensors::{self, Index};
 use crate::{
     ADAPTER_CONFIG, AdapterBeside, Catalog, Checkpoint, Config, Error, ErrorKind, HfConfig, TextFiles, disk,
@@ -343,6 +343,9 @@ fn file_names(folder: &Path) -> Result<BTreeSet<String>, Error> {
 fn read_json_object(path: &Path) -> Result<Value, Error> {
     let json = disk::read(path, CONFIG_BYTES_MAX)?;
     let fail = |message: String| Error::new(ErrorKind::Config, path, message);
+    if json.iter().filter(|byte| **byte == b',').count() > CONFIG_COMMAS_MAX {
+        return Err(fail(format!("the JSON has more than {CONFIG_COMMAS_MAX} values")));
+    }
     let value = json_of_python(&json).map_err(|error| fail(format!("the JSON is malformed: {error}")))?;
     match value {
         Value::Object(_) => Ok(value),

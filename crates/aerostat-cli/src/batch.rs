@@ -10,16 +10,17 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::model::{self, ModelName};
 use crate::options::{EngineArgs, MODEL_HELP, NEW_TOKENS_DEFAULT};
 use crate::output::{OutputArgs, tell};
 use crate::signs::Signs;
 use crate::watch::Watch;
-use crate::{apart, dry, interrupt, model, output, shard};
+use crate::{apart, dry, interrupt, output, shard};
 
 #[derive(Debug, Args)]
 pub(crate) struct BatchArgs {
     #[arg(short, long, help = MODEL_HELP)]
-    model: String,
+    model: ModelName,
     /// The batch file: JSON lines, also .gz or .zst; `-` reads stdin.
     #[arg(short, long, value_name = "IN.jsonl")]
     input: PathBuf,
@@ -64,7 +65,9 @@ pub(crate) struct BatchArgs {
 #[derive(Serialize)]
 struct Report<'a> {
     model: &'a str,
+    #[serde(serialize_with = "output::path")]
     output: &'a Path,
+    #[serde(serialize_with = "output::path")]
     errors: &'a Path,
     total: u64,
     done: u64,

@@ -12,11 +12,12 @@ use clap::{Args, Subcommand, value_parser};
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::model::{self, ModelName};
 use crate::options::{EngineArgs, MODEL_HELP, io};
 use crate::output::OutputArgs;
 use crate::speculate::{self, BenchSpeculateArgs};
 use crate::watch::Watch;
-use crate::{interrupt, model, output};
+use crate::{interrupt, output};
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
@@ -45,7 +46,7 @@ pub(crate) enum BenchCommand {
 #[derive(Debug, Args)]
 pub(crate) struct BenchDiskArgs {
     #[arg(help = MODEL_HELP)]
-    model: String,
+    model: ModelName,
     /// How to read: auto, direct, uring or buffered.
     #[arg(long, value_name = "IO", default_value = "auto", value_parser = io)]
     io: IoChoice,
@@ -66,7 +67,7 @@ pub(crate) struct BenchDiskArgs {
 #[derive(Debug, Args)]
 pub(crate) struct BenchSweepArgs {
     #[arg(help = MODEL_HELP)]
-    model: String,
+    model: ModelName,
     /// Rows of a sweep.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,8,50,128,256", value_parser = value_parser!(u32).range(1..=65_536))]
     rows: Vec<u32>,
@@ -89,7 +90,7 @@ pub(crate) struct BenchSweepArgs {
 #[derive(Debug, Args)]
 pub(crate) struct BenchThroughputArgs {
     #[arg(help = MODEL_HELP)]
-    model: String,
+    model: ModelName,
     /// Tokens of a prompt; 0 for none.
     #[arg(long, value_name = "N", default_value_t = 512)]
     prompt: u32,
@@ -109,7 +110,7 @@ pub(crate) struct BenchThroughputArgs {
 #[derive(Debug, Args)]
 pub(crate) struct BenchBatchArgs {
     #[arg(help = MODEL_HELP)]
-    model: String,
+    model: ModelName,
     /// Prompts.
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = value_parser!(u32).range(1..=1_000_000))]
     requests: u32,
@@ -181,7 +182,8 @@ struct Points<'a, T> {
 }
 
 fn report<T: Serialize>(model: Option<&str>, results: T) -> Result<(), Failure> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<String> =
+        std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
     let command = format!("aerostat {}", arguments.join(" "));
     output::json(&Report { command, machine: machine::describe(), model, results })
 }

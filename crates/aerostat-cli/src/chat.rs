@@ -16,10 +16,11 @@ use self::input::{Input, Typed};
 use self::talk::Talk;
 use crate::encode::{Encoder, NO_SWITCH, Room};
 use crate::failure::Failure;
+use crate::model::{self, ModelName};
 use crate::options::{ANSWER_TOKENS_DEFAULT, EngineArgs, GenerationArgs, MODEL_HELP};
 use crate::output::{OutputArgs, note, tell};
 use crate::watch::Watch;
-use crate::{interrupt, model, output, terminal};
+use crate::{interrupt, output, terminal};
 
 /// Unless the user names another: the KV cache is allocated for all of it.
 const CONTEXT_DEFAULT: usize = 4096;
@@ -28,7 +29,7 @@ const WELCOME: &str = "/help shows the commands, Ctrl-D ends";
 #[derive(Debug, Args)]
 pub(crate) struct ChatArgs {
     #[arg(help = MODEL_HELP)]
-    model: String,
+    model: ModelName,
     #[command(flatten)]
     generation: GenerationArgs,
     #[command(flatten)]

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::encode::Encoder;
 use crate::failure::Failure;
+use crate::model::ModelName;
 use crate::options::{EngineArgs, MODEL_HELP};
 use crate::output::OutputArgs;
 use crate::packing;
@@ -21,7 +22,7 @@ use crate::watch::Watch;
 #[derive(Debug, Args)]
 pub(crate) struct ClassifyArgs {
     #[arg(help = MODEL_HELP)]
-    model: String,
+    model: ModelName,
     #[command(flatten)]
     prompts: Prompts,
     /// What to choose among: two or more, as a,b,"c, with a comma"; or one list after the other. Labels get a space before

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::encode::Encoder;
 use crate::failure::Failure;
+use crate::model::ModelName;
 use crate::options::{EngineArgs, MODEL_HELP};
 use crate::output::OutputArgs;
 use crate::prompts::{Prompt, Prompts};
@@ -25,7 +26,7 @@ use crate::{columns, packing};
 #[derive(Debug, Args)]
 pub(crate) struct DistilArgs {
     #[arg(help = MODEL_HELP)]
-    model: String,
+    model: ModelName,
     #[command(flatten)]
     prompts: Prompts,
     /// Tokens to tell of at each position, likeliest first.

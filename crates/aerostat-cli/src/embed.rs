@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::encode::Encoder;
 use crate::failure::Failure;
+use crate::model::ModelName;
 use crate::options::{EngineArgs, MODEL_HELP};
 use crate::output::{self, OutputArgs};
 use crate::packing;
@@ -22,7 +23,7 @@ use crate::watch::Watch;
 #[derive(Debug, Args)]
 pub(crate) struct EmbedArgs {
     #[arg(help = MODEL_HELP)]
-    model: String,
+    model: ModelName,
     #[command(flatten)]
     prompts: Prompts,
     /// How the hidden states of a text become one vector. Without it: as the model's folder says, else by their mean.

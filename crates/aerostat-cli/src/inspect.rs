@@ -10,14 +10,15 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::model::{self, ModelName};
 use crate::options::MODEL_HELP;
+use crate::output;
 use crate::output::OutputArgs;
-use crate::{model, output};
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
     #[arg(help = MODEL_HELP)]
-    model: String,
+    model: ModelName,
     /// Show what a sweep computes, op by op, with shapes; blocks that are alike once.
     #[arg(long)]
     program: bool,
@@ -27,6 +28,7 @@ pub(crate) struct InspectArgs {
 #[derive(Serialize)]
 struct Report<'a> {
     model: &'a str,
+    #[serde(serialize_with = "output::path")]
     path: &'a Path,
     /// Whether the model is on this machine.
     downloaded: bool,
@@ -65,6 +67,7 @@ struct Tensor<'a> {
     dtype: &'static str,
     shape: &'a [u64],
     bytes: u64,
+    #[serde(serialize_with = "output::path")]
     file: &'a Path,
 }
 
@@ -76,7 +79,7 @@ pub(crate) fn execute(args: &InspectArgs, output: &OutputArgs) -> Result<(), Fai
         let program = aerostat::program(&spec)?;
         let program = program.show(&spec).to_string();
         return match output.json {
-            true => output::json(&serde_json::json!({ "model": args.model, "program": program })),
+            true => output::json(&serde_json::json!({ "model": &*args.model, "program": program })),
             false => Ok(output::text(&program)?),
         };
     }

@@ -20,7 +20,9 @@ pub(crate) struct MergeArgs {
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Report<'a> {
+    #[serde(serialize_with = "output::path")]
     output: &'a Path,
+    #[serde(serialize_with = "output::path")]
     errors: &'a Path,
     done: u64,
     failed: u64,

@@ -1,7 +1,9 @@
 //! From MODEL to files, tokenizer and template.
 
 use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +18,43 @@ use crate::{folders, interrupt};
 
 /// Bytes of prompts' KV caches that a folder holds at most.
 const PROMPTS_BYTES: u64 = 4 << 30;
+
+/// MODEL as it was given: the path of one need not be text. As text it is what can be shown of it.
+#[derive(Clone, Debug)]
+pub(crate) struct ModelName {
+    given: OsString,
+    shown: String,
+}
+
+impl From<OsString> for ModelName {
+    fn from(given: OsString) -> Self {
+        Self { shown: given.to_string_lossy().into_owned(), given }
+    }
+}
+
+impl ModelName {
+    /// What it names: what is given, if that is a path alone, or an id.
+    fn named(&self) -> Cow<'_, OsStr> {
+        match (self.given.to_str().map(named), &self.given) {
+            (Some(Cow::Owned(id)), _) => Cow::Owned(id.into()),
+            (_, given) => Cow::Borrowed(given),
+        }
+    }
+}
+
+impl Deref for ModelName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.shown
+    }
+}
+
+impl AsRef<OsStr> for ModelName {
+    fn as_ref(&self) -> &OsStr {
+        &self.given
+    }
+}
 
 /// What people paste, as the id that it names: addresses of the Hub's pages, with or without a revision or a file.
 pub(crate) fn named(model: &str) -> Cow<'_, str> {
@@ -37,7 +76,7 @@ pub(crate) fn named(model: &str) -> Cow<'_, str> {
 }
 
 /// The folder for downloads. What lies here needs none: services may have no home.
-fn own_cache_for(model: &str) -> Result<PathBuf, Failure> {
+fn own_cache_for(model: &OsStr) -> Result<PathBuf, Failure> {
     match folders::cache() {
         Err(_) if Path::new(model).exists() => Ok(PathBuf::new()),
         own_cache => own_cache,
@@ -45,11 +84,11 @@ fn own_cache_for(model: &str) -> Result<PathBuf, Failure> {
 }
 
 /// Finds a model, downloading it if need be.
-pub(crate) fn find(model: &str, output: &OutputArgs) -> Result<PathBuf, Failure> {
+pub(crate) fn find(model: &ModelName, output: &OutputArgs) -> Result<PathBuf, Failure> {
     let _graceful = interrupt::graceful_for_a_moment();
-    let model = &*named(model);
-    let own_cache = own_cache_for(model)?;
-    let path = aerostat::resolve(model, &own_cache, &Bar::new(output), interrupt::flag())?;
+    let model = model.named();
+    let own_cache = own_cache_for(&model)?;
+    let path = aerostat::resolve(&model, &own_cache, &Bar::new(output), interrupt::flag())?;
     interrupt::check()?;
     Ok(path)
 }
@@ -84,12 +123,12 @@ impl Headers {
 }
 
 /// Finds a model for its headers alone: what is not here is not downloaded.
-pub(crate) fn headers(model: &str, output: &OutputArgs) -> Result<Headers, Failure> {
+pub(crate) fn headers(model: &ModelName, output: &OutputArgs) -> Result<Headers, Failure> {
     let _graceful = interrupt::graceful_for_a_moment();
-    let model = &*named(model);
+    let model = model.named();
     let folder = Scratch::new()?;
-    let own_cache = own_cache_for(model)?;
-    let found = aerostat::headers(model, &own_cache, folder.path(), &Bar::new(output), interrupt::flag())?;
+    let own_cache = own_cache_for(&model)?;
+    let found = aerostat::headers(&model, &own_cache, folder.path(), &Bar::new(output), interrupt::flag())?;
     interrupt::check()?;
     Ok(match found {
         aerostat::Headers::Here(path) => Headers { path, outline: None, _folder: folder },
@@ -98,7 +137,7 @@ pub(crate) fn headers(model: &str, output: &OutputArgs) -> Result<Headers, Failu
                 let fetched = aerostat::size(outline.fetched_bytes);
                 output::note(
                     output,
-                    &format!("{model} is not on this machine: {fetched} of headers were fetched"),
+                    &format!("{} is not on this machine: {fetched} of headers were fetched", model.display()),
                 );
             }
             Headers { path: outline.path.clone(), outline: Some(outline), _folder: folder }
@@ -107,7 +146,11 @@ pub(crate) fn headers(model: &str, output: &OutputArgs) -> Result<Headers, Failu
 }
 
 /// Finds a model and reads its headers, and those of the adapter that is to be applied.
-pub(crate) fn open(model: &str, adapter: Option<&Path>, output: &OutputArgs) -> Result<ModelFiles, Failure> {
+pub(crate) fn open(
+    model: &ModelName,
+    adapter: Option<&Path>,
+    output: &OutputArgs,
+) -> Result<ModelFiles, Failure> {
     open_at(&find(model, output)?, adapter, output)
 }
 
@@ -198,7 +241,7 @@ pub(crate) fn drafting(
     output: &OutputArgs,
 ) -> Result<Options, Failure> {
     let Some(name) = args.draft_model() else { return Ok(options) };
-    let small = open(name, None, output)?;
+    let small = open(&OsString::from(name).into(), None, output)?;
     files.check_draft(&small)?;
     if files.spec().state_elements() > 0 {
         output::note(output, "--draft has no effect: sequences of this model keep recurrent states");

@@ -37,6 +37,7 @@ struct Listed<'a> {
     /// What a user gives as MODEL.
     model: &'a str,
     store: &'static str,
+    #[serde(serialize_with = "output::path")]
     path: &'a Path,
     bytes: u64,
     /// Seconds since 1970; null where the system does not tell.

@@ -1,11 +1,12 @@
 //! What is printed where.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aerostat::{Plan, Stats, size};
 use clap::Args;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::failure::Failure;
 
@@ -34,6 +35,16 @@ pub(crate) use tell;
 pub(crate) fn stderr(text: std::fmt::Arguments<'_>) {
     let mut err = io::stderr().lock();
     let _ = err.write_fmt(text).and_then(|()| err.flush());
+}
+
+/// A path in JSON, which is text: what is none is shown as far as it is.
+pub(crate) fn path<S: Serializer>(path: &impl AsRef<Path>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.as_ref().to_string_lossy())
+}
+
+/// Paths in JSON, the same way.
+pub(crate) fn paths<S: Serializer>(paths: &&[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(paths.iter().map(|path| path.to_string_lossy()))
 }
 
 /// Whether [`json`] was called.

@@ -11,9 +11,10 @@ use clap::{Args, value_parser};
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::model::{self, ModelName};
 use crate::output::{OutputArgs, tell};
 use crate::status::StatusLine;
-use crate::{apart, interrupt, model, output};
+use crate::{apart, interrupt, output};
 
 /// The time between two drawings of the status line, and between two lines where stderr is no terminal.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -25,7 +26,7 @@ const ANSWER_BYTES_MAX: u64 = 100;
 #[derive(Debug, Args)]
 pub(crate) struct PackArgs {
     #[arg(help = "a Hugging Face folder, a Hub id (org/name[@revision])")]
-    model: String,
+    model: ModelName,
     /// The folder to make; the same command again goes on with one that is not finished.
     out: PathBuf,
     /// lossless: the same weights in two thirds of the bytes of BF16, six sevenths of F16 or FP8; q8, q4: about 0.53 and 0.29
@@ -55,12 +56,14 @@ pub(crate) struct PackArgs {
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Report<'a> {
+    #[serde(serialize_with = "output::path")]
     path: &'a PathBuf,
     codec: &'static str,
     source_bytes: u64,
     bytes: u64,
     ratio: f64,
     verified: bool,
+    #[serde(serialize_with = "output::paths")]
     deleted: &'a [PathBuf],
     tensors: &'a [Tensor],
 }

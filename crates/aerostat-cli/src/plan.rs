@@ -6,7 +6,7 @@ use clap::{Args, value_parser};
 use serde::Serialize;
 
 use crate::failure::Failure;
-use crate::model::{self, Headers};
+use crate::model::{self, Headers, ModelName};
 use crate::options::{EngineArgs, MODEL_HELP, NEW_TOKENS_DEFAULT};
 use crate::output::{self, OutputArgs};
 use crate::verdict::{ANSWER_TOKENS, Disk, PROMPT_TOKENS, Packed, REQUESTS, Verdict, seconds};
@@ -20,7 +20,7 @@ const CONTEXT_LEAST: usize = 32 + NEW_TOKENS_DEFAULT;
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
     #[arg(help = MODEL_HELP)]
-    model: String,
+    model: ModelName,
     /// Print what `aerostat pack` would make of it, too.
     #[arg(long)]
     compare: bool,
@@ -112,7 +112,7 @@ pub(crate) fn execute(args: &PlanArgs, output: &OutputArgs) -> Result<(), Failur
         return output::json(&report);
     }
     let table: String = shown.iter().map(Compared::line).collect();
-    let text = format!("{}\n\n{} with {context} tokens\n{plan}{table}", verdict.text, args.model);
+    let text = format!("{}\n\n{} with {context} tokens\n{plan}{table}", verdict.text, &*args.model);
     Ok(output::text(&text)?)
 }
 

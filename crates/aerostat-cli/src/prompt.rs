@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::failure::Failure;
+use crate::model::ModelName;
 use crate::output::{self, OutputArgs};
 use crate::tokenize::{VOCABULARY_HELP, stdin, vocabulary};
 
@@ -17,7 +18,7 @@ const MESSAGES_BYTES_MAX: u64 = 64 << 20;
 #[derive(Debug, Args)]
 pub(crate) struct PromptArgs {
     #[arg(help = VOCABULARY_HELP)]
-    model: String,
+    model: ModelName,
     /// A JSON file with the messages, a list or an object with `messages` and variables beside them; `-` is stdin.
     #[arg(long, value_name = "FILE")]
     messages: String,

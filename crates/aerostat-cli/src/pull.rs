@@ -22,6 +22,7 @@ pub(crate) struct PullArgs {
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Report<'a> {
+    #[serde(serialize_with = "output::path")]
     path: &'a Path,
 }
 

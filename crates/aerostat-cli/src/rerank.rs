@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::list;
-use crate::model;
+use crate::model::{self, ModelName};
 use crate::options::{EngineArgs, MODEL_HELP};
 use crate::output::{self, OutputArgs};
 use crate::prompts::{Prompt, Prompts};
@@ -21,7 +21,7 @@ use crate::watch::Watch;
 #[derive(Debug, Args)]
 pub(crate) struct RerankArgs {
     #[arg(help = MODEL_HELP)]
-    model: String,
+    model: ModelName,
     /// What documents are to answer.
     #[arg(long, value_name = "S", allow_hyphen_values = true)]
     query: String,
@@ -73,7 +73,7 @@ pub(crate) fn execute(mut args: RerankArgs, output: &OutputArgs) -> Result<(), F
         None if output.json => {
             let result = |&i: &usize| json!({"index": i, "score": number(scores[i].unwrap_or(f32::NAN)), "document": documents[i].text});
             let results: Vec<Value> = order.iter().map(result).collect();
-            output::json(&json!({"model": args.model, "results": results, "stats": stats}))?;
+            output::json(&json!({"model": &*args.model, "results": results, "stats": stats}))?;
         }
         None => {
             for &i in &order {

@@ -12,16 +12,17 @@ use serde::Serialize;
 use crate::encode::{Encoder, Room};
 use crate::failure::Failure;
 use crate::list::{self, Told};
+use crate::model::{self, ModelName};
 use crate::options::{ANSWER_TOKENS_DEFAULT, EngineArgs, GenerationArgs, MODEL_HELP, NEW_TOKENS_DEFAULT};
 use crate::output::OutputArgs;
 use crate::prompts::{Prompt, Prompts};
 use crate::watch::Watch;
-use crate::{interrupt, model, output};
+use crate::{interrupt, output};
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     #[arg(help = MODEL_HELP)]
-    model: String,
+    model: ModelName,
     #[command(flatten)]
     prompts: Prompts,
     /// Answers to each prompt.

@@ -11,18 +11,19 @@ use serde::Serialize;
 use crate::encode::{Encoder, Room};
 use crate::failure::Failure;
 use crate::list::{self, Told};
+use crate::model::{self, ModelName};
 use crate::options::{EngineArgs, MODEL_HELP};
 use crate::output::OutputArgs;
 use crate::prompts::{Prompt, Prompts};
 use crate::table::TableArgs;
 use crate::template::TemplateArgs;
 use crate::watch::Watch;
-use crate::{interrupt, model, output, score_table};
+use crate::{interrupt, output, score_table};
 
 #[derive(Debug, Args)]
 pub(crate) struct ScoreArgs {
     #[arg(help = MODEL_HELP)]
-    model: String,
+    model: ModelName,
     #[command(flatten)]
     prompts: Prompts,
     /// Give the logits after the last token, too (with --json).

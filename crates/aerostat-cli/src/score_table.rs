@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::encode::Encoder;
 use crate::failure::Failure;
+use crate::model::ModelName;
 use crate::options::EngineArgs;
 use crate::output::OutputArgs;
 use crate::packing;
@@ -30,7 +31,7 @@ struct Sheet<'a> {
 }
 
 pub(crate) fn execute(
-    model: &str,
+    model: &ModelName,
     engine: &EngineArgs,
     (table, template): (&TableArgs, &TemplateArgs),
     input: &Path,

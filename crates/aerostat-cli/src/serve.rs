@@ -11,9 +11,10 @@ use clap::{Args, value_parser};
 use serde_json::json;
 
 use crate::failure::Failure;
+use crate::model::{self, ModelName};
 use crate::options::{EngineArgs, MODEL_HELP, NEW_TOKENS_DEFAULT};
 use crate::output::OutputArgs;
-use crate::{interrupt, keys, model, output, size};
+use crate::{interrupt, keys, output, size};
 
 /// Between two looks at whether the user wants to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -21,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     #[arg(help = MODEL_HELP)]
-    model: String,
+    model: ModelName,
     /// The address to listen at; one that other machines reach needs a key.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = host)]
     host: IpAddr,
@@ -88,7 +89,7 @@ pub(crate) fn execute(args: &ServeArgs, output: &OutputArgs) -> Result<(), Failu
         context: args.engine.context(),
         max_new_tokens: args.max_new_tokens,
         sequences_max: args.max_num_seqs as usize,
-        ..Config::new(args.model.clone())
+        ..Config::new(args.model.to_string())
     };
     let _graceful = interrupt::graceful();
     let mut server = Server::start(config, Arc::new(files), options)?;
@@ -127,7 +128,7 @@ impl ServeArgs {
         }
         let path = Path::new(&self.model);
         let last = path.file_name().filter(|_| path.exists()).map(|name| name.to_string_lossy().into_owned());
-        vec![last.unwrap_or_else(|| self.model.clone())]
+        vec![last.unwrap_or_else(|| self.model.to_string())]
     }
 }
 

@@ -11,15 +11,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::encode::Encoder;
 use crate::failure::Failure;
+use crate::model::{self, ModelName};
 use crate::options::{EngineArgs, GenerationArgs, MODEL_HELP};
 use crate::output::OutputArgs;
 use crate::watch::Watch;
-use crate::{interrupt, model, output};
+use crate::{interrupt, output};
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchSpeculateArgs {
     #[arg(help = MODEL_HELP)]
-    model: String,
+    model: ModelName,
     /// Lines of JSON: {"prompt": TEXT} or {"messages": [...]}, each with a "task" that names its kind.
     #[arg(value_name = "PROMPTS")]
     prompts: PathBuf,

@@ -11,13 +11,14 @@ use serde_json::Value;
 use crate::encode::{Chat, Encoder};
 use crate::failure::Failure;
 use crate::list::{self, Told};
+use crate::model::{self, ModelName};
 use crate::options::EngineArgs;
 use crate::output::OutputArgs;
 use crate::prompts::{Prompt, Prompts};
 use crate::table::{Format, Row, TableArgs};
 use crate::template::{Template, TemplateArgs};
 use crate::watch::Watch;
-use crate::{apart, interrupt, model, output};
+use crate::{apart, interrupt, output};
 
 /// What a command does with each text: from prompts to sequences of tokens, and from these to results.
 pub(crate) trait Task: Send + Sync + 'static {
@@ -134,7 +135,7 @@ impl<I: Iterator<Item: Serialize>> Serialize for Each<I> {
 impl<'a> Setup<'a> {
     /// Finds the model and reads its headers; `texts` says that a tokenizer is required.
     pub(crate) fn find(
-        name: &'a str,
+        name: &'a ModelName,
         engine: &EngineArgs,
         texts: bool,
         template: &TemplateArgs,

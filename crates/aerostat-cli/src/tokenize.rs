@@ -9,8 +9,9 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::model::{self, ModelName};
+use crate::output;
 use crate::output::OutputArgs;
-use crate::{model, output};
 
 /// The longest text that is read from stdin, in bytes.
 const STDIN_BYTES_MAX: u64 = 64 << 20;
@@ -22,7 +23,7 @@ pub(crate) const VOCABULARY_HELP: &str = "A model, or a file of vocabulary alone
 #[derive(Debug, Args)]
 pub(crate) struct TokenizeArgs {
     #[arg(help = VOCABULARY_HELP)]
-    model: String,
+    model: ModelName,
     /// The text; without one, or as `-`, all of stdin, line ends included.
     text: Option<String>,
     /// Add none of the special tokens that the model wants around a text.
@@ -68,7 +69,7 @@ pub(crate) fn execute(args: TokenizeArgs, output: &OutputArgs) -> Result<(), Fai
 }
 
 /// The vocabulary of a model, or of a file that holds nothing else, and its tokenizer.
-pub(crate) fn vocabulary(name: &str, output: &OutputArgs) -> Result<(Vocabulary, Tokenizer), Failure> {
+pub(crate) fn vocabulary(name: &ModelName, output: &OutputArgs) -> Result<(Vocabulary, Tokenizer), Failure> {
     let path = match Path::new(name) {
         path if path.exists() => path.to_owned(),
         _ => model::find(name, output)?,

@@ -18,6 +18,10 @@ pub(crate) struct ShortConv {
     pub(crate) x: Rows,
     /// A row for each position.
     pub(crate) weights: Rows,
+    /// One row, as wide as `x`.
+    pub(crate) bias: Option<Rows>,
+    /// Results go through SiLU.
+    pub(crate) silu: bool,
     /// `weights.rows - 1` times as wide as `x`; at most [`KERNEL_MAX`] rows of weights.
     pub(crate) state: Rows,
     pub(crate) run: StateRun,
@@ -47,6 +51,10 @@ impl ShortConv {
         unsafe {
             let mut weights = [V::splat(0.0); KERNEL_MAX];
             let mut inputs = [V::splat(0.0); KERNEL_MAX];
+            let bias: V = match self.bias {
+                Some(bias) => load_part(bias.at(0, col), len, 0.0),
+                None => V::splat(0.0),
+            };
             for i in 0..kernel {
                 weights[i] = load_part(self.weights.at(i, col), len, 0.0);
                 if i + 1 < kernel && !self.run.fresh {
@@ -56,16 +64,19 @@ impl ShortConv {
             for row in self.run.start..self.run.start + self.run.rows {
                 let x = self.x.at(row, col);
                 inputs[kernel - 1] = load_part(x, len, 0.0);
-                let mut sum = V::splat(0.0);
+                let mut sum = bias;
                 for i in 0..kernel {
                     sum = V::mul_add(weights[i], inputs[i], sum);
                 }
-                let mut out = [0.0; LANES];
-                V::store(sum, out.as_mut_ptr());
-                for out in &mut out {
-                    *out = numerics::activate(*out, Activation::Silu);
+                if self.silu {
+                    let mut out = [0.0; LANES];
+                    V::store(sum, out.as_mut_ptr());
+                    for out in &mut out {
+                        *out = numerics::activate(*out, Activation::Silu);
+                    }
+                    sum = V::load(out.as_ptr());
                 }
-                store_part(V::load(out.as_ptr()), x, len);
+                store_part(sum, x, len);
                 for i in 1..kernel {
                     inputs[i - 1] = inputs[i];
                 }

@@ -7,8 +7,8 @@ use aerostat_backend::numerics::Map;
 use aerostat_backend::packed::PackedTile;
 use aerostat_backend::{
     Attention, Capabilities, Checks, DeltaRule, Error, ErrorKind, Extras, Footprint, HeadCopy, HostDevice,
-    HostMemory, Index, Kernels, KvType, KvView, Placement, Rope, ScalingView, ScratchNeed, Tile, View,
-    packed, visible,
+    HostMemory, Index, Kernels, KvType, KvView, Placement, Rope, ScalingView, ScratchNeed, StateScan, Tile,
+    View, packed, visible,
 };
 use aerostat_checkpoint::DType;
 
@@ -26,6 +26,7 @@ use crate::packed_matmul::PackedMatmul;
 use crate::row_norms::norms;
 use crate::rows::Rows;
 use crate::scaled::{self, Expand, Expanded, Values};
+use crate::scan::ScanHead;
 use crate::scratch::{self, Scratch};
 use crate::sparse::{IndexRow, SparseRow, chosen};
 use crate::vector::LANES;
@@ -411,14 +412,22 @@ impl Kernels for CpuKernels {
         });
     }
 
-    fn short_conv(&mut self, x: View<'_>, weights: View<'_>, state: View<'_>, runs: &[StateRun]) {
+    fn short_conv(
+        &mut self,
+        x: View<'_>,
+        (weights, bias): (View<'_>, Option<View<'_>>),
+        silu: bool,
+        state: View<'_>,
+        runs: &[StateRun],
+    ) {
         let (token, x, weights, state) = (self.token, Rows::from(x), Rows::from(weights), Rows::from(state));
+        let bias = bias.map(Rows::from);
         let parts = x.cols.div_ceil(CONV_COLS);
         self.pool.run(runs.len() * parts, &|task, _| {
             let (run, start) = (runs[task / parts], task % parts * CONV_COLS);
             let end = x.cols.min(start + CONV_COLS);
             // SAFETY: the operands and runs were checked: tasks have columns or slots and rows of their own.
-            unsafe { token.enter(ShortConv { x, weights, state, run, start, end }) }
+            unsafe { token.enter(ShortConv { x, weights, bias, silu, state, run, start, end }) }
         });
     }
 
@@ -438,6 +447,25 @@ impl Kernels for CpuKernels {
             let (run, head) = (runs[task / rule.value_heads], task % rule.value_heads);
             // SAFETY: the operands and runs were checked: tasks have heads or slots and rows of their own.
             unsafe { token.enter(DeltaHead { x, strengths, parameters, state, out, rule, run, head }) }
+        });
+    }
+
+    fn state_scan(
+        &mut self,
+        x: View<'_>,
+        steps: View<'_>,
+        parameters: View<'_>,
+        state: View<'_>,
+        out: View<'_>,
+        scan: &StateScan,
+        runs: &[StateRun],
+    ) {
+        let (token, x, steps) = (self.token, Rows::from(x), Rows::from(steps));
+        let (parameters, state, out) = (Rows::from(parameters), Rows::from(state), Rows::from(out));
+        self.pool.run(runs.len() * scan.heads, &|task, _| {
+            let (run, head) = (runs[task / scan.heads], task % scan.heads);
+            // SAFETY: the operands and runs were checked: tasks have heads or slots and rows of their own.
+            unsafe { token.enter(ScanHead { x, steps, parameters, state, out, scan, run, head }) }
         });
     }
 }

@@ -36,6 +36,7 @@ pub mod peaks;
 mod row_norms;
 mod rows;
 mod scaled;
+mod scan;
 mod scratch;
 mod sparse;
 mod vector;

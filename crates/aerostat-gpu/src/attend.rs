@@ -1,6 +1,8 @@
 //! Attention over what is in the cache, and recurrent states.
 
-use aerostat_backend::{Attention, DeltaRule, Error, ErrorKind, Extras, Index, Mat, Window, numerics, rules};
+use aerostat_backend::{
+    Attention, DeltaRule, Error, ErrorKind, Extras, Index, Mat, StateScan, Window, numerics, rules,
+};
 use wgpu::BufferUsages;
 
 use crate::budget::Buffer;
@@ -157,14 +159,21 @@ impl Gpu {
         Ok(())
     }
 
-    pub(crate) fn convolve(&mut self, x: Mat, weights: Mat, state: Mat) -> Result<(), Error> {
-        rules::check_conv([x, weights, state])?;
+    pub(crate) fn convolve(
+        &mut self,
+        [x, weights, state]: [Mat; 3],
+        bias: Option<Mat>,
+        silu: bool,
+    ) -> Result<(), Error> {
+        rules::check_conv([x, weights, state], bias)?;
         let count = self.rows.runs(x.rows, state.rows)?.len();
         let (places, runs) = self.placed()?;
         let (at, factors, kept) = (self.at(&x)?, self.at(&weights)?, self.at(&state)?);
         let words = [at.offset, x.stride, factors.offset, weights.stride, weights.rows, kept.offset];
-        let words = Words::of(&words)?.and(&[state.stride, x.cols, runs, count])?;
-        let buffers = [&places, &at.buffer, &factors.buffer, &kept.buffer];
+        let added = self.at(&bias.unwrap_or(weights))?;
+        let options = [added.offset, usize::from(bias.is_some()), usize::from(silu)];
+        let words = Words::of(&words)?.and(&[state.stride, x.cols, runs, count])?.and(&options)?;
+        let buffers = [&places, &at.buffer, &factors.buffer, &kept.buffer, &added.buffer];
         self.run(Kernel::ShortConv, &buffers, &words, (x.cols.div_ceil(64), count))
     }
 
@@ -189,5 +198,29 @@ impl Gpu {
         let buffers: Vec<&Buffer> = buffers.iter().collect();
         let groups = ((value_heads * value_dim).div_ceil(64), count);
         self.run(Kernel::DeltaRule, &buffers, &words, groups)
+    }
+
+    pub(crate) fn scan_states(
+        &mut self,
+        [x, steps, parameters, state, out]: [Mat; 5],
+        scan: &StateScan,
+    ) -> Result<(), Error> {
+        rules::check_scan([x, steps, parameters, state, out], scan)?;
+        let count = self.rows.runs(x.rows, state.rows)?.len();
+        let (places, runs) = self.placed()?;
+        let mut words = Words::default();
+        let mut buffers = vec![places];
+        for mat in [x, steps, parameters, state, out] {
+            let at = self.at(&mat)?;
+            words = words.and(&[at.offset, mat.stride])?;
+            buffers.push(at.buffer);
+        }
+        let &StateScan { heads, head_dim, groups, state_dim, steps: (least, most) } = scan;
+        let words = words.and(&[heads, head_dim, groups, state_dim, runs, count])?;
+        // Shaders know no infinity.
+        let words = words.floats(&[least, most.min(f32::MAX)])?;
+        let buffers: Vec<&Buffer> = buffers.iter().collect();
+        let workgroups = ((heads * head_dim).div_ceil(64), count);
+        self.run(Kernel::StateScan, &buffers, &words, workgroups)
     }
 }

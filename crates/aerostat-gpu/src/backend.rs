@@ -5,7 +5,7 @@ use aerostat_backend::quantised::Numbers;
 use aerostat_backend::{
     Activation, Allocated, Attention, Backend, BufferId, Capabilities, DeltaRule, DeviceMemory, Error,
     Extras, Footprint, HeadCopy, Home, HostBytes, Index, KvLayout, KvType, Mat, Nested, Rope, RopeStyle,
-    Scaling, ScratchNeed, SweepRows, Tile, TileShape, UploadId, Weight, WeightId, rules,
+    Scaling, ScratchNeed, StateScan, SweepRows, Tile, TileShape, UploadId, Weight, WeightId, rules,
 };
 use aerostat_checkpoint::DType;
 use wgpu::BufferUsages;
@@ -336,8 +336,15 @@ impl Backend for Gpu {
         self.attend_chosen(layer, (q, out), shape, selected)
     }
 
-    fn short_conv(&mut self, x: Mat, weights: Mat, state: Mat) -> Result<(), Error> {
-        self.convolve(x, weights, state)
+    fn short_conv(
+        &mut self,
+        x: Mat,
+        weights: Mat,
+        bias: Option<Mat>,
+        silu: bool,
+        state: Mat,
+    ) -> Result<(), Error> {
+        self.convolve([x, weights, state], bias, silu)
     }
 
     fn delta_rule(
@@ -350,6 +357,18 @@ impl Backend for Gpu {
         rule: &DeltaRule,
     ) -> Result<(), Error> {
         self.apply_delta_rule([x, strengths, parameters, state, out], rule)
+    }
+
+    fn state_scan(
+        &mut self,
+        x: Mat,
+        steps: Mat,
+        parameters: Mat,
+        state: Mat,
+        out: Mat,
+        scan: &StateScan,
+    ) -> Result<(), Error> {
+        self.scan_states([x, steps, parameters, state, out], scan)
     }
 
     fn glu(&mut self, gate: Mat, up: Mat, activation: Activation, out: Mat) -> Result<(), Error> {
@@ -368,6 +387,12 @@ impl Backend for Gpu {
         rules::same_shape(&x, &y, "the summand")?;
         rules::apart(&x, &y)?;
         self.map(Map::Add, x, (y, 1), x)
+    }
+
+    fn mul(&mut self, x: Mat, y: Mat) -> Result<(), Error> {
+        rules::same_shape(&x, &y, "the factors")?;
+        rules::apart(&x, &y)?;
+        self.map(Map::Multiply, x, (y, 1), x)
     }
 
     fn scale(&mut self, x: Mat, factor: f32) -> Result<(), Error> {

@@ -48,6 +48,8 @@ pub enum Kernel {
     ShortConv,
     /// The gated delta rule.
     DeltaRule,
+    /// The selective scan of a state space.
+    StateScan,
     /// How good positions are to attend to.
     IndexScore {
         /// How the cache stores their keys.
@@ -237,8 +239,8 @@ impl Kernel {
             Self::KvWrite => &[true, false, false],
             Self::KvCopy => &[false, true],
             Self::Attention(_) => &[true, false, false, false, false, false, false, true],
-            Self::ShortConv => &[true, false, false, false],
-            Self::DeltaRule => &[true, false, false, false, false, false],
+            Self::ShortConv => &[true, false, false, false, false],
+            Self::DeltaRule | Self::StateScan => &[true, false, false, false, false, false],
             Self::IndexScore { .. } => &[true, false, false, false, false],
             Self::Select => &[true, false, false],
         }
@@ -280,6 +282,7 @@ impl Kernel {
             }
             Self::ShortConv => [FUNCTIONS, include_str!("wgsl/short_conv.wgsl")].concat(),
             Self::DeltaRule => [FUNCTIONS, include_str!("wgsl/delta_rule.wgsl")].concat(),
+            Self::StateScan => [FUNCTIONS, include_str!("wgsl/state_scan.wgsl")].concat(),
             Self::IndexScore { key, dim } => {
                 let constants =
                     format!("const KEY_KIND: u32 = {}u;\nconst KEY_DIM: u32 = {dim}u;\n", kind(key));

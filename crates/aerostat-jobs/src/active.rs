@@ -1,5 +1,6 @@
 //! Lines under way: what their parts have so far, in memory or in the job's database.
 
+use aerostat::Constraint;
 use aerostat_openai::{Refusal, Token};
 
 use crate::database::Database;
@@ -11,6 +12,8 @@ use crate::requests::{Done, Item};
 pub(crate) struct Active {
     pub(crate) item: Box<dyn Item>,
     pub(crate) parts: Vec<Sequence>,
+    /// What its answers must follow, until the last of its parts is asked for.
+    pub(crate) grammar: Option<Box<dyn Constraint>>,
     /// Parts that are not done.
     pub(crate) left: usize,
 }
@@ -36,7 +39,7 @@ impl Active {
             restore(number, &mut parts, database)?;
         }
         let left = parts.iter().filter(|part| !part.done).count();
-        Ok(Self { item, parts, left })
+        Ok(Self { item, parts, grammar: None, left })
     }
 
     /// Lets go of what a part has: it is in the database.

@@ -4,12 +4,11 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aerostat::{Constraint, Need, Outcome, Request, Tokenizer};
-use aerostat_openai::{
-    ApiRequest, Finish, LazyGrammars, Part, PartResult, Refusal, Setting, Shape, Task, Token, one_line,
-};
+use aerostat::{Need, Outcome, Request, Tokenizer};
+use aerostat_openai::{ApiRequest, Finish, Part, PartResult, Refusal, Setting, Shape, Task, Token, one_line};
 use sha2::{Digest, Sha256};
 
+use crate::compiler::{Coming, Compiler};
 use crate::counts::{Kinds, need};
 use crate::database::{LineRow, State};
 use crate::error::{Error, ErrorKind};
@@ -26,7 +25,7 @@ pub(crate) struct BatchFile {
     lines: Option<Lines>,
     shard: Shard,
     setting: Arc<Setting>,
-    grammars: LazyGrammars,
+    grammars: Compiler,
     /// Digests of the custom_ids of all lines so far, of the first pass.
     ids: HashSet<[u8; 16]>,
     /// The first pass is on.
@@ -47,7 +46,7 @@ impl BatchFile {
             lines: None,
             shard,
             setting: Arc::new(setting),
-            grammars: LazyGrammars::default(),
+            grammars: Compiler::default(),
             ids: HashSet::new(),
             checks: false,
         }
@@ -77,7 +76,7 @@ impl BatchFile {
             return Err(Refusal::new("duplicate_custom_id", message).about("custom_id"));
         }
         match item.request.task.shape() {
-            Some(shape) => self.grammars.constraint(&self.setting, shape).map(drop),
+            Some(shape) => self.grammars.ask(&self.setting, shape).wait().map(drop),
             None => Ok(()),
         }
     }
@@ -136,8 +135,8 @@ impl Requests for BatchFile {
         }
     }
 
-    fn constraint(&mut self, shape: &Shape) -> Result<Box<dyn Constraint>, Refusal> {
-        Ok(Box::new(self.grammars.constraint(&self.setting, shape)?))
+    fn compile(&mut self, shape: &Shape) -> Coming {
+        self.grammars.ask(&self.setting, shape)
     }
 
     fn failure(&self, number: u64, name: Option<&str>, refusal: &Refusal) -> String {

@@ -12,6 +12,8 @@ use crate::error::{Error, ErrorKind};
 
 /// The longest line that is taken; longer ones become errors of their own.
 pub(crate) const LINE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of a pipe without a line's end at most.
+const UNBROKEN_BYTES_MAX: usize = 64 << 20;
 
 /// Lines at most that are requests or should be: each is remembered.
 const LINES_MAX: u64 = 10_000_000;
@@ -184,13 +186,18 @@ pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
 
 /// Keeps a copy of what comes through a pipe, since it comes once. An empty pipe stands for the copy that is there.
 ///
-/// The copy is whole or absent; a second pipe with other contents takes its place only if `replace`.
-pub(crate) fn spool(mut pipe: impl Read, copy: &Path, replace: bool) -> Result<(), Error> {
+/// The copy is whole or absent; a second pipe with other contents takes its place only if `replace`. What has no end of a line
+/// in [`UNBROKEN_BYTES_MAX`] is no input: it may have no end at all, as `/dev/zero`.
+pub(crate) fn spool(pipe: impl Read, copy: &Path, replace: bool) -> Result<(), Error> {
     let part = copy.with_added_extension("part");
     let failed = |e: io::Error| Error::file(ErrorKind::Input, "keep a copy of the input in", &part, &e);
-    let mut file = File::create(&part).map_err(failed)?;
-    let bytes = io::copy(&mut pipe, &mut file).map_err(failed)?;
-    file.flush().and_then(|()| file.sync_all()).map_err(failed)?;
+    let file = File::create(&part).map_err(failed)?;
+    let kept = keep(pipe, file);
+    if kept.is_err() {
+        // A disk that is full stays so where a draft stays on it.
+        let _ = std::fs::remove_file(&part);
+    }
+    let bytes = kept.map_err(failed)?;
     if bytes == 0 && copy.exists() {
         return std::fs::remove_file(&part).map_err(failed);
     }
@@ -208,6 +215,31 @@ pub(crate) fn spool(mut pipe: impl Read, copy: &Path, replace: bool) -> Result<(
         return Err(Error::new(ErrorKind::Changed, message));
     }
     std::fs::rename(&part, copy).and_then(|()| sync_folder_of(copy)).map_err(failed)
+}
+
+/// Copies a pipe to a file and gives its bytes.
+fn keep(mut pipe: impl Read, mut file: File) -> io::Result<u64> {
+    let (mut bytes, mut unbroken, mut buffer) = (0, 0, vec![0; 64 << 10]);
+    loop {
+        let count = match pipe.read(&mut buffer) {
+            Ok(0) => break,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        let read = &buffer[..count];
+        bytes += count as u64;
+        unbroken = match read.iter().rposition(|byte| *byte == b'\n') {
+            Some(end) => count - end,
+            None => unbroken + count,
+        };
+        if unbroken > UNBROKEN_BYTES_MAX {
+            let message = format!("there is no line's end in {UNBROKEN_BYTES_MAX} bytes of it");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        file.write_all(read)?;
+    }
+    file.flush().and_then(|()| file.sync_all())?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -269,6 +301,16 @@ mod tests {
         let (kind, message) = refused.unwrap();
         assert_eq!(kind, ErrorKind::Input);
         assert!(message.contains("blank lines"), "{message}");
+    }
+
+    /// `/dev/zero` filled the disk, and the draft stayed.
+    #[test]
+    fn a_pipe_without_lines_is_given_up_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let copy = folder.path().join("copy");
+        let refused = spool(io::repeat(0), &copy, false).unwrap_err();
+        assert!(refused.to_string().contains("no line's end"), "{refused}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -210,6 +210,7 @@ impl Job {
             ("output_bytes", "0".to_owned()),
             ("kinds", kinds.words()),
             ("untold", untold.to_string()),
+            ("lines", rows.len().to_string()),
         ];
         new.commit(&**disk, &facts)
     }
@@ -240,19 +241,34 @@ impl Job {
         self.untold = self.database.number("untold")?.unwrap_or(0);
         let rows = &mut self.rows;
         self.database.lines(|row| rows.push(row))?;
+        // Results that were not counted yet are known by their lines, and cut where there are none.
+        if self.database.number("lines")?.is_some_and(|lines| lines != rows.len() as u64) {
+            return Err(unknown(&self.paths.output, &self.paths.database()));
+        }
         let interrupted_retry = self.database.number("retrying")?.is_some_and(|n| n > 0);
         let retries = retry_errors || interrupted_retry;
         // Of a table whose results are where they belong nothing else need be there.
         if self.is_assembled()? && !(retries && self.rows.iter().any(|r| r.state == State::Failed)) {
             return Ok(());
         }
-        let left = self.output.recover(self.database.must_number("output_bytes")?)?;
+        let (rows, counted) = (&self.rows, self.database.must_number("output_bytes")?);
+        let left = self.output.recover(counted, |lines| {
+            // A line that counts and is not among those that were counted would be lost, and so would somebody else's.
+            let keeps = |line: &Vec<u8>| match row_of(rows, line) {
+                Some((index, _)) => rows[index].state == State::Done,
+                None => serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok(),
+            };
+            match lines.iter().any(keeps) {
+                true => Err(unknown(&self.paths.output, &self.paths.database())),
+                false => Ok(()),
+            }
+        })?;
         self.adopt(left, State::Done)?;
         if retries {
             self.database.set(&*self.disk, &[(ASSEMBLED, "0".to_owned())])?;
             return self.retry();
         }
-        let left = self.errors.recover(self.database.must_number("errors_bytes")?)?;
+        let left = self.errors.recover(self.database.must_number("errors_bytes")?, |_| Ok(()))?;
         self.adopt(left, State::Failed)
     }
 
@@ -263,11 +279,8 @@ impl Job {
         let file = if state == State::Done { &mut self.output } else { &mut self.errors };
         for line in lines {
             // What follows a hole is no result.
-            let Ok(head) = serde_json::from_slice::<Written>(&line) else { break };
-            let row = line::number(&head.id)
-                .and_then(|n| self.rows.binary_search_by_key(&n, |r| r.number).ok())
-                .and_then(|i| self.rows.get_mut(i));
-            let Some(row) = row else { break };
+            let Some((index, head)) = row_of(&self.rows, &line) else { break };
+            let row = &mut self.rows[index];
             if row.state == State::ToDo {
                 row.state = state;
                 row.generated = head.generated();
@@ -344,6 +357,13 @@ impl LineRow {
     }
 }
 
+/// The row of a line that was written, by its place, and what the line says.
+fn row_of(rows: &[LineRow], line: &[u8]) -> Option<(usize, Written)> {
+    let head: Written = serde_json::from_slice(line).ok()?;
+    let number = line::number(&head.id)?;
+    Some((rows.binary_search_by_key(&number, |row| row.number).ok()?, head))
+}
+
 /// What must be known of a line that was written.
 #[derive(Deserialize)]
 struct Written {
@@ -379,7 +399,7 @@ pub(crate) fn now() -> u64 {
 /// What is told where an output holds results and its database none.
 fn unknown(output: &Path, database: &Path) -> Error {
     let message = format!(
-        "{} is not empty, and the job's database {} knows nothing of it: was it copied without its -wal, or emptied? Put it \
+        "{} is not empty, and the job's database {} knows nothing of it, or not all: was it copied without its -wal, or emptied? Put it \
          back, name another output, or --restart to overwrite the results",
         output.display(),
         database.display()

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::database::{Database, State};
 use crate::disk::is_locked;
@@ -11,10 +11,16 @@ use crate::error::{Error, ErrorKind};
 use crate::job::{ASSEMBLED, TABLE};
 use crate::options::{ROWS_ENDING, added};
 
+/// A path as text, which it need not be.
+fn shown<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
+}
+
 /// A job as its database tells.
 #[derive(Clone, Debug, Serialize)]
 pub struct JobStatus {
     /// The file that its results go to.
+    #[serde(serialize_with = "shown")]
     pub output: PathBuf,
     /// `running`, `validating`, `interrupted`, `stopped`, `finished`; a job that was killed is `interrupted`, and one whose
     /// database cannot be read `unreadable`.

@@ -141,8 +141,13 @@ impl Appender {
     }
 
     /// Takes up the file where the database says it was; gives the whole lines that a crash left behind that, and cuts
-    /// them off: they are to be added again if they count, since they may never have reached the disk.
-    pub(crate) fn recover(&mut self, counted_bytes: u64) -> Result<Vec<Vec<u8>>, Error> {
+    /// them off: they are to be added again if they count, since they may never have reached the disk. Nothing is cut where `look`
+    /// finds something that it does not expect among them.
+    pub(crate) fn recover(
+        &mut self,
+        counted_bytes: u64,
+        look: impl FnOnce(&[Vec<u8>]) -> Result<(), Error>,
+    ) -> Result<Vec<Vec<u8>>, Error> {
         let bytes = self.size()?;
         if bytes < counted_bytes {
             let message = format!(
@@ -159,16 +164,19 @@ impl Appender {
         let mut tail = Vec::new();
         let read = self.file.read_from(counted_bytes).and_then(|mut r| r.read_to_end(&mut tail));
         read.map_err(|e| self.failed("read", &e))?;
-        self.file
-            .truncate(counted_bytes)
-            .and_then(|()| self.file.sync())
-            .map_err(|e| self.failed("repair", &e))?;
         let text = match self.packing {
             Packing::Plain => tail,
             Packing::Gzip => unpack(&tail, gzip_member),
             Packing::Zstd => unpack(&tail, zstd_frame),
         };
-        Ok(text.split_inclusive(|b| *b == b'\n').filter(|l| l.ends_with(b"\n")).map(<[u8]>::to_vec).collect())
+        let whole = text.split_inclusive(|b| *b == b'\n').filter(|line| line.ends_with(b"\n"));
+        let lines: Vec<Vec<u8>> = whole.map(<[u8]>::to_vec).collect();
+        look(&lines)?;
+        self.file
+            .truncate(counted_bytes)
+            .and_then(|()| self.file.sync())
+            .map_err(|e| self.failed("repair", &e))?;
+        Ok(lines)
     }
 
     /// Adds a line to what the next commit writes.
@@ -308,14 +316,14 @@ mod tests {
             for cut in counted as usize..=whole.len() {
                 std::fs::write(&path, &whole[..cut]).unwrap();
                 let mut out = Appender::open(&System, &path).unwrap();
-                let left = out.recover(counted).unwrap();
+                let left = out.recover(counted, |_| Ok(())).unwrap();
                 let want: [&[u8]; 3] = [b"two\n", b"three\n", b"four, which will be torn\n"];
                 assert!(left.len() <= 3 && left.iter().zip(want).all(|(l, w)| l == w), "{name} at {cut}");
                 assert_eq!(cut == whole.len(), left.len() == 3, "{name} at {cut}");
                 assert_eq!(out.size().unwrap(), counted);
             }
             std::fs::write(&path, &whole[..counted as usize - 1]).unwrap();
-            let refused = Appender::open(&System, &path).unwrap().recover(counted).unwrap_err();
+            let refused = Appender::open(&System, &path).unwrap().recover(counted, |_| Ok(())).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::Changed);
         }
     }
@@ -338,7 +346,7 @@ mod tests {
             let whole = out.commit().unwrap();
             assert_eq!(whole, out.size().unwrap());
             drop(out);
-            let left = Appender::open(&System, &path).unwrap().recover(counted).unwrap();
+            let left = Appender::open(&System, &path).unwrap().recover(counted, |_| Ok(())).unwrap();
             assert_eq!(left, [[line.as_bytes(), b"\n"].concat()], "{name}");
         }
     }

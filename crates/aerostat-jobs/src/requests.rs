@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use aerostat::{Constraint, Need, Outcome, Request, Tokenizer};
+use aerostat::{Need, Outcome, Request, Tokenizer};
 use aerostat_openai::{Refusal, Shape, Token};
 
+use crate::compiler::Coming;
 use crate::counts::Kinds;
 use crate::database::LineRow;
 use crate::error::{Error, ErrorKind};
@@ -34,8 +35,10 @@ pub(crate) trait Requests: Send {
     /// What the first pass over the input says of the entry at hand.
     fn check(&mut self) -> Verdict;
 
-    /// The grammar that an answer must follow.
-    fn constraint(&mut self, shape: &Shape) -> Result<Box<dyn Constraint>, Refusal>;
+    /// Has the grammar compiled that an answer must follow.
+    fn compile(&mut self, _shape: &Shape) -> Coming {
+        Coming::never()
+    }
 
     /// The line of the error file for an entry that failed.
     fn failure(&self, number: u64, name: Option<&str>, refusal: &Refusal) -> String;

@@ -9,6 +9,7 @@ use aerostat::{Gained, Outcome, Plan, Request, TokenLogprobs, Work};
 use aerostat_openai::{PARTS_MAX, Refusal, RefusalKind, Token};
 
 use crate::active::{Active, Sequence, finished, tokens_of};
+use crate::compiler::Coming;
 use crate::counts::Counts;
 use crate::database::{Batch, State};
 use crate::error::{Error, ErrorKind};
@@ -30,6 +31,11 @@ const COMMIT_BYTES: usize = 1 << 20;
 const FORECAST_EVERY: Duration = Duration::from_secs(1);
 /// No further lines are taken while the names of those under way have more bytes than this.
 const IDS_BYTES_MAX: usize = 1 << 20;
+/// So many lines wait for their grammars at once; each is in memory.
+const COMING_MAX: usize = 4;
+/// What is being compiled is waited for at most this long between two sweeps, and a tenth of the time that the last one took.
+const PATIENCE_MAX: Duration = Duration::from_millis(100);
+const PATIENCE_MIN: Duration = Duration::from_millis(2);
 /// A request's id is its line's number and, in these bits, its part's.
 const PART_BITS: u32 = 16;
 const _: () = assert!(PARTS_MAX <= 1 << PART_BITS);
@@ -44,6 +50,14 @@ pub(crate) struct Runner {
     input_checked: bool,
     /// Parts of lines under way that the engine has not asked for, by line and index.
     queue: VecDeque<(u64, usize)>,
+    /// Lines under way whose grammars are being compiled.
+    coming: VecDeque<(u64, Coming)>,
+    /// Requests that the engine has.
+    handed: usize,
+    /// How long grammars are waited for yet before the next sweep.
+    patience: Duration,
+    /// When the last sweep was over.
+    swept: Instant,
     active: BTreeMap<u64, Active>,
     /// Bytes of their names.
     ids_bytes: usize,
@@ -103,6 +117,10 @@ impl Runner {
             plan,
             shared,
             queue: VecDeque::new(),
+            coming: VecDeque::new(),
+            handed: 0,
+            patience: PATIENCE_MAX,
+            swept: Instant::now(),
             active: BTreeMap::new(),
             ids_bytes: 0,
             waits: false,
@@ -155,17 +173,48 @@ impl Runner {
     fn enter(&mut self, number: u64, item: Box<dyn Item>) -> Result<(), Error> {
         let saved = self.saved.remove(&number).then_some(&self.job.database);
         let active = Active::new(number, item, saved)?;
-        let open = active.parts.iter().enumerate().filter(|(_, part)| !part.done);
-        // What follows another part waits for that.
-        let now = if active.item.follows() { 1 } else { usize::MAX };
-        self.queue.extend(open.take(now).map(|(index, _)| (number, index)));
         self.ids_bytes += active.item.name().map_or(0, str::len);
         let left = active.left;
+        match active.item.shape().filter(|_| left > 0) {
+            Some(shape) => self.coming.push_back((number, self.job.requests.compile(shape))),
+            None => self.ask_for(number, &active),
+        }
         self.active.insert(number, active);
         if left == 0 {
             self.complete(number)?;
         }
         Ok(())
+    }
+
+    /// Puts the parts of a line where the engine takes them.
+    fn ask_for(&mut self, number: u64, active: &Active) {
+        let open = active.parts.iter().enumerate().filter(|(_, part)| !part.done);
+        // What follows another part waits for that.
+        let now = if active.item.follows() { 1 } else { usize::MAX };
+        self.queue.extend(open.take(now).map(|(index, _)| (number, index)));
+    }
+
+    /// Takes the first of the grammars that are being compiled, as soon as it is there; false if it is not.
+    fn take_grammar(&mut self) -> Result<bool, Error> {
+        // An engine that has nothing else to do waits for it; in a session, others go on.
+        let idle = self.handed == 0 && self.plan.is_some();
+        let Some((number, coming)) = self.coming.front() else { return Ok(false) };
+        let (number, begun) = (*number, Instant::now());
+        let compiled = coming.within(if idle { Duration::MAX } else { self.patience });
+        self.patience = self.patience.saturating_sub(begun.elapsed());
+        let Some(compiled) = compiled else { return Ok(false) };
+        self.coming.pop_front();
+        match compiled {
+            Ok(grammar) => {
+                let none = || Error::defect(format!("line {} is not under way", number + 1));
+                let active = self.active.remove(&number).ok_or_else(none)?;
+                self.ask_for(number, &active);
+                self.active.insert(number, Active { grammar: Some(grammar), ..active });
+            }
+            Err(refusal) if refusal.kind() == RefusalKind::Defect => return Err(refusal.into()),
+            Err(refusal) => self.give_up(number, &refusal)?,
+        }
+        Ok(true)
     }
 
     /// Takes a line out of those under way.
@@ -188,13 +237,18 @@ impl Runner {
         loop {
             while let Some((number, index)) = self.queue.pop_front() {
                 match self.request(number, index)? {
-                    Ok(request) => return Ok(Some(request)),
+                    Ok(request) => {
+                        self.handed += 1;
+                        return Ok(Some(request));
+                    }
                     Err(refusal) if refusal.kind() == RefusalKind::Defect => return Err(refusal.into()),
                     Err(refusal) => self.give_up(number, &refusal)?,
                 }
             }
             self.waits = self.ids_bytes > IDS_BYTES_MAX;
-            if self.waits || !self.take_line()? {
+            let full = self.waits || self.coming.len() >= COMING_MAX;
+            if (full || !self.take_line()?) && !self.take_grammar()? {
+                self.waits |= !self.coming.is_empty();
                 return Ok(None);
             }
         }
@@ -203,16 +257,16 @@ impl Runner {
     /// The engine's request for a part of a line, less what an earlier run did of it.
     fn request(&mut self, number: u64, index: usize) -> Result<Result<Request, Refusal>, Error> {
         let none = || Error::defect(format!("part {index} of line {} is not under way", number + 1));
-        let Active { item, parts, .. } = self.active.get_mut(&number).ok_or_else(none)?;
+        let last = self.queue.front().is_none_or(|(next, _)| *next != number);
+        let Active { item, parts, grammar, .. } = self.active.get_mut(&number).ok_or_else(none)?;
         let before = match index.checked_sub(1).filter(|_| item.follows()) {
             Some(before) => tokens_of(number, before, parts, &self.job.database)?,
             None => Vec::new(),
         };
         let part = parts.get(index).ok_or_else(none)?;
+        let constraint = if last { grammar.take() } else { grammar.as_ref().map(|g| g.boxed_clone()) };
         Ok(item.part(index, &before).and_then(|request| {
-            let request = resume(Request { id: (number << PART_BITS) | index as u64, ..request }, part)?;
-            let constraint = item.shape().map(|shape| self.job.requests.constraint(shape)).transpose()?;
-            Ok(Request { constraint, ..request })
+            resume(Request { id: (number << PART_BITS) | index as u64, constraint, ..request }, part)
         }))
     }
 
@@ -487,11 +541,14 @@ impl Work for Runner {
     }
 
     fn finished(&mut self, id: u64, outcome: Outcome) -> Result<(), aerostat::Error> {
+        self.handed = self.handed.saturating_sub(1);
         let settled = self.settle(id, outcome);
         self.told(settled)
     }
 
     fn sweep_over(&mut self) -> Result<(), aerostat::Error> {
+        let swept = std::mem::replace(&mut self.swept, Instant::now());
+        self.patience = (swept.elapsed() / 10).clamp(PATIENCE_MIN, PATIENCE_MAX);
         self.count_sweep();
         self.look_ahead();
         let waits = self.committed.map_or(Duration::MAX, |committed| committed.elapsed());

@@ -121,8 +121,30 @@ pub fn keep_input(pipe: impl Read, copy: &Path, replace: bool) -> Result<(), Err
 /// # Errors
 /// As [`keep_input`].
 pub fn keep_pipe(path: &Path, copy: &Path, replace: bool) -> Result<(), Error> {
+    if is_device(path) {
+        let message = format!("{} is a device, not a file or a pipe", path.display());
+        return Err(Error::new(ErrorKind::Input, message));
+    }
     let pipe = std::fs::File::open(path).map_err(|e| Error::file(ErrorKind::Input, "read", path, &e))?;
     input::spool(pipe, copy, replace)
+}
+
+/// Whether what lies at a path is a device that is no terminal.
+fn is_device(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::io::IsTerminal as _;
+        use std::os::unix::fs::FileTypeExt as _;
+
+        let Ok(kind) = std::fs::metadata(path).map(|data| data.file_type()) else { return false };
+        let is_terminal = || std::fs::File::open(path).is_ok_and(|file| file.is_terminal());
+        kind.is_block_device() || kind.is_char_device() && !is_terminal()
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        false
+    }
 }
 
 /// Whether what lies at a path can be read once only: a pipe or a device.

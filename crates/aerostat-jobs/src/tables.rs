@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aerostat::{Constraint, Need, Outcome, Request, Tokenizer};
-use aerostat_openai::{Refusal, Shape, Token};
+use aerostat::{Need, Outcome, Request, Tokenizer};
+use aerostat_openai::{Refusal, Token};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
@@ -257,10 +257,6 @@ impl Requests for TableRequests {
             Ok(item) => Verdict::Good(item.row(number), Kinds::default()),
             Err(unserved) => Verdict::Bad(unserved),
         }
-    }
-
-    fn constraint(&mut self, _shape: &Shape) -> Result<Box<dyn Constraint>, Refusal> {
-        Err(Refusal::defect("a row of a table has no grammar"))
     }
 
     fn failure(&self, number: u64, name: Option<&str>, refusal: &Refusal) -> String {

@@ -43,11 +43,12 @@ pub(crate) fn values<E: From<Error>>(
             };
             (0..rows * cols).filter_map(at).collect()
         }
-        Source::Decays { rate, rate_is_log, bias } => {
+        Source::Decays { rate, rate_is_log, bias, skip } => {
             let rate_of = |r: f32| if *rate_is_log { numerics::exp(r) } else { -r };
             let rates = tensor(rate, read)?.into_iter().map(rate_of);
             let biases = tensor(bias, read)?;
-            rates.chain(biases).collect()
+            let skips = skip.as_ref().map(|skip| tensor(skip, read)).transpose()?;
+            rates.chain(biases).chain(skips.into_iter().flatten()).collect()
         }
     };
     if values.len() != rows * cols {

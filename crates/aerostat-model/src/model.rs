@@ -214,6 +214,7 @@ impl Model {
             Op::MulColumns { x, factors } => b.mul_columns(m(x)?, m(factors)?),
             Op::MulRows { x, factors } => b.mul_rows(m(x)?, m(factors)?),
             Op::Add { x, y } => b.add(m(x)?, m(y)?),
+            Op::Mul { x, y } => b.mul(m(x)?, m(y)?),
             Op::Scale { x, factor } => b.scale(m(x)?, factor),
             Op::Clip { x, limit } => b.clip(m(x)?, limit),
             Op::Softcap { x, cap } => b.softcap(m(x)?, cap),
@@ -237,9 +238,14 @@ impl Model {
             Op::SparseAttention { layer, q, shape, selected, out } => {
                 b.sparse_attention(layer, m(q)?, m(out)?, &shape, m(selected)?)
             }
-            Op::ShortConv { x, weights, state } => b.short_conv(m(x)?, m(weights)?, m(state)?),
+            Op::ShortConv { x, weights, bias, silu, state } => {
+                b.short_conv(m(x)?, m(weights)?, bias.map(m).transpose()?, silu, m(state)?)
+            }
             Op::DeltaRule { x, strengths, parameters, state, rule, out } => {
                 b.delta_rule(m(x)?, m(strengths)?, m(parameters)?, m(state)?, m(out)?, &rule)
+            }
+            Op::StateScan { x, steps, parameters, state, scan, out } => {
+                b.state_scan(m(x)?, m(steps)?, m(parameters)?, m(state)?, m(out)?, &scan)
             }
             Op::GatherExpertRows { x, out } => b.gather_rows(m(x)?, &self.expert.rows, m(out)?),
             Op::WeighExpertRows { x, factors } => {

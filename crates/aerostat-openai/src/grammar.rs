@@ -5,8 +5,8 @@
 //! refuse different requests. And how JSON is spaced is part of an answer's bytes, which are the same through either. The
 //! engine knows no grammar: it takes whatever implements [`Constraint`].
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -27,6 +27,12 @@ const GRAMMAR_BYTES_MAX: usize = 1 << 20;
 
 /// Members that one object of a schema may list: the time to compile them grows with their square.
 const MEMBERS_MAX: u64 = 2_500;
+/// Schemas that one grammar may hold.
+const SCHEMAS_MAX: usize = 1_000;
+/// The greatest number whose multiples can be asked for, counted in its last decimal: an automaton has a state for each remainder.
+const MULTIPLE_MAX: u64 = 100_000;
+/// Its digits times ten for each decimal at most: the library's numbers overflow with more, and what it allows is wrong then.
+const WHOLE_MAX: u64 = 400_000_000;
 
 /// What compiling and following a grammar may take. A row of items is what may come next: an object whose properties are
 /// all optional has four for each.
@@ -182,12 +188,23 @@ fn weigh(shape: &Shape) -> Result<(), String> {
     match shape {
         Shape::Schema(schema) => members.count(schema),
         // Grammars hold schemas, too, which JSON's own end parts from what follows.
-        Shape::Lark(lark) | Shape::Calls(lark) => lark.split("%json").skip(1).for_each(|rest| {
-            if let Some(Ok(schema)) = serde_json::Deserializer::from_str(rest).into_iter().next() {
-                members.count(&schema);
+        Shape::Lark(lark) | Shape::Calls(lark) => {
+            let schemas = lark.split("%json").skip(1);
+            if schemas.clone().nth(SCHEMAS_MAX).is_some() {
+                return Err(format!("it holds more than {SCHEMAS_MAX} schemas"));
             }
-        }),
+            for rest in schemas {
+                if let Some(Ok(schema)) = serde_json::Deserializer::from_str(rest).into_iter().next() {
+                    members.count(&schema);
+                }
+            }
+        }
         Shape::JsonObject | Shape::Regex(_) | Shape::Choice(_) => {}
+    }
+    if members.remainders() > MULTIPLE_MAX || members.whole() > WHOLE_MAX {
+        return Err(format!(
+            "a `multipleOf` is too large or has too many decimals: its digits are taken up to {MULTIPLE_MAX}"
+        ));
     }
     let weight = if members.mixed { members.sum.saturating_mul(members.sum) } else { members.squares };
     match weight <= MEMBERS_MAX * MEMBERS_MAX {
@@ -206,9 +223,25 @@ struct Members {
     squares: u64,
     /// Some objects are put together from others, so that members of all may be one's.
     mixed: bool,
+    /// The numbers whose multiples are asked for.
+    multiples: BTreeSet<(u64, usize)>,
 }
 
 impl Members {
+    /// What numbers are divided by, at most: the remainders that there are.
+    fn remainders(&self) -> u64 {
+        if !self.mixed || self.multiples.len() < 2 {
+            return self.multiples.iter().map(|(number, _)| *number).max().unwrap_or(0);
+        }
+        // Those of one object may be multiples of all.
+        self.multiples.iter().fold(1, |all, multiple| all.saturating_mul(whole(*multiple)))
+    }
+
+    /// The greatest of them without its point, by as many tenths as it has besides.
+    fn whole(&self) -> u64 {
+        self.multiples.iter().map(|multiple| whole(*multiple)).max().unwrap_or(0)
+    }
+
     fn count(&mut self, schema: &Value) {
         match schema {
             Value::Array(list) => list.iter().for_each(|part| self.count(part)),
@@ -216,6 +249,7 @@ impl Members {
                 let listed =
                     fields.get("properties").and_then(Value::as_object).map_or(0, |all| all.len() as u64);
                 let beside = ["anyOf", "oneOf", "$ref"].iter().any(|key| fields.contains_key(*key));
+                self.multiples.extend(fields.get("multipleOf").and_then(decimal));
                 self.sum += listed;
                 self.squares += listed * listed;
                 self.mixed |= fields.contains_key("allOf") || listed > 0 && beside;
@@ -224,6 +258,29 @@ impl Members {
             _ => {}
         }
     }
+}
+
+/// A number as digits and how many of them are behind the point: 0.25 is 25 and 2.
+fn decimal(number: &Value) -> Option<(u64, usize)> {
+    let text = number.as_number()?.to_string();
+    let (mantissa, power) = text.split_once(['e', 'E']).unwrap_or((text.as_str(), "0"));
+    let (whole, behind) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let mut digits: String = [whole.trim_start_matches('-'), behind].concat();
+    let mut decimals = behind.len() as i64 - power.parse::<i64>().ok()?;
+    while decimals > 0 && digits.ends_with('0') {
+        digits.pop();
+        decimals -= 1;
+    }
+    // More than 20 digits are too many, whatever they are.
+    digits.extend((decimals..0).take(20).map(|_| '0'));
+    let digits = digits.trim_start_matches('0');
+    let number = if digits.is_empty() { 0 } else { digits.parse().unwrap_or(u64::MAX) };
+    Some((number, usize::try_from(decimals).unwrap_or(0)))
+}
+
+/// Digits times ten for each that is behind the point.
+fn whole((digits, decimals): (u64, usize)) -> u64 {
+    (0..decimals.min(20)).fold(digits, |all, _| all.saturating_mul(10))
 }
 
 /// A shape in llguidance's terms.
@@ -393,6 +450,34 @@ mod tests {
         ] {
             let refused = grammars.constraint(&shape).err().unwrap();
             assert!(refused.contains("members"), "{refused}");
+        }
+        assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+    }
+
+    /// A million took minutes and gigabytes; thousands of schemas in one grammar made the library panic.
+    #[test]
+    fn multiples_and_schemas_that_cannot_be_compiled_soon_are_refused() {
+        let (mut grammars, _) = grammars();
+        let begun = Instant::now();
+        let multiple = |of: Value| json!({"type": "number", "multipleOf": of});
+        for of in [json!(0.01), json!(1e-8), json!(1_000), json!(99_991), json!(12.5), json!(2.5e3)] {
+            let made = grammars.constraint(&Shape::Schema(multiple(of.clone())));
+            assert!(made.is_ok(), "{of}: {:?}", made.err());
+        }
+        let schemas = "%json {\"type\": \"integer\"} ".repeat(5_000);
+        for (shape, told) in [
+            (Shape::Schema(multiple(json!(1_234_567))), "multipleOf"),
+            (Shape::Schema(multiple(json!(12.34567))), "multipleOf"),
+            (Shape::Schema(multiple(json!(1e-9))), "multipleOf"),
+            (Shape::Schema(multiple(json!(0.00099991))), "multipleOf"),
+            (Shape::Schema(multiple(json!(864e5))), "multipleOf"),
+            (Shape::Schema(multiple(json!(1e300))), "multipleOf"),
+            (Shape::Schema(json!({"items": multiple(json!(u64::MAX))})), "multipleOf"),
+            (Shape::Schema(json!({"allOf": [multiple(json!(1_009)), multiple(json!(1_013))]})), "multipleOf"),
+            (Shape::Lark(format!("start: {schemas}")), "schemas"),
+        ] {
+            let refused = grammars.constraint(&shape).err().unwrap();
+            assert!(refused.contains(told), "{refused}");
         }
         assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -17,7 +17,7 @@ use crate::error::{class, exception, same_process, usage};
 use crate::feed::Told;
 use crate::hook::{self, Gathering};
 use crate::values;
-use crate::wait::receive;
+use crate::wait::{FOREVER, receive};
 
 /// Counts a call as under way until it is dropped.
 pub(crate) struct UnderWay(Arc<std::sync::atomic::AtomicUsize>);
@@ -74,18 +74,24 @@ impl Call {
             return Err(usage("another thread is waiting for this call"));
         };
         let mut events = Vec::new();
-        match receive(py, &mut told, time)? {
-            Ok(first) => events.extend(self.event(py, first)?),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => {
-                let gone = Error::new(ErrorKind::Usage, "the model is closed");
-                events.extend(self.event(py, Told::Ended(Err(gone)))?);
+        let until = Instant::now() + time.min(FOREVER);
+        loop {
+            let first = match receive(py, &mut told, until.saturating_duration_since(Instant::now()))? {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Timeout) => return Ok(events),
+                Err(RecvTimeoutError::Disconnected) => {
+                    Told::Ended(Err(Error::new(ErrorKind::Usage, "the model is closed")))
+                }
+            };
+            self.add(py, first, &mut events)?;
+            while let Ok(more) = told.try_recv() {
+                self.add(py, more, &mut events)?;
+            }
+            // Tokens that nobody follows are no event.
+            if !events.is_empty() {
+                return Ok(events);
             }
         }
-        while let Ok(more) = told.try_recv() {
-            events.extend(self.event(py, more)?);
-        }
-        Ok(events)
     }
 
     /// Ends it at the end of the sweep.
@@ -101,17 +107,21 @@ impl Call {
 }
 
 impl Call {
-    fn event(&self, py: Python<'_>, told: Told) -> PyResult<Option<Py<PyTuple>>> {
+    /// Adds what was told to `events`.
+    fn add(&self, py: Python<'_>, told: Told, events: &mut Vec<Py<PyTuple>>) -> PyResult<()> {
         let mut partial = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
         let event = match told {
             Told::Text(id, text) if self.follow => (id, "text", text).into_pyobject(py)?,
-            Told::Text(..) => return Ok(None),
-            Told::Tokens(id, tokens, logprobs) => {
-                partial.entry(id).or_default().extend(&tokens);
-                if !self.follow {
-                    return Ok(None);
+            Told::Text(..) => return Ok(()),
+            Told::Tokens(new) => {
+                for (id, tokens, logprobs) in new {
+                    partial.entry(id).or_default().extend(&tokens);
+                    if self.follow {
+                        let told = (tokens, values::logprobs(logprobs));
+                        events.push((id, "tokens", told).into_pyobject(py)?.unbind());
+                    }
                 }
-                (id, "tokens", (tokens, values::logprobs(logprobs))).into_pyobject(py)?
+                return Ok(());
             }
             Told::Finished(id, outcome) => {
                 partial.remove(&id);
@@ -129,7 +139,8 @@ impl Call {
                 (0, "ended", members).into_pyobject(py)?
             }
         };
-        Ok(Some(event.unbind()))
+        events.push(event.unbind());
+        Ok(())
     }
 }
 
@@ -169,7 +180,7 @@ pub(crate) fn follow_ticket(
             }
             let event = match ticket.next_within(MOMENT) {
                 Ok(Event::Text(text)) => Told::Text(0, text),
-                Ok(Event::Tokens { token_ids, logprobs }) => Told::Tokens(0, token_ids, logprobs),
+                Ok(Event::Tokens { token_ids, logprobs }) => Told::Tokens(vec![(0, token_ids, logprobs)]),
                 Ok(Event::Finished(Outcome::Failed(error))) if error.kind() == ErrorKind::Interrupted => {
                     result = Err(error);
                     break;

@@ -11,13 +11,16 @@ use aerostat::{Completion, Error, ErrorKind, Gained, Outcome, Request, TokenLogp
 pub(crate) enum Told {
     /// New text of an answer; of single requests only.
     Text(u64, String),
-    /// New tokens of an answer.
-    Tokens(u64, Vec<u32>, Vec<TokenLogprobs>),
+    /// New tokens of answers.
+    Tokens(Vec<New>),
     /// A request has its result.
     Finished(u64, Outcome),
     /// Nothing more will come; an error if not all of it did.
     Ended(Result<(), Error>),
 }
+
+/// New tokens of a request's answer.
+pub(crate) type New = (u64, Vec<u32>, Vec<TokenLogprobs>);
 
 /// A list of requests. What becomes of them is told on a channel.
 pub(crate) struct Feed {
@@ -56,9 +59,9 @@ impl Work for Feed {
     }
 
     fn swept(&mut self, gained: &[Gained<'_>]) -> Result<(), Error> {
-        for Gained { id, tokens, logprobs } in gained {
-            self.tell(Told::Tokens(*id, tokens.to_vec(), logprobs.to_vec()));
-        }
+        let new = |one: &Gained<'_>| (one.id, one.tokens.to_vec(), one.logprobs.to_vec());
+        // Of a whole sweep at once: each time that something is told wakes whoever waits.
+        self.tell(Told::Tokens(gained.iter().map(new).collect()));
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use aerostat_openai::{Grammar, Grammars, Shape};
 use numpy::PyReadonlyArray1;
 
 use crate::error::{exception, raised, usage};
+use crate::request::GivenShape;
 
 /// A model whose headers and tokenizer have been read.
 #[pyclass(frozen, module = "aerostat._aerostat")]
@@ -161,6 +162,12 @@ impl Model {
     #[pyo3(signature = (ids, skip_special=false))]
     fn decode(&self, ids: Vec<u32>, skip_special: bool) -> PyResult<String> {
         Ok(self.tokenizer()?.decode(&ids, skip_special))
+    }
+
+    /// Refuses a shape of answers, in JSON, that cannot be followed.
+    fn check_shape(&self, py: Python<'_>, shape: &str) -> PyResult<()> {
+        let shape: GivenShape = serde_json::from_str(shape).map_err(|e| usage(format!("shape: {e}")))?;
+        py.detach(|| self.grammar(&shape.into())).map(drop)
     }
 
     /// One more than the greatest id of the tokenizer.

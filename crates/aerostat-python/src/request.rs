@@ -124,7 +124,7 @@ struct GivenSampling {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum GivenShape {
+pub(crate) enum GivenShape {
     Json(Value),
     JsonObject,
     Regex(String),

@@ -9,6 +9,9 @@ use pyo3::prelude::*;
 
 use crate::error::lost;
 
+/// As long as any wait, and short enough to be added to a time.
+pub(crate) const FOREVER: Duration = Duration::from_secs(1 << 30);
+
 /// How long a wait goes on before signals are looked at.
 const MOMENT: Duration = Duration::from_millis(50);
 
@@ -19,7 +22,7 @@ pub(crate) fn receive<T: Send>(
     from: &mut Receiver<T>,
     time: Duration,
 ) -> PyResult<Result<T, RecvTimeoutError>> {
-    let until = Instant::now() + time.min(Duration::from_secs(1 << 30));
+    let until = Instant::now() + time.min(FOREVER);
     loop {
         let from = &mut *from;
         let left = until.saturating_duration_since(Instant::now()).min(MOMENT);

@@ -253,6 +253,12 @@ def test_texts_give_answers_without_prompts(talker: AutoModel) -> None:
     assert answers.stats["sweeps"] > 0
 
 
+def test_texts_come_in_arrays_too(talker: AutoModel) -> None:
+    wanted = talker.generate(["Hello", "you"], max_new_tokens=3)
+    for given in (("Hello", "you"), np.asarray(["Hello", "you"]), np.asarray(["Hello", "you"], dtype=object)):
+        assert talker.generate(given, max_new_tokens=3) == wanted
+
+
 def test_stop_strings_end_answers(talker: AutoModel) -> None:
     whole = talker.generate(["What is"], max_new_tokens=12, eos_token_id=[])[0]
     stop = whole[3:5]
@@ -347,9 +353,11 @@ def test_tensors_of_types_that_numpy_does_not_have(llama: AutoModel) -> None:
 
 
 def test_wrong_ids_are_refused(llama: AutoModel) -> None:
-    for wrong in ([[1, 99999]], [[1.5, 2]], [[[1]]], [[1], [2, 3]], [[-1, 2]]):
-        with pytest.raises(ValueError):
+    for wrong in ([[1, 99999]], [[1.5, 2]], [[[1]]], [[1], [2, 3]], [[-1, 2]], [], [[]], [["a"]], [None], {"input_ids": [[]]}):
+        with pytest.raises(aerostat.UsageError):
             llama.generate(wrong, max_new_tokens=1)
+    with pytest.raises(ValueError, match="did you mean 'max_new_tokens'"):
+        llama.generate([[1]], max_new_token=1)
 
 
 def test_a_budget_is_kept() -> None:

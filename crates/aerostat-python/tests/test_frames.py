@@ -82,6 +82,14 @@ def test_columns_and_tables_that_are_not_there(llm: LLM) -> None:
         llm.generate_frame({"text": TEXTS}, "text")
 
 
+@pytest.mark.parametrize("make", KINDS)
+def test_a_table_is_no_list_of_prompts(llm: LLM, make: Any) -> None:
+    # Its columns' names were answered once.
+    for call in (llm.generate, llm.embed, lambda frame: llm.classify(frame, ["a", "b"])):
+        with pytest.raises(aerostat.UsageError, match="is a table"):
+            call(make({"text": TEXTS}))
+
+
 def test_a_mapper_maps_batches_and_pickles_with_all_that_changes_results(llm: LLM, chat: str) -> None:
     mapper = llm.mapper("text", "answer", GREEDY)
     wanted = {"answer": [o.outputs[0].text for o in llm.generate(TEXTS, GREEDY)]}

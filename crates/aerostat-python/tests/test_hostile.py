@@ -11,6 +11,7 @@ import pytest
 
 import aerostat
 from aerostat import LLM, AutoModel, PoolingParams, SamplingParams, StructuredOutputsParams
+from aerostat._core import raised
 
 from conftest import fixture
 
@@ -39,7 +40,7 @@ PROMPTS: list[Any] = [
     [math.nan], [""], [[]], [{}], [{"prompt": None}], [{"prompt": 5}], [{"prompt": "x", "multi_modal_data": {"image": 1}}],
     [{"prompt_token_ids": "abc"}], SURROGATE, [SURROGATE], np.asarray([1.5, 2.5]), np.asarray(3), np.zeros((2, 2, 2), dtype=int),
     np.asarray([[1.0, 2.0]]), np.asarray([np.nan]), np.asarray(["a", None], dtype=object), [np.asarray([2**63], dtype=np.uint64)],
-    [[320]], {"prompt_token_ids": [1, 2.5]},
+    [[320]], {"prompt_token_ids": [1, 2.5]}, [b"bytes"], bytearray(b"bytes"), {"prompt_token_ids": b"bytes"},
 ]  # fmt: skip
 
 
@@ -299,4 +300,56 @@ def test_labels(llm: LLM, labels: Any) -> None:
 def test_vectors_of_more_elements_than_there_are(llm: LLM) -> None:
     with pytest.raises(ValueError):
         llm.embed("Hello", pooling_params=PoolingParams(dimensions=1000))
+    same(llm)
+
+
+OUTSIDE: list[dict[str, Any]] = [
+    {"allowed_token_ids": [320]}, {"logit_bias": {320: 1.0}}, {"bad_words": [SURROGATE]}, {"max_tokens": None, "truncate_prompt_tokens": 600},
+    {"structured_outputs": StructuredOutputsParams(regex="(")}, {"structured_outputs": StructuredOutputsParams(grammar="start: nothing")},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", OUTSIDE, ids=lambda how: str(how)[:60])
+def test_parameters_that_one_prompt_cannot_have(chat: str, how: dict[str, Any]) -> None:
+    llm = LLM(chat, progress=False)
+    prompts, params = ["Hello", [5] * 600, "you"], [GREEDY, SamplingParams(**{"max_tokens": 3, **how}), GREEDY]
+    with pytest.raises(aerostat.UsageError, match="^prompt 1: "):
+        llm.generate(prompts, params)
+    # Nothing ran.
+    assert llm.stats() is None
+    outputs = llm.generate(prompts, params, on_error="return")
+    assert [one.error is None for one in outputs] == [True, False, True] and outputs[1].outputs == []
+    assert outputs[2].outputs[0].token_ids == llm.generate("you", GREEDY)[0].outputs[0].token_ids
+
+
+def test_what_the_engine_refuses_names_the_callers_prompt(model: AutoModel) -> None:
+    # The engine counts the requests of all calls.
+    failed = ("failed", {"class": "UsageError", "message": f"prompt {(1 << 63) + 7}: it is wrong"})
+    assert str(raised(failed, 1)) == "prompt 1: it is wrong"
+    with pytest.raises(aerostat.UsageError, match="^the prompt: "):
+        model.generate([[1, 2, 3]], max_new_tokens=2, suppress_tokens=[320])
+
+
+@pytest.mark.parametrize(
+    ("how", "named"),
+    [({"sampling_params": {"max_tokens": 3}}, "not dict"), ({"max_tokens": 3}, "SamplingParams"), ({"on_error": "ignore"}, "on_error")],
+)  # fmt: skip
+def test_arguments_of_generate(llm: LLM, how: dict[str, Any], named: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=named):
+        llm.generate("Hello", **how)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"type": "image_url", "image_url": {"url": "x"}}], [{"type": "text"}], [5], [None], [{"type": "text", "text": 5}],
+        [{"type": "text", "text": "a"}, {"type": "input_audio"}],
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_messages_that_are_not_text(llm: LLM, content: Any) -> None:
+    with pytest.raises(aerostat.UsageError, match="not text"):
+        llm.chat([{"role": "user", "content": content}], GREEDY)
+    with pytest.raises(aerostat.UsageError, match="content_format"):
+        llm.chat([{"role": "user", "content": "a"}], GREEDY, chat_template_content_format="html")
     same(llm)

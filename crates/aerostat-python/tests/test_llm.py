@@ -16,7 +16,7 @@ import pytest
 import aerostat
 from aerostat import LLM, PoolingParams, SamplingParams, StructuredOutputsParams
 
-from conftest import FIXTURES, expected, fixture
+from conftest import FIXTURES, Batch, expected, fixture
 
 GREEDY = SamplingParams(temperature=0, max_tokens=10, ignore_eos=True)
 
@@ -198,6 +198,18 @@ def test_chat(llm: LLM) -> None:
     assert [o.prompt_token_ids for o in outputs] == [talk["ids"] for talk in talks]
     assert [o.outputs[0].token_ids for o in outputs] == [talk["greedy"] for talk in talks]
     assert llm.chat(talks[0]["messages"], params)[0].outputs[0].token_ids == talks[0]["greedy"]
+
+
+def test_parts_of_a_message_are_lines_as_the_command_has_them(chat: str, batch: Batch) -> None:
+    talk = [{"role": "user", "content": [{"type": "text", "text": "Hello"}, "you", {"text": "there"}]}]
+    llm = LLM(chat, progress=False)
+    (found,) = llm.chat(talk, GREEDY)
+    assert found.prompt == llm.chat([{"role": "user", "content": "Hello\nyou\nthere"}], GREEDY)[0].prompt
+    assert [[found.outputs[0].text]] == batch(chat, [{"messages": talk, "max_tokens": 10, "temperature": 0, "ignore_eos": True}])
+    # A template that takes parts apart itself is given them.
+    own = "{% for m in messages %}{% for part in m.content %}<{{ part.text }}>{% endfor %}{% endfor %}"
+    parts = [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]
+    assert llm.chat(parts, GREEDY, chat_template=own, chat_template_content_format="openai")[0].prompt == "<a><b>"
 
 
 def test_a_chat_template_is_text_or_a_file(chat: str, llm: LLM, tmp_path: Path) -> None:

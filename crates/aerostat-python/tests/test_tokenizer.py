@@ -1,5 +1,7 @@
 """The tokenizer, against what transformers gives."""
 
+import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,15 @@ def test_ids_and_texts_are_transformers(tokenizer: Tokenizer) -> None:
         assert tokenizer.encode(case["text"], add_special_tokens=False) == case["ids"]
         assert tokenizer.encode(case["text"]) == case["ids_with_special_tokens"]
         assert tokenizer.decode(case["ids"]) == case["decoded"]
+
+
+def test_a_pickled_tokenizer_is_the_same(tokenizer: Tokenizer) -> None:
+    tokenizer.padding_side = "left"
+    again = pickle.loads(pickle.dumps(tokenizer))
+    texts = ["Hello", "Hello, you there"]
+    assert again(texts, padding=True) == tokenizer(texts, padding=True) and again.padding_side == "left"
+    assert copy.deepcopy(tokenizer).decode([42, 71]) == tokenizer.decode([42, 71])
+    tokenizer.padding_side = "right"
 
 
 def test_a_call_gives_ids_and_masks(tokenizer: Tokenizer) -> None:

@@ -25,7 +25,7 @@ use crate::tokenizer::Parts;
 #[derive(Debug, Clone, Default)]
 pub struct GgufVocab {
     /// `tokenizer.ggml.model`: `gpt2` (byte-level BPE), `llama` (SentencePiece) or `gemma4` (BPE over pieces of
-    /// SentencePiece); others are refused by name.
+    /// SentencePiece), `bert` (WordPiece) or `t5` (SentencePiece's Unigram); others are refused by name.
     pub model: String,
     /// `tokenizer.ggml.pre`: how text is split before merging, such as `llama-bpe`; absent means `default`.
     pub pre: Option<String>,
@@ -43,6 +43,14 @@ pub struct GgufVocab {
     pub eos: Option<u32>,
     /// `tokenizer.ggml.unknown_token_id`.
     pub unknown: Option<u32>,
+    /// `tokenizer.ggml.cls_token_id`: what begins a text (WordPiece); absent means that of BOS.
+    pub cls: Option<u32>,
+    /// `tokenizer.ggml.seperator_token_id` (so spelled): what ends a text (WordPiece); absent means that of EOS.
+    pub separator: Option<u32>,
+    /// `tokenizer.ggml.precompiled_charsmap`: the table by which SentencePiece normalises characters (Unigram).
+    pub characters: Option<Vec<u8>>,
+    /// `tokenizer.ggml.remove_extra_whitespaces`: one space for runs of them (Unigram); absent means yes.
+    pub single_spaces: Option<bool>,
     /// `tokenizer.ggml.add_bos_token`; absent means the habit of the model kind.
     pub add_bos: Option<bool>,
     /// `tokenizer.ggml.add_eos_token`; absent means no.
@@ -59,8 +67,8 @@ pub(crate) struct Ends {
     pub(crate) add_eos: bool,
 }
 
-const TYPE_UNKNOWN: i32 = 2;
-const TYPE_CONTROL: i32 = 3;
+pub(crate) const TYPE_UNKNOWN: i32 = 2;
+pub(crate) const TYPE_CONTROL: i32 = 3;
 const TYPE_USER_DEFINED: i32 = 4;
 
 /// What SentencePiece writes for a space.
@@ -82,10 +90,12 @@ impl GgufVocab {
             "gpt2" => self.into_byte_level(),
             "llama" => self.into_sentence_piece(),
             "gemma4" => self.into_ranked_pieces(),
+            "bert" => self.into_word_pieces(),
+            "t5" => self.into_unigram(),
             other => Err(Error::new(
                 ErrorKind::Unsupported,
                 format!(
-                    "GGUF tokenizer model {:?} is not supported, only \"gpt2\", \"llama\" and \"gemma4\"",
+                    "GGUF tokenizer model {:?} is not supported, only \"gpt2\", \"llama\", \"gemma4\", \"bert\" and \"t5\"",
                     clip(other)
                 ),
             )),
@@ -182,7 +192,7 @@ impl GgufVocab {
     }
 
     /// The tokens that are recognised as a whole in text: by their types, and those that end a turn whatever their type.
-    fn added_tokens(&self) -> Result<Vec<AddedToken>, Error> {
+    pub(crate) fn added_tokens(&self) -> Result<Vec<AddedToken>, Error> {
         let types = self.types.iter().flatten().copied().chain(std::iter::repeat(1));
         let mut added = Vec::new();
         for (token, kind) in self.tokens.iter().zip(types) {

@@ -24,6 +24,7 @@ mod detokenize;
 mod ends;
 mod error;
 mod gguf;
+mod gguf_words;
 mod hugging_face;
 mod meter;
 mod model;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use aerostat_checkpoint::Config;
+use aerostat_checkpoint::gguf::Metadata;
 
 use crate::layers::{Activated, Layers};
 use crate::request::{Hidden, Layer, Pooling};
@@ -133,9 +134,10 @@ impl ModelFiles {
             without_prompts: false,
             layers: Layers::default(),
         };
-        let folder = self.path();
-        if matches!(self.checkpoint.config, Config::HuggingFace(_)) && folder.is_dir() {
-            embedding.read(folder)?;
+        match &self.checkpoint.config {
+            Config::HuggingFace(_) if self.path().is_dir() => embedding.read(self.path())?,
+            Config::HuggingFace(_) => {}
+            Config::Gguf(meta) => embedding.read_gguf(meta)?,
         }
         Ok(embedding)
     }
@@ -173,6 +175,25 @@ impl Embedding {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// What GGUF metadata states of pooling, by the numbers of llama.cpp.
+    fn read_gguf(&mut self, meta: &Metadata) -> Result<(), Error> {
+        let architecture = meta.str("general.architecture").unwrap_or_default();
+        let Some(stated) = meta.u64(&format!("{architecture}.pooling_type")) else { return Ok(()) };
+        self.pooling = match stated {
+            0 => return Ok(()),
+            1 => Pooling::Mean,
+            2 => Pooling::Cls,
+            3 => Pooling::LastToken,
+            4 => {
+                let why = "it scores pairs of texts (`pooling_type` is 4), which is supported of Hugging Face folders alone";
+                return Err(broken(meta.path(), why));
+            }
+            other => return Err(broken(meta.path(), &format!("`pooling_type` {other} is not supported"))),
+        };
+        self.cuts = true;
         Ok(())
     }
 

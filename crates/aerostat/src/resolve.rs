@@ -1,5 +1,6 @@
 //! From what the user types to a folder or file.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -89,7 +90,7 @@ pub(crate) const DEMO: &str = "demo";
 /// # Errors
 /// [`ErrorKind::Model`] with what was looked for where.
 pub fn resolve(
-    model: &str,
+    model: impl AsRef<OsStr>,
     own_cache: &Path,
     progress: &dyn Download,
     cancel: &AtomicBool,
@@ -103,15 +104,16 @@ pub fn resolve(
 /// [`ErrorKind::Model`] with what was looked for where; [`ErrorKind::Usage`] if two revisions are named.
 pub fn resolve_from(
     from: &HubChoice,
-    model: &str,
+    model: impl AsRef<OsStr>,
     own_cache: &Path,
     progress: &dyn Download,
     cancel: &AtomicBool,
 ) -> Result<PathBuf, Error> {
-    let path = Path::new(model);
+    let path = Path::new(&model);
     if path.exists() {
         return Ok(path.to_owned());
     }
+    let model = name(path)?;
     let hub = from.hub()?;
     if model == DEMO {
         return Ok(demo::resolve(&hub, own_cache, progress, cancel)?);
@@ -125,6 +127,13 @@ pub fn resolve_from(
         None => hub.pull(&id, progress, cancel)?,
     };
     Ok(weights(&id, path))
+}
+
+/// What names a model that is no path: text, as all names of models are.
+fn name(path: &Path) -> Result<&str, Error> {
+    let missing =
+        || Error::new(ErrorKind::Model, format!("{}: there is no such file or folder", path.display()));
+    path.to_str().ok_or_else(missing)
 }
 
 /// A model in the store of another program, where the name says so.
@@ -147,17 +156,18 @@ pub enum Headers {
 /// # Errors
 /// As [`resolve`].
 pub fn headers(
-    model: &str,
+    model: impl AsRef<OsStr>,
     own_cache: &Path,
     into: &Path,
     progress: &dyn Download,
     cancel: &AtomicBool,
 ) -> Result<Headers, Error> {
-    let path = Path::new(model);
+    let path = Path::new(&model);
     if path.exists() {
         let outline = if path.is_dir() { outline_of_folder(path, into)? } else { None };
         return Ok(outline.map_or_else(|| Headers::Here(path.to_owned()), Headers::Outline));
     }
+    let model = name(path)?;
     if model == DEMO {
         return resolve(model, own_cache, progress, cancel).map(Headers::Here);
     }

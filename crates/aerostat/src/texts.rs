@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use aerostat_checkpoint::{Checkpoint, Config, TextFiles, gguf::Metadata};
+use aerostat_checkpoint::{
+    Checkpoint, Config, TextFiles,
+    gguf::{Array, Metadata},
+};
 use aerostat_text::{ChatTemplate, GgufVocab, Specials, Strings, Tokenizer};
 
 use crate::{Error, ErrorKind};
@@ -195,6 +198,8 @@ fn gguf_vocab(meta: &Metadata) -> Result<GgufVocab, Error> {
         if whole { Ok(Some(list)) } else { Err(wrong(key)) }
     };
     let id = |key: &str| meta.u64(key).and_then(|n| u32::try_from(n).ok());
+    // Signed in the files of some converters.
+    let bytes = |array: &Array| Some(array.ints()?.map(|byte| byte as u8).collect());
     let tokens = strings("tokenizer.ggml.tokens")?.ok_or_else(|| wrong("tokenizer.ggml.tokens"))?;
     // There may be more scores and types than tokens: of a vocabulary that was cut.
     let count = tokens.len();
@@ -212,6 +217,10 @@ fn gguf_vocab(meta: &Metadata) -> Result<GgufVocab, Error> {
         bos: id("tokenizer.ggml.bos_token_id"),
         eos: id("tokenizer.ggml.eos_token_id"),
         unknown: id("tokenizer.ggml.unknown_token_id"),
+        cls: id("tokenizer.ggml.cls_token_id"),
+        separator: id("tokenizer.ggml.seperator_token_id").or(id("tokenizer.ggml.separator_token_id")),
+        characters: meta.array("tokenizer.ggml.precompiled_charsmap").and_then(bytes),
+        single_spaces: meta.bool("tokenizer.ggml.remove_extra_whitespaces"),
         add_bos: meta.bool("tokenizer.ggml.add_bos_token"),
         add_eos: meta.bool("tokenizer.ggml.add_eos_token"),
         add_space_prefix: meta.bool("tokenizer.ggml.add_space_prefix"),

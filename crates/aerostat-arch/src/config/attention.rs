@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::keys::Keys;
 use super::rope;
 use crate::error::Error;
-use crate::family::{AlibiRule, Factor, Family, Temperature, Windows, keys};
+use crate::family::{AlibiRule, Factor, Family, Mixers, Temperature, Windows, keys};
 use crate::spec::{Alibi, Growth};
 
 pub(super) fn alibi(keys: &Keys<'_>, family: &Family) -> Result<Option<Alibi>, Error> {
@@ -34,6 +34,7 @@ pub(super) fn looks_ahead(keys: &Keys<'_>, family: &Family) -> Result<bool, Erro
     let free = !keys.flag("is_causal", true)?;
     let plain = family.latent.is_none()
         && family.delta.is_none()
+        && matches!(family.mixers, Mixers::Attention)
         && family.alibi == AlibiRule::Never
         && !matches!(family.windows, Windows::ChunksOfRotated);
     if free && !plain {
@@ -74,8 +75,10 @@ pub(super) fn wide_heads(
             .filter(|n| (1..1 << 20).contains(n))
     };
     let dim = number("head_dim", "global_head_dim").unwrap_or(512);
-    let own =
-        number("num_key_value_heads", "num_global_key_value_heads").filter(|_| alike).unwrap_or(kv_heads);
+    // The key that stands alone counts only where values are keys.
+    let own = number("num_key_value_heads", "num_global_key_value_heads")
+        .filter(|_| alike || layers.is_some())
+        .unwrap_or(kv_heads);
     match heads.is_multiple_of(own) {
         true => Ok((dim, own, alike)),
         false => Err(keys.config(format!("{heads} query heads cannot share {own} key/value heads evenly"))),

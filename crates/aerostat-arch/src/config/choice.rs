@@ -33,14 +33,15 @@ const MISSING: &[(&str, &str)] = &[
     ("doge", "masks that depend on values"),
     ("minimaxm3", "attention to blocks that an indexer chooses"),
     ("minimax", "linear attention"),
-    ("lfm", "short convolutions in place of attention"),
-    ("mamba", "layers of state spaces"),
-    ("jamba", "layers of state spaces"),
-    ("bamba", "layers of state spaces"),
-    ("zamba", "layers of state spaces"),
-    ("falconh1", "layers of state spaces"),
-    ("nemotronh", "layers of state spaces"),
-    ("granitemoehybrid", "layers of state spaces"),
+    ("granitehybrid", "a reader of state spaces in GGUF; its checkpoints in Hugging Face's layout run"),
+    ("nemotronh", "a reader of state spaces in GGUF; its checkpoints in Hugging Face's layout run"),
+    ("falconh1", "a reader of state spaces in GGUF; its checkpoints in Hugging Face's layout run"),
+    ("mamba2", "a reader of state spaces in GGUF; its checkpoints in Hugging Face's layout run"),
+    ("lfm2", "a reader of gated convolutions in GGUF; its checkpoints in Hugging Face's layout run"),
+    ("lfm3", "gates on the heads of attention"),
+    ("mamba", "state spaces whose elements forget at rates of their own"),
+    ("jamba", "state spaces whose elements forget at rates of their own"),
+    ("zamba", "layers that several blocks share, with an adapter for each"),
     ("recurrentgemma", "layers of gated linear recurrence"),
     ("rwkv", "layers of gated linear recurrence"),
     ("xglm", "positions of sines and cosines"),
@@ -61,6 +62,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("deberta", "their attention has a part for contents and a part for distances, which is not"),
     ("electra", "their embeddings have a width of their own, which is not in encoders"),
     ("albert", "all their layers are one, which is not"),
+    ("nvembed", "their vectors are made by a layer of attention to latent vectors, which is not"),
 ];
 
 /// The family that a configuration names.
@@ -117,7 +119,14 @@ pub(super) fn model_type<'a>(keys: &Keys<'a>) -> Result<Option<&'a str>, Error> 
     let model_type = keys.text("model_type")?;
     // transformers takes a Mistral that lists its layers for a Ministral, whose layers may differ.
     let is_ministral = model_type == Some("mistral") && keys.reads("layer_types");
-    Ok(if is_ministral { Some("ministral") } else { model_type })
+    // Jina's own classes call themselves by the types that they changed.
+    let positions = keys.json("position_embedding_type").and_then(Value::as_str);
+    Ok(match (model_type, positions) {
+        _ if is_ministral => Some("ministral"),
+        (Some("bert"), Some("alibi")) => Some("jina_bert_v2"),
+        (Some("xlm-roberta"), Some("rotary")) => Some("jina_embeddings_v3"),
+        (given, _) => given,
+    })
 }
 
 /// A name in lower case, without what joins words; of a long one the beginning.

@@ -51,7 +51,7 @@ impl DeltaLayers {
 }
 
 /// Positions that a convolution can see.
-const KERNEL_MAX: usize = 8;
+pub(super) const KERNEL_MAX: usize = 8;
 
 /// Which layers are delta nets: as `layer_types` lists, or all but every `full_attention_interval`-th.
 fn layer_types(keys: &Keys<'_>, layers: usize) -> Result<Vec<Option<bool>>, Error> {

@@ -28,6 +28,10 @@ pub(super) fn factor(
         Factor::RootOfHidden => (hidden as f64).sqrt(),
         Factor::Key(key, default) => keys.number(key)?.unwrap_or(default),
         Factor::Inverse(key, default) => 1.0 / keys.number(key)?.unwrap_or(default),
+        // What the classes take for it makes no difference.
+        Factor::OverRootOfLayers(key, _) | Factor::OverHidden(key, _) if keys.is_null(key)? => {
+            return Ok(None);
+        }
         Factor::OverRootOfLayers(key, default) => {
             let whole = keys.number(key)?.unwrap_or(default);
             if keys.is_gguf() { whole } else { whole / (layers as f64).sqrt() }
@@ -70,8 +74,8 @@ pub(super) fn activation(keys: &Keys<'_>, family: &Family) -> Result<Activation,
         Some("gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" | "gelu_python_tanh" | "gelu_accurate") => {
             Activation::GeluTanh
         }
-        Some("gelu" | "gelu_python") => Activation::GeluErf,
-        Some("relu") => Activation::Relu,
+        Some("gelu" | "gelu_python" | "geglu") => Activation::GeluErf,
+        Some("relu" | "reglu") => Activation::Relu,
         Some("relu2") => Activation::ReluSquared,
         Some("relu6") => Activation::Relu6,
         Some("quick_gelu") => Activation::QuickGelu,

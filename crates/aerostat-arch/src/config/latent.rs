@@ -42,7 +42,13 @@ pub(crate) struct IndexShape {
 }
 
 impl LatentShape {
-    pub(crate) fn read(keys: &Keys<'_>, family: &LatentFamily, layers: usize) -> Result<Self, Error> {
+    /// `even`: elements of a head, if the stream is cut into heads.
+    pub(crate) fn read(
+        keys: &Keys<'_>,
+        family: &LatentFamily,
+        layers: usize,
+        even: usize,
+    ) -> Result<Self, Error> {
         let first = |new: &Key, old: &Key| match keys.count_if_given(new)? {
             Some(n) => Ok(n),
             None => keys.count(old),
@@ -61,7 +67,11 @@ impl LatentShape {
             rank: keys.count(&KV_RANK)?,
             nope,
             rope,
-            value_dim: if keys.is_gguf() { first(&VALUE, &VALUE_OLD)? } else { keys.count(&VALUE)? },
+            value_dim: match keys.is_gguf() {
+                true => first(&VALUE, &VALUE_OLD)?,
+                false if family.even_values => keys.count_or(&VALUE, even)?,
+                false => keys.count(&VALUE)?,
+            },
             scale: magnitude(keys)?.powi(2) as f32,
             index: match family.indexer {
                 Some(style) => Some(IndexShape::read(keys, style, rope, layers)?),

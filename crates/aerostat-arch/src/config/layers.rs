@@ -20,6 +20,10 @@ pub(super) fn rotated(
         Rotated::WindowsIfGiven => keys.number(&keys::WINDOW)?.is_some(),
         _ => false,
     };
+    if family.rotated == Rotated::IfNamed {
+        let is_rotated = keys.text("position_embedding_type")? == Some("rope");
+        return Ok(vec![is_rotated; windows.len()]);
+    }
     Ok(match by_windows {
         true => windows.iter().map(Option::is_some).collect(),
         false if !bases.is_empty() => bases.iter().map(|base| *base != 0.0).collect(),

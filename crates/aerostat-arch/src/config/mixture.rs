@@ -26,6 +26,9 @@ impl MixtureShape {
         intermediate: usize,
     ) -> Result<Option<Self>, Error> {
         const EXPERTS_MAX: usize = 1 << 16;
+        if keys.number(&keys::EXPERTS)? == Some(0.0) {
+            return Ok(None);
+        }
         let Some(experts) = keys.count_if_given(&keys::EXPERTS)? else { return Ok(None) };
         let chosen = match keys.count_if_given(&keys::EXPERTS_CHOSEN)?.or(mixture.chosen) {
             Some(_) if matches!(mixture.score, Score::SparseMixer(_)) => 2,

@@ -8,10 +8,12 @@ use super::factors::{activation, factor, softcap, switch};
 use super::keys::Keys;
 use super::latent::{self, LatentShape};
 use super::layers::{listed_rotation, own_bases, ropes, rotated, windows, with_bases};
+use super::mixers::{MixerKind, listed_count, mixers};
 use super::mixture::MixtureShape;
 use super::rope::RopeConfig;
+use super::space::Spaces;
 use crate::error::Error;
-use crate::family::{Family, HeadNorms, PostNorms, StreamNorms, Windows, keys};
+use crate::family::{Family, HeadNorms, Mixers, PostNorms, StreamNorms, Windows, keys};
 use crate::spec::{Activation, Alibi, Growth, Window};
 
 /// Positions of a model that does not say how many it was made for.
@@ -59,6 +61,8 @@ pub(crate) struct Shape {
     pub(crate) ropes: Vec<RopeConfig>,
     pub(crate) latent: Option<LatentShape>,
     pub(crate) delta: Option<DeltaLayers>,
+    pub(crate) spaces: Spaces,
+    pub(crate) half_factors: HalfFactors,
     pub(crate) mixture: Option<MixtureShape>,
 }
 
@@ -70,8 +74,7 @@ pub(crate) struct LayerShape {
     pub(crate) window: Option<Window>,
     /// Its rotation among [`Shape::ropes`]; `None`: it is not rotated.
     pub(crate) rope: Option<usize>,
-    /// Whether it is a delta net; `None`: its tensors decide.
-    pub(crate) delta: Option<bool>,
+    pub(crate) mixer: MixerKind,
     /// Whether it has an indexer of its own.
     pub(crate) has_indexer: bool,
 }
@@ -86,29 +89,23 @@ pub(crate) enum Norms {
 
 impl Shape {
     pub(crate) fn read(keys: &Keys<'_>, family: &Family) -> Result<Self, Error> {
-        let count = layer_count(keys)?;
+        let count = layer_count(keys, family)?;
         let hidden = keys.count(&keys::HIDDEN)?;
-        let heads = keys.count(&keys::HEADS)?;
-        let kv_heads = kv_heads(keys, family, heads)?;
+        let attends = !matches!(family.mixers, Mixers::Spaces);
+        let heads = if attends { keys.count(&keys::HEADS)? } else { 1 };
+        let kv_heads = if attends { kv_heads(keys, family, heads)? } else { 1 };
         let latent = match &family.latent {
-            Some(family) => Some(LatentShape::read(keys, family, count)?),
+            Some(family) => Some(LatentShape::read(keys, family, count, (hidden / heads).max(1))?),
             None => None,
         };
         let head_dim = match &latent {
             Some(latent) => latent.nope + latent.rope,
             None => keys.count_or(&keys::HEAD_DIM, (hidden / heads).max(1))?,
         };
-        let intermediate = intermediate(keys, family, hidden)?;
+        let intermediate = if attends { intermediate(keys, family, hidden)? } else { hidden };
+        let half_factors = HalfFactors::read(keys, family)?;
         let activation = activation(keys, family)?;
-        let delta = match &family.delta {
-            Some(_) if activation != Activation::Silu => {
-                return Err(keys.unsupported(
-                    "short convolutions with another `hidden_act` than `silu` are not supported",
-                ));
-            }
-            Some(delta) => Some(DeltaLayers::read(keys, delta, count)?),
-            None => None,
-        };
+        let delta = delta_layers(keys, family, activation, count)?;
         let alibi = alibi(keys, family)?;
         let ahead = looks_ahead(keys, family)?;
         let stream_norms = stream_norms(keys, family)?;
@@ -126,7 +123,9 @@ impl Shape {
             context: keys.positions_if_given(&keys::CONTEXT)?.unwrap_or(CONTEXT_UNSAID),
             eps: eps(keys, family)?,
             scale: score_scale(keys, family, count, hidden / heads, head_dim)?
-                * latent.as_ref().map_or(1.0, |latent| latent.scale),
+                * latent.as_ref().map_or(1.0, |latent| latent.scale)
+                * half_factors.scores,
+            half_factors,
             scale_by_layer: family.score_switches && keys.flag("scale_attn_by_inverse_layer_idx", false)?,
             embedding_scale: factor(keys, family.embedding_scale, hidden, count)?,
             residual_scale: factor(keys, family.residual_scale, hidden, count)?,
@@ -148,6 +147,7 @@ impl Shape {
             ropes,
             latent,
             delta,
+            spaces: Spaces::read(keys, family, hidden)?,
             mixture: match &family.mixture {
                 Some(mixture) => MixtureShape::read(keys, mixture, intermediate)?,
                 None => None,
@@ -158,6 +158,23 @@ impl Shape {
     /// Size and number of key/value heads of a layer, and whether its values are its keys.
     pub(crate) fn heads_of(&self, layer: &LayerShape) -> (usize, usize, bool) {
         self.wide.filter(|_| layer.window.is_none()).unwrap_or((self.head_dim, self.kv_heads, false))
+    }
+}
+
+/// The delta nets of a family that has some.
+fn delta_layers(
+    keys: &Keys<'_>,
+    family: &Family,
+    activation: Activation,
+    count: usize,
+) -> Result<Option<DeltaLayers>, Error> {
+    match &family.delta {
+        Some(_) if activation != Activation::Silu => {
+            Err(keys
+                .unsupported("short convolutions with another `hidden_act` than `silu` are not supported"))
+        }
+        Some(delta) => DeltaLayers::read(keys, delta, count).map(Some),
+        None => Ok(None),
     }
 }
 
@@ -180,6 +197,7 @@ fn read_layers(
         Some(_) => latent::ropes(keys, ropes(keys, family)?),
     };
     let whole = !keys.flag("is_causal", true)?;
+    let mixers = mixers(keys, family, delta, count)?;
     let of = |index: usize| {
         let nothing = || keys.defect(format!("nothing is known of layer {index} of {count}"));
         let window = *windows.get(index).ok_or_else(nothing)?;
@@ -200,10 +218,7 @@ fn read_layers(
                 _ => Window::Last,
             }),
             rope,
-            delta: match delta {
-                Some(delta) => *delta.layers.get(index).ok_or_else(nothing)?,
-                None => Some(false),
-            },
+            mixer: *mixers.get(index).ok_or_else(nothing)?,
             has_indexer: match own {
                 Some(own) => *own.get(index).ok_or_else(nothing)?,
                 None => false,
@@ -214,11 +229,14 @@ fn read_layers(
 }
 
 /// How many layers there are.
-fn layer_count(keys: &Keys<'_>) -> Result<usize, Error> {
+fn layer_count(keys: &Keys<'_>, family: &Family) -> Result<usize, Error> {
     const LAYERS_MAX: usize = 10_000;
     // GGUF counts the layers that predict further tokens, which come last and are not used.
     let further = keys.gguf_number("nextn_predict_layers").unwrap_or(0.0) as usize;
-    let layers = keys.count(&keys::LAYERS)?.saturating_sub(further);
+    let layers = match (keys.count_if_given(&keys::LAYERS)?, listed_count(keys, family)?) {
+        (None, Some(listed)) => listed,
+        _ => keys.count(&keys::LAYERS)?.saturating_sub(further),
+    };
     match layers > LAYERS_MAX {
         true => Err(keys.config(format!("{layers} layers are more than any model has"))),
         false => Ok(layers),
@@ -300,8 +318,9 @@ fn normalised_head(keys: &Keys<'_>, family: &Family) -> bool {
 
 /// The width of an MLP that is not an expert.
 fn intermediate(keys: &Keys<'_>, family: &Family, hidden: usize) -> Result<usize, Error> {
-    let given = match keys.count_if_given(&keys::DENSE_INTERMEDIATE)? {
-        Some(dense) => Some(dense),
+    // 0 is said where all layers have experts that share no MLP.
+    let given = match keys.number(&keys::DENSE_INTERMEDIATE)?.filter(|dense| *dense != 0.0) {
+        Some(_) => keys.count_if_given(&keys::DENSE_INTERMEDIATE)?,
         None => keys.count_if_given(&keys::INTERMEDIATE)?,
     };
     let whole = match given {
@@ -309,5 +328,52 @@ fn intermediate(keys: &Keys<'_>, family: &Family, hidden: usize) -> Result<usize
         None => keys.count(&keys::INTERMEDIATE)?,
         Some(n) => n,
     };
-    Ok(if family.halved_width { whole / 2 } else { whole })
+    match family.convolution {
+        Some(_) if keys.flag("block_auto_adjust_ff_dim", false)? => rounded(keys, whole),
+        _ => Ok(if family.halved_width { whole / 2 } else { whole }),
+    }
+}
+
+/// Two thirds of a width, times a factor, up to a whole number of `block_multiple_of`.
+fn rounded(keys: &Keys<'_>, whole: usize) -> Result<usize, Error> {
+    let multiple = keys.json_whole("block_multiple_of")?.filter(|n| (1..1 << 20).contains(n)).unwrap_or(256);
+    let factor = keys.json_number("block_ffn_dim_multiplier")?.unwrap_or(1.0);
+    let width = (factor * (2 * whole / 3) as f64) as usize;
+    match width {
+        1..=0x10_0000 => Ok(width.next_multiple_of(multiple as usize)),
+        _ => Err(keys.config(format!("`block_ffn_dim_multiplier` makes the MLP {width} wide"))),
+    }
+}
+
+/// Factors on the inputs and outputs of attention and MLP, as far as they can be joined.
+#[derive(Clone, Copy)]
+pub(crate) struct HalfFactors {
+    scores: f32,
+    /// On attention's output, where a state space lies beside it.
+    pub(crate) attention: f32,
+    /// On what the MLP's activation is applied to, and on its output.
+    pub(crate) mlp: (f32, f32),
+}
+
+impl HalfFactors {
+    fn read(keys: &Keys<'_>, family: &Family) -> Result<Self, Error> {
+        if !family.half_factors {
+            return Ok(Self { scores: 1.0, attention: 1.0, mlp: (1.0, 1.0) });
+        }
+        let number = |key: &str| Ok::<_, Error>(keys.json_number(key)?.unwrap_or(1.0) as f32);
+        let input = number("attention_in_multiplier")?;
+        if input != 1.0 && keys.flag("attention_bias", false)? {
+            return Err(keys.unsupported("`attention_in_multiplier` with `attention_bias` is not supported"));
+        }
+        let mlp = match keys.json_list("mlp_multipliers")? {
+            None => (1.0, 1.0),
+            Some(list) => match list.iter().map(Value::as_f64).collect::<Option<Vec<_>>>().as_deref() {
+                Some([gate, down]) => (*gate as f32, *down as f32),
+                _ => return Err(keys.config("`mlp_multipliers` must be two numbers")),
+            },
+        };
+        // Rotation and attention are linear in keys, queries and values.
+        let scores = input * input * number("key_multiplier")?;
+        Ok(Self { scores, attention: input * number("attention_out_multiplier")?, mlp })
+    }
 }

@@ -1,12 +1,13 @@
 //! BERT: sums are normalised, positions are learned, and all tokens of a text see each other.
 
 use crate::family::{Bias, Encoder, Family, Names, Refused, Rotated, StreamNorms};
-use crate::spec::NormKind;
+use crate::spec::{Activation, NormKind};
 
 pub(crate) const FAMILY: Family = Family {
     name: "bert",
     architectures: &["BertModel", "BertForMaskedLM", "BertForSequenceClassification"],
     model_types: &["bert", "ernie"],
+    gguf: &["bert"],
     refused: &[Refused::Flag("is_decoder", true), Refused::Flag("use_task_id", true)],
     names: Names {
         embedding: "embeddings.word_embeddings",
@@ -22,12 +23,18 @@ pub(crate) const FAMILY: Family = Family {
         down: "encoder.layer.{}.output.dense",
         ..Names::HUGGING_FACE
     },
+    gguf_names: Names {
+        attention_norm: "blk.{}.attn_output_norm",
+        mlp_norm: "blk.{}.layer_output_norm",
+        ..Names::GGUF
+    },
     rotated: Rotated::None,
     norm: NormKind::Layer,
     norm_bias: Bias::Always,
     stream_norms: StreamNorms::Sums,
     embedding_norm: true,
     gated: false,
+    activation: Activation::GeluErf,
     qkv_bias: Bias::Always,
     output_bias: Bias::Always,
     mlp_bias: Bias::Always,

@@ -7,6 +7,7 @@ pub(crate) const FAMILY: Family = Family {
     name: "distilbert",
     architectures: &["DistilBertModel", "DistilBertForMaskedLM", "DistilBertForSequenceClassification"],
     model_types: &["distilbert"],
+    gguf: &[],
     refused: &[Refused::Flag("sinusoidal_pos_embds", true)],
     names: Names {
         attention_norm: "transformer.layer.{}.sa_layer_norm",

@@ -7,6 +7,7 @@ pub(crate) const FAMILY: Family = Family {
     name: "gte",
     architectures: &["GteModel", "GteForSequenceClassification", "NewModel", "NewForSequenceClassification"],
     model_types: &["gte", "new"],
+    gguf: &[],
     refused: &[Refused::Flag("logn_attention_scale", true)],
     names: Names {
         attention_norm: "encoder.layer.{}.attn_ln",

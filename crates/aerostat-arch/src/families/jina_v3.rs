@@ -7,6 +7,7 @@ pub(crate) const FAMILY: Family = Family {
     name: "jina_v3",
     architectures: &["JinaEmbeddingsV3Model", "JinaEmbeddingsV3ForMaskedLM"],
     model_types: &["jina_embeddings_v3"],
+    gguf: &[],
     refused: &[],
     names: Names {
         embedding_norm: "emb_ln",

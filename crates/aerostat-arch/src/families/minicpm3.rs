@@ -12,6 +12,6 @@ pub(crate) const FAMILY: Family = Family {
     qkv_bias: Bias::Key("attention_bias", false),
     output_bias: Bias::Key("attention_bias", false),
     mlp_bias: Bias::Key("mlp_bias", false),
-    latent: Some(LatentFamily::PLAIN),
+    latent: Some(LatentFamily { even_values: true, ..LatentFamily::PLAIN }),
     ..minicpm::FAMILY
 };

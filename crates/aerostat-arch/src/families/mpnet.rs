@@ -7,6 +7,7 @@ pub(crate) const FAMILY: Family = Family {
     name: "mpnet",
     architectures: &["MPNetModel", "MPNetForMaskedLM", "MPNetForSequenceClassification"],
     model_types: &["mpnet"],
+    gguf: &[],
     refused: &[],
     names: Names {
         attention_norm: "encoder.layer.{}.attention.LayerNorm",

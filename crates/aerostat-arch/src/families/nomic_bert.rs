@@ -2,11 +2,13 @@
 
 use super::bert;
 use crate::family::{Bias, Family, Fused, Names, Refused, Rotated};
+use crate::spec::Activation;
 
 pub(crate) const FAMILY: Family = Family {
     name: "nomic_bert",
     architectures: &["NomicBertModel", "NomicBertForMaskedLM", "NomicBertForSequenceClassification"],
     model_types: &["nomic_bert"],
+    gguf: &["nomic-bert"],
     refused: &[
         Refused::Above("moe_every_n_layers", 0),
         Refused::Flag("prenorm", true),
@@ -32,6 +34,7 @@ pub(crate) const FAMILY: Family = Family {
     },
     rotated: Rotated::All,
     gated: true,
+    activation: Activation::Silu,
     qkv_bias: Bias::Never,
     output_bias: Bias::Never,
     mlp_bias: Bias::Never,

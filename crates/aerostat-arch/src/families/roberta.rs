@@ -13,6 +13,7 @@ pub(crate) const FAMILY: Family = Family {
         "CamembertModel",
     ],
     model_types: &["roberta", "xlm-roberta", "camembert"],
+    gguf: &[],
     refused: &[Refused::Flag("is_decoder", true)],
     positions: Some(2),
     encoder: Some(Encoder {

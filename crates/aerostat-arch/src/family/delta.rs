@@ -32,7 +32,7 @@ pub struct DeltaNames {
     pub strength: &'static str,
     /// In place of `strengths`: all decays.
     pub decay: &'static str,
-    /// Weights of the convolution; the whole name, nothing is appended.
+    /// The convolution; `.weight` is appended.
     pub convolution: &'static str,
     /// How fast value heads forget; the whole name, nothing is appended.
     pub rate: &'static str,
@@ -53,7 +53,7 @@ impl DeltaNames {
         strengths: "layers.{}.linear_attn.in_proj_ba",
         strength: "layers.{}.linear_attn.in_proj_b",
         decay: "layers.{}.linear_attn.in_proj_a",
-        convolution: "layers.{}.linear_attn.conv1d.weight",
+        convolution: "layers.{}.linear_attn.conv1d",
         rate: "layers.{}.linear_attn.A_log",
         decay_bias: "layers.{}.linear_attn.dt_bias",
         norm: "layers.{}.linear_attn.norm.weight",
@@ -68,7 +68,7 @@ impl DeltaNames {
         strengths: "blk.{}.ssm_ba",
         strength: "blk.{}.ssm_beta",
         decay: "blk.{}.ssm_alpha",
-        convolution: "blk.{}.ssm_conv1d.weight",
+        convolution: "blk.{}.ssm_conv1d",
         rate: "blk.{}.ssm_a",
         decay_bias: "blk.{}.ssm_dt.bias",
         norm: "blk.{}.ssm_norm.weight",

@@ -20,12 +20,12 @@ keys! {
     EMBEDDING_WIDTH = ["word_embed_proj_dim"], "embedding_length";
     INTERMEDIATE =
         ["intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "hidden_dim", "moe_intermediate_size"], "feed_forward_length";
-    DENSE_INTERMEDIATE = ["intermediate_size_mlp"], "feed_forward_length";
+    DENSE_INTERMEDIATE = ["intermediate_size_mlp", "shared_intermediate_size", "block_ff_dim"], "feed_forward_length";
     HEADS = ["num_attention_heads", "n_head", "num_heads", "n_heads"], "attention.head_count";
     KV_HEADS = ["num_key_value_heads", "num_kv_heads", "multi_query_group_num"], "attention.head_count_kv";
     HEAD_DIM = ["head_dim", "kv_channels"], "attention.key_length";
     CONTEXT = ["max_position_embeddings", "n_positions", "seq_length", "model_max_length", "max_seq_len"], "context_length";
-    EPS = ["rms_norm_eps", "layer_norm_epsilon", "layernorm_epsilon"], "attention.layer_norm_rms_epsilon";
+    EPS = ["rms_norm_eps", "layer_norm_epsilon", "layernorm_epsilon", "norm_eps"], "attention.layer_norm_rms_epsilon";
     LAYER_EPS =
         ["layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps", "layernorm_epsilon", "rms_norm_eps"],
         "attention.layer_norm_epsilon";
@@ -42,7 +42,7 @@ keys! {
     RESIDUAL_SCALE = ["residual_multiplier"], "residual_scale";
     RESIDUAL_DEPTH = ["scale_depth"], "residual_scale";
     SCORE_SCALE = ["attention_multiplier"], "attention.scale";
-    LOGIT_SCALE = ["logit_scale"], "logit_scale";
+    LOGIT_SCALE = ["logit_scale", "lm_head_multiplier"], "logit_scale";
     LOGIT_WIDTH = ["dim_model_base"], "logit_scale";
     EXPERTS =
         ["num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"], "expert_count";

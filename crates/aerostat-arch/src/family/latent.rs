@@ -8,6 +8,8 @@ pub struct LatentFamily {
     /// How an indexer's queries and keys are rotated, which choose the positions that are attended to; `None`: there is no
     /// indexer.
     pub indexer: Option<RopeStyle>,
+    /// Where no configuration says how wide a head's values are, they are an even part of the stream.
+    pub even_values: bool,
     /// Names of tensors in Hugging Face checkpoints.
     pub names: LatentNames,
     /// Names of tensors in GGUF.
@@ -16,8 +18,12 @@ pub struct LatentFamily {
 
 impl LatentFamily {
     /// What a family starts from.
-    pub const PLAIN: Self =
-        Self { indexer: None, names: LatentNames::HUGGING_FACE, gguf_names: LatentNames::GGUF };
+    pub const PLAIN: Self = Self {
+        indexer: None,
+        even_values: false,
+        names: LatentNames::HUGGING_FACE,
+        gguf_names: LatentNames::GGUF,
+    };
 }
 
 /// Names of the tensors of compressed keys and values, spelt as in [`Names`](crate::Names). Queries that are not compressed are

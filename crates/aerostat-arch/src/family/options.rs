@@ -146,6 +146,8 @@ pub enum Rotated {
     All,
     /// On none.
     None,
+    /// On all, if `position_embedding_type` is `rope`.
+    IfNamed,
     /// On those with a window.
     Windows,
     /// On those with a window; on all, if no window is given.

@@ -7,7 +7,7 @@ use super::part::Part;
 use super::tensors::{Tensors, first_name};
 use crate::config::{CLASSIFIES, LayerShape, Norms};
 use crate::error::Error;
-use crate::family::{Bias, PostNorms};
+use crate::family::{Bias, Mixers, PostNorms};
 use crate::spec::{Block, Joined, Linear, Matrix, Mixer, MlpSpec, Norm, Positions, Vector};
 
 impl Tensors<'_> {
@@ -86,13 +86,14 @@ impl Tensors<'_> {
             true => self.norm(&name(pattern), s.hidden).map(Some),
             false => Ok(None),
         };
-        let mixer = match self.delta(layer, &name)? {
-            Some(delta) => Mixer::Delta(delta),
-            None => Mixer::Attention(self.attention(layer, &name)?),
-        };
-        let (mlp, experts) = match self.experts(layer.index)? {
+        let mixer = self.mixer(layer, &name)?;
+        // Where a layer is one part, it has the norm of that part alone.
+        let mixes = !matches!(mixer, Mixer::Nothing);
+        let feeds = !(matches!(f.mixers, Mixers::Spaces) || f.one_part && mixes);
+        let (mlp, experts) = match if feeds { self.experts(layer.index)? } else { None } {
             Some((shared, experts)) => (shared, Some(experts)),
-            None => (Some(self.mlp(&name)?), None),
+            None if feeds => (Some(self.mlp(&name)?), None),
+            None => (None, None),
         };
         let sums = s.stream_norms == Norms::Sums;
         // Of sums, the first norm comes after attention.
@@ -104,10 +105,10 @@ impl Tensors<'_> {
         let own_norm = !s.parallel || mlp_norm != attention_norm && self.has(&mlp_norm);
         Ok(Block {
             project_in,
-            attention_norm: norm(n.attention_norm, f.pre_norms && !sums && !bare_first)?,
+            attention_norm: norm(n.attention_norm, f.pre_norms && !sums && !bare_first && mixes)?,
             mixer,
             attention_post_norm: norm(n.attention_post_norm, s.post_norms)?,
-            mlp_norm: norm(before_mlp, f.pre_norms && own_norm)?,
+            mlp_norm: norm(before_mlp, f.pre_norms && own_norm && feeds)?,
             mlp,
             experts,
             mlp_post_norm: norm(n.mlp_post_norm, s.post_norms || mlp_norm_stored)?,
@@ -147,7 +148,14 @@ impl Tensors<'_> {
         };
         let down = self.linear(&name(self.names.down), bias, Part::all(hidden), width)?;
         let joined = joined.then_some(Joined::Halves);
-        Ok(MlpSpec { gate, up, joined, down, activation: self.shape.activation })
+        Ok(MlpSpec {
+            gate,
+            up,
+            joined,
+            down,
+            activation: self.shape.activation,
+            factors: self.shape.half_factors.mlp,
+        })
     }
 
     /// The gate, if there is one, and up: tensors of their own, or rows of one. Of codes that are stored by inputs, up holds

@@ -2,28 +2,17 @@
 
 use super::part::Part;
 use super::tensors::Tensors;
-use crate::config::LayerShape;
 use crate::error::Error;
 use crate::family::{Bias, DeltaNames};
-use crate::spec::{DeltaNet, DeltaShape, Linear, Norm, NormKind, Runs, Vector};
+use crate::spec::{DeltaNet, DeltaShape, Linear, Norm, NormKind, Runs};
 
 impl Tensors<'_> {
-    /// The delta net of a layer, if it is one.
-    pub(super) fn delta(
-        &self,
-        layer: &LayerShape,
-        name: &dyn Fn(&str) -> String,
-    ) -> Result<Option<DeltaNet>, Error> {
-        if layer.delta == Some(false) {
-            return Ok(None);
-        }
+    /// The delta net of a layer.
+    pub(super) fn delta(&self, name: &dyn Fn(&str) -> String) -> Result<DeltaNet, Error> {
         let Some((family, delta)) = self.family.delta.as_ref().zip(self.shape.delta.as_ref()) else {
             return Err(self.stored.keys.defect("a layer may be a delta net, but the family has none"));
         };
         let n = if self.is_gguf() { &family.gguf_names } else { &family.names };
-        if layer.delta.is_none() && !self.stored.contains(&name(n.rate)) {
-            return Ok(None);
-        }
         let (s, hidden) = (delta.shape, self.shape.hidden);
         let linear =
             |pattern: &str, part: Part, cols: usize| self.linear(&name(pattern), Bias::Never, part, cols);
@@ -34,7 +23,7 @@ impl Tensors<'_> {
             false => (linear(n.strength, heads, hidden)?, Some(linear(n.decay, heads, hidden)?)),
         };
         let values = s.value_heads * s.value_dim;
-        Ok(Some(DeltaNet {
+        Ok(DeltaNet {
             q,
             k,
             v,
@@ -42,7 +31,7 @@ impl Tensors<'_> {
             strength,
             decay,
             o: linear(n.o, Part::all(hidden), values)?,
-            convolution: self.convolution(&name(n.convolution), s)?,
+            convolution: self.convolution(&name(n.convolution), (s.channels(), s.kernel))?,
             rate: self.vector(&name(n.rate), &[s.value_heads], 0.0)?,
             rate_is_log: !self.is_gguf(),
             decay_bias: self.vector(&name(n.decay_bias), &[s.value_heads], 0.0)?,
@@ -55,16 +44,7 @@ impl Tensors<'_> {
                 eps: self.shape.eps,
             },
             shape: s,
-        }))
-    }
-
-    /// Stored `[channels, 1, kernel]`, or without the middle.
-    fn convolution(&self, name: &str, s: DeltaShape) -> Result<Vector, Error> {
-        let shape = [s.channels(), 1, s.kernel];
-        match self.stored.get(name).is_some_and(|tensor| self.stored.sizes::<2>(tensor).is_some()) {
-            true => self.vector(name, &[shape[0], shape[2]], 0.0),
-            false => self.vector(name, &shape, 0.0),
-        }
+        })
     }
 
     /// Queries, keys, values and the gate of outputs.

@@ -18,7 +18,8 @@ impl Tensors<'_> {
         let Some(encoder) = self.family.encoder.filter(|encoder| !encoder.types.is_empty()) else {
             return Ok(None);
         };
-        let name = format!("{}.weight", self.top(encoder.types));
+        let own = if self.is_gguf() { "token_types" } else { encoder.types };
+        let name = format!("{}.weight", self.top(own));
         let Some(tensor) = self.stored.get(&name) else { return Ok(None) };
         let rows = self.stored.sizes(tensor).map_or(0, |[rows, _]| rows);
         if rows == 0 {

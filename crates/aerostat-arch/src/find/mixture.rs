@@ -167,19 +167,27 @@ impl Place<'_> {
             let (down, _) = self.find(names.down).unwrap_or((self.name(names.down), true));
             let down = self.k_major(&down, mixture.bias, hidden, width)?;
             let activation = self.tensors.shape.activation;
-            return Ok(MlpSpec { gate: None, up, joined: Some(joined), down, activation });
+            return Ok(MlpSpec {
+                gate: None,
+                up,
+                joined: Some(joined),
+                down,
+                activation,
+                factors: (1.0, 1.0),
+            });
         }
+        let whole = |names: &str| linear(names, 0, width, width, hidden);
         let (gate, up) = match self.find(names.gate_up) {
+            _ if !self.tensors.family.gated => (None, whole(names.up)?),
             Some(_) => (
-                linear(names.gate_up, 0, width, 2 * width, hidden)?,
+                Some(linear(names.gate_up, 0, width, 2 * width, hidden)?),
                 linear(names.gate_up, width, width, 2 * width, hidden)?,
             ),
-            None => {
-                (linear(names.gate, 0, width, width, hidden)?, linear(names.up, 0, width, width, hidden)?)
-            }
+            None => (Some(whole(names.gate)?), whole(names.up)?),
         };
         let down = linear(names.down, 0, hidden, hidden, width)?;
-        Ok(MlpSpec { gate: Some(gate), up, joined: None, down, activation: self.tensors.shape.activation })
+        let activation = self.tensors.shape.activation;
+        Ok(MlpSpec { gate, up, joined: None, down, activation, factors: (1.0, 1.0) })
     }
 
     /// The MLP that all rows use, as wide as its tensors are.
@@ -194,16 +202,18 @@ impl Place<'_> {
             (Some(both), _) => {
                 let width = both / 2;
                 let part = |first| linear(names.shared_gate_up, first, width, both, hidden);
-                (part(0)?, part(width)?)
+                (Some(part(0)?), part(width)?)
             }
             (None, Some(width)) => {
                 let whole = |names| linear(names, 0, width, width, hidden);
-                (whole(names.shared_gate)?, whole(names.shared_up)?)
+                let gate = t.family.gated.then(|| whole(names.shared_gate)).transpose()?;
+                (gate, whole(names.shared_up)?)
             }
             (None, None) => return Ok(None),
         };
         let width = up.weight.rows;
         let down = linear(names.shared_down, 0, hidden, hidden, width)?;
-        Ok(Some(MlpSpec { gate: Some(gate), up, joined: None, down, activation: t.shape.activation }))
+        let activation = t.shape.activation;
+        Ok(Some(MlpSpec { gate, up, joined: None, down, activation, factors: (1.0, 1.0) }))
     }
 }

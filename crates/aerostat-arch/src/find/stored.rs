@@ -5,6 +5,9 @@ use aerostat_checkpoint::{Catalog, DType, Tensor};
 use crate::config::Keys;
 use crate::error::{Error, ErrorKind};
 
+/// Part of the names of what PyTorch makes a weight of, by `torch.nn.utils.parametrize`.
+pub(crate) const PARAMETRISED: &str = ".parametrizations.";
+
 /// The tensors of a checkpoint, and who looks for them.
 #[derive(Clone, Copy)]
 pub(super) struct Stored<'a> {
@@ -15,14 +18,17 @@ pub(super) struct Stored<'a> {
 }
 
 impl<'a> Stored<'a> {
-    /// The tensor of exactly this name, if there is one.
+    /// The tensor of this name, if there is one; where PyTorch has made a parameter of a weight, that is called the original.
     pub(super) fn get(self, name: &str) -> Option<&'a Tensor> {
-        self.catalog.get(name)
+        self.catalog.get(name).or_else(|| {
+            let stem = name.strip_suffix(".weight")?;
+            self.catalog.get(&format!("{stem}{PARAMETRISED}weight.original"))
+        })
     }
 
-    /// Whether the checkpoint has a tensor of exactly this name.
+    /// Whether the checkpoint has a tensor of this name.
     pub(super) fn contains(self, name: &str) -> bool {
-        self.catalog.get(name).is_some()
+        self.get(name).is_some()
     }
 
     /// The tensor of this name, which must have this shape and a type that can be computed with.
@@ -84,7 +90,7 @@ impl<'a> Stored<'a> {
 
     /// The tensor of this name.
     pub(super) fn require(self, name: &str) -> Result<&'a Tensor, Error> {
-        self.catalog.get(name).ok_or_else(|| {
+        self.get(name).ok_or_else(|| {
             let message =
                 format!("the model `{}` needs a tensor `{name}`, which is not in the checkpoint", self.model);
             Error::new(ErrorKind::MissingTensor, self.keys.path(), message)

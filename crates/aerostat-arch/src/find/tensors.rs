@@ -36,6 +36,7 @@ impl<'a> Tensors<'a> {
             "model.language_model.",
             "model.text_model.",
             "transformer.",
+            "backbone.",
             "gpt_neox.",
             "model.decoder.",
             "decoder.",
@@ -49,14 +50,14 @@ impl<'a> Tensors<'a> {
             "ernie.",
         ];
         let names = if keys.is_gguf() { &family.gguf_names } else { &family.names };
-        let has = |prefix: &&&str| catalog.get(&format!("{prefix}{}.weight", names.embedding)).is_some();
+        let stored = Stored { catalog, keys, model: family.name };
+        let has = |prefix: &&&str| stored.contains(&format!("{prefix}{}.weight", names.embedding));
         let prefix = match keys.is_gguf() {
             true => "",
             false => PREFIXES.iter().find(has).copied().unwrap_or("model."),
         };
         // As transformers saves the text tower of Kimi K2.5.
         let blocks = catalog.get(&format!("{prefix}blocks.0.self_attn.kv_a_layernorm.weight")).is_some();
-        let stored = Stored { catalog, keys, model: family.name };
         Self { stored, family, shape, names, prefix, blocks }
     }
 
@@ -144,7 +145,7 @@ impl<'a> Tensors<'a> {
     }
 
     /// Whether the model has the tensor `name`.
-    fn is_there(&self, bias: Bias, name: &str) -> Result<bool, Error> {
+    pub(super) fn is_there(&self, bias: Bias, name: &str) -> Result<bool, Error> {
         match bias {
             Bias::Never => Ok(false),
             Bias::Always => Ok(true),

@@ -7,6 +7,7 @@ use super::latent::Latent;
 use super::matrix::{Linear, Role};
 use super::mlp::MlpSpec;
 use super::norm::Norm;
+use super::space::{GatedConvolution, StateSpace};
 use super::vector::Vector;
 
 /// The token mixer of a block: what lets positions see those before them.
@@ -17,6 +18,21 @@ pub enum Mixer {
     Attention(AttentionSpec),
     /// A gated delta net, which has a recurrent state.
     Delta(DeltaNet),
+    /// A state space, which has a recurrent state.
+    Space(StateSpace),
+    /// A gated short convolution, which keeps its last inputs.
+    Convolution(GatedConvolution),
+    /// Attention and a state space that read the same; their outputs are added.
+    Beside {
+        /// The attention.
+        attention: AttentionSpec,
+        /// Factor on attention's output.
+        attention_factor: f32,
+        /// The state space.
+        space: StateSpace,
+    },
+    /// None: the block is an MLP alone.
+    Nothing,
 }
 
 /// One block: token mixer and MLP, the outputs of which are added to the residual stream.
@@ -58,7 +74,10 @@ impl Block {
     /// The linear maps that every sweep uses, in the order of use, which is the order of the plan's steps and of the program's products: all but those of experts.
     pub fn linears(&self) -> impl Iterator<Item = (Role, &Linear)> {
         let attention = self.attention().into_iter().flat_map(AttentionSpec::linears);
-        let mixer = attention.chain(self.delta().into_iter().flat_map(DeltaNet::linears));
+        let mixer = attention
+            .chain(self.delta().into_iter().flat_map(DeltaNet::linears))
+            .chain(self.space().into_iter().flat_map(StateSpace::linears))
+            .chain(self.convolution().into_iter().flat_map(GatedConvolution::linears));
         let router = self.experts.iter().flat_map(|experts| {
             let shared = experts.shared_gate.iter().map(|linear| (Role::SharedGate, linear));
             shared.chain([(Role::Router, &experts.router)])
@@ -69,20 +88,43 @@ impl Block {
         project_in.chain(own).chain(project_out)
     }
 
-    /// Its attention; `None`: it has a delta net.
+    /// Its attention; `None`: it has none.
     pub fn attention(&self) -> Option<&AttentionSpec> {
         match &self.mixer {
-            Mixer::Attention(attention) => Some(attention),
-            Mixer::Delta(_) => None,
+            Mixer::Attention(attention) | Mixer::Beside { attention, .. } => Some(attention),
+            _ => None,
         }
     }
 
-    /// Its delta net; `None`: it has attention.
+    /// Its delta net; `None`: it has none.
     pub fn delta(&self) -> Option<&DeltaNet> {
         match &self.mixer {
             Mixer::Delta(delta) => Some(delta),
-            Mixer::Attention(_) => None,
+            _ => None,
         }
+    }
+
+    /// Its state space; `None`: it has none.
+    pub fn space(&self) -> Option<&StateSpace> {
+        match &self.mixer {
+            Mixer::Space(space) | Mixer::Beside { space, .. } => Some(space),
+            _ => None,
+        }
+    }
+
+    /// Its gated convolution; `None`: it has none.
+    pub fn convolution(&self) -> Option<&GatedConvolution> {
+        match &self.mixer {
+            Mixer::Convolution(convolution) => Some(convolution),
+            _ => None,
+        }
+    }
+
+    /// Elements of recurrent states, in f32, that a sequence keeps of it.
+    pub fn state_elements(&self) -> usize {
+        self.delta().map_or(0, |delta| delta.shape.history() + delta.shape.state())
+            + self.space().map_or(0, |space| space.shape.history() + space.shape.state())
+            + self.convolution().map_or(0, GatedConvolution::history)
     }
 
     /// How its keys and values are compressed, if they are.
@@ -90,7 +132,7 @@ impl Block {
         self.attention().and_then(|attention| attention.latent.as_ref())
     }
 
-    /// Key/value heads that the KV cache holds of it; 1 of compressed ones, and 1 (of no elements) of a delta net.
+    /// Key/value heads that the KV cache holds of it; 1 of compressed ones, and 1 (of no elements) where it has no attention.
     pub fn cache_heads(&self) -> usize {
         self.attention()
             .map_or(1, |attention| if attention.latent.is_some() { 1 } else { attention.kv_heads })
@@ -98,11 +140,19 @@ impl Block {
 
     /// All its linear maps, those of experts too, in no particular order, to change them.
     pub fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
-        let (attention, delta) = match &mut self.mixer {
-            Mixer::Attention(attention) => (Some(attention.linears_mut()), None),
-            Mixer::Delta(delta) => (None, Some(delta.linears_mut())),
-        };
+        let (mut attention, mut delta, mut space, mut convolution) = (None, None, None, None);
+        match &mut self.mixer {
+            Mixer::Attention(own) => attention = Some(own.linears_mut()),
+            Mixer::Delta(own) => delta = Some(own.linears_mut()),
+            Mixer::Space(own) => space = Some(own.linears_mut()),
+            Mixer::Convolution(own) => convolution = Some(own.linears_mut()),
+            Mixer::Beside { attention: own, space: beside, .. } => {
+                (attention, space) = (Some(own.linears_mut()), Some(beside.linears_mut()));
+            }
+            Mixer::Nothing => {}
+        }
         let mixer = attention.into_iter().flatten().chain(delta.into_iter().flatten());
+        let mixer = mixer.chain(space.into_iter().flatten()).chain(convolution.into_iter().flatten());
         let (routers, mlps) = match &mut self.experts {
             Some(Experts { router, shared_gate, mlps, .. }) => {
                 (Some([router].into_iter().chain(shared_gate)), mlps.as_mut_slice())
@@ -128,6 +178,9 @@ impl Block {
         let experts = self.experts.iter().flat_map(Experts::linears);
         let correction = self.experts.iter().filter_map(|e| e.routing.correction.as_ref());
         let biases = self.linears().chain(experts).filter_map(|(_, linear)| linear.bias.as_ref());
-        norms.chain(correction).chain(biases).chain(sinks).chain(delta).chain(&self.scale)
+        let space = self.space().into_iter().flat_map(StateSpace::vectors);
+        let convolution = self.convolution().into_iter().flat_map(GatedConvolution::vectors);
+        let recurrent = delta.chain(space).chain(convolution);
+        norms.chain(correction).chain(biases).chain(sinks).chain(recurrent).chain(&self.scale)
     }
 }

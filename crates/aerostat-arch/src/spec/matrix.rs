@@ -35,8 +35,16 @@ pub enum Role {
     Strength,
     /// Makes the decays of a delta net: how much of the state a position leaves, one for each value head.
     Decay,
+    /// Makes what the input of a gated convolution is multiplied by, element by element.
+    InputGate,
+    /// Makes what passes the convolution of a state space, or of a gated convolution.
+    Inputs,
+    /// Makes the time steps of a state space, one for each head.
+    Step,
     /// Makes the token mixer's output, as wide as the residual stream.
     Output,
+    /// Makes a state space's output, as wide as the residual stream.
+    ScanOutput,
     /// Makes the number whose sigmoid the shared expert's output is multiplied by, one for each row.
     SharedGate,
     /// Makes the scores by which a row's experts are chosen, one for each expert.

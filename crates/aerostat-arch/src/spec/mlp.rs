@@ -17,6 +17,8 @@ pub struct MlpSpec {
     pub down: Linear,
     /// The non-linearity of the gate, or of what `up` makes where there is no gate.
     pub activation: Activation,
+    /// Factors on what the activation is applied to, and on the output; 1 mostly.
+    pub factors: (f32, f32),
 }
 
 /// How the outputs of gate and up lie in those of one matrix.

@@ -18,8 +18,7 @@ pub struct Norm {
     pub kind: NormKind,
     /// Columns that are normalised together: the width of the row, or the size of a head.
     pub size: usize,
-    /// Factors, `[size]` for all groups alike, or `[columns of the row]`, one group's after the other's; of root-mean-square
-    /// norms always `[size]`. `None`: there are none.
+    /// Factors, `[size]` for all groups alike, or `[columns of the row]`, one group's after the other's. `None`: there are none.
     pub weight: Option<Vector>,
     /// Factors of the second group, the third and so on, `[size]` each, where each group has a tensor of its own; `weight`
     /// then holds those of the first. Else empty.

@@ -226,6 +226,33 @@ fn what_is_absent_is_the_default_of_the_class() {
     assert_eq!(sizes.unwrap_err().kind(), ErrorKind::Tensor);
 }
 
+/// MiniCPM 3 as released was refused, since its file does not say how wide values are; factors that are `null` were 1 before they
+/// were divided. Wide layers of Gemma 4 have heads of their own also where values are not keys.
+#[test]
+fn what_classes_make_of_null_is_what_they_compute_with() {
+    let spec = |name: &str, change: &dyn Fn(&mut Map<String, Value>)| {
+        let mut changed = config(name);
+        change(text(&mut changed).0);
+        aerostat_arch::fuzzing::described(changed).unwrap()
+    };
+    let plain = format!("{:?}", spec("minicpm3", &|_| {}));
+    for change in [json!(10), json!(null)] {
+        let wide = spec("minicpm3", &|config| drop(config.insert("v_head_dim".to_owned(), change.clone())));
+        assert_eq!(format!("{wide:?}"), plain);
+    }
+    let absent = spec("minicpm3", &|config| drop(config.remove("v_head_dim")));
+    assert_eq!(format!("{absent:?}"), plain);
+    let factors = spec("minicpm3", &|config| {
+        config.insert("scale_depth".to_owned(), json!(null));
+        config.insert("dim_model_base".to_owned(), json!(null));
+    });
+    assert_eq!((factors.blocks[0].residual_scale, factors.head.scale), (None, None));
+    let other = spec("gemma4", &|config| drop(config.insert("attention_k_eq_v".to_owned(), json!(false))));
+    let heads =
+        |spec: &ModelSpec| spec.blocks.iter().map(|b| b.attention().map(|a| a.kv_heads)).collect::<Vec<_>>();
+    assert_eq!(heads(&other), heads(&spec("gemma4", &|_| {})));
+}
+
 /// Parts of heads with an odd number of elements were refused: the classes that cut by the angles rotate one more.
 #[test]
 fn an_odd_part_of_a_head_is_rotated_with_the_next_element() {

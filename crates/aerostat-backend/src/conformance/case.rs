@@ -5,7 +5,9 @@ use aerostat_checkpoint::DType;
 #[allow(unused_imports, reason = "for the documentation")]
 use crate::Backend;
 use crate::quantised::Quantised;
-use crate::{Activation, Attention, Capabilities, DeltaRule, Error, HeadCopy, Index, KvType, Rope, defect};
+use crate::{
+    Activation, Attention, Capabilities, DeltaRule, Error, HeadCopy, Index, KvType, Rope, StateScan, defect,
+};
 
 /// Where the values of a case come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub enum Elementwise {
     MulColumns,
     /// [`Backend::mul_rows`].
     MulRows,
+    /// [`Backend::mul`].
+    Mul,
     /// [`Backend::scale`].
     Scale(f32),
     /// [`Backend::softcap`].
@@ -170,12 +174,20 @@ pub enum Case {
     ShortConv {
         channels: usize,
         kernel: usize,
+        bias: bool,
+        silu: bool,
         lengths: Vec<(usize, usize)>,
         values: Values,
     },
     /// The same of [`Backend::delta_rule`].
     DeltaRule {
         rule: DeltaRule,
+        lengths: Vec<(usize, usize)>,
+        values: Values,
+    },
+    /// The same of [`Backend::state_scan`].
+    StateScan {
+        scan: StateScan,
         lengths: Vec<(usize, usize)>,
         values: Values,
     },
@@ -228,7 +240,8 @@ impl Case {
             | Self::Attention { .. }
             | Self::SparseAttention { .. }
             | Self::ShortConv { .. }
-            | Self::DeltaRule { .. } => 2e-5,
+            | Self::DeltaRule { .. }
+            | Self::StateScan { .. } => 2e-5,
         }
     }
 
@@ -240,6 +253,7 @@ impl Case {
                 | Self::SparseAttention { .. }
                 | Self::ShortConv { .. }
                 | Self::DeltaRule { .. }
+                | Self::StateScan { .. }
         )
     }
 }

@@ -5,7 +5,8 @@ use aerostat_checkpoint::DType;
 use super::case::{Case, Elementwise, Keep, Values};
 use crate::quantised::Quantised;
 use crate::{
-    Activation, Alibi, Attention, DeltaRule, HeadCopy, Index, KvType, Rope, RopeStyle, Window, packed,
+    Activation, Alibi, Attention, DeltaRule, HeadCopy, Index, KvType, Rope, RopeStyle, StateScan, Window,
+    packed,
 };
 
 /// The table.
@@ -171,8 +172,9 @@ fn k_major_cases(cases: &mut Vec<Case>) {
 
 fn elementwise_cases(cases: &mut Vec<Case>) {
     const CLIPPED: Activation = Activation::ClippedSilu { alpha: 1.7, limit: 0.6 };
-    const OPS: [Elementwise; 29] = [
+    const OPS: [Elementwise; 30] = [
         Elementwise::Add,
+        Elementwise::Mul,
         Elementwise::AddBias,
         Elementwise::MulColumns,
         Elementwise::MulRows,
@@ -354,7 +356,8 @@ fn state_cases(cases: &mut Vec<Case>) {
     for (i, lengths) in lengths.into_iter().enumerate() {
         for (j, (channels, kernel)) in [(1, 4), (15, 2), (33, 3), (300, 4), (70, 8)].into_iter().enumerate() {
             let values = if (i + j) % 4 == 3 { Values::Special } else { Values::Plain };
-            cases.push(Case::ShortConv { channels, kernel, lengths: lengths.clone(), values });
+            let (bias, silu) = (j % 2 == 1, (i + j) % 3 != 2);
+            cases.push(Case::ShortConv { channels, kernel, bias, silu, lengths: lengths.clone(), values });
         }
         let shapes = [
             (1, 1, 1, 1, 1),
@@ -369,6 +372,14 @@ fn state_cases(cases: &mut Vec<Case>) {
             let rule = DeltaRule { key_heads, value_heads, key_dim, value_dim, run, tiled: j % 2 == 0 };
             let values = if (i + j) % 4 == 3 { Values::Special } else { Values::Plain };
             cases.push(Case::DeltaRule { rule, lengths: lengths.clone(), values });
+        }
+        let shapes =
+            [(1, 1, 1, 1), (4, 10, 2, 12), (2, 16, 1, 16), (3, 33, 3, 7), (6, 64, 2, 128), (8, 150, 8, 40)];
+        for (j, (heads, head_dim, groups, state_dim)) in shapes.into_iter().enumerate() {
+            let steps = if j % 2 == 0 { (0.0, f32::INFINITY) } else { (0.5, 0.9) };
+            let scan = StateScan { heads, head_dim, groups, state_dim, steps };
+            let values = if (i + j) % 4 == 3 { Values::Special } else { Values::Plain };
+            cases.push(Case::StateScan { scan, lengths: lengths.clone(), values });
         }
     }
 }

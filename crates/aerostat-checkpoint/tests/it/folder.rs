@@ -372,3 +372,12 @@ fn no_error_repeats_much_of_a_file() {
         assert!(error.len() < 2000, "case {index}: {} bytes", error.len());
     }
 }
+
+/// Two million numbers in the 4 MB that are read took half a gigabyte.
+#[test]
+fn a_configuration_of_more_values_than_any_has_is_refused() {
+    let values = format!(r#"{{"model_type":"llama","list":[0{}]}}"#, ",0".repeat(1_000_000));
+    let files: Files<'_> = &[("config.json", values.into_bytes()), ("model.safetensors", vectors(&["a"]))];
+    let refused = open(files, "").unwrap_err();
+    assert!(refused.kind() == ErrorKind::Config && refused.to_string().contains("values"), "{refused}");
+}

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{copy, fixture, json as run_json, run, run_with};
+use crate::support::{copy, fixture, json as run_json, processor_seconds, run, run_with};
 
 fn path(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -133,8 +133,6 @@ fn long_lists_of_choices_are_served_and_what_cannot_run_is_refused_when_checked(
 #[cfg(target_os = "linux")]
 #[test]
 fn templates_that_mean_harm_end_in_an_answer_or_one_error() {
-    use std::time::{Duration, Instant};
-
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../aerostat-text/tests/data/chat/hostile");
     let folder = copy("chat");
     let deep = |before: &str, within: &str, after: &str| {
@@ -149,10 +147,10 @@ fn templates_that_mean_harm_end_in_an_answer_or_one_error() {
         let shown = &source[..source.len().min(200)];
         let args = ["run", path(folder.path()), "--max-new-tokens", "1", "--memory", "256MiB"];
         for text in ["hi", letters.as_str()] {
-            let begin = Instant::now();
+            let begin = processor_seconds();
             let outcome = run_with(&args, text);
-            // Ten seconds where the machine is free and the build is optimised.
-            assert!(begin.elapsed() < Duration::from_secs(60), "{shown}: {:?}", begin.elapsed());
+            let took = processor_seconds() - begin;
+            assert!(took < 10.0, "{shown}: {took} s");
             assert!(outcome.stderr.chars().count() < 4000, "{shown}: {} bytes", outcome.stderr.len());
             match outcome.code {
                 Some(0) => {}

@@ -18,6 +18,7 @@ mod models;
 mod pack;
 mod plan;
 mod prompts;
+mod rerank;
 mod serve;
 mod support;
 mod table_formats;

@@ -155,3 +155,50 @@ fn shells_and_manuals_know_the_commands() {
     let (_, short, _) = output(&mut command(&["-V"]));
     assert_eq!(short.lines().count(), 1, "{short}");
 }
+
+/// A folder whose name is not text was refused before it was looked for.
+#[cfg(unix)]
+#[test]
+fn the_path_of_a_model_need_not_be_text() {
+    use std::ffi::{OsStr, OsString};
+    use std::os::unix::ffi::OsStrExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join(OsStr::from_bytes(b"m\xffdel"));
+    std::fs::create_dir(&model).unwrap();
+    for entry in std::fs::read_dir(fixture("chat")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
+    }
+    let run = |command: &[&str], model: &OsString, more: &[&str]| {
+        let output = crate::support::command(command).arg(model).args(more).output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr),
+        )
+    };
+    let model = OsString::from(model);
+    for (command, more) in [
+        (&["run"][..], &["hi", "--max-new-tokens", "1", "--json"][..]),
+        (&["inspect", "--json"], &[]),
+        (&["plan", "--json"], &["--memory", "64MiB"]),
+        (&["tokenize", "--json"], &["hi"]),
+        (&["score"], &["--token-ids", "5,6", "--json"]),
+        (&["bench", "sweep"], &["--rows", "1", "--sweeps", "1"]),
+    ] {
+        let (code, told) = run(command, &model, more);
+        assert_eq!(code, Some(0), "{command:?}: {told}");
+    }
+    let (input, output) =
+        (folder.path().join(OsStr::from_bytes(b"i\xff.jsonl")), OsStr::from_bytes(b"o\xff.jsonl"));
+    let line = json!({"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {"prompt": "a", "max_tokens": 1}});
+    std::fs::write(&input, line.to_string()).unwrap();
+    let mut batch = command(&["batch", "--json", "-m"]);
+    batch.arg(&model).arg("-i").arg(&input).arg("-o").arg(folder.path().join(output));
+    let done = batch.output().unwrap();
+    assert!(done.status.success() && folder.path().join(output).exists(), "{done:?}");
+    let listed = command(&["jobs", "--json"]).arg(folder.path()).output().unwrap();
+    assert!(listed.status.success(), "{listed:?}");
+    let (code, told) = run(&["run"], &folder.path().join(OsStr::from_bytes(b"\xfe")).into(), &["hi"]);
+    assert!(code == Some(1) && told.contains("no such file or folder"), "{told}");
+}

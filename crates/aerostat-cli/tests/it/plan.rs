@@ -9,7 +9,7 @@ use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -170,7 +170,9 @@ fn llama_70b() -> BTreeMap<String, Listed> {
 fn a_model_of_141_gb_is_planned_from_its_headers_alone() {
     let server = Server::start(llama_70b());
     let args = ["plan", "org/name", "--memory", "16GiB", "--disk", "3.5GB/s", "--cores", "8"];
+    let begun = Instant::now();
     let plan = server.json(&args);
+    assert!(begun.elapsed() < Duration::from_secs(3), "it took {:?}", begun.elapsed());
     assert_eq!((&plan["downloaded"], &plan["fits"]), (&json!(false), &json!(false)));
     assert_eq!(plan["parameters"], 70_553_706_496_u64);
     // The vocabulary counts as what it would take.

@@ -51,6 +51,16 @@ pub(crate) fn run_with(args: &[&str], stdin: &str) -> Outcome {
     outcome
 }
 
+/// Seconds of processor time that commands have taken which ended; each test is a process of its own.
+#[cfg(unix)]
+pub(crate) fn processor_seconds() -> f64 {
+    use nix::sys::resource::{UsageWho, getrusage};
+    use nix::sys::time::TimeValLike;
+
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
+    (usage.user_time() + usage.system_time()).num_microseconds() as f64 / 1e6
+}
+
 /// Runs the command with an empty stdin.
 pub(crate) fn run(args: &[&str]) -> Outcome {
     run_with(args, "")

@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{copy, expected, fixture, json as run_json, run, run_with, succeed};
+use crate::support::{copy, expected, fixture, json as run_json, processor_seconds, run, run_with, succeed};
 
 fn path(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -109,6 +108,7 @@ fn a_folder_of_vocab_json_and_merges_txt_runs_as_released() {
     );
 }
 
+#[cfg(unix)]
 #[test]
 fn tokenizers_that_mean_harm_end_in_an_answer_or_one_error() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/hostile_tokenizers");
@@ -119,11 +119,12 @@ fn tokenizers_that_mean_harm_end_in_an_answer_or_one_error() {
         fs::copy(&file, folder.path().join("tokenizer.json")).unwrap();
         let model = path(folder.path());
         let answer = vec!["run", model, "--raw", "--max-new-tokens", "1", "--memory", "256MiB"];
-        for (args, text) in [(answer, "hi"), (vec!["tokenize", model, "-"], letters.as_str())] {
-            let begin = Instant::now();
+        let tokens = vec!["tokenize", model, "-"];
+        for (args, text) in [(answer.clone(), "hi"), (answer, &*letters), (tokens, &*letters)] {
+            let begin = processor_seconds();
             let outcome = run_with(&args, text);
-            // Ten seconds where the machine is free and the build is optimised.
-            assert!(begin.elapsed() < Duration::from_secs(60), "{}: {:?}", file.display(), begin.elapsed());
+            let took = processor_seconds() - begin;
+            assert!(took < 10.0, "{}: {took} s", file.display());
             assert!(outcome.stderr.len() < 4000, "{}: {} bytes", file.display(), outcome.stderr.len());
             match outcome.code {
                 Some(0) => {}

@@ -1,5 +1,5 @@
-// A causal convolution of each channel with the last positions of its sequence, in place, and SiLU of it. A thread for each
-// channel and run of rows; a run has four words: slot, first row, rows, whether it begins with position 0.
+// A causal convolution of each channel with the last positions of its sequence, in place, and SiLU of it if asked. A thread for
+// each channel and run of rows; a run has four words: slot, first row, rows, whether it begins with position 0.
 
 struct Params {
     x: u32, x_stride: u32,
@@ -7,12 +7,14 @@ struct Params {
     state: u32, state_stride: u32,
     channels: u32,
     runs: u32, count: u32,
+    bias: u32, has_bias: u32, silu: u32,
 }
 var<immediate> p: Params;
 @group(0) @binding(0) var<storage, read> places: array<u32>;
 @group(0) @binding(1) var<storage, read_write> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> weights: array<f32>;
 @group(0) @binding(3) var<storage, read_write> state: array<f32>;
+@group(0) @binding(4) var<storage, read_write> added: array<f32>;
 
 fn convolve(run: u32, channel: u32) {
     let slot = places[run];
@@ -21,6 +23,10 @@ fn convolve(run: u32, channel: u32) {
     let kept = p.state + slot * p.state_stride + channel;
     let before = p.kernel - 1u;
     var inputs: array<f32, 8>;
+    var bias = 0.0;
+    if p.has_bias == 1u {
+        bias = added[p.bias + channel];
+    }
     for (var i = 0u; i < before; i++) {
         if places[run + 3u] == 0u {
             inputs[i] = state[kept + i * p.channels];
@@ -29,11 +35,14 @@ fn convolve(run: u32, channel: u32) {
     for (var r = start; r < start + rows; r++) {
         let at = p.x + r * p.x_stride + channel;
         inputs[before] = x[at];
-        var sum = 0.0;
+        var sum = bias;
         for (var i = 0u; i < p.kernel; i++) {
             sum = fma(weights[p.weights + i * p.weights_stride + channel], inputs[i], sum);
         }
-        x[at] = sum / (1.0 + exp_of(-sum));
+        if p.silu == 1u {
+            sum = sum / (1.0 + exp_of(-sum));
+        }
+        x[at] = sum;
         for (var i = 0u; i < before; i++) {
             inputs[i] = inputs[i + 1u];
         }

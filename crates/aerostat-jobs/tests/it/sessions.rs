@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use aerostat::{Engine, Need, Observer, Options, Outcome, Progress, Request, Session, Silent, Want};
 use aerostat_jobs::disk::System;
 use aerostat_jobs::{Counts, ErrorKind, Job, JobHandle, Unwatched};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
-use crate::support::{Bench, Faulty, mixed, model};
+use crate::support::{Bench, Faulty, chat, mixed, model};
 
 fn options() -> Options {
     Options { memory_bytes: Some(512 << 20), threads: Some(1), ..Options::default() }
@@ -163,4 +163,31 @@ fn a_session_that_ends_leaves_jobs_that_go_on() {
     assert_eq!(job.wait().unwrap_err().kind(), ErrorKind::Interrupted);
     bench.run().unwrap();
     assert_eq!((bench.results(), bench.failures()), (want, failures));
+}
+
+/// A grammar was compiled between two sweeps, which waited for it, as did everybody's answers.
+#[test]
+fn sweeps_go_on_while_a_grammar_is_compiled() {
+    let ask = |id: usize, schema: Value| {
+        let format = json!({"type": "json_schema", "json_schema": {"name": "it", "schema": schema}});
+        chat(id, json!({"max_tokens": 1, "response_format": format}))
+    };
+    let members: Map<String, Value> =
+        (0..2_400).map(|i| (format!("field_{i}"), json!({"type": "integer"}))).collect();
+    let slow = ask(0, json!({"type": "object", "properties": members}));
+    // So many others that the first is compiled once more when the job runs.
+    let others = (1..70).map(|i| ask(i, json!({"enum": [format!("{i}")]})));
+    let bench = Bench::new(&[slow].into_iter().chain(others).collect::<Vec<_>>());
+    let job = open(&bench);
+    let session = session(Silent);
+    let handle = session.handle();
+    let attached = job.attach(&handle, 0).unwrap();
+    let watched = attached.handle();
+    let request =
+        Request { token_ids: vec![1, 5, 9], max_new_tokens: 30, ignore_eos: true, ..Request::default() };
+    let answer = handle.submit(request, 0).unwrap().wait();
+    assert!(matches!(answer, Outcome::Completion(_)), "{answer:?}");
+    assert_eq!(watched.progress().counts.done, 0, "the answer waited for a grammar");
+    assert_eq!(attached.wait().unwrap(), Counts { total: 70, done: 70, failed: 0 });
+    session.finish();
 }

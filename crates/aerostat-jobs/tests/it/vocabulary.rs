@@ -111,6 +111,10 @@ fn results_that_the_database_does_not_know_of_are_never_cut() {
         "DELETE FROM job WHERE key = 'output_bytes';",
         "DELETE FROM job WHERE key = 'created';",
         "UPDATE line SET state = 9;",
+        // What was not counted yet is known by its line.
+        "DELETE FROM line; UPDATE job SET value = '0' WHERE key = 'output_bytes';",
+        "DELETE FROM line WHERE number = 2;",
+        "UPDATE job SET value = '0' WHERE key = 'output_bytes';",
     ] {
         let bench = Bench::new(&mixed(4));
         bench.run().unwrap();
@@ -120,4 +124,10 @@ fn results_that_the_database_does_not_know_of_are_never_cut() {
         assert!(matches!(kind, ErrorKind::Changed | ErrorKind::Database), "{spoil}: {kind:?}");
         assert_eq!(fs::read(&bench.paths.output).unwrap(), before, "{spoil}");
     }
+    let bench = Bench::new(&mixed(4));
+    bench.run().unwrap();
+    let longer = [&fs::read(&bench.paths.output).unwrap()[..], b"{\"note\": \"mine\"}\n"].concat();
+    fs::write(&bench.paths.output, &longer).unwrap();
+    assert_eq!(bench.run().unwrap_err().kind(), ErrorKind::Changed);
+    assert_eq!(fs::read(&bench.paths.output).unwrap(), longer, "a line of somebody else's");
 }

@@ -125,18 +125,18 @@ impl<'a> Compiler<'a> {
         self.experts.push(Vec::new());
         let x = self.x;
         let input = self.normed(block, "attention_norm", &block.attention_norm)?.unwrap_or(x);
-        let mixed = match &block.mixer {
-            Mixer::Attention(attention) => self.attention(layer, attention, input)?,
-            Mixer::Delta(delta) => self.delta(layer, delta, input)?,
-        };
+        let mixed = self.mix(layer, &block.mixer, input)?;
         // The MLP of a parallel block reads the stream before attention is added to it.
-        let mlp_input = if block.parallel {
-            let normed = self.normed(block, "mlp_norm", &block.mlp_norm)?;
+        let before = match block.parallel {
+            true => Some(self.normed(block, "mlp_norm", &block.mlp_norm)?),
+            false => None,
+        };
+        if let Some(mixed) = mixed {
             self.add(mixed, ("attention_post_norm", &block.attention_post_norm), block.residual_scale)?;
-            normed.unwrap_or(if block.mlp_norm.is_some() { x } else { input })
-        } else {
-            self.add(mixed, ("attention_post_norm", &block.attention_post_norm), block.residual_scale)?;
-            self.normed(block, "mlp_norm", &block.mlp_norm)?.unwrap_or(x)
+        }
+        let mlp_input = match before {
+            Some(normed) => normed.unwrap_or(if block.mlp_norm.is_some() { x } else { input }),
+            None => self.normed(block, "mlp_norm", &block.mlp_norm)?.unwrap_or(x),
         };
         if let Some(y) = self.feed_forward(layer, block, mlp_input)? {
             self.add(y, ("mlp_post_norm", &block.mlp_post_norm), block.residual_scale)?;
@@ -162,6 +162,24 @@ impl<'a> Compiler<'a> {
         self.emit(Op::Tap { blocks: layer + 1, x });
         self.blocks.push(start..self.ops.len());
         Ok(())
+    }
+
+    /// What a block's token mixer makes of `input`; `None`: it has none.
+    fn mix(&mut self, layer: usize, mixer: &Mixer, input: Slice) -> Result<Option<Slice>, Error> {
+        Ok(Some(match mixer {
+            Mixer::Nothing => return Ok(None),
+            Mixer::Attention(attention) => self.attention(layer, attention, input)?,
+            Mixer::Delta(delta) => self.delta(layer, delta, input)?,
+            Mixer::Space(space) => self.space(layer, space, input)?,
+            Mixer::Convolution(convolution) => self.gated_convolution(layer, convolution, input),
+            Mixer::Beside { attention, attention_factor, space } => {
+                let attended = self.attention(layer, attention, input)?;
+                self.factor(attended, *attention_factor);
+                let y = self.space(layer, space, input)?;
+                self.emit(Op::Add { x: y, y: attended });
+                y
+            }
+        }))
     }
 
     /// The norm before a half of a block: `None` where there is none, or where it changes the stream itself.
@@ -373,9 +391,15 @@ impl<'a> Compiler<'a> {
         };
         match norm.kind {
             NormKind::Rms => {
-                let source = source.unwrap_or(Source::Fill(1.0));
-                let weight = self.constant(name, (1, repeated), source);
+                // Weights that differ from group to group are an op of their own.
+                let differs = norm.weight.as_ref().is_some_and(|weight| weight.len > norm.size);
+                let (source, after) = if differs { (None, source) } else { (source, None) };
+                let weight = self.constant(name, (1, repeated), source.unwrap_or(Source::Fill(1.0)));
                 self.emit(Op::RmsNorm { x, weight, eps: norm.eps, out });
+                if let Some(source) = after {
+                    let factors = self.constant(name, (1, width), source);
+                    self.emit(Op::MulColumns { x: out, factors });
+                }
             }
             NormKind::Layer => {
                 self.emit(Op::LayerNorm { x, size: norm.size, eps: norm.eps, out });

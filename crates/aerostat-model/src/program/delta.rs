@@ -28,10 +28,7 @@ impl Compiler<'_> {
             let y = strengths.columns(s.value_heads, s.value_heads);
             self.product_into((layer, Role::Decay), decay, input, y);
         }
-        let weights = Source::Transposed(delta.convolution.clone());
-        let weights = self.constant("convolution", (s.kernel, s.channels()), weights);
-        let state = self.state("history", s.history());
-        self.emit(Op::ShortConv { x, weights, state });
+        self.convolve(x, (&delta.convolution, None), s.kernel, true);
         // A root-mean-square norm with these weights gives unit vectors; those of queries are scaled besides.
         let size = s.key_dim as f64;
         for (x, unit) in [(q, 1.0 / size), (k, 1.0 / size.sqrt())] {
@@ -51,6 +48,7 @@ impl Compiler<'_> {
             rate: delta.rate.clone(),
             rate_is_log: delta.rate_is_log,
             bias: delta.decay_bias.clone(),
+            skip: None,
         };
         let parameters = self.constant("decays", (2, s.value_heads), parameters);
         let rule = DeltaRule {

@@ -54,7 +54,9 @@ impl Compiler<'_> {
             None => (gate, up),
         };
         self.activate(mlp, gate, inner);
-        self.product((layer, Role::Down), &mlp.down, inner, "y")
+        let y = self.product((layer, Role::Down), &mlp.down, inner, "y");
+        self.factor(y, mlp.factors.1);
+        y
     }
 
     /// The ops of one expert, whichever it is: all of a block have the same shape.
@@ -126,6 +128,7 @@ impl Compiler<'_> {
 
     fn activate(&mut self, mlp: &MlpSpec, gate: Option<Slice>, up: Slice) {
         let activation = mlp.activation;
+        self.factor(gate.unwrap_or(up), mlp.factors.0);
         self.emit(match gate {
             Some(gate) => Op::Glu { gate, up, activation, out: up },
             None => Op::Activate { x: up, activation },

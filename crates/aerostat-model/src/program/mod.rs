@@ -12,6 +12,7 @@ mod memory;
 mod mixture;
 mod op;
 mod show;
+mod space;
 
 use std::ops::Range;
 
@@ -114,14 +115,17 @@ pub enum Source {
     Buckets(DistanceBiases),
     /// One value everywhere.
     Fill(f32),
-    /// `[2, value heads]` for a delta net: a row of rates, and a row of what is added to decays before they are used.
+    /// `[2, heads]` for a delta net, `[3, heads]` for a state space: a row of rates, a row of what is added to decays or time steps
+    /// before they are used, and a row of skips.
     Decays {
-        /// One for each value head: the logarithm of its rate, or the rate with its sign reversed.
+        /// One for each head: the logarithm of its rate, or the rate with its sign reversed.
         rate: Vector,
         /// `rate` holds logarithms.
         rate_is_log: bool,
-        /// Added to decays, one for each value head.
+        /// Added to decays or time steps, one for each head.
         bias: Vector,
+        /// How much of its input each head's output takes; `None`: there is no such row.
+        skip: Option<Vector>,
     },
 }
 

@@ -1,7 +1,7 @@
 //! The ops of a program.
 
 use aerostat_arch::Growth;
-use aerostat_backend::{Activation, Attention, DeltaRule, Extras, HeadCopy, Index, Rope};
+use aerostat_backend::{Activation, Attention, DeltaRule, Extras, HeadCopy, Index, Rope, StateScan};
 
 use super::{Product, Slice};
 
@@ -81,6 +81,10 @@ pub enum Op {
         x: Slice,
         y: Slice,
     },
+    Mul {
+        x: Slice,
+        y: Slice,
+    },
     Scale {
         x: Slice,
         factor: f32,
@@ -154,6 +158,8 @@ pub enum Op {
     ShortConv {
         x: Slice,
         weights: Slice,
+        bias: Option<Slice>,
+        silu: bool,
         state: Slice,
     },
     DeltaRule {
@@ -162,6 +168,14 @@ pub enum Op {
         parameters: Slice,
         state: Slice,
         rule: DeltaRule,
+        out: Slice,
+    },
+    StateScan {
+        x: Slice,
+        steps: Slice,
+        parameters: Slice,
+        state: Slice,
+        scan: StateScan,
         out: Slice,
     },
 
@@ -233,6 +247,7 @@ impl Op {
             Self::MulColumns { x, factors } => op("mul_columns", &[x, factors], x),
             Self::MulRows { x, factors } => op("mul_rows", &[x, factors], x),
             Self::Add { x, y } => op("add", &[x, y], x),
+            Self::Mul { x, y } => op("mul", &[x, y], x),
             Self::Scale { x, .. } => op("scale", &[x], x),
             Self::Clip { x, .. } => op("clip", &[x], x),
             Self::Softcap { x, .. } => op("softcap", &[x], x),
@@ -250,9 +265,16 @@ impl Op {
             }
             Self::SelectPositions { q, weights, out, .. } => op("select_positions", &[q, weights], out),
             Self::SparseAttention { q, selected, out, .. } => op("sparse_attention", &[q, selected], out),
-            Self::ShortConv { x, weights, state } => op("short_conv", &[x, weights, state], x),
+            Self::ShortConv { x, weights, bias, state, .. } => {
+                let inputs: Vec<Slice> =
+                    [Some(x), Some(weights), bias, Some(state)].into_iter().flatten().collect();
+                op("short_conv", &inputs, x)
+            }
             Self::DeltaRule { x, strengths, parameters, state, out, .. } => {
                 op("delta_rule", &[x, strengths, parameters, state], out)
+            }
+            Self::StateScan { x, steps, parameters, state, out, .. } => {
+                op("state_scan", &[x, steps, parameters, state], out)
             }
             Self::Route { scores, .. } => effect("route", &[scores]),
             Self::Experts { .. } => effect("experts", &[]),
@@ -296,6 +318,11 @@ impl Op {
             Self::DeltaRule { rule, .. } => format!(
                 "{} key heads of {}, {} value heads of {}",
                 rule.key_heads, rule.key_dim, rule.value_heads, rule.value_dim
+            ),
+            Self::ShortConv { silu: true, .. } => "and SiLU".to_owned(),
+            Self::StateScan { scan, .. } => format!(
+                "{} heads of {}, states of {} rows, {} groups",
+                scan.heads, scan.head_dim, scan.state_dim, scan.groups
             ),
             Self::MultiplyKept { .. } => "the adapter's".to_owned(),
             Self::Tap { blocks, .. } => format!("hidden states after {blocks} blocks"),

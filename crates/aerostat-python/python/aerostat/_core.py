@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 from typing import Any, AsyncIterator, Callable, Iterator, Sequence
@@ -12,10 +13,12 @@ from . import _aerostat
 from ._journal import Entry, Journal
 from ._options import EngineOptions, expert_file, log, own_cache
 from ._progress import Progress
-from .errors import AerostatError, Interrupted, of_class
+from .errors import AerostatError, Cancelled, Interrupted, of_class
 
 #: A result of the native half: its kind, and its members.
 Result = tuple[str, dict[str, Any]]
+#: A request, as messages of the engine name it.
+_NUMBERED = re.compile(r"\bprompt \d{9,}\b")
 #: Seconds after which results that came are made durable, where a journal is kept.
 KEEP_EVERY = 0.2
 
@@ -199,10 +202,10 @@ class Core:
                 results[index] = (kind, members)
         except KeyboardInterrupt as error:
             raise Interrupted(outputs=results) from error
-        if until is not None:
-            empty = ("completion", self.cut([]))
-            results = [empty if result is None else result for result in results]
-        return results
+        if until is None:
+            return _whole(results)
+        empty = ("completion", self.cut([]))
+        return [empty if result is None else result for result in results]
 
     def _journaled(
         self, entry: Entry, requests: Sequence[dict[str, Any]], what: str, show: bool | None
@@ -231,7 +234,7 @@ class Core:
         finally:
             entry.keep(new)
             entry.close()
-        return results
+        return _whole(results)
 
     async def aevents(
         self, requests: Sequence[dict[str, Any]], follow: bool = False
@@ -266,10 +269,23 @@ class Core:
         return results
 
 
-def raised(result: Result) -> AerostatError | None:
-    """The exception of a request that failed."""
+def raised(result: Result, number: int | None = None) -> AerostatError | None:
+    """The exception of a request that failed, to the prompt of this number."""
     kind, members = result
-    return of_class(members["class"], members["message"]) if kind == "failed" else None
+    if kind != "failed":
+        return None
+    # The engine numbers requests of all calls together.
+    own = "the prompt" if number is None else f"prompt {number}"
+    return of_class(members["class"], _NUMBERED.sub(own, members["message"], count=1))
+
+
+def _whole(results: list[Any]) -> list[Result]:
+    """Results of a call that nobody interrupted. Ctrl-C comes to one thread and ends what all have asked of the model: what
+    the others have then is no result."""
+    for result in results:
+        if result is None or (result[0] == "completion" and result[1]["finish_reason"] == "interrupted"):
+            raise Cancelled("another call to this model was interrupted, which ends all of them; ask again")
+    return results
 
 
 def _behind(status: dict[str, Any]) -> bool:

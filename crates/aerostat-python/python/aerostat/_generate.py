@@ -205,7 +205,7 @@ def unpadded(array: Any, attention_mask: Any, pad: int | None, ends: list[int]) 
     for number, (row, seen) in enumerate(zip(array, mask)):
         places = np.flatnonzero(seen)
         if places.size == 0:
-            raise UsageError(f"row {number} is empty: its attention_mask hides all of it")
+            raise UsageError(f"row {number} is empty" + (": its attention_mask hides all of it" if array.size else ""))
         if places[-1] - places[0] + 1 != places.size:
             raise UsageError(f"row {number}: its attention_mask has a hole, and texts with holes cannot run")
         rows.append([int(token) for token in row[places[0] : places[-1] + 1]])

@@ -6,7 +6,7 @@ import math
 import os
 from typing import Any
 
-from ._options import log
+from ._options import log, unknown
 from .errors import UsageError
 from .params import check_number, check_texts, check_whole
 from .tokenizer import read_json
@@ -139,7 +139,7 @@ def settle(model: Any, given: Any, keywords: dict[str, Any]) -> dict[str, Any]:
                 if is_call and value is not None:
                     log.info("%s has no effect here", name)
             elif is_call:
-                raise UsageError(f"generate does not know {name!r}")
+                raise UsageError(str(unknown("generate", name, DEFAULTS)))
     check(known)
     return known
 

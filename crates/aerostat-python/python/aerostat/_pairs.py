@@ -27,7 +27,7 @@ def pair_scores(
     outputs = []
     for number, group in enumerate(groups):
         found = [next(results) for _ in group]
-        error = next((error for error in map(raised, found) if error is not None), None)
+        error = next((error for error in (raised(one, number) for one in found) if error is not None), None)
         if error is not None:
             raise error
         if "values" in found[0][1]:

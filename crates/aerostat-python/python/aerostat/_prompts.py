@@ -8,7 +8,8 @@ from typing import Any, Callable
 
 from . import tensors
 from ._core import Core
-from .errors import AerostatError, UsageError
+from .errors import AerostatError, TextError, UsageError
+from .tokenizer import Tokenizer
 
 
 @dataclass
@@ -37,10 +38,12 @@ Encode = Callable[[str], "list[int]"]
 
 def read_prompts(prompts: Any, core: Core, encode: Encode | None = None) -> list[Prompt]:
     """A prompt, or several. Texts become tokens by ``encode``, else as the tokenizer has it."""
-    if isinstance(prompts, (str, dict)) or _is_ids(prompts):
+    if isinstance(prompts, (str, dict, bytes, bytearray)) or _is_ids(prompts):
         prompts = [prompts]
     elif hasattr(prompts, "tolist"):
         prompts = prompts.tolist()
+    if hasattr(prompts, "columns") or hasattr(prompts, "column_names"):
+        raise UsageError(f"a {type(prompts).__name__} is a table: give one of its columns, or take generate_frame, embed_frame or classify_frame")
     if not hasattr(prompts, "__iter__"):
         raise UsageError(f"expected a prompt or several, not {type(prompts).__name__}")
     return [_read(prompt, number, core, encode) for number, prompt in enumerate(prompts)]
@@ -76,6 +79,8 @@ def _read(prompt: Any, number: int, core: Core, encode: Encode | None) -> Prompt
         elif prompt is None or (isinstance(prompt, float) and prompt != prompt):
             raise UsageError("it is missing")
         else:
+            if isinstance(prompt, (bytes, bytearray)):
+                raise UsageError("expected a text or token ids, not bytes: decode them first")
             if tensors.is_array(prompt):
                 prompt = tensors.to_numpy(prompt).tolist()
             if not hasattr(prompt, "__iter__"):
@@ -91,3 +96,43 @@ def _read(prompt: Any, number: int, core: Core, encode: Encode | None) -> Prompt
     except (AerostatError, TypeError, ValueError) as error:
         kind = type(error) if isinstance(error, AerostatError) else UsageError
         return Prompt(text, [], kind(f"prompt {number}: {error}"))
+
+
+def read_conversations(
+    messages: Any, tokenizer: Tokenizer, core: Core, template: str | None, generation: bool, final: bool,
+    variables: dict[str, Any], content_format: str = "auto",
+) -> list[Prompt]:  # fmt: skip
+    """A conversation (a list of messages), or several, as a template writes them."""
+    if content_format not in ("auto", "string", "openai"):
+        raise UsageError(f"chat_template_content_format is {content_format!r}; expected 'auto', 'string' or 'openai'")
+    if not isinstance(messages, (list, tuple)):
+        raise UsageError(f"expected a list of messages, or several, not {type(messages).__name__}")
+    if not messages:
+        return []
+    several = isinstance(messages[0], (list, tuple))
+    read = []
+    for one in messages if several else [messages]:
+        try:
+            talk = list(one) if content_format == "openai" else [_in_words(message) for message in one]
+            text = tokenizer.render(talk, template, generation, final, variables)
+            read.append(Prompt(text, core.model.encode(text, False)))
+        except (TextError, UsageError) as error:
+            read.append(Prompt(None, [], error))
+        except (TypeError, ValueError) as error:
+            read.append(Prompt(None, [], UsageError(f"conversation {len(read)}: {error}")))
+    return read
+
+
+def _in_words(message: Any) -> Any:
+    """A message whose content is one text: parts of text follow each other on lines, as the command has it."""
+    content = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(content, (list, tuple)):
+        return message
+    texts = []
+    for part in content:
+        text = part.get("text") if isinstance(part, dict) and part.get("type", "text") == "text" else part
+        if not isinstance(text, str):
+            kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+            raise UsageError(f"a content part of kind {kind!r} is not text: this takes texts alone")
+        texts.append(text)
+    return {**message, "content": "\n".join(texts)}

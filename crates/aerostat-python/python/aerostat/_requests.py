@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any, Iterator, Sequence
 
 from ._core import Core, Result, raised
 from ._prompts import Prompt
-from .errors import UsageError
+from .errors import AerostatError, UsageError
 from .outputs import CompletionOutput, DistilOutput, Logprob, RequestOutput
 from .params import SamplingParams
 
@@ -25,19 +26,26 @@ def shares(scores: Sequence[float]) -> list[float]:
     return [weight / total for weight in weights]
 
 
-def answer_request(core: Core, tokens: list[int], params: SamplingParams, seed: int, stream: int) -> dict[str, Any]:
-    """One answer."""
+def answer_request(core: Core, tokens: list[int], params: SamplingParams, seed: int, stream: int, shared: dict[str, Any]) -> dict[str, Any]:
+    """One answer. ``shared`` is what all answers with these parameters are asked for, of :func:`shared_members`."""
     longest = params.max_tokens
     if longest is None:
         longest = core.facts["context_max"] - len(tokens)
         if longest < 1:
             raise UsageError(f"a prompt of {len(tokens)} tokens leaves no room in the model's {core.facts['context_max']}: name max_tokens")
-    rules = token_rules(core, params)
-    request = {
-        "tokens": tokens,
-        "max_new_tokens": longest,
-        "sampling": params.sampling(seed),
-        "stream": stream,
+    request = {**shared, "tokens": tokens, "max_new_tokens": longest, "stream": stream}
+    request["sampling"] = {**shared["sampling"], "seed": (seed if params.seed is None else params.seed) % (1 << 64)}
+    if stream == 0 and params.prompt_logprobs is not None:
+        # Once for all answers to a prompt.
+        request["prompt_logprobs"] = params.prompt_logprobs
+    return request
+
+
+def shared_members(core: Core, params: SamplingParams) -> dict[str, Any]:
+    """What is asked for of every answer with these parameters, as far as it is not what is asked for anyway."""
+    if params.structured_outputs is not None:
+        core.model.check_shape(json.dumps(params.structured_outputs.shape))
+    members = {
         "end_tokens": core.end_tokens,
         "ignore_eos": params.ignore_eos,
         "stop_token_ids": list(params.stop_token_ids or []),
@@ -45,14 +53,11 @@ def answer_request(core: Core, tokens: list[int], params: SamplingParams, seed: 
         "include_stop": params.include_stop_str_in_output,
         "keep_special_tokens": not params.skip_special_tokens,
         "logprobs": params.logprobs,
-        # Once for all answers to a prompt.
-        "prompt_logprobs": params.prompt_logprobs if stream == 0 else None,
+        "rules": token_rules(core, params),
+        "shape": None if params.structured_outputs is None else params.structured_outputs.shape,
     }
-    if rules:
-        request["rules"] = rules
-    if params.structured_outputs is not None:
-        request["shape"] = params.structured_outputs.shape
-    return request
+    asked = {name: value for name, value in members.items() if value is not None and value is not False and value not in ([], {})}
+    return {"sampling": params.sampling(0), **asked}
 
 
 #: What Python takes for one alternative of a token, about: a number, a rank, a text and their places.
@@ -78,6 +83,10 @@ def results_bytes(requests: Sequence[dict[str, Any]], width: int) -> int:
 def token_rules(core: Core, params: SamplingParams) -> dict[str, Any]:
     """What parameters say about which tokens may come."""
     rules: dict[str, Any] = {}
+    for name, tokens in (("allowed_token_ids", params.allowed_token_ids), ("logit_bias", params.logit_bias)):
+        wrong = next((token for token in tokens or () if token >= core.facts["vocab"]), None)
+        if wrong is not None:
+            raise UsageError(f"{name}: token {wrong} is outside the vocabulary of {core.facts['vocab']} tokens")
     if params.min_tokens:
         rules["min_tokens"] = params.min_tokens
     if params.allowed_token_ids is not None:
@@ -107,6 +116,8 @@ class Batch:
         self.requests: list[dict[str, Any]] = []
         #: For each prompt, where its requests begin.
         self.starts: list[int] = []
+        #: What each parameters' answers have in common.
+        shared: dict[int, dict[str, Any]] = {}
         for number, (prompt, how) in enumerate(zip(prompts, params)):
             self.starts.append(len(self.requests))
             if prompt.error is not None:
@@ -114,8 +125,14 @@ class Batch:
             if how.truncate_prompt_tokens is not None:
                 prompt.token_ids = prompt.token_ids[-how.truncate_prompt_tokens :]
             own = (seed + (call << 32) + number) % (1 << 63)
-            for stream in range(how.n):
-                self.requests.append(answer_request(core, prompt.token_ids, how, own, stream))
+            try:
+                if id(how) not in shared:
+                    shared[id(how)] = shared_members(core, how)
+                ids, members = prompt.token_ids, shared[id(how)]
+                self.requests += [answer_request(core, ids, how, own, stream, members) for stream in range(how.n)]
+            except (AerostatError, ValueError) as error:
+                kind = type(error) if isinstance(error, AerostatError) else UsageError
+                prompt.error = kind(f"prompt {number}: {error}")
 
     def _count(self, number: int) -> int:
         following = self.starts[number + 1] if number + 1 < len(self.starts) else len(self.requests)
@@ -156,7 +173,7 @@ class Batch:
     def _output(self, core: Core, number: int, results: list[Any]) -> RequestOutput:
         prompt, params = self.prompts[number], self.params[number]
         own = results[self.starts[number] : self.starts[number] + self._count(number)]
-        error = prompt.error or next((e for e in map(raised, own) if e is not None), None)
+        error = prompt.error or next((e for e in (raised(one, number) for one in own) if e is not None), None)
         if error is not None:
             return RequestOutput(str(number), prompt.text, prompt.token_ids, None, [], True, error=error)
         answers = [answer_output(core, i, members, params) for i, (_, members) in enumerate(own)]

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any, Sequence
 
-from . import _forward, _generate, _loading
+from . import _forward, _generate, _loading, tensors
 from ._core import Core, Counter, find
 from ._generation import GenerationConfig
 from ._options import log
@@ -276,9 +276,10 @@ class AutoModel:
             raise UsageError("generate needs token ids or texts")
         ask = _generate.Ask(self, generation_config, keywords, logits_processor, stopping_criteria, streamer)
         try:
-            if isinstance(inputs, str) or (isinstance(inputs, (list, tuple)) and inputs and isinstance(inputs[0], str)):
+            texts = tensors.texts_in(inputs)
+            if texts is not None:
                 self._note_template()
-                return ask.texts([inputs] if isinstance(inputs, str) else list(inputs))
+                return ask.texts(texts)
             return ask.ids(inputs, attention_mask)
         finally:
             self._tell_profile()

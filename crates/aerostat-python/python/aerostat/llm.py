@@ -12,7 +12,7 @@ from ._core import Core, Counter, Result, find, raised
 from ._llm_options import default_params, draft_of, look_at, look_at_quantization, template_of
 from ._options import EngineOptions, affordable, log, unknown
 from ._pairs import pair_scores
-from ._prompts import Encode, Prompt, read_prompts
+from ._prompts import Encode, Prompt, read_conversations, read_prompts
 from ._requests import Batch, distilled, results_bytes, score_request, shares
 from .errors import Interrupted, TextError, UsageError
 from .outputs import (
@@ -26,7 +26,7 @@ from .outputs import (
     ScoringOutput,
     ScoringRequestOutput,
 )
-from .params import PoolingParams, SamplingParams, check_whole
+from .params import SAMPLING_NAMES, PoolingParams, SamplingParams, check_whole
 from .tokenizer import Tokenizer
 
 PromptLike = Any
@@ -183,8 +183,9 @@ class LLM:
         """Answers to a conversation (a list of messages), or to several."""
         self._refuse(lora_request, unknown_keywords)
         read = self._conversations(
-            messages, chat_template, add_generation_prompt, continue_final_message, tools, chat_template_kwargs
-        )
+            messages, chat_template, add_generation_prompt, continue_final_message, tools, chat_template_kwargs,
+            chat_template_content_format,
+        )  # fmt: skip
         return self._generate(read, sampling_params, bool(use_tqdm), on_error)
 
     def as_completed(
@@ -325,7 +326,7 @@ class LLM:
             chosen = None
             if failed is None:
                 group = next(groups)
-                failed = next((e for e in map(raised, group) if e is not None), None)
+                failed = next((e for e in (raised(one, number) for one in group) if e is not None), None)
                 chosen = None if failed else _chosen(group, list(labels), measure, plain)
             if failed is not None and on_error == "raise":
                 raise failed
@@ -371,9 +372,9 @@ class LLM:
         if empty is not None:
             raise UsageError(f"continuation {empty} is empty")
         requests = [score_request(p.token_ids, end) for p, end in zip(read, ends)]
-        outputs = []
+        outputs: list[LikelihoodOutput] = []
         for end, result in zip(ends, self._results(requests, "likelihoods", use_tqdm)):
-            error = raised(result)
+            error = raised(result, len(outputs))
             if error is not None:
                 raise error
             values = [value for value in result[1]["logprobs"] if value is not None]
@@ -390,10 +391,10 @@ class LLM:
         k = check_whole("k", k, 1, self._core.facts["vocab"])
         requests = [{"tokens": p.token_ids, "want": {"topk": {"k": k, "from": 0}}} for p in read if p.error is None]
         results = iter(self._results(requests, "texts", use_tqdm))
-        outputs = []
+        outputs: list[DistilOutput] = []
         for prompt in read:
             result = None if prompt.error is not None else next(results)
-            failed = prompt.error if result is None else raised(result)
+            failed = prompt.error if result is None else raised(result, len(outputs))
             if failed is not None and on_error == "raise":
                 raise failed
             outputs.append(distilled(prompt.token_ids, None if failed else result, failed))
@@ -448,6 +449,8 @@ class LLM:
             raise UsageError("lora_request: adapters are not supported here")
         for name in keywords:
             if name not in ("tokenization_kwargs", "prompt_adapter_request", "mm_processor_kwargs"):
+                if name in SAMPLING_NAMES:
+                    raise TypeError(f"{name!r} is a member of SamplingParams: give SamplingParams({name}=…)")
                 raise unknown("this method", name, ("use_tqdm", "on_error", "sampling_params"))
             log.info("%s is ignored", name)
 
@@ -463,32 +466,21 @@ class LLM:
 
     def _conversations(
         self, messages: Sequence[Any], template: str | None, generation: bool, final: bool,
-        tools: Sequence[Any] | None, variables: dict[str, Any] | None,
+        tools: Sequence[Any] | None, variables: dict[str, Any] | None, content_format: str = "auto",
     ) -> list[Prompt]:  # fmt: skip
-        if not isinstance(messages, (list, tuple)):
-            raise UsageError(f"expected a list of messages, or several, not {type(messages).__name__}")
-        if not messages:
-            return []
-        several = isinstance(messages[0], (list, tuple))
-        extra, own = dict(variables or {}), template_of(template)
+        extra = dict(variables or {})
         if tools is not None:
             extra["tools"] = list(tools)
-        read = []
-        for one in messages if several else [messages]:
-            try:
-                text = self._tokenizer.render(list(one), own, generation, final, extra)
-                read.append(Prompt(text, self._core.model.encode(text, False)))
-            except (TextError, UsageError) as error:
-                read.append(Prompt(None, [], error))
-            except (TypeError, ValueError) as error:
-                read.append(Prompt(None, [], UsageError(f"conversation {len(read)}: {error}")))
-        return read
+        own = template_of(template)
+        return read_conversations(messages, self._tokenizer, self._core, own, generation, final, extra, content_format)
 
     def _batch(
         self, read: list[Prompt], params: SamplingParams | Sequence[SamplingParams] | None, on_error: str
     ) -> Batch:
         _raise_first(read, on_error)
         given = self.get_default_sampling_params() if params is None else params
+        if not isinstance(given, (SamplingParams, list, tuple)):
+            raise UsageError(f"sampling_params: expected SamplingParams, one or a list, not {type(given).__name__}")
         every = [given] * len(read) if isinstance(given, SamplingParams) else list(given)
         if len(every) != len(read):
             raise UsageError(f"there are {len(read)} prompts and {len(every)} sampling parameters")
@@ -497,9 +489,12 @@ class LLM:
             if not isinstance(one, SamplingParams):
                 raise UsageError(f"sampling_params: expected SamplingParams, not {type(one).__name__}")
             # Members may have been set since it was made.
-            checked.setdefault(id(one), one.clone())
+            if id(one) not in checked:
+                checked[id(one)] = one.clone()
         every = [checked[id(one)] for one in every]
-        return Batch(self._core, read, every, self._seed, self._calls.next())
+        batch = Batch(self._core, read, every, self._seed, self._calls.next())
+        _raise_first(read, on_error)
+        return batch
 
     def _generate(
         self, read: list[Prompt], params: SamplingParams | Sequence[SamplingParams] | None, use_tqdm: bool, on_error: str
@@ -538,7 +533,7 @@ class LLM:
         vector = None
         if failed is None:
             result = next(results)
-            failed = raised(result)
+            failed = raised(result, number)
             vector = None if failed else EmbeddingOutput(_encoder.vectors(result, apart))
         if failed is not None and on_error == "raise":
             raise failed

@@ -54,13 +54,28 @@ def to_numpy(value: Any) -> Any:
     return np.asarray(value)
 
 
+def texts_in(value: Any) -> list[str] | None:
+    """The texts of a text, or of a list, array or column of texts; ``None`` where it holds something else."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, (list, tuple)):
+        # An array of texts has no kind of numbers; a tensor has no kind at all.
+        if not hasattr(value, "tolist") or getattr(getattr(value, "dtype", None), "kind", "O") not in "OUT" or is_torch(value):
+            return None
+        value = value.tolist()
+    return list(value) if value and isinstance(value[0], str) else None
+
+
 def to_ids(value: Any, name: str = "input_ids") -> Any:
     """``[batch, length]`` int64 of token ids given as an array, tensor or lists."""
     import numpy as np
 
-    array = to_numpy(value)
+    try:
+        array = to_numpy(value)
+    except ValueError as error:
+        raise UsageError(f"{name}: rows differ in length; pad them (tokenizer(…, padding=True))") from error
     if array.dtype == object:
-        raise UsageError(f"{name}: rows differ in length; pad them (tokenizer(…, padding=True))")
+        raise UsageError(f"{name} holds objects; expected whole numbers")
     if array.ndim == 1:
         array = array[None, :]
     if array.ndim != 2:

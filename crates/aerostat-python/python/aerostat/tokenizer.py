@@ -6,7 +6,7 @@ import json
 import os
 from typing import Any, Iterable, Sequence
 
-from . import tensors
+from . import _aerostat, tensors
 from ._options import log
 from .errors import TextError, UsageError
 
@@ -42,6 +42,15 @@ def _text(token: Any) -> str | None:
     return token if isinstance(token, str) else None
 
 
+class _Files:
+    """What a tokenizer looks at of a model, without an engine: in another process than the model's."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.model = _aerostat.Model(path)
+        self.facts: dict[str, Any] = json.loads(self.model.describe())
+
+
 class Tokenizer:
     """Text to token ids and back, as the model's own files say."""
 
@@ -64,6 +73,14 @@ class Tokenizer:
         length = config.get("model_max_length")
         self.model_max_length = int(length) if isinstance(length, (int, float)) and length < 1e9 else core.facts["context_max"]
         self.name_or_path = core.path
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_core", "_model")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._core = _Files(self.name_or_path)
+        self._model = self._core.model
 
     # Special tokens
 

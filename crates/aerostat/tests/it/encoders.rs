@@ -1,5 +1,7 @@
 //! Models that compute vectors of texts, against transformers.
 
+use std::path::PathBuf;
+
 use aerostat::{
     Engine, Error, ErrorKind, Hidden, ModelFiles, Need, Options, Outcome, Pooling, Request, RunEnd, Silent,
     Want, Work,
@@ -56,8 +58,10 @@ fn vectors(files: &ModelFiles, options: &Options, requests: &[Request]) -> Vec<V
 
 #[test]
 fn vectors_are_those_of_transformers() {
-    for (folder, texts) in encoders() {
-        let files = ModelFiles::open(&folder).unwrap_or_else(|e| panic!("{e}"));
+    let mut twins = 0;
+    for (path, texts) in encoders().into_iter().flat_map(with_twin) {
+        let files = ModelFiles::open(&path).unwrap_or_else(|e| panic!("{e}"));
+        twins += usize::from(path.is_file());
         let options = Options { kv: aerostat::KvType::F32, ..Options::default() };
         let ways = [Pooling::Cls, Pooling::Mean, Pooling::LastToken];
         let requests: Vec<Request> =
@@ -66,10 +70,29 @@ fn vectors_are_those_of_transformers() {
         for (text, found) in texts.iter().zip(found.chunks(3)) {
             for (found, want) in found.iter().zip([&text.cls, &text.mean, &text.last]) {
                 let error = error(&found[0], want);
-                assert!(error < 1e-4, "{}: {} tokens: {error}", folder.display(), text.ids.len());
+                assert!(error < 1e-4, "{}: {} tokens: {error}", path.display(), text.ids.len());
             }
         }
     }
+    assert_eq!(twins, 4);
+}
+
+/// A folder, and the GGUF file of the same model in it, if there is one.
+fn with_twin((folder, texts): (PathBuf, Vec<Encoded>)) -> Vec<(PathBuf, Vec<Encoded>)> {
+    let twin = Some(folder.join("twin.gguf")).filter(|twin| twin.is_file());
+    twin.into_iter().map(|twin| (twin, texts.clone())).chain([(folder, texts.clone())]).collect()
+}
+
+/// Adapters for tasks lie among the weights of Jina's third embeddings as published.
+#[test]
+fn adapters_among_the_weights_are_told_and_not_applied() {
+    let folder = aerostat_testkit::fixtures_dir().join("encoders/jina_v3_published");
+    let files = ModelFiles::open(&folder).unwrap();
+    assert!(
+        files.spec().notes.iter().any(|note| note.contains("adapters for tasks")),
+        "{:?}",
+        files.spec().notes
+    );
 }
 
 /// Scores of heads, after the sigmoid that sentence-transformers ends with.

@@ -9,8 +9,8 @@ use aerostat_backend::quantised::Numbers;
 use aerostat_backend::reference::Reference;
 use aerostat_backend::{
     Activation, Allocated, Attention, Backend, BufferId, Capabilities, DeltaRule, Error, Extras, Footprint,
-    HeadCopy, Home, HostBytes, Index, KvLayout, Mat, Nested, Rope, Scaling, ScratchNeed, SweepRows, Tile,
-    TileShape, UploadId, Weight, WeightId,
+    HeadCopy, Home, HostBytes, Index, KvLayout, Mat, Nested, Rope, Scaling, ScratchNeed, StateScan,
+    SweepRows, Tile, TileShape, UploadId, Weight, WeightId,
 };
 use aerostat_testkit::fixtures;
 
@@ -98,13 +98,19 @@ impl Backend for Recorder {
         fn sparse_attention(
             layer: usize, q: Mat, out: Mat, shape: &Attention, selected: Mat
         ) -> Result<(), Error>;
-        fn short_conv(x: Mat, weights: Mat, state: Mat) -> Result<(), Error>;
+        fn short_conv(
+            x: Mat, weights: Mat, bias: Option<Mat>, silu: bool, state: Mat
+        ) -> Result<(), Error>;
         fn delta_rule(
             x: Mat, strengths: Mat, parameters: Mat, state: Mat, out: Mat, rule: &DeltaRule
+        ) -> Result<(), Error>;
+        fn state_scan(
+            x: Mat, steps: Mat, parameters: Mat, state: Mat, out: Mat, scan: &StateScan
         ) -> Result<(), Error>;
         fn glu(gate: Mat, up: Mat, activation: Activation, out: Mat) -> Result<(), Error>;
         fn activate(x: Mat, activation: Activation) -> Result<(), Error>;
         fn add(x: Mat, y: Mat) -> Result<(), Error>;
+        fn mul(x: Mat, y: Mat) -> Result<(), Error>;
         fn scale(x: Mat, factor: f32) -> Result<(), Error>;
         fn softcap(x: Mat, cap: f32) -> Result<(), Error>;
         fn clip(x: Mat, limit: f32) -> Result<(), Error>;

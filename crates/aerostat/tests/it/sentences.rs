@@ -10,10 +10,14 @@ struct Text {
     prompt_name: Option<String>,
     text: String,
     vector: Vec<f32>,
+    /// What the tokenizer of transformers makes of it, where that is not plain.
+    ids: Option<Vec<u32>>,
 }
 
 #[derive(Deserialize)]
 struct Scored {
+    #[serde(default)]
+    instruction: Option<String>,
     query: String,
     document: String,
     score: f32,
@@ -48,7 +52,9 @@ fn vectors(files: &ModelFiles, embedding: &Embedding, texts: &[Text]) -> Vec<Vec
 
 #[test]
 fn vectors_are_those_of_sentence_transformers() {
-    for (name, width, tokens) in [("dense", 16, 16), ("cls", 32, 40), ("largest", 32, 12)] {
+    for (name, width, tokens) in
+        [("dense", 16, 16), ("cls", 32, 40), ("largest", 32, 12), ("multilingual", 32, 40)]
+    {
         let (folder, expected) = folder(name);
         let files = ModelFiles::open(&folder).unwrap();
         let embedding = files.embedding().unwrap();
@@ -58,6 +64,35 @@ fn vectors_are_those_of_sentence_transformers() {
             assert_eq!(found.len(), width);
             let error = found.iter().zip(&text.vector).fold(0.0f32, |most, (f, w)| most.max((f - w).abs()));
             assert!(error < 1e-4, "{name}: {:?} {:?}: {error}", text.prompt_name, text.text);
+        }
+    }
+}
+
+/// GGUF files of encoders were refused, which is how many people have them.
+#[test]
+fn a_gguf_file_of_an_encoder_says_of_texts_what_its_folder_says() {
+    for name in ["cls", "multilingual"] {
+        let (folder, expected) = folder(name);
+        let (files, twin) =
+            (ModelFiles::open(&folder).unwrap(), ModelFiles::open(&folder.join("twin.gguf")).unwrap());
+        let (embedding, own) = (files.embedding().unwrap(), twin.embedding().unwrap());
+        assert_eq!((embedding.pooling, own.normalize), (own.pooling, true), "{name}");
+        let encode = |files: &ModelFiles, embedding: &Embedding, text: &Text| {
+            embedding.encode(&files.tokenizer().unwrap().unwrap(), "", &text.text).unwrap()
+        };
+        // The folder alone says that texts are cut sooner.
+        let whole = |text: &Text| text.prompt_name.is_none() && encode(&files, &embedding, text).cut == 0;
+        let texts: Vec<Text> = expected.texts.into_iter().filter(whole).collect();
+        for text in &texts {
+            let ids = encode(&twin, &own, text).token_ids;
+            assert_eq!(ids, encode(&files, &embedding, text).token_ids, "{name}: {:?}", text.text);
+            assert!(text.ids.as_ref().is_none_or(|want| *want == ids), "{name}: {:?}", text.text);
+        }
+        for (text, found) in texts.iter().zip(vectors(&twin, &own, &texts)) {
+            let length = text.vector.iter().map(|v| v * v).sum::<f32>().sqrt();
+            let error =
+                found.iter().zip(&text.vector).map(|(f, w)| (f - w / length).abs()).fold(0.0, f32::max);
+            assert!(error < 1e-4, "{name}: {:?}: {error}", text.text);
         }
     }
 }
@@ -73,16 +108,20 @@ fn a_prompt_that_is_not_there_is_refused_with_those_that_are() {
 
 #[test]
 fn scores_of_pairs_are_those_of_sentence_transformers() {
-    for name in ["ranker", "ranker_roberta"] {
+    for name in ["ranker", "ranker_roberta", "asked"] {
         let (folder, expected) = folder(name);
         let files = ModelFiles::open(&folder).unwrap();
         let tokenizer = files.tokenizer().unwrap().unwrap();
         let reranker = files.reranker(&tokenizer).unwrap();
-        let pair =
-            |scored: &Scored| reranker.pair(&tokenizer, &scored.query, &scored.document, None).unwrap();
+        let pair = |scored: &Scored| {
+            let instruction = scored.instruction.as_deref();
+            reranker.pair(&tokenizer, &scored.query, &scored.document, instruction).unwrap()
+        };
         let pairs: Vec<rerank::Pair> = expected.pairs.iter().map(pair).collect();
         let need = reranker.need(&pairs);
-        let mut engine = Engine::open(&files, &Options::default(), &need, &mut Silent).unwrap();
+        // Of causal models a cache in f16 moves scores by a few ten thousandths.
+        let options = Options { kv: aerostat::KvType::F32, ..Options::default() };
+        let mut engine = Engine::open(&files, &options, &need, &mut Silent).unwrap();
         let found = crate::all(reranker.scores(&mut engine, &pairs, &mut Silent).unwrap());
         for (scored, found) in expected.pairs.iter().zip(found) {
             assert!(
