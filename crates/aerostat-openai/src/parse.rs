@@ -1,5 +1,7 @@
 //! From OpenAI's JSON to requests.
 
+use std::borrow::Cow;
+
 use aerostat::{Hidden, Layer, Message, Pooling};
 use serde_json::{Map, Value, json};
 
@@ -225,7 +227,11 @@ impl Setting {
         let name = body.text("prompt_name")?;
         let prompt = made.prompt(name.as_deref());
         let prompt = prompt.map_err(|error| Refusal::value("prompt_name", error.to_string()))?;
-        let inputs = self.texts_to_embed("input", &body.need("input")?, (made, prompt))?;
+        let cut = self.cut_to_embed(made, body)?;
+        let mut inputs = self.texts_to_embed("input", &body.need("input")?, (&cut, prompt))?;
+        if let Cow::Owned(cut) = &cut {
+            inputs.iter_mut().for_each(|ids| ids.truncate(cut.tokens_max));
+        }
         self.fit(inputs.iter().map(Vec::len))?;
         let dimensions = body.integer("dimensions", 1..=made.width as i64)?.map(|d| d as usize);
         let base64 = match body.text("encoding_format")?.as_deref() {
@@ -264,10 +270,16 @@ impl Setting {
         if texts.is_empty() || texts.len() > PARTS_MAX {
             return Err(Refusal::value("text_2", format!("`text_2` must hold 1 to {PARTS_MAX} texts")));
         }
-        let sequences =
-            texts.iter().map(|text| self.continued(&given, text)).collect::<Result<Vec<_>, _>>()?;
-        self.fit(sequences.iter().map(|(ids, _)| ids.len()))?;
-        Ok(Scoring { sequences })
+        let scoring = match &self.scorer {
+            None => {
+                let continued = texts.iter().map(|text| self.continued(&given, text));
+                Scoring { sequences: continued.collect::<Result<_, _>>()?, head: None }
+            }
+            Some(Ok(scorer)) => self.pairs(scorer, &given, &texts)?,
+            Some(Err(why)) => return Err(Refusal::value("text_1", why.as_str())),
+        };
+        self.fit(scoring.sequences.iter().map(|(ids, _)| ids.len()))?;
+        Ok(scoring)
     }
 
     /// Refuses texts of which one is longer than the context.

@@ -1,12 +1,16 @@
 //! From texts and lists of token ids to prompts.
 
-use aerostat::Embedding;
+use std::borrow::Cow;
+
+use aerostat::rerank::Pair;
+use aerostat::{Embedding, Reranker, Want};
 use serde_json::Value;
 
 use crate::context::{AnswerTokens, TooLong, answer_tokens, longer_than};
 use crate::fields::{Fields, brief};
 use crate::part::PARTS_MAX;
 use crate::refusal::Refusal;
+use crate::request::Scoring;
 use crate::setting::Setting;
 
 /// A token is rarely longer than some dozen bytes: what is far too long need not be tokenised to know it.
@@ -44,6 +48,53 @@ impl Setting {
         })
     }
 
+    /// How texts are to be embedded, where the body says to how many tokens they are cut; -1 stands for as many as fit.
+    pub(crate) fn cut_to_embed<'e>(
+        &self,
+        embedding: &'e Embedding,
+        body: &mut Fields<'_>,
+    ) -> Result<Cow<'e, Embedding>, Refusal> {
+        let Some(kept) = kept(body)? else { return Ok(Cow::Borrowed(embedding)) };
+        let most = self.context_max.min(embedding.tokens_max);
+        let tokens_max = kept.map_or(most, |kept| kept.min(embedding.tokens_max));
+        let mut cut = embedding.clone();
+        (cut.cuts, cut.tokens_max) = (true, tokens_max);
+        Ok(Cow::Owned(cut))
+    }
+
+    /// A text with others, as the model's head knows them.
+    pub(crate) fn pairs(
+        &self,
+        scorer: &Reranker,
+        given: &Value,
+        texts: &[Value],
+    ) -> Result<Scoring, Refusal> {
+        let Some(tokenizer) = &self.tokenizer else {
+            return Err(Refusal::defect("a head without a tokenizer"));
+        };
+        let text = |name: &str, value: &Value| {
+            let refuse = || {
+                let given = brief(value);
+                Refusal::value(name, format!("`{name}` is {given}; the head of this model reads texts"))
+            };
+            value.as_str().map(str::to_owned).ok_or_else(refuse)
+        };
+        let given = text("text_1", given)?;
+        let mut scoring = Scoring::default();
+        for value in texts {
+            let pair = scorer.pair(tokenizer, &given, &text("text_2", value)?, None);
+            let Pair { requests, .. } = pair.map_err(|error| Refusal::value("text_2", error.to_string()))?;
+            let one = <[aerostat::Request; 1]>::try_from(requests);
+            let [request] = one.map_err(|_| Refusal::defect("a head that reads no single vector"))?;
+            let Want::Hidden(hidden) = request.want else {
+                return Err(Refusal::defect("a head that reads no vector"));
+            };
+            scoring.head = Some(hidden);
+            scoring.sequences.push((request.token_ids, request.second.unwrap_or(0)));
+        }
+        Ok(scoring)
+    }
+
     fn each_input(
         &self,
         name: &str,
@@ -76,18 +127,11 @@ impl Setting {
         echo: &mut Option<Vec<String>>,
         answer: AnswerTokens,
     ) -> Result<(), Refusal> {
-        let Some(kept) = body.integer(TRUNCATE, -1..=i64::from(u32::MAX))? else { return Ok(()) };
-        let kept = match usize::try_from(kept) {
-            Ok(0) => {
-                let message = format!("`{TRUNCATE}` is 0; it must be a number of tokens from 1, or -1");
-                return Err(Refusal::value(TRUNCATE, message));
-            }
-            Ok(kept) => kept,
-            Err(_) => {
-                let (AnswerTokens::Exactly(answer) | AnswerTokens::UpTo { least: answer, .. }) = answer;
-                self.context_max.saturating_sub(answer).max(1)
-            }
-        };
+        let Some(kept) = kept(body)? else { return Ok(()) };
+        let kept = kept.unwrap_or_else(|| {
+            let (AnswerTokens::Exactly(answer) | AnswerTokens::UpTo { least: answer, .. }) = answer;
+            self.context_max.saturating_sub(answer).max(1)
+        });
         for (index, ids) in prompts.iter_mut().enumerate().filter(|(_, ids)| ids.len() > kept) {
             ids.drain(..ids.len() - kept);
             if let Some(text) = echo.as_mut().and_then(|texts| texts.get_mut(index)) {
@@ -159,5 +203,16 @@ impl Setting {
     pub(crate) fn answer_tokens(&self, prompt: usize, answer: AnswerTokens) -> Result<usize, Refusal> {
         let too_long = |e: TooLong| Refusal::new("context_length_exceeded", e.to_string());
         answer_tokens(self.context_max, prompt, answer).map_err(too_long)
+    }
+}
+
+/// How many tokens of a text are kept, if the body says so: `Some(None)` for as many as there is room for.
+fn kept(body: &mut Fields<'_>) -> Result<Option<Option<usize>>, Refusal> {
+    match body.integer(TRUNCATE, -1..=i64::from(u32::MAX))? {
+        Some(0) => {
+            let message = format!("`{TRUNCATE}` is 0; it must be a number of tokens from 1, or -1");
+            Err(Refusal::value(TRUNCATE, message))
+        }
+        kept => Ok(kept.map(|kept| usize::try_from(kept).ok())),
     }
 }

@@ -111,12 +111,14 @@ pub struct Embedding {
     pub base64: bool,
 }
 
-/// Log-probabilities of continuations. Part `i` is that of continuation `i`.
+/// Scores of pairs of texts: by the model's own head, else log-probabilities of continuations. Part `i` is that of pair `i`.
 #[derive(Debug, Default)]
 pub struct Scoring {
-    /// For each, the token ids of what is given and of what follows it as one text, and how many of them are given: at
-    /// least one, since nothing is before the first.
+    /// For each, the token ids of both texts, and where the second begins. Of a continuation that is at least 1, since
+    /// nothing is before the first token; for a head it is 0 where the model does not tell the texts apart.
     pub sequences: Vec<(Vec<u32>, usize)>,
+    /// The vector that the model's head reads; `None`: it has no such head, and log-probabilities are meant.
+    pub head: Option<Hidden>,
 }
 
 impl Generation {
@@ -196,6 +198,15 @@ impl Task {
             }
             Self::Score(s) => {
                 let (token_ids, from) = s.sequences.get(index).ok_or_else(none)?.clone();
+                if let Some(hidden) = s.head {
+                    let second = Some(from).filter(|from| *from > 0);
+                    return Ok(Request {
+                        token_ids,
+                        second,
+                        want: Want::Hidden(hidden),
+                        ..Request::default()
+                    });
+                }
                 let want = Want::Score { from, logits_last: false };
                 Ok(Request { token_ids, want, ..Request::default() })
             }

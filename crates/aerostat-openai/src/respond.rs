@@ -1,6 +1,6 @@
 //! Bodies of responses: OpenAI's shapes, so that its own types read them.
 
-use aerostat::{StopReason, Tokenizer};
+use aerostat::{Outcome, StopReason, Tokenizer};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
@@ -40,6 +40,10 @@ impl Setting {
                 let width = self.embedding.as_ref().map_or(0, |made| made.width);
                 let numbers = e.inputs.len().saturating_mul(e.hidden.dimensions.unwrap_or(width));
                 numbers.saturating_mul(NUMBER_BYTES)
+            }
+            Task::Score(s) if s.head.is_some() => {
+                let width = self.embedding.as_ref().map_or(0, |made| made.width);
+                s.sequences.len().saturating_mul(width.saturating_mul(size_of::<f32>()) + TOKEN_BYTES)
             }
             Task::Score(s) => {
                 let tokens: usize = s.sequences.iter().map(|(ids, _)| ids.len()).sum();
@@ -192,6 +196,11 @@ impl Setting {
 
     fn scores_body(&self, stamp: &Stamp, scoring: &Scoring, parts: &[Part]) -> Result<Object, Refusal> {
         let one = |(index, ((ids, start), part)): (usize, (&(Vec<u32>, usize), &Part))| {
+            if let (Some(_), PartResult::Vector(vector)) = (scoring.head, &part.result) {
+                return Ok(
+                    json!({"object": "score", "index": index, "score": decimal(self.head_score(vector)?)}),
+                );
+            }
             let PartResult::Logprobs(logprobs) = &part.result else { return Err(mixed_up(part)) };
             let known: Option<Vec<f32>> = logprobs.iter().skip(*start).copied().collect();
             let known =
@@ -216,6 +225,13 @@ impl Setting {
             ("data", data.into()),
             ("usage", json!({"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens})),
         ]))
+    }
+
+    /// The score that the model's head gives to the vector of a pair.
+    fn head_score(&self, vector: &[f32]) -> Result<f32, Refusal> {
+        let Some(Ok(scorer)) = &self.scorer else { return Err(Refusal::defect("a score without a head")) };
+        let score = scorer.score(&[Outcome::Hidden(vec![vector.to_vec()])]);
+        score.ok_or_else(|| Refusal::defect("the head gives no score to a vector"))
     }
 
     /// A token's text; its number where there is no tokenizer.

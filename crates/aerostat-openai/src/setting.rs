@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use aerostat::{ChatTemplate, Embedding, Error, ModelFiles, Sampling, Tokenizer};
+use aerostat::{ChatTemplate, Embedding, Error, ModelFiles, Reranker, Sampling, Tokenizer};
 
 use crate::dialect::Dialect;
 use crate::part::PARTS_MAX;
@@ -32,6 +32,8 @@ pub struct Setting {
     pub(crate) vocab: usize,
     /// How vectors are made of texts, or why that cannot be known.
     pub(crate) embedding: Result<Embedding, String>,
+    /// The head that scores pairs of texts, or why it cannot; `None` if the model has none.
+    pub(crate) scorer: Option<Result<Arc<Reranker>, String>>,
     /// Tokens of a sequence at most.
     pub(crate) context_max: usize,
     pub(crate) rules: Rules,
@@ -51,6 +53,12 @@ impl Setting {
         let template = files.chat_template(tokenizer.as_ref())?;
         let end_tokens = files.end_tokens(tokenizer.as_ref());
         let spec = files.spec();
+        let scorer = files.scores_texts().then(|| match &tokenizer {
+            Some(tokenizer) => files.reranker(tokenizer).map(Arc::new).map_err(|error| error.to_string()),
+            None => {
+                Err("the model has a head that scores texts, and no tokenizer to read them with".to_owned())
+            }
+        });
         Ok(Self {
             tokenizer: tokenizer.map(Arc::new),
             template,
@@ -58,6 +66,7 @@ impl Setting {
             sampling: files.sampling(),
             vocab: spec.vocab,
             embedding: files.embedding().map_err(|error| error.to_string()),
+            scorer,
             context_max: rules.context.unwrap_or(spec.context_max).max(1),
             rules,
             dialect: OnceLock::new(),
@@ -74,6 +83,7 @@ impl Setting {
             end_tokens: self.end_tokens.clone(),
             sampling: self.sampling.clone(),
             embedding: self.embedding.clone(),
+            scorer: self.scorer.clone(),
             context_max: rules.context.unwrap_or(self.context_max).max(1),
             rules,
             dialect: self.dialect.clone(),
@@ -103,6 +113,11 @@ impl Setting {
     /// The tokenizer; `None` if the model has none and takes token ids only.
     pub fn tokenizer(&self) -> Option<&Arc<Tokenizer>> {
         self.tokenizer.as_ref()
+    }
+
+    /// Whether texts are scored by a head of the model's own, so that scores are no log-probabilities.
+    pub fn has_scorer(&self) -> bool {
+        self.scorer.is_some()
     }
 
     /// The chat template as it is written, if the model has one.

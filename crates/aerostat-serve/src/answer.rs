@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aerostat::Hidden;
 use aerostat_openai::{ApiRequest, Endpoint, Scoring, Shape, Stamp, Task};
 use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
@@ -238,7 +239,8 @@ pub(crate) fn flag(body: &mut Map<String, Value>, name: &str, usual: bool) -> Re
     }
 }
 
-/// `/v1/rerank`: documents in the order in which they make the query likely, as log-probabilities of its tokens.
+/// `/v1/rerank`: documents in the order in which the model's head finds that they answer the query; without a head, in which
+/// they make it likely, as log-probabilities of its tokens.
 pub(crate) async fn rerank(app: &Arc<App>, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
     let key = key_of(&request);
     let (body, model, held) = receive(app, request).await?;
@@ -247,7 +249,7 @@ pub(crate) async fn rerank(app: &Arc<App>, request: Request<Incoming>) -> Result
         let mut body = object(&body)?;
         shared.check_body(&body)?;
         let asked = Ranking::of(&mut body, &model, limits.parts_max)?;
-        let task = Task::Score(Scoring { sequences: asked.sequences.clone() });
+        let task = Task::Score(Scoring { sequences: asked.sequences.clone(), head: asked.head });
         let name = body.get("model").and_then(Value::as_str).map(str::to_owned);
         let request = ApiRequest { model: name, task, ignored: Vec::new() };
         check(&request.task, limits.parts_max, limits.grammar_bytes_max)?;
@@ -263,6 +265,8 @@ pub(crate) async fn rerank(app: &Arc<App>, request: Request<Incoming>) -> Result
 struct Ranking {
     documents: Vec<String>,
     sequences: Vec<(Vec<u32>, usize)>,
+    /// What the model's head reads, if it has one.
+    head: Option<Hidden>,
     top_n: usize,
     /// Documents are told, too.
     documents_too: bool,
@@ -298,16 +302,23 @@ impl Ranking {
         number("max_tokens_per_doc")?;
         let documents_too = flag(body, "return_documents", true)?;
         let mut sequences = Vec::with_capacity(documents.len());
+        let mut head = None;
         for document in &documents {
+            // A head reads the query first; what makes a query likely stands before it.
+            let (first, second) = match model.setting.has_scorer() {
+                true => (query.clone(), document.clone()),
+                false => (format!("{document}\n"), query.clone()),
+            };
             let mut one = Map::new();
-            one.insert("text_1".to_owned(), format!("{document}\n").into());
-            one.insert("text_2".to_owned(), query.as_str().into());
+            one.insert("text_1".to_owned(), first.into());
+            one.insert("text_2".to_owned(), second.into());
             let Task::Score(scoring) = model.setting.read(Endpoint::Score, one, 0)?.task else {
                 return Err(Problem::internal("a score was read as something else"));
             };
             sequences.extend(scoring.sequences);
+            head = scoring.head;
         }
-        Ok(Self { documents, sequences, top_n, documents_too })
+        Ok(Self { documents, sequences, head, top_n, documents_too })
     }
 
     fn body(&self, scores: &Value) -> Value {

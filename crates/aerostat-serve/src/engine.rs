@@ -1,14 +1,15 @@
 //! The model that clients share: opened once, asked by all.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use aerostat::session::Event;
 use aerostat::{
-    ModelFiles, Need, Observer, Options, Outcome, Phase, Plan, Progress, Request, Session, SessionHandle,
-    Want,
+    Hidden, Layer, ModelFiles, Need, Observer, Options, Outcome, Phase, Plan, Pooling, Progress, Request,
+    Session, SessionHandle, Want,
 };
 use aerostat_jobs::files_digest;
 use aerostat_openai::{LazyGrammars, Refusal, Rules, Setting, Shape};
@@ -145,11 +146,12 @@ pub(crate) fn open(
         verbose: false,
     });
     let tokenizer = setting.tokenizer().cloned();
-    let need = need(config, context);
+    let gives_tokens = !files.spec().head.absent && !files.spec().looks_ahead();
+    let need = need(config, context, gives_tokens);
     let session = Session::start(files, tokenizer, options.clone(), need, signs)?;
     let handle = session.handle();
     early(session.handle());
-    wait_until_open(&handle)?;
+    wait_until_open(&handle, gives_tokens)?;
     let grammars = Mutex::default();
     let model =
         Model { setting, handle, options, digest, fingerprint, context, family, parameters, bytes, grammars };
@@ -162,30 +164,48 @@ fn described(files: &ModelFiles) -> (String, u64, u64) {
     (spec.family.to_string(), spec.parameters, spec.matrices().map(|matrix| matrix.bytes()).sum())
 }
 
+/// What a model can be asked that gives no tokens.
+const VECTOR: Want = Want::Hidden(Hidden {
+    layer: Layer::Final,
+    pooling: Some(Pooling::Mean),
+    dimensions: None,
+    normalize: false,
+});
+
 /// What the memory is planned for: the longest sequence there may be, and usual ones beside it.
-fn need(config: &Config, context: usize) -> Need {
-    let answer = config.max_new_tokens.min(context.saturating_sub(1));
+fn need(config: &Config, context: usize, gives_tokens: bool) -> Need {
+    let (want, answer) = match gives_tokens {
+        true => (Want::Generate, config.max_new_tokens.min(context.saturating_sub(1))),
+        false => (VECTOR, 0),
+    };
     let mut need = Need::none();
-    need.add_tokens(context - answer, answer, Want::Generate);
+    need.add_tokens(context - answer, answer, want);
     let crowd = if config.data.is_some() { BATCH_CROWD } else { 1 };
     let usual = (context.min(USUAL_TOKENS) / crowd).max(1);
     let answer = answer.min(usual / 2);
     for _ in 1..config.sequences_max.max(1) * crowd {
-        need.add_tokens(usual - answer, answer, Want::Generate);
+        need.add_tokens(usual - answer, answer, want);
     }
     need
 }
 
-/// A request that wants nothing comes back when the model is open, or says why it is not.
-fn wait_until_open(handle: &SessionHandle) -> Result<(), Error> {
-    let nothing = Request { token_ids: vec![0], max_new_tokens: 0, ..Request::default() };
+/// A request that wants nothing comes back when the model is open, or says why it is not. One that gives no tokens cannot be
+/// asked for nothing: it is asked for a vector, and left alone as soon as it is open.
+fn wait_until_open(handle: &SessionHandle, gives_tokens: bool) -> Result<(), Error> {
+    const LOOK_EVERY: Duration = Duration::from_millis(20);
+    let want = if gives_tokens { Want::Generate } else { VECTOR };
+    let nothing = Request { token_ids: vec![0], max_new_tokens: 0, want, ..Request::default() };
     let ticket = handle.submit(nothing, -1)?;
     loop {
-        match ticket.next() {
-            Some(Event::Finished(Outcome::Failed(error))) => return Err(error.into()),
-            Some(Event::Finished(_)) => return Ok(()),
-            Some(_) => {}
-            None => return Err(Error::new(ErrorKind::Model, "the engine's thread ended while it opened")),
+        match ticket.next_within(LOOK_EVERY) {
+            Ok(Event::Finished(Outcome::Failed(error))) => return Err(error.into()),
+            Ok(Event::Finished(_)) => return Ok(()),
+            Ok(_) => {}
+            Err(RecvTimeoutError::Timeout) if handle.status().plan.is_some() => return Ok(()),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Error::new(ErrorKind::Model, "the engine's thread ended while it opened"));
+            }
         }
     }
 }

@@ -48,6 +48,8 @@ struct State {
     active: HashMap<String, Active>,
     /// Batches that wait for something, and until when; `None`: for the next start.
     waiting: HashMap<String, Option<Instant>>,
+    /// Why they wait: a disk that is full keeps this from being written down.
+    paused: HashMap<String, String>,
     /// How often there was something new.
     news: u64,
 }
@@ -120,6 +122,7 @@ impl Worker {
         let mut state = locked(&self.state);
         state.news += 1;
         state.waiting.remove(id);
+        state.paused.remove(id);
         if let Some(active) = state.active.get(id) {
             active.halt();
         }
@@ -145,6 +148,9 @@ impl Worker {
             return object;
         }
         let state = locked(&self.state);
+        if let Some(why) = state.paused.get(&row.id) {
+            object["aerostat"] = json!({"paused": why});
+        }
         if let Some(handle) = state.active.get(&row.id).and_then(|active| active.handle.as_ref()) {
             let counts = handle.progress().counts;
             object["request_counts"] = request_counts(counts);
@@ -185,6 +191,7 @@ impl Worker {
             let due = due(open, &state);
             for row in &due {
                 state.waiting.remove(&row.id);
+                state.paused.remove(&row.id);
                 state.active.insert(row.id.clone(), Active::default());
                 let (worker, id) = (Arc::clone(self), row.id.clone());
                 let name = "aerostat-batch".to_owned();
@@ -219,7 +226,7 @@ impl Worker {
                 Some(why.clone())
             }
         };
-        if let Some(why) = paused
+        if let Some(why) = &paused
             && let Err(fault) =
                 self.store.change_batch(id, |row| row.object["aerostat"] = json!({"paused": why}))
         {
@@ -228,6 +235,7 @@ impl Worker {
         let mut state = locked(&self.state);
         state.news += 1;
         state.active.remove(id);
+        state.paused.extend(paused.map(|why| (id.to_owned(), why)));
         match halted {
             Ok(()) => {}
             Err(Halt::Later(_)) => {

@@ -46,11 +46,56 @@ def check(page, url, shots):
     assert len(pathlib.Path(download.value.path()).read_text().splitlines()) == 20
     page.set_input_files("#file", {"name": "bad.jsonl", "mimeType": "text/plain", "buffer": b"nothing"})
     expect(page.locator("#errors li").first).to_contain_text("bad.jsonl")
+    # The line that failed is told, and so is a file that is no batch.
+    expect(page.locator("#errors")).to_contain_text("line 21")
+    expect(page.locator("#errors")).to_contain_text("novel")
+    keyboard(page)
     cancels(page)
     thousands(page)
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         page.screenshot(path=shots / f"page-{scheme}.png", full_page=True)
+
+
+def keyboard(page):
+    """All that the page does is done without a pointer: Tab reaches it, Enter and arrows work it."""
+    page.evaluate("document.activeElement.blur()")
+
+    def tab_to(locator, most=400):
+        for _ in range(most):
+            page.keyboard.press("Tab")
+            if locator.evaluate("node => node === document.activeElement"):
+                return
+        raise AssertionError(f"Tab never comes to {locator}")
+
+    tab_to(page.locator("#theme"))
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.documentElement.dataset.theme") in ("dark", "light")
+    page.evaluate("delete document.documentElement.dataset.theme")
+    tab_to(page.locator("#drop"))
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    body = "\n".join(map(line, range(3)))
+    chooser.value.set_files({"name": "keys.jsonl", "mimeType": "text/plain", "buffer": body.encode()})
+    row = page.locator("#batches tr", has_text="3/3").first
+    expect(row).to_contain_text("completed", timeout=60_000)
+    tab_to(row.get_by_label("download results"))
+    with page.expect_download() as download:
+        page.keyboard.press("Enter")
+    assert len(pathlib.Path(download.value.path()).read_text().splitlines()) == 3
+    tab_to(page.locator("#filter"))
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#filter")).to_have_value("interactive")
+    page.keyboard.press("ArrowUp")
+    tab_to(page.locator("#prompt"))
+    page.keyboard.press("Control+A")
+    page.keyboard.type("Again")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("7")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("#answer")).not_to_be_empty(timeout=20_000)
 
 
 def cancels(page):

@@ -131,6 +131,7 @@ impl Kept {
         let tokens = &sequence.tokens[..known * page_tokens];
         let bytes = (known * (self.page_bytes + 4)) as u64;
         if sequence.is_salted()
+            || sequence.one_of_many
             || tokens.len() < TOKENS_MIN
             || tokens.len() > TOKENS_MAX
             || bytes > self.options.bytes_max
@@ -193,7 +194,8 @@ impl Kept {
             written?;
             file.write_all(&crc.to_le_bytes())?;
         }
-        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_data()?;
+        // Nobody waits for the disk: what a crash cuts short has another checksum, and is computed again.
+        file.flush()?;
         Ok(head.len() as u64)
     }
 

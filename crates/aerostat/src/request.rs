@@ -54,6 +54,9 @@ pub struct Request {
     /// Rows are shared with requests of the same number only, so that nobody can tell from the time it takes what others
     /// have asked. 0 as a rule.
     pub cache_salt: u64,
+    /// It is one of many that are asked once, such as a line of a batch: nothing of it is kept on disk for later runs
+    /// ([`PromptCache`](crate::PromptCache)), though it uses what is there.
+    pub one_of_many: bool,
     /// The position from which on tokens are of the second part of the text (such as a document after a query), for models that
     /// tell parts apart; `None`: all are of the first.
     pub second: Option<usize>,

@@ -39,6 +39,8 @@ pub(crate) struct Sequence<'t> {
     pub(crate) slots: Vec<Slot>,
     /// See [`Request::cache_salt`](crate::Request::cache_salt).
     cache_salt: u64,
+    /// See [`Request::one_of_many`](crate::Request::one_of_many).
+    pub(crate) one_of_many: bool,
     /// Place in the order of arrival.
     pub(crate) arrived: u64,
     pub(crate) task: Task<'t>,
@@ -77,6 +79,7 @@ impl<'t> Sequence<'t> {
             apart: false,
             slots: Vec::new(),
             cache_salt: 0,
+            one_of_many: false,
             arrived: 0,
             task,
             layers: Vec::new(),
@@ -211,7 +214,8 @@ impl<'t> Sequence<'t> {
         observer: &mut dyn Observer,
     ) -> Result<Self, Error> {
         let (id, prompt) = (request.id, request.token_ids.len());
-        let (layers, hook, cache_salt) = (request.layers.clone(), request.hook.clone(), request.cache_salt);
+        let (layers, hook) = (request.layers.clone(), request.hook.clone());
+        let Request { cache_salt, one_of_many, .. } = request;
         let second = request.second.unwrap_or(usize::MAX);
         let (tokens, capacity, task) = match request.want {
             Want::Generate => {
@@ -232,7 +236,8 @@ impl<'t> Sequence<'t> {
             }
             Want::Logits { from } => (request.token_ids, prompt, Task::Logits(from)),
         };
-        Ok(Self { layers, hook, cache_salt, second, ..Self::with_task(id, tokens, prompt, capacity, task) })
+        let made = Self::with_task(id, tokens, prompt, capacity, task);
+        Ok(Self { layers, hook, cache_salt, one_of_many, second, ..made })
     }
 
     /// The same of a model whose positions see those after them, or do not, and of what it has behind pooling.

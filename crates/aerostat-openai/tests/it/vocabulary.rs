@@ -285,6 +285,42 @@ fn prompts_are_cut_to_their_last_tokens() {
     assert_eq!(kept(json!({"truncate_prompt_tokens": 400, "max_tokens": 4})).len(), 100);
 }
 
+/// Texts to embed are cut at their ends, and keep the special tokens around them.
+#[test]
+fn texts_to_embed_are_cut_to_their_first_tokens() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/sentences/cls");
+    let bert = Setting::new(&ModelFiles::open(&path).unwrap(), "tiny", RULES).unwrap();
+    let inputs = |setting: &Setting, body: Value| match setting.read(Endpoint::Embeddings, object(body), 0) {
+        Ok(ApiRequest { task: Task::Embeddings(embedding), .. }) => embedding.inputs,
+        other => panic!("{other:?}"),
+    };
+    let text = "the cat sat on the mat";
+    let whole = inputs(&bert, json!({"input": text})).remove(0);
+    let cut = inputs(&bert, json!({"input": text, "truncate_prompt_tokens": 4})).remove(0);
+    assert_eq!(cut, [&whole[..3], &whole[whole.len() - 1..]].concat());
+    assert_eq!(inputs(&bert, json!({"input": text, "truncate_prompt_tokens": -1})), [whole]);
+    let setting = setting(false);
+    let ids: Vec<u32> = (5..605).collect::<Vec<u32>>().into_iter().map(|id| id % 300).collect();
+    let long = json!({"input": ids.clone()});
+    assert_eq!(
+        setting.read(Endpoint::Embeddings, object(long), 0).unwrap_err().code(),
+        "context_length_exceeded"
+    );
+    assert_eq!(
+        inputs(&setting, json!({"input": ids.clone(), "truncate_prompt_tokens": 3})),
+        [ids[..3].to_vec()]
+    );
+    assert_eq!(
+        inputs(&setting, json!({"input": ids.clone(), "truncate_prompt_tokens": -1})),
+        [ids[..512].to_vec()]
+    );
+    let none = json!({"input": text, "truncate_prompt_tokens": 0});
+    assert_eq!(
+        setting.read(Endpoint::Embeddings, object(none), 0).unwrap_err().param(),
+        Some("truncate_prompt_tokens")
+    );
+}
+
 /// What evaluation harnesses send: the prompt's log-probabilities, and one token or none.
 #[test]
 fn echoed_prompts_come_with_their_log_probabilities() {

@@ -3,7 +3,7 @@
 const ROWS = 100;
 const EVERY = 1000;
 const element = (id) => document.getElementById(id);
-const state = { first: 0, halt: null, rows: [], made: [] };
+const state = { first: 0, halt: null, rows: [], made: [], told: new Set() };
 
 function key() {
   return sessionStorage.getItem("key") || "";
@@ -27,9 +27,9 @@ function trouble(text) {
   put(element("trouble"), text);
 }
 
-function fail(what, error) {
+function fail(what, error, when = new Date()) {
   const item = document.createElement("li");
-  item.textContent = new Date().toLocaleTimeString() + " " + what + ": " + error.message;
+  item.textContent = when.toLocaleTimeString() + " " + what + ": " + error.message;
   const list = element("errors");
   list.prepend(item);
   while (list.children.length > 50) list.lastChild.remove();
@@ -175,7 +175,7 @@ async function batches() {
       cells: [
         batch.id,
         batch.status + (batch.aerostat?.paused ? ": " + batch.aerostat.paused : ""),
-        counts.completed.toLocaleString() + "/" + counts.total.toLocaleString() +
+        done(counts) + " " + counts.completed.toLocaleString() + "/" + counts.total.toLocaleString() +
           (batch.aerostat?.eta_seconds ? ", " + duration(batch.aerostat.eta_seconds) + " left" : ""),
         String(counts.failed),
         { id: files.join(), nodes: () => files.map(([name, id]) => button(name, "download " + name, () => save(id, batch.id + "." + name + ".jsonl"))) },
@@ -183,6 +183,32 @@ async function batches() {
       action: open ? { id: batch.id, title: "cancel " + batch.id, run: () => cancel("/v1/batches/" + batch.id + "/cancel", "POST") } : null,
     };
   }));
+  for (const batch of list.data.slice(0, 10).reverse()) await faults(batch);
+}
+
+// What part of a batch is done, as a bar.
+function done(counts) {
+  const full = counts.total ? Math.floor((6 * (counts.completed + counts.failed)) / counts.total) : 0;
+  return "▓".repeat(full) + "░".repeat(6 - full);
+}
+
+// The first errors of a batch, once: those of its file as a whole, and those of its lines.
+async function faults(batch) {
+  if (state.told.has(batch.id) || !(batch.errors || batch.error_file_id)) return;
+  state.told.add(batch.id);
+  const when = new Date(1000 * (batch.failed_at || batch.completed_at || batch.cancelled_at || batch.created_at));
+  const found = (batch.errors?.data || []).map((fault) => [fault.line ? "line " + fault.line : "", fault]);
+  if (batch.error_file_id) {
+    const options = { headers: { Range: "bytes=0-16383" } };
+    const lines = (await (await ask("/v1/files/" + batch.error_file_id + "/content", options)).text()).split("\n");
+    for (const line of lines.slice(0, -1).map((text) => JSON.parse(text))) {
+      const fault = line.error || line.response?.body?.error || {};
+      found.push([fault.line ? "line " + fault.line : line.custom_id ?? "", fault]);
+    }
+  }
+  for (const [where, fault] of found.slice(0, 20).reverse()) {
+    fail(batch.id.slice(0, 10) + "… " + where, { message: (fault.code ?? "") + " " + (fault.message ?? "") }, when);
+  }
 }
 
 async function cancel(path, method) {

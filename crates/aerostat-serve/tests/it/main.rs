@@ -4,6 +4,7 @@ mod answers;
 mod basics;
 mod batches;
 mod files;
+mod heads;
 mod hostile;
 mod ollama;
 mod responses;

@@ -74,6 +74,12 @@ impl Bench {
         Self::over(config, options(), files, Some(folder))
     }
 
+    /// Of one of the fixtures.
+    pub(crate) fn fixture(name: &str, config: Config) -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name);
+        Self::over(config, options(), Arc::new(ModelFiles::open(&path).unwrap()), None)
+    }
+
     fn over(
         config: Config,
         options: Options,

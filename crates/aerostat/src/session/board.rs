@@ -297,7 +297,7 @@ impl Board {
                     let id = self.next_source_id;
                     self.next_source_id += 1;
                     self.owners.insert(id, (index, request.id));
-                    return Some(Request { id, ..request });
+                    return Some(Request { id, one_of_many: true, ..request });
                 }
                 Ok(None) => source.dry = true,
                 Err(error) => self.fail_source(index, error),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use aerostat::session::{Event, Priority, RequestState};
 use aerostat::{
     Completion, Engine, Error, ErrorKind, FinishReason, ModelFiles, Need, Observer, Options, Outcome, Plan,
-    Progress, QueueLimits, Request, Sampling, Session, Silent, Work,
+    Progress, PromptCache, QueueLimits, Request, Sampling, Session, Silent, Work,
 };
 use aerostat_testkit::fixture;
 
@@ -127,6 +127,24 @@ fn a_job_and_single_requests_ride_together_and_each_keeps_its_ids() {
         results.lock().unwrap().drain(..).map(|(id, outcome)| (id, tokens(outcome))).collect();
     found.sort();
     assert_eq!(found, (0..).zip(want).collect::<Vec<_>>());
+}
+
+/// Jobs once wrote a file for each of their lines, each of which the sweep waited for: a batch took eight times as long.
+#[test]
+fn a_job_leaves_nothing_of_its_prompts_on_disk_and_a_single_request_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache =
+        PromptCache { folder: folder.path().join("cache"), bytes_max: 1 << 30, identity: String::new() };
+    let options = Options { prompt_cache: Some(cache.clone()), ..Options::default() };
+    let session = Session::start(files(), None, options, Need::one(128), Box::new(Silent)).unwrap();
+    let requests: Vec<Request> = (0..8).map(|i| request(&[1 + i; 80], 3, u64::from(i))).collect();
+    let (work, need) = job(&requests, usize::MAX);
+    session.handle().attach(work, need, 5).unwrap().wait().unwrap().result.unwrap();
+    assert!(!cache.folder.exists());
+    let single = session.handle().submit(requests[0].clone(), -1).unwrap();
+    assert_eq!(tokens(single.wait()).len(), 3);
+    session.finish();
+    assert_eq!(std::fs::read_dir(&cache.folder).unwrap().count(), 1);
 }
 
 #[test]
