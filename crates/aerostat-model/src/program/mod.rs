@@ -125,7 +125,7 @@ pub enum Source {
         /// Added to decays or time steps, one for each head.
         bias: Vector,
         /// How much of its input each head's output takes; `None`: there is no such row.
-        skip: Option<Vector>,
+        skip: Option<Box<Vector>>,
     },
 }
 

@@ -29,7 +29,7 @@ impl Compiler<'_> {
             rate: space.rate.clone(),
             rate_is_log: true,
             bias: space.step_bias.clone(),
-            skip: Some(space.skip.clone()),
+            skip: Some(Box::new(space.skip.clone())),
         };
         let parameters = self.constant("decays", (3, s.heads), parameters);
         let state = self.state("state", s.state());
