@@ -109,8 +109,7 @@ impl Case {
                 let a = matrix(device, random, rows, cols, values)?;
                 let b = matrix(device, random, rows, cols, values)?;
                 let out = matrix(device, random, rows, cols, Values::Plain)?;
-                let out = elementwise(device, op, a, b, out)?;
-                everything(device, out)
+                elementwise(device, op, a, b, out).and_then(|out| everything(device, out))
             }
             Self::RmsNorm { rows, groups, size, in_place, values } => {
                 let x = matrix(device, random, rows, groups * size, values)?;
