@@ -65,7 +65,7 @@ pub struct Script {
     pub sleep_max: Duration,
     /// Of a hundred read calls, so many are interrupted.
     pub interrupted_percent: u64,
-    /// Of a hundred read calls, so many give only part of the bytes.
+    /// Of a hundred read calls, so many give only part of the bytes, mostly a whole unit of alignment at least.
     pub short_percent: u64,
     /// What goes wrong at a known call.
     pub faults: Vec<Fault>,
@@ -308,6 +308,11 @@ impl Files {
         }
         if happens(2, self.script.short_percent) {
             bytes_max = 1 + random(self.script.seed ^ 3, call) as usize % room.max(1);
+            // Disks hardly ever stop within a unit of alignment but at the end of a file, and a reader who is answered so some
+            // times in a row takes it for that end.
+            let within_a_unit =
+                bytes_max < self.script.alignment && random(self.script.seed ^ 6, call) % 16 > 0;
+            bytes_max = if within_a_unit { self.script.alignment } else { bytes_max };
         }
         for fault in self.script.faults.iter().filter(|fault| fault.call == call) {
             match fault.kind {

@@ -7,7 +7,6 @@ pub(crate) const FAMILY: Family = Family {
     name: "falcon_h1",
     architectures: &["FalconH1ForCausalLM"],
     model_types: &["falcon_h1"],
-    gguf: &[],
     mixers: Mixers::Beside,
     space: Some(SpaceFamily {
         input_bias: Bias::Key("mamba_proj_bias", false),

@@ -8,7 +8,6 @@ pub(crate) const FAMILY: Family = Family {
     name: "lfm2_moe",
     architectures: &["Lfm2MoeForCausalLM"],
     model_types: &["lfm2_moe"],
-    gguf: &[],
     mixture: Some(Mixture {
         score: Score::Sigmoid,
         normalise: Switch::Flag(&keys::EXPERT_NORMALISE, true),

@@ -129,7 +129,7 @@ fn a_job_and_single_requests_ride_together_and_each_keeps_its_ids() {
     assert_eq!(found, (0..).zip(want).collect::<Vec<_>>());
 }
 
-/// Jobs once wrote a file for each of their lines, each of which the sweep waited for: a batch took eight times as long.
+/// Jobs once wrote a file for each of their lines, each of which the sweep waited for.
 #[test]
 fn a_job_leaves_nothing_of_its_prompts_on_disk_and_a_single_request_does() {
     let folder = tempfile::tempdir().unwrap();
