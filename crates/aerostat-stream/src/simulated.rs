@@ -311,7 +311,7 @@ impl Files {
             // Disks hardly ever stop within a unit of alignment but at the end of a file, and a reader who is answered so some
             // times in a row takes it for that end.
             let within_a_unit =
-                bytes_max < self.script.alignment && random(self.script.seed ^ 6, call) % 16 > 0;
+                bytes_max < self.script.alignment && !random(self.script.seed ^ 6, call).is_multiple_of(16);
             bytes_max = if within_a_unit { self.script.alignment } else { bytes_max };
         }
         for fault in self.script.faults.iter().filter(|fault| fault.call == call) {
