@@ -74,6 +74,11 @@ impl Pages {
         self.states.as_mut().map_or(Some(0), Vec::pop)
     }
 
+    /// Recurrent states that no sequence has; more than there can be where sequences have none.
+    pub fn states_available(&self) -> usize {
+        self.states.as_ref().map_or(usize::MAX, Vec::len)
+    }
+
     /// A sequence gives its recurrent state back.
     pub fn release_state(&mut self, state: u32) {
         self.states.iter_mut().for_each(|states| states.push(state));

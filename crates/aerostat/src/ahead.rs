@@ -55,6 +55,16 @@ impl<'t> Ahead<'t> {
         self.waiting.is_empty()
     }
 
+    /// Whether some wait that wait for nobody else.
+    pub(crate) fn has_urgent(&self) -> bool {
+        self.urgent > 0
+    }
+
+    /// The first of them.
+    pub(crate) fn first_urgent(&self) -> Option<&Sequence<'t>> {
+        self.waiting.front().filter(|_| self.urgent > 0)
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Sequence<'t>> {
         self.waiting.iter()
     }

@@ -35,6 +35,7 @@ mod embedder;
 mod embedding;
 mod engine;
 mod error;
+mod expected;
 mod expert_cache;
 mod expert_trace;
 mod flow;

@@ -368,7 +368,10 @@ impl<'t> Intake<'t> {
                     }
                     work.finished(id, sequence.into_outcome(observer))?;
                 }
-                Ok(sequence) => return Ok(Some(sequence)),
+                Ok(mut sequence) => {
+                    sequence.urgent = ask == Ask::Urgent;
+                    return Ok(Some(sequence));
+                }
             }
         }
         Ok(None)

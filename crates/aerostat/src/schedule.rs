@@ -11,6 +11,10 @@
 //! Where sequences have a recurrent state, each has a place for it as long as it is active, and nothing of the last two
 //! paragraphs applies: a state is that of all positions up to one, and not of a page.
 //!
+//! Urgent sequences go first: their rows are taken before those of others, which miss a sweep if there is no room for all.
+//! While one waits, nobody else enters; while one is active, prompts of others fill sweeps to the knee only; and what
+//! one needed is kept free for the next for some sweeps.
+//!
 //! What rows a sequence shares a sweep with, whose pages it reads and where it waited never changes its bits.
 
 use std::io;
@@ -20,6 +24,7 @@ use aerostat_model::{Limits, Pages, Rotations};
 
 use crate::Error;
 use crate::ahead::Ahead;
+use crate::expected::Expected;
 use crate::prompt_cache::Kept;
 use crate::room::{self, Claim};
 use crate::rows::{Rows, Tap};
@@ -53,6 +58,9 @@ pub(crate) struct Rules {
 const PACKING: f64 = 1.05;
 /// Rows of a sweep, in knees, where there is enough of everything.
 const ROWS_OF_KNEE: f64 = 1.4;
+/// Prompts may always fill sweeps to this part of their rows, somebody urgent or not: with a knee of one row they would
+/// hardly go on.
+const URGENT_PART: usize = 8;
 /// So many times the longest answer before the end, answers begin to enter longest first.
 const ENDING: f64 = 1.5;
 
@@ -74,6 +82,8 @@ pub(crate) struct Schedule<'t> {
     spilled: Vec<Sequence<'t>>,
     rules: Rules,
     arrivals: u64,
+    /// Urgent ones.
+    expected: Expected,
     /// Someone waited for pages when there last were rows for more.
     short: bool,
     /// More requests may come although there are none now.
@@ -99,6 +109,7 @@ impl<'t> Schedule<'t> {
             spilled: Vec::new(),
             rules,
             arrivals: 0,
+            expected: Expected::default(),
             short: false,
             open_end: false,
             shared_rows: 0,
@@ -119,29 +130,48 @@ impl<'t> Schedule<'t> {
         next: Next<'_, 't>,
     ) -> Result<bool, Error> {
         rows.clear();
+        self.waiting.refill(next)?;
+        self.waiting.dry &= !self.open_end;
         if self.rules.spill.is_some() {
             self.make_room(memory);
             while self.restore(limits, memory) {}
         } else {
             self.grow(memory.pages);
         }
-        self.waiting.refill(next)?;
-        self.waiting.dry &= !self.open_end;
         let outlook = self.outlook(limits, memory.pages);
-        let decodes: Vec<bool> = self.active.iter().map(Sequence::decodes).collect();
-        for index in (0..decodes.len()).filter(|i| decodes[*i]) {
+        let urgent = self.expect(memory.pages);
+        let kinds: Vec<_> = self.active.iter().map(|s| (s.urgent, s.decodes())).collect();
+        let of = |kind| (0..kinds.len()).filter(|i| kinds[*i] == kind).collect::<Vec<_>>();
+        let [first, second, third, last] =
+            [(true, true), (true, false), (false, true), (false, false)].map(of);
+        for index in first.into_iter().chain(second) {
             self.take_rows(index, rows, limits, memory.pages);
         }
-        let limits =
-            Limits { rows_max: self.rows_due(&outlook, rows.tokens.len(), limits.rows_max), ..limits };
-        for index in (0..decodes.len()).filter(|i| !decodes[*i]) {
+        while self.waiting.has_urgent() && self.admit(rows, limits, memory, outlook.ending) {
+            self.take_rows(self.active.len() - 1, rows, limits, memory.pages);
+            self.waiting.refill(next)?;
+        }
+        for index in third {
             self.take_rows(index, rows, limits, memory.pages);
         }
-        while self.admit(rows, limits, memory, outlook.ending) {
+        let rows_max = self.rows_due(&outlook, urgent, rows.tokens.len(), limits.rows_max);
+        let limits = Limits { rows_max, ..limits };
+        for index in last {
+            self.take_rows(index, rows, limits, memory.pages);
+        }
+        while !self.waiting.has_urgent() && self.admit(rows, limits, memory, outlook.ending) {
             self.take_rows(self.active.len() - 1, rows, limits, memory.pages);
             self.waiting.refill(next)?;
         }
         Ok(!rows.tokens.is_empty())
+    }
+
+    /// Looks for urgent sequences, active or waiting, so that more of them are expected; whether there are some.
+    fn expect(&mut self, pages: &Pages) -> bool {
+        let all = self.active.iter().chain(&self.spilled).chain(self.waiting.iter());
+        let most = all.filter(|s| s.urgent).map(|s| pages.needed(s.capacity)).max();
+        self.expected.sweep(most);
+        most.is_some()
     }
 
     /// What is left to do of the sequences that are known.
@@ -168,12 +198,14 @@ impl<'t> Schedule<'t> {
 
     /// Rows that prompts may fill a sweep to, which has `rows` already. Where pages keep others from entering, sweeps to
     /// come have few rows; prompts are spread over them then, since rows up to the knee are free, and sweeps that are all
-    /// alike are best beyond it.
-    fn rows_due(&self, outlook: &Outlook, rows: usize, rows_max: usize) -> usize {
-        if !self.short || self.rules.whole {
-            return rows_max;
-        }
-        self.rules.knee.max(outlook.rows as usize).max(rows + 1).min(rows_max)
+    /// alike are best beyond it. Where somebody urgent waits for the sweep's end, it takes no longer than its bytes do.
+    fn rows_due(&self, outlook: &Outlook, urgent: bool, rows: usize, rows_max: usize) -> usize {
+        let due = match (self.rules.whole, urgent, self.short) {
+            (true, ..) | (_, false, false) => return rows_max,
+            (_, true, _) => self.rules.knee.max(rows_max / URGENT_PART),
+            (_, false, true) => self.rules.knee.max(outlook.rows as usize),
+        };
+        due.max(rows + 1).min(rows_max)
     }
 
     /// Whether some sequence is left.
@@ -181,21 +213,28 @@ impl<'t> Schedule<'t> {
         !self.waiting.is_empty() || !self.active.is_empty() || !self.spilled.is_empty()
     }
 
-    /// Lets one of those that wait in if there are rows and pages for it; whether it did.
+    /// Lets one of those that wait in if there are rows and pages for it, of the urgent ones if there are some; whether it
+    /// did.
     fn admit(&mut self, rows: &Rows, limits: Limits, memory: &mut Memory<'_>, ending: bool) -> bool {
         let full = rows.tokens.len() >= limits.rows_max || rows.logit_rows.len() >= limits.logit_rows_max;
-        if full || !self.spilled.is_empty() {
+        let urgent = self.waiting.has_urgent();
+        if full || (!urgent && !self.spilled.is_empty()) {
             self.short |= !self.spilled.is_empty();
             return false;
         }
-        let crowded = self.crowded(limits);
+        let crowded = self.crowded(limits, urgent);
+        let alone = !self.active.iter().any(|s| !s.urgent);
+        let room = if urgent || alone {
+            (0, 0)
+        } else {
+            self.expected.room(memory.pages.needed(memory.pages.tokens()))
+        };
         for place in self.waiting.candidates(ending) {
-            let Some(sequence) = self.waiting.get_mut(place).filter(|s| !s.generates() || !crowded) else {
-                continue;
-            };
+            let fits = |s: &Sequence<'_>| s.urgent == urgent && !(crowded && s.generates());
+            let Some(sequence) = self.waiting.get_mut(place).filter(|s| fits(s)) else { continue };
             let kept = restore(sequence, &mut self.rules, memory);
             self.unkept = self.unkept.take().or(kept.err());
-            let entered = enter(sequence, &self.active, &self.rules, memory.pages);
+            let entered = enter(sequence, &self.active, &self.rules, memory.pages, room);
             let Some(shared) = entered else { continue };
             let Some(mut sequence) = self.waiting.take(place) else { continue };
             self.shared_rows += shared as u64;
@@ -209,9 +248,11 @@ impl<'t> Schedule<'t> {
         false
     }
 
-    /// More sequences are being answered than can have logits in a sweep: others would hold pages and wait.
-    fn crowded(&self, limits: Limits) -> bool {
-        self.active.iter().filter(|s| s.generates()).count() >= limits.logit_rows_max.min(limits.rows_max)
+    /// More sequences are being answered than can have logits in a sweep: others would hold pages and wait. Those that are
+    /// urgent wait for others of their kind only.
+    fn crowded(&self, limits: Limits, urgent: bool) -> bool {
+        let counts = |s: &&Sequence<'_>| s.generates() && (s.urgent || !urgent);
+        self.active.iter().filter(counts).count() >= limits.logit_rows_max.min(limits.rows_max)
     }
 
     /// Gives growing sequences the pages of their next rows, those first that have least left to generate. One that could
@@ -221,7 +262,7 @@ impl<'t> Schedule<'t> {
         let mut claims: Vec<Claim> = self.active.iter().map(|s| s.claim(pages)).collect();
         let mut order: Vec<usize> =
             (0..claims.len()).filter(|i| claims[*i].growth(page_tokens) > 0).collect();
-        order.sort_by_key(|&i| (self.active[i].tokens_left(), self.active[i].arrived));
+        order.sort_by_key(|&i| self.active[i].due());
         let plenty = claims.iter().map(|c| c.growth(page_tokens)).sum::<usize>() <= pages.available();
         for index in order {
             let sequence = &mut self.active[index];
@@ -243,11 +284,11 @@ impl<'t> Schedule<'t> {
     }
 
     /// Gives growing sequences the pages of their next rows: first those that have least left to generate, at the cost
-    /// of those that have most.
+    /// of those that have most. An urgent one that waits gets its first pages in the same way.
     fn make_room(&mut self, memory: &mut Memory<'_>) {
         let Some(spill) = &mut self.rules.spill else { return };
         let mut order: Vec<usize> = (0..self.active.len()).filter(|i| self.active[*i].generates()).collect();
-        order.sort_by_key(|&i| (self.active[i].tokens_left(), self.active[i].arrived));
+        order.sort_by_key(|&i| self.active[i].due());
         let mut first = 0;
         while let Some(&index) = order.get(first) {
             let sequence = &mut self.active[index];
@@ -263,17 +304,27 @@ impl<'t> Schedule<'t> {
                 }
             }
         }
+        let wanted = self.waiting.first_urgent();
+        let wanted = wanted.map_or(0, |s| memory.pages.needed(s.tokens.len()) + 1);
+        while memory.pages.available() < wanted
+            && let Some(last) = order.pop_if(|last| !self.active[*last].urgent)
+        {
+            if let Err(error) = put_away(&mut self.active[last], spill, memory) {
+                self.trouble = Some(error);
+            }
+        }
         // Those in order have pages, as have all that are not to be answered.
         let away = self.active.extract_if(.., |s| s.pages.is_empty() && s.end() > 0);
         let before = self.spilled.len();
         self.spilled.extend(away);
         self.preempted += (self.spilled.len() - before) as u64;
-        self.spilled.sort_by_key(|s| s.arrived);
+        self.spilled.sort_by_key(|s| (!s.urgent, s.arrived));
     }
 
     /// Brings the first of the spilled sequences back if there is room for it and for others to grow; whether it did.
     fn restore(&mut self, limits: Limits, memory: &mut Memory<'_>) -> bool {
-        let crowded = self.crowded(limits);
+        let urgent = self.spilled.first().is_some_and(|s| s.urgent);
+        let crowded = self.crowded(limits, urgent) || (!urgent && self.waiting.has_urgent());
         let (Some(spill), Some(sequence)) = (&mut self.rules.spill, self.spilled.first_mut()) else {
             return false;
         };
@@ -442,21 +493,25 @@ fn enter(
     active: &[Sequence<'_>],
     rules: &Rules,
     pages: &mut Pages,
+    (kept_pages, kept_states): (usize, usize),
 ) -> Option<usize> {
     let shared = adopt(sequence, pages, rules.shares.as_ref());
     let page_tokens = pages.page_tokens();
     let (positions, spare) = match rules.spill {
-        Some(_) => (sequence.tokens.len() + page_tokens, active.len()),
-        None => (sequence.tokens.len(), 0),
+        Some(_) if sequence.urgent => (sequence.tokens.len() + page_tokens, 0),
+        Some(_) => (sequence.tokens.len() + page_tokens, active.len() + kept_pages),
+        None => (sequence.tokens.len(), kept_pages),
     };
     let more = pages.needed(positions.min(sequence.capacity)).saturating_sub(sequence.pages.len());
-    sequence.state = pages.take_state();
+    sequence.state = if pages.states_available() > kept_states { pages.take_state() } else { None };
     let room = sequence.state.is_some() && pages.available() >= more + spare;
     let taken = if room { pages.take(more) } else { None };
     if let Some(taken) = taken {
         sequence.pages.extend(taken);
         let claims = active.iter().chain([&*sequence]).map(|s| s.claim(pages)).collect::<Vec<_>>();
-        if rules.spill.is_some() || room::fits(&claims, pages.available(), page_tokens) {
+        if rules.spill.is_some()
+            || room::fits(&claims, pages.available().saturating_sub(kept_pages), page_tokens)
+        {
             return Some(shared);
         }
     }
@@ -558,6 +613,107 @@ mod tests {
         assert_eq!(rows.tokens, [1, 7, 7, 7, 7, 7]);
         assert!(rows.decodes && schedule.more());
         assert_eq!(rows.owners, [(0, 3)]);
+    }
+
+    /// A batch that has `rows` places and answers of 50 tokens, and urgent requests of one token beside it.
+    struct Crowd {
+        schedule: Schedule<'static>,
+        pages: Pages,
+        limits: Limits,
+        rows: Rows,
+        backend: Reference,
+        id: u64,
+    }
+
+    impl Crowd {
+        fn new(pages: usize, limits: Limits, rules: Rules) -> Self {
+            let mut schedule = Schedule::new(rules);
+            schedule.open_end = true;
+            let mut backend = Reference::new();
+            let layout = KvLayout {
+                keys: KvElement::F32,
+                values: KvElement::F32,
+                key_widths: vec![2],
+                value_widths: vec![2],
+                heads: vec![1],
+                page_tokens: 16,
+                pages,
+            };
+            backend.kv_allocate(&layout).unwrap();
+            let pages = Pages::new(pages, 16);
+            Self { schedule, pages, limits, rows: Rows::default(), backend, id: 1000 }
+        }
+
+        /// Sweeps once; gives who was finished.
+        fn sweep(&mut self, mut urgent: Option<u64>) -> Vec<u64> {
+            let next = &mut |ask| {
+                self.id += 1;
+                Ok(match ask {
+                    Ask::Urgent => urgent.take().map(|id| {
+                        let mut one = sequence(id, 20, 1, Want::Generate);
+                        one.urgent = true;
+                        one
+                    }),
+                    Ask::Any => Some(sequence(self.id, 20, 50, Want::Generate)),
+                })
+            };
+            let mut memory = memory(&mut self.pages, &mut self.backend);
+            self.schedule.fill(&mut self.rows, self.limits, &mut memory, next).unwrap();
+            answer(&mut self.schedule, &self.rows);
+            let done = self.schedule.take_done(&mut memory);
+            done.iter().map(|s| s.id).filter(|id| *id < 1000).collect()
+        }
+    }
+
+    /// Requests that wait for nobody once waited for the end of whole answers, where a batch had all places.
+    #[test]
+    fn an_urgent_request_is_answered_by_the_next_sweep_though_a_batch_has_all_places() {
+        let limits = Limits { rows_max: 64, logit_rows_max: 16, states: 0 };
+        let mut crowd = Crowd::new(200, limits, Rules { knee: 64, ..rules(usize::MAX) });
+        (0..40).for_each(|_| drop(crowd.sweep(None)));
+        assert_eq!(crowd.schedule.active.len(), 16);
+        for id in 0..100 {
+            assert_eq!(crowd.sweep(Some(id)), [id]);
+            // The batch goes on in all other places; some answers may just have been finished.
+            assert!((12..=16).contains(&crowd.schedule.active.len()));
+        }
+    }
+
+    #[test]
+    fn an_urgent_request_waits_for_the_first_pages_that_come_free_and_leaves_them_to_the_next() {
+        let limits = Limits { rows_max: 100, logit_rows_max: 100, states: 0 };
+        let mut crowd = Crowd::new(40, limits, rules(usize::MAX));
+        (0..30).for_each(|_| drop(crowd.sweep(None)));
+        let waited = (0..50).take_while(|i| crowd.sweep(Some(7).filter(|_| *i == 0)).is_empty()).count();
+        assert!((1..50).contains(&waited), "{waited}");
+        for id in 0..20 {
+            (0..9).for_each(|_| drop(crowd.sweep(None)));
+            assert_eq!(crowd.sweep(Some(id)), [id]);
+        }
+    }
+
+    #[test]
+    fn where_pages_may_wait_on_disk_a_batch_makes_room_for_an_urgent_request() {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = Limits { rows_max: 100, logit_rows_max: 100, states: 0 };
+        let rules = Rules { spill: Some(Spill::new(folder.path())), ..rules(usize::MAX) };
+        let mut crowd = Crowd::new(40, limits, rules);
+        for id in 0..100 {
+            (0..3).for_each(|_| drop(crowd.sweep(None)));
+            assert_eq!(crowd.sweep(Some(id)), [id]);
+        }
+    }
+
+    #[test]
+    fn beside_an_urgent_request_prompts_of_others_fill_sweeps_to_the_knee_only() {
+        let limits = Limits { rows_max: 100, logit_rows_max: 100, states: 0 };
+        let mut crowd = Crowd::new(400, limits, Rules { knee: 30, ..rules(usize::MAX) });
+        crowd.sweep(None);
+        assert_eq!(crowd.rows.tokens.len(), 100);
+        crowd.sweep(Some(1));
+        assert_eq!(crowd.rows.tokens.len(), 30);
+        crowd.sweep(None);
+        assert_eq!(crowd.rows.tokens.len(), 100);
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub(crate) struct Sequence<'t> {
     hook: Option<SharedHook>,
     /// Its positions see those after them: all of it is computed in one sweep.
     pub(crate) whole: bool,
+    /// It goes before all that are not.
+    pub(crate) urgent: bool,
     /// See [`Request::second`](crate::Request::second).
     pub(crate) second: usize,
     /// Its logits were not numbers.
@@ -87,6 +89,7 @@ impl<'t> Sequence<'t> {
             settled: 0,
             hook: None,
             whole: false,
+            urgent: false,
             second: usize::MAX,
             not_finite: false,
             failed: None,
@@ -172,6 +175,11 @@ impl<'t> Sequence<'t> {
             sweeps: if generates { self.tokens_left().max(1) } else { 1 },
             begins: if generates { !self.decodes() } else { self.computed < self.end() },
         }
+    }
+
+    /// Who is given pages first: urgent ones, then those that have least left to generate.
+    pub(crate) fn due(&self) -> (bool, usize, u64) {
+        (!self.urgent, self.tokens_left(), self.arrived)
     }
 
     /// Gives its pages and its recurrent state back, and with them what was computed.
