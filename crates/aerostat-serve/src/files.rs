@@ -20,7 +20,7 @@ use crate::app::App;
 use crate::body::{Body, Broken, Live, declared, slow};
 use crate::ids;
 use crate::problem::Problem;
-use crate::store::{Fault, FileRow, Page, Store};
+use crate::store::{Fault, FileRow, Page, Store, Temporary};
 use crate::text::{json_response, line, whole};
 
 /// Bytes that are gathered before they are written, and that a download reads at once: as many clients as there may be
@@ -71,16 +71,11 @@ pub(crate) async fn upload(app: &Arc<App>, request: Request<Incoming>) -> Result
         Ok(()) => form.row(),
         Err(problem) => Err(problem.closing()),
     };
-    let (row, written) = row.inspect_err(|_| form.discard())?;
+    let (row, written) = row?;
     let answer = row.object();
     app.disk(move || {
         store.check_room(row.bytes)?;
-        let kept = store.keep(&written.path, &written.file, &row);
-        // Where it was not kept, it is of no use; the next start takes away what is left.
-        if kept.is_err() {
-            let _ = std::fs::remove_file(&written.path);
-        }
-        Ok(kept?)
+        Ok(store.keep(&written.path, &written.file, &row)?)
     })
     .await?;
     Ok(json_response(StatusCode::OK, &answer))
@@ -101,7 +96,7 @@ struct Form {
 
 /// A file that was written and is not kept yet.
 struct Written {
-    path: PathBuf,
+    path: Temporary,
     file: File,
     name: String,
     bytes: u64,
@@ -155,14 +150,6 @@ impl Form {
         };
         Ok((row, written))
     }
-
-    /// What was written is of no use.
-    fn discard(&mut self) {
-        if let Some(written) = self.file.take() {
-            // The next start takes away what is left.
-            let _ = std::fs::remove_file(written.path);
-        }
-    }
 }
 
 /// When something made at `created` goes, as `expires_after` says it.
@@ -210,8 +197,7 @@ async fn write(app: &Arc<App>, store: &Arc<Store>, mut field: Field<'_>) -> Resu
     let mut bytes = 0;
     let mut gathered = Vec::new();
     loop {
-        let piece =
-            patient(idle, field.chunk(), app).await.inspect_err(|_| drop(std::fs::remove_file(&path)))?;
+        let piece = patient(idle, field.chunk(), app).await?;
         let ended = piece.is_none();
         gathered.extend_from_slice(&piece.unwrap_or_default());
         if gathered.len() < PIECE_BYTES && !ended {
@@ -223,7 +209,7 @@ async fn write(app: &Arc<App>, store: &Arc<Store>, mut field: Field<'_>) -> Resu
             file.write_all(&batch).map_err(Fault::from)?;
             Ok(file)
         };
-        file = app.disk(work).await.inspect_err(|_| drop(std::fs::remove_file(&path)))?;
+        file = app.disk(work).await?;
         if ended {
             return Ok(Written { path, file, name, bytes });
         }

@@ -128,6 +128,16 @@ impl From<io::Error> for Fault {
     }
 }
 
+/// A file under way: it goes with its owner, however that ends, unless it was kept under another name.
+pub(crate) struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // The next start takes away what is left.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
 impl Store {
     /// Opens the folder, makes it if it is not there, and takes away what an earlier process left unfinished.
     pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<Self, Error> {
@@ -204,9 +214,9 @@ impl Store {
     }
 
     /// A new file that has no name yet.
-    pub(crate) fn temporary(&self) -> Result<(PathBuf, File), Fault> {
-        let path = self.folder.join("tmp").join(ids::hex());
-        let file = File::create_new(&path)?;
+    pub(crate) fn temporary(&self) -> Result<(Temporary, File), Fault> {
+        let path = Temporary(self.folder.join("tmp").join(ids::hex()));
+        let file = File::create_new(&path.0)?;
         Ok((path, file))
     }
 
@@ -229,10 +239,10 @@ impl Store {
     }
 
     /// Gives a file that is whole its place and its row.
-    pub(crate) fn keep(&self, written: &Path, file: &File, row: &FileRow) -> Result<(), Fault> {
+    pub(crate) fn keep(&self, written: &Temporary, file: &File, row: &FileRow) -> Result<(), Fault> {
         file.sync_all()?;
         let path = self.file_path(&row.id);
-        self.place(&path, |path| fs::rename(written, path))?;
+        self.place(&path, |path| fs::rename(&written.0, path))?;
         insert_file(&locked(&self.database), row)?;
         Ok(())
     }
@@ -531,7 +541,7 @@ mod tests {
 
     fn file(store: &Store, text: &str) -> FileRow {
         let (path, file) = store.temporary().unwrap();
-        fs::write(&path, text).unwrap();
+        fs::write(&path.0, text).unwrap();
         let row = FileRow {
             id: format!("file-{}", ids::hex()),
             filename: "a.jsonl".to_owned(),

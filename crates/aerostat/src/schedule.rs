@@ -675,7 +675,8 @@ mod tests {
         for id in 0..100 {
             assert_eq!(crowd.sweep(Some(id)), [id]);
             // The batch goes on in all other places; some answers may just have been finished.
-            assert!((12..=16).contains(&crowd.schedule.active.len()));
+            let places = crowd.schedule.active.len();
+            assert!((8..=16).contains(&places), "{places} after {id}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use aerostat_serve::Config;
 use serde_json::json;
 
-use crate::support::{Answer, Bench, config, form};
+use crate::support::{Answer, Bench, config, form, until};
 
 fn bench(folder: &tempfile::TempDir) -> Bench {
     Bench::with(Config { data: Some(folder.path().join("data")), ..config() })
@@ -88,9 +88,16 @@ fn forms_that_are_not_complete_leave_nothing() {
     let mut connection = bench.connect();
     connection.write_all(&whole.as_bytes()[..whole.len() - 20]).unwrap();
     drop(connection);
-    crate::support::until("nothing", || {
-        std::fs::read_dir(folder.path().join("data/tmp")).unwrap().count() == 0
-    });
+    let left = || std::fs::read_dir(folder.path().join("data/tmp")).unwrap().count();
+    until("nothing", || left() == 0);
+    // One that is reset, since its client did not read what lies there for it: then nobody is told of the end.
+    let mut connection = bench.connect();
+    connection.write_all(b"GET /version HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    connection.peek(&mut [0]).unwrap();
+    connection.write_all(&whole.as_bytes()[..whole.len() - 20]).unwrap();
+    until("a file under way", || left() == 1);
+    drop(connection);
+    until("nothing again", || left() == 0);
     assert_eq!(bench.get("/v1/files").json()["data"], json!([]));
 }
 
