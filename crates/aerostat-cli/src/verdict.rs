@@ -85,10 +85,7 @@ impl Verdict {
                 }
             }
         };
-        let _ = write!(text, "; about {} a token for one prompt", seconds(expected));
-        if worst >= TOLD_SECONDS {
-            let _ = write!(text, " ({} to {})", seconds(best), seconds(worst));
-        }
+        text += &per_token([best, expected, worst]);
         if let Some(answers) = answers {
             let _ = write!(text, ", {} answers of {ANSWER_TOKENS} tokens a night", count(answers));
         }
@@ -104,6 +101,22 @@ impl Verdict {
         }
         Self { text, fits: plan.resident, token_seconds: [best, expected, worst], answers_per_night: answers }
     }
+}
+
+/// What a token takes: at best, as expected, at worst.
+fn per_token([best, expected, worst]: [f64; 3]) -> String {
+    let about = if expected < TOLD_SECONDS { "" } else { "about " };
+    let text = format!("; {about}{} a token for one prompt", seconds(expected));
+    if worst < TOLD_SECONDS {
+        return text;
+    }
+    let (low, high) = (seconds(best), seconds(worst));
+    // One unit is told once.
+    let low = match (low.rsplit_once(' '), high.rsplit_once(' ')) {
+        (Some((number, unit)), Some((_, other))) if unit == other => number,
+        _ => &low,
+    };
+    format!("{text} ({low} to {high})")
 }
 
 /// Seconds as they are worth telling.
@@ -175,6 +188,9 @@ mod tests {
         // A part was told in GB once, and the whole in MB: "0.1 of 97 MB".
         assert_eq!(part(92_000_000, 97_000_000), "92 of 97 MB");
         assert_eq!(part(131_000_000_000, 141_400_000_000), "131 of 141 GB");
+        assert_eq!(per_token([0.0001, 0.0002, 0.0003]), "; less than 1 ms a token for one prompt");
+        assert_eq!(per_token([30.0, 37.0, 46.0]), "; about 37 s a token for one prompt (30 to 46 s)");
+        assert!(per_token([0.0008, 0.001, 0.0013]).ends_with("(less than 1 ms to 0.0013 s)"));
         assert_eq!([7.44, 503.0, 12_345.0, 3e9].map(count), ["7.4", "500", "12000", "more than a million"]);
     }
 }

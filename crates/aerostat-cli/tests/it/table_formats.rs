@@ -127,6 +127,8 @@ fn stdin_has_other_names_and_is_called_so_where_it_is_wrong() {
         let output = command(&["score", &model, "-i", name, "--key", "id"]).stdin(stdin).output().unwrap();
         assert!(output.stdout.starts_with(b"{\"id\":\"1\""), "{name}: {output:?}");
         refused(&run(&["score", &model, "-i", name]), 1, &["error: stdin: the table is empty"]);
+        let bad = run_with(&["score", &model, "-i", name], "text\nhello\na,b\n");
+        assert!(bad.stderr.contains("error: stdin:3: the row has 2 cells"), "{bad:?}");
     }
 }
 
