@@ -92,7 +92,10 @@ pub(crate) enum Command {
 fn long_version() -> &'static str {
     let commit = env!("AEROSTAT_COMMIT");
     let commit = if commit.is_empty() { "unknown" } else { commit };
-    let features = if cfg!(feature = "parquet") { "parquet" } else { "none" };
+    let features = [("gpu", cfg!(feature = "gpu")), ("parquet", cfg!(feature = "parquet"))];
+    let features: Vec<&str> =
+        features.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect();
+    let features = if features.is_empty() { "none".to_owned() } else { features.join(", ") };
     let version = env!("CARGO_PKG_VERSION");
     let text = format!("{version}\ncommit: {commit}\nfeatures: {features}\ninstructions: {}", Isa::detect());
     // As clap wants it, and once.

@@ -25,13 +25,13 @@ pub(crate) fn apply(command: Command) -> Result<Command, Failure> {
         None => command,
     };
     let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
-    let names: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
-    for name in names {
-        let found = match command.find_subcommand(&name) {
-            Some(sub) => from_environment(sub, &variable)?,
-            None => Vec::new(),
-        };
-        command = command.mut_subcommand(name, |sub| with_defaults(sub, found));
+    // Variables that other commands take are not read.
+    let typed =
+        env::args_os().skip(1).find_map(|arg| arg.into_string().ok().filter(|arg| !arg.starts_with('-')));
+    let typed = typed.unwrap_or_default();
+    if let Some(sub) = command.find_subcommand(&typed) {
+        let found = from_environment(sub, &variable)?;
+        command = command.mut_subcommand(typed, |sub| with_defaults(sub, found));
     }
     Ok(command)
 }

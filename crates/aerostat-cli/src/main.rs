@@ -75,7 +75,15 @@ fn main() -> ExitCode {
     let json = std::env::args_os().any(|arg| arg == "--json");
     let command = match defaults::apply(Cli::command()) {
         Ok(command) => command,
-        Err(failure) => return ended(Err(failure), &OutputArgs { json, verbose: false, quiet: false }),
+        Err(failure) => {
+            // Who asks for help need not mend the defaults first.
+            if let Err(help) = Cli::command().try_get_matches()
+                && !help.use_stderr()
+            {
+                help.exit()
+            }
+            return ended(Err(failure), &OutputArgs { json, verbose: false, quiet: false });
+        }
     };
     let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = parsed.unwrap_or_else(|e| mistyped(&e, json));

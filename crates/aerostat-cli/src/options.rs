@@ -88,7 +88,7 @@ pub(crate) struct EngineArgs {
     /// Where to compute: cpu, gpu, or gpu:N, the adapter of that number in `aerostat devices`; auto is the CPU.
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
     device: Device,
-    /// Bound of what is allocated in the GPU's memory; without it, 2 GiB.
+    /// Bound of what is allocated in the GPU's memory; without it, 2 GiB. `plan` takes it for a card that need not be here.
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     vram: Option<u64>,
     /// Worker threads; without it, one per core.
@@ -143,14 +143,23 @@ pub(crate) struct EngineArgs {
 impl EngineArgs {
     /// The engine's options; notes what has no effect.
     pub(crate) fn options(&self, output: &OutputArgs) -> Result<Options, Failure> {
+        if self.vram.is_some() && !self.computes_on_gpu() {
+            output::note(output, "--vram has no effect without --device gpu");
+        }
         self.options_for(false, output)
+    }
+
+    fn computes_on_gpu(&self) -> bool {
+        matches!(self.device, Device::Gpu(_))
+    }
+
+    /// Memory of a graphics card to plan for that need not be here: the one that is, is named by `--device`.
+    pub(crate) fn card_bytes(&self) -> Option<u64> {
+        self.vram.filter(|_| !self.computes_on_gpu())
     }
 
     /// The same for another machine, `elsewhere`, whose memory nobody knows.
     pub(crate) fn options_for(&self, elsewhere: bool, output: &OutputArgs) -> Result<Options, Failure> {
-        if self.vram.is_some() && !matches!(self.device, Device::Gpu(_)) {
-            output::note(output, "--vram has no effect without --device gpu");
-        }
         let machine = aerostat::machine::describe().memory_bytes;
         if let Some(memory) = self.memory.filter(|memory| !elsewhere && machine > 0 && *memory > machine) {
             let (memory, machine) = (aerostat::size(memory), aerostat::size(machine));

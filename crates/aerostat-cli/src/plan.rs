@@ -1,14 +1,18 @@
 //! `aerostat plan`: what a run would do, without running, and without downloading.
 
-use aerostat::{Engine, ErrorKind, Machine, ModelFiles, Need, Options, Parts, Plan, Want, size};
+use std::sync::Arc;
+
+use aerostat::{Engine, ErrorKind, Machine, ModelFiles, Need, Options, Parts, Plan, Tokenizer, Want, size};
 use aerostat_pack::Codec;
 use clap::{Args, value_parser};
 use serde::Serialize;
 
+use crate::encode::Encoder;
 use crate::failure::Failure;
 use crate::model::{self, Headers, ModelName};
 use crate::options::{EngineArgs, MODEL_HELP, NEW_TOKENS_DEFAULT};
 use crate::output::{self, OutputArgs};
+use crate::prompts::Prompt;
 use crate::verdict::{ANSWER_TOKENS, Disk, PROMPT_TOKENS, Packed, REQUESTS, Verdict, seconds};
 
 /// Tokens of the one sequence that is planned for, unless `--context` says otherwise or the model can take fewer.
@@ -67,10 +71,13 @@ struct Planner<'a> {
     parts: Parts,
     /// As often as this machine the other one computes.
     cores: f64,
+    /// Memory of a graphics card that it has.
+    card: Option<u64>,
 }
 
 pub(crate) fn execute(args: &PlanArgs, output: &OutputArgs) -> Result<(), Failure> {
-    let elsewhere = args.disk.is_some() || args.cores.is_some();
+    let card = args.engine.card_bytes();
+    let elsewhere = args.disk.is_some() || args.cores.is_some() || card.is_some();
     let options = args.engine.options_for(elsewhere, output)?;
     let headers = model::headers(&args.model, output)?;
     let files = headers.open(args.engine.adapter(), output)?;
@@ -80,8 +87,12 @@ pub(crate) fn execute(args: &PlanArgs, output: &OutputArgs) -> Result<(), Failur
     let disk = disk.or((!headers.is_here()).then_some(Disk::Assumed));
     options.read_bytes_per_second = disk.map(Disk::rate);
     // It counts: a run would hold it, too.
-    let _tokenizer = model::tokenizer(&files, false, output)?;
-    let planner = Planner::new(&files, &options, &headers, args.cores)?;
+    let tokenizer = model::tokenizer(&files, false, output)?;
+    prompt_once(&files, tokenizer.as_ref());
+    let planner = Planner { card, ..Planner::new(&files, &options, &headers, args.cores)? };
+    if card.is_some() {
+        output::note(output, "--vram: computing is counted as on this processor; a graphics card is faster");
+    }
     let disk = disk.unwrap_or(Disk::Known(planner.parts.machine.read_bytes_per_second));
 
     let named = args.engine.context();
@@ -116,6 +127,16 @@ pub(crate) fn execute(args: &PlanArgs, output: &OutputArgs) -> Result<(), Failur
     Ok(output::text(&text)?)
 }
 
+/// Makes tokens of a prompt, as a run does before it plans: the template and the code that it takes are part of the process.
+fn prompt_once(files: &ModelFiles, tokenizer: Option<&Tokenizer>) {
+    let template = files.chat_template_named(tokenizer, None).ok().flatten();
+    let encoder = Encoder::plain(tokenizer).through(template.map(Arc::new)).within(files.spec().context_max);
+    let prompt = Prompt::Text("Hello".to_owned());
+    // What is wrong with either is told by the run.
+    let _ = encoder.prompt(&prompt);
+    let _ = (encoder.split_of(&prompt), files.end_tokens(tokenizer), files.sampling_notes());
+}
+
 /// The night's job.
 fn night() -> Need {
     let mut need = Need::none();
@@ -132,7 +153,7 @@ impl<'a> Planner<'a> {
     ) -> Result<Self, Failure> {
         let parts = Parts::of(files, options)?;
         let cores = cores.map_or(1.0, |cores| f64::from(cores) / parts.machine.threads.max(1) as f64);
-        let mut planner = Self { files, options, parts, cores };
+        let mut planner = Self { files, options, parts, cores, card: None };
         planner.adjust();
         // Where it is not here, it takes about its file.
         let Machine { process_bytes, process_peak_bytes, .. } = &mut planner.parts.machine;
@@ -149,7 +170,10 @@ impl<'a> Planner<'a> {
     }
 
     fn plan(&self, need: &Need) -> Result<Plan, aerostat::Error> {
-        Engine::plan_with(self.files, self.options, need, &self.parts)
+        match self.card {
+            Some(vram) => Engine::plan_with_card(self.files, self.options, need, &self.parts, vram),
+            None => Engine::plan_with(self.files, self.options, need, &self.parts),
+        }
     }
 
     /// The cost of a sweep of the model as it is, and as each codec would make it, at the same rate of the disk. Unless they are
@@ -167,7 +191,8 @@ impl<'a> Planner<'a> {
             let options = Options { read_bytes_per_second: rate, ..self.options.clone() };
             let files = self.files.with_spec(spec);
             let parts = Parts::of(&files, &options)?;
-            let mut planner = Planner { files: &files, options: &options, parts, cores: self.cores };
+            let (cores, card) = (self.cores, self.card);
+            let mut planner = Planner { files: &files, options: &options, parts, cores, card };
             planner.adjust();
             planner.parts.machine.process_bytes = self.parts.machine.process_bytes;
             match planner.plan(&Need::one(context)) {

@@ -37,6 +37,7 @@ pub(crate) struct Signs<'a> {
     /// Rows that failed so far.
     failed: Cell<usize>,
     line: RefCell<StatusLine>,
+    begun: Instant,
     last: Cell<Option<Instant>>,
     told: Cell<Option<JobProgress>>,
 }
@@ -48,6 +49,7 @@ impl<'a> Signs<'a> {
             table,
             failed: Cell::default(),
             line: RefCell::new(StatusLine::new(output)),
+            begun: Instant::now(),
             last: Cell::default(),
             told: Cell::default(),
         }
@@ -57,10 +59,13 @@ impl<'a> Signs<'a> {
         self.line.borrow_mut().clear();
     }
 
+    fn every(&self) -> Duration {
+        if self.line.borrow().enabled() { DRAW_EVERY } else { LOG_EVERY }
+    }
+
     /// Whether enough time has passed since the last drawing or line; if so, the clock begins anew.
     fn due(&self) -> bool {
-        let every = if self.line.borrow().enabled() { DRAW_EVERY } else { LOG_EVERY };
-        let due = self.last.get().is_none_or(|last| last.elapsed() >= every);
+        let due = self.last.get().is_none_or(|last| last.elapsed() >= self.every());
         if due {
             self.last.set(Some(Instant::now()));
         }
@@ -92,12 +97,10 @@ impl Watcher for Signs<'_> {
         }
     }
 
-    fn sweeping(&self, _progress: &Progress) {
-        if self.line.borrow().enabled()
-            && let Some(progress) = self.told.get()
-            && self.due()
-        {
-            self.show(&line(&progress));
+    fn sweeping(&self, progress: &Progress) {
+        if self.last.get().unwrap_or(self.begun).elapsed() >= self.every() {
+            self.last.set(Some(Instant::now()));
+            self.show(&sweep_line(self.told.get().as_ref(), progress));
         }
     }
 
@@ -138,4 +141,40 @@ fn line(p: &JobProgress) -> String {
         p.read_bytes_per_second / 1e9,
         p.rows_per_sweep,
     )
+}
+
+/// The same while a sweep is under way, which may take minutes: before the first has ended nothing else is known.
+fn sweep_line(told: Option<&JobProgress>, sweep: &Progress) -> String {
+    let at = format!("in block {} of {}", sweep.block + 1, sweep.blocks.max(sweep.block + 1));
+    match told {
+        Some(told) => format!("{}  {at}", line(told)),
+        None => format!("the first sweep is {at}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aerostat::{Phase, Totals};
+
+    use super::*;
+
+    /// Off a terminal nothing was once told before a sweep ended, however long it took.
+    #[test]
+    fn a_long_sweep_tells_where_it_is() {
+        let sweep = Progress {
+            phase: Phase::Prefill,
+            sweep: 1,
+            block: 11,
+            blocks: 81,
+            tile: 3,
+            tiles: 900,
+            rows: 8,
+            read_bytes: 0,
+            tokens: 0,
+            tokens_left: 0,
+            totals: Totals::default(),
+            elapsed: Duration::ZERO,
+        };
+        assert_eq!(sweep_line(None, &sweep), "the first sweep is in block 12 of 81");
+    }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use aerostat_jobs::{Columns, Encoding, Prompt, RowCells, TextFormat, TextTable, open_text};
 use clap::Args;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use serde_json::Value;
 
 use crate::columns;
@@ -19,7 +20,13 @@ use crate::template::{TEXT, Template};
 pub(crate) struct TableArgs {
     /// Work through the rows of this file: .jsonl (an object a line), .csv, .tsv (names in the first row), any of them .gz or
     /// .zst, or .parquet; `-`: stdin, in JSONL or CSV.
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["prompt_text", "prompt", "token_ids"])]
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        value_parser = PathBufValueParser::new().map(stdin_by_one_name),
+        conflicts_with_all = ["prompt_text", "prompt", "token_ids"]
+    )]
     pub(crate) input: Option<PathBuf>,
     /// The column of the texts; in JSON and Parquet it may hold lists of token ids, too.
     #[arg(long, value_name = "NAME", default_value = TEXT, requires = "input")]
@@ -83,6 +90,12 @@ impl std::str::FromStr for Truncate {
             },
         }
     }
+}
+
+/// `-` for all names of stdin: a file that a shell opened has no ending there.
+fn stdin_by_one_name(path: PathBuf) -> PathBuf {
+    let names = ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
+    if names.iter().any(|name| path == Path::new(name)) { PathBuf::from("-") } else { path }
 }
 
 fn delimiter(text: &str) -> Result<u8, String> {
@@ -183,6 +196,8 @@ pub(crate) struct Rows {
 
 /// How a table is read.
 struct Input {
+    /// What is shown of its path: its copy is no business of the user's.
+    shown: PathBuf,
     columns: Columns,
     delimiter: Option<u8>,
     encoding: Option<Encoding>,
@@ -226,7 +241,9 @@ impl Rows {
         let cells = names.into_iter().flatten().filter(|name| !is_text(name)).map(str::to_owned);
         let others = args.repeated().cloned().chain(cells).collect();
         let columns = Columns { prompt: prompt.then(|| args.column.clone()), others };
+        let stdin = args.input.as_deref() == Some(Path::new("-"));
         let input = Input {
+            shown: if stdin { PathBuf::from("stdin") } else { path.to_owned() },
             columns,
             delimiter: args.delimiter,
             encoding: args.encoding,
@@ -242,7 +259,7 @@ impl Rows {
     pub(crate) fn next(&mut self) -> Result<Option<Row>, Failure> {
         let number = self.number;
         let read = match &mut self.source {
-            Source::Text(table) => table.next_row().map_err(|e| unreadable(&self.path, &e))?,
+            Source::Text(table) => table.next_row().map_err(|e| unreadable(&self.input.shown, &e))?,
             // Rows are all it has: the first is 1, as the first line of a file is.
             Source::Parquet(reader) => reader.next()?.map(|cells| (number + 1, cells)),
         };
@@ -313,7 +330,7 @@ fn shown(cell: &Value) -> String {
 
 impl Source {
     fn open(path: &Path, input: &Input) -> Result<Self, Failure> {
-        let failed = |e: io::Error| unreadable(path, &e);
+        let failed = |e: io::Error| unreadable(&input.shown, &e);
         let format = match (Format::of(path), input.delimiter) {
             (Ok(Format::Csv(_)), Some(delimiter)) => Format::Csv(delimiter),
             (Ok(format), _) => format,

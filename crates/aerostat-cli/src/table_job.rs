@@ -174,7 +174,8 @@ impl Setup<'_> {
         let _graceful = interrupt::graceful();
         place.take_input(args)?;
         let (paths, task) = (&place.paths, Arc::new(task));
-        let signs = Signs::new(self.output, Some(input));
+        let shown = if input == Path::new("-") { Path::new("stdin") } else { input };
+        let signs = Signs::new(self.output, Some(shown));
         let table = self.of_rows(&task, &paths.input, args)?;
         if args.dry_run {
             return self.dry_run(table, &signs);

@@ -14,6 +14,9 @@ const NIGHT_SECONDS: f64 = 8.0 * 3600.0;
 /// How far measured times were from predicted ones at most, where the disk was measured.
 const MARGIN: f64 = 1.25;
 
+/// Less time than this is told as less.
+const TOLD_SECONDS: f64 = 0.001;
+
 /// What is known of the disk.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Disk {
@@ -76,14 +79,13 @@ impl Verdict {
         } else {
             let (read, all) = (plan.streamed_bytes_per_sweep, plan.weight_bytes);
             match plan.expected_sweep_bytes.values().all(|bytes| *bytes == read) {
-                true => format!("Does not fit: {} of {} will stream", number(read), gigabytes(all)),
+                true => format!("Does not fit: {} will stream", part(read, all)),
                 false => {
                     format!("Does not fit: of {}, a token reads about {}", gigabytes(all), gigabytes(read))
                 }
             }
         };
-        let _ = write!(text, "; about {} a token for one prompt", seconds(expected));
-        let _ = write!(text, " ({} to {})", seconds(best), seconds(worst));
+        text += &per_token([best, expected, worst]);
         if let Some(answers) = answers {
             let _ = write!(text, ", {} answers of {ANSWER_TOKENS} tokens a night", count(answers));
         }
@@ -101,10 +103,26 @@ impl Verdict {
     }
 }
 
+/// What a token takes: at best, as expected, at worst.
+fn per_token([best, expected, worst]: [f64; 3]) -> String {
+    let about = if expected < TOLD_SECONDS { "" } else { "about " };
+    let text = format!("; {about}{} a token for one prompt", seconds(expected));
+    if worst < TOLD_SECONDS {
+        return text;
+    }
+    let (low, high) = (seconds(best), seconds(worst));
+    // One unit is told once.
+    let low = match (low.rsplit_once(' '), high.rsplit_once(' ')) {
+        (Some((number, unit)), Some((_, other))) if unit == other => number,
+        _ => &low,
+    };
+    format!("{text} ({low} to {high})")
+}
+
 /// Seconds as they are worth telling.
 pub(crate) fn seconds(seconds: f64) -> String {
     match seconds {
-        s if s < 0.001 => "a millisecond at most".to_owned(),
+        s if s < TOLD_SECONDS => "less than 1 ms".to_owned(),
         s if s < 300.0 => format!("{} s", digits(s)),
         s if s < 7200.0 => format!("{} min", digits(s / 60.0)),
         s => format!("{} h", digits(s / 3600.0)),
@@ -113,16 +131,28 @@ pub(crate) fn seconds(seconds: f64) -> String {
 
 /// `141 GB`, as disks are sold.
 pub(crate) fn gigabytes(bytes: u64) -> String {
+    let (unit, name) = unit(bytes);
+    format!("{} {name}", number(bytes, unit))
+}
+
+/// `131 of 141 GB`: both in one unit.
+fn part(bytes: u64, all: u64) -> String {
+    let (unit, name) = unit(all);
+    format!("{} of {} {name}", number(bytes, unit), number(all, unit))
+}
+
+/// The unit in which so much is told.
+fn unit(bytes: u64) -> (f64, &'static str) {
     match bytes {
-        1_000_000_000.. => format!("{} GB", number(bytes)),
-        _ => format!("{} MB", digits(bytes as f64 / 1e6)),
+        1_000_000_000.. => (1e9, "GB"),
+        1_000_000.. => (1e6, "MB"),
+        _ => (1e3, "kB"),
     }
 }
 
-/// Bytes in gigabytes, without the unit.
-fn number(bytes: u64) -> String {
-    let gb = bytes as f64 / 1e9;
-    if gb >= 10.0 { format!("{gb:.0}") } else { format!("{gb:.1}") }
+fn number(bytes: u64, unit: f64) -> String {
+    let number = bytes as f64 / unit;
+    if number >= 10.0 { format!("{number:.0}") } else { format!("{number:.1}") }
 }
 
 fn count(n: f64) -> String {
@@ -150,11 +180,17 @@ mod tests {
     #[test]
     fn times_and_sizes_have_two_digits() {
         let times = [0.0004, 0.0123, 0.48, 4.24, 42.4, 424.0, 36_000.0].map(seconds);
-        assert_eq!(times, ["a millisecond at most", "0.012 s", "0.48 s", "4.2 s", "42 s", "7.1 min", "10 h"]);
+        assert_eq!(times, ["less than 1 ms", "0.012 s", "0.48 s", "4.2 s", "42 s", "7.1 min", "10 h"]);
         assert_eq!(
-            [5_000_000, 1_234_000_000, 141_400_000_000].map(gigabytes),
-            ["5.0 MB", "1.2 GB", "141 GB"]
+            [52_000, 5_000_000, 1_234_000_000, 141_400_000_000].map(gigabytes),
+            ["52 kB", "5.0 MB", "1.2 GB", "141 GB"]
         );
+        // A part was told in GB once, and the whole in MB: "0.1 of 97 MB".
+        assert_eq!(part(92_000_000, 97_000_000), "92 of 97 MB");
+        assert_eq!(part(131_000_000_000, 141_400_000_000), "131 of 141 GB");
+        assert_eq!(per_token([0.0001, 0.0002, 0.0003]), "; less than 1 ms a token for one prompt");
+        assert_eq!(per_token([30.0, 37.0, 46.0]), "; about 37 s a token for one prompt (30 to 46 s)");
+        assert!(per_token([0.0008, 0.001, 0.0013]).ends_with("(less than 1 ms to 0.0013 s)"));
         assert_eq!([7.44, 503.0, 12_345.0, 3e9].map(count), ["7.4", "500", "12000", "more than a million"]);
     }
 }

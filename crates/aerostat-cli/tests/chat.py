@@ -81,6 +81,9 @@ def scenario(binary, model, columns):
         screen.settle()
         # A wide line, edited in its middle; the answer is stopped, and what is typed meanwhile comes after it.
         screen.type(WIDE + "x")
+        time.sleep(0.3)
+        # Joined pictures are drawn one by one, so that nothing is torn where tmux and the editor count differently.
+        assert "👩👩👧 schön" in screen.text(), screen.text()
         screen.keys("BSpace", "Home", "C-e", "Enter")
         screen.wait("decode")
         screen.type("typed ahead")

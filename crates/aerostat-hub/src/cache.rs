@@ -127,8 +127,13 @@ impl Folder {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
             _ => Ok(()),
         };
+        let mut freed = 0;
         for name in &names {
-            remove(&snapshot.join(name))?;
+            let path = snapshot.join(name);
+            // Where files lie there themselves, since the system has no links.
+            freed +=
+                fs::symlink_metadata(&path).ok().filter(|meta| meta.is_file()).map_or(0, |meta| meta.len());
+            remove(&path)?;
         }
         let empty = crate::files::files_below(&snapshot).is_empty();
         if empty {
@@ -139,7 +144,6 @@ impl Folder {
                 }
             }
         }
-        let mut freed = 0;
         let kept = self.linked();
         for (path, bytes) in before.iter().filter(|(path, _)| !kept.contains(path)) {
             remove(path)?;

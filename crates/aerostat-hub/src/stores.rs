@@ -151,7 +151,15 @@ impl Stores {
             if let Some(text) =
                 manifest.as_ref().and_then(|path| read_small(&root.join("manifests").join(path)))
             {
-                return ollama_blob(root, &text).map_err(|e| e.in_repository(name)).map(|(path, _)| path);
+                let (path, is_there) = ollama_blob(root, &text).map_err(|e| e.in_repository(name))?;
+                let gone = || {
+                    let why = format!(
+                        "Ollama has no file of its weights, {}; `ollama pull {name}` brings it",
+                        path.display()
+                    );
+                    Error::new(ErrorKind::NotFound, why).in_repository(name)
+                };
+                return is_there.then(|| path.clone()).ok_or_else(gone);
             }
         }
         let all: Vec<Found> = self.ollama.iter().flat_map(|root| ollama_models(root)).collect();
@@ -432,8 +440,10 @@ mod tests {
             assert_eq!(found(name), Some(path), "{name}");
         }
         assert_eq!(found("org/name"), None);
+        fs::remove_file(root.join(blob('0', 'b'))).unwrap();
         for (name, says) in [
             ("ollama:phi", "ollama:llama3.2"),
+            ("ollama:llama3.2:1b", "`ollama pull llama3.2:1b`"),
             ("ollama:../../etc/passwd", "does not have it"),
             ("ollama:me/mine", "adapter"),
             ("lmstudio:pub/model-GGUF", "there are several"),
@@ -454,7 +464,7 @@ mod tests {
         assert_eq!(names, want);
         for found in stores.list() {
             assert_eq!(stores.remove(&found).unwrap_err().kind(), ErrorKind::Unsupported);
-            assert!(found.path.exists());
+            assert_eq!(found.path.exists(), found.complete);
         }
     }
 

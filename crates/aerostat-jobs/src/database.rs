@@ -10,6 +10,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind};
+use crate::options::sibling;
 
 /// Says whose database it is: "AERO".
 const APPLICATION_ID: i32 = 0x4145_524F;
@@ -76,6 +77,20 @@ pub(crate) struct LineRow {
     pub(crate) generated: u32,
 }
 
+/// The address by which SQLite reads a file that nobody writes.
+fn settled(path: &Path) -> String {
+    let mut address = "file:".to_owned();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
+                address.push(char::from(*byte))
+            }
+            byte => address += &format!("%{byte:02x}"),
+        }
+    }
+    address + "?immutable=1"
+}
+
 /// What one commit writes.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
@@ -119,11 +134,16 @@ impl Database {
         Ok(Self { path: path.to_owned(), connection, durable: Instant::now(), full: true })
     }
 
-    /// Opens the database of a job to look at it, whoever runs it.
+    /// Opens the database of a job to look at it, whoever runs it, and leaves nothing beside it.
     pub(crate) fn look(path: &Path) -> Result<Self, Error> {
         let failed = |e: rusqlite::Error| failure(path, &e);
-        let connection =
-            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let connection = match sibling(path, "-wal").exists() {
+            true => Connection::open_with_flags(path, flags),
+            // Nobody has it open: what is read needs no files that tell others of it.
+            false => Connection::open_with_flags(settled(path), flags | OpenFlags::SQLITE_OPEN_URI),
+        };
+        let connection = connection.map_err(failed)?;
         connection.busy_timeout(Duration::from_secs(2)).map_err(failed)?;
         check(&connection, path)?;
         Ok(Self { path: path.to_owned(), connection, durable: Instant::now(), full: true })

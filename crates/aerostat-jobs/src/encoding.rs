@@ -103,8 +103,22 @@ fn zeros(head: &[u8]) -> Option<Encoding> {
     }
 }
 
+/// What a file is that begins so, and what to do with it.
+fn no_text(head: &[u8]) -> Option<&'static str> {
+    match head {
+        [0x1F, 0x8B, ..] => Some("packed by gzip: unpack it, or let its name end in .gz"),
+        [0x28, 0xB5, 0x2F, 0xFD, ..] => Some("packed by Zstandard: unpack it, or let its name end in .zst"),
+        [b'P', b'K', 3, 4, ..] => Some("a ZIP archive, as workbooks of Excel are: save it as CSV"),
+        [b'P', b'A', b'R', b'1', ..] => Some("a Parquet file: let its name end in .parquet"),
+        _ => None,
+    }
+}
+
 /// Refuses what is no UTF-8 at its beginning; what follows fails row by row.
 fn must_be_utf8(head: &[u8]) -> io::Result<()> {
+    if let Some(what) = no_text(head) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is {what}")));
+    }
     let Err(e) = std::str::from_utf8(head) else { return Ok(()) };
     if e.error_len().is_none() {
         // A character that goes on behind the head.

@@ -30,6 +30,9 @@ const ERROR_BYTES_MAX: usize = 64 << 20;
 pub(crate) const TABLE: &str = "table";
 pub(crate) const ASSEMBLED: &str = "assembled";
 
+/// The state of a job of which nothing is left to do.
+pub(crate) const FINISHED: &str = "finished";
+
 /// What a job was begun with, and how it is to be taken up.
 pub(crate) struct Begun {
     /// The file that results are appended to.
@@ -152,6 +155,10 @@ impl Job {
             job.take_up(begun.retry_errors)?;
         } else {
             job.begin(&identity, begun.table, watcher)?;
+        }
+        if job.counts().left() == 0 {
+            // Nobody will run it: all lines are bad, or the last result was there when it was killed.
+            job.database.set(&*job.disk, &[("state", FINISHED.to_owned())])?;
         }
         Ok(job)
     }

@@ -70,7 +70,10 @@ impl JobPaths {
                 return Err(Error::new(ErrorKind::Usage, message));
             }
         }
-        let read = [&[Named::new("the input", &self.input)], read].concat();
+        // Of what is piped in, the file that a shell opened for it.
+        let piped = cfg!(unix) && self.input == Path::new("-");
+        let input = if piped { Path::new("/dev/stdin") } else { &self.input };
+        let read = [&[Named::new("the input", input)], read].concat();
         let database = self.database();
         let log =
             ["-wal", "-shm"].map(|ending| Named::new("a log of the database", sibling(&database, ending)));

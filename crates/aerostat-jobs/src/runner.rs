@@ -15,7 +15,7 @@ use crate::database::{Batch, State};
 use crate::error::{Error, ErrorKind};
 use crate::forecast::{Endings, Forecast, Left, forecast, pace};
 use crate::input;
-use crate::job::{Job, now};
+use crate::job::{FINISHED, Job, now};
 use crate::journal::pack_tokens;
 use crate::requests::{Item, Unserved};
 use crate::watch::{JobProgress, Shared};
@@ -481,7 +481,7 @@ impl Runner {
             _ => self.commit(),
         };
         let state = match &ended {
-            Ok(()) => "finished".to_owned(),
+            Ok(()) => FINISHED.to_owned(),
             Err(e) if e.kind() == ErrorKind::Interrupted => "interrupted".to_owned(),
             Err(e) => format!("stopped: {e}"),
         };

@@ -441,7 +441,8 @@ impl<'de> Visitor<'de> for Anything {
 
 fn csv_cells(record: &csv::ByteRecord, width: usize, prompt: Option<usize>, others: &[usize]) -> Cells {
     if record.len() != width {
-        return Err(format!("the row has {} cells, the first one {width}", record.len()));
+        let cells = if record.len() == 1 { "cell" } else { "cells" };
+        return Err(format!("the row has {} {cells}, the first one {width}", record.len()));
     }
     let cell = |index: usize| {
         let text = std::str::from_utf8(record.get(index).unwrap_or_default());

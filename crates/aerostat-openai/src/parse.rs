@@ -137,6 +137,18 @@ impl Setting {
             let message = "`continue_final_message` and `add_generation_prompt` contradict each other";
             return Err(Refusal::value("continue_final_message", message));
         }
+        if let Some(effort) = body.text("reasoning_effort")? {
+            let with = |effort: &str| {
+                let mut extra = extra.clone();
+                extra.insert("reasoning_effort".to_owned(), effort.into());
+                template.render(&messages, true, extra).ok()
+            };
+            if with("low") == with("high") {
+                let message = "`reasoning_effort` changes nothing in this model's chat template; leave it out, or see `chat_template_kwargs`";
+                return Err(Refusal::unsupported("reasoning_effort", message));
+            }
+            extra.insert("reasoning_effort".to_owned(), effort.into());
+        }
         let text = template.render(&messages, asks.unwrap_or(!goes_on), extra);
         let mut text = text.map_err(|e| Refusal::value("messages", format!("`messages`: {e}")))?;
         if goes_on {

@@ -7,6 +7,7 @@ use crate::charsmap::CharsMap;
 use crate::decode::Decoders;
 use crate::error::Error;
 use crate::gguf::{Ends, GgufVocab, SPACE, TYPE_CONTROL, TYPE_UNKNOWN, marks_to_spaces, spaces_to_marks};
+use crate::meter::Meter;
 use crate::model::TextModel;
 use crate::normalize::{Normalizer, Normalizers};
 use crate::split::Splitters;
@@ -24,25 +25,54 @@ const UNKNOWN: u32 = 100;
 /// Longer words are unknown.
 const WORD_CHARACTERS_MAX: usize = 100;
 
+/// The letters that are tokens. A file does not say whether texts are put into small letters and their accents taken off, but
+/// vocabularies are learnt from such texts: where they were, no large letter is a token, or none with an accent, and where they were
+/// not, every letter is. Words are no sign, since some were put in by hand. (llama.cpp makes all texts small.) A tokenizer of a
+/// model that keeps large letters which it has no tokens for takes words with them for unknown, and we do not.
+#[derive(Default)]
+struct Letters(String);
+
+impl Letters {
+    fn see(&mut self, token: &[u8]) {
+        let text = std::str::from_utf8(token).unwrap_or_default();
+        if text.chars().count() == 1 {
+            self.0 += text;
+            self.0.push('\n');
+        }
+    }
+
+    fn are_small(&self) -> bool {
+        self.0.chars().all(|letter| letter.to_lowercase().eq([letter]))
+    }
+
+    fn are_plain(&self) -> Result<bool, Error> {
+        let strip = json!({"type": "BertNormalizer", "clean_text": false, "handle_chinese_chars": false,
+            "strip_accents": true, "lowercase": false});
+        let stripped = Normalizers::read(&strip)?.apply(&self.0, &Meter::new(self.0.len()))?;
+        Ok(stripped == self.0)
+    }
+}
+
 impl GgufVocab {
     /// WordPiece. The file writes a mark before what begins a word, and nothing before what goes on with one.
     pub(crate) fn into_word_pieces(mut self) -> Result<(Parts, Ends), Error> {
         let added = self.added_tokens()?;
         let types = self.types.take().unwrap_or_default();
         let mut tokens = Strings::new();
-        // Models that tell large letters from small ones have tokens with large ones.
-        let mut is_cased = false;
+        let mut letters = Letters::default();
         for (id, token) in std::mem::take(&mut self.tokens).iter().enumerate() {
             let is_whole = types.get(id).is_some_and(|kind| [TYPE_CONTROL, TYPE_UNKNOWN].contains(kind))
                 || token.len() > 2 && token.starts_with(b"[") && token.ends_with(b"]");
             let pushed = match token.strip_prefix(SPACE.as_bytes()) {
                 _ if is_whole => tokens.push(token),
                 Some(word) => {
-                    // Special and unused ones stand in brackets, and newer files mark these too.
-                    is_cased |= word.iter().any(u8::is_ascii_uppercase) && !word.starts_with(b"[");
+                    letters.see(word);
                     tokens.push(word)
                 }
-                None => tokens.push(&[CONTINUED.as_bytes(), token].concat()),
+                None => {
+                    letters.see(token);
+                    tokens.push(&[CONTINUED.as_bytes(), token].concat())
+                }
             };
             if !pushed {
                 return Err(Error::malformed("GGUF vocabulary: more text than can be"));
@@ -51,8 +81,10 @@ impl GgufVocab {
         let vocab = Vocab::new(tokens);
         let unknown = vocab.text(self.unknown.unwrap_or(UNKNOWN)).unwrap_or_else(|| "[UNK]".to_owned());
         let parts = WordParts { prefix: CONTINUED.to_owned(), characters_max: WORD_CHARACTERS_MAX };
+        let lowercase = letters.are_small();
+        let strip_accents = lowercase && letters.are_plain()?;
         let normalizer = json!({"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
-            "strip_accents": null, "lowercase": !is_cased});
+            "strip_accents": strip_accents, "lowercase": lowercase});
         let parts = Parts {
             model: TextModel::Words(Words::new(vocab, &unknown, Some(parts))),
             normalizers: Normalizers::read(&normalizer)?,
@@ -96,5 +128,24 @@ impl GgufVocab {
             add_eos: self.add_eos.unwrap_or(true),
         };
         Ok((parts, ends))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `<S>`, which stands in the vocabulary of the Chinese BERT, once made its models keep large letters.
+    #[test]
+    fn letters_say_how_texts_were_made_alike() {
+        let of = |tokens: &[&str]| {
+            let mut letters = Letters::default();
+            tokens.iter().for_each(|token| letters.see(token.as_bytes()));
+            (letters.are_small(), letters.are_plain().unwrap())
+        };
+        assert_eq!(of(&["[UNK]", "<S>", "[unused1]", "a", "b", "COVID", "か", "и", "ß"]), (true, true));
+        assert_eq!(of(&["a", "A", "é"]), (false, false));
+        assert_eq!(of(&["a", "о", "О"]), (false, true));
+        assert_eq!(of(&["a", "ä", "ö"]), (true, false));
     }
 }

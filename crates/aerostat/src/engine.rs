@@ -7,7 +7,7 @@ use aerostat_arch::{Block, ModelSpec};
 use aerostat_backend::{Backend, KvLayout, KvType};
 use aerostat_model::program::Op;
 use aerostat_model::{Limits, Model, Pages, Program, footprint, scratch_need};
-use aerostat_plan::{Footprint, Machine, PAGE_TOKENS, Plan, PlanInput};
+use aerostat_plan::{DeviceMemory, Footprint, Machine, PAGE_TOKENS, Plan, PlanInput};
 use aerostat_stream::Ring;
 
 use crate::checked::{self, Vectors};
@@ -28,6 +28,10 @@ use crate::stats::Stats;
 use crate::store::WeightStore;
 use crate::sweep::Sweeper;
 use crate::{Error, ErrorKind, layouts};
+
+/// What the kernels for graphics cards take for themselves, at the most, and how many tiles pass through at a time.
+const CARD_FIXED_BYTES: u64 = 32 << 20;
+const CARD_SLOTS: u64 = 3;
 
 /// A model opened for work. Everything large is allocated when it is opened.
 pub struct Engine {
@@ -70,6 +74,24 @@ impl Engine {
     ) -> Result<Plan, Error> {
         let program = Program::compile(&files.spec)?;
         plan(files, &program, options, need, (&*parts.backend, &parts.machine))
+    }
+
+    /// The same with a graphics card that is not here, of whose memory `vram_bytes` may be taken. Computing is counted as on the
+    /// device of `parts`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Budget`](crate::ErrorKind::Budget).
+    pub fn plan_with_card(
+        files: &ModelFiles,
+        options: &Options,
+        need: &Need,
+        parts: &Parts,
+        vram_bytes: u64,
+    ) -> Result<Plan, Error> {
+        let program = Program::compile(&files.spec)?;
+        let (fixed_bytes, slots) = (CARD_FIXED_BYTES, CARD_SLOTS);
+        let card = DeviceMemory { budget_bytes: vram_bytes, fixed_bytes, slots, shares_host: false };
+        plan_on(files, &program, options, need, (&*parts.backend, &parts.machine), Some(card))
     }
 
     /// Plans, allocates, and reads what stays in memory.
@@ -254,6 +276,20 @@ pub(crate) fn plan(
     need: &Need,
     (backend, machine): (&dyn Backend, &Machine),
 ) -> Result<Plan, Error> {
+    // A small model is on the CPU beside one on a GPU.
+    let device = backend.device_memory().filter(|_| matches!(options.device, Device::Gpu(_)));
+    plan_on(files, program, options, need, (backend, machine), device)
+}
+
+/// The same with memory of a device that need not be the backend's.
+fn plan_on(
+    files: &ModelFiles,
+    program: &Program,
+    options: &Options,
+    need: &Need,
+    (backend, machine): (&dyn Backend, &Machine),
+    device: Option<DeviceMemory>,
+) -> Result<Plan, Error> {
     let spec = &files.spec;
     let budget = options.memory_bytes.map(|bytes| match options.budget_of {
         BudgetOf::Process => bytes,
@@ -289,8 +325,7 @@ pub(crate) fn plan(
         tile_bytes: options.tile_bytes,
         pinned_bytes_max: options.pinned_bytes_max,
         expert_use: options.expert_use.as_deref().and_then(learned::read),
-        // A small model is on the CPU beside one on a GPU.
-        device: backend.device_memory().filter(|_| matches!(options.device, Device::Gpu(_))),
+        device,
     };
     Ok(aerostat_plan::plan(spec, &input, machine)?)
 }

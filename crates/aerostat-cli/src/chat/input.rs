@@ -1,5 +1,6 @@
 //! What is typed or piped into a conversation: lines become messages.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::PathBuf;
@@ -7,13 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
-use rustyline::highlight::Highlighter;
+use rustyline::highlight::{CmdKind, Highlighter};
 use rustyline::hint::Hinter;
 use rustyline::history::FileHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{
-    Cmd, ConditionalEventHandler, Config, Editor, Event, EventContext, EventHandler, Helper, KeyCode,
-    KeyEvent, Modifiers, RepeatCount,
+    Cmd, ConditionalEventHandler, Config, Editor, Event, EventContext, EventHandler, GraphemeClusterMode,
+    Helper, KeyCode, KeyEvent, Modifiers, RepeatCount,
 };
 
 use super::commands;
@@ -26,6 +27,8 @@ const MESSAGE_BYTES_MAX: u64 = 16 << 20;
 /// Messages of earlier conversations that the arrow keys bring back.
 const HISTORY_MAX: usize = 1000;
 const PROMPT: &str = "> ";
+/// What stands between pictures that are shown as one.
+const JOINER: char = '\u{200d}';
 /// What a message of several lines begins and ends with.
 const QUOTES: &str = "\"\"\"";
 
@@ -84,8 +87,9 @@ impl LineEditor {
     fn new(output: &OutputArgs) -> Result<Self, Failure> {
         let config = Config::builder().max_history_size(HISTORY_MAX).map_err(failed)?;
         let config = config.history_ignore_space(true).auto_add_history(false).build();
+        let joins = config.grapheme_cluster_mode() != GraphemeClusterMode::WcWidth;
         let mut editor: Editor<Typing, FileHistory> = Editor::with_config(config).map_err(failed)?;
-        editor.set_helper(Some(Typing));
+        editor.set_helper(Some(Typing { joins }));
         let enter = KeyEvent(KeyCode::Enter, Modifiers::NONE);
         let continued = Places::default();
         editor.bind_sequence(enter, EventHandler::Conditional(Box::new(Continues(continued.clone()))));
@@ -134,13 +138,26 @@ fn failed(error: ReadlineError) -> Failure {
 }
 
 /// How the editor behaves: which messages go on, and what the Tab key completes.
-struct Typing;
+struct Typing {
+    /// The editor counts pictures that are joined to one, such as a family, as one; else it counts each.
+    joins: bool,
+}
 
 impl Helper for Typing {}
 impl Hinter for Typing {
     type Hint = String;
 }
-impl Highlighter for Typing {}
+
+impl Highlighter for Typing {
+    fn highlight<'l>(&self, line: &'l str, _place: usize) -> Cow<'l, str> {
+        if self.joins { Cow::Borrowed(line) } else { unjoined(line) }
+    }
+
+    /// Characters that are joined cannot be added to those that are shown: the whole line is drawn anew.
+    fn highlight_char(&self, line: &str, _place: usize, _kind: CmdKind) -> bool {
+        !self.joins && line.contains(JOINER)
+    }
+}
 
 impl Completer for Typing {
     type Candidate = String;
@@ -163,6 +180,19 @@ impl Validator for Typing {
             false => ValidationResult::Valid(None),
         })
     }
+}
+
+/// A line without what joins pictures. Terminals disagree how wide joined ones are, and where the editor takes another width
+/// than the terminal, what follows is drawn over them or behind a gap.
+fn unjoined(line: &str) -> Cow<'_, str> {
+    if !line.contains(JOINER) {
+        return Cow::Borrowed(line);
+    }
+    let nexts = line.chars().skip(1).map(Some).chain([None]);
+    // Letters are joined in other ways, which do not change their width.
+    let kept =
+        line.chars().zip(nexts).filter(|(c, next)| *c != JOINER || next.is_none_or(char::is_alphabetic));
+    Cow::Owned(kept.map(|(c, _)| c).collect())
 }
 
 /// Places of backslashes that Enter was pressed after, which are no part of the message. Those that were pasted are.
@@ -241,6 +271,15 @@ fn read_message(prompts: bool) -> Result<Typed, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// In tmux a family was once torn: the editor had counted six columns for it, and the terminal had used two.
+    #[test]
+    fn pictures_are_shown_one_by_one_where_terminals_disagree() {
+        assert_eq!(unjoined("a 👩‍👩‍👧 b 🏳️‍🌈"), "a 👩👩👧 b 🏳️🌈");
+        for same in ["plain", "👍🏽 ❤️", "क्‍ष", "👩\u{200d}"] {
+            assert_eq!(unjoined(same), same);
+        }
+    }
 
     #[test]
     fn quotes_hold_lines_together() {

@@ -118,3 +118,22 @@ fn results_on_stdout_do_not_go_to_the_table() {
     assert_eq!(status.code(), Some(2));
     assert_eq!(fs::read_to_string(&names[0]).unwrap(), "{\"text\": \"precious\"}\n");
 }
+
+/// The table that a shell opens for stdin is read to its end before its place is taken.
+#[cfg(unix)]
+#[test]
+fn a_table_on_stdin_is_not_written_over_either() {
+    let model = fixture("chat");
+    let (_folder, names) = table("jsonl");
+    let before = fs::read_to_string(&names[0]).unwrap();
+    for command in [&["score", text(&model)][..], &["batch", "-m", text(&model)]] {
+        for input in ["-", "/dev/stdin"] {
+            let args = [command, &["-i", input, "-o", text(&names[1]), "--restart"]].concat();
+            let stdin = fs::File::open(&names[0]).unwrap();
+            let output = crate::support::command(&args).stdin(stdin).output().unwrap();
+            assert_eq!(output.status.code(), Some(2), "{args:?}");
+            assert!(String::from_utf8_lossy(&output.stderr).contains("same file"), "{output:?}");
+        }
+    }
+    assert_eq!(fs::read_to_string(&names[0]).unwrap(), before);
+}

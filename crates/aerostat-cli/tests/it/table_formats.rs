@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::{Outcome, fixture, run, run_with, succeed};
+use crate::support::{Outcome, command, fixture, run, run_with, succeed};
 
 fn chat() -> String {
     fixture("chat").to_str().unwrap().to_owned()
@@ -114,6 +114,34 @@ fn stdin_is_a_table_and_stdout_takes_results() {
     // The copy stands for a pipe that is empty now.
     assert_eq!(run_with(&args, "").code, Some(0));
     refused(&run(&["batch", "-m", &model, "-i", &input, "-o", "-"]), 2, &["need a file"]);
+}
+
+/// `-i /dev/stdin` was once refused for its ending where stdin is a file, and what was wrong with stdin was told of a copy.
+#[cfg(unix)]
+#[test]
+fn stdin_has_other_names_and_is_called_so_where_it_is_wrong() {
+    let model = chat();
+    let (_folder, input) = file("in.csv", b"id,text\n1,hello\n");
+    for name in ["-", "/dev/stdin", "/dev/fd/0"] {
+        let stdin = fs::File::open(&input).unwrap();
+        let output = command(&["score", &model, "-i", name, "--key", "id"]).stdin(stdin).output().unwrap();
+        assert!(output.stdout.starts_with(b"{\"id\":\"1\""), "{name}: {output:?}");
+        refused(&run(&["score", &model, "-i", name]), 1, &["error: stdin: the table is empty"]);
+        let bad = run_with(&["score", &model, "-i", name], "text\nhello\na,b\n");
+        assert!(bad.stderr.contains("error: stdin:3: the row has 2 cells"), "{bad:?}");
+    }
+}
+
+/// A workbook that was renamed was once called Latin-1.
+#[test]
+fn what_is_no_text_is_called_by_its_name() {
+    let gz = gzip(b"text\nhello\n");
+    let cases: [(&[u8], &str); 3] =
+        [(&gz, "packed by gzip"), (b"PK\x03\x04\x14\0\x06\0", "save it as CSV"), (b"PAR1", ".parquet")];
+    for (bytes, says) in cases {
+        let (_folder, input) = file("in.csv", bytes);
+        refused(&run(&["score", &chat(), "-i", &input]), 1, &[says]);
+    }
 }
 
 #[test]

@@ -223,3 +223,21 @@ fn a_full_disk_ends_the_table_and_more_space_lets_it_go_on() {
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(found == fs::read_to_string(&whole).unwrap());
 }
+
+/// Jobs of which nothing could be done were listed as interrupted for ever, and the list left a log beside each.
+#[test]
+fn a_job_with_nothing_to_do_is_finished_and_looking_at_it_leaves_nothing() {
+    let bench = Bench::new(0);
+    let output = bench.path("out.csv");
+    assert_eq!(bench.run(&output, &["score"]).code, Some(0));
+    let (input, requests) = (bench.path("in.jsonl"), bench.path("bad.jsonl"));
+    fs::write(&input, "no JSON\n").unwrap();
+    let batch = run(&["batch", "-m", &bench.model, "-i", &input, "-o", &requests]);
+    assert_eq!(batch.code, Some(3), "{batch:?}");
+    let files = bench.files();
+    let listed = run_with(&["jobs", bench.folder.path().to_str().unwrap(), "--json"], "");
+    let jobs: Value = serde_json::from_str(&listed.stdout).unwrap();
+    let states: Vec<&Value> = jobs["jobs"].as_array().unwrap().iter().map(|job| &job["state"]).collect();
+    assert_eq!(states, ["finished", "finished"], "{listed:?}");
+    assert_eq!(bench.files(), files);
+}

@@ -141,7 +141,7 @@ fn a_csv_is_classified_and_gives_a_csv() {
     let base = ["classify", &model, "--labels", "rain,the sun", "--template", "{text} is"];
     let outcome = run(&[&base[..], &["-i", &input, "--key", "name"]].concat());
     assert_eq!(outcome.code, Some(3), "{outcome:?}");
-    assert!(outcome.stderr.contains("in.csv:5: the row has 1 cells"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("in.csv:5: the row has 1 cell,"), "{}", outcome.stderr);
     let mut reader = csv::Reader::from_reader(outcome.stdout.as_bytes());
     assert_eq!(reader.headers().unwrap(), &["name", "label", "logprob", "logprobs"][..]);
     let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();

@@ -51,7 +51,14 @@ fn help_and_version_go_to_stdout() {
     for command in ["run", "chat", "score", "embed", "classify", "distil", "plan", "inspect", "pull"] {
         assert!(succeed(&[command, "--help"]).contains("Usage: aerostat"), "{command}");
     }
-    assert!(succeed(&["--version"]).starts_with("aerostat "));
+    let version = succeed(&["--version"]);
+    assert!(version.starts_with("aerostat ") && version.contains("commit: "), "{version}");
+    // GPUs were left out once.
+    assert!(
+        version.contains(if cfg!(feature = "gpu") { "features: gpu" } else { "features: " }),
+        "{version}"
+    );
+    assert!(version.contains("instructions: "), "{version}");
 }
 
 /// Scripts that were written when the flag was named `--read-rate` go on working.
@@ -98,4 +105,40 @@ fn what_has_no_effect_on_scores_is_noted() {
     assert!(!folder.path().join("cache").exists());
     let told = json(&["run", &llama, "--token-ids", "1,2,3", "--draft", &llama]);
     assert!(told["stats"]["drafted"].is_u64() && told["stats"]["tokens_per_sweep"].is_f64(), "{told}");
+}
+
+/// A bad variable or file once kept even `--help` from saying how to write a good one.
+#[test]
+fn a_bad_default_is_told_to_those_whom_it_concerns() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("c.toml");
+    std::fs::write(&file, "memry = 1").unwrap();
+    let output = |args: &[&str], variable: &str, value: &str| {
+        let output = crate::support::command(args).env(variable, value).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let bad = [("AEROSTAT_TEMPERATURE", "hot"), ("AEROSTAT_CONFIG", file.to_str().unwrap())];
+    for (variable, value) in bad {
+        for args in [&["--help"][..], &["run", "--help"], &["help", "chat"], &["--version"]] {
+            assert_eq!(output(args, variable, value), (Some(0), String::new()), "{args:?} {variable}");
+        }
+        let (code, stderr) = output(&["run", "m", "hi"], variable, value);
+        assert!(code == Some(2) && stderr.contains(value), "{stderr}");
+    }
+    // This command has no such flag.
+    assert!(!output(&["jobs", "nowhere"], "AEROSTAT_TEMPERATURE", "hot").1.contains("hot"));
+}
+
+/// `plan --vram` once planned for a machine without a card, with a note that said so.
+#[test]
+fn a_plan_is_for_the_card_that_is_named() {
+    let model = fixture("llama");
+    let plan =
+        |flags: &[&str]| json(&[&["plan", model.to_str().unwrap(), "--disk", "1GB/s"], flags].concat());
+    let (without, with) = (plan(&[]), plan(&["--vram", "8GiB"]));
+    assert_eq!(without["device_pinned_bytes"].as_u64().unwrap_or(0), 0);
+    assert!(with["device_pinned_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{with}");
+    let small = run(&["plan", model.to_str().unwrap(), "--vram", "1MiB"]);
+    assert_eq!(small.code, Some(1), "{small:?}");
+    assert!(small.stderr.contains("GPU memory of 1.0 MiB is too small"), "{small:?}");
 }

@@ -11,13 +11,19 @@ use serde_json::{Map, Value, json};
 /// The tiny model with another chat template, which may have words that are special tokens.
 fn setting(template: &str, special: &[&str]) -> Setting {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let templates = root.join("crates/aerostat-text/tests/data/chat/templates");
+    setting_of(&std::fs::read_to_string(templates.join(template)).unwrap(), special)
+}
+
+/// The same with the template itself.
+fn setting_of(template: &str, special: &[&str]) -> Setting {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let folder = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(root.join("fixtures/chat")).unwrap() {
         let entry = entry.unwrap();
         std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
     }
-    let templates = root.join("crates/aerostat-text/tests/data/chat/templates");
-    std::fs::copy(templates.join(template), folder.path().join("chat_template.jinja")).unwrap();
+    std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
     let path = folder.path().join("tokenizer.json");
     let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     // They take the places of the last tokens that are put together.
@@ -332,6 +338,25 @@ fn earlier_calls_reach_the_template_and_functions_that_it_does_not_show_are_told
     let gemma = setting("gemma.jinja", &[]);
     let told = prompt(&gemma, json!({"tool_choice": "required"}));
     assert!(told.contains("\"weather\"") && told.contains("hello"), "{told}");
+}
+
+/// `reasoning_effort` was once refused whatever the model.
+#[test]
+fn effort_is_told_to_templates_that_have_a_word_for_it_and_refused_by_others() {
+    let template = "{{ reasoning_effort | default('medium') }}: {{ messages[0].content }}";
+    let (knows, other) = (setting_of(template, &[]), setting("qwen3.jinja", &[]));
+    let read = |setting: &Setting, effort: Value| {
+        let messages = json!([{"role": "user", "content": "q"}]);
+        setting.read(Endpoint::Chat, object(json!({"messages": messages, "reasoning_effort": effort})), 0)
+    };
+    for (effort, text) in
+        [(json!("low"), "low: q"), (json!("medium"), "medium: q"), (json!(null), "medium: q")]
+    {
+        let aerostat_openai::Task::Chat(generation) = read(&knows, effort).unwrap().task else { panic!() };
+        assert_eq!(knows.tokenizer().unwrap().decode(&generation.prompts[0], false), text);
+    }
+    let refused = read(&other, json!("low")).unwrap_err();
+    assert_eq!((refused.code(), refused.param()), ("unsupported_parameter", Some("reasoning_effort")));
 }
 
 #[test]
