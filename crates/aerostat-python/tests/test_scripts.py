@@ -289,4 +289,4 @@ frame, dataset = DataFrame(table), Dataset.from_dict(table)
     script.write_text("\n".join(code).replace('"org/name"', repr(chat)) + last)
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "Why is the sky blue? →" in done.stdout
+    assert "The sky is blue because →" in done.stdout
