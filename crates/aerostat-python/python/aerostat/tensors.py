@@ -139,6 +139,9 @@ def _host_tensor(library: Any) -> Any:
             def __reduce_ex__(self, protocol: Any) -> Any:
                 return _as_host, (self.as_subclass(library.Tensor),)
 
+            def __deepcopy__(self, memo: Any) -> Any:
+                return _as_host(self.as_subclass(library.Tensor).__deepcopy__(memo))
+
         _classes["tensor"] = HostTensor
     return _classes["tensor"]
 
