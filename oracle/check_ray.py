@@ -161,12 +161,16 @@ def answered(folder):
     return sum(file.read_text().count('"completion"') for file in (Path(folder).parent / "journal").glob("*.jsonl"))
 
 
-def kill_an_actor(folder, had):
-    while not (pids := list(Path(folder).iterdir())):
-        time.sleep(0.1)
-    time.sleep(1)
-    os.kill(int(pids[0].name), signal.SIGKILL)
+def begun(folder, had):
+    """Waits until some rows have their answers: Ray cannot lose what reads its files, and it is the work that is to be cut."""
+    while not answered(folder):
+        time.sleep(0.05)
     had.append(answered(folder))
+
+
+def kill_an_actor(folder, had):
+    begun(folder, had)
+    os.kill(int(next(Path(folder).iterdir()).name), signal.SIGKILL)
 
 
 def remove_a_node(made, nodes, folder, had):
@@ -176,10 +180,9 @@ def remove_a_node(made, nodes, folder, had):
         found = [node for node in nodes if node.node_id in used]
         if found:
             break
-        time.sleep(0.1)
-    time.sleep(1)
+        time.sleep(0.05)
+    begun(folder, had)
     made.remove_node(found[0], allow_graceful=False)
-    had.append(answered(folder))
 
 
 def kill_the_driver(work, source, folder, address):

@@ -1,9 +1,10 @@
 """What Python costs beside the command: the same short prompts through `aerostat batch` and `LLM.generate`, in turns. Wall
 and CPU seconds of the whole process, its peak of resident memory, and whether the answers are the same.
 
-    python bench/python/cost.py MODEL [--prompts 4000] [--rounds 5] [--memory 400MiB] [--command aerostat]
+    python bench/python/cost.py MODEL [--prompts 4000] [--tokens 8] [--rounds 9] [--memory 400MiB] [--command aerostat]
 
-On a machine that does other things compare CPU seconds: wall times are of what it does besides.
+Each round runs both, and each other round the other way around. What Python costs is the median of the rounds' own quotients,
+with its quartiles. On a machine that does other things compare CPU seconds: wall times are of what it does besides.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-BODY = {"max_tokens": 8, "temperature": 0, "ignore_eos": True}
+BODY = {"temperature": 0, "ignore_eos": True}
 PROGRAM = """
 import json, sys
 from aerostat import LLM, SamplingParams
@@ -35,7 +36,8 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
     parser.add_argument("--prompts", type=int, default=4000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--memory", default="400MiB")
     parser.add_argument("--command", default="aerostat")
     return parser.parse_args()
@@ -53,15 +55,16 @@ def timed(command):
 
 def main():
     given = arguments()
+    parameters = {**BODY, "max_tokens": given.tokens}
     with tempfile.TemporaryDirectory() as folder:
         source, target, own = (str(Path(folder, name)) for name in ("in.jsonl", "out.jsonl", "python.jsonl"))
         with open(source, "w") as file:
             for n in range(given.prompts):
-                body = {"model": "m", "prompt": f"Row {n}: what is it", **BODY}
+                body = {"model": "m", "prompt": f"Row {n}: what is it", **parameters}
                 file.write(json.dumps({"custom_id": str(n), "method": "POST", "url": "/v1/completions", "body": body}) + "\n")
         ways = {
             "batch": [given.command, "batch", "-m", given.model, "-i", source, "-o", target, "--restart", "--quiet", "--memory", given.memory],
-            "python": [sys.executable, "-c", PROGRAM, given.model, given.memory, str(given.prompts), json.dumps(BODY), own],
+            "python": [sys.executable, "-c", PROGRAM, given.model, given.memory, str(given.prompts), json.dumps(parameters), own],
         }
         found = {name: [] for name in ways}
         for number in range(given.rounds):
@@ -73,9 +76,13 @@ def main():
         by_python = dict(json.loads(line) for line in Path(own).read_text().splitlines())
     print("the same answers:", by_command == by_python, len(by_python))
     for place, what in enumerate(("wall", "CPU")):
-        middle = {name: statistics.median(one[place] for one in runs) for name, runs in found.items()}
-        spread = {name: (round(min(one[place] for one in runs), 2), round(max(one[place] for one in runs), 2)) for name, runs in found.items()}
-        print(f"{what}: {middle['batch']:.2f} s by the command, {middle['python']:.2f} s by Python, {100 * (middle['python'] / middle['batch'] - 1):+.1f} %; from, to:", spread)
+        values = {name: [one[place] for one in runs] for name, runs in found.items()}
+        middle = {name: statistics.median(all) for name, all in values.items()}
+        spread = {name: f"{min(all):.2f} to {max(all):.2f}" for name, all in values.items()}
+        more = [100 * (python / batch - 1) for python, batch in zip(values["python"], values["batch"])]
+        low, half, high = statistics.quantiles(more, n=4) if len(more) > 1 else more * 3
+        print(f"{what}: {middle['batch']:.2f} s by the command ({spread['batch']}), {middle['python']:.2f} s by Python ({spread['python']})")
+        print(f"{what}, Python to the command: {half:+.1f} % (quartiles {low:+.1f} and {high:+.1f})")
     print("peak of Python:", max(one[2] for one in found["python"]) >> 20, "MiB of", given.memory)
 
 

@@ -209,9 +209,13 @@ pub(crate) fn notifying(told: Receiver<Told>, notify: Py<PyAny>) -> PyResult<Rec
                 break;
             }
             // A loop that is closed refuses; the next one to listen asks by itself.
-            Python::attach(|py| drop(notify.call0(py)));
+            // So does an interpreter that is being taken down.
+            Python::try_attach(|py| drop(notify.call0(py)));
         }
-        Python::attach(|_| drop(notify));
+        let mut notify = Some(notify);
+        Python::try_attach(|_| drop(notify.take()));
+        // What is left then goes with the interpreter.
+        std::mem::forget(notify);
     }))?;
     Ok(receiver)
 }

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 from typing import Any, Callable
@@ -100,3 +101,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("needs_torch"):
                 item.add_marker(pytest.mark.skip(reason="torch is not installed"))
+
+
+def python(code: str, env: dict[str, str] | None = None) -> str:
+    """What a program prints in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=env)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

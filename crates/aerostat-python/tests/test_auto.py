@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -474,6 +475,25 @@ def test_what_cannot_be_held_is_refused_before_it_is_opened() -> None:
     with pytest.raises(aerostat.BudgetError, match="logits_to_keep"):
         model([[1] * 2000])
     assert model.stats() is None
+
+
+def test_masks_of_other_things_than_ones_and_zeros(llama: AutoModel) -> None:
+    ids = np.asarray([[5, 6, 7]])
+    for mask in ([[math.nan, 1, 1]], [[2, 1, 1]], [["a", "b", "c"]], [[-1, 1, 1]]):
+        with pytest.raises(aerostat.UsageError, match="attention_mask"):
+            llama(ids, attention_mask=mask)
+    for mask in ([[0.0, 1, 1]], [[False, True, True]], np.asarray([[0, 1, 1]], dtype=np.int8)):
+        assert np.array_equal(llama(ids, attention_mask=mask).logits[:, 1:], llama(ids[:, 1:]).logits)
+
+
+def test_which_logits_are_kept(llama: AutoModel) -> None:
+    ids = np.asarray([[5, 6, 7]])
+    whole = llama(ids).logits
+    for keep in ([0, 2], np.asarray([2, 0]), np.asarray([True, False, True]), [-1]):
+        assert np.array_equal(llama(ids, logits_to_keep=keep).logits, whole[:, np.asarray(keep)])
+    for keep in (1.5, -1, [3], [-4], "two", [True], np.zeros((1, 3), dtype=int)):
+        with pytest.raises(aerostat.UsageError, match="logits_to_keep"):
+            llama(ids, logits_to_keep=keep)
 
 
 def test_labels_that_cannot_be(llama: AutoModel) -> None:

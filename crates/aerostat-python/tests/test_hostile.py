@@ -13,7 +13,7 @@ import aerostat
 from aerostat import LLM, AutoModel, PoolingParams, SamplingParams, StructuredOutputsParams
 from aerostat._core import raised
 
-from conftest import fixture
+from conftest import fixture, python
 
 GREEDY = SamplingParams(temperature=0, max_tokens=3)
 HUGE = 10**30
@@ -278,6 +278,54 @@ def test_threads_and_event_loops_at_once(chat: str) -> None:
     [thread.start() for thread in threads]
     [thread.join(120) for thread in threads]
     assert not any(thread.is_alive() for thread in threads) and found == [wanted] * 80
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda m: m.generate([[1, 2]], max_new_tokens=1), lambda m: m([[1, 2]]), lambda m: m.close()], ids=["generate", "call", "close"]
+)
+@pytest.mark.parametrize("whose", ["logits_processor", "stopping_criteria"])
+def test_a_hook_that_asks_its_own_model(chat: str, ask: Any, whose: str) -> None:
+    """It waited for the thread that it ran on, for ever."""
+    own, other = (AutoModel.from_pretrained(chat, progress=False) for _ in range(2))
+
+    def asking(of: AutoModel) -> Any:
+        def hook(ids: Any, scores: Any, **_: Any) -> Any:
+            ask(of)
+            return False if scores is None else scores
+
+        return hook
+
+    with pytest.raises(aerostat.UsageError, match="open another"):
+        own.generate([[1, 2, 3]], max_new_tokens=2, **{whose: [asking(own)]})
+    assert np.asarray(own.generate([[1, 2, 3]], max_new_tokens=2, **{whose: [asking(other)]})).shape == (1, 5)
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        "model.generate([[1, 2]], max_new_tokens=200000, logits_processor=[lambda ids, scores: scores])",
+        "model.generate([[1, 2]], max_new_tokens=200000, stopping_criteria=[lambda ids, scores: False])",
+        "asyncio.run(LLM(PATH, progress=False).agenerate(['a'] * 500, SamplingParams(max_tokens=200, ignore_eos=True)))",
+    ],
+    ids=["processor", "criterion", "event loop"],
+)
+def test_an_interpreter_that_ends_while_hooks_are_asked(chat: str, work: str) -> None:
+    """Hooks that went on while it was taken down ended the process by a fault."""
+    printed = python(f"""
+import asyncio, threading, time
+from aerostat import AutoModel, LLM, SamplingParams
+PATH = {chat!r}
+model = AutoModel.from_pretrained(PATH, progress=False)
+def work():
+    try:
+        {work}
+    except BaseException:
+        pass
+threading.Thread(target=work, daemon=True).start()
+time.sleep(1)
+print("end")
+""")
+    assert printed.strip() == "end"
 
 
 def test_a_model_without_a_tokenizer_says_so_everywhere() -> None:

@@ -264,3 +264,29 @@ def test_each_script_changes_nothing_but_its_import() -> None:
     assert len(list((EXAMPLES / "vllm").glob("*.py"))) >= 10
 
 
+def blocks(page: Path) -> list[str]:
+    """The pieces of Python on a page."""
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_what_the_pages_print_runs(chat: str, tmp_path: Path) -> None:
+    """Each block of the page, one after the other as a reader would type them, with the names of a model and of tables that
+    the reader has."""
+    for library in ("pandas", "datasets"):
+        pytest.importorskip(library)
+    root = FIXTURES.parent
+    own = """
+from pandas import DataFrame
+from datasets import Dataset
+table = {"question": ["Why?", "How?"], "text": ["Good", "Bad"]}
+frame, dataset = DataFrame(table), Dataset.from_dict(table)
+"""
+    code = [own, *blocks(root / "README.md"), *blocks(root / "docs/python.md")]
+    assert len(code) == 6
+    last = "\nassert list(frame) == ['question', 'text', 'answer', 'error', 'embedding', 'label', 'p'], list(frame)\n"
+    last += "assert set(dataset.column_names) == {'question', 'text', 'answer'}, dataset\n"
+    script = tmp_path / "page.py"
+    script.write_text("\n".join(code).replace('"org/name"', repr(chat)) + last)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "The sky is blue because →" in done.stdout

@@ -55,6 +55,13 @@ def test_tensors_have_what_scripts_call(tokenizer: Tokenizer) -> None:
     assert tokenizer.decode(ids[0]) == "Hello"
 
 
+@pytest.mark.parametrize("kind", ["pt", "np", None])
+def test_ids_pickle_and_stay_what_they_are(tokenizer: Tokenizer, kind: Any) -> None:
+    ids = tokenizer("Hello", return_tensors=kind)["input_ids"]
+    for again in (pickle.loads(pickle.dumps(ids)), copy.copy(ids), copy.deepcopy(ids)):
+        assert type(again) is type(ids) and np.array_equal(np.asarray(again), np.asarray(ids))
+
+
 @pytest.mark.parametrize("form", [list, tuple, np.asarray])
 def test_decode_takes_many_forms(tokenizer: Tokenizer, form: Any) -> None:
     ids = tokenizer.encode("Hello you")

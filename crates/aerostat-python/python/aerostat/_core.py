@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
 import threading
 import time
+import weakref
+from contextlib import contextmanager
 from typing import Any, AsyncIterator, Callable, Iterator, Sequence
 
 from . import _aerostat
 from ._journal import Entry, Journal
 from ._options import EngineOptions, expert_file, log, own_cache
 from ._progress import Progress
-from .errors import AerostatError, Cancelled, Interrupted, of_class
+from .errors import AerostatError, BudgetError, Cancelled, Interrupted, UsageError, of_class
 
 #: A result of the native half: its kind, and its members.
 Result = tuple[str, dict[str, Any]]
@@ -31,7 +34,7 @@ def find(
     progress: bool = True,
 ) -> str:
     """The folder or file of a model, downloaded if need be."""
-    name = os.fspath(model)
+    name = os.fsdecode(model)
     name = os.path.expanduser(name) if name.startswith("~") else name
     bar: list[Progress] = []
 
@@ -43,7 +46,7 @@ def find(
                 bar.append(Progress(total, f"downloading {name}", "B"))
             bar[0].at(here, total)
 
-    cache = None if cache_dir is None else os.fspath(cache_dir)
+    cache = None if cache_dir is None else os.fsdecode(cache_dir)
     try:
         return str(_aerostat.find(name, own_cache(), token, cache, revision, told))
     finally:
@@ -62,13 +65,18 @@ class Core:
         self.model = _aerostat.Model(path)
         #: Where results are kept, if they are.
         self.journal: Journal | None = None
+        #: Threads on which the caller's own hooks run right now.
+        self.asking: set[int] = set()
+        #: Calls under way whose hooks, or event loops, are called on threads of the engine.
+        self.guests: set[_aerostat.Call] = set()
         self.facts: dict[str, Any] = json.loads(self.model.describe())
         experts = expert_file(path) if self.facts["experts"] else None
-        draft = None if options.draft is None else os.fspath(options.draft)
+        draft = None if options.draft is None else os.fsdecode(options.draft)
         draft = draft if draft in (None, "auto", "none") else find(draft, progress=progress)
         self.engine = _aerostat.Engine(self.model, options.as_json(experts, draft), *floor)
         if self.facts["tokenizer_error"]:
             log.warning("going on without the tokenizer: %s", self.facts["tokenizer_error"])
+        _leave_at_exit(self)
 
     @property
     def end_tokens(self) -> list[int]:
@@ -76,7 +84,14 @@ class Core:
 
     def close(self) -> None:
         """Lets what is under way finish, and gives memory back; the next call opens the model again."""
+        self.look_who_asks()
         self.engine.close()
+
+    def look_who_asks(self) -> None:
+        if threading.get_ident() in self.asking:
+            raise UsageError(
+                "a logits processor or stopping criterion cannot ask or close the model that waits for it; open another for it"
+            )
 
     def stats(self) -> dict[str, Any] | None:
         """What was done since the model was opened."""
@@ -98,7 +113,21 @@ class Core:
     def call(
         self, requests: Sequence[dict[str, Any]], follow: bool = False, notify: Any = None, hooks: Any = None
     ) -> _aerostat.Call:
-        return self.engine.call(json.dumps(requests), follow, notify, hooks)
+        self.look_who_asks()
+        with self.explaining():
+            return self.engine.call(json.dumps(requests), follow, notify, hooks)
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Errors of the engine in the words of the options that callers know."""
+        try:
+            yield
+        except BudgetError as error:
+            raise self.options.explained(error) from None
+
+    def error(self, members: dict[str, Any]) -> AerostatError:
+        """The exception of what the engine says went wrong."""
+        return self.options.explained(of_class(members["class"], members["message"]))
 
     def events(
         self,
@@ -118,11 +147,14 @@ class Core:
         call = self.call(requests, follow, None, hooks)
         shown = self.progress if show is None else show
         bar = Progress(len(requests), what, enabled=shown)
+        if hooks is not None:
+            self.guests.add(call)
         try:
             yield from self._events(call, bar, until, idle)
         finally:
             bar.close()
             call.cancel()
+            self.guests.discard(call)
 
     def _events(
         self, call: _aerostat.Call, bar: Progress, until: float | None, idle: Callable[[], None] | None
@@ -146,7 +178,7 @@ class Core:
                     if signal is not None:
                         raise signal
                     if kind == "ended" and not (members["class"] == "Cancelled" and until is not None):
-                        raise of_class(members["class"], members["message"])
+                        raise self.error(members)
                     return
                 if kind not in ("text", "tokens"):
                     finished.add(index)
@@ -248,6 +280,7 @@ class Core:
         told = asyncio.Event()
         call = self.call(requests, follow, lambda: loop.call_soon_threadsafe(told.set))
         finished: set[int] = set()
+        self.guests.add(call)
         try:
             while True:
                 await told.wait()
@@ -256,11 +289,12 @@ class Core:
                     if kind == "end":
                         return
                     if kind == "ended":
-                        raise of_class(members["class"], members["message"])
+                        raise self.error(members)
                     finished.add(index)
                     yield index, kind, members
         finally:
             call.cancel()
+            self.guests.discard(call)
 
     async def aresults(self, requests: Sequence[dict[str, Any]]) -> list[Result]:
         results: list[Any] = [None] * len(requests)
@@ -294,6 +328,30 @@ def _behind(status: dict[str, Any]) -> bool:
         return False
     stats = status["stats"]
     return stats is None or bool(stats["sweeps"] < status["progress"]["sweep"])
+
+
+#: All models, once there is one.
+_open: weakref.WeakSet[Core] | None = None
+
+
+def _leave_at_exit(core: Core) -> None:
+    global _open
+    if _open is None:
+        _open = weakref.WeakSet()
+        atexit.register(_leave)
+    _open.add(core)
+
+
+def _leave() -> None:
+    """Ends what would call Python while it is being taken down, which ends the process by a fault."""
+    for core in list(_open or ()):
+        if core.guests:
+            try:
+                core.engine.interrupt()
+                core.engine.close()
+            except AerostatError:
+                # In a forked child, which has none of its parent's threads.
+                pass
 
 
 class Counter:

@@ -38,6 +38,7 @@ def forward(
     rows, starts = unpadded(array, attention_mask, None, [])
     length, vocab = array.shape[1], core.facts["vocab"]
     whole = isinstance(logits_to_keep, int)
+    chosen = None if whole else _places(logits_to_keep, length)
     if whole and logits_to_keep < 0:
         raise UsageError(f"logits_to_keep is {logits_to_keep}; expected 0 for all, or how many of the last")
     first = max(length - logits_to_keep, 0) if whole and logits_to_keep > 0 else 0
@@ -69,7 +70,7 @@ def forward(
     output = Output()
     if labels is not None:
         output["loss"] = _scalar(_loss(logits, tensors.to_ids(labels, "labels"), rows, starts), input_ids)
-    kept = logits if whole else logits[:, tensors.to_numpy(logits_to_keep)]
+    kept = logits if chosen is None else logits[:, chosen]
     output["logits"] = tensors.like(kept, input_ids)
     if output_hidden_states:
         output["hidden_states"] = tuple(
@@ -87,6 +88,17 @@ def _look_at(keywords: dict[str, Any]) -> None:
             log.info("%s has no effect here", name)
         else:
             raise TypeError(f"the model got an unexpected keyword argument {name!r}")
+
+
+def _places(given: Any, length: int) -> Any:
+    """The positions that were chosen by number, or by true and false."""
+    places = tensors.to_numpy(given)
+    if places.ndim != 1 or places.dtype.kind not in "iub":
+        raise UsageError(f"logits_to_keep is {given!r}; expected 0 for all, how many of the last, or positions")
+    right = len(places) == length if places.dtype.kind == "b" else ((-length <= places) & (places < length)).all()
+    if not right:
+        raise UsageError(f"logits_to_keep names positions that texts of {length} tokens do not have")
+    return places
 
 
 def _padded(rows: list[Any], starts: list[int], length: int) -> Any:

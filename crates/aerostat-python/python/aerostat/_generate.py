@@ -154,8 +154,8 @@ class Ask:
         """What of the caller's own is asked at each token."""
         if not self.processors and not self.criteria:
             return None
-        process = kept(processor(self.processors), self.faults) if self.processors else None
-        stops = kept(stopper(self.criteria), self.faults) if self.criteria else None
+        process = kept(processor(self.processors), self.faults, self.core.asking) if self.processors else None
+        stops = kept(stopper(self.criteria), self.faults, self.core.asking) if self.criteria else None
         return [(process, stops)] * count
 
     def _streamed(self, requests: list[Any], hooks: Any, prompt: Any, until: float | None) -> list[Any]:
@@ -198,6 +198,8 @@ def unpadded(array: Any, attention_mask: Any, pad: int | None, ends: list[int]) 
         mask = array != pad if inferred else np.ones(array.shape, dtype=bool)
     else:
         mask = tensors.to_numpy(attention_mask)
+        if mask.dtype.kind not in "biuf" or not ((mask == 0) | (mask == 1)).all():
+            raise UsageError("attention_mask is to hold 1 for tokens and 0 for padding, and nothing else")
         mask = (mask[None, :] if mask.ndim == 1 else mask) != 0
         if mask.shape != array.shape:
             raise UsageError(f"attention_mask is {list(mask.shape)}, input_ids {list(array.shape)}")

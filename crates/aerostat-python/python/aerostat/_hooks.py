@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from typing import Any, Callable, Sequence, TypeVar
 
 from . import tensors
@@ -21,16 +22,21 @@ def _row(ids: list[int]) -> Any:
 Called = TypeVar("Called", bound=Callable[..., Any])
 
 
-def kept(call: Called, faults: list[BaseException]) -> Called:
-    """The same; what it raises is kept, since it is called on a thread from which nothing is raised."""
+def kept(call: Called, faults: list[BaseException], asking: set[int]) -> Called:
+    """The same; what it raises is kept, since it is called on a thread from which nothing is raised. Meanwhile the thread is
+    among those that ask, and so wait for no answer of the same engine."""
 
     @functools.wraps(call)
     def keeping(*given: Any) -> Any:
+        here = threading.get_ident()
+        asking.add(here)
         try:
             return call(*given)
         except BaseException as fault:
             faults.append(fault)
             raise
+        finally:
+            asking.discard(here)
 
     return keeping  # type: ignore[return-value]
 

@@ -17,7 +17,7 @@ class Journal:
     write to one file: they write the same."""
 
     def __init__(self, folder: str | os.PathLike[str], identity: str) -> None:
-        self.folder, self.identity = os.fspath(folder), identity
+        self.folder, self.identity = os.fsdecode(folder), identity
         try:
             os.makedirs(self.folder, exist_ok=True)
         except OSError as error:

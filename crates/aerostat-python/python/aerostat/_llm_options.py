@@ -91,7 +91,7 @@ def default_params(facts: dict[str, Any], source: Any, override: dict[str, Any] 
     if source == "auto":
         named = dict(facts["sampling"])
     elif source != "vllm":
-        folder = os.fspath(source)
+        folder = os.fsdecode(source)
         named = read_json(folder if os.path.isfile(folder) else os.path.join(folder, "generation_config.json"))
     named.update(override or {})
     if "max_new_tokens" in named:

@@ -78,7 +78,7 @@ def by_name(args: tuple[Any, ...], keywords: dict[str, Any]) -> dict[str, Any]:
 def read(path: Any, keywords: dict[str, Any]) -> tuple[Loading, EngineOptions]:
     """Sorts keywords into what is done, noted, refused and not known."""
     options = EngineOptions.take(keywords)
-    loading = Loading(os.fspath(path))
+    loading = Loading(os.fsdecode(path))
     token = keywords.pop("token", None)
     if keywords.pop("install_hooks", True) is False:
         raise UsageError("install_hooks=False is for training; aerostat is for inference only")
@@ -130,7 +130,7 @@ def copy_of(path: str, loading: Loading, compression: str) -> str:
     name = os.path.basename(os.path.normpath(path))
     mark = hashlib.sha256(os.path.realpath(path).encode()).hexdigest()[:8]
     given = loading.layer_shards_saving_path
-    folder = os.fspath(given) if given is not None else os.path.join(own_cache(), "packed")
+    folder = os.fsdecode(given) if given is not None else os.path.join(own_cache(), "packed")
     return os.path.join(folder, f"{name}-{mark}-{CODECS[compression][0]}")
 
 

@@ -10,10 +10,12 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Iterable
 
-from .errors import BudgetError, UsageError
+from .errors import AerostatError, BudgetError, UsageError
 
 log = logging.getLogger("aerostat")
 
+#: What the engine says of a budget that is too small.
+_TOO_SMALL = re.compile(r"a memory budget of .* is too small: this model needs at least (\d+) MiB here \((.*)\); raise --memory.*")
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -71,8 +73,23 @@ class EngineOptions:
                 given[name] = value
         given["io"] = self.io
         given["kv"] = self.kv
-        given["spill"] = None if self.spill is None else os.fspath(self.spill)
+        given["spill"] = None if self.spill is None else os.fsdecode(self.spill)
         return json.dumps(given)
+
+    def explained(self, error: AerostatError) -> AerostatError:
+        """An error of the engine, in the words of these options: a budget that is too small is named as it was given, and the
+        least one counts the headroom."""
+        found = _TOO_SMALL.fullmatch(str(error)) if isinstance(error, BudgetError) else None
+        if found is None:
+            return error
+        headroom = parse_size(self.headroom, "headroom") if self.headroom and self.memory is not None else 0
+        beside = -(-headroom >> 20)
+        what = "the memory that is free" if self.memory is None else f"memory={self.memory!r}"
+        held = f", {beside} MiB of headroom for Python's own" if beside else ""
+        return BudgetError(
+            f"{what} is too small: this model needs at least {int(found[1]) + beside} MiB here ({found[2]}{held}); raise memory to "
+            "that, or ask for shorter prompts and answers"
+        )
 
 
 def affordable(options: EngineOptions, size: int, hint: str) -> None:

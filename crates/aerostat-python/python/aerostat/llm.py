@@ -73,10 +73,10 @@ class LLM:
                 check_whole(name, value, 1, 1 << 40)
         options.draft = draft_of(speculative_config) if options.draft is None else options.draft
         options.rows_max = max_num_batched_tokens if options.rows_max is None else options.rows_max
-        if tokenizer is not None and os.fspath(tokenizer) != os.fspath(model):
+        if tokenizer is not None and os.fsdecode(tokenizer) != os.fsdecode(model):
             raise UsageError("tokenizer: a model runs with its own tokenizer; pass token ids to use another")
         self._given = {
-            "model": os.fspath(model), "revision": revision, "seed": seed, "chat_template": chat_template,
+            "model": os.fsdecode(model), "revision": revision, "seed": seed, "chat_template": chat_template,
             "max_model_len": max_model_len, "max_num_seqs": max_num_seqs, "kv_cache_dtype": kv_cache_dtype,
             "download_dir": download_dir, "skip_tokenizer_init": skip_tokenizer_init, "quantization": quantization,
             "pooler_config": pooler_config, "generation_config": generation_config,
@@ -254,15 +254,17 @@ class LLM:
         from ._progress import Progress
 
         given = {
-            "input": os.fspath(input), "output": os.fspath(output), "errors": None if errors is None else os.fspath(errors),
+            "input": os.fsdecode(input), "output": os.fsdecode(output), "errors": None if errors is None else os.fsdecode(errors),
             "name": self._given["model"], "context": self._max_model_len, "max_new_tokens": max_new_tokens,
             "seed": self._seed, "lenient": lenient, "restart": restart, "retry_errors": retry_errors,
         }  # fmt: skip
         bar = Progress(0, "batch", enabled=self._core.progress)
         try:
-            told = self._core.engine.run_batch(json.dumps(given), lambda done, failed, total: bar.at(done + failed, total))
+            self._core.look_who_asks()
+            with self._core.explaining():
+                told = self._core.engine.run_batch(json.dumps(given), lambda done, failed, total: bar.at(done + failed, total))
         except KeyboardInterrupt as error:
-            raise Interrupted("interrupted; the same call goes on with " + os.fspath(output)) from error
+            raise Interrupted("interrupted; the same call goes on with " + os.fsdecode(output)) from error
         finally:
             bar.close()
         counts: dict[str, int] = json.loads(told)

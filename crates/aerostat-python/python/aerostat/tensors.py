@@ -107,7 +107,11 @@ def host(array: Any, kind: str | None) -> Any:
     library = torch()
     if library is None:
         return _host_array(array)
-    return library.from_numpy(array.copy()).as_subclass(_host_tensor(library))
+    return _as_host(library.from_numpy(array.copy()))
+
+
+def _as_host(tensor: Any) -> Any:
+    return tensor.as_subclass(_host_tensor(torch()))
 
 
 _classes: dict[str, Any] = {}
@@ -131,6 +135,12 @@ def _host_tensor(library: Any) -> Any:
                 if absent(keywords.get("device")):
                     del keywords["device"]
                 return super().to(*args, **keywords) if args or keywords else self
+
+            def __reduce_ex__(self, protocol: Any) -> Any:
+                return _as_host, (self.as_subclass(library.Tensor),)
+
+            def __deepcopy__(self, memo: Any) -> Any:
+                return _as_host(self.as_subclass(library.Tensor).__deepcopy__(memo))
 
         _classes["tensor"] = HostTensor
     return _classes["tensor"]
@@ -169,6 +179,9 @@ def _host_array(array: Any) -> Any:
 
             def numel(self) -> int:
                 return int(self.size)
+
+            def __reduce__(self) -> Any:
+                return _host_array, (np.asarray(self),)
 
         _classes["array"] = HostArray
     return array.view(_classes["array"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Sequence
 
 from ..._requests import Batch
-from ...errors import AerostatError, UsageError, of_class
+from ...errors import AerostatError, UsageError
 from ...llm import LLM
 from ...outputs import RequestOutput
 from ...params import SamplingParams
@@ -25,7 +25,7 @@ class _UnderWay:
         """Its output, once it has one."""
         for index, kind, members in self.call.next(seconds):
             if kind == "ended":
-                raise of_class(members["class"], members["message"])
+                raise self.core.error(members)
             if kind != "end":
                 self.results[index] = (kind, members)
         if any(result is None for result in self.results):
