@@ -147,8 +147,10 @@ impl ItemsBuilder {
         &mut self.values
     }
 
-    fn finish(self, is_group: bool) -> Outcome<Rc<Items>> {
+    fn finish(mut self, is_group: bool) -> Outcome<Rc<Items>> {
         let depth = deeper(self.depth)?;
+        // A list of one item has room for four, which is more than is counted for it.
+        self.values.shrink_to_fit();
         Ok(Rc::new(Items { values: self.values, depth, is_group, _charge: self.charge }))
     }
 
