@@ -266,7 +266,13 @@ impl Dict {
             }
             return Ok(());
         }
-        self.charge.add(if self.entries.is_empty() { 12 * VALUE_BYTES } else { 4 * VALUE_BYTES })?;
+        let values = match self.entries.len() {
+            0 => 12,
+            1..=SMALL => 4,
+            // With its place in the index, and what both have to spare.
+            _ => 8,
+        };
+        self.charge.add(values * VALUE_BYTES)?;
         self.charge.heap().step(4)?;
         self.entries.push((key, value));
         if self.entries.len() > SMALL {

@@ -167,7 +167,7 @@ fn templates_that_mean_harm_end_soon_in_an_answer_or_an_error() {
 #[test]
 fn lists_and_texts_take_little_more_than_is_counted() {
     let before = peak_bytes();
-    for name in ["sort_groupby", "group_sort", "lists_of_one"] {
+    for name in ["sort_groupby", "group_sort", "lists_of_one", "dict_index"] {
         let source = std::fs::read_to_string(data(&format!("chat/hostile/{name}.jinja"))).unwrap();
         let _ = render(&source, Map::new());
         let grown = peak_bytes().saturating_sub(before);
