@@ -10,14 +10,14 @@ use sha2::{Digest, Sha256};
 
 use crate::compiler::{Coming, Compiler};
 use crate::counts::{Kinds, need};
-use crate::database::{LineRow, State};
+use crate::database::{LineRow, Mark, State};
 use crate::error::{Error, ErrorKind};
 use crate::input::{LINE_BYTES_MAX, Lines};
 use crate::journal::{pack_result, unpack_result};
 use crate::line;
 use crate::options::Shard;
 use crate::output::Appender;
-use crate::requests::{Done, Item, Requests, Settled, Unserved, Verdict};
+use crate::requests::{Done, Item, Requests, Settled, Unserved, Verdict, mark};
 
 /// A batch file, or a shard of one.
 pub(crate) struct BatchFile {
@@ -37,6 +37,7 @@ struct BatchItem {
     setting: Arc<Setting>,
     custom_id: String,
     request: ApiRequest,
+    mark: Mark,
 }
 
 impl BatchFile {
@@ -56,6 +57,11 @@ impl BatchFile {
     fn line(&self) -> Option<(u64, Option<&[u8]>)> {
         let line = self.lines.as_ref()?.at_hand()?;
         Some((line.number, line.bytes))
+    }
+
+    /// Of the line at hand, without what it ends in.
+    fn mark(&self) -> Mark {
+        mark(self.line().and_then(|(_, bytes)| bytes).unwrap_or_default().trim_ascii())
     }
 
     fn read_line(&self) -> Result<(u64, line::Item), Unserved> {
@@ -119,13 +125,15 @@ impl Requests for BatchFile {
     fn read(&mut self) -> Result<Box<dyn Item>, Unserved> {
         let setting = Arc::clone(&self.setting);
         let (_, line::Item { custom_id, request }) = self.read_line()?;
-        Ok(Box::new(BatchItem { setting, custom_id, request }))
+        Ok(Box::new(BatchItem { setting, custom_id, request, mark: self.mark() }))
     }
 
     fn check(&mut self) -> Verdict {
         match self.read_line() {
             Ok((number, item)) => match self.judge(&item) {
-                Ok(()) => Verdict::Good(row(number, &item.request.task), Kinds::of(&item.request.task)),
+                Ok(()) => {
+                    Verdict::Good(row(number, &item.request.task, self.mark()), Kinds::of(&item.request.task))
+                }
                 Err(refusal) => Verdict::Bad(Unserved { name: Some(item.custom_id), refusal }),
             },
             Err(unserved) => {
@@ -153,6 +161,10 @@ impl Item for BatchItem {
         Some(&self.custom_id)
     }
 
+    fn mark(&self) -> Mark {
+        self.mark
+    }
+
     fn parts(&self) -> usize {
         self.request.task.parts()
     }
@@ -178,7 +190,7 @@ impl Item for BatchItem {
         part: &mut dyn FnMut(usize) -> Result<Done, Error>,
         out: &mut Appender,
     ) -> Result<(), Error> {
-        let Self { setting, custom_id, request } = *self;
+        let Self { setting, custom_id, request, .. } = *self;
         let part = |index: usize| {
             let Done { tokens, bytes } = part(index)?;
             let broken = || {
@@ -193,7 +205,7 @@ impl Item for BatchItem {
 }
 
 /// The lengths of a request.
-fn row(number: u64, task: &Task) -> LineRow {
+fn row(number: u64, task: &Task, mark: Mark) -> LineRow {
     let sum = |lengths: &mut dyn Iterator<Item = usize>| lengths.sum::<usize>();
     let (parts, prompt, answer, longest) = match task {
         Task::Chat(g) | Task::Completions(g) => {
@@ -219,6 +231,7 @@ fn row(number: u64, task: &Task) -> LineRow {
         answer: small(answer),
         longest: small(longest),
         generated: 0,
+        mark,
     }
 }
 

@@ -173,6 +173,7 @@ mod tests {
             answer,
             longest,
             generated: 0,
+            mark: [0; 3],
         };
         let words = |need: Need| format!("{need:?}");
         let of = |prompts: &[usize], answer, want| {

@@ -15,7 +15,7 @@ use crate::options::sibling;
 /// Says whose database it is: "AERO".
 const APPLICATION_ID: i32 = 0x4145_524F;
 /// Of the tables below.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 /// The log is made durable at least this often.
 const DURABLE_EVERY: Duration = Duration::from_secs(1);
 
@@ -28,7 +28,8 @@ const SCHEMA: &str = "
         prompt INTEGER NOT NULL,     -- tokens to read, all sequences together
         answer INTEGER NOT NULL,     -- tokens to generate at most, for each sequence
         longest INTEGER NOT NULL,    -- tokens of its longest sequence at most
-        generated INTEGER NOT NULL   -- tokens generated, once it is done
+        generated INTEGER NOT NULL,  -- tokens generated, once it is done
+        mark INTEGER NOT NULL        -- 24 bits of a digest of what it asked when it was checked
     );
     CREATE TABLE gained (            -- tokens of answers under way
         line INTEGER NOT NULL, part INTEGER NOT NULL, position INTEGER NOT NULL, tokens BLOB NOT NULL,
@@ -75,7 +76,12 @@ pub(crate) struct LineRow {
     pub(crate) answer: u32,
     pub(crate) longest: u32,
     pub(crate) generated: u32,
+    /// Of what it asked when it was checked.
+    pub(crate) mark: Mark,
 }
+
+/// Three bytes of a digest, which fit beside a line's state.
+pub(crate) type Mark = [u8; 3];
 
 /// The address by which SQLite reads a file that nobody writes.
 fn settled(path: &Path) -> String {
@@ -184,7 +190,7 @@ impl Database {
     /// All lines in order.
     pub(crate) fn lines(&self, mut each: impl FnMut(LineRow)) -> Result<(), Error> {
         let mut query = self.prepare(
-            "SELECT number, state, parts, prompt, answer, longest, generated FROM line ORDER BY number",
+            "SELECT number, state, parts, prompt, answer, longest, generated, mark FROM line ORDER BY number",
         )?;
         let mut rows = query.query([]).map_err(|e| self.failed(&e))?;
         while let Some(row) = rows.next().map_err(|e| self.failed(&e))? {
@@ -199,6 +205,7 @@ impl Database {
                     answer: row.get(4)?,
                     longest: row.get(5)?,
                     generated: row.get(6)?,
+                    mark: unmarked(row.get(7)?),
                 })
             };
             each(read().map_err(|e| self.failed(&e))?);
@@ -334,8 +341,9 @@ pub(crate) struct NewLines<'a> {
 impl NewLines<'_> {
     pub(crate) fn add(&self, row: &LineRow) -> Result<(), Error> {
         let add = || -> rusqlite::Result<usize> {
-            let mut insert =
-                self.transaction.prepare_cached("INSERT INTO line VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
+            let mut insert = self
+                .transaction
+                .prepare_cached("INSERT INTO line VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
             insert.execute(params![
                 row.number as i64,
                 row.state.code(),
@@ -343,7 +351,8 @@ impl NewLines<'_> {
                 row.prompt,
                 row.answer,
                 row.longest,
-                row.generated
+                row.generated,
+                marked(row.mark)
             ])
         };
         add().map(|_| ()).map_err(|e| failure(&self.path, &e))
@@ -381,6 +390,16 @@ fn write(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
         fact.execute(params![key, value])?;
     }
     Ok(())
+}
+
+/// A mark as a number, and back.
+fn marked([high, middle, low]: Mark) -> u32 {
+    u32::from_be_bytes([0, high, middle, low])
+}
+
+fn unmarked(number: u32) -> Mark {
+    let [_, high, middle, low] = number.to_be_bytes();
+    [high, middle, low]
 }
 
 /// Refuses what is not the database of a job of this version.
@@ -439,6 +458,7 @@ mod tests {
             answer: 5,
             longest: 9,
             generated: 0,
+            mark: [1, 2, 0xff],
         };
         let new = database.begin().unwrap();
         (0..3).for_each(|number| new.add(&row(number)).unwrap());
@@ -488,7 +508,7 @@ mod tests {
         assert_eq!(database.number("output_bytes").unwrap_err().kind(), ErrorKind::Database);
         assert_eq!(database.number("errors_bytes").unwrap(), None);
         assert_eq!(database.must_number("errors_bytes").unwrap_err().kind(), ErrorKind::Database);
-        database.connection.execute("INSERT INTO line VALUES (0, 9, 1, 1, 1, 1, 0)", []).unwrap();
+        database.connection.execute("INSERT INTO line VALUES (0, 9, 1, 1, 1, 1, 0, 0)", []).unwrap();
         assert_eq!(database.lines(|_| ()).unwrap_err().kind(), ErrorKind::Database);
     }
 

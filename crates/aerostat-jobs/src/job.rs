@@ -360,7 +360,16 @@ impl Job {
 
 impl LineRow {
     pub(crate) fn bad(number: u64) -> Self {
-        Self { number, state: State::Bad, parts: 1, prompt: 0, answer: 0, longest: 0, generated: 0 }
+        Self {
+            number,
+            state: State::Bad,
+            parts: 1,
+            prompt: 0,
+            answer: 0,
+            longest: 0,
+            generated: 0,
+            mark: [0; 3],
+        }
     }
 }
 

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use aerostat::{Need, Outcome, Request, Tokenizer};
 use aerostat_openai::{Refusal, Shape, Token};
+use sha2::{Digest, Sha256};
 
 use crate::compiler::Coming;
 use crate::counts::Kinds;
-use crate::database::LineRow;
+use crate::database::{LineRow, Mark};
 use crate::error::{Error, ErrorKind};
 use crate::output::Appender;
 use crate::watch::Watcher;
@@ -52,6 +53,9 @@ pub(crate) trait Item: Send {
     /// By what people know it: a `custom_id`, or a line.
     fn name(&self) -> Option<&str>;
 
+    /// Of what it asks: another one asks something else.
+    fn mark(&self) -> Mark;
+
     /// How many sequences it is.
     fn parts(&self) -> usize;
 
@@ -79,6 +83,12 @@ pub(crate) trait Item: Send {
         part: &mut dyn FnMut(usize) -> Result<Done, Error>,
         out: &mut Appender,
     ) -> Result<(), Error>;
+}
+
+/// The mark of bytes.
+pub(crate) fn mark(bytes: impl AsRef<[u8]>) -> Mark {
+    let digest: [u8; 32] = Sha256::digest(bytes).into();
+    std::array::from_fn(|i| digest[i])
 }
 
 /// What is kept of a part that has ended.

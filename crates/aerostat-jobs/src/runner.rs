@@ -147,6 +147,8 @@ impl Runner {
                 continue;
             }
             match self.job.requests.read() {
+                // Answers to what was not checked would be taken for answers to what was.
+                Ok(item) if item.mark() != row.mark => return Err(changed(&self.job.paths.input)),
                 Ok(item) => self.enter(number, item)?,
                 Err(Unserved { name, refusal }) => {
                     self.check_input()?;

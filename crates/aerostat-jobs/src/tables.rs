@@ -10,14 +10,14 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use crate::counts::Kinds;
-use crate::database::{LineRow, State};
+use crate::database::{LineRow, Mark, State};
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind};
 use crate::job::{Begun, Job};
 use crate::line;
 use crate::options::JobPaths;
 use crate::output::Appender;
-use crate::requests::{Done, Item, Requests, Settled, Unserved, Verdict};
+use crate::requests::{Done, Item, Requests, Settled, Unserved, Verdict, mark};
 use crate::survey::{Survey, survey_of};
 use crate::table::Prompt;
 use crate::watch::Watcher;
@@ -316,6 +316,7 @@ impl TableItem {
             answer: small(answer),
             longest: small(longest + answer),
             generated: 0,
+            mark: self.mark(),
         }
     }
 }
@@ -323,6 +324,11 @@ impl TableItem {
 impl Item for TableItem {
     fn name(&self) -> Option<&str> {
         Some(&self.line)
+    }
+
+    fn mark(&self) -> Mark {
+        let ids = self.requests.iter().flatten().flat_map(|request| &request.token_ids);
+        mark(ids.flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>())
     }
 
     fn parts(&self) -> usize {

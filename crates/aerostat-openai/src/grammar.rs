@@ -41,6 +41,8 @@ fn limits() -> ParserLimits {
         max_items_in_row: 10_000,
         step_max_items: 100_000,
         max_lexer_states: 50_000,
+        // Twice as much took a quarter of a gigabyte for a terminal of a few words that doubles itself.
+        initial_lexer_fuel: 500_000,
         verbose_errors: false,
         ..ParserLimits::default()
     }
@@ -480,6 +482,18 @@ mod tests {
             assert!(refused.contains(told), "{refused}");
         }
         assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn terminals_that_double_themselves_are_refused() {
+        let (mut grammars, _) = grammars();
+        let lines = (0..40).map(|i| format!("A{i}: A{} A{}\n", i + 1, i + 1)).collect::<String>();
+        let refused =
+            grammars.constraint(&Shape::Lark(format!("start: A0\n{lines}A40: \"x\"\n"))).err().unwrap();
+        assert!(refused.contains("too big"), "{refused}");
+        // A megabyte of choices is as much as is taken.
+        let choices = (0..15_000).map(|i| format!("a rather long name of category number {i} of a list"));
+        assert!(grammars.constraint(&Shape::Choice(choices.collect())).is_ok());
     }
 
     /// They passed the check, and failed in the run.

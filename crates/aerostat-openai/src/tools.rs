@@ -115,29 +115,39 @@ fn choice(body: &mut Fields<'_>, tools: &[Tool]) -> Result<Option<ToolChoice>, R
         true => Ok(Some(ToolChoice::Named(name.to_owned()))),
         false => Err(wrong(format!("names {name:?}, which is not among `tools`"))),
     };
+    if let Some(Value::Object(_)) = body.peek("tool_choice") {
+        return match called(body)? {
+            Some(name) => named(&name),
+            None => Err(wrong("must name a function".to_owned())),
+        };
+    }
     let Some(given) = body.take("tool_choice") else {
         return Ok((!tools.is_empty()).then_some(ToolChoice::Auto));
     };
-    match &given {
-        Value::String(word) => match word.as_str() {
-            "none" => Ok(None),
-            "auto" => Ok((!tools.is_empty()).then_some(ToolChoice::Auto)),
-            "required" | "any" if tools.is_empty() => Err(wrong("needs `tools`".to_owned())),
-            "required" | "any" => Ok(Some(ToolChoice::Required)),
-            other => {
-                Err(wrong(format!("is {other:?}; it must be \"none\", \"auto\", \"required\" or a function")))
-            }
-        },
-        Value::Object(map) => {
-            let is_function = map.get("type").is_some_and(|kind| kind == "function");
-            let name = map.get("function").and_then(|function| function.get("name")).and_then(Value::as_str);
-            match name.filter(|_| is_function && map.len() == 2) {
-                Some(name) => named(name),
-                None => Err(wrong(format!("is {}; it must name a function", brief(&given)))),
-            }
-        }
-        other => Err(wrong(format!("is {}; it must be text or an object", brief(other)))),
+    match given.as_str() {
+        Some("none") => Ok(None),
+        Some("auto") => Ok((!tools.is_empty()).then_some(ToolChoice::Auto)),
+        Some("required" | "any") if tools.is_empty() => Err(wrong("needs `tools`".to_owned())),
+        Some("required" | "any") => Ok(Some(ToolChoice::Required)),
+        _ => Err(wrong(format!(
+            "is {}; it must be \"none\", \"auto\", \"required\" or a function",
+            brief(&given)
+        ))),
     }
+}
+
+/// The name of the function that a `tool_choice` is.
+fn called(body: &mut Fields<'_>) -> Result<Option<String>, Refusal> {
+    let Some(mut choice) = body.object("tool_choice")? else { return Ok(None) };
+    choice.only("type", &[json!("function")])?;
+    let mut function = choice.object("function")?;
+    let name = match &mut function {
+        Some(function) => function.text("name")?,
+        None => None,
+    };
+    choice.finish()?;
+    function.map_or(Ok(()), Fields::finish)?;
+    Ok(name)
 }
 
 impl Setting {

@@ -8,28 +8,75 @@ use crate::{Sampling, TokenRules};
 
 /// How a model's makers sample, and notes on what of their settings is not followed.
 pub(crate) fn sampling(config: &Value, vocab: usize) -> (Sampling, Vec<String>) {
-    let number = |key: &str| config.get(key).and_then(Value::as_f64);
     let mut sampling = Sampling::default();
-    if let Some(penalty) = number("repetition_penalty").filter(|p| *p > 0.0) {
+    let (rules, mut notes) = rules(config, vocab);
+    let mut number = |key: &str, is_good: fn(f64) -> bool| {
+        let value = config.get(key).filter(|v| !v.is_null())?;
+        let found = value.as_f64().filter(|n| is_good(*n));
+        if found.is_none() {
+            notes.push(malformed(key));
+        }
+        found
+    };
+    if let Some(penalty) = number("repetition_penalty", |p| p > 0.0 && p.is_finite()) {
         sampling.repetition_penalty = penalty as f32;
     }
+    let share = |p: f64| (0.0..=1.0).contains(&p);
+    let temperature = number("temperature", |t| t >= 0.0 && t.is_finite());
+    let top_p = number("top_p", share);
+    // Some files have -1 where all tokens are meant.
+    let top_k = number("top_k", |k| k >= -1.0 && k.fract() == 0.0);
+    let min_p = number("min_p", share);
     if config.get("do_sample").and_then(Value::as_bool) == Some(true) {
-        sampling.temperature = number("temperature").unwrap_or(1.0) as f32;
-        sampling.top_p = number("top_p").map_or(sampling.top_p, |p| p as f32);
-        sampling.top_k = number("top_k").map_or(sampling.top_k, |k| k as usize);
-        sampling.min_p = number("min_p").map_or(sampling.min_p, |p| p as f32);
+        sampling.temperature = temperature.unwrap_or(1.0) as f32;
+        sampling.top_p = top_p.map_or(sampling.top_p, |p| p as f32);
+        sampling.top_k = top_k.map_or(sampling.top_k, |k| k as usize);
+        sampling.min_p = min_p.map_or(sampling.min_p, |p| p as f32);
     }
-    let (rules, mut notes) = rules(config, vocab);
+    if config.get("do_sample").is_some_and(|v| !v.is_null() && !v.is_boolean()) {
+        notes.push(malformed("do_sample"));
+    }
+    if config.get("max_new_tokens").is_some_and(|v| !v.is_null() && answer_tokens(config).is_none()) {
+        notes.push(malformed("max_new_tokens"));
+    }
+    if config.get("eos_token_id").is_some_and(|v| !v.is_null() && ids(v).is_none()) {
+        notes.push(malformed("eos_token_id"));
+    }
     sampling.rules = Arc::new(rules);
     notes.extend(not_followed(config));
     (sampling, notes)
 }
 
+/// Tokens of an answer at most.
+pub(crate) fn answer_tokens(config: &Value) -> Option<usize> {
+    let tokens = config.get("max_new_tokens")?.as_u64()?;
+    usize::try_from(tokens).ok().filter(|tokens| *tokens > 0)
+}
+
+/// A note on the tokens of prompt and answer together that transformers ends at, if they are fewer than the model takes.
+pub(crate) fn length_note(config: &Value, context_max: usize) -> Option<String> {
+    /// What files had that meant nothing by it.
+    const DEFAULT: u64 = 20;
+    let length = config.get("max_length").filter(|v| !v.is_null())?;
+    let ends = match length.as_u64() {
+        Some(length) => length != DEFAULT && length < context_max as u64 && answer_tokens(config).is_none(),
+        None => return Some(malformed("max_length")),
+    };
+    ends.then(|| followed_elsewhere("max_length"))
+}
+
+fn malformed(key: &str) -> String {
+    format!("generation_config.json: `{key}` is not followed: it is malformed")
+}
+
+fn followed_elsewhere(key: &str) -> String {
+    format!("generation_config.json: `{key}` is not followed; transformers does")
+}
+
 /// Rules about tokens. Tokens outside the vocabulary never come, so that rules about them say nothing.
 fn rules(config: &Value, vocab: usize) -> (TokenRules, Vec<String>) {
     let mut notes = Vec::new();
-    let mut wrong =
-        |key: &str| notes.push(format!("generation_config.json: `{key}` is not followed: it is malformed"));
+    let mut wrong = |key: &str| notes.push(malformed(key));
     let mut read =
         |key: &str, of: fn(&Value) -> Option<Vec<u32>>| match config.get(key).filter(|v| !v.is_null()) {
             None => Vec::new(),
@@ -99,7 +146,7 @@ fn not_followed(config: &Value) -> Vec<String> {
         .iter()
         .filter(|(key, plain)| config.get(key).and_then(Value::as_f64).is_some_and(|n| n != *plain));
     let keys = numbers.map(|(key, _)| *key).chain(OTHERS.into_iter().filter(set));
-    keys.map(|key| format!("generation_config.json: `{key}` is not followed; transformers does")).collect()
+    keys.map(followed_elsewhere).collect()
 }
 
 #[cfg(test)]
@@ -122,5 +169,45 @@ mod tests {
         let (found, notes) = sampling(&json!({"suppress_tokens": [1, 99, -1], "forced_eos_token_id": 3}), 8);
         assert_eq!((&found.rules.suppress_tokens[..], &found.rules.forced_eos[..]), (&[1][..], &[3][..]));
         assert!(notes.is_empty());
+    }
+
+    /// A temperature in quotes was 1, and an end in quotes no end, without a word.
+    #[test]
+    fn what_is_malformed_is_noted() {
+        for (key, bad, good) in [
+            ("temperature", vec![json!("0.7"), json!(-1), json!([1])], json!(0.7)),
+            ("top_k", vec![json!("3"), json!(2.5), json!(-2)], json!(-1)),
+            ("top_p", vec![json!("0.5"), json!(2)], json!(0.5)),
+            ("min_p", vec![json!("x"), json!(-0.1)], json!(0.1)),
+            ("repetition_penalty", vec![json!("1.5"), json!(0), json!({})], json!(1.5)),
+            ("do_sample", vec![json!("true"), json!(1)], json!(true)),
+            ("max_new_tokens", vec![json!("2"), json!(0), json!(2.5)], json!(2)),
+            (
+                "eos_token_id",
+                vec![json!("2"), json!(true), json!({}), json!([2, "x"]), json!([[2]])],
+                json!([2, -1]),
+            ),
+            ("min_new_tokens", vec![json!("3")], json!(3)),
+        ] {
+            for value in bad {
+                let (_, notes) = sampling(&json!({key: value}), 8);
+                assert_eq!(notes, [malformed(key)], "{key}: {value}");
+            }
+            assert!(
+                sampling(&json!({key: good}), 8).1.is_empty()
+                    && sampling(&json!({key: null}), 8).1.is_empty()
+            );
+        }
+    }
+
+    #[test]
+    fn a_length_that_is_shorter_than_the_models_is_noted() {
+        let note = |config: Value| length_note(&config, 4096);
+        for plain in [json!({}), json!({"max_length": 20}), json!({"max_length": 4096})] {
+            assert_eq!(note(plain), None);
+        }
+        assert_eq!(note(json!({"max_length": 512, "max_new_tokens": 9})), None);
+        assert!(note(json!({"max_length": 512})).unwrap().contains("max_length"));
+        assert!(note(json!({"max_length": "512"})).unwrap().contains("malformed"));
     }
 }

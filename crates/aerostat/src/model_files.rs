@@ -214,8 +214,7 @@ impl ModelFiles {
     /// Tokens of an answer at most that the model's makers name in `generation_config.json`.
     pub fn answer_tokens(&self) -> Option<usize> {
         let Config::HuggingFace(hf) = &self.checkpoint.config else { return None };
-        let tokens = hf.generation.as_ref()?.get("max_new_tokens")?.as_u64()?;
-        usize::try_from(tokens).ok().filter(|tokens| *tokens > 0)
+        makers::answer_tokens(hf.generation.as_ref()?)
     }
 
     fn makers(&self) -> (Sampling, Vec<String>) {
@@ -223,7 +222,10 @@ impl ModelFiles {
             Config::HuggingFace(hf) => hf.generation.as_ref(),
             Config::Gguf(_) => None,
         };
-        generation.map_or_else(<_>::default, |config| makers::sampling(config, self.spec.vocab))
+        let Some(config) = generation else { return <_>::default() };
+        let (sampling, mut notes) = makers::sampling(config, self.spec.vocab);
+        notes.extend(makers::length_note(config, self.spec.context_max));
+        (sampling, notes)
     }
 }
 

@@ -77,8 +77,10 @@ fn listed(keys: &Keys<'_>, usual: &[MixerKind], count: usize) -> Result<Vec<Mixe
         kinds.collect::<Result<Vec<_>, _>>()?
     } else if keys.reads("attn_layer_indices") {
         others(keys.json_list("attn_layer_indices")?.unwrap_or(&[]), MixerKind::Space)
-    } else if let Some(attention) = keys.json_list("full_attn_idxs")? {
-        others(attention, MixerKind::Convolution)
+    } else if keys.reads("full_attn_idxs") {
+        let attention = keys.json_list("full_attn_idxs")?;
+        attention
+            .map_or_else(|| vec![MixerKind::Attention; count], |list| others(list, MixerKind::Convolution))
     } else {
         match usual {
             [] => return Err(keys.config("`layer_types` is missing")),

@@ -136,7 +136,7 @@ fn templates_that_mean_harm_end_in_an_answer_or_one_error() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../aerostat-text/tests/data/chat/hostile");
     let folder = copy("chat");
     let deep = |before: &str, within: &str, after: &str| {
-        format!("{{{{ {}{within}{} }}}}", before.repeat(20_000), after.repeat(20_000))
+        format!("{{{{ {}{within}{} }}}}", before.repeat(100_000), after.repeat(100_000))
     };
     let nested =
         [deep("not ", "1", ""), deep("", "f", "()"), deep("", "1", "|abs"), deep("1 if 1 else ", "1", "")];

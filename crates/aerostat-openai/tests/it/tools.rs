@@ -379,6 +379,7 @@ fn an_answer_goes_on_with_the_last_message() {
 fn what_is_wrong_with_functions_is_said_by_its_path() {
     let setting = setting("qwen3.jinja", &[]);
     let function = |function: Value| json!({"tools": [{"type": "function", "function": function}]});
+    let choice = |choice: Value| json!({"tool_choice": choice, "tools": [{"type": "function", "function": {"name": "f"}}]});
     for (body, param) in [
         (json!({"tools": {}}), "tools"),
         (json!({"tools": [{"type": "retrieval"}]}), "tools[0]"),
@@ -388,6 +389,15 @@ fn what_is_wrong_with_functions_is_said_by_its_path() {
         (function(json!({"name": "a", "novel": 3})), "tools[0].function.novel"),
         (json!({"tool_choice": "sometimes"}), "tool_choice"),
         (json!({"tool_choice": {"type": "function", "function": {"name": "none"}}}), "tool_choice"),
+        (json!({"tool_choice": {"type": "function", "function": {}}}), "tool_choice"),
+        (json!({"tool_choice": {"type": "function", "function": 3}}), "tool_choice.function"),
+        // Members of a choice were taken in silence.
+        (
+            choice(json!({"type": "function", "function": {"name": "f", "novel": 3}})),
+            "tool_choice.function.novel",
+        ),
+        (choice(json!({"type": "function", "function": {"name": "f"}, "novel": 3})), "tool_choice.novel"),
+        (choice(json!({"type": "custom", "function": {"name": "f"}})), "tool_choice.type"),
         (json!({"tool_choice": "required", "tools": []}), "tool_choice"),
         (json!({"guided_regex": "a"}), "tools"),
         (json!({"response_format": {"type": "json_object"}, "guided_json": {}}), "response_format"),

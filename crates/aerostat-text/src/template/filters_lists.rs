@@ -5,16 +5,16 @@ use std::cmp::Ordering;
 use super::arguments::{Given, as_count, as_integer, flag, integer};
 use super::ast::Operator;
 use super::characters::lower;
-use super::compare::{equal, order};
+use super::compare::{equal, equal_inside, order};
 use super::escape::escaped;
 use super::execute::Renderer;
-use super::limits::{Buffer, Fault, Outcome};
+use super::limits::{Buffer, Charge, Fault, Outcome};
 use super::loops::{Pull, collect};
 use super::operators::binary;
 use super::print::write_str;
 use super::sort::sorted_by;
 use super::undefined::Undefined;
-use super::value::{Dict, Value, marked};
+use super::value::{Dict, ItemsBuilder, Value, marked};
 
 /// Python takes an integer of 32 bits here.
 fn backwards(reverse: &Option<Value>) -> Outcome<bool> {
@@ -305,10 +305,16 @@ impl Renderer<'_> {
         }
     }
 
+    /// Room for pairs that are to be sorted, and what it is counted as for as long as they live.
+    fn pairs(&self, count: usize) -> Outcome<(Vec<(Value, Value)>, Charge)> {
+        let held = self.heap.charge(count.saturating_mul(size_of::<(Value, Value)>()))?;
+        Ok((Vec::with_capacity(count), held))
+    }
+
     /// Sorts pairs of a key and a value by their keys.
     fn sorted(&self, mut pairs: Vec<(Value, Value)>, reverse: bool) -> Outcome<Vec<(Value, Value)>> {
         // Merging holds all pairs twice.
-        let _charge = self.heap.charge(pairs.len().saturating_mul(128))?;
+        let _merged = self.heap.charge(pairs.len().saturating_mul(size_of::<(Value, Value)>()))?;
         if reverse {
             pairs.reverse();
         }
@@ -335,8 +341,7 @@ impl Renderer<'_> {
             Some(other) => vec![self.path(other)?],
         };
         let mut items = collect(value, &self.heap)?;
-        self.heap.room(items.values().len().saturating_mul(192))?;
-        let mut pairs = Vec::new();
+        let (mut pairs, _held) = self.pairs(items.values().len())?;
         for item in items.values().drain(..) {
             let mut key = self.heap.items()?;
             for path in &paths {
@@ -353,7 +358,7 @@ impl Renderer<'_> {
         value: &Value,
         case_sensitive: bool,
         attribute: Option<Value>,
-        items: &mut super::value::ItemsBuilder,
+        items: &mut ItemsBuilder,
     ) -> Outcome<()> {
         let path = self.path_unless_none(attribute)?;
         let mut seen = Dict::new(&self.heap)?;
@@ -407,36 +412,48 @@ impl Renderer<'_> {
             attribute => self.path(attribute)?,
         };
         let mut items = collect(value, &self.heap)?;
-        self.heap.room(items.values().len().saturating_mul(192))?;
-        let mut pairs = Vec::new();
+        let (mut pairs, _held) = self.pairs(items.values().len())?;
         for item in items.values().drain(..) {
             let found = self.follow(item.clone(), &path, default.as_ref())?;
             pairs.push((self.key(found, case_sensitive)?, item));
         }
-        let mut groups: Vec<(Value, super::value::ItemsBuilder)> = Vec::new();
+        let mut all = self.heap.items()?;
+        let mut group: Option<(Value, ItemsBuilder)> = None;
         for (key, item) in self.sorted(pairs, false)? {
-            let same = match groups.last() {
-                Some((other, _)) => super::compare::equal_inside(other, &key, &self.heap)?,
+            let same = match &group {
+                Some((other, _)) => equal_inside(other, &key, &self.heap)?,
                 None => false,
             };
-            if !same {
+            if let Some(done) = group.take_if(|_| !same) {
+                all.push(self.one_group(done, &path, default.as_ref(), case_sensitive)?)?;
+            }
+            let (_, items) = match &mut group {
+                Some(group) => group,
                 // Of the first item of a group, the key as it is written there.
-                groups.push((key, self.heap.items()?));
-            }
-            if let Some((_, group)) = groups.last_mut() {
-                group.push(item)?;
-            }
-        }
-        let mut all = self.heap.items()?;
-        for (key, mut group) in groups {
-            let first = group.values().first().cloned();
-            let key = match first.filter(|_| !case_sensitive) {
-                Some(first) => self.follow(first, &path, default.as_ref())?,
-                None => key,
+                None => group.insert((key, self.heap.items()?)),
             };
-            all.push(self.heap.collected([key, group.list()?])?.group()?)?;
+            items.push(item)?;
+        }
+        if let Some(last) = group {
+            all.push(self.one_group(last, &path, default.as_ref(), case_sensitive)?)?;
         }
         all.list()
+    }
+
+    /// A group with its key, as the first of its items has it.
+    fn one_group(
+        &mut self,
+        (key, mut items): (Value, ItemsBuilder),
+        path: &Path,
+        default: Option<&Value>,
+        case_sensitive: bool,
+    ) -> Outcome<Value> {
+        let first = items.values().first().cloned();
+        let key = match first.filter(|_| !case_sensitive) {
+            Some(first) => self.follow(first, path, default)?,
+            None => key,
+        };
+        self.heap.collected([key, items.list()?])?.group()
     }
 
     fn sort_dict(
@@ -458,7 +475,7 @@ impl Renderer<'_> {
             }
             return Fault::err(format!("'{}' object has no attribute 'items'", value.type_name()));
         };
-        let mut pairs = Vec::new();
+        let (mut pairs, _held) = self.pairs(dict.entries().len())?;
         for (key, value) in dict.entries() {
             let sorted_by = if by_value { value } else { key };
             let item = self.heap.tuple([key.clone(), value.clone()])?;
@@ -485,7 +502,7 @@ impl Renderer<'_> {
         items.iterator("generator", fault)
     }
 
-    fn map(&mut self, value: &Value, given: Given, items: &mut super::value::ItemsBuilder) -> Outcome<()> {
+    fn map(&mut self, value: &Value, given: Given, items: &mut ItemsBuilder) -> Outcome<()> {
         let Given { mut positional, named } = given;
         if positional.is_empty() && named.iter().any(|(name, _)| &**name == "attribute") {
             let [attribute, default] =
@@ -520,13 +537,7 @@ impl Renderer<'_> {
         }
     }
 
-    fn select(
-        &mut self,
-        name: &str,
-        value: &Value,
-        given: Given,
-        items: &mut super::value::ItemsBuilder,
-    ) -> Outcome<()> {
+    fn select(&mut self, name: &str, value: &Value, given: Given, items: &mut ItemsBuilder) -> Outcome<()> {
         let Given { mut positional, named } = given;
         let mut path = Vec::new();
         if name.ends_with("attr") {

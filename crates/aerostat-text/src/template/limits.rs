@@ -191,7 +191,16 @@ impl Buffer {
         let bytes = text.len().checked_mul(times).ok_or_else(Heap::full)?;
         self.charge.add(bytes)?;
         self.charge.heap.read(bytes)?;
-        self.text.push_str(&text.repeat(times));
+        if bytes > 0 {
+            // Doubled where it lies: a copy beside it would take the bytes twice.
+            let start = self.text.len();
+            self.text.reserve(bytes);
+            self.text.push_str(text);
+            while let missing @ 1.. = start + bytes - self.text.len() {
+                let there = self.text.len() - start;
+                self.text.extend_from_within(start..start + there.min(missing));
+            }
+        }
         Ok(())
     }
 

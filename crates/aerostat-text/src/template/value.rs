@@ -147,8 +147,10 @@ impl ItemsBuilder {
         &mut self.values
     }
 
-    fn finish(self, is_group: bool) -> Outcome<Rc<Items>> {
+    fn finish(mut self, is_group: bool) -> Outcome<Rc<Items>> {
         let depth = deeper(self.depth)?;
+        // A list of one item has room for four, which is more than is counted for it.
+        self.values.shrink_to_fit();
         Ok(Rc::new(Items { values: self.values, depth, is_group, _charge: self.charge }))
     }
 
@@ -264,7 +266,13 @@ impl Dict {
             }
             return Ok(());
         }
-        self.charge.add(if self.entries.is_empty() { 12 * VALUE_BYTES } else { 4 * VALUE_BYTES })?;
+        let values = match self.entries.len() {
+            0 => 12,
+            1..=SMALL => 4,
+            // With its place in the index, and what both have to spare.
+            _ => 8,
+        };
+        self.charge.add(values * VALUE_BYTES)?;
         self.charge.heap().step(4)?;
         self.entries.push((key, value));
         if self.entries.len() > SMALL {

@@ -82,6 +82,10 @@ fn patterns_that_backtrack_without_end_are_stopped() {
         r"(a|aa)+(?<!a)$",
         r"(?<=a{1,9})(a+)+c",
         r"((a+)*)*(?=z)",
+        r"(a{0,300}){0,300}b",
+        r"(a{1,300}){300}",
+        r"(a{1,100}){100}",
+        r"(a|b)*a(a|b){9000}c",
     ] {
         run(regex, &split(regex));
         run(regex, &with("normalizer", replace(json!({"Regex": regex}), "b")));

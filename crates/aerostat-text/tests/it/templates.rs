@@ -163,6 +163,18 @@ fn templates_that_mean_harm_end_soon_in_an_answer_or_an_error() {
     }
 }
 
+/// What sorting, groups, indexes and lists of one item take beside the values themselves was not counted: 70 MiB at the bound of 32.
+#[test]
+fn lists_and_texts_take_little_more_than_is_counted() {
+    let before = peak_bytes();
+    for name in ["sort_groupby", "group_sort", "lists_of_one", "dict_index"] {
+        let source = std::fs::read_to_string(data(&format!("chat/hostile/{name}.jinja"))).unwrap();
+        let _ = render(&source, Map::new());
+        let grown = peak_bytes().saturating_sub(before);
+        assert!(grown < 52 << 20, "{name} took {} MiB", grown >> 20);
+    }
+}
+
 /// The most memory the process had so far; 0 where the system does not tell.
 pub(crate) fn peak_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
