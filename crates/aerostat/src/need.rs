@@ -128,8 +128,11 @@ impl Need {
         self.generates
     }
 
-    /// One request more.
+    /// One request more. One that no model has positions for is refused when it comes, and needs nothing.
     pub fn add(&mut self, request: &Request) {
+        if request.positions() > POSITIONS_MAX {
+            return;
+        }
         let answer = if request.want == Want::Generate { request.max_new_tokens } else { 0 };
         self.add_tokens(request.token_ids.len(), answer, request.want);
         if request.want == Want::Generate && request.prompt_logprobs.is_some() {

@@ -44,15 +44,16 @@ impl<'a> Keys<'a> {
         let class = Class::of(known)
             .ok_or_else(|| self.defect(format!("nothing is known of the class of `{known}`")))?;
         let text = text_config(hf);
-        let read = class.read(text.as_object().ok_or_else(|| self.config("it is not an object"))?);
+        let text_given = text.as_object().ok_or_else(|| self.config("it is not an object"))?;
+        let is_tower = !std::ptr::eq(text, &hf.config);
+        let outer = hf.config.get("model_type").and_then(Value::as_str).filter(|_| is_tower);
+        let mut full = outer.map_or_else(Map::new, towers::text_defaults);
+        full.extend(text_given.iter().map(|(key, value)| (key.clone(), value.clone())));
+        let read = class.read(&full);
         let mut whole = (*hf).clone();
-        match std::ptr::eq(text, &hf.config) {
-            true => whole.config = Value::Object(read),
-            false => {
-                if let Some(tower) = whole.config.get_mut("text_config") {
-                    *tower = Value::Object(read);
-                }
-            }
+        match whole.config.get_mut("text_config").filter(|_| is_tower) {
+            Some(tower) => *tower = Value::Object(read),
+            None => whole.config = Value::Object(read),
         }
         Ok(Some(whole))
     }

@@ -1,5 +1,7 @@
 //! Checkpoints of several towers, of which the text tower is run.
 
+use serde_json::{Map, Value, json};
+
 /// Checkpoints of several towers: `model_type` of the whole, and of its text tower where the configuration does not name it.
 pub const TOWERS: &[(&str, &str)] = &[
     ("gemma3", "gemma3_text"),
@@ -38,4 +40,22 @@ pub const TOWERS: &[(&str, &str)] = &[
 /// The type of the text tower in a checkpoint of several, unless its configuration names another.
 pub(crate) fn text_type(model_type: &str) -> Option<&'static str> {
     TOWERS.iter().find(|(whole, _)| *whole == model_type).map(|(_, text)| *text)
+}
+
+/// What the text tower of a checkpoint takes where its own configuration lacks a key, instead of what the class of a text model
+/// takes: published checkpoints of these leave out what is usual among them. Others take the defaults of the text model's class.
+pub(crate) fn text_defaults(model_type: &str) -> Map<String, Value> {
+    let defaults = match model_type {
+        // `VoxtralConfig` of transformers 5.23.0.
+        "voxtral" => json!({
+            "vocab_size": 131_072, "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 30,
+            "num_key_value_heads": 8, "max_position_embeddings": 131_072, "rms_norm_eps": 1e-5,
+            "rope_theta": 1e8, "head_dim": 128,
+        }),
+        _ => Value::Null,
+    };
+    match defaults {
+        Value::Object(defaults) => defaults,
+        _ => Map::new(),
+    }
 }

@@ -352,6 +352,23 @@ fn internlm_stretches_its_rotation_beyond_the_trained_length() {
     assert_eq!(rope(Some(json!({"base": 500}))).unwrap_err().kind(), ErrorKind::Config);
 }
 
+/// Voxtral's class fills what its text tower leaves out with values of its own, as `VoxtralConfig` of transformers 5.23.0 does;
+/// a rotation of 10,000, which is Llama's, once changed what it said.
+#[test]
+fn the_text_tower_of_voxtral_has_defaults_of_its_own() {
+    let checkpoint = Checkpoint::open(&aerostat_testkit::fixture("voxtral").path).unwrap();
+    let theta = |rope: Option<Value>| {
+        let change = |config: &mut Map<String, Value>| {
+            config.remove("rope_parameters");
+            config.extend(rope.map(|rope| ("rope_parameters".to_owned(), rope)));
+        };
+        described(&checkpoint, change).unwrap().ropes[0].theta
+    };
+    let given = [Some(json!({"rope_type": "default", "rope_theta": 500.0})), Some(Value::Null), None];
+    assert_eq!(given.map(theta), [500.0, 1e8, 1e8]);
+    assert_eq!(theta(Some(json!({"rope_type": "linear", "factor": 2.0}))), 1e8);
+}
+
 /// The classes of several towers multiply with a head of their own, and leave out what the text model's does to logits.
 #[test]
 fn the_head_of_several_towers_does_not_scale_logits() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::table::Table;
 use super::{Command, Ended, Event, Listener, Priority, RequestId};
 use crate::model_files::ModelFiles;
-use crate::need::Need;
+use crate::need::{Need, POSITIONS_MAX};
 use crate::request::{Completion, FinishReason, Gained, Outcome, Request, UnderWay, Work};
 use crate::run;
 use crate::{Error, ErrorKind};
@@ -270,7 +270,8 @@ impl Board {
     fn next_waiting(&mut self, up_to: Priority) -> Option<Request> {
         let first = self.waiting.front().filter(|first| first.priority <= up_to)?;
         let positions = first.request.positions();
-        if positions > self.tokens_max {
+        // One that no model has positions for is refused as it is.
+        if (self.tokens_max + 1..=POSITIONS_MAX).contains(&positions) {
             // It waits until the model is opened for it; those behind it wait too, or it would wait forever.
             self.need.add(&first.request);
             self.stale = true;

@@ -272,6 +272,19 @@ fn what_can_never_fit_is_refused_and_the_session_goes_on() {
     assert!(handle.submit(Request::default(), 0).is_err());
 }
 
+/// A request for two thousand million tokens once opened the model with as large a cache as there may be, and was refused then.
+#[test]
+fn what_no_model_has_positions_for_opens_nothing() {
+    let mut need = Need::none();
+    need.add(&request(&[1], 1 << 31, 1));
+    let plan = |need| Engine::plan(&files(), &Options::default(), need).unwrap().minimum_bytes;
+    assert_eq!(plan(&need), plan(&Need::none()));
+    let session = session(Silent);
+    let outcome = session.handle().submit(request(&[1], 1 << 31, 1), 0).unwrap().wait();
+    assert!(matches!(outcome, Outcome::Failed(error) if error.kind() == ErrorKind::Usage));
+    assert_eq!(session.handle().status().reopened, 0);
+}
+
 /// Holds up the opening of the model and every tile while it is shut.
 #[derive(Clone)]
 struct Gate(Arc<(Mutex<bool>, Condvar)>);
