@@ -277,8 +277,8 @@ fn what_can_never_fit_is_refused_and_the_session_goes_on() {
 fn what_no_model_has_positions_for_opens_nothing() {
     let mut need = Need::none();
     need.add(&request(&[1], 1 << 31, 1));
-    let plan = |need| Engine::plan(&files(), &Options::default(), need).unwrap().minimum_bytes;
-    assert_eq!(plan(&need), plan(&Need::none()));
+    let pages = |need| Engine::plan(&files(), &Options::default(), need).unwrap().kv_pages;
+    assert_eq!(pages(&need), pages(&Need::none()));
     let session = session(Silent);
     let outcome = session.handle().submit(request(&[1], 1 << 31, 1), 0).unwrap().wait();
     assert!(matches!(outcome, Outcome::Failed(error) if error.kind() == ErrorKind::Usage));
