@@ -322,7 +322,10 @@ def work():
     except BaseException:
         pass
 threading.Thread(target=work, daemon=True).start()
-time.sleep(1)
+from aerostat import _core
+while not any(core.guests for core in list(_core._open)):
+    time.sleep(0.01)
+time.sleep(0.5)
 print("end")
 """)
     assert printed.strip() == "end"

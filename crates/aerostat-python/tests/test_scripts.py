@@ -271,7 +271,7 @@ def blocks(page: Path) -> list[str]:
 
 def test_what_the_pages_print_runs(chat: str, tmp_path: Path) -> None:
     """Each block of the page, one after the other as a reader would type them, with the names of a model and of tables that
-    the reader has."""
+    the reader has, and the files that the commands before it make."""
     for library in ("pandas", "datasets"):
         pytest.importorskip(library)
     root = FIXTURES.parent
@@ -280,9 +280,12 @@ from pandas import DataFrame
 from datasets import Dataset
 table = {"question": ["Why?", "How?"], "text": ["Good", "Bad"]}
 frame, dataset = DataFrame(table), Dataset.from_dict(table)
+import json, numpy
+numpy.save("reviews.npy", numpy.eye(4, dtype="float32"))
+json.dump({"results": [{"embedding": [0, 1, 0, 0]}]}, open("query.json", "w"))
 """
     code = [own, *blocks(root / "README.md"), *blocks(root / "docs/python.md")]
-    assert len(code) == 6
+    assert len(code) == 7
     last = "\nassert list(frame) == ['question', 'text', 'answer', 'error', 'embedding', 'label', 'p'], list(frame)\n"
     last += "assert set(dataset.column_names) == {'question', 'text', 'answer'}, dataset\n"
     script = tmp_path / "page.py"
