@@ -591,6 +591,22 @@ mod tests {
         Memory { pages, backend }
     }
 
+    /// A backend with a cache of so many pages of 16 positions.
+    fn with_cache(pages: usize) -> Reference {
+        let mut backend = Reference::new();
+        let layout = KvLayout {
+            keys: KvElement::F32,
+            values: KvElement::F32,
+            key_widths: vec![2],
+            value_widths: vec![2],
+            heads: vec![1],
+            page_tokens: 16,
+            pages,
+        };
+        backend.kv_allocate(&layout).unwrap();
+        backend
+    }
+
     /// Takes a token for every sequence whose last row has logits.
     fn answer(schedule: &mut Schedule<'_>, rows: &Rows) {
         let mut sampler = crate::sampler::Sampler::default();
@@ -615,7 +631,7 @@ mod tests {
         assert_eq!(rows.owners, [(0, 3)]);
     }
 
-    /// A batch that has `rows` places and answers of 50 tokens, and urgent requests of one token beside it.
+    /// A batch of answers of 50 tokens that never ends, and urgent requests of one token beside it.
     struct Crowd {
         schedule: Schedule<'static>,
         pages: Pages,
@@ -629,17 +645,7 @@ mod tests {
         fn new(pages: usize, limits: Limits, rules: Rules) -> Self {
             let mut schedule = Schedule::new(rules);
             schedule.open_end = true;
-            let mut backend = Reference::new();
-            let layout = KvLayout {
-                keys: KvElement::F32,
-                values: KvElement::F32,
-                key_widths: vec![2],
-                value_widths: vec![2],
-                heads: vec![1],
-                page_tokens: 16,
-                pages,
-            };
-            backend.kv_allocate(&layout).unwrap();
+            let backend = with_cache(pages);
             let pages = Pages::new(pages, 16);
             Self { schedule, pages, limits, rows: Rows::default(), backend, id: 1000 }
         }
@@ -743,17 +749,7 @@ mod tests {
         let spill = Some(Spill::new(folder.path()));
         let mut schedule = Schedule::new(Rules { spill, ..rules(usize::MAX) });
         let (mut rows, mut pages) = (Rows::default(), Pages::new(5, 16));
-        let mut backend = Reference::new();
-        let layout = KvLayout {
-            keys: KvElement::F32,
-            values: KvElement::F32,
-            key_widths: vec![2],
-            value_widths: vec![2],
-            heads: vec![1],
-            page_tokens: 16,
-            pages: 5,
-        };
-        backend.kv_allocate(&layout).unwrap();
+        let mut backend = with_cache(5);
         let mut active: Vec<Vec<u64>> = Vec::new();
         while schedule.fill(&mut rows, limits, &mut memory(&mut pages, &mut backend), &mut next).unwrap() {
             let ids: Vec<u64> = schedule.active.iter().map(|s| s.id).collect();

@@ -45,17 +45,14 @@ pub(crate) fn text_type(model_type: &str) -> Option<&'static str> {
 /// What the text tower of a checkpoint takes where its own configuration lacks a key, instead of what the class of a text model
 /// takes: published checkpoints of these leave out what is usual among them. Others take the defaults of the text model's class.
 pub(crate) fn text_defaults(model_type: &str) -> Map<String, Value> {
-    let defaults = match model_type {
-        // `VoxtralConfig` of transformers 5.23.0.
-        "voxtral" => json!({
-            "vocab_size": 131_072, "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 30,
-            "num_key_value_heads": 8, "max_position_embeddings": 131_072, "rms_norm_eps": 1e-5,
-            "rope_theta": 1e8, "head_dim": 128,
-        }),
-        _ => Value::Null,
-    };
+    // `VoxtralConfig` of transformers 5.23.0.
+    let defaults = json!({
+        "vocab_size": 131_072, "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 30,
+        "num_key_value_heads": 8, "max_position_embeddings": 131_072, "rms_norm_eps": 1e-5,
+        "rope_theta": 1e8, "head_dim": 128,
+    });
     match defaults {
-        Value::Object(defaults) => defaults,
+        Value::Object(defaults) if model_type == "voxtral" => defaults,
         _ => Map::new(),
     }
 }
