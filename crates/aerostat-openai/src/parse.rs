@@ -191,6 +191,9 @@ impl Setting {
         let prompt_max = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let max_new_tokens = self.answer_tokens(prompt_max, answer)?;
         let stop = body.texts("stop")?.unwrap_or_default();
+        if stop.iter().any(String::is_empty) {
+            return Err(Refusal::value("stop", "a text of `stop` is empty: every answer has it at once"));
+        }
         if !stop.is_empty() && self.tokenizer.is_none() {
             return Err(Refusal::unsupported("stop", "`stop` needs a tokenizer; this model has none"));
         }

@@ -193,7 +193,7 @@ impl Setting {
             self.answer_tokens(text.len() / TOKEN_BYTES_MAX, AnswerTokens::Exactly(0))?;
         }
         if let Some(tokens) = longer_than(tokenizer, text, most) {
-            let message = format!("the context holds {most} tokens; `{name}` alone has more than {tokens}");
+            let message = format!("`{name}` has more than {tokens} tokens; the context holds {most}");
             return Err(Refusal::new("context_length_exceeded", message));
         }
         tokenizer.encode(text, special).map_err(|e| Refusal::value(name, format!("`{name}`: {e}")))

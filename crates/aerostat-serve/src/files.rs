@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http_body_util::BodyDataStream;
+use http_body_util::{BodyDataStream, BodyExt};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE};
 use hyper::{HeaderMap, Request, Response, StatusCode};
@@ -36,7 +36,7 @@ const LIST_MAX: usize = 10_000;
 impl From<Fault> for Problem {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::Absent => Self::not_found("there is no such file or batch"),
+            Fault::Absent => Self::not_found("there is nothing of this id, or it has expired"),
             Fault::InUse => {
                 Self::new(StatusCode::CONFLICT, "file_in_use", "a batch that has not ended reads this file")
             }
@@ -64,14 +64,13 @@ pub(crate) async fn upload(app: &Arc<App>, request: Request<Incoming>) -> Result
     let mut form = Form { file: None, purpose: None, anchor: None, seconds: None };
     let whole = bytes_max.saturating_add(FORM_BYTES_MAX);
     let limits = SizeLimit::new().whole_stream(whole).per_field(FIELD_BYTES_MAX).for_field("file", bytes_max);
-    let body = BodyDataStream::new(request.into_body());
-    let mut parts = Multipart::with_constraints(body, boundary, Constraints::new().size_limit(limits));
-    let taken = form.take(app, &store, &mut parts).await;
-    let row = match taken {
-        Ok(()) => form.row(),
-        Err(problem) => Err(problem.closing()),
-    };
-    let (row, written) = row?;
+    let mut body = request.into_body();
+    let constraints = Constraints::new().size_limit(limits);
+    let mut parts = Multipart::with_constraints(BodyDataStream::new(&mut body), boundary, constraints);
+    form.take(app, &store, &mut parts).await.map_err(Problem::closing)?;
+    drop(parts);
+    skip_rest(app, &mut body).await.map_err(Problem::closing)?;
+    let (row, written) = form.row()?;
     let answer = row.object();
     app.disk(move || {
         store.check_room(row.bytes)?;
@@ -120,12 +119,15 @@ impl Form {
                 "purpose" => &mut self.purpose,
                 "expires_after[anchor]" => &mut self.anchor,
                 "expires_after[seconds]" => &mut self.seconds,
+                "file" => return Err(Problem::value("file", "the form has more than one `file`")),
                 other => {
                     let other: String = other.chars().take(100).collect();
                     return Err(Problem::bad("unsupported_parameter", format!("`{other}` is not supported")));
                 }
             };
-            *place = Some(patient(idle, field.text(), app).await?);
+            if place.replace(patient(idle, field.text(), app).await?).is_some() {
+                return Err(Problem::value(&name, format!("the form has more than one `{name}`")));
+            }
         }
         Ok(())
     }
@@ -169,6 +171,23 @@ pub(crate) fn expires_after(
         }
         _ => Err(wrong("`expires_after` has an anchor, which is \"created_at\", and seconds")),
     }
+}
+
+/// Reads what follows a form, which is not looked at: a request that ends before its length says is not whole, whatever it
+/// has.
+async fn skip_rest(app: &Arc<App>, body: &mut Incoming) -> Result<(), Problem> {
+    let mut bytes = 0;
+    while let Some(piece) =
+        timeout(app.config.limits.body_idle_time, body.frame()).await.map_err(|_| slow())?
+    {
+        let piece =
+            piece.map_err(|e| Problem::bad("invalid_form", format!("the request is not whole: {e}")))?;
+        bytes += piece.data_ref().map_or(0, |data| data.len() as u64);
+        if bytes > FORM_BYTES_MAX {
+            return Err(too_large(app.config.limits.file_bytes_max));
+        }
+    }
+    Ok(())
 }
 
 /// Waits for a piece of a form, but not for ever.

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, ORIGIN};
+use hyper::header::{
+    AUTHORIZATION, CONTENT_ENCODING, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
+};
 use hyper::{StatusCode, Uri};
 use sha2::{Digest, Sha256};
 
@@ -63,10 +65,13 @@ pub(crate) fn check_host(headers: &HeaderMap, uri: &Uri, allowed: &[String]) -> 
     if hosts.next().is_some() {
         return Err(bad("the request has more than one"));
     }
-    if uri.authority().is_some() {
-        return Err(Problem::bad("bad_path", "the path must begin with /").closing());
-    }
     let host = host.to_str().unwrap_or("");
+    // A whole address in place of a path, as proxies are asked, must name the same host; `CONNECT` has no path at all.
+    if uri.authority().is_some_and(|named| uri.scheme().is_none() || named.as_str() != host) {
+        let message =
+            "the request's target must be a path, or an address of the host that its Host header names";
+        return Err(Problem::bad("bad_path", message).closing());
+    }
     let name = name_of(host).ok_or_else(|| bad("the request has an empty or malformed"))?;
     let known = name.parse::<IpAddr>().is_ok()
         || name == "localhost"
@@ -110,6 +115,24 @@ pub(crate) fn check_origin(headers: &HeaderMap) -> Result<(), Problem> {
             Err(Problem::new(StatusCode::FORBIDDEN, "origin_not_allowed", message).closing())
         }
     }
+}
+
+/// Refuses what a header demands and nothing here does: to unpack a body, or to fulfil an expectation.
+pub(crate) fn check_demands(headers: &HeaderMap) -> Result<(), Problem> {
+    let other_than = |name: HeaderName, known: &str| {
+        headers.get_all(name).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(known.as_bytes()))
+    };
+    if other_than(CONTENT_ENCODING, "identity") {
+        let message = "a body is sent as it is, without a Content-Encoding";
+        let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message);
+        return Err(problem.closing());
+    }
+    if other_than(EXPECT, "100-continue") {
+        let message = "the only expectation that can be met is `100-continue`";
+        let problem = Problem::new(StatusCode::EXPECTATION_FAILED, "expectation_failed", message);
+        return Err(problem.closing());
+    }
+    Ok(())
 }
 
 /// The place of the key that a request showed, kept with it.
@@ -177,8 +200,10 @@ mod tests {
         }
         assert_eq!(host_status(&[]), 400);
         assert_eq!(host_status(&[("host", "localhost"), ("host", "localhost")]), 400);
-        let absolute = Uri::from_static("http://localhost/");
-        assert!(check_host(&headers(&[("host", "localhost")]), &absolute, &[]).is_err());
+        let absolute =
+            |target| check_host(&headers(&[("host", "localhost")]), &Uri::from_static(target), &[]).is_ok();
+        assert!(absolute("http://localhost/health"));
+        assert!(!absolute("http://evil.example/health") && !absolute("localhost:80"));
     }
 
     #[test]

@@ -124,6 +124,7 @@ pub(crate) async fn handle(
     check_size(app, &request)?;
     gate::check_host(headers, uri, &app.config.allow_hosts)?;
     gate::check_origin(headers)?;
+    gate::check_demands(headers)?;
     let route = Route::of(uri.path());
     let is_open = route.as_ref().is_some_and(Route::is_open);
     if !is_open {

@@ -60,9 +60,9 @@ impl<'t> Ahead<'t> {
         self.urgent > 0
     }
 
-    /// The first of them.
-    pub(crate) fn first_urgent(&self) -> Option<&Sequence<'t>> {
-        self.waiting.front().filter(|_| self.urgent > 0)
+    /// Those.
+    pub(crate) fn urgent(&self) -> impl Iterator<Item = &Sequence<'t>> {
+        self.waiting.range(..self.urgent)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Sequence<'t>> {

@@ -77,6 +77,7 @@ mod stats;
 mod store;
 mod sweep;
 mod texts;
+mod yielding;
 
 pub use aerostat_backend::Allocated;
 pub use aerostat_backend::KvType;

@@ -26,7 +26,7 @@ pub struct Totals {
     pub answer_tokens: u64,
     /// Rows that were not computed because they begin like others.
     pub shared_rows: u64,
-    /// How often a sequence had to wait on disk to make room for others.
+    /// How often a sequence was put aside to make room for others, its pages on disk or to be computed again.
     pub preempted: u64,
 }
 

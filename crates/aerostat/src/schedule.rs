@@ -12,8 +12,9 @@
 //! paragraphs applies: a state is that of all positions up to one, and not of a page.
 //!
 //! Urgent sequences go first: their rows are taken before those of others, which miss a sweep if there is no room for all.
-//! While one waits, nobody else enters; while one is active, prompts of others fill sweeps to the knee only; and what
-//! one needed is kept free for the next for some sweeps.
+//! Where pages or states are lacking, others are put aside for them, and come in again before anybody new: from disk, or
+//! computed again. While one waits, nobody else enters; while one is active, prompts of others fill sweeps to the knee only;
+//! and what one needed is kept free for the next for some sweeps.
 //!
 //! What rows a sequence shares a sweep with, whose pages it reads and where it waited never changes its bits.
 
@@ -30,6 +31,7 @@ use crate::room::{self, Claim};
 use crate::rows::{Rows, Tap};
 use crate::sequence::{Next, Sequence};
 use crate::spill::Spill;
+use crate::yielding::yielding;
 
 /// The KV cache.
 pub(crate) struct Memory<'a> {
@@ -78,8 +80,9 @@ pub(crate) struct Schedule<'t> {
     /// For room.
     waiting: Ahead<'t>,
     pub(crate) active: Vec<Sequence<'t>>,
-    /// With their pages on disk, in order of arrival.
-    spilled: Vec<Sequence<'t>>,
+    /// Those that gave their pages back and come in again before anybody new, in order of arrival: what was computed of
+    /// them is on disk, or is computed again.
+    aside: Vec<Sequence<'t>>,
     rules: Rules,
     arrivals: u64,
     /// Urgent ones.
@@ -90,7 +93,7 @@ pub(crate) struct Schedule<'t> {
     pub(crate) open_end: bool,
     /// Rows that were not computed because others had computed them.
     pub(crate) shared_rows: u64,
-    /// Tokens of prompts that entered, and how often a sequence had to wait on disk.
+    /// Tokens of prompts that entered, and how often a sequence was put aside.
     pub(crate) prompt_tokens: u64,
     pub(crate) preempted: u64,
     /// Why pages of prompts could not be kept or read; to be told once.
@@ -106,7 +109,7 @@ impl<'t> Schedule<'t> {
         Self {
             waiting: Ahead::default(),
             active: Vec::new(),
-            spilled: Vec::new(),
+            aside: Vec::new(),
             rules,
             arrivals: 0,
             expected: Expected::default(),
@@ -132,12 +135,12 @@ impl<'t> Schedule<'t> {
         rows.clear();
         self.waiting.refill(next)?;
         self.waiting.dry &= !self.open_end;
-        if self.rules.spill.is_some() {
-            self.make_room(memory);
-            while self.restore(limits, memory) {}
-        } else {
-            self.grow(memory.pages);
+        match self.rules.spill.is_some() {
+            true => self.make_room(memory),
+            false => self.grow(memory.pages),
         }
+        self.make_way(limits, memory);
+        while self.restore(limits, memory) {}
         let outlook = self.outlook(limits, memory.pages);
         let urgent = self.expect(memory.pages);
         let kinds: Vec<_> = self.active.iter().map(|s| (s.urgent, s.decodes())).collect();
@@ -168,7 +171,7 @@ impl<'t> Schedule<'t> {
 
     /// Looks for urgent sequences, active or waiting, so that more of them are expected; whether there are some.
     fn expect(&mut self, pages: &Pages) -> bool {
-        let all = self.active.iter().chain(&self.spilled).chain(self.waiting.iter());
+        let all = self.active.iter().chain(&self.aside).chain(self.waiting.iter());
         let most = all.filter(|s| s.urgent).map(|s| pages.needed(s.capacity)).max();
         self.expected.sweep(most);
         most.is_some()
@@ -177,7 +180,7 @@ impl<'t> Schedule<'t> {
     /// What is left to do of the sequences that are known.
     fn outlook(&self, limits: Limits, pages: &Pages) -> Outlook {
         let (mut rows, mut answers, mut held, mut longest) = (0, 0, 0, 0);
-        for sequence in self.active.iter().chain(&self.spilled).chain(self.waiting.iter()) {
+        for sequence in self.active.iter().chain(&self.aside).chain(self.waiting.iter()) {
             let left = if sequence.generates() { sequence.tokens_left() } else { 1 };
             rows += sequence.tokens.len().saturating_sub(sequence.computed) + left - 1;
             answers += left;
@@ -210,7 +213,7 @@ impl<'t> Schedule<'t> {
 
     /// Whether some sequence is left.
     pub(crate) fn open(&self) -> bool {
-        !self.waiting.is_empty() || !self.active.is_empty() || !self.spilled.is_empty()
+        !self.waiting.is_empty() || !self.active.is_empty() || !self.aside.is_empty()
     }
 
     /// Lets one of those that wait in if there are rows and pages for it, of the urgent ones if there are some; whether it
@@ -218,17 +221,12 @@ impl<'t> Schedule<'t> {
     fn admit(&mut self, rows: &Rows, limits: Limits, memory: &mut Memory<'_>, ending: bool) -> bool {
         let full = rows.tokens.len() >= limits.rows_max || rows.logit_rows.len() >= limits.logit_rows_max;
         let urgent = self.waiting.has_urgent();
-        if full || (!urgent && !self.spilled.is_empty()) {
-            self.short |= !self.spilled.is_empty();
+        if full || (!urgent && !self.aside.is_empty()) {
+            self.short |= !self.aside.is_empty();
             return false;
         }
         let crowded = self.crowded(limits, urgent);
-        let alone = !self.active.iter().any(|s| !s.urgent);
-        let room = if urgent || alone {
-            (0, 0)
-        } else {
-            self.expected.room(memory.pages.needed(memory.pages.tokens()))
-        };
+        let room = self.kept_free(urgent, memory.pages);
         for place in self.waiting.candidates(ending) {
             let fits = |s: &Sequence<'_>| s.urgent == urgent && !(crowded && s.generates());
             let Some(sequence) = self.waiting.get_mut(place).filter(|s| fits(s)) else { continue };
@@ -246,6 +244,14 @@ impl<'t> Schedule<'t> {
         }
         self.short = !self.waiting.is_empty();
         false
+    }
+
+    /// Pages and states that one who enters leaves free for urgent ones that are expected.
+    fn kept_free(&self, urgent: bool, pages: &Pages) -> (usize, usize) {
+        match urgent || self.active.iter().all(|s| s.urgent) {
+            true => (0, 0),
+            false => self.expected.room(pages.needed(pages.tokens())),
+        }
     }
 
     /// More sequences are being answered than can have logits in a sweep: others would hold pages and wait. Those that are
@@ -284,7 +290,7 @@ impl<'t> Schedule<'t> {
     }
 
     /// Gives growing sequences the pages of their next rows: first those that have least left to generate, at the cost
-    /// of those that have most. An urgent one that waits gets its first pages in the same way.
+    /// of those that have most.
     fn make_room(&mut self, memory: &mut Memory<'_>) {
         let Some(spill) = &mut self.rules.spill else { return };
         let mut order: Vec<usize> = (0..self.active.len()).filter(|i| self.active[*i].generates()).collect();
@@ -304,51 +310,61 @@ impl<'t> Schedule<'t> {
                 }
             }
         }
-        let wanted = self.waiting.first_urgent();
-        let wanted = wanted.map_or(0, |s| memory.pages.needed(s.tokens.len()) + 1);
-        while memory.pages.available() < wanted
-            && let Some(last) = order.pop_if(|last| !self.active[*last].urgent)
-        {
-            if let Err(error) = put_away(&mut self.active[last], spill, memory) {
-                self.trouble = Some(error);
-            }
-        }
         // Those in order have pages, as have all that are not to be answered.
-        let away = self.active.extract_if(.., |s| s.pages.is_empty() && s.end() > 0);
-        let before = self.spilled.len();
-        self.spilled.extend(away);
-        self.preempted += (self.spilled.len() - before) as u64;
-        self.spilled.sort_by_key(|s| (!s.urgent, s.arrived));
+        self.set_aside(|_, s| s.pages.is_empty() && s.end() > 0);
     }
 
-    /// Brings the first of the spilled sequences back if there is room for it and for others to grow; whether it did.
+    /// Puts sequences aside until those urgent ones have room that can get a place in the next sweep.
+    fn make_way(&mut self, limits: Limits, memory: &mut Memory<'_>) {
+        let taken = self.active.iter().filter(|s| s.urgent && s.generates()).count();
+        let places = limits.logit_rows_max.min(limits.rows_max).saturating_sub(taken);
+        let (waiting, spill) = (self.waiting.urgent().take(places), self.rules.spill.is_some());
+        let aside = yielding(waiting, &self.active, memory.pages, spill);
+        for &index in &aside {
+            let sequence = &mut self.active[index];
+            let put_away = match &mut self.rules.spill {
+                Some(spill) => put_away(sequence, spill, memory),
+                None => Ok(sequence.release(memory.pages)),
+            };
+            self.trouble = self.trouble.take().or(put_away.err());
+        }
+        self.set_aside(|index, _| aside.contains(&index));
+    }
+
+    /// Takes sequences out that have given their pages back, to come in again later.
+    fn set_aside(&mut self, away: impl Fn(usize, &Sequence<'_>) -> bool) {
+        let mut index = 0..;
+        let is_away = |s: &mut Sequence<'t>| index.next().is_some_and(|index| away(index, s));
+        let before = self.aside.len();
+        self.aside.extend(self.active.extract_if(.., is_away));
+        self.preempted += (self.aside.len() - before) as u64;
+        self.aside.sort_by_key(|s| (!s.urgent, s.arrived));
+    }
+
+    /// Brings the first of those put aside back if there is room for it and for others to grow; whether it did.
     fn restore(&mut self, limits: Limits, memory: &mut Memory<'_>) -> bool {
-        let urgent = self.spilled.first().is_some_and(|s| s.urgent);
+        let urgent = self.aside.first().is_some_and(|s| s.urgent);
         let crowded = self.crowded(limits, urgent) || (!urgent && self.waiting.has_urgent());
-        let (Some(spill), Some(sequence)) = (&mut self.rules.spill, self.spilled.first_mut()) else {
+        if crowded || self.aside.is_empty() {
+            return false;
+        }
+        let kept = self.kept_free(urgent, memory.pages);
+        let sequence = &mut self.aside[0];
+        let (slots, computed) = (std::mem::take(&mut sequence.slots), std::mem::take(&mut sequence.computed));
+        let Some(shared) = enter(sequence, &self.active, &self.rules, memory.pages, kept) else {
+            (sequence.slots, sequence.computed) = (slots, computed);
             return false;
         };
-        let wanted = memory.pages.needed(sequence.tokens.len().min(sequence.capacity));
-        if crowded || memory.pages.available() < wanted + self.active.len() {
-            return false;
-        }
-        let slots = std::mem::take(&mut sequence.slots);
-        let computed = std::mem::take(&mut sequence.computed);
-        adopt(sequence, memory.pages, self.rules.shares.as_ref());
-        let held = sequence.pages.len();
-        let more = memory.pages.take(wanted.saturating_sub(held));
-        let more = more.ok_or_else(|| io::Error::other("the cache has fewer pages than it said"));
-        let loaded: io::Result<()> = more.and_then(|more| {
-            sequence.pages.extend(more);
+        if let Some(spill) = &mut self.rules.spill {
+            let held = shared / memory.pages.page_tokens();
             let mut places = slots.iter().zip(&sequence.pages).skip(held);
-            places.try_for_each(|(slot, page)| spill.load(memory.backend, *slot, *page))
-        });
-        match loaded {
-            Ok(()) => sequence.computed = sequence.computed.max(computed),
-            Err(error) => self.trouble = Some(error),
+            match places.try_for_each(|(slot, page)| spill.load(memory.backend, *slot, *page)) {
+                Ok(()) => sequence.computed = sequence.computed.max(computed),
+                Err(error) => self.trouble = Some(error),
+            }
+            spill.free(slots);
         }
-        spill.free(slots);
-        let sequence = self.spilled.remove(0);
+        let sequence = self.aside.remove(0);
         let place = self.active.partition_point(|s| s.arrived < sequence.arrived);
         self.active.insert(place, sequence);
         true
@@ -388,11 +404,11 @@ impl<'t> Schedule<'t> {
     /// Takes out the sequence of this id, if it is here; pages that others may want stay known.
     pub(crate) fn cancel(&mut self, id: u64, pages: &mut Pages) -> Option<Sequence<'t>> {
         let active = self.active.iter().position(|s| s.id == id).map(|at| self.active.remove(at));
-        let spilled = || self.spilled.iter().position(|s| s.id == id);
+        let aside = || self.aside.iter().position(|s| s.id == id);
         let mut sequence = match active {
             Some(sequence) => sequence,
-            None => match spilled() {
-                Some(at) => self.spilled.remove(at),
+            None => match aside() {
+                Some(at) => self.aside.remove(at),
                 None => self.waiting.cancel(id)?,
             },
         };
@@ -410,7 +426,7 @@ impl<'t> Schedule<'t> {
 
     /// Takes all sequences out.
     pub(crate) fn clear(&mut self, pages: &mut Pages) -> Vec<Sequence<'t>> {
-        let all = self.active.drain(..).chain(self.spilled.drain(..)).chain(self.waiting.drain());
+        let all = self.active.drain(..).chain(self.aside.drain(..)).chain(self.waiting.drain());
         let mut all: Vec<Sequence<'t>> = all.collect();
         all.iter_mut().for_each(|s| s.release(pages));
         all
@@ -419,12 +435,12 @@ impl<'t> Schedule<'t> {
     /// Whether sweeps will follow the one that `fill` chose, whatever its logits say.
     pub(crate) fn more(&self) -> bool {
         let unfinished = |s: &Sequence<'_>| s.computed < s.end() || s.generates() && s.tokens_left() > 1;
-        !self.waiting.is_empty() || !self.spilled.is_empty() || self.active.iter().any(unfinished)
+        !self.waiting.is_empty() || !self.aside.is_empty() || self.active.iter().any(unfinished)
     }
 
     /// Tokens that sequences may still take.
     pub(crate) fn tokens_left(&self) -> u64 {
-        let all = self.active.iter().chain(&self.spilled).chain(self.waiting.iter());
+        let all = self.active.iter().chain(&self.aside).chain(self.waiting.iter());
         all.map(|s| s.tokens_left() as u64).sum()
     }
 
@@ -497,7 +513,9 @@ fn enter(
 ) -> Option<usize> {
     let shared = adopt(sequence, pages, rules.shares.as_ref());
     let page_tokens = pages.page_tokens();
+    let is_back = sequence.arrived > 0;
     let (positions, spare) = match rules.spill {
+        Some(_) if is_back => (sequence.tokens.len(), active.len() + kept_pages),
         Some(_) if sequence.urgent => (sequence.tokens.len() + page_tokens, 0),
         Some(_) => (sequence.tokens.len() + page_tokens, active.len() + kept_pages),
         None => (sequence.tokens.len(), kept_pages),
@@ -686,17 +704,36 @@ mod tests {
         }
     }
 
+    /// It once waited for the end of answers, which a model of real size has hundreds of sweeps later.
     #[test]
-    fn an_urgent_request_waits_for_the_first_pages_that_come_free_and_leaves_them_to_the_next() {
+    fn an_urgent_request_is_answered_by_the_next_sweep_though_a_batch_may_need_all_pages() {
         let limits = Limits { rows_max: 100, logit_rows_max: 100, states: 0 };
         let mut crowd = Crowd::new(40, limits, rules(usize::MAX));
-        (0..30).for_each(|_| drop(crowd.sweep(None)));
-        let waited = (0..50).take_while(|i| crowd.sweep(Some(7).filter(|_| *i == 0)).is_empty()).count();
-        assert!((1..50).contains(&waited), "{waited}");
         for id in 0..20 {
-            (0..9).for_each(|_| drop(crowd.sweep(None)));
+            (0..30).for_each(|_| drop(crowd.sweep(None)));
             assert_eq!(crowd.sweep(Some(id)), [id]);
         }
+        // What it needed was free for the next.
+        assert_eq!(crowd.schedule.preempted, 1);
+    }
+
+    #[test]
+    fn who_made_room_comes_back_before_anybody_new_and_goes_on_where_it_was() {
+        let limits = Limits { rows_max: 100, logit_rows_max: 100, states: 0 };
+        let mut crowd = Crowd::new(11, limits, rules(usize::MAX));
+        (0..10).for_each(|_| drop(crowd.sweep(None)));
+        let ids = |crowd: &Crowd| crowd.schedule.active.iter().map(|s| s.id).collect::<Vec<_>>();
+        let before = ids(&crowd);
+        assert_eq!(crowd.sweep(Some(7)), [7]);
+        let aside =
+            crowd.schedule.aside.iter().map(|s| (s.id, s.tokens.len(), s.computed)).collect::<Vec<_>>();
+        assert_eq!(aside, [(*before.last().unwrap(), 30, 0)]);
+        let back = (0..100).find(|_| {
+            crowd.sweep(None);
+            crowd.schedule.aside.is_empty()
+        });
+        let found = crowd.schedule.active.iter().find(|s| Some(&s.id) == before.last());
+        assert!(back.is_some() && found.is_some_and(|s| s.tokens.len() >= 30), "{found:?}");
     }
 
     #[test]

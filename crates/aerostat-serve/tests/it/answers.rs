@@ -152,6 +152,7 @@ fn bad_requests_are_told_and_cost_nobody_else_anything() {
         (json!({"guided_regex": format!("({})", "a".repeat(300_000))}), "invalid_value"),
         (json!({"chat_template": "{% for a in range(10**9) %}x{% endfor %}"}), "unsupported_parameter"),
         (json!({"guided_json": {"$ref": "http://localhost/schema"}}), "invalid_value"),
+        (json!({"stop": ["a", ""]}), "invalid_value"),
         (json!({"guided_json": {"$ref": "#/nothing"}}), "invalid_value"),
     ] {
         let answer = bench.post("/v1/chat/completions", &chat(more.clone()));

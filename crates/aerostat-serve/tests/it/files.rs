@@ -75,6 +75,7 @@ fn forms_that_are_not_complete_leave_nothing() {
         (vec![file, ("purpose", None, "fine-tune")], 400),
         (vec![("purpose", None, "batch")], 400),
         (vec![file, file, ("purpose", None, "batch")], 400),
+        (vec![file, ("purpose", None, "batch"), ("purpose", None, "batch")], 400),
         (vec![file, ("purpose", None, "batch"), ("novel", None, "1")], 400),
         (vec![file, ("purpose", None, "batch"), ("expires_after[seconds]", None, "5")], 400),
     ] {
@@ -87,6 +88,13 @@ fn forms_that_are_not_complete_leave_nothing() {
     let whole = form(&[file, ("purpose", None, "batch")]);
     let mut connection = bench.connect();
     connection.write_all(&whole.as_bytes()[..whole.len() - 20]).unwrap();
+    drop(connection);
+    // One that ends before its length says, though its form is complete.
+    let more = format!("content-length: {}", whole.len() - whole.find("\r\n\r\n").unwrap() - 4 + 5);
+    let at = whole.find("content-length: ").unwrap();
+    let line = whole[at..].lines().next().unwrap();
+    let mut connection = bench.connect();
+    connection.write_all(whole.replacen(line, &more, 1).as_bytes()).unwrap();
     drop(connection);
     let left = || std::fs::read_dir(folder.path().join("data/tmp")).unwrap().count();
     until("nothing", || left() == 0);

@@ -44,6 +44,8 @@ pub(crate) fn bits(outcome: Outcome) -> Bits {
 #[derive(Default)]
 pub(crate) struct Journal {
     pub(crate) coming: VecDeque<(usize, Request)>,
+    /// Those that wait for nobody.
+    pub(crate) urgent: VecDeque<(usize, Request)>,
     pub(crate) sweeps: usize,
     pub(crate) gained: BTreeMap<u64, (Vec<u32>, Vec<TokenLogprobs>)>,
     pub(crate) finished: BTreeMap<u64, (usize, Bits)>,
@@ -72,8 +74,11 @@ impl Journal {
 impl Work for Journal {
     fn next(&mut self) -> Result<Option<Request>, Error> {
         self.fail("next")?;
-        let due = self.coming.front().is_some_and(|(sweep, _)| *sweep <= self.sweeps);
-        Ok(if due { self.coming.pop_front().map(|(_, r)| r) } else { None })
+        Ok(self.coming.pop_front_if(|(sweep, _)| *sweep <= self.sweeps).map(|(_, r)| r))
+    }
+
+    fn next_urgent(&mut self) -> Result<Option<Request>, Error> {
+        Ok(self.urgent.pop_front_if(|(sweep, _)| *sweep <= self.sweeps).map(|(_, r)| r))
     }
 
     fn swept(&mut self, gained: &[Gained<'_>]) -> Result<(), Error> {
@@ -448,7 +453,7 @@ fn a_bad_request_fails_alone() {
 }
 
 /// Requests that begin alike: by a preamble, wholly, or not at all; some are answers of many to one prompt.
-fn alike(fixture: &Fixture) -> Vec<Request> {
+pub(crate) fn alike(fixture: &Fixture) -> Vec<Request> {
     let preamble: Vec<u32> = fixture.prompts.iter().flat_map(|p| p.ids.clone()).cycle().take(70).collect();
     (0..24)
         .map(|i: usize| {
@@ -544,7 +549,7 @@ fn engine_with_pages(
 }
 
 /// With a plan that was changed.
-fn engine_with(
+pub(crate) fn engine_with(
     fixture: &Fixture,
     options: &Options,
     requests: &[Request],

@@ -17,6 +17,7 @@ mod sentences;
 mod session;
 mod tasks;
 mod twins;
+mod urgent;
 
 /// The results of a list none of whose members failed.
 fn all<T>(results: Vec<Result<T, aerostat::Error>>) -> Vec<T> {
