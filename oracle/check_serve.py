@@ -6,7 +6,7 @@
 The first runs a client that this Python has; `--all` makes an environment for each in FOLDER (target/clients), installs what
 PINS names into it, and runs all of them. AEROSTAT is the command (target/debug/aerostat), MODEL a folder with a tokenizer
 (fixtures/chat). The chat template is Qwen's, so that functions can be called. But for installing, nothing of the network is
-needed. `openwebui` is not the program, which is large, but the requests that its version 0.12.4 makes.
+needed. Environments are made by uv, which takes two minutes for Open WebUI's; it needs no PyTorch, whose vectors are ours.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -367,28 +368,74 @@ def curl(url, model):
 
 
 def openwebui(url, model):
-    """What Open WebUI asks: models, a chat in chunks, one that calls functions, titles, vectors, an order of documents."""
-    user = {name: "x" for name in ("X-OpenWebUI-User-Name", "X-OpenWebUI-User-Id", "X-OpenWebUI-Chat-Id")}
+    """Open WebUI itself: models, chats whole and in chunks, a chat's title, vectors, and a file that is searched."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {
+            "DATA_DIR": folder,
+            "OPENAI_API_BASE_URL": url + "/v1",
+            "OPENAI_API_KEY": "sesame",
+            "RAG_EMBEDDING_ENGINE": "openai",
+            "RAG_EMBEDDING_MODEL": model,
+            "RAG_OPENAI_API_BASE_URL": url + "/v1",
+            "RAG_OPENAI_API_KEY": "sesame",
+            "ENABLE_OLLAMA_API": "False",
+            "WEBUI_AUTH": "False",
+            "WEBUI_SECRET_KEY": "x",
+            "OFFLINE_MODE": "true",
+        }
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        program = pathlib.Path(sys.executable).parent / "open-webui"
+        command = [program, "serve", "--host", "127.0.0.1", "--port", str(port)]
+        with open(folder + "/log", "wb") as log:
+            webui = subprocess.Popen(command, env=os.environ | settings, stdout=log, stderr=log)
+        try:
+            openwebui_session(f"http://127.0.0.1:{port}", url, model)
+        except Exception:
+            print(pathlib.Path(folder, "log").read_text()[-4000:])
+            raise
+        finally:
+            webui.terminate()
+            webui.wait(timeout=60)
 
-    def ask(path, body=None):
-        headers = {"Authorization": "Bearer sesame", "Content-Type": "application/json", **user}
-        data = None if body is None else json.dumps(body).encode()
-        return urllib.request.urlopen(urllib.request.Request(url + "/v1" + path, data, headers), timeout=300).read()
 
-    assert [entry["id"] for entry in json.loads(ask("/models"))["data"]] == [model]
-    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
-    wish = {"model": model, "messages": messages, "stream": True, "stream_options": {"include_usage": True}}
-    wish |= {"temperature": 0.8, "top_p": 0.9, "min_p": 0.0, "max_tokens": 12, "frequency_penalty": 0.1, "seed": 1, "stop": ["x"]}
-    chunks = [line[6:] for line in ask("/chat/completions", wish).decode().split("\n") if line.startswith("data: ")]
-    assert chunks[-1] == "[DONE]" and json.loads(chunks[-2])["usage"]["completion_tokens"] > 0
-    wish |= {"tools": [{"type": "function", "function": WEATHER}], "tool_choice": "auto", "logit_bias": {"5": 1}}
-    assert b"[DONE]" in ask("/chat/completions", wish)
-    title = {"model": model, "messages": messages[1:], "stream": False, "max_tokens": 20}
-    assert json.loads(ask("/chat/completions", title))["choices"][0]["message"]["role"] == "assistant"
-    assert len(json.loads(ask("/embeddings", {"input": ["a", "b"], "model": model}))["data"]) == 2
-    order = {"model": model, "query": "q", "documents": ["a", "b", "c"], "top_n": 3}
-    results = sorted(json.loads(ask("/rerank", order))["results"], key=lambda result: result["index"])
-    assert [isinstance(result["relevance_score"], float) for result in results] == [True] * 3
+def openwebui_session(webui, url, model):
+    def ask(path, body=None, kind="application/json"):
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        request = urllib.request.Request(webui + path, data, {"Content-Type": kind, **token})
+        return urllib.request.urlopen(request, timeout=300).read()
+
+    token = {}
+    for _ in range(600):
+        try:
+            ask("/health")
+            break
+        except OSError:
+            time.sleep(0.5)
+    token["Authorization"] = "Bearer " + json.loads(ask("/api/v1/auths/signin", {"email": "", "password": ""}))["token"]
+    (entry,) = json.loads(ask("/api/models"))["data"]
+    assert entry["id"] == model
+    messages = [{"role": "user", "content": "Hello"}]
+    wish = {"model": model, "messages": messages, "max_tokens": 12, "seed": 1, "temperature": 1}
+    whole = json.loads(ask("/api/chat/completions", wish | {"stream": False}))["choices"][0]["message"]["content"]
+    lines = ask("/api/chat/completions", wish | {"stream": True}).decode().split("\n")
+    chunks = [line[6:] for line in lines if line.startswith("data: ")]
+    deltas = [choice["delta"] for chunk in chunks[:-1] for choice in json.loads(chunk).get("choices", [])]
+    assert chunks[-1] == "[DONE]" and "".join(delta.get("content") or "" for delta in deltas) == whole
+    models = urllib.request.Request(url + "/v1/models", headers={"Authorization": "Bearer sesame"})
+    if json.loads(urllib.request.urlopen(models).read())["data"][0]["max_model_len"] >= 4096:
+        # It asks for 1,000 tokens.
+        title = {"model": model, "messages": [*messages, {"role": "assistant", "content": whole}], "stream": False}
+        assert json.loads(ask("/api/v1/tasks/title/completions", title))["choices"][0]["message"]["content"]
+    assert len(json.loads(ask("/api/embeddings", {"input": ["a", "b"], "model": model}))["data"]) == 2
+    text = "The sky is blue. Grass is green."
+    part = 'Content-Disposition: form-data; name="file"; filename="a.txt"\r\nContent-Type: text/plain'
+    form = f"--x\r\n{part}\r\n\r\n{text}\r\n--x--\r\n".encode()
+    path = "/api/v1/files/?process=true&process_in_background=false"
+    file = json.loads(ask(path, form, "multipart/form-data; boundary=x"))["id"]
+    found = ask("/api/v1/retrieval/query/doc", {"collection_name": f"file-{file}", "query": "the sky", "k": 1})
+    assert json.loads(found)["documents"] == [[text]]
 
 
 def schemathesis(url, model):
@@ -439,7 +486,7 @@ CLIENTS = {
     "openwebui": openwebui,
     "schemathesis": schemathesis,
 }
-# What `pip install` is told, for each environment.
+# What is installed, for each environment.
 PINS = {
     "openai2": ["openai==2.54.0"],
     "openai3": ["openai==3.57.0"],
@@ -449,7 +496,7 @@ PINS = {
     "llm": ["llm==0.36"],
     "lmeval": ["lm-eval[api]==0.4.13"],
     "curl": [],
-    "openwebui": [],
+    "openwebui": ["open-webui==0.12.4"],
     "schemathesis": ["schemathesis==4.32.5"],
 }
 
@@ -462,8 +509,12 @@ def all_clients():
         python = folder / "bin/python"
         if not python.exists():
             subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+            without = folder / "without"
+            without.write_text("torch; sys_platform == 'none'\n")
+            subprocess.run([str(python), "-m", "pip", "install", "--quiet", "uv==0.13.9"], check=True)
+            install = [str(python), "-m", "uv", "pip", "install", "--quiet", "--python", str(python), "--override"]
             if pins:
-                subprocess.run([str(python), "-m", "pip", "install", "--quiet", *pins], check=True)
+                subprocess.run([*install, str(without), *pins], check=True)
         command = [str(python), __file__, "--client", name, ARGS.aerostat, ARGS.model]
         ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         print(f"{'ok' if ended.returncode == 0 else 'FAILED'} {name} {' '.join(pins)}", flush=True)

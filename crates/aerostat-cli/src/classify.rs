@@ -102,19 +102,26 @@ pub(crate) fn execute(mut args: ClassifyArgs, output: &OutputArgs) -> Result<(),
     }
 }
 
+/// What no label is: a line after the last one.
+const LABELS_END: &str = "\0";
+
 /// The labels of lists, each written as a row of CSV is.
 fn labels(lists: &[String]) -> Result<Vec<String>, Failure> {
     let mut labels: Vec<String> = Vec::new();
     for list in lists {
+        // A quote that is never closed takes the last line, too, which is a row of its own otherwise.
+        let text = format!("{list}\n{LABELS_END}");
         let mut reader = csv::ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
             .trim(csv::Trim::All)
-            .from_reader(list.as_bytes());
-        for row in reader.records() {
-            let row = row.map_err(|e| Failure::usage(format!("--labels {list:?}: {e}")))?;
-            labels.extend(row.iter().map(|label| label.trim().to_owned()));
+            .from_reader(text.as_bytes());
+        let rows: Result<Vec<_>, _> = reader.records().collect();
+        let mut rows = rows.map_err(|e| Failure::usage(format!("--labels {list:?}: {e}")))?;
+        if rows.pop().is_none_or(|row| row.iter().ne([LABELS_END])) {
+            return Err(Failure::usage(format!("--labels {list:?}: a quote is open at its end")));
         }
+        labels.extend(rows.iter().flatten().map(|label| label.trim().to_owned()));
     }
     if labels.iter().any(String::is_empty) {
         return Err(Failure::usage("--labels: one of them is empty"));
@@ -312,9 +319,15 @@ mod tests {
         };
         assert_eq!(of(&["a, b ,c"]).unwrap(), ["a", "b", "c"]);
         assert_eq!(of(&["\"yes, definitely\",no", "maybe"]).unwrap(), ["yes, definitely", "no", "maybe"]);
-        for (lists, part) in
-            [(&["a"][..], "two or more"), (&["a,,b"], "empty"), (&["a, a"], "twice"), (&[""], "two")]
-        {
+        assert_eq!(of(&["5\" disk,3.5\" disk", "a\nb"]).unwrap(), ["5\" disk", "3.5\" disk", "a", "b"]);
+        for (lists, part) in [
+            (&["a"][..], "two or more"),
+            (&["a,,b"], "empty"),
+            (&["a, a"], "twice"),
+            (&[""], "two"),
+            (&["a,\"b"], "open"),
+            (&["a,\"b,c", "d,e"], "open"),
+        ] {
             assert!(of(lists).unwrap_err().contains(part), "{lists:?}");
         }
     }
