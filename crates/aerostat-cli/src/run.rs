@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use aerostat::{
-    Completion, Engine, ErrorKind, FinishReason, ModelFiles, Need, Request, Stats, Tokenizer, generate,
+    Completion, Engine, ErrorKind, FinishReason, ModelFiles, Need, Options, Parts, Request, Stats, Tokenizer,
+    generate,
 };
 use aerostat_openai::Split;
 use clap::{Args, value_parser};
@@ -63,16 +64,8 @@ pub(crate) fn execute(mut args: RunArgs, output: &OutputArgs) -> Result<(), Fail
 
     let _graceful = interrupt::graceful();
     let mut watch = Watch::new(output, streams).dimming(split);
-    let mut opened = Engine::open(&files, &options, &need(&requests), &mut watch);
     let bound = args.generation.max_new_tokens().is_some() || args.engine.context().is_some();
-    if !bound && opened.as_ref().is_err_and(|e| e.kind() == ErrorKind::Budget) {
-        // Nobody asked for answers as long as these.
-        let shorter =
-            |request: &mut Request| request.max_new_tokens = request.max_new_tokens.min(NEW_TOKENS_DEFAULT);
-        requests.iter_mut().for_each(shorter);
-        opened = Engine::open(&files, &options, &need(&requests), &mut watch);
-    }
-    let mut engine = opened?;
+    let mut engine = open(&files, &options, &mut requests, bound, &mut watch)?;
     output::opened(output, &engine.stats());
     let answers = engine.generate(&requests, tokenizer.as_ref(), &mut watch)?;
     watch.finish()?;
@@ -86,6 +79,25 @@ pub(crate) fn execute(mut args: RunArgs, output: &OutputArgs) -> Result<(), Fail
     tell_cuts(&results, room, output);
     output::summary(output, &stats);
     if answers.interrupted { Err(Failure::Interrupted) } else { end }
+}
+
+/// An engine for the requests. Where it has no room for them and nobody asked for answers as long as theirs, they are made
+/// shorter; the process is measured once, before it took anything for a plan.
+fn open(
+    files: &ModelFiles,
+    options: &Options,
+    requests: &mut [Request],
+    bound: bool,
+    watch: &mut Watch<'_>,
+) -> Result<Engine, Failure> {
+    let (mut wanted, parts) = (need(requests), Parts::of(files, options)?);
+    let mut plan = Engine::plan_with(files, options, &wanted, &parts);
+    if !bound && plan.as_ref().is_err_and(|e| e.kind() == ErrorKind::Budget) {
+        requests.iter_mut().for_each(|r| r.max_new_tokens = r.max_new_tokens.min(NEW_TOKENS_DEFAULT));
+        wanted = need(requests);
+        plan = Engine::plan_with(files, options, &wanted, &parts);
+    }
+    Ok(Engine::open_planned(files, options, (&wanted, plan?), parts, watch)?)
 }
 
 /// What an engine must have room for.
