@@ -243,9 +243,6 @@ pub(crate) fn drafting(
     let Some(name) = args.draft_model() else { return Ok(options) };
     let small = open(&OsString::from(name).into(), None, output)?;
     files.check_draft(&small)?;
-    if files.spec().state_elements() > 0 {
-        output::note(output, "--draft has no effect: sequences of this model keep recurrent states");
-    }
     Ok(Options { draft: Draft::Model(Arc::new(small)), ..options })
 }
 

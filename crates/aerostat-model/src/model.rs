@@ -165,6 +165,22 @@ impl Model {
         &self.program
     }
 
+    /// Copies the recurrent state of one place to another.
+    ///
+    /// # Errors
+    /// There is no such place.
+    pub fn copy_state(&self, b: &mut dyn Backend, from: u32, to: u32) -> Result<(), Error> {
+        for (buffer, id) in self.program.buffers.iter().zip(&self.memory) {
+            if let (Height::States, Some(id)) = (buffer.height, *id) {
+                // All states as one row.
+                let all = Mat::new(id, 1, self.limits.states * buffer.cols);
+                let one = |state: u32| all.col_range(state as usize * buffer.cols, buffer.cols);
+                b.gather_rows(one(from), &[0], one(to))?;
+            }
+        }
+        Ok(())
+    }
+
     /// How large a batch can be.
     pub fn limits(&self) -> Limits {
         self.limits

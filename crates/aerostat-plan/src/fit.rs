@@ -393,6 +393,8 @@ impl Fit<'_> {
     /// Spends up to `spare` on rows of guesses: as many as there is use for, beside rows and logits of those that are not.
     fn grow_drafts(&self, layout: &mut Layout, spare: u64) {
         let (wanted, fixed) = (self.input.draft_rows, self.input.draft_bytes);
+        // A recurrent state as it was before guesses, which may be wrong.
+        let state = self.input.footprint.state_bytes;
         let rows_most = self.input.rows_max.unwrap_or(ROWS_MAX);
         // Where many have logits anyway, guesses take what those leave.
         let logit_rows = |drafts: usize| layout.logit_rows.max((layout.logit_rows + drafts).min(2 * wanted));
@@ -400,14 +402,16 @@ impl Fit<'_> {
         let cost = |drafts: usize| {
             let kv = drafts.div_ceil(PAGE_TOKENS) as u64 * self.page_bytes();
             let more = self.activations(rows(drafts) - layout.rows, logit_rows(drafts) - layout.logit_rows);
-            fixed + kv + more
+            fixed + kv + state + more
         };
         let fits = |drafts: &usize| rows(*drafts) <= rows_most && cost(*drafts) <= spare;
         let Some(drafts) = (DRAFTS_MIN..=wanted).rev().find(fits) else { return };
         let bytes = cost(drafts);
         let (rows, logit_rows) = (rows(drafts), logit_rows(drafts));
         let activations = self.activations(rows - layout.rows, logit_rows - layout.logit_rows);
-        (layout.draft_rows, layout.drafts) = (drafts, bytes - activations);
+        (layout.draft_rows, layout.drafts) = (drafts, bytes - activations - state);
+        layout.state_slots += usize::from(state > 0);
+        layout.states += state;
         (layout.rows, layout.logit_rows) = (rows, logit_rows);
     }
 

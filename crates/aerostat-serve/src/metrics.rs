@@ -214,11 +214,7 @@ impl Metrics {
         let counters = [
             ("vllm:prompt_tokens_total", "Tokens of prompts.", totals.prompt_tokens as f64),
             ("vllm:generation_tokens_total", "Tokens of answers.", totals.answer_tokens as f64),
-            (
-                "vllm:num_preemptions_total",
-                "Sequences that were put aside to make room for others.",
-                totals.preempted as f64,
-            ),
+            ("vllm:num_preemptions_total", "Sequences that made room for others.", totals.preempted as f64),
             (
                 "vllm:prefix_cache_queries_total",
                 "Tokens of prompts that may begin alike.",

@@ -299,7 +299,7 @@ fn plan_on(
     let layers = files.embedding().map_or(0, |embedding| embedding.layers.bytes());
     footprint.fixed_bytes = footprint.fixed_bytes.saturating_add(need.result_bytes).saturating_add(layers);
     footprint.position_bytes += need.position_bytes;
-    let drafts = !matches!(options.draft, Draft::None) && need.generates() && spec.state_elements() == 0;
+    let drafts = !matches!(options.draft, Draft::None) && need.generates();
     if drafts {
         footprint.position_bytes += drafts::POSITION_BYTES;
         if let Draft::Model(small) = &options.draft {
@@ -317,7 +317,11 @@ fn plan_on(
         logit_rows_useful: need.logit_rows_useful,
         logit_rows_kept: need.logit_rows_kept,
         totals: need.totals,
-        draft_rows: if drafts { drafts::ROWS_MAX } else { 0 },
+        draft_rows: match (drafts, spec.state_elements()) {
+            (false, _) => 0,
+            (true, 0) => drafts::ROWS_MAX,
+            (true, _) => drafts::CHAIN_MAX,
+        },
         draft_bytes: drafts::FIXED_BYTES,
         kv_type: options.kv.name(),
         kv_bytes_per_token: kv_layout(spec, program, options.kv, 0).token_bytes() as u64,

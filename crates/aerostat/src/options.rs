@@ -37,7 +37,7 @@ pub enum Prefixes {
 /// tokens of an answer. Results are the same.
 #[derive(Clone, Debug, Default)]
 pub enum Draft {
-    /// The texts at hand and what the model expected before; where sequences keep recurrent states, nothing.
+    /// The texts at hand and what the model expected before.
     #[default]
     Auto,
     /// Nothing: every token takes a sweep.

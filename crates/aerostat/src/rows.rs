@@ -42,6 +42,17 @@ impl Rows {
         }
     }
 
+    /// Whether nothing follows the row of these logits.
+    pub(crate) fn is_last(&self, logits: usize) -> bool {
+        self.logit_rows.get(logits).is_some_and(|row| *row as usize + 1 == self.tokens.len())
+    }
+
+    /// Rows at the end that have the last one's recurrent state.
+    pub(crate) fn of_last_state(&self) -> usize {
+        let last = self.states.last().map(|state| state.slot);
+        self.states.iter().rev().take_while(|state| Some(state.slot) == last).count()
+    }
+
     /// The place of a page table that is added.
     pub(crate) fn table(&mut self, pages: &[u32]) -> u32 {
         self.pages.extend(pages);

@@ -26,7 +26,7 @@ use crate::schedule::{Rules, Schedule};
 use crate::sequence::{Ask, Sequence, Task};
 use crate::spill::Spill;
 use crate::states;
-use crate::sweep::Listeners;
+use crate::sweep::{Listeners, Sweeper};
 use crate::{Error, ErrorKind};
 
 impl Engine {
@@ -64,6 +64,7 @@ impl Engine {
         self.drafts.begin_run();
         let result = self.run_sweeps(&mut schedule, work, tokenizer, observer);
         self.sweeper.stop_reading();
+        self.drafts.take_copy().into_iter().for_each(|state| self.pages.release_state(state));
         let left = schedule.clear(&mut self.pages);
         self.kept = schedule.take_kept();
         if !matches!(result, Ok(RunEnd::Done)) {
@@ -106,9 +107,8 @@ impl Engine {
             let under_way: Vec<UnderWay> = schedule.active.iter().map(Sequence::under_way).collect();
             work.sweeping(&under_way)?;
             self.count(schedule, work, observer);
-            let (cost, begun) = (&self.sweeper.plan.cost, Instant::now());
-            self.drafts
-                .draft(&schedule.active, &mut rows, limits, &|rows, logits| cost.seconds(rows, logits));
+            let begun = Instant::now();
+            self.draft(schedule, &mut rows)?;
             let (phase, more) = (phase(&rows), schedule.more());
             let mut give = |tap: &Tap, state: &[f32]| {
                 schedule.active[tap.index].take_hidden(tap.position, tap.layer, state);
@@ -124,7 +124,7 @@ impl Engine {
                 }
             }
             let right = self.drafts.follow(&mut schedule.active, (logits, width), &mut sampler, observer);
-            self.keep(schedule, &right)?;
+            self.keep(schedule, &rows, &right)?;
             if phase == Phase::Decode {
                 self.drafts.took(rows.tokens.len(), begun.elapsed().as_secs_f64());
             }
@@ -134,8 +134,23 @@ impl Engine {
         }
     }
 
+    /// Adds guesses to the rows of a sweep.
+    fn draft(&mut self, schedule: &Schedule<'_>, rows: &mut Rows) -> Result<(), Error> {
+        let Sweeper { plan, model, backend, .. } = &mut self.sweeper;
+        let (active, cost) = (&schedule.active, &plan.cost);
+        let seconds = |rows, logits| cost.seconds(rows, logits);
+        self.drafts.draft(active, rows, (model.limits(), &self.pages), &seconds);
+        let mut copy = |from, to| Ok(model.copy_state(&mut **backend, from, to)?);
+        self.drafts.keep_state(active, &mut self.pages, &mut copy)
+    }
+
     /// Gives what guesses that were right have computed to their sequences, as far as there are pages.
-    fn keep(&mut self, schedule: &mut Schedule<'_>, right: &[(usize, Vec<Right>)]) -> Result<(), Error> {
+    fn keep(
+        &mut self,
+        schedule: &mut Schedule<'_>,
+        rows: &Rows,
+        right: &[(usize, Vec<Right>)],
+    ) -> Result<(), Error> {
         let clock = &mut self.sweeper.clock;
         clock.drafted += self.drafts.made() as u64;
         let mut copies = Vec::new();
@@ -147,6 +162,7 @@ impl Engine {
             let kept = right.iter().filter(|right| right.position < end);
             copies.extend(kept.map(|right| (right.slot, slot(pages, right.position))));
         }
+        self.drafts.take_back(rows, &mut schedule.active, &mut self.pages);
         match copies.is_empty() {
             true => Ok(()),
             false => Ok(self.sweeper.backend.kv_copy(&copies)?),

@@ -2,7 +2,7 @@
 
 use aerostat::{Device, Engine, Hidden, KvType, ModelFiles, Options, Request, Silent};
 use aerostat_gpu::UploadPath;
-use aerostat_testkit::{Fixture, encoders, fixtures};
+use aerostat_testkit::{Fixture, encoders, fixture, fixtures};
 
 /// Of logits, in parts of the largest.
 const LOGIT_TOLERANCE: f32 = 2e-3;
@@ -147,4 +147,31 @@ fn every_encoder_gives_its_vectors() {
         }
     }
     assert!(checked > 30, "{checked}");
+}
+
+/// Recurrent states are copied within the memory that they are kept in.
+#[test]
+fn wrong_guesses_are_taken_back_from_recurrent_states() {
+    let fixture = fixture("lfm2");
+    let files = ModelFiles::open(&fixture.path).unwrap();
+    let token_ids = fixture.prompts[0].ids.clone();
+    let request = |seed| Request {
+        token_ids: token_ids.clone(),
+        max_new_tokens: 24,
+        sampling: aerostat::Sampling { temperature: 0.7, seed, ..Default::default() },
+        ..Request::default()
+    };
+    let run = |draft| {
+        let options =
+            Options { draft, pinned_bytes_max: Some(0), read_bytes_per_second: Some(1e5), ..options() };
+        let need = aerostat::generate::need(&[request(1)]);
+        let mut engine = Engine::open(&files, &options, &need, &mut Silent).unwrap();
+        // The second is guessed from the first, to a point.
+        let answer = |seed| all(engine.generate(&[request(seed)], None, &mut Silent).unwrap().completions);
+        let answers: Vec<_> = [1, 1, 2].map(answer).into_iter().flatten().map(|a| a.token_ids).collect();
+        (answers, engine.stats())
+    };
+    let ((want, _), (found, stats)) = (run(aerostat::Draft::None), run(aerostat::Draft::Auto));
+    assert_eq!(found, want);
+    assert!(stats.accepted > 5 && stats.drafted > stats.accepted, "{stats:?}");
 }

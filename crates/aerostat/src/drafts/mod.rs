@@ -7,6 +7,10 @@
 //!
 //! Keys and values of guesses lie in slots of the cache that no sequence has; those of guesses that were right are copied to
 //! the pages of their sequence. Guesses displace nobody: they take rows, and rows of logits, that are left.
+//!
+//! A recurrent state cannot leave out a guess that was wrong: it is that of all positions. Where sequences have one, only the
+//! last of a sweep is guessed, by a chain without branches, whose rows go on from its own. Its state is copied before; after a
+//! wrong guess it has the copy again, and the rows since are computed again with the next sweep, as rows of a prompt are.
 
 mod chance;
 mod history;
@@ -16,8 +20,8 @@ mod successors;
 
 use std::collections::{BinaryHeap, HashMap};
 
-use aerostat_backend::{Branch, RowPlace};
-use aerostat_model::Limits;
+use aerostat_backend::{Branch, RowPlace, StateRow};
+use aerostat_model::{Limits, Pages};
 
 use crate::Error;
 use crate::observe::Observer;
@@ -33,6 +37,10 @@ pub(crate) use model::SmallModel;
 
 /// Guesses of a sweep at most: about two thirds of the rows that usual disks leave to usual processors.
 pub(crate) const ROWS_MAX: usize = 96;
+/// The same where a sequence has a recurrent state.
+pub(crate) const CHAIN_MAX: usize = 16;
+/// Where one has, its rows of a sweep must be so few that it is guessed: they are computed again after a wrong guess.
+const AGAIN_MAX: usize = 16;
 /// Guesses after each other at most.
 const DEPTH_MAX: usize = 48;
 /// Guesses for one place at most.
@@ -68,6 +76,8 @@ pub(crate) struct Drafts {
     off: bool,
     model: Option<Box<SmallModel>>,
     trees: Vec<Tree>,
+    /// Where the recurrent state of the only sequence that is guessed was copied to.
+    copy: Option<u32>,
     /// Why the small model guesses no more; to be told once.
     pub(crate) trouble: Option<Error>,
 }
@@ -150,26 +160,29 @@ impl Drafts {
         self.successors = Successors::default();
     }
 
-    /// Adds guesses to the rows of a sweep, as many as are worth what they cost.
+    /// Adds guesses to the rows of a sweep, as many as are worth what they cost. Where sequences have recurrent states, one of
+    /// `pages` must be left for a copy.
     pub(crate) fn draft(
         &mut self,
         active: &[Sequence<'_>],
         rows: &mut Rows,
-        limits: Limits,
+        (limits, pages): (Limits, &Pages),
         seconds: Cost<'_>,
     ) {
         self.trees.clear();
         let spare = limits.rows_max.saturating_sub(rows.tokens.len());
         let spare = spare.min(limits.logit_rows_max.saturating_sub(rows.logit_rows.len())).min(self.slots.1);
-        if spare == 0 || self.off {
+        if spare == 0 || self.off || pages.states_available() == 0 {
             return;
         }
         self.chances.fade();
         self.own.retain(|id, _| active.iter().any(|s| s.id == *id));
+        let chained = !rows.states.is_empty();
         for (logits, &(index, root)) in rows.owners.iter().enumerate() {
             let sequence = &active[index];
-            let depth_max = sequence.tokens_ahead().min(DEPTH_MAX);
-            if root + 1 == sequence.tokens.len() && depth_max > 0 {
+            let depth_max = sequence.tokens_ahead().min(if chained { CHAIN_MAX } else { DEPTH_MAX });
+            let may_go_on = !chained || rows.is_last(logits) && rows.of_last_state() <= AGAIN_MAX;
+            if root + 1 == sequence.tokens.len() && depth_max > 0 && may_go_on {
                 self.own.entry(sequence.id).or_default().extend(&sequence.tokens);
                 let siblings = active.iter().filter(|other| other.is_sibling(sequence));
                 let siblings = siblings.map(|other| other.id).collect();
@@ -201,8 +214,9 @@ impl Drafts {
                 self.candidates(active, at, modelled, &mut candidates);
             }
             let likely = candidates.peek().map_or(0.0, |best: &Candidate| best.chance) * LIKELY;
+            let chained = !rows.states.is_empty();
             while let Some(Candidate { chance, .. }) = candidates.peek()
-                && fresh.len() < if modelled.is_empty() { 1 } else { ROUND }
+                && fresh.len() < if modelled.is_empty() || chained { 1 } else { ROUND }
                 && (fresh.is_empty() || *chance >= likely)
                 && made < spare
             {
@@ -216,6 +230,9 @@ impl Drafts {
                 nodes.push(Node { slot, ..node });
                 fresh.push(Fresh { tree, node: Some(nodes.len() - 1), chance });
                 made += 1;
+                if chained {
+                    candidates.clear();
+                }
             }
         }
     }
@@ -351,6 +368,45 @@ impl Drafts {
         all
     }
 
+    /// Copies the recurrent state that guesses of the sweep at hand are to change, if there are some.
+    pub(crate) fn keep_state(
+        &mut self,
+        active: &[Sequence<'_>],
+        pages: &mut Pages,
+        copy: &mut dyn FnMut(u32, u32) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let guessed = self.trees.iter().find(|tree| !tree.nodes.is_empty());
+        match guessed.and_then(|tree| active[tree.index].state).filter(|_| pages.keeps_states()) {
+            Some(state) => {
+                self.copy = pages.take_state();
+                self.copy.map_or(Ok(()), |to| copy(state, to))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The sequence that was guessed has its recurrent state of before again, and goes on from there, unless it has computed
+    /// all guesses, which were right then.
+    pub(crate) fn take_back(&mut self, rows: &Rows, active: &mut [Sequence<'_>], pages: &mut Pages) {
+        let Some(copy) = self.copy.take() else { return };
+        let Some(tree) = self.trees.iter().find(|tree| !tree.nodes.is_empty()) else {
+            return pages.release_state(copy);
+        };
+        let (sequence, next) = (&mut active[tree.index], tree.root + 1);
+        if sequence.computed == next + tree.nodes.len() {
+            return pages.release_state(copy);
+        }
+        sequence.computed = next - (rows.of_last_state() - tree.nodes.len());
+        if let Some(state) = sequence.state.replace(copy) {
+            pages.release_state(state);
+        }
+    }
+
+    /// The copy of a state that a sweep which failed has left.
+    pub(crate) fn take_copy(&mut self) -> Option<u32> {
+        self.copy.take()
+    }
+
     /// The sweep at hand, which answers go on with, took so long.
     pub(crate) fn took(&mut self, rows: usize, seconds: f64) {
         if self.slots.1 > 0 {
@@ -410,6 +466,9 @@ fn place(tree: &mut Tree, sequence: &Sequence<'_>, rows: &mut Rows) {
         let branch = Some(Branch { from, slots: slots as u32 });
         rows.places.push(RowPlace { branch, ..RowPlace::new(position as u32, table) });
         rows.lengths.push(sequence.prompt.max(position + 1) as u32);
+        if let Some(last) = rows.states.last().copied() {
+            rows.states.push(StateRow { position: position as u32, ..last });
+        }
     }
 }
 
