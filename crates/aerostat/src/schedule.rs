@@ -316,6 +316,9 @@ impl<'t> Schedule<'t> {
 
     /// Puts sequences aside until those urgent ones have room that can get a place in the next sweep.
     fn make_way(&mut self, limits: Limits, memory: &mut Memory<'_>) {
+        if !self.waiting.has_urgent() {
+            return;
+        }
         let taken = self.active.iter().filter(|s| s.urgent && s.generates()).count();
         let places = limits.logit_rows_max.min(limits.rows_max).saturating_sub(taken);
         let (waiting, spill) = (self.waiting.urgent().take(places), self.rules.spill.is_some());
