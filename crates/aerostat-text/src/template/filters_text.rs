@@ -58,7 +58,7 @@ impl Renderer<'_> {
                 let [width] = given.bind(name, ["width"], 0)?;
                 let text = self.soft_text(value)?;
                 let width = width.unwrap_or(Value::Int(80));
-                self.text_method(&text, "center", Given { positional: vec![width], named: Vec::new() })
+                self.text_method(&text, "center", Given { positional: vec![width], ..Given::default() })
             }
             "truncate" => self.truncate(value, given),
             "wordcount" => {

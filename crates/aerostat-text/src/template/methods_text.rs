@@ -347,7 +347,11 @@ pub(super) enum Encoding {
 impl Encoding {
     pub(super) fn of(name: Option<&Value>) -> Outcome<Self> {
         let Some(name) = name else { return Ok(Encoding::Utf8) };
-        let name = as_text(Some(name))?.to_ascii_lowercase().replace('_', "-");
+        let name = as_text(Some(name))?;
+        if name.len() > 20 {
+            return Fault::err(format!("unknown encoding: {}", super::limits::clip(name)));
+        }
+        let name = name.to_ascii_lowercase().replace('_', "-");
         match name.as_str() {
             "utf-8" | "utf8" => Ok(Encoding::Utf8),
             "ascii" | "us-ascii" => Ok(Encoding::Ascii),

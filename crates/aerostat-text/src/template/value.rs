@@ -296,6 +296,7 @@ pub(super) fn check_key(key: &Value, heap: &Heap) -> Outcome<()> {
             items.iter().try_for_each(|item| check_key(item, heap))
         }
         Value::Text(text) => heap.read(text.len()),
+        Value::Bytes(bytes) => heap.read(bytes.bytes.len()),
         _ => heap.step(1),
     }
 }
