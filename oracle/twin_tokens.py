@@ -50,12 +50,12 @@ def write(path, fields):
     writer.close()
 
 
-def ids(path):
+def ids(path, texts=TEXTS):
     params = xllamacpp.CommonParams()
     params.model.path, params.n_ctx, params.warmup = str(path), 64, False
     server = xllamacpp.Server(params)
     found = []
-    for text in TEXTS:
+    for text in texts:
         body = json.dumps({"content": text, "add_special": True}).encode()
         request = urllib.request.Request(f"{server.listening_address}/tokenize", body, {"Content-Type": "application/json"})
         found.append(json.load(urllib.request.urlopen(request))["tokens"])
