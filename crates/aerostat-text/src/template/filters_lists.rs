@@ -263,6 +263,7 @@ impl Renderer<'_> {
     fn key(&self, value: Value, case_sensitive: bool) -> Outcome<Value> {
         match &value {
             Value::Text(text) if !case_sensitive => {
+                self.heap.look_up(text)?;
                 Ok(Value::Text(self.heap.new_text(lower(text).into(), text.safe)?))
             }
             _ => Ok(value),

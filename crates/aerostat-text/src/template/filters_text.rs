@@ -29,7 +29,7 @@ impl Renderer<'_> {
             "upper" | "lower" | "capitalize" | "title" => {
                 let [] = given.bind(name, [], 0)?;
                 let text = self.soft_text(value)?;
-                self.heap.read(text.len())?;
+                self.heap.look_up(&text)?;
                 let changed = match name {
                     "upper" => text.to_uppercase(),
                     "lower" => lower(&text),
@@ -64,7 +64,7 @@ impl Renderer<'_> {
             "wordcount" => {
                 let [] = given.bind(name, [], 0)?;
                 let text = self.soft_text(value)?;
-                self.heap.read(text.len())?;
+                self.heap.look_up(&text)?;
                 let words = text.split(|char| !is_identifier_part(char)).filter(|word| !word.is_empty());
                 Ok(Value::Int(words.count() as i128))
             }

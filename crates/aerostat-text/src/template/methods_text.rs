@@ -16,7 +16,13 @@ impl Renderer<'_> {
         name: &'static str,
         mut given: Given,
     ) -> Outcome<Value> {
-        self.heap.read(text.len())?;
+        let by_character =
+            matches!(name, "lower" | "casefold" | "upper" | "capitalize" | "title" | "swapcase");
+        if by_character || name.starts_with("is") {
+            self.heap.look_up(text)?;
+        } else {
+            self.heap.read(text.len())?;
+        }
         self.heap.room(text.len().saturating_mul(3))?;
         if text.safe
             && matches!(name, "join" | "replace" | "format" | "ljust" | "rjust" | "center" | "partition")
