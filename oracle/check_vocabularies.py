@@ -102,7 +102,8 @@ def models(aerostat, folder):
             twin_tokens.write(small, twin_tokens.tokenizer_of(path))
             texts = [t for t in TEXTS if t]  # llama.cpp's server has no tokens for nothing
             wanted = twin_tokens.ids(small, texts)
-            yield path.name, [(t, tokenize(aerostat, path, t, special=True), w) for t, w in zip(texts, wanted)]
+            told = [(t, w) for t, w in zip(texts, wanted) if w is not None]
+            yield path.name, [(t, tokenize(aerostat, path, t, special=True), w) for t, w in told]
 
 
 def main():
