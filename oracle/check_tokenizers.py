@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Compare `aerostat tokenize` with the package tokenizers (0.23.3) on tokenizers that are made at random.
 
-usage: check_tokenizers.py AEROSTAT [--seed N] [--count N]
+usage: check_tokenizers.py AEROSTAT [--seed N] [--count N] [--released]
 
 Each is a small model (BPE in four kinds, WordPiece, Unigram, words) that is trained on a few lines, with any normalizers,
 pre-tokenizers, added tokens with any flags, and post-processor, written as tokenizer.json. Left out is what the package decides by
-chance (added tokens that read alike once they are normalised) and where it panics. Exits with 1 if a text differs.
+chance (added tokens that read alike once they are normalised) and where it panics. With --released, folders of vocab.json, merges.txt
+and configurations instead, against AutoTokenizer of transformers (5.23.0). Exits with 1 if a text differs.
 """
 import argparse
 import json
@@ -92,6 +93,33 @@ def made(pick, flag):
     return kind, tokenizer
 
 
+def released(aerostat, folder):
+    """What differs of folders without tokenizer.json: the model's type, the class that is named, and what the configuration says."""
+    from transformers import AutoTokenizer
+
+    source = pathlib.Path(__file__).resolve().parent.parent / "fixtures"
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = P.ByteLevel(False)
+    trainer = trainers.BpeTrainer(vocab_size=500, initial_alphabet=P.ByteLevel.alphabet(), show_progress=False,
+                                  special_tokens=["<|endoftext|>", "<s>", "<pad>", "</s>", "<unk>"])
+    tokenizer.train_from_iterator([*pathlib.Path(__file__).read_text().split("\n"), *LINES * 20], trainer)
+    tokenizer.model.save(str(folder))
+    texts = ["hello world", " 12345 1,000 don't", "<s>hi</s>", "x<|endoftext|>y <mask>", "e\u0301 \u212b", "a\n\nb\t c", "<tool>y <tool>"]
+    named = {"bos_token": "<s>", "eos_token": "</s>"}
+    tool = {"500": dict(content="<tool>", lstrip=False, rstrip=True, single_word=False, normalized=False, special=False)}
+    configurations = [{}, {"add_bos_token": True}, {"add_bos_token": True, "add_eos_token": True}, {"add_bos_token": True, **named},
+                      {**named, "unk_token": "<unk>", "pad_token": "<pad>"}, {"added_tokens_decoder": tool}, {"add_bos_token": True, "add_eos_token": True, **named}]
+    classes = [("gpt2", None), ("gpt2", "GPT2Tokenizer"), ("opt", "GPT2Tokenizer"), ("qwen2", None), ("qwen3", "Qwen2Tokenizer"), ("codegen", "CodeGenTokenizer"),
+               ("gpt_neox", None), ("olmo", "GPTNeoXTokenizer"), ("starcoder2", None)]
+    for (kind, name), configuration in [(c, f) for c in classes for f in configurations]:
+        (folder / "config.json").write_bytes((source / kind / "config.json").read_bytes())
+        (folder / "model.safetensors").write_bytes((source / kind / "model.safetensors").read_bytes())
+        (folder / "tokenizer_config.json").write_text(json.dumps({**configuration, **({"tokenizer_class": name} if name else {})}))
+        wanted = AutoTokenizer.from_pretrained(folder)
+        for text in texts:
+            yield f"{kind} {name} {configuration} {text!r}", ids_of(aerostat, folder, text), wanted.encode(text)
+
+
 def ids_of(aerostat, path, text):
     done = subprocess.run([aerostat, "tokenize", str(path), "-", "--json"], input=text.encode(), capture_output=True)
     return json.loads(done.stdout)["token_ids"] if done.returncode == 0 else done.stderr.decode().strip()[-300:]
@@ -102,12 +130,17 @@ def main():
     parser.add_argument("aerostat")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=50)
+    parser.add_argument("--released", action="store_true")
     args = parser.parse_args()
     random.seed(args.seed)
     pick, flag = random.choice, lambda: random.random() < 0.5
     equal = differ = 0
     with tempfile.TemporaryDirectory() as work:
-        for number in range(args.count):
+        for what, got, wanted in released(args.aerostat, pathlib.Path(work)) if args.released else []:
+            equal, differ = equal + (got == wanted), differ + (got != wanted)
+            if got != wanted:
+                print(f"{what}\n  got  {got}\n  want {wanted}")
+        for number in range(0 if args.released else args.count):
             kind, tokenizer = made(pick, flag)
             path = pathlib.Path(work) / "tokenizer.json"
             tokenizer.save(str(path))
