@@ -8,8 +8,9 @@ of llama-cpp-python 0.3.36, which is downloaded (77 MB; the build backend of the
 scikit-build-core cmake) unless --sdist names the folder it was unpacked to.
 
 With --mistral, the folder `data` of the package mistral-common (1.13.1): its tekken.json and SentencePiece models, against
-tiktoken (0.14.0) and sentencepiece (0.2.3), which also trains some. With --models, a folder of models, each a folder NAME and perhaps NAME.gguf:
-both against transformers (5.23.0).
+tiktoken (0.14.0) and sentencepiece (0.2.3), which also trains some. With --models, a folder of models, folders against the package
+tokenizers (0.23), which reads their tokenizer.json, and NAME.gguf against llama.cpp (xllamacpp 2026.10.11549), each as its file
+says. A folder that transformers makes of a GGUF file has other merges than the file, or lacks a normalizer: the two may differ.
 """
 import argparse
 import base64
@@ -87,13 +88,22 @@ def mistral(aerostat, folder):
 
 
 def models(aerostat, folder):
-    from transformers import AutoTokenizer
+    from tokenizers import Tokenizer
 
-    for path in sorted(p for p in pathlib.Path(folder).iterdir() if p.is_dir()):
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        for model in [path, path.with_name(path.name + ".gguf")]:
-            if model.exists():
-                yield model.name, [(t, tokenize(aerostat, model, t), tokenizer.encode(t, add_special_tokens=False)) for t in TEXTS]
+    import twin_tokens
+
+    folder = pathlib.Path(folder)
+    for path in sorted(p for p in folder.iterdir() if (p / "tokenizer.json").exists()):
+        tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+        yield path.name, [(t, tokenize(aerostat, path, t), tokenizer.encode(t, add_special_tokens=False).ids) for t in TEXTS]
+    with tempfile.TemporaryDirectory() as work:
+        for path in sorted(folder.glob("*.gguf")):
+            small = pathlib.Path(work) / "small.gguf"
+            twin_tokens.write(small, twin_tokens.tokenizer_of(path))
+            texts = [t for t in TEXTS if t]  # llama.cpp's server has no tokens for nothing
+            wanted = twin_tokens.ids(small, texts)
+            told = [(t, w) for t, w in zip(texts, wanted) if w is not None]
+            yield path.name, [(t, tokenize(aerostat, path, t, special=True), w) for t, w in told]
 
 
 def main():

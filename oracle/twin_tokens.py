@@ -9,6 +9,7 @@ version does not load are checked too. Twins that have the same metadata share t
 import json
 import pathlib
 import tempfile
+import urllib.error
 import urllib.request
 
 import gguf
@@ -50,15 +51,18 @@ def write(path, fields):
     writer.close()
 
 
-def ids(path):
+def ids(path, texts=TEXTS):
     params = xllamacpp.CommonParams()
     params.model.path, params.n_ctx, params.warmup = str(path), 64, False
     server = xllamacpp.Server(params)
     found = []
-    for text in TEXTS:
+    for text in texts:
         body = json.dumps({"content": text, "add_special": True}).encode()
         request = urllib.request.Request(f"{server.listening_address}/tokenize", body, {"Content-Type": "application/json"})
-        found.append(json.load(urllib.request.urlopen(request))["tokens"])
+        try:
+            found.append(json.load(urllib.request.urlopen(request))["tokens"])
+        except urllib.error.HTTPError:  # such as of a byte that a small vocabulary lacks
+            found.append(None)
     del server
     return found
 

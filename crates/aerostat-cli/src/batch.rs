@@ -92,6 +92,10 @@ pub(crate) fn execute(args: &BatchArgs, output: &OutputArgs) -> Result<(), Failu
     let options = model::keeping(options, &args.engine, &files, false)?;
     files.sampling_notes().iter().for_each(|text| output::note(output, text));
     let setting = Setting::new(&files, &args.model, &job_options)?;
+    let setting = match options.memory_bytes {
+        Some(bytes) => setting.within(bytes),
+        None => setting,
+    };
     let _graceful = interrupt::graceful();
     let paths = args.paths(files.path(), output)?;
     let signs = Signs::new(output, None);

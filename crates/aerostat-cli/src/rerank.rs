@@ -48,8 +48,8 @@ struct Document {
 
 pub(crate) fn execute(mut args: RerankArgs, output: &OutputArgs) -> Result<(), Failure> {
     check(&args, output)?;
-    let documents = documents(&mut args)?;
     let options = args.engine.options(output)?;
+    let documents = documents(&mut args, options.memory_bytes)?;
     let files = model::open(&args.model, args.engine.adapter(), output)?;
     model::nothing_is_answered(&args.engine, output);
     let Some(tokenizer) = model::tokenizer(&files, true, output)? else {
@@ -109,7 +109,7 @@ fn check(args: &RerankArgs, output: &OutputArgs) -> Result<(), Failure> {
 }
 
 /// The documents of the command line, or of the table.
-fn documents(args: &mut RerankArgs) -> Result<Vec<Document>, Failure> {
+fn documents(args: &mut RerankArgs, memory_bytes: Option<u64>) -> Result<Vec<Document>, Failure> {
     let text = |prompt: Prompt| match prompt {
         Prompt::Text(text) => Ok(text),
         Prompt::TokenIds(_) => {
@@ -120,7 +120,7 @@ fn documents(args: &mut RerankArgs) -> Result<Vec<Document>, Failure> {
     let given = prompts.into_iter().map(|prompt| Ok(Document { text: text(prompt)?, row: None }));
     let mut documents = given.collect::<Result<Vec<_>, Failure>>()?;
     if let Some(input) = &args.table.input {
-        let mut rows = Rows::open(input, &args.table, Making::default())?;
+        let mut rows = Rows::open(input, &args.table, Making::default(), memory_bytes)?;
         while let Some(mut row) = rows.next()? {
             let prompt = std::mem::replace(&mut row.prompt, Ok(Prompt::Text(String::new())));
             let prompt = prompt

@@ -205,6 +205,8 @@ struct Input {
     carried: usize,
     /// The name of the column of texts.
     text: String,
+    /// The budget, if there is one.
+    memory_bytes: Option<u64>,
 }
 
 enum Source {
@@ -234,7 +236,13 @@ impl Format {
 }
 
 impl Rows {
-    pub(crate) fn open(path: &Path, args: &TableArgs, making: Making) -> Result<Self, Failure> {
+    /// Begins to read a table, within a budget if there is one.
+    pub(crate) fn open(
+        path: &Path,
+        args: &TableArgs,
+        making: Making,
+        memory_bytes: Option<u64>,
+    ) -> Result<Self, Failure> {
         let names = making.template.as_ref().map(Template::names);
         let is_text = |name: &str| name == TEXT || name == args.column;
         let prompt = names.as_ref().is_none_or(|names| names.iter().any(|name| is_text(name)));
@@ -250,6 +258,7 @@ impl Rows {
             keyed: args.key.is_some(),
             carried: args.carry.len(),
             text: args.column.clone(),
+            memory_bytes,
         };
         let source = Source::open(path, &input)?;
         Ok(Self { path: path.to_owned(), input, making, number: 0, source })
@@ -345,7 +354,11 @@ impl Source {
         };
         let text = |format| {
             let file = open_text(path, input.encoding).map_err(failed)?;
-            TextTable::new(file, format, input.columns.clone()).map_err(failed).map(Self::Text)
+            let table = TextTable::new(file, format, input.columns.clone()).map_err(failed)?;
+            Ok(Self::Text(match input.memory_bytes {
+                Some(bytes) => table.within(bytes),
+                None => table,
+            }))
         };
         match format {
             Format::Jsonl => text(TextFormat::Jsonl),

@@ -206,7 +206,9 @@ impl Setup<'_> {
             job.leave()?;
         }
         if !assembled || stats.is_some() {
-            assemble(&*task, paths, args, counts, sink(&task)?).map_err(|failure| told(failure, args))?;
+            let memory = self.options.memory_bytes;
+            assemble(&*task, paths, args, counts, memory, sink(&task)?)
+                .map_err(|failure| told(failure, args))?;
         }
         self.report(input, args, paths, &counts, stats)
     }
@@ -243,7 +245,7 @@ impl Setup<'_> {
             Arc::new(Fit { truncate, room, tokenizer: self.tokenizer.clone(), chat: self.chat.clone() })
         });
         let making = Making { template: self.template.clone(), fit };
-        let rows = Box::new(Rows::open(input, args, making)?);
+        let rows = Box::new(Rows::open(input, args, making, self.options.memory_bytes)?);
         Ok(Table { rows, task: Arc::new(of_rows), tokenizer: self.tokenizer.clone() })
     }
 
@@ -309,10 +311,11 @@ fn assemble<T: Task, S: Sink<T::Found>>(
     paths: &JobPaths,
     args: &TableArgs,
     counts: Counts,
+    memory_bytes: Option<u64>,
     mut sink: S,
 ) -> Result<(), Failure> {
     let mut results = TableResults::open(paths)?;
-    let mut rows = Rows::open(&paths.input, args, Making::default())?;
+    let mut rows = Rows::open(&paths.input, args, Making::default(), memory_bytes)?;
     let broken =
         || Failure::failed(format!("{}: cannot be read; --restart begins anew", paths.rows().display()));
     while let Some(row) = rows.next()? {

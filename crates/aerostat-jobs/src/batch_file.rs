@@ -64,11 +64,20 @@ impl BatchFile {
         mark(self.line().and_then(|(_, bytes)| bytes).unwrap_or_default().trim_ascii())
     }
 
+    /// A line is there beside what is made of it.
+    fn line_bytes_max(&self) -> usize {
+        usize::try_from(self.setting.request_bytes_max() / 2)
+            .map_or(LINE_BYTES_MAX, |m| m.min(LINE_BYTES_MAX))
+    }
+
     fn read_line(&self) -> Result<(u64, line::Item), Unserved> {
         let none = || Unserved { name: None, refusal: Refusal::defect("there is no line to be read") };
         let (number, bytes) = self.line().ok_or_else(none)?;
         let Some(bytes) = bytes else {
-            let message = format!("the line is longer than {LINE_BYTES_MAX} bytes");
+            let most = self.line_bytes_max();
+            let memory =
+                if most < LINE_BYTES_MAX { ", the most with so little memory (--memory)" } else { "" };
+            let message = format!("the line is longer than {most} bytes{memory}");
             return Err(Unserved { name: None, refusal: Refusal::new("line_too_long", message) });
         };
         let read = line::read(&self.setting, number, bytes);
@@ -101,7 +110,7 @@ impl Requests for BatchFile {
 
     fn rewind(&mut self, checks: bool) -> Result<(), Error> {
         self.ids = HashSet::new();
-        self.lines = Some(Lines::open(&self.path)?);
+        self.lines = Some(Lines::open(&self.path, self.line_bytes_max())?);
         self.checks = checks;
         Ok(())
     }

@@ -58,6 +58,8 @@ pub(crate) struct Lines {
     path: PathBuf,
     reader: Box<dyn BufRead + Send>,
     line: Vec<u8>,
+    /// Bytes that a line may have.
+    most: usize,
     /// Lines read so far, blank ones included.
     read: u64,
     /// Lines among them that are not blank.
@@ -74,18 +76,20 @@ pub(crate) struct Lines {
 pub(crate) struct Line<'a> {
     /// Its number in the file, from 0.
     pub(crate) number: u64,
-    /// What it says; `None` if it is longer than [`LINE_BYTES_MAX`].
+    /// What it says; `None` if it is too long.
     pub(crate) bytes: Option<&'a [u8]>,
 }
 
 impl Lines {
-    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+    /// Opens a file, of whose lines none is read that has more than `most` bytes.
+    pub(crate) fn open(path: &Path, most: usize) -> Result<Self, Error> {
         let failed = |e: io::Error| Error::file(ErrorKind::Input, "read", path, &e);
         let reader = Packing::of(path).reader(File::open(path).map_err(failed)?).map_err(failed)?;
         Ok(Self {
             path: path.to_owned(),
             reader,
             line: Vec::new(),
+            most: most.min(LINE_BYTES_MAX),
             read: 0,
             given: 0,
             empty_bytes: 0,
@@ -141,17 +145,17 @@ impl Lines {
         if self.line.capacity() > BUFFER_BYTES_MAX {
             self.line = Vec::new();
         }
-        let limit = LINE_BYTES_MAX as u64 + 1;
+        let limit = self.most as u64 + 1;
         let taken = (&mut self.reader).take(limit).read_until(b'\n', &mut self.line);
         if taken.map_err(|e| failed(&self.path, e))? == 0 {
             return Ok(None);
         }
         self.read += 1;
-        let whole = self.line.ends_with(b"\n") || self.line.len() <= LINE_BYTES_MAX;
+        let whole = self.line.ends_with(b"\n") || self.line.len() <= self.most;
         if !whole {
             self.line = Vec::new();
             let skipped = self.reader.skip_until(b'\n').map_err(|e| failed(&self.path, e))?;
-            self.skipped_bytes += (skipped + LINE_BYTES_MAX) as u64;
+            self.skipped_bytes += (skipped + self.most) as u64;
         }
         if self.read == 1 && self.line.starts_with(b"\xef\xbb\xbf") {
             self.line.drain(..3);
@@ -247,7 +251,7 @@ mod tests {
     use super::*;
 
     fn all(path: &Path) -> Vec<(u64, Option<String>)> {
-        let mut lines = Lines::open(path).unwrap();
+        let mut lines = Lines::open(path, usize::MAX).unwrap();
         let mut found = Vec::new();
         while let Some(line) = lines.next().unwrap() {
             let text = line.bytes.map(|b| String::from_utf8_lossy(b).trim_end().to_owned());
@@ -297,7 +301,7 @@ mod tests {
             encoder.write_all(&[b'\n'; 1024]).unwrap();
         }
         std::fs::write(&path, encoder.finish().unwrap()).unwrap();
-        let refused = Lines::open(&path).unwrap().next().err().map(|e| (e.kind(), e.to_string()));
+        let refused = Lines::open(&path, usize::MAX).unwrap().next().err().map(|e| (e.kind(), e.to_string()));
         let (kind, message) = refused.unwrap();
         assert_eq!(kind, ErrorKind::Input);
         assert!(message.contains("blank lines"), "{message}");

@@ -16,6 +16,7 @@
 mod active;
 mod apart;
 mod batch_file;
+mod cells;
 mod compiler;
 mod counts;
 mod database;

@@ -29,12 +29,20 @@ pub(crate) fn read(setting: &Setting, number: u64, line: &[u8]) -> Result<Item, 
     let list_max = setting.list_max();
     // A prompt that is to be cut may be longer.
     let cut = || line.windows(TRUNCATE.len()).any(|part| part == TRUNCATE);
-    if longest_list(line) > list_max && !cut() {
+    let Weight { longest_list, bytes } = Weight::of(line);
+    if longest_list > list_max && !cut() {
         let id = custom_id(line);
         let message = format!(
             "a list in the line has more than {list_max} elements, more than a context or a request holds"
         );
         return Err((id, Refusal::new("context_length_exceeded", message)));
+    }
+    let bytes_max = setting.request_bytes_max();
+    if bytes > bytes_max {
+        let message = format!(
+            "the line takes {bytes} bytes to read, more than the {bytes_max} of so little memory (--memory)"
+        );
+        return Err((custom_id(line), Refusal::new("line_too_long", message)));
     }
     let value: Value = serde_json::from_slice(line)
         .map_err(|e| (None, Refusal::new("invalid_json", format!("the line is not JSON: {e}"))))?;
@@ -69,32 +77,55 @@ struct Head {
     custom_id: Option<String>,
 }
 
-/// Elements of the longest list in a text of JSON, found without reading it: each would take many times its size.
-fn longest_list(line: &[u8]) -> usize {
-    // What is nested deeper is refused anyway.
-    const DEPTH_MAX: usize = 128;
-    let (mut open, mut longest, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
-    for byte in line {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            _ if quoted => {}
-            b'[' if open.len() < DEPTH_MAX => open.push(1),
-            // Members of an object are told apart by their names, and count for nothing.
-            b'{' if open.len() < DEPTH_MAX => open.push(0),
-            b'[' | b'{' => return longest,
-            b']' | b'}' => drop(open.pop()),
-            b',' => {
-                if let Some(count) = open.last_mut().filter(|count| **count > 0) {
-                    *count += 1;
-                    longest = longest.max(*count);
+/// What a text of JSON holds, found without reading it: what is read takes many times its size.
+#[derive(Debug, PartialEq)]
+struct Weight {
+    /// Elements of the longest list.
+    longest_list: usize,
+    /// Memory that its values take, in bytes, about.
+    bytes: u64,
+}
+
+impl Weight {
+    fn of(line: &[u8]) -> Self {
+        // What is nested deeper is refused anyway.
+        const DEPTH_MAX: usize = 128;
+        const OBJECT_BYTES: u64 = 256;
+        const MEMBER_BYTES: u64 = 128;
+        const ELEMENT_BYTES: u64 = 32;
+        let (mut open, mut quoted, mut escaped) = (Vec::new(), false, false);
+        // The text beside what is made of it.
+        let mut weight = Self { longest_list: 0, bytes: 2 * line.len() as u64 };
+        for byte in line {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' if quoted => escaped = true,
+                b'"' => quoted = !quoted,
+                _ if quoted => {}
+                b'[' | b'{' if open.len() == DEPTH_MAX => return weight,
+                b'[' => {
+                    open.push(1);
+                    weight.bytes += ELEMENT_BYTES;
                 }
+                // Members of an object are told apart by their names, and do not count as a list's.
+                b'{' => {
+                    open.push(0);
+                    weight.bytes += OBJECT_BYTES;
+                }
+                b']' | b'}' => drop(open.pop()),
+                b',' => match open.last_mut().filter(|count| **count > 0) {
+                    Some(count) => {
+                        *count += 1;
+                        weight.longest_list = weight.longest_list.max(*count);
+                        weight.bytes += ELEMENT_BYTES;
+                    }
+                    None => weight.bytes += MEMBER_BYTES,
+                },
+                _ => {}
             }
-            _ => {}
         }
+        weight
     }
-    longest
 }
 
 /// Whether a line of an input can be served, as a job finds when it reads it.
@@ -213,8 +244,17 @@ mod tests {
             ("]]],[1,2", 2),
             ("\\\"[1,2]", 0),
         ] {
-            assert_eq!(longest_list(line.as_bytes()), want, "{line}");
+            assert_eq!(Weight::of(line.as_bytes()).longest_list, want, "{line}");
         }
-        assert_eq!(longest_list(&[b'['; 100_000]), 0);
+        assert_eq!(Weight::of(&[b'['; 100_000]).longest_list, 0);
+    }
+
+    /// Lists of small objects once took thirty times their text, whatever the budget.
+    #[test]
+    fn what_takes_much_more_than_its_text_is_known_before_it_is_read() {
+        let plain = format!("{{\"a\":\"{}\"}}", "x,[{".repeat(1000));
+        assert_eq!(Weight::of(plain.as_bytes()).bytes, 256 + 2 * plain.len() as u64);
+        let objects = format!("[{}]", vec!["{\"a\":1,\"b\":2}"; 1000].join(","));
+        assert!(Weight::of(objects.as_bytes()).bytes > 20 * objects.len() as u64);
     }
 }

@@ -1,17 +1,25 @@
 //! Tables of texts: JSONL and CSV, a row at a time, whatever is in them.
 
-use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
 
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-/// The longest line of JSON, and the longest row of CSV, in bytes.
+use crate::cells::json_cells;
+
+/// The longest line of JSON, and the longest row of CSV, in bytes, where there is memory for it.
 const ROW_BYTES_MAX: u64 = 64 << 20;
+/// The least that is taken, whatever the memory.
+const ROW_BYTES_MIN: u64 = 1 << 20;
+/// Memory of a budget for each byte of the longest row.
+const BUDGET_PER_ROW_BYTE: u64 = 8;
+/// The longest first row of CSV, which has names alone, in bytes.
+const NAMES_BYTES_MAX: u64 = 1 << 20;
+/// Cells of a row of CSV at most: each takes some bytes, even where it is empty.
+const CELLS_MAX: usize = 1 << 16;
 /// What some editors begin a file with.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Characters of a table that an error repeats at most.
-const CHARS_MAX: usize = 300;
+pub(crate) const CHARS_MAX: usize = 300;
 
 /// What a row asks of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +70,7 @@ enum Source {
     Jsonl {
         reader: BufReader<Box<dyn Read + Send>>,
         line: u64,
+        row_bytes_max: u64,
     },
     Csv {
         reader: Box<csv::Reader<Bounded>>,
@@ -79,7 +88,11 @@ impl TextTable {
     /// Reading fails; CSV has no such columns, or has one of them twice.
     pub fn new(file: impl Read + Send + 'static, format: TextFormat, columns: Columns) -> io::Result<Self> {
         let source = match format {
-            TextFormat::Jsonl => Source::Jsonl { reader: BufReader::new(Box::new(file)), line: 0 },
+            TextFormat::Jsonl => Source::Jsonl {
+                reader: BufReader::new(Box::new(file)),
+                line: 0,
+                row_bytes_max: ROW_BYTES_MAX,
+            },
             TextFormat::Csv(delimiter) => {
                 let mut reader = csv::ReaderBuilder::new()
                     .delimiter(delimiter)
@@ -88,6 +101,14 @@ impl TextTable {
                 let headers = reader.byte_headers().map_err(io::Error::from)?;
                 let names: Vec<String> =
                     headers.iter().map(|n| String::from_utf8_lossy(n).into_owned()).collect();
+                let file = reader.get_mut();
+                if file.is_cut || names.len() > CELLS_MAX {
+                    return Err(io::Error::other(format!(
+                        "the first row, which names the columns, has more than {NAMES_BYTES_MAX} bytes or {CELLS_MAX} \
+                         names: is a quote not closed?"
+                    )));
+                }
+                file.most = ROW_BYTES_MAX;
                 let prompt =
                     columns.prompt.as_deref().map(|name| find(&names, name, delimiter)).transpose()?;
                 let others = columns.others.iter().map(|name| find(&names, name, delimiter));
@@ -98,33 +119,52 @@ impl TextTable {
         Ok(Self { columns, source })
     }
 
+    /// The same within so much memory: rows that would take much of it fail, each alone.
+    pub fn within(mut self, memory_bytes: u64) -> Self {
+        let bytes = (memory_bytes / BUDGET_PER_ROW_BYTE).clamp(ROW_BYTES_MIN, ROW_BYTES_MAX);
+        match &mut self.source {
+            Source::Jsonl { row_bytes_max, .. } => *row_bytes_max = bytes,
+            Source::Csv { reader, .. } => reader.get_mut().most = bytes,
+        }
+        self
+    }
+
     /// The next row and the line that it begins in, from 1; a malformed one carries the reason. `None` at the end.
     ///
     /// # Errors
     /// Reading fails.
     pub fn next_row(&mut self) -> io::Result<Option<(u64, Cells)>> {
         match &mut self.source {
-            Source::Jsonl { reader, line } => {
-                let Some(text) = json_line(reader, line)? else { return Ok(None) };
+            Source::Jsonl { reader, line, row_bytes_max } => {
+                let Some(text) = json_line(reader, line, *row_bytes_max)? else { return Ok(None) };
                 let cells = text.and_then(|text| json_cells(&text, &self.columns));
                 Ok(Some((*line, cells)))
             }
             Source::Csv { reader, width, prompt, others, line } => {
                 let before = reader.get_ref().lines;
-                (reader.get_mut().bytes, reader.get_mut().is_cut) = (0, false);
+                let file = reader.get_mut();
+                (file.bytes, file.cells, file.is_cut) = (0, 0, false);
                 let mut record = csv::ByteRecord::new();
                 let more = reader.read_byte_record(&mut record).map_err(|e| behind(*line, e.into()))?;
                 let begins = record.position().map_or(0, csv::Position::line) + before;
-                let Bounded { returns, is_cut, .. } = *reader.get_ref();
+                let Bounded { returns, is_cut, most, .. } = *reader.get_ref();
                 // Where lines end in CR LF, the reader has not come to the LF of the line before yet.
                 *line = begins + u64::from(returns == Some(true));
-                let too_long =
-                    || Err(format!("the row is longer than {ROW_BYTES_MAX} bytes: is a quote not closed?"));
+                let too_long = || {
+                    let less = row_bound(most, "row");
+                    Err(format!("{less}, or has more than {CELLS_MAX} cells: is a quote not closed?"))
+                };
                 let cells = || if is_cut { too_long() } else { csv_cells(&record, *width, *prompt, others) };
                 Ok(more.then(|| (*line, cells())))
             }
         }
     }
+}
+
+/// What is wrong with a row that is too long.
+fn row_bound(most: u64, what: &str) -> String {
+    let memory = if most < ROW_BYTES_MAX { ", the most with so little memory (--memory)" } else { "" };
+    format!("the {what} is longer than {most} bytes{memory}")
 }
 
 /// The place of a column, by its name; spaces around names do not count.
@@ -164,8 +204,11 @@ struct Bounded {
     file: Box<dyn Read + Send>,
     delimiter: u8,
     place: Place,
-    /// Bytes read since the last row began.
+    /// Bytes that a row may have.
+    most: u64,
+    /// Bytes read since the last row began, and cells that ended in them.
     bytes: u64,
+    cells: usize,
     /// The rest of the row is left out.
     skips: bool,
     /// The row that is being read is not whole.
@@ -207,12 +250,17 @@ impl Place {
 
 impl Bounded {
     fn new(file: impl Read + Send + 'static, delimiter: u8) -> Self {
-        let (place, skips, is_cut) = (Place::Begin, false, false);
-        Self { file: Box::new(file), delimiter, place, bytes: 0, skips, is_cut, lines: 0, returns: None }
+        let (file, place) = (Box::new(file), Place::Begin);
+        let (most, bytes, cells, lines) = (NAMES_BYTES_MAX, 0, 0, 0);
+        let (skips, is_cut, returns) = (false, false, None);
+        Self { file, delimiter, place, most, bytes, cells, skips, is_cut, lines, returns }
     }
 
     fn follow(&mut self, bytes: &[u8]) {
-        self.place = bytes.iter().fold(self.place, |place, byte| place.after(*byte, self.delimiter));
+        for byte in bytes {
+            self.place = self.place.after(*byte, self.delimiter);
+            self.cells += usize::from(self.place == Place::Begin);
+        }
     }
 
     /// Reads on to the end of the row, and gives what follows, from the line end on.
@@ -226,7 +274,7 @@ impl Bounded {
             for (at, byte) in bytes.iter().copied().enumerate() {
                 if self.place.ends_row(byte) {
                     self.skips = false;
-                    self.bytes = (read - at) as u64;
+                    (self.bytes, self.cells) = ((read - at) as u64, 0);
                     let rest = bytes.get(at..).unwrap_or_default().to_vec();
                     self.follow(&rest);
                     into.copy_within(at..read, 0);
@@ -244,7 +292,7 @@ impl Read for Bounded {
         if self.skips {
             return self.rest(into);
         }
-        if self.bytes > ROW_BYTES_MAX && !self.is_cut {
+        if (self.bytes > self.most || self.cells > CELLS_MAX) && !self.is_cut {
             (self.skips, self.is_cut) = (true, true);
             // For the reader the cell ends here.
             if let (Place::Quoted, Some(first)) = (self.place, into.first_mut()) {
@@ -256,20 +304,24 @@ impl Read for Bounded {
         let read = self.file.read(into)?;
         self.bytes += read as u64;
         let bytes = into.get(..read).unwrap_or_default();
+        self.follow(bytes);
         if let (None, Some(end)) = (self.returns, bytes.iter().position(|b| *b == b'\n')) {
             self.returns = Some(end > 0 && bytes.get(end - 1) == Some(&b'\r'));
         }
-        self.place = bytes.iter().fold(self.place, |place, byte| place.after(*byte, self.delimiter));
         Ok(read)
     }
 }
 
 /// The next line that is not blank, or what is wrong with it.
-fn json_line(reader: &mut impl BufRead, line: &mut u64) -> io::Result<Option<Result<Vec<u8>, String>>> {
+fn json_line(
+    reader: &mut impl BufRead,
+    line: &mut u64,
+    most: u64,
+) -> io::Result<Option<Result<Vec<u8>, String>>> {
     let mut text = Vec::new();
     loop {
         text.clear();
-        let read = reader.by_ref().take(ROW_BYTES_MAX).read_until(b'\n', &mut text)? as u64;
+        let read = reader.by_ref().take(most).read_until(b'\n', &mut text)? as u64;
         *line += 1;
         if *line == 1 && text.starts_with(BYTE_ORDER_MARK) {
             text.drain(..BYTE_ORDER_MARK.len());
@@ -277,165 +329,15 @@ fn json_line(reader: &mut impl BufRead, line: &mut u64) -> io::Result<Option<Res
         if read == 0 {
             return Ok(None);
         }
-        if read == ROW_BYTES_MAX && !text.ends_with(b"\n") {
+        if read == most && !text.ends_with(b"\n") {
             // What it holds is not needed any more.
             drop(text);
             reader.skip_until(b'\n')?;
-            return Ok(Some(Err(format!("the line is longer than {ROW_BYTES_MAX} bytes"))));
+            return Ok(Some(Err(row_bound(most, "line"))));
         }
         if !text.trim_ascii().is_empty() {
             return Ok(Some(Ok(text)));
         }
-    }
-}
-
-fn json_cells(text: &[u8], columns: &Columns) -> Cells {
-    let wrong = |e: serde_json::Error| {
-        let why: String = e.to_string().chars().take(CHARS_MAX).collect();
-        format!("not a JSON object: {why}")
-    };
-    let mut from = serde_json::Deserializer::from_slice(text);
-    let read = RowReader(columns).deserialize(&mut from).and_then(|row| from.end().map(|()| row));
-    let (found, mut cells) = read.map_err(wrong)?;
-    let none = |name: &str| format!("there is no column `{name}`");
-    let prompt = match &columns.prompt {
-        None => None,
-        Some(name) => {
-            let wrong = || format!("column `{name}` is neither a text nor a list of token ids");
-            Some(found.ok_or_else(|| none(name))?.ok_or_else(wrong)?)
-        }
-    };
-    let others = columns.others.iter().enumerate().map(|(i, name)| match &prompt {
-        Some(Prompt::Text(text)) if columns.prompt.as_ref() == Some(name) => Ok(text.as_str().into()),
-        Some(Prompt::TokenIds(ids)) if columns.prompt.as_ref() == Some(name) => Ok(ids.as_slice().into()),
-        _ => cells.get_mut(i).and_then(Option::take).ok_or_else(|| none(name)),
-    });
-    let others = others.collect::<Result<_, String>>()?;
-    Ok(RowCells { prompt, others })
-}
-
-/// Reads an object, and of it no more than is asked for: what a list of numbers takes as JSON is many times what it takes
-/// as numbers.
-struct RowReader<'a>(&'a Columns);
-
-/// The prompt, if its column is there and holds one, and the other cells that are there.
-type Found = (Option<Option<Prompt>>, Vec<Option<Value>>);
-
-impl<'de> DeserializeSeed<'de> for RowReader<'_> {
-    type Value = Found;
-
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
-        from.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for RowReader<'_> {
-    type Value = Found;
-
-    fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        to.write_str("a row")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let Columns { prompt: column, others } = self.0;
-        let (mut prompt, mut cells) = (None, vec![None; others.len()]);
-        while let Some(name) = map.next_key::<String>()? {
-            if Some(&name) == column.as_ref() {
-                prompt = Some(map.next_value::<Cell>()?.0);
-            } else if others.contains(&name) {
-                let value = map.next_value::<Value>()?;
-                for (cell, _) in cells.iter_mut().zip(others).filter(|(_, other)| **other == name) {
-                    *cell = Some(value.clone());
-                }
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok((prompt, cells))
-    }
-}
-
-/// A prompt; `None` if it is something else.
-struct Cell(Option<Prompt>);
-
-/// A token's id; `None` if it is something else.
-struct Id(Option<u32>);
-
-impl<'de> Deserialize<'de> for Cell {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(Anything).map(|found| {
-            Self(match found {
-                Kind::Text(text) => Some(Prompt::Text(text)),
-                Kind::Ids(ids) => Some(Prompt::TokenIds(ids)),
-                Kind::Id(_) | Kind::Other => None,
-            })
-        })
-    }
-}
-
-impl<'de> Deserialize<'de> for Id {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(Anything)
-            .map(|found| Self(if let Kind::Id(id) = found { Some(id) } else { None }))
-    }
-}
-
-/// What a value is, as far as it may be a prompt or a part of one.
-enum Kind {
-    Text(String),
-    Ids(Vec<u32>),
-    Id(u32),
-    Other,
-}
-
-/// Takes any value.
-struct Anything;
-
-impl<'de> Visitor<'de> for Anything {
-    type Value = Kind;
-
-    fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        to.write_str("any value")
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Kind, E> {
-        Ok(Kind::Text(text.to_owned()))
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Kind, E> {
-        Ok(u32::try_from(number).map_or(Kind::Other, Kind::Id))
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Kind, E> {
-        Ok(Kind::Other)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Kind, E> {
-        Ok(Kind::Other)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Kind, E> {
-        Ok(Kind::Other)
-    }
-
-    fn visit_unit<E>(self) -> Result<Kind, E> {
-        Ok(Kind::Other)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Kind, A::Error> {
-        let mut ids = Some(Vec::new());
-        while let Some(Id(id)) = list.next_element()? {
-            ids = ids.zip(id).map(|(mut ids, id)| {
-                ids.push(id);
-                ids
-            });
-        }
-        Ok(ids.map_or(Kind::Other, Kind::Ids))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Kind, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Kind::Other)
     }
 }
 
@@ -456,6 +358,7 @@ fn csv_cells(record: &csv::ByteRecord, width: usize, prompt: Option<usize>, othe
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cells::VALUES_MAX;
 
     fn columns(others: &[&str]) -> Columns {
         Columns { prompt: Some("text".to_owned()), others: others.iter().map(ToString::to_string).collect() }
@@ -468,48 +371,6 @@ mod tests {
     fn rows(text: &'static str, format: TextFormat) -> Vec<(u64, Cells)> {
         let mut table = TextTable::new(text.as_bytes(), format, columns(&["id"])).unwrap();
         std::iter::from_fn(|| table.next_row().unwrap()).collect()
-    }
-
-    #[test]
-    fn a_row_holds_a_text_or_ids_and_nothing_else() {
-        let of = |text: &str, key: Option<&str>| json_cells(text.as_bytes(), &columns(key.as_slice()));
-        let ids = || Prompt::TokenIds(vec![1, 2]);
-        let wrong = Err("column `text` is neither a text nor a list of token ids".to_owned());
-        assert_eq!(
-            of(r#"{"a":{"b":[1]},"text":[1,2],"id":{"c":[]}}"#, Some("id")),
-            cells(ids(), &[serde_json::json!({"c": []})])
-        );
-        assert_eq!(of(r#"{"text":[1,2]}"#, Some("text")), cells(ids(), &[serde_json::json!([1, 2])]));
-        // The last of two counts, as everywhere.
-        assert_eq!(of(r#"{"text":5,"text":"a"}"#, None), cells(Prompt::Text("a".to_owned()), &[]));
-        for cell in [
-            "5",
-            "null",
-            "true",
-            "1.5",
-            "-1",
-            "{}",
-            "[1,-1]",
-            "[1,[2]]",
-            "[1,{}]",
-            "[\"1\"]",
-            "[4294967296]",
-            "[1.0]",
-        ] {
-            assert_eq!(of(&format!("{{\"text\":{cell}}}"), None), wrong, "{cell}");
-        }
-        for row in [
-            "",
-            "[]",
-            "5",
-            "\"text\"",
-            "{\"text\":",
-            "{\"text\":[1}",
-            "{\"text\":\"a\"} x",
-            "{\"text\":[1,]}",
-        ] {
-            assert!(of(row, None).unwrap_err().starts_with("not a JSON object"), "{row}");
-        }
     }
 
     /// A byte order mark once lost the first row.
@@ -533,7 +394,10 @@ mod tests {
             rows.map(|(line, cells)| (line, cells.map(|cells| cells.others))).collect::<Vec<_>>()
         };
         let text = |text: &'static str| text.as_bytes();
-        let long = || Err(format!("the row is longer than {ROW_BYTES_MAX} bytes: is a quote not closed?"));
+        let long = || {
+            let longer = format!("the row is longer than {ROW_BYTES_MAX} bytes");
+            Err(format!("{longer}, or has more than {CELLS_MAX} cells: is a quote not closed?"))
+        };
         let id = |id: &str| Ok(vec![Value::from(id)]);
         let plain = of(Box::new(text("text,id\na,1\n").chain(much()).chain(text(",2\nb,3\n\"c\nd\",4\n"))));
         assert_eq!(plain, [(2, id("1")), (3, long()), (4, id("3")), (5, id("4"))]);
@@ -543,6 +407,44 @@ mod tests {
         assert_eq!(quoted, [(2, id("1")), (3, long()), (behind, id("3"))]);
         let open = of(Box::new(text("text,id\na,1\n\"").chain(lines())));
         assert_eq!(open, [(2, id("1")), (3, long())]);
+    }
+
+    /// Sixty million commas once took half a gigabyte, and as many quotes in the first row a fifth, whatever the budget.
+    #[test]
+    fn what_takes_much_memory_fails_alone_and_a_first_row_without_an_end_is_no_table() {
+        let csv =
+            |text: Vec<u8>| TextTable::new(io::Cursor::new(text), TextFormat::Csv(b','), columns(&["id"]));
+        let rows = |table: TextTable| {
+            let mut table = table.within(16 << 20);
+            std::iter::from_fn(|| table.next_row().unwrap()).collect::<Vec<_>>()
+        };
+        let good = || (Prompt::Text("a".to_owned()), Value::from("1"));
+        for much in [vec![b','; 3 << 20], [b"\"".to_vec(), vec![b'x'; 3 << 20]].concat(), vec![b'"'; 3 << 20]]
+        {
+            let read = rows(csv([b"text,id\na,1\n".to_vec(), much.clone()].concat()).unwrap());
+            assert_eq!(read.len(), 2, "{:?}", much.first());
+            assert_eq!(read[0].1, cells(good().0, &[good().1]));
+            assert!(read[1].1.as_ref().unwrap_err().contains("so little memory"), "{:?}", read[1]);
+            let first = csv([much, b"\ntext,id\na,1\n".to_vec()].concat()).err().unwrap().to_string();
+            assert!(first.contains("the first row"), "{first}");
+        }
+        let commas = [b"text,id\n".to_vec(), vec![b','; 200_000], b"\na,1\n".to_vec()].concat();
+        let read = rows(csv(commas).unwrap());
+        assert!(read[0].1.is_err() && read[1] == (3, cells(good().0, &[good().1])), "{read:?}");
+        let json = |text: String| {
+            rows(TextTable::new(io::Cursor::new(text), TextFormat::Jsonl, columns(&["id"])).unwrap())
+        };
+        let good = "{\"text\":\"a\",\"id\":1}\n";
+        let long = json(format!("{{\"text\":\"{}\"}}\n{good}", "x".repeat(3 << 20)));
+        assert!(
+            long[0].1.as_ref().unwrap_err().contains("so little memory") && long[1].1.is_ok(),
+            "{long:?}"
+        );
+        // What nobody wants may be as large as the row.
+        let list = format!("[{}1]", "1,".repeat(VALUES_MAX));
+        let wanted = json(format!("{{\"text\":\"a\",\"id\":{list}}}\n{good}"));
+        assert!(wanted[0].1.as_ref().unwrap_err().contains("values") && wanted[1].1.is_ok());
+        assert!(json(format!("{{\"text\":\"a\",\"id\":1,\"other\":{list}}}\n"))[0].1.is_ok());
     }
 
     #[test]

@@ -64,14 +64,29 @@ fn check_members(message: &Message, index: usize, reading: &Reading) -> Result<(
     if let Some(call) = message.extra.get("function_call") {
         called(call, format!("{path}.function_call"), reading)?;
     }
-    let Some(calls) = message.extra.get("tool_calls") else { return Ok(()) };
-    let at = format!("{path}.tool_calls");
-    if !calls.is_null() && !calls.is_array() {
-        return Err(Refusal::value(&at, format!("`{at}` is {}; it must be a list", brief(calls))));
+    for name in ["name", "tool_call_id", "refusal", "reasoning_content", "reasoning"] {
+        is_text(message.extra.get(name), &format!("{path}.{name}"))?;
     }
-    for (at, call) in objects(calls, &at) {
-        let mut fields = Fields::at(at.clone(), call, reading);
-        fields.ignore(&["id", "type", "index"]);
+    let Some(calls) = message.extra.get("tool_calls") else { return Ok(()) };
+    check_calls(calls, &format!("{path}.tool_calls"), reading)
+}
+
+/// Refuses what is no call of a function in a list of such: a template would show it to the model as it is.
+fn check_calls(calls: &Value, at: &str, reading: &Reading) -> Result<(), Refusal> {
+    let list = match calls {
+        Value::Null => return Ok(()),
+        Value::Array(list) => list,
+        other => return Err(Refusal::value(at, format!("`{at}` is {}; it must be a list", brief(other)))),
+    };
+    for (i, call) in list.iter().enumerate() {
+        let at = format!("{at}[{i}]");
+        let Value::Object(call) = call else {
+            return Err(Refusal::value(&at, format!("`{at}` is {}; it must be a JSON object", brief(call))));
+        };
+        let mut fields = Fields::at(at.clone(), call.clone(), reading);
+        fields.ignore(&["index"]);
+        is_text(fields.take("id").as_ref(), &format!("{at}.id"))?;
+        fields.only("type", &["function".into()])?;
         if let Some(function) = fields.take("function") {
             called(&function, format!("{at}.function"), reading)?;
         }
@@ -80,11 +95,23 @@ fn check_members(message: &Message, index: usize, reading: &Reading) -> Result<(
     Ok(())
 }
 
+/// Refuses a value that is there and no text.
+fn is_text(value: Option<&Value>, at: &str) -> Result<(), Refusal> {
+    match value {
+        None | Some(Value::Null | Value::String(_)) => Ok(()),
+        Some(other) => Err(Refusal::value(at, format!("`{at}` is {}; it must be text", brief(other)))),
+    }
+}
+
 /// The call of a function: its name and its arguments.
 fn called(value: &Value, path: String, reading: &Reading) -> Result<(), Refusal> {
     match value {
         Value::Null => Ok(()),
         Value::Object(map) => {
+            is_text(map.get("name"), &format!("{path}.name"))?;
+            // As text, which is how they come, or as the object that it says.
+            let arguments = map.get("arguments").filter(|arguments| !arguments.is_object());
+            is_text(arguments, &format!("{path}.arguments"))?;
             let mut fields = Fields::at(path, map.clone(), reading);
             fields.ignore(&["name", "arguments"]);
             fields.finish()
@@ -101,7 +128,9 @@ pub(crate) fn check_tools(tools: &Value, reading: &Reading) -> Result<(), Refusa
         let mut fields = Fields::at(at, tool, reading);
         fields.ignore(&["type"]);
         if let Some(mut function) = fields.object("function")? {
-            function.ignore(&["name", "description", "parameters", "strict"]);
+            is_text(function.peek("description"), &function.path("description"))?;
+            function.boolean("strict")?;
+            function.ignore(&["name", "description", "parameters"]);
             function.finish()?;
         }
         fields.finish()?;

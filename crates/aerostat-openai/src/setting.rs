@@ -7,6 +7,11 @@ use aerostat::{ChatTemplate, Embedding, Error, ModelFiles, Reranker, Sampling, T
 use crate::dialect::Dialect;
 use crate::part::PARTS_MAX;
 
+/// Reading one request may take this part of the memory,
+const MEMORY_PER_REQUEST: u64 = 4;
+/// or so many bytes, where that is little.
+const REQUEST_BYTES_MIN: u64 = 4 << 20;
+
 /// How requests are read, and what holds where they do not say.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
@@ -37,6 +42,8 @@ pub struct Setting {
     /// Tokens of a sequence at most.
     pub(crate) context_max: usize,
     pub(crate) rules: Rules,
+    /// Memory that reading a request may take.
+    request_bytes_max: u64,
     /// Found when it is first asked for.
     pub(crate) dialect: OnceLock<Dialect>,
     model: String,
@@ -69,6 +76,7 @@ impl Setting {
             scorer,
             context_max: rules.context.unwrap_or(spec.context_max).max(1),
             rules,
+            request_bytes_max: u64::MAX,
             dialect: OnceLock::new(),
             model: name.to_owned(),
         })
@@ -90,6 +98,16 @@ impl Setting {
             model: self.model.clone(),
             ..*self
         }
+    }
+
+    /// The same setting within so much memory: a request whose reading would take much of it is refused, before it is read.
+    pub fn within(self, memory_bytes: u64) -> Self {
+        Self { request_bytes_max: (memory_bytes / MEMORY_PER_REQUEST).max(REQUEST_BYTES_MIN), ..self }
+    }
+
+    /// Memory that reading a request may take, in bytes.
+    pub fn request_bytes_max(&self) -> u64 {
+        self.request_bytes_max
     }
 
     /// Stops the clock that templates may look at, in seconds since 1970, so that a prompt is the same whenever it is

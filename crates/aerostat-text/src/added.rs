@@ -254,7 +254,10 @@ impl Added {
             if end < start {
                 take(text, end..start, None)?;
             }
-            take(text, start..stop, Some(id))?;
+            // All of it may be in the spaces that the token before took.
+            if !token.lstrip || start < stop {
+                take(text, start..stop, Some(id))?;
+            }
             end = stop;
         }
         if end < text.len() { take(text, end..text.len(), None) } else { Ok(()) }

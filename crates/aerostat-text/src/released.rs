@@ -43,7 +43,7 @@ impl Tokenizer {
         config.listed_beside = listed_beside(file)?;
         let read = || {
             if name == "vocab.json" {
-                return vocab_and_merges(file, &config);
+                return vocab_and_merges(file, config);
             }
             let bytes = read_bytes(file, TOKENIZER_BYTES_MAX)?;
             match name {
@@ -77,8 +77,8 @@ fn listed_beside(file: &Path) -> Result<Vec<AddedToken>, Error> {
 }
 
 /// `vocab.json` and the `merges.txt` beside it: byte-level BPE as GPT-2 has it, or as the class that the configuration
-/// names; of an OpenAI GPT, whose vocabulary marks the ends of words, where it names none.
-fn vocab_and_merges(file: &Path, config: &TokenizerConfig) -> Result<Tokenizer, Error> {
+/// names or that goes with the model's type; of an OpenAI GPT, whose vocabulary marks the ends of words, where neither says.
+fn vocab_and_merges(file: &Path, mut config: TokenizerConfig) -> Result<Tokenizer, Error> {
     let wrong = |error: serde_json::Error| Error::malformed(clip(&error.to_string()));
     let vocab: ReadVocab = serde_json::from_reader(open(file, TOKENIZER_BYTES_MAX)?).map_err(wrong)?;
     let merges = read_bytes(&file.with_file_name("merges.txt"), TOKENIZER_BYTES_MAX)?;
@@ -87,17 +87,21 @@ fn vocab_and_merges(file: &Path, config: &TokenizerConfig) -> Result<Tokenizer, 
         .enumerate()
         .filter(|(at, line)| !line.is_empty() && (*at > 0 || !line.starts_with(b"#version")));
     let merges: Strings = lines.map(|(_, line)| line).collect();
-    let usual = match vocab.tokens.id(&format!("e{WORD_END}")) {
-        Some(_) => "OpenAIGPTTokenizer",
-        None => "GPT2Tokenizer",
+    let class = match config.tokenizer_class.clone() {
+        Some(class) => class,
+        None if vocab.tokens.id(&format!("e{WORD_END}")).is_some() => "OpenAIGPTTokenizer".to_owned(),
+        None => class_of_model(file)?.to_owned(),
     };
-    let class = config.tokenizer_class.as_deref().unwrap_or(usual);
-    match class.strip_suffix("Fast").unwrap_or(class) {
-        "Qwen2Tokenizer" => byte_level(vocab, merges, config, "qwen2"),
-        "GPT2Tokenizer" | "CodeGenTokenizer" | "GPTNeoXTokenizer" | "PreTrainedTokenizer" => {
-            byte_level(vocab, merges, config, "gpt-2")
+    match class.strip_suffix("Fast").unwrap_or(&class) {
+        "Qwen2Tokenizer" => {
+            ends_of_class(&mut config, &vocab.tokens, false);
+            byte_level(vocab, merges, &config, "qwen2", true)
         }
-        "OpenAIGPTTokenizer" => words(vocab, merges, config),
+        name @ ("GPT2Tokenizer" | "CodeGenTokenizer" | "GPTNeoXTokenizer" | "PreTrainedTokenizer") => {
+            ends_of_class(&mut config, &vocab.tokens, true);
+            byte_level(vocab, merges, &config, "gpt-2", name == "GPTNeoXTokenizer")
+        }
+        "OpenAIGPTTokenizer" => words(vocab, merges, &config),
         other => {
             let message = format!(
                 "vocab.json and merges.txt of a {:?} are not supported; \
@@ -109,21 +113,51 @@ fn vocab_and_merges(file: &Path, config: &TokenizerConfig) -> Result<Tokenizer, 
     }
 }
 
+/// The class of tokenizers that goes with the type of the model beside a file.
+fn class_of_model(file: &Path) -> Result<&'static str, Error> {
+    let path = file.with_file_name("config.json");
+    if !path.is_file() {
+        return Ok("GPT2Tokenizer");
+    }
+    let model: Small = read_json(&path)?;
+    let kind = model.0.get("model_type").and_then(|kind| kind.as_str()).unwrap_or_default();
+    Ok(match kind {
+        "gpt_neox" => "GPTNeoXTokenizer",
+        _ if kind.starts_with("qwen2") || kind.starts_with("qwen3") => "Qwen2Tokenizer",
+        _ => "GPT2Tokenizer",
+    })
+}
+
+/// The token that ends texts in all these classes, and begins them in some, unless the configuration names others.
+fn ends_of_class(config: &mut TokenizerConfig, tokens: &Vocab, begins: bool) {
+    const END: &str = "<|endoftext|>";
+    if tokens.id(END).is_none() {
+        return;
+    }
+    for (token, has) in
+        [(&mut config.bos_token, begins), (&mut config.eos_token, true), (&mut config.unk_token, true)]
+    {
+        if has && token.text().is_none() {
+            *token = NamedToken::from(Small(END.into()));
+        }
+    }
+}
+
 /// What OpenAI GPT's tokens end with at the end of a word.
 const WORD_END: &str = "</w>";
 
-/// BPE over bytes spelled as characters, whose words are split in a way of GGUF.
+/// BPE over bytes spelled as characters, whose words are split in a way of GGUF; of texts that are composed first, or not.
 fn byte_level(
     vocab: ReadVocab,
     merges: Strings,
     config: &TokenizerConfig,
     split: &str,
+    composed: bool,
 ) -> Result<Tokenizer, Error> {
-    let is_qwen = split == "qwen2";
     let merges = ranked(merges, &vocab.tokens)?;
     let unknown = known(&config.unk_token, &vocab.tokens);
     let settings = Settings { unknown, ..Settings::default() };
-    let composed = is_qwen.then(|| Normalizer::Library(Box::new(NormalizerWrapper::NFC(NFC))));
+    let composed = composed.then(|| Normalizer::Library(Box::new(NormalizerWrapper::NFC(NFC))));
     let way = PreTokenizer::named(split).ok_or_else(|| Error::malformed("no such way to split"))?;
     let mut splitters = way.splitters()?;
     if let Some(Splitter::ByteLevel { .. }) = splitters.0.last()
@@ -140,8 +174,7 @@ fn byte_level(
         added: config.added(),
     };
     let mut tokenizer = Tokenizer::new(parts, Around::default(), |tokenizer| ends(tokenizer, config))?;
-    let add_bos = !is_qwen && config.add_bos_token.unwrap_or(false);
-    tokenizer.put_around(add_bos, false);
+    tokenizer.put_around(config.add_bos_token.unwrap_or(false), config.add_eos_token.unwrap_or(false));
     Ok(tokenizer)
 }
 

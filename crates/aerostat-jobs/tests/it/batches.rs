@@ -192,6 +192,35 @@ fn a_batch_file_in_the_manner_of_vllm_runs_unchanged() {
     assert_eq!(survey.lengths.total - survey.lengths.prompts, 2000);
 }
 
+/// A line of 4 MB that was refused once raised the smallest budget of all others, from 27 to 50 MiB.
+#[test]
+fn within_little_memory_lines_that_take_much_of_it_fail_alone() {
+    let ask = |id: usize, body: serde_json::Value| {
+        let mut whole =
+            json!({"model": "tiny", "max_tokens": 2, "messages": [{"role": "user", "content": "hi"}]});
+        whole.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+        json!({"custom_id": id.to_string(), "method": "POST", "url": "/v1/chat/completions", "body": whole})
+            .to_string()
+    };
+    let function = json!({"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}});
+    let lines = [
+        ask(0, json!({})),
+        ask(1, json!({"user": "a".repeat(4 << 20)})),
+        ask(2, json!({"tools": vec![function; 20_000]})),
+        ask(3, json!({})),
+    ];
+    let bench = Bench::new(&lines);
+    let failed = |memory: u64| {
+        let setting = Setting::new(&model(), "tiny", &bench.options).unwrap().within(memory);
+        let survey: Survey = survey(&bench.paths.input, setting, Shard::default(), &Unwatched).unwrap();
+        survey.first_errors
+    };
+    let little = failed(30 << 20);
+    assert_eq!(little.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [2, 3], "{little:?}");
+    assert!(little.iter().all(|(_, why)| why.contains("so little memory")), "{little:?}");
+    assert!(failed(64 << 30).iter().all(|(_, why)| !why.contains("memory")));
+}
+
 #[test]
 fn packed_inputs_and_outputs_give_the_same_results() {
     let lines = mixed(6);

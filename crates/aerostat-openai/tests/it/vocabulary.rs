@@ -112,6 +112,30 @@ fn values_of_the_wrong_kind_are_named_by_their_path() {
         (json!({"stream_options": {"include_usage": 1}}), "stream_options.include_usage"),
         (message(json!({"tool_calls": "f()"})), "messages[1].tool_calls"),
         (message(json!({"tool_calls": [{"function": "f"}]})), "messages[1].tool_calls[0].function"),
+        // These once went to the template as they were.
+        (message(json!({"name": 5})), "messages[1].name"),
+        (message(json!({"tool_call_id": {}})), "messages[1].tool_call_id"),
+        (message(json!({"reasoning_content": ["hm"]})), "messages[1].reasoning_content"),
+        (message(json!({"tool_calls": ["f"]})), "messages[1].tool_calls[0]"),
+        (message(json!({"tool_calls": [null]})), "messages[1].tool_calls[0]"),
+        (message(json!({"tool_calls": [{"id": 7}]})), "messages[1].tool_calls[0].id"),
+        (
+            message(json!({"tool_calls": [{"function": {"name": true}}]})),
+            "messages[1].tool_calls[0].function.name",
+        ),
+        (
+            message(json!({"tool_calls": [{"function": {"name": "f", "arguments": [1]}}]})),
+            "messages[1].tool_calls[0].function.arguments",
+        ),
+        (message(json!({"function_call": {"name": 1}})), "messages[1].function_call.name"),
+        (
+            json!({"tools": [{"type": "function", "function": {"name": "f", "description": {}}}]}),
+            "tools[0].function.description",
+        ),
+        (
+            json!({"tools": [{"type": "function", "function": {"name": "f", "strict": "yes"}}]}),
+            "tools[0].function.strict",
+        ),
     ] {
         let refusal = chat(&setting, body.clone()).unwrap_err();
         assert_eq!((refusal.code(), refusal.param()), ("invalid_value", Some(path)), "{body}");

@@ -1,6 +1,6 @@
 //! The arguments of calls, filters and tests.
 
-use super::limits::{Fault, Outcome};
+use super::limits::{Fault, Heap, Outcome};
 use super::value::Value;
 
 /// Arguments that are given.
@@ -8,9 +8,20 @@ use super::value::Value;
 pub(super) struct Given {
     pub(super) positional: Vec<Value>,
     pub(super) named: Vec<(Box<str>, Value)>,
+    /// What the names take.
+    pub(super) names_bytes: usize,
 }
 
 impl Given {
+    /// Adds a named argument, whose name is a copy that takes room as long as it is there.
+    pub(super) fn name(&mut self, name: &str, value: Value, heap: &Heap) -> Outcome<()> {
+        heap.read(name.len())?;
+        self.names_bytes = self.names_bytes.saturating_add(name.len() + size_of::<(Box<str>, Value)>());
+        heap.room(self.names_bytes.saturating_mul(2))?;
+        self.named.push((name.into(), value));
+        Ok(())
+    }
+
     /// Puts arguments to parameters; the first `required` of them must be there.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ impl Renderer<'_> {
             Found::Unsafe => Ok(Value::Undefined(Undefined::Unsafe(object.type_name(), name))),
             Found::Missing => {
                 if let Value::Dict(dict) = object {
-                    self.heap.step(dict.entries().len().min(8))?;
+                    self.heap.read(text.len().saturating_mul(dict.entries().len().min(8)))?;
                     let found = if dict.entries().len() <= 8 {
                         dict.named(text).cloned()
                     } else {
@@ -44,6 +44,7 @@ impl Renderer<'_> {
 
     /// What an object's type has under a name, items aside.
     pub(super) fn find_attribute(&mut self, object: &Value, name: &str) -> Outcome<Found> {
+        self.heap.read(name.len())?;
         let among = |list: &'static [&'static str]| {
             list.iter().find(|method| **method == name).map_or(Found::Missing, |method| Found::Method(method))
         };
@@ -57,7 +58,7 @@ impl Renderer<'_> {
             },
             Value::Bytes(_) => among(names::BYTES_METHODS),
             Value::Template => {
-                self.heap.step(self.template.lists.blocks.len())?;
+                self.heap.read(name.len().saturating_mul(self.template.lists.blocks.len()))?;
                 let found =
                     self.template.lists.blocks.iter().position(|(block, _)| self.name(*block) == name);
                 found.map_or(Found::Missing, |at| Found::Value(Value::Block(at)))
@@ -92,6 +93,7 @@ impl Renderer<'_> {
             Value::Namespace(namespace) => {
                 let attributes = namespace.attributes.borrow();
                 self.heap.step(attributes.entries().len())?;
+                self.heap.read(name.len().saturating_mul(attributes.entries().len().min(8)))?;
                 attributes.named(name).cloned().map_or(Found::Missing, Found::Value)
             }
             Value::Loop(state) => {

@@ -95,7 +95,7 @@ impl<'t> Renderer<'t> {
             return Fault::err("the macro is gone");
         };
         let name = if definition.is_call_block { "caller" } else { self.name(definition.name) };
-        let Given { mut positional, mut named } = given;
+        let Given { mut positional, mut named, .. } = given;
         let scope = self.inner(outer)?;
         let more = positional.split_off(positional.len().min(definition.parameters.len()));
         let mut provided = vec![false; definition.parameters.len()];

@@ -102,7 +102,7 @@ impl Renderer<'_> {
             "even" => self.rest_is(value, &Value::Int(2), 0)?,
             "lower" | "upper" => {
                 let text = to_text(value, self.names(), &self.heap)?;
-                self.heap.read(text.len())?;
+                self.heap.look_up(&text)?;
                 classified(&text, if name == "lower" { "islower" } else { "isupper" })
             }
             _ => {

@@ -3,10 +3,14 @@
 use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::limits::{Fault, Heap, Outcome};
 use super::value::undefined_fault;
-use super::value::{Dict, Items, Value, View};
+use super::value::{Dict, Items, Range, Value, View};
+
+/// Hashes of not-a-number so far.
+static NOT_NUMBERS: AtomicU64 = AtomicU64::new(0);
 
 /// A number, for comparing those of different types.
 #[derive(Clone, Copy)]
@@ -78,7 +82,9 @@ pub(super) fn same(one: &Value, two: &Value) -> bool {
         (Value::Joiner(one), Value::Joiner(two)) => Rc::ptr_eq(one, two),
         (Value::Function(one), Value::Function(two)) => one == two,
         (Value::Template, Value::Template) => true,
-        (Value::Bytes(one), Value::Bytes(two)) => one.bytes == two.bytes,
+        (Value::Bytes(one), Value::Bytes(two)) => {
+            Rc::ptr_eq(one, two) || (one.bytes.is_empty() && two.bytes.is_empty())
+        }
         _ => false,
     }
 }
@@ -105,11 +111,7 @@ pub(super) fn equal(one: &Value, two: &Value, heap: &Heap) -> Outcome<bool> {
             equal_items(one, two, heap)
         }
         (Value::Dict(one), Value::Dict(two)) => equal_dicts(one, two, heap),
-        (Value::Range(one), Value::Range(two)) => {
-            let (count, other) = (one.len(), two.len());
-            let same_step = count <= 1 || one.step == two.step;
-            Ok(count == other && (count == 0 || (one.start == two.start && same_step)))
-        }
+        (Value::Range(one), Value::Range(two)) => Ok(equal_ranges(one, two)),
         (Value::View(kind, one), Value::View(other, two))
             if *kind != View::Values && *other != View::Values =>
         {
@@ -121,6 +123,13 @@ pub(super) fn equal(one: &Value, two: &Value, heap: &Heap) -> Outcome<bool> {
         }
         _ => Ok(same(one, two)),
     }
+}
+
+/// Whether both have the same numbers.
+fn equal_ranges(one: &Range, two: &Range) -> bool {
+    let (count, other) = (one.len(), two.len());
+    let same_step = count <= 1 || one.step == two.step;
+    count == other && (count == 0 || (one.start == two.start && same_step))
 }
 
 /// As inside lists: what is the same object is equal, though it be not-a-number.
@@ -293,11 +302,33 @@ pub(super) fn hash_key<H: Hasher>(key: &Value, state: &mut H) {
     match key {
         Value::Text(text) => text.hash(state),
         Value::Tuple(items) => items.iter().for_each(|item| hash_key(item, state)),
+        // Equal to nothing, not even itself: one place for all would be searched from end to end.
+        Value::Float(value) if value.is_nan() => NOT_NUMBERS.fetch_add(1, Relaxed).hash(state),
         Value::Float(value) if value.fract() != 0.0 || value.abs() > 1e30 => value.to_bits().hash(state),
         Value::Float(value) => (*value as i128).hash(state),
         Value::Int(value) => value.hash(state),
         Value::Bool(value) => i128::from(*value).hash(state),
-        other => other.type_name().hash(state),
+        Value::Bytes(bytes) => bytes.bytes.hash(state),
+        Value::Range(range) => range.len().hash(state),
+        Value::Method(method) => (method.name, place(&method.object)).hash(state),
+        other => place(other).hash(state),
+    }
+}
+
+/// Where that is which is equal to itself alone; 0 for what is equal to others of its kind.
+fn place(value: &Value) -> usize {
+    match value {
+        Value::Text(text) if !text.is_empty() => text.as_ptr().addr(),
+        Value::List(value) => Rc::as_ptr(value).addr(),
+        Value::Tuple(value) if !value.is_empty() => Rc::as_ptr(value).addr(),
+        Value::Dict(value) | Value::View(_, value) => Rc::as_ptr(value).addr(),
+        Value::Iterator(value) => Rc::as_ptr(value).addr(),
+        Value::Namespace(value) => Rc::as_ptr(value).addr(),
+        Value::Macro(value) => Rc::as_ptr(value).addr(),
+        Value::Loop(value) => Rc::as_ptr(value).addr(),
+        Value::Cycler(value) => Rc::as_ptr(value).addr(),
+        Value::Joiner(value) => Rc::as_ptr(value).addr(),
+        _ => 0,
     }
 }
 
@@ -309,6 +340,9 @@ pub(super) fn equal_keys(one: &Value, two: &Value) -> bool {
         (Value::Tuple(one), Value::Tuple(two)) => {
             one.len() == two.len() && one.iter().zip(two.iter()).all(|(one, two)| equal_keys(one, two))
         }
+        (Value::Bytes(one), Value::Bytes(two)) => one.bytes == two.bytes,
+        (Value::Range(one), Value::Range(two)) => equal_ranges(one, two),
+        (Value::Method(one), Value::Method(two)) => one.name == two.name && same(&one.object, &two.object),
         _ => match (Number::of(one), Number::of(two)) {
             (Some(one), Some(two)) => one.compare(two) == Some(Ordering::Equal),
             _ => same(one, two),

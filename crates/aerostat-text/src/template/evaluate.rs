@@ -225,7 +225,7 @@ impl<'t> Renderer<'t> {
         }
         for (name, argument) in &arguments.named {
             let value = self.evaluate(argument, scope)?;
-            given.named.push((self.name(*name).into(), value));
+            given.name(self.name(*name), value, &self.heap)?;
         }
         if let Some(more) = &arguments.more_positional {
             let more = self.evaluate(more, scope)?;
@@ -242,7 +242,7 @@ impl<'t> Renderer<'t> {
                 if given.named.iter().any(|(name, _)| **name == **key) {
                     return Fault::err(format!("got multiple values for keyword argument '{}'", &**key));
                 }
-                given.named.push(((**key).into(), value.clone()));
+                given.name(key, value.clone(), &self.heap)?;
             }
         }
         Ok(given)

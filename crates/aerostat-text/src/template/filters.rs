@@ -148,7 +148,11 @@ impl Renderer<'_> {
             None | Some(Value::None) => None,
             // A text alone has no lines to indent.
             Some(_) if matches!(value, Value::Text(_)) => None,
-            Some(Value::Text(text)) => Some(text.to_string()),
+            Some(Value::Text(text)) => {
+                self.heap.room(text.len())?;
+                self.heap.read(text.len())?;
+                Some(text.to_string())
+            }
             Some(other) => {
                 let width = super::arguments::as_count(super::arguments::as_integer(&other)?);
                 self.heap.room(width)?;
@@ -161,7 +165,11 @@ impl Renderer<'_> {
                 (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned())
             }
             Some(Value::List(items) | Value::Tuple(items)) => match &***items {
-                [Value::Text(comma), Value::Text(colon)] => (comma.to_string(), colon.to_string()),
+                [Value::Text(comma), Value::Text(colon)] => {
+                    self.heap.room(comma.len() + colon.len())?;
+                    self.heap.read(comma.len() + colon.len())?;
+                    (comma.to_string(), colon.to_string())
+                }
                 _ => return Fault::err("separators must be two strings"),
             },
             Some(_) => return Fault::err("separators must be two strings"),

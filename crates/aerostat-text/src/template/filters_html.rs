@@ -105,6 +105,9 @@ impl Renderer<'_> {
             words.push("nofollow".to_owned());
         }
         if let Some(Value::Text(rel)) = &rel {
+            // Each word is held by itself.
+            self.heap.room(rel.len().saturating_mul(32))?;
+            self.heap.read(rel.len().saturating_mul(32))?;
             words.extend(rel.split(is_space).filter(|word| !word.is_empty()).map(str::to_owned));
         }
         words.sort();

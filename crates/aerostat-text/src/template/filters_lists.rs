@@ -250,6 +250,7 @@ impl Renderer<'_> {
     pub(super) fn follow(&mut self, value: Value, path: &Path, default: Option<&Value>) -> Outcome<Value> {
         let mut value = value;
         for part in path {
+            self.heap.step(1)?;
             value = self.item(&value, part)?;
             if let (true, Some(default)) = (value.is_undefined(), default) {
                 value = default.clone();
@@ -262,6 +263,7 @@ impl Renderer<'_> {
     fn key(&self, value: Value, case_sensitive: bool) -> Outcome<Value> {
         match &value {
             Value::Text(text) if !case_sensitive => {
+                self.heap.look_up(text)?;
                 Ok(Value::Text(self.heap.new_text(lower(text).into(), text.safe)?))
             }
             _ => Ok(value),
@@ -503,10 +505,10 @@ impl Renderer<'_> {
     }
 
     fn map(&mut self, value: &Value, given: Given, items: &mut ItemsBuilder) -> Outcome<()> {
-        let Given { mut positional, named } = given;
+        let Given { mut positional, named, .. } = given;
         if positional.is_empty() && named.iter().any(|(name, _)| &**name == "attribute") {
             let [attribute, default] =
-                Given { positional, named }.bind("map", ["attribute", "default"], 0)?;
+                Given { positional, named, ..Given::default() }.bind("map", ["attribute", "default"], 0)?;
             let path = self.path_unless_none(attribute)?;
             let default = default.filter(|default| !matches!(default, Value::None));
             let mut pull = Pull::new(value)?;
@@ -520,7 +522,7 @@ impl Renderer<'_> {
         }
         let name = positional.remove(0);
         let name = self.filter_name(&name, "filter")?;
-        let given = Given { positional, named };
+        let given = Given { positional, named, ..Given::default() };
         let mut pull = Pull::new(value)?;
         while let Some(item) = pull.next(&self.heap)? {
             self.heap.step(given.positional.len() + given.named.len())?;
@@ -538,7 +540,7 @@ impl Renderer<'_> {
     }
 
     fn select(&mut self, name: &str, value: &Value, given: Given, items: &mut ItemsBuilder) -> Outcome<()> {
-        let Given { mut positional, named } = given;
+        let Given { mut positional, named, .. } = given;
         let mut path = Vec::new();
         if name.ends_with("attr") {
             if positional.is_empty() {
@@ -552,7 +554,7 @@ impl Renderer<'_> {
         let wanted = name.starts_with("select");
         let test = if positional.is_empty() { None } else { Some(positional.remove(0)) };
         let test = test.map(|test| self.filter_name(&test, "test")).transpose()?;
-        let given = Given { positional, named };
+        let given = Given { positional, named, ..Given::default() };
         let mut pull = Pull::new(value)?;
         while let Some(item) = pull.next(&self.heap)? {
             self.heap.step(given.positional.len() + given.named.len())?;

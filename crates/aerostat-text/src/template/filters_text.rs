@@ -29,7 +29,7 @@ impl Renderer<'_> {
             "upper" | "lower" | "capitalize" | "title" => {
                 let [] = given.bind(name, [], 0)?;
                 let text = self.soft_text(value)?;
-                self.heap.read(text.len())?;
+                self.heap.look_up(&text)?;
                 let changed = match name {
                     "upper" => text.to_uppercase(),
                     "lower" => lower(&text),
@@ -58,13 +58,13 @@ impl Renderer<'_> {
                 let [width] = given.bind(name, ["width"], 0)?;
                 let text = self.soft_text(value)?;
                 let width = width.unwrap_or(Value::Int(80));
-                self.text_method(&text, "center", Given { positional: vec![width], named: Vec::new() })
+                self.text_method(&text, "center", Given { positional: vec![width], ..Given::default() })
             }
             "truncate" => self.truncate(value, given),
             "wordcount" => {
                 let [] = given.bind(name, [], 0)?;
                 let text = self.soft_text(value)?;
-                self.heap.read(text.len())?;
+                self.heap.look_up(&text)?;
                 let words = text.split(|char| !is_identifier_part(char)).filter(|word| !word.is_empty());
                 Ok(Value::Int(words.count() as i128))
             }

@@ -4,7 +4,7 @@ use super::arguments::{Given, as_count};
 use super::attributes::Found;
 use super::execute::Renderer;
 use super::format::formatted;
-use super::limits::{Buffer, Fault, Outcome};
+use super::limits::{Buffer, Fault, Outcome, clip};
 use super::value::{Text, Value};
 
 impl Renderer<'_> {
@@ -14,13 +14,13 @@ impl Renderer<'_> {
             let [Some(Value::Dict(dict))] = given.places(name, 1)? else {
                 return Fault::err("format_map takes a mapping");
             };
-            let mut named = Vec::new();
+            let mut given = Given::default();
             for (key, value) in dict.entries() {
                 if let Value::Text(key) = key {
-                    named.push(((**key).into(), value.clone()));
+                    given.name(key, value.clone(), &self.heap)?;
                 }
             }
-            Given { positional: Vec::new(), named }
+            given
         } else {
             given
         };
@@ -132,9 +132,13 @@ impl Renderer<'_> {
         };
         let found = match place {
             Some(at) => given.positional.get(at).cloned(),
-            None => given.named.iter().find(|(name, _)| **name == *first).map(|(_, value)| value.clone()),
+            None => {
+                self.heap.step(given.named.len() / 8)?;
+                given.named.iter().find(|(name, _)| **name == *first).map(|(_, value)| value.clone())
+            }
         };
-        let mut value = found.ok_or_else(|| Fault::new(format!("no value for the field '{first}'")))?;
+        let mut value =
+            found.ok_or_else(|| Fault::new(format!("no value for the field '{}'", clip(first))))?;
         while !rest.is_empty() {
             self.heap.step(1)?;
             if let Some(after) = rest.strip_prefix('[') {

@@ -16,7 +16,13 @@ impl Renderer<'_> {
         name: &'static str,
         mut given: Given,
     ) -> Outcome<Value> {
-        self.heap.read(text.len())?;
+        let by_character =
+            matches!(name, "lower" | "casefold" | "upper" | "capitalize" | "title" | "swapcase");
+        if by_character || name.starts_with("is") {
+            self.heap.look_up(text)?;
+        } else {
+            self.heap.read(text.len())?;
+        }
         self.heap.room(text.len().saturating_mul(3))?;
         if text.safe
             && matches!(name, "join" | "replace" | "format" | "ljust" | "rjust" | "center" | "partition")
@@ -347,7 +353,11 @@ pub(super) enum Encoding {
 impl Encoding {
     pub(super) fn of(name: Option<&Value>) -> Outcome<Self> {
         let Some(name) = name else { return Ok(Encoding::Utf8) };
-        let name = as_text(Some(name))?.to_ascii_lowercase().replace('_', "-");
+        let name = as_text(Some(name))?;
+        if name.len() > 20 {
+            return Fault::err(format!("unknown encoding: {}", super::limits::clip(name)));
+        }
+        let name = name.to_ascii_lowercase().replace('_', "-");
         match name.as_str() {
             "utf-8" | "utf8" => Ok(Encoding::Utf8),
             "ascii" | "us-ascii" => Ok(Encoding::Ascii),

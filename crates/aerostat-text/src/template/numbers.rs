@@ -12,6 +12,11 @@ use super::value::undefined_fault;
 
 impl Renderer<'_> {
     pub(super) fn number_filter(&mut self, name: &str, value: &Value, given: Given) -> Outcome<Value> {
+        if let Value::Text(text) = value {
+            // Its digits are looked up one by one, and copied.
+            self.heap.read(text.len().saturating_mul(8))?;
+            self.heap.room(text.len().saturating_mul(3))?;
+        }
         match name {
             "abs" => {
                 let [] = given.bind(name, [], 0)?;

@@ -296,6 +296,7 @@ pub(super) fn check_key(key: &Value, heap: &Heap) -> Outcome<()> {
             items.iter().try_for_each(|item| check_key(item, heap))
         }
         Value::Text(text) => heap.read(text.len()),
+        Value::Bytes(bytes) => heap.read(bytes.bytes.len()),
         _ => heap.step(1),
     }
 }
@@ -468,6 +469,11 @@ impl Value {
 }
 
 impl Heap {
+    /// Takes the steps of looking every character up, which are tables for those that are not ASCII.
+    pub(super) fn look_up(&self, text: &Text) -> Outcome<()> {
+        self.read(if text.is_ascii() { text.len() } else { text.len().saturating_mul(8) })
+    }
+
     pub(super) fn text(&self, text: impl Into<Box<str>>) -> Outcome<Value> {
         Ok(Value::Text(self.new_text(text.into(), false)?))
     }

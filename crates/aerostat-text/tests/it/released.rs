@@ -52,6 +52,48 @@ fn vocab_json_and_merges_txt_give_the_ids_of_tokenizer_json() {
     assert!(error.to_string().contains("vocab.json"), "{error}");
 }
 
+/// `<|endoftext|>` was read as letters where no file names it, though all these classes do; texts were not ended where that
+/// was asked for; and GPT-NeoX's were not composed. Ids are those of transformers 5.23.0.
+#[test]
+fn classes_have_ends_of_their_own_and_some_compose_texts() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tokens: Vec<String> =
+        ["<|endoftext|>", "<s>", "h", "i", "e", "\u{cc}", "\u{123}", "\u{c3}", "\u{a9}", "hi"]
+            .map(str::to_owned)
+            .to_vec();
+    tokens.push("1".to_owned());
+    tokens.push("11".to_owned());
+    let ids: serde_json::Map<String, Value> =
+        tokens.iter().enumerate().map(|(id, token)| (token.clone(), id.into())).collect();
+    std::fs::write(folder.path().join("vocab.json"), Value::Object(ids).to_string()).unwrap();
+    std::fs::write(folder.path().join("merges.txt"), "#version: 0.2\nh i\n1 1\n").unwrap();
+    let encode = |config: Value, model: &str, text: &str| {
+        let path = folder.path().join("tokenizer_config.json");
+        std::fs::write(&path, config.to_string()).unwrap();
+        let model = serde_json::json!({"model_type": model});
+        std::fs::write(folder.path().join("config.json"), model.to_string()).unwrap();
+        let tokenizer = Tokenizer::from_file(&folder.path().join("vocab.json"), Some(&path)).unwrap();
+        (tokenizer.encode(text, true).unwrap(), tokenizer.eos())
+    };
+    let decomposed = "e\u{301}";
+    for (config, model, text, ids) in [
+        (serde_json::json!({}), "gpt2", "hi<|endoftext|>hi", &[9, 0, 9][..]),
+        (serde_json::json!({"add_bos_token": true}), "gpt2", "hi", &[0, 9]),
+        (serde_json::json!({"add_bos_token": true, "add_eos_token": true}), "gpt2", "hi", &[0, 9, 0]),
+        (serde_json::json!({"add_bos_token": true, "bos_token": "<s>"}), "opt", "hi<s>", &[1, 9, 1]),
+        (serde_json::json!({"add_bos_token": true}), "qwen3", "hi", &[9]),
+        (serde_json::json!({"add_bos_token": true, "bos_token": "<s>"}), "qwen3", "hi", &[1, 9]),
+        (serde_json::json!({}), "gpt2", "11", &[11]),
+        (serde_json::json!({}), "qwen2", "11", &[10, 10]),
+        (serde_json::json!({}), "gpt2", decomposed, &[4, 5, 6]),
+        (serde_json::json!({}), "gpt_neox", decomposed, &[7, 8]),
+        (serde_json::json!({"tokenizer_class": "GPTNeoXTokenizerFast"}), "gpt2", decomposed, &[7, 8]),
+    ] {
+        let (found, end) = encode(config.clone(), model, text);
+        assert_eq!((found, end), (ids.to_vec(), Some(0)), "{config} {model} {text:?}");
+    }
+}
+
 /// The files of OpenAI GPT were refused, and read as GPT-2's where no class is named. Ids are those of transformers 5.23.0.
 #[test]
 fn openai_gpt_marks_the_ends_of_words_in_lower_case() {

@@ -127,6 +127,15 @@ fn nested() -> Vec<(&'static str, String)> {
         ]);
     }
     all.push(("long", "x".repeat(1 << 20)));
+    // Names are compared and copied byte by byte.
+    let name = "a".repeat(40_000);
+    let again = |body: String| {
+        format!("{{% for i in range(100000) %}}{{% for j in range(10) %}}{body}{{% endfor %}}{{% endfor %}}")
+    };
+    let names: String = (0..8).map(|i| format!("'{name}{i}': 1,")).collect();
+    all.push(("attribute", format!("{{% set d = {{{names}}} %}}") + &again(format!("{{{{ d.{name}9 }}}}"))));
+    let keyword = again(format!("{{{{ m({name}=1) }}}}"));
+    all.push(("keyword", format!("{{% macro m({name}) %}}{{% endmacro %}}{keyword}")));
     all
 }
 

@@ -143,6 +143,37 @@ fn tokens_have_names_and_special_ones_are_known() {
     assert_eq!(tokenizer.token_text(tokenizer.vocab_size() as u32), None);
 }
 
+/// A token of spaces was found once more in the spaces that the token before it had taken: `<a> b` had three tokens.
+#[test]
+fn spaces_belong_to_one_added_token() {
+    let ids = |lstrip: bool, text: &str| {
+        let token = |id: u32, content: &str, lstrip: bool, rstrip: bool| {
+            serde_json::json!({"id": id, "content": content, "single_word": false, "lstrip": lstrip,
+                "rstrip": rstrip, "normalized": false, "special": false})
+        };
+        let file = serde_json::json!({
+            "added_tokens": [token(1, "<a>", false, true), token(2, " ", lstrip, false)],
+            "pre_tokenizer": {"type": "WhitespaceSplit"},
+            "model": {"type": "WordLevel", "vocab": {"b": 0, "<a>": 1, " ": 2, "<unk>": 3}, "unk_token": "<unk>"},
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer.json");
+        std::fs::write(&path, file.to_string()).unwrap();
+        Tokenizer::from_hugging_face(&path, None).unwrap().encode(text, false).unwrap()
+    };
+    // What the package tokenizers 0.23.3 gives.
+    for (text, with, without) in [
+        ("<a> b", &[1, 0][..], &[1, 2, 0][..]),
+        ("b <a> b", &[0, 2, 1, 0], &[0, 2, 1, 2, 0]),
+        ("<a>b b", &[1, 0, 2, 0], &[1, 0, 2, 0]),
+        ("b  b", &[0, 2, 2, 0], &[0, 2, 2, 0]),
+        ("<a> <a> b", &[1, 1, 0], &[1, 2, 1, 2, 0]),
+        (" <a> ", &[2, 1], &[2, 1, 2]),
+    ] {
+        assert_eq!((ids(true, text), ids(false, text)), (with.to_vec(), without.to_vec()), "{text:?}");
+    }
+}
+
 #[test]
 fn added_tokens_need_not_name_all_their_flags() {
     let folder = tempfile::tempdir().unwrap();
