@@ -13,7 +13,7 @@ use aerostat::session::Status;
 use aerostat::{Need, Observer, Options, Progress, Session, SessionHandle, Want};
 
 use crate::batch::{Batch, counted};
-use crate::call::{Call, UnderWay, follow_source, follow_ticket, notifying};
+use crate::call::{Call, UnderWay, follow_source, follow_ticket};
 use crate::error::{raised, same_process};
 use crate::feed::Feed;
 use crate::model::Model;
@@ -80,16 +80,9 @@ impl Engine {
     }
 
     /// Hands requests over, as a JSON list. With `follow`, text and tokens are told as they come; text of a single request
-    /// only. `notify` is called, on another thread, whenever something was told.
-    #[pyo3(signature = (given, follow=false, notify=None, hooks=None))]
-    fn call(
-        &self,
-        py: Python<'_>,
-        given: &str,
-        follow: bool,
-        notify: Option<Py<PyAny>>,
-        hooks: Option<Vec<Asked>>,
-    ) -> PyResult<Call> {
+    /// only.
+    #[pyo3(signature = (given, follow=false, hooks=None))]
+    fn call(&self, py: Python<'_>, given: &str, follow: bool, hooks: Option<Vec<Asked>>) -> PyResult<Call> {
         same_process(self.pid)?;
         let (mut requests, gathered) = requests(self.model.get(), given, hooks.unwrap_or_default())?;
         let counted = UnderWay::new(&self.calls);
@@ -97,7 +90,7 @@ impl Engine {
         requests.iter().for_each(|request| need.add(request));
         let (handle, need) = self.open_for(py, requests.len(), need)?;
         let cancel = Arc::new(AtomicBool::new(false));
-        let (sender, mut told) = channel();
+        let (sender, told) = channel();
         match requests.len() {
             1 if follow => {
                 let ticket = handle.submit(requests.remove(0), 0).map_err(|e| raised(&e))?;
@@ -108,9 +101,6 @@ impl Engine {
                 let attached = handle.attach(Box::new(feed), need, 0).map_err(|e| raised(&e))?;
                 follow_source(attached, sender, counted)?;
             }
-        }
-        if let Some(notify) = notify {
-            told = notifying(told, notify)?;
         }
         Ok(Call::new(told, cancel, follow, gathered))
     }

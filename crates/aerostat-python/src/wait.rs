@@ -13,19 +13,19 @@ use crate::error::lost;
 pub(crate) const FOREVER: Duration = Duration::from_secs(1 << 30);
 
 /// How long a wait goes on before signals are looked at.
-const MOMENT: Duration = Duration::from_millis(50);
+pub(crate) const MOMENT: Duration = Duration::from_millis(50);
 
-/// What comes first: a value, the end of the time, or a signal, which is an error. `None` is the end of the time or of the
-/// channel.
+/// What comes first: a value, the end of the time, or a signal, which is an error and looked for each `moment`.
 pub(crate) fn receive<T: Send>(
     py: Python<'_>,
     from: &mut Receiver<T>,
     time: Duration,
+    moment: Duration,
 ) -> PyResult<Result<T, RecvTimeoutError>> {
     let until = Instant::now() + time.min(FOREVER);
     loop {
         let from = &mut *from;
-        let left = until.saturating_duration_since(Instant::now()).min(MOMENT);
+        let left = until.saturating_duration_since(Instant::now()).min(moment);
         let got = py.detach(move || from.recv_timeout(left));
         py.check_signals()?;
         if !matches!(got, Err(RecvTimeoutError::Timeout)) || Instant::now() >= until {
@@ -52,7 +52,7 @@ pub(crate) fn background<T: Send>(
         let mut failed = None;
         loop {
             let got = if failed.is_none() {
-                receive(py, &mut wait, TICK)
+                receive(py, &mut wait, TICK, MOMENT)
             } else {
                 let wait = &mut wait;
                 Ok(py.detach(move || wait.recv().map_err(|_| RecvTimeoutError::Disconnected)))

@@ -34,7 +34,6 @@ class Engine:
         self,
         given: str,
         follow: bool = False,
-        notify: Callable[[], object] | None = None,
         hooks: Sequence[tuple[Callable[[list[int], bytearray], object] | None, Callable[[list[int]], bool] | None]]
         | None = None,
     ) -> Call: ...
@@ -46,7 +45,7 @@ class Engine:
 
 @final
 class Call:
-    def next(self, seconds: float) -> list[tuple[int, str, Any]]: ...
+    def next(self, seconds: float | None = None) -> list[tuple[int, str, Any]]: ...
     def cancel(self) -> None: ...
     def partial(self) -> list[tuple[int, list[int]]]: ...
 

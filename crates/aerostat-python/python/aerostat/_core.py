@@ -67,8 +67,8 @@ class Core:
         self.journal: Journal | None = None
         #: Threads on which the caller's own hooks run right now.
         self.asking: set[int] = set()
-        #: Calls under way whose hooks, or event loops, are called on threads of the engine.
-        self.guests: set[_aerostat.Call] = set()
+        #: Calls under way for which the native half calls Python.
+        self.guests: set[object] = set()
         self.facts: dict[str, Any] = json.loads(self.model.describe())
         experts = expert_file(path) if self.facts["experts"] else None
         draft = None if options.draft is None else os.fsdecode(options.draft)
@@ -110,12 +110,24 @@ class Core:
             log.info("%s", note)
         return status
 
-    def call(
-        self, requests: Sequence[dict[str, Any]], follow: bool = False, notify: Any = None, hooks: Any = None
-    ) -> _aerostat.Call:
+    def call(self, requests: Sequence[dict[str, Any]], follow: bool = False, hooks: Any = None) -> _aerostat.Call:
         self.look_who_asks()
         with self.explaining():
-            return self.engine.call(json.dumps(requests), follow, notify, hooks)
+            return self.engine.call(json.dumps(requests), follow, hooks)
+
+    @contextmanager
+    def guest(self, called: bool = True) -> Iterator[None]:
+        """While the native half calls Python, if it does: the process would end by a fault where the interpreter is taken
+        down under such a call."""
+        if called and _leaving and threading.current_thread() is not threading.main_thread():
+            raise UsageError("the interpreter is ending")
+        name = object()
+        if called:
+            self.guests.add(name)
+        try:
+            yield
+        finally:
+            self.guests.discard(name)
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
@@ -144,17 +156,15 @@ class Core:
         ``idle`` is called when all that came was given, and while nothing comes."""
         if not requests:
             return
-        call = self.call(requests, follow, None, hooks)
         shown = self.progress if show is None else show
-        bar = Progress(len(requests), what, enabled=shown)
-        if hooks is not None:
-            self.guests.add(call)
-        try:
-            yield from self._events(call, bar, until, idle)
-        finally:
-            bar.close()
-            call.cancel()
-            self.guests.discard(call)
+        with self.guest(hooks is not None):
+            call = self.call(requests, follow, hooks)
+            bar = Progress(len(requests), what, enabled=shown)
+            try:
+                yield from self._events(call, bar, until, idle)
+            finally:
+                bar.close()
+                call.cancel()
 
     def _events(
         self, call: _aerostat.Call, bar: Progress, until: float | None, idle: Callable[[], None] | None
@@ -277,24 +287,19 @@ class Core:
         import asyncio
 
         loop = asyncio.get_running_loop()
-        told = asyncio.Event()
-        call = self.call(requests, follow, lambda: loop.call_soon_threadsafe(told.set))
-        finished: set[int] = set()
-        self.guests.add(call)
+        told: asyncio.Queue[list[tuple[int, str, Any]]] = asyncio.Queue()
+        call = self.call(requests, follow)
         try:
+            _listen(call, lambda events: loop.call_soon_threadsafe(told.put_nowait, events))
             while True:
-                await told.wait()
-                told.clear()
-                for index, kind, members in call.next(0.0):
+                for index, kind, members in await told.get():
                     if kind == "end":
                         return
                     if kind == "ended":
                         raise self.error(members)
-                    finished.add(index)
                     yield index, kind, members
         finally:
             call.cancel()
-            self.guests.discard(call)
 
     async def aresults(self, requests: Sequence[dict[str, Any]]) -> list[Result]:
         results: list[Any] = [None] * len(requests)
@@ -330,8 +335,31 @@ def _behind(status: dict[str, Any]) -> bool:
     return stats is None or bool(stats["sweeps"] < status["progress"]["sweep"])
 
 
+def _listen(call: _aerostat.Call, tell: Callable[[list[tuple[int, str, Any]]], object]) -> None:
+    """Tells what becomes of requests, on a thread of its own. That is one of Python's: a thread of the native half that calls
+    Python while the interpreter is taken down ends the process by a fault."""
+
+    def listen() -> None:
+        last = False
+        while not last:
+            try:
+                events = call.next()
+            except AerostatError as error:
+                events = [(0, "ended", {"class": type(error).__name__, "message": str(error)})]
+            last = bool(events) and events[-1][1] in ("end", "ended")
+            try:
+                tell(events)
+            except RuntimeError:
+                # The loop is closed: nobody wants to know.
+                return
+
+    threading.Thread(target=listen, name="aerostat-call", daemon=True).start()
+
+
 #: All models, once there is one.
 _open: weakref.WeakSet[Core] | None = None
+#: The interpreter is ending.
+_leaving = False
 
 
 def _leave_at_exit(core: Core) -> None:
@@ -344,6 +372,8 @@ def _leave_at_exit(core: Core) -> None:
 
 def _leave() -> None:
     """Ends what would call Python while it is being taken down, which ends the process by a fault."""
+    global _leaving
+    _leaving = True
     for core in list(_open or ()):
         if core.guests:
             try:
@@ -351,7 +381,10 @@ def _leave() -> None:
                 core.engine.close()
             except AerostatError:
                 # In a forked child, which has none of its parent's threads.
-                pass
+                continue
+            until = time.monotonic() + 1
+            while core.guests and time.monotonic() < until:
+                time.sleep(0.005)
 
 
 class Counter:
