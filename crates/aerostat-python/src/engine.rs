@@ -18,6 +18,7 @@ use crate::error::{raised, same_process};
 use crate::feed::Feed;
 use crate::model::Model;
 use crate::request::{Asked, engine_options, requests};
+use crate::wait::detached;
 
 /// A call with at least so many requests, and so many times what the model was opened for, has it opened anew.
 const REOPEN_REQUESTS: usize = 8;
@@ -147,7 +148,7 @@ impl Engine {
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         same_process(self.pid)?;
         let open = self.open(py)?.take();
-        py.detach(|| open.into_iter().for_each(|open| open.session.finish()));
+        detached(py, || open.into_iter().for_each(|open| open.session.finish()));
         Ok(())
     }
 }
@@ -171,7 +172,7 @@ impl Engine {
         };
         if alone && open.as_ref().is_some_and(grown) {
             let old = open.take();
-            py.detach(|| old.into_iter().for_each(|open| open.session.finish()));
+            detached(py, || old.into_iter().for_each(|open| open.session.finish()));
         }
         if let Some(open) = &*open {
             return Ok((open.session.handle(), need));
@@ -197,7 +198,7 @@ impl Engine {
                 Err(TryLockError::Poisoned(open)) => return Ok(open.into_inner()),
                 Err(TryLockError::WouldBlock) => {}
             }
-            py.detach(|| thread::sleep(Duration::from_millis(2)));
+            detached(py, || thread::sleep(Duration::from_millis(2)));
             py.check_signals()?;
         }
     }
@@ -211,7 +212,7 @@ impl Drop for Engine {
             std::mem::forget(open);
             return;
         }
-        Python::attach(|py| py.detach(|| drop(open)));
+        Python::attach(|py| detached(py, || drop(open)));
     }
 }
 

@@ -315,7 +315,8 @@ def test_a_hook_that_asks_its_own_model(chat: str, ask: Any, whose: str) -> None
     ids=["processor", "criterion", "event loop", "stream", "answers", "batch"],
 )
 def test_an_interpreter_that_ends_while_a_thread_waits(chat: str, work: str, tmp_path: Path) -> None:
-    """Hooks, and wake-ups of event loops, that went on while it was taken down ended the process by a fault."""
+    """Hooks, and wake-ups of event loops, that went on while it was taken down ended the process by a fault; so did each thread that
+    came back from waiting, where the extension had been linked with an unwinder of its own (as zig does)."""
     line = {"method": "POST", "url": "/v1/completions", "body": {"model": "m", "prompt": "a", "max_tokens": 400, "ignore_eos": True}}
     (tmp_path / "in.jsonl").write_text("".join(json.dumps({"custom_id": str(n), **line}) + "\n" for n in range(300)))
     printed = python(f"""

@@ -6,7 +6,7 @@ from typing import Any, final
 
 __version__: str
 
-__all__ = ["Call", "Engine", "Model", "__version__", "find", "pack", "peak_resident_bytes"]
+__all__ = ["Call", "Engine", "Model", "__version__", "find", "leave", "pack", "peak_resident_bytes"]
 
 @final
 class Model:
@@ -65,4 +65,5 @@ def pack(
     delete_original: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> str: ...
+def leave() -> None: ...
 def peak_resident_bytes() -> int: ...

@@ -385,6 +385,8 @@ def _leave() -> None:
             until = time.monotonic() + 1
             while core.guests and time.monotonic() < until:
                 time.sleep(0.005)
+    if threading.active_count() > 1:
+        _aerostat.leave()
 
 
 class Counter:
