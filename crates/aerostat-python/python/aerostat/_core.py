@@ -190,6 +190,8 @@ class Core:
                     if kind == "ended" and not (members["class"] == "Cancelled" and until is not None):
                         raise self.error(members)
                     return
+                if signal is None and until is None:
+                    _look_whether_whole(kind, members)
                 if kind not in ("text", "tokens"):
                     finished.add(index)
                     bar.advance()
@@ -297,6 +299,7 @@ class Core:
                         return
                     if kind == "ended":
                         raise self.error(members)
+                    _look_whether_whole(kind, members)
                     yield index, kind, members
         finally:
             call.cancel()
@@ -305,7 +308,7 @@ class Core:
         results: list[Any] = [None] * len(requests)
         async for index, kind, members in self.aevents(requests):
             results[index] = (kind, members)
-        return results
+        return _whole(results)
 
 
 def raised(result: Result, number: int | None = None) -> AerostatError | None:
@@ -318,12 +321,21 @@ def raised(result: Result, number: int | None = None) -> AerostatError | None:
     return of_class(members["class"], _NUMBERED.sub(own, members["message"], count=1))
 
 
+def _look_whether_whole(kind: str, members: Any) -> None:
+    """Of a call that nobody interrupted. Ctrl-C comes to one thread and ends what all have asked of the model: what the others
+    have then is no result."""
+    if kind == "completion" and members["finish_reason"] == "interrupted":
+        raise _cancelled()
+
+
+def _cancelled() -> Cancelled:
+    return Cancelled("another call to this model was interrupted, which ends all of them; ask again")
+
+
 def _whole(results: list[Any]) -> list[Result]:
-    """Results of a call that nobody interrupted. Ctrl-C comes to one thread and ends what all have asked of the model: what
-    the others have then is no result."""
-    for result in results:
-        if result is None or (result[0] == "completion" and result[1]["finish_reason"] == "interrupted"):
-            raise Cancelled("another call to this model was interrupted, which ends all of them; ask again")
+    """Results of a call that nobody interrupted."""
+    if None in results:
+        raise _cancelled()
     return results
 
 
