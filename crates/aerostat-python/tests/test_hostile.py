@@ -118,8 +118,11 @@ def test_numbers_of_numpy_are_numbers(llm: LLM) -> None:
 
 
 def test_answers_that_memory_has_no_room_for(chat: str) -> None:
+    llm = LLM(chat, memory="200MiB", progress=False)
     with pytest.raises(MemoryError):
-        LLM(chat, memory="200MiB", progress=False).generate("Hello", SamplingParams(max_tokens=1 << 30, ignore_eos=True))
+        llm.generate("Hello", SamplingParams(max_tokens=1 << 23, ignore_eos=True))
+    with pytest.raises(aerostat.UsageError, match="no model has as many"):
+        llm.generate("Hello", SamplingParams(max_tokens=1 << 30, ignore_eos=True))
 
 
 @pytest.mark.parametrize(
