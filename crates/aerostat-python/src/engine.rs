@@ -159,8 +159,8 @@ impl Engine {
         self.calls.load(Ordering::Relaxed) <= 1
     }
 
-    /// The session, opened for so many requests of this need if there is none, or if it was opened for far fewer and is idle;
-    /// and what it is to be told that they need.
+    /// The session, opened for so many requests of this need if there is none, or if it is idle and was opened for far fewer
+    /// or not at all; and what it is to be told that they need.
     fn open_for(&self, py: Python<'_>, requests: usize, need: Need) -> PyResult<(SessionHandle, Need)> {
         let mut open = self.open(py)?;
         let alone = self.is_alone();
@@ -170,7 +170,9 @@ impl Engine {
         let grown = |open: &Open| {
             requests >= REOPEN_REQUESTS && requests > open.requests.saturating_mul(REOPEN_TIMES)
         };
-        if alone && open.as_ref().is_some_and(grown) {
+        // What could not be opened was asked for more than there is room for, and would be asked for it each time.
+        let failed = |open: &Open| open.session.handle().status().plan.is_none();
+        if alone && open.as_ref().is_some_and(|open| grown(open) || failed(open)) {
             let old = open.take();
             detached(py, || old.into_iter().for_each(|open| open.session.finish()));
         }

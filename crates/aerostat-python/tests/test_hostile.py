@@ -121,6 +121,8 @@ def test_answers_that_memory_has_no_room_for(chat: str) -> None:
     llm = LLM(chat, memory="200MiB", progress=False)
     with pytest.raises(MemoryError):
         llm.generate("Hello", SamplingParams(max_tokens=1 << 23, ignore_eos=True))
+    # It stayed so: whatever was asked next was refused for the want of what the first call had asked for.
+    same(llm)
     with pytest.raises(aerostat.UsageError, match="no model has as many"):
         llm.generate("Hello", SamplingParams(max_tokens=1 << 30, ignore_eos=True))
 
