@@ -1,6 +1,6 @@
 """`aerostat.ray` on a cluster of three nodes on this machine. The same rows through `LLM.generate`, `aerostat batch` and Ray
 Data give the same bytes, also when an actor is killed, a node is removed, and the driver is killed and run again: then
-nothing is lost and nothing is there twice.
+nothing is lost and nothing is there twice. The example of docs/ray.md runs there, too, as it is.
 
     python oracle/check_ray.py [MODEL]
 
@@ -10,6 +10,7 @@ is named. Takes two to five minutes, and longer where the machine is busy.
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,8 @@ import time
 from functools import partial
 from pathlib import Path
 
-MODEL = sys.argv[1] if len(sys.argv) > 1 else str(Path(__file__).resolve().parents[1] / "fixtures" / "chat")
+ROOT = Path(__file__).resolve().parents[1]
+MODEL = sys.argv[1] if len(sys.argv) > 1 else str(ROOT / "fixtures" / "chat")
 COMMAND = os.environ.get("AEROSTAT_COMMAND", "aerostat")
 ROWS, BLOCK = 240, 20
 PARAMS = {"temperature": 0.8, "top_k": 0, "top_p": 1.0, "max_tokens": 24, "seed": 7}
@@ -60,8 +62,6 @@ def dataset(source, folder, actors):
         num_cpus=0,
         resources={"aerostat": 1},
         compute=ray.data.ActorPoolStrategy(size=actors, max_concurrent_calls_per_actor=2, enable_true_multi_threading=True),
-        max_restarts=3,
-        max_task_retries=3,
     )
 
 
@@ -148,6 +148,25 @@ def driver(source, target, folder, address):
     dataset(source, folder, 3).write_parquet(target)
 
 
+def by_the_page(work, source):
+    """What the example of docs/ray.md writes, with this model and these folders, beside what the model answers."""
+    import pyarrow.parquet
+    import ray
+    from aerostat import LLM, SamplingParams
+
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "ray.md").read_text(), re.S)[1]
+    changes = {'MODEL, MACHINES = "org/name", 4 ': f"MODEL, MACHINES = {MODEL!r}, 3 ", '"/shared/in"': repr(source), '"/shared': f'"{work}/page'}
+    for there, here in changes.items():
+        assert there in code, f"the page has no {there}"
+        code = code.replace(there, here)
+    exec(code, {})
+    ray.data.DataContext.get_current().checkpoint_config = None
+    rows = pyarrow.parquet.read_table(work / "page" / "out").to_pylist()
+    asked = [[{"role": "user", "content": text}] for text in texts()]
+    outputs = LLM(MODEL, progress=False).chat(asked, SamplingParams(temperature=0, max_tokens=200, seed=0), use_tqdm=False)
+    return rows, {number: output.outputs[0].text for number, output in enumerate(outputs)}
+
+
 def fresh(work):
     """A folder for the processes of the next run; its journal is new, too."""
     shutil.rmtree(work / "journal", ignore_errors=True)
@@ -221,6 +240,9 @@ def main():
         holds.append(compare("Ray on three nodes", dataset(source, folder, 3).take_all(), 0, wanted))
         used = {path.read_text() for path in Path(folder).iterdir()}
         holds.append(check("an actor on each node", len(used) == 3))
+
+        rows, answers = by_the_page(work, source)
+        holds.append(compare("the example of the page", rows, 0, answers))
 
         folder = fresh(work)
         holds.append(compare("an actor killed", *beside(kill_an_actor, folder, dataset(source, folder, 3)), wanted))

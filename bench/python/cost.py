@@ -4,7 +4,8 @@ and CPU seconds of the whole process, its peak of resident memory, and whether t
     python bench/python/cost.py MODEL [--prompts 4000] [--tokens 8] [--rounds 9] [--memory 400MiB] [--command aerostat]
 
 Each round runs both, and each other round the other way around. What Python costs is the median of the rounds' own quotients,
-with its quartiles. On a machine that does other things compare CPU seconds: wall times are of what it does besides.
+with its quartiles, and the quotient of the least of each. On a machine that does other things compare CPU seconds: wall times
+are of what it does besides.
 """
 
 import argparse
@@ -82,7 +83,8 @@ def main():
         more = [100 * (python / batch - 1) for python, batch in zip(values["python"], values["batch"])]
         low, half, high = statistics.quantiles(more, n=4) if len(more) > 1 else more * 3
         print(f"{what}: {middle['batch']:.2f} s by the command ({spread['batch']}), {middle['python']:.2f} s by Python ({spread['python']})")
-        print(f"{what}, Python to the command: {half:+.1f} % (quartiles {low:+.1f} and {high:+.1f})")
+        least = 100 * (min(values["python"]) / min(values["batch"]) - 1)
+        print(f"{what}, Python to the command: {half:+.1f} % (quartiles {low:+.1f} and {high:+.1f}), by the least {least:+.1f} %")
     print("peak of Python:", max(one[2] for one in found["python"]) >> 20, "MiB of", given.memory)
 
 

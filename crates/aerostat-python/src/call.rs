@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::error::{class, exception, same_process, usage};
 use crate::feed::Told;
 use crate::hook::{self, Gathering};
 use crate::values;
-use crate::wait::{FOREVER, receive};
+use crate::wait::{FOREVER, MOMENT, receive};
 
 /// Counts a call as under way until it is dropped.
 pub(crate) struct UnderWay(Arc<std::sync::atomic::AtomicUsize>);
@@ -65,18 +65,27 @@ impl Call {
 
 #[pymethods]
 impl Call {
-    /// What was told since, as `(index, kind, members)`; waits up to so many seconds for the first. The last one is
-    /// `(0, "end", None)` or `(0, "ended", {…})` with an error.
-    fn next(&self, py: Python<'_>, seconds: f64) -> PyResult<Vec<Py<PyTuple>>> {
+    /// What was told since, as `(index, kind, members)`; waits up to so many seconds for the first, or without an end where
+    /// none are named, and then no signals are looked at: for threads that get none. The last one is `(0, "end", None)` or
+    /// `(0, "ended", {…})` with an error.
+    #[pyo3(signature = (seconds=None))]
+    fn next(&self, py: Python<'_>, seconds: Option<f64>) -> PyResult<Vec<Py<PyTuple>>> {
         same_process(self.pid)?;
-        let time = Duration::try_from_secs_f64(seconds).map_err(|e| usage(format!("seconds: {e}")))?;
+        let time = match seconds {
+            Some(seconds) => {
+                Duration::try_from_secs_f64(seconds).map_err(|e| usage(format!("seconds: {e}")))?
+            }
+            None => FOREVER,
+        };
+        let moment = if seconds.is_some() { MOMENT } else { FOREVER };
         let Ok(mut told) = self.told.try_lock() else {
             return Err(usage("another thread is waiting for this call"));
         };
         let mut events = Vec::new();
         let until = Instant::now() + time.min(FOREVER);
         loop {
-            let first = match receive(py, &mut told, until.saturating_duration_since(Instant::now()))? {
+            let left = until.saturating_duration_since(Instant::now());
+            let first = match receive(py, &mut told, left, moment)? {
                 Ok(first) => first,
                 Err(RecvTimeoutError::Timeout) => return Ok(events),
                 Err(RecvTimeoutError::Disconnected) => {
@@ -197,27 +206,6 @@ pub(crate) fn follow_ticket(
         drop((ticket, counted));
         let _ = told.send(Told::Ended(result));
     }))
-}
-
-/// Passes on what is told, and calls `notify` each time: for loops that must not wait.
-pub(crate) fn notifying(told: Receiver<Told>, notify: Py<PyAny>) -> PyResult<Receiver<Told>> {
-    let (sender, receiver) = channel();
-    started(thread::Builder::new().name("aerostat-notify".to_owned()).spawn(move || {
-        while let Ok(first) = told.recv() {
-            let mut all = std::iter::once(first).chain(told.try_iter());
-            if all.any(|told| sender.send(told).is_err()) {
-                break;
-            }
-            // A loop that is closed refuses; the next one to listen asks by itself.
-            // So does an interpreter that is being taken down.
-            Python::try_attach(|py| drop(notify.call0(py)));
-        }
-        let mut notify = Some(notify);
-        Python::try_attach(|_| drop(notify.take()));
-        // What is left then goes with the interpreter.
-        std::mem::forget(notify);
-    }))?;
-    Ok(receiver)
 }
 
 fn started(thread: std::io::Result<thread::JoinHandle<()>>) -> PyResult<()> {

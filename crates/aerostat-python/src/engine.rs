@@ -13,11 +13,12 @@ use aerostat::session::Status;
 use aerostat::{Need, Observer, Options, Progress, Session, SessionHandle, Want};
 
 use crate::batch::{Batch, counted};
-use crate::call::{Call, UnderWay, follow_source, follow_ticket, notifying};
+use crate::call::{Call, UnderWay, follow_source, follow_ticket};
 use crate::error::{raised, same_process};
 use crate::feed::Feed;
 use crate::model::Model;
 use crate::request::{Asked, engine_options, requests};
+use crate::wait::detached;
 
 /// A call with at least so many requests, and so many times what the model was opened for, has it opened anew.
 const REOPEN_REQUESTS: usize = 8;
@@ -80,16 +81,9 @@ impl Engine {
     }
 
     /// Hands requests over, as a JSON list. With `follow`, text and tokens are told as they come; text of a single request
-    /// only. `notify` is called, on another thread, whenever something was told.
-    #[pyo3(signature = (given, follow=false, notify=None, hooks=None))]
-    fn call(
-        &self,
-        py: Python<'_>,
-        given: &str,
-        follow: bool,
-        notify: Option<Py<PyAny>>,
-        hooks: Option<Vec<Asked>>,
-    ) -> PyResult<Call> {
+    /// only.
+    #[pyo3(signature = (given, follow=false, hooks=None))]
+    fn call(&self, py: Python<'_>, given: &str, follow: bool, hooks: Option<Vec<Asked>>) -> PyResult<Call> {
         same_process(self.pid)?;
         let (mut requests, gathered) = requests(self.model.get(), given, hooks.unwrap_or_default())?;
         let counted = UnderWay::new(&self.calls);
@@ -97,7 +91,7 @@ impl Engine {
         requests.iter().for_each(|request| need.add(request));
         let (handle, need) = self.open_for(py, requests.len(), need)?;
         let cancel = Arc::new(AtomicBool::new(false));
-        let (sender, mut told) = channel();
+        let (sender, told) = channel();
         match requests.len() {
             1 if follow => {
                 let ticket = handle.submit(requests.remove(0), 0).map_err(|e| raised(&e))?;
@@ -108,9 +102,6 @@ impl Engine {
                 let attached = handle.attach(Box::new(feed), need, 0).map_err(|e| raised(&e))?;
                 follow_source(attached, sender, counted)?;
             }
-        }
-        if let Some(notify) = notify {
-            told = notifying(told, notify)?;
         }
         Ok(Call::new(told, cancel, follow, gathered))
     }
@@ -157,7 +148,7 @@ impl Engine {
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         same_process(self.pid)?;
         let open = self.open(py)?.take();
-        py.detach(|| open.into_iter().for_each(|open| open.session.finish()));
+        detached(py, || open.into_iter().for_each(|open| open.session.finish()));
         Ok(())
     }
 }
@@ -168,8 +159,8 @@ impl Engine {
         self.calls.load(Ordering::Relaxed) <= 1
     }
 
-    /// The session, opened for so many requests of this need if there is none, or if it was opened for far fewer and is idle;
-    /// and what it is to be told that they need.
+    /// The session, opened for so many requests of this need if there is none, or if it is idle and was opened for far fewer
+    /// or not at all; and what it is to be told that they need.
     fn open_for(&self, py: Python<'_>, requests: usize, need: Need) -> PyResult<(SessionHandle, Need)> {
         let mut open = self.open(py)?;
         let alone = self.is_alone();
@@ -179,9 +170,11 @@ impl Engine {
         let grown = |open: &Open| {
             requests >= REOPEN_REQUESTS && requests > open.requests.saturating_mul(REOPEN_TIMES)
         };
-        if alone && open.as_ref().is_some_and(grown) {
+        // What could not be opened was asked for more than there is room for, and would be asked for it each time.
+        let failed = |open: &Open| open.session.handle().status().plan.is_none();
+        if alone && open.as_ref().is_some_and(|open| grown(open) || failed(open)) {
             let old = open.take();
-            py.detach(|| old.into_iter().for_each(|open| open.session.finish()));
+            detached(py, || old.into_iter().for_each(|open| open.session.finish()));
         }
         if let Some(open) = &*open {
             return Ok((open.session.handle(), need));
@@ -207,7 +200,7 @@ impl Engine {
                 Err(TryLockError::Poisoned(open)) => return Ok(open.into_inner()),
                 Err(TryLockError::WouldBlock) => {}
             }
-            py.detach(|| thread::sleep(Duration::from_millis(2)));
+            detached(py, || thread::sleep(Duration::from_millis(2)));
             py.check_signals()?;
         }
     }
@@ -221,7 +214,7 @@ impl Drop for Engine {
             std::mem::forget(open);
             return;
         }
-        Python::attach(|py| py.detach(|| drop(open)));
+        Python::attach(|py| detached(py, || drop(open)));
     }
 }
 

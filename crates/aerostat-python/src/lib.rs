@@ -34,6 +34,8 @@ mod _aerostat {
     use super::model::Model;
     #[pymodule_export]
     use super::pack::pack;
+    #[pymodule_export]
+    use super::wait::leave;
 
     use super::*;
 

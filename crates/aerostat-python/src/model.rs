@@ -14,6 +14,7 @@ use numpy::PyReadonlyArray1;
 
 use crate::error::{exception, raised, usage};
 use crate::request::GivenShape;
+use crate::wait::detached;
 
 /// A model whose headers and tokenizer have been read.
 #[pyclass(frozen, module = "aerostat._aerostat")]
@@ -34,7 +35,7 @@ impl Model {
     /// Reads the headers of a folder or GGUF file.
     #[new]
     fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        py.detach(|| {
+        detached(py, || {
             let files = ModelFiles::open(&path)?;
             let (tokenizer, broken) = match files.tokenizer() {
                 Ok(tokenizer) => (tokenizer, None),
@@ -99,14 +100,14 @@ impl Model {
     /// A digest of its files, by which a journal knows the model.
     fn digest(&self, py: Python<'_>) -> PyResult<String> {
         let path = self.files.path().to_owned();
-        py.detach(|| aerostat_jobs::model_digest(Path::new(&path))).map_err(|e| exception("ModelError", e))
+        detached(py, || aerostat_jobs::model_digest(Path::new(&path))).map_err(|e| exception("ModelError", e))
     }
 
     /// The token ids of a text.
     #[pyo3(signature = (text, add_special=true))]
     fn encode(&self, py: Python<'_>, text: &str, add_special: bool) -> PyResult<Vec<u32>> {
         let tokenizer = self.tokenizer()?;
-        py.detach(|| tokenizer.encode(text, add_special)).map_err(|e| exception("TextError", e))
+        detached(py, || tokenizer.encode(text, add_special)).map_err(|e| exception("TextError", e))
     }
 
     /// The token ids of a text of which a vector is made, behind the prompt of that name: as the model's makers write it, cut
@@ -121,7 +122,7 @@ impl Model {
         usual: bool,
     ) -> PyResult<(Vec<u32>, usize)> {
         let tokenizer = self.tokenizer()?;
-        let made = py.detach(|| {
+        let made = detached(py, || {
             let embedding = self.files.embedding()?;
             let prompt = if usual || prompt_name.is_some() { embedding.prompt(prompt_name)? } else { "" };
             embedding.encode(tokenizer, prompt, text)
@@ -167,7 +168,7 @@ impl Model {
     /// Refuses a shape of answers, in JSON, that cannot be followed.
     fn check_shape(&self, py: Python<'_>, shape: &str) -> PyResult<()> {
         let shape: GivenShape = serde_json::from_str(shape).map_err(|e| usage(format!("shape: {e}")))?;
-        py.detach(|| self.grammar(&shape.into())).map(drop)
+        detached(py, || self.grammar(&shape.into())).map(drop)
     }
 
     /// One more than the greatest id of the tokenizer.
@@ -215,7 +216,7 @@ impl Model {
         let template = template.ok_or_else(|| {
             exception("TextError", "the model has no chat template; give one: chat_template=\"…\"")
         })?;
-        py.detach(|| template.render(&messages, add_generation_prompt, extra)).map_err(failed)
+        detached(py, || template.render(&messages, add_generation_prompt, extra)).map_err(failed)
     }
 }
 

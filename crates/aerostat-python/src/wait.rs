@@ -1,8 +1,9 @@
 //! Waiting without holding the interpreter.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread;
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
@@ -13,20 +14,44 @@ use crate::error::lost;
 pub(crate) const FOREVER: Duration = Duration::from_secs(1 << 30);
 
 /// How long a wait goes on before signals are looked at.
-const MOMENT: Duration = Duration::from_millis(50);
+pub(crate) const MOMENT: Duration = Duration::from_millis(50);
 
-/// What comes first: a value, the end of the time, or a signal, which is an error. `None` is the end of the time or of the
-/// channel.
+/// The thread that takes the interpreter down, once it does.
+static LEAVING: OnceLock<ThreadId> = OnceLock::new();
+
+/// Called by the thread that is about to take the interpreter down: from now on others that come back from work without
+/// the interpreter are kept here. Before Python 3.14 the interpreter ends a thread that comes back too late by unwinding
+/// it, and frames of Rust are not to be unwound so: it ended the process by a fault.
+#[pyfunction]
+pub(crate) fn leave(py: Python<'_>) {
+    let _ = LEAVING.set(thread::current().id());
+    // Those that are on their way back already get there.
+    py.detach(|| thread::sleep(MOMENT));
+}
+
+/// Does work without holding the interpreter.
+pub(crate) fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
+    py.detach(move || {
+        let done = work();
+        while LEAVING.get().is_some_and(|leaving| *leaving != thread::current().id()) {
+            thread::park();
+        }
+        done
+    })
+}
+
+/// What comes first: a value, the end of the time, or a signal, which is an error and looked for each `moment`.
 pub(crate) fn receive<T: Send>(
     py: Python<'_>,
     from: &mut Receiver<T>,
     time: Duration,
+    moment: Duration,
 ) -> PyResult<Result<T, RecvTimeoutError>> {
     let until = Instant::now() + time.min(FOREVER);
     loop {
         let from = &mut *from;
-        let left = until.saturating_duration_since(Instant::now()).min(MOMENT);
-        let got = py.detach(move || from.recv_timeout(left));
+        let left = until.saturating_duration_since(Instant::now()).min(moment);
+        let got = detached(py, move || from.recv_timeout(left));
         py.check_signals()?;
         if !matches!(got, Err(RecvTimeoutError::Timeout)) || Instant::now() >= until {
             return Ok(got);
@@ -52,10 +77,10 @@ pub(crate) fn background<T: Send>(
         let mut failed = None;
         loop {
             let got = if failed.is_none() {
-                receive(py, &mut wait, TICK)
+                receive(py, &mut wait, TICK, MOMENT)
             } else {
                 let wait = &mut wait;
-                Ok(py.detach(move || wait.recv().map_err(|_| RecvTimeoutError::Disconnected)))
+                Ok(detached(py, move || wait.recv().map_err(|_| RecvTimeoutError::Disconnected)))
             };
             let told = match got {
                 Ok(Err(RecvTimeoutError::Disconnected)) => {

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -19,6 +20,12 @@ FIXTURES = Path(os.environ.get("AEROSTAT_FIXTURES", Path(__file__).resolve().par
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is written to the user's folders."""
     monkeypatch.setenv("AEROSTAT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c() -> None:
+    """It works also where the tests were begun in a shell's background, which has it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def fixture(name: str) -> str:

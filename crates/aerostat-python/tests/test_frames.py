@@ -75,6 +75,25 @@ def test_rows_that_cannot_be_served_are_data_or_raise(llm: LLM, make: Any, talks
     assert [isinstance(a, str) for a in column(labels, "label")] == [True, False, True]
 
 
+@pytest.mark.parametrize("make", KINDS)
+@pytest.mark.parametrize("numbers", [[1, 2], [5]])
+def test_whole_numbers_in_a_column_are_no_token_ids(llm: LLM, make: Any, numbers: list[int]) -> None:
+    """A column of them was taken for one prompt of token ids, and a table of one row had an answer to it."""
+    frame = make({"text": numbers})
+    asks = [
+        lambda **how: llm.generate_frame(frame, "text", "answer", GREEDY, **how), lambda **how: llm.embed_frame(frame, "text", **how),
+        lambda **how: llm.generate_frame(frame, "text", "answer", GREEDY, template="Say {text}", **how),
+        lambda **how: llm.classify_frame(frame, "text", ["a", "b"], **how),
+        lambda **how: llm.classify_frame(frame, "text", ["a", "b"], template="Say {text}", **how),
+    ]  # fmt: skip
+    for ask in asks:
+        with pytest.raises(aerostat.UsageError, match="prompt 0: expected a text"):
+            ask()
+        assert all("expected a text" in error for error in column(ask(errors="error"), "error"))
+    found = llm.mapper("text", "answer", GREEDY, errors="error")({"text": numbers})
+    assert found["answer"] == [""] * len(numbers) and all("expected a text" in error for error in found["error"])
+
+
 def test_columns_and_tables_that_are_not_there(llm: LLM) -> None:
     with pytest.raises(aerostat.UsageError, match="no column 'txt'; it has text"):
         llm.generate_frame(pandas.DataFrame({"text": TEXTS}), "txt")

@@ -1,5 +1,6 @@
 """The package as a guest: what importing does, what goes wrong how, forks, pickles, signals."""
 
+import asyncio
 import logging
 import os
 import pickle
@@ -211,7 +212,7 @@ def test_ctrl_c_ends_the_call_with_what_there_is() -> None:
 
 
 def test_ctrl_c_gives_no_other_thread_half_a_result() -> None:
-    llm = LLM(fixture("llama"), progress=False, max_model_len=100_010, max_num_seqs=4)
+    llm = LLM(fixture("llama"), progress=False, max_model_len=100_010, max_num_seqs=6)
     long = SamplingParams(max_tokens=100_000, temperature=0, ignore_eos=True)
     rows = [[1 + n % 90 for n in range(2000)]] * 200
     ended: list[str] = []
@@ -222,7 +223,10 @@ def test_ctrl_c_gives_no_other_thread_half_a_result() -> None:
         except aerostat.Cancelled:
             ended.append("cancelled")
 
-    others = [lambda: llm.generate([[1, 2, 5]], long), lambda: llm.embed(rows)]
+    others: list[Callable[[], object]] = [
+        lambda: llm.generate([[1, 2, 5]], long), lambda: llm.embed(rows), lambda: asyncio.run(llm.agenerate([[1, 2, 6]], long)),
+        lambda: list(llm.as_completed([[1, 2, 7], [1, 2, 8]], long)),
+    ]  # fmt: skip
     threads = [threading.Thread(target=ask, args=(call,)) for call in others]
     [thread.start() for thread in threads]
     threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
@@ -230,7 +234,7 @@ def test_ctrl_c_gives_no_other_thread_half_a_result() -> None:
         llm.generate([[1, 2, 3]], long)
     [thread.join(30) for thread in threads]
     # Answers that were cut once came as if they had ended.
-    assert ended == ["cancelled"] * 2
+    assert ended == ["cancelled"] * 4
 
 
 def test_threads_share_a_model() -> None:

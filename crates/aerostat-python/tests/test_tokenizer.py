@@ -108,3 +108,11 @@ def test_a_model_without_a_tokenizer_says_so() -> None:
     model = AutoModel.from_pretrained(fixture("llama"), progress=False)
     with pytest.raises(aerostat.TextError, match="token ids"):
         model.generate(["Hello"], max_new_tokens=1)
+
+
+@pytest.mark.parametrize("ids", ["12", ["1"], [1.5], [-1], None, [None]])
+def test_what_is_no_token_id_is_not_decoded(tokenizer: Tokenizer, ids: Any) -> None:
+    """A text of digits was taken for ids, and what stood behind a point was left out."""
+    with pytest.raises((ValueError, TypeError)):
+        tokenizer.decode(ids)
+    assert tokenizer.decode(np.float32(1.0).reshape(1)) == tokenizer.decode([1])

@@ -6,7 +6,7 @@ from typing import Any, final
 
 __version__: str
 
-__all__ = ["Call", "Engine", "Model", "__version__", "find", "pack", "peak_resident_bytes"]
+__all__ = ["Call", "Engine", "Model", "__version__", "find", "leave", "pack", "peak_resident_bytes"]
 
 @final
 class Model:
@@ -34,7 +34,6 @@ class Engine:
         self,
         given: str,
         follow: bool = False,
-        notify: Callable[[], object] | None = None,
         hooks: Sequence[tuple[Callable[[list[int], bytearray], object] | None, Callable[[list[int]], bool] | None]]
         | None = None,
     ) -> Call: ...
@@ -46,7 +45,7 @@ class Engine:
 
 @final
 class Call:
-    def next(self, seconds: float) -> list[tuple[int, str, Any]]: ...
+    def next(self, seconds: float | None = None) -> list[tuple[int, str, Any]]: ...
     def cancel(self) -> None: ...
     def partial(self) -> list[tuple[int, list[int]]]: ...
 
@@ -66,4 +65,5 @@ def pack(
     delete_original: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> str: ...
+def leave() -> None: ...
 def peak_resident_bytes() -> int: ...

@@ -67,8 +67,8 @@ class Core:
         self.journal: Journal | None = None
         #: Threads on which the caller's own hooks run right now.
         self.asking: set[int] = set()
-        #: Calls under way whose hooks, or event loops, are called on threads of the engine.
-        self.guests: set[_aerostat.Call] = set()
+        #: Calls under way for which the native half calls Python.
+        self.guests: set[object] = set()
         self.facts: dict[str, Any] = json.loads(self.model.describe())
         experts = expert_file(path) if self.facts["experts"] else None
         draft = None if options.draft is None else os.fsdecode(options.draft)
@@ -110,12 +110,24 @@ class Core:
             log.info("%s", note)
         return status
 
-    def call(
-        self, requests: Sequence[dict[str, Any]], follow: bool = False, notify: Any = None, hooks: Any = None
-    ) -> _aerostat.Call:
+    def call(self, requests: Sequence[dict[str, Any]], follow: bool = False, hooks: Any = None) -> _aerostat.Call:
         self.look_who_asks()
         with self.explaining():
-            return self.engine.call(json.dumps(requests), follow, notify, hooks)
+            return self.engine.call(json.dumps(requests), follow, hooks)
+
+    @contextmanager
+    def guest(self, called: bool = True) -> Iterator[None]:
+        """While the native half calls Python, if it does: the process would end by a fault where the interpreter is taken
+        down under such a call."""
+        if called and _leaving and threading.current_thread() is not threading.main_thread():
+            raise UsageError("the interpreter is ending")
+        name = object()
+        if called:
+            self.guests.add(name)
+        try:
+            yield
+        finally:
+            self.guests.discard(name)
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
@@ -144,17 +156,15 @@ class Core:
         ``idle`` is called when all that came was given, and while nothing comes."""
         if not requests:
             return
-        call = self.call(requests, follow, None, hooks)
         shown = self.progress if show is None else show
-        bar = Progress(len(requests), what, enabled=shown)
-        if hooks is not None:
-            self.guests.add(call)
-        try:
-            yield from self._events(call, bar, until, idle)
-        finally:
-            bar.close()
-            call.cancel()
-            self.guests.discard(call)
+        with self.guest(hooks is not None):
+            call = self.call(requests, follow, hooks)
+            bar = Progress(len(requests), what, enabled=shown)
+            try:
+                yield from self._events(call, bar, until, idle)
+            finally:
+                bar.close()
+                call.cancel()
 
     def _events(
         self, call: _aerostat.Call, bar: Progress, until: float | None, idle: Callable[[], None] | None
@@ -180,6 +190,8 @@ class Core:
                     if kind == "ended" and not (members["class"] == "Cancelled" and until is not None):
                         raise self.error(members)
                     return
+                if signal is None and until is None:
+                    _look_whether_whole(kind, members)
                 if kind not in ("text", "tokens"):
                     finished.add(index)
                     bar.advance()
@@ -277,30 +289,26 @@ class Core:
         import asyncio
 
         loop = asyncio.get_running_loop()
-        told = asyncio.Event()
-        call = self.call(requests, follow, lambda: loop.call_soon_threadsafe(told.set))
-        finished: set[int] = set()
-        self.guests.add(call)
+        told: asyncio.Queue[list[tuple[int, str, Any]]] = asyncio.Queue()
+        call = self.call(requests, follow)
         try:
+            _listen(call, lambda events: loop.call_soon_threadsafe(told.put_nowait, events))
             while True:
-                await told.wait()
-                told.clear()
-                for index, kind, members in call.next(0.0):
+                for index, kind, members in await told.get():
                     if kind == "end":
                         return
                     if kind == "ended":
                         raise self.error(members)
-                    finished.add(index)
+                    _look_whether_whole(kind, members)
                     yield index, kind, members
         finally:
             call.cancel()
-            self.guests.discard(call)
 
     async def aresults(self, requests: Sequence[dict[str, Any]]) -> list[Result]:
         results: list[Any] = [None] * len(requests)
         async for index, kind, members in self.aevents(requests):
             results[index] = (kind, members)
-        return results
+        return _whole(results)
 
 
 def raised(result: Result, number: int | None = None) -> AerostatError | None:
@@ -313,12 +321,21 @@ def raised(result: Result, number: int | None = None) -> AerostatError | None:
     return of_class(members["class"], _NUMBERED.sub(own, members["message"], count=1))
 
 
+def _look_whether_whole(kind: str, members: Any) -> None:
+    """Of a call that nobody interrupted. Ctrl-C comes to one thread and ends what all have asked of the model: what the others
+    have then is no result."""
+    if kind == "completion" and members["finish_reason"] == "interrupted":
+        raise _cancelled()
+
+
+def _cancelled() -> Cancelled:
+    return Cancelled("another call to this model was interrupted, which ends all of them; ask again")
+
+
 def _whole(results: list[Any]) -> list[Result]:
-    """Results of a call that nobody interrupted. Ctrl-C comes to one thread and ends what all have asked of the model: what
-    the others have then is no result."""
-    for result in results:
-        if result is None or (result[0] == "completion" and result[1]["finish_reason"] == "interrupted"):
-            raise Cancelled("another call to this model was interrupted, which ends all of them; ask again")
+    """Results of a call that nobody interrupted."""
+    if None in results:
+        raise _cancelled()
     return results
 
 
@@ -330,8 +347,31 @@ def _behind(status: dict[str, Any]) -> bool:
     return stats is None or bool(stats["sweeps"] < status["progress"]["sweep"])
 
 
+def _listen(call: _aerostat.Call, tell: Callable[[list[tuple[int, str, Any]]], object]) -> None:
+    """Tells what becomes of requests, on a thread of its own. That is one of Python's: a thread of the native half that calls
+    Python while the interpreter is taken down ends the process by a fault."""
+
+    def listen() -> None:
+        last = False
+        while not last:
+            try:
+                events = call.next()
+            except AerostatError as error:
+                events = [(0, "ended", {"class": type(error).__name__, "message": str(error)})]
+            last = bool(events) and events[-1][1] in ("end", "ended")
+            try:
+                tell(events)
+            except RuntimeError:
+                # The loop is closed: nobody wants to know.
+                return
+
+    threading.Thread(target=listen, name="aerostat-call", daemon=True).start()
+
+
 #: All models, once there is one.
 _open: weakref.WeakSet[Core] | None = None
+#: The interpreter is ending.
+_leaving = False
 
 
 def _leave_at_exit(core: Core) -> None:
@@ -344,6 +384,8 @@ def _leave_at_exit(core: Core) -> None:
 
 def _leave() -> None:
     """Ends what would call Python while it is being taken down, which ends the process by a fault."""
+    global _leaving
+    _leaving = True
     for core in list(_open or ()):
         if core.guests:
             try:
@@ -351,7 +393,12 @@ def _leave() -> None:
                 core.engine.close()
             except AerostatError:
                 # In a forked child, which has none of its parent's threads.
-                pass
+                continue
+            until = time.monotonic() + 1
+            while core.guests and time.monotonic() < until:
+                time.sleep(0.005)
+    if threading.active_count() > 1:
+        _aerostat.leave()
 
 
 class Counter:

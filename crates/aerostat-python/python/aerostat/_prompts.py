@@ -21,6 +21,10 @@ class Prompt:
     error: Exception | None = None
 
 
+class Rows(list[Any]):
+    """Values of a column. Each is a prompt, also where all are whole numbers, which in another list are one of token ids."""
+
+
 #: Members of a prompt that is a dict.
 _MEMBERS = ("prompt", "prompt_token_ids", "cache_salt", "type")
 
@@ -54,7 +58,9 @@ def _is_ids(value: Any) -> bool:
     if tensors.is_array(value):
         array = tensors.to_numpy(value)
         return bool(array.ndim == 1 and array.dtype.kind in "iu")
-    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(t, int) and not isinstance(t, bool) for t in value)
+    if isinstance(value, Rows) or not isinstance(value, (list, tuple)):
+        return False
+    return bool(value) and all(isinstance(t, int) and not isinstance(t, bool) for t in value)
 
 
 def _read(prompt: Any, number: int, core: Core, encode: Encode | None) -> Prompt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Sequence
 
+from ._prompts import Rows
 from .errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def _kind(frame: Any) -> str:
     raise UsageError(f"expected a table of pandas, polars or pyarrow, not {type(frame).__name__}")
 
 
-def _column(frame: Any, name: str) -> list[Any]:
+def _column(frame: Any, name: str) -> Rows:
     kind = _kind(frame)
     names = frame.column_names if kind == "pyarrow" else list(frame.columns)
     if name not in names:
@@ -33,9 +34,8 @@ def _column(frame: Any, name: str) -> list[Any]:
         raise UsageError(f"the table has several columns {name!r}")
     if kind == "pandas":
         series = frame[name]
-        return [None if missing else value for value, missing in zip(series.tolist(), series.isna().tolist())]
-    values: list[Any] = frame[name].to_list() if kind == "polars" else frame.column(name).to_pylist()
-    return values
+        return Rows(None if missing else value for value, missing in zip(series.tolist(), series.isna().tolist()))
+    return Rows(frame[name].to_list() if kind == "polars" else frame.column(name).to_pylist())
 
 
 def _with(frame: Any, columns: dict[str, Any]) -> Any:
@@ -112,14 +112,14 @@ def generate_frame(
 
 
 def answers(
-    llm: "LLM", values: list[Any], params: "SamplingParams | None", chat: bool, system: str | None,
+    llm: "LLM", values: Rows, params: "SamplingParams | None", chat: bool, system: str | None,
     template: str | None, errors: str | None, use_tqdm: bool,
 ) -> "list[RequestOutput]":  # fmt: skip
     """Answers to a column's values."""
     if template is not None:
         if "{text}" not in template:
             raise UsageError("template must have {text} where the value goes")
-        values = [template.replace("{text}", value) if isinstance(value, str) else value for value in values]
+        values = Rows(template.replace("{text}", value) if isinstance(value, str) else value for value in values)
     on_error = "raise" if errors is None else "return"
     if not chat:
         return llm.generate(values, params, use_tqdm=use_tqdm, on_error=on_error)
@@ -187,7 +187,7 @@ class Mapper:
         values = batch[self.column]
         if values is None or isinstance(values, str):
             raise UsageError("a mapper takes batches: dataset.map(…, batched=True)")
-        outputs = answers(self.llm, list(values), self.params, use_tqdm=False, **self.how)
+        outputs = answers(self.llm, Rows(values), self.params, use_tqdm=False, **self.how)
         columns = {self.output: texts_of(outputs), **_errors(outputs, self.how["errors"])}
         # The library takes the type of a column from the first rows that it sees, and there may be no text among them.
         return {name: ["" if value is None else value for value in values] for name, values in columns.items()}

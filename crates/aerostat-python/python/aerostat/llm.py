@@ -12,7 +12,7 @@ from ._core import Core, Counter, Result, find, raised
 from ._llm_options import default_params, draft_of, look_at, look_at_quantization, template_of
 from ._options import EngineOptions, affordable, log, unknown
 from ._pairs import pair_scores
-from ._prompts import Encode, Prompt, read_conversations, read_prompts
+from ._prompts import Encode, Prompt, Rows, read_conversations, read_prompts
 from ._requests import Batch, distilled, results_bytes, score_request, shares
 from .errors import Interrupted, TextError, UsageError
 from .outputs import (
@@ -261,7 +261,7 @@ class LLM:
         bar = Progress(0, "batch", enabled=self._core.progress)
         try:
             self._core.look_who_asks()
-            with self._core.explaining():
+            with self._core.explaining(), self._core.guest():
                 told = self._core.engine.run_batch(json.dumps(given), lambda done, failed, total: bar.at(done + failed, total))
         except KeyboardInterrupt as error:
             raise Interrupted("interrupted; the same call goes on with " + os.fsdecode(output)) from error
@@ -308,7 +308,8 @@ class LLM:
         """The label that the model finds likeliest after each prompt. ``template`` has ``{text}`` where the prompt goes;
         ``measure`` is ``"sum"`` of log-probabilities, ``"mean"`` for each token, or ``"calibrated"`` by a text that says
         nothing (``calibrate``)."""
-        if not labels or isinstance(labels, str):
+        labels = [] if labels is None or isinstance(labels, str) else list(labels)
+        if not labels:
             raise UsageError("labels: give the texts to choose from, such as labels=['positive', 'negative']")
         if measure not in ("sum", "mean", "calibrated") or (measure == "calibrated") != bool(calibrate):
             raise UsageError("measure is 'sum', 'mean' or 'calibrated'; the last with calibrate='a text that says nothing'")
@@ -329,7 +330,7 @@ class LLM:
             if failed is None:
                 group = next(groups)
                 failed = next((e for e in (raised(one, number) for one in group) if e is not None), None)
-                chosen = None if failed else _chosen(group, list(labels), measure, plain)
+                chosen = None if failed else _chosen(group, labels, measure, plain)
             if failed is not None and on_error == "raise":
                 raise failed
             outputs.append(ClassificationRequestOutput(str(number), chosen, prompt.token_ids, True, failed))
@@ -565,7 +566,8 @@ def _in_template(prompts: PromptLike, template: str | None) -> PromptLike:
     if "{text}" not in template:
         raise UsageError("template must have {text} where the prompt goes")
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
-    return [template.replace("{text}", text) if isinstance(text, str) else text for text in texts]
+    made = [template.replace("{text}", text) if isinstance(text, str) else text for text in texts]
+    return Rows(made) if isinstance(prompts, Rows) else made
 
 
 def _sum(result: Result) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Sequence
 
 from ._journal import Journal
+from ._prompts import Rows
 from .errors import UsageError
 from .frames import texts_of
 from .llm import LLM
@@ -29,10 +30,10 @@ class _Actor:
             core = self.llm._core
             core.journal = Journal(journal, f"{core.model.digest()} {core.engine.identity()}")
 
-    def values(self, batch: Batch) -> list[Any]:
+    def values(self, batch: Batch) -> Rows:
         if self.column not in batch:
             raise UsageError(f"the batch has no column {self.column!r}; it has {', '.join(batch)}")
-        return list(batch[self.column])
+        return Rows(batch[self.column])
 
 
 def _objects(values: Sequence[Any]) -> Any:

@@ -336,7 +336,11 @@ def _flat(ids: Any) -> list[int]:
         ids = ids.tolist()
     if isinstance(ids, int):
         return [ids]
-    flat = [int(token) for token in ids]
+    given = list(ids)
+    flat = [int(token) for token in given]
+    odd = next((token for token, whole in zip(given, flat) if token != whole), None)
+    if odd is not None:
+        raise UsageError(f"{odd!r} is no token id")
     wrong = next((token for token in flat if token < 0), None)
     if wrong is not None:
         raise UsageError(f"token id {wrong} is negative")
