@@ -1,4 +1,4 @@
-//! MiniMax Text 01 as transformers names it: lightning attention, on some layers attention, norms that replace the stream, and experts.
+//! MiniMax Text 01 as transformers names it: lightning attention, on some layers attention, norms that replace the stream, experts.
 
 use super::mixtral;
 use crate::family::{Family, LightningFamily, MixerKind, Mixers, Refused, StreamNorms, StreamScales};
