@@ -629,8 +629,19 @@ FIXTURES = {
     "lfm2_moe_plain": dict(family="Lfm2Moe", dtype="f32", lengths=SHORT, config=dict(
         num_hidden_layers=2, layer_types=["conv", "full_attention"], num_dense_layers=0, num_experts=4, num_experts_per_tok=3,
         moe_intermediate_size=16, use_expert_bias=False, norm_topk_prob=False)),
+    # Lightning attention; f32, since transformers rounds its slopes with the weights
+    "minimax": dict(family="MiniMax", dtype="f32", lengths=DELTA, config=dict(
+        num_hidden_layers=3, block_size=16, num_local_experts=4, num_experts_per_tok=2, intermediate_size=24, linear_attn_alpha_factor=1.3,
+        linear_attn_beta_factor=0.8, full_attn_alpha_factor=1.2, full_attn_beta_factor=0.9, mlp_alpha_factor=1.1, mlp_beta_factor=0.7)),
+    # State spaces whose elements forget at rates of their own
+    "jamba": dict(family="Jamba", dtype="bf16", lengths=DELTA, twins=["bf16"], config=dict(
+        num_hidden_layers=3, attn_layer_period=2, attn_layer_offset=1, expert_layer_period=2, expert_layer_offset=0, num_experts=4,
+        mamba_d_state=6, intermediate_size=24)),
+    "jamba_dense": dict(family="Jamba", dtype="f32", lengths=DELTA, twins=["f32"], config=dict(
+        num_hidden_layers=3, attn_layer_period=3, attn_layer_offset=0, num_experts=1, mamba_d_state=5, mamba_d_conv=3, mamba_expand=1,
+        mamba_dt_rank=4, mamba_proj_bias=True, mamba_conv_bias=False, tie_word_embeddings=True)),
     # State spaces; prompts longer than the positions that transformers computes at a time
-    "mamba2": dict(family="Mamba2", dtype="bf16", lengths=DELTA, config=dict(
+    "mamba2": dict(family="Mamba2", dtype="bf16", lengths=DELTA, twins=["bf16"], config=dict(
         num_heads=4, head_dim=20, state_size=12, n_groups=2, chunk_size=16)),
     "mamba2_bias": dict(family="Mamba2", dtype="f32", lengths=DELTA, config=dict(
         num_heads=8, head_dim=10, state_size=7, n_groups=1, conv_kernel=3, use_bias=True, use_conv_bias=False, chunk_size=16,
@@ -638,15 +649,18 @@ FIXTURES = {
     "granitemoehybrid": dict(family="GraniteMoeHybrid", dtype="bf16", lengths=DELTA, config=dict(
         GRANITE_SPACE, num_local_experts=0, shared_intermediate_size=24, embedding_multiplier=3.0, residual_multiplier=0.7,
         attention_multiplier=0.2, logits_scaling=2.0)),
-    "granitemoehybrid_experts": dict(family="GraniteMoeHybrid", dtype="f32", lengths=DELTA, config=dict(
+    "granitemoehybrid_experts": dict(family="GraniteMoeHybrid", dtype="f32", lengths=DELTA, twins=["f32"], config=dict(
         GRANITE_SPACE | dict(mamba_n_groups=1), position_embedding_type="rope", num_local_experts=5, num_experts_per_tok=2,
         intermediate_size=16, shared_intermediate_size=24, mamba_proj_bias=True, mamba_conv_bias=False, tie_word_embeddings=True)),
-    "nemotron_h": dict(family="NemotronH", dtype="bf16", lengths=DELTA, edit=by_pattern, config=dict(
+    "nemotron_h": dict(family="NemotronH", dtype="bf16", lengths=DELTA, twins=["bf16"], edit=by_pattern, config=dict(
         NEMOTRON_SPACE, layers_block_type=["linear_attention", "mlp", "full_attention", "linear_attention", "mlp"])),
     "nemotron_h_experts": dict(family="NemotronH", dtype="f32", lengths=DELTA, config=dict(
         NEMOTRON_SPACE, layers_block_type=["linear_attention", "moe", "full_attention", "moe"], use_bias=True, use_conv_bias=False,
         n_routed_experts=6, num_experts_per_tok=2, moe_intermediate_size=16, moe_shared_expert_intermediate_size=24,
         n_group=2, topk_group=1, routed_scaling_factor=2.0)),
+    "nemotron_h_latent": dict(family="NemotronH", dtype="bf16", lengths=DELTA, twins=["bf16"], config=dict(
+        NEMOTRON_SPACE, layers_block_type=["linear_attention", "moe", "full_attention", "moe"], mlp_bias=True,
+        n_routed_experts=6, num_experts_per_tok=2, moe_intermediate_size=16, moe_shared_expert_intermediate_size=24, moe_latent_size=20)),
     "bamba": dict(family="Bamba", dtype="bf16", lengths=DELTA, config=dict(
         hidden_size=48, num_hidden_layers=3, attn_layer_indices=[1], mamba_n_heads=4, mamba_n_groups=2, mamba_d_state=12, mamba_chunk_size=16)),
     "falcon_h1": dict(family="FalconH1", dtype="bf16", lengths=DELTA, config=dict(

@@ -21,10 +21,12 @@ ARCH = {
     "phimoe": "phimoe", "minimax_m2": "minimax-m2",
     "gpt_oss": "gpt-oss", "llama4_text": "llama4", "hunyuan_v1_dense": "hunyuan-dense", "hunyuan_v1_moe": "hunyuan-moe",
     "qwen3_next": "qwen3next", "qwen3_5_text": "qwen35", "qwen3_5_moe_text": "qwen35moe",
+    "granitemoehybrid": "granitehybrid", "nemotron_h": "nemotron_h", "falcon_h1": "falcon-h1", "lfm2": "lfm2", "lfm2_moe": "lfm2moe",
+    "mamba2": "mamba2", "mamba": "mamba", "falcon_mamba": "mamba", "jamba": "jamba",
     "arcee": "arcee", "mpt": "mpt", "jais2": "jais2", "exaone4": "exaone4", "seed_oss": "seed_oss",
 }
 # Architectures whose converter interleaves the rows of q and k.
-PERMUTED = {"llama", "internlm2", "minicpm", "smollm3", "olmo", "granite", "granitemoe", "arcee"}
+PERMUTED = {"llama", "internlm2", "minicpm", "smollm3", "olmo", "granite", "granitemoe", "granitehybrid", "arcee"}
 # What published files call the way that text is split before merging; those that are not here have SentencePiece.
 PRE = {
     "qwen2": "qwen2", "qwen2_moe": "qwen2", "qwen3": "qwen2", "qwen3_moe": "qwen2", "qwen3_next": "qwen2", "dots1": "qwen2",
@@ -34,7 +36,8 @@ PRE = {
     "gpt_bigcode": "starcoder", "stablelm": "stablelm2", "gpt2": "gpt-2", "falcon": "falcon", "bloom": "bloom", "mpt": "mpt",
     "deepseek_v2": "deepseek-llm", "deepseek_v3": "deepseek-v3", "minimax_m2": "minimax-m2", "gpt_oss": "gpt-4o", "llama4_text": "llama4",
     "hunyuan_v1_dense": "hunyuan-dense", "hunyuan_v1_moe": "hunyuan", "arcee": "llama-bpe", "jais2": "jais-2", "exaone4": "exaone4",
-    "seed_oss": "seed-coder",
+    "seed_oss": "seed-coder", "granitemoehybrid": "refact", "nemotron_h": "tekken", "falcon_h1": "falcon-h1", "lfm2": "lfm2",
+    "lfm2_moe": "lfm2", "mamba2": "olmo", "mamba": "olmo", "falcon_mamba": "falcon",
 }
 TYPE = gguf.GGMLQuantizationType
 K_TYPES = [TYPE.Q2_K, TYPE.Q3_K, TYPE.Q4_K, TYPE.Q5_K, TYPE.Q6_K]
@@ -44,7 +47,7 @@ FILE_TYPE = {"f32": 0, "f16": 1, "bf16": 32, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q
 def write(path, model, kind, options=frozenset(), vocabulary=None):
     """Write `model` to `path` in `kind`; give back the float32 state that a reader of the file must see."""
     config = model.config
-    arch = ARCH[config.model_type]
+    arch = arch_name(config)
     split = {"split_max_tensors": 12} if "split" in options else {}
     writer = gguf.GGUFWriter(None, arch, **split)
     writer.add_type("model")
@@ -73,6 +76,12 @@ def write(path, model, kind, options=frozenset(), vocabulary=None):
     return state
 
 
+def arch_name(config):
+    """Nemotron H with experts has a name of its own."""
+    experts = config.model_type == "nemotron_h" and "moe" in config.layers_block_type
+    return ARCH[config.model_type] + ("_moe" if experts else "")
+
+
 def add(writer, config, name, tensor, kind, index, rng, options):
     """Add one tensor under its GGUF name; give back what it reads as, in the layout of transformers."""
     data = tensor.detach().to(torch.float32).numpy()
@@ -84,6 +93,10 @@ def add(writer, config, name, tensor, kind, index, rng, options):
     if ".linear_attn." in name:
         for part, rows in delta_parts(config, name, data).items():
             writer.add_tensor(f"blk.{name.split('.layers.')[1].split('.')[0]}.{part}", *stored_as(rows, "f32" if rows.ndim == 1 or "conv1d" in part else kind))
+        return tensor
+    if config.model_type in STATES:
+        for part, rows in state_parts(config, name, data).items():
+            writer.add_tensor(part, *stored_as(rows, "f32" if rows.ndim == 1 or "conv" in part or part.endswith(("ssm_a", "ssm_d", "norm.weight")) else kind))
         return tensor
     heads = permuted_heads(config, name)
     if name.endswith("norm.weight") and config.model_type.startswith(("gemma", "nemotron", "qwen3_next", "qwen3_5")):
@@ -156,6 +169,98 @@ def delta_parts(config, name, rows):
     raise ValueError(name)
 
 
+# Families with states of their own kinds, whose tensors `state_parts` names.
+STATES = {"granitemoehybrid", "nemotron_h", "falcon_h1", "lfm2", "lfm2_moe", "mamba2", "mamba", "falcon_mamba", "jamba"}
+
+
+def state_parts(config, name, rows):
+    """A tensor of a family with recurrent states, by the names and shapes that the converter gives it."""
+    kind = config.model_type
+    rows = scaled(config, name, rows) if kind == "falcon_h1" else rows
+    groups = next((getattr(config, key) for key in ("mamba_n_groups", "n_groups") if hasattr(config, key)), 1)
+    if name.endswith(("dt_bias", ".A_log", ".D")):
+        block = f"blk.{re.search(r'layers[.]([0-9]+)[.]', name)[1]}"
+        if name.endswith("dt_bias"):
+            return {f"{block}.ssm_dt.bias": rows}
+        rows = rows if rows.ndim == 2 or kind in ("mamba", "falcon_mamba", "jamba") else rows.reshape(-1, 1)
+        return {f"{block}.ssm_a": -np.exp(rows)} if name.endswith(".A_log") else {f"{block}.ssm_d": rows}
+    if "conv1d.weight" in name or "conv.conv.weight" in name:
+        rows = rows[:, 0]
+    if name.endswith((".mamba.norm.weight", ".mixer.norm.weight")):
+        rows = rows.reshape(groups, -1)
+    if "shared_mlp.input_linear" in name:
+        block = name.split(".")[2]
+        suffix = "_shexp" if config.num_local_experts else ""
+        return {f"blk.{block}.ffn_{part}{suffix}.weight": half for part, half in zip(("gate", "up"), np.split(rows, 2))}
+    if "shared_mlp.output_linear" in name:
+        return {f"blk.{name.split('.')[2]}.ffn_down{'_shexp' if config.num_local_experts else ''}.weight": rows}
+    for old, new in (("mixer.experts", "mlp.experts"), ("feed_forward.experts", "mlp.experts")):
+        if old in name:
+            return {gguf_name(config, name.replace(old, new).replace("backbone.", "model.")): rows}
+    if kind in ("nemotron_h", "mamba2", "mamba", "falcon_mamba"):
+        name = name.replace("model.", "backbone.", 1)
+    if name.endswith("feed_forward.expert_bias"):
+        name += ".bias"
+    if name.endswith("e_score_correction_bias"):
+        return {f"blk.{name.split('.')[2]}.exp_probs_b.bias": rows.squeeze()}
+    heads = permuted_heads(config, name)
+    return {gguf_name(config, name): permute(rows, heads) if heads else rows}
+
+
+def scaled(config, name, rows):
+    """Falcon H1's factors are multiplied into its matrices."""
+    c = config
+    if name.endswith("in_proj.weight"):
+        inner, shared = c.mamba_d_ssm or c.mamba_expand * c.hidden_size, c.mamba_n_groups * c.mamba_d_state
+        factors = np.repeat(np.array(c.ssm_multipliers), [inner, inner, shared, shared, c.mamba_n_heads]) * c.ssm_in_multiplier
+        return rows * factors[:, None].astype(np.float32)
+    factors = {"down_proj": c.mlp_multipliers[1], "gate_proj": c.mlp_multipliers[0], "k_proj": c.key_multiplier * c.attention_in_multiplier,
+               "q_proj": c.attention_in_multiplier, "v_proj": c.attention_in_multiplier, "o_proj": c.attention_out_multiplier,
+               "out_proj": c.ssm_out_multiplier, "lm_head": c.lm_head_multiplier, "embed_tokens": c.embedding_multiplier}
+    return rows * np.float32(factors.get(name.split(".")[-2], 1.0))
+
+
+def state_metadata(writer, config):
+    """What the converter says of families with recurrent states besides, and in other words."""
+    kind, c = config.model_type, config
+    types = getattr(c, "layers_block_type", None) or getattr(c, "layer_types", None) or []
+    attends = [name in ("attention", "full_attention") for name in types]
+    if kind in ("granitemoehybrid", "nemotron_h", "lfm2", "lfm2_moe", "jamba"):
+        writer.add_head_count_kv([c.num_key_value_heads if own else 0 for own in attends])
+    if kind == "nemotron_h":
+        width = c.moe_intermediate_size if "moe" in types else c.intermediate_size
+        writer.add_feed_forward_length([width if name in ("moe", "mlp") else 0 for name in types])
+        writer.add_expert_shared_feed_forward_length(c.moe_shared_expert_intermediate_size)
+        writer.add_expert_weights_norm(c.norm_topk_prob)
+        writer.add_expert_weights_scale(c.routed_scaling_factor)
+        writer.add_expert_group_count(c.n_group)
+        if c.moe_latent_size:
+            writer.add_moe_latent_size(c.moe_latent_size)
+    if kind == "granitemoehybrid":
+        writer.add_rope_scaling_finetuned(c.position_embedding_type == "rope")
+    if kind in ("lfm2", "lfm2_moe"):
+        writer.add_shortconv_l_cache(c.conv_L_cache)
+    if kind == "lfm2_moe":
+        writer.add_leading_dense_block_count(c.num_dense_layers)
+        writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+    first = lambda *keys: next((v for v in (getattr(c, k, None) for k in keys) if v is not None), None)
+    if kind in ("mamba", "falcon_mamba", "jamba"):
+        writer.add_ssm_conv_kernel(first("conv_kernel", "mamba_d_conv"))
+        writer.add_ssm_inner_size(int(first("expand", "mamba_expand") * c.hidden_size))
+        writer.add_ssm_state_size(first("state_size", "mamba_d_state"))
+        writer.add_ssm_time_step_rank(first("time_step_rank", "mamba_dt_rank"))
+        if kind != "jamba":
+            writer.add_ssm_dt_b_c_rms(kind == "falcon_mamba")
+    elif kind not in ("lfm2", "lfm2_moe"):
+        heads = first("mamba_n_heads", "mamba_num_heads", "num_heads")
+        size = first("mamba_d_head", "mamba_head_dim", "head_dim")
+        writer.add_ssm_conv_kernel(first("mamba_d_conv", "conv_kernel"))
+        writer.add_ssm_state_size(first("mamba_d_state", "ssm_state_size", "state_size"))
+        writer.add_ssm_group_count(first("mamba_n_groups", "n_groups"))
+        writer.add_ssm_inner_size(heads * size)
+        writer.add_ssm_time_step_rank(heads)
+
+
 def stored_as(rows, kind):
     """The arguments of `add_tensor`."""
     rows = np.ascontiguousarray(rows)
@@ -166,7 +271,7 @@ def stored_as(rows, kind):
 
 def gguf_name(config, name):
     """`model.layers.0.mlp.up_proj.weight` → `blk.0.ffn_up.weight`, by the converter's own table."""
-    arch = next(a for a, n in gguf.MODEL_ARCH_NAMES.items() if n == ARCH[config.model_type])
+    arch = next(a for a, n in gguf.MODEL_ARCH_NAMES.items() if n == arch_name(config))
     name = name.replace("e_score_correction_bias", "e_score_correction.bias").replace(".gate.e_score", ".e_score")
     name = name.replace("block_sparse_moe.router", "block_sparse_moe.router.layer").replace(".gate.moe_statics", ".moe_statics")
     name = name.replace("block_sparse_moe.experts", "mlp.experts")
@@ -203,7 +308,7 @@ def unjoin_experts(config, state):
             halves = (tensor[:, ::2], tensor[:, 1::2]) if config.model_type == "gpt_oss" else tensor.chunk(2, dim=1)
             for part, half in zip(("gate_proj", "up_proj"), halves):
                 apart[stem.replace("gate_up_proj", part) + suffix] = half.contiguous()
-        elif stem.endswith("experts.down_proj"):
+        elif stem.endswith(("experts.down_proj", "experts.up_proj")):
             apart[stem + suffix] = tensor.contiguous()
         else:
             apart[name + ".weight" if name.endswith(".sinks") else name] = tensor
@@ -262,11 +367,24 @@ def metadata(writer, config, kind, options):
     writer.add_block_count(config.num_hidden_layers + further)
     if further:  # counted, and not among the tensors here
         writer.add_nextn_predict_layers(further)
-    writer.add_feed_forward_length(first("intermediate_size_mlp", "intermediate_size", "ffn_hidden_size", "n_inner") or 4 * config.hidden_size)
+    states = kind_of_model in STATES
+    if states:
+        state_metadata(writer, config)
+    if kind_of_model in ("mamba2", "mamba", "falcon_mamba"):
+        writer.add_feed_forward_length(0)
+        writer.add_head_count(0)
+        writer.add_layer_norm_rms_eps(config.layer_norm_epsilon)
+        writer.add_file_type(FILE_TYPE[kind])
+        return
+    if kind_of_model != "nemotron_h":
+        writer.add_feed_forward_length(first("intermediate_size_mlp", "intermediate_size", "ffn_hidden_size", "n_inner") or 4 * config.hidden_size)
     writer.add_head_count(config.num_attention_heads)
     latent = getattr(config, "kv_lora_rank", None)
-    writer.add_head_count_kv(1 if latent and "whole" not in options else kv_head_count(config))
-    if first("rms_norm_eps") is not None:
+    if not states or kind_of_model == "falcon_h1":
+        writer.add_head_count_kv(1 if latent and "whole" not in options else kv_head_count(config))
+    if states:
+        writer.add_layer_norm_rms_eps(first("rms_norm_eps", "layer_norm_epsilon", "norm_eps"))
+    elif first("rms_norm_eps") is not None:
         writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     else:
         writer.add_layer_norm_eps(first("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps") or 1e-5)
@@ -312,9 +430,9 @@ def metadata(writer, config, kind, options):
         writer.add_parallel_residual(config.use_parallel_residual)
     if kind_of_model in ("cohere", "cohere2"):
         writer.add_logit_scale(config.logit_scale)
-    if kind_of_model in ("granite", "granitemoe"):
+    if kind_of_model in ("granite", "granitemoe", "granitemoehybrid"):
         writer.add_attention_scale(config.attention_multiplier)
-    if kind_of_model in ("granite", "granitemoe", "minicpm"):
+    if kind_of_model in ("granite", "granitemoe", "granitemoehybrid", "minicpm"):
         writer.add_embedding_scale(config.embedding_multiplier)
         writer.add_residual_scale(config.residual_multiplier)
         writer.add_logit_scale(config.logits_scaling)

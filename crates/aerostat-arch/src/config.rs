@@ -23,5 +23,6 @@ pub(crate) use latent::{IndexShape, LatentShape};
 pub(crate) use mixture::MixtureShape;
 pub(crate) use rope::RopeConfig;
 pub(crate) use shape::{LayerShape, Norms, Shape};
+pub(crate) use space::SelectiveShape;
 pub(crate) use special_tokens::{bos, eos};
 pub use towers::TOWERS;

@@ -56,6 +56,7 @@ mod internlm2;
 mod internlm3;
 mod iquestcoder;
 mod jais2;
+mod jamba;
 mod jina_v2;
 mod jina_v3;
 mod lfm2;
@@ -66,6 +67,7 @@ mod mamba2;
 mod mellum;
 mod minicpm;
 mod minicpm3;
+mod minimax;
 mod minimax_m2;
 mod ministral;
 mod ministral3;
@@ -136,6 +138,7 @@ pub const FAMILIES: &[&Family] = &[
     &qwen3_5_moe::FAMILY,
     &mellum::FAMILY,
     &minimax_m2::FAMILY,
+    &minimax::FAMILY,
     &gemma::FAMILY,
     &gemma2::FAMILY,
     &vaultgemma::FAMILY,
@@ -197,6 +200,7 @@ pub const FAMILIES: &[&Family] = &[
     &lfm2::FAMILY,
     &lfm2_moe::FAMILY,
     &mamba2::FAMILY,
+    &jamba::FAMILY,
     &bamba::FAMILY,
     &jais2::FAMILY,
     &exaone4::FAMILY,

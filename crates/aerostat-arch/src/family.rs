@@ -18,10 +18,13 @@ pub use latent::{LatentFamily, LatentNames};
 pub use mixture::{Mixture, MixtureNames};
 pub use names::{Fused, Names};
 pub use options::{
-    AlibiRule, Bias, Factor, HeadNorms, PostNorms, Refused, Rotated, Softcap, StreamNorms, Switch,
-    Temperature, Windows,
+    AlibiRule, Bias, Factor, HeadNorms, PostNorms, Refused, Rotated, Softcap, StreamNorms, StreamScales,
+    Switch, Temperature, Windows,
 };
-pub use space::{ConvolutionNames, MixerKind, Mixers, SpaceFamily, SpaceNames, Steps};
+pub use space::{
+    ConvolutionNames, LightningFamily, MixerKind, Mixers, SelectiveFamily, SelectiveNorms, SpaceFamily,
+    SpaceNames, Steps,
+};
 
 /// One family: how its models are named and which options of the block they use.
 #[derive(Debug)]
@@ -153,8 +156,13 @@ pub struct Family {
     pub one_part: bool,
     /// How state spaces are stored; `None`: no layer has one.
     pub space: Option<SpaceFamily>,
-    /// Names of the tensors of gated convolutions in Hugging Face checkpoints; `None`: no layer has one.
+    /// Names of the tensors of gated convolutions in Hugging Face checkpoints; in GGUF they are always the same. `None`: no layer has
+    /// one.
     pub convolution: Option<ConvolutionNames>,
+    /// How lightning attention is stored; `None`: no layer has it.
+    pub lightning: Option<LightningFamily>,
+    /// Keys of factors on the stream before attention, lightning attention and the MLP are added to it, and on what they give.
+    pub stream_scales: Option<StreamScales>,
     /// Whether configurations list factors on the inputs and outputs of attention and MLP (`attention_in_multiplier` and kin).
     pub half_factors: bool,
     /// How the gated delta nets are stored that some layers have in place of attention; `None`: no layer has one.
@@ -227,6 +235,8 @@ impl Family {
         one_part: false,
         space: None,
         convolution: None,
+        lightning: None,
+        stream_scales: None,
         half_factors: false,
         delta: None,
         mixture: None,

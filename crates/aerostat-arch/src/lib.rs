@@ -27,12 +27,14 @@ pub use error::{Error, ErrorKind};
 pub use families::FAMILIES;
 pub use family::{
     AlibiRule, Bias, ConvolutionNames, DeltaFamily, DeltaNames, Encoder, Factor, Family, Fused, HeadNorms,
-    Key, LatentFamily, LatentNames, MixerKind, Mixers, Mixture, MixtureNames, Names, PostNorms, Refused,
-    Rotated, Softcap, SpaceFamily, SpaceNames, Steps, StreamNorms, Switch, Temperature, Windows,
+    Key, LatentFamily, LatentNames, LightningFamily, MixerKind, Mixers, Mixture, MixtureNames, Names,
+    PostNorms, Refused, Rotated, SelectiveFamily, SelectiveNorms, Softcap, SpaceFamily, SpaceNames, Steps,
+    StreamNorms, StreamScales, Switch, Temperature, Windows,
 };
 pub use spec::{
     Activation, Alibi, AttentionSpec, Beside, Block, Companion, DeltaNet, DeltaShape, DistanceBiases,
-    Divisors, Experts, GatedConvolution, Groups, Growth, Head, Indexer, Joined, Latent, Linear, Matrix,
-    Mixer, MlpSpec, ModelSpec, Nested, Norm, NormKind, Positions, Role, RopeSpec, RopeStyle, Routing, Runs,
-    Scales, Scaling, Score, Selection, SpaceShape, State, StateSpace, TokenTypes, Update, Vector, Window,
+    Divisors, Experts, GatedConvolution, Groups, Growth, Head, Indexer, Joined, Latent, Lightning, Linear,
+    Matrix, Mixer, MlpSpec, ModelSpec, Nested, Norm, NormKind, Positions, Role, RopeSpec, RopeStyle, Routing,
+    Runs, Scales, Scaling, Score, Selection, Selective, SpaceShape, State, StateSpace, TokenTypes, Update,
+    Vector, Window,
 };

@@ -29,7 +29,7 @@ pub use matrix::{Linear, Matrix, Role};
 pub use mlp::{Joined, MlpSpec};
 pub use norm::{Norm, NormKind};
 pub use rope::{Divisors, RopeSpec, Scaling};
-pub use space::{GatedConvolution, SpaceShape, StateSpace};
+pub use space::{GatedConvolution, Lightning, Selective, SpaceShape, StateSpace};
 pub use update::Update;
 pub use vector::{Runs, Vector};
 

@@ -230,7 +230,7 @@ pub trait Backend: Send {
     /// The gated delta rule, position by position ([`delta::step`](crate::delta::step)). A row of `x` has the queries of all
     /// key heads, their keys, and the values of all value heads; one of `strengths` the arguments of
     /// [`delta::strengths`](crate::delta::strengths) as `rule` says; `parameters` has a row of rates and one of biases, one
-    /// for each value head. Row `s` of `state` is `[value_heads, key_dim, value_dim]` of the sequence in slot `s`; it is zero
+    /// for each value head, and counts nothing where decays are given as they are. Row `s` of `state` is `[value_heads, key_dim, value_dim]` of the sequence in slot `s`; it is zero
     /// before position 0, whatever it holds.
     fn delta_rule(
         &mut self,
@@ -245,7 +245,8 @@ pub trait Backend: Send {
     /// The selective scan of a state space, position by position ([`scan::step`](crate::scan::step)). A row of `x` has the inputs of
     /// all heads, then what each group writes with, then what each reads with; one of `steps` the arguments of
     /// [`scan::time_step`](crate::scan::time_step), one for each head; `parameters` has a row of rates, one of biases of steps and
-    /// one of skips. Row `s` of `state` is `[heads, state_dim, head_dim]` of the sequence in slot `s`; it is zero before position
+    /// one of skips. Of a scan of which [`StateScan::each`] is set, `steps` has a time step for each element of all heads, and
+    /// `parameters` for each of those a row of rates for each row of a state, and one of skips. Row `s` of `state` is `[heads, state_dim, head_dim]` of the sequence in slot `s`; it is zero before position
     /// 0, whatever it holds. `out` is `[rows, heads * head_dim]`.
     fn state_scan(
         &mut self,

@@ -187,7 +187,7 @@ impl Case {
         let mut results = Vec::new();
         for rows in sweeps(lengths) {
             let x = matrix(device, random, rows.len(), keys + heads * rule.value_dim, values)?;
-            let strengths = matrix(device, random, rows.len(), 2 * heads, values)?;
+            let strengths = matrix(device, random, rows.len(), heads + rule.decays(), values)?;
             let out = matrix(device, random, rows.len(), heads * rule.value_dim, Values::Plain)?;
             for (start, rows) in portions(&rows, other) {
                 let part = |mat: Mat| mat.row_range(start, rows.len());
@@ -208,13 +208,14 @@ impl Case {
     ) -> Result<Vec<f32>, Error> {
         let Self::StateScan { scan, ref lengths, values } = *self else { return Err(other_case()) };
         let (heads, inputs) = (scan.heads, scan.heads * scan.head_dim);
-        let parameters = matrix(device, random, 3, heads, Values::Plain)?;
+        let (numbers, steps_of) = if scan.each { (scan.state_dim + 1, inputs) } else { (3, heads) };
+        let parameters = matrix(device, random, numbers, steps_of, Values::Plain)?;
         let state = matrix(device, random, lengths.len() + 2, inputs * scan.state_dim, Values::Special)?;
         let mut results = Vec::new();
         for rows in sweeps(lengths) {
             let channels = inputs + 2 * scan.groups * scan.state_dim;
             let x = matrix(device, random, rows.len(), channels, values)?;
-            let steps = matrix(device, random, rows.len(), heads, values)?;
+            let steps = matrix(device, random, rows.len(), steps_of, values)?;
             let out = matrix(device, random, rows.len(), inputs, Values::Plain)?;
             for (start, rows) in portions(&rows, other) {
                 let part = |mat: Mat| mat.row_range(start, rows.len());

@@ -54,21 +54,22 @@ pub fn strengths(strength: f32, decay: f32, rate: f32, bias: f32) -> (f32, f32) 
     (numerics::activate(strength, Activation::Sigmoid), exp(-(rate * softplus(decay + bias))))
 }
 
-/// One position of one value head: changes `state`, `[q.len(), v.len()]`, and gives what the query reads of it. Sums run over
-/// the elements of a key in ascending order, by fused multiply-add.
+/// One position of one value head: changes `state`, `[q.len(), v.len()]`, of whose rows `decays` says how much is left, and gives
+/// what the query reads of it. Sums run over the elements of a key in ascending order, by fused multiply-add.
 pub fn step(
     state: &mut [f32],
     (q, k, v): (&[f32], &[f32], &[f32]),
-    (strength, decay): (f32, f32),
+    (strength, decays): (f32, &[f32]),
     out: &mut [f32],
 ) {
     let at = |i: usize, j: usize| i * v.len() + j;
     for (j, out) in out.iter_mut().enumerate() {
-        let known = k.iter().enumerate().fold(0.0, |sum, (i, &k)| (state[at(i, j)] * decay).mul_add(k, sum));
+        let known =
+            k.iter().enumerate().fold(0.0, |sum, (i, &k)| (state[at(i, j)] * decays[i]).mul_add(k, sum));
         let change = (v[j] - known) * strength;
         *out = 0.0;
         for (i, (&q, &k)) in q.iter().zip(k).enumerate() {
-            let s = k.mul_add(change, state[at(i, j)] * decay);
+            let s = k.mul_add(change, state[at(i, j)] * decays[i]);
             state[at(i, j)] = s;
             *out = s.mul_add(q, *out);
         }
@@ -76,6 +77,11 @@ pub fn step(
 }
 
 impl DeltaRule {
+    /// Decays of a row: one for each value head, or for each row of its state.
+    pub fn decays(&self) -> usize {
+        self.value_heads * if self.each { self.key_dim } else { 1 }
+    }
+
     /// Where the strength of a value head lies in its row, and its decay.
     #[inline(always)]
     pub fn strength_at(&self, head: usize) -> (usize, usize) {
@@ -137,7 +143,7 @@ pub fn check_conv([x, weights, state]: [Mat; 3], bias: Option<Mat>) -> Result<()
 
 /// The operands of a delta rule, as [`crate::Backend::delta_rule`] names them.
 pub fn check_rule([x, strengths, parameters, state, out]: [Mat; 5], rule: &DeltaRule) -> Result<(), Error> {
-    let DeltaRule { key_heads, value_heads, key_dim, value_dim, run, .. } = *rule;
+    let DeltaRule { key_heads, value_heads, key_dim, value_dim, run, each, .. } = *rule;
     let keys = key_heads.checked_mul(key_dim).and_then(|n| n.checked_mul(2));
     let values = value_heads.checked_mul(value_dim);
     let channels = keys.zip(values).and_then(|(keys, values)| keys.checked_add(values));
@@ -147,8 +153,10 @@ pub fn check_rule([x, strengths, parameters, state, out]: [Mat; 5], rule: &Delta
         return Err(Error::shape(format!("{rule:?} makes no sense")));
     };
     check::shape(&x, x.rows, channels, "queries, keys and values")?;
-    check::shape(&strengths, x.rows, 2 * value_heads, "strengths and decays")?;
-    check::shape(&parameters, 2, value_heads, "rates and biases")?;
+    check::shape(&strengths, x.rows, value_heads + rule.decays(), "strengths and decays")?;
+    if !each {
+        check::shape(&parameters, 2, value_heads, "rates and biases")?;
+    }
     check::shape(&state, state.rows, kept, "the state")?;
     check::shape(&out, x.rows, value_heads * value_dim, "the output")?;
     for input in [x, strengths, parameters] {
@@ -178,12 +186,16 @@ mod tests {
         let mut state = vec![0.0; 6];
         let mut out = [0.0; 3];
         let key = [0.6, 0.8];
-        step(&mut state, (&key, &key, &[1.0, 2.0, 3.0]), (1.0, 1.0), &mut out);
+        step(&mut state, (&key, &key, &[1.0, 2.0, 3.0]), (1.0, &[1.0; 2]), &mut out);
         assert!(out.iter().zip([1.0, 2.0, 3.0]).all(|(a, b)| (a - b).abs() < 1e-6), "{out:?}");
-        step(&mut state, (&key, &key, &[5.0, 5.0, 5.0]), (0.5, 1.0), &mut out);
+        step(&mut state, (&key, &key, &[5.0, 5.0, 5.0]), (0.5, &[1.0; 2]), &mut out);
         assert!(out.iter().zip([3.0, 3.5, 4.0]).all(|(a, b)| (a - b).abs() < 1e-6), "{out:?}");
-        step(&mut state, (&key, &[0.0; 2], &[9.0; 3]), (1.0, 0.5), &mut out);
+        step(&mut state, (&key, &[0.0; 2], &[9.0; 3]), (1.0, &[0.5; 2]), &mut out);
         assert!(out.iter().zip([1.5, 1.75, 2.0]).all(|(a, b)| (a - b).abs() < 1e-6), "{out:?}");
+        // Of the first row nothing is left, of the second all.
+        let mut state = vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        step(&mut state, (&[1.0, 10.0], &[0.0; 2], &[0.0; 3]), (1.0, &[0.0, 1.0]), &mut out);
+        assert_eq!(out, [40.0, 50.0, 60.0]);
     }
 
     #[test]

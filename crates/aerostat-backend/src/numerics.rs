@@ -322,6 +322,9 @@ pub fn activate(x: f32, activation: Activation) -> f32 {
             let n = e * (e + 2.0);
             x * (n / (n + 2.0))
         }
+        Activation::Tanh => tanh(x),
+        Activation::Exp => exp(x),
+        Activation::Softplus => crate::delta::softplus(x),
         Activation::ClippedSilu { alpha, limit } => {
             let x = if x > limit { limit } else { x };
             x / (1.0 + exp(-(alpha * x)))

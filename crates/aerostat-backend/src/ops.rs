@@ -371,6 +371,9 @@ pub struct DeltaRule {
     pub run: usize,
     /// Value heads of different key heads take turns.
     pub tiled: bool,
+    /// Each row of a head's state has a decay of its own, which is given as it is: behind the strengths of all heads lie
+    /// `key_dim` decays for each. `run` counts nothing then.
+    pub each: bool,
 }
 
 /// Shape of a selective scan of a state space.
@@ -387,6 +390,9 @@ pub struct StateScan {
     pub state_dim: usize,
     /// The least time step, and the largest.
     pub steps: (f32, f32),
+    /// Each element of a head's input has a time step of its own, which is given as it is, and each element of its state a rate
+    /// of its own.
+    pub each: bool,
 }
 
 /// What a device can do.

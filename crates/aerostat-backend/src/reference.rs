@@ -8,9 +8,9 @@ use crate::delta::{self, StateRun};
 use crate::numerics::{self, LANES, Map, Seen};
 use crate::quantised::{self, Groups};
 use crate::{
-    Attention, Capabilities, Checks, DeltaRule, Error, Extras, HeadCopy, HostDevice, HostMemory, Index,
-    Kernels, KvElement, KvType, KvView, Placement, Rope, RopeStyle, RowPlace, ScalingView, StateScan, Tile,
-    View, check, formats, scan,
+    Activation, Attention, Capabilities, Checks, DeltaRule, Error, Extras, HeadCopy, HostDevice, HostMemory,
+    Index, Kernels, KvElement, KvType, KvView, Placement, Rope, RopeStyle, RowPlace, ScalingView, StateScan,
+    Tile, View, check, formats, scan,
 };
 
 /// The reference device.
@@ -310,7 +310,6 @@ impl Kernels for Naive {
         rule: &DeltaRule,
         runs: &[StateRun],
     ) {
-        let (rates, biases) = (copy(parameters.row(0)), copy(parameters.row(1)));
         let size = rule.key_dim * rule.value_dim;
         for (run, head) in runs.iter().flat_map(|run| (0..rule.value_heads).map(move |head| (run, head))) {
             let kept = &state.row(run.slot)[head * size..][..size];
@@ -320,9 +319,19 @@ impl Kernels for Naive {
             for row in run.start..run.start + run.rows {
                 let (x, s) = (copy(x.row(row)), strengths.row(row));
                 let vectors = (&x[q..][..rule.key_dim], &x[k..][..rule.key_dim], &x[v..][..rule.value_dim]);
-                let s = delta::strengths(s[strength].get(), s[decay].get(), rates[head], biases[head]);
+                let (strength, decays) = if rule.each {
+                    let own = &s[rule.value_heads + head * rule.key_dim..][..rule.key_dim];
+                    // Before position 0 the state is zero, whatever would be left of it.
+                    let first = run.fresh && row == run.start;
+                    let decays = if first { vec![0.0; rule.key_dim] } else { copy(own) };
+                    (numerics::activate(s[head].get(), Activation::Sigmoid), decays)
+                } else {
+                    let (rate, bias) = (parameters.row(0)[head].get(), parameters.row(1)[head].get());
+                    let (strength, decay) = delta::strengths(s[strength].get(), s[decay].get(), rate, bias);
+                    (strength, vec![decay; rule.key_dim])
+                };
                 let mut read = vec![0.0; rule.value_dim];
-                delta::step(&mut state, vectors, s, &mut read);
+                delta::step(&mut state, vectors, (strength, &decays), &mut read);
                 set(&out.row(row)[head * rule.value_dim..], &read);
             }
             set(kept, &state);
@@ -339,18 +348,34 @@ impl Kernels for Naive {
         scan: &StateScan,
         runs: &[StateRun],
     ) {
-        let [rates, biases, skips] = [0, 1, 2].map(|row| copy(parameters.row(row)));
+        let at = |row: usize, column: usize| parameters.row(row)[column].get();
         let (rows, width) = (scan.state_dim, scan.head_dim);
         for (run, head) in runs.iter().flat_map(|run| (0..scan.heads).map(move |head| (run, head))) {
             let kept = &state.row(run.slot)[head * rows * width..][..rows * width];
             let mut state = if run.fresh { vec![0.0; rows * width] } else { copy(kept) };
             let (input, b, c) = scan.places(head);
             for row in run.start..run.start + run.rows {
-                let (x, argument) = (copy(x.row(row)), steps.row(row)[head].get());
-                let (step, decay) = scan::time_step(argument, rates[head], biases[head], scan.steps);
+                let x = copy(x.row(row));
                 let mut read = vec![0.0; width];
                 let vectors = (&x[b..][..rows], &x[c..][..rows], &x[input..][..width]);
-                scan::step(&mut state, vectors, (step, decay, skips[head]), &mut read);
+                if scan.each {
+                    let steps = copy(&steps.row(row)[input..][..width]);
+                    // Before position 0 the state is zero, whatever would be left of it.
+                    let first = run.fresh && row == run.start;
+                    let decay = |i: usize, j: usize| {
+                        if first { 0.0 } else { scan::decay(at(i, input + j), steps[j]) }
+                    };
+                    scan::step_each(
+                        &mut state,
+                        vectors,
+                        (&steps, &decay, &|j| at(rows, input + j)),
+                        &mut read,
+                    );
+                } else {
+                    let argument = steps.row(row)[head].get();
+                    let (step, decay) = scan::time_step(argument, at(0, head), at(1, head), scan.steps);
+                    scan::step(&mut state, vectors, (step, decay, at(2, head)), &mut read);
+                }
                 set(&out.row(row)[head * width..], &read);
             }
             set(kept, &state);

@@ -33,6 +33,30 @@ pub fn step(
     }
 }
 
+/// What a time step leaves of an element of the state whose rate is its own.
+#[inline(always)]
+pub fn decay(rate: f32, step: f32) -> f32 {
+    exp(-(rate * step))
+}
+
+/// The same where each element of the input has a time step and a skip of its own, and each element of the state a decay.
+pub fn step_each(
+    state: &mut [f32],
+    (b, c, x): (&[f32], &[f32], &[f32]),
+    (steps, decay, skip): (&[f32], &dyn Fn(usize, usize) -> f32, &dyn Fn(usize) -> f32),
+    out: &mut [f32],
+) {
+    for (j, (out, &value)) in out.iter_mut().zip(x).enumerate() {
+        let taken = value * steps[j];
+        *out = value * skip(j);
+        for (i, (&b, &c)) in b.iter().zip(c).enumerate() {
+            let kept = &mut state[i * x.len() + j];
+            *kept = b.mul_add(taken, *kept * decay(i, j));
+            *out = kept.mul_add(c, *out);
+        }
+    }
+}
+
 impl StateScan {
     /// Where the input of a head begins in its row, what its group writes with, and what it reads with.
     #[inline(always)]
@@ -45,7 +69,7 @@ impl StateScan {
 
 /// The operands of a scan, as [`crate::Backend::state_scan`] names them.
 pub fn check_scan([x, steps, parameters, state, out]: [Mat; 5], scan: &StateScan) -> Result<(), Error> {
-    let StateScan { heads, head_dim, groups, state_dim, .. } = *scan;
+    let StateScan { heads, head_dim, groups, state_dim, each, .. } = *scan;
     let inputs = heads.checked_mul(head_dim);
     let shared = groups.checked_mul(state_dim).and_then(|n| n.checked_mul(2));
     let channels = inputs.zip(shared).and_then(|(inputs, shared)| inputs.checked_add(shared));
@@ -55,8 +79,9 @@ pub fn check_scan([x, steps, parameters, state, out]: [Mat; 5], scan: &StateScan
         return Err(Error::shape(format!("{scan:?} makes no sense")));
     };
     check::shape(&x, x.rows, channels, "inputs, and what is written and read with")?;
-    check::shape(&steps, x.rows, heads, "time steps")?;
-    check::shape(&parameters, 3, heads, "rates, biases and skips")?;
+    let (rows, numbers) = if each { (state_dim + 1, heads * head_dim) } else { (3, heads) };
+    check::shape(&steps, x.rows, numbers, "time steps")?;
+    check::shape(&parameters, rows, numbers, "rates, biases and skips")?;
     check::shape(&state, state.rows, kept, "the state")?;
     check::shape(&out, x.rows, heads * head_dim, "the output")?;
     for input in [x, steps, parameters] {
@@ -77,6 +102,18 @@ mod tests {
         step(&mut state, (&[1.0, 2.0], &[1.0, 10.0], &[2.0, 4.0]), (0.5, 0.5, 3.0), &mut out);
         assert_eq!(state, [1.5, 3.0, 3.5, 6.0]);
         assert_eq!(out, [6.0 + 1.5 + 35.0, 12.0 + 3.0 + 60.0]);
+    }
+
+    #[test]
+    fn elements_may_forget_at_rates_of_their_own() {
+        let (mut state, mut out) = (vec![1.0, 2.0, 3.0, 4.0], [0.0; 2]);
+        // What a rate of 0 keeps is all, and what one of 400 does is nothing.
+        let kept = |i: usize, j: usize| decay(if i == j { 0.0f32 } else { 400.0 }, 0.5);
+        let numbers =
+            (&[1.0, 0.5][..], &kept as &dyn Fn(usize, usize) -> f32, &(|_| 1.0f32) as &dyn Fn(usize) -> f32);
+        step_each(&mut state, (&[1.0, 2.0], &[1.0, 10.0], &[2.0, 4.0]), numbers, &mut out);
+        assert_eq!(state, [3.0, 2.0, 4.0, 8.0]);
+        assert_eq!(out, [2.0 + 3.0 + 40.0, 4.0 + 2.0 + 80.0]);
     }
 
     #[test]

@@ -200,6 +200,8 @@ fn activations_match_f64() {
         (Activation::Relu6, 1e-7, &|x| x.clamp(0.0, 6.0)),
         (Activation::QuickGelu, 1e-5, &|x| x / (1.0 + (-1.702 * x).exp())),
         (Activation::Mish, 1e-5, &|x| x * x.exp().ln_1p().tanh()),
+        (Activation::Tanh, 1e-6, &|x| x.tanh()),
+        (Activation::Softplus, 1e-5, &|x| x.exp().ln_1p()),
     ] {
         let mut device = Reference::new();
         let (gate, up) = (put(&mut device, 1, 64, &x), put(&mut device, 1, 64, &[2.0; 64]));

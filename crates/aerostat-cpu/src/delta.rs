@@ -109,6 +109,8 @@ struct Position {
     out: *mut f32,
     strength: f32,
     decay: f32,
+    /// A decay for each row of the state, in place of `decay`; null: there are none.
+    decays: *const f32,
 }
 
 impl Kernel for DeltaHead<'_> {
@@ -146,11 +148,28 @@ impl DeltaHead<'_> {
     #[inline(always)]
     unsafe fn position(&self, row: usize) -> Position {
         let (q, k, v) = self.rule.places(self.head);
+        let first = self.rule.value_heads + self.head * self.rule.key_dim;
+        // Before position 0 the state is zero, whatever would be left of it.
+        let is_first = self.run.fresh && row == self.run.start;
+        let decays = match self.rule.each && !is_first {
+            true => self.strengths.at(row, first).cast_const(),
+            false => std::ptr::null(),
+        };
         let (strength, decay) = self.rule.strength_at(self.head);
         // SAFETY: the promise of the struct: a strength, a decay, a rate and a bias for each head.
         let (strength, decay) = unsafe {
-            let (rate, bias) = (*self.parameters.at(0, self.head), *self.parameters.at(1, self.head));
-            delta::strengths(*self.strengths.at(row, strength), *self.strengths.at(row, decay), rate, bias)
+            if self.rule.each {
+                let strength = *self.strengths.at(row, self.head);
+                (numerics::activate(strength, Activation::Sigmoid), 0.0)
+            } else {
+                let (rate, bias) = (*self.parameters.at(0, self.head), *self.parameters.at(1, self.head));
+                delta::strengths(
+                    *self.strengths.at(row, strength),
+                    *self.strengths.at(row, decay),
+                    rate,
+                    bias,
+                )
+            }
         };
         Position {
             q: self.x.at(row, q),
@@ -159,6 +178,7 @@ impl DeltaHead<'_> {
             out: self.out.at(row, self.head * self.rule.value_dim),
             strength,
             decay,
+            decays,
         }
     }
 
@@ -173,13 +193,14 @@ impl DeltaHead<'_> {
         len: usize,
     ) {
         let DeltaRule { key_dim, value_dim, .. } = *self.rule;
-        let Position { q, k, v, out, strength, decay } = position;
+        let Position { q, k, v, out, strength, decay, decays } = position;
         // SAFETY: the caller's promise: the columns exist in the state's rows, in the value and in the output.
         unsafe {
-            let (decay, strength) = (V::splat(decay), V::splat(strength));
+            let strength = V::splat(strength);
+            let decay = |i: usize| V::splat(if decays.is_null() { decay } else { *decays.add(i) });
             let mut change = [V::splat(0.0); B];
             for i in 0..key_dim {
-                let (row, k) = (state.add(i * value_dim + col), V::splat(*k.add(i)));
+                let (row, k, decay) = (state.add(i * value_dim + col), V::splat(*k.add(i)), decay(i));
                 for b in 0..B {
                     let kept = V::mul(load_part(row.add(b * LANES), len, 0.0), decay);
                     change[b] = V::mul_add(kept, k, change[b]);
@@ -193,7 +214,7 @@ impl DeltaHead<'_> {
             let mut read = [V::splat(0.0); B];
             for i in 0..key_dim {
                 let row = state.add(i * value_dim + col);
-                let (k, q) = (V::splat(*k.add(i)), V::splat(*q.add(i)));
+                let (k, q, decay) = (V::splat(*k.add(i)), V::splat(*q.add(i)), decay(i));
                 for b in 0..B {
                     let at = row.add(b * LANES);
                     let kept = V::mul(load_part(at, len, 0.0), decay);

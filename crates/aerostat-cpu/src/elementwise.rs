@@ -53,6 +53,12 @@ impl Kernel for MapRows {
                 Map::Gated(Activation::QuickGelu) => self.each(Map::Gated(Activation::QuickGelu)),
                 Map::Gated(Activation::Mish) => self.each(Map::Gated(Activation::Mish)),
                 Map::Gated(Activation::GeluErf) => self.each(Map::Gated(Activation::GeluErf)),
+                Map::Activate(Activation::Tanh) => self.each(Map::Activate(Activation::Tanh)),
+                Map::Activate(Activation::Exp) => self.each(Map::Activate(Activation::Exp)),
+                Map::Activate(Activation::Softplus) => self.each(Map::Activate(Activation::Softplus)),
+                Map::Gated(Activation::Tanh) => self.each(Map::Gated(Activation::Tanh)),
+                Map::Gated(Activation::Exp) => self.each(Map::Gated(Activation::Exp)),
+                Map::Gated(Activation::Softplus) => self.each(Map::Gated(Activation::Softplus)),
             }
         }
     }

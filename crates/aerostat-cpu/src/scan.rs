@@ -1,7 +1,7 @@
 //! The selective scan of a state space, each sequence's rows one by one.
 
 use aerostat_backend::delta::StateRun;
-use aerostat_backend::{StateScan, scan};
+use aerostat_backend::{StateScan, numerics, scan};
 
 use crate::isa::Kernel;
 use crate::rows::Rows;
@@ -48,6 +48,12 @@ impl Kernel for ScanHead<'_> {
         for row in self.run.start..self.run.start + self.run.rows {
             // SAFETY: the promise of the struct; columns are within `head_dim`.
             unsafe {
+                if self.scan.each {
+                    for col in (0..head_dim).step_by(LANES) {
+                        self.columns_each::<V>(state, row, col, LANES.min(head_dim - col));
+                    }
+                    continue;
+                }
                 let position = self.position(row);
                 let mut col = 0;
                 while col + TOGETHER * LANES <= head_dim {
@@ -64,6 +70,40 @@ impl Kernel for ScanHead<'_> {
 }
 
 impl ScanHead<'_> {
+    /// The columns where each element of the state has a rate of its own.
+    ///
+    /// # Safety
+    /// What the struct says holds; `len ≤ 16` columns from `col` and the row exist.
+    #[inline(always)]
+    unsafe fn columns_each<V: Vector>(&self, state: *mut f32, row: usize, col: usize, len: usize) {
+        let StateScan { head_dim, state_dim, .. } = *self.scan;
+        let (input, b, c) = self.scan.places(self.head);
+        let at = input + col;
+        let is_first = self.run.fresh && row == self.run.start;
+        // SAFETY: the caller's promise: the columns exist in the state's rows, in the input, in parameters and in the output.
+        unsafe {
+            let steps: V = load_part(self.steps.at(row, at), len, 0.0);
+            let input: V = load_part(self.x.at(row, at), len, 0.0);
+            let taken = V::mul(input, steps);
+            let mut read = V::mul(input, load_part(self.parameters.at(state_dim, at), len, 0.0));
+            for i in 0..state_dim {
+                let mut decays = [0.0; LANES];
+                V::store(V::mul(load_part(self.parameters.at(i, at), len, 0.0), steps), decays.as_mut_ptr());
+                for decay in &mut decays {
+                    // Before position 0 the state is zero, whatever would be left of it.
+                    *decay = if is_first { 0.0 } else { numerics::exp(-*decay) };
+                }
+                let place = state.add(i * head_dim + col);
+                let (b, c) = (V::splat(*self.x.at(row, b + i)), V::splat(*self.x.at(row, c + i)));
+                let kept = V::mul(load_part(place, len, 0.0), V::load(decays.as_ptr()));
+                let kept = V::mul_add(b, taken, kept);
+                store_part(kept, place, len);
+                read = V::mul_add(kept, c, read);
+            }
+            store_part(read, self.out.at(row, at), len);
+        }
+    }
+
     /// # Safety
     /// What the struct says holds; the row exists.
     #[inline(always)]

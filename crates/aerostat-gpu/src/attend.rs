@@ -192,9 +192,9 @@ impl Gpu {
             words = words.and(&[at.offset, mat.stride])?;
             buffers.push(at.buffer);
         }
-        let &DeltaRule { key_heads, value_heads, key_dim, value_dim, run, tiled } = rule;
-        let words =
-            words.and(&[key_heads, value_heads, key_dim, value_dim, run, usize::from(tiled), runs, count])?;
+        let &DeltaRule { key_heads, value_heads, key_dim, value_dim, run, tiled, each } = rule;
+        let options = usize::from(tiled) + 2 * usize::from(each);
+        let words = words.and(&[key_heads, value_heads, key_dim, value_dim, run, options, runs, count])?;
         let buffers: Vec<&Buffer> = buffers.iter().collect();
         let groups = ((value_heads * value_dim).div_ceil(64), count);
         self.run(Kernel::DeltaRule, &buffers, &words, groups)
@@ -215,8 +215,8 @@ impl Gpu {
             words = words.and(&[at.offset, mat.stride])?;
             buffers.push(at.buffer);
         }
-        let &StateScan { heads, head_dim, groups, state_dim, steps: (least, most) } = scan;
-        let words = words.and(&[heads, head_dim, groups, state_dim, runs, count])?;
+        let &StateScan { heads, head_dim, groups, state_dim, steps: (least, most), each } = scan;
+        let words = words.and(&[heads, head_dim, groups, state_dim, runs, count, usize::from(each)])?;
         // Shaders know no infinity.
         let words = words.floats(&[least, most.min(f32::MAX)])?;
         let buffers: Vec<&Buffer> = buffers.iter().collect();

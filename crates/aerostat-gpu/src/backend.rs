@@ -76,6 +76,9 @@ fn with_activation(map: usize, activation: Activation) -> (usize, usize, f32, f3
         Activation::Relu6 => 6,
         Activation::QuickGelu => 7,
         Activation::Mish => 8,
+        Activation::Tanh => 10,
+        Activation::Exp => 11,
+        Activation::Softplus => 12,
         Activation::ClippedSilu { alpha, limit } => return (map, 9, alpha, limit),
     };
     (map, number, 0.0, 0.0)

@@ -29,8 +29,27 @@ pub(crate) fn values<E: From<Error>>(
             }
             all
         }
-        Source::Transposed(v) => {
-            let values = tensor(v, read)?;
+        Source::Rates { rate, times } => {
+            let rates = tensor(rate, read)?.into_iter().map(|rate| -numerics::exp(rate));
+            rates.flat_map(|rate| std::iter::repeat_n(rate, *times)).collect()
+        }
+        Source::ChannelDecays { rate, rate_is_log, skip } => {
+            let rates = tensor(rate, read)?;
+            let per = rows.saturating_sub(1);
+            let rate_of = |r: f32| if *rate_is_log { numerics::exp(r) } else { -r };
+            let at = |i: usize| rates.get(i % cols.max(1) * per + i / cols.max(1)).map(|r| rate_of(*r));
+            let mut all: Vec<f32> = (0..per * cols).filter_map(at).collect();
+            all.extend(tensor(skip, read)?);
+            all
+        }
+        Source::Slopes(slopes) => {
+            slopes.iter().copied().chain(std::iter::repeat_n(0.0, 2 * slopes.len())).collect()
+        }
+        Source::Transposed(vectors) => {
+            let mut values = Vec::with_capacity(rows * cols);
+            for v in vectors {
+                values.extend(tensor(v, read)?);
+            }
             let at = |i: usize| values.get(i % cols.max(1) * rows + i / cols.max(1)).copied();
             (0..rows * cols).filter_map(at).collect()
         }

@@ -27,6 +27,12 @@ pub enum Activation {
     QuickGelu,
     /// `x * tanh(ln(1 + e^x))`.
     Mish,
+    /// The hyperbolic tangent.
+    Tanh,
+    /// `e^x`.
+    Exp,
+    /// `ln(1 + e^x)`.
+    Softplus,
     /// `x * sigmoid(alpha * x)` of `x` up to `limit`. Where it gates an MLP, what it gates is clipped to
     /// `-limit ..= limit` and 1 is added.
     ClippedSilu {

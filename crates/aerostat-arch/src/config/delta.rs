@@ -24,6 +24,9 @@ pub(crate) struct DeltaLayers {
 
 impl DeltaLayers {
     pub(crate) fn read(keys: &Keys<'_>, family: &DeltaFamily, layers: usize) -> Result<Self, Error> {
+        if family.each {
+            return Self::of_kimi(keys, layers);
+        }
         let count = |key: &Key, default: usize| match keys.is_gguf() {
             true => keys.count(key),
             false => keys.count_or(key, default),
@@ -45,10 +48,51 @@ impl DeltaLayers {
             return Err(keys.unsupported(format!("a convolution over {kernel} positions is not supported")));
         }
         let tiled = keys.is_gguf() && family.gguf_tiled;
-        let shape = DeltaShape { key_heads, value_heads, key_dim, value_dim, kernel, tiled };
+        let shape = DeltaShape { key_heads, value_heads, key_dim, value_dim, kernel, tiled, each: false };
         Ok(Self { shape, layers: layer_types(keys, layers)? })
     }
+
+    /// As Kimi Linear says them: as many heads of queries, keys and values, in an object of their own or beside all else.
+    fn of_kimi(keys: &Keys<'_>, layers: usize) -> Result<Self, Error> {
+        let number = |own: &str, key: &str, default: u64| {
+            let own = keys.json_whole(&format!("{OWN}.{own}"))?;
+            Ok::<_, Error>(own.or(keys.json_whole(key)?).unwrap_or(default))
+        };
+        let heads = number("num_heads", "linear_num_heads", 32)?;
+        let dim = number("head_dim", "linear_head_dim", 128)?;
+        let kernel = number("short_conv_kernel_size", "linear_conv_kernel_dim", 4)?;
+        if [heads, dim].iter().any(|n| !(1..=1 << 16).contains(n)) {
+            return Err(keys.config(format!("delta nets of {heads} heads of {dim} elements make no sense")));
+        }
+        if !(2..=KERNEL_MAX as u64).contains(&kernel) {
+            return Err(keys.unsupported(format!("a convolution over {kernel} positions is not supported")));
+        }
+        let (heads, dim) = (heads as usize, dim as usize);
+        let shape = DeltaShape {
+            key_heads: heads,
+            value_heads: heads,
+            key_dim: dim,
+            value_dim: dim,
+            kernel: kernel as usize,
+            tiled: false,
+            each: true,
+        };
+        let own = |key: &str| keys.json_list(&format!("{OWN}.{key}"));
+        let types = match (keys.json("layer_types"), own("full_attn_layers")?, own("kda_layers")?) {
+            (Some(_), _, _) => layer_types(keys, layers)?,
+            (None, Some(full), Some(_)) => {
+                // They are counted from 1.
+                let is_full = |i: usize| full.iter().any(|n| n.as_u64() == Some(i as u64));
+                (1..=layers).map(|i| Some(!is_full(i))).collect()
+            }
+            _ => (0..layers).map(|i| Some(i == 0 || !i.is_multiple_of(4))).collect(),
+        };
+        Ok(Self { shape, layers: types })
+    }
 }
+
+/// The object in which Kimi Linear says what its delta nets are.
+const OWN: &str = "linear_attn_config";
 
 /// Positions that a convolution can see.
 pub(super) const KERNEL_MAX: usize = 8;

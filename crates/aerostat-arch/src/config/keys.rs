@@ -290,13 +290,16 @@ fn json_number(value: &Value) -> Option<f64> {
     }
 }
 
-/// A number of any type; where layers may differ and the value is a list, its only distinct element.
+/// A number of any type; where layers may differ and the value is a list, its only distinct element, but for zeros: layers without a
+/// part have none of its numbers.
 fn gguf_number(meta: &Metadata, key: &str) -> Option<f64> {
     if let Some(n) = meta.f64(key).or_else(|| meta.i64(key).map(|n| n as f64)) {
         return Some(n);
     }
-    let mut values = meta.array(key)?.ints()?;
-    let first = values.next()?;
+    let mut numbers = meta.array(key)?.ints()?.peekable();
+    numbers.peek()?;
+    let mut values = numbers.filter(|v| *v != 0);
+    let first = values.next().unwrap_or(0);
     values.all(|v| v == first).then_some(first as f64)
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::keys::Keys;
 use super::rope::{self, Layers, RopeConfig};
 use crate::error::Error;
-use crate::family::{Family, Rotated, Windows, keys};
+use crate::family::{Family, Key, Rotated, Windows, keys};
 
 /// The layers that are rotated, of which `bases` and `listed` say what windows do not.
 pub(super) fn rotated(
@@ -21,7 +21,11 @@ pub(super) fn rotated(
         _ => false,
     };
     if family.rotated == Rotated::IfNamed {
-        let is_rotated = keys.text("position_embedding_type")? == Some("rope");
+        const FINETUNED: Key = Key { hugging_face: &["rope_finetuned"], gguf: "rope.scaling.finetuned" };
+        let is_rotated = match keys.is_gguf() {
+            true => keys.switch(&FINETUNED, false)?,
+            false => keys.text("position_embedding_type")? == Some("rope"),
+        };
         return Ok(vec![is_rotated; windows.len()]);
     }
     Ok(match by_windows {

@@ -27,7 +27,16 @@ pub(super) fn mixers(
         Mixers::Attention => MixerKind::Attention,
         Mixers::Spaces => MixerKind::Space,
         Mixers::Beside => MixerKind::Beside,
+        Mixers::Listed(_) | Mixers::Turns(_) if keys.is_gguf() => MixerKind::Stored,
         Mixers::Listed(usual) => return listed(keys, usual, count),
+        Mixers::Turns(turns) => {
+            let usual: Vec<MixerKind> = turns.iter().copied().cycle().take(count).collect();
+            let space = |kind: MixerKind| match kind {
+                MixerKind::Space if family.lightning.is_some() => MixerKind::Lightning,
+                other => other,
+            };
+            return Ok(listed(keys, &usual, count)?.into_iter().map(space).collect());
+        }
     };
     Ok(vec![alike; count])
 }
@@ -77,6 +86,14 @@ fn listed(keys: &Keys<'_>, usual: &[MixerKind], count: usize) -> Result<Vec<Mixe
         kinds.collect::<Result<Vec<_>, _>>()?
     } else if keys.reads("attn_layer_indices") {
         others(keys.json_list("attn_layer_indices")?.unwrap_or(&[]), MixerKind::Space)
+    } else if keys.reads("attn_layer_period") {
+        let number = |key: &str, usual: u64| Ok::<_, Error>(keys.json_whole(key)?.unwrap_or(usual));
+        let (period, offset) = (number("attn_layer_period", 8)?, number("attn_layer_offset", 4)?);
+        if offset >= period {
+            return Err(keys.config(format!("no layer is the {offset}th of {period}, which would attend")));
+        }
+        let kind = |i: u64| if i % period == offset { MixerKind::Attention } else { MixerKind::Space };
+        (0..count as u64).map(kind).collect()
     } else if keys.reads("full_attn_idxs") {
         let attention = keys.json_list("full_attn_idxs")?;
         attention

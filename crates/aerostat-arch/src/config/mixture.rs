@@ -3,8 +3,10 @@
 use super::factors;
 use super::keys::Keys;
 use crate::error::Error;
-use crate::family::{Mixture, keys};
+use crate::family::{Key, Mixture, keys};
 use crate::spec::{Groups, Score};
+
+const LATENT: Key = Key { hugging_face: &["moe_latent_size"], gguf: "moe_latent_size" };
 
 /// The numbers of a mixture.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +18,8 @@ pub(crate) struct MixtureShape {
     pub(crate) normalise: Option<(f32, f32)>,
     pub(crate) score: Score,
     pub(crate) scale: f32,
+    /// Elements of what experts read and give; `None`: as many as of the stream.
+    pub(crate) latent: Option<usize>,
 }
 
 impl MixtureShape {
@@ -35,6 +39,10 @@ impl MixtureShape {
             Some(chosen) => chosen,
             None => keys.count(&keys::EXPERTS_CHOSEN)?,
         };
+        // No router chooses among one.
+        if experts == 1 && chosen > 1 {
+            return Ok(None);
+        }
         if chosen > experts || experts > EXPERTS_MAX {
             return Err(keys.config(format!("a row cannot use {chosen} of {experts} experts")));
         }
@@ -52,6 +60,10 @@ impl MixtureShape {
         let (added, least) = mixture.normalise_guard;
         let least = keys.number(&keys::EXPERT_NORMALISE_LEAST)?.map_or(least, |n| n as f32);
         let jitter = keys.number(&keys::EXPERT_JITTER)?;
+        let latent = match mixture.names.latent_down {
+            "" => None,
+            _ => keys.count_if_given(&LATENT)?,
+        };
         Ok(Some(Self {
             experts,
             width,
@@ -63,6 +75,7 @@ impl MixtureShape {
                 other => other,
             },
             scale: factors::factor(keys, mixture.scale, 1, 1)?.unwrap_or(1.0),
+            latent,
         }))
     }
 }

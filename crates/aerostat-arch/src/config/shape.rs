@@ -37,6 +37,7 @@ pub(crate) struct Shape {
     pub(crate) scale_by_layer: bool,
     pub(crate) embedding_scale: Option<f32>,
     pub(crate) residual_scale: Option<f32>,
+    pub(crate) stream_scales: Option<StreamFactors>,
     pub(crate) logit_scale: Option<f32>,
     pub(crate) attention_softcap: Option<f32>,
     pub(crate) final_softcap: Option<f32>,
@@ -129,6 +130,7 @@ impl Shape {
             scale_by_layer: family.score_switches && keys.flag("scale_attn_by_inverse_layer_idx", false)?,
             embedding_scale: factor(keys, family.embedding_scale, hidden, count)?,
             residual_scale: factor(keys, family.residual_scale, hidden, count)?,
+            stream_scales: StreamFactors::read(keys, family)?,
             logit_scale: factor(keys, family.logit_scale, hidden, count)?.filter(|_| own_head),
             attention_softcap: softcap(keys, &keys::ATTENTION_SOFTCAP, family.softcaps.0)?,
             final_softcap: softcap(keys, &keys::FINAL_SOFTCAP, family.softcaps.1)?.filter(|_| own_head),
@@ -280,6 +282,7 @@ fn embedding_width(keys: &Keys<'_>, family: &Family, hidden: usize) -> Result<us
 fn stream_norms(keys: &Keys<'_>, family: &Family) -> Result<Norms, Error> {
     Ok(match family.stream_norms {
         StreamNorms::ReplacedIf(key) if keys.flag(key, false)? => Norms::Replaced,
+        StreamNorms::Replaced => Norms::Replaced,
         StreamNorms::Kept | StreamNorms::ReplacedIf(_) => Norms::Kept,
         StreamNorms::SumsUnless(key) if keys.flag(key, true)? => Norms::Kept,
         StreamNorms::Sums | StreamNorms::SumsUnless(_) => Norms::Sums,
@@ -342,6 +345,27 @@ fn rounded(keys: &Keys<'_>, whole: usize) -> Result<usize, Error> {
     match width {
         1..=0x10_0000 => Ok(width.next_multiple_of(multiple as usize)),
         _ => Err(keys.config(format!("`block_ffn_dim_multiplier` makes the MLP {width} wide"))),
+    }
+}
+
+/// Factors on the stream before something is added to it, and on what is added: attention, lightning attention, the MLP.
+#[derive(Clone, Copy)]
+pub(crate) struct StreamFactors {
+    pub(crate) attention: (f32, f32),
+    pub(crate) lightning: (f32, f32),
+    pub(crate) mlp: (f32, f32),
+}
+
+impl StreamFactors {
+    fn read(keys: &Keys<'_>, family: &Family) -> Result<Option<Self>, Error> {
+        let Some(own) = family.stream_scales else { return Ok(None) };
+        let number = |key: &str| Ok::<_, Error>(keys.json_number(key)?.unwrap_or(1.0) as f32);
+        let both = |(stream, added): (&str, &str)| Ok::<_, Error>((number(stream)?, number(added)?));
+        Ok(Some(Self {
+            attention: both(own.attention)?,
+            lightning: both(own.lightning)?,
+            mlp: both(own.mlp)?,
+        }))
     }
 }
 

@@ -7,7 +7,7 @@ pub(crate) const FAMILY: Family = Family {
     name: "granitemoehybrid",
     architectures: &["GraniteMoeHybridForCausalLM"],
     model_types: &["granitemoehybrid"],
-    gguf: &[],
+    gguf: &["granitehybrid"],
     names: Names {
         gate_up: Some("layers.{}.shared_mlp.input_linear"),
         down: "layers.{}.shared_mlp.output_linear",

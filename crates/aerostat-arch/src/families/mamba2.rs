@@ -6,6 +6,7 @@ pub(crate) const FAMILY: Family = Family {
     name: "mamba2",
     architectures: &["Mamba2ForCausalLM"],
     model_types: &["mamba2"],
+    gguf: &["mamba2"],
     names: Names {
         embedding: "embeddings",
         final_norm: "norm_f",

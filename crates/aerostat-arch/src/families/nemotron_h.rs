@@ -1,8 +1,8 @@
 //! Nemotron H and Nemotron 3: layers are state spaces, attention without rotation, MLPs of squared ReLU, or experts of them.
 
 use crate::family::{
-    Bias, Factor, Family, MixerKind, Mixers, Mixture, MixtureNames, Names, Refused, Rotated, SpaceFamily,
-    SpaceNames, Steps, Switch, keys,
+    Bias, Factor, Family, MixerKind, Mixers, Mixture, MixtureNames, Names, Rotated, SpaceFamily, SpaceNames,
+    Steps, Switch, keys,
 };
 use crate::spec::{Activation, Score};
 
@@ -10,7 +10,8 @@ pub(crate) const FAMILY: Family = Family {
     name: "nemotron_h",
     architectures: &["NemotronHForCausalLM"],
     model_types: &["nemotron_h"],
-    refused: &[Refused::Given("moe_latent_size")],
+    gguf: &["nemotron_h", "nemotron_h_moe"],
+    gguf_names: Names { mlp_norm: "blk.{}.attn_norm", ..Names::GGUF },
     names: Names {
         embedding: "embeddings",
         final_norm: "norm_f",
@@ -52,6 +53,8 @@ pub(crate) const FAMILY: Family = Family {
             correction: "layers.{}.mixer.gate.e_score_correction_bias",
             up: "layers.{}.mixer.experts.{e}.up_proj|layers.{}.mixer.experts.up_proj",
             down: "layers.{}.mixer.experts.{e}.down_proj|layers.{}.mixer.experts.down_proj",
+            latent_down: "layers.{}.mixer.fc1_latent_proj",
+            latent_up: "layers.{}.mixer.fc2_latent_proj",
             shared_up: "layers.{}.mixer.shared_experts.up_proj",
             shared_down: "layers.{}.mixer.shared_experts.down_proj",
             ..MixtureNames::HUGGING_FACE

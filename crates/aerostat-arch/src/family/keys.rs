@@ -50,9 +50,9 @@ keys! {
         ["num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_k", "moe_topk"],
         "expert_used_count";
     EXPERT_WIDTH = ["moe_intermediate_size", "intermediate_size"], "expert_feed_forward_length";
-    EXPERT_GROUPS = ["n_group"], "expert_group_count";
+    EXPERT_GROUPS = ["n_group", "num_expert_group"], "expert_group_count";
     EXPERT_GROUPS_OPEN = ["topk_group"], "expert_group_used_count";
-    EXPERT_NORMALISE = ["norm_topk_prob"], "expert_weights_norm";
+    EXPERT_NORMALISE = ["norm_topk_prob", "moe_renormalize"], "expert_weights_norm";
     EXPERT_NORMALISE_LEAST = ["moe_norm_min"], "expert_weights_norm_min";
     EXPERT_SCALE = ["routed_scaling_factor", "router_scaling_factor"], "expert_weights_scale";
     EXPERT_JITTER = ["router_jitter_noise"], "expert_jitter";

@@ -55,6 +55,10 @@ pub struct MixtureNames {
     pub gate_up: &'static str,
     /// Matrix of an expert's output.
     pub down: &'static str,
+    /// Matrix that compresses what experts read, if the configuration says `moe_latent_size`.
+    pub latent_down: &'static str,
+    /// Matrix that expands the sum of what they give.
+    pub latent_up: &'static str,
     /// Matrix of the shared expert's gate.
     pub shared_gate: &'static str,
     /// Matrix of what the shared expert's gate multiplies.
@@ -76,6 +80,8 @@ impl MixtureNames {
         up: "layers.{}.mlp.experts.{e}.up_proj",
         gate_up: "layers.{}.mlp.experts.gate_up_proj",
         down: "layers.{}.mlp.experts.{e}.down_proj|layers.{}.mlp.experts.down_proj",
+        latent_down: "",
+        latent_up: "",
         shared_gate: "layers.{}.mlp.shared_experts.gate_proj|layers.{}.mlp.shared_expert.gate_proj",
         shared_up: "layers.{}.mlp.shared_experts.up_proj|layers.{}.mlp.shared_expert.up_proj",
         shared_down: "layers.{}.mlp.shared_experts.down_proj|layers.{}.mlp.shared_expert.down_proj",
@@ -92,6 +98,8 @@ impl MixtureNames {
         up: "blk.{}.ffn_up_exps|blk.{}.ffn_up.{e}",
         gate_up: "blk.{}.ffn_gate_up_exps",
         down: "blk.{}.ffn_down_exps|blk.{}.ffn_down.{e}",
+        latent_down: "blk.{}.ffn_latent_down",
+        latent_up: "blk.{}.ffn_latent_up",
         shared_gate: "blk.{}.ffn_gate_shexp",
         shared_up: "blk.{}.ffn_up_shexp",
         shared_down: "blk.{}.ffn_down_shexp",

@@ -48,6 +48,8 @@ impl Bias {
 pub enum StreamNorms {
     /// Nothing: what they give is read by attention and MLP alone.
     Kept,
+    /// What they give takes the place of the stream.
+    Replaced,
     /// What they give takes the place of the stream, if this key of `config.json` says so.
     ReplacedIf(&'static str),
     /// They come later: the sums of the stream and what attention and MLP give are normalised, and take the place of the
@@ -55,6 +57,18 @@ pub enum StreamNorms {
     Sums,
     /// As [`StreamNorms::Sums`], if this key of `config.json` is false.
     SumsUnless(&'static str),
+}
+
+/// Keys of `config.json`: factors on the residual stream before something is added to it, and on what is added; 1 where they are
+/// absent.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamScales {
+    /// Where attention is added.
+    pub attention: (&'static str, &'static str),
+    /// Where lightning attention is added.
+    pub lightning: (&'static str, &'static str),
+    /// Where the MLP is added.
+    pub mlp: (&'static str, &'static str),
 }
 
 /// Whether outputs of attention and MLP are normalised.

@@ -1,4 +1,4 @@
-//! How a family stores state spaces and gated convolutions.
+//! How a family stores state spaces, lightning attention and gated convolutions.
 
 use super::options::Bias;
 
@@ -13,6 +13,8 @@ pub enum MixerKind {
     Space,
     /// A gated convolution.
     Convolution,
+    /// Lightning attention.
+    Lightning,
     /// Attention and a state space.
     Beside,
     /// None: the layer is an MLP.
@@ -32,6 +34,8 @@ pub enum Mixers {
     Beside,
     /// As `config.json` lists them, in one of several ways, else these: one for all layers, or one for each.
     Listed(&'static [MixerKind]),
+    /// The same; what is not listed takes these in turn.
+    Turns(&'static [MixerKind]),
 }
 
 /// How a family stores state spaces.
@@ -39,6 +43,8 @@ pub enum Mixers {
 pub struct SpaceFamily {
     /// Names of tensors in Hugging Face checkpoints.
     pub names: SpaceNames,
+    /// Names of tensors in GGUF.
+    pub gguf_names: SpaceNames,
     /// Whether the matrix of inputs has a bias.
     pub input_bias: Bias,
     /// Whether the matrix of outputs has a bias.
@@ -53,6 +59,30 @@ pub struct SpaceFamily {
     pub steps: Steps,
     /// Whether configurations list factors (`ssm_multipliers` and kin).
     pub factors: bool,
+    /// What the first Mamba has besides; `None`: spaces are of the second.
+    pub selective: Option<SelectiveFamily>,
+}
+
+/// How a family stores what the first Mamba has besides.
+#[derive(Clone, Copy, Debug)]
+pub struct SelectiveFamily {
+    /// One matrix of what time steps are made of, of what is written with and of what is read with.
+    pub selected: &'static str,
+    /// Matrix of time steps, with a bias.
+    pub step: &'static str,
+    /// Norms of the three.
+    pub norms: SelectiveNorms,
+}
+
+/// How what time steps are made of, what is written with and what is read with are normalised.
+#[derive(Clone, Copy, Debug)]
+pub enum SelectiveNorms {
+    /// Not at all.
+    Never,
+    /// With weights of these names.
+    Named([&'static str; 3]),
+    /// Without weights; this key of `config.json` says what is added to the mean of squares.
+    Bare(&'static str),
 }
 
 /// What limits time steps.
@@ -64,10 +94,20 @@ pub enum Steps {
     AtLeast(&'static str, &'static str),
 }
 
+impl SelectiveFamily {
+    /// The names of GGUF; its norms are those of which there are tensors.
+    pub const GGUF: Self = Self {
+        selected: "blk.{}.ssm_x",
+        step: "blk.{}.ssm_dt",
+        norms: SelectiveNorms::Named(["blk.{}.ssm_dt_norm", "blk.{}.ssm_b_norm", "blk.{}.ssm_c_norm"]),
+    };
+}
+
 impl SpaceFamily {
     /// What a family starts from.
     pub const PLAIN: Self = Self {
         names: SpaceNames::MAMBA,
+        gguf_names: SpaceNames::GGUF,
         input_bias: Bias::Key("mamba_proj_bias|use_bias", false),
         output_bias: Bias::Key("mamba_proj_bias|use_bias", false),
         convolution_bias: Bias::Key("mamba_conv_bias|use_conv_bias", true),
@@ -75,6 +115,7 @@ impl SpaceFamily {
         norm_first: "",
         steps: Steps::Limits("time_step_limit"),
         factors: false,
+        selective: None,
     };
 }
 
@@ -117,6 +158,16 @@ impl SpaceNames {
     pub const MAMBA: Self = names!("mamba");
     /// The names where every mixer is called so.
     pub const MIXER: Self = names!("mixer");
+    /// The names of GGUF.
+    pub const GGUF: Self = Self {
+        inputs: "blk.{}.ssm_in",
+        convolution: "blk.{}.ssm_conv1d",
+        rate: "blk.{}.ssm_a",
+        step_bias: "blk.{}.ssm_dt.bias",
+        skip: "blk.{}.ssm_d",
+        norm: "blk.{}.ssm_norm.weight",
+        o: "blk.{}.ssm_out",
+    };
 }
 
 /// Names of the tensors of gated convolutions, spelt as in [`Names`](crate::Names).
@@ -137,4 +188,23 @@ impl ConvolutionNames {
         convolution: "layers.{}.conv.conv",
         o: "layers.{}.conv.out_proj",
     };
+    /// The names of GGUF.
+    pub const GGUF: Self = Self {
+        inputs: "blk.{}.shortconv.in_proj",
+        convolution: "blk.{}.shortconv.conv",
+        o: "blk.{}.shortconv.out_proj",
+    };
+}
+
+/// How a family stores lightning attention.
+#[derive(Clone, Copy, Debug)]
+pub struct LightningFamily {
+    /// One matrix: for each head its queries, its keys, its values.
+    pub qkv: &'static str,
+    /// Matrix of the gate of outputs.
+    pub gate: &'static str,
+    /// Norm of outputs.
+    pub norm: &'static str,
+    /// Matrix of outputs.
+    pub o: &'static str,
 }

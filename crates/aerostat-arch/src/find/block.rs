@@ -7,7 +7,7 @@ use super::part::Part;
 use super::tensors::{Tensors, first_name};
 use crate::config::{CLASSIFIES, LayerShape, Norms};
 use crate::error::Error;
-use crate::family::{Bias, Mixers, PostNorms};
+use crate::family::{Bias, MixerKind, Mixers, PostNorms};
 use crate::spec::{Block, Joined, Linear, Matrix, Mixer, MlpSpec, Norm, Positions, Vector};
 
 impl Tensors<'_> {
@@ -115,6 +115,10 @@ impl Tensors<'_> {
             parallel: s.parallel,
             norms_replace: s.stream_norms != Norms::Kept,
             residual_scale: s.residual_scale,
+            stream_scales: s.stream_scales.map(|own| {
+                let mixer = if layer.mixer == MixerKind::Lightning { own.lightning } else { own.attention };
+                [mixer, own.mlp]
+            }),
             end_norm: norm(n.mlp_norm, sums)?,
             scale: match f.block_scale {
                 "" => None,

@@ -20,7 +20,7 @@ impl Tensors<'_> {
         }
         let hidden = self.shape.hidden;
         let mlps = (0..shape.experts)
-            .map(|expert| Place { expert, ..place }.expert(mixture, names, shape.width))
+            .map(|expert| Place { expert, ..place }.expert(mixture, names, shape))
             .collect::<Result<Vec<_>, _>>()?;
         let mut order: Vec<u32> = (0..mlps.len() as u32).collect();
         order.sort_by_key(|e| {
@@ -36,9 +36,19 @@ impl Tensors<'_> {
             false => None,
         };
         let router = place.name(names.router);
+        let latent = match shape.latent {
+            None => None,
+            Some(size) => {
+                let linear = |pattern: &str, rows, cols| {
+                    self.linear(&place.name(pattern), self.family.mlp_bias, Part::all(rows), cols)
+                };
+                Some((linear(names.latent_down, size, hidden)?, linear(names.latent_up, hidden, size)?))
+            }
+        };
         let experts = Experts {
             router: self.linear(&router, mixture.router_bias, Part::all(shape.experts), hidden)?,
             shared_gate,
+            latent,
             routing: self.routing(mixture, shape, place.correction(names))?,
             mlps,
             order,
@@ -154,8 +164,8 @@ impl Place<'_> {
         Ok(Linear { weight, bias: self.bias(name, bias, Part::all(rows))? })
     }
 
-    fn expert(&self, mixture: &Mixture, names: &MixtureNames, width: usize) -> Result<MlpSpec, Error> {
-        let hidden = self.tensors.shape.hidden;
+    fn expert(&self, mixture: &Mixture, names: &MixtureNames, shape: MixtureShape) -> Result<MlpSpec, Error> {
+        let (width, hidden) = (shape.width, shape.latent.unwrap_or(self.tensors.shape.hidden));
         let linear = |names: &str, first, rows, total, cols| {
             self.linear(names, mixture.bias, first, rows, total, cols)
         };

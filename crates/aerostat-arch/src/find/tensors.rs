@@ -84,6 +84,11 @@ impl<'a> Tensors<'a> {
             "quant_state.bitsandbytes__nf4",
             "quant_state.bitsandbytes__fp4",
             ".weight_format",
+            // What lightning attention computes anew.
+            ".slope_rate",
+            ".query_decay",
+            ".key_decay",
+            ".diagonal_decay",
         ];
         let Some((before, _)) = self.names.attention_norm.split_once("{}") else { return false };
         let rest = tensor.name.strip_prefix(&self.top(before));
@@ -287,6 +292,14 @@ impl<'a> Tensors<'a> {
             _ => self.stored.require_computable(name, &[1, cols])?,
         };
         self.matrix_of(tensor, Part::all(1), cols)
+    }
+
+    /// A vector of so many elements, whatever the shape it is stored in.
+    pub(super) fn flat_vector(&self, name: &str, len: usize) -> Result<Vector, Error> {
+        let shape = &self.stored.require(name)?.shape;
+        let shape: Vec<usize> = shape.iter().filter_map(|n| usize::try_from(*n).ok()).collect();
+        let whole = shape.iter().try_fold(1, |product: usize, n| product.checked_mul(*n)) == Some(len);
+        self.vector(name, if whole { &shape } else { std::slice::from_ref(&len) }, 0.0)
     }
 
     /// A vector, which may be stored as a matrix of one row.

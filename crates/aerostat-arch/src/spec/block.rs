@@ -7,7 +7,7 @@ use super::latent::Latent;
 use super::matrix::{Linear, Role};
 use super::mlp::MlpSpec;
 use super::norm::Norm;
-use super::space::{GatedConvolution, StateSpace};
+use super::space::{GatedConvolution, Lightning, StateSpace};
 use super::vector::Vector;
 
 /// The token mixer of a block: what lets positions see those before them.
@@ -22,6 +22,8 @@ pub enum Mixer {
     Space(StateSpace),
     /// A gated short convolution, which keeps its last inputs.
     Convolution(GatedConvolution),
+    /// Lightning attention, which has a recurrent state.
+    Lightning(Lightning),
     /// Attention and a state space that read the same; their outputs are added.
     Beside {
         /// The attention.
@@ -61,6 +63,9 @@ pub struct Block {
     pub norms_replace: bool,
     /// Factor on the outputs of token mixer and MLP, before they are added; `None`: 1.
     pub residual_scale: Option<f32>,
+    /// For token mixer and MLP, the factor on the residual stream before their output is added to it, and that on the output; `None`:
+    /// 1 each.
+    pub stream_scales: Option<[(f32, f32); 2]>,
     /// Norm of the residual stream at the end of the block, which takes its place.
     pub end_norm: Option<Norm>,
     /// Factor on the residual stream at the end of the block, `[1]`; `None`: 1.
@@ -77,14 +82,18 @@ impl Block {
         let mixer = attention
             .chain(self.delta().into_iter().flat_map(DeltaNet::linears))
             .chain(self.space().into_iter().flat_map(StateSpace::linears))
-            .chain(self.convolution().into_iter().flat_map(GatedConvolution::linears));
+            .chain(self.convolution().into_iter().flat_map(GatedConvolution::linears))
+            .chain(self.lightning().into_iter().flat_map(Lightning::linears));
         let router = self.experts.iter().flat_map(|experts| {
             let shared = experts.shared_gate.iter().map(|linear| (Role::SharedGate, linear));
-            shared.chain([(Role::Router, &experts.router)])
+            let down = experts.latent.iter().map(|(down, _)| (Role::ExpertsDown, down));
+            shared.chain([(Role::Router, &experts.router)]).chain(down)
         });
+        let experts_up = self.experts.iter().filter_map(|experts| experts.latent.as_ref());
+        let experts_up = experts_up.map(|(_, up)| (Role::ExpertsUp, up));
         let project_in = self.project_in.iter().map(|linear| (Role::ProjectIn, linear));
         let project_out = self.project_out.iter().map(|linear| (Role::ProjectOut, linear));
-        let own = mixer.chain(router).chain(self.mlp.iter().flat_map(MlpSpec::linears));
+        let own = mixer.chain(router).chain(self.mlp.iter().flat_map(MlpSpec::linears)).chain(experts_up);
         project_in.chain(own).chain(project_out)
     }
 
@@ -120,11 +129,20 @@ impl Block {
         }
     }
 
+    /// Its lightning attention; `None`: it has none.
+    pub fn lightning(&self) -> Option<&Lightning> {
+        match &self.mixer {
+            Mixer::Lightning(lightning) => Some(lightning),
+            _ => None,
+        }
+    }
+
     /// Elements of recurrent states, in f32, that a sequence keeps of it.
     pub fn state_elements(&self) -> usize {
         self.delta().map_or(0, |delta| delta.shape.history() + delta.shape.state())
             + self.space().map_or(0, |space| space.shape.history() + space.shape.state())
             + self.convolution().map_or(0, GatedConvolution::history)
+            + self.lightning().map_or(0, Lightning::state)
     }
 
     /// How its keys and values are compressed, if they are.
@@ -140,12 +158,14 @@ impl Block {
 
     /// All its linear maps, those of experts too, in no particular order, to change them.
     pub fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
-        let (mut attention, mut delta, mut space, mut convolution) = (None, None, None, None);
+        let (mut attention, mut delta, mut space, mut convolution, mut lightning) =
+            (None, None, None, None, None);
         match &mut self.mixer {
             Mixer::Attention(own) => attention = Some(own.linears_mut()),
             Mixer::Delta(own) => delta = Some(own.linears_mut()),
             Mixer::Space(own) => space = Some(own.linears_mut()),
             Mixer::Convolution(own) => convolution = Some(own.linears_mut()),
+            Mixer::Lightning(own) => lightning = Some(own.linears_mut()),
             Mixer::Beside { attention: own, space: beside, .. } => {
                 (attention, space) = (Some(own.linears_mut()), Some(beside.linears_mut()));
             }
@@ -153,9 +173,11 @@ impl Block {
         }
         let mixer = attention.into_iter().flatten().chain(delta.into_iter().flatten());
         let mixer = mixer.chain(space.into_iter().flatten()).chain(convolution.into_iter().flatten());
+        let mixer = mixer.chain(lightning.into_iter().flatten());
         let (routers, mlps) = match &mut self.experts {
-            Some(Experts { router, shared_gate, mlps, .. }) => {
-                (Some([router].into_iter().chain(shared_gate)), mlps.as_mut_slice())
+            Some(Experts { router, shared_gate, latent, mlps, .. }) => {
+                let latent = latent.iter_mut().flat_map(|(down, up)| [down, up]);
+                (Some([router].into_iter().chain(shared_gate).chain(latent)), mlps.as_mut_slice())
             }
             None => (None, [].as_mut_slice()),
         };
@@ -180,7 +202,8 @@ impl Block {
         let biases = self.linears().chain(experts).filter_map(|(_, linear)| linear.bias.as_ref());
         let space = self.space().into_iter().flat_map(StateSpace::vectors);
         let convolution = self.convolution().into_iter().flat_map(GatedConvolution::vectors);
-        let recurrent = delta.chain(space).chain(convolution);
+        let lightning = self.lightning().into_iter().flat_map(Lightning::vectors);
+        let recurrent = delta.chain(space).chain(convolution).chain(lightning);
         norms.chain(correction).chain(biases).chain(sinks).chain(recurrent).chain(&self.scale)
     }
 }

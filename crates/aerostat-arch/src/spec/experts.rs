@@ -11,6 +11,9 @@ pub struct Experts {
     pub router: Linear,
     /// Makes the number whose sigmoid the shared MLP's output is multiplied by, `[1, hidden]`; `None`: that is taken whole.
     pub shared_gate: Option<Linear>,
+    /// Compresses what experts read, `[latent, hidden]`, and expands the sum of what they give, `[hidden, latent]`; `None`: they read
+    /// what the MLP reads, and are as wide as the stream.
+    pub latent: Option<(Linear, Linear)>,
     /// How experts follow from the router's outputs.
     pub routing: Routing,
     /// The experts, by index.

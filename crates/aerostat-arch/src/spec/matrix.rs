@@ -29,18 +29,27 @@ pub enum Role {
     K,
     /// Makes values; where they are compressed, takes each head's output out of the compressed space.
     V,
+    /// Compresses the input of a token mixer to what the gate of its output is made of.
+    GateDown,
     /// Makes the gate whose sigmoid (or SiLU) the token mixer's output is multiplied by, element by element.
     OutputGate,
     /// Makes the strengths of a delta net: how much a position changes the state, one for each value head.
     Strength,
-    /// Makes the decays of a delta net: how much of the state a position leaves, one for each value head.
+    /// Compresses the input of a delta net to what decays are made of.
+    DecayDown,
+    /// Makes the decays of a delta net: how much of the state a position leaves, one for each value head, or for each row of its
+    /// state.
     Decay,
     /// Makes what the input of a gated convolution is multiplied by, element by element.
     InputGate,
     /// Makes what passes the convolution of a state space, or of a gated convolution.
     Inputs,
-    /// Makes the time steps of a state space, one for each head.
+    /// Makes what time steps are made of, of what passed the convolution of a state space.
+    StepDown,
+    /// Makes the time steps of a state space, one for each head, or for each element of its input.
     Step,
+    /// Makes what a state space writes with and reads with, of what passed its convolution.
+    ReadWrite,
     /// Makes the token mixer's output, as wide as the residual stream.
     Output,
     /// Makes a state space's output, as wide as the residual stream.
@@ -49,6 +58,10 @@ pub enum Role {
     SharedGate,
     /// Makes the scores by which a row's experts are chosen, one for each expert.
     Router,
+    /// Compresses the input of experts to what they read.
+    ExpertsDown,
+    /// Expands the sum of experts' outputs to the width of the residual stream.
+    ExpertsUp,
     /// Makes the gate of an MLP.
     Gate,
     /// Makes what the gate of an MLP multiplies; without a gate, what its activation is applied to.

@@ -172,7 +172,7 @@ fn k_major_cases(cases: &mut Vec<Case>) {
 
 fn elementwise_cases(cases: &mut Vec<Case>) {
     const CLIPPED: Activation = Activation::ClippedSilu { alpha: 1.7, limit: 0.6 };
-    const OPS: [Elementwise; 30] = [
+    const OPS: [Elementwise; 34] = [
         Elementwise::Add,
         Elementwise::Mul,
         Elementwise::AddBias,
@@ -202,6 +202,10 @@ fn elementwise_cases(cases: &mut Vec<Case>) {
         Elementwise::Activate(Activation::Relu6),
         Elementwise::Activate(Activation::QuickGelu),
         Elementwise::Activate(Activation::Mish),
+        Elementwise::Activate(Activation::Tanh),
+        Elementwise::Activate(Activation::Exp),
+        Elementwise::Activate(Activation::Softplus),
+        Elementwise::Glu(Activation::Tanh),
         Elementwise::GluInPlace(Activation::Silu),
     ];
     for op in OPS {
@@ -369,17 +373,22 @@ fn state_cases(cases: &mut Vec<Case>) {
             (3, 3, 40, 150, 1),
         ];
         for (j, (key_heads, value_heads, key_dim, value_dim, run)) in shapes.into_iter().enumerate() {
-            let rule = DeltaRule { key_heads, value_heads, key_dim, value_dim, run, tiled: j % 2 == 0 };
             let values = if (i + j) % 4 == 3 { Values::Special } else { Values::Plain };
-            cases.push(Case::DeltaRule { rule, lengths: lengths.clone(), values });
+            for each in [false, true] {
+                let tiled = j % 2 == 0;
+                let rule = DeltaRule { key_heads, value_heads, key_dim, value_dim, run, tiled, each };
+                cases.push(Case::DeltaRule { rule, lengths: lengths.clone(), values });
+            }
         }
         let shapes =
             [(1, 1, 1, 1), (4, 10, 2, 12), (2, 16, 1, 16), (3, 33, 3, 7), (6, 64, 2, 128), (8, 150, 8, 40)];
         for (j, (heads, head_dim, groups, state_dim)) in shapes.into_iter().enumerate() {
             let steps = if j % 2 == 0 { (0.0, f32::INFINITY) } else { (0.5, 0.9) };
-            let scan = StateScan { heads, head_dim, groups, state_dim, steps };
             let values = if (i + j) % 4 == 3 { Values::Special } else { Values::Plain };
-            cases.push(Case::StateScan { scan, lengths: lengths.clone(), values });
+            for each in [false, true] {
+                let scan = StateScan { heads, head_dim, groups, state_dim, steps, each };
+                cases.push(Case::StateScan { scan, lengths: lengths.clone(), values });
+            }
         }
     }
 }

@@ -8,7 +8,8 @@ struct Params {
     state: u32, state_stride: u32,
     out: u32, out_stride: u32,
     key_heads: u32, value_heads: u32, key_dim: u32, value_dim: u32,
-    turn: u32, tiled: u32,
+    // 1: value heads of different key heads take turns; 2: each row of a state has a decay, which is given as it is.
+    turn: u32, options: u32,
     runs: u32, count: u32,
 }
 var<immediate> p: Params;
@@ -21,18 +22,27 @@ var<immediate> p: Params;
 
 fn row_of(r: u32, head: u32, column: u32, kept: u32, is_fresh: bool) {
     let keys = p.key_heads * p.key_dim;
-    let key_head = select(head / (p.value_heads / p.key_heads), head % p.key_heads, p.tiled == 1u);
+    let key_head = select(head / (p.value_heads / p.key_heads), head % p.key_heads, (p.options & 1u) == 1u);
     let q = p.x + r * p.x_stride + key_head * p.key_dim;
     let k = q + keys;
     let v = x[p.x + r * p.x_stride + 2u * keys + head * p.value_dim + column];
-    let at = p.strengths + r * p.strengths_stride + head / p.turn * 2u * p.turn + head % p.turn;
+    let each = (p.options & 2u) == 2u;
+    let row = p.strengths + r * p.strengths_stride;
+    let at = row + select(head / p.turn * 2u * p.turn + head % p.turn, head, each);
     let strength = sigmoid(strengths[at]);
-    let rate = parameters[p.parameters + head];
-    let bias = parameters[p.parameters + p.parameters_stride + head];
-    let decay = exp_of(-(rate * softplus(strengths[at + p.turn] + bias)));
+    let decays = row + p.value_heads + head * p.key_dim;
+    var decay = 1.0;
+    if !each {
+        let rate = parameters[p.parameters + head];
+        let bias = parameters[p.parameters + p.parameters_stride + head];
+        decay = exp_of(-(rate * softplus(strengths[at + p.turn] + bias)));
+    }
     var known = 0.0;
     if !is_fresh {
         for (var i = 0u; i < p.key_dim; i++) {
+            if each {
+                decay = strengths[decays + i];
+            }
             known = fma(state[kept + i * p.value_dim] * decay, x[k + i], known);
         }
     }
@@ -41,6 +51,9 @@ fn row_of(r: u32, head: u32, column: u32, kept: u32, is_fresh: bool) {
     for (var i = 0u; i < p.key_dim; i++) {
         var before = 0.0;
         if !is_fresh {
+            if each {
+                decay = strengths[decays + i];
+            }
             before = state[kept + i * p.value_dim] * decay;
         }
         let s = fma(x[k + i], change, before);

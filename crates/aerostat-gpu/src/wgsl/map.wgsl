@@ -35,6 +35,9 @@ fn activate(x: f32) -> f32 {
             let n = e * (e + 2.0);
             return x * (n / (n + 2.0));
         }
+        case 10u: { return tanh_of(x); }
+        case 11u: { return exp_of(x); }
+        case 12u: { return softplus(x); }
         default: {
             let at_most = min(x, p.y);
             return at_most / (1.0 + exp_of(-(p.x * at_most)));

@@ -9,6 +9,8 @@ struct Params {
     out: u32, out_stride: u32,
     heads: u32, head_dim: u32, groups: u32, state_dim: u32,
     runs: u32, count: u32,
+    // Each element of an input has a time step, which is given as it is, and each element of a state a rate.
+    each: u32,
     least: f32, most: f32,
 }
 var<immediate> p: Params;
@@ -24,15 +26,23 @@ fn row_of(r: u32, head: u32, column: u32, kept: u32, is_fresh: bool) {
     let input = x[row + head * p.head_dim + column];
     let b = row + p.heads * p.head_dim + head / (p.heads / p.groups) * p.state_dim;
     let c = b + p.groups * p.state_dim;
-    let at = p.parameters + head;
-    let argument = steps[p.steps + r * p.steps_stride + head] + parameters[at + p.parameters_stride];
-    let step = max(min(softplus(argument), p.most), p.least);
-    let decay = exp_of(-(parameters[at] * step));
+    let each = p.each == 1u;
+    let number = select(head, head * p.head_dim + column, each);
+    let at = p.parameters + number;
+    var step = steps[p.steps + r * p.steps_stride + number];
+    var decay = 1.0;
+    if !each {
+        step = max(min(softplus(step + parameters[at + p.parameters_stride]), p.most), p.least);
+        decay = exp_of(-(parameters[at] * step));
+    }
     let taken = input * step;
-    var read = input * parameters[at + 2u * p.parameters_stride];
+    var read = input * parameters[at + select(2u, p.state_dim, each) * p.parameters_stride];
     for (var i = 0u; i < p.state_dim; i++) {
         var before = 0.0;
         if !is_fresh {
+            if each {
+                decay = exp_of(-(parameters[at + i * p.parameters_stride] * step));
+            }
             before = state[kept + i * p.head_dim] * decay;
         }
         let s = fma(x[b + i], taken, before);

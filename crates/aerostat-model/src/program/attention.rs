@@ -67,9 +67,7 @@ impl Compiler<'_> {
             if let Some(limit) = a.clip {
                 self.emit(Op::Clip { x, limit });
             }
-            if let Some(rope) = a.rope {
-                self.rotate(x, rope, (a.head_dim, 0), None)?;
-            }
+            self.rotate(x, a.rope, (a.head_dim, 0), None)?;
             if a.norms_after_rope {
                 self.head_norm(name, norm, x)?;
             }
@@ -109,14 +107,15 @@ impl Compiler<'_> {
         norm.as_ref().map_or(Ok(()), |norm| self.norm(name, norm, x.cols, x, x))
     }
 
-    /// Rotates each head of queries or keys from element `start` on, in the style of the rope if no other is named.
+    /// Rotates each head of queries or keys from element `start` on, if there is a rope, in its style if no other is named.
     pub(super) fn rotate(
         &mut self,
         x: Slice,
-        rope: usize,
+        rope: Option<usize>,
         (head_dim, start): (usize, usize),
         style: Option<RopeStyle>,
     ) -> Result<(), Error> {
+        let Some(rope) = rope else { return Ok(()) };
         let angles = self.angles(rope)?;
         let spec = self.spec.ropes.get(rope).ok_or_else(|| defect!("there is no rope {rope}"))?;
         let style = style.unwrap_or(spec.style);

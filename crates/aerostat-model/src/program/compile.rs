@@ -132,6 +132,7 @@ impl<'a> Compiler<'a> {
             false => None,
         };
         if let Some(mixed) = mixed {
+            self.weigh(block.stream_scales.map(|[mixer, _]| mixer), mixed);
             self.add(mixed, ("attention_post_norm", &block.attention_post_norm), block.residual_scale)?;
         }
         let mlp_input = match before {
@@ -139,6 +140,7 @@ impl<'a> Compiler<'a> {
             None => self.normed(block, "mlp_norm", &block.mlp_norm)?.unwrap_or(x),
         };
         if let Some(y) = self.feed_forward(layer, block, mlp_input)? {
+            self.weigh(block.stream_scales.map(|[_, mlp]| mlp), y);
             self.add(y, ("mlp_post_norm", &block.mlp_post_norm), block.residual_scale)?;
         }
         if let Some(norm) = &block.end_norm {
@@ -172,6 +174,7 @@ impl<'a> Compiler<'a> {
             Mixer::Delta(delta) => self.delta(layer, delta, input)?,
             Mixer::Space(space) => self.space(layer, space, input)?,
             Mixer::Convolution(convolution) => self.gated_convolution(layer, convolution, input),
+            Mixer::Lightning(lightning) => self.lightning(layer, lightning, input)?,
             Mixer::Beside { attention, attention_factor, space } => {
                 let attended = self.attention(layer, attention, input)?;
                 self.factor(attended, *attention_factor);
@@ -197,6 +200,14 @@ impl<'a> Compiler<'a> {
         let h = self.rows("h", self.x.cols);
         self.norm(name, norm, norm.size, self.x, h)?;
         Ok(Some(h))
+    }
+
+    /// Multiplies the residual stream, and what a half gives, before one is added to the other.
+    fn weigh(&mut self, factors: Option<(f32, f32)>, y: Slice) {
+        if let Some((stream, added)) = factors {
+            self.factor(self.x, stream);
+            self.factor(y, added);
+        }
     }
 
     /// Adds a half's output to the residual stream, normalised and scaled first where the family does so.

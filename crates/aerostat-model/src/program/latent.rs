@@ -19,14 +19,13 @@ impl Compiler<'_> {
         latent: &Latent,
         input: Slice,
     ) -> Result<Slice, Error> {
-        let rope = a.rope.ok_or_else(|| defect!("block {layer} compresses keys and has no rope"))?;
         let mut query_input = input;
         if let Some((linear, norm)) = &latent.q_down {
             query_input = self.product((layer, Role::QDown), linear, input, "q_low");
             self.norm("q_norm", norm, norm.size, query_input, query_input)?;
         }
         let q = self.product((layer, Role::Q), &a.q, query_input, "q");
-        self.rotate(q, rope, (latent.nope + latent.rope, latent.nope), None)?;
+        self.rotate(q, a.rope, (latent.nope + latent.rope, latent.nope), None)?;
         if let Some(growth) = a.growth {
             let factors = self.growth(growth)?;
             self.emit(Op::MulRows { x: q, factors });
@@ -35,7 +34,7 @@ impl Compiler<'_> {
         let index_q = match latent.indexer() {
             Some(indexer) => {
                 let index_q = self.product((layer, Role::IndexQ), &indexer.q, query_input, "index_q");
-                self.rotate(index_q, rope, (indexer.dim, 0), Some(indexer.style))?;
+                self.rotate(index_q, a.rope, (indexer.dim, 0), Some(indexer.style))?;
                 Some(index_q)
             }
             None => None,
@@ -43,9 +42,9 @@ impl Compiler<'_> {
         let k = self.product((layer, Role::KvDown), &latent.kv_down, input, "kv");
         let compressed = k.columns(0, latent.rank);
         self.norm("kv_norm", &latent.kv_norm, latent.kv_norm.size, compressed, compressed)?;
-        self.rotate(k, rope, (latent.rank + latent.rope, latent.rank), None)?;
+        self.rotate(k, a.rope, (latent.rank + latent.rope, latent.rank), None)?;
         match latent.indexer().zip(index_q) {
-            Some((indexer, index_q)) => self.index(layer, latent, indexer, (index_q, k), (input, rope))?,
+            Some((indexer, index_q)) => self.index(layer, latent, indexer, (index_q, k), (input, a.rope))?,
             None => {
                 let v = self.rows("no values", 0);
                 self.emit(Op::KvWrite { layer, k, v });
@@ -63,7 +62,7 @@ impl Compiler<'_> {
         latent: &Latent,
         indexer: &Indexer,
         (q, k): (Slice, Slice),
-        (input, rope): (Slice, usize),
+        (input, rope): (Slice, Option<usize>),
     ) -> Result<(), Error> {
         let index_k = self.product((layer, Role::IndexK), &indexer.k, input, "index_k");
         self.norm("index_norm", &indexer.k_norm, indexer.k_norm.size, index_k, index_k)?;

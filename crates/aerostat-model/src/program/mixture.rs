@@ -21,6 +21,11 @@ impl Compiler<'_> {
             let scores = self.product((layer, Role::Router), &experts.router, input, "router");
             self.emit(Op::Route { block: layer, scores });
         }
+        let latent = block.experts.as_ref().and_then(|experts| experts.latent.as_ref());
+        let expert_input = match latent {
+            Some((down, _)) => self.product((layer, Role::ExpertsDown), down, input, "experts_input"),
+            None => input,
+        };
         let y = match &block.mlp {
             Some(mlp) => self.mlp(layer, mlp, input),
             None if block.experts.is_some() => {
@@ -36,8 +41,20 @@ impl Compiler<'_> {
             self.emit(Op::MulRows { x: y, factors });
         }
         if let Some(experts) = &block.experts {
+            let sum = match latent {
+                Some((down, _)) => {
+                    let sum = self.rows("experts_sum", down.weight.rows);
+                    self.emit(Op::Clear { x: sum });
+                    sum
+                }
+                None => y,
+            };
             self.emit(Op::Experts { block: layer });
-            self.emit_experts(layer, |c| c.expert(layer, experts, (input, y)))?;
+            self.emit_experts(layer, |c| c.expert(layer, experts, (expert_input, sum)))?;
+            if let Some((_, up)) = latent {
+                let expanded = self.product((layer, Role::ExpertsUp), up, sum, "experts_output");
+                self.emit(Op::Add { x: y, y: expanded });
+            }
         }
         Ok(Some(y))
     }

@@ -109,8 +109,27 @@ pub enum Source {
     Tensor(Vector),
     /// The values of several tensors, one after the other.
     Joined(Vec<Vector>),
-    /// The transpose of a tensor of `cols` rows.
-    Transposed(Vector),
+    /// The transpose of a matrix of `cols` rows, which lie in tensors one after the other.
+    Transposed(Vec<Vector>),
+    /// Rates with the sign reversed, of their logarithms, each of them so many times.
+    Rates {
+        /// The logarithms.
+        rate: Vector,
+        /// How often each comes.
+        times: usize,
+    },
+    /// `[rows, channels]`: for each but the last row a rate for each channel, and a row of skips, of a state space whose channels
+    /// forget at rates of their own.
+    ChannelDecays {
+        /// Rates, `[channels, rows - 1]`: their logarithms, or with the sign reversed.
+        rate: Vector,
+        /// `rate` holds logarithms.
+        rate_is_log: bool,
+        /// How much of its input each channel's output takes.
+        skip: Vector,
+    },
+    /// `[3, heads]` for lightning attention: a row of rates, and two of zeros.
+    Slopes(Vec<f32>),
     /// What a bucket of distances adds, for each head and each distance: see [`DistanceBiases`].
     Buckets(DistanceBiases),
     /// One value everywhere.
