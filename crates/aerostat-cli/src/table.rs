@@ -217,7 +217,7 @@ enum Source {
 impl Format {
     /// The format that a file's ending names.
     pub(crate) fn of(path: &Path) -> Result<Self, Failure> {
-        let ending = |path: &Path| path.extension().and_then(|e| e.to_str()).map(str::to_owned);
+        let ending = |path: &Path| path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
         let (packed, inner) = match ending(path).as_deref() {
             Some("gz" | "zst") => (true, ending(&path.with_extension(""))),
             _ => (false, ending(path)),

@@ -82,6 +82,14 @@ impl Place {
         Ok(())
     }
 
+    /// Takes the copy of an input away that no job was begun with: the next one would be compared with it.
+    fn forget_input(&self, input: &Path) {
+        if self.paths.input != *input && !self.paths.database().exists() {
+            // What stays is named by the command that finds it.
+            let _ = fs::remove_file(&self.paths.input);
+        }
+    }
+
     /// What is written beside the output and the error file.
     fn written(&self) -> Vec<Named> {
         let copy = JobPaths::copy_of_input(&self.paths.output);
@@ -176,7 +184,7 @@ impl Setup<'_> {
         let (paths, task) = (&place.paths, Arc::new(task));
         let shown = if input == Path::new("-") { Path::new("stdin") } else { input };
         let signs = Signs::new(self.output, Some(shown));
-        let table = self.of_rows(&task, &paths.input, args)?;
+        let table = self.of_rows(&task, &paths.input, args).inspect_err(|_| place.forget_input(input))?;
         if args.dry_run {
             return self.dry_run(table, &signs);
         }

@@ -1,12 +1,10 @@
 //! A batch file as what a job works through: lines become requests, and responses become lines.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aerostat::{Need, Outcome, Request, Tokenizer};
 use aerostat_openai::{ApiRequest, Finish, Part, PartResult, Refusal, Setting, Shape, Task, Token, one_line};
-use sha2::{Digest, Sha256};
 
 use crate::compiler::{Coming, Compiler};
 use crate::counts::{Kinds, need};
@@ -15,6 +13,7 @@ use crate::error::{Error, ErrorKind};
 use crate::input::{LINE_BYTES_MAX, Lines};
 use crate::journal::{pack_result, unpack_result};
 use crate::line;
+use crate::names::Names;
 use crate::options::Shard;
 use crate::output::Appender;
 use crate::requests::{Done, Item, Requests, Settled, Unserved, Verdict, mark};
@@ -26,8 +25,10 @@ pub(crate) struct BatchFile {
     shard: Shard,
     setting: Arc<Setting>,
     grammars: Compiler,
-    /// Digests of the custom_ids of all lines so far, of the first pass.
-    ids: HashSet<[u8; 16]>,
+    /// The custom_ids of all lines so far, of the first pass.
+    ids: Names,
+    /// Why they could not be remembered.
+    trouble: Option<Error>,
     /// The first pass is on.
     checks: bool,
 }
@@ -48,7 +49,8 @@ impl BatchFile {
             shard,
             setting: Arc::new(setting),
             grammars: Compiler::default(),
-            ids: HashSet::new(),
+            ids: Names::default(),
+            trouble: None,
             checks: false,
         }
     }
@@ -84,9 +86,18 @@ impl BatchFile {
         read.map(|item| (number, item)).map_err(|(name, refusal)| Unserved { name, refusal })
     }
 
+    /// Remembers a name; whether it is new. What fails then stops the job before the next line.
+    fn remember(&mut self, name: &str) -> bool {
+        let new = self.ids.insert(name);
+        new.unwrap_or_else(|error| {
+            self.trouble = Some(error);
+            true
+        })
+    }
+
     /// What is wrong with a line that reads well.
     fn judge(&mut self, item: &line::Item) -> Result<(), Refusal> {
-        if !self.ids.insert(key(&item.custom_id)) {
+        if !self.remember(&item.custom_id) {
             let message = format!("`custom_id` {:?} occurs before", item.custom_id);
             return Err(Refusal::new("duplicate_custom_id", message).about("custom_id"));
         }
@@ -109,13 +120,16 @@ impl Requests for BatchFile {
     }
 
     fn rewind(&mut self, checks: bool) -> Result<(), Error> {
-        self.ids = HashSet::new();
+        self.ids = Names::default();
         self.lines = Some(Lines::open(&self.path, self.line_bytes_max())?);
         self.checks = checks;
         Ok(())
     }
 
     fn advance(&mut self) -> Result<Option<u64>, Error> {
+        if let Some(error) = self.trouble.take() {
+            return Err(error);
+        }
         let Some(lines) = &mut self.lines else {
             return Err(Error::defect("a batch file is read before its beginning"));
         };
@@ -125,8 +139,10 @@ impl Requests for BatchFile {
                 return Ok(Some(line.number));
             }
             // What lines of other shards are called is remembered, too: a name that occurs twice is an error in any of them.
-            if self.checks {
-                self.ids.extend(line.bytes.and_then(line::custom_id).as_deref().map(key));
+            if self.checks
+                && let Some(id) = line.bytes.and_then(line::custom_id)
+            {
+                self.ids.insert(&id)?;
             }
         }
     }
@@ -146,7 +162,9 @@ impl Requests for BatchFile {
                 Err(refusal) => Verdict::Bad(Unserved { name: Some(item.custom_id), refusal }),
             },
             Err(unserved) => {
-                self.ids.extend(unserved.name.as_deref().map(key));
+                if let Some(name) = &unserved.name {
+                    self.remember(name);
+                }
                 Verdict::Bad(unserved)
             }
         }
@@ -242,10 +260,4 @@ fn row(number: u64, task: &Task, mark: Mark) -> LineRow {
         generated: 0,
         mark,
     }
-}
-
-/// Sixteen bytes of a custom_id's digest: what is remembered of it.
-fn key(custom_id: &str) -> [u8; 16] {
-    let digest: [u8; 32] = Sha256::digest(custom_id.as_bytes()).into();
-    std::array::from_fn(|i| digest[i])
 }

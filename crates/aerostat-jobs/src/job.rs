@@ -29,6 +29,8 @@ const ERROR_BYTES_MAX: usize = 64 << 20;
 /// A fact about a job that works through a table, and one whose results have been put together.
 pub(crate) const TABLE: &str = "table";
 pub(crate) const ASSEMBLED: &str = "assembled";
+/// How many bytes they have there.
+pub(crate) const ASSEMBLED_BYTES: &str = "assembled_bytes";
 
 /// The state of a job of which nothing is left to do.
 pub(crate) const FINISHED: &str = "finished";
@@ -114,10 +116,17 @@ impl Job {
         }
         let is_new = !path.exists();
         if is_new && output.size()? + errors.size()? > 0 {
-            let message = format!(
-                "{} is not empty and belongs to no job; name another output, or --restart to overwrite it",
-                paths.output.display()
-            );
+            let message = match output.size()? {
+                0 => format!(
+                    "{} is not empty and tells of failures of another job; name another error file with --errors, or \
+                     --restart to overwrite it",
+                    paths.errors.display()
+                ),
+                _ => format!(
+                    "{} is not empty and belongs to no job; name another output, or --restart to overwrite it",
+                    paths.output.display()
+                ),
+            };
             return Err(Error::new(ErrorKind::Changed, message));
         }
         let database = Database::open(&path)?;

@@ -12,7 +12,7 @@ use crate::database::Database;
 use crate::disk::{Disk, System};
 use crate::error::{Error, ErrorKind};
 use crate::input;
-use crate::job::ASSEMBLED;
+use crate::job::{ASSEMBLED, ASSEMBLED_BYTES};
 use crate::line;
 use crate::options::JobPaths;
 use crate::output::Appender;
@@ -119,7 +119,10 @@ impl TableResults {
     /// [`ErrorKind::Disk`], [`ErrorKind::Database`].
     pub fn finish(self, failed: u64) -> Result<(), Error> {
         let mut database = Database::open(&self.paths.database())?;
-        database.set(&System as &dyn Disk, &[(ASSEMBLED, "1".to_owned())])?;
+        let mut facts = vec![(ASSEMBLED, "1".to_owned())];
+        // What goes to stdout is nowhere.
+        facts.extend(self.paths.output.metadata().ok().map(|m| (ASSEMBLED_BYTES, m.len().to_string())));
+        database.set(&System as &dyn Disk, &facts)?;
         if failed == 0 {
             remove(&self.paths.rows())?;
             remove(&self.paths.errors)?;

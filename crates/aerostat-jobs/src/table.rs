@@ -147,14 +147,22 @@ impl TextTable {
                 let mut record = csv::ByteRecord::new();
                 let more = reader.read_byte_record(&mut record).map_err(|e| behind(*line, e.into()))?;
                 let begins = record.position().map_or(0, csv::Position::line) + before;
-                let Bounded { returns, is_cut, most, .. } = *reader.get_ref();
+                let Bounded { returns, is_cut, is_open, most, .. } = *reader.get_ref();
                 // Where lines end in CR LF, the reader has not come to the LF of the line before yet.
                 *line = begins + u64::from(returns == Some(true));
                 let too_long = || {
                     let less = row_bound(most, "row");
                     Err(format!("{less}, or has more than {CELLS_MAX} cells: is a quote not closed?"))
                 };
-                let cells = || if is_cut { too_long() } else { csv_cells(&record, *width, *prompt, others) };
+                let open = || {
+                    let message = "a quote of the row is never closed: all that follows is one cell of it";
+                    Err(message.to_owned())
+                };
+                let cells = || match (is_cut, is_open) {
+                    (true, _) => too_long(),
+                    (_, true) => open(),
+                    _ => csv_cells(&record, *width, *prompt, others),
+                };
                 Ok(more.then(|| (*line, cells())))
             }
         }
@@ -213,6 +221,8 @@ struct Bounded {
     skips: bool,
     /// The row that is being read is not whole.
     is_cut: bool,
+    /// The table ended in a quote that is not closed.
+    is_open: bool,
     /// Line ends that were left out so far.
     lines: u64,
     /// Whether its first line ends in CR LF; `None` before that was seen.
@@ -252,8 +262,8 @@ impl Bounded {
     fn new(file: impl Read + Send + 'static, delimiter: u8) -> Self {
         let (file, place) = (Box::new(file), Place::Begin);
         let (most, bytes, cells, lines) = (NAMES_BYTES_MAX, 0, 0, 0);
-        let (skips, is_cut, returns) = (false, false, None);
-        Self { file, delimiter, place, most, bytes, cells, skips, is_cut, lines, returns }
+        let (skips, is_cut, is_open, returns) = (false, false, false, None);
+        Self { file, delimiter, place, most, bytes, cells, skips, is_cut, is_open, lines, returns }
     }
 
     fn follow(&mut self, bytes: &[u8]) {
@@ -302,6 +312,7 @@ impl Read for Bounded {
             return self.rest(into);
         }
         let read = self.file.read(into)?;
+        self.is_open = read == 0 && self.place == Place::Quoted;
         self.bytes += read as u64;
         let bytes = into.get(..read).unwrap_or_default();
         self.follow(bytes);

@@ -13,7 +13,7 @@ use crate::counts::Kinds;
 use crate::database::{LineRow, Mark, State};
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind};
-use crate::job::{Begun, Job};
+use crate::job::{ASSEMBLED_BYTES, Begun, Job};
 use crate::line;
 use crate::options::JobPaths;
 use crate::output::Appender;
@@ -168,13 +168,18 @@ impl Job {
         if !self.is_assembled()? {
             return Ok(false);
         }
-        if self.paths.output.exists() {
-            return Ok(true);
-        }
-        let message = format!(
-            "{} was there when this job ended, and is gone; --restart begins anew",
-            self.paths.output.display()
-        );
+        let output = self.paths.output.display();
+        let message = match (self.paths.output.metadata(), self.database.number(ASSEMBLED_BYTES)?) {
+            (Ok(file), Some(written)) if file.len() != written => format!(
+                "{output} has {} bytes, but {written} of results were written: it was changed; put it back, name another \
+                 output, or --restart begins anew",
+                file.len()
+            ),
+            (Ok(_), _) => return Ok(true),
+            (Err(_), _) => {
+                format!("{output} was there when this job ended, and is gone; --restart begins anew")
+            }
+        };
         Err(Error::new(ErrorKind::Changed, message))
     }
 }

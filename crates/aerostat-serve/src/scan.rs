@@ -1,12 +1,11 @@
 //! Whether a file is a batch at all: what is wrong with a single request is for its line of the error file.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
+use aerostat_jobs::Names;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 /// Faults that are told.
 const FAULTS_MAX: usize = 100;
@@ -18,7 +17,7 @@ const LINES_PER_LOOK: u64 = 1000;
 /// What is wrong with a file as a batch for an endpoint; `None` if it was asked to stop.
 pub(crate) fn scan(path: &Path, endpoint: &str, stops: &dyn Fn() -> bool) -> io::Result<Option<Vec<Value>>> {
     let mut reader = BufReader::with_capacity(1 << 16, File::open(path)?);
-    let (mut faults, mut ids, mut line) = (Vec::new(), HashSet::new(), Vec::new());
+    let (mut faults, mut ids, mut line) = (Vec::new(), Names::default(), Vec::new());
     let (mut number, mut requests) = (0_u64, 0_u64);
     loop {
         line.clear();
@@ -36,7 +35,8 @@ pub(crate) fn scan(path: &Path, endpoint: &str, stops: &dyn Fn() -> bool) -> io:
             continue;
         }
         requests += 1;
-        if let Some((code, message, param)) = fault(text, endpoint, &mut ids) {
+        let found = fault(text, endpoint, &mut ids).map_err(io::Error::other)?;
+        if let Some((code, message, param)) = found {
             faults.push(json!({"code": code, "message": message, "param": param, "line": number}));
             if faults.len() == FAULTS_MAX {
                 break;
@@ -53,27 +53,24 @@ pub(crate) fn scan(path: &Path, endpoint: &str, stops: &dyn Fn() -> bool) -> io:
     Ok(Some(faults))
 }
 
-fn fault(
-    line: &[u8],
-    endpoint: &str,
-    ids: &mut HashSet<[u8; 16]>,
-) -> Option<(&'static str, String, Option<&'static str>)> {
+/// A code, a message and a member.
+type Fault = (&'static str, String, Option<&'static str>);
+
+fn fault(line: &[u8], endpoint: &str, ids: &mut Names) -> Result<Option<Fault>, aerostat_jobs::Error> {
     let value: Value = match serde_json::from_slice(line) {
         Ok(value) => value,
-        Err(e) => return Some(("invalid_json_line", format!("the line is not JSON: {e}"), None)),
+        Err(e) => return Ok(Some(("invalid_json_line", format!("the line is not JSON: {e}"), None))),
     };
     if !value.is_object() {
-        return Some(("invalid_json_line", "the line is no JSON object".to_owned(), None));
+        return Ok(Some(("invalid_json_line", "the line is no JSON object".to_owned(), None)));
     }
     if value["url"].as_str().is_some_and(|url| url != endpoint) {
-        return Some(("mismatched_url", format!("the line is not for {endpoint}"), Some("url")));
+        return Ok(Some(("mismatched_url", format!("the line is not for {endpoint}"), Some("url"))));
     }
-    let id = value["custom_id"].as_str()?;
-    let digest: [u8; 32] = Sha256::digest(id.as_bytes()).into();
-    let key: [u8; 16] = std::array::from_fn(|i| digest[i]);
+    let is_new = value["custom_id"].as_str().map_or(Ok(true), |id| ids.insert(id))?;
     let again =
         || ("duplicate_custom_id", "the line's custom_id was there before".to_owned(), Some("custom_id"));
-    (!ids.insert(key)).then(again)
+    Ok((!is_new).then(again))
 }
 
 #[cfg(test)]

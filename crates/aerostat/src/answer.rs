@@ -148,6 +148,8 @@ impl<'t> Answer<'t> {
             self.take_prompt(tokens, position, logits, sampler);
             return Ok(());
         }
+        // Rows whose logits were taken in an earlier run come again where those of the prompt are wanted.
+        let is_new = position + 1 == self.prompt + self.logprobs.len();
         let chooses = position + 1 == tokens.len() && !self.ended();
         if chooses {
             if let Some(hook) = &self.hook {
@@ -157,7 +159,7 @@ impl<'t> Answer<'t> {
             self.push(id, tokens, token, observer)?;
             self.ask_hook(tokens)?;
         }
-        if let (Some(top), Some(&token)) = (self.top_logprobs, tokens.get(position + 1)) {
+        if let (Some(top), Some(&token), true) = (self.top_logprobs, tokens.get(position + 1), is_new) {
             self.logprobs.push(token_logprobs(logits, token, top, sampler));
         }
         if chooses { self.push_forced(id, tokens, observer) } else { Ok(()) }

@@ -172,6 +172,48 @@ fn another_input_model_or_flag_is_refused_and_restart_begins_anew() {
     assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
 }
 
+/// A table whose file was cut was once said to be there, whole.
+#[test]
+fn results_that_were_changed_afterwards_are_told() {
+    let bench = Bench::new(5);
+    let output = bench.path("OUT.CSV");
+    assert_eq!(bench.run(&output, &["score"]).code, Some(0));
+    let whole = fs::read(&output).unwrap();
+    fs::write(&output, &whole[..20]).unwrap();
+    let refused = bench.run(&output, &["score"]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("has 20 bytes, but"), "{refused:?}");
+    fs::write(&output, &whole).unwrap();
+    assert_eq!(bench.run(&output, &["score"]).code, Some(0));
+}
+
+/// What was refused once had left a copy, with which the next input was compared.
+#[test]
+fn an_empty_stdin_leaves_nothing_behind() {
+    let bench = Bench::new(2);
+    let output = bench.path("out.csv");
+    let args = ["score", &bench.model, "-i", "-", "-o", &output];
+    let empty = run_with(&args, "");
+    assert_eq!(empty.code, Some(1), "{empty:?}");
+    assert_eq!(bench.files(), ["in.csv"]);
+    let text = fs::read_to_string(&bench.input).unwrap();
+    assert_eq!(run_with(&args, &text).code, Some(0));
+}
+
+/// Two outputs that differ in their ending have one error file: the second job's refusal named its output, which was not there.
+#[test]
+fn an_error_file_of_another_job_is_named() {
+    let bench = Bench::new(0);
+    fs::write(&bench.input, "id,text\n1,good\n2,\"open\n3,more\n").unwrap();
+    let failed = bench.run(&bench.path("out.csv"), &["score"]);
+    assert_eq!(failed.code, Some(3), "{failed:?}");
+    let errors = fs::read_to_string(bench.path("out.errors.jsonl")).unwrap();
+    assert!(errors.contains("never closed"), "{errors}");
+    let refused = bench.run(&bench.path("out.jsonl"), &["score"]);
+    assert!(refused.stderr.contains("out.errors.jsonl is not empty"), "{refused:?}");
+    assert_eq!(fs::read_to_string(bench.path("out.errors.jsonl")).unwrap(), errors);
+}
+
 #[test]
 fn rows_that_failed_are_in_the_error_file_and_a_dry_run_writes_nothing() {
     let bench = Bench::new(3);

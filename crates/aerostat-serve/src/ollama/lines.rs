@@ -8,7 +8,7 @@ use aerostat_openai::{Finish, Piece, Splitter};
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
 use crate::alarm::Alarm;
@@ -203,6 +203,19 @@ impl Lines {
         self.over = true;
         line
     }
+}
+
+/// The answer to one who asks nothing: the model is there, and stays.
+pub(super) fn loaded(name: &str, body: &Map<String, Value>, chat: bool) -> Value {
+    let unload =
+        body.get("keep_alive").is_some_and(|time| matches!(time.as_str(), Some("0" | "0s")) || *time == 0);
+    let mut line = json!({"model": name, "created_at": time(ids::now()), "done": true});
+    line["done_reason"] = if unload { "unload" } else { "load" }.into();
+    match chat {
+        true => line["message"] = json!({"role": "assistant", "content": ""}),
+        false => line["response"] = "".into(),
+    }
+    line
 }
 
 fn nanos(time: std::time::Duration) -> Value {

@@ -157,14 +157,20 @@ async fn generate(app: &Arc<App>, door: Door, request: Request<Incoming>) -> Res
     let read = app.blocking(move || {
         let body = object(&body)?;
         let name = check_name(&shared, &body)?;
+        if read::asks_nothing(&body, door == Door::Chat) {
+            return Ok(Err(lines::loaded(&name, &body, door == Door::Chat)));
+        }
         let asked = Asked::of(body, door == Door::Chat)?;
         let endpoint = if asked.raw { Endpoint::Completions } else { Endpoint::Chat };
         let read = model.setting.read(endpoint, asked.body.clone(), ids::seed())?;
         let limits = &shared.config.limits;
         answer::check(&read.task, limits.parts_max, limits.grammar_bytes_max)?;
-        Ok((Prepared { key, ..prepare(&shared, &model, read, held)? }, asked, name))
+        Ok(Ok((Prepared { key, ..prepare(&shared, &model, read, held)? }, asked, name)))
     });
-    let (prepared, asked, name) = read.await?;
+    let (prepared, asked, name) = match read.await? {
+        Ok(read) => read,
+        Err(line) => return Ok(ok(&line)),
+    };
     let run = Run::start(app, prepared)?;
     let lines = Lines::new(run, name, door == Door::Chat, asked.stream, &app.config.limits);
     if asked.stream {

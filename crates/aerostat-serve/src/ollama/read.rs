@@ -87,6 +87,16 @@ impl Asked {
     }
 }
 
+/// Whether a request is only to load the model, or to let it go: it has no prompt, or no messages.
+pub(super) fn asks_nothing(body: &Object, chat: bool) -> bool {
+    match body.get(if chat { "messages" } else { "prompt" }) {
+        None | Some(Value::Null) => true,
+        Some(Value::String(prompt)) => !chat && prompt.is_empty(),
+        Some(Value::Array(messages)) => chat && messages.is_empty(),
+        _ => false,
+    }
+}
+
 fn wrong(name: &str, value: &Value) -> Problem {
     Problem::value(name, format!("`{name}` cannot be {}", brief(value)))
 }

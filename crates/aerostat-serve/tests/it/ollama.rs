@@ -110,3 +110,23 @@ fn models_are_told_and_cannot_be_changed() {
     // Without the flag there is no door.
     assert_eq!(Bench::new().get("/api/tags").status, 404);
 }
+
+/// An empty prompt, by which clients have a model loaded, was once answered with as many tokens as an answer may have.
+#[test]
+fn who_asks_nothing_has_the_model_loaded() {
+    let bench = bench();
+    for (path, more, reason) in [
+        ("/api/generate", json!({}), "load"),
+        ("/api/generate", json!({"prompt": "", "keep_alive": "5m"}), "load"),
+        ("/api/generate", json!({"keep_alive": 0}), "unload"),
+        ("/api/chat", json!({"messages": []}), "load"),
+    ] {
+        let mut body = json!({"model": "tiny"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let answer = bench.post(path, &body);
+        assert_eq!(answer.status, 200, "{path} {more}: {answer:?}");
+        let line = answer.json();
+        assert_eq!((&line["done"], &line["done_reason"]), (&json!(true), &json!(reason)));
+        assert!(line["eval_count"].is_null());
+    }
+}

@@ -391,6 +391,53 @@ fn goes_on(fixture: &Fixture) {
     }
 }
 
+/// The prompt's log-probabilities are computed again, and those of the answer once came again with them: there were more than
+/// tokens, and the answer never ended.
+#[test]
+fn an_answer_goes_on_though_all_of_its_prompt_is_wanted_again() {
+    for name in ["llama", "granitemoehybrid"] {
+        let fixture = fixture(name);
+        let request = |id| Request {
+            id,
+            token_ids: fixture.prompts[0].ids.clone(),
+            max_new_tokens: 12,
+            stream: id,
+            top_logprobs: Some(1),
+            prompt_logprobs: Some(1),
+            sampling: Sampling { temperature: 1.0, ..Sampling::default() },
+            ..Request::default()
+        };
+        let requests: Vec<Request> = (0..2).map(request).collect();
+        let mut engine = engine(&fixture, &Options { rows_max: Some(4), ..Options::default() }, &requests);
+        let want = all(engine.generate(&requests, None, &mut Silent).unwrap().completions);
+        for cut in [1, 5, 11] {
+            let resumed = requests.iter().zip(&want).map(|(request, want)| {
+                let logprobs = want.logprobs.iter().flatten().zip(want.top_logprobs.iter().flatten());
+                let resumed_logprobs = logprobs.map(|(l, top)| TokenLogprobs {
+                    logprob: *l,
+                    top: top.clone(),
+                    ..Default::default()
+                });
+                Request {
+                    resumed: want.token_ids[..cut].to_vec(),
+                    resumed_logprobs: resumed_logprobs.take(cut).collect(),
+                    ..request.clone()
+                }
+            });
+            let resumed: Vec<Request> = resumed.collect();
+            let found = all(engine.generate(&resumed, None, &mut Silent).unwrap().completions);
+            for (found, want) in found.iter().zip(&want) {
+                assert_eq!(
+                    (&found.token_ids, &found.logprobs),
+                    (&want.token_ids, &want.logprobs),
+                    "{name}, {cut}"
+                );
+                assert_eq!(found.prompt_logprobs, want.prompt_logprobs);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_journal_that_holds_a_whole_answer_needs_no_sweep() {
     let fixture = fixture("llama");
