@@ -45,6 +45,13 @@ pub struct JobStatus {
     pub input: String,
 }
 
+impl JobStatus {
+    /// Whether its input has been read, so that all of its lines are counted.
+    pub fn is_counted(&self) -> bool {
+        !matches!(self.state.as_str(), "validating" | "unreadable") && self.created > 0
+    }
+}
+
 /// The jobs of a folder, or the job of an output.
 ///
 /// # Errors

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use aerostat::session::Priority;
 use aerostat_jobs::disk::System;
-use aerostat_jobs::{Counts, ErrorKind, Job, JobHandle, JobOptions, JobPaths, Watcher};
+use aerostat_jobs::{Counts, ErrorKind, Job, JobHandle, JobOptions, JobPaths, JobStatus, Watcher, list_jobs};
 use aerostat_openai::Rules;
 use serde_json::{Value, json};
 
@@ -158,6 +158,16 @@ impl Worker {
             if let Some(seconds) = begun.and_then(|(begun, left)| seconds_left(begun, left, counts.left())) {
                 object["aerostat"] = json!({"eta_seconds": seconds});
             }
+            return object;
+        }
+        drop(state);
+        // Nobody works on it: after a kill its row is behind what was saved.
+        let output = self.store.job_folder(&row.id).join("out.jsonl");
+        if let Some(job) =
+            list_jobs(&output).ok().and_then(|mut jobs| jobs.pop()).filter(JobStatus::is_counted)
+        {
+            let JobStatus { total, done, failed, .. } = job;
+            object["request_counts"] = request_counts(Counts { total, done, failed });
         }
         object
     }

@@ -7,9 +7,9 @@
 
 use std::collections::VecDeque;
 
-use aerostat_arch::ModelSpec;
+use aerostat_arch::{ModelSpec, Role};
 use aerostat_checkpoint::Extent;
-use aerostat_plan::Plan;
+use aerostat_plan::{Plan, Step};
 use aerostat_stream::{CacheSlot, Error, Ring, Tile};
 
 /// The streamed tiles of sweep after sweep.
@@ -100,7 +100,8 @@ struct Certain {
     tiles: Vec<Extent>,
     /// The first of the head.
     head: usize,
-    /// For each block with experts, how many of `tiles` come before them.
+    /// For each block with experts, how many of `tiles` come before them. What their sum is multiplied by comes after: asked
+    /// for before, it would take the buffers that they need.
     gates: Vec<usize>,
     /// How many are asked for past a gate that is not yet open.
     beyond: usize,
@@ -116,7 +117,8 @@ struct Certain {
 impl Certain {
     fn new(plan: &Plan, spec: &ModelSpec, beyond: usize) -> Self {
         let streamed = plan.steps.iter().filter(|s| s.is_streamed());
-        let before = |block: usize| streamed.clone().take_while(|s| s.block <= block).count();
+        let is_before = |s: &Step, block| s.block < block || s.block == block && s.role != Role::ExpertsUp;
+        let before = |block: usize| streamed.clone().take_while(|s| is_before(s, block)).count();
         let blocks = spec.blocks.iter().enumerate();
         let gates = blocks.filter(|(_, block)| block.experts.is_some()).map(|(i, _)| before(i)).collect();
         Self {
