@@ -116,18 +116,7 @@ impl Job {
         }
         let is_new = !path.exists();
         if is_new && output.size()? + errors.size()? > 0 {
-            let message = match output.size()? {
-                0 => format!(
-                    "{} is not empty and tells of failures of another job; name another error file with --errors, or \
-                     --restart to overwrite it",
-                    paths.errors.display()
-                ),
-                _ => format!(
-                    "{} is not empty and belongs to no job; name another output, or --restart to overwrite it",
-                    paths.output.display()
-                ),
-            };
-            return Err(Error::new(ErrorKind::Changed, message));
+            return Err(taken(&paths, output.size()? > 0));
         }
         let database = Database::open(&path)?;
         let identity = [
@@ -419,6 +408,16 @@ fn remove(path: &Path) -> Result<(), Error> {
 
 pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs())
+}
+
+/// There is something where a new job is to write: results, or else failures.
+fn taken(paths: &JobPaths, results: bool) -> Error {
+    let (path, what) = match results {
+        true => (&paths.output, "belongs to no job; name another output"),
+        false => (&paths.errors, "tells of failures of another job; name another error file with --errors"),
+    };
+    let message = format!("{} is not empty and {what}, or --restart to overwrite it", path.display());
+    Error::new(ErrorKind::Changed, message)
 }
 
 /// What is told where an output holds results and its database none.
