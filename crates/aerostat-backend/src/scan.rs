@@ -39,11 +39,16 @@ pub fn decay(rate: f32, step: f32) -> f32 {
     exp(-(rate * step))
 }
 
+/// Of each element of the state, by its row and its column.
+type OfElements<'a> = &'a dyn Fn(usize, usize) -> f32;
+/// Of each element of the input.
+type OfInputs<'a> = &'a dyn Fn(usize) -> f32;
+
 /// The same where each element of the input has a time step and a skip of its own, and each element of the state a decay.
 pub fn step_each(
     state: &mut [f32],
     (b, c, x): (&[f32], &[f32], &[f32]),
-    (steps, decay, skip): (&[f32], &dyn Fn(usize, usize) -> f32, &dyn Fn(usize) -> f32),
+    (steps, decay, skip): (&[f32], OfElements<'_>, OfInputs<'_>),
     out: &mut [f32],
 ) {
     for (j, (out, &value)) in out.iter_mut().zip(x).enumerate() {
