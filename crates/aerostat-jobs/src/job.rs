@@ -411,7 +411,7 @@ pub(crate) fn now() -> u64 {
 }
 
 /// There is something where a new job is to write: results, or else failures.
-fn taken(paths: &JobPaths, results: bool) -> Error {
+pub(crate) fn taken(paths: &JobPaths, results: bool) -> Error {
     let (path, what) = match results {
         true => (&paths.output, "belongs to no job; name another output"),
         false => (&paths.errors, "tells of failures of another job; name another error file with --errors"),

@@ -13,7 +13,7 @@ use crate::counts::Kinds;
 use crate::database::{LineRow, Mark, State};
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind};
-use crate::job::{ASSEMBLED_BYTES, Begun, Job};
+use crate::job::{ASSEMBLED_BYTES, Begun, Job, taken};
 use crate::line;
 use crate::options::JobPaths;
 use crate::output::Appender;
@@ -121,11 +121,7 @@ impl Job {
         let is_new = options.restart || !paths.database().exists();
         let there = paths.output.metadata().is_ok_and(|m| m.len() > 0);
         if there && is_new && !options.restart {
-            let message = format!(
-                "{} is not empty and belongs to no job; name another output, or --restart to overwrite it",
-                paths.output.display()
-            );
-            return Err(Error::new(ErrorKind::Changed, message));
+            return Err(taken(&paths, true));
         }
         let TableOptions { model, model_digest, words, restart, retry_errors } = options;
         let appended = paths.rows();
