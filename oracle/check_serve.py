@@ -1,10 +1,10 @@
 """Checks the server with clients that people use, each in an environment of its own.
 
     python oracle/check_serve.py [--client NAME] [AEROSTAT [MODEL]]
-    python oracle/check_serve.py --all [--environments FOLDER] [AEROSTAT [MODEL]]
+    python oracle/check_serve.py --all [--slow] [--environments FOLDER] [AEROSTAT [MODEL]]
 
 The first runs a client that this Python has; `--all` makes an environment for each in FOLDER (target/clients), installs what
-PINS names into it, and runs all of them. AEROSTAT is the command (target/debug/aerostat), MODEL a folder with a tokenizer
+PINS names into it, and runs all of them. With `--slow` a sweep takes 90 seconds, and clients wait as they do by themselves. AEROSTAT is the command (target/debug/aerostat), MODEL a folder with a tokenizer
 (fixtures/chat). The chat template is Qwen's, so that functions can be called. But for installing, nothing of the network is
 needed. Environments are made by uv, which takes two minutes for Open WebUI's; it needs no PyTorch, whose vectors are ours.
 """
@@ -353,8 +353,8 @@ def scores(pairs):
     return [results[str(i)]["response"]["body"]["data"][0]["token_logprobs"] for i in range(len(pairs))]
 
 
-def curl(url, model):
-    body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8, "seed": 1}
+def curl(url, model, tokens=8):
+    body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": tokens, "seed": 1}
 
     def run(body):
         headers = ["-H", "Content-Type: application/json", "-H", "Authorization: Bearer sesame"]
@@ -473,6 +473,43 @@ def schemathesis(url, model):
         subprocess.run(command, check=True, cwd=folder)
 
 
+def slow_openai(url, model):
+    from openai import OpenAI
+
+    wish = dict(model=model, messages=[{"role": "user", "content": "Hello"}], max_tokens=2, seed=1, temperature=1)
+    client = OpenAI(base_url=url + "/v1", api_key="sesame")
+    whole = client.chat.completions.create(**wish).choices[0].message.content
+    chunks = client.chat.completions.create(**wish, stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == whole
+
+
+def slow_langchain(url, model):
+    from langchain_openai import ChatOpenAI
+
+    chat = ChatOpenAI(model=model, base_url=url + "/v1", api_key="sesame", max_tokens=2, seed=1, temperature=1)
+
+    async def streamed():
+        return "".join([chunk.text async for chunk in chat.astream("Hello")])
+
+    assert asyncio.run(streamed()) == chat.invoke("Hello").text
+
+
+def slow_curl(url, model):
+    """curl, and undici, which is what Node's `fetch` is."""
+    curl(url, model, 2)
+    if not shutil.which("node"):
+        return print("SKIPPED undici: there is no node")
+    body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2, "seed": 1}
+    script = """
+        const [url, body] = process.argv.slice(1);
+        const headers = {"content-type": "application/json", authorization: "Bearer sesame"};
+        fetch(url, {method: "POST", headers, body}).then(a => a.json()).then(a => console.log(a.choices[0].finish_reason));
+    """
+    command = ["node", "-e", script, url + "/v1/chat/completions", json.dumps(body)]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() in ("stop", "length")
+
+
+SLOW = {"openai": slow_openai, "openai2": slow_openai, "openai3": slow_openai, "langchain": slow_langchain, "curl": slow_curl}
 CLIENTS = {
     "openai": openai_client,
     "openai2": openai_client,
@@ -505,6 +542,8 @@ def all_clients():
     """Runs each in an environment of its own."""
     failed = []
     for name, pins in PINS.items():
+        if ARGS.slow and name not in SLOW:
+            continue
         folder = pathlib.Path(ARGS.environments, name)
         python = folder / "bin/python"
         if not python.exists():
@@ -515,7 +554,7 @@ def all_clients():
             install = [str(python), "-m", "uv", "pip", "install", "--quiet", "--python", str(python), "--override"]
             if pins:
                 subprocess.run([*install, str(without), *pins], check=True)
-        command = [str(python), __file__, "--client", name, ARGS.aerostat, ARGS.model]
+        command = [str(python), __file__, "--client", name, *["--slow"] * ARGS.slow, ARGS.aerostat, ARGS.model]
         ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         print(f"{'ok' if ended.returncode == 0 else 'FAILED'} {name} {' '.join(pins)}", flush=True)
         if ended.returncode:
@@ -535,6 +574,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--client", choices=CLIENTS, default="openai")
     parser.add_argument("--all", action="store_true")
+    parser.add_argument("--slow", action="store_true")
     parser.add_argument("--environments", default=str(ROOT / "target/clients"))
     parser.add_argument("aerostat", nargs="?", default=str(ROOT / "target/debug/aerostat"))
     parser.add_argument("model", nargs="?", default=str(ROOT / "fixtures/chat"))
@@ -551,11 +591,10 @@ def main():
         keys = pathlib.Path(folder, "keys")
         keys.write_text("sesame\n")
         command = [ARGS.aerostat, "serve", MODEL, "--port", "0", "--json", "--quiet", "--data", folder + "/data", "--ollama"]
-        server = subprocess.Popen(
-            [*command, "--api-key-file", str(keys), "--served-model-name", "m"], stdout=subprocess.PIPE, text=True
-        )
+        command += ["--api-key-file", str(keys), "--served-model-name", "m", *["--hold-sweeps", "90"] * ARGS.slow]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
-            CLIENTS[ARGS.client](json.loads(server.stdout.readline())["url"], "m")
+            (SLOW if ARGS.slow else CLIENTS)[ARGS.client](json.loads(server.stdout.readline())["url"], "m")
             print("ok", ARGS.client)
         finally:
             server.terminate()

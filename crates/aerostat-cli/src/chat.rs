@@ -82,7 +82,7 @@ pub(crate) fn execute(args: &ChatArgs, output: &OutputArgs) -> Result<(), Failur
         output,
         files: &files,
         tokenizer: &tokenizer,
-        talk: Talk(encoder.opening()),
+        talk: Talk::new(encoder.opening()),
         encoder: encoder.within(context),
         engine,
         generation: args.generation.clone(),
@@ -156,11 +156,11 @@ impl Chat<'_> {
             }
             Command::Save(file) => {
                 self.talk.save(file)?;
-                note(self.output, &format!("{} messages to {file}", self.talk.0.len()));
+                note(self.output, &format!("{} messages to {file}", self.talk.whole().len()));
             }
             Command::Load(file) => {
                 self.talk = Talk::load(file)?;
-                note(self.output, &format!("{} messages from {file}", self.talk.0.len()));
+                note(self.output, &format!("{} messages from {file}", self.talk.messages.len()));
             }
             Command::Exit => {}
         }
@@ -170,7 +170,7 @@ impl Chat<'_> {
     /// One message and its answer. If it cannot be answered, the conversation is what it was.
     fn turn(&mut self, text: &str, attended: bool) -> Result<(), Failure> {
         let before = self.talk.clone();
-        self.talk.0.push(Message::new("user", text));
+        self.talk.messages.push(Message::new("user", text));
         match self.answer() {
             // Ctrl-C is about the answer, unless nobody is there to go on.
             Err(Failure::Interrupted) if attended && interrupt::forgive() => {
@@ -196,10 +196,10 @@ impl Chat<'_> {
     /// rest fills half of the context, since what follows a gap is computed anew.
     fn fitted(&mut self) -> Result<Vec<u32>, Failure> {
         let room = self.context - self.answer_tokens().clamp(1, (self.context / 4).max(1)).min(self.context);
-        let (mut talk, before) = (self.talk.clone(), self.talk.0.len());
+        let (mut talk, before) = (self.talk.clone(), self.talk.messages.len());
         let mut most = room;
         loop {
-            let tokens = self.encoder.messages(&talk.0);
+            let tokens = self.encoder.messages(&talk.messages);
             let fits = tokens.as_ref().is_ok_and(|tokens| tokens.len() <= most);
             let less = if fits { None } else { talk.without_oldest() };
             match (less, tokens) {
@@ -208,7 +208,7 @@ impl Chat<'_> {
                 }
                 // The last message stands alone: it may take what it needs.
                 (_, Ok(tokens)) if tokens.len() < self.context => {
-                    let dropped = before - talk.0.len();
+                    let dropped = before - talk.messages.len();
                     if dropped > 0 {
                         let context = self.context;
                         note(
@@ -252,7 +252,7 @@ impl Chat<'_> {
             hook: Some(SharedHook::new(Stops)),
             ..Request::default()
         };
-        let split = self.encoder.split(&self.talk.0);
+        let split = self.encoder.split(&self.talk.messages);
         let _graceful = interrupt::graceful();
         let mut watch = Watch::new(self.output, !self.output.json).dimming(split).patient();
         let answers = self.engine.generate(&[request], Some(self.tokenizer), &mut watch)?;
@@ -275,7 +275,7 @@ impl Chat<'_> {
         let stats = self.engine.stats();
         output::summary(self.output, &stats);
         if self.output.json {
-            let (messages, results) = (&self.talk.0, &self.results);
+            let (messages, results) = (&*self.talk.whole(), &*self.results);
             output::json(&Report { model, messages, results, stats })?;
         }
         Ok(())

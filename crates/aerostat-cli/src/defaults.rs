@@ -9,7 +9,10 @@ use toml::{Table, Value};
 
 use crate::failure::Failure;
 use crate::folders;
+use crate::output::{OutputArgs, note};
 
+/// What the names of all variables begin with.
+const PREFIX: &str = "AEROSTAT_";
 /// The groups of flags that an environment variable may set, whatever the command.
 const GROUPS: [&str; 2] = ["Engine", "Generation"];
 /// Flags that are about one call only, or whose variable has another meaning.
@@ -17,6 +20,11 @@ const NEVER: [&str; 7] = ["help", "version", "yes", "restart", "json", "output",
 /// `AEROSTAT_CACHE` is a folder for everything, and no flag.
 const OTHER_MEANING: &str = "cache";
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// So much of a variable's name is told.
+const NAME_CHARS_MAX: usize = 60;
+/// Variables that are no flags' defaults.
+const OTHERS: [&str; 5] =
+    ["AEROSTAT_API_KEY", "AEROSTAT_CACHE", "AEROSTAT_COMMAND", "AEROSTAT_CONFIG", "AEROSTAT_SHARDS"];
 
 /// The command with the user's defaults in the place of its own: those of the file, and over them those of the environment.
 pub(crate) fn apply(command: Command) -> Result<Command, Failure> {
@@ -167,15 +175,36 @@ fn with_defaults(command: Command, found: Found) -> Command {
     found.into_iter().fold(command, |command, (id, text)| command.mut_arg(id, |arg| default(arg, &text)))
 }
 
+/// Says of variables with our prefix that they do nothing, as those do that are spelt wrongly.
+pub(crate) fn tell_unknown(command: &Command, output: &OutputArgs) {
+    let given = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in unknown_variables(command, given) {
+        let name: String = name.chars().take(NAME_CHARS_MAX).collect();
+        note(output, &format!("{name} is set, and no flag takes its default from it"));
+    }
+}
+
+/// Variables with our prefix that no command takes, of those given.
+fn unknown_variables(command: &Command, given: impl Iterator<Item = String>) -> Vec<String> {
+    let known = |name: &str| {
+        let is = |flag: &Arg| variable_of(flag).is_some_and(|variable| variable == name);
+        OTHERS.contains(&name) || command.get_subcommands().any(|sub| sub.get_arguments().any(is))
+    };
+    given.filter(|name| name.starts_with(PREFIX) && !known(name)).collect()
+}
+
+/// The variable that gives a flag's default, if there is one.
+fn variable_of(flag: &Arg) -> Option<String> {
+    let (long, group) = (flag.get_long()?, flag.get_help_heading()?);
+    let has = GROUPS.contains(&group) && long != OTHER_MEANING && may_be_set(flag, long);
+    has.then(|| format!("{PREFIX}{}", long.to_ascii_uppercase().replace('-', "_")))
+}
+
 /// What `AEROSTAT_MEMORY` and its like say of the flags of a command.
 fn from_environment(command: &Command, variable: &dyn Fn(&str) -> Option<String>) -> Result<Found, Failure> {
     let mut found = Vec::new();
     for flag in command.get_arguments() {
-        let (Some(long), Some(group)) = (flag.get_long(), flag.get_help_heading()) else { continue };
-        if !GROUPS.contains(&group) || long == OTHER_MEANING || !may_be_set(flag, long) {
-            continue;
-        }
-        let name = format!("AEROSTAT_{}", long.to_ascii_uppercase().replace('-', "_"));
+        let Some(name) = variable_of(flag) else { continue };
         if let Some(text) = variable(&name) {
             check(flag, &text, &name)?;
             found.push((flag.get_id().clone(), text));
@@ -241,6 +270,9 @@ mod tests {
             let message = with(file).map(drop).unwrap_err().message();
             assert!(message.contains(says), "{file}: {message}");
         }
+        let given = ["AEROSTAT_MEMORY", "AEROSTAT_MEMROY", "AEROSTAT_CONFIG", "MEMROY", "AEROSTAT_LABELS"];
+        let unknown = unknown_variables(&Cli::command(), given.map(str::to_owned).into_iter());
+        assert_eq!(unknown, ["AEROSTAT_MEMROY", "AEROSTAT_LABELS"]);
         let environment = |name: &str| (name == "AEROSTAT_TEMPERATURE").then(|| "hot".to_owned());
         let run = Cli::command().find_subcommand("run").unwrap().clone();
         let failure = from_environment(&run, &environment).unwrap_err();

@@ -88,6 +88,7 @@ fn main() -> ExitCode {
     let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = parsed.unwrap_or_else(|e| mistyped(&e, json));
     let output = &cli.output;
+    defaults::tell_unknown(&Cli::command(), output);
     let result = interrupt::install().and_then(|()| match cli.command {
         Command::Run(args) => run::execute(args, output),
         Command::Chat(args) => chat::execute(&args, output),

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use aerostat::{Engine, ErrorKind, Machine, ModelFiles, Need, Options, Parts, Plan, Tokenizer, Want, size};
+use aerostat::{
+    Engine, ErrorKind, Hidden, Layer, Machine, ModelFiles, Need, Options, Parts, Plan, Pooling, Tokenizer,
+    Want, size,
+};
 use aerostat_pack::Codec;
 use clap::{Args, value_parser};
 use serde::Serialize;
@@ -13,7 +16,7 @@ use crate::model::{self, Headers, ModelName};
 use crate::options::{EngineArgs, MODEL_HELP, NEW_TOKENS_DEFAULT};
 use crate::output::{self, OutputArgs};
 use crate::prompts::Prompt;
-use crate::verdict::{ANSWER_TOKENS, Disk, PROMPT_TOKENS, Packed, REQUESTS, Verdict, seconds};
+use crate::verdict::{Asked, Disk, PROMPT_TOKENS, Packed, REQUESTS, Verdict, seconds};
 
 /// Tokens of the one sequence that is planned for, unless `--context` says otherwise or the model can take fewer.
 const CONTEXT_DEFAULT: usize = 512;
@@ -112,9 +115,11 @@ pub(crate) fn execute(args: &PlanArgs, output: &OutputArgs) -> Result<(), Failur
         None if args.compare || !plan.resident => planner.compare(context, &plan, args.compare)?,
         _ => Vec::new(),
     };
-    let night = planner.plan(&night()).ok();
+    let gives_none = files.spec().looks_ahead() || files.spec().head.absent;
+    let asked = if gives_none { Asked::Vectors } else { Asked::Tokens };
+    let night = planner.plan(&night(asked)).ok();
     let packed: Vec<Packed> = compared.iter().skip(1).map(Compared::packed).collect();
-    let verdict = Verdict::new(&plan, night.as_ref(), disk, &packed);
+    let verdict = Verdict::new(&plan, night.as_ref(), disk, &packed, asked);
     let shown = if args.compare { compared } else { Vec::new() };
     if output.json {
         let downloaded = headers.is_here();
@@ -138,9 +143,12 @@ fn prompt_once(files: &ModelFiles, tokenizer: Option<&Tokenizer>) {
 }
 
 /// The night's job.
-fn night() -> Need {
+fn night(asked: Asked) -> Need {
+    let vector =
+        Hidden { layer: Layer::Final, pooling: Some(Pooling::Mean), dimensions: None, normalize: false };
+    let want = if asked == Asked::Tokens { Want::Generate } else { Want::Hidden(vector) };
     let mut need = Need::none();
-    (0..REQUESTS).for_each(|_| need.add_tokens(PROMPT_TOKENS, ANSWER_TOKENS, Want::Generate));
+    (0..REQUESTS).for_each(|_| need.add_tokens(PROMPT_TOKENS, asked.answer_tokens(), want));
     need
 }
 

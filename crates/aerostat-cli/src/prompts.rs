@@ -15,6 +15,8 @@ use crate::output::{self, OutputArgs};
 const STDIN: &str = "-";
 /// How long something that may come through stdin beside a prompt is waited for.
 const STDIN_WAIT: Duration = Duration::from_secs(1);
+/// And where it would only be told that it is not read.
+const LOOK: Duration = Duration::from_millis(50);
 /// The longest prompt that is read from stdin, in bytes.
 const STDIN_BYTES_MAX: u64 = 64 << 20;
 
@@ -50,7 +52,7 @@ impl Prompts {
     pub(crate) fn with_stdin(mut self, output: &OutputArgs) -> Result<Vec<Prompt>, Failure> {
         let one = matches!(self.0.as_slice(), [prompt @ Prompt::Text(_)] if !is_stdin(prompt));
         if one && !io::stdin().is_terminal() {
-            let piped = soon(stdin_text).transpose()?;
+            let piped = soon(stdin_text, STDIN_WAIT).transpose()?;
             if piped.is_none() {
                 let waited = STDIN_WAIT.as_secs();
                 output::note(
@@ -66,6 +68,15 @@ impl Prompts {
                 text.push_str("\n\n");
                 text.push_str(&more);
             }
+        }
+        let unread = self.0.len() > 1 && !self.0.iter().any(is_stdin) && !io::stdin().is_terminal();
+        if unread
+            && soon(|| io::stdin().lock().fill_buf().is_ok_and(|bytes| !bytes.is_empty()), LOOK) == Some(true)
+        {
+            output::note(
+                output,
+                "what comes through stdin is not read beside several prompts; `-` stands for it",
+            );
         }
         self.or_stdin()
     }
@@ -90,7 +101,7 @@ fn stdin_text() -> Result<String, Failure> {
 
 /// What a call gives, once the first byte of stdin is there or its end; `None` if neither comes soon: a pipe that whoever
 /// started the command holds open and writes nothing to.
-fn soon<T: Send + 'static>(call: fn() -> T) -> Option<T> {
+fn soon<T: Send + 'static>(call: fn() -> T, wait: Duration) -> Option<T> {
     let (to, from) = mpsc::channel();
     let (begun_to, begun) = mpsc::channel();
     thread::spawn(move || {
@@ -99,7 +110,7 @@ fn soon<T: Send + 'static>(call: fn() -> T) -> Option<T> {
         let _ = begun_to.send(());
         let _ = to.send(call());
     });
-    begun.recv_timeout(STDIN_WAIT).ok()?;
+    begun.recv_timeout(wait).ok()?;
     from.recv().ok()
 }
 

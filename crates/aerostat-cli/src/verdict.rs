@@ -41,6 +41,47 @@ impl Disk {
     }
 }
 
+/// What a model is asked for, by which its speed is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// Answers.
+    Tokens,
+    /// Vectors of texts, of a model that gives no tokens.
+    Vectors,
+}
+
+impl Asked {
+    /// Rows of a sweep for one prompt, once it is read.
+    fn rows(self) -> usize {
+        match self {
+            Self::Tokens => 1,
+            Self::Vectors => PROMPT_TOKENS,
+        }
+    }
+
+    /// Tokens of an answer.
+    pub(crate) fn answer_tokens(self) -> usize {
+        match self {
+            Self::Tokens => ANSWER_TOKENS,
+            Self::Vectors => 0,
+        }
+    }
+
+    fn one(self) -> String {
+        match self {
+            Self::Tokens => "a token for one prompt".to_owned(),
+            Self::Vectors => format!("a text of {PROMPT_TOKENS} tokens"),
+        }
+    }
+
+    fn many(self) -> String {
+        match self {
+            Self::Tokens => format!("answers of {ANSWER_TOKENS} tokens"),
+            Self::Vectors => format!("texts of {PROMPT_TOKENS} tokens"),
+        }
+    }
+}
+
 /// The verdict, in words and in numbers.
 #[derive(Debug, Serialize)]
 pub(crate) struct Verdict {
@@ -48,9 +89,9 @@ pub(crate) struct Verdict {
     pub(crate) text: String,
     /// Whether all weights stay in memory.
     fits: bool,
-    /// Seconds of a token of one prompt: at best, as expected, at worst.
+    /// Seconds of a token of one prompt, or of a text for which the model gives no token: at best, as expected, at worst.
     token_seconds: [f64; 3],
-    /// Answers of [`ANSWER_TOKENS`] tokens in eight hours, of [`REQUESTS`] prompts at once; `None` where the budget has no room.
+    /// Answers of [`ANSWER_TOKENS`] tokens, or texts of [`PROMPT_TOKENS`], in eight hours, of [`REQUESTS`] prompts at once; `None` where the budget has no room.
     answers_per_night: Option<f64>,
 }
 
@@ -62,8 +103,14 @@ pub(crate) struct Packed {
 
 impl Verdict {
     /// Of a plan for one prompt, that of the night's job, and copies that would be faster.
-    pub(crate) fn new(plan: &Plan, night: Option<&Plan>, disk: Disk, packed: &[Packed]) -> Self {
-        let at = |rate: f64| plan.cost.at_read_rate(rate).seconds(1, 1);
+    pub(crate) fn new(
+        plan: &Plan,
+        night: Option<&Plan>,
+        disk: Disk,
+        packed: &[Packed],
+        asked: Asked,
+    ) -> Self {
+        let at = |rate: f64| plan.cost.at_read_rate(rate).seconds(asked.rows(), 1);
         let expected = at(disk.rate());
         let (best, worst) = match disk {
             Disk::Known(_) => (expected / MARGIN, expected * MARGIN),
@@ -71,9 +118,10 @@ impl Verdict {
         };
         let answers = night.map(|plan| {
             let plan = Plan { cost: plan.cost.at_read_rate(disk.rate()), ..plan.clone() };
-            let (_, seconds) = aerostat_jobs::forecast_alike(&plan, REQUESTS, PROMPT_TOKENS, ANSWER_TOKENS);
+            let answer = asked.answer_tokens();
+            let (_, seconds) = aerostat_jobs::forecast_alike(&plan, REQUESTS, PROMPT_TOKENS, answer);
             // One after the other, at the least: measured rates of many rows may be poor for a moment.
-            let alone = expected * ANSWER_TOKENS as f64;
+            let alone = expected * answer.max(1) as f64;
             NIGHT_SECONDS / (seconds / REQUESTS as f64).min(alone).max(1e-9)
         });
         let mut text = if plan.resident {
@@ -87,9 +135,9 @@ impl Verdict {
                 }
             }
         };
-        text += &per_token([best, expected, worst]);
+        text += &each(asked, [best, expected, worst]);
         if let Some(answers) = answers {
-            let _ = write!(text, ", {} answers of {ANSWER_TOKENS} tokens a night", count(answers));
+            let _ = write!(text, ", {} {} a night", count(answers), asked.many());
         }
         let faster = packed.iter().filter(|packed| packed.seconds < 0.97 * expected);
         let faster: Vec<String> =
@@ -106,9 +154,10 @@ impl Verdict {
 }
 
 /// What a token takes: at best, as expected, at worst.
-fn per_token([best, expected, worst]: [f64; 3]) -> String {
+/// What one takes.
+fn each(asked: Asked, [best, expected, worst]: [f64; 3]) -> String {
     let about = if expected < TOLD_SECONDS { "" } else { "about " };
-    let text = format!("; {about}{} a token for one prompt", seconds(expected));
+    let text = format!("; {about}{} {}", seconds(expected), asked.one());
     if worst < TOLD_SECONDS {
         return text;
     }
@@ -190,9 +239,13 @@ mod tests {
         // A part was told in GB once, and the whole in MB: "0.1 of 97 MB".
         assert_eq!(part(92_000_000, 97_000_000), "92 of 97 MB");
         assert_eq!(part(131_000_000_000, 141_400_000_000), "131 of 141 GB");
-        assert_eq!(per_token([0.0001, 0.0002, 0.0003]), "; less than 1 ms a token for one prompt");
-        assert_eq!(per_token([30.0, 37.0, 46.0]), "; about 37 s a token for one prompt (30 to 46 s)");
-        assert!(per_token([0.0008, 0.001, 0.0013]).ends_with("(less than 1 ms to 0.0013 s)"));
+        assert_eq!(each(Asked::Tokens, [0.0001, 0.0002, 0.0003]), "; less than 1 ms a token for one prompt");
+        assert_eq!(
+            each(Asked::Tokens, [30.0, 37.0, 46.0]),
+            "; about 37 s a token for one prompt (30 to 46 s)"
+        );
+        assert!(each(Asked::Tokens, [0.0008, 0.001, 0.0013]).ends_with("(less than 1 ms to 0.0013 s)"));
+        assert!(each(Asked::Vectors, [0.1, 0.2, 0.3]).starts_with("; about 0.20 s a text of 200 tokens ("));
         assert_eq!([7.44, 503.0, 12_345.0, 3e9].map(count), ["7.4", "500", "12000", "more than a million"]);
     }
 }

@@ -1,8 +1,8 @@
 //! The cells of a row of JSON: no more of it is held than is asked for.
 
-use std::cell::Cell as Counter;
 use std::fmt;
 
+use aerostat_openai::json;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ pub(crate) const VALUES_MAX: usize = 20_000;
 /// The cells of a line.
 pub(crate) fn json_cells(text: &[u8], columns: &Columns) -> Cells {
     let wrong = |e: serde_json::Error| {
-        let why: String = e.to_string().chars().take(CHARS_MAX).collect();
+        let why: String = json::placed(&e).chars().take(CHARS_MAX).collect();
         format!("not a JSON object: {why}")
     };
     let mut from = serde_json::Deserializer::from_slice(text);
@@ -63,10 +63,14 @@ impl<'de> Visitor<'de> for RowReader<'_> {
         let Columns { prompt: column, others } = self.0;
         let (mut prompt, mut cells) = (None, vec![None; others.len()]);
         while let Some(name) = map.next_key::<String>()? {
+            let mut told = cells.iter().zip(others).filter(|(_, other)| **other == name);
+            if prompt.is_some() && Some(&name) == column.as_ref() || told.any(|(cell, _)| cell.is_some()) {
+                return Err(json::doubled(&name));
+            }
             if Some(&name) == column.as_ref() {
                 prompt = Some(map.next_value::<Cell>()?.0);
             } else if others.contains(&name) {
-                let value = map.next_value_seed(Few(&Counter::new(VALUES_MAX)))?;
+                let value = map.next_value_seed(&json::Values::new(VALUES_MAX))?;
                 for (cell, _) in cells.iter_mut().zip(others).filter(|(_, other)| **other == name) {
                     *cell = Some(value.clone());
                 }
@@ -75,75 +79,6 @@ impl<'de> Visitor<'de> for RowReader<'_> {
             }
         }
         Ok((prompt, cells))
-    }
-}
-
-/// Reads a value of JSON that holds no more than so many.
-struct Few<'a>(&'a Counter<usize>);
-
-impl Few<'_> {
-    fn take<E: serde::de::Error>(&self) -> Result<(), E> {
-        let left = self.0.get().checked_sub(1);
-        let many = || E::custom(format!("a cell that is wanted holds more than {VALUES_MAX} values"));
-        left.map(|left| self.0.set(left)).ok_or_else(many)
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Few<'_> {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
-        self.take()?;
-        from.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Few<'_> {
-    type Value = Value;
-
-    fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        to.write_str("any value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
-        Ok(number.into())
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
-        Ok(number.into())
-    }
-
-    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
-        Ok(number.into())
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(text.into())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
-        let mut values = Vec::new();
-        while let Some(value) = list.next_element_seed(Few(self.0))? {
-            values.push(value);
-        }
-        Ok(values.into())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut values = serde_json::Map::new();
-        while let Some(name) = map.next_key::<String>()? {
-            let value = map.next_value_seed(Few(self.0))?;
-            values.insert(name, value);
-        }
-        Ok(values.into())
     }
 }
 
@@ -253,8 +188,13 @@ mod tests {
             cells(ids(), &[serde_json::json!({"c": []})])
         );
         assert_eq!(of(r#"{"text":[1,2]}"#, Some("text")), cells(ids(), &[serde_json::json!([1, 2])]));
-        // The last of two counts, as everywhere.
-        assert_eq!(of(r#"{"text":5,"text":"a"}"#, None), cells(Prompt::Text("a".to_owned()), &[]));
+        // Of two, one would be ignored.
+        for (row, key) in [(r#"{"text":5,"text":"a"}"#, None), (r#"{"text":"a","b":1,"b":null}"#, Some("b"))]
+        {
+            assert!(of(row, key).unwrap_err().contains("stands twice in an object at column"), "{row}");
+        }
+        let unwanted = of(r#"{"text":"a","b":1,"b":2}"#, None);
+        assert_eq!(unwanted, cells(Prompt::Text("a".to_owned()), &[]));
         for cell in [
             "5",
             "null",

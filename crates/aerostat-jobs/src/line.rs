@@ -4,7 +4,7 @@ use std::io::Write;
 
 use aerostat_openai::{
     ApiRequest, Endpoint, Fields, LazyGrammars, Part, Reading, Refusal, Setting, Stamp, WriteError, brief,
-    one_line,
+    json, one_line,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -44,8 +44,8 @@ pub(crate) fn read(setting: &Setting, number: u64, line: &[u8]) -> Result<Item, 
         );
         return Err((custom_id(line), Refusal::new("line_too_long", message)));
     }
-    let value: Value = serde_json::from_slice(line)
-        .map_err(|e| (None, Refusal::new("invalid_json", format!("the line is not JSON: {e}"))))?;
+    let value = json::from_slice(line)
+        .map_err(|e| (None, Refusal::new("invalid_json", json::told("the line", &e))))?;
     let Value::Object(map) = value else {
         let message = format!("the line is {}, not a JSON object", brief(&value));
         return Err((None, Refusal::new("invalid_json", message)));

@@ -24,6 +24,7 @@ mod dialect;
 mod echo;
 mod fields;
 mod grammar;
+pub mod json;
 mod lines;
 mod messages;
 mod parse;

@@ -96,9 +96,12 @@ const SLOTS_SOME: usize = 4;
 /// The budget is too small; the error says the smallest that works and what takes it.
 pub fn plan(spec: &ModelSpec, input: &PlanInput, machine: &Machine) -> Result<Plan, Error> {
     let sizes = Sizes::of(spec);
-    let fit = Fit { spec, input, machine, sizes };
+    let mut fit = Fit { spec, input, machine, sizes, apart: 0 };
+    fit.apart = input.share.beside(fit.minimum().total());
+    let least = fit.minimum().total();
+    let budget = input.budget_bytes.unwrap_or((machine.available_bytes / 5 * 4).max(least));
+    fit.apart = fit.apart.max(input.share.of(budget));
     let minimum = fit.minimum();
-    let budget = input.budget_bytes.unwrap_or((machine.available_bytes / 5 * 4).max(minimum.total()));
     if budget + SLACK_BYTES < minimum.total() {
         return Err(Error {
             budget_bytes: budget,
@@ -125,7 +128,7 @@ pub fn plan(spec: &ModelSpec, input: &PlanInput, machine: &Machine) -> Result<Pl
     }
     let resident = if input.device.is_none() { fit.resident(budget) } else { None };
     let layout = resident.unwrap_or_else(|| fit.grow(minimum.clone(), budget));
-    Ok(fit.finish(layout, budget, minimum.total()))
+    Ok(fit.finish(layout, budget, least))
 }
 
 /// How the budget is spent.
@@ -190,6 +193,8 @@ struct Fit<'a> {
     input: &'a PlanInput,
     machine: &'a Machine,
     sizes: Sizes,
+    /// What of the budget is kept for others.
+    apart: u64,
 }
 
 impl Fit<'_> {
@@ -204,7 +209,7 @@ impl Fit<'_> {
         let rows = self.rows_wanted().min(ROWS_MIN).max(self.rows_least());
         let logit_rows = self.input.logit_rows_useful.clamp(1, LOGIT_ROWS_MIN).min(rows);
         Layout {
-            overhead: held + RESERVE_BYTES + footprint.fixed_bytes + results,
+            overhead: held + RESERVE_BYTES + footprint.fixed_bytes + results + self.apart,
             activations: self.activations(rows, logit_rows),
             rows,
             logit_rows,

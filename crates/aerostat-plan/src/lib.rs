@@ -65,6 +65,8 @@ pub struct PlanInput {
     pub kv_bytes_per_token: u64,
     /// What is allocated beside weights, the ring and the KV cache.
     pub footprint: Footprint,
+    /// What of the budget is not the engine's.
+    pub share: Share,
     /// Tile size, if the user names one.
     pub tile_bytes: Option<u64>,
     /// Upper bound of pinned weights; for measurements. `None`: as much as the budget allows.
@@ -73,6 +75,27 @@ pub struct PlanInput {
     pub expert_use: Option<ExpertUse>,
     /// The memory of a device that has some of its own.
     pub device: Option<DeviceMemory>,
+}
+
+/// A part of a budget that is kept for other things; by default there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// It is one of so many equal parts, 2 or more; 0: nothing is kept.
+    pub parts: u64,
+    /// Its bytes at most.
+    pub bytes_max: u64,
+}
+
+impl Share {
+    /// What it is of a budget, in bytes.
+    pub fn of(self, budget: u64) -> u64 {
+        budget.checked_div(self.parts).unwrap_or(0).min(self.bytes_max)
+    }
+
+    /// What it is of the smallest budget that leaves so many bytes beside it.
+    pub(crate) fn beside(self, bytes: u64) -> u64 {
+        bytes.checked_div(self.parts.saturating_sub(1)).unwrap_or(0).min(self.bytes_max)
+    }
 }
 
 /// Memory beside weights, the ring and the KV cache, in bytes: activations and small tensors as the program says, scratch

@@ -2,7 +2,7 @@
 
 use aerostat_arch::{Matrix, ModelSpec, describe};
 use aerostat_checkpoint::Checkpoint;
-use aerostat_plan::{ExpertUse, Footprint, Machine, Multiply, Plan, PlanInput, Step, Totals, plan};
+use aerostat_plan::{ExpertUse, Footprint, Machine, Multiply, Plan, PlanInput, Share, Step, Totals, plan};
 use aerostat_testkit::fixture;
 use proptest::prelude::*;
 
@@ -25,6 +25,7 @@ fn input(spec: &ModelSpec) -> PlanInput {
         draft_bytes: 0,
         kv_type: "f16",
         kv_bytes_per_token: 2 * 128,
+        share: Share::default(),
         footprint: Footprint {
             fixed_bytes: 3 << 20,
             row_bytes: 5000,
@@ -191,6 +192,27 @@ fn memory_goes_to_rows_and_the_cache_they_need_before_weights_stay() {
     // Twice what 512 rows hold on average, 1,903.9 pages.
     assert_eq!((ample.rows_max, ample.kv_pages), (512, 3808), "{ample}");
     assert!(ample.logit_rows_max >= 512 * 64 / 327, "{ample}");
+}
+
+/// A server once took its part off the budget first, and told a minimum that did not do.
+#[test]
+fn the_stated_minimum_has_room_for_what_is_kept_for_others() {
+    let spec = spec("llama");
+    let share = Share { parts: 4, bytes_max: 1 << 30 };
+    let with = |budget: u64, share| {
+        plan(&spec, &PlanInput { budget_bytes: Some(budget), share, ..input(&spec) }, &machine())
+    };
+    let alone = with(1, Share::default()).unwrap_err().minimum_bytes;
+    for budget in [1, alone / 2, alone] {
+        let error = with(budget, share).unwrap_err();
+        assert!(error.minimum_bytes >= alone / 3 * 4 && error.budget_bytes == budget);
+        let least = with(error.minimum_bytes, share).unwrap();
+        assert_eq!(least.minimum_bytes, error.minimum_bytes);
+    }
+    let (bare, kept) = (with(1 << 30, Share::default()).unwrap(), with(1 << 30, share).unwrap());
+    assert_eq!(kept.budget_bytes - bare.budget_bytes, 256 << 20);
+    let bounded = with(1 << 30, Share { bytes_max: 8 << 20, ..share }).unwrap();
+    assert_eq!(bounded.budget_bytes - bare.budget_bytes, 8 << 20);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aerostat::Hidden;
-use aerostat_openai::{ApiRequest, Endpoint, Scoring, Shape, Stamp, Task};
+use aerostat_openai::{ApiRequest, Endpoint, Scoring, Shape, Stamp, Task, json};
 use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Request, Response};
@@ -104,10 +104,10 @@ pub(crate) async fn receive(
 
 /// The object that a body is.
 pub(crate) fn object(body: &[u8]) -> Result<Map<String, Value>, Problem> {
-    match serde_json::from_slice(body) {
+    match json::from_slice(body) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(_) => Err(Problem::bad("invalid_json", "the body is JSON, but no object")),
-        Err(e) => Err(Problem::bad("invalid_json", format!("the body is not JSON: {e}"))),
+        Err(e) => Err(Problem::bad("invalid_json", json::told("the body", &e))),
     }
 }
 

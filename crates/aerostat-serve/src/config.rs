@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use aerostat::Share;
+
 use crate::error::{Error, ErrorKind};
 use crate::gate::Keys;
 
@@ -114,9 +116,8 @@ impl Default for Limits {
 
 /// Tokens of a sequence where neither the user nor the model wants fewer.
 const CONTEXT_DEFAULT: usize = 8192;
-/// Memory that is kept free of weights for what clients send and are answered, at most; and which part of the budget.
-const RESERVE_BYTES_MAX: u64 = 96 << 20;
-const RESERVE_PART: u64 = 12;
+/// Memory that is kept free of weights for what clients send and are answered.
+pub(crate) const RESERVE: Share = Share { parts: 12, bytes_max: 96 << 20 };
 /// Bytes of answers at most where nothing bounds the memory, of those that are wanted soon and of those that can wait each.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -163,26 +164,21 @@ impl Config {
         self.context.unwrap_or(model.min(CONTEXT_DEFAULT)).max(1)
     }
 
-    /// What is left of a budget for the engine: the rest is for what clients send.
-    pub(crate) fn engine_bytes(&self, budget: u64) -> u64 {
-        budget - (budget / RESERVE_PART).min(RESERVE_BYTES_MAX)
-    }
-
     /// Bytes that requests may hold together, so that they stay within what is kept for them: a parsed body takes some
     /// times its bytes.
     pub(crate) fn held_bytes_max(&self, budget: Option<u64>) -> usize {
         let most = self.limits.held_bytes_max;
-        usize::try_from(self.reserve(budget) / 3).unwrap_or(most).min(most)
+        usize::try_from(reserve(budget) / 3).unwrap_or(most).min(most)
     }
 
     /// Bytes that answers may take together: those that are wanted soon, and as many again for those that can wait.
     pub(crate) fn answer_bytes_max(&self, budget: Option<u64>) -> usize {
-        usize::try_from(self.reserve(budget) / 6).unwrap_or(ANSWER_BYTES_MAX).min(ANSWER_BYTES_MAX)
+        usize::try_from(reserve(budget) / 6).unwrap_or(ANSWER_BYTES_MAX).min(ANSWER_BYTES_MAX)
     }
+}
 
-    fn reserve(&self, budget: Option<u64>) -> u64 {
-        budget.map_or(u64::MAX, |budget| budget - self.engine_bytes(budget))
-    }
+fn reserve(budget: Option<u64>) -> u64 {
+    budget.map_or(u64::MAX, |budget| RESERVE.of(budget))
 }
 
 #[cfg(test)]
@@ -210,13 +206,11 @@ mod tests {
     #[test]
     fn what_clients_send_has_memory_of_its_own() {
         let config = Config::new("m");
-        assert_eq!(config.engine_bytes(4 << 30), (4 << 30) - (96 << 20));
         assert_eq!((config.held_bytes_max(Some(4 << 30)), config.held_bytes_max(None)), (32 << 20, 32 << 20));
         assert_eq!(
             (config.answer_bytes_max(Some(4 << 30)), config.answer_bytes_max(None)),
             (16 << 20, 16 << 20)
         );
-        assert_eq!(config.engine_bytes(256 << 20) >> 20, 234);
         assert_eq!(config.held_bytes_max(Some(256 << 20)) >> 20, 7);
         assert_eq!(config.answer_bytes_max(Some(256 << 20)) >> 20, 3);
     }

@@ -15,7 +15,7 @@ use aerostat_jobs::files_digest;
 use aerostat_openai::{LazyGrammars, Refusal, Rules, Setting, Shape};
 use sha2::{Digest, Sha256};
 
-use crate::config::Config;
+use crate::config::{Config, RESERVE};
 use crate::error::{Error, ErrorKind};
 use crate::metrics::{Metrics, SweepClock};
 
@@ -130,9 +130,7 @@ pub(crate) fn open(
     let name = config.names.first().map_or("model", String::as_str);
     let setting = Setting::new(&files, name, rules)?;
     let digest = files_digest(&files)?;
-    let options =
-        Options { memory_bytes: options.memory_bytes.map(|b| config.engine_bytes(b)), ..options.clone() };
-    let sha = Sha256::digest(format!("{digest} {}", aerostat::result_identity(&options)));
+    let sha = Sha256::digest(format!("{digest} {}", aerostat::result_identity(options)));
     let fingerprint =
         format!("fp_{}", sha.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>());
     let (family, parameters, bytes) = described(&files);
@@ -153,8 +151,18 @@ pub(crate) fn open(
     early(session.handle());
     wait_until_open(&handle, gives_tokens)?;
     let grammars = Mutex::default();
-    let model =
-        Model { setting, handle, options, digest, fingerprint, context, family, parameters, bytes, grammars };
+    let model = Model {
+        setting,
+        handle,
+        options: options.clone(),
+        digest,
+        fingerprint,
+        context,
+        family,
+        parameters,
+        bytes,
+        grammars,
+    };
     Ok((session, model))
 }
 
@@ -179,6 +187,7 @@ fn need(config: &Config, context: usize, gives_tokens: bool) -> Need {
         false => (VECTOR, 0),
     };
     let mut need = Need::none();
+    need.keep_share(RESERVE);
     need.add_tokens(context - answer, answer, want);
     let crowd = if config.data.is_some() { BATCH_CROWD } else { 1 };
     let usual = (context.min(USUAL_TOKENS) / crowd).max(1);

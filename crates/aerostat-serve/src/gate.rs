@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use hyper::header::{
     AUTHORIZATION, CONTENT_ENCODING, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
+    TRANSFER_ENCODING,
 };
 use hyper::{StatusCode, Uri};
 use sha2::{Digest, Sha256};
@@ -126,6 +127,10 @@ pub(crate) fn check_demands(headers: &HeaderMap) -> Result<(), Problem> {
         let message = "a body is sent as it is, without a Content-Encoding";
         let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message);
         return Err(problem.closing());
+    }
+    if other_than(TRANSFER_ENCODING, "chunked") {
+        let message = "a body comes whole or chunked, without another Transfer-Encoding";
+        return Err(Problem::bad("transfer_encoding", message).closing());
     }
     if other_than(EXPECT, "100-continue") {
         let message = "the only expectation that can be met is `100-continue`";

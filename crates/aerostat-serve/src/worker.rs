@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::engine::{Model, locked};
 use crate::ids;
-use crate::scan::scan;
+use crate::scan::{lines_max, scan};
 use crate::store::{BatchRow, Fault, FileRow, Store};
 
 /// Batches that are under way at once: each makes its results durable by itself.
@@ -276,7 +276,9 @@ impl Worker {
         let input = self.store.file_path(&row.input);
         if is_new && !folder.exists() {
             let endpoint = row.object["endpoint"].as_str().unwrap_or_default();
-            let faults = scan(&input, endpoint, &|| self.stops(id)).map_err(Fault::from)?;
+            let faults =
+                scan(&input, endpoint, lines_max(self.model.options.memory_bytes), &|| self.stops(id))
+                    .map_err(Fault::from)?;
             let Some(faults) = faults else { return self.stopped(id, &folder) };
             if !faults.is_empty() {
                 return self.fail(id, &faults);

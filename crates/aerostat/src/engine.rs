@@ -326,6 +326,7 @@ fn plan_on(
         kv_type: options.kv.name(),
         kv_bytes_per_token: kv_layout(spec, program, options.kv, 0).token_bytes() as u64,
         footprint,
+        share: need.share,
         tile_bytes: options.tile_bytes,
         pinned_bytes_max: options.pinned_bytes_max,
         expert_use: options.expert_use.as_deref().and_then(learned::read),

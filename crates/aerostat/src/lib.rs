@@ -83,7 +83,7 @@ pub use aerostat_backend::Allocated;
 pub use aerostat_backend::KvType;
 pub use aerostat_cpu::Isa;
 pub use aerostat_plan::Machine;
-pub use aerostat_plan::{Footprint, Plan, size};
+pub use aerostat_plan::{Footprint, Plan, Share, size};
 pub use aerostat_stream::{IoChoice, Source};
 pub use aerostat_text::{ChatTemplate, Message, Tokenizer};
 pub use classify::{Choices, Classification, Measure};

@@ -1,6 +1,6 @@
 //! What requests need from the plan, added up.
 
-use aerostat_plan::Totals;
+use aerostat_plan::{Share, Totals};
 
 use crate::request::{Request, Want};
 
@@ -23,6 +23,8 @@ pub struct Need {
     generates: bool,
     /// Bytes of other results, held until all is done.
     pub(crate) result_bytes: u64,
+    /// What of the memory budget is kept for the caller.
+    pub(crate) share: Share,
     /// Bytes held for each position of the KV cache, beside keys and values.
     pub(crate) position_bytes: u64,
     /// What all sequences take from their first sweep to their last.
@@ -50,6 +52,7 @@ impl Need {
             logit_rows_kept: 0,
             generates: false,
             result_bytes: 0,
+            share: Share::default(),
             position_bytes: 0,
             totals: Totals::default(),
         }
@@ -90,6 +93,7 @@ impl Need {
         self.logit_rows_kept += other.logit_rows_kept;
         self.generates |= other.generates;
         self.result_bytes = self.result_bytes.saturating_add(other.result_bytes);
+        self.share = if other.share.parts > 0 { other.share } else { self.share };
         self.position_bytes = self.position_bytes.max(other.position_bytes);
         self.totals.merge(&other.totals);
     }
@@ -106,6 +110,11 @@ impl Need {
     /// Counts bytes of results that are held until all is done.
     pub fn hold_results(&mut self, bytes: u64) {
         self.result_bytes = self.result_bytes.saturating_add(bytes);
+    }
+
+    /// Keeps a part of the memory budget for what the caller holds.
+    pub fn keep_share(&mut self, share: Share) {
+        self.share = share;
     }
 
     /// Counts bytes that are held for each token of the sequences under way, such as its log-probabilities.

@@ -14,36 +14,56 @@ use crate::failure::Failure;
 /// The largest file that is read.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
-/// The messages of a conversation, of which the first may be the system's.
+/// The roles of messages.
+const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
+
+/// A conversation.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Talk(pub(super) Vec<Message>);
+pub(super) struct Talk {
+    /// What the model is shown; the first may be the system's.
+    pub(super) messages: Vec<Message>,
+    /// Turns before those, for which its context has no room.
+    dropped: Vec<Message>,
+}
 
 impl Talk {
+    pub(super) fn new(messages: Vec<Message>) -> Self {
+        Self { messages, dropped: Vec::new() }
+    }
+
+    /// All of it, with what was dropped in its place.
+    pub(super) fn whole(&self) -> Vec<Message> {
+        let (system, turns) = self.messages.split_at(self.turns());
+        [system, &self.dropped, turns].concat()
+    }
+
     /// Where the turns begin.
     fn turns(&self) -> usize {
-        self.0.iter().take_while(|message| message.role == "system").count()
+        self.messages.iter().take_while(|message| message.role == "system").count()
     }
 
     /// Forgets the turns.
     pub(super) fn reset(&mut self) {
-        self.0.truncate(self.turns());
+        self.messages.truncate(self.turns());
+        self.dropped.clear();
     }
 
     /// Another system message, or none.
     pub(super) fn set_system(&mut self, text: &str) {
-        self.0.drain(..self.turns());
+        self.messages.drain(..self.turns());
         if !text.is_empty() {
-            self.0.insert(0, Message::new("system", text));
+            self.messages.insert(0, Message::new("system", text));
         }
     }
 
     /// The same without its oldest turn, up to the next message of the user; `None` if that is the last.
     pub(super) fn without_oldest(&self) -> Option<Self> {
         let begin = self.turns();
-        let later = self.0.iter().enumerate().skip(begin + 1);
+        let later = self.messages.iter().enumerate().skip(begin + 1);
         let (next, _) = later.into_iter().find(|(_, message)| message.role == "user")?;
-        let kept = self.0.iter().enumerate().filter(|(i, _)| *i < begin || *i >= next);
-        Some(Self(kept.map(|(_, message)| message.clone()).collect()))
+        let mut less = self.clone();
+        less.dropped.extend(less.messages.drain(begin..next));
+        Some(less)
     }
 
     /// Adds an answer. What the model thought stands beside it, and templates show it where they want it.
@@ -62,7 +82,7 @@ impl Talk {
             message.content = content.into();
             message.extra.insert("reasoning_content".to_owned(), thoughts.into());
         }
-        self.0.push(message);
+        self.messages.push(message);
     }
 
     /// Writes the conversation to a file, over one of its kind but over nothing else.
@@ -77,7 +97,7 @@ impl Talk {
                 "{file} is there and is no conversation: it is not written over"
             )));
         }
-        let text = serde_json::to_string_pretty(&Saved { messages: &self.0 })?;
+        let text = serde_json::to_string_pretty(&Saved { messages: &self.whole() })?;
         // Whole or not at all.
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -103,7 +123,15 @@ impl Talk {
             Value::Object(mut members) => members.remove("messages").unwrap_or_default(),
             list => list,
         };
-        serde_json::from_value(list).map(Self).map_err(none)
+        let messages: Vec<Message> = serde_json::from_value(list).map_err(none)?;
+        match messages.iter().find(|message| !ROLES.contains(&message.role.as_str())) {
+            Some(message) => {
+                let role: String = message.role.chars().take(40).collect();
+                let known = ROLES.join(", ");
+                Err(Failure::failed(format!("{file} is no conversation: {role:?} is no role ({known})")))
+            }
+            None => Ok(Self::new(messages)),
+        }
     }
 }
 
@@ -112,11 +140,11 @@ mod tests {
     use super::*;
 
     fn talk(roles: &[&str]) -> Talk {
-        Talk(roles.iter().map(|role| Message::new(*role, *role)).collect())
+        Talk::new(roles.iter().map(|role| Message::new(*role, *role)).collect())
     }
 
     fn roles(talk: &Talk) -> Vec<&str> {
-        talk.0.iter().map(|message| message.role.as_str()).collect()
+        talk.messages.iter().map(|message| message.role.as_str()).collect()
     }
 
     #[test]
@@ -127,6 +155,9 @@ mod tests {
         let least = less.without_oldest().unwrap();
         assert_eq!(roles(&least), ["system", "user"]);
         assert!(least.without_oldest().is_none() && talk(&[]).without_oldest().is_none());
+        // They are what is saved all the same.
+        let whole: Vec<String> = least.whole().into_iter().map(|message| message.role).collect();
+        assert_eq!(whole, roles(&all));
     }
 
     #[test]
@@ -136,9 +167,9 @@ mod tests {
         talk.set_system("two");
         assert_eq!(roles(&talk), ["system", "user", "assistant"]);
         talk.reset();
-        assert_eq!((talk.0.len(), talk.0[0].content.as_str()), (1, Some("two")));
+        assert_eq!((talk.messages.len(), talk.messages[0].content.as_str()), (1, Some("two")));
         talk.set_system("");
-        assert!(talk.0.is_empty());
+        assert!(talk.messages.is_empty());
     }
 
     #[test]
@@ -148,7 +179,8 @@ mod tests {
         talk.answered("hm</think>yes", Some(Split::of_prompt("<think>\n")));
         talk.answered("\n yes", Some(Split::of_prompt("")));
         talk.answered("<think>\nhm\n</think>\n\nyes", None);
-        let told: Vec<_> = talk.0.iter().map(|m| (m.content.as_str().unwrap(), m.extra.len())).collect();
+        let told: Vec<_> =
+            talk.messages.iter().map(|m| (m.content.as_str().unwrap(), m.extra.len())).collect();
         assert_eq!(told, [("yes", 1), ("yes", 1), ("\n yes", 0), ("<think>\nhm\n</think>\n\nyes", 0)]);
     }
 }

@@ -162,7 +162,11 @@ async fn generate(app: &Arc<App>, door: Door, request: Request<Incoming>) -> Res
         }
         let asked = Asked::of(body, door == Door::Chat)?;
         let endpoint = if asked.raw { Endpoint::Completions } else { Endpoint::Chat };
-        let read = model.setting.read(endpoint, asked.body.clone(), ids::seed())?;
+        let mut read = model.setting.read(endpoint, asked.body.clone(), ids::seed())?;
+        if let (true, Task::Chat(answers) | Task::Completions(answers)) = (asked.fills, &mut read.task) {
+            let prompt = answers.prompts.iter().map(Vec::len).max().unwrap_or(0);
+            answers.max_new_tokens = model.context.saturating_sub(prompt).max(answers.max_new_tokens);
+        }
         let limits = &shared.config.limits;
         answer::check(&read.task, limits.parts_max, limits.grammar_bytes_max)?;
         Ok(Ok((Prepared { key, ..prepare(&shared, &model, read, held)? }, asked, name)))
@@ -190,7 +194,13 @@ async fn embed(app: &Arc<App>, door: Door, request: Request<Incoming>) -> Result
         let mut body = object(&body)?;
         let name = check_name(&shared, &body)?;
         let input = body.remove(if door == Door::Embed { "input" } else { "prompt" }).unwrap_or(Value::Null);
-        for known in ["model", "name", "truncate", "options", "keep_alive"] {
+        // Texts are cut at their end unless the request says that they are not.
+        let cut = match body.remove("truncate") {
+            None | Some(Value::Null | Value::Bool(true)) => Some(-1),
+            Some(Value::Bool(false)) => None,
+            Some(other) => return Err(read::wrong("truncate", &other)),
+        };
+        for known in ["model", "name", "options", "keep_alive"] {
             body.remove(known);
         }
         // The older door has always given vectors as they are.
@@ -198,6 +208,7 @@ async fn embed(app: &Arc<App>, door: Door, request: Request<Incoming>) -> Result
             ("input".to_owned(), input),
             ("normalize".to_owned(), (door == Door::Embed).into()),
         ]);
+        asked.extend(cut.map(|tokens| ("truncate_prompt_tokens".to_owned(), tokens.into())));
         asked.extend(body);
         let ApiRequest { task, ignored, .. } = model.setting.read(Endpoint::Embeddings, asked, 0)?;
         let read = ApiRequest { model: Some(name), task, ignored };

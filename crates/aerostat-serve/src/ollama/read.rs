@@ -43,6 +43,8 @@ pub(super) struct Asked {
     /// It is a completion.
     pub(super) raw: bool,
     pub(super) stream: bool,
+    /// The answer may be as long as the context.
+    pub(super) fills: bool,
 }
 
 impl Asked {
@@ -56,7 +58,7 @@ impl Asked {
         for known in ["model", "name", "keep_alive"] {
             body.remove(known);
         }
-        options(body.remove("options"), &mut asked)?;
+        let fills = options(body.remove("options"), &mut asked)?;
         format(body.remove("format"), &mut asked)?;
         match body.remove("think") {
             None | Some(Value::Null) => {}
@@ -83,7 +85,7 @@ impl Asked {
         if let Some((name, _)) = body.iter().find(|(_, value)| !nothing(value)) {
             return Err(Problem::bad("unsupported_parameter", format!("`{name}` is not supported")));
         }
-        Ok(Self { body: asked, raw, stream })
+        Ok(Self { body: asked, raw, stream, fills })
     }
 }
 
@@ -97,13 +99,15 @@ pub(super) fn asks_nothing(body: &Object, chat: bool) -> bool {
     }
 }
 
-fn wrong(name: &str, value: &Value) -> Problem {
+pub(super) fn wrong(name: &str, value: &Value) -> Problem {
     Problem::value(name, format!("`{name}` cannot be {}", brief(value)))
 }
 
-fn options(options: Option<Value>, asked: &mut Object) -> Result<(), Problem> {
+/// Puts options where they belong; whether the answer may be as long as the context.
+fn options(options: Option<Value>, asked: &mut Object) -> Result<bool, Problem> {
+    let mut fills = false;
     let options = match options {
-        None | Some(Value::Null) => return Ok(()),
+        None | Some(Value::Null) => return Ok(false),
         Some(Value::Object(options)) => options,
         Some(other) => return Err(wrong("options", &other)),
     };
@@ -111,15 +115,16 @@ fn options(options: Option<Value>, asked: &mut Object) -> Result<(), Problem> {
         if let Some((_, own)) = OPTIONS.iter().find(|(theirs, _)| *theirs == name) {
             asked.insert((*own).to_owned(), value);
         } else if name == "num_predict" {
-            // Below 0: as many as fit.
-            if value.as_i64().is_some_and(|count| count > 0) {
-                asked.insert("max_tokens".to_owned(), value);
+            match value.as_i64() {
+                // As many as fit.
+                Some(..=0) => fills = true,
+                _ => drop(asked.insert("max_tokens".to_owned(), value)),
             }
         } else if !WITHOUT_EFFECT.contains(&name.as_str()) {
             return Err(Problem::bad("unsupported_parameter", format!("`options.{name}` is not supported")));
         }
     }
-    Ok(())
+    Ok(fills)
 }
 
 fn format(format: Option<Value>, asked: &mut Object) -> Result<(), Problem> {
@@ -212,6 +217,11 @@ mod tests {
         let plain = of(json!({"prompt": "q", "system": "s", "suffix": "", "images": []}))
             .unwrap_or_else(|p| panic!("{p:?}"));
         assert_eq!(plain.body["messages"][0], json!({"role": "system", "content": "s"}));
+        for (count, fills) in [(-2, true), (-1, true), (0, true), (7, false)] {
+            let asked = of(json!({"prompt": "q", "options": {"num_predict": count}}));
+            let asked = asked.unwrap_or_else(|p| panic!("{p:?}"));
+            assert_eq!((asked.fills, asked.body.contains_key("max_tokens")), (fills, !fills));
+        }
         let raw = of(json!({"prompt": "q", "raw": true})).unwrap_or_else(|p| panic!("{p:?}"));
         assert!(raw.raw && raw.stream && raw.body["prompt"] == "q");
         for bad in [

@@ -81,7 +81,16 @@ fn bodies_are_json_that_says_so() {
     ] {
         assert_eq!(post(kind, good).status, status, "{kind}");
     }
-    for bad in ["", "{", "[]", "null", "\"a\"", "{\"prompt\": \"\\ud800\"}", &"[".repeat(100_000)] {
+    for bad in [
+        "",
+        "{",
+        "[]",
+        "null",
+        "\"a\"",
+        "{\"prompt\": \"\\ud800\"}",
+        r#"{"prompt": "a", "prompt": "b"}"#,
+        &"[".repeat(100_000),
+    ] {
         let answer = post("content-type: application/json\r\n", bad);
         assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_json"), "{answer:?}");
     }

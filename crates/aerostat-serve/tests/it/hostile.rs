@@ -110,6 +110,7 @@ fn no_second_request_hides_in_a_body() {
         "content-length: +6\r\n",
         "transfer-encoding: xchunked\r\n",
         "transfer-encoding: chunked, identity\r\n",
+        "transfer-encoding: gzip, chunked\r\n",
         "transfer-encoding : chunked\r\n",
     ] {
         let text = format!(

@@ -100,6 +100,14 @@ fn models_are_told_and_cannot_be_changed() {
             .len(),
         32
     );
+    // What is longer than the context is cut at its end, unless that is not wanted.
+    let long = format!("a b{}", " c".repeat(2000));
+    let cut = bench.post("/api/embed", &json!({"model": "tiny", "input": long}));
+    assert_eq!(cut.status, 200, "{cut:?}");
+    assert_eq!(cut.json()["embeddings"][0].as_array().map(Vec::len), Some(32));
+    let whole = bench.post("/api/embed", &json!({"model": "tiny", "input": long, "truncate": false}));
+    assert_eq!((whole.status, whole.json()["error"].is_string()), (400, true), "{whole:?}");
+    assert_eq!(bench.post("/api/embed", &json!({"model": "tiny", "input": "a", "truncate": 1})).status, 400);
     for path in ["/api/pull", "/api/create", "/api/copy"] {
         let refused = bench.post(path, &json!({"model": "other"}));
         assert_eq!((refused.status, refused.json()["error"].is_string()), (403, true));
