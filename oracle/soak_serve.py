@@ -1,6 +1,6 @@
 """Puts the server under load, kills it, fills its disk and slows it down; answers are compared with those of `aerostat batch`.
 
-    python oracle/soak_serve.py [--only NAME ...] [--rounds N] [--memory SIZE] [AEROSTAT [MODEL]]
+    python oracle/soak_serve.py [--only NAME] [--rounds N] [--memory SIZE] [AEROSTAT [MODEL]]
 
 crowd       200 clients of every door at once, beside a running batch: all bytes are those of `batch`
 flood       1,000 connections at once: answered alike, or told 429 with Retry-After; /health stays quick, memory in its bound
@@ -19,9 +19,11 @@ import concurrent.futures
 import contextlib
 import http.client
 import json
+import multiprocessing
 import pathlib
 import random
 import re
+import resource
 import shutil
 import signal
 import statistics
@@ -29,10 +31,7 @@ import subprocess
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
-import resource
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BOUNDARY = "soak"
@@ -195,41 +194,41 @@ def crowd(folder):
     print(f"ok crowd: 200 clients in {seconds:.1f} s beside a batch of {len(jobs)}, all equal", flush=True)
 
 
-async def flooding(server, wanted, body, latencies):
-    """What each of 1,000 connections was told; latencies of /health meanwhile, in seconds."""
+async def flooding(server, wanted, body):
+    """What each of 1,000 connections was told."""
     host, port = server.address.rsplit(":", 1)
-    done = asyncio.Event()
-
-    async def once(text):
-        reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(text.encode())
-        await writer.drain()
-        answer = await asyncio.wait_for(reader.read(), 900)
-        writer.close()
-        return answer.partition(b"\r\n\r\n")
+    data = json.dumps(body)
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: {server.address}\r\nContent-Type: application/json\r\n"
+    text = f"{head}Connection: close\r\nContent-Length: {len(data)}\r\n\r\n{data}".encode()
 
     async def one():
-        data = json.dumps(body)
-        head = f"POST /v1/completions HTTP/1.1\r\nHost: {server.address}\r\nContent-Type: application/json\r\n"
-        head, _, answer = await once(f"{head}Connection: close\r\nContent-Length: {len(data)}\r\n\r\n{data}")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(text)
+        await writer.drain()
+        head, _, answer = (await asyncio.wait_for(reader.read(), 900)).partition(b"\r\n\r\n")
+        writer.close()
         status = int(head.split()[1])
         if status == 429:
             return 429 if re.search(rb"(?i)\r\nretry-after: *\d+", head) else "429 without Retry-After"
-        text = answer if b"chunked" not in head.lower() else b"".join(re.findall(rb"\r\n(\{.*\})\s*\r\n", b"\r\n" + answer, re.S))
-        return 200 if status == 200 and told(json.loads(text)) == wanted else (status, answer[:200])
+        if b"chunked" in head.lower():
+            answer = b"".join(re.findall(rb"\r\n(\{.*\})\s*\r\n", b"\r\n" + answer, re.S))
+        return 200 if status == 200 and told(json.loads(answer)) == wanted else (status, answer[:200])
 
-    async def health():
-        while not done.is_set():
-            begun = time.perf_counter()
-            await once(f"GET /health HTTP/1.1\r\nHost: {server.address}\r\nConnection: close\r\n\r\n")
-            latencies.append(time.perf_counter() - begun)
-            await asyncio.sleep(0.02)
+    return await asyncio.gather(*[one() for _ in range(1000)])
 
-    watch = asyncio.create_task(health())
-    answers = await asyncio.gather(*[one() for _ in range(1000)])
-    done.set()
-    await watch
-    return answers
+
+def watch(address, done, results):
+    """How long /health takes, in seconds, asked again and again by a process of its own on a connection of its own."""
+    connection, latencies = http.client.HTTPConnection(address, timeout=60), []
+    while not done.is_set():
+        begun = time.perf_counter()
+        connection.request("GET", "/health")
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 200
+        latencies.append(time.perf_counter() - begun)
+        time.sleep(0.02)
+    results.put(latencies)
 
 
 def flood(folder):
@@ -240,8 +239,13 @@ def flood(folder):
     jobs = [line(f"b{i}", "/v1/chat/completions", chat(i, 60)) for i in range(2000)]
     with Server("--data", folder / "data", "--memory", ARGS.memory) as server:
         server.batch(jobs)
-        latencies = []
-        answers = asyncio.run(flooding(server, wanted, body, latencies))
+        done, results = multiprocessing.Event(), multiprocessing.Queue()
+        watcher = multiprocessing.Process(target=watch, args=(server.address, done, results))
+        watcher.start()
+        time.sleep(0.5)
+        answers = asyncio.run(flooding(server, wanted, body))
+        done.set()
+        latencies = results.get()
         counts = {answer: answers.count(answer) for answer in set(answers)}
         assert set(counts) <= {200, 429} and counts.get(200), counts
         slowest, peak = statistics.quantiles(latencies, n=100)[98] * 1000, server.peak_mib()
@@ -391,7 +395,7 @@ SOAKS = {soak.__name__: soak for soak in (crowd, flood, kills, full, throughput,
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=SOAKS, default=[name for name in SOAKS if name != "slow"])
+    parser.add_argument("--only", action="append", choices=SOAKS, metavar="NAME", help="may be given several times")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--memory", default="256MiB")
     parser.add_argument("aerostat", nargs="?", default=str(ROOT / "target/release/aerostat"))
@@ -400,6 +404,6 @@ def arguments():
 
 
 ARGS = arguments()
-for name in ARGS.only:
+for name in ARGS.only or [name for name in SOAKS if name != "slow"]:
     with tempfile.TemporaryDirectory() as temporary:
         SOAKS[name](pathlib.Path(temporary))
