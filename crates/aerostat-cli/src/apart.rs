@@ -31,6 +31,28 @@ pub(crate) fn table(
     Ok(keep_apart(&read, stdout.as_slice())?)
 }
 
+/// Refuses results that are written in one piece over the table that they are of, over what a model is read from, or, unless
+/// they are to, over anything.
+pub(crate) fn results(
+    input: &Path,
+    output: Option<&Path>,
+    model: &[Named],
+    replaces: bool,
+) -> Result<(), Failure> {
+    let stdout = cfg!(unix).then(|| Named::new("stdout", "/dev/stdout"));
+    let written = output.map_or(stdout, |output| Some(Named::new("the output", output)));
+    let drafts = output.map(drafts).unwrap_or_default();
+    let read = [model, &[Named::new("the input", input)]].concat();
+    keep_apart(&read, &written.into_iter().chain(drafts).collect::<Vec<_>>())?;
+    match output.filter(|output| !replaces && fs::metadata(output).is_ok_and(|meta| meta.len() > 0)) {
+        Some(output) => Err(Failure::usage(format!(
+            "{} is there and not empty: name another output, or --restart to overwrite it",
+            output.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Refuses a copy that would be written over the model itself.
 pub(crate) fn copy(model: &Path, out: &Path) -> Result<(), Failure> {
     let mut written = vec![Named::new("the copy", out)];

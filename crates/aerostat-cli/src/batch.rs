@@ -235,7 +235,9 @@ fn dry_run(
 ) -> Result<(), Failure> {
     let survey = aerostat_jobs::survey(&paths.input, setting, shard, signs).map_err(|e| args.failure(&e))?;
     signs.clear();
-    let plan = Engine::plan(files, options, &survey.need())?;
+    let mut need = survey.need();
+    need.hold_results(dry::JOB_BYTES);
+    let plan = Engine::plan(files, options, &need)?;
     if !output.json {
         for (line, message) in &survey.first_errors {
             tell!("line {line}: {message}");

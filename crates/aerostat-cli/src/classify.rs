@@ -216,7 +216,15 @@ impl Task for Classify {
     }
 
     fn words(&self) -> String {
-        format!("classify {:?} by {:?}", self.labels, self.measure)
+        let measure = match &self.measure {
+            Measure::Sum => "their log-probabilities".to_owned(),
+            Measure::Mean => "their mean log-probabilities".to_owned(),
+            Measure::Calibrated(prefix) => {
+                let ids: Vec<String> = prefix.iter().map(u32::to_string).collect();
+                format!("comparison with the tokens {}", ids.join(" "))
+            }
+        };
+        format!("labels {:?} by {measure}", self.labels)
     }
 
     fn tokens_after(&self) -> usize {

@@ -22,9 +22,8 @@ const OTHER_MEANING: &str = "cache";
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// So much of a variable's name is told.
 const NAME_CHARS_MAX: usize = 60;
-/// Variables that are no flags' defaults.
-const OTHERS: [&str; 5] =
-    ["AEROSTAT_API_KEY", "AEROSTAT_CACHE", "AEROSTAT_COMMAND", "AEROSTAT_CONFIG", "AEROSTAT_SHARDS"];
+/// What variables that are no flags' defaults have after the prefix; the build and the tests have some of their own.
+const OTHERS: [&str; 8] = ["api_key", "cache", "command", "commit", "config", "mutations", "rows", "shards"];
 
 /// The command with the user's defaults in the place of its own: those of the file, and over them those of the environment.
 pub(crate) fn apply(command: Command) -> Result<Command, Failure> {
@@ -188,7 +187,8 @@ pub(crate) fn tell_unknown(command: &Command, output: &OutputArgs) {
 fn unknown_variables(command: &Command, given: impl Iterator<Item = String>) -> Vec<String> {
     let known = |name: &str| {
         let is = |flag: &Arg| variable_of(flag).is_some_and(|variable| variable == name);
-        OTHERS.contains(&name) || command.get_subcommands().any(|sub| sub.get_arguments().any(is))
+        let own = name.strip_prefix(PREFIX).is_some_and(|rest| OTHERS.contains(&&*rest.to_ascii_lowercase()));
+        own || command.get_subcommands().any(|sub| sub.get_arguments().any(is))
     };
     given.filter(|name| name.starts_with(PREFIX) && !known(name)).collect()
 }
@@ -270,9 +270,10 @@ mod tests {
             let message = with(file).map(drop).unwrap_err().message();
             assert!(message.contains(says), "{file}: {message}");
         }
-        let given = ["AEROSTAT_MEMORY", "AEROSTAT_MEMROY", "AEROSTAT_CONFIG", "MEMROY", "AEROSTAT_LABELS"];
-        let unknown = unknown_variables(&Cli::command(), given.map(str::to_owned).into_iter());
-        assert_eq!(unknown, ["AEROSTAT_MEMROY", "AEROSTAT_LABELS"]);
+        let prefixed = |name: &str| format!("{PREFIX}{}", name.to_ascii_uppercase());
+        let given = ["memory", "memroy", "config", "labels"].map(prefixed).into_iter();
+        let unknown = unknown_variables(&Cli::command(), given.chain(["editor".to_owned()]));
+        assert_eq!(unknown, ["memroy", "labels"].map(prefixed));
         let environment = |name: &str| (name == "AEROSTAT_TEMPERATURE").then(|| "hot".to_owned());
         let run = Cli::command().find_subcommand("run").unwrap().clone();
         let failure = from_environment(&run, &environment).unwrap_err();

@@ -213,7 +213,15 @@ impl Task for Embed {
     }
 
     fn words(&self) -> String {
-        format!("embed {:?}, prompt {:?}", self.wanted, self.prompt)
+        let Hidden { layer, pooling, dimensions, normalize } = self.wanted;
+        let pooling =
+            pooling.map_or_else(|| "none".to_owned(), |pooling| format!("{pooling:?}").to_lowercase());
+        let dimensions = dimensions.map_or_else(|| "all".to_owned(), |count| count.to_string());
+        let layer = format!("{layer:?}").to_lowercase();
+        let prompt = &self.prompt;
+        format!(
+            "layer {layer}, pooling {pooling}, dimensions {dimensions}, normalize {normalize}, prompt {prompt:?}"
+        )
     }
 }
 

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::failure::{Failure, INTERRUPTED};
-use crate::terminal;
+use crate::{status, terminal};
 
 /// The time a download has to come to a stop; what it has is kept, however it ends.
 const SOON: Duration = Duration::from_secs(1);
@@ -92,6 +92,7 @@ impl Drop for Graceful {
 }
 
 fn exit() {
+    status::leave();
     terminal::restore();
     process::exit(i32::from(INTERRUPTED));
 }

@@ -7,16 +7,18 @@ use clap::{Args, value_parser};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::interrupt;
-use crate::list;
 use crate::model::{self, ModelName};
 use crate::options::{EngineArgs, MODEL_HELP};
-use crate::output::{self, OutputArgs};
+use crate::output::{self, OutputArgs, tell};
 use crate::prompts::{Prompt, Prompts};
 use crate::results::{Lines, number};
 use crate::table::{Making, Row, Rows, TableArgs};
 use crate::tasks;
 use crate::watch::Watch;
+use crate::{apart, interrupt, list};
+
+/// Rows that hold no document of which so many are told.
+const TOLD_MAX: usize = 20;
 
 #[derive(Debug, Args)]
 pub(crate) struct RerankArgs {
@@ -49,8 +51,12 @@ struct Document {
 pub(crate) fn execute(mut args: RerankArgs, output: &OutputArgs) -> Result<(), Failure> {
     check(&args, output)?;
     let options = args.engine.options(output)?;
-    let documents = documents(&mut args, options.memory_bytes)?;
     let files = model::open(&args.model, args.engine.adapter(), output)?;
+    if let Some(input) = &args.table.input {
+        let read = apart::read(files.path(), args.engine.adapter());
+        apart::results(input, args.table.file(), &read, args.table.restart)?;
+    }
+    let (documents, bad) = documents(&mut args, options.memory_bytes)?;
     model::nothing_is_answered(&args.engine, output);
     let Some(tokenizer) = model::tokenizer(&files, true, output)? else {
         return Err(Failure::failed("the model has no tokenizer"));
@@ -83,7 +89,10 @@ pub(crate) fn execute(mut args: RerankArgs, output: &OutputArgs) -> Result<(), F
         }
     }
     output::summary(output, &stats);
-    end
+    match bad {
+        0 => end,
+        bad => Err(Failure::Partly(format!("{bad} of {} rows failed", bad + documents.len()))),
+    }
 }
 
 /// Refuses what a command that sorts cannot do.
@@ -92,7 +101,6 @@ fn check(args: &RerankArgs, output: &OutputArgs) -> Result<(), Failure> {
     let table = &args.table;
     for (is_given, flag) in [
         (table.errors.is_some(), "--errors"),
-        (table.restart, "--restart"),
         (table.retry_errors, "--retry-errors"),
         (table.dry_run, "--dry-run"),
         (table.truncate.is_some(), "--truncate"),
@@ -108,8 +116,9 @@ fn check(args: &RerankArgs, output: &OutputArgs) -> Result<(), Failure> {
     }
 }
 
-/// The documents of the command line, or of the table.
-fn documents(args: &mut RerankArgs, memory_bytes: Option<u64>) -> Result<Vec<Document>, Failure> {
+/// The documents of the command line, or of the table; and how many of its rows hold none, which are told of.
+fn documents(args: &mut RerankArgs, memory_bytes: Option<u64>) -> Result<(Vec<Document>, usize), Failure> {
+    let mut bad = 0;
     let text = |prompt: Prompt| match prompt {
         Prompt::Text(text) => Ok(text),
         Prompt::TokenIds(_) => {
@@ -123,12 +132,22 @@ fn documents(args: &mut RerankArgs, memory_bytes: Option<u64>) -> Result<Vec<Doc
         let mut rows = Rows::open(input, &args.table, Making::default(), memory_bytes)?;
         while let Some(mut row) = rows.next()? {
             let prompt = std::mem::replace(&mut row.prompt, Ok(Prompt::Text(String::new())));
-            let prompt = prompt
-                .map_err(|why| Failure::failed(format!("{}: line {}: {why}", input.display(), row.line)))?;
-            documents.push(Document { text: text(prompt)?, row: Some(row) });
+            let found = prompt.and_then(|prompt| text(prompt).map_err(|failure| failure.message()));
+            match found {
+                Ok(text) => documents.push(Document { text, row: Some(row) }),
+                Err(why) => {
+                    bad += 1;
+                    if bad <= TOLD_MAX {
+                        tell!("error: {}:{}: {why}", input.display(), row.line);
+                    }
+                }
+            }
+        }
+        if documents.is_empty() && bad > 0 {
+            return Err(Failure::failed(format!("{}: no row holds a document", input.display())));
         }
     }
-    Ok(documents)
+    Ok((documents, bad))
 }
 
 /// The query with each document.

@@ -1,11 +1,13 @@
 //! The status line: one line on a terminal that is drawn over.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aerostat::{Phase, Progress};
 
 use crate::output::OutputArgs;
+use crate::terminal;
 
 /// The time between two drawings of the status line.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -19,11 +21,24 @@ pub(crate) struct StatusLine {
     shown: bool,
     /// Unfinished text is on the screen: the line goes below it, and the cursor stays at its end.
     pub(crate) below_text: bool,
+    /// That text has come to the right edge: there the terminal waits with its next line, and would forget that it does.
+    pub(crate) at_edge: bool,
+}
+
+/// A line is on the screen.
+static SHOWN: AtomicBool = AtomicBool::new(false);
+
+/// Leaves a line of its own for what a shell writes when the process ends at once.
+pub(crate) fn leave() {
+    if SHOWN.swap(false, Ordering::SeqCst) {
+        write("\n\r\x1b[J");
+    }
 }
 
 impl StatusLine {
     pub(crate) fn new(output: &OutputArgs) -> Self {
-        Self { enabled: !output.quiet && io::stderr().is_terminal(), shown: false, below_text: false }
+        let enabled = !output.quiet && io::stderr().is_terminal() && !terminal::is_plain();
+        Self { enabled, shown: false, below_text: false, at_edge: false }
     }
 
     pub(crate) fn enabled(&self) -> bool {
@@ -31,7 +46,7 @@ impl StatusLine {
     }
 
     pub(crate) fn draw(&mut self, line: &str) {
-        if !self.enabled {
+        if !self.enabled || self.below_text && self.at_edge {
             return;
         }
         // The terminal itself cuts what does not fit its width: it is told not to wrap.
@@ -43,12 +58,14 @@ impl StatusLine {
             format!("\r{line}")
         };
         self.shown = true;
+        SHOWN.store(true, Ordering::SeqCst);
         write(&text);
     }
 
     /// Takes the line off the screen.
     pub(crate) fn clear(&mut self) {
         if std::mem::take(&mut self.shown) {
+            SHOWN.store(false, Ordering::SeqCst);
             write(if self.below_text { "\x1b[J" } else { "\r\x1b[K" });
         }
     }

@@ -214,8 +214,10 @@ impl Setup<'_> {
             job.leave()?;
         }
         if !assembled || stats.is_some() {
-            let memory = self.options.memory_bytes;
-            assemble(&*task, paths, args, counts, memory, sink(&task)?)
+            // Prompts are made as before, though nobody reads them: of the columns that there are.
+            let making = Making { template: self.template.clone(), fit: None };
+            let rows = Rows::open(&paths.input, args, making, self.options.memory_bytes);
+            rows.and_then(|rows| assemble(&*task, paths, rows, counts, sink(&task)?))
                 .map_err(|failure| told(failure, args))?;
         }
         self.report(input, args, paths, &counts, stats)
@@ -260,7 +262,9 @@ impl Setup<'_> {
     fn dry_run(&self, table: Table, signs: &Signs<'_>) -> Result<(), Failure> {
         let survey = survey_table(table, signs)?;
         signs.clear();
-        let plan = Engine::plan(&self.files, &self.options, &survey.need())?;
+        let mut need = survey.need();
+        need.hold_results(dry::JOB_BYTES);
+        let plan = Engine::plan(&self.files, &self.options, &need)?;
         let tokens = format!("{} tokens", survey.lengths.total);
         dry::tell(&plan, &survey, "rows", &tokens, self.output)
     }
@@ -317,13 +321,11 @@ impl Setup<'_> {
 fn assemble<T: Task, S: Sink<T::Found>>(
     task: &T,
     paths: &JobPaths,
-    args: &TableArgs,
+    mut rows: Rows,
     counts: Counts,
-    memory_bytes: Option<u64>,
     mut sink: S,
 ) -> Result<(), Failure> {
     let mut results = TableResults::open(paths)?;
-    let mut rows = Rows::open(&paths.input, args, Making::default(), memory_bytes)?;
     let broken =
         || Failure::failed(format!("{}: cannot be read; --restart begins anew", paths.rows().display()));
     while let Some(row) = rows.next()? {
@@ -348,6 +350,10 @@ fn interrupted(error: aerostat_jobs::Error, args: &TableArgs) -> Failure {
 fn told(failure: Failure, args: &TableArgs) -> Failure {
     if let (Failure::Interrupted, Some(file)) = (&failure, args.file()) {
         tell!("everything so far is saved; the same command goes on with {}", file.display());
+    } else if matches!(failure, Failure::Interrupted) {
+        tell!(
+            "nothing is kept of a table without an output: with -o FILE, the same command goes on where it was"
+        );
     }
     failure
 }

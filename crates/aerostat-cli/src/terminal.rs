@@ -10,7 +10,20 @@ pub(crate) fn attended() -> bool {
 /// Whether text may be dimmed on stdout.
 pub(crate) fn dims() -> bool {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    io::stdout().is_terminal() && !plain && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+    io::stdout().is_terminal() && !plain && !is_plain()
+}
+
+/// Whether the terminal can only write on: it knows no sequences, and lines are not edited on it.
+pub(crate) fn is_plain() -> bool {
+    // As the line editor has it.
+    const PLAIN: [&str; 3] = ["dumb", "cons25", "emacs"];
+    std::env::var("TERM").is_ok_and(|term| PLAIN.iter().any(|plain| plain.eq_ignore_ascii_case(&term)))
+}
+
+/// Columns of the terminal of stdout, if that is one.
+pub(crate) fn columns() -> Option<usize> {
+    let (columns, _) = rustyline::DefaultEditor::new().ok()?.dimensions()?;
+    Some(usize::from(columns)).filter(|columns| *columns > 0)
 }
 
 /// While this lives, the terminal shows nothing of what is typed by itself, and keeps it; Ctrl-C and Ctrl-Z work. A line editor
@@ -69,7 +82,8 @@ mod system {
 
 /// Hushes the terminal of stdin, if there is one and the system can.
 pub(crate) fn hush() -> Option<Hushed> {
-    (io::stdin().is_terminal() && system::hush()).then_some(Hushed(()))
+    // Without an editor the terminal itself shows what is typed.
+    (io::stdin().is_terminal() && !is_plain() && system::hush()).then_some(Hushed(()))
 }
 
 /// Makes the terminal as it was before it was hushed; before the process ends in whatever way.

@@ -147,7 +147,8 @@ impl Verdict {
         }
         text.push('.');
         if disk == Disk::Assumed {
-            text += " The disk is assumed to yield 2 GB/s, and 7 to 0.5 in brackets: --disk names yours.";
+            let range = if text.contains('(') { ", and 7 to 0.5 in brackets" } else { "" };
+            let _ = write!(text, " The disk is assumed to yield 2 GB/s{range}: --disk names yours.");
         }
         Self { text, fits: plan.resident, token_seconds: [best, expected, worst], answers_per_night: answers }
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use aerostat::{Observer, Plan, Progress};
 use aerostat_openai::{Piece, Split, Splitter};
+use unicode_width::UnicodeWidthChar;
 
 use crate::failure::Failure;
 use crate::interrupt;
@@ -25,6 +26,8 @@ pub(crate) struct Watch<'a> {
     streams: bool,
     /// Whether the last text on stdout has no line end.
     unfinished: bool,
+    /// Columns of that line on the terminal, which begins anew at its right edge.
+    column: usize,
     failed: Option<io::Error>,
     /// Where thoughts are told from what is said: they are dimmed.
     thoughts: Option<Splitter>,
@@ -45,6 +48,7 @@ impl<'a> Watch<'a> {
             pace: Pace::default(),
             streams,
             unfinished: false,
+            column: 0,
             failed: None,
             thoughts: None,
             thought: false,
@@ -106,12 +110,34 @@ impl<'a> Watch<'a> {
         }
         self.unfinished = !text.ends_with('\n');
         self.line.below_text = self.unfinished && io::stdout().is_terminal();
+        if self.line.below_text
+            && self.line.enabled()
+            && let Some(columns) = terminal::columns()
+        {
+            self.column = text.chars().fold(self.column, |column, c| after(column, c, columns));
+            self.line.at_edge = self.column + 1 >= columns;
+        } else {
+            self.column = 0;
+        }
     }
 
     fn end_line(&mut self) {
         self.line.clear();
         if self.unfinished {
             self.print("\n", false);
+        }
+    }
+}
+
+/// Where the cursor of a terminal of so many columns is after a character; at the right edge it waits.
+fn after(column: usize, c: char, columns: usize) -> usize {
+    const TAB: usize = 8;
+    match c {
+        '\n' | '\r' => 0,
+        '\t' => ((column / TAB + 1) * TAB).min(columns.saturating_sub(1)),
+        c => {
+            let width = c.width().unwrap_or(0);
+            if column + width > columns { width } else { column + width }
         }
     }
 }
@@ -150,5 +176,28 @@ impl Observer for Watch<'_> {
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
         self.end_line();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A status line that was drawn while the cursor waited at the edge took the character there away.
+    #[test]
+    fn the_edge_of_a_terminal_is_known() {
+        let end = |text: &str| text.chars().fold(0, |column, c| after(column, c, 10));
+        for (text, column) in [
+            ("", 0),
+            ("0123456789", 10),
+            ("0123456789a", 1),
+            ("01234\n0", 1),
+            ("漢字漢字漢", 10),
+            ("0漢字漢字漢", 2),
+            ("e\u{301}", 1),
+            ("a\tb", 9),
+        ] {
+            assert_eq!(end(text), column, "{text:?}");
+        }
     }
 }

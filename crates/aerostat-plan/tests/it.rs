@@ -210,9 +210,9 @@ fn the_stated_minimum_has_room_for_what_is_kept_for_others() {
         assert_eq!(least.minimum_bytes, error.minimum_bytes);
     }
     let (bare, kept) = (with(1 << 30, Share::default()).unwrap(), with(1 << 30, share).unwrap());
-    assert_eq!(kept.budget_bytes - bare.budget_bytes, 256 << 20);
+    assert_eq!(kept.overhead_bytes - bare.overhead_bytes, 256 << 20);
     let bounded = with(1 << 30, Share { bytes_max: 8 << 20, ..share }).unwrap();
-    assert_eq!(bounded.budget_bytes - bare.budget_bytes, 8 << 20);
+    assert_eq!(bounded.overhead_bytes - bare.overhead_bytes, 8 << 20);
 }
 
 #[test]

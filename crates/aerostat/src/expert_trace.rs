@@ -31,8 +31,18 @@ pub(crate) struct ExpertTrace {
 }
 
 impl ExpertTrace {
-    /// Begins a new file.
+    /// Begins a new file, over another trace but over nothing else.
     pub(crate) fn create(path: &Path) -> Result<Self, Error> {
+        let is_other = match read(path).map(|mut lines| lines.next()) {
+            Ok(Some(line)) => line.is_err(),
+            Ok(None) => false,
+            Err(_) => path.exists(),
+        };
+        if is_other {
+            let message =
+                format!("{} is there and is no trace of experts: it is not written over", path.display());
+            return Err(Error::new(ErrorKind::Usage, message));
+        }
         let file = File::create(path).map_err(|e| failed("cannot be written", path, &e))?;
         Ok(Self { path: path.to_owned(), file: BufWriter::new(file), begun: 0, rows: 0 })
     }

@@ -48,6 +48,21 @@ fn a_table_is_never_written_over_itself() {
     for command in ["score", "embed"] {
         refused(&run(&[command, text(&model), "-i", text(&names[0]), "-o", text(&names[1])]));
     }
+    // `rerank` writes in one piece, and once did so over its table.
+    let ranker = fixture("sentences").join("ranker");
+    for name in &names {
+        refused(&run(&[
+            "rerank",
+            text(&ranker),
+            "--query",
+            "q",
+            "-i",
+            text(&names[0]),
+            "-o",
+            text(name),
+            "--restart",
+        ]));
+    }
     // Of arrays, too, whose drafts are several.
     let out = folder.path().join("a.safetensors");
     fs::hard_link(&names[0], folder.path().join("a.safetensors.part.ids")).unwrap();

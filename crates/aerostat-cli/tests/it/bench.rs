@@ -95,4 +95,11 @@ fn a_trace_of_experts_is_written_and_replayed() {
     let missing = folder.path().join("no/trace.jsonl");
     let refused = run(&[&answer[..], &["--expert-trace", missing.to_str().unwrap()]].concat());
     assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    // A trace is written over, and nothing else is.
+    json(&[&answer[..], &["--expert-trace", trace]].concat());
+    let table = folder.path().join("table.csv");
+    std::fs::write(&table, "text\nprecious\n").unwrap();
+    let refused = run(&[&answer[..], &["--expert-trace", table.to_str().unwrap()]].concat());
+    assert!(refused.code == Some(2) && refused.stderr.contains("is no trace of experts"), "{refused:?}");
+    assert_eq!(std::fs::read_to_string(&table).unwrap(), "text\nprecious\n");
 }

@@ -76,6 +76,21 @@ fn documents_come_best_first_from_the_line_and_from_tables() {
         "{written}"
     );
     assert_eq!(lines.count(), 2);
+    // A row without a document fails alone, and what is there is written over only where that is wanted.
+    let again = ["rerank", &model, query[0], query[1], "-i", input, "-o", output, "--key", "name"];
+    let refused = run(&again);
+    assert!(refused.code == Some(2) && refused.stderr.contains("--restart"), "{refused:?}");
+    assert_eq!(fs::read_to_string(output).unwrap(), written);
+    let input = folder.path().join("in.jsonl");
+    fs::write(&input, "{\"text\": \"the sky\"}\n{\"id\": 2}\n{\"text\": \"money\"}\n").unwrap();
+    let input = input.to_str().unwrap();
+    let table = run(&["rerank", &model, query[0], query[1], "-i", input, "-o", output, "--restart"]);
+    assert_eq!(table.code, Some(3), "{table:?}");
+    assert!(
+        table.stderr.contains("in.jsonl:2: ") && table.stderr.contains("1 of 3 rows failed"),
+        "{table:?}"
+    );
+    assert_eq!(fs::read_to_string(output).unwrap().lines().count(), 3);
 }
 
 #[test]

@@ -172,6 +172,15 @@ fn prompts_are_made_of_columns_and_columns_are_carried() {
         let command = if flags.contains(&"x.npy") { "embed" } else { "score" };
         refused(&run(&[&[command, &model, "-i", &input][..], flags].concat()), code, &[part]);
     }
+    // The table need not have the column that prompts are taken from where nothing makes them.
+    let (_other, titles) = file("in.csv", b"title,body\none,the hills\n");
+    for out in ["made.csv", "made.npy"] {
+        let out = folder.path().join(out);
+        let args =
+            ["embed", &model, "-i", &titles, "-o", out.to_str().unwrap(), "--template", "{title} {body}"];
+        succeed(&args);
+        assert!(out.metadata().unwrap().len() > 0);
+    }
     let out = folder.path().join("out.csv.gz");
     succeed(&[&base[..], &["-o", out.to_str().unwrap()]].concat());
     let mut packed = Vec::new();
