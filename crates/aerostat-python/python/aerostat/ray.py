@@ -31,8 +31,10 @@ class _Actor:
             core.journal = Journal(journal, f"{core.model.digest()} {core.engine.identity()}")
 
     def values(self, batch: Batch) -> Rows:
+        if not hasattr(batch, "keys"):
+            raise UsageError(f"a batch is a dict of columns, not {type(batch).__name__}: leave batch_format as it is")
         if self.column not in batch:
-            raise UsageError(f"the batch has no column {self.column!r}; it has {', '.join(batch)}")
+            raise UsageError(f"the batch has no column {self.column!r}; it has {', '.join(map(str, batch.keys()))}")
         return Rows(batch[self.column])
 
 
