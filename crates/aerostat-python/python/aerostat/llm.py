@@ -7,7 +7,7 @@ import math
 import os
 from typing import Any, AsyncIterator, Callable, Iterator, Sequence
 
-from . import _encoder, frames
+from . import _encoder, frames, tensors
 from ._core import Core, Counter, Result, find, raised
 from ._llm_options import default_params, draft_of, look_at, look_at_quantization, template_of
 from ._options import EngineOptions, affordable, log, unknown
@@ -27,7 +27,7 @@ from .outputs import (
     ScoringRequestOutput,
 )
 from .params import SAMPLING_NAMES, PoolingParams, SamplingParams, check_whole
-from .tokenizer import Tokenizer
+from .tokenizer import Tokenizer, tool_list
 
 PromptLike = Any
 
@@ -342,13 +342,13 @@ class LLM:
         """How alike texts are: one to each of a list, or two lists pair by pair. Of a model with a head for pairs of texts
         what that says, of others the cosine of their vectors."""
         self._refuse(keywords.pop("lora_request", None), keywords)
-        first = [data_1] if isinstance(data_1, (str, dict)) else list(data_1)
-        second = [data_2] if isinstance(data_2, (str, dict)) else list(data_2)
+        first, second = ([data] if isinstance(data, (str, dict)) else list(tensors.plain(data)) for data in (data_1, data_2))
         if len(first) not in (1, len(second)):
             raise UsageError(f"score takes 1 to N or N to N texts, not {len(first)} to {len(second)}")
         if self._core.facts["scores_pairs"]:
             return pair_scores(self, zip(first * len(second) if len(first) == 1 else first, second), None, use_tqdm)
-        vectors = self.embed([*first, *second], pooling_params=PoolingParams(normalize=True), use_tqdm=use_tqdm)
+        # Each is a text, also where all are whole numbers.
+        vectors = self.embed(Rows([*first, *second]), pooling_params=PoolingParams(normalize=True), use_tqdm=use_tqdm)
         left, right = vectors[: len(first)], vectors[len(first) :]
         pairs = zip(left * len(right) if len(left) == 1 else left, right)
         return [_cosine(number, a, b) for number, (a, b) in enumerate(pairs)]
@@ -366,14 +366,19 @@ class LLM:
         self, contexts: Sequence[PromptLike], continuations: Sequence[str | Sequence[int]], *, use_tqdm: bool = True
     ) -> list[LikelihoodOutput]:
         """How likely each continuation is after its context."""
+        if isinstance(contexts, str) or isinstance(continuations, str):
+            raise UsageError("contexts and continuations: give a list of each")
+        contexts, continuations = list(tensors.plain(contexts)), list(tensors.plain(continuations))
         if len(contexts) != len(continuations):
             raise UsageError(f"there are {len(contexts)} contexts and {len(continuations)} continuations")
-        read = read_prompts(list(contexts), self._core)
+        read = read_prompts(Rows(contexts), self._core)
         _raise_first(read, "raise")
-        ends = [self._ids(one) if isinstance(one, str) else [int(t) for t in one] for one in continuations]
-        empty = next((i for i, end in enumerate(ends) if not end), None)
-        if empty is not None:
-            raise UsageError(f"continuation {empty} is empty")
+        # Of a text without what a tokenizer puts before one.
+        following = read_prompts(Rows(continuations), self._core, self._ids)
+        wrong = next((number for number, one in enumerate(following) if one.error is not None), None)
+        if wrong is not None:
+            raise UsageError(f"continuation {wrong}: {str(following[wrong].error).partition(': ')[2]}")
+        ends = [one.token_ids for one in following]
         requests = [score_request(p.token_ids, end) for p, end in zip(read, ends)]
         outputs: list[LikelihoodOutput] = []
         for end, result in zip(ends, self._results(requests, "likelihoods", use_tqdm)):
@@ -471,9 +476,11 @@ class LLM:
         self, messages: Sequence[Any], template: str | None, generation: bool, final: bool,
         tools: Sequence[Any] | None, variables: dict[str, Any] | None, content_format: str = "auto",
     ) -> list[Prompt]:  # fmt: skip
+        if not isinstance(variables, (dict, type(None))):
+            raise UsageError(f"chat_template_kwargs: expected a dict, not {type(variables).__name__}")
         extra = dict(variables or {})
         if tools is not None:
-            extra["tools"] = list(tools)
+            extra["tools"] = tool_list(tools)
         own = template_of(template)
         return read_conversations(messages, self._tokenizer, self._core, own, generation, final, extra, content_format)
 
@@ -565,7 +572,7 @@ def _in_template(prompts: PromptLike, template: str | None) -> PromptLike:
         return prompts
     if "{text}" not in template:
         raise UsageError("template must have {text} where the prompt goes")
-    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    texts = [prompts] if isinstance(prompts, str) else list(tensors.plain(prompts))
     made = [template.replace("{text}", text) if isinstance(text, str) else text for text in texts]
     return Rows(made) if isinstance(prompts, Rows) else made
 
