@@ -237,6 +237,28 @@ def test_ctrl_c_gives_no_other_thread_half_a_result() -> None:
     assert ended == ["cancelled"] * 4
 
 
+def test_ctrl_c_ends_nothing_that_is_asked_for_later() -> None:
+    """What other threads had asked for was not quite over when the call that was interrupted came back, and until then the next call was
+    ended by the same Ctrl-C."""
+    llm = LLM(fixture("llama"), progress=False, max_model_len=3000, max_num_seqs=10)
+    short, long = SamplingParams(max_tokens=2, temperature=0), SamplingParams(max_tokens=2900, temperature=0, ignore_eos=True)
+    wanted = llm.generate([[1, 2, 3]], short)[0].outputs[0].token_ids
+
+    def ask() -> None:
+        with pytest.raises(aerostat.Cancelled):
+            llm.generate([[1, 2, 4]] * 3, long)
+
+    for _ in range(8):
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        [thread.start() for thread in threads]
+        threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(aerostat.Interrupted):
+            llm.generate([[1, 2, 3]], long)
+        assert llm.generate([[1, 2, 3]], short)[0].outputs[0].token_ids == wanted
+        [thread.join(30) for thread in threads]
+        assert llm.generate([[1, 2, 3]], short)[0].outputs[0].token_ids == wanted
+
+
 def test_threads_share_a_model() -> None:
     llm = LLM(fixture("llama"), progress=False)
     params = SamplingParams(max_tokens=8, temperature=0)
