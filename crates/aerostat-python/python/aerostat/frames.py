@@ -42,7 +42,7 @@ def _column(frame: Any, name: str) -> Rows:
     return Rows(frame[name].to_list() if kind == "polars" else frame.column(name).to_pylist())
 
 
-def _look_at_names(frame: Any, *names: Any) -> None:
+def look_at_names(frame: Any, *names: Any) -> None:
     """Refuses names of new columns that a table cannot have, before anything runs."""
     given = [name for name in names if name is not None]
     wrong = next((name for name in given if not isinstance(name, str)), None)
@@ -126,7 +126,7 @@ def generate_frame(
     use_tqdm: bool = True,
 ) -> Any:  # fmt: skip
     """See ``LLM.generate_frame``."""
-    _look_at_names(frame, output, errors)
+    look_at_names(frame, output, errors)
     outputs = answers(llm, _column(frame, column), sampling_params, chat, system, template, errors, use_tqdm)
     return _with(frame, {output: texts_of(outputs), **_errors(outputs, errors)})
 
@@ -165,7 +165,7 @@ def embed_frame(
     *, errors: str | None = None, use_tqdm: bool = True,
 ) -> Any:  # fmt: skip
     """See ``LLM.embed_frame``."""
-    _look_at_names(frame, output, errors)
+    look_at_names(frame, output, errors)
     on_error = "raise" if errors is None else "return"
     outputs = llm.embed(_column(frame, column), pooling_params=pooling_params, use_tqdm=use_tqdm, on_error=on_error)
     width = llm.embedding_size if pooling_params is None or pooling_params.dimensions is None else pooling_params.dimensions
@@ -179,7 +179,7 @@ def classify_frame(
     use_tqdm: bool = True,
 ) -> Any:  # fmt: skip
     """See ``LLM.classify_frame``."""
-    _look_at_names(frame, output, probability, errors)
+    look_at_names(frame, output, probability, errors)
     values = _column(frame, column)
     on_error = "raise" if errors is None else "return"
     outputs = llm.classify(
@@ -198,7 +198,7 @@ class Mapper:
     call it is, and of which process, changes nothing."""
 
     def __init__(self, llm: "LLM", column: str, output: str, params: "SamplingParams | None", **how: Any) -> None:
-        _look_at_names(None, output, how["errors"])
+        look_at_names(None, output, how["errors"])
         params = llm.get_default_sampling_params() if params is None else params.clone()
         params.seed = llm._seed if params.seed is None else params.seed
         self.llm, self.column, self.output, self.params, self.how = llm, column, output, params, how

@@ -360,7 +360,7 @@ class LLM:
         likely a causal model finds yes and no, as Qwen's rerankers are asked. ``instruction`` says what a document is to do."""
         if isinstance(documents, str):
             raise UsageError("documents: give a list of texts")
-        return pair_scores(self, ((query, document) for document in documents), instruction, use_tqdm)
+        return pair_scores(self, ((query, document) for document in tensors.plain(documents)), instruction, use_tqdm)
 
     def log_likelihood(
         self, contexts: Sequence[PromptLike], continuations: Sequence[str | Sequence[int]], *, use_tqdm: bool = True
