@@ -54,7 +54,7 @@ class Ask:
         empty = next((number for number, row in enumerate(rows) if not row), None)
         if empty is not None:
             raise UsageError(f"prompt {empty} has no tokens")
-        results = self._run(rows, [len(row) for row in rows])
+        results = self._run(rows, [len(row) for row in rows], name="text")
         answers = [members for _, members in results]
         return TextAnswers(
             [members["text"] for members in answers],
@@ -87,7 +87,15 @@ class Ask:
 
     # Both
 
-    def _run(self, rows: list[list[int]], lengths: Sequence[int], padded: Any = None) -> list[Any]:
+    def _run(self, rows: list[list[int]], lengths: Sequence[int], padded: Any = None, name: str = "token_ids") -> list[Any]:
+        """Results of all rows. What an interrupted call has are the answers of this name, or ``None`` for those that did not begin."""
+        try:
+            return self._results(rows, lengths, padded)
+        except Interrupted as error:
+            error.outputs = [result[1][name] if result is not None and name in result[1] else None for result in error.outputs]
+            raise
+
+    def _results(self, rows: list[list[int]], lengths: Sequence[int], padded: Any) -> list[Any]:
         requests = []
         times = self.known["num_return_sequences"]
         for number, (row, length) in enumerate(zip(rows, lengths)):

@@ -282,8 +282,8 @@ class LLM:
         read = read_prompts(prompts, self._core, self._vector_ids())
         requests = [self._pooling.request(p.token_ids, pooling_params) for p in read if p.error is None]
         _raise_first(read, on_error)
-        results = iter(self._results(requests, "embedding", use_tqdm))
-        return [self._embedded(number, prompt, results, on_error) for number, prompt in enumerate(read)]
+        results = self._results(requests, "embedding", use_tqdm, lambda some: self._embeddings(read, some, "return"))
+        return self._embeddings(read, results, on_error)
 
     def encode(
         self, prompts: PromptLike, pooling_params: PoolingParams | None = None, *, pooling_task: str = "embed",
@@ -298,8 +298,8 @@ class LLM:
         _raise_first(read, "raise")
         params = pooling_params or PoolingParams(normalize=False)
         requests = [self._pooling.request(p.token_ids, params, apart=True) for p in read]
-        results = iter(self._results(requests, "embedding", use_tqdm))
-        return [self._embedded(number, prompt, results, "raise", True) for number, prompt in enumerate(read)]
+        results = self._results(requests, "embedding", use_tqdm, lambda some: self._embeddings(read, some, "return", True))
+        return self._embeddings(read, results, "raise", True)
 
     def classify(
         self, prompts: PromptLike, labels: Sequence[str] | None = None, *, template: str | None = None,
@@ -320,21 +320,8 @@ class LLM:
         neutral = [self._ids(calibrate, True)] if calibrate else []
         prefixes = [p.token_ids for p in read if p.error is None]
         requests = [score_request(prefix, end) for prefix in [*prefixes, *neutral] for end in ends]
-        results = self._results(requests, "labels", use_tqdm)
-        plain = [_sum(result) for result in results[len(prefixes) * len(ends) :]] or None
-        groups = iter([results[i : i + len(ends)] for i in range(0, len(prefixes) * len(ends), len(ends))])
-        outputs = []
-        for number, prompt in enumerate(read):
-            failed: Exception | None = prompt.error
-            chosen = None
-            if failed is None:
-                group = next(groups)
-                failed = next((e for e in (raised(one, number) for one in group) if e is not None), None)
-                chosen = None if failed else _chosen(group, labels, measure, plain)
-            if failed is not None and on_error == "raise":
-                raise failed
-            outputs.append(ClassificationRequestOutput(str(number), chosen, prompt.token_ids, True, failed))
-        return outputs
+        results = self._results(requests, "labels", use_tqdm, lambda some: _labelled(read, some, labels, measure, "return"))
+        return _labelled(read, results, labels, measure, on_error)
 
     def score(
         self, data_1: Any, data_2: Any, /, *, use_tqdm: bool = True, **keywords: Any
@@ -468,9 +455,16 @@ class LLM:
             raise UsageError(f"{text!r} has no tokens")
         return ids
 
-    def _results(self, requests: list[dict[str, Any]], what: str, use_tqdm: bool) -> list[Result]:
+    def _results(
+        self, requests: list[dict[str, Any]], what: str, use_tqdm: bool, shape: Callable[[list[Any]], list[Any]] | None = None
+    ) -> list[Result]:
+        """``shape`` makes what an interrupted call has into what the call gives; what has no result is ``None``."""
         affordable(self._core.options, results_bytes(requests, self._core.facts["hidden"]), "give fewer prompts at a time")
-        return self._core.results(requests, what, show=self._core.progress and bool(use_tqdm))
+        try:
+            return self._core.results(requests, what, show=self._core.progress and bool(use_tqdm))
+        except Interrupted as error:
+            error.outputs = error.outputs if shape is None else shape(error.outputs)
+            raise
 
     def _conversations(
         self, messages: Sequence[Any], template: str | None, generation: bool, final: bool,
@@ -510,11 +504,7 @@ class LLM:
         self, read: list[Prompt], params: SamplingParams | Sequence[SamplingParams] | None, use_tqdm: bool, on_error: str
     ) -> list[RequestOutput]:
         batch = self._batch(read, params, on_error)
-        try:
-            results = self._results(batch.requests, "answers", use_tqdm)
-        except Interrupted as error:
-            error.outputs = batch.some_outputs(self._core, error.outputs)
-            raise
+        results = self._results(batch.requests, "answers", use_tqdm, lambda some: batch.some_outputs(self._core, some))
         return batch.outputs(self._core, results, on_error)
 
     def _requests_of(self, prompt: PromptLike, params: SamplingParams | None) -> Batch:
@@ -536,13 +526,20 @@ class LLM:
             raise UsageError("stream gives one answer: n has no place in it")
         return batch.requests[0]
 
+    def _embeddings(self, read: list[Prompt], results: Sequence[Any], on_error: str, apart: bool = False) -> list[Any]:
+        """Prompts' vectors; nothing for those that have no result."""
+        left = iter(results)
+        return [self._embedded(number, prompt, left, on_error, apart) for number, prompt in enumerate(read)]
+
     def _embedded(
-        self, number: int, prompt: Prompt, results: Iterator[Result], on_error: str, apart: bool = False
-    ) -> EmbeddingRequestOutput:
+        self, number: int, prompt: Prompt, results: Iterator[Any], on_error: str, apart: bool
+    ) -> EmbeddingRequestOutput | None:
         failed: Exception | None = prompt.error
         vector = None
         if failed is None:
             result = next(results)
+            if result is None:
+                return None
             failed = raised(result, number)
             vector = None if failed else EmbeddingOutput(_encoder.vectors(result, apart))
         if failed is not None and on_error == "raise":
@@ -582,6 +579,30 @@ def _sum(result: Result) -> float:
     if error is not None:
         raise error
     return math.fsum(value for value in result[1]["logprobs"] if value is not None)
+
+
+def _labelled(read: list[Prompt], results: list[Any], labels: list[str], measure: str, on_error: str) -> list[Any]:
+    """Prompts' labels; nothing for those that lack results."""
+    count = sum(prompt.error is None for prompt in read) * len(labels)
+    neutral = results[count:]
+    missing = None in neutral
+    plain = None if missing else [_sum(result) for result in neutral] or None
+    groups = iter([results[i : i + len(labels)] for i in range(0, count, len(labels))])
+    outputs: list[Any] = []
+    for number, prompt in enumerate(read):
+        failed: Exception | None = prompt.error
+        chosen = None
+        if failed is None:
+            group = next(groups)
+            if missing or None in group:
+                outputs.append(None)
+                continue
+            failed = next((e for e in (raised(one, number) for one in group) if e is not None), None)
+            chosen = None if failed else _chosen(group, labels, measure, plain)
+        if failed is not None and on_error == "raise":
+            raise failed
+        outputs.append(ClassificationRequestOutput(str(number), chosen, prompt.token_ids, True, failed))
+    return outputs
 
 
 def _chosen(group: list[Result], labels: list[str], measure: str, plain: list[float] | None) -> ClassificationOutput:
