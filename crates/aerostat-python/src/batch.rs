@@ -101,7 +101,8 @@ impl<'a> Batch<'a> {
                 _ => Ok(()),
             }
         };
-        background(py, || self.signs.interrupts.make(), || work(self), tick)?.map_err(|e| exception(class(&e), e))
+        background(py, || self.signs.interrupts.make(), || work(self), tick)?
+            .map_err(|e| exception(class(&e), e))
     }
 
     /// Reads the input and the journal: what is left to do.
