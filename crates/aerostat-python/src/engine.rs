@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use serde_json::{Value, json};
 
 use aerostat::session::Status;
-use aerostat::{Need, Observer, Options, Progress, Session, SessionHandle, Want};
+use aerostat::{Need, Observer, Options, Phase, Progress, Session, SessionHandle, Want};
 
 use crate::batch::{Batch, counted};
 use crate::call::{Call, UnderWay, follow_source, follow_ticket};
@@ -53,8 +53,12 @@ struct Watch {
 }
 
 impl Observer for Watch {
-    fn progress(&mut self, _progress: &Progress) -> bool {
-        self.interrupts.heed()
+    fn progress(&mut self, progress: &Progress) -> bool {
+        match progress.phase {
+            // Leaving it ends only what it was for; what else is under way ends with the next sweep.
+            Phase::Loading => self.interrupts.is_pending(),
+            _ => self.interrupts.heed(),
+        }
     }
 
     fn note(&mut self, text: &str) {

@@ -78,7 +78,12 @@ impl Interrupts {
         self.made.load(Ordering::Relaxed)
     }
 
-    /// Whether there was one that was not heeded yet. Now it is.
+    /// Whether there was one that was not heeded yet.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.heeded.load(Ordering::Relaxed) != self.made()
+    }
+
+    /// The same; now it is heeded.
     pub(crate) fn heed(&self) -> bool {
         let made = self.made();
         self.heeded.swap(made, Ordering::Relaxed) != made
