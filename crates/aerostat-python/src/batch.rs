@@ -1,7 +1,6 @@
 //! Batch jobs: the same that the command runs, as riders of the model's session.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -19,7 +18,7 @@ use aerostat_jobs::{
 
 use crate::error::{self, exception};
 use crate::model::Model;
-use crate::wait::background;
+use crate::wait::{Interrupts, background};
 
 /// What a job is begun with.
 #[derive(Deserialize)]
@@ -39,7 +38,9 @@ struct Given {
 
 /// Carries signs of life from the job's thread to the caller's.
 struct Signs<'a> {
-    stop: &'a AtomicBool,
+    interrupts: &'a Interrupts,
+    /// How many of those there were when the job began.
+    before: u64,
     told: Mutex<(u64, u64, u64)>,
 }
 
@@ -50,7 +51,7 @@ impl Watcher for Signs<'_> {
     }
 
     fn stops(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.interrupts.made() != self.before
     }
 }
 
@@ -74,15 +75,16 @@ pub(crate) struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// `given` says in JSON which files, and how; once `stop` is set the job ends at the next tile.
+    /// `given` says in JSON which files, and how; an interrupt that is made from now on ends the job at the next tile.
     pub(crate) fn new(
         model: &'a Model,
         options: &'a Options,
         given: &str,
-        stop: &'a AtomicBool,
+        interrupts: &'a Interrupts,
     ) -> PyResult<Self> {
         let given = serde_json::from_str(given).map_err(error::usage)?;
-        Ok(Self { model, options, given, signs: Signs { stop, told: Mutex::default() } })
+        let signs = Signs { interrupts, before: interrupts.made(), told: Mutex::default() };
+        Ok(Self { model, options, given, signs })
     }
 
     /// Does long work on a thread of its own, and tells `progress` now and then.
@@ -99,7 +101,8 @@ impl<'a> Batch<'a> {
                 _ => Ok(()),
             }
         };
-        background(py, self.signs.stop, || work(self), tick)?.map_err(|e| exception(class(&e), e))
+        background(py, || self.signs.interrupts.make(), || work(self), tick)?
+            .map_err(|e| exception(class(&e), e))
     }
 
     /// Reads the input and the journal: what is left to do.

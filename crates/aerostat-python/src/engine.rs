@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use serde_json::{Value, json};
 
 use aerostat::session::Status;
-use aerostat::{Need, Observer, Options, Progress, Session, SessionHandle, Want};
+use aerostat::{Need, Observer, Options, Phase, Progress, Session, SessionHandle, Want};
 
 use crate::batch::{Batch, counted};
 use crate::call::{Call, UnderWay, follow_source, follow_ticket};
@@ -18,7 +18,7 @@ use crate::error::{raised, same_process};
 use crate::feed::Feed;
 use crate::model::Model;
 use crate::request::{Asked, engine_options, requests};
-use crate::wait::detached;
+use crate::wait::{Interrupts, detached};
 
 /// A call with at least so many requests, and so many times what the model was opened for, has it opened anew.
 const REOPEN_REQUESTS: usize = 8;
@@ -34,8 +34,8 @@ pub(crate) struct Engine {
     open: Mutex<Option<Open>>,
     /// Calls under way.
     calls: Arc<AtomicUsize>,
-    /// The sweep at hand is to be left.
-    stop: Arc<AtomicBool>,
+    /// When the sweep at hand is to be left.
+    interrupts: Arc<Interrupts>,
     notes: Arc<Mutex<Vec<String>>>,
     pid: u32,
 }
@@ -48,13 +48,17 @@ struct Open {
 
 /// What the session tells on its thread.
 struct Watch {
-    stop: Arc<AtomicBool>,
+    interrupts: Arc<Interrupts>,
     notes: Arc<Mutex<Vec<String>>>,
 }
 
 impl Observer for Watch {
-    fn progress(&mut self, _progress: &Progress) -> bool {
-        self.stop.load(Ordering::Relaxed)
+    fn progress(&mut self, progress: &Progress) -> bool {
+        match progress.phase {
+            // Leaving it ends only what it was for; what else is under way ends with the next sweep.
+            Phase::Loading => self.interrupts.is_pending(),
+            _ => self.interrupts.heed(),
+        }
     }
 
     fn note(&mut self, text: &str) {
@@ -74,7 +78,7 @@ impl Engine {
             floor: (floor_tokens, floor_sequences),
             open: Mutex::default(),
             calls: Arc::default(),
-            stop: Arc::default(),
+            interrupts: Arc::default(),
             notes: Arc::default(),
             pid: std::process::id(),
         })
@@ -112,10 +116,7 @@ impl Engine {
     fn run_batch(&self, py: Python<'_>, given: &str, progress: Option<Bound<'_, PyAny>>) -> PyResult<String> {
         same_process(self.pid)?;
         let _counted = UnderWay::new(&self.calls);
-        if self.is_alone() {
-            self.stop.store(false, Ordering::Relaxed);
-        }
-        let batch = Batch::new(self.model.get(), &self.options, given, &self.stop)?;
+        let batch = Batch::new(self.model.get(), &self.options, given, &self.interrupts)?;
         let job = batch.tell(py, None, Batch::open)?;
         let left = usize::try_from(job.counts().left()).unwrap_or(usize::MAX);
         if left == 0 {
@@ -133,7 +134,7 @@ impl Engine {
 
     /// Leaves the sweep at hand; all calls under way end.
     fn interrupt(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.interrupts.make();
     }
 
     /// How it stands, as JSON, with what it has to say since it was last asked.
@@ -165,7 +166,8 @@ impl Engine {
         let mut open = self.open(py)?;
         let alone = self.is_alone();
         if alone {
-            self.stop.store(false, Ordering::Relaxed);
+            // One that came when nothing was under way any more is not meant for what comes now.
+            self.interrupts.heed();
         }
         let grown = |open: &Open| {
             requests >= REOPEN_REQUESTS && requests > open.requests.saturating_mul(REOPEN_TIMES)
@@ -183,7 +185,7 @@ impl Engine {
         let mut first = need;
         (0..sequences).for_each(|_| first.add_tokens(tokens, 0, Want::Generate));
         let model = self.model.get();
-        let watch = Watch { stop: Arc::clone(&self.stop), notes: Arc::clone(&self.notes) };
+        let watch = Watch { interrupts: Arc::clone(&self.interrupts), notes: Arc::clone(&self.notes) };
         let (files, tokenizer) = (Arc::clone(&model.files), model.tokenizer.clone());
         let session = Session::start(files, tokenizer, self.options.clone(), first, Box::new(watch));
         let session = session.map_err(|e| raised(&e))?;

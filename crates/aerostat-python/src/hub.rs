@@ -59,7 +59,7 @@ pub(crate) fn find(
         }
         Ok(())
     };
-    let found = background(py, &cancel, work, tick)?;
+    let found = background(py, || cancel.store(true, Ordering::Relaxed), work, tick)?;
     found.map_err(|e| match e.kind() {
         aerostat::ErrorKind::Interrupted => exception("Cancelled", "the download was stopped"),
         _ => raised(&e),

@@ -44,7 +44,7 @@ pub(crate) fn pack(
             _ => Ok(()),
         }
     };
-    let summary = background(py, &cancel, work, tick)?.map_err(|e| {
+    let summary = background(py, || cancel.store(true, Ordering::Relaxed), work, tick)?.map_err(|e| {
         let class = match e.kind() {
             ErrorKind::Usage => "UsageError",
             ErrorKind::Interrupted => "Cancelled",

@@ -1,7 +1,7 @@
 //! Waiting without holding the interpreter.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
@@ -59,11 +59,42 @@ pub(crate) fn receive<T: Send>(
     }
 }
 
+/// Interrupts of a model: each ends what is under way when it is made, and nothing that is asked for later.
+#[derive(Debug, Default)]
+pub(crate) struct Interrupts {
+    made: AtomicU64,
+    /// How many had been made when one was last heeded.
+    heeded: AtomicU64,
+}
+
+impl Interrupts {
+    /// One more.
+    pub(crate) fn make(&self) {
+        self.made.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    pub(crate) fn made(&self) -> u64 {
+        self.made.load(Ordering::Relaxed)
+    }
+
+    /// Whether there was one that was not heeded yet.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.heeded.load(Ordering::Relaxed) != self.made()
+    }
+
+    /// The same; now it is heeded.
+    pub(crate) fn heed(&self) -> bool {
+        let made = self.made();
+        self.heeded.swap(made, Ordering::Relaxed) != made
+    }
+}
+
 /// Does long work on a thread of its own. `tick` is called about ten times a second, and after the work; an error of its
-/// own or of a signal sets `cancel`, and is the result once the work has ended.
+/// own or of a signal has `cancel` called, and is the result once the work has ended.
 pub(crate) fn background<T: Send>(
     py: Python<'_>,
-    cancel: &AtomicBool,
+    cancel: impl Fn(),
     work: impl FnOnce() -> T + Send,
     mut tick: impl FnMut() -> PyResult<()>,
 ) -> PyResult<T> {
@@ -91,7 +122,7 @@ pub(crate) fn background<T: Send>(
                 Err(signal) => Err(signal),
             };
             if let Err(error) = told {
-                cancel.store(true, Ordering::Relaxed);
+                cancel();
                 failed = Some(error);
             }
         }

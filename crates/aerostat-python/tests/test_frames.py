@@ -206,3 +206,29 @@ def test_a_dataset_is_mapped_and_remembered(llm: LLM, chat: str, tmp_path: Any) 
     fingerprint = datasets.fingerprint.Hasher.hash
     assert fingerprint(llm.mapper("text", "answer", GREEDY)) == fingerprint(LLM(chat, progress=False).mapper("text", "answer", GREEDY))
     assert fingerprint(llm.mapper("text", "answer", GREEDY)) != fingerprint(llm.mapper("text", "answer", SamplingParams(max_tokens=6)))
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_new_columns_that_cannot_be(llm: LLM, make: Any) -> None:
+    """They were found out when all rows had their answers, or one was written over by the other."""
+    own, frame = LLM(llm._core.path, progress=False), make({"text": TEXTS})
+    for call in (
+        lambda: own.generate_frame(frame, "text", "answer", GREEDY, errors="answer"), lambda: own.generate_frame(frame, "text", GREEDY),  # type: ignore[arg-type]
+        lambda: own.embed_frame(frame, "text", None), lambda: own.embed_frame(frame, "text", "vector", errors="vector"),  # type: ignore[arg-type]
+        lambda: own.classify_frame(frame, "text", ["a", "b"], "label", probability="label"), lambda: own.classify_frame(frame, "text", ["a"], 5),  # type: ignore[arg-type]
+        lambda: own.mapper("text", "answer", GREEDY, errors="answer"),
+    ):  # fmt: skip
+        with pytest.raises(aerostat.UsageError, match="new column"):
+            call()
+    assert own.stats() is None
+    twice = pyarrow.Table.from_arrays([pyarrow.array(TEXTS)] * 3, names=["text", "answer", "answer"])
+    with pytest.raises(aerostat.UsageError, match="several columns 'answer'"):
+        own.generate_frame(twice, "text", "answer", GREEDY)
+
+
+@pytest.mark.parametrize("kind", ["arrow", "numpy", "pandas", "polars"])
+def test_batches_of_every_format_are_mapped(llm: LLM, kind: str) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    rows = datasets.Dataset.from_dict({"text": TEXTS}).with_format(kind).map(llm.mapper("text", "answer", GREEDY), batched=True)
+    assert rows.with_format(None)["answer"][:] == [o.outputs[0].text for o in llm.generate(TEXTS, GREEDY)]

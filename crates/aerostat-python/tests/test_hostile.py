@@ -5,6 +5,7 @@ import asyncio
 import json
 import math
 import threading
+import time
 from pathlib import Path
 from typing import Any, Callable
 
@@ -19,6 +20,8 @@ from conftest import fixture, python
 
 GREEDY = SamplingParams(temperature=0, max_tokens=3)
 HUGE = 10**30
+#: Seconds that a busy machine takes for nothing.
+LATE = 2.0
 SURROGATE = "a\ud800b"
 
 
@@ -448,3 +451,125 @@ def test_messages_that_are_not_text(llm: LLM, content: Any) -> None:
     with pytest.raises(aerostat.UsageError, match="content_format"):
         llm.chat([{"role": "user", "content": "a"}], GREEDY, chat_template_content_format="html")
     same(llm)
+
+
+def test_columns_of_pyarrow_are_prompts(llm: LLM, model: AutoModel) -> None:
+    """Tables are told to be given by their columns, and those of pyarrow were no prompts: they iterate over objects of their own."""
+    pyarrow = pytest.importorskip("pyarrow")
+    texts = ["Hello", "you there", "What is it"]
+    wanted = [output.outputs[0].token_ids for output in llm.generate(texts, GREEDY)]
+    whole = pyarrow.array(texts)
+    for column in (whole, pyarrow.chunked_array([whole[:1], whole[1:]]), whole.dictionary_encode(), pyarrow.table({"text": whole}).column("text")):
+        assert [output.outputs[0].token_ids for output in llm.generate(column, GREEDY)] == wanted
+        assert len(llm.classify(column, ["a", "b"], template="{text}:")) == len(llm.embed(column)) == len(llm.score("Hello", column)) == 3
+        assert list(model.generate(column, do_sample=False)) == list(model.generate(texts, do_sample=False))
+    ids = pyarrow.chunked_array([[[1, 2], [3, 4]]])
+    assert model.generate(ids, max_new_tokens=1).shape == (2, 3) and model(ids).logits.shape == (2, 2, 320)
+    assert len(llm.generate(ids, GREEDY)) == 2
+
+
+def test_numbers_of_numpy_in_a_list_are_one_prompt(llm: LLM) -> None:
+    """``list(array)`` was taken for as many prompts as it has tokens, and each of those for none."""
+    wanted = llm.generate([[1, 2]], GREEDY)[0].outputs[0].token_ids
+    for ids in (list(np.asarray([1, 2])), (np.int32(1), np.uint8(2)), [[np.int64(1), np.int64(2)]], [1, np.int64(2)]):
+        assert [output.outputs[0].token_ids for output in llm.generate(ids, GREEDY)] == [wanted]
+    # An array without dimensions is one prompt, and no list of letters.
+    assert len(llm.generate(np.asarray("Hello"), GREEDY)) == 1
+
+
+def test_texts_where_lists_are_meant_are_not_lists_of_letters(llm: LLM) -> None:
+    for contexts, ends in (("ab", ["c", "d"]), (["a", "b"], "cd")):
+        with pytest.raises(aerostat.UsageError, match="give a list of each"):
+            llm.log_likelihood(contexts, ends)  # type: ignore[arg-type]
+    for tools in ("search", {"name": "search"}, 5, ["search"]):
+        with pytest.raises(aerostat.UsageError, match="^tools: "):
+            llm.chat([{"role": "user", "content": "a"}], GREEDY, tools=tools)  # type: ignore[arg-type]
+
+
+def test_numbers_are_no_texts_to_be_compared(llm: LLM) -> None:
+    """Four numbers were taken for one text of four tokens, and there was no score."""
+    with pytest.raises(aerostat.UsageError, match="expected a text"):
+        llm.score([1, 2], [3, 4])
+
+
+@pytest.mark.parametrize("end", [[1.5], [math.nan], [-1], [320], [], "", None, 5, [None], [True]], ids=repr)
+def test_continuations_that_are_none(llm: LLM, end: Any) -> None:
+    with pytest.raises(aerostat.UsageError, match="^continuation 1: "):
+        llm.log_likelihood(["a", "b"], ["c", end])
+
+
+def test_likelihoods_of_what_comes_one_by_one(llm: LLM) -> None:
+    wanted = [one.logprob for one in llm.log_likelihood(["a", "b"], ["c", [5, 6]])]
+    found = llm.log_likelihood((c for c in ("a", "b")), (c for c in ("c", np.asarray([5, 6]))))  # type: ignore[arg-type]
+    assert [one.logprob for one in found] == wanted
+
+
+def _nested(depth: int) -> Any:
+    value: Any = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_values_that_are_no_json(llm: LLM) -> None:
+    # A recursion went as far as Python lets one, and came as that.
+    for value in (math.nan, math.inf, _nested(100_000)):
+        for call in (
+            lambda v: llm.chat([{"role": "user", "content": "a", "more": v}], GREEDY),
+            lambda v: llm.chat([{"role": "user", "content": "a"}], GREEDY, chat_template_kwargs={"more": v}),
+        ):  # fmt: skip
+            with pytest.raises(aerostat.UsageError, match="must be JSON"):
+                call(value)
+    with pytest.raises(aerostat.UsageError):
+        llm.generate("a", SamplingParams(structured_outputs=StructuredOutputsParams(json={"items": _nested(100_000)})))
+    with pytest.raises(aerostat.UsageError, match="chat_template_kwargs"):
+        llm.chat([{"role": "user", "content": "a"}], GREEDY, chat_template_kwargs=5)  # type: ignore[arg-type]
+    same(llm)
+
+
+@pytest.mark.parametrize("name", ["eos_token_id", "pad_token_id", "suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id"])
+def test_token_ids_that_are_none(model: AutoModel, name: str) -> None:
+    """1.5 was 1."""
+    for wrong in (1.5, [1.5], True, "x", [None]):
+        with pytest.raises(aerostat.UsageError, match=name):
+            model.generate([[1, 2, 3]], max_new_tokens=1, **{name: wrong})
+    assert model.generate([[1, 2, 3]], max_new_tokens=1, pad_token_id=[]).shape == (1, 4)
+
+
+def test_a_tokenizer_refuses_what_is_none(model: AutoModel) -> None:
+    tokenizer = model.tokenizer
+    for ids in ([math.nan], [math.inf], [1 << 40], [-1], -1, "123", ["a"], [1.5]):
+        with pytest.raises(aerostat.UsageError):
+            tokenizer.decode(ids)
+    with pytest.raises(aerostat.UsageError):
+        tokenizer.convert_ids_to_tokens(-1)
+    # The last tokens were left out, as many as were asked for.
+    with pytest.raises(aerostat.UsageError, match="max_length"):
+        tokenizer("Hello there you", truncation=True, max_length=-1)
+
+
+def test_numbers_of_numpy_are_options(chat: str, model: AutoModel) -> None:
+    own = LLM(chat, memory=np.int64(4 << 30), threads=np.int64(1), max_num_batched_tokens=np.int32(64), progress=False)
+    same(own)
+    assert model([[1, 2, 3]], logits_to_keep=np.int64(1)).logits.shape == (1, 1, 320)
+    with pytest.raises(aerostat.UsageError, match="memory"):
+        LLM(chat, memory=True)
+
+
+def test_a_time_is_kept_within_a_moment(model: AutoModel) -> None:
+    """It was looked at four times a second."""
+    begun = time.monotonic()
+    found = model.generate([[1, 2]], max_new_tokens=1 << 16, max_time=0.05, eos_token_id=[])
+    assert found.shape[1] > 2 and time.monotonic() - begun < 0.25 + LATE
+
+
+def test_tensors_that_hold_no_numbers(model: AutoModel, llm: LLM) -> None:
+    torch = pytest.importorskip("torch")
+    meta = torch.ones(1, 3, dtype=torch.long, device="meta")
+    for call in (
+        lambda: model.generate(meta, max_new_tokens=1), lambda: model(meta), lambda: llm.generate(meta[0], GREEDY), lambda: llm.generate([meta[0]], GREEDY),
+        lambda: model.tokenizer.decode(meta[0]), lambda: model.generate([[1, 2, 3]], attention_mask=meta, max_new_tokens=1),
+        lambda: model.generate(torch.tensor([[1, 2]]).to_sparse(), max_new_tokens=1),
+    ):  # fmt: skip
+        with pytest.raises(aerostat.UsageError, match="cannot be read"):
+            call()

@@ -211,6 +211,41 @@ def test_ctrl_c_ends_the_call_with_what_there_is() -> None:
     assert llm.generate([[1, 2, 3]], short)[0].outputs[0].token_ids == done.outputs[0].token_ids
 
 
+@pytest.mark.parametrize("what", ["embed", "token_embed", "classify", "calibrated", "texts", "ids"])
+def test_ctrl_c_gives_what_there_is_in_the_shape_of_the_call(what: str, chat: str) -> None:
+    """Vectors and labels came as the engine had told them."""
+    llm = LLM(chat, progress=False, max_model_len=510, max_num_batched_tokens=512)
+    model = AutoModel.from_pretrained(chat, progress=False)
+    rows: list[list[int]] = [[1, 2, 3]] + [[1 + n % 90 for n in range(500)]] * 5000
+    how = {"measure": "calibrated", "calibrate": "a"} if what == "calibrated" else {}
+    calls: dict[str, Callable[[], object]] = {
+        "embed": lambda: llm.embed(rows), "token_embed": lambda: llm.encode(rows[:2000], pooling_task="token_embed"),
+        "texts": lambda: model.generate(["a", "b"], max_new_tokens=1 << 16, eos_token_id=[]),
+        "ids": lambda: model.generate([[1, 2], [3, 4]], max_new_tokens=1 << 16, eos_token_id=[]),
+    }  # fmt: skip
+    llm.embed([[1, 2]])
+
+    def press() -> None:
+        core = model._core if what in ("texts", "ids") else llm._core
+        seen = (core.status()["progress"] or {"sweep": 0})["sweep"]
+        while (core.status()["progress"] or {"sweep": 0})["sweep"] < seen + 5:
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press).start()
+    with pytest.raises(aerostat.Interrupted) as caught:
+        calls.get(what, lambda: llm.classify(rows, ["a", "b"], **how))()  # type: ignore[arg-type]
+    outputs = caught.value.outputs
+    if what == "texts":
+        assert len(outputs) == 2 and all(isinstance(text, str) and text for text in outputs)
+    elif what == "ids":
+        assert len(outputs) == 2 and all(isinstance(token, int) for ids in outputs for token in ids)
+    else:
+        kinds = {type(one).__name__ for one in outputs}
+        assert len(outputs) in (2000, 5001) and kinds <= {"NoneType", "EmbeddingRequestOutput", "ClassificationRequestOutput"}
+        assert outputs[-1] is None and (what == "calibrated" or outputs[0] is not None and outputs[0].finished)
+
+
 def test_ctrl_c_gives_no_other_thread_half_a_result() -> None:
     llm = LLM(fixture("llama"), progress=False, max_model_len=100_010, max_num_seqs=6)
     long = SamplingParams(max_tokens=100_000, temperature=0, ignore_eos=True)
@@ -235,6 +270,28 @@ def test_ctrl_c_gives_no_other_thread_half_a_result() -> None:
     [thread.join(30) for thread in threads]
     # Answers that were cut once came as if they had ended.
     assert ended == ["cancelled"] * 4
+
+
+def test_ctrl_c_ends_nothing_that_is_asked_for_later() -> None:
+    """What other threads had asked for was not quite over when the call that was interrupted came back, and until then the next call was
+    ended by the same Ctrl-C."""
+    llm = LLM(fixture("llama"), progress=False, max_model_len=3000, max_num_seqs=10)
+    short, long = SamplingParams(max_tokens=2, temperature=0), SamplingParams(max_tokens=2900, temperature=0, ignore_eos=True)
+    wanted = llm.generate([[1, 2, 3]], short)[0].outputs[0].token_ids
+
+    def ask() -> None:
+        with pytest.raises(aerostat.Cancelled):
+            llm.generate([[1, 2, 4]] * 3, long)
+
+    for _ in range(8):
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        [thread.start() for thread in threads]
+        threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(aerostat.Interrupted):
+            llm.generate([[1, 2, 3]], long)
+        assert llm.generate([[1, 2, 3]], short)[0].outputs[0].token_ids == wanted
+        [thread.join(30) for thread in threads]
+        assert llm.generate([[1, 2, 3]], short)[0].outputs[0].token_ids == wanted
 
 
 def test_threads_share_a_model() -> None:

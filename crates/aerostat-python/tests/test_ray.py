@@ -101,6 +101,20 @@ def test_a_journal_keeps_vectors_labels_and_likeliest_tokens(chat: str, tmp_path
             assert all(np.array_equal(a, b) for a, b in zip(values, second[name])), name
 
 
+def test_actors_refuse_what_they_cannot_do(chat: str) -> None:
+    """One column was written over the other."""
+    for make in (
+        lambda: aerostat.ray.Generate(chat, output="error"), lambda: aerostat.ray.Embed(chat, output="error"),
+        lambda: aerostat.ray.Classify(chat, labels=["a"], output="probability"), lambda: aerostat.ray.Generate(chat, output=None),  # type: ignore[arg-type]
+        lambda: aerostat.ray.Generate(chat, sampling_params=5),  # type: ignore[arg-type]
+    ):  # fmt: skip
+        with pytest.raises(aerostat.UsageError, match="column|sampling_params"):
+            make()
+    pyarrow = pytest.importorskip("pyarrow")
+    with pytest.raises(aerostat.UsageError, match="leave batch_format"):
+        aerostat.ray.Generate(chat)(pyarrow.table({"text": ["a"]}))
+
+
 KILLED = """
 import sys, numpy as np, aerostat.ray
 texts = np.array([f"Row {n}" for n in range(12)], dtype=object)

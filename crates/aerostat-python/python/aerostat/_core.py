@@ -174,7 +174,7 @@ class Core:
         looked = time.monotonic()
         while True:
             try:
-                events = call.next(0.25)
+                events = call.next(0.25 if until is None else min(max(until - time.monotonic(), 0.01), 0.25))
             except KeyboardInterrupt as error:
                 # A second one is not waited for.
                 if signal is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Sequence
 
+from . import tensors
 from ._core import Result
 from .errors import ModelError, UsageError
 from .params import PoolingParams
@@ -92,7 +93,7 @@ class Encoder:
         """``[texts, width]`` float32, or ``[width]`` of a single text. Texts come behind ``prompt``, else behind the model's
         own of that name, else behind the one that its makers mean where none is named; they are cut where they are too long."""
         single = isinstance(sentences, str)
-        texts = [sentences] if isinstance(sentences, str) else list(sentences)
+        texts = [sentences] if isinstance(sentences, str) else list(tensors.plain(sentences))
         if not all(isinstance(text, str) for text in texts):
             raise UsageError("encode takes a text, or several")
         encode, usual = self._llm._core.model.encode_for_vector, prompt is None

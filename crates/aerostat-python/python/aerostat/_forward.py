@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any
 
 from . import tensors
@@ -28,6 +29,7 @@ def forward(
     if isinstance(input_ids, dict):
         attention_mask = input_ids.get("attention_mask") if attention_mask is None else attention_mask
         input_ids = input_ids["input_ids"]
+    input_ids = tensors.plain(input_ids)
     if input_ids is None:
         raise UsageError("input_ids are missing")
     from ._generate import all_layers, unpadded
@@ -37,6 +39,8 @@ def forward(
     # Without a mask nothing is padding, as in transformers.
     rows, starts = unpadded(array, attention_mask, None, [])
     length, vocab = array.shape[1], core.facts["vocab"]
+    if hasattr(logits_to_keep, "__index__") and not getattr(logits_to_keep, "ndim", 0):
+        logits_to_keep = operator.index(logits_to_keep)
     whole = isinstance(logits_to_keep, int)
     chosen = None if whole else _places(logits_to_keep, length)
     if whole and logits_to_keep < 0:

@@ -32,10 +32,11 @@ class Ask:
         self.known = settle(model.generation_config, config, keywords)
         self.call = model._calls.next()
         ends = self.known["eos_token_id"]
-        self.ends = self.core.end_tokens if ends is None else ids_of(ends)
-        pad = self.known["pad_token_id"]
+        self.ends = self.core.end_tokens if ends is None else ids_of(ends, "eos_token_id")
+        # Some models' files name -1, and mean that there is none.
+        pads = ids_of(self.known["pad_token_id"], "pad_token_id", -(1 << 31))
         #: The padding that was named, and that which answers are padded with.
-        self.named_pad = None if pad is None else ids_of(pad)[0]
+        self.named_pad = pads[0] if pads else None
         self.pad = self.named_pad if self.named_pad is not None else (self.ends[0] if self.ends else 0)
         self.stops: list[str] = self.known["stop_strings"] or []
         #: Where each row begins after its padding.
@@ -53,7 +54,7 @@ class Ask:
         empty = next((number for number, row in enumerate(rows) if not row), None)
         if empty is not None:
             raise UsageError(f"prompt {empty} has no tokens")
-        results = self._run(rows, [len(row) for row in rows])
+        results = self._run(rows, [len(row) for row in rows], name="text")
         answers = [members for _, members in results]
         return TextAnswers(
             [members["text"] for members in answers],
@@ -86,7 +87,15 @@ class Ask:
 
     # Both
 
-    def _run(self, rows: list[list[int]], lengths: Sequence[int], padded: Any = None) -> list[Any]:
+    def _run(self, rows: list[list[int]], lengths: Sequence[int], padded: Any = None, name: str = "token_ids") -> list[Any]:
+        """Results of all rows. What an interrupted call has are the answers of this name, or ``None`` for those that did not begin."""
+        try:
+            return self._results(rows, lengths, padded)
+        except Interrupted as error:
+            error.outputs = [result[1][name] if result is not None and name in result[1] else None for result in error.outputs]
+            raise
+
+    def _results(self, rows: list[list[int]], lengths: Sequence[int], padded: Any) -> list[Any]:
         requests = []
         times = self.known["num_return_sequences"]
         for number, (row, length) in enumerate(zip(rows, lengths)):
@@ -197,7 +206,10 @@ def unpadded(array: Any, attention_mask: Any, pad: int | None, ends: list[int]) 
         inferred = pad is not None and bool((array == pad).any()) and pad not in ends
         mask = array != pad if inferred else np.ones(array.shape, dtype=bool)
     else:
-        mask = tensors.to_numpy(attention_mask)
+        try:
+            mask = tensors.to_numpy(tensors.plain(attention_mask))
+        except ValueError as error:
+            raise UsageError(f"attention_mask cannot be read: {error}") from error
         if mask.dtype.kind not in "biuf" or not ((mask == 0) | (mask == 1)).all():
             raise UsageError("attention_mask is to hold 1 for tokens and 0 for padding, and nothing else")
         mask = (mask[None, :] if mask.ndim == 1 else mask) != 0

@@ -187,13 +187,14 @@ def sampling(known: dict[str, Any], seed: int) -> dict[str, Any]:
     }
 
 
-def ids_of(value: Any) -> list[int]:
+def ids_of(value: Any, name: str, least: int = 0) -> list[int]:
     """Token ids given as one, several, or a tensor."""
     if value is None:
         return []
     if hasattr(value, "tolist"):
         value = value.tolist()
-    return [int(value)] if isinstance(value, int) else [int(token) for token in value]
+    given = list(value) if isinstance(value, (list, tuple, set, frozenset, range)) else [value]
+    return [check_whole(f"{name}: a token", token, least, (1 << 32) - 1) for token in given]
 
 
 def rules(known: dict[str, Any], length: int) -> dict[str, Any]:
@@ -205,15 +206,15 @@ def rules(known: dict[str, Any], length: int) -> dict[str, Any]:
     if shortest and shortest > 0:
         given["min_tokens"] = int(shortest)
     if known["suppress_tokens"] is not None:
-        given["suppress_tokens"] = ids_of(known["suppress_tokens"])
+        given["suppress_tokens"] = ids_of(known["suppress_tokens"], "suppress_tokens")
     if known["begin_suppress_tokens"] is not None:
-        given["begin_suppress_tokens"] = ids_of(known["begin_suppress_tokens"])
+        given["begin_suppress_tokens"] = ids_of(known["begin_suppress_tokens"], "begin_suppress_tokens")
     if known["bad_words_ids"]:
-        given["bad_words_ids"] = [ids_of(word) for word in known["bad_words_ids"]]
+        given["bad_words_ids"] = [ids_of(word, "bad_words_ids") for word in known["bad_words_ids"]]
     if known["no_repeat_ngram_size"]:
         given["no_repeat_ngram_size"] = int(known["no_repeat_ngram_size"])
     if known["forced_bos_token_id"] is not None:
-        given["forced_bos"] = int(known["forced_bos_token_id"])
+        given["forced_bos"] = check_whole("forced_bos_token_id", known["forced_bos_token_id"], 0, (1 << 32) - 1)
     if known["forced_eos_token_id"] is not None:
-        given["forced_eos"] = ids_of(known["forced_eos_token_id"])
+        given["forced_eos"] = ids_of(known["forced_eos_token_id"], "forced_eos_token_id")
     return given

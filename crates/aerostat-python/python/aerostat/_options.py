@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import operator
 import os
 import re
 import sys
@@ -21,6 +22,9 @@ _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 def parse_size(value: int | float | str, name: str = "size") -> int:
     """Bytes of ``"4GiB"``, ``"500 MB"`` or a number of bytes."""
+    value = value.item() if hasattr(value, "item") and not hasattr(value, "__len__") else value
+    if isinstance(value, bool):
+        raise UsageError(f"{name} is {value}; expected bytes, such as '4GiB' or '500MB'")
     if isinstance(value, (int, float)):
         if not 0 < value < 1 << 63:
             raise UsageError(f"{name} is {value}; it must be more than 0 bytes, and a number")
@@ -68,9 +72,9 @@ class EngineOptions:
         for name in ("threads", "rows_max"):
             value = getattr(self, name)
             if value is not None:
-                if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                if not hasattr(value, "__index__") or isinstance(value, bool) or value < 1:
                     raise UsageError(f"{name} is {value!r}; expected a whole number of at least 1")
-                given[name] = value
+                given[name] = operator.index(value)
         given["io"] = self.io
         given["kv"] = self.kv
         given["spill"] = None if self.spill is None else os.fsdecode(self.spill)

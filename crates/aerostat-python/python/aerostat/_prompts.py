@@ -29,7 +29,7 @@ class Rows(list[Any]):
 _MEMBERS = ("prompt", "prompt_token_ids", "cache_salt", "type")
 
 
-def _token(value: Any) -> int:
+def whole_token(value: Any) -> int:
     """A token id; whole numbers alone."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise UsageError(f"{value!r} is no token id")
@@ -44,10 +44,13 @@ def read_prompts(prompts: Any, core: Core, encode: Encode | None = None) -> list
     """A prompt, or several. Texts become tokens by ``encode``, else as the tokenizer has it."""
     if isinstance(prompts, (str, dict, bytes, bytearray)) or _is_ids(prompts):
         prompts = [prompts]
-    elif hasattr(prompts, "tolist"):
-        prompts = prompts.tolist()
-    if hasattr(prompts, "columns") or hasattr(prompts, "column_names"):
+    elif hasattr(prompts, "columns") or hasattr(prompts, "column_names"):
         raise UsageError(f"a {type(prompts).__name__} is a table: give one of its columns, or take generate_frame, embed_frame or classify_frame")
+    elif hasattr(prompts, "to_pylist") or hasattr(prompts, "tolist"):
+        given = tensors.plain(prompts)
+        given = given if isinstance(given, list) else given.tolist()
+        # An array of no dimensions holds one.
+        prompts = given if isinstance(given, list) else [given]
     if not hasattr(prompts, "__iter__"):
         raise UsageError(f"expected a prompt or several, not {type(prompts).__name__}")
     return [_read(prompt, number, core, encode) for number, prompt in enumerate(prompts)]
@@ -60,7 +63,8 @@ def _is_ids(value: Any) -> bool:
         return bool(array.ndim == 1 and array.dtype.kind in "iu")
     if isinstance(value, Rows) or not isinstance(value, (list, tuple)):
         return False
-    return bool(value) and all(isinstance(t, int) and not isinstance(t, bool) for t in value)
+    # Numbers of numpy and of torch are numbers, too; arrays of one element are not meant.
+    return bool(value) and all(hasattr(t, "__index__") and not isinstance(t, bool) and not getattr(t, "ndim", 0) for t in value)
 
 
 def _read(prompt: Any, number: int, core: Core, encode: Encode | None) -> Prompt:
@@ -91,7 +95,7 @@ def _read(prompt: Any, number: int, core: Core, encode: Encode | None) -> Prompt
                 prompt = tensors.to_numpy(prompt).tolist()
             if not hasattr(prompt, "__iter__"):
                 raise UsageError(f"expected a text or token ids, not {type(prompt).__name__}")
-            ids = [_token(token) for token in prompt]
+            ids = [whole_token(token) for token in prompt]
         vocab = core.facts["vocab"]
         wrong = next((token for token in ids if not 0 <= token < vocab), None)
         if wrong is not None:

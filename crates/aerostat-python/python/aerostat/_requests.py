@@ -130,7 +130,7 @@ class Batch:
                     shared[id(how)] = shared_members(core, how)
                 ids, members = prompt.token_ids, shared[id(how)]
                 self.requests += [answer_request(core, ids, how, own, stream, members) for stream in range(how.n)]
-            except (AerostatError, ValueError) as error:
+            except (AerostatError, ValueError, RecursionError) as error:
                 kind = type(error) if isinstance(error, AerostatError) else UsageError
                 prompt.error = kind(f"prompt {number}: {error}")
 

@@ -268,7 +268,7 @@ class AutoModel:
         """Answers. Of token ids (``[batch, length]``, any array or tensor), the sequences as transformers gives them: in
         torch's tensor where one came in, else in numpy's. Of a text or a list of texts, a list of the answers alone."""
         self._use(compression)
-        inputs = input_ids if inputs is None else inputs
+        inputs = tensors.plain(input_ids if inputs is None else inputs)
         if isinstance(inputs, dict):
             attention_mask = inputs.get("attention_mask") if attention_mask is None else attention_mask
             inputs = inputs["input_ids"]

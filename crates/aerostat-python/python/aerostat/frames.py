@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 from ._prompts import Rows
 from .errors import UsageError
+from .tensors import plain
 
 if TYPE_CHECKING:
     from .llm import LLM
@@ -25,9 +26,12 @@ def _kind(frame: Any) -> str:
     raise UsageError(f"expected a table of pandas, polars or pyarrow, not {type(frame).__name__}")
 
 
+def _names(frame: Any) -> list[Any]:
+    return list(frame.column_names if _kind(frame) == "pyarrow" else frame.columns)
+
+
 def _column(frame: Any, name: str) -> Rows:
-    kind = _kind(frame)
-    names = frame.column_names if kind == "pyarrow" else list(frame.columns)
+    kind, names = _kind(frame), _names(frame)
     if name not in names:
         raise UsageError(f"the table has no column {name!r}; it has {', '.join(map(str, names))}")
     if names.count(name) > 1:
@@ -36,6 +40,21 @@ def _column(frame: Any, name: str) -> Rows:
         series = frame[name]
         return Rows(None if missing else value for value, missing in zip(series.tolist(), series.isna().tolist()))
     return Rows(frame[name].to_list() if kind == "polars" else frame.column(name).to_pylist())
+
+
+def look_at_names(frame: Any, *names: Any) -> None:
+    """Refuses names of new columns that a table cannot have, before anything runs."""
+    given = [name for name in names if name is not None]
+    wrong = next((name for name in given if not isinstance(name, str)), None)
+    if wrong is not None or not isinstance(names[0], str):
+        raise UsageError(f"a new column's name is to be a text, not {type(names[0] if wrong is None else wrong).__name__}")
+    twice = next((name for name in given if given.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"two new columns are to be {twice!r}")
+    there = [] if frame is None else _names(frame)
+    twice = next((name for name in given if there.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"the table has several columns {twice!r} that a new one could be in the place of")
 
 
 def _with(frame: Any, columns: dict[str, Any]) -> Any:
@@ -107,6 +126,7 @@ def generate_frame(
     use_tqdm: bool = True,
 ) -> Any:  # fmt: skip
     """See ``LLM.generate_frame``."""
+    look_at_names(frame, output, errors)
     outputs = answers(llm, _column(frame, column), sampling_params, chat, system, template, errors, use_tqdm)
     return _with(frame, {output: texts_of(outputs), **_errors(outputs, errors)})
 
@@ -145,6 +165,7 @@ def embed_frame(
     *, errors: str | None = None, use_tqdm: bool = True,
 ) -> Any:  # fmt: skip
     """See ``LLM.embed_frame``."""
+    look_at_names(frame, output, errors)
     on_error = "raise" if errors is None else "return"
     outputs = llm.embed(_column(frame, column), pooling_params=pooling_params, use_tqdm=use_tqdm, on_error=on_error)
     width = llm.embedding_size if pooling_params is None or pooling_params.dimensions is None else pooling_params.dimensions
@@ -158,6 +179,7 @@ def classify_frame(
     use_tqdm: bool = True,
 ) -> Any:  # fmt: skip
     """See ``LLM.classify_frame``."""
+    look_at_names(frame, output, probability, errors)
     values = _column(frame, column)
     on_error = "raise" if errors is None else "return"
     outputs = llm.classify(
@@ -176,15 +198,17 @@ class Mapper:
     call it is, and of which process, changes nothing."""
 
     def __init__(self, llm: "LLM", column: str, output: str, params: "SamplingParams | None", **how: Any) -> None:
+        look_at_names(None, output, how["errors"])
         params = llm.get_default_sampling_params() if params is None else params.clone()
         params.seed = llm._seed if params.seed is None else params.seed
         self.llm, self.column, self.output, self.params, self.how = llm, column, output, params, how
         self.digest = llm._core.model.digest()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        if self.column not in batch:
-            raise UsageError(f"the batch has no column {self.column!r}; it has {', '.join(batch)}")
-        values = batch[self.column]
+        names = list(getattr(batch, "column_names", getattr(batch, "columns", batch)))
+        if self.column not in names:
+            raise UsageError(f"the batch has no column {self.column!r}; it has {', '.join(map(str, names))}")
+        values = plain(batch[self.column])
         if values is None or isinstance(values, str):
             raise UsageError("a mapper takes batches: dataset.map(…, batched=True)")
         outputs = answers(self.llm, Rows(values), self.params, use_tqdm=False, **self.how)

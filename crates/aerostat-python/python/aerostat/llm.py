@@ -7,7 +7,7 @@ import math
 import os
 from typing import Any, AsyncIterator, Callable, Iterator, Sequence
 
-from . import _encoder, frames
+from . import _encoder, frames, tensors
 from ._core import Core, Counter, Result, find, raised
 from ._llm_options import default_params, draft_of, look_at, look_at_quantization, template_of
 from ._options import EngineOptions, affordable, log, unknown
@@ -27,7 +27,7 @@ from .outputs import (
     ScoringRequestOutput,
 )
 from .params import SAMPLING_NAMES, PoolingParams, SamplingParams, check_whole
-from .tokenizer import Tokenizer
+from .tokenizer import Tokenizer, tool_list
 
 PromptLike = Any
 
@@ -282,8 +282,8 @@ class LLM:
         read = read_prompts(prompts, self._core, self._vector_ids())
         requests = [self._pooling.request(p.token_ids, pooling_params) for p in read if p.error is None]
         _raise_first(read, on_error)
-        results = iter(self._results(requests, "embedding", use_tqdm))
-        return [self._embedded(number, prompt, results, on_error) for number, prompt in enumerate(read)]
+        results = self._results(requests, "embedding", use_tqdm, lambda some: self._embeddings(read, some, "return"))
+        return self._embeddings(read, results, on_error)
 
     def encode(
         self, prompts: PromptLike, pooling_params: PoolingParams | None = None, *, pooling_task: str = "embed",
@@ -298,8 +298,8 @@ class LLM:
         _raise_first(read, "raise")
         params = pooling_params or PoolingParams(normalize=False)
         requests = [self._pooling.request(p.token_ids, params, apart=True) for p in read]
-        results = iter(self._results(requests, "embedding", use_tqdm))
-        return [self._embedded(number, prompt, results, "raise", True) for number, prompt in enumerate(read)]
+        results = self._results(requests, "embedding", use_tqdm, lambda some: self._embeddings(read, some, "return", True))
+        return self._embeddings(read, results, "raise", True)
 
     def classify(
         self, prompts: PromptLike, labels: Sequence[str] | None = None, *, template: str | None = None,
@@ -320,21 +320,8 @@ class LLM:
         neutral = [self._ids(calibrate, True)] if calibrate else []
         prefixes = [p.token_ids for p in read if p.error is None]
         requests = [score_request(prefix, end) for prefix in [*prefixes, *neutral] for end in ends]
-        results = self._results(requests, "labels", use_tqdm)
-        plain = [_sum(result) for result in results[len(prefixes) * len(ends) :]] or None
-        groups = iter([results[i : i + len(ends)] for i in range(0, len(prefixes) * len(ends), len(ends))])
-        outputs = []
-        for number, prompt in enumerate(read):
-            failed: Exception | None = prompt.error
-            chosen = None
-            if failed is None:
-                group = next(groups)
-                failed = next((e for e in (raised(one, number) for one in group) if e is not None), None)
-                chosen = None if failed else _chosen(group, labels, measure, plain)
-            if failed is not None and on_error == "raise":
-                raise failed
-            outputs.append(ClassificationRequestOutput(str(number), chosen, prompt.token_ids, True, failed))
-        return outputs
+        results = self._results(requests, "labels", use_tqdm, lambda some: _labelled(read, some, labels, measure, "return"))
+        return _labelled(read, results, labels, measure, on_error)
 
     def score(
         self, data_1: Any, data_2: Any, /, *, use_tqdm: bool = True, **keywords: Any
@@ -342,13 +329,13 @@ class LLM:
         """How alike texts are: one to each of a list, or two lists pair by pair. Of a model with a head for pairs of texts
         what that says, of others the cosine of their vectors."""
         self._refuse(keywords.pop("lora_request", None), keywords)
-        first = [data_1] if isinstance(data_1, (str, dict)) else list(data_1)
-        second = [data_2] if isinstance(data_2, (str, dict)) else list(data_2)
+        first, second = ([data] if isinstance(data, (str, dict)) else list(tensors.plain(data)) for data in (data_1, data_2))
         if len(first) not in (1, len(second)):
             raise UsageError(f"score takes 1 to N or N to N texts, not {len(first)} to {len(second)}")
         if self._core.facts["scores_pairs"]:
             return pair_scores(self, zip(first * len(second) if len(first) == 1 else first, second), None, use_tqdm)
-        vectors = self.embed([*first, *second], pooling_params=PoolingParams(normalize=True), use_tqdm=use_tqdm)
+        # Each is a text, also where all are whole numbers.
+        vectors = self.embed(Rows([*first, *second]), pooling_params=PoolingParams(normalize=True), use_tqdm=use_tqdm)
         left, right = vectors[: len(first)], vectors[len(first) :]
         pairs = zip(left * len(right) if len(left) == 1 else left, right)
         return [_cosine(number, a, b) for number, (a, b) in enumerate(pairs)]
@@ -360,20 +347,25 @@ class LLM:
         likely a causal model finds yes and no, as Qwen's rerankers are asked. ``instruction`` says what a document is to do."""
         if isinstance(documents, str):
             raise UsageError("documents: give a list of texts")
-        return pair_scores(self, ((query, document) for document in documents), instruction, use_tqdm)
+        return pair_scores(self, ((query, document) for document in tensors.plain(documents)), instruction, use_tqdm)
 
     def log_likelihood(
         self, contexts: Sequence[PromptLike], continuations: Sequence[str | Sequence[int]], *, use_tqdm: bool = True
     ) -> list[LikelihoodOutput]:
         """How likely each continuation is after its context."""
+        if isinstance(contexts, str) or isinstance(continuations, str):
+            raise UsageError("contexts and continuations: give a list of each")
+        contexts, continuations = list(tensors.plain(contexts)), list(tensors.plain(continuations))
         if len(contexts) != len(continuations):
             raise UsageError(f"there are {len(contexts)} contexts and {len(continuations)} continuations")
-        read = read_prompts(list(contexts), self._core)
+        read = read_prompts(Rows(contexts), self._core)
         _raise_first(read, "raise")
-        ends = [self._ids(one) if isinstance(one, str) else [int(t) for t in one] for one in continuations]
-        empty = next((i for i, end in enumerate(ends) if not end), None)
-        if empty is not None:
-            raise UsageError(f"continuation {empty} is empty")
+        # Of a text without what a tokenizer puts before one.
+        following = read_prompts(Rows(continuations), self._core, self._ids)
+        wrong = next((number for number, one in enumerate(following) if one.error is not None), None)
+        if wrong is not None:
+            raise UsageError(f"continuation {wrong}: {str(following[wrong].error).partition(': ')[2]}")
+        ends = [one.token_ids for one in following]
         requests = [score_request(p.token_ids, end) for p, end in zip(read, ends)]
         outputs: list[LikelihoodOutput] = []
         for end, result in zip(ends, self._results(requests, "likelihoods", use_tqdm)):
@@ -463,17 +455,26 @@ class LLM:
             raise UsageError(f"{text!r} has no tokens")
         return ids
 
-    def _results(self, requests: list[dict[str, Any]], what: str, use_tqdm: bool) -> list[Result]:
+    def _results(
+        self, requests: list[dict[str, Any]], what: str, use_tqdm: bool, shape: Callable[[list[Any]], list[Any]] | None = None
+    ) -> list[Result]:
+        """``shape`` makes what an interrupted call has into what the call gives; what has no result is ``None``."""
         affordable(self._core.options, results_bytes(requests, self._core.facts["hidden"]), "give fewer prompts at a time")
-        return self._core.results(requests, what, show=self._core.progress and bool(use_tqdm))
+        try:
+            return self._core.results(requests, what, show=self._core.progress and bool(use_tqdm))
+        except Interrupted as error:
+            error.outputs = error.outputs if shape is None else shape(error.outputs)
+            raise
 
     def _conversations(
         self, messages: Sequence[Any], template: str | None, generation: bool, final: bool,
         tools: Sequence[Any] | None, variables: dict[str, Any] | None, content_format: str = "auto",
     ) -> list[Prompt]:  # fmt: skip
+        if not isinstance(variables, (dict, type(None))):
+            raise UsageError(f"chat_template_kwargs: expected a dict, not {type(variables).__name__}")
         extra = dict(variables or {})
         if tools is not None:
-            extra["tools"] = list(tools)
+            extra["tools"] = tool_list(tools)
         own = template_of(template)
         return read_conversations(messages, self._tokenizer, self._core, own, generation, final, extra, content_format)
 
@@ -503,11 +504,7 @@ class LLM:
         self, read: list[Prompt], params: SamplingParams | Sequence[SamplingParams] | None, use_tqdm: bool, on_error: str
     ) -> list[RequestOutput]:
         batch = self._batch(read, params, on_error)
-        try:
-            results = self._results(batch.requests, "answers", use_tqdm)
-        except Interrupted as error:
-            error.outputs = batch.some_outputs(self._core, error.outputs)
-            raise
+        results = self._results(batch.requests, "answers", use_tqdm, lambda some: batch.some_outputs(self._core, some))
         return batch.outputs(self._core, results, on_error)
 
     def _requests_of(self, prompt: PromptLike, params: SamplingParams | None) -> Batch:
@@ -529,13 +526,20 @@ class LLM:
             raise UsageError("stream gives one answer: n has no place in it")
         return batch.requests[0]
 
+    def _embeddings(self, read: list[Prompt], results: Sequence[Any], on_error: str, apart: bool = False) -> list[Any]:
+        """Prompts' vectors; nothing for those that have no result."""
+        left = iter(results)
+        return [self._embedded(number, prompt, left, on_error, apart) for number, prompt in enumerate(read)]
+
     def _embedded(
-        self, number: int, prompt: Prompt, results: Iterator[Result], on_error: str, apart: bool = False
-    ) -> EmbeddingRequestOutput:
+        self, number: int, prompt: Prompt, results: Iterator[Any], on_error: str, apart: bool
+    ) -> EmbeddingRequestOutput | None:
         failed: Exception | None = prompt.error
         vector = None
         if failed is None:
             result = next(results)
+            if result is None:
+                return None
             failed = raised(result, number)
             vector = None if failed else EmbeddingOutput(_encoder.vectors(result, apart))
         if failed is not None and on_error == "raise":
@@ -565,7 +569,7 @@ def _in_template(prompts: PromptLike, template: str | None) -> PromptLike:
         return prompts
     if "{text}" not in template:
         raise UsageError("template must have {text} where the prompt goes")
-    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    texts = [prompts] if isinstance(prompts, str) else list(tensors.plain(prompts))
     made = [template.replace("{text}", text) if isinstance(text, str) else text for text in texts]
     return Rows(made) if isinstance(prompts, Rows) else made
 
@@ -575,6 +579,30 @@ def _sum(result: Result) -> float:
     if error is not None:
         raise error
     return math.fsum(value for value in result[1]["logprobs"] if value is not None)
+
+
+def _labelled(read: list[Prompt], results: list[Any], labels: list[str], measure: str, on_error: str) -> list[Any]:
+    """Prompts' labels; nothing for those that lack results."""
+    count = sum(prompt.error is None for prompt in read) * len(labels)
+    neutral = results[count:]
+    missing = None in neutral
+    plain = None if missing else [_sum(result) for result in neutral] or None
+    groups = iter([results[i : i + len(labels)] for i in range(0, count, len(labels))])
+    outputs: list[Any] = []
+    for number, prompt in enumerate(read):
+        failed: Exception | None = prompt.error
+        chosen = None
+        if failed is None:
+            group = next(groups)
+            if missing or None in group:
+                outputs.append(None)
+                continue
+            failed = next((e for e in (raised(one, number) for one in group) if e is not None), None)
+            chosen = None if failed else _chosen(group, labels, measure, plain)
+        if failed is not None and on_error == "raise":
+            raise failed
+        outputs.append(ClassificationRequestOutput(str(number), chosen, prompt.token_ids, True, failed))
+    return outputs
 
 
 def _chosen(group: list[Result], labels: list[str], measure: str, plain: list[float] | None) -> ClassificationOutput:

@@ -12,7 +12,7 @@ from typing import Any, Sequence
 from ._journal import Journal
 from ._prompts import Rows
 from .errors import UsageError
-from .frames import texts_of
+from .frames import look_at_names, texts_of
 from .llm import LLM
 from .params import PoolingParams, SamplingParams
 
@@ -31,8 +31,10 @@ class _Actor:
             core.journal = Journal(journal, f"{core.model.digest()} {core.engine.identity()}")
 
     def values(self, batch: Batch) -> Rows:
+        if not hasattr(batch, "keys"):
+            raise UsageError(f"a batch is a dict of columns, not {type(batch).__name__}: leave batch_format as it is")
         if self.column not in batch:
-            raise UsageError(f"the batch has no column {self.column!r}; it has {', '.join(batch)}")
+            raise UsageError(f"the batch has no column {self.column!r}; it has {', '.join(map(str, batch.keys()))}")
         return Rows(batch[self.column])
 
 
@@ -56,6 +58,9 @@ class Generate(_Actor):
         self, model: str, column: str = "text", output: str = "answer", sampling_params: SamplingParams | dict[str, Any] | None = None,
         *, chat: bool = False, system: str | None = None, template: str | None = None, error: str = "error", **options: Any,
     ) -> None:  # fmt: skip
+        look_at_names(None, output, error)
+        if not isinstance(sampling_params, (SamplingParams, dict, type(None))):
+            raise UsageError(f"sampling_params: expected SamplingParams or a dict of its members, not {type(sampling_params).__name__}")
         super().__init__(model, column, options)
         params = SamplingParams(**sampling_params) if isinstance(sampling_params, dict) else sampling_params
         # Blocks go to whichever actor is free, and come again after one died: their answers must not depend on which
@@ -79,6 +84,7 @@ class Embed(_Actor):
         self, model: str, column: str = "text", output: str = "embedding", pooling_params: PoolingParams | None = None,
         *, error: str = "error", **options: Any,
     ) -> None:  # fmt: skip
+        look_at_names(None, output, error)
         super().__init__(model, column, options)
         self.output, self.params, self.error = output, pooling_params, error
 
@@ -100,6 +106,7 @@ class Classify(_Actor):
         template: str | None = None, measure: str = "sum", calibrate: str | None = None, probability: str = "probability",
         error: str = "error", **options: Any,
     ) -> None:  # fmt: skip
+        look_at_names(None, output, probability, error)
         super().__init__(model, column, options)
         self.output, self.labels, self.error, self.probability = output, list(labels), error, probability
         self.how = {"template": template, "measure": measure, "calibrate": calibrate}

@@ -38,13 +38,13 @@ def to_numpy(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return np.asarray(value)
     if is_torch(value):
-        value = value.detach().cpu()
         try:
-            return np.asarray(value.numpy())
-        except TypeError:
-            # Of a type that numpy does not have, such as bfloat16.
-            return np.asarray(value.float().numpy())
-    if hasattr(value, "__dlpack__"):
+            return _of_torch(value)
+        except (NotImplementedError, RuntimeError, TypeError) as error:
+            # On the device meta there are no numbers; sparse and nested ones are no arrays.
+            raise UsageError(f"a tensor cannot be read: {error}") from error
+    # Columns of pyarrow warn when they are asked so, and most cannot.
+    if hasattr(value, "__dlpack__") and not hasattr(value, "to_pylist"):
         try:
             return np.from_dlpack(value)
         except (BufferError, RuntimeError, TypeError, AttributeError):
@@ -52,6 +52,22 @@ def to_numpy(value: Any) -> Any:
     if not hasattr(value, "__array__") and hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
     return np.asarray(value)
+
+
+def _of_torch(value: Any) -> Any:
+    import numpy as np
+
+    value = value.detach().cpu()
+    try:
+        return np.asarray(value.numpy())
+    except TypeError:
+        # Of a type that numpy does not have, such as bfloat16.
+        return np.asarray(value.float().numpy())
+
+
+def plain(value: Any) -> Any:
+    """A column of pyarrow as a list: it iterates over objects of its own. Anything else as it is."""
+    return value.to_pylist() if hasattr(value, "to_pylist") and not hasattr(value, "column_names") else value
 
 
 def texts_in(value: Any) -> list[str] | None:
@@ -72,6 +88,8 @@ def to_ids(value: Any, name: str = "input_ids") -> Any:
 
     try:
         array = to_numpy(value)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from error
     except ValueError as error:
         raise UsageError(f"{name}: rows differ in length; pad them (tokenizer(…, padding=True))") from error
     if array.dtype == object:

@@ -9,6 +9,7 @@ from typing import Any, Iterable, Sequence
 from . import _aerostat, tensors
 from ._options import log
 from .errors import TextError, UsageError
+from .params import check_whole
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
@@ -95,7 +96,7 @@ class Tokenizer:
         self._named[name] = token
 
     def _set_id(self, name: str, token: int | None) -> None:
-        text = None if token is None else self._model.token_text(int(token))
+        text = None if token is None else self._model.token_text(_whole(token))
         if token is not None and text is None:
             raise UsageError(f"{name}_id: {token} is outside the vocabulary")
         self._named[name] = text
@@ -147,7 +148,8 @@ class Tokenizer:
             raise UsageError(f"encode takes a text, not {type(text).__name__}; call the tokenizer itself for several")
         ids = self._model.encode(text, add_special_tokens)
         if truncation:
-            ids = ids[: max_length if max_length is not None else self.model_max_length]
+            longest = self.model_max_length if max_length is None else check_whole("max_length", max_length, 0)
+            ids = ids[:longest]
         if return_tensors is None:
             return ids
         import numpy as np
@@ -231,7 +233,7 @@ class Tokenizer:
 
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
         if isinstance(ids, int):
-            return self._model.token_text(ids)
+            return self._model.token_text(_whole(ids))
         kept = (token for token in _flat(ids) if not (skip_special_tokens and self._model.is_special(token)))
         return [self._model.token_text(token) for token in kept]
 
@@ -266,7 +268,7 @@ class Tokenizer:
         several = bool(conversation) and isinstance(conversation[0], (list, tuple))
         conversations = conversation if several else [conversation]
         if tools is not None:
-            variables["tools"] = [_tool(tool) for tool in tools]
+            variables["tools"] = tool_list(tools)
         if documents is not None:
             variables["documents"] = list(documents)
         texts = [
@@ -300,9 +302,9 @@ class Tokenizer:
         if template is not None:
             variables = {**self.special_tokens_map, **variables}
         try:
-            extra = json.dumps(variables)
-            given = json.dumps(messages)
-        except TypeError as error:
+            extra = json.dumps(variables, allow_nan=False)
+            given = json.dumps(messages, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
             raise UsageError(f"messages and variables of a template must be JSON: {error}") from error
         text = str(self._model.render(given, add_generation_prompt, extra, template))
         return _continued(text, messages) if continue_final_message else text
@@ -322,26 +324,31 @@ def _continued(text: str, messages: list[Any]) -> str:
     return kept
 
 
-def _tool(tool: Any) -> Any:
-    if isinstance(tool, dict):
-        return tool
-    raise UsageError(f"tools: expected a JSON object for each, not {type(tool).__name__}")
+def tool_list(tools: Any) -> list[Any]:
+    """Descriptions of functions."""
+    if isinstance(tools, (str, dict)) or not hasattr(tools, "__iter__"):
+        raise UsageError(f"tools: expected a list of JSON objects, not {type(tools).__name__}")
+    given = list(tools)
+    for tool in given:
+        if not isinstance(tool, dict):
+            raise UsageError(f"tools: expected a JSON object for each, not {type(tool).__name__}")
+    return given
 
 
 def _flat(ids: Any) -> list[int]:
     """Token ids of a number, a list, an array or a tensor of one dimension."""
-    if isinstance(ids, int):
-        return [ids]
+    ids = tensors.to_numpy(ids) if tensors.is_torch(ids) else tensors.plain(ids)
     if hasattr(ids, "tolist"):
         ids = ids.tolist()
-    if isinstance(ids, int):
-        return [ids]
-    given = list(ids)
-    flat = [int(token) for token in given]
-    odd = next((token for token, whole in zip(given, flat) if token != whole), None)
-    if odd is not None:
-        raise UsageError(f"{odd!r} is no token id")
-    wrong = next((token for token in flat if token < 0), None)
-    if wrong is not None:
-        raise UsageError(f"token id {wrong} is negative")
-    return flat
+    return [_whole(token) for token in ([ids] if isinstance(ids, int) else ids)]
+
+
+def _whole(token: Any) -> int:
+    """A token id, also written with a point and nothing behind it, as arrays of numbers may."""
+    try:
+        whole = int(token)
+    except (TypeError, ValueError, OverflowError):
+        whole = -1
+    if isinstance(token, str) or whole != token or not 0 <= whole < 1 << 32:
+        raise UsageError(f"{token!r} is no token id")
+    return whole
