@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use serde_json::{Value, json};
 
 use aerostat::session::Status;
-use aerostat::{Need, Observer, Options, Phase, Progress, Session, SessionHandle, Want};
+use aerostat::{Draft, Need, Observer, Options, Phase, Progress, Session, SessionHandle, Want};
 
 use crate::batch::{Batch, counted};
 use crate::call::{Call, UnderWay, follow_source, follow_ticket};
@@ -72,9 +72,13 @@ impl Engine {
     /// `floor_sequences` of `floor_tokens` each.
     #[new]
     fn new(model: Py<Model>, options: &str, floor_tokens: usize, floor_sequences: usize) -> PyResult<Self> {
+        let options = engine_options(options)?;
+        if let Draft::Model(small) = &options.draft {
+            model.get().files.check_draft(small).map_err(|e| raised(&e))?;
+        }
         Ok(Self {
             model,
-            options: engine_options(options)?,
+            options,
             floor: (floor_tokens, floor_sequences),
             open: Mutex::default(),
             calls: Arc::default(),

@@ -61,6 +61,11 @@ impl SmallModel {
         (options, need): (&Options, &Need),
         machine: (&dyn Backend, &Machine),
     ) -> Result<Plan, Error> {
+        if files.spec.state_elements() > 0 || files.spec.head.absent {
+            let path = files.path().display();
+            let message = format!("{path} cannot guess: it has no LM head, or keeps recurrent states");
+            return Err(Error::new(ErrorKind::Model, message));
+        }
         let (options, need) = Self::options(options, need);
         let plan = engine::plan(files, &Program::compile(&files.spec)?, &options, &need, machine)?;
         if !plan.resident {
