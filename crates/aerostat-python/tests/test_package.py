@@ -9,6 +9,7 @@ import statistics
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Callable
 
@@ -262,9 +263,14 @@ def test_ctrl_c_gives_no_other_thread_half_a_result() -> None:
         lambda: llm.generate([[1, 2, 5]], long), lambda: llm.embed(rows), lambda: asyncio.run(llm.agenerate([[1, 2, 6]], long)),
         lambda: list(llm.as_completed([[1, 2, 7], [1, 2, 8]], long)),
     ]  # fmt: skip
-    threads = [threading.Thread(target=ask, args=(call,)) for call in others]
+    def press() -> None:
+        # What is asked for later is not ended.
+        while llm._core.status()["calls"] < 5:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threads = [threading.Thread(target=target) for target in (*(partial(ask, call) for call in others), press)]
     [thread.start() for thread in threads]
-    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     with pytest.raises(aerostat.Interrupted):
         llm.generate([[1, 2, 3]], long)
     [thread.join(30) for thread in threads]
