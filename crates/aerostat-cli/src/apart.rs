@@ -6,12 +6,14 @@ use std::path::Path;
 use aerostat_jobs::{JobPaths, Named, keep_apart, model_files};
 
 use crate::failure::Failure;
+use crate::options::EngineArgs;
 
-/// What a model is read from, its adapter included.
-pub(crate) fn read(model: &Path, adapter: Option<&Path>) -> Vec<Named> {
-    let adapter = adapter.map(model_files).unwrap_or_default();
+/// What a model is read from, its adapter included, and what the engine itself writes.
+pub(crate) fn read(model: &Path, engine: &EngineArgs) -> Vec<Named> {
+    let adapter = engine.adapter().map(model_files).unwrap_or_default();
     let adapter = adapter.into_iter().map(|file| file.called("a file of the adapter"));
-    model_files(model).into_iter().chain(adapter).collect()
+    let trace = engine.expert_trace().map(|path| Named::new("the trace of experts", path));
+    model_files(model).into_iter().chain(adapter).chain(trace).collect()
 }
 
 /// Refuses a table whose results would be written over the table itself or over what a model is read from; `written` is

@@ -200,7 +200,7 @@ impl BatchArgs {
             Named::new("its draft", copy.with_added_extension("part")),
         ];
         let piped = self.input == Path::new("-") || aerostat_jobs::is_pipe(&self.input);
-        paths.check(&apart::read(model, self.engine.adapter()), if piped { &spooled } else { &[] })?;
+        paths.check(&apart::read(model, &self.engine), if piped { &spooled } else { &[] })?;
         if self.input == Path::new("-") {
             if io::stdin().is_terminal() {
                 output::note(output, "reading requests from the terminal; end them with Ctrl-D");

@@ -1,5 +1,6 @@
 //! How a command ends when it does not end well.
 
+use std::borrow::Cow;
 use std::io;
 use std::process::ExitCode;
 
@@ -9,6 +10,21 @@ use aerostat::ErrorKind;
 
 /// The exit code of a run that was interrupted.
 pub(crate) const INTERRUPTED: u8 = 130;
+
+/// Characters of a message at most.
+const MESSAGE_CHARS_MAX: usize = 2000;
+
+/// A message, of which a longer one loses its middle: what was typed may be in it, and names of files.
+pub(crate) fn shortened(message: &str) -> Cow<'_, str> {
+    let chars = message.chars().count();
+    if chars <= MESSAGE_CHARS_MAX {
+        return message.into();
+    }
+    let tail = MESSAGE_CHARS_MAX / 2;
+    let head: String = message.chars().take(MESSAGE_CHARS_MAX - tail).collect();
+    let tail: String = message.chars().skip(chars - tail).collect();
+    format!("{head}… ({chars} characters) …{tail}").into()
+}
 
 /// Why a command did not succeed.
 #[derive(Debug)]
@@ -37,7 +53,7 @@ impl Failure {
     /// Prints what happened to stderr.
     pub(crate) fn report(&self) {
         match self {
-            Self::Usage(message) | Self::Failed(message) => tell!("error: {message}"),
+            Self::Usage(message) | Self::Failed(message) => tell!("error: {}", shortened(message)),
             Self::Interrupted => tell!("interrupted"),
             Self::Partly(message) => tell!("{message}"),
             Self::Unread => {}
@@ -51,7 +67,7 @@ impl Failure {
             Self::Failed(message) => ("failed", message),
             Self::Interrupted | Self::Partly(_) | Self::Unread => return None,
         };
-        Some(serde_json::json!({"error": {"kind": kind, "message": message}}))
+        Some(serde_json::json!({"error": {"kind": kind, "message": shortened(message)}}))
     }
 
     /// The message alone, to be told beside a row of a table.

@@ -53,6 +53,7 @@ mod shard;
 mod shell;
 mod signs;
 mod size;
+mod small_file;
 mod speculate;
 mod status;
 mod table;
@@ -64,12 +65,13 @@ mod tokenize;
 mod verdict;
 mod watch;
 
+use std::borrow::Cow;
 use std::process::ExitCode;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, FromArgMatches};
-use failure::Failure;
-use output::OutputArgs;
+use failure::{Failure, shortened};
+use output::{OutputArgs, tell};
 
 fn main() -> ExitCode {
     let json = std::env::args_os().any(|arg| arg == "--json");
@@ -126,7 +128,15 @@ fn mistyped(error: &clap::Error, json: bool) -> ! {
         // Where nobody reads it the exit code tells.
         let _ = report.map(|report| output::json(&report));
     }
-    error.exit()
+    let shown = error.to_string();
+    match error.use_stderr().then(|| shortened(&shown)) {
+        // What was typed is repeated, however long it is.
+        Some(Cow::Owned(short)) => {
+            tell!("{}", short.trim_end());
+            std::process::exit(error.exit_code())
+        }
+        _ => error.exit(),
+    }
 }
 
 /// Tells how a command ended, and gives its exit code.

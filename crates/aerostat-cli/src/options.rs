@@ -197,6 +197,11 @@ impl EngineArgs {
         self.adapter.as_deref()
     }
 
+    /// Where to write which experts are used.
+    pub(crate) fn expert_trace(&self) -> Option<&Path> {
+        self.expert_trace.as_deref()
+    }
+
     /// Whether to learn which experts a model uses.
     pub(crate) fn learns(&self) -> bool {
         !self.no_learn

@@ -1,6 +1,6 @@
 //! `aerostat prompt`: what a model sees of a conversation.
 
-use std::fs;
+use std::path::{Path, PathBuf};
 
 use aerostat::Message;
 use clap::Args;
@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::failure::Failure;
 use crate::model::ModelName;
 use crate::output::{self, OutputArgs};
+use crate::small_file;
 use crate::tokenize::{VOCABULARY_HELP, stdin, vocabulary};
 
 /// The size of a file of messages beyond which it is not read.
@@ -21,7 +22,7 @@ pub(crate) struct PromptArgs {
     model: ModelName,
     /// A JSON file with the messages, a list or an object with `messages` and variables beside them; `-` is stdin.
     #[arg(long, value_name = "FILE")]
-    messages: String,
+    messages: PathBuf,
     /// Variables of the template, a JSON object, such as '{"enable_thinking": false}'.
     #[arg(long, value_name = "JSON")]
     kwargs: Option<String>,
@@ -63,21 +64,15 @@ pub(crate) fn execute(args: &PromptArgs, output: &OutputArgs) -> Result<(), Fail
 }
 
 /// The messages of a file, and what is beside them: variables of the template, such as `tools`.
-fn messages(file: &str) -> Result<(Vec<Message>, Map<String, Value>), Failure> {
-    let text = match file {
-        "-" => stdin()?,
-        path => {
-            let wrong = |error: std::io::Error| Failure::failed(format!("cannot read {path}: {error}"));
-            let bytes = fs::metadata(path).map_err(wrong)?.len();
-            if bytes > MESSAGES_BYTES_MAX {
-                let message = format!("{path} has {bytes} bytes; at most {MESSAGES_BYTES_MAX} are read");
-                return Err(Failure::failed(message));
-            }
-            fs::read_to_string(path).map_err(wrong)?
-        }
+fn messages(file: &Path) -> Result<(Vec<Message>, Map<String, Value>), Failure> {
+    let name = file.display();
+    let text = match file.as_os_str() == "-" {
+        true => stdin()?,
+        false => small_file::read(file, MESSAGES_BYTES_MAX)
+            .map_err(|error| Failure::failed(format!("cannot read {name}: {error}")))?,
     };
     let wrong =
-        |error: serde_json::Error| Failure::failed(format!("{file}: not a list of messages: {error}"));
+        |error: serde_json::Error| Failure::failed(format!("{name}: not a list of messages: {error}"));
     let mut variables = Map::new();
     let list = match serde_json::from_str(&text).map_err(wrong)? {
         Value::Object(mut members) => {

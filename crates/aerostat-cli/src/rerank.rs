@@ -53,7 +53,7 @@ pub(crate) fn execute(mut args: RerankArgs, output: &OutputArgs) -> Result<(), F
     let options = args.engine.options(output)?;
     let files = model::open(&args.model, args.engine.adapter(), output)?;
     if let Some(input) = &args.table.input {
-        let read = apart::read(files.path(), args.engine.adapter());
+        let read = apart::read(files.path(), &args.engine);
         apart::results(input, args.table.file(), &read, args.table.restart)?;
     }
     let (documents, bad) = documents(&mut args, options.memory_bytes)?;

@@ -1,7 +1,6 @@
 //! `aerostat bench speculate`: what guessing tokens brings.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 
 use aerostat::bench::{self, SpeculatePoint};
@@ -15,7 +14,10 @@ use crate::model::{self, ModelName};
 use crate::options::{EngineArgs, GenerationArgs, MODEL_HELP};
 use crate::output::OutputArgs;
 use crate::watch::Watch;
-use crate::{interrupt, output};
+use crate::{interrupt, output, small_file};
+
+/// The size of a file of prompts beyond which it is not read.
+const PROMPTS_BYTES_MAX: u64 = 64 << 20;
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchSpeculateArgs {
@@ -120,7 +122,8 @@ pub(crate) fn execute(args: &BenchSpeculateArgs, output: &OutputArgs) -> Result<
 /// The tasks and conversations of a file of prompts.
 fn read(path: &PathBuf) -> Result<Vec<(String, Vec<Message>)>, Failure> {
     let name = path.display();
-    let text = fs::read_to_string(path).map_err(|error| Failure::failed(format!("{name}: {error}")))?;
+    let text = small_file::read(path, PROMPTS_BYTES_MAX)
+        .map_err(|error| Failure::failed(format!("{name}: {error}")))?;
     let mut all = Vec::new();
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
         let bad = |why: String| Failure::usage(format!("{name}, line {number}: {why}"));

@@ -256,7 +256,8 @@ impl Setup<'_> {
         });
         let making = Making { template: self.template.clone(), fit };
         let rows = Box::new(Rows::open(input, args, making, self.options.memory_bytes)?);
-        Ok(Table { rows, task: Arc::new(of_rows), tokenizer: self.tokenizer.clone() })
+        let memory_bytes = self.options.memory_bytes;
+        Ok(Table { rows, task: Arc::new(of_rows), tokenizer: self.tokenizer.clone(), memory_bytes })
     }
 
     fn dry_run(&self, table: Table, signs: &Signs<'_>) -> Result<(), Failure> {

@@ -148,7 +148,7 @@ impl<'a> Setup<'a> {
         model::nothing_is_answered(engine, output);
         let tokenizer = model::tokenizer(&files, texts, output)?.map(Arc::new);
         let context = engine.context().unwrap_or(files.spec().context_max);
-        let read = apart::read(files.path(), engine.adapter());
+        let read = apart::read(files.path(), engine);
         let chat = template.chat(&files, tokenizer.as_deref())?;
         Ok(Self { name, files, tokenizer, template: parsed, chat, making, options, read, context, output })
     }

@@ -10,7 +10,7 @@ use crate::compiler::{Coming, Compiler};
 use crate::counts::{Kinds, need};
 use crate::database::{LineRow, Mark, State};
 use crate::error::{Error, ErrorKind};
-use crate::input::{LINE_BYTES_MAX, Lines};
+use crate::input::{LINE_BYTES_MAX, Lines, lines_within};
 use crate::journal::{pack_result, unpack_result};
 use crate::line;
 use crate::names::Names;
@@ -68,7 +68,7 @@ impl BatchFile {
 
     /// A line is there beside what is made of it.
     fn line_bytes_max(&self) -> usize {
-        usize::try_from(self.setting.request_bytes_max() / 2)
+        usize::try_from(self.setting.request_bytes_max() / line::TEXT_BYTES)
             .map_or(LINE_BYTES_MAX, |m| m.min(LINE_BYTES_MAX))
     }
 
@@ -121,7 +121,8 @@ impl Requests for BatchFile {
 
     fn rewind(&mut self, checks: bool) -> Result<(), Error> {
         self.ids = Names::default();
-        self.lines = Some(Lines::open(&self.path, self.line_bytes_max())?);
+        let lines = Lines::open(&self.path, self.line_bytes_max())?;
+        self.lines = Some(lines.up_to(lines_within(self.setting.request_bytes_max())));
         self.checks = checks;
         Ok(())
     }

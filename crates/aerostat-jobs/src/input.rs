@@ -15,13 +15,26 @@ pub(crate) const LINE_BYTES_MAX: usize = 64 << 20;
 /// Bytes of a pipe without a line's end at most.
 const UNBROKEN_BYTES_MAX: usize = 64 << 20;
 
-/// Lines at most that are requests or should be: each is remembered.
-const LINES_MAX: u64 = 10_000_000;
+/// Lines and rows at most that are requests or should be: each is remembered.
+pub(crate) const LINES_MAX: u64 = 10_000_000;
+/// Memory that one takes. Measured: 31 bytes.
+const REMEMBERED_BYTES: u64 = 32;
 /// Bytes at most of lines that are nothing, blank or too long: a small packed file can hold any number of them.
 const EMPTY_BYTES_MAX: u64 = 64 << 20;
 const SKIPPED_BYTES_MAX: u64 = 4 << 30;
 /// A buffer that a long line needed is not kept.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
+
+/// Lines or rows at most of an input, so that what is remembered of them stays within so many bytes.
+pub(crate) fn lines_within(bytes: u64) -> u64 {
+    (bytes / REMEMBERED_BYTES).min(LINES_MAX)
+}
+
+/// What there is too much of, where there are more than so many lines or rows.
+pub(crate) fn more_than(most: u64, what: &str) -> String {
+    let memory = if most < LINES_MAX { ", the most with so little memory (--memory)" } else { "" };
+    format!("more than {most} {what}{memory}")
+}
 
 /// How a file is packed; its name says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +73,8 @@ pub(crate) struct Lines {
     line: Vec<u8>,
     /// Bytes that a line may have.
     most: usize,
+    /// Lines at most that are not blank.
+    lines_max: u64,
     /// Lines read so far, blank ones included.
     read: u64,
     /// Lines among them that are not blank.
@@ -90,12 +105,18 @@ impl Lines {
             reader,
             line: Vec::new(),
             most: most.min(LINE_BYTES_MAX),
+            lines_max: LINES_MAX,
             read: 0,
             given: 0,
             empty_bytes: 0,
             skipped_bytes: 0,
             whole: false,
         })
+    }
+
+    /// The same of at most so many lines.
+    pub(crate) fn up_to(self, lines_max: u64) -> Self {
+        Self { lines_max, ..self }
     }
 
     /// The next line, but for blank ones.
@@ -124,7 +145,7 @@ impl Lines {
     /// Refuses what no batch file has in such numbers.
     fn bound(&self) -> Result<(), Error> {
         let what = match self {
-            _ if self.given > LINES_MAX => format!("more than {LINES_MAX} lines"),
+            _ if self.given > self.lines_max => more_than(self.lines_max, "lines"),
             _ if self.empty_bytes > EMPTY_BYTES_MAX => {
                 format!("more than {EMPTY_BYTES_MAX} bytes of blank lines")
             }
@@ -279,6 +300,19 @@ mod tests {
             std::fs::write(&path, bytes).unwrap();
             assert_eq!(all(&path), want, "{name}");
         }
+    }
+
+    /// Ten million bad lines once took 330 MiB, whatever the budget.
+    #[test]
+    fn as_many_lines_are_read_as_the_memory_can_remember() {
+        assert_eq!([4 << 20, 25 << 20, u64::MAX].map(lines_within), [131_072, 819_200, LINES_MAX]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("many.jsonl");
+        std::fs::write(&path, "a\n\nb\nc\n").unwrap();
+        let mut lines = Lines::open(&path, usize::MAX).unwrap().up_to(2);
+        assert!(lines.next().unwrap().is_some() && lines.next().unwrap().is_some());
+        let told = lines.next().err().unwrap().to_string();
+        assert!(told.contains("more than 2 lines, the most with so little memory"), "{told}");
     }
 
     #[test]

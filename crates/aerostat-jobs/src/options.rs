@@ -1,5 +1,6 @@
 //! Where a job's files are, and how it is run.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -101,15 +102,15 @@ pub(crate) fn added(path: &Path, extension: &str) -> PathBuf {
 }
 
 fn errors_beside(output: &Path) -> PathBuf {
-    let Some(name) = output.file_name() else { return output.to_owned() };
-    let name = name.to_string_lossy();
-    let packed = [".gz", ".zst"].into_iter().find(|e| name.ends_with(e)).unwrap_or("");
-    let stem = name.strip_suffix(packed).unwrap_or(&name);
-    let (stem, extension) = match stem.rsplit_once('.') {
-        Some((stem, extension)) if !stem.is_empty() => (stem, extension),
-        _ => (stem, "jsonl"),
-    };
-    output.with_file_name(format!("{stem}.errors.{extension}{packed}"))
+    let packed = output.extension().filter(|e| *e == "gz" || *e == "zst");
+    let plain = if packed.is_some() { output.with_extension("") } else { output.to_owned() };
+    let mut ending = OsString::from("errors.");
+    ending.push(plain.extension().unwrap_or("jsonl".as_ref()));
+    if let Some(packed) = packed {
+        ending.push(".");
+        ending.push(packed);
+    }
+    plain.with_extension(ending)
 }
 
 /// Those lines of a batch file that one job of several works through: line i, counted from 0, is of the shard i mod N.
@@ -228,6 +229,22 @@ mod tests {
         }
         let paths = JobPaths::beside(Path::new("in.jsonl"), Path::new("a/out.jsonl.gz"));
         assert_eq!(paths.database(), Path::new("a/out.jsonl.gz.job"));
+    }
+
+    /// Two outputs whose names differ in such bytes alone once had one error file.
+    #[cfg(unix)]
+    #[test]
+    fn names_that_are_not_text_are_kept() {
+        use std::os::unix::ffi::OsStrExt;
+        let path = |bytes: &'static [u8]| Path::new(std::ffi::OsStr::from_bytes(bytes));
+        for (output, errors) in [
+            (&b"caf\xe9/out\xff.jsonl"[..], &b"caf\xe9/out\xff.errors.jsonl"[..]),
+            (b"out\xfe.jsonl.gz", b"out\xfe.errors.jsonl.gz"),
+            (b"out\xfe", b"out\xfe.errors.jsonl"),
+            (b"out.\xfe", b"out.errors.\xfe"),
+        ] {
+            assert_eq!(JobPaths::beside(Path::new("in"), path(output)).errors, path(errors));
+        }
     }
 
     #[test]

@@ -16,6 +16,8 @@ const BUDGET_PER_ROW_BYTE: u64 = 8;
 const NAMES_BYTES_MAX: u64 = 1 << 20;
 /// Cells of a row of CSV at most: each takes some bytes, even where it is empty.
 const CELLS_MAX: usize = 1 << 16;
+/// Bytes of blank lines at most: a small packed file can hold any number of them.
+const BLANK_BYTES_MAX: u64 = 64 << 20;
 /// What some editors begin a file with.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Characters of a table that an error repeats at most.
@@ -70,6 +72,8 @@ enum Source {
     Jsonl {
         reader: BufReader<Box<dyn Read + Send>>,
         line: u64,
+        /// Bytes of blank lines so far.
+        blank_bytes: u64,
         row_bytes_max: u64,
     },
     Csv {
@@ -91,6 +95,7 @@ impl TextTable {
             TextFormat::Jsonl => Source::Jsonl {
                 reader: BufReader::new(Box::new(file)),
                 line: 0,
+                blank_bytes: 0,
                 row_bytes_max: ROW_BYTES_MAX,
             },
             TextFormat::Csv(delimiter) => {
@@ -135,8 +140,10 @@ impl TextTable {
     /// Reading fails.
     pub fn next_row(&mut self) -> io::Result<Option<(u64, Cells)>> {
         match &mut self.source {
-            Source::Jsonl { reader, line, row_bytes_max } => {
-                let Some(text) = json_line(reader, line, *row_bytes_max)? else { return Ok(None) };
+            Source::Jsonl { reader, line, blank_bytes, row_bytes_max } => {
+                let Some(text) = json_line(reader, (line, blank_bytes), *row_bytes_max)? else {
+                    return Ok(None);
+                };
                 let cells = text.and_then(|text| json_cells(&text, &self.columns));
                 Ok(Some((*line, cells)))
             }
@@ -326,7 +333,7 @@ impl Read for Bounded {
 /// The next line that is not blank, or what is wrong with it.
 fn json_line(
     reader: &mut impl BufRead,
-    line: &mut u64,
+    (line, blank_bytes): (&mut u64, &mut u64),
     most: u64,
 ) -> io::Result<Option<Result<Vec<u8>, String>>> {
     let mut text = Vec::new();
@@ -349,6 +356,11 @@ fn json_line(
         if !text.trim_ascii().is_empty() {
             return Ok(Some(Ok(text)));
         }
+        *blank_bytes += read;
+        if *blank_bytes > BLANK_BYTES_MAX {
+            let message = format!("it has more than {BLANK_BYTES_MAX} bytes of blank lines: it is no table");
+            return Err(behind(*line, io::Error::other(message)));
+        }
     }
 }
 
@@ -370,6 +382,16 @@ fn csv_cells(record: &csv::ByteRecord, width: usize, prompt: Option<usize>, othe
 mod tests {
     use super::*;
     use crate::cells::VALUES_MAX;
+
+    /// A packed gigabyte of them was read for minutes.
+    #[test]
+    fn a_table_of_blank_lines_is_none() {
+        let blank = [vec![b' '; (1 << 20) - 1], vec![b'\n']].concat().repeat(65);
+        let columns = Columns { prompt: Some("text".to_owned()), others: Vec::new() };
+        let mut table = TextTable::new(std::io::Cursor::new(blank), TextFormat::Jsonl, columns).unwrap();
+        let error = table.next_row().err().unwrap();
+        assert!(error.to_string().contains("blank lines"), "{error}");
+    }
 
     fn columns(others: &[&str]) -> Columns {
         Columns { prompt: Some("text".to_owned()), others: others.iter().map(ToString::to_string).collect() }

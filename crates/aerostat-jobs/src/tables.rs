@@ -13,6 +13,7 @@ use crate::counts::Kinds;
 use crate::database::{LineRow, Mark, State};
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind};
+use crate::input::{LINES_MAX, lines_within, more_than};
 use crate::job::{ASSEMBLED_BYTES, Begun, Job, taken};
 use crate::line;
 use crate::options::JobPaths;
@@ -22,8 +23,9 @@ use crate::survey::{Survey, survey_of};
 use crate::table::Prompt;
 use crate::watch::Watcher;
 
-/// Rows at most: each is remembered.
-const ROWS_MAX: u64 = 10_000_000;
+/// What is remembered of rows may take this part of the memory, or so many bytes, where that is little.
+const MEMORY_PER_ROWS: u64 = 4;
+const ROWS_BYTES_MIN: u64 = 4 << 20;
 /// Rows of a sweep whose results may wait to be saved, as far as a plan must know it.
 const ROWS_HELD: usize = 512;
 
@@ -88,6 +90,16 @@ pub struct Table {
     pub task: Arc<dyn RowTask + Sync>,
     /// What texts of answers are made with.
     pub tokenizer: Option<Arc<Tokenizer>>,
+    /// The memory that all of it is to stay within, in bytes, if there is a bound.
+    pub memory_bytes: Option<u64>,
+}
+
+impl Table {
+    /// Rows at most: each is remembered.
+    fn rows_max(&self) -> u64 {
+        self.memory_bytes
+            .map_or(LINES_MAX, |bytes| lines_within((bytes / MEMORY_PER_ROWS).max(ROWS_BYTES_MIN)))
+    }
 }
 
 /// How a table is worked through. What changes results is part of what it was begun with.
@@ -239,9 +251,10 @@ impl Requests for TableRequests {
         if self.row.is_none() {
             return Ok(None);
         }
-        if self.count == ROWS_MAX {
+        let most = self.table.rows_max();
+        if self.count == most {
             let message =
-                format!("the table {} has more than {ROWS_MAX} rows: split it", self.path.display());
+                format!("the table {} has {}: split it", self.path.display(), more_than(most, "rows"));
             return Err(Error::new(ErrorKind::Input, message));
         }
         self.count += 1;

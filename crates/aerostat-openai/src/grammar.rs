@@ -23,7 +23,7 @@ use crate::shape::Shape;
 /// Compiled grammars that are kept for the next request with the same one.
 const CACHED_MAX: usize = 64;
 /// Bytes of a schema, a grammar or all choices together at most: they are compiled in well under a second.
-const GRAMMAR_BYTES_MAX: usize = 1 << 20;
+pub(crate) const GRAMMAR_BYTES_MAX: usize = 1 << 20;
 
 /// Members that one object of a schema may list: the time to compile them grows with their square.
 const MEMBERS_MAX: u64 = 2_500;
@@ -52,6 +52,10 @@ fn limits() -> ParserLimits {
 pub struct Grammars {
     factory: ParserFactory,
     compiled: HashMap<String, Matcher>,
+    /// Bytes of the grammars that are kept.
+    compiled_bytes: usize,
+    /// Bytes that a grammar may have, and those that are kept together.
+    bytes_max: usize,
 }
 
 impl Grammars {
@@ -66,7 +70,13 @@ impl Grammars {
         let mut factory = ParserFactory::new(&env, capabilities, &slices).map_err(|e| e.to_string())?;
         factory.quiet();
         *factory.limits_mut() = limits();
-        Ok(Self { factory, compiled: HashMap::new() })
+        Ok(Self { factory, compiled: HashMap::new(), compiled_bytes: 0, bytes_max: GRAMMAR_BYTES_MAX })
+    }
+
+    /// The same with a bound of the bytes that a grammar may have: what it takes to compile one, and to keep it, grows with
+    /// them.
+    pub fn within(self, bytes_max: usize) -> Self {
+        Self { bytes_max: bytes_max.min(GRAMMAR_BYTES_MAX), ..self }
     }
 
     /// The constraint of a shape.
@@ -75,12 +85,18 @@ impl Grammars {
     /// The shape is not well formed or not supported, in words.
     pub fn constraint(&mut self, shape: &Shape) -> Result<Grammar, String> {
         let key = format!("{shape:?}");
-        if key.len() > GRAMMAR_BYTES_MAX {
-            return Err(format!("it has {} bytes; at most {GRAMMAR_BYTES_MAX} are taken", key.len()));
+        let (bytes, bytes_max) = (key.len(), self.bytes_max);
+        if bytes > bytes_max {
+            let memory = if bytes_max < GRAMMAR_BYTES_MAX { " with so little memory (--memory)" } else { "" };
+            return Err(format!("it has {bytes} bytes; at most {bytes_max} are taken{memory}"));
         }
         weigh(shape)?;
-        if self.compiled.len() >= CACHED_MAX && !self.compiled.contains_key(&key) {
-            self.compiled.clear();
+        if !self.compiled.contains_key(&key) {
+            if self.compiled.len() >= CACHED_MAX || self.compiled_bytes + bytes > bytes_max {
+                self.compiled.clear();
+                self.compiled_bytes = 0;
+            }
+            self.compiled_bytes += bytes;
         }
         let matcher = match self.compiled.entry(key) {
             Entry::Occupied(known) => known.into_mut(),
@@ -114,7 +130,8 @@ impl LazyGrammars {
 
     fn build(setting: &Setting) -> Result<Grammars, String> {
         let tokenizer = setting.tokenizer.clone().ok_or("the model has no tokenizer")?;
-        Grammars::new(tokenizer, &setting.end_tokens, setting.vocab)
+        let grammars = Grammars::new(tokenizer, &setting.end_tokens, setting.vocab)?;
+        Ok(grammars.within(setting.grammar_bytes_max()))
     }
 }
 
@@ -482,6 +499,24 @@ mod tests {
             assert!(refused.contains(told), "{refused}");
         }
         assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+    }
+
+    /// Sixty different ones took four megabytes each, and were all kept, whatever the budget.
+    #[test]
+    fn what_is_compiled_and_what_is_kept_of_it_is_bounded() {
+        let (grammars, _) = grammars();
+        let mut grammars = grammars.within(1000);
+        let choice = |from: usize, count: usize| {
+            Shape::Choice((from..from + count).map(|i| format!("label {i}")).collect())
+        };
+        let refused = grammars.constraint(&choice(0, 500)).err().unwrap();
+        assert!(refused.contains("at most 1000") && refused.contains("--memory"), "{refused}");
+        for from in 0..50 {
+            grammars.constraint(&choice(10 * from, 20)).unwrap();
+            let kept: usize = grammars.compiled.keys().map(String::len).sum();
+            assert!(kept <= 1000 && kept == grammars.compiled_bytes, "{kept}");
+        }
+        assert!(grammars.compiled.len() > 1);
     }
 
     #[test]

@@ -153,21 +153,26 @@ impl std::ops::Deref for Json {
     }
 }
 
-/// Counts the values of JSON as it comes, and the names among them.
+/// Counts the bytes of JSON as it comes, the values, and the names among them.
 #[derive(Default)]
 struct Counter {
     quoted: bool,
     escaped: bool,
+    bytes: usize,
     values: usize,
     names: usize,
 }
 
+/// What a byte takes beside the body itself until it is a prompt, in thirds: what is held is a third of what is kept for it.
+/// Measured in all: 6 for a message, 12 where it is kept, too, 14 where its tokens are cut.
+const TEXT_BYTES: usize = 3;
 /// What a value takes that was read, about, and the name of one.
 const VALUE_BYTES: usize = 32;
 const NAME_BYTES: usize = 80;
 
 impl Counter {
     fn add(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len();
         for byte in bytes {
             match byte {
                 _ if self.escaped => self.escaped = false,
@@ -182,7 +187,7 @@ impl Counter {
     }
 
     fn bytes(&self) -> usize {
-        self.values * VALUE_BYTES + self.names * NAME_BYTES
+        self.bytes * TEXT_BYTES + self.values * VALUE_BYTES + self.names * NAME_BYTES
     }
 }
 

@@ -95,7 +95,7 @@ impl Default for Limits {
             requests_max: 1024,
             parts_max: 1024,
             header_bytes_max: 32 << 10,
-            body_bytes_max: 16 << 20,
+            body_bytes_max: 8 << 20,
             file_bytes_max: 512 << 20,
             held_bytes_max: 32 << 20,
             grammar_bytes_max: 256 << 10,

@@ -129,6 +129,11 @@ pub(crate) fn open(
     };
     let name = config.names.first().map_or("model", String::as_str);
     let setting = Setting::new(&files, name, rules)?;
+    // A grammar, or a line of a batch, may take what is kept for one request: a half of that for all.
+    let setting = match options.memory_bytes {
+        Some(bytes) => setting.within(2 * RESERVE.of(bytes)),
+        None => setting,
+    };
     let digest = files_digest(&files)?;
     let sha = Sha256::digest(format!("{digest} {}", aerostat::result_identity(options)));
     let fingerprint =

@@ -1,5 +1,6 @@
 //! `/tokenize`, `/detokenize`, `/tokenizer_info`: as vLLM has them.
 
+use std::io::Write;
 use std::sync::Arc;
 
 use aerostat::Tokenizer;
@@ -12,11 +13,16 @@ use crate::answer::{flag, object, receive};
 use crate::app::App;
 use crate::body::Body;
 use crate::engine::Model;
+use crate::held::{Held, Holder};
 use crate::problem::Problem;
-use crate::text::json_response;
+use crate::text::{json_response, line, whole};
 
-/// Bytes of a text that is only tokenised: the tokens of each take some dozen.
+/// Bytes of a text that is only tokenised.
 const TEXT_BYTES_MAX: usize = 1 << 20;
+/// What is held for a byte of it, a third of what it may take: it is a token, and that token's number in the answer.
+const TOKEN_BYTES: usize = 8;
+/// And where each is told as text, too.
+const STRING_BYTES: usize = 24;
 
 /// `/tokenize`: the tokens of a prompt or of a conversation.
 pub(crate) async fn tokenize(app: &Arc<App>, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
@@ -25,6 +31,7 @@ pub(crate) async fn tokenize(app: &Arc<App>, request: Request<Incoming>) -> Resu
     let work = move || {
         let mut body = object(&body)?;
         shared.check_body(&body)?;
+        let mut held = held;
         let strings = flag(&mut body, "return_token_strs", false)?;
         let special = flag(&mut body, "add_special_tokens", true)?;
         let ids = match body.remove("prompt") {
@@ -34,6 +41,8 @@ pub(crate) async fn tokenize(app: &Arc<App>, request: Request<Incoming>) -> Resu
                     let message = format!("`prompt` has {} bytes; {TEXT_BYTES_MAX} are allowed", text.len());
                     return Err(Problem::value("prompt", message));
                 }
+                let each = TOKEN_BYTES + if strings { STRING_BYTES } else { 0 };
+                held.push(hold(&shared.bytes, text.len() * each)?);
                 let ids = tokenizer(&model)?.encode(&text, special);
                 ids.map_err(|e| Problem::value("prompt", e.to_string()))?
             }
@@ -42,10 +51,30 @@ pub(crate) async fn tokenize(app: &Arc<App>, request: Request<Incoming>) -> Resu
         };
         let text = |id: &u32| model.setting.tokenizer().and_then(|t| t.token_text(*id));
         let strings = strings.then(|| ids.iter().map(text).collect::<Vec<_>>());
+        let told = told(&ids, model.context, strings).map_err(Problem::internal)?;
         drop(held);
-        Ok(json!({"count": ids.len(), "max_model_len": model.context, "tokens": ids, "token_strs": strings}))
+        Ok(told)
     };
-    Ok(json_response(StatusCode::OK, &app.blocking(work).await?))
+    Ok(whole(StatusCode::OK, "application/json", app.blocking(work).await?))
+}
+
+/// What a client is told of tokens. They are written as they are: as values of JSON they would take many times as much.
+fn told(ids: &[u32], context: usize, strings: Option<Vec<Option<String>>>) -> std::io::Result<Vec<u8>> {
+    let mut told = Vec::with_capacity(8 * ids.len() + 128);
+    write!(told, "{{\"count\":{},\"max_model_len\":{context},\"tokens\":", ids.len())?;
+    serde_json::to_writer(&mut told, ids)?;
+    write!(told, ",\"token_strs\":{}}}", line(&json!(strings)))?;
+    Ok(told)
+}
+
+/// Holds what tokenising takes of the memory that clients share.
+fn hold(bytes: &Arc<Holder>, needed: usize) -> Result<Held, Problem> {
+    if needed > bytes.max() {
+        let message =
+            format!("tokenising it takes {needed} bytes of memory, more than there is for requests");
+        return Err(Problem::value("prompt", message));
+    }
+    bytes.hold(needed)
 }
 
 /// Refuses members that are not known.

@@ -1,7 +1,7 @@
 //! Which experts each sweep uses, written down: what `bench experts` looks at.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufWriter, Write};
+use std::io::{self, BufRead, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -31,17 +31,17 @@ pub(crate) struct ExpertTrace {
 }
 
 impl ExpertTrace {
-    /// Begins a new file, over another trace but over nothing else.
+    /// Begins a new file. What is there is written over only if it is such a trace: weights, inputs and results are none.
     pub(crate) fn create(path: &Path) -> Result<Self, Error> {
-        let is_other = match read(path).map(|mut lines| lines.next()) {
-            Ok(Some(line)) => line.is_err(),
-            Ok(None) => false,
-            Err(_) => path.exists(),
-        };
-        if is_other {
-            let message =
-                format!("{} is there and is no trace of experts: it is not written over", path.display());
-            return Err(Error::new(ErrorKind::Usage, message));
+        if path.is_file() {
+            let first = first_line(path).map_err(|e| failed("cannot be read", path, &e))?;
+            if !first.is_empty() && serde_json::from_slice::<ExpertTraceLine>(&first).is_err() {
+                let message = format!(
+                    "{} is there and is no trace of experts: it is not written over; name another file",
+                    path.display()
+                );
+                return Err(Error::new(ErrorKind::Usage, message));
+            }
         }
         let file = File::create(path).map_err(|e| failed("cannot be written", path, &e))?;
         Ok(Self { path: path.to_owned(), file: BufWriter::new(file), begun: 0, rows: 0 })
@@ -70,6 +70,14 @@ impl Drop for ExpertTrace {
     }
 }
 
+/// The first line of a file, as far as one of a trace could go.
+fn first_line(path: &Path) -> io::Result<Vec<u8>> {
+    const LINE_BYTES_MAX: u64 = 1 << 20;
+    let mut line = Vec::new();
+    io::BufReader::new(File::open(path)?.take(LINE_BYTES_MAX)).read_until(b'\n', &mut line)?;
+    Ok(line)
+}
+
 /// The lines of a trace.
 ///
 /// # Errors
@@ -90,4 +98,29 @@ pub(crate) fn read(path: &Path) -> Result<impl Iterator<Item = Result<ExpertTrac
 
 fn failed(what: &str, path: &Path, error: &io::Error) -> Error {
     Error::new(ErrorKind::Usage, format!("the trace of experts {} {what}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `--expert-trace` that named the model's own weights once emptied them.
+    #[test]
+    fn only_a_trace_is_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("trace.jsonl");
+        for other in [&b"\x40\0\0\0\0\0\0\0{\"a\":1}"[..], b"{\"text\": \"hello\"}\n", b"\n"] {
+            std::fs::write(&path, other).unwrap();
+            assert!(ExpertTrace::create(&path).is_err());
+            assert_eq!(std::fs::read(&path).unwrap(), other);
+        }
+        std::fs::write(&path, b"").unwrap();
+        for _ in 0..2 {
+            let mut trace = ExpertTrace::create(&path).unwrap();
+            trace.begin(3);
+            trace.write(1, &[4, 5]).unwrap();
+            drop(trace);
+            assert_eq!(read(&path).unwrap().count(), 1);
+        }
+    }
 }

@@ -29,8 +29,6 @@ pub(crate) const FAMILY: Family = Family {
     gated: false,
     activation: Activation::ReluSquared,
     activation_key: "mlp_hidden_act",
-    qkv_bias: Bias::Key("attention_bias", false),
-    output_bias: Bias::Key("attention_bias", false),
     mlp_bias: Bias::Key("mlp_bias", false),
     mixers: Mixers::Listed(&[MixerKind::Space, MixerKind::Nothing, MixerKind::Attention, MixerKind::Nothing]),
     one_part: true,

@@ -379,6 +379,13 @@ fn tensors_of_blocks_that_nothing_reads_are_noted() {
     assert!(spec.notes[0].contains("self_attn"), "{:?}", spec.notes);
 }
 
+/// Its class has the key and makes no such bias; the model was refused for lack of it.
+#[test]
+fn a_key_of_nemotron_h_that_its_class_does_not_follow_changes_nothing() {
+    let spec = edited("nemotron_h", &[("\"attention_bias\": false", "\"attention_bias\": true")]).unwrap();
+    assert!(spec.notes.is_empty(), "{:?}", spec.notes);
+}
+
 /// Layers without a window are rotated only where no layer could have one.
 #[test]
 fn a_window_that_is_not_given_is_the_usual_one_and_null_is_none() {

@@ -152,3 +152,28 @@ fn a_table_on_stdin_is_not_written_over_either() {
     }
     assert_eq!(fs::read_to_string(&names[0]).unwrap(), before);
 }
+
+/// `--expert-trace` once emptied whatever it named: the model's own weights, too.
+#[test]
+fn a_trace_of_experts_is_written_over_nothing_else() {
+    let model = copy("qwen3_moe");
+    let weights = model.path().join("model.safetensors");
+    let before = fs::read(&weights).unwrap();
+    let (folder, names) = table("jsonl");
+    for trace in [&weights, &names[0]] {
+        let there = fs::read(trace).unwrap();
+        let ids = ["--token-ids", "5,6", "--max-new-tokens", "2"];
+        let args = [&["run", text(model.path()), "--expert-trace", text(trace)][..], &ids].concat();
+        let outcome = run(&args);
+        assert_eq!(outcome.code, Some(2), "{outcome:?}");
+        assert!(outcome.stderr.contains("no trace of experts"), "{outcome:?}");
+        assert_eq!(fs::read(trace).unwrap(), there);
+    }
+    assert_eq!(fs::read(&weights).unwrap(), before);
+    let batch = folder.path().join("batch.jsonl");
+    let line = r#"{"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {"prompt": [5], "max_tokens": 1}}"#;
+    fs::write(&batch, line).unwrap();
+    let new = folder.path().join("new.jsonl");
+    let files = ["-i", text(&batch), "-o", text(&new), "--expert-trace", text(&new)];
+    refused(&run(&[&["batch", "-m", text(model.path())][..], &files].concat()));
+}

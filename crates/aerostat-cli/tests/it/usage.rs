@@ -46,6 +46,26 @@ fn wrong_arguments_are_usage_errors_that_name_them() {
     }
 }
 
+/// Each of these was once repeated whole, up to 200 kB.
+#[test]
+fn what_was_typed_is_not_repeated_at_length() {
+    let model = fixture("llama");
+    let (model, long) = (model.to_str().unwrap(), "é".repeat(30_000));
+    for args in [
+        &["run", &long][..],
+        &["run", model, "--memory", &long],
+        &["run", model, "--adapter", &long, "--token-ids", "1"],
+        &[&long],
+        &["prompt", model, "--messages", &long],
+        &["run", model, "--token-ids", "1", "--json", "--kv", &long],
+    ] {
+        let outcome = run(args);
+        assert!(matches!(outcome.code, Some(1 | 2)), "{:?}", args[0]);
+        let told = outcome.stderr.chars().count().max(outcome.stdout.chars().count());
+        assert!((20..2500).contains(&told), "{told}");
+    }
+}
+
 #[test]
 fn help_and_version_go_to_stdout() {
     for command in ["run", "chat", "score", "embed", "classify", "distil", "plan", "inspect", "pull"] {

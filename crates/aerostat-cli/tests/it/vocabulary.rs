@@ -32,6 +32,22 @@ fn tokenize_gives_the_ids_of_transformers_with_a_model_or_a_vocabulary_alone() {
     assert!(succeed(&["tokenize", path(&folder), "the hills", "--pieces"]).contains("\t\u{120}hill"));
 }
 
+/// A device has no size, and was read until the memory was full; a name that is no text was refused.
+#[cfg(unix)]
+#[test]
+fn messages_are_read_from_any_path_and_within_bounds() {
+    use std::os::unix::ffi::OsStrExt;
+    let model = fixture("chat");
+    let outcome = run(&["prompt", path(&model), "--messages", "/dev/zero"]);
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stderr.contains("more than"), "{}", outcome.stderr);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9.json"));
+    fs::write(&file, r#"[{"role": "user", "content": "hi"}]"#).unwrap();
+    let given = crate::support::command(&["prompt", path(&model), "--messages"]).arg(&file).output().unwrap();
+    assert!(given.status.success(), "{given:?}");
+}
+
 #[test]
 fn prompt_gives_the_text_and_ids_of_transformers() {
     let folder = fixture("chat");

@@ -208,6 +208,9 @@ fn within_little_memory_lines_that_take_much_of_it_fail_alone() {
         ask(1, json!({"user": "a".repeat(4 << 20)})),
         ask(2, json!({"tools": vec![function; 20_000]})),
         ask(3, json!({})),
+        ask(4, json!({"messages": [{"role": "user", "content": "a ".repeat(700_000)}]})),
+        ask(5, json!({"messages": vec![json!({"role": "user", "content": "a"}); 7_000]})),
+        ask(6, json!({"guided_choice": (0..4_000).map(|i| format!("label {i}")).collect::<Vec<_>>()})),
     ];
     let bench = Bench::new(&lines);
     let failed = |memory: u64| {
@@ -216,7 +219,7 @@ fn within_little_memory_lines_that_take_much_of_it_fail_alone() {
         survey.first_errors
     };
     let little = failed(30 << 20);
-    assert_eq!(little.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [2, 3], "{little:?}");
+    assert_eq!(little.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [2, 3, 5, 6, 7], "{little:?}");
     assert!(little.iter().all(|(_, why)| why.contains("so little memory")), "{little:?}");
     assert!(failed(64 << 30).iter().all(|(_, why)| !why.contains("memory")));
 }

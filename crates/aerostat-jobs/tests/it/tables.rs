@@ -107,7 +107,7 @@ impl Bench {
 
     fn table(&self) -> Table {
         let rows = Box::new(Lines(self.paths.input.clone(), None));
-        Table { rows, task: Arc::new(Scores(self.generates)), tokenizer: None }
+        Table { rows, task: Arc::new(Scores(self.generates)), tokenizer: None, memory_bytes: None }
     }
 
     fn open(&self, disk: impl Disk + 'static, watcher: &dyn Watcher) -> Result<Job, Error> {

@@ -223,6 +223,11 @@ fn what_would_take_too_much_memory_is_refused_before_it_does() {
     assert_eq!((answer.status, answer.code().as_str()), (413, "body_too_large"));
     let answer = bench.post("/tokenize", &json!({"prompt": "a ".repeat(600_000)}));
     assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_value"));
+    // The tokens of a text are told in what is kept for requests, as its body is read there.
+    let answer = bench.post("/v1/completions", &json!({"prompt": "a ".repeat(3_800_000)}));
+    assert_eq!((answer.status, answer.code().as_str()), (413, "body_too_large"));
+    let told = bench.post("/tokenize", &json!({"prompt": "a ".repeat(250_000), "return_token_strs": true}));
+    assert_eq!(told.json()["token_strs"].as_array().unwrap().len(), told.json()["count"]);
     let large =
         json!({"n": 128, "max_tokens": 400, "logprobs": true, "top_logprobs": 20, "ignore_eos": true});
     let answer = bench.post("/v1/chat/completions", &chat(large));
