@@ -68,7 +68,7 @@ impl BatchFile {
 
     /// A line is there beside what is made of it.
     fn line_bytes_max(&self) -> usize {
-        usize::try_from(self.setting.request_bytes_max() / line::TEXT_BYTES)
+        usize::try_from(self.setting.request_bytes_max() / 2)
             .map_or(LINE_BYTES_MAX, |m| m.min(LINE_BYTES_MAX))
     }
 

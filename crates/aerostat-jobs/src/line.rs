@@ -16,7 +16,7 @@ use crate::output::Appender;
 const TRUNCATE: &[u8] = b"truncate_prompt_tokens";
 /// Memory that a byte of a line takes until it is a prompt: the line, what it says, the messages that a template is given, and
 /// what comes of that. Measured: 5.9 for 4 MB of text in a message.
-pub(crate) const TEXT_BYTES: u64 = 6;
+const TEXT_BYTES: u64 = 6;
 /// And what its tokens take while they are made. Measured: 13 in all for 8 MB of short words.
 const TOKENS_BYTES: u64 = 8;
 /// Characters of a custom_id that an error line repeats at most.
@@ -34,7 +34,7 @@ pub(crate) fn read(setting: &Setting, number: u64, line: &[u8]) -> Result<Item, 
     let list_max = setting.list_max();
     // A prompt that is to be cut may be longer.
     let cut = || line.windows(TRUNCATE.len()).any(|part| part == TRUNCATE);
-    let Weight { longest_list, bytes } = Weight::of(line);
+    let Weight { longest_list, longest_text, bytes } = Weight::of(line);
     let cut = cut();
     if longest_list > list_max && !cut {
         let id = custom_id(line);
@@ -42,6 +42,13 @@ pub(crate) fn read(setting: &Setting, number: u64, line: &[u8]) -> Result<Item, 
             "a list in the line has more than {list_max} elements, more than a context or a request holds"
         );
         return Err((id, Refusal::new("context_length_exceeded", message)));
+    }
+    let text_max = setting.text_bytes_max();
+    if longest_text > text_max && !cut {
+        let message = format!(
+            "a text in the line has {longest_text} bytes; no context of this size holds more than {text_max}"
+        );
+        return Err((custom_id(line), Refusal::new("context_length_exceeded", message)));
     }
     let bytes_max = setting.request_bytes_max();
     // Of a text that is cut, all tokens are made first.
@@ -90,6 +97,8 @@ struct Head {
 struct Weight {
     /// Elements of the longest list.
     longest_list: usize,
+    /// Bytes of the longest text, as it is written.
+    longest_text: usize,
     /// Memory that its values take, in bytes, about.
     bytes: u64,
 }
@@ -103,12 +112,18 @@ impl Weight {
         const MEMBER_BYTES: u64 = 128;
         const ELEMENT_BYTES: u64 = 32;
         let (mut open, mut quoted, mut escaped) = (Vec::new(), false, false);
-        let mut weight = Self { longest_list: 0, bytes: TEXT_BYTES * line.len() as u64 };
-        for byte in line {
+        let mut weight = Self { longest_list: 0, longest_text: 0, bytes: TEXT_BYTES * line.len() as u64 };
+        let mut begun = 0;
+        for (place, byte) in line.iter().enumerate() {
             match byte {
                 _ if escaped => escaped = false,
                 b'\\' if quoted => escaped = true,
-                b'"' => quoted = !quoted,
+                b'"' => {
+                    if quoted {
+                        weight.longest_text = weight.longest_text.max(place - begun - 1);
+                    }
+                    (quoted, begun) = (!quoted, place);
+                }
                 _ if quoted => {}
                 b'[' | b'{' if open.len() == DEPTH_MAX => return weight,
                 b'[' => {
@@ -255,6 +270,11 @@ mod tests {
             assert_eq!(Weight::of(line.as_bytes()).longest_list, want, "{line}");
         }
         assert_eq!(Weight::of(&[b'['; 100_000]).longest_list, 0);
+        for (line, want) in
+            [("", 0), ("\"", 0), ("\"\"", 0), (r#"{"ab":["c","d\"ef"]}"#, 5), (r#"["abc","#, 3)]
+        {
+            assert_eq!(Weight::of(line.as_bytes()).longest_text, want, "{line}");
+        }
     }
 
     /// Lists of small objects once took thirty times their text, whatever the budget.

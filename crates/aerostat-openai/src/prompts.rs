@@ -14,7 +14,7 @@ use crate::request::Scoring;
 use crate::setting::Setting;
 
 /// A token is rarely longer than some dozen bytes: what is far too long need not be tokenised to know it.
-const TOKEN_BYTES_MAX: usize = 512;
+pub(crate) const TOKEN_BYTES_MAX: usize = 512;
 
 /// The member of a body that cuts prompts.
 const TRUNCATE: &str = "truncate_prompt_tokens";

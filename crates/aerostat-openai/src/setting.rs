@@ -7,6 +7,7 @@ use aerostat::{ChatTemplate, Embedding, Error, ModelFiles, Reranker, Sampling, T
 use crate::dialect::Dialect;
 use crate::grammar::GRAMMAR_BYTES_MAX;
 use crate::part::PARTS_MAX;
+use crate::prompts::TOKEN_BYTES_MAX;
 
 /// Reading one request may take this part of the memory,
 const MEMORY_PER_REQUEST: u64 = 4;
@@ -112,6 +113,11 @@ impl Setting {
     /// Memory that reading a request may take, in bytes.
     pub fn request_bytes_max(&self) -> u64 {
         self.request_bytes_max
+    }
+
+    /// Bytes of text that no context holds more than: a token is rarely longer than some dozen.
+    pub fn text_bytes_max(&self) -> usize {
+        self.context_max.saturating_mul(TOKEN_BYTES_MAX)
     }
 
     /// Bytes that a grammar may have, so that compiling it takes no more memory than reading a request may.
