@@ -1,7 +1,7 @@
 //! `aerostat bench speculate`: what guessing tokens brings.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aerostat::bench::{self, SpeculatePoint};
 use aerostat::{Message, Request};
@@ -120,7 +120,7 @@ pub(crate) fn execute(args: &BenchSpeculateArgs, output: &OutputArgs) -> Result<
 }
 
 /// The tasks and conversations of a file of prompts.
-fn read(path: &PathBuf) -> Result<Vec<(String, Vec<Message>)>, Failure> {
+fn read(path: &Path) -> Result<Vec<(String, Vec<Message>)>, Failure> {
     let name = path.display();
     let text = small_file::read(path, PROMPTS_BYTES_MAX)
         .map_err(|error| Failure::failed(format!("{name}: {error}")))?;
