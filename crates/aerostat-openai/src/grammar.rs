@@ -17,13 +17,11 @@ use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 
 use crate::refusal::Refusal;
-use crate::setting::Setting;
+use crate::setting::{GRAMMAR_BYTES_MAX, Setting};
 use crate::shape::Shape;
 
 /// Compiled grammars that are kept for the next request with the same one.
 const CACHED_MAX: usize = 64;
-/// Bytes of a schema, a grammar or all choices together at most: they are compiled in well under a second.
-pub(crate) const GRAMMAR_BYTES_MAX: usize = 1 << 20;
 
 /// Members that one object of a schema may list: the time to compile them grows with their square.
 const MEMBERS_MAX: u64 = 2_500;

@@ -11,10 +11,7 @@ use crate::fields::{Fields, brief};
 use crate::part::PARTS_MAX;
 use crate::refusal::Refusal;
 use crate::request::Scoring;
-use crate::setting::Setting;
-
-/// A token is rarely longer than some dozen bytes: what is far too long need not be tokenised to know it.
-pub(crate) const TOKEN_BYTES_MAX: usize = 512;
+use crate::setting::{Setting, TOKEN_BYTES_MAX};
 
 /// The member of a body that cuts prompts.
 const TRUNCATE: &str = "truncate_prompt_tokens";

@@ -5,10 +5,12 @@ use std::sync::{Arc, OnceLock};
 use aerostat::{ChatTemplate, Embedding, Error, ModelFiles, Reranker, Sampling, Tokenizer};
 
 use crate::dialect::Dialect;
-use crate::grammar::GRAMMAR_BYTES_MAX;
 use crate::part::PARTS_MAX;
-use crate::prompts::TOKEN_BYTES_MAX;
 
+/// A token is rarely longer than some dozen bytes: what is far too long need not be tokenised to know it.
+pub(crate) const TOKEN_BYTES_MAX: usize = 512;
+/// Bytes of a schema, a grammar or all choices together at most: they are compiled in well under a second.
+pub(crate) const GRAMMAR_BYTES_MAX: usize = 1 << 20;
 /// Reading one request may take this part of the memory,
 const MEMORY_PER_REQUEST: u64 = 4;
 /// or so many bytes, where that is little.
