@@ -85,7 +85,7 @@ impl Grammars {
         let key = format!("{shape:?}");
         let (bytes, bytes_max) = (key.len(), self.bytes_max);
         if bytes > bytes_max {
-            let memory = if bytes_max < GRAMMAR_BYTES_MAX { " with so little memory (--memory)" } else { "" };
+            let memory = if bytes_max < GRAMMAR_BYTES_MAX { " with so little memory" } else { "" };
             return Err(format!("it has {bytes} bytes; at most {bytes_max} are taken{memory}"));
         }
         weigh(shape)?;

@@ -19,6 +19,22 @@ const REQUEST_BYTES_MIN: u64 = 4 << 20;
 /// with many members.
 const MEMORY_PER_GRAMMAR_BYTE: u64 = 256;
 
+/// Memory that reading a request may take where there is so much in all, in bytes.
+fn request_bytes_within(memory_bytes: u64) -> u64 {
+    (memory_bytes / MEMORY_PER_REQUEST).max(REQUEST_BYTES_MIN)
+}
+
+/// Bytes that a grammar may have where there is so much memory in all, so that compiling it takes no more of it than reading
+/// a request may.
+pub fn grammar_bytes_within(memory_bytes: u64) -> usize {
+    grammar_bytes(request_bytes_within(memory_bytes))
+}
+
+fn grammar_bytes(request_bytes_max: u64) -> usize {
+    let most = request_bytes_max / MEMORY_PER_GRAMMAR_BYTE;
+    usize::try_from(most).map_or(GRAMMAR_BYTES_MAX, |most| most.min(GRAMMAR_BYTES_MAX))
+}
+
 /// How requests are read, and what holds where they do not say.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
@@ -109,7 +125,7 @@ impl Setting {
 
     /// The same setting within so much memory: a request whose reading would take much of it is refused, before it is read.
     pub fn within(self, memory_bytes: u64) -> Self {
-        Self { request_bytes_max: (memory_bytes / MEMORY_PER_REQUEST).max(REQUEST_BYTES_MIN), ..self }
+        Self { request_bytes_max: request_bytes_within(memory_bytes), ..self }
     }
 
     /// Memory that reading a request may take, in bytes.
@@ -124,8 +140,7 @@ impl Setting {
 
     /// Bytes that a grammar may have, so that compiling it takes no more memory than reading a request may.
     pub fn grammar_bytes_max(&self) -> usize {
-        let most = self.request_bytes_max / MEMORY_PER_GRAMMAR_BYTE;
-        usize::try_from(most).map_or(GRAMMAR_BYTES_MAX, |most| most.min(GRAMMAR_BYTES_MAX))
+        grammar_bytes(self.request_bytes_max)
     }
 
     /// Stops the clock that templates may look at, in seconds since 1970, so that a prompt is the same whenever it is

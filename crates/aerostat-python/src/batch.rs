@@ -123,6 +123,10 @@ impl<'a> Batch<'a> {
             ..plain
         };
         let setting = Setting::new(&self.model.files, &given.name, &options)?;
+        let setting = match self.options.memory_bytes {
+            Some(bytes) => setting.within(bytes),
+            None => setting,
+        };
         let digest = model_digest(Path::new(self.model.files.path()))?;
         Job::open(Box::new(System), paths, setting, &digest, &options, &self.signs)
     }

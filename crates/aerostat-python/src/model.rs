@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use aerostat::{
     ChatTemplate, Message, ModelFiles, Outcome, Pooling, Request, Reranker, Score, Tokenizer, Want,
 };
-use aerostat_openai::{Grammar, Grammars, Shape};
+use aerostat_openai::{Grammar, Grammars, Shape, grammar_bytes_within};
 use numpy::PyReadonlyArray1;
 
 use crate::error::{exception, raised, usage};
@@ -26,15 +26,18 @@ pub(crate) struct Model {
     template: Option<ChatTemplate>,
     end_tokens: Vec<u32>,
     grammars: Mutex<Option<Grammars>>,
+    /// What its engine may take, of which a grammar may take a part.
+    memory_bytes: Option<u64>,
     /// What scores pairs of texts, or why nothing does; found when it is asked for.
     reranker: OnceLock<Result<Reranker, String>>,
 }
 
 #[pymethods]
 impl Model {
-    /// Reads the headers of a folder or GGUF file.
+    /// Reads the headers of a folder or GGUF file. `memory_bytes` is what its engine may take.
     #[new]
-    fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+    #[pyo3(signature = (path, memory_bytes=None))]
+    fn open(py: Python<'_>, path: PathBuf, memory_bytes: Option<u64>) -> PyResult<Self> {
         detached(py, || {
             let files = ModelFiles::open(&path)?;
             let (tokenizer, broken) = match files.tokenizer() {
@@ -51,6 +54,7 @@ impl Model {
                 template,
                 end_tokens,
                 grammars: Mutex::default(),
+                memory_bytes,
                 reranker: OnceLock::new(),
             })
         })
@@ -287,7 +291,8 @@ impl Model {
         if grammars.is_none() {
             let tokenizer = Arc::clone(self.tokenizer()?);
             let built = Grammars::new(tokenizer, &self.end_tokens, self.files.spec().vocab);
-            *grammars = Some(built.map_err(unusable)?);
+            let bytes_max = self.memory_bytes.map_or(usize::MAX, grammar_bytes_within);
+            *grammars = Some(built.map_err(unusable)?.within(bytes_max));
         }
         let grammars = grammars.as_mut().ok_or_else(|| unusable(String::new()))?;
         grammars.constraint(shape).map_err(unusable)

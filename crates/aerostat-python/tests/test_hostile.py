@@ -573,3 +573,16 @@ def test_tensors_that_hold_no_numbers(model: AutoModel, llm: LLM) -> None:
     ):  # fmt: skip
         with pytest.raises(aerostat.UsageError, match="cannot be read"):
             call()
+
+
+def test_a_grammar_takes_a_part_of_the_memory() -> None:
+    """Each takes some hundred times its bytes, which no budget counted."""
+    within, without = (LLM(fixture("chat"), progress=False, memory=memory) for memory in ("128MiB", None))
+    choices = StructuredOutputsParams(choice=[f"the answer with number {n}" for n in range(4000)])
+    for llm, what in ((within, "so little memory"), (without, None)):
+        params = SamplingParams(max_tokens=2, temperature=0, structured_outputs=choices)
+        if what is None:
+            assert llm.generate("Hello", params)[0].outputs[0].text
+        else:
+            with pytest.raises(aerostat.UsageError, match=what):
+                llm.generate("Hello", params)

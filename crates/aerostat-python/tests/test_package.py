@@ -1,6 +1,8 @@
 """The package as a guest: what importing does, what goes wrong how, forks, pickles, signals."""
 
 import asyncio
+import ctypes
+import gc
 import logging
 import os
 import pickle
@@ -10,6 +12,7 @@ import sys
 import threading
 import time
 from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Callable
 
@@ -212,7 +215,7 @@ def test_ctrl_c_ends_the_call_with_what_there_is() -> None:
     assert llm.generate([[1, 2, 3]], short)[0].outputs[0].token_ids == done.outputs[0].token_ids
 
 
-@pytest.mark.parametrize("what", ["embed", "token_embed", "classify", "calibrated", "texts", "ids"])
+@pytest.mark.parametrize("what", ["embed", "token_embed", "classify", "calibrated", "score", "likelihood", "distil", "rerank", "texts", "ids"])
 def test_ctrl_c_gives_what_there_is_in_the_shape_of_the_call(what: str, chat: str) -> None:
     """Vectors and labels came as the engine had told them."""
     llm = LLM(chat, progress=False, max_model_len=510, max_num_batched_tokens=512)
@@ -221,13 +224,16 @@ def test_ctrl_c_gives_what_there_is_in_the_shape_of_the_call(what: str, chat: st
     how = {"measure": "calibrated", "calibrate": "a"} if what == "calibrated" else {}
     calls: dict[str, Callable[[], object]] = {
         "embed": lambda: llm.embed(rows), "token_embed": lambda: llm.encode(rows[:2000], pooling_task="token_embed"),
+        "score": lambda: llm.score(rows[:1], rows[1:]), "likelihood": lambda: llm.log_likelihood(rows, [[7]] * len(rows)),
+        "distil": lambda: llm.distil(rows[:2000], 2), "rerank": lambda: ranker.rerank("a", ["b", *["b " * 40] * 5000]),
         "texts": lambda: model.generate(["a", "b"], max_new_tokens=1 << 16, eos_token_id=[]),
         "ids": lambda: model.generate([[1, 2], [3, 4]], max_new_tokens=1 << 16, eos_token_id=[]),
     }  # fmt: skip
     llm.embed([[1, 2]])
+    ranker = LLM(fixture("sentences/ranker"), progress=False, max_model_len=100, max_num_batched_tokens=100)
 
     def press() -> None:
-        core = model._core if what in ("texts", "ids") else llm._core
+        core = {"texts": model, "ids": model, "rerank": ranker}.get(what, llm)._core
         seen = (core.status()["progress"] or {"sweep": 0})["sweep"]
         while (core.status()["progress"] or {"sweep": 0})["sweep"] < seen + 5:
             time.sleep(0.005)
@@ -242,9 +248,22 @@ def test_ctrl_c_gives_what_there_is_in_the_shape_of_the_call(what: str, chat: st
     elif what == "ids":
         assert len(outputs) == 2 and all(isinstance(token, int) for ids in outputs for token in ids)
     else:
-        kinds = {type(one).__name__ for one in outputs}
-        assert len(outputs) in (2000, 5001) and kinds <= {"NoneType", "EmbeddingRequestOutput", "ClassificationRequestOutput"}
-        assert outputs[-1] is None and (what == "calibrated" or outputs[0] is not None and outputs[0].finished)
+        kind = {
+            "embed": "EmbeddingRequestOutput", "token_embed": "EmbeddingRequestOutput", "score": "ScoringRequestOutput",
+            "rerank": "ScoringRequestOutput", "likelihood": "LikelihoodOutput", "distil": "DistilOutput",
+        }.get(what, "ClassificationRequestOutput")  # fmt: skip
+        assert len(outputs) in (2000, 5000, 5001) and {type(one).__name__ for one in outputs} <= {"NoneType", kind}
+        assert outputs[-1] is None and (what == "calibrated" or outputs[0] is not None)
+
+
+def test_ctrl_c_while_a_model_is_forgotten_is_not() -> None:
+    """It fell into a callback of a weak reference, whose exceptions Python ignores, and the call went on: the models of the test before were
+    collected just then."""
+    models = [LLM(fixture("llama"), progress=False)]
+    # Nothing of Python runs between these, but for what they call; `os.kill` would look at once what it had done.
+    steps = [partial(ctypes.CDLL(None).kill, os.getpid(), int(signal.SIGINT)), models.clear, gc.collect]
+    with pytest.raises(KeyboardInterrupt):
+        list(map(methodcaller("__call__"), steps))
 
 
 def test_ctrl_c_gives_no_other_thread_half_a_result() -> None:

@@ -9,7 +9,7 @@ import re
 import threading
 import time
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, AsyncIterator, Callable, Iterator, Sequence
 
 from . import _aerostat
@@ -62,7 +62,7 @@ class Core:
         self.options = options
         self.floor = floor
         self.progress = progress
-        self.model = _aerostat.Model(path)
+        self.model = _aerostat.Model(path, options.memory_bytes())
         #: Where results are kept, if they are.
         self.journal: Journal | None = None
         #: Threads on which the caller's own hooks run right now.
@@ -321,6 +321,11 @@ def raised(result: Result, number: int | None = None) -> AerostatError | None:
     return of_class(members["class"], _NUMBERED.sub(own, members["message"], count=1))
 
 
+def succeeded(result: Result | None) -> bool:
+    """Whether a request has a result that is no failure; that of one that was interrupted is none."""
+    return result is not None and result[0] != "failed"
+
+
 def _look_whether_whole(kind: str, members: Any) -> None:
     """Of a call that nobody interrupted. Ctrl-C comes to one thread and ends what all have asked of the model: what the others
     have then is no result."""
@@ -368,26 +373,28 @@ def _listen(call: _aerostat.Call, tell: Callable[[list[tuple[int, str, Any]]], o
     threading.Thread(target=listen, name="aerostat-call", daemon=True).start()
 
 
-#: All models, once there is one.
-_open: weakref.WeakSet[Core] | None = None
+#: All models, once there is one. Not a ``WeakSet``: that calls Python when one is forgotten, and Ctrl-C at that moment would be lost.
+_open: list[weakref.ref[Core]] = []
 #: The interpreter is ending.
 _leaving = False
 
 
 def _leave_at_exit(core: Core) -> None:
-    global _open
-    if _open is None:
-        _open = weakref.WeakSet()
+    if not _open:
         atexit.register(_leave)
-    _open.add(core)
+    _open.append(weakref.ref(core))
+    for gone in [one for one in _open if one() is None]:
+        # Another thread may have.
+        with suppress(ValueError):
+            _open.remove(gone)
 
 
 def _leave() -> None:
     """Ends what would call Python while it is being taken down, which ends the process by a fault."""
     global _leaving
     _leaving = True
-    for core in list(_open or ()):
-        if core.guests:
+    for core in [one() for one in _open]:
+        if core is not None and core.guests:
             try:
                 core.engine.interrupt()
                 core.engine.close()

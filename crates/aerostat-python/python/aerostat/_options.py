@@ -61,14 +61,17 @@ class EngineOptions:
         """Takes its own out of keywords."""
         return cls(**{name: keywords.pop(name) for name in cls.NAMES if name in keywords})
 
+    def memory_bytes(self) -> int | None:
+        """What the engine may take: the budget without what is kept for Python's own."""
+        headroom = 0 if not self.headroom else parse_size(self.headroom, "headroom")
+        return None if self.memory is None else max(parse_size(self.memory, "memory") - headroom, 1)
+
     def as_json(self, expert_use: str | None = None, draft: str | None = None) -> str:
         """As the native half takes them; ``draft`` is where the small model lies, if one was named."""
         if self.vram is not None:
             log.warning("vram has no effect: this build has no GPU")
         given: dict[str, Any] = {"expert_use": expert_use, "draft": draft}
-        headroom = 0 if not self.headroom else parse_size(self.headroom, "headroom")
-        if self.memory is not None:
-            given["memory_bytes"] = max(parse_size(self.memory, "memory") - headroom, 1)
+        given["memory_bytes"] = self.memory_bytes()
         for name in ("threads", "rows_max"):
             value = getattr(self, name)
             if value is not None:

@@ -8,10 +8,10 @@ import os
 from typing import Any, AsyncIterator, Callable, Iterator, Sequence
 
 from . import _encoder, frames, tensors
-from ._core import Core, Counter, Result, find, raised
+from ._core import Core, Counter, Result, find, raised, succeeded
 from ._llm_options import default_params, draft_of, look_at, look_at_quantization, template_of
 from ._options import EngineOptions, affordable, log, unknown
-from ._pairs import pair_scores
+from ._pairs import cosines, pair_scores
 from ._prompts import Encode, Prompt, Rows, read_conversations, read_prompts
 from ._requests import Batch, distilled, results_bytes, score_request, shares
 from .errors import Interrupted, TextError, UsageError
@@ -23,7 +23,6 @@ from .outputs import (
     EmbeddingRequestOutput,
     LikelihoodOutput,
     RequestOutput,
-    ScoringOutput,
     ScoringRequestOutput,
 )
 from .params import SAMPLING_NAMES, PoolingParams, SamplingParams, check_whole
@@ -335,10 +334,12 @@ class LLM:
         if self._core.facts["scores_pairs"]:
             return pair_scores(self, zip(first * len(second) if len(first) == 1 else first, second), None, use_tqdm)
         # Each is a text, also where all are whole numbers.
-        vectors = self.embed(Rows([*first, *second]), pooling_params=PoolingParams(normalize=True), use_tqdm=use_tqdm)
-        left, right = vectors[: len(first)], vectors[len(first) :]
-        pairs = zip(left * len(right) if len(left) == 1 else left, right)
-        return [_cosine(number, a, b) for number, (a, b) in enumerate(pairs)]
+        try:
+            vectors = self.embed(Rows([*first, *second]), pooling_params=PoolingParams(normalize=True), use_tqdm=use_tqdm)
+        except Interrupted as error:
+            error.outputs = cosines(error.outputs, len(first))
+            raise
+        return cosines(vectors, len(first))
 
     def rerank(
         self, query: str, documents: Sequence[str], *, instruction: str | None = None, use_tqdm: bool = True
@@ -367,14 +368,13 @@ class LLM:
             raise UsageError(f"continuation {wrong}: {str(following[wrong].error).partition(': ')[2]}")
         ends = [one.token_ids for one in following]
         requests = [score_request(p.token_ids, end) for p, end in zip(read, ends)]
-        outputs: list[LikelihoodOutput] = []
-        for end, result in zip(ends, self._results(requests, "likelihoods", use_tqdm)):
-            error = raised(result, len(outputs))
-            if error is not None:
-                raise error
-            values = [value for value in result[1]["logprobs"] if value is not None]
-            outputs.append(LikelihoodOutput(math.fsum(values), end, values))
-        return outputs
+
+        def shaped(results: list[Any]) -> list[Any]:
+            return [_likelihood(end, result) if succeeded(result) else None for end, result in zip(ends, results)]
+
+        results = self._results(requests, "likelihoods", use_tqdm, shaped)
+        _raise_failed(results)
+        return shaped(results)
 
     def distil(
         self, prompts: PromptLike, k: int = 20, *, use_tqdm: bool = True, on_error: str = "raise"
@@ -385,15 +385,10 @@ class LLM:
         _raise_first(read, on_error)
         k = check_whole("k", k, 1, self._core.facts["vocab"])
         requests = [{"tokens": p.token_ids, "want": {"topk": {"k": k, "from": 0}}} for p in read if p.error is None]
-        results = iter(self._results(requests, "texts", use_tqdm))
-        outputs: list[DistilOutput] = []
-        for prompt in read:
-            result = None if prompt.error is not None else next(results)
-            failed = prompt.error if result is None else raised(result, len(outputs))
-            if failed is not None and on_error == "raise":
-                raise failed
-            outputs.append(distilled(prompt.token_ids, None if failed else result, failed))
-        return outputs
+        results = self._results(requests, "texts", use_tqdm, lambda some: _distilled(read, some))
+        if on_error == "raise":
+            _raise_failed(results)
+        return _distilled(read, results)
 
     def as_encoder(self) -> "_encoder.Encoder":
         """Embeddings in sentence-transformers' shape: ``.encode(texts)``."""
@@ -555,6 +550,33 @@ def _raise_first(read: list[Prompt], on_error: str) -> None:
         raise error
 
 
+def _raise_failed(results: list[Result]) -> None:
+    """Of calls in which each prompt has one result."""
+    for number, result in enumerate(results):
+        error = raised(result, number)
+        if error is not None:
+            raise error
+
+
+def _likelihood(tokens: list[int], result: Result) -> LikelihoodOutput:
+    values = [value for value in result[1]["logprobs"] if value is not None]
+    return LikelihoodOutput(math.fsum(values), tokens, values)
+
+
+def _distilled(read: list[Prompt], results: list[Any]) -> list[Any]:
+    """What is expected after each token of prompts; nothing for those that have no result."""
+    left = iter(results)
+    outputs: list[Any] = []
+    for number, prompt in enumerate(read):
+        result = None if prompt.error is not None else next(left)
+        if prompt.error is None and result is None:
+            outputs.append(None)
+            continue
+        failed = prompt.error if result is None else raised(result, number)
+        outputs.append(distilled(prompt.token_ids, None if failed else result, failed))
+    return outputs
+
+
 def _pieces(events: Iterator[tuple[int, str, Any]]) -> Iterator[str]:
     for _, kind, told in events:
         error = raised((kind, told)) if kind == "failed" else None
@@ -615,14 +637,3 @@ def _chosen(group: list[Result], labels: list[str], measure: str, plain: list[fl
         scores = [total - neutral for total, neutral in zip(sums, plain)]
     best = max(range(len(scores)), key=lambda i: (scores[i], -i))
     return ClassificationOutput(labels[best], best, scores, shares(scores))
-
-
-def _cosine(number: int, a: EmbeddingRequestOutput, b: EmbeddingRequestOutput) -> ScoringRequestOutput:
-    import numpy as np
-
-    assert a.outputs is not None and b.outputs is not None
-    left, right = (np.asarray(one.outputs.array, dtype=np.float64) for one in (a, b) if one.outputs is not None)
-    score = float(left @ right)
-    return ScoringRequestOutput(str(number), ScoringOutput(score), [*a.prompt_token_ids, *b.prompt_token_ids], True)
-
-
