@@ -112,7 +112,10 @@ pub(crate) fn execute(args: &BatchArgs, output: &OutputArgs) -> Result<(), Failu
     let mut counts = job.counts();
     if counts.left() > 0 {
         let mut watch = Watch::new(output, false);
-        let mut engine = Engine::open(&files, &options, &job.need(), &mut watch)?;
+        let mut engine = match Engine::open(&files, &options, &job.need(), &mut watch) {
+            Ok(engine) => engine,
+            Err(error) => return Err(Failure::from(error).before(job)),
+        };
         watch.finish()?;
         drop(watch);
         output::opened(output, &engine.stats());

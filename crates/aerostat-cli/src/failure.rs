@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use crate::output::tell;
 
 use aerostat::ErrorKind;
+use aerostat_jobs::Job;
 
 /// The exit code of a run that was interrupted.
 pub(crate) const INTERRUPTED: u8 = 130;
@@ -48,6 +49,15 @@ impl Failure {
 
     pub(crate) fn failed(message: impl Into<String>) -> Self {
         Self::Failed(message.into())
+    }
+
+    /// The same for a job that had not run yet, which leaves nothing behind. One that was interrupted does: its input has
+    /// been read.
+    pub(crate) fn before(self, job: Job) -> Self {
+        if !matches!(self, Self::Interrupted) {
+            job.forget();
+        }
+        self
     }
 
     /// Prints what happened to stderr.

@@ -202,7 +202,14 @@ impl Setup<'_> {
         let (mut counts, assembled) = (job.counts(), job.assembled()?);
         let mut stats = None;
         if counts.left() > 0 {
-            let mut engine = self.engine(&*task, &mut job)?;
+            let mut engine = match self.engine(&*task, &mut job) {
+                Ok(engine) => engine,
+                Err(failure) => {
+                    let failure = failure.before(job);
+                    place.forget_input(input);
+                    return Err(failure);
+                }
+            };
             let ended = job.run(&mut engine, &signs);
             signs.clear();
             stats = Some(engine.stats());

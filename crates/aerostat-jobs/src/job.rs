@@ -332,6 +332,21 @@ impl Job {
         self.untold
     }
 
+    /// Gives a job up that could not be run: if it began now and there is nothing in its files, they go, as if it had never
+    /// been begun.
+    pub fn forget(self) {
+        let Self { paths, output, errors, database, resumed, .. } = self;
+        let is_empty = |file: &Appender| file.size().is_ok_and(|bytes| bytes == 0);
+        if resumed || !is_empty(&output) || !is_empty(&errors) {
+            return;
+        }
+        drop(database);
+        // Those files are this process's until the end. What cannot be removed is found by the next that is begun here.
+        if remove(&paths.database()).is_ok() {
+            [output.path(), errors.path()].map(fs::remove_file).into_iter().for_each(drop);
+        }
+    }
+
     /// Whether the job goes on from an earlier run.
     pub fn resumed(&self) -> bool {
         self.resumed

@@ -129,6 +129,10 @@ impl Appender {
         Ok(Self { path: path.to_owned(), file, packing, counted_bytes: 0, spilled_bytes: 0, pending: None })
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(crate) fn size(&self) -> Result<u64, Error> {
         self.file.size().map_err(|e| self.failed("look at", &e))
     }

@@ -55,6 +55,35 @@ impl Bench {
 
 const CLASSIFY: &[&str] = &["classify", "--labels", "rain,the sun,snow", "--key", "id", "--calibrate"];
 
+/// It left an empty table, empty rows and a database.
+#[test]
+fn a_job_that_cannot_be_run_leaves_nothing_behind() {
+    let bench = Bench::new(20);
+    let before = bench.files();
+    let (output, batch) = (bench.path("out.csv"), bench.path("batch.jsonl"));
+    let table = ["classify", &bench.model, "-i", &bench.input, "-o", &output, "--labels", "rain,snow"];
+    let small = ["--memory", "1MiB"];
+    let outcome = run(&[&table[..], &small].concat());
+    assert!(outcome.code == Some(1) && outcome.stderr.contains("is too small"), "{outcome:?}");
+    assert_eq!(bench.files(), before);
+    let piped = ["classify", &bench.model, "-i", "-", "-o", &output, "--labels", "rain,snow"];
+    let outcome = run_with(&[&piped[..], &small].concat(), "text\nhello\n");
+    assert!(outcome.code == Some(1) && outcome.stderr.contains("is too small"), "{outcome:?}");
+    assert_eq!(bench.files(), before);
+    // Lines that are bad have been told of, and one that has results goes on.
+    fs::write(&batch, "nothing\n{\"custom_id\":\"a\",\"method\":\"POST\",\"url\":\"/v1/completions\",\"body\":{\"prompt\":\"a\"}}\n").unwrap();
+    let answers = bench.path("answers.jsonl");
+    let job = ["batch", "--model", &bench.model, "--input", &batch, "--output", &answers];
+    assert_eq!(run(&[&job[..], &small].concat()).code, Some(1));
+    assert!(
+        fs::read_to_string(bench.path("answers.errors.jsonl")).unwrap().contains("line"),
+        "{:?}",
+        bench.files()
+    );
+    assert_eq!(run(&job).code, Some(3));
+    assert_eq!(fs::read_to_string(&answers).unwrap().lines().count(), 1);
+}
+
 fn spawn(args: &[&str]) -> Child {
     command(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
 }
