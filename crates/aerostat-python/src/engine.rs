@@ -23,6 +23,8 @@ use crate::wait::{Interrupts, detached};
 /// A call with at least so many requests, and so many times what the model was opened for, has it opened anew.
 const REOPEN_REQUESTS: usize = 8;
 const REOPEN_TIMES: usize = 4;
+/// A floor of more sequences is one of so many: no sweep has as many rows.
+const FLOOR_SEQUENCES_MAX: usize = 1 << 16;
 
 /// A model that runs.
 #[pyclass(frozen, module = "aerostat._aerostat")]
@@ -79,7 +81,7 @@ impl Engine {
         Ok(Self {
             model,
             options,
-            floor: (floor_tokens, floor_sequences),
+            floor: (floor_tokens, floor_sequences.min(FLOOR_SEQUENCES_MAX)),
             open: Mutex::default(),
             calls: Arc::default(),
             interrupts: Arc::default(),
