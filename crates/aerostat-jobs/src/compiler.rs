@@ -10,9 +10,6 @@ use std::time::Duration;
 use aerostat::Constraint;
 use aerostat_openai::{LazyGrammars, Refusal, Setting, Shape};
 
-/// Bytes of the thread's stack: the compiler goes as deep as grammars are nested.
-const STACK_BYTES: usize = 64 << 20;
-
 /// A grammar, or why there is none.
 type Compiled = Result<Box<dyn Constraint>, Refusal>;
 
@@ -75,8 +72,7 @@ fn start(setting: Arc<Setting>) -> io::Result<Sender<(Shape, Sender<Compiled>)>>
             let _ = answer.send(compiled.map(|grammar| Box::new(grammar) as Box<dyn Constraint>));
         }
     };
-    let builder = thread::Builder::new().name("grammars".to_owned()).stack_size(STACK_BYTES);
-    builder.spawn(work).map(|_| tasks)
+    thread::Builder::new().name("grammars".to_owned()).spawn(work).map(|_| tasks)
 }
 
 fn gone() -> Refusal {

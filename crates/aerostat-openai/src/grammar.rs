@@ -8,7 +8,9 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread;
 
 use aerostat::{Constraint, Error, ErrorKind, Tokenizer};
 use llguidance::api::{ParserLimits, TopLevelGrammar};
@@ -17,8 +19,25 @@ use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 
 use crate::refusal::Refusal;
-use crate::setting::{GRAMMAR_BYTES_MAX, Setting};
+use crate::setting::Setting;
 use crate::shape::Shape;
+
+/// Bytes of a schema, a grammar or all choices together at most: they are compiled in well under a second.
+const GRAMMAR_BYTES_MAX: usize = 1 << 20;
+/// Memory that a byte of a grammar takes when it is compiled. Measured: 150 of regular expressions and choices, 300 of schemas
+/// with many members.
+const MEMORY_PER_BYTE: u64 = 256;
+/// A few bytes can be a large automaton, `((a{50}){50}){50}`: what is built of a grammar may take this part of what reading a
+/// request may,
+const AUTOMATON_PART: u64 = 16;
+/// where the library counts expressions (measured: 180 bytes each) and states (1 to 2 KiB). The least of both does for a schema
+/// of 60 members of all kinds, or for a thousand choices.
+const EXPRESSION_BYTES: u64 = 180;
+const EXPRESSIONS: (u64, u64) = (20_000, 500_000);
+const STATE_BYTES: u64 = 2 << 10;
+const STATES: (u64, u64) = (4_000, 50_000);
+/// Bytes of the stack of the thread that compiles: it goes as deep as grammars are nested.
+const STACK_BYTES: usize = 64 << 20;
 
 /// Compiled grammars that are kept for the next request with the same one.
 const CACHED_MAX: usize = 64;
@@ -34,13 +53,14 @@ const WHOLE_MAX: u64 = 400_000_000;
 
 /// What compiling and following a grammar may take. A row of items is what may come next: an object whose properties are
 /// all optional has four for each.
-fn limits() -> ParserLimits {
+fn limits(request_bytes: u64) -> ParserLimits {
+    let part =
+        |each: u64, (least, most): (u64, u64)| (request_bytes / AUTOMATON_PART / each).clamp(least, most);
     ParserLimits {
         max_items_in_row: 10_000,
         step_max_items: 100_000,
-        max_lexer_states: 50_000,
-        // Twice as much took a quarter of a gigabyte for a terminal of a few words that doubles itself.
-        initial_lexer_fuel: 500_000,
+        max_lexer_states: usize::try_from(part(STATE_BYTES, STATES)).unwrap_or(usize::MAX),
+        initial_lexer_fuel: part(EXPRESSION_BYTES, EXPRESSIONS),
         verbose_errors: false,
         ..ParserLimits::default()
     }
@@ -67,14 +87,16 @@ impl Grammars {
         let slices = llguidance::earley::SlicedBiasComputer::general_slices();
         let mut factory = ParserFactory::new(&env, capabilities, &slices).map_err(|e| e.to_string())?;
         factory.quiet();
-        *factory.limits_mut() = limits();
+        *factory.limits_mut() = limits(u64::MAX);
         Ok(Self { factory, compiled: HashMap::new(), compiled_bytes: 0, bytes_max: GRAMMAR_BYTES_MAX })
     }
 
-    /// The same with a bound of the bytes that a grammar may have: what it takes to compile one, and to keep it, grows with
-    /// them.
-    pub fn within(self, bytes_max: usize) -> Self {
-        Self { bytes_max: bytes_max.min(GRAMMAR_BYTES_MAX), ..self }
+    /// The same where reading a request may take so much memory, in bytes ([`Setting::request_bytes_max`]): compiling,
+    /// keeping and following grammars takes no more.
+    pub fn within(mut self, request_bytes: u64) -> Self {
+        *self.factory.limits_mut() = limits(request_bytes);
+        let most = usize::try_from(request_bytes / MEMORY_PER_BYTE).unwrap_or(usize::MAX);
+        Self { bytes_max: most.min(GRAMMAR_BYTES_MAX), ..self }
     }
 
     /// The constraint of a shape.
@@ -98,11 +120,7 @@ impl Grammars {
         }
         let matcher = match self.compiled.entry(key) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => {
-                let matcher = Matcher::new(self.factory.create_parser(grammar(shape)));
-                begin(&matcher)?;
-                place.insert(matcher)
-            }
+            Entry::Vacant(place) => place.insert(compiled(&mut self.factory, shape)?),
         };
         Ok(Grammar { matcher: matcher.deep_clone() })
     }
@@ -129,7 +147,7 @@ impl LazyGrammars {
     fn build(setting: &Setting) -> Result<Grammars, String> {
         let tokenizer = setting.tokenizer.clone().ok_or("the model has no tokenizer")?;
         let grammars = Grammars::new(tokenizer, &setting.end_tokens, setting.vocab)?;
-        Ok(grammars.within(setting.grammar_bytes_max()))
+        Ok(grammars.within(setting.request_bytes_max()))
     }
 }
 
@@ -176,6 +194,21 @@ impl Constraint for Grammar {
     fn boxed_clone(&self) -> Box<dyn Constraint> {
         Box::new(Self { matcher: self.matcher.deep_clone() })
     }
+}
+
+/// Compiles a shape on a thread of its own: what that held goes to the next one, where each of a server's threads would keep
+/// as much as the largest grammar took.
+fn compiled(factory: &mut ParserFactory, shape: &Shape) -> Result<Matcher, String> {
+    let compile = move || {
+        let matcher = Matcher::new(factory.create_parser(grammar(shape)));
+        begin(&matcher).map(|()| matcher)
+    };
+    thread::scope(|scope| {
+        let builder = thread::Builder::new().name("grammar".to_owned()).stack_size(STACK_BYTES);
+        let thread =
+            builder.spawn_scoped(scope, compile).map_err(|e| format!("no thread can be started: {e}"))?;
+        thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
 }
 
 /// Whether an answer can begin: some grammars compile that no text follows, or whose first token takes too much to find.
@@ -503,18 +536,38 @@ mod tests {
     #[test]
     fn what_is_compiled_and_what_is_kept_of_it_is_bounded() {
         let (grammars, _) = grammars();
-        let mut grammars = grammars.within(1000);
+        let mut grammars = grammars.within(1000 * MEMORY_PER_BYTE);
         let choice = |from: usize, count: usize| {
             Shape::Choice((from..from + count).map(|i| format!("label {i}")).collect())
         };
         let refused = grammars.constraint(&choice(0, 500)).err().unwrap();
-        assert!(refused.contains("at most 1000") && refused.contains("--memory"), "{refused}");
+        assert!(refused.contains("at most 1000") && refused.contains("little memory"), "{refused}");
         for from in 0..50 {
             grammars.constraint(&choice(10 * from, 20)).unwrap();
             let kept: usize = grammars.compiled.keys().map(String::len).sum();
             assert!(kept <= 1000 && kept == grammars.compiled_bytes, "{kept}");
         }
         assert!(grammars.compiled.len() > 1);
+    }
+
+    /// They are 22 bytes, and took 90 MB.
+    #[test]
+    fn a_short_grammar_of_a_large_automaton_takes_little() {
+        let peak = || {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+            peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+        };
+        let (grammars, _) = grammars();
+        let mut grammars = grammars.within(4 << 20);
+        let before = peak();
+        let refused = grammars.constraint(&Shape::Regex("(((a{50}){50}){50}){50}".to_owned())).err().unwrap();
+        assert!(refused.contains("too many expressions"), "{refused}");
+        assert!(peak() - before < 12 << 20, "{} bytes", peak() - before);
+        let types = ["string", "integer", "number"].into_iter().cycle();
+        let members = (0..60).zip(types).map(|(i, kind)| (format!("field {i}"), json!({ "type": kind })));
+        let schema = json!({"type": "object", "properties": members.collect::<serde_json::Map<_, _>>()});
+        assert!(grammars.constraint(&Shape::Schema(schema)).is_ok());
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub use part::{Finish, More, PARTS_MAX, Part, PartResult, Stamp, Token};
 pub use piecewise::WriteError;
 pub use refusal::{Refusal, RefusalKind};
 pub use request::{ApiRequest, Embedding, Endpoint, Generation, Scoring, Task};
-pub use setting::{Rules, Setting, grammar_bytes_within};
+pub use setting::{Rules, Setting, request_bytes_within};
 pub use shape::Shape;
 pub use split::{Piece, Split, Splitter};
 pub use stream::Delta;

@@ -39,6 +39,9 @@ pub(crate) fn messages(value: Value, reading: &Reading) -> Result<Vec<Message>, 
             check_members(&message, i, reading)?;
         }
         message.content = content(message.content).map_err(|what| wrong(format!("message {i}: {what}")))?;
+        if message.content.is_null() && matches!(&*message.role, "user" | "system") && !reading.lenient() {
+            return Err(Refusal::missing(&format!("messages[{i}].content")));
+        }
         messages.push(message);
     }
     Ok(messages)

@@ -21,20 +21,16 @@ use crate::tools::Tools;
 const TOP_LOGPROBS_MAX: i64 = 20;
 /// Answers to each prompt at most.
 const ANSWERS_MAX: i64 = 128;
+/// Texts of `stop` and their bytes at most, and tokens of `stop_token_ids`: each of up to [`ANSWERS_MAX`] answers holds them, and
+/// looks for them with each token. OpenAI takes four.
+const STOPS_MAX: usize = 64;
+const STOP_BYTES_MAX: usize = 16 << 10;
+const STOP_IDS_MAX: usize = 1_024;
 /// Tokens of an answer to `/v1/completions` that names no number, as everywhere.
 const COMPLETION_TOKENS_DEFAULT: usize = 16;
 
-/// Members of a body that say who asks and how soon an answer is wanted.
-const WITHOUT_EFFECT: &[&str] = &[
-    "user",
-    "metadata",
-    "store",
-    "service_tier",
-    "safety_identifier",
-    "prompt_cache_key",
-    "priority",
-    "request_id",
-];
+/// What `service_tier` may be.
+const TIERS: &[&str] = &["auto", "default", "flex", "scale", "priority"];
 
 /// What chat and completions read in ways of their own.
 struct Asked {
@@ -65,7 +61,8 @@ impl Setting {
         let reading = Reading::new(self.lenient());
         let mut body = Fields::new(body, &reading);
         let model = body.text("model")?;
-        body.ignore(WITHOUT_EFFECT);
+        model.as_deref().map_or(Ok(()), |name| self.check_model(name))?;
+        without_effect(&mut body)?;
         let task = match endpoint {
             Endpoint::Chat => {
                 let asked = self.chat(&mut body, &reading)?;
@@ -177,6 +174,24 @@ impl Setting {
     }
 
     /// What chat and completions share.
+    /// Texts that end answers. Each answer is looked through for all of them, token by token.
+    fn stops(&self, body: &mut Fields<'_>) -> Result<Vec<String>, Refusal> {
+        let stops = body.texts("stop")?.unwrap_or_default();
+        if stops.iter().any(String::is_empty) {
+            return Err(Refusal::value("stop", "a text of `stop` is empty: every answer has it at once"));
+        }
+        if stops.len() > STOPS_MAX || stops.iter().map(String::len).sum::<usize>() > STOP_BYTES_MAX {
+            let message = format!(
+                "`stop` has more than {STOPS_MAX} texts, or more than {STOP_BYTES_MAX} bytes of them"
+            );
+            return Err(Refusal::value("stop", message));
+        }
+        if !stops.is_empty() && self.tokenizer.is_none() {
+            return Err(Refusal::unsupported("stop", "`stop` needs a tokenizer; this model has none"));
+        }
+        Ok(stops)
+    }
+
     fn generation(&self, number: u64, body: &mut Fields<'_>, asked: Asked) -> Result<Generation, Refusal> {
         let Asked { mut prompts, answer, top_logprobs, mut echo, split, shape } = asked;
         self.truncate(body, &mut prompts, &mut echo, answer)?;
@@ -190,18 +205,16 @@ impl Setting {
         stream_options(body)?;
         let prompt_max = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let max_new_tokens = self.answer_tokens(prompt_max, answer)?;
-        let stop = body.texts("stop")?.unwrap_or_default();
-        if stop.iter().any(String::is_empty) {
-            return Err(Refusal::value("stop", "a text of `stop` is empty: every answer has it at once"));
-        }
-        if !stop.is_empty() && self.tokenizer.is_none() {
-            return Err(Refusal::unsupported("stop", "`stop` needs a tokenizer; this model has none"));
-        }
+        let stop = self.stops(body)?;
         let ignore_eos = body.boolean("ignore_eos")?.unwrap_or(false);
         let stop_token_ids = match body.take("stop_token_ids") {
             None => Vec::new(),
             Some(ids) => self.ids("stop_token_ids", &ids)?,
         };
+        if stop_token_ids.len() > STOP_IDS_MAX {
+            let message = format!("`stop_token_ids` has more than {STOP_IDS_MAX} tokens");
+            return Err(Refusal::value("stop_token_ids", message));
+        }
         let keep_special_tokens = !body.boolean("skip_special_tokens")?.unwrap_or(true);
         body.only("spaces_between_special_tokens", &[json!(true)])?;
         let include_stop = body.boolean("include_stop_str_in_output")?.unwrap_or(false);
@@ -314,6 +327,23 @@ fn cut_to_go_on(text: &mut String, last: Option<&Message>) -> Result<(), Refusal
         }
     }
     Ok(())
+}
+
+/// Members of a body that say who asks and how soon an answer is wanted, and change none.
+fn without_effect(body: &mut Fields<'_>) -> Result<(), Refusal> {
+    for name in ["user", "safety_identifier", "prompt_cache_key", "request_id"] {
+        body.text(name)?;
+    }
+    body.boolean("store")?;
+    body.integer("priority", i64::MIN..=i64::MAX)?;
+    body.object("metadata")?;
+    match body.text("service_tier")? {
+        Some(tier) if !TIERS.contains(&tier.as_str()) => {
+            let message = format!("`service_tier` is {tier:?}; it must be one of {}", TIERS.join(", "));
+            Err(Refusal::value("service_tier", message))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn answer_length(body: &mut Fields<'_>, name: &str, least: i64) -> Result<Option<AnswerTokens>, Refusal> {

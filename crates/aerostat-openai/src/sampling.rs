@@ -31,7 +31,7 @@ impl Setting {
             sampling.top_k = k.max(0) as usize;
         }
         if let Some(bias) = body.take("logit_bias") {
-            sampling.logit_bias = self.logit_bias(&bias)?;
+            sampling.logit_bias = self.logit_bias(&bias)?.into();
         }
         Ok(sampling)
     }

@@ -6,33 +6,18 @@ use aerostat::{ChatTemplate, Embedding, Error, ModelFiles, Reranker, Sampling, T
 
 use crate::dialect::Dialect;
 use crate::part::PARTS_MAX;
+use crate::refusal::Refusal;
 
 /// A token is rarely longer than some dozen bytes: what is far too long need not be tokenised to know it.
 pub(crate) const TOKEN_BYTES_MAX: usize = 512;
-/// Bytes of a schema, a grammar or all choices together at most: they are compiled in well under a second.
-pub(crate) const GRAMMAR_BYTES_MAX: usize = 1 << 20;
 /// Reading one request may take this part of the memory,
 const MEMORY_PER_REQUEST: u64 = 4;
 /// or so many bytes, where that is little.
 const REQUEST_BYTES_MIN: u64 = 4 << 20;
-/// Memory that a byte of a grammar takes when it is compiled. Measured: 150 of regular expressions and choices, 300 of schemas
-/// with many members.
-const MEMORY_PER_GRAMMAR_BYTE: u64 = 256;
 
 /// Memory that reading a request may take where there is so much in all, in bytes.
-fn request_bytes_within(memory_bytes: u64) -> u64 {
+pub fn request_bytes_within(memory_bytes: u64) -> u64 {
     (memory_bytes / MEMORY_PER_REQUEST).max(REQUEST_BYTES_MIN)
-}
-
-/// Bytes that a grammar may have where there is so much memory in all, so that compiling it takes no more of it than reading
-/// a request may.
-pub fn grammar_bytes_within(memory_bytes: u64) -> usize {
-    grammar_bytes(request_bytes_within(memory_bytes))
-}
-
-fn grammar_bytes(request_bytes_max: u64) -> usize {
-    let most = request_bytes_max / MEMORY_PER_GRAMMAR_BYTE;
-    usize::try_from(most).map_or(GRAMMAR_BYTES_MAX, |most| most.min(GRAMMAR_BYTES_MAX))
 }
 
 /// How requests are read, and what holds where they do not say.
@@ -70,6 +55,8 @@ pub struct Setting {
     /// Found when it is first asked for.
     pub(crate) dialect: OnceLock<Dialect>,
     model: String,
+    /// What requests may call it; empty: anything.
+    names: Vec<String>,
 }
 
 impl Setting {
@@ -102,6 +89,7 @@ impl Setting {
             request_bytes_max: u64::MAX,
             dialect: OnceLock::new(),
             model: name.to_owned(),
+            names: Vec::new(),
         })
     }
 
@@ -119,6 +107,7 @@ impl Setting {
             rules,
             dialect: self.dialect.clone(),
             model: self.model.clone(),
+            names: self.names.clone(),
             ..*self
         }
     }
@@ -126,6 +115,26 @@ impl Setting {
     /// The same setting within so much memory: a request whose reading would take much of it is refused, before it is read.
     pub fn within(self, memory_bytes: u64) -> Self {
         Self { request_bytes_max: request_bytes_within(memory_bytes), ..self }
+    }
+
+    /// The same for a model that goes by these names: a request for another is refused. Without any, each is for this one.
+    pub fn only(self, names: &[String]) -> Self {
+        Self { names: names.to_vec(), ..self }
+    }
+
+    /// Refuses the name of another model.
+    ///
+    /// # Errors
+    /// It is another's; the error's code is `model_not_found`.
+    pub fn check_model(&self, name: &str) -> Result<(), Refusal> {
+        match self.names.first() {
+            Some(own) if self.names.iter().all(|own| own != name) => {
+                let shown: String = name.chars().take(100).collect();
+                let message = format!("there is no model {shown:?} here; this server has {own:?}");
+                Err(Refusal::new("model_not_found", message))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Memory that reading a request may take, in bytes.
@@ -136,11 +145,6 @@ impl Setting {
     /// Bytes of text that no context holds more than: a token is rarely longer than some dozen.
     pub fn text_bytes_max(&self) -> usize {
         self.context_max.saturating_mul(TOKEN_BYTES_MAX)
-    }
-
-    /// Bytes that a grammar may have, so that compiling it takes no more memory than reading a request may.
-    pub fn grammar_bytes_max(&self) -> usize {
-        grammar_bytes(self.request_bytes_max)
     }
 
     /// Stops the clock that templates may look at, in seconds since 1970, so that a prompt is the same whenever it is

@@ -51,6 +51,13 @@ impl Tools {
         }
         let list =
             given.iter().enumerate().map(|(i, tool)| tool_of(i, tool)).collect::<Result<Vec<_>, _>>()?;
+        for (i, tool) in list.iter().enumerate() {
+            if list[..i].iter().any(|other| other.name == tool.name) {
+                let path = format!("tools[{i}].function.name");
+                let message = format!("`{path}`: there is another function of the name {:?}", tool.name);
+                return Err(Refusal::value(&path, message));
+            }
+        }
         let parallel = body.boolean("parallel_tool_calls")?.unwrap_or(true);
         let said_by = if body.peek("tool_choice").is_some() { "tool_choice" } else { "tools" };
         let choice = choice(body, &list)?;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use aerostat::{
     ChatTemplate, Message, ModelFiles, Outcome, Pooling, Request, Reranker, Score, Tokenizer, Want,
 };
-use aerostat_openai::{Grammar, Grammars, Shape, grammar_bytes_within};
+use aerostat_openai::{Grammar, Grammars, Shape, request_bytes_within};
 use numpy::PyReadonlyArray1;
 
 use crate::error::{exception, raised, usage};
@@ -291,8 +291,8 @@ impl Model {
         if grammars.is_none() {
             let tokenizer = Arc::clone(self.tokenizer()?);
             let built = Grammars::new(tokenizer, &self.end_tokens, self.files.spec().vocab);
-            let bytes_max = self.memory_bytes.map_or(usize::MAX, grammar_bytes_within);
-            *grammars = Some(built.map_err(unusable)?.within(bytes_max));
+            let bytes = self.memory_bytes.map_or(u64::MAX, request_bytes_within);
+            *grammars = Some(built.map_err(unusable)?.within(bytes));
         }
         let grammars = grammars.as_mut().ok_or_else(|| unusable(String::new()))?;
         grammars.constraint(shape).map_err(unusable)

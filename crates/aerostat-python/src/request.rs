@@ -277,7 +277,7 @@ impl From<GivenSampling> for Sampling {
             repetition_penalty,
             frequency_penalty,
             presence_penalty,
-            logit_bias,
+            logit_bias: logit_bias.into(),
             seed,
             ..Self::default()
         }

@@ -130,6 +130,7 @@ pub(crate) fn open(
     let name = config.names.first().map_or("model", String::as_str);
     let setting = Setting::new(&files, name, rules)?;
     // A grammar, or a line of a batch, may take what is kept for one request: a half of that for all.
+    let setting = setting.only(&config.names);
     let setting = match options.memory_bytes {
         Some(bytes) => setting.within(2 * RESERVE.of(bytes)),
         None => setting,

@@ -28,7 +28,7 @@ pub struct Sampling {
     /// Taken from the logit of a token that the answer holds; 0: nothing.
     pub presence_penalty: f32,
     /// Added to the logits of tokens, before penalties.
-    pub logit_bias: Vec<(u32, f32)>,
+    pub logit_bias: Arc<[(u32, f32)]>,
     /// Which tokens may come; shared, since answers to one prompt have the same.
     pub rules: Arc<TokenRules>,
     /// Of the generator. The same seed gives the same text, alone or among others.
@@ -72,7 +72,7 @@ impl Default for Sampling {
             repetition_penalty: 1.0,
             frequency_penalty: 0.0,
             presence_penalty: 0.0,
-            logit_bias: Vec::new(),
+            logit_bias: Arc::default(),
             rules: Arc::default(),
             seed: 0,
         }
@@ -270,7 +270,7 @@ fn likelier(a: &(f32, u32), b: &(f32, u32)) -> Ordering {
 
 /// Applies biases, then penalties. `seen` is scratch.
 fn adjust(logits: &mut [f32], (tokens, prompt): (&[u32], usize), sampling: &Sampling, seen: &mut Vec<u32>) {
-    for &(token, bias) in &sampling.logit_bias {
+    for &(token, bias) in sampling.logit_bias.iter() {
         if let Some(logit) = logits.get_mut(token as usize) {
             *logit += bias;
         }
@@ -400,13 +400,14 @@ mod tests {
             sampler.choose(&[3.0, 2.5, 2.0], &choice(&[0, 0, 1, 1, 2], 2, sampling), None).unwrap()
         };
         let plain = Sampling::default();
-        assert_eq!(choose(&Sampling { logit_bias: vec![(2, 1.5)], ..plain.clone() }), 2);
-        assert_eq!(choose(&Sampling { logit_bias: vec![(0, -100.0)], ..plain.clone() }), 1);
+        assert_eq!(choose(&Sampling { logit_bias: [(2, 1.5)].into(), ..plain.clone() }), 2);
+        assert_eq!(choose(&Sampling { logit_bias: [(0, -100.0)].into(), ..plain.clone() }), 1);
         // The prompt's two zeros do not count; the answer holds 1 twice and 2 once.
-        let frequency = |f| Sampling { frequency_penalty: f, logit_bias: vec![(0, -0.9)], ..plain.clone() };
+        let frequency =
+            |f| Sampling { frequency_penalty: f, logit_bias: [(0, -0.9)].into(), ..plain.clone() };
         assert_eq!(choose(&frequency(0.1)), 1);
         assert_eq!(choose(&frequency(0.3)), 0);
-        let presence = |p| Sampling { presence_penalty: p, logit_bias: vec![(0, -0.9)], ..plain.clone() };
+        let presence = |p| Sampling { presence_penalty: p, logit_bias: [(0, -0.9)].into(), ..plain.clone() };
         assert_eq!(choose(&presence(0.3)), 1);
         assert_eq!(choose(&presence(0.5)), 0);
     }

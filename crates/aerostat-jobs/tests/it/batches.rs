@@ -43,6 +43,23 @@ fn every_bad_line_is_an_error_of_its_own_and_the_rest_goes_on() {
         (chat("word", json!({"temperature": "warm"})), "invalid_value"),
         (chat("p", json!({"top_p": 1.5})), "invalid_value"),
         (chat("bias", json!({"logit_bias": {"99999": 1}})), "invalid_value"),
+        // Each of up to 128 answers held its own copies, of which no memory knew, and looked for them with every token.
+        (chat("stops", json!({"stop": vec!["x"; 65]})), "invalid_value"),
+        (chat("long stop", json!({"stop": "x".repeat(20_000)})), "invalid_value"),
+        (chat("stop ids", json!({"stop_token_ids": vec![1; 1_025]})), "invalid_value"),
+        (chat("tier", json!({"service_tier": "zzz"})), "invalid_value"),
+        (chat("priority", json!({"priority": {}})), "invalid_value"),
+        (chat("metadata", json!({"metadata": 5})), "invalid_value"),
+        (chat("user", json!({"user": 5})), "invalid_value"),
+        (chat("store", json!({"store": "no"})), "invalid_value"),
+        (chat("no content", json!({"messages": [{"role": "user"}]})), "missing_parameter"),
+        (
+            chat(
+                "one name",
+                json!({"tools": vec![json!({"type": "function", "function": {"name": "f"}}); 2]}),
+            ),
+            "invalid_value",
+        ),
         (chat("top", json!({"top_logprobs": 3})), "invalid_value"),
         (chat("format", json!({"response_format": {"type": "yaml"}})), "invalid_value"),
         (

@@ -183,6 +183,9 @@ impl Rows {
     }
 }
 
+/// What a text takes beside its letters.
+const TEXT_BYTES: usize = 56;
+
 /// What a request takes while it waits, about.
 fn bytes(request: &Request) -> usize {
     let rules = &request.sampling.rules;
@@ -195,7 +198,7 @@ fn bytes(request: &Request) -> usize {
         rules.suppress_tokens.len(),
         words.sum(),
     ];
-    let texts: usize = request.stop.iter().map(String::len).sum();
+    let texts: usize = request.stop.iter().map(|text| text.len() + TEXT_BYTES).sum();
     size_of::<Request>() + lists.iter().sum::<usize>() * 4 + texts
 }
 

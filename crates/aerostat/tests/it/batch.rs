@@ -167,7 +167,7 @@ pub(crate) fn requests(fixture: &Fixture) -> Vec<Request> {
                     sampling: Sampling {
                         frequency_penalty: 0.4,
                         presence_penalty: 0.2,
-                        logit_bias: vec![(3, 1.0), (9, -4.0)],
+                        logit_bias: [(3, 1.0), (9, -4.0)].into(),
                         top_p: 0.9,
                         ..seed
                     },
@@ -480,7 +480,7 @@ fn a_bad_request_fails_alone() {
         Request { token_ids: vec![1, 999_999], ..good.clone() },
         Request { stop: vec!["x".to_owned()], ..good.clone() },
         Request {
-            sampling: Sampling { logit_bias: vec![(1, f32::NAN)], ..Sampling::default() },
+            sampling: Sampling { logit_bias: [(1, f32::NAN)].into(), ..Sampling::default() },
             ..good.clone()
         },
         Request { resumed: vec![999_999], ..good.clone() },
