@@ -138,12 +138,32 @@ pub(crate) fn check(root: &Path, base: Option<&Path>) -> Result<Option<String>> 
     }
     run(&mut pip, "pip")?;
     inspect(root, &python, None, &["-rs".to_owned()])?;
+    look_at_sources(root, &python, &out)?;
     // OpenAI's client against the server, since it is there.
     run(
         Command::new(&python).current_dir(root).arg("oracle/check_serve.py"),
         "OpenAI's client against the server",
     )?;
     Ok(None)
+}
+
+/// Makes a source distribution and has pip read it as far as it gets without compiling: what its settings name is in it.
+fn look_at_sources(root: &Path, python: &Path, out: &Path) -> Result<()> {
+    let folder = out.join("sources");
+    let mut maturin = Command::new(python);
+    maturin.current_dir(root.join(PACKAGE)).args(["-m", "maturin", "sdist", "--out"]).arg(&folder);
+    without_own_variables(&mut maturin);
+    run(&mut maturin, "maturin sdist")?;
+    let mut pip = Command::new(python);
+    pip.args(["-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", "--no-build-isolation"]);
+    pip.args(["--ignore-installed", "--no-index"]);
+    let made = fs::read_dir(&folder).with_context(|| format!("{} cannot be read", folder.display()))?;
+    for file in made {
+        pip.arg(file.context("a source distribution cannot be found")?.path());
+    }
+    without_own_variables(&mut pip);
+    pip.env("PATH", beside(python)?);
+    run(&mut pip, "pip of the source distribution")
 }
 
 /// Tests the package as it lies here.

@@ -77,6 +77,8 @@ struct Report<'a> {
 
 pub(crate) fn execute(args: &BatchArgs, output: &OutputArgs) -> Result<(), Failure> {
     let options = args.engine.options(output)?;
+    let files = model::open(&args.model, args.engine.adapter(), output)?;
+    let options = model::of_model(options, &args.engine, &files);
     let job_options = JobOptions {
         context: args.engine.context(),
         max_new_tokens: args.max_new_tokens,
@@ -87,7 +89,6 @@ pub(crate) fn execute(args: &BatchArgs, output: &OutputArgs) -> Result<(), Failu
         retry_errors: args.retry_errors,
         shard: args.shard()?,
     };
-    let files = model::open(&args.model, args.engine.adapter(), output)?;
     let options = model::drafting(options, &args.engine, &files, output)?;
     let options = model::keeping(options, &args.engine, &files, false)?;
     files.sampling_notes().iter().for_each(|text| output::note(output, text));

@@ -65,7 +65,7 @@ pub(crate) fn execute(args: &ChatArgs, output: &OutputArgs) -> Result<(), Failur
     // What is typed while the model is read is for the first prompt.
     let _hushed = terminal::attended().then(terminal::hush);
     let files = model::open(&args.model, args.engine.adapter(), output)?;
-    let options = model::learning(options, &args.engine, &files);
+    let options = model::of_model(options, &args.engine, &files);
     let options = model::drafting(options, &args.engine, &files, output)?;
     let options = model::keeping(options, &args.engine, &files, true)?;
     let Some(tokenizer) = model::tokenizer(&files, true, output)? else { return Ok(()) };

@@ -190,8 +190,10 @@ pub(crate) fn tokenizer(
     }
 }
 
-/// The options with the file that learns which experts this model uses, if it has some and the user allows it.
-pub(crate) fn learning(options: Options, args: &EngineArgs, files: &ModelFiles) -> Options {
+/// The options with what they are for this model: the type of keys and values where the user names none, and the file that learns
+/// which experts it uses, if it has some and the user allows it.
+pub(crate) fn of_model(options: Options, args: &EngineArgs, files: &ModelFiles) -> Options {
+    let options = Options { kv: args.kv().unwrap_or_else(|| files.usual_kv()), ..options };
     let mixes = files.spec().blocks.iter().any(|block| block.experts.is_some());
     if !mixes || !args.learns() {
         return options;

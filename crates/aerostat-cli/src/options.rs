@@ -104,9 +104,10 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     rows_max: Option<u32>,
     /// How the KV cache is stored: f16, bf16 or f32; q8: keys in f16, values in 8 bits, lossy, three quarters of f16; q8-all:
-    /// both in 8 bits, half of f16, which some models do not bear.
-    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = kv)]
-    kv: KvType,
+    /// both in 8 bits, half of f16, which some models do not bear [default: f16; f32 for models that make vectors or scores of
+    /// texts].
+    #[arg(long, value_name = "TYPE", value_parser = kv)]
+    kv: Option<KvType>,
     /// A LoRA adapter to apply, the folder that PEFT saved: its updates are computed beside the model's matrices, exactly,
     /// and nothing is merged.
     #[arg(long, value_name = "DIR")]
@@ -173,13 +174,18 @@ impl EngineArgs {
             isa: self.isa,
             io: self.io,
             rows_max: self.rows_max.map(|n| n as usize),
-            kv: self.kv,
+            kv: self.kv.unwrap_or_default(),
             draft: if self.draft == "none" { Draft::None } else { Draft::Auto },
             tile_bytes: self.tile_bytes,
             prefill_chunk: self.prefill_chunk.map(|n| n as usize),
             expert_trace: self.expert_trace.clone(),
             ..Options::default()
         })
+    }
+
+    /// The type of keys and values that the user names.
+    pub(crate) fn kv(&self) -> Option<KvType> {
+        self.kv
     }
 
     /// The folder that keeps the KV cache of prompts: the one that is named, else `usual`.

@@ -84,7 +84,7 @@ pub(crate) fn execute(args: &PlanArgs, output: &OutputArgs) -> Result<(), Failur
     let options = args.engine.options_for(elsewhere, output)?;
     let headers = model::headers(&args.model, output)?;
     let files = headers.open(args.engine.adapter(), output)?;
-    let options = model::learning(options, &args.engine, &files);
+    let options = model::of_model(options, &args.engine, &files);
     let mut options = model::drafting(options, &args.engine, &files, output)?;
     let disk = args.disk.map(|rate| Disk::Known(rate.max(1) as f64));
     let disk = disk.or((!headers.is_here()).then_some(Disk::Assumed));

@@ -52,6 +52,7 @@ pub(crate) fn execute(mut args: RerankArgs, output: &OutputArgs) -> Result<(), F
     check(&args, output)?;
     let options = args.engine.options(output)?;
     let files = model::open(&args.model, args.engine.adapter(), output)?;
+    let options = model::of_model(options, &args.engine, &files);
     if let Some(input) = &args.table.input {
         let read = apart::read(files.path(), &args.engine);
         apart::results(input, args.table.file(), &read, args.table.restart)?;

@@ -50,7 +50,7 @@ pub(crate) fn execute(mut args: RunArgs, output: &OutputArgs) -> Result<(), Fail
     let options = args.engine.options(output)?;
     let prompts = std::mem::take(&mut args.prompts).with_stdin(output)?;
     let files = model::open(&args.model, args.engine.adapter(), output)?;
-    let options = model::learning(options, &args.engine, &files);
+    let options = model::of_model(options, &args.engine, &files);
     let options = model::drafting(options, &args.engine, &files, output)?;
     let options = model::keeping(options, &args.engine, &files, false)?;
     let texts = prompts.iter().any(|p| matches!(p, Prompt::Text(_)));

@@ -53,7 +53,7 @@ pub(crate) fn execute(mut args: ScoreArgs, output: &OutputArgs) -> Result<(), Fa
     let options = args.engine.options(output)?;
     let prompts = std::mem::take(&mut args.prompts).or_stdin()?;
     let files = model::open(&args.model, args.engine.adapter(), output)?;
-    let options = model::learning(options, &args.engine, &files);
+    let options = model::of_model(options, &args.engine, &files);
     model::nothing_is_answered(&args.engine, output);
     let texts = prompts.iter().any(|p| matches!(p, Prompt::Text(_)));
     let tokenizer = model::tokenizer(&files, texts, output)?;

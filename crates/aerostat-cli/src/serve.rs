@@ -71,7 +71,7 @@ pub(crate) fn execute(args: &ServeArgs, output: &OutputArgs) -> Result<(), Failu
     let options = args.engine.options(output)?;
     let files = model::open(&args.model, args.engine.adapter(), output)?;
     files.sampling_notes().iter().for_each(|text| output::note(output, text));
-    let options = model::learning(options, &args.engine, &files);
+    let options = model::of_model(options, &args.engine, &files);
     let options = model::drafting(options, &args.engine, &files, output)?;
     let options = model::keeping(options, &args.engine, &files, true)?;
     let config = Config {

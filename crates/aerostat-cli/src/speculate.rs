@@ -70,7 +70,7 @@ struct Task {
 pub(crate) fn execute(args: &BenchSpeculateArgs, output: &OutputArgs) -> Result<(), Failure> {
     let options = args.engine.options(output)?;
     let files = model::open(&args.model, args.engine.adapter(), output)?;
-    let options = model::learning(options, &args.engine, &files);
+    let options = model::of_model(options, &args.engine, &files);
     let options = model::drafting(options, &args.engine, &files, output)?;
     let tokenizer = model::tokenizer(&files, true, output)?;
     let encoder = Encoder::new(&files, tokenizer.as_ref(), &args.generation, output)?;

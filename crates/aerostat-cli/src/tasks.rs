@@ -144,7 +144,7 @@ impl<'a> Setup<'a> {
         let (making, parsed) = (template.words(), template.template()?);
         let options = engine.options(output)?;
         let files = model::open(name, engine.adapter(), output)?;
-        let options = model::learning(options, engine, &files);
+        let options = model::of_model(options, engine, &files);
         model::nothing_is_answered(engine, output);
         let tokenizer = model::tokenizer(&files, texts, output)?.map(Arc::new);
         let context = engine.context().unwrap_or(files.spec().context_max);

@@ -74,7 +74,7 @@ impl Engine {
     /// `floor_sequences` of `floor_tokens` each.
     #[new]
     fn new(model: Py<Model>, options: &str, floor_tokens: usize, floor_sequences: usize) -> PyResult<Self> {
-        let options = engine_options(options)?;
+        let options = engine_options(options, &model.get().files)?;
         if let Draft::Model(small) = &options.draft {
             model.get().files.check_draft(small).map_err(|e| raised(&e))?;
         }

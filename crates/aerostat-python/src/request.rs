@@ -170,8 +170,8 @@ pub(crate) fn requests(model: &Model, json: &str, asked: Vec<Asked>) -> PyResult
     Ok((requests, gathered))
 }
 
-/// The options of a JSON object.
-pub(crate) fn engine_options(json: &str) -> PyResult<Options> {
+/// The options of a JSON object, for a model.
+pub(crate) fn engine_options(json: &str, files: &ModelFiles) -> PyResult<Options> {
     let given: GivenOptions = serde_json::from_str(json).map_err(|e| usage(format!("options: {e}")))?;
     let io = match given.io.as_deref() {
         None | Some("auto") => aerostat::IoChoice::Auto,
@@ -183,7 +183,7 @@ pub(crate) fn engine_options(json: &str) -> PyResult<Options> {
         }
     };
     let kv = match given.kv.as_deref() {
-        None => KvType::default(),
+        None => files.usual_kv(),
         Some(name) => {
             let named = KvType::ALL.iter().find(|kv| kv.name() == name).copied();
             named.ok_or_else(|| usage(format!("kv is '{name}'; expected f16, bf16, f32, q8 or q8-all")))?

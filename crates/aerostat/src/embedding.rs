@@ -10,7 +10,7 @@ use aerostat_checkpoint::gguf::Metadata;
 
 use crate::layers::{Activated, Layers};
 use crate::request::{Hidden, Layer, Pooling};
-use crate::{Error, ErrorKind, ModelFiles, Tokenizer};
+use crate::{Error, ErrorKind, KvType, ModelFiles, Tokenizer};
 
 /// A file of settings beyond which it is not read.
 const SETTINGS_BYTES_MAX: u64 = 4 << 20;
@@ -113,6 +113,15 @@ impl Embedding {
 }
 
 impl ModelFiles {
+    /// The type of keys and values where none is named: f32 for models that make vectors or scores of texts, whose cache lives
+    /// no longer than a text is read, so that they are what the model's makers compute; f16 for others.
+    pub fn usual_kv(&self) -> KvType {
+        let makes_vectors = self.spec().head.absent
+            || self.scores_texts()
+            || self.embedding().is_ok_and(|embedding| embedding.cuts);
+        if makes_vectors { KvType::F32 } else { KvType::F16 }
+    }
+
     /// How vectors are made of texts with this model.
     ///
     /// # Errors

@@ -86,7 +86,7 @@ pub struct Options {
     pub io: IoChoice,
     /// Rows of a sweep at most.
     pub rows_max: Option<usize>,
-    /// Element type of the KV cache.
+    /// Element type of the KV cache; [`ModelFiles::usual_kv`](crate::ModelFiles::usual_kv) is what suits a model.
     pub kv: KvType,
     /// Tile size in bytes; `None`: the plan chooses.
     pub tile_bytes: Option<u64>,

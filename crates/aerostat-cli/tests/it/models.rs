@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::{command, fixture};
+use crate::support::{command, fixture, run};
 
 /// The command with a home that has a model in every store.
 fn at_home(home: &Path, args: &[&str]) -> Command {
@@ -201,4 +201,26 @@ fn the_path_of_a_model_need_not_be_text() {
     assert!(listed.status.success(), "{listed:?}");
     let (code, told) = run(&["run"], &folder.path().join(OsStr::from_bytes(b"\xfe")).into(), &["hi"]);
     assert!(code == Some(1) && told.contains("no such file or folder"), "{told}");
+}
+
+/// Keys and values in f16 took them a thousandth away from it.
+#[test]
+fn vectors_of_causal_models_are_those_of_transformers() {
+    for name in ["encoders/mistral_bare", "encoders/qwen3_bare", "encoders/gemma2_scores"] {
+        let model = fixture(name);
+        let text = std::fs::read_to_string(model.join("expected.json")).unwrap();
+        let expected: Value = serde_json::from_str(&text).unwrap();
+        for text in expected["texts"].as_array().unwrap().iter().filter(|text| text["second"].is_null()) {
+            let ids: Vec<String> = text["ids"].as_array().unwrap().iter().map(Value::to_string).collect();
+            let (model, ids) = (model.to_str().unwrap(), ids.join(","));
+            let asked = ["--pooling", "last", "--no-normalize", "--json"];
+            let outcome = run(&[&["embed", model, "--token-ids", &ids], &asked[..]].concat());
+            let told: Value = serde_json::from_str(&outcome.stdout).unwrap();
+            let vector = told["results"][0]["embedding"].as_array().unwrap();
+            for (ours, theirs) in vector.iter().zip(text["last"].as_array().unwrap()) {
+                let difference = (ours.as_f64().unwrap() - theirs.as_f64().unwrap()).abs();
+                assert!(difference < 1e-4, "{name}: {ours} is not {theirs}");
+            }
+        }
+    }
 }

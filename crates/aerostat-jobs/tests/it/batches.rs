@@ -15,11 +15,7 @@ fn messages() -> Value {
 
 #[test]
 fn every_bad_line_is_an_error_of_its_own_and_the_rest_goes_on() {
-    let chat = |id: &str, extra: Value| {
-        let mut body = json!({"messages": messages()});
-        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        line(id, "/v1/chat/completions", body)
-    };
+    let chat = chat_with;
     let lines = [
         ("{\"custom_id\": \"x\", ".to_owned(), "invalid_json"),
         ("[1, 2]".to_owned(), "invalid_json"),
@@ -43,23 +39,6 @@ fn every_bad_line_is_an_error_of_its_own_and_the_rest_goes_on() {
         (chat("word", json!({"temperature": "warm"})), "invalid_value"),
         (chat("p", json!({"top_p": 1.5})), "invalid_value"),
         (chat("bias", json!({"logit_bias": {"99999": 1}})), "invalid_value"),
-        // Each of up to 128 answers held its own copies, of which no memory knew, and looked for them with every token.
-        (chat("stops", json!({"stop": vec!["x"; 65]})), "invalid_value"),
-        (chat("long stop", json!({"stop": "x".repeat(20_000)})), "invalid_value"),
-        (chat("stop ids", json!({"stop_token_ids": vec![1; 1_025]})), "invalid_value"),
-        (chat("tier", json!({"service_tier": "zzz"})), "invalid_value"),
-        (chat("priority", json!({"priority": {}})), "invalid_value"),
-        (chat("metadata", json!({"metadata": 5})), "invalid_value"),
-        (chat("user", json!({"user": 5})), "invalid_value"),
-        (chat("store", json!({"store": "no"})), "invalid_value"),
-        (chat("no content", json!({"messages": [{"role": "user"}]})), "missing_parameter"),
-        (
-            chat(
-                "one name",
-                json!({"tools": vec![json!({"type": "function", "function": {"name": "f"}}); 2]}),
-            ),
-            "invalid_value",
-        ),
         (chat("top", json!({"top_logprobs": 3})), "invalid_value"),
         (chat("format", json!({"response_format": {"type": "yaml"}})), "invalid_value"),
         (
@@ -82,6 +61,43 @@ fn every_bad_line_is_an_error_of_its_own_and_the_rest_goes_on() {
         (chat("good", json!({"max_tokens": 2})), ""),
         (chat("good", json!({"max_tokens": 2})), "duplicate_custom_id"),
     ];
+    refused(&lines);
+}
+
+#[test]
+fn values_that_mean_nothing_or_take_too_much_are_refused() {
+    let chat = chat_with;
+    refused(&[
+        // Each of up to 128 answers held its own copies, of which no memory knew, and looked for them with every token.
+        (chat("stops", json!({"stop": vec!["x"; 65]})), "invalid_value"),
+        (chat("long stop", json!({"stop": "x".repeat(20_000)})), "invalid_value"),
+        (chat("stop ids", json!({"stop_token_ids": vec![1; 1_025]})), "invalid_value"),
+        (chat("tier", json!({"service_tier": "zzz"})), "invalid_value"),
+        (chat("priority", json!({"priority": {}})), "invalid_value"),
+        (chat("metadata", json!({"metadata": 5})), "invalid_value"),
+        (chat("user", json!({"user": 5})), "invalid_value"),
+        (chat("store", json!({"store": "no"})), "invalid_value"),
+        (chat("no content", json!({"messages": [{"role": "user"}]})), "missing_parameter"),
+        (
+            chat(
+                "one name",
+                json!({"tools": vec![json!({"type": "function", "function": {"name": "f"}}); 2]}),
+            ),
+            "invalid_value",
+        ),
+        (chat("good", json!({"max_tokens": 2})), ""),
+    ]);
+}
+
+/// A line that asks for a chat with these members.
+fn chat_with(id: &str, extra: Value) -> String {
+    let mut body = json!({"messages": messages()});
+    body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    line(id, "/v1/chat/completions", body)
+}
+
+/// Runs lines of which one is good; the others fail with these codes.
+fn refused(lines: &[(String, &str)]) {
     let bench = Bench::new(&lines.iter().map(|(line, _)| line.clone()).collect::<Vec<_>>());
     let counts = bench.run().unwrap();
     assert_eq!((counts.done, counts.failed as usize), (1, lines.len() - 1));
