@@ -30,7 +30,7 @@ const STOP_IDS_MAX: usize = 1_024;
 const COMPLETION_TOKENS_DEFAULT: usize = 16;
 
 /// What `service_tier` may be.
-const TIERS: &[&str] = &["auto", "default", "flex", "scale", "priority"];
+const TIERS: &[&str] = &["auto", "default", "flex"];
 
 /// What chat and completions read in ways of their own.
 struct Asked {
