@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use crate::app::App;
 use crate::body::{Body, Broken, Live, declared, slow};
+use crate::folder::at;
 use crate::ids;
 use crate::problem::Problem;
 use crate::store::{Fault, FileRow, Page, Store, Temporary};
@@ -36,10 +37,9 @@ const LIST_MAX: usize = 10_000;
 impl From<Fault> for Problem {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::Absent => Self::not_found("there is nothing of this id, or it has expired"),
-            Fault::InUse => {
-                Self::new(StatusCode::CONFLICT, "file_in_use", "a batch that has not ended reads this file")
-            }
+            Fault::Absent => Self::not_found(fault.to_string()),
+            Fault::InUse => Self::new(StatusCode::CONFLICT, "file_in_use", fault.to_string()),
+            Fault::Damaged(message) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "file_damaged", message),
             Fault::Full(message) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "storage_full", message),
             Fault::Failed(message) => Self::internal(message),
         }
@@ -224,8 +224,9 @@ async fn write(app: &Arc<App>, store: &Arc<Store>, mut field: Field<'_>) -> Resu
         }
         bytes += gathered.len() as u64;
         let batch = std::mem::take(&mut gathered);
+        let place = path.path().to_owned();
         let work = move || {
-            file.write_all(&batch).map_err(Fault::from)?;
+            file.write_all(&batch).map_err(|e| Fault::from(at(&place, &e)))?;
             Ok(file)
         };
         file = app.disk(work).await?;
@@ -304,7 +305,7 @@ pub(crate) async fn content(app: &App, id: String, headers: &HeaderMap) -> Resul
     let store = Arc::clone(app.store()?);
     let path = app.disk(move || {
         store.file(&id)?;
-        Ok(store.file_path(&id))
+        Ok(store.whole_file(&id)?)
     });
     download(app, path.await?, headers).await
 }
@@ -316,11 +317,11 @@ pub(crate) async fn download(
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Problem> {
     let opened = app.disk(move || {
-        let file = File::open(path).map_err(|e| match e.kind() {
+        let file = File::open(&path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => Fault::Absent,
-            _ => Fault::from(e),
+            _ => Fault::from(at(&path, &e)),
         })?;
-        let bytes = file.metadata().map_err(Fault::from)?.len();
+        let bytes = file.metadata().map_err(|e| Fault::from(at(&path, &e)))?.len();
         Ok((file, bytes))
     });
     let (file, bytes) = opened.await?;

@@ -30,6 +30,7 @@ mod engine;
 mod error;
 mod events;
 mod files;
+mod folder;
 mod gate;
 mod held;
 mod ids;

@@ -79,6 +79,7 @@ impl From<Fault> for Halt {
         match fault {
             Fault::Full(what) | Fault::Failed(what) => Self::Later(what),
             Fault::Absent => Self::Never("its input is gone".to_owned()),
+            Fault::Damaged(what) => Self::Never(what),
             Fault::InUse => Self::Later("its input is in use".to_owned()),
         }
     }
@@ -190,11 +191,11 @@ impl Worker {
         while !self.stop.load(Ordering::Relaxed) {
             threads.retain(|thread| !thread.is_finished());
             if let Err(fault) = self.store.expire(self.keep_days) {
-                eprintln!("error: old files cannot be taken away: {fault:?}");
+                eprintln!("error: old files cannot be taken away: {fault}");
             }
             let seen = locked(&self.state).news;
             let open = self.store.open_batches().unwrap_or_else(|fault| {
-                eprintln!("error: batches cannot be looked up: {fault:?}");
+                eprintln!("error: batches cannot be looked up: {fault}");
                 Vec::new()
             });
             let mut state = locked(&self.state);
@@ -240,7 +241,7 @@ impl Worker {
             && let Err(fault) =
                 self.store.change_batch(id, |row| row.object["aerostat"] = json!({"paused": why}))
         {
-            eprintln!("error: {id} cannot be told of: {fault:?}");
+            eprintln!("error: {id} cannot be told of: {fault}");
         }
         let mut state = locked(&self.state);
         state.news += 1;
