@@ -219,3 +219,26 @@ fn the_page_is_open_and_names_nothing_outside() {
     assert_eq!(bench.get("/openapi.json").status, 401);
     assert_eq!(Bench::new().get("/openapi.json").json()["openapi"], "3.1.0");
 }
+
+/// Those that were done before anybody looked were missing from some.
+#[test]
+fn every_request_is_counted_in_every_histogram() {
+    let bench = Bench::new();
+    for _ in 0..3 {
+        assert_eq!(bench.post("/v1/chat/completions", &chat(json!({"max_tokens": 2}))).status, 200);
+        let score = json!({"text_1": "question", "text_2": "1"});
+        assert_eq!(bench.post("/v1/score", &score).status, 200);
+    }
+    let names = [
+        "e2e_request_latency",
+        "request_queue_time",
+        "request_prefill_time",
+        "request_decode_time",
+        "request_inference_time",
+    ];
+    until("six of each", || {
+        let text = bench.get("/metrics").body;
+        let count = |name: &str| format!("vllm:{name}_seconds_count{{model_name=\"tiny\",engine=\"0\"}} 6");
+        names.iter().all(|name| text.contains(&count(name)))
+    });
+}
