@@ -13,7 +13,10 @@ use crate::ids::is_id;
 use crate::ollama::Door;
 use crate::problem::Problem;
 use crate::responses::is_response;
-use crate::{answer, batches, events, files, info, ollama, page, responses, tokens};
+use crate::{answer, batches, events, files, info, ollama, page, query, responses, tokens};
+
+/// Headers of a request at most.
+const HEADERS_MAX: usize = 100;
 
 /// What a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,14 +187,18 @@ async fn dispatch(
     }
 }
 
-/// Refuses headers that are larger than they may be together.
+/// Refuses headers that are more, or larger together, than they may be.
 fn check_size(app: &App, request: &Request<Incoming>) -> Result<(), Problem> {
     let max = app.config.limits.header_bytes_max;
     let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
-    if headers.sum::<usize>() + request.uri().to_string().len() <= max {
+    let few = request.headers().len() <= HEADERS_MAX;
+    if few && headers.sum::<usize>() + request.uri().to_string().len() <= max {
         return Ok(());
     }
-    let message = format!("the headers are larger than {max} bytes");
+    let message = match few {
+        true => format!("the headers are larger than {max} bytes"),
+        false => format!("the request has more than {HEADERS_MAX} headers"),
+    };
     let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
     Err(Problem::new(status, "headers_too_large", message).closing())
 }
