@@ -21,6 +21,7 @@ use crate::body::{Body, Broken, Live, declared, slow};
 use crate::folder::at;
 use crate::ids;
 use crate::problem::Problem;
+use crate::query::pairs;
 use crate::store::{Fault, FileRow, Page, Store, Temporary};
 use crate::text::{json_response, line, whole};
 
@@ -262,8 +263,7 @@ fn list_body(data: Vec<Value>, more: bool) -> Value {
 /// The page of a list that a query asks for.
 pub(crate) fn page(query: &str, usual: usize, most: usize, files: bool) -> Result<Page, Problem> {
     let mut page = Page { after: None, limit: usual, ascending: false, purpose: None };
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    for (name, value) in pairs(query)? {
         let wrong = || Problem::value(name, format!("`{name}` cannot be {value:?}"));
         match name {
             "after" => page.after = Some(value.to_owned()).filter(|after| !after.is_empty()),
@@ -441,7 +441,7 @@ mod tests {
         let good = page("limit=5&after=file-1&order=asc&purpose=batch").unwrap();
         assert_eq!((good.limit, good.after.as_deref(), good.ascending), (5, Some("file-1"), true));
         assert_eq!(page("").unwrap().limit, 20);
-        for bad in ["limit=0", "limit=101", "limit=x", "order=up"] {
+        for bad in ["limit=0", "limit=101", "limit=x", "order=up", "limit=1&limit=2"] {
             assert!(page(bad).is_err(), "{bad}");
         }
         assert!(page("novel=1").is_err());

@@ -41,6 +41,7 @@ mod orphans;
 mod page;
 mod problem;
 mod progress;
+mod query;
 mod registry;
 mod responses;
 mod router;

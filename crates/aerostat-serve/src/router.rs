@@ -108,6 +108,16 @@ impl Route {
         }
     }
 
+    /// Whether what follows the question mark is read. Of the page and of `/health` it may be anything: browsers and
+    /// watchers put there what keeps answers from being remembered.
+    fn reads_query(&self, method: &Method) -> bool {
+        match self {
+            Self::Page(_) | Self::Health => true,
+            Self::Requests | Self::Response(_) | Self::Files | Self::Batches => method == Method::GET,
+            _ => false,
+        }
+    }
+
     /// Whether it needs no key.
     fn is_open(&self) -> bool {
         match self {
@@ -151,6 +161,9 @@ async fn dispatch(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Problem> {
     let query = request.uri().query().unwrap_or("").to_owned();
+    if !route.reads_query(method) {
+        query::none(&query).map_err(Problem::closing)?;
+    }
     match (route, method) {
         (Route::Page(file), _) => Ok(page::response(file)),
         (Route::Health, _) => Ok(info::health(app)),

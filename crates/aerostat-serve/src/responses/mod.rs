@@ -26,6 +26,7 @@ use crate::held::Held;
 use crate::ids::{self, is_id};
 use crate::orphans;
 use crate::problem::Problem;
+use crate::query;
 use crate::run::{FLEXIBLE, INTERACTIVE, Prepared};
 use crate::stored::ResponseRow;
 use crate::text::json_response;
@@ -102,7 +103,7 @@ async fn whole(app: &App, mut follower: Follower) -> Result<Response<Body>, Prob
 fn make(app: &App, model: &Arc<Model>, body: &[u8], held: Vec<Held>, key: usize) -> Result<Made, Problem> {
     let body = object(body)?;
     app.check_body(&body)?;
-    let flexible = body.get("service_tier").is_some_and(|tier| tier == "flex");
+    let flexible = answer::flexible(&body)?;
     let mut asked = Asked::of(body)?;
     let can_store = app.store().is_ok();
     if asked.background {
@@ -209,8 +210,7 @@ pub(crate) fn is_response(id: &str) -> bool {
 /// GET `/v1/responses/{id}`.
 pub(crate) async fn one(app: &Arc<App>, id: String, query: &str) -> Result<Response<Body>, Problem> {
     let (mut stream, mut after) = (false, None);
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    for (name, value) in query::pairs(query)? {
         let wrong = || Problem::value(name, format!("`{name}` cannot be {value:?}"));
         match name {
             "stream" => stream = value.parse().map_err(|_| wrong())?,
