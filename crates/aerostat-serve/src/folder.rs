@@ -61,7 +61,7 @@ fn is_nothing(entry: &DirEntry) -> bool {
     let name = entry.file_name();
     let name = name.to_string_lossy();
     if PARTS.contains(&&*name) {
-        return list(&entry.path()).is_ok_and(|inside| inside.iter().all(|e| is_left_by_system(e)));
+        return list(&entry.path()).is_ok_and(|inside| inside.iter().all(is_left_by_system));
     }
     name == LOCK || name.starts_with(DATABASE) || is_left_by_system(entry)
 }

@@ -105,11 +105,10 @@ fn make(app: &App, model: &Arc<Model>, body: &[u8], held: Vec<Held>, key: usize)
     app.check_body(&body)?;
     let flexible = answer::flexible(&body)?;
     let mut asked = Asked::of(body)?;
-    let can_store = app.store().is_ok();
-    if asked.background {
+    let kept = asked.background || asked.store == Some(true);
+    if kept {
         app.store()?;
     }
-    let store = asked.background || (asked.store.unwrap_or(true) && can_store);
     let mut messages = match &asked.previous {
         Some(id) => conversation(app, id)?,
         None => Vec::new(),
@@ -125,10 +124,25 @@ fn make(app: &App, model: &Arc<Model>, body: &[u8], held: Vec<Held>, key: usize)
     let read = read_chat(app, model, &request)?;
     let ignored = read.ignored.clone();
     let id = format!("resp_{}", ids::hex());
+    let store = kept || asked.store != Some(false) && app.store().is_ok();
+    let store = store && (asked.background || has_room(app, &request, kept)?);
     let object = response_object(&id, &name, &asked, store);
     let row = ResponseRow { id, open: true, created: ids::now(), request, object, tokens: Vec::new() };
     let prepared = prepare_chat(app, model, read, held, &row)?;
     Ok(Made { row, prepared, stream: asked.stream, background: asked.background, store, ignored })
+}
+
+/// Whether there is room for a response that is to be stored: one that must be is refused without, and one that is stored
+/// since nothing was said about it is not stored, and says so. What comes of it is about as much again as its request.
+fn has_room(app: &App, request: &Value, must: bool) -> Result<bool, Problem> {
+    match app.store()?.check_room(2 * request.to_string().len() as u64) {
+        Ok(()) => Ok(true),
+        Err(fault) if must => Err(fault.into()),
+        Err(fault) => {
+            eprintln!("note: a response is not stored: {fault}");
+            Ok(false)
+        }
+    }
 }
 
 /// The chat that a response is.
@@ -226,22 +240,34 @@ pub(crate) async fn one(app: &Arc<App>, id: String, query: &str) -> Result<Respo
         Some(hub) if hub.problem().is_none() => Ok(json_response(StatusCode::OK, &hub.object())),
         _ => {
             let store = Arc::clone(app.store()?);
-            let row = app.disk(move || Ok(store.response(&id)?)).await?;
+            let name = id.clone();
+            let mut row = app.disk(move || Ok(store.response(&name)?)).await?;
+            if let Some(why) = app.hubs.why_paused(&id).filter(|_| row.open) {
+                row.object["aerostat"] = json!({"paused": why});
+            }
             match stream {
-                true => Ok(event_stream(Events::new(told(row.object, from), &app.config.limits))),
+                true => Ok(event_stream(Events::new(told(row, from), &app.config.limits))),
                 false => Ok(json_response(StatusCode::OK, &row.object)),
             }
         }
     }
 }
 
-/// A response whose events nobody remembers is told by its last one.
-fn told(object: Value, from: usize) -> Follower {
+/// A response whose events nobody remembers is told by its last one. One that has not ended is not under way here.
+fn told(row: ResponseRow, from: usize) -> Follower {
     let hub = Arc::new(Hub::default());
+    let object = row.object;
     let status = object["status"].as_str().unwrap_or("completed").to_owned();
     let event = json!({"type": format!("response.{status}"), "sequence_number": from, "response": object});
     hub.tell(vec![event], &object);
-    hub.end(None);
+    match row.open {
+        true => {
+            let why = object["aerostat"]["paused"].as_str();
+            let why = why.unwrap_or("it is not under way at the moment: ask for it again later");
+            hub.break_off(Problem::unavailable("paused", why, 60));
+        }
+        false => hub.end(None),
+    }
     hub.follow(0)
 }
 
@@ -272,8 +298,8 @@ pub(crate) async fn input_items(app: &App, id: String) -> Result<Response<Body>,
 pub(crate) async fn delete(app: &Arc<App>, id: String) -> Result<Response<Body>, Problem> {
     if let Some(hub) = app.hubs.get(&id) {
         hub.cancel.notify_one();
-        app.hubs.forget(&id);
     }
+    app.hubs.forget(&id);
     let store = Arc::clone(app.store()?);
     let body = json!({"id": id, "object": "response", "deleted": true});
     app.disk(move || Ok(store.delete_response(&id)?)).await?;
@@ -303,6 +329,7 @@ pub(crate) async fn cancel(app: &Arc<App>, id: String) -> Result<Response<Body>,
         let mut object = row.object;
         object["status"] = "cancelled".into();
         let told = object.clone();
+        app.hubs.forget(&id);
         app.disk(move || Ok(store.end_response(&id, &object)?)).await?;
         return Ok(json_response(StatusCode::OK, &told));
     }
