@@ -112,7 +112,7 @@ impl Route {
     /// watchers put there what keeps answers from being remembered.
     fn reads_query(&self, method: &Method) -> bool {
         match self {
-            Self::Page(_) | Self::Health => true,
+            Self::Page(_) | Self::Health | Self::ResponseInput(_) => true,
             Self::Requests | Self::Response(_) | Self::Files | Self::Batches => method == Method::GET,
             _ => false,
         }
@@ -184,7 +184,7 @@ async fn dispatch(
         (Route::Responses, _) => responses::create(app, request).await,
         (Route::Response(id), &Method::DELETE) => responses::delete(app, id).await,
         (Route::Response(id), _) => responses::one(app, id, &query).await,
-        (Route::ResponseInput(id), _) => responses::input_items(app, id).await,
+        (Route::ResponseInput(id), _) => responses::input_items(app, id, &query).await,
         (Route::ResponseCancel(id), _) => responses::cancel(app, id).await,
         (Route::Ollama(door), _) => Ok(ollama::handle(app, door, request).await),
         (Route::Files, &Method::POST) => files::upload(app, request).await,

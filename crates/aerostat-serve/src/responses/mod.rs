@@ -22,6 +22,7 @@ use crate::answer::{self, event_stream, key_of, object, prepare, receive};
 use crate::app::App;
 use crate::body::Body;
 use crate::engine::Model;
+use crate::files::{list_response, page};
 use crate::held::Held;
 use crate::ids::{self, is_id};
 use crate::orphans;
@@ -36,6 +37,10 @@ pub(crate) use hub::Hubs;
 use hub::{Events, Follower, Hub, LateObject};
 use read::{Asked, add_messages};
 use write::Writer;
+
+/// Items in a list, unless another number is asked for, and at most.
+const ITEMS_USUAL: usize = 20;
+const ITEMS_MAX: usize = 100;
 
 /// What a response was made of, beside the object that clients see.
 struct Made {
@@ -272,7 +277,11 @@ fn told(row: ResponseRow, from: usize) -> Follower {
 }
 
 /// GET `/v1/responses/{id}/input_items`.
-pub(crate) async fn input_items(app: &App, id: String) -> Result<Response<Body>, Problem> {
+pub(crate) async fn input_items(app: &App, id: String, query: &str) -> Result<Response<Body>, Problem> {
+    let page = page(query, ITEMS_USUAL, ITEMS_MAX, true)?;
+    if page.purpose.is_some() {
+        return Err(Problem::bad("unsupported_parameter", "`purpose` is not supported"));
+    }
     let store = Arc::clone(app.store()?);
     let row = app.disk(move || Ok(store.response(&id)?)).await?;
     let items = row.request["input"].as_array().cloned().unwrap_or_default();
@@ -289,9 +298,20 @@ pub(crate) async fn input_items(app: &App, id: String) -> Result<Response<Body>,
         }
         item
     };
-    // The latest comes first.
-    let data: Vec<Value> = items.into_iter().enumerate().map(named).rev().collect();
-    Ok(crate::files::list_response(data, false))
+    // The latest comes first, unless it is said otherwise.
+    let mut data: Vec<Value> = items.into_iter().enumerate().map(named).collect();
+    if !page.ascending {
+        data.reverse();
+    }
+    if let Some(after) = &page.after {
+        let place = data.iter().position(|item| item["id"] == after.as_str());
+        let place =
+            place.ok_or_else(|| Problem::value("after", "`after` is the id of no item of the input"))?;
+        data.drain(..=place);
+    }
+    let more = data.len() > page.limit;
+    data.truncate(page.limit);
+    Ok(list_response(data, more))
 }
 
 /// DELETE `/v1/responses/{id}`.

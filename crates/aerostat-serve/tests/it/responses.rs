@@ -102,6 +102,19 @@ fn a_stored_response_can_be_read_gone_on_with_and_deleted() {
     assert_eq!(bench.get(&path).json(), first);
     let items = bench.get(&format!("{path}/input_items")).json();
     assert_eq!(items["data"][0]["content"], json!([{"type": "input_text", "text": "question 1"}]));
+    let turn = |role: &str| json!({"role": role, "content": role});
+    let turns = json!({"input": [turn("user"), turn("assistant"), turn("user")], "max_output_tokens": 1});
+    let long = bench.post("/v1/responses", &ask(turns)).json();
+    let listed = |query: &str| {
+        bench.get(&format!("/v1/responses/{}/input_items{query}", long["id"].as_str().unwrap()))
+    };
+    let first_two = listed("?order=asc&limit=2").json();
+    assert_eq!((first_two["data"].as_array().unwrap().len(), &first_two["has_more"]), (2, &json!(true)));
+    let rest = listed(&format!("?order=asc&after={}", first_two["last_id"].as_str().unwrap())).json();
+    assert_eq!((&rest["data"][0], &rest["has_more"]), (&listed("").json()["data"][0], &json!(false)));
+    for query in ["?novel=1", "?limit=0", "?after=none", "?purpose=batch"] {
+        assert_eq!(listed(query).status, 400, "{query}");
+    }
     let second =
         bench.post("/v1/responses", &ask(json!({"input": "and?", "previous_response_id": id}))).json();
     let chat = json!({"seed": 3, "temperature": 1, "max_tokens": 12, "messages": [{"role": "user", "content": "question 1"},
