@@ -208,7 +208,7 @@ impl Asked {
     /// Takes out what concerns the way of the answer only.
     fn of(body: &mut Map<String, Value>, endpoint: Endpoint) -> Result<Self, Problem> {
         let answers = matches!(endpoint, Endpoint::Chat | Endpoint::Completions);
-        let flexible = body.get("service_tier").and_then(Value::as_str) == Some("flex");
+        let flexible = flexible(body)?;
         if !answers {
             return Ok(Self { stream: false, wishes: Wishes::default(), flexible });
         }
@@ -224,6 +224,20 @@ impl Asked {
             progress,
         };
         Ok(Self { stream, wishes, flexible })
+    }
+}
+
+/// Whether a request says that it can wait. There is no tier that makes one faster than others.
+pub(crate) fn flexible(body: &Map<String, Value>) -> Result<bool, Problem> {
+    match body.get("service_tier") {
+        None | Some(Value::Null) => Ok(false),
+        Some(tier) if tier == "auto" || tier == "default" => Ok(false),
+        Some(tier) if tier == "flex" => Ok(true),
+        Some(other) => {
+            let other = aerostat_openai::brief(other);
+            let message = format!("`service_tier` is {other}; it must be \"auto\", \"default\" or \"flex\"");
+            Err(Problem::value("service_tier", message))
+        }
     }
 }
 

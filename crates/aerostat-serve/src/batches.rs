@@ -177,7 +177,7 @@ pub(crate) async fn output(app: &App, id: String, headers: &HeaderMap) -> Result
     let path = app.disk(move || {
         let row = store.batch(&id)?;
         Ok(match row.object["output_file_id"].as_str().filter(|_| !row.open) {
-            Some(file) => store.file_path(file),
+            Some(file) => store.whole_file(file)?,
             None => store.job_folder(&id).join("out.jsonl"),
         })
     });

@@ -18,8 +18,10 @@ use tokio::time::timeout;
 
 use crate::app::App;
 use crate::body::{Body, Broken, Live, declared, slow};
+use crate::folder::at;
 use crate::ids;
 use crate::problem::Problem;
+use crate::query::pairs;
 use crate::store::{Fault, FileRow, Page, Store, Temporary};
 use crate::text::{json_response, line, whole};
 
@@ -36,10 +38,9 @@ const LIST_MAX: usize = 10_000;
 impl From<Fault> for Problem {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::Absent => Self::not_found("there is nothing of this id, or it has expired"),
-            Fault::InUse => {
-                Self::new(StatusCode::CONFLICT, "file_in_use", "a batch that has not ended reads this file")
-            }
+            Fault::Absent => Self::not_found(fault.to_string()),
+            Fault::InUse => Self::new(StatusCode::CONFLICT, "file_in_use", fault.to_string()),
+            Fault::Damaged(message) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "file_damaged", message),
             Fault::Full(message) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "storage_full", message),
             Fault::Failed(message) => Self::internal(message),
         }
@@ -224,8 +225,9 @@ async fn write(app: &Arc<App>, store: &Arc<Store>, mut field: Field<'_>) -> Resu
         }
         bytes += gathered.len() as u64;
         let batch = std::mem::take(&mut gathered);
+        let place = path.path().to_owned();
         let work = move || {
-            file.write_all(&batch).map_err(Fault::from)?;
+            file.write_all(&batch).map_err(|e| Fault::from(at(&place, &e)))?;
             Ok(file)
         };
         file = app.disk(work).await?;
@@ -261,8 +263,7 @@ fn list_body(data: Vec<Value>, more: bool) -> Value {
 /// The page of a list that a query asks for.
 pub(crate) fn page(query: &str, usual: usize, most: usize, files: bool) -> Result<Page, Problem> {
     let mut page = Page { after: None, limit: usual, ascending: false, purpose: None };
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    for (name, value) in pairs(query)? {
         let wrong = || Problem::value(name, format!("`{name}` cannot be {value:?}"));
         match name {
             "after" => page.after = Some(value.to_owned()).filter(|after| !after.is_empty()),
@@ -304,7 +305,7 @@ pub(crate) async fn content(app: &App, id: String, headers: &HeaderMap) -> Resul
     let store = Arc::clone(app.store()?);
     let path = app.disk(move || {
         store.file(&id)?;
-        Ok(store.file_path(&id))
+        Ok(store.whole_file(&id)?)
     });
     download(app, path.await?, headers).await
 }
@@ -316,11 +317,11 @@ pub(crate) async fn download(
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Problem> {
     let opened = app.disk(move || {
-        let file = File::open(path).map_err(|e| match e.kind() {
+        let file = File::open(&path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => Fault::Absent,
-            _ => Fault::from(e),
+            _ => Fault::from(at(&path, &e)),
         })?;
-        let bytes = file.metadata().map_err(Fault::from)?.len();
+        let bytes = file.metadata().map_err(|e| Fault::from(at(&path, &e)))?.len();
         Ok((file, bytes))
     });
     let (file, bytes) = opened.await?;
@@ -440,7 +441,7 @@ mod tests {
         let good = page("limit=5&after=file-1&order=asc&purpose=batch").unwrap();
         assert_eq!((good.limit, good.after.as_deref(), good.ascending), (5, Some("file-1"), true));
         assert_eq!(page("").unwrap().limit, 20);
-        for bad in ["limit=0", "limit=101", "limit=x", "order=up"] {
+        for bad in ["limit=0", "limit=101", "limit=x", "order=up", "limit=1&limit=2"] {
             assert!(page(bad).is_err(), "{bad}");
         }
         assert!(page("novel=1").is_err());

@@ -22,8 +22,10 @@ impl std::fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// The keys of a text, one in a line; blank lines and those that begin with `#` are none.
+    /// The keys of a text, one in a line; blank lines and those that begin with `#` are none. A byte order mark, which some
+    /// editors put first, is no part of a key.
     pub fn parse(text: &str) -> Self {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         Self(lines.map(digest).collect())
     }
@@ -229,6 +231,9 @@ mod tests {
 
     #[test]
     fn one_of_the_keys_must_be_shown() {
+        let marked = Keys::parse("\u{feff}one\r\ntwo\r\n");
+        assert_eq!(check_key(&headers(&[("authorization", "Bearer one")]), &marked).ok(), Some(0));
+        assert!(Keys::parse("\u{feff}# ours\n \n").is_empty());
         let keys = Keys::parse("# ours\n one \n\ntwo\n");
         let place = |shown: &[(&'static str, &str)]| check_key(&headers(shown), &keys).ok();
         assert_eq!(place(&[("authorization", "Bearer one")]), Some(0));

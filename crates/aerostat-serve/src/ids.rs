@@ -32,7 +32,12 @@ pub(crate) fn now() -> u64 {
 /// Whether a text is an id of this kind: `file-` and 32 hexadecimal digits, say. No other text comes near a path.
 pub(crate) fn is_id(text: &str, prefix: &str) -> bool {
     let digits = text.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-'));
-    digits.is_some_and(|d| d.len() == 32 && d.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+    digits.is_some_and(|digits| is_hex(digits, 32))
+}
+
+/// Whether a text is so many hexadecimal digits, as [`hex`] writes them.
+pub(crate) fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 #[cfg(test)]

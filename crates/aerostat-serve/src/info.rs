@@ -13,6 +13,7 @@ use crate::body::Body;
 use crate::metrics::Now;
 use crate::problem::Problem;
 use crate::progress;
+use crate::query::pairs;
 use crate::text::{json_response, whole};
 
 /// `/health`: 200 once the model is open; before that 503 and how far it is.
@@ -158,14 +159,14 @@ const LIST_USUAL: usize = 100;
 /// `/v1/aerostat/requests`: a page of them, of a class or of all.
 pub(crate) fn requests(app: &App, query: &str) -> Result<Response<Body>, Problem> {
     let (mut limit, mut offset, mut class) = (LIST_USUAL, 0, "");
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    for (name, value) in pairs(query)? {
         let number = || value.parse::<usize>().ok().filter(|n| *n <= 1 << 20);
         let wrong = || Problem::value(name, format!("`{name}` cannot be {value:?}"));
         match name {
             "limit" => limit = number().ok_or_else(wrong)?,
             "offset" => offset = number().ok_or_else(wrong)?,
-            "class" => class = value,
+            "class" if matches!(value, "" | "interactive" | "batch") => class = value,
+            "class" => return Err(wrong()),
             _ => return Err(Problem::bad("unsupported_parameter", format!("`{name}` is not supported"))),
         }
     }

@@ -13,7 +13,10 @@ use crate::ids::is_id;
 use crate::ollama::Door;
 use crate::problem::Problem;
 use crate::responses::is_response;
-use crate::{answer, batches, events, files, info, ollama, page, responses, tokens};
+use crate::{answer, batches, events, files, info, ollama, page, query, responses, tokens};
+
+/// Headers of a request at most.
+const HEADERS_MAX: usize = 100;
 
 /// What a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +108,16 @@ impl Route {
         }
     }
 
+    /// Whether what follows the question mark is read. Of the page and of `/health` it may be anything: browsers and
+    /// watchers put there what keeps answers from being remembered.
+    fn reads_query(&self, method: &Method) -> bool {
+        match self {
+            Self::Page(_) | Self::Health | Self::ResponseInput(_) => true,
+            Self::Requests | Self::Response(_) | Self::Files | Self::Batches => method == Method::GET,
+            _ => false,
+        }
+    }
+
     /// Whether it needs no key.
     fn is_open(&self) -> bool {
         match self {
@@ -148,6 +161,9 @@ async fn dispatch(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Problem> {
     let query = request.uri().query().unwrap_or("").to_owned();
+    if !route.reads_query(method) {
+        query::none(&query).map_err(Problem::closing)?;
+    }
     match (route, method) {
         (Route::Page(file), _) => Ok(page::response(file)),
         (Route::Health, _) => Ok(info::health(app)),
@@ -168,7 +184,7 @@ async fn dispatch(
         (Route::Responses, _) => responses::create(app, request).await,
         (Route::Response(id), &Method::DELETE) => responses::delete(app, id).await,
         (Route::Response(id), _) => responses::one(app, id, &query).await,
-        (Route::ResponseInput(id), _) => responses::input_items(app, id).await,
+        (Route::ResponseInput(id), _) => responses::input_items(app, id, &query).await,
         (Route::ResponseCancel(id), _) => responses::cancel(app, id).await,
         (Route::Ollama(door), _) => Ok(ollama::handle(app, door, request).await),
         (Route::Files, &Method::POST) => files::upload(app, request).await,
@@ -184,14 +200,18 @@ async fn dispatch(
     }
 }
 
-/// Refuses headers that are larger than they may be together.
+/// Refuses headers that are more, or larger together, than they may be.
 fn check_size(app: &App, request: &Request<Incoming>) -> Result<(), Problem> {
     let max = app.config.limits.header_bytes_max;
     let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
-    if headers.sum::<usize>() + request.uri().to_string().len() <= max {
+    let few = request.headers().len() <= HEADERS_MAX;
+    if few && headers.sum::<usize>() + request.uri().to_string().len() <= max {
         return Ok(());
     }
-    let message = format!("the headers are larger than {max} bytes");
+    let message = match few {
+        true => format!("the headers are larger than {max} bytes"),
+        false => format!("the request has more than {HEADERS_MAX} headers"),
+    };
     let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
     Err(Problem::new(status, "headers_too_large", message).closing())
 }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aerostat::session::{Event, Priority, RequestId};
 use aerostat::{FinishReason, Outcome, Request};
@@ -69,6 +69,9 @@ pub(crate) struct Run {
     /// The body of the response, while it is written.
     writing: Option<JoinHandle<Result<VecDeque<Bytes>, Problem>>>,
     place: Place,
+    /// When the engine was given it, and how often somebody looks whether it has taken it up.
+    handed: Option<Instant>,
+    look_time: Duration,
     /// Tokens of all answers so far.
     pub(crate) tokens: usize,
     pub(crate) prompt_tokens: usize,
@@ -138,6 +141,8 @@ impl Run {
             room: None,
             writing: None,
             place,
+            handed: None,
+            look_time: app.config.limits.look_time,
             tokens: 0,
             prompt_tokens,
             arrived: Instant::now(),
@@ -170,6 +175,7 @@ impl Run {
         let Some(all) = self.sender.take() else { return Ok(()) };
         let (turn, room) = turn.apart();
         (self.room, self.waiting) = (Some(room), None);
+        self.handed = Some(Instant::now());
         let turn = Arc::new(turn);
         for (index, part) in parts.into_iter().enumerate() {
             let (sender, turn) = (all.clone(), Arc::clone(&turn));
@@ -312,6 +318,17 @@ impl Run {
         Ok(spawn_blocking(move || written.write()))
     }
 
+    /// When the engine took it up, as far as is known: where nobody saw it, that was after the last look before its first
+    /// token. What was never handed over was never taken up.
+    fn taken(&self, first: Instant) -> Instant {
+        let seen = self.place.update(|entry| entry.taken).flatten();
+        let unseen = || {
+            let look = first.checked_sub(self.look_time);
+            self.handed.map_or(first, |handed| look.map_or(handed, |look| look.max(handed)))
+        };
+        seen.unwrap_or_else(unseen).min(first)
+    }
+
     /// Says which model answered, and with which seed.
     pub(crate) fn complete(&self, body: &mut Value) {
         if let Some(body) = body.as_object_mut() {
@@ -375,17 +392,14 @@ impl Drop for Run {
         let now = Instant::now();
         metrics.whole.add(now.duration_since(self.arrived).as_secs_f64());
         metrics.prompts.add(self.prompt_tokens as f64);
-        if let Some(taken) = self.place.update(|entry| entry.taken).flatten() {
-            metrics.queue.add(taken.duration_since(self.arrived).as_secs_f64());
-            metrics.inference.add(now.duration_since(taken).as_secs_f64());
-            if let Some(first) = self.first {
-                metrics.prefill.add(first.saturating_duration_since(taken).as_secs_f64());
-            }
-        }
-        if let Some(first) = self.first {
-            metrics.decode.add(now.duration_since(first).as_secs_f64());
-            metrics.answers.add(self.tokens as f64);
-        }
+        // Every request is counted in each of them, so that their counts agree.
+        let first = self.first.unwrap_or(now);
+        let taken = self.taken(first);
+        metrics.queue.add(taken.duration_since(self.arrived).as_secs_f64());
+        metrics.prefill.add(first.duration_since(taken).as_secs_f64());
+        metrics.inference.add(now.duration_since(taken).as_secs_f64());
+        metrics.decode.add(now.duration_since(first).as_secs_f64());
+        metrics.answers.add(self.tokens as f64);
         for part in self.parts.iter().filter(|part| part.done.is_none()) {
             self.model.handle.cancel(part.id);
         }

@@ -38,8 +38,9 @@ use crate::text::{line, problem_response};
 use crate::worker::Worker;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Headers of a request at most, and bytes that are read ahead of it.
-const HEADERS_MAX: usize = 100;
+/// Headers of a request at most that are read, which is more than it may have: what is refused here has an answer without a
+/// body. And bytes that are read ahead of it.
+const HEADERS_READ_MAX: usize = 1000;
 const BUFFER_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a body that is there which need not be counted.
 const UNHELD_BYTES_MAX: usize = 64 << 10;
@@ -265,7 +266,7 @@ async fn serve(app: Arc<App>, stream: TcpStream, mut stop: watch::Receiver<bool>
     let io = TokioIo::new(Timed::new(stream, busy.clone(), &app.config.limits));
     let service = service_fn(move |request| respond(Arc::clone(&app), busy.clone(), request));
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(None).max_headers(HEADERS_MAX);
+    builder.timer(TokioTimer::new()).header_read_timeout(None).max_headers(HEADERS_READ_MAX);
     builder.max_buf_size(BUFFER_BYTES_MAX).half_close(false);
     let connection = builder.serve_connection(io, service);
     tokio::pin!(connection);

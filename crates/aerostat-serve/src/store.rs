@@ -1,13 +1,15 @@
 //! What outlives the process: files, and batches with their results, in one folder.
 //!
 //! ```text
-//! DATA/  serve.lock · serve.db (SQLite, WAL) · tmp/ (emptied at start)
+//! DATA/  serve.lock · serve.db (SQLite, WAL) · tmp/ (uploads under way)
 //!        files/ab/file-ab… · jobs/batch-…/out.jsonl (and what a job keeps beside it)
 //! ```
 //!
 //! A file is whole on the disk before its row is there: it is written to `tmp`, made durable, moved, and then told of. What
-//! a stop in between leaves behind goes at the next start. A batch has its row before its job begins.
+//! a stop in between leaves behind goes at the next start (`folder.rs`). A batch has its row before its job begins.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,6 +21,7 @@ use serde_json::{Value, json};
 
 use crate::engine::locked;
 use crate::error::{Error, ErrorKind};
+use crate::folder::{self, at, free_bytes, sync_folder};
 use crate::ids;
 
 /// Says whose database it is: "AERS".
@@ -106,6 +109,18 @@ pub(crate) enum Fault {
     Full(String),
     /// The disk or the database failed.
     Failed(String),
+    /// A file has not the bytes that it was stored with.
+    Damaged(String),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Absent => "there is nothing of this id, or it has expired",
+            Self::InUse => "a batch that has not ended reads this file",
+            Self::Full(why) | Self::Failed(why) | Self::Damaged(why) => why,
+        })
+    }
 }
 
 impl From<rusqlite::Error> for Fault {
@@ -123,13 +138,19 @@ impl From<io::Error> for Fault {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Self::Full("the disk is full".to_owned())
             }
-            _ => Self::Failed(format!("the server's folder: {e}")),
+            _ => Self::Failed(e.to_string()),
         }
     }
 }
 
 /// A file under way: it goes with its owner, however that ends, unless it was kept under another name.
 pub(crate) struct Temporary(PathBuf);
+
+impl Temporary {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
 
 impl Drop for Temporary {
     fn drop(&mut self) {
@@ -141,17 +162,10 @@ impl Drop for Temporary {
 impl Store {
     /// Opens the folder, makes it if it is not there, and takes away what an earlier process left unfinished.
     pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<Self, Error> {
-        let failed = |what: &str, e: &dyn std::fmt::Display| {
+        let failed = |what: &str, e: &dyn fmt::Display| {
             Error::new(ErrorKind::Data, format!("cannot {what} {}: {e}", folder.display()))
         };
-        let make = || -> io::Result<File> {
-            make_private(folder)?;
-            for name in ["files", "jobs"] {
-                fs::create_dir_all(folder.join(name))?;
-            }
-            File::options().create(true).truncate(false).write(true).open(folder.join("serve.lock"))
-        };
-        let lock = make().map_err(|e| failed("use the folder", &e))?;
+        let lock = folder::claim(folder)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -161,45 +175,25 @@ impl Store {
             }
             Err(TryLockError::Error(e)) => return Err(failed("lock", &e)),
         }
-        let tmp = folder.join("tmp");
-        let clean = fs::remove_dir_all(&tmp).or_else(|e| match e.kind() {
-            io::ErrorKind::NotFound => Ok(()),
-            _ => Err(e),
-        });
-        clean.and_then(|()| fs::create_dir(&tmp)).map_err(|e| failed("clean", &e))?;
-        let database =
-            open_database(&folder.join("serve.db")).map_err(|e| failed("open the database in", &e))?;
-        let store =
-            Self { folder: folder.to_owned(), database: Mutex::new(database), bytes_max, _lock: lock };
-        store.reconcile().map_err(|e| failed("put in order", &format!("{e:?}")))?;
+        let database = Mutex::new(open_database(folder)?);
+        let store = Self { folder: folder.to_owned(), database, bytes_max, _lock: lock };
+        store.reconcile().map_err(|e| failed("put in order", &e))?;
         Ok(store)
     }
 
     /// Rows without a file go, and files without a row.
     fn reconcile(&self) -> Result<(), Fault> {
         let database = locked(&self.database);
-        let mut query = database.prepare("SELECT id FROM file")?;
-        let known: Vec<String> = query.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        let ids = |sql: &str| -> Result<HashSet<String>, rusqlite::Error> {
+            database.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
+        };
+        let known = ids("SELECT id FROM file")?;
         for id in known.iter().filter(|id| !self.file_path(id).exists()) {
+            eprintln!("note: the file {id} is not at {} any more", self.file_path(id).display());
             database.execute("DELETE FROM file WHERE id = ?1", [id])?;
         }
-        for folder in fs::read_dir(self.folder.join("files"))? {
-            for entry in fs::read_dir(folder?.path())? {
-                let entry = entry?;
-                if !known.iter().any(|id| entry.file_name() == id.as_str()) {
-                    fs::remove_file(entry.path())?;
-                }
-            }
-        }
-        let mut query = database.prepare("SELECT id FROM batch WHERE open")?;
-        let open: Vec<String> = query.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        for entry in fs::read_dir(self.folder.join("jobs"))? {
-            let entry = entry?;
-            if !open.iter().any(|id| entry.file_name() == id.as_str()) {
-                fs::remove_dir_all(entry.path())?;
-            }
-        }
-        Ok(())
+        let open = ids("SELECT id FROM batch WHERE open")?;
+        Ok(folder::clean(&self.folder, |id| known.contains(id), |id| open.contains(id))?)
     }
 
     /// Where a file's bytes are; `id` is one of ours.
@@ -216,7 +210,9 @@ impl Store {
     /// A new file that has no name yet.
     pub(crate) fn temporary(&self) -> Result<(Temporary, File), Fault> {
         let path = Temporary(self.folder.join("tmp").join(ids::hex()));
-        let file = File::create_new(&path.0)?;
+        let mut options = File::options();
+        let file = folder::private(options.write(true).create_new(true)).open(&path.0);
+        let file = file.map_err(|e| at(&path.0, &e))?;
         Ok((path, file))
     }
 
@@ -240,7 +236,7 @@ impl Store {
 
     /// Gives a file that is whole its place and its row.
     pub(crate) fn keep(&self, written: &Temporary, file: &File, row: &FileRow) -> Result<(), Fault> {
-        file.sync_all()?;
+        file.sync_all().map_err(|e| at(&written.0, &e))?;
         let path = self.file_path(&row.id);
         self.place(&path, |path| fs::rename(&written.0, path))?;
         insert_file(&locked(&self.database), row)?;
@@ -252,10 +248,11 @@ impl Store {
         let files = self.folder.join("files");
         let folder = path.parent().unwrap_or(&files);
         if !folder.exists() {
-            fs::create_dir_all(folder)?;
+            folder::make_private(folder)?;
             sync_folder(&files)?;
         }
-        put(path)?;
+        put(path).map_err(|e| at(path, &e))?;
+        folder::close(path, 0o600);
         sync_folder(folder)
     }
 
@@ -264,6 +261,28 @@ impl Store {
         let database = locked(&self.database);
         let found = database.query_row("SELECT * FROM file WHERE id = ?1", [id], file_row).optional()?;
         found.filter(|row| row.expires.is_none_or(|at| at > ids::now())).ok_or(Fault::Absent)
+    }
+
+    /// Where the bytes of a file are, if all of them are there.
+    pub(crate) fn whole_file(&self, id: &str) -> Result<PathBuf, Fault> {
+        let database = locked(&self.database);
+        let bytes: Option<i64> =
+            database.query_row("SELECT bytes FROM file WHERE id = ?1", [id], |row| row.get(0)).optional()?;
+        let bytes = bytes.ok_or(Fault::Absent)? as u64;
+        let path = self.file_path(id);
+        // Who takes a file away has the database meanwhile.
+        let found = match fs::metadata(&path) {
+            Ok(metadata) => metadata.len(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
+            Err(e) => return Err(at(&path, &e).into()),
+        };
+        if found == bytes && (found > 0 || path.exists()) {
+            return Ok(path);
+        }
+        eprintln!("error: {} has {found} bytes of {bytes}", path.display());
+        Err(Fault::Damaged(format!(
+            "{id} was stored with {bytes} bytes, and {found} of them are on the server's disk: its content is not given"
+        )))
     }
 
     /// A page of files, and whether there are more.
@@ -489,50 +508,40 @@ fn order_sql(page: &Page) -> &'static str {
     if page.ascending { "ASC" } else { "DESC" }
 }
 
-fn open_database(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.busy_timeout(Duration::from_secs(5))?;
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
-    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
-    if tables == 0 {
-        connection.execute_batch(&format!(
-            "BEGIN; PRAGMA application_id = {APPLICATION_ID}; {SCHEMA} {SCHEMA_2} COMMIT;"
-        ))?;
-    } else if (pragma("application_id")?, pragma("user_version")?) == (APPLICATION_ID, 1) {
-        connection.execute_batch(&format!("BEGIN; {SCHEMA_2} COMMIT;"))?;
-    } else if (pragma("application_id")?, pragma("user_version")?) != (APPLICATION_ID, VERSION) {
-        return Err(rusqlite::Error::InvalidQuery);
-    }
+/// Opens the database, or makes it where nothing is stored yet; one of another program is left as it is.
+fn open_database(folder: &Path) -> Result<Connection, Error> {
+    let path = folder.join(folder::DATABASE);
+    let error = |what: &str| Error::new(ErrorKind::Data, format!("{}: {what}", path.display()));
+    let failed = |e: rusqlite::Error| error(&format!("the database cannot be opened: {e}"));
+    // It and what SQLite puts beside it are for nobody else.
+    folder::private_file(&path).map_err(|e| Error::new(ErrorKind::Data, format!("cannot open {e}")))?;
+    let connection = Connection::open(&path).map_err(failed)?;
+    connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0)).map_err(failed)?;
+    let pragma =
+        |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0)).map_err(failed);
+    let (application, version) = (pragma("application_id")?, pragma("user_version")?);
+    let missing = match (tables, version) {
+        (0, _) => {
+            folder::check_unused(folder)?;
+            format!("BEGIN; PRAGMA application_id = {APPLICATION_ID}; {SCHEMA} {SCHEMA_2} COMMIT;")
+        }
+        _ if application != APPLICATION_ID => {
+            return Err(error("this is a database of another program; name another folder by --data"));
+        }
+        (_, 1) => format!("BEGIN; {SCHEMA_2} COMMIT;"),
+        (_, VERSION) => String::new(),
+        _ => {
+            return Err(error(
+                "it was made by a newer aerostat; start that one, or name another folder by --data",
+            ));
+        }
+    };
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+    connection.execute_batch(&missing).map_err(failed)?;
     Ok(connection)
-}
-
-/// A folder that nobody else may look into.
-fn make_private(folder: &Path) -> io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    fs::create_dir_all(folder)?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
-    }
-    Ok(())
-}
-
-/// Makes names in a folder durable.
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
-}
-
-/// What the disk has left for us; `None` where the system does not tell.
-fn free_bytes(folder: &Path) -> Option<u64> {
-    #[cfg(unix)]
-    return rustix::fs::statvfs(folder).ok().map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize));
-    #[cfg(not(unix))]
-    return None;
 }
 
 #[cfg(test)]
@@ -566,16 +575,32 @@ mod tests {
         let stray = store.file_path(&format!("file-{}", ids::hex()));
         fs::create_dir_all(stray.parent().unwrap()).unwrap();
         fs::write(&stray, "stray").unwrap();
-        fs::write(folder.path().join("tmp/half"), "half").unwrap();
-        fs::create_dir_all(folder.path().join("jobs/batch-of-nobody")).unwrap();
+        let half = folder.path().join("tmp").join(ids::hex());
+        fs::write(&half, "half").unwrap();
+        fs::create_dir_all(folder.path().join(format!("jobs/batch-{}", ids::hex()))).unwrap();
         fs::remove_file(store.file_path(&lost.id)).unwrap();
         assert!(Store::open(folder.path(), 1).is_err_and(|e| e.to_string().contains("another server")));
         drop(store);
         let store = Store::open(folder.path(), 1 << 30).unwrap();
         assert_eq!(store.file(&kept.id).unwrap(), kept);
         assert!(matches!(store.file(&lost.id), Err(Fault::Absent)));
-        assert!(!stray.exists() && !folder.path().join("tmp/half").exists());
+        assert!(!stray.exists() && !half.exists());
         assert_eq!(fs::read_dir(folder.path().join("jobs")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_that_has_lost_bytes_is_not_given() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), 1 << 30).unwrap();
+        let (row, empty) = (file(&store, "all of it"), file(&store, ""));
+        let path = store.file_path(&row.id);
+        assert_eq!(store.whole_file(&row.id).unwrap(), path);
+        store.whole_file(&empty.id).unwrap();
+        fs::write(&path, "all").unwrap();
+        assert!(matches!(store.whole_file(&row.id), Err(Fault::Damaged(why)) if why.contains("9 bytes")));
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(store.whole_file(&row.id), Err(Fault::Damaged(_))));
+        assert!(matches!(store.whole_file("file-none"), Err(Fault::Absent)));
     }
 
     #[test]

@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::PathBuf;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
@@ -18,6 +19,7 @@ use aerostat_openai::Rules;
 use serde_json::{Value, json};
 
 use crate::engine::{Model, locked};
+use crate::folder::{at, make_private};
 use crate::ids;
 use crate::scan::{lines_max, scan};
 use crate::store::{BatchRow, Fault, FileRow, Store};
@@ -30,6 +32,12 @@ const PRIORITY: Priority = 10;
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// Looks whether there is something to do, though nobody said so.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// Results of a batch in the folder of its job.
+const OUTPUT: &str = "out.jsonl";
+const ERRORS: &str = "out.errors.jsonl";
+/// Why what was made for other weights does not go on.
+pub(crate) const OTHER_MODEL: &str = "it was made for another model: it goes on when a server is started with that one and this folder; or cancel it";
 
 /// Runs batches on threads of its own.
 pub(crate) struct Worker {
@@ -69,27 +77,60 @@ enum Halt {
     /// The server ends.
     Stopped,
     /// Something failed that may pass.
-    Later(String),
+    Later(Reason),
     /// It cannot go on in this server.
-    Never(String),
+    Never(Reason),
 }
+
+/// Why a batch waits.
+struct Reason {
+    /// What the log says, with paths and with what the owner of the server can do.
+    log: String,
+    /// What clients read.
+    told: String,
+}
+
+impl Reason {
+    fn new(log: impl std::fmt::Display, told: impl Into<String>) -> Self {
+        Self { log: log.to_string(), told: told.into() }
+    }
+
+    /// What clients may know as it is.
+    fn plain(why: impl Into<String>) -> Self {
+        let why = why.into();
+        Self { log: why.clone(), told: why }
+    }
+}
+
+const FULL: &str = "it is tried again every minute, and goes on by itself when there is room";
+const FAILED: &str =
+    "something failed that may pass, the server's log says what; it is tried again every minute";
 
 impl From<Fault> for Halt {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::Full(what) | Fault::Failed(what) => Self::Later(what),
-            Fault::Absent => Self::Never("its input is gone".to_owned()),
-            Fault::InUse => Self::Later("its input is in use".to_owned()),
+            Fault::Full(what) => Self::Later(Reason::new(&what, format!("{what}; {FULL}"))),
+            Fault::Failed(what) => Self::Later(Reason::new(what, FAILED)),
+            Fault::Absent => Self::Never(Reason::plain("its input is gone; cancel it")),
+            Fault::Damaged(what) => Self::Never(Reason::plain(format!("its input is damaged: {what}"))),
+            Fault::InUse => Self::Later(Reason::plain("its input is in use")),
         }
     }
 }
 
 impl From<aerostat_jobs::Error> for Halt {
+    /// What a job says names paths, and what to do at a command line.
     fn from(e: aerostat_jobs::Error) -> Self {
         match e.kind() {
             ErrorKind::Interrupted => Self::Stopped,
-            ErrorKind::Changed | ErrorKind::Usage | ErrorKind::Defect => Self::Never(e.to_string()),
-            _ => Self::Later(e.to_string()),
+            ErrorKind::Changed | ErrorKind::Usage | ErrorKind::Defect => {
+                Self::Never(Reason::new(e, "it cannot go on in this server, whose log says why; cancel it"))
+            }
+            ErrorKind::Disk => {
+                let told = format!("results could not be written, since the disk is full or fails; {FULL}");
+                Self::Later(Reason::new(e, told))
+            }
+            _ => Self::Later(Reason::new(e, FAILED)),
         }
     }
 }
@@ -162,7 +203,7 @@ impl Worker {
         }
         drop(state);
         // Nobody works on it: after a kill its row is behind what was saved.
-        let output = self.store.job_folder(&row.id).join("out.jsonl");
+        let output = self.store.job_folder(&row.id).join(OUTPUT);
         if let Some(job) =
             list_jobs(&output).ok().and_then(|mut jobs| jobs.pop()).filter(JobStatus::is_counted)
         {
@@ -190,11 +231,11 @@ impl Worker {
         while !self.stop.load(Ordering::Relaxed) {
             threads.retain(|thread| !thread.is_finished());
             if let Err(fault) = self.store.expire(self.keep_days) {
-                eprintln!("error: old files cannot be taken away: {fault:?}");
+                eprintln!("error: old files cannot be taken away: {fault}");
             }
             let seen = locked(&self.state).news;
             let open = self.store.open_batches().unwrap_or_else(|fault| {
-                eprintln!("error: batches cannot be looked up: {fault:?}");
+                eprintln!("error: batches cannot be looked up: {fault}");
                 Vec::new()
             });
             let mut state = locked(&self.state);
@@ -232,15 +273,15 @@ impl Worker {
         let paused = match &halted {
             Ok(()) | Err(Halt::Stopped) => None,
             Err(Halt::Later(why) | Halt::Never(why)) => {
-                eprintln!("error: {id} waits: {why}");
-                Some(why.clone())
+                eprintln!("error: {id} waits: {}", why.log);
+                Some(why.told.clone())
             }
         };
         if let Some(why) = &paused
             && let Err(fault) =
                 self.store.change_batch(id, |row| row.object["aerostat"] = json!({"paused": why}))
         {
-            eprintln!("error: {id} cannot be told of: {fault:?}");
+            eprintln!("error: {id} cannot be told of: {fault}");
         }
         let mut state = locked(&self.state);
         state.news += 1;
@@ -266,25 +307,24 @@ impl Worker {
         }
         let is_new = row.object["status"] == "validating";
         let folder = self.store.job_folder(id);
-        if row.object["status"] == "cancelling" && !folder.exists() {
-            return self.end(row, "cancelled", Counts::default(), &folder);
+        if row.object["status"] == "cancelling" {
+            return self.call_off(row, &folder);
         }
         if row.job["digest"] != self.model.digest {
-            let why = "it was made for another model: start a server with that one and this folder";
-            return Err(Halt::Never(why.to_owned()));
+            return Err(Halt::Never(Reason::plain(OTHER_MODEL)));
         }
-        let input = self.store.file_path(&row.input);
+        let input = self.store.whole_file(&row.input)?;
         if is_new && !folder.exists() {
             let endpoint = row.object["endpoint"].as_str().unwrap_or_default();
             let faults =
                 scan(&input, endpoint, lines_max(self.model.options.memory_bytes), &|| self.stops(id))
-                    .map_err(Fault::from)?;
+                    .map_err(|e| Fault::from(at(&input, &e)))?;
             let Some(faults) = faults else { return self.stopped(id, &folder) };
             if !faults.is_empty() {
                 return self.fail(id, &faults);
             }
         }
-        fs::create_dir_all(&folder).map_err(Fault::from)?;
+        make_private(&folder).map_err(Fault::from)?;
         let job = match self.open(&row, input, &folder) {
             Err(e) if e.kind() == ErrorKind::Interrupted => return self.stopped(id, &folder),
             opened => opened?,
@@ -313,12 +353,7 @@ impl Worker {
     }
 
     /// Opens the job of a batch, or takes it up.
-    fn open(
-        &self,
-        row: &BatchRow,
-        input: PathBuf,
-        folder: &std::path::Path,
-    ) -> Result<Job, aerostat_jobs::Error> {
+    fn open(&self, row: &BatchRow, input: PathBuf, folder: &Path) -> Result<Job, aerostat_jobs::Error> {
         let number = |name: &str| row.job[name].as_u64().and_then(|n| usize::try_from(n).ok());
         let options = JobOptions {
             context: number("context"),
@@ -331,7 +366,7 @@ impl Worker {
             ..JobOptions::default()
         };
         let setting = self.model.setting.with_rules(Rules::from(&options));
-        let paths = JobPaths::beside(&input, &folder.join("out.jsonl"));
+        let paths = JobPaths::beside(&input, &folder.join(OUTPUT));
         let wish = Wish { worker: self, id: &row.id };
         Job::open(Box::new(System), paths, setting, &self.model.digest, &options, &wish)
     }
@@ -362,12 +397,30 @@ impl Worker {
         }
     }
 
-    /// It was stopped: by its owner, or since the server ends.
-    fn stopped(&self, id: &str, folder: &std::path::Path) -> Result<(), Halt> {
-        self.cancelled(id, Counts::default(), folder)
+    /// Ends a batch that is not wanted and that nobody works on, with the results that its job left: whatever kept it from
+    /// going on does not keep it from ending.
+    fn call_off(&self, row: BatchRow, folder: &Path) -> Result<(), Halt> {
+        let own = row.job["digest"] == self.model.digest && folder.exists();
+        let input = self.store.whole_file(&row.input).ok().filter(|_| own);
+        let opened = input.map(|input| self.open(&row, input, folder).map(|job| job.counts()));
+        let counts = match opened {
+            Some(Ok(counts)) => counts,
+            _ if self.stop.load(Ordering::Relaxed) => return Err(Halt::Stopped),
+            _ => left_by_job(folder).map_err(Fault::from)?,
+        };
+        self.end(row, "cancelled", counts, folder)
     }
 
-    fn cancelled(&self, id: &str, counts: Counts, folder: &std::path::Path) -> Result<(), Halt> {
+    /// It was stopped: by its owner, or since the server ends.
+    fn stopped(&self, id: &str, folder: &Path) -> Result<(), Halt> {
+        let row = self.store.batch(id)?;
+        match row.object["status"] == "cancelling" {
+            true => self.end(row, "cancelled", left_by_job(folder).map_err(Fault::from)?, folder),
+            false => Err(Halt::Stopped),
+        }
+    }
+
+    fn cancelled(&self, id: &str, counts: Counts, folder: &Path) -> Result<(), Halt> {
         let row = self.store.batch(id)?;
         if row.object["status"] != "cancelling" {
             return Err(Halt::Stopped);
@@ -386,7 +439,7 @@ impl Worker {
     }
 
     /// Makes files of what there is, and ends the batch.
-    fn end(&self, row: BatchRow, status: &str, counts: Counts, folder: &std::path::Path) -> Result<(), Halt> {
+    fn end(&self, row: BatchRow, status: &str, counts: Counts, folder: &Path) -> Result<(), Halt> {
         let id = row.id;
         // What its files are called is known before they are made, so that a stop makes none twice.
         let name = || format!("file-{}", ids::hex());
@@ -407,8 +460,8 @@ impl Worker {
         let expires = row.job["output_seconds"].as_u64().map(|seconds| created + seconds);
         let mut results = Vec::new();
         let files = [
-            ("output", "out.jsonl", "output_file_id", counts.done),
-            ("errors", "out.errors.jsonl", "error_file_id", counts.failed),
+            ("output", OUTPUT, "output_file_id", counts.done),
+            ("errors", ERRORS, "error_file_id", counts.failed),
         ];
         for (key, file, member, lines) in files {
             let path = folder.join(file);
@@ -428,6 +481,10 @@ impl Worker {
         row.object["status"] = status.into();
         row.object[format!("{status}_at")] = created.into();
         row.object["request_counts"] = request_counts(counts);
+        // Whatever it waited for is over.
+        if let Some(object) = row.object.as_object_mut() {
+            object.remove("aerostat");
+        }
         Ok(self.store.finish_batch(&row, &results)?)
     }
 
@@ -459,15 +516,60 @@ impl Watcher for Wish<'_> {
     }
 }
 
-/// Of the batches that have not ended, those that could begin now, as many as there may be.
+/// What a job that is not opened left: its results in whole lines, of which a stop may have cut off the last. They are
+/// counted, since what the job itself counted may be behind them.
+fn left_by_job(folder: &Path) -> std::io::Result<Counts> {
+    let output = folder.join(OUTPUT);
+    let total = list_jobs(&output).ok().and_then(|mut jobs| jobs.pop()).map_or(0, |job| job.total);
+    let (done, failed) = (whole_lines(&output)?, whole_lines(&folder.join(ERRORS))?);
+    Ok(Counts { total: total.max(done + failed), done, failed })
+}
+
+/// Cuts off what follows the last whole line of a file, and counts its lines; a file that is not there has none.
+fn whole_lines(path: &Path) -> std::io::Result<u64> {
+    let wrong = |e: std::io::Error| at(path, &e);
+    let file = match fs::File::options().read(true).write(true).open(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        file => file.map_err(wrong)?,
+    };
+    let (mut lines, mut good, mut bytes) = (0, 0, 0);
+    let mut reader = BufReader::new(&file);
+    loop {
+        let piece = reader.fill_buf().map_err(wrong)?;
+        if piece.is_empty() {
+            break;
+        }
+        lines += piece.iter().filter(|byte| **byte == b'\n').count() as u64;
+        if let Some(last) = piece.iter().rposition(|byte| *byte == b'\n') {
+            good = bytes + last as u64 + 1;
+        }
+        let read = piece.len();
+        bytes += read as u64;
+        reader.consume(read);
+    }
+    if good < bytes {
+        file.set_len(good).map_err(wrong)?;
+    }
+    file.sync_all().map_err(wrong)?;
+    Ok(lines)
+}
+
+/// Of the batches that have not ended, those that could begin now, as many as there may be; those that are not wanted end
+/// at once.
 fn due(open: Vec<BatchRow>, state: &State) -> Vec<BatchRow> {
     let waits = |id: &String| match state.waiting.get(id) {
         Some(Some(until)) => *until > Instant::now(),
         Some(None) => true,
         None => false,
     };
+    let mut places = ACTIVE_MAX.saturating_sub(state.active.len());
     let idle = open.into_iter().filter(|row| !state.active.contains_key(&row.id) && !waits(&row.id));
-    idle.take(ACTIVE_MAX.saturating_sub(state.active.len())).collect()
+    let due = idle.filter(|row| {
+        let free = places > 0;
+        places = places.saturating_sub(1);
+        free || row.object["status"] == "cancelling"
+    });
+    due.collect()
 }
 
 /// About how long it takes still, if it goes on as it did since it had so many requests left.
@@ -478,4 +580,48 @@ fn seconds_left(begun: Instant, then: u64, now: u64) -> Option<f64> {
 
 fn request_counts(counts: Counts) -> Value {
     json!({"total": counts.total, "completed": counts.done, "failed": counts.failed})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(id: usize, status: &str) -> BatchRow {
+        let object = json!({"status": status});
+        BatchRow { id: id.to_string(), open: true, input: String::new(), object, job: json!({}) }
+    }
+
+    /// Behind four that took hours, a batch stayed cancelling for as long.
+    #[test]
+    fn what_is_not_wanted_ends_though_all_places_are_taken() {
+        let mut state = State::default();
+        state.active.extend((0..3).map(|id| (id.to_string(), Active::default())));
+        let open =
+            vec![row(0, "in_progress"), row(5, "validating"), row(6, "validating"), row(7, "cancelling")];
+        let ids: Vec<String> = due(open, &state).into_iter().map(|row| row.id).collect();
+        assert_eq!(ids, ["5", "7"]);
+    }
+
+    #[test]
+    fn a_job_that_is_not_opened_leaves_its_whole_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join(OUTPUT);
+        fs::write(&output, "{\"a\":1}\n{\"b\":2}\n{\"c").unwrap();
+        let counts = left_by_job(folder.path()).unwrap();
+        assert_eq!((counts.total, counts.done, counts.failed), (2, 2, 0));
+        assert_eq!(fs::read_to_string(&output).unwrap(), "{\"a\":1}\n{\"b\":2}\n");
+        assert_eq!(left_by_job(&folder.path().join("none")).unwrap().done, 0);
+    }
+
+    /// Clients were told paths of the server, and to give a command again.
+    #[test]
+    fn clients_are_told_what_concerns_them() {
+        let full = Fault::from(std::io::Error::new(std::io::ErrorKind::StorageFull, "/data/x: full"));
+        let Halt::Later(why) = Halt::from(full) else { panic!("a full disk is emptied some time") };
+        assert!(why.told.contains("by itself") && !why.told.contains('/'), "{}", why.told);
+        let Halt::Later(why) = Halt::from(Fault::Failed("/data/x: failed".to_owned())) else {
+            panic!("it may pass")
+        };
+        assert!(!why.told.contains("/data") && why.log.contains("/data"), "{}", why.told);
+    }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aerostat_openai::Finish;
+use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Hub, Writer, prepare_chat, read_chat};
@@ -12,9 +13,13 @@ use crate::problem::Problem;
 use crate::run::{Change, Prepared, Run};
 use crate::store::Store;
 use crate::stored::ResponseRow;
+use crate::worker::OTHER_MODEL;
 
 /// Tokens of what runs in the background are saved at most so often.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
+
+/// Why a response that has ended in the background is shown as it was before, once nobody remembers its events.
+const UNSTORED: &str = "it has ended and could not be stored: the server makes it again at its next start";
 
 /// A response under way.
 pub(super) struct Drive {
@@ -111,7 +116,7 @@ impl Drive {
         // What it holds of the engine is given back first.
         drop(run);
         let mut problem = None;
-        let events = match end {
+        let mut events = match end {
             End::Done => writer.finish(finish.unwrap_or(Finish::Stop), (prompt_tokens, tokens)),
             End::Failed(why) => {
                 let events = writer.fail(&why);
@@ -121,15 +126,18 @@ impl Drive {
             End::Cancelled => writer.cancel(),
             End::Abandoned => Vec::new(),
             End::Stopped => {
-                let why = Problem::stopping();
-                let events = if background { Vec::new() } else { writer.fail(&why) };
                 let keeper = app.store().ok().cloned().filter(|_| background);
                 if let Some(store) = keeper {
                     let id = row.id.clone();
                     told(app.disk(move || Ok(store.add_tokens(&id, &unsaved)?)).await);
+                    let message =
+                        "the server ends; this response goes on when it is started again: ask for it then";
+                    hub.break_off(Problem::unavailable("stopped", message, 30));
+                } else {
+                    let why = Problem::stopping();
+                    hub.tell(writer.fail(&why), &writer.object);
+                    hub.end(Some(why));
                 }
-                hub.tell(events, &writer.object);
-                hub.end(Some(why));
                 return app.hubs.leave(&row.id, false);
             }
         };
@@ -137,8 +145,14 @@ impl Drive {
         if let Ok(keeper) = app.store().cloned()
             && (background || (store && whole))
         {
-            let row = ResponseRow { object: writer.object.clone(), open: false, ..row.clone() };
-            told(app.disk(move || Ok(keep(&keeper, &row, background)?)).await);
+            let ended = ResponseRow { object: writer.object.clone(), open: false, ..row.clone() };
+            let kept = app.disk(move || Ok(keep(&keeper, &ended, background)?)).await;
+            match &kept {
+                Err(_) if background => app.hubs.pause(&row.id, UNSTORED),
+                Err(_) => unstored(&mut writer.object, &mut events),
+                Ok(()) => {}
+            }
+            told(kept);
         }
         hub.tell(events, &writer.object);
         hub.end(problem.filter(|_| !background));
@@ -227,7 +241,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if !self.hub.has_ended() {
             let message = "the response was left before it ended; the server's log says why";
-            self.hub.end(Some(Problem::unavailable("response_left", message, 30)));
+            self.hub.break_off(Problem::unavailable("response_left", message, 30));
             self.app.hubs.leave(&self.id, false);
         }
     }
@@ -237,6 +251,14 @@ fn keep(store: &Store, row: &ResponseRow, background: bool) -> Result<(), crate:
     match background {
         true => store.end_response(&row.id, &row.object),
         false => store.add_response(row),
+    }
+}
+
+/// Tells with the answer that it could not be stored: the disk was filled while it was made.
+fn unstored(object: &mut Value, events: &mut [Value]) {
+    object["store"] = false.into();
+    for event in events.iter_mut().filter(|event| event["response"].is_object()) {
+        event["response"]["store"] = false.into();
     }
 }
 
@@ -255,7 +277,13 @@ pub(crate) async fn resume(app: Arc<App>) {
         Ok(rows) => rows,
         Err(problem) => return told(Err(problem)),
     };
-    for row in rows.into_iter().filter(|row| row.request["digest"] == model.digest.as_str()) {
+    for row in rows {
+        let id = row.id.clone();
+        if row.request["digest"] != model.digest.as_str() {
+            eprintln!("note: {id} waits: {OTHER_MODEL}");
+            app.hubs.pause(&id, OTHER_MODEL);
+            continue;
+        }
         let (shared, model, own) = (Arc::clone(&app), Arc::clone(&model), row.clone());
         let read = move || {
             let read = read_chat(&shared, &model, &own.request)?;
@@ -268,7 +296,10 @@ pub(crate) async fn resume(app: Arc<App>) {
             .and_then(|prepared| Drive::start(&app, row, prepared, (true, true, None)));
         match started {
             Ok(drive) => drive.spawn(),
-            Err(problem) => told(Err(problem)),
+            Err(problem) => {
+                eprintln!("error: {id} waits for the next start: {}", problem.message());
+                app.hubs.pause(&id, format!("it cannot go on in this server: {}", problem.message()));
+            }
         }
     }
 }

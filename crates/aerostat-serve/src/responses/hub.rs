@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use hyper::body::Bytes;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -32,6 +32,8 @@ struct Known {
     ended: Vec<String>,
     /// By what their clients may send again.
     attempts: HashMap<[u8; 32], String>,
+    /// Why responses are not under way that have not ended.
+    paused: HashMap<String, String>,
 }
 
 /// A response under way.
@@ -48,6 +50,8 @@ pub(crate) struct Hub {
 struct State {
     log: Vec<Bytes>,
     followers: Vec<UnboundedSender<Bytes>>,
+    /// The number of the next event.
+    next: u64,
     /// As it was last told.
     object: Value,
     /// Why it failed, if it did.
@@ -94,9 +98,20 @@ impl Hubs {
         locked(&self.0).hubs.values().filter(|hub| !hub.has_ended()).count()
     }
 
+    /// It has not ended, and does not go on in this server.
+    pub(crate) fn pause(&self, id: &str, why: impl Into<String>) {
+        locked(&self.0).paused.insert(id.to_owned(), why.into());
+    }
+
+    /// Why it does not go on.
+    pub(crate) fn why_paused(&self, id: &str) -> Option<String> {
+        locked(&self.0).paused.get(id).cloned()
+    }
+
     /// It is deleted.
     pub(crate) fn forget(&self, id: &str) {
         let mut known = locked(&self.0);
+        known.paused.remove(id);
         known.ended.retain(|other| other != id);
         known.hubs.remove(id);
     }
@@ -122,6 +137,7 @@ impl Hub {
             let bytes = Bytes::from(format!("event: {kind}\ndata: {}\n\n", line(&event)));
             state.followers.retain(|follower| follower.send(bytes.clone()).is_ok());
             state.log.push(bytes);
+            state.next = event["sequence_number"].as_u64().map_or(state.next, |number| number + 1);
         }
         state.object = object.clone();
     }
@@ -131,6 +147,19 @@ impl Hub {
         let mut state = locked(&self.state);
         (state.ended, state.problem) = (true, problem);
         state.followers.clear();
+    }
+
+    /// Nothing more comes here, though the response has not ended: an event tells those who follow it why.
+    pub(crate) fn break_off(&self, problem: Problem) {
+        let (number, object) = {
+            let state = locked(&self.state);
+            (state.next, state.object.clone())
+        };
+        let error = &problem.body()["error"];
+        let event = json!({"type": "error", "sequence_number": number, "code": error["code"],
+            "message": error["message"], "param": null});
+        self.tell(vec![event], &object);
+        self.end(Some(problem));
     }
 
     /// Follows it from an event on.

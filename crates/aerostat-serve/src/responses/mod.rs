@@ -22,10 +22,12 @@ use crate::answer::{self, event_stream, key_of, object, prepare, receive};
 use crate::app::App;
 use crate::body::Body;
 use crate::engine::Model;
+use crate::files::{list_response, page};
 use crate::held::Held;
 use crate::ids::{self, is_id};
 use crate::orphans;
 use crate::problem::Problem;
+use crate::query;
 use crate::run::{FLEXIBLE, INTERACTIVE, Prepared};
 use crate::stored::ResponseRow;
 use crate::text::json_response;
@@ -35,6 +37,10 @@ pub(crate) use hub::Hubs;
 use hub::{Events, Follower, Hub, LateObject};
 use read::{Asked, add_messages};
 use write::Writer;
+
+/// Items in a list, unless another number is asked for, and at most.
+const ITEMS_USUAL: usize = 20;
+const ITEMS_MAX: usize = 100;
 
 /// What a response was made of, beside the object that clients see.
 struct Made {
@@ -102,13 +108,12 @@ async fn whole(app: &App, mut follower: Follower) -> Result<Response<Body>, Prob
 fn make(app: &App, model: &Arc<Model>, body: &[u8], held: Vec<Held>, key: usize) -> Result<Made, Problem> {
     let body = object(body)?;
     app.check_body(&body)?;
-    let flexible = body.get("service_tier").is_some_and(|tier| tier == "flex");
+    let flexible = answer::flexible(&body)?;
     let mut asked = Asked::of(body)?;
-    let can_store = app.store().is_ok();
-    if asked.background {
+    let kept = asked.background || asked.store == Some(true);
+    if kept {
         app.store()?;
     }
-    let store = asked.background || (asked.store.unwrap_or(true) && can_store);
     let mut messages = match &asked.previous {
         Some(id) => conversation(app, id)?,
         None => Vec::new(),
@@ -124,10 +129,25 @@ fn make(app: &App, model: &Arc<Model>, body: &[u8], held: Vec<Held>, key: usize)
     let read = read_chat(app, model, &request)?;
     let ignored = read.ignored.clone();
     let id = format!("resp_{}", ids::hex());
+    let store = kept || asked.store != Some(false) && app.store().is_ok();
+    let store = store && (asked.background || has_room(app, &request, kept)?);
     let object = response_object(&id, &name, &asked, store);
     let row = ResponseRow { id, open: true, created: ids::now(), request, object, tokens: Vec::new() };
     let prepared = prepare_chat(app, model, read, held, &row)?;
     Ok(Made { row, prepared, stream: asked.stream, background: asked.background, store, ignored })
+}
+
+/// Whether there is room for a response that is to be stored: one that must be is refused without, and one that is stored
+/// since nothing was said about it is not stored, and says so. What comes of it is about as much again as its request.
+fn has_room(app: &App, request: &Value, must: bool) -> Result<bool, Problem> {
+    match app.store()?.check_room(2 * request.to_string().len() as u64) {
+        Ok(()) => Ok(true),
+        Err(fault) if must => Err(fault.into()),
+        Err(fault) => {
+            eprintln!("note: a response is not stored: {fault}");
+            Ok(false)
+        }
+    }
 }
 
 /// The chat that a response is.
@@ -209,8 +229,7 @@ pub(crate) fn is_response(id: &str) -> bool {
 /// GET `/v1/responses/{id}`.
 pub(crate) async fn one(app: &Arc<App>, id: String, query: &str) -> Result<Response<Body>, Problem> {
     let (mut stream, mut after) = (false, None);
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    for (name, value) in query::pairs(query)? {
         let wrong = || Problem::value(name, format!("`{name}` cannot be {value:?}"));
         match name {
             "stream" => stream = value.parse().map_err(|_| wrong())?,
@@ -226,27 +245,43 @@ pub(crate) async fn one(app: &Arc<App>, id: String, query: &str) -> Result<Respo
         Some(hub) if hub.problem().is_none() => Ok(json_response(StatusCode::OK, &hub.object())),
         _ => {
             let store = Arc::clone(app.store()?);
-            let row = app.disk(move || Ok(store.response(&id)?)).await?;
+            let name = id.clone();
+            let mut row = app.disk(move || Ok(store.response(&name)?)).await?;
+            if let Some(why) = app.hubs.why_paused(&id).filter(|_| row.open) {
+                row.object["aerostat"] = json!({"paused": why});
+            }
             match stream {
-                true => Ok(event_stream(Events::new(told(row.object, from), &app.config.limits))),
+                true => Ok(event_stream(Events::new(told(row, from), &app.config.limits))),
                 false => Ok(json_response(StatusCode::OK, &row.object)),
             }
         }
     }
 }
 
-/// A response whose events nobody remembers is told by its last one.
-fn told(object: Value, from: usize) -> Follower {
+/// A response whose events nobody remembers is told by its last one. One that has not ended is not under way here.
+fn told(row: ResponseRow, from: usize) -> Follower {
     let hub = Arc::new(Hub::default());
+    let object = row.object;
     let status = object["status"].as_str().unwrap_or("completed").to_owned();
     let event = json!({"type": format!("response.{status}"), "sequence_number": from, "response": object});
     hub.tell(vec![event], &object);
-    hub.end(None);
+    match row.open {
+        true => {
+            let why = object["aerostat"]["paused"].as_str();
+            let why = why.unwrap_or("it is not under way at the moment: ask for it again later");
+            hub.break_off(Problem::unavailable("paused", why, 60));
+        }
+        false => hub.end(None),
+    }
     hub.follow(0)
 }
 
 /// GET `/v1/responses/{id}/input_items`.
-pub(crate) async fn input_items(app: &App, id: String) -> Result<Response<Body>, Problem> {
+pub(crate) async fn input_items(app: &App, id: String, query: &str) -> Result<Response<Body>, Problem> {
+    let page = page(query, ITEMS_USUAL, ITEMS_MAX, true)?;
+    if page.purpose.is_some() {
+        return Err(Problem::bad("unsupported_parameter", "`purpose` is not supported"));
+    }
     let store = Arc::clone(app.store()?);
     let row = app.disk(move || Ok(store.response(&id)?)).await?;
     let items = row.request["input"].as_array().cloned().unwrap_or_default();
@@ -263,17 +298,28 @@ pub(crate) async fn input_items(app: &App, id: String) -> Result<Response<Body>,
         }
         item
     };
-    // The latest comes first.
-    let data: Vec<Value> = items.into_iter().enumerate().map(named).rev().collect();
-    Ok(crate::files::list_response(data, false))
+    // The latest comes first, unless it is said otherwise.
+    let mut data: Vec<Value> = items.into_iter().enumerate().map(named).collect();
+    if !page.ascending {
+        data.reverse();
+    }
+    if let Some(after) = &page.after {
+        let place = data.iter().position(|item| item["id"] == after.as_str());
+        let place =
+            place.ok_or_else(|| Problem::value("after", "`after` is the id of no item of the input"))?;
+        data.drain(..=place);
+    }
+    let more = data.len() > page.limit;
+    data.truncate(page.limit);
+    Ok(list_response(data, more))
 }
 
 /// DELETE `/v1/responses/{id}`.
 pub(crate) async fn delete(app: &Arc<App>, id: String) -> Result<Response<Body>, Problem> {
     if let Some(hub) = app.hubs.get(&id) {
         hub.cancel.notify_one();
-        app.hubs.forget(&id);
     }
+    app.hubs.forget(&id);
     let store = Arc::clone(app.store()?);
     let body = json!({"id": id, "object": "response", "deleted": true});
     app.disk(move || Ok(store.delete_response(&id)?)).await?;
@@ -303,6 +349,7 @@ pub(crate) async fn cancel(app: &Arc<App>, id: String) -> Result<Response<Body>,
         let mut object = row.object;
         object["status"] = "cancelled".into();
         let told = object.clone();
+        app.hubs.forget(&id);
         app.disk(move || Ok(store.end_response(&id, &object)?)).await?;
         return Ok(json_response(StatusCode::OK, &told));
     }

@@ -235,6 +235,7 @@ impl Writer {
         let mut events = Vec::new();
         self.close("incomplete", &mut events);
         self.object["status"] = "cancelled".into();
+        events.push(self.whole("response.cancelled"));
         events
     }
 }

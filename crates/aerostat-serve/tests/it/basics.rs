@@ -219,3 +219,59 @@ fn the_page_is_open_and_names_nothing_outside() {
     assert_eq!(bench.get("/openapi.json").status, 401);
     assert_eq!(Bench::new().get("/openapi.json").json()["openapi"], "3.1.0");
 }
+
+/// Those that were done before anybody looked were missing from some.
+#[test]
+fn every_request_is_counted_in_every_histogram() {
+    let bench = Bench::new();
+    for _ in 0..3 {
+        assert_eq!(bench.post("/v1/chat/completions", &chat(json!({"max_tokens": 2}))).status, 200);
+        let score = json!({"text_1": "question", "text_2": "1"});
+        assert_eq!(bench.post("/v1/score", &score).status, 200);
+    }
+    let names = [
+        "e2e_request_latency",
+        "request_queue_time",
+        "request_prefill_time",
+        "request_decode_time",
+        "request_inference_time",
+    ];
+    until("six of each", || {
+        let text = bench.get("/metrics").body;
+        let count = |name: &str| format!("vllm:{name}_seconds_count{{model_name=\"tiny\",engine=\"0\"}} 6");
+        names.iter().all(|name| text.contains(&count(name)))
+    });
+}
+
+#[test]
+fn what_is_not_known_after_a_question_mark_or_as_a_tier_is_refused() {
+    let bench = Bench::new();
+    for path in [
+        "/v1/models?limit=x",
+        "/metrics?x",
+        "/v1/aerostat/requests?class=zzz",
+        "/v1/aerostat/requests?limit=1&limit=2",
+    ] {
+        assert_eq!(bench.get(path).status, 400, "{path}");
+    }
+    for path in ["/health?x", "/?x", "/v1/models?", "/v1/aerostat/requests?class=batch"] {
+        assert_eq!(bench.get(path).status, 200, "{path}");
+    }
+    for (tier, status) in [
+        (json!("zzz"), 400),
+        (json!({}), 400),
+        (json!("priority"), 400),
+        (json!("auto"), 200),
+        (json!(null), 200),
+    ] {
+        let one = json!({"service_tier": tier, "max_tokens": 1});
+        let answer = bench.post("/v1/chat/completions", &chat(one));
+        assert_eq!(answer.status, status, "{answer:?}");
+        let response = json!({"input": "question 1", "service_tier": tier, "max_output_tokens": 1});
+        let answer = bench.post("/v1/responses", &response);
+        assert_eq!(answer.status, status, "{answer:?}");
+        if status == 400 {
+            assert_eq!(answer.json()["error"]["param"], "service_tier");
+        }
+    }
+}

@@ -8,7 +8,7 @@ use aerostat_jobs::{Job, JobOptions, JobPaths, Setting, Unwatched};
 use aerostat_serve::Config;
 use serde_json::{Value, json};
 
-use crate::support::{Bench, by_custom_id, chat, config, files, line, options, until};
+use crate::support::{Bench, by_custom_id, chat, config, files, line, options, other_files, until};
 
 fn with_data(folder: &Path) -> Config {
     Config { data: Some(folder.join("data")), ..config() }
@@ -200,21 +200,7 @@ fn a_batch_of_another_model_waits_for_its_own() {
         until("the beginning", || bench.get(&format!("/v1/batches/{id}")).json()["status"] == "in_progress");
         id
     };
-    // The same folder with another tensor's bytes.
-    let other = folder.path().join("model");
-    std::fs::create_dir(&other).unwrap();
-    for entry in std::fs::read_dir(files().path()).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, other.join(path.file_name().unwrap())).unwrap();
-    }
-    let weights = other.join("model.safetensors");
-    let mut bytes = std::fs::read(&weights).unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
-    std::fs::write(&weights, bytes).unwrap();
-    let model = std::sync::Arc::new(aerostat::ModelFiles::open(&other).unwrap());
-    let mut server = aerostat_serve::Server::start(with_data(folder.path()), model, options()).unwrap();
-    server.open().unwrap();
-    let bench = Bench { server, _folder: None };
+    let bench = Bench::model(with_data(folder.path()), other_files(&folder.path().join("model")));
     let path = format!("/v1/batches/{id}");
     until("the reason", || bench.get(&path).json()["aerostat"]["paused"].is_string());
     assert_eq!(bench.get(&path).json()["status"], "in_progress");
@@ -222,4 +208,28 @@ fn a_batch_of_another_model_waits_for_its_own() {
     let bench = Bench::with(with_data(folder.path()));
     let batch = bench.ended(&id);
     assert_eq!((&batch["status"], batch.get("aerostat")), (&json!("completed"), None));
+}
+
+/// It stayed cancelling for ever, and so did its input stay.
+#[test]
+fn a_batch_of_another_model_can_be_cancelled() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, id) = {
+        let bench = Bench::of(with_data(folder.path()), Options { rows_max: Some(2), ..options() });
+        let file = bench.upload(&lines(100));
+        let id = create(&bench, &file)["id"].as_str().unwrap().to_owned();
+        let done = || bench.get(&format!("/v1/batches/{id}")).json()["request_counts"]["completed"].as_u64();
+        until("some results", || done().unwrap() > 2);
+        (file, id)
+    };
+    let bench = Bench::model(with_data(folder.path()), other_files(&folder.path().join("model")));
+    let path = format!("/v1/batches/{id}");
+    until("the reason", || bench.get(&path).json()["aerostat"]["paused"].is_string());
+    assert_eq!(bench.post(&format!("{path}/cancel"), &json!({})).status, 200);
+    let batch = bench.ended(&id);
+    assert_eq!((&batch["status"], batch.get("aerostat")), (&json!("cancelled"), None), "{batch}");
+    let results = bench.results(&batch["output_file_id"]);
+    assert!(results.len() > 2 && results.len() < 100, "{batch}");
+    assert_eq!(batch["request_counts"]["completed"], json!(results.len()));
+    assert_eq!(bench.delete(&format!("/v1/files/{file}")).status, 200);
 }

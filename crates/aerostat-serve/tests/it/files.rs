@@ -172,3 +172,25 @@ fn the_folder_is_for_one_server_and_for_one_user() {
     connection.read_to_string(&mut text).unwrap();
     assert!(text.contains(" 200 "), "{text}");
 }
+
+/// A file that a disk had cut off came with 200, as if it were whole.
+#[test]
+fn a_file_that_has_lost_bytes_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = bench(&folder);
+    let id = bench.upload("all of it");
+    let path = folder.path().join("data/files").join(&id[5..7]).join(&id);
+    std::fs::write(path, "all").unwrap();
+    let answer = bench.get(&format!("/v1/files/{id}/content"));
+    assert_eq!((answer.status, answer.code().as_str()), (500, "file_damaged"), "{answer:?}");
+    assert!(answer.body.contains("9 bytes") && !answer.body.contains("data/files"), "{answer:?}");
+    let body = json!({"input_file_id": id, "endpoint": "/v1/chat/completions", "completion_window": "24h"});
+    let made = bench.post("/v1/batches", &body).json();
+    let batch = format!("/v1/batches/{}", made["id"].as_str().unwrap());
+    until("the reason", || {
+        bench.get(&batch).json()["aerostat"]["paused"].as_str().is_some_and(|why| why.contains("damaged"))
+    });
+    bench.post(&format!("{batch}/cancel"), &json!({}));
+    assert_eq!(bench.ended(made["id"].as_str().unwrap())["status"], "cancelled");
+    assert_eq!(bench.delete(&format!("/v1/files/{id}")).status, 200);
+}

@@ -1,12 +1,15 @@
 //! `/v1/responses`: whole, in events, gone on with, in the background, and after the server ended.
 
+use std::io::Write;
 use std::path::Path;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use aerostat::Options;
 use aerostat_serve::Config;
 use serde_json::{Value, json};
 
-use crate::support::{Bench, config, options, until};
+use crate::support::{Answer, Bench, config, form, options, other_files, request, until};
 
 fn with_data(folder: &Path) -> Config {
     Config { data: Some(folder.join("data")), ..config() }
@@ -99,6 +102,19 @@ fn a_stored_response_can_be_read_gone_on_with_and_deleted() {
     assert_eq!(bench.get(&path).json(), first);
     let items = bench.get(&format!("{path}/input_items")).json();
     assert_eq!(items["data"][0]["content"], json!([{"type": "input_text", "text": "question 1"}]));
+    let turn = |role: &str| json!({"role": role, "content": role});
+    let turns = json!({"input": [turn("user"), turn("assistant"), turn("user")], "max_output_tokens": 1});
+    let long = bench.post("/v1/responses", &ask(turns)).json();
+    let listed = |query: &str| {
+        bench.get(&format!("/v1/responses/{}/input_items{query}", long["id"].as_str().unwrap()))
+    };
+    let first_two = listed("?order=asc&limit=2").json();
+    assert_eq!((first_two["data"].as_array().unwrap().len(), &first_two["has_more"]), (2, &json!(true)));
+    let rest = listed(&format!("?order=asc&after={}", first_two["last_id"].as_str().unwrap())).json();
+    assert_eq!((&rest["data"][0], &rest["has_more"]), (&listed("").json()["data"][0], &json!(false)));
+    for query in ["?novel=1", "?limit=0", "?after=none", "?purpose=batch"] {
+        assert_eq!(listed(query).status, 400, "{query}");
+    }
     let second =
         bench.post("/v1/responses", &ask(json!({"input": "and?", "previous_response_id": id}))).json();
     let chat = json!({"seed": 3, "temperature": 1, "max_tokens": 12, "messages": [{"role": "user", "content": "question 1"},
@@ -167,4 +183,116 @@ fn a_server_that_ends_goes_on_with_what_ran_in_the_background() {
             (text(&whole), &whole["usage"], &whole["status"])
         );
     }
+}
+
+/// It was answered as stored, and was not there.
+#[test]
+fn what_cannot_be_stored_is_refused_or_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = Bench::with(Config { data_bytes_max: 4000, ..with_data(folder.path()) });
+    bench.upload(&"x".repeat(3500));
+    let refused =
+        [json!({"store": true}), json!({"store": true, "stream": true}), json!({"background": true})];
+    for more in refused {
+        let answer = bench.post("/v1/responses", &ask(more.clone()));
+        assert_eq!((answer.status, answer.code().as_str()), (413, "storage_full"), "{more}");
+    }
+    let made = bench.post("/v1/responses", &ask(json!({}))).json();
+    assert_eq!(made["store"], false);
+    assert_eq!(bench.get(&format!("/v1/responses/{}", made["id"].as_str().unwrap())).status, 404);
+    for event in bench.post("/v1/responses", &ask(json!({"stream": true}))).events() {
+        assert!(event["response"].is_null() || event["response"]["store"] == false, "{event}");
+    }
+    let keeps_none = Bench::new().post("/v1/responses", &ask(json!({"store": true})));
+    assert_eq!((keeps_none.status, keeps_none.code().as_str()), (404, "no_data"));
+}
+
+/// A server that is slow enough for what comes between the first token and the last.
+fn slow(folder: &Path) -> Bench {
+    Bench::with(Config { sweep_delay: Duration::from_millis(20), ..with_data(folder) })
+}
+
+fn long(more: Value) -> Value {
+    let mut body = ask(json!({"max_output_tokens": 400, "ignore_eos": true}));
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body
+}
+
+/// Sends a request whose answer is read meanwhile, and gives the response's id.
+fn begun(bench: &Bench, body: &Value) -> (String, JoinHandle<Answer>) {
+    let mut stream = bench.connect();
+    stream.write_all(request("POST", "/v1/responses", "", &body.to_string()).as_bytes()).unwrap();
+    let reader = thread::spawn(move || Answer::read(&mut stream));
+    let mut id = None;
+    until("a token", || {
+        let list = bench.get("/v1/aerostat/requests").json();
+        let first = &list["data"][0];
+        id = first["id"].as_str().filter(|_| first["tokens"].as_u64() > Some(0)).map(str::to_owned);
+        id.is_some()
+    });
+    (id.unwrap(), reader)
+}
+
+#[test]
+fn a_disk_that_is_filled_meanwhile_shows_in_the_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let delay = Duration::from_millis(20);
+    let bench = Bench::with(Config { data_bytes_max: 4000, sweep_delay: delay, ..with_data(folder.path()) });
+    for stream in [false, true] {
+        let (_, reader) = begun(&bench, &long(json!({"stream": stream, "max_output_tokens": 60})));
+        let full =
+            bench.send(&form(&[("purpose", None, "batch"), ("file", Some("a"), &"x".repeat(3000))])).json();
+        let answer = reader.join().unwrap();
+        let told = match stream {
+            true => answer.events().pop().unwrap()["response"].clone(),
+            false => answer.json(),
+        };
+        assert_eq!((&told["status"], &told["store"]), (&json!("incomplete"), &json!(false)));
+        bench.delete(&format!("/v1/files/{}", full["id"].as_str().unwrap()));
+    }
+}
+
+/// They ended without a word, and clients took that for a broken connection.
+#[test]
+fn streams_of_what_is_cancelled_deleted_or_stopped_have_a_last_event() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = slow(folder.path());
+    let background = long(json!({"background": true, "stream": true}));
+    let last = |reader: JoinHandle<Answer>| reader.join().unwrap().events().pop().unwrap();
+    let (id, reader) = begun(&bench, &background);
+    bench.post(&format!("/v1/responses/{id}/cancel"), &json!({}));
+    let event = last(reader);
+    assert_eq!(
+        (&event["type"], &event["response"]["status"]),
+        (&json!("response.cancelled"), &json!("cancelled"))
+    );
+    let (id, reader) = begun(&bench, &background);
+    assert_eq!(bench.delete(&format!("/v1/responses/{id}")).status, 200);
+    assert_eq!(last(reader)["type"], "response.cancelled");
+    let (id, reader) = begun(&bench, &long(json!({"stream": true})));
+    bench.delete(&format!("/v1/aerostat/requests/{id}"));
+    assert_eq!(last(reader)["type"], "response.cancelled");
+    let (id, first) = begun(&bench, &background);
+    let mut second = bench.connect();
+    let path = format!("/v1/responses/{id}?stream=true");
+    second
+        .write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes())
+        .unwrap();
+    let second = thread::spawn(move || Answer::read(&mut second));
+    thread::sleep(Duration::from_millis(200));
+    bench.server.stop();
+    for reader in [first, second] {
+        let events = reader.join().unwrap().events();
+        let (event, number) = (events.last().unwrap(), events.len() - 1);
+        assert_eq!((&event["type"], &event["code"]), (&json!("error"), &json!("stopped")), "{event}");
+        assert_eq!(event["sequence_number"], json!(number));
+    }
+    // It was queued for good with no reason where another model is served, and its stream ended without one.
+    let bench = Bench::model(with_data(folder.path()), other_files(&folder.path().join("model")));
+    let path = format!("/v1/responses/{id}");
+    until("the reason", || bench.get(&path).json()["aerostat"]["paused"].is_string());
+    let events = bench.get(&format!("{path}?stream=true")).events();
+    assert_eq!((&events[1]["type"], &events[1]["code"]), (&json!("error"), &json!("paused")), "{events:?}");
+    assert_eq!(bench.post(&format!("{path}/cancel"), &json!({})).json()["status"], "cancelled");
+    assert_eq!(bench.get(&path).json().get("aerostat"), None);
 }

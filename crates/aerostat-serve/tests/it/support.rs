@@ -45,6 +45,20 @@ pub(crate) fn talking() -> tempfile::TempDir {
     folder
 }
 
+/// The same model with another tensor's bytes, in a folder that is made.
+pub(crate) fn other_files(folder: &Path) -> Arc<ModelFiles> {
+    std::fs::create_dir(folder).unwrap();
+    for entry in std::fs::read_dir(files().path()).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, folder.join(path.file_name().unwrap())).unwrap();
+    }
+    let weights = folder.join("model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&weights, bytes).unwrap();
+    Arc::new(ModelFiles::open(folder).unwrap())
+}
+
 pub(crate) fn options() -> Options {
     Options { memory_bytes: Some(1 << 30), threads: Some(1), ..Options::default() }
 }
@@ -78,6 +92,11 @@ impl Bench {
     pub(crate) fn fixture(name: &str, config: Config) -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name);
         Self::over(config, options(), Arc::new(ModelFiles::open(&path).unwrap()), None)
+    }
+
+    /// Of a model that is open already.
+    pub(crate) fn model(config: Config, files: Arc<ModelFiles>) -> Self {
+        Self::over(config, options(), files, None)
     }
 
     fn over(
