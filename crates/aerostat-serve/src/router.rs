@@ -108,11 +108,11 @@ impl Route {
         }
     }
 
-    /// Whether what follows the question mark is read. Of the page and of `/health` it may be anything: browsers and
-    /// watchers put there what keeps answers from being remembered.
+    /// Whether what follows the question mark is read. Of the page, `/health` and the list of models it may be anything: browsers
+    /// and watchers put there what keeps answers from being remembered, and clients their version.
     fn reads_query(&self, method: &Method) -> bool {
         match self {
-            Self::Page(_) | Self::Health | Self::ResponseInput(_) => true,
+            Self::Page(_) | Self::Health | Self::Models | Self::ResponseInput(_) => true,
             Self::Requests | Self::Response(_) | Self::Files | Self::Batches => method == Method::GET,
             _ => false,
         }

@@ -247,14 +247,14 @@ fn every_request_is_counted_in_every_histogram() {
 fn what_is_not_known_after_a_question_mark_or_as_a_tier_is_refused() {
     let bench = Bench::new();
     for path in [
-        "/v1/models?limit=x",
+        "/version?limit=x",
         "/metrics?x",
         "/v1/aerostat/requests?class=zzz",
         "/v1/aerostat/requests?limit=1&limit=2",
     ] {
         assert_eq!(bench.get(path).status, 400, "{path}");
     }
-    for path in ["/health?x", "/?x", "/v1/models?", "/v1/aerostat/requests?class=batch"] {
+    for path in ["/health?x", "/?x", "/v1/models?client_version=1", "/v1/aerostat/requests?class=batch"] {
         assert_eq!(bench.get(path).status, 200, "{path}");
     }
     for (tier, status) in [
