@@ -7,9 +7,9 @@ import os
 from typing import Any, Iterable, Sequence
 
 from . import _aerostat, tensors
-from ._options import log
-from .errors import TextError, UsageError
-from .params import check_whole
+from ._checks import check_text, check_whole, items, shown, wrong
+from ._options import log, unknown
+from .errors import ModelError, TextError, UsageError
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
@@ -32,9 +32,22 @@ def read_json(path: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             value = json.load(file)
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return {}
-    return value if isinstance(value, dict) else {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: it cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: the JSON is not an object")
+    return value
+
+
+def _settings(path: str) -> dict[str, Any]:
+    """The same of a file that a model runs without."""
+    try:
+        return read_json(path)
+    except ModelError as error:
+        log.warning("going on without what it says: %s", error)
+        return {}
 
 
 def _text(token: Any) -> str | None:
@@ -62,8 +75,8 @@ class Tokenizer:
         self.padding_side = "right"
         self.chat_template: str | None = None
         folder = core.path if os.path.isdir(core.path) else None
-        config = {} if folder is None else read_json(os.path.join(folder, "tokenizer_config.json"))
-        mapped = {} if folder is None else read_json(os.path.join(folder, "special_tokens_map.json"))
+        config = {} if folder is None else _settings(os.path.join(folder, "tokenizer_config.json"))
+        mapped = {} if folder is None else _settings(os.path.join(folder, "special_tokens_map.json"))
         for name in _NAMED:
             self._named[name] = _text(config.get(name)) or _text(mapped.get(name))
         for name, key in (("bos_token", "bos"), ("eos_token", "eos")):
