@@ -46,6 +46,7 @@ TEXT_LISTS: dict[str, Callable[[LLM, Any], Any]] = {
     "contexts": lambda llm, x: llm.log_likelihood(x, ["a", "b"]),
     "continuations": lambda llm, x: llm.log_likelihood(["a", "b"], x),
     "sentences": lambda llm, x: llm.as_encoder().encode(x),
+    "text": lambda llm, x: llm.get_tokenizer()(x),
 }
 
 
@@ -259,3 +260,50 @@ def test_a_loss_of_torch_is_float32(model: AutoModel) -> None:
 
     ids = torch.tensor([[1, 2, 3]])
     assert model(ids, labels=ids).loss.dtype == torch.float32
+
+
+TOKENIZER: list[tuple[str, Callable[[Any], Any]]] = [
+    ("return_offsets_mapping", lambda t: t("a", return_offsets_mapping=True)),
+    ("return_token_type_ids", lambda t: t("a", return_token_type_ids=True)),
+    ("text_pair", lambda t: t("a", "b")),
+    ("padding", lambda t: t(["a", "bb"], padding="longst")),
+    ("padding_side", lambda t: t(["a", "bbb b"], padding=True, padding_side="lefft")),
+    ("truncation", lambda t: t("a", truncation="x")),
+    ("text", lambda t: t(SURROGATE)),
+    ("text", lambda t: t(["a", 5])),
+    ("text", lambda t: t.tokenize(5)),
+    ("no token id", lambda t: t.decode(10**9)),
+    ("no token id", lambda t: t.decode([1, 320])),
+    ("no token id", lambda t: t.decode(None)),
+    ("token_ids", lambda t: t.decode({"a": 1})),
+    ("sequences", lambda t: t.batch_decode(5)),
+    ("tokens", lambda t: t.convert_tokens_to_ids(5)),
+    ("tokens", lambda t: t.convert_tokens_to_string("abc")),
+    ("documents", lambda t: t.apply_chat_template([{"role": "user", "content": "x"}], documents={"a": "b"})),
+    ("pad_token", lambda t: setattr(t, "pad_token", 5)),
+    ("conversation", lambda t: t.apply_chat_template({"role": "user", "content": "x"})),
+    ("conversation", lambda t: t.apply_chat_template(5)),
+    ("chat_template", lambda t: t.apply_chat_template([{"role": "user", "content": "x"}], chat_template=5)),
+]
+
+
+@pytest.mark.parametrize(("named", "call"), TOKENIZER, ids=[f"{number}-{named}" for number, (named, _) in enumerate(TOKENIZER)])
+def test_calls_of_the_tokenizer(model: AutoModel, named: str, call: Callable[[Any], Any]) -> None:
+    with pytest.raises(aerostat.UsageError, match=named):
+        call(model.tokenizer)
+
+
+def test_words_that_a_tokenizer_does_not_know(model: AutoModel) -> None:
+    tokenizer = model.tokenizer
+    for call in (lambda: tokenizer("a", bogus=1), lambda: tokenizer.decode([67], bogus=1), lambda: tokenizer.batch_decode([[67]], bogus=1)):
+        with pytest.raises(TypeError, match="bogus"):
+            call()
+    # As transformers' scripts write it.
+    assert tokenizer.decode([67], clean_up_tokenization_spaces=True) == tokenizer.decode(67) == tokenizer.decode(67.0)
+    assert tokenizer("a", return_offsets_mapping=False, verbose=False, padding="do_not_pad", truncation="longest_first") == tokenizer("a")
+
+
+def test_a_message_to_be_continued_that_is_no_text(model: AutoModel) -> None:
+    for content in ([5], [{"type": "text"}], [{"type": "image"}]):
+        with pytest.raises(aerostat.TextError, match="continue_final_message"):
+            model.tokenizer.apply_chat_template([{"role": "user", "content": content}], continue_final_message=True)
