@@ -311,3 +311,26 @@ def test_tables_of_a_class_of_ones_own(llm: LLM) -> None:
         assert column(llm.generate_frame(make({"text": TEXTS}), "text", "answer", GREEDY), "answer") == [o.outputs[0].text for o in llm.generate(TEXTS, GREEDY)]
     with pytest.raises(aerostat.UsageError, match="pandas, polars or pyarrow"):
         llm.generate_frame(type("Other", (), {"columns": ["text"]})(), "text")
+
+
+def test_what_was_set_on_a_tokenizer_is_pickled(chat: str) -> None:
+    """Other processes wrote conversations by the model's own template, and data sets found results of it again."""
+    own, plain = LLM(chat, progress=False), LLM(chat, progress=False)
+    messages = [{"role": "user", "content": "Hello"}]
+    before = pickle.dumps(own.mapper("text", "answer", GREEDY, chat=True))
+    own.get_tokenizer().chat_template = "{{ bos_token }}XX{{ messages[0].content }}"
+    own.get_tokenizer().bos_token = own.get_tokenizer().convert_ids_to_tokens(5)
+    wanted = own.chat(messages, GREEDY)[0]
+    pickled = pickle.dumps(own.mapper("text", "answer", GREEDY, chat=True))
+    assert pickled != before == pickle.dumps(plain.mapper("text", "answer", GREEDY, chat=True))
+    again = pickle.loads(pickle.dumps(own))
+    assert again.chat(messages, GREEDY)[0].prompt == wanted.prompt == "#XXHello" != plain.chat(messages, GREEDY)[0].prompt
+    assert pickle.dumps(again.mapper("text", "answer", GREEDY, chat=True)) == pickled
+
+
+def test_a_template_in_a_file_is_pickled_as_its_text(chat: str, tmp_path: Path) -> None:
+    file = tmp_path / "own.jinja"
+    file.write_text("plain")
+    pickled = pickle.dumps(LLM(chat, chat_template=str(file), progress=False))
+    file.unlink()
+    assert pickle.loads(pickled).chat([{"role": "user", "content": "Hello"}], GREEDY)[0].prompt == "plain"

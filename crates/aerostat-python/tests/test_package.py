@@ -171,6 +171,17 @@ def test_a_pickled_model_answers_alike_and_holds_no_token() -> None:
     assert pickle.loads(pickled).generate([[1, 2, 3]], max_new_tokens=3).tolist() == model.generate([[1, 2, 3]], max_new_tokens=3).tolist()
 
 
+def test_a_pickled_model_answers_as_it_was_set(chat: str) -> None:
+    model = AutoModel.from_pretrained(chat, progress=False)
+    model.tokenizer.pad_token, model.tokenizer.padding_side = "<|im_end|>", "left"
+    model.generation_config.max_new_tokens, model.generation_config.do_sample = 3, False
+    again = pickle.loads(pickle.dumps(model))
+    assert again.tokenizer.pad_token == "<|im_end|>"
+    texts = ["Hello", "you there"]
+    assert again.tokenizer(texts, padding=True) == model.tokenizer(texts, padding=True)
+    assert again.generate([[1, 2]]).tolist() == model.generate([[1, 2]]).tolist() and again.generate([[1, 2]]).shape == (1, 5)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 @pytest.mark.filterwarnings("ignore:.*fork")
 def test_a_forked_child_is_told_and_does_not_hang() -> None:

@@ -242,10 +242,19 @@ class AutoModel:
         return self._core.stats()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self._given
+        # What answers depend on, and a caller may have set since.
+        tokenizer = self.tokenizer.settings() if isinstance(self.tokenizer, Tokenizer) else self.tokenizer
+        given = {**self._given, "compression": self.compression}
+        return {"given": given, "tokenizer": tokenizer, "generation_config": self.generation_config}
 
     def __setstate__(self, given: dict[str, Any]) -> None:
-        self._load(given["path"], {name: value for name, value in given.items() if name != "path"})
+        options = dict(given["given"])
+        self._load(options.pop("path"), options)
+        self.generation_config = given["generation_config"]
+        if isinstance(given["tokenizer"], str):
+            self.tokenizer.set(given["tokenizer"])
+        else:
+            self.tokenizer = given["tokenizer"]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._loading.path!r})"

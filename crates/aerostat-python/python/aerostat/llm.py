@@ -114,10 +114,14 @@ class LLM:
         return f"LLM({self._given['model']!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return self._given
+        # What a caller set on the tokenizer is part of how conversations are written.
+        return {**self._given, "chat_template": None, "tokenizer_settings": self._tokenizer.settings()}
 
     def __setstate__(self, given: dict[str, Any]) -> None:
-        self.__init__(given["model"], **{k: v for k, v in given.items() if k != "model"})  # type: ignore[misc]
+        options = dict(given)
+        settings = options.pop("tokenizer_settings")
+        self.__init__(**options)  # type: ignore[misc]
+        self._tokenizer.set(settings)
 
     def close(self) -> None:
         """Gives the memory of weights and cache back; the next call opens the model again."""

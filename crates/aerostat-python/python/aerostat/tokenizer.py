@@ -12,6 +12,8 @@ from ._options import log, unknown
 from .errors import ModelError, TextError, UsageError
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+#: What a caller may set.
+_SETTINGS = ("_named", "chat_template", "padding_side", "model_max_length")
 #: Arguments of transformers' tokenizers that cannot be had, and the values that ask for nothing.
 _REFUSED: dict[str, Any] = {
     "stride": 0, "return_overflowing_tokens": False, "return_special_tokens_mask": False, "return_offsets_mapping": False,
@@ -116,6 +118,14 @@ class Tokenizer:
         vars(self).update(state)
         self._core = _Files(self.name_or_path)
         self._model = self._core.model
+
+    def settings(self) -> str:
+        """What a caller may have set, as JSON; :meth:`set` sets it on another of the same model."""
+        return json.dumps({name: getattr(self, name) for name in _SETTINGS}, sort_keys=True)
+
+    def set(self, settings: str) -> None:
+        """Takes the settings of another."""
+        vars(self).update(json.loads(settings))
 
     # Special tokens
 
