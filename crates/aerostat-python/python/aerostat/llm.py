@@ -588,12 +588,16 @@ def _distilled(read: list[Prompt], results: list[Any]) -> list[Any]:
 
 
 def _pieces(events: Iterator[tuple[int, str, Any]]) -> Iterator[str]:
-    for _, kind, told in events:
-        error = raised((kind, told)) if kind == "failed" else None
-        if error is not None:
-            raise error
-        if kind == "text":
-            yield told
+    try:
+        for _, kind, told in events:
+            error = raised((kind, told)) if kind == "failed" else None
+            if error is not None:
+                raise error
+            if kind == "text":
+                yield told
+    except KeyboardInterrupt as error:
+        # All that came was given.
+        raise Interrupted() from error
 
 
 def _sum(result: Result) -> float:
