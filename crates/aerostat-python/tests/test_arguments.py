@@ -1,5 +1,6 @@
 """Arguments of another kind than is meant: each is refused by its name, and none is accepted without effect."""
 
+import asyncio
 import json
 import shutil
 from collections import UserDict
@@ -167,6 +168,21 @@ def test_calls_of_llm(llm: LLM, named: str, call: Callable[[LLM], Any]) -> None:
         call(llm)
 
 
+def test_engines_refuse_what_calls_refuse(llm: LLM) -> None:
+    from aerostat.vllm import AsyncLLM, LLMEngine
+
+    engine = LLMEngine(llm)
+    engine.add_request("0", "a", GREEDY, arrival_time=0.0)
+    with pytest.raises(aerostat.UsageError, match="lora_request"):
+        engine.add_request("1", "a", GREEDY, lora_request=3)
+    with pytest.raises(TypeError, match="bogus"):
+        engine.add_request("1", "a", GREEDY, bogus=3)
+    with pytest.raises(aerostat.UsageError, match="lora_request"):
+        asyncio.run(anext(AsyncLLM(llm).generate("a", GREEDY, "2", lora_request=3)))  # type: ignore[arg-type]
+    assert engine.get_num_unfinished_requests() == 1
+    engine.abort_request("0")
+
+
 def test_vectors_of_tokens_take_what_vectors_take(llm: LLM) -> None:
     """Of words that it did not know it said nothing, and a prompt that cannot be served ended the call."""
     with pytest.raises(TypeError, match="bogus"):
@@ -283,6 +299,9 @@ TOKENIZER: list[tuple[str, Callable[[Any], Any]]] = [
     ("pad_token", lambda t: setattr(t, "pad_token", 5)),
     ("conversation", lambda t: t.apply_chat_template({"role": "user", "content": "x"})),
     ("conversation", lambda t: t.apply_chat_template(5)),
+    ("message 0 is 5", lambda t: t.apply_chat_template([5])),
+    ("message 1: role is None", lambda t: t.apply_chat_template([{"role": "user", "content": "x"}, {"content": "x"}])),
+    ("add_generation_prompt", lambda t: t.apply_chat_template([{"role": "user", "content": "x"}], add_generation_prompt="no")),
     ("chat_template", lambda t: t.apply_chat_template([{"role": "user", "content": "x"}], chat_template=5)),
 ]
 

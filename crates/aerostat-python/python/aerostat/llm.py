@@ -30,6 +30,9 @@ from .params import SAMPLING_NAMES, PoolingParams, SamplingParams
 from .tokenizer import Tokenizer, tool_list
 
 PromptLike = Any
+#: Keywords of vLLM's calls that change nothing here.
+_NOTED = ("tokenization_kwargs", "prompt_adapter_request", "mm_processor_kwargs", "arrival_time", "trace_headers", "priority", "prompt_text",
+          "data_parallel_rank")  # fmt: skip
 
 
 class LLM:
@@ -435,7 +438,7 @@ class LLM:
         if lora_request is not None:
             raise UsageError("lora_request: adapters are not supported here")
         for name in keywords:
-            if name not in ("tokenization_kwargs", "prompt_adapter_request", "mm_processor_kwargs"):
+            if name not in _NOTED:
                 if name in SAMPLING_NAMES:
                     raise TypeError(f"{name!r} is a member of SamplingParams: give SamplingParams({name}=…)")
                 raise unknown("this method", name, ("use_tqdm", "on_error", "sampling_params"))

@@ -7,7 +7,7 @@ import os
 from typing import Any, Iterable, Sequence
 
 from . import _aerostat, tensors
-from ._checks import check_text, check_whole, items, shown, wrong
+from ._checks import check_flag, check_mapping, check_text, check_whole, items, shown, wrong
 from ._options import log, unknown
 from .errors import ModelError, TextError, UsageError
 
@@ -361,6 +361,10 @@ class Tokenizer:
         variables: dict[str, Any],
     ) -> str:
         """One conversation as text."""
+        for name, value in (("add_generation_prompt", add_generation_prompt), ("continue_final_message", continue_final_message)):
+            check_flag(name, value)
+        for number, message in enumerate(messages):
+            check_text(f"message {number}: role", check_mapping(f"message {number}", message).get("role"))
         if add_generation_prompt and continue_final_message:
             raise UsageError("add_generation_prompt and continue_final_message exclude each other")
         template = chat_template if chat_template is not None else self.chat_template
@@ -372,7 +376,7 @@ class Tokenizer:
             given = json.dumps(messages, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise UsageError(f"messages and variables of a template must be JSON: {error}") from error
-        text = str(self._model.render(given, add_generation_prompt, extra, template))
+        text = str(self._model.render(given, bool(add_generation_prompt), extra, template))
         return _continued(text, messages) if continue_final_message else text
 
 
