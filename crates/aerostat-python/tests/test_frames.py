@@ -232,3 +232,105 @@ def test_batches_of_every_format_are_mapped(llm: LLM, kind: str) -> None:
     datasets.disable_progress_bars()
     rows = datasets.Dataset.from_dict({"text": TEXTS}).with_format(kind).map(llm.mapper("text", "answer", GREEDY), batched=True)
     assert rows.with_format(None)["answer"][:] == [o.outputs[0].text for o in llm.generate(TEXTS, GREEDY)]
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_a_template_and_a_system_message_are_for_texts(llm: LLM, make: Any) -> None:
+    """Conversations in cells went without either."""
+    talk = [{"role": "user", "content": "Hello"}]
+    frame = make({"talk": [talk, talk]})
+    assert column(llm.generate_frame(frame, "talk", "answer", GREEDY, chat=True), "answer") == [llm.chat(talk, GREEDY)[0].outputs[0].text] * 2
+    for how in ({"system": "Be brief."}, {"template": "Say {text}"}):
+        with pytest.raises(aerostat.UsageError, match="row 0: system and template go with texts"):
+            llm.generate_frame(frame, "talk", "answer", GREEDY, chat=True, **how)
+        found = llm.generate_frame(frame, "talk", "answer", GREEDY, chat=True, errors="error", **how)
+        assert not any(isinstance(answer, str) for answer in column(found, "answer")) and all("go with texts" in error for error in column(found, "error"))
+
+
+@pytest.mark.parametrize(
+    ("how", "named"),
+    [
+        ({"system": "Be brief."}, "chat=True"), ({"chat": True, "system": 5}, "system is 5"), ({"chat": "no"}, "chat"), ({"template": 5}, "template"),
+        ({"template": "no place"}, "template"), ({"sampling_params": SamplingParams(n=3)}, "n is 3"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_would_change_nothing_is_refused_before_anything_runs(chat: str, how: dict[str, Any], named: str) -> None:
+    from aerostat import ray
+
+    own = LLM(chat, progress=False)
+    for call in (
+        lambda: own.generate_frame(pandas.DataFrame({"text": TEXTS}), "text", **how), lambda: own.mapper("text", **how),
+        lambda: ray.Generate(chat, "text", **how),
+    ):  # fmt: skip
+        with pytest.raises(aerostat.UsageError, match=named):
+            call()
+    assert own.stats() is None
+
+
+def test_one_row_one_vector(llm: LLM, chat: str) -> None:
+    from aerostat import PoolingParams, ray
+
+    for params in ({"dimensions": 3}, [PoolingParams()] * 3, "x"):
+        for call in (
+            lambda: llm.embed_frame(pandas.DataFrame({"text": TEXTS}), "text", pooling_params=params),  # type: ignore[arg-type]
+            lambda: ray.Embed(chat, pooling_params=params),  # type: ignore[arg-type]
+        ):  # fmt: skip
+            with pytest.raises(aerostat.UsageError, match="pooling_params"):
+                call()
+
+
+def test_batches_that_are_none(llm: LLM) -> None:
+    for wrong in (5, None, "Hello", {"a": 1}):
+        with pytest.raises(aerostat.UsageError, match="batched=True"):
+            llm.mapper("text")({"text": wrong})
+
+
+def test_pieces_of_a_pandas_table_have_the_same_types(llm: LLM) -> None:
+    """Without rows a column of texts was one of numbers, and without texts one of objects."""
+    whole = pandas.DataFrame({"text": ["Hello", None, "you"]}, index=[7, 7, 9])
+    pieces = [whole, whole.iloc[:0], whole.iloc[:1], whole.iloc[1:2]]
+    for call in (
+        lambda piece: llm.generate_frame(piece, "text", "answer", GREEDY, errors="error"), lambda piece: llm.embed_frame(piece, "text", errors="error"),
+        lambda piece: llm.classify_frame(piece, "text", ["a", "b"], errors="error", probability="p"),
+    ):  # fmt: skip
+        found = [call(piece) for piece in pieces]
+        assert len({str(one.dtypes.to_dict()) for one in found}) == 1
+        assert [one.index.tolist() for one in found] == [[7, 7, 9], [], [7], [7]]
+        assert found[0]["error"].isna().tolist() == [True, False, True]
+
+
+def test_tables_of_a_class_of_ones_own(llm: LLM) -> None:
+    class Frame(pandas.DataFrame):  # type: ignore[misc]
+        pass
+
+    class Polar(polars.DataFrame):  # type: ignore[misc]
+        pass
+
+    for make in (Frame, Polar):
+        assert column(llm.generate_frame(make({"text": TEXTS}), "text", "answer", GREEDY), "answer") == [o.outputs[0].text for o in llm.generate(TEXTS, GREEDY)]
+    with pytest.raises(aerostat.UsageError, match="pandas, polars or pyarrow"):
+        llm.generate_frame(type("Other", (), {"columns": ["text"]})(), "text")
+
+
+def test_what_was_set_on_a_tokenizer_is_pickled(chat: str) -> None:
+    """Other processes wrote conversations by the model's own template, and data sets found results of it again."""
+    own, plain = LLM(chat, progress=False), LLM(chat, progress=False)
+    messages = [{"role": "user", "content": "Hello"}]
+    before = pickle.dumps(own.mapper("text", "answer", GREEDY, chat=True))
+    own.get_tokenizer().chat_template = "{{ bos_token }}XX{{ messages[0].content }}"
+    own.get_tokenizer().bos_token = own.get_tokenizer().convert_ids_to_tokens(5)
+    wanted = own.chat(messages, GREEDY)[0]
+    pickled = pickle.dumps(own.mapper("text", "answer", GREEDY, chat=True))
+    assert pickled != before == pickle.dumps(plain.mapper("text", "answer", GREEDY, chat=True))
+    again = pickle.loads(pickle.dumps(own))
+    assert again.chat(messages, GREEDY)[0].prompt == wanted.prompt == "#XXHello" != plain.chat(messages, GREEDY)[0].prompt
+    assert pickle.dumps(again.mapper("text", "answer", GREEDY, chat=True)) == pickled
+
+
+def test_a_template_in_a_file_is_pickled_as_its_text(chat: str, tmp_path: Path) -> None:
+    file = tmp_path / "own.jinja"
+    file.write_text("plain")
+    pickled = pickle.dumps(LLM(chat, chat_template=str(file), progress=False))
+    file.unlink()
+    assert pickle.loads(pickled).chat([{"role": "user", "content": "Hello"}], GREEDY)[0].prompt == "plain"

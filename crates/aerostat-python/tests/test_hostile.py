@@ -72,13 +72,33 @@ def test_prompts(llm: LLM, prompt: Any) -> None:
         {"logit_bias": {1: math.nan}}, {"logit_bias": {1: "x"}}, {"logit_bias": [1]}, {"allowed_token_ids": []},
         {"allowed_token_ids": [HUGE]}, {"bad_words": [5]}, {"logprobs": HUGE}, {"logprobs": 1.5}, {"min_tokens": -1},
         {"min_tokens": None}, {"structured_outputs": 5}, {"structured_outputs": {"json": {}, "regex": "a"}},
-        {"truncate_prompt_tokens": 0}, {"repetition_penalty": math.nan}, {"repetition_penalty": -1},
+        {"truncate_prompt_tokens": 0}, {"repetition_penalty": math.nan}, {"repetition_penalty": -1}, {"ignore_eos": "no"},
+        {"stop": SURROGATE}, {"stop": [None]}, {"stop": {"a": 1}}, {"bad_words": 3}, {"bad_words": [SURROGATE]}, {"allowed_token_ids": 5},
+        {"logit_bias": {1: 10**400}},
     ],
     ids=repr,
 )  # fmt: skip
 def test_sampling_parameters(how: dict[str, Any]) -> None:
-    with pytest.raises((ValueError, TypeError, AttributeError)):
+    with pytest.raises(aerostat.UsageError, match=next(iter(how))):
         SamplingParams(**how)
+
+
+def test_a_number_that_has_no_words() -> None:
+    with pytest.raises(aerostat.UsageError, match="max_tokens"):
+        SamplingParams(max_tokens=10**5000)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"json": {"enum": {1}}}, {"json": 5}, {"json": "{"}, {"json": {"enum": [math.nan]}}, {"regex": 5}, {"regex": SURROGATE}, {"choice": 5}, {"choice": "a"},
+        {"choice": [SURROGATE]}, {"choice": []}, {"choice": {"a": 1}}, {"grammar": 5}, {"grammar": SURROGATE},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_shapes(how: dict[str, Any]) -> None:
+    with pytest.raises(aerostat.UsageError, match=next(iter(how))):
+        StructuredOutputsParams(**how)
 
 
 @pytest.mark.parametrize(
@@ -98,10 +118,8 @@ def test_sampling_parameters_that_were_set_later(llm: LLM, how: dict[str, Any]) 
 @pytest.mark.parametrize(
     "how",
     [
-        {"stop": [SURROGATE]}, {"allowed_token_ids": [320]}, {"allowed_token_ids": [4294967295]}, {"bad_words": [SURROGATE]},
-        {"structured_outputs": StructuredOutputsParams(regex="(" * 2000)}, {"structured_outputs": StructuredOutputsParams(regex=SURROGATE)},
+        {"allowed_token_ids": [320]}, {"allowed_token_ids": [4294967295]}, {"structured_outputs": StructuredOutputsParams(regex="(" * 2000)},
         {"structured_outputs": StructuredOutputsParams(json={"type": "nonsense"})}, {"structured_outputs": StructuredOutputsParams(grammar="start: nothing")},
-        {"structured_outputs": StructuredOutputsParams(choice=[SURROGATE])},
     ],
     ids=lambda how: str(how)[:60],
 )  # fmt: skip
@@ -402,7 +420,7 @@ def test_vectors_of_more_elements_than_there_are(llm: LLM) -> None:
 
 
 OUTSIDE: list[dict[str, Any]] = [
-    {"allowed_token_ids": [320]}, {"logit_bias": {320: 1.0}}, {"bad_words": [SURROGATE]}, {"max_tokens": None, "truncate_prompt_tokens": 600},
+    {"allowed_token_ids": [320]}, {"logit_bias": {320: 1.0}}, {"max_tokens": None, "truncate_prompt_tokens": 600},
     {"structured_outputs": StructuredOutputsParams(regex="(")}, {"structured_outputs": StructuredOutputsParams(grammar="start: nothing")},
 ]  # fmt: skip
 
@@ -479,7 +497,7 @@ def test_numbers_of_numpy_in_a_list_are_one_prompt(llm: LLM) -> None:
 
 def test_texts_where_lists_are_meant_are_not_lists_of_letters(llm: LLM) -> None:
     for contexts, ends in (("ab", ["c", "d"]), (["a", "b"], "cd")):
-        with pytest.raises(aerostat.UsageError, match="give a list of each"):
+        with pytest.raises(aerostat.UsageError, match="expected a list of texts"):
             llm.log_likelihood(contexts, ends)  # type: ignore[arg-type]
     for tools in ("search", {"name": "search"}, 5, ["search"]):
         with pytest.raises(aerostat.UsageError, match="^tools: "):

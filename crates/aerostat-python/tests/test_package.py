@@ -171,6 +171,17 @@ def test_a_pickled_model_answers_alike_and_holds_no_token() -> None:
     assert pickle.loads(pickled).generate([[1, 2, 3]], max_new_tokens=3).tolist() == model.generate([[1, 2, 3]], max_new_tokens=3).tolist()
 
 
+def test_a_pickled_model_answers_as_it_was_set(chat: str) -> None:
+    model = AutoModel.from_pretrained(chat, progress=False)
+    model.tokenizer.pad_token, model.tokenizer.padding_side = "<|im_end|>", "left"
+    model.generation_config.max_new_tokens, model.generation_config.do_sample = 3, False
+    again = pickle.loads(pickle.dumps(model))
+    assert again.tokenizer.pad_token == "<|im_end|>"
+    texts = ["Hello", "you there"]
+    assert again.tokenizer(texts, padding=True) == model.tokenizer(texts, padding=True)
+    assert again.generate([[1, 2]]).tolist() == model.generate([[1, 2]]).tolist() and again.generate([[1, 2]]).shape == (1, 5)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 @pytest.mark.filterwarnings("ignore:.*fork")
 def test_a_forked_child_is_told_and_does_not_hang() -> None:
@@ -213,6 +224,29 @@ def test_ctrl_c_ends_the_call_with_what_there_is() -> None:
     assert cut.outputs[0].finish_reason == "abort" and not cut.finished and len(cut.outputs[0].token_ids) > 1
     # It goes on to work.
     assert llm.generate([[1, 2, 3]], short)[0].outputs[0].token_ids == done.outputs[0].token_ids
+
+
+def test_ctrl_c_ends_what_comes_one_by_one() -> None:
+    """It came as Python's own, and what had not been given was lost or came as if it were whole."""
+    llm = LLM(fixture("llama"), progress=False, max_model_len=100_010, max_num_seqs=2)
+    llm.generate([[1, 2, 3]], SamplingParams(max_tokens=2))
+    short, long = SamplingParams(max_tokens=1, temperature=0), SamplingParams(max_tokens=100_000, temperature=0, ignore_eos=True)
+    given = []
+    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(aerostat.Interrupted) as caught:
+        for number, output in llm.as_completed([[1, 2, 3], [1, 2, 4]], [short, long]):
+            given.append((number, output.finished))
+    assert given == [(0, True)]
+    [(number, cut)] = caught.value.outputs
+    assert number == 1 and not cut.finished and len(cut.outputs[0].token_ids) > 1
+    chat = LLM(fixture("chat"), progress=False)
+    chat.generate("Hello", short)
+    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(aerostat.Interrupted) as caught:
+        for piece in chat.stream("Hello", long):
+            assert isinstance(piece, str)
+    assert caught.value.outputs == []
+    assert len(chat.generate("Hello", short)) == 1
 
 
 @pytest.mark.parametrize("what", ["embed", "token_embed", "classify", "calibrated", "score", "likelihood", "distil", "rerank", "texts", "ids"])

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, AsyncIterator, Callable, Iterator, Sequence
 
 from . import _aerostat
+from ._checks import check_path, check_text
 from ._journal import Entry, Journal
 from ._options import EngineOptions, expert_file, log, own_cache
 from ._progress import Progress
@@ -34,7 +35,9 @@ def find(
     progress: bool = True,
 ) -> str:
     """The folder or file of a model, downloaded if need be."""
-    name = os.fsdecode(model)
+    name = check_path("the model's name", model)
+    if revision is not None:
+        check_text("revision", revision)
     name = os.path.expanduser(name) if name.startswith("~") else name
     bar: list[Progress] = []
 
@@ -46,7 +49,7 @@ def find(
                 bar.append(Progress(total, f"downloading {name}", "B"))
             bar[0].at(here, total)
 
-    cache = None if cache_dir is None else os.fsdecode(cache_dir)
+    cache = None if cache_dir is None else check_path("cache_dir", cache_dir)
     try:
         return str(_aerostat.find(name, own_cache(), token, cache, revision, told))
     finally:
@@ -71,7 +74,7 @@ class Core:
         self.guests: set[object] = set()
         self.facts: dict[str, Any] = json.loads(self.model.describe())
         experts = expert_file(path) if self.facts["experts"] else None
-        draft = None if options.draft is None else os.fsdecode(options.draft)
+        draft = None if options.draft is None else check_path("draft", options.draft)
         draft = draft if draft in (None, "auto", "none") else find(draft, progress=progress)
         self.engine = _aerostat.Engine(self.model, options.as_json(experts, draft), *floor)
         if self.facts["tokenizer_error"]:

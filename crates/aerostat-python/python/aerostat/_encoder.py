@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Sequence
 
-from . import tensors
+from ._checks import check_flag, check_mapping, check_text, check_whole, items, wrong
 from ._core import Result
+from ._options import unknown
 from .errors import ModelError, UsageError
 from .params import PoolingParams
 
 if TYPE_CHECKING:
     from .llm import LLM
 
+#: Members of vLLM's configuration of poolers.
+_CONFIGURED = ("pooling_type", "seq_pooling_type", "tok_pooling_type", "normalize", "use_activation", "dimensions", "task")
 #: vLLM's names of poolings, and ours for them.
 _POOLINGS = {"MEAN": "mean", "LAST": "last", "CLS": "cls"}
 
@@ -37,16 +41,17 @@ class Pooling:
         pooling = cls(width=said.get("width", facts["hidden"]), width_of_token=facts["hidden"], error=said.get("error"))
         if said.get("cuts"):
             pooling.kind, pooling.normalize = said["pooling"], said["normalize"]
-        given = config if isinstance(config, dict) or config is None else vars(config)
-        for name, value in (given or {}).items():
-            if name in ("pooling_type", "seq_pooling_type") and value is not None:
-                if value not in _POOLINGS:
-                    raise UsageError(f"pooling_type is {value!r}; expected MEAN, LAST or CLS")
+        for name, value in _configured(config).items():
+            if name in ("pooling_type", "seq_pooling_type"):
+                if not isinstance(value, str) or value not in _POOLINGS:
+                    raise wrong(name, value, "MEAN, LAST or CLS")
                 pooling.kind = _POOLINGS[value]
-            elif name in ("normalize", "use_activation") and value is not None:
-                pooling.normalize = bool(value)
-            elif name == "dimensions" and value is not None:
-                pooling.dimensions = int(value)
+            elif name in ("normalize", "use_activation"):
+                pooling.normalize = check_flag(name, value)
+            elif name == "dimensions":
+                pooling.dimensions = check_whole(name, value, 1)
+            elif name == "tok_pooling_type" and value != "ALL":
+                raise wrong(name, value, "ALL: every token has its vector")
         return pooling
 
     def request(self, tokens: list[int], params: PoolingParams | None, apart: bool = False) -> dict[str, Any]:
@@ -63,6 +68,37 @@ class Pooling:
             raise UsageError(f"dimensions is {dimensions}; the model's vectors have {width} elements")
         want = {"layer": None, "pooling": None if apart else self.kind, "dimensions": dimensions, "normalize": normalize}
         return {"tokens": tokens, "want": {"hidden": want}}
+
+
+def _configured(config: Any) -> dict[str, Any]:
+    """What a dict or an object says of how vectors are made."""
+    if config is None:
+        return {}
+    given = check_mapping("pooler_config", vars(config) if hasattr(config, "__dict__") else config)
+    said = {name: value for name, value in given.items() if value is not None}
+    strange = next((name for name in said if name not in _CONFIGURED), None)
+    if strange is not None and isinstance(config, Mapping):
+        raise UsageError(str(unknown("pooler_config", str(strange), _CONFIGURED)))
+    if strange is not None:
+        raise UsageError(f"pooler_config: {strange} is not supported: leave it out")
+    return said
+
+
+def params_of(given: Any, count: int) -> list[PoolingParams | None]:
+    """How each of several texts becomes a vector: one for all of them, or one for each."""
+    several = list(given) if isinstance(given, (list, tuple)) else [given] * count
+    strange = next((one for one in several if not isinstance(one, (PoolingParams, type(None)))), None)
+    if strange is not None:
+        raise wrong("pooling_params", strange, "PoolingParams, or a list of them")
+    if len(several) != count:
+        raise UsageError(f"there are {count} prompts and {len(several)} pooling parameters")
+    return several
+
+
+def look_at_params(given: Any) -> None:
+    """Refuses what is not one for all rows of a column."""
+    if not isinstance(given, (PoolingParams, type(None))):
+        raise wrong("pooling_params", given, "PoolingParams, one for all rows")
 
 
 def vectors(result: Result, apart: bool = False) -> Any:
@@ -93,9 +129,11 @@ class Encoder:
         """``[texts, width]`` float32, or ``[width]`` of a single text. Texts come behind ``prompt``, else behind the model's
         own of that name, else behind the one that its makers mean where none is named; they are cut where they are too long."""
         single = isinstance(sentences, str)
-        texts = [sentences] if isinstance(sentences, str) else list(tensors.plain(sentences))
-        if not all(isinstance(text, str) for text in texts):
-            raise UsageError("encode takes a text, or several")
+        texts = [sentences] if isinstance(sentences, str) else items("sentences", sentences, "a text or several")
+        texts = [check_text(f"sentence {number}", text) for number, text in enumerate(texts)]
+        for name, value in (("prompt", prompt), ("prompt_name", prompt_name)):
+            if value is not None:
+                check_text(name, value)
         encode, usual = self._llm._core.model.encode_for_vector, prompt is None
         rows = [encode((prompt or "") + text, prompt_name if usual else None, usual)[0] for text in texts]
         params = PoolingParams(normalize=normalize_embeddings, dimensions=truncate_dim)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import tensors
+from ._checks import shown
 from ._core import raised
-from ._generation import _IGNORED, _REFUSED
+from ._generation import _IGNORED, _REFUSED, asks_for
 from ._hooks import Gathered
 from ._options import affordable, log
 from ._outputs import Output
@@ -25,10 +27,10 @@ def forward(
     logits_to_keep: Any, return_dict: bool, keywords: dict[str, Any],
 ) -> Any:  # fmt: skip
     """See ``AutoModel.__call__``."""
+    keywords = keywords if labels is None else {**keywords, "labels": labels}
+    input_ids, attention_mask, keywords = taken_apart(input_ids, attention_mask, keywords)
+    labels = keywords.pop("labels", None)
     _look_at(keywords)
-    if isinstance(input_ids, dict):
-        attention_mask = input_ids.get("attention_mask") if attention_mask is None else attention_mask
-        input_ids = input_ids["input_ids"]
     input_ids = tensors.plain(input_ids)
     if input_ids is None:
         raise UsageError("input_ids are missing")
@@ -83,11 +85,27 @@ def forward(
     return output if return_dict else output.to_tuple()
 
 
+def taken_apart(inputs: Any, attention_mask: Any, keywords: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+    """Token ids, mask and keywords; what a tokenizer gave, where it is handed over whole, is all of them."""
+    if not isinstance(inputs, Mapping):
+        return inputs, attention_mask, keywords
+    more = dict(inputs)
+    if "input_ids" not in more:
+        raise UsageError(f"the dict has no input_ids; it has {', '.join(map(str, more)) or 'nothing'}")
+    ids, mask = more.pop("input_ids"), more.pop("attention_mask", None)
+    if mask is not None and attention_mask is not None:
+        raise UsageError("attention_mask is given twice: in the dict and beside it")
+    twice = next((name for name in more if name in keywords), None)
+    if twice is not None:
+        raise UsageError(f"{twice} is given twice: in the dict and beside it")
+    return ids, attention_mask if mask is None else mask, {**{str(name): value for name, value in more.items()}, **keywords}
+
+
 def _look_at(keywords: dict[str, Any]) -> None:
     for name, value in keywords.items():
         if name in _REFUSED:
-            if not any(value is idle or value == idle for idle in _REFUSED[name]):
-                raise UsageError(f"{name} is not supported")
+            if asks_for(name, value):
+                raise UsageError(f"{name} is {shown(value)}, which is not supported: leave it out")
         elif name in _IGNORED or name == "cache_position":
             log.info("%s has no effect here", name)
         else:
@@ -145,4 +163,4 @@ def _loss(logits: Any, labels: Any, rows: list[list[int]], starts: list[int]) ->
 def _scalar(value: float, given: Any) -> Any:
     import numpy as np
 
-    return tensors.torch().tensor(value) if tensors.is_torch(given) else np.float32(value)
+    return tensors.torch().tensor(value, dtype=tensors.torch().float32) if tensors.is_torch(given) else np.float32(value)

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Sequence
 
 from . import tensors
+from ._checks import check_text, wrong
 from ._core import raised
 from ._generation import NEW_TOKENS_DEFAULT, ids_of, rules, sampling, settle
 from ._hooks import Gathered, kept, processor, stopper
@@ -24,8 +25,10 @@ class Ask:
         self, model: "AutoModel", config: Any, keywords: dict[str, Any], processors: Any, criteria: Any, streamer: Any
     ) -> None:
         self.model, self.core = model, model._core
-        self.processors = list(processors or [])
-        self.criteria = [] if criteria is None else list(criteria) if isinstance(criteria, (list, tuple)) else [criteria]
+        self.processors = called("logits_processor", processors)
+        self.criteria = called("stopping_criteria", [criteria] if callable(criteria) and not isinstance(criteria, list) else criteria)
+        if streamer is not None and not (hasattr(streamer, "put") and hasattr(streamer, "end")):
+            raise wrong("streamer", streamer, "an object with put and end")
         self.streamer = streamer
         #: What processors and criteria raised.
         self.faults: list[BaseException] = []
@@ -46,11 +49,9 @@ class Ask:
 
     def texts(self, prompts: list[str]) -> TextAnswers:
         """Answers alone."""
-        if self.known["return_dict_in_generate"] or self.streamer is not None and len(prompts) != 1:
-            if self.streamer is not None:
-                raise UsageError("a streamer takes one prompt")
+        if self.known["return_dict_in_generate"]:
             log.info("return_dict_in_generate has no effect on texts: answers have .sequences and .finish_reasons")
-        rows = [self.core.model.encode(prompt, True) for prompt in prompts]
+        rows = [self.core.model.encode(check_text(f"prompt {number}", prompt), True) for number, prompt in enumerate(prompts)]
         empty = next((number for number, row in enumerate(rows) if not row), None)
         if empty is not None:
             raise UsageError(f"prompt {empty} has no tokens")
@@ -191,6 +192,14 @@ class Ask:
         finally:
             self.streamer.end()
         return [("completion", self.core.cut([])) if result is None else result]
+
+
+def called(name: str, given: Any) -> list[Any]:
+    """A list of functions. (transformers' own lists of them can be called, too.)"""
+    several = [] if given is None else given
+    if not isinstance(several, (list, tuple)) or not all(map(callable, several)):
+        raise wrong(name, given, "a list of functions")
+    return list(several)
 
 
 def all_layers(facts: dict[str, Any]) -> list[int | None]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
+from ._checks import check_flag, check_mapping, check_number, check_texts, check_whole, items, scalar, shown
 from ._options import log, unknown
 from .errors import UsageError
-from .params import check_number, check_texts, check_whole
 from .tokenizer import read_json
 
 #: Tokens of an answer where nothing says how many.
@@ -81,6 +82,14 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "token_healing": (None, False),
     "prefix_allowed_tokens_fn": (None,),
 }
+#: All that transformers knows.
+KNOWN_NAMES = frozenset((*DEFAULTS, *_IGNORED, *_REFUSED))
+
+
+def asks_for(name: str, value: Any) -> bool:
+    """Whether a value of one of the refused names asks for anything."""
+    plain = scalar(value)
+    return plain is not None and not (isinstance(plain, (int, float)) and plain in _REFUSED[name])
 
 
 class GenerationConfig:
@@ -115,33 +124,44 @@ def members(config: Any) -> dict[str, Any]:
     """What a configuration says: ours, transformers', or a dict."""
     if config is None:
         return {}
-    if isinstance(config, dict):
-        return dict(config)
-    if hasattr(config, "to_diff_dict"):
-        return dict(config.to_diff_dict())
-    return dict(config.to_dict() if hasattr(config, "to_dict") else vars(config))
+    for name in ("to_diff_dict", "to_dict"):
+        if hasattr(config, name):
+            return dict(getattr(config, name)())
+    return check_mapping("generation_config", config)
 
 
 def settle(model: Any, given: Any, keywords: dict[str, Any]) -> dict[str, Any]:
     """Keywords over ``generation_config=`` over the model's over the defaults. Keywords that are ``None`` say nothing."""
     known = {**DEFAULTS}
     said_top_k = False
-    for source, is_call in ((members(model), False), (members(given), False), (keywords, True)):
+    for source, whose in ((members(model), None), (_asked(given), "generation_config"), (keywords, "generate")):
         for name, value in source.items():
             if name in DEFAULTS:
                 if value is not None:
                     known[name] = value
                     said_top_k |= name == "top_k"
             elif name in _REFUSED:
-                if not any(value is idle or value == idle for idle in _REFUSED[name]):
-                    raise UsageError(f"{name}={value!r} is not supported")
+                if asks_for(name, value):
+                    raise UsageError(f"{name} is {shown(value)}, which is not supported: leave it out")
             elif name in _IGNORED:
-                if is_call and value is not None:
+                if whose is not None and value is not None:
                     log.info("%s has no effect here", name)
-            elif is_call:
-                raise UsageError(str(unknown("generate", name, DEFAULTS)))
+            elif whose is not None:
+                raise UsageError(str(unknown(whose, str(name), DEFAULTS)))
     check(known)
     return known
+
+
+def _asked(config: Any) -> dict[str, Any]:
+    """What a call's configuration says. One of a model's own file may hold that model's own names; a dict is the caller's."""
+    said = members(config)
+    if isinstance(config, Mapping):
+        return said
+    for name in [name for name in said if name not in KNOWN_NAMES]:
+        if not name.startswith("_"):
+            log.warning("generation_config: %s has no effect here", name)
+        del said[name]
+    return said
 
 
 #: Members that are whole numbers, and their least; those that are numbers, and their ranges.
@@ -152,7 +172,9 @@ _NUMBERS = {"top_p": (0.0, 1.0), "min_p": (0.0, 1.0), "repetition_penalty": (1e-
 
 def check(known: dict[str, Any]) -> None:
     """Refuses values that mean nothing; samplers' are looked at where something is sampled."""
-    samples = bool(known["do_sample"])
+    for name in ("do_sample", "return_dict_in_generate", "output_logits", "output_scores", "output_hidden_states"):
+        known[name] = check_flag(name, known[name])
+    samples = known["do_sample"]
     for name, least in _WHOLE.items():
         if known[name] is not None and (samples or name != "top_k"):
             known[name] = check_whole(name, known[name], least, 1 << 40)
@@ -209,8 +231,9 @@ def rules(known: dict[str, Any], length: int) -> dict[str, Any]:
         given["suppress_tokens"] = ids_of(known["suppress_tokens"], "suppress_tokens")
     if known["begin_suppress_tokens"] is not None:
         given["begin_suppress_tokens"] = ids_of(known["begin_suppress_tokens"], "begin_suppress_tokens")
-    if known["bad_words_ids"]:
-        given["bad_words_ids"] = [ids_of(word, "bad_words_ids") for word in known["bad_words_ids"]]
+    if known["bad_words_ids"] is not None:
+        words = items("bad_words_ids", known["bad_words_ids"], "a list of lists of token ids")
+        given["bad_words_ids"] = [ids_of(word, "bad_words_ids") for word in words]
     if known["no_repeat_ngram_size"]:
         given["no_repeat_ngram_size"] = int(known["no_repeat_ngram_size"])
     if known["forced_bos_token_id"] is not None:

@@ -54,6 +54,8 @@ def processor(processors: Sequence[Callable[[Any, Any], Any]]) -> Callable[[list
         for one in processors:
             scores = one(row, scores)
         changed = tensors.to_numpy(scores).reshape(-1)
+        if changed.dtype.kind not in "fiub":
+            raise UsageError(f"a logits processor gave scores of type {changed.dtype}; expected numbers")
         if changed.shape != values.shape:
             raise UsageError(f"a logits processor gave {changed.size} scores for {values.size}")
         values[:] = changed

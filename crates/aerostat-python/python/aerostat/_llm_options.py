@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from ._checks import check_mapping, check_path, wrong
+from ._generation import KNOWN_NAMES
 from ._options import EngineOptions, log, unknown
 from .errors import UsageError
 from .params import SamplingParams
@@ -76,29 +78,53 @@ def look_at_quantization(asked: str, path: str, facts: dict[str, Any]) -> None:
 
 def template_of(given: str | os.PathLike[str] | None) -> str | None:
     """A chat template as text, or of the file that is named."""
-    if given is None or (isinstance(given, str) and any(sign in given for sign in "{}\n")):
-        return given
+    if given is None:
+        return None
+    named = check_path("chat_template", given, "a template, or the path of one")
+    if isinstance(given, str) and any(sign in given for sign in "{}\n"):
+        return named
     try:
-        with open(given, encoding="utf-8") as file:
+        with open(named, encoding="utf-8") as file:
             return file.read()
     except (OSError, ValueError) as error:
         raise UsageError(f"chat_template is neither a template nor a file that can be read: {error}") from error
 
 
+#: What makers recommend, and callers may say over it.
+_RECOMMENDED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_tokens")
+
+
+def _overriding(given: Any) -> dict[str, Any]:
+    """What a caller says over what the makers recommend. Names that transformers alone knows are noted, as they change nothing
+    in vLLM."""
+    override = {} if given is None else check_mapping("override_generation_config", given)
+    for name in override:
+        if name in (*_RECOMMENDED, "max_new_tokens"):
+            continue
+        if name not in KNOWN_NAMES:
+            raise UsageError(str(unknown("override_generation_config", str(name), (*_RECOMMENDED, "max_new_tokens"))))
+        log.warning("override_generation_config: %s has no effect here", name)
+    return override
+
+
 def default_params(facts: dict[str, Any], source: Any, override: dict[str, Any] | None) -> SamplingParams:
     """Parameters of calls that name none: of the model's ``generation_config.json``, of another folder's, or nobody's."""
+    override = _overriding(override)
     named: dict[str, Any] = {}
-    if source == "auto":
+    if not isinstance(source, str) or source not in ("auto", "vllm"):
+        expected = "'auto', 'vllm', or a folder with a generation_config.json"
+        folder = check_path("generation_config", source, expected)
+        file = folder if os.path.isfile(folder) else os.path.join(folder, "generation_config.json")
+        if not os.path.isfile(file):
+            raise wrong("generation_config", source, expected)
+        named = read_json(file)
+    elif source == "auto":
         named = dict(facts["sampling"])
-    elif source != "vllm":
-        folder = os.fsdecode(source)
-        named = read_json(folder if os.path.isfile(folder) else os.path.join(folder, "generation_config.json"))
-    named.update(override or {})
+    named.update(override)
     if "max_new_tokens" in named:
         named.setdefault("max_tokens", named["max_new_tokens"])
-    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_tokens")
-    kept = {name: named[name] for name in names if named.get(name) is not None}
-    if source == "auto" and facts["sampling"]["temperature"] == 0 and "temperature" not in (override or {}):
+    kept = {name: named[name] for name in _RECOMMENDED if named.get(name) is not None}
+    if source == "auto" and facts["sampling"]["temperature"] == 0 and "temperature" not in override:
         # A model that says nothing of temperatures is no model that asks for the likeliest tokens.
         kept = {name: value for name, value in kept.items() if name in ("repetition_penalty", "max_tokens")}
     return SamplingParams(**kept)

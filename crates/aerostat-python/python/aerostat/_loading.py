@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _aerostat
+from ._checks import check_path, check_token, check_whole, wrong
 from ._options import EngineOptions, log, own_cache, unknown
 from ._progress import Progress
 from .errors import ModelError, UsageError
-from .params import check_whole
 
 #: transformers' keywords about loading: noted, and ignored.
 _TRANSFORMERS = frozenset(
@@ -78,7 +78,7 @@ def by_name(args: tuple[Any, ...], keywords: dict[str, Any]) -> dict[str, Any]:
 def read(path: Any, keywords: dict[str, Any]) -> tuple[Loading, EngineOptions]:
     """Sorts keywords into what is done, noted, refused and not known."""
     options = EngineOptions.take(keywords)
-    loading = Loading(os.fsdecode(path))
+    loading = Loading(check_path("the model's path", path))
     token = keywords.pop("token", None)
     if keywords.pop("install_hooks", True) is False:
         raise UsageError("install_hooks=False is for training; aerostat is for inference only")
@@ -97,7 +97,7 @@ def read(path: Any, keywords: dict[str, Any]) -> tuple[Loading, EngineOptions]:
             log.info("%s has no effect here", name)
         else:
             raise unknown("from_pretrained", name, (*_NAMED, *_OWN, *_AIRLLM, *_TRANSFORMERS))
-    loading.hf_token = loading.hf_token or (token if isinstance(token, str) else None)
+    loading.hf_token = check_token("hf_token", loading.hf_token) or check_token("token", token)
     loading.max_seq_len = check_whole("max_seq_len", loading.max_seq_len, 1, 1 << 40)
     loading.seed = check_whole("seed", loading.seed, 0, (1 << 64) - 1)
     check_compression(loading.compression)
@@ -111,8 +111,8 @@ def read(path: Any, keywords: dict[str, Any]) -> tuple[Loading, EngineOptions]:
 
 
 def check_compression(compression: Any) -> None:
-    if compression is not None and compression not in CODECS:
-        raise UsageError(f"compression is {compression!r}; expected None, '4bit', '8bit' or 'lossless'")
+    if compression is not None and (not isinstance(compression, str) or compression not in CODECS):
+        raise wrong("compression", compression, "None, '4bit', '8bit' or 'lossless'")
 
 
 def _look_at_device(device: Any) -> None:
@@ -130,7 +130,7 @@ def copy_of(path: str, loading: Loading, compression: str) -> str:
     name = os.path.basename(os.path.normpath(path))
     mark = hashlib.sha256(os.path.realpath(path).encode()).hexdigest()[:8]
     given = loading.layer_shards_saving_path
-    folder = os.fsdecode(given) if given is not None else os.path.join(own_cache(), "packed")
+    folder = check_path("layer_shards_saving_path", given) if given is not None else os.path.join(own_cache(), "packed")
     return os.path.join(folder, f"{name}-{mark}-{CODECS[compression][0]}")
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import operator
 import os
 import re
 import sys
 from dataclasses import dataclass
-from typing import Any, Iterable
+from typing import Any, Callable, Iterable
 
-from .errors import AerostatError, BudgetError, UsageError
+from ._checks import check_path, check_text, check_whole, wrong
+from .errors import AerostatError, BudgetError
 
 log = logging.getLogger("aerostat")
 
@@ -23,20 +23,28 @@ _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 def parse_size(value: int | float | str, name: str = "size") -> int:
     """Bytes of ``"4GiB"``, ``"500 MB"`` or a number of bytes."""
     value = value.item() if hasattr(value, "item") and not hasattr(value, "__len__") else value
+    expected = "bytes, more than 0 and less than 8 EiB, such as '4GiB' or '500MB'"
     if isinstance(value, bool):
-        raise UsageError(f"{name} is {value}; expected bytes, such as '4GiB' or '500MB'")
+        raise wrong(name, value, expected)
     if isinstance(value, (int, float)):
         if not 0 < value < 1 << 63:
-            raise UsageError(f"{name} is {value}; it must be more than 0 bytes, and a number")
+            raise wrong(name, value, expected)
         return int(value)
     found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgtKMGT]?)(i?)[bB]?\s*", value) if isinstance(value, str) else None
     if found is None:
-        raise UsageError(f"{name} is {value!r}; expected bytes, such as '4GiB' or '500MB'")
+        raise wrong(name, value, expected)
     base = 1000 if found[2] and not found[3] and value.strip()[-1] in "bB" else 1024
-    size = int(float(found[1]) * base ** _UNITS[found[2].lower()])
-    if size <= 0:
-        raise UsageError(f"{name} is {value!r}; it must be more than 0 bytes")
-    return size
+    size = float(found[1]) * base ** _UNITS[found[2].lower()]
+    if not 1 <= size < 1 << 63:
+        raise wrong(name, value, expected)
+    return int(size)
+
+#: How options are read, but for sizes and the draft.
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "threads": lambda name, value: check_whole(name, value, 1, 1 << 16),
+    "rows_max": lambda name, value: check_whole(name, value, 1, 1 << 40),
+    "io": check_text, "kv": check_text, "spill": check_path,
+}  # fmt: skip
 
 
 @dataclass
@@ -72,16 +80,10 @@ class EngineOptions:
             log.warning("vram has no effect: this build has no GPU")
         given: dict[str, Any] = {"expert_use": expert_use, "draft": draft}
         given["memory_bytes"] = self.memory_bytes()
-        for name in ("threads", "rows_max"):
+        for name, check in _CHECKS.items():
             value = getattr(self, name)
-            if value is not None:
-                if not hasattr(value, "__index__") or isinstance(value, bool) or value < 1:
-                    raise UsageError(f"{name} is {value!r}; expected a whole number of at least 1")
-                given[name] = operator.index(value)
-        given["io"] = self.io
-        given["kv"] = self.kv
-        given["spill"] = None if self.spill is None else os.fsdecode(self.spill)
-        return json.dumps(given)
+            given[name] = None if value is None else check(name, value)
+        return json.dumps({name: value for name, value in given.items() if value is not None})
 
     def explained(self, error: AerostatError) -> AerostatError:
         """An error of the engine, in the words of these options: a budget that is too small is named as it was given, and the

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Iterable, Sequence
 
+from ._checks import check_text
 from ._core import Result, raised, succeeded
 from .errors import UsageError
 from .outputs import EmbeddingRequestOutput, ScoringOutput, ScoringRequestOutput
@@ -18,11 +19,13 @@ def pair_scores(
 ) -> list[ScoringRequestOutput]:
     """A score for each pair of texts."""
     model = llm._core.model
+    if instruction is not None:
+        check_text("instruction", instruction)
     groups: list[list[dict[str, Any]]] = []
     for number, (query, document) in enumerate(pairs):
         if not isinstance(query, str) or not isinstance(document, str):
             raise UsageError(f"pair {number}: expected two texts, not {type(query).__name__} and {type(document).__name__}")
-        groups.append(json.loads(model.pair(query, document, instruction)))
+        groups.append(json.loads(model.pair(check_text(f"pair {number}", query), check_text(f"pair {number}", document), instruction)))
 
     def shaped(results: list[Any]) -> list[Any]:
         left = iter(results)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Callable
 
 from . import tensors
+from ._checks import check_text, items
 from ._core import Core
 from .errors import AerostatError, TextError, UsageError
 from .tokenizer import Tokenizer
@@ -40,20 +42,21 @@ def whole_token(value: Any) -> int:
 Encode = Callable[[str], "list[int]"]
 
 
-def read_prompts(prompts: Any, core: Core, encode: Encode | None = None) -> list[Prompt]:
-    """A prompt, or several. Texts become tokens by ``encode``, else as the tokenizer has it."""
-    if isinstance(prompts, (str, dict, bytes, bytearray)) or _is_ids(prompts):
-        prompts = [prompts]
-    elif hasattr(prompts, "columns") or hasattr(prompts, "column_names"):
-        raise UsageError(f"a {type(prompts).__name__} is a table: give one of its columns, or take generate_frame, embed_frame or classify_frame")
-    elif hasattr(prompts, "to_pylist") or hasattr(prompts, "tolist"):
-        given = tensors.plain(prompts)
-        given = given if isinstance(given, list) else given.tolist()
-        # An array of no dimensions holds one.
-        prompts = given if isinstance(given, list) else [given]
-    if not hasattr(prompts, "__iter__"):
-        raise UsageError(f"expected a prompt or several, not {type(prompts).__name__}")
-    return [_read(prompt, number, core, encode) for number, prompt in enumerate(prompts)]
+def check_template(template: Any) -> str | None:
+    """A text with a place for another, or none."""
+    if template is not None and "{text}" not in check_text("template", template):
+        raise UsageError("template must have {text} where the prompt goes")
+    checked: str | None = template
+    return checked
+
+
+def read_prompts(prompts: Any, core: Core, encode: Encode | None = None, template: str | None = None) -> list[Prompt]:
+    """A prompt, or several. Texts are put into the template, if there is one, and become tokens by ``encode``, else as the
+    tokenizer has it."""
+    template = check_template(template)
+    single = isinstance(prompts, (str, Mapping, bytes, bytearray)) or _is_ids(prompts)
+    several = [prompts] if single else items("prompts", prompts, "a prompt or several")
+    return [_read(prompt, number, core, encode, template) for number, prompt in enumerate(several)]
 
 
 def _is_ids(value: Any) -> bool:
@@ -67,10 +70,10 @@ def _is_ids(value: Any) -> bool:
     return bool(value) and all(hasattr(t, "__index__") and not isinstance(t, bool) and not getattr(t, "ndim", 0) for t in value)
 
 
-def _read(prompt: Any, number: int, core: Core, encode: Encode | None) -> Prompt:
+def _read(prompt: Any, number: int, core: Core, encode: Encode | None, template: str | None) -> Prompt:
     text: str | None = None
     try:
-        if isinstance(prompt, dict):
+        if isinstance(prompt, Mapping):
             text = prompt.get("prompt")
             more = next((name for name, value in prompt.items() if name not in _MEMBERS and value is not None), None)
             if more is not None:
@@ -84,8 +87,8 @@ def _read(prompt: Any, number: int, core: Core, encode: Encode | None) -> Prompt
             else:
                 raise UsageError("a prompt that is a dict needs 'prompt' or 'prompt_token_ids'")
         if isinstance(prompt, str):
-            text = prompt
-            ids = core.model.encode(prompt, True) if encode is None else encode(prompt)
+            text = check_text("a text", prompt if template is None else template.replace("{text}", prompt))
+            ids = core.model.encode(text, True) if encode is None else encode(text)
         elif prompt is None or (isinstance(prompt, float) and prompt != prompt):
             raise UsageError("it is missing")
         else:
@@ -96,6 +99,8 @@ def _read(prompt: Any, number: int, core: Core, encode: Encode | None) -> Prompt
             if not hasattr(prompt, "__iter__"):
                 raise UsageError(f"expected a text or token ids, not {type(prompt).__name__}")
             ids = [whole_token(token) for token in prompt]
+            if template is not None:
+                raise UsageError("a template takes texts, and these are token ids")
         vocab = core.facts["vocab"]
         wrong = next((token for token in ids if not 0 <= token < vocab), None)
         if wrong is not None:
@@ -119,18 +124,26 @@ def read_conversations(
         raise UsageError(f"expected a list of messages, or several, not {type(messages).__name__}")
     if not messages:
         return []
-    several = isinstance(messages[0], (list, tuple))
-    read = []
-    for one in messages if several else [messages]:
-        try:
-            talk = list(one) if content_format == "openai" else [_in_words(message) for message in one]
-            text = tokenizer.render(talk, template, generation, final, variables)
-            read.append(Prompt(text, core.model.encode(text, False)))
-        except (TextError, UsageError) as error:
-            read.append(Prompt(None, [], error))
-        except (TypeError, ValueError) as error:
-            read.append(Prompt(None, [], UsageError(f"conversation {len(read)}: {error}")))
-    return read
+    talks = messages if isinstance(messages[0], (list, tuple)) else [messages]
+    return [
+        read_conversation(talk, number, tokenizer, core, template, generation, final, variables, content_format)
+        for number, talk in enumerate(talks)
+    ]
+
+
+def read_conversation(
+    talk: Any, number: int, tokenizer: Tokenizer, core: Core, template: str | None = None, generation: bool = True,
+    final: bool = False, variables: dict[str, Any] | None = None, content_format: str = "auto",
+) -> Prompt:  # fmt: skip
+    """One of several conversations, as a template writes it."""
+    try:
+        messages = list(talk) if content_format == "openai" else [_in_words(message) for message in talk]
+        text = tokenizer.render(messages, template, generation, final, variables or {})
+        return Prompt(text, core.model.encode(text, False))
+    except (TextError, UsageError) as error:
+        return Prompt(None, [], error)
+    except (TypeError, ValueError) as error:
+        return Prompt(None, [], UsageError(f"conversation {number}: {error}"))
 
 
 def _in_words(message: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, Iterator, Sequence
 
 from ._core import Core, Result, raised
 from ._prompts import Prompt
-from .errors import AerostatError, UsageError
+from .errors import AerostatError, Interrupted, UsageError
 from .outputs import CompletionOutput, DistilOutput, Logprob, RequestOutput
 from .params import SamplingParams
 
@@ -138,6 +138,9 @@ class Batch:
         following = self.starts[number + 1] if number + 1 < len(self.starts) else len(self.requests)
         return following - self.starts[number]
 
+    def _own(self, number: int, results: list[Any]) -> list[Any]:
+        return results[self.starts[number] : self.starts[number] + self._count(number)]
+
     def outputs(self, core: Core, results: list[Result], on_error: str) -> list[RequestOutput]:
         """What the call gives."""
         outputs = [self._output(core, number, results) for number in range(len(self.prompts))]
@@ -150,29 +153,41 @@ class Batch:
         """What an interrupted call has."""
         outputs: list[RequestOutput | None] = []
         for number in range(len(self.prompts)):
-            own = results[self.starts[number] : self.starts[number] + self._count(number)]
+            own = self._own(number, results)
             have = self.prompts[number].error is not None or (bool(own) and all(result is not None for result in own))
             outputs.append(self._output(core, number, results) if have else None)
         return outputs
 
     def as_completed(self, core: Core, use_tqdm: bool) -> Iterator[tuple[int, RequestOutput]]:
-        """Outputs as soon as they are whole."""
+        """Outputs as soon as they are whole. An interrupted one ends with those that had not been given, as far as they came."""
+        given: set[int] = set()
+        results: list[Any] = [None] * len(self.requests)
+        try:
+            for number in self._ended(core, use_tqdm, results):
+                given.add(number)
+                yield number, self._output(core, number, results)
+        except KeyboardInterrupt as error:
+            left = enumerate(self.some_outputs(core, results))
+            raise Interrupted(outputs=[(number, one) for number, one in left if one is not None and number not in given]) from error
+
+    def _ended(self, core: Core, use_tqdm: bool, results: list[Any]) -> Iterator[int]:
+        """Numbers of prompts as soon as they have all their results."""
         for number, prompt in enumerate(self.prompts):
             if prompt.error is not None:
-                yield number, self._output(core, number, [])
+                yield number
         owner = [number for number in range(len(self.prompts)) for _ in range(self._count(number))]
         left = [self._count(number) for number in range(len(self.prompts))]
-        results: list[Any] = [None] * len(self.requests)
         for index, kind, members in core.events(self.requests, what="answers", show=core.progress and use_tqdm):
             results[index] = (kind, members)
             number = owner[index]
             left[number] -= 1
-            if left[number] == 0:
-                yield number, self._output(core, number, results)
+            # Those that Ctrl-C left where they were come with it.
+            if left[number] == 0 and not any(map(_was_cut, self._own(number, results))):
+                yield number
 
     def _output(self, core: Core, number: int, results: list[Any]) -> RequestOutput:
         prompt, params = self.prompts[number], self.params[number]
-        own = results[self.starts[number] : self.starts[number] + self._count(number)]
+        own = self._own(number, results)
         error = prompt.error or next((e for e in (raised(one, number) for one in own) if e is not None), None)
         if error is not None:
             return RequestOutput(str(number), prompt.text, prompt.token_ids, None, [], True, error=error)
@@ -182,6 +197,10 @@ class Batch:
         if params.prompt_logprobs is not None:
             logprobs = prompt_logprobs(core, prompt.token_ids, own[0][1]["prompt_logprobs"])
         return RequestOutput(str(number), prompt.text, prompt.token_ids, logprobs, answers, whole)
+
+
+def _was_cut(result: Result) -> bool:
+    return result[0] == "completion" and bool(result[1]["finish_reason"] == "interrupted")
 
 
 def answer_output(core: Core, index: int, members: dict[str, Any], params: SamplingParams) -> CompletionOutput:

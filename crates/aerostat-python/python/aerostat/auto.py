@@ -242,10 +242,19 @@ class AutoModel:
         return self._core.stats()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self._given
+        # What answers depend on, and a caller may have set since.
+        tokenizer = self.tokenizer.settings() if isinstance(self.tokenizer, Tokenizer) else self.tokenizer
+        given = {**self._given, "compression": self.compression}
+        return {"given": given, "tokenizer": tokenizer, "generation_config": self.generation_config}
 
     def __setstate__(self, given: dict[str, Any]) -> None:
-        self._load(given["path"], {name: value for name, value in given.items() if name != "path"})
+        options = dict(given["given"])
+        self._load(options.pop("path"), options)
+        self.generation_config = given["generation_config"]
+        if isinstance(given["tokenizer"], str):
+            self.tokenizer.set(given["tokenizer"])
+        else:
+            self.tokenizer = given["tokenizer"]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._loading.path!r})"
@@ -268,16 +277,18 @@ class AutoModel:
         """Answers. Of token ids (``[batch, length]``, any array or tensor), the sequences as transformers gives them: in
         torch's tensor where one came in, else in numpy's. Of a text or a list of texts, a list of the answers alone."""
         self._use(compression)
-        inputs = tensors.plain(input_ids if inputs is None else inputs)
-        if isinstance(inputs, dict):
-            attention_mask = inputs.get("attention_mask") if attention_mask is None else attention_mask
-            inputs = inputs["input_ids"]
+        if inputs is not None and input_ids is not None:
+            raise UsageError("inputs and input_ids mean the same: give one of them")
+        inputs, attention_mask, keywords = _forward.taken_apart(input_ids if inputs is None else inputs, attention_mask, keywords)
+        ask = _generate.Ask(self, generation_config, keywords, logits_processor, stopping_criteria, streamer)
+        inputs = tensors.plain(inputs)
         if inputs is None:
             raise UsageError("generate needs token ids or texts")
-        ask = _generate.Ask(self, generation_config, keywords, logits_processor, stopping_criteria, streamer)
         try:
             texts = tensors.texts_in(inputs)
             if texts is not None:
+                if attention_mask is not None:
+                    raise UsageError("attention_mask goes with token ids; texts have no padding")
                 self._note_template()
                 return ask.texts(texts)
             return ask.ids(inputs, attention_mask)

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Callable, Sequence
 
-from ._prompts import Rows
+from ._checks import check_flag, check_text, wrong
+from ._encoder import look_at_params
+from ._prompts import Prompt, Rows, check_template, read_conversation, read_prompts
 from .errors import UsageError
+from .params import SamplingParams
 from .tensors import plain
 
 if TYPE_CHECKING:
     from .llm import LLM
     from .outputs import RequestOutput
-    from .params import PoolingParams, SamplingParams
+    from .params import PoolingParams
 
 
 def _kind(frame: Any) -> str:
     """The library of a table, by its class; nothing is imported."""
-    name = type(frame).__module__.split(".")[0]
-    if type(frame).__name__ == "LazyFrame":
-        raise UsageError("a LazyFrame has no rows yet: give frame.collect()")
-    if name in ("pandas", "polars") and hasattr(frame, "columns"):
-        return name
-    if name == "pyarrow" and hasattr(frame, "column_names"):
-        return name
+    for kind in type(frame).__mro__:
+        name = kind.__module__.split(".")[0]
+        if kind.__name__ == "LazyFrame":
+            raise UsageError("a LazyFrame has no rows yet: give frame.collect()")
+        if name in ("pandas", "polars") and hasattr(frame, "columns"):
+            return name
+        if name == "pyarrow" and hasattr(frame, "column_names"):
+            return name
     raise UsageError(f"expected a table of pandas, polars or pyarrow, not {type(frame).__name__}")
 
 
@@ -61,7 +66,7 @@ def _with(frame: Any, columns: dict[str, Any]) -> Any:
     """The table with columns added, or in the place of those of the same name."""
     kind = _kind(frame)
     if kind == "pandas":
-        return frame.assign(**{name: v.rows() if isinstance(v, Vectors) else v for name, v in columns.items()})
+        return frame.assign(**{name: _pandas(values, frame.index) for name, values in columns.items()})
     if kind == "polars":
         return frame.with_columns([_polars(name, values) for name, values in columns.items()])
     for name, values in columns.items():
@@ -90,6 +95,15 @@ class Vectors:
 class Numbers(list[Any]):
     """A column of numbers, and gaps. Other lists are columns of texts, also where they have nothing but gaps: pieces of a
     table have the same types."""
+
+
+def _pandas(values: Any, index: Any) -> Any:
+    import pandas
+
+    if isinstance(values, Vectors):
+        return pandas.Series(values.rows(), index, dtype=object)
+    # The type of texts differs between versions and options of pandas.
+    return pandas.Series(values, index, dtype="float64" if isinstance(values, Numbers) else pandas.Series(["text"]).dtype)
 
 
 def _polars(name: str, values: Any) -> Any:
@@ -136,23 +150,39 @@ def answers(
     template: str | None, errors: str | None, use_tqdm: bool,
 ) -> "list[RequestOutput]":  # fmt: skip
     """Answers to a column's values."""
-    if template is not None:
-        if "{text}" not in template:
-            raise UsageError("template must have {text} where the value goes")
-        values = Rows(template.replace("{text}", value) if isinstance(value, str) else value for value in values)
-    on_error = "raise" if errors is None else "return"
-    if not chat:
-        return llm.generate(values, params, use_tqdm=use_tqdm, on_error=on_error)
-    lead = [] if system is None else [{"role": "system", "content": system}]
-    talks: list[Any] = [[*lead, {"role": "user", "content": v}] if isinstance(v, str) else v for v in values]
-    missing = [number for number, talk in enumerate(talks) if not isinstance(talk, list)]
-    if missing and errors is None:
-        raise UsageError(f"row {missing[0]}: expected a text or a list of messages, not {talks[missing[0]]!r}")
-    talks = [talk if isinstance(talk, list) else [{"role": "", "content": None}] for talk in talks]
-    outputs = llm.chat(talks, params, use_tqdm, on_error=on_error) if talks else []
-    for number in missing:
-        outputs[number].outputs, outputs[number].error = [], UsageError("expected a text or a list of messages")
-    return outputs
+    look_at_asking(params, chat, system, template)
+    if chat:
+        read = [_talk(llm, value, number, system, template) for number, value in enumerate(values)]
+    else:
+        read = read_prompts(values, llm._core, template=template)
+    return llm._generate(read, params, use_tqdm, "raise" if errors is None else "return")
+
+
+def look_at_asking(params: Any, chat: bool, system: str | None, template: str | None) -> None:
+    """Refuses, before anything runs, what would change nothing."""
+    check_template(template)
+    if not check_flag("chat", chat) and system is not None:
+        raise UsageError("system is the first message of a conversation, and values are continued as they are: give chat=True, too")
+    if system is not None:
+        check_text("system", system)
+    for one in params if isinstance(params, (list, tuple)) else [params]:
+        if getattr(one, "n", 1) != 1:
+            raise UsageError(f"sampling_params: n is {one.n}; expected 1, since a row has one answer")
+
+
+def _talk(llm: "LLM", value: Any, number: int, system: str | None, template: str | None) -> Prompt:
+    """A value as a user's message, or a conversation as it is."""
+    try:
+        if isinstance(value, str):
+            lead = [] if system is None else [{"role": "system", "content": system}]
+            value = [*lead, {"role": "user", "content": value if template is None else template.replace("{text}", value)}]
+        elif not isinstance(value, list):
+            raise UsageError(f"expected a text or a list of messages, not {value!r}")
+        elif system is not None or template is not None:
+            raise UsageError("system and template go with texts, and this is a list of messages")
+    except UsageError as error:
+        return Prompt(None, [], UsageError(f"row {number}: {error}"))
+    return read_conversation(value, number, llm._tokenizer, llm._core)
 
 
 def texts_of(outputs: "Sequence[RequestOutput]") -> list[Any]:
@@ -166,6 +196,7 @@ def embed_frame(
 ) -> Any:  # fmt: skip
     """See ``LLM.embed_frame``."""
     look_at_names(frame, output, errors)
+    look_at_params(pooling_params)
     on_error = "raise" if errors is None else "return"
     outputs = llm.embed(_column(frame, column), pooling_params=pooling_params, use_tqdm=use_tqdm, on_error=on_error)
     width = llm.embedding_size if pooling_params is None or pooling_params.dimensions is None else pooling_params.dimensions
@@ -199,6 +230,9 @@ class Mapper:
 
     def __init__(self, llm: "LLM", column: str, output: str, params: "SamplingParams | None", **how: Any) -> None:
         look_at_names(None, output, how["errors"])
+        look_at_asking(params, how["chat"], how["system"], how["template"])
+        if not isinstance(params, (SamplingParams, type(None))):
+            raise wrong("sampling_params", params, "SamplingParams, one for all rows")
         params = llm.get_default_sampling_params() if params is None else params.clone()
         params.seed = llm._seed if params.seed is None else params.seed
         self.llm, self.column, self.output, self.params, self.how = llm, column, output, params, how
@@ -209,7 +243,7 @@ class Mapper:
         if self.column not in names:
             raise UsageError(f"the batch has no column {self.column!r}; it has {', '.join(map(str, names))}")
         values = plain(batch[self.column])
-        if values is None or isinstance(values, str):
+        if isinstance(values, (str, Mapping)) or not hasattr(values, "__iter__"):
             raise UsageError("a mapper takes batches: dataset.map(…, batched=True)")
         outputs = answers(self.llm, Rows(values), self.params, use_tqdm=False, **self.how)
         columns = {self.output: texts_of(outputs), **_errors(outputs, self.how["errors"])}

@@ -7,7 +7,8 @@ import math
 import os
 from typing import Any, AsyncIterator, Callable, Iterator, Sequence
 
-from . import _encoder, frames, tensors
+from . import _encoder, frames
+from ._checks import check_flag, check_path, check_text, check_token, check_whole, items
 from ._core import Core, Counter, Result, find, raised, succeeded
 from ._llm_options import default_params, draft_of, look_at, look_at_quantization, template_of
 from ._options import EngineOptions, affordable, log, unknown
@@ -25,10 +26,13 @@ from .outputs import (
     RequestOutput,
     ScoringRequestOutput,
 )
-from .params import SAMPLING_NAMES, PoolingParams, SamplingParams, check_whole
+from .params import SAMPLING_NAMES, PoolingParams, SamplingParams
 from .tokenizer import Tokenizer, tool_list
 
 PromptLike = Any
+#: Keywords of vLLM's calls that change nothing here.
+_NOTED = ("tokenization_kwargs", "prompt_adapter_request", "mm_processor_kwargs", "arrival_time", "trace_headers", "priority", "prompt_text",
+          "data_parallel_rank")  # fmt: skip
 
 
 class LLM:
@@ -72,10 +76,12 @@ class LLM:
                 check_whole(name, value, 1, 1 << 40)
         options.draft = draft_of(speculative_config) if options.draft is None else options.draft
         options.rows_max = max_num_batched_tokens if options.rows_max is None else options.rows_max
-        if tokenizer is not None and os.fsdecode(tokenizer) != os.fsdecode(model):
+        name = check_path("model", model)
+        download_dir = None if download_dir is None else check_path("download_dir", download_dir)
+        if tokenizer is not None and check_path("tokenizer", tokenizer) != name:
             raise UsageError("tokenizer: a model runs with its own tokenizer; pass token ids to use another")
         self._given = {
-            "model": os.fsdecode(model), "revision": revision, "seed": seed, "chat_template": chat_template,
+            "model": name, "revision": revision, "seed": seed, "chat_template": chat_template,
             "max_model_len": max_model_len, "max_num_seqs": max_num_seqs, "kv_cache_dtype": kv_cache_dtype,
             "download_dir": download_dir, "skip_tokenizer_init": skip_tokenizer_init, "quantization": quantization,
             "pooler_config": pooler_config, "generation_config": generation_config,
@@ -85,7 +91,7 @@ class LLM:
         kinds = {"fp16": "f16", "float16": "f16", "bfloat16": "bf16", "float32": "f32", "fp8": "q8", "int8": "q8"}
         if kv_cache_dtype not in (None, "auto") and options.kv is None:
             options.kv = kinds.get(str(kv_cache_dtype), str(kv_cache_dtype))
-        path = find(model, revision, hf_token, download_dir, progress)
+        path = find(name, revision, check_token("hf_token", hf_token), download_dir, progress)
         floor = (max_model_len or 1, max_num_seqs or 1) if max_model_len or max_num_seqs else (1, 0)
         self._core = Core(path, options, floor, progress)
         if quantization is not None:
@@ -111,10 +117,14 @@ class LLM:
         return f"LLM({self._given['model']!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return self._given
+        # What a caller set on the tokenizer is part of how conversations are written.
+        return {**self._given, "chat_template": None, "tokenizer_settings": self._tokenizer.settings()}
 
     def __setstate__(self, given: dict[str, Any]) -> None:
-        self.__init__(given["model"], **{k: v for k, v in given.items() if k != "model"})  # type: ignore[misc]
+        options = dict(given)
+        settings = options.pop("tokenizer_settings")
+        self.__init__(**options)  # type: ignore[misc]
+        self._tokenizer.set(settings)
 
     def close(self) -> None:
         """Gives the memory of weights and cache back; the next call opens the model again."""
@@ -252,10 +262,12 @@ class LLM:
         an earlier one was stopped. Gives ``{"total", "done", "failed"}``."""
         from ._progress import Progress
 
+        target = check_path("output", output)
         given = {
-            "input": os.fsdecode(input), "output": os.fsdecode(output), "errors": None if errors is None else os.fsdecode(errors),
-            "name": self._given["model"], "context": self._max_model_len, "max_new_tokens": max_new_tokens,
-            "seed": self._seed, "lenient": lenient, "restart": restart, "retry_errors": retry_errors,
+            "input": check_path("input", input), "output": target, "errors": None if errors is None else check_path("errors", errors),
+            "name": self._given["model"], "context": self._max_model_len, "seed": self._seed,
+            "max_new_tokens": check_whole("max_new_tokens", max_new_tokens, 1, 1 << 40), "lenient": check_flag("lenient", lenient),
+            "restart": check_flag("restart", restart), "retry_errors": check_flag("retry_errors", retry_errors),
         }  # fmt: skip
         bar = Progress(0, "batch", enabled=self._core.progress)
         try:
@@ -263,7 +275,7 @@ class LLM:
             with self._core.explaining(), self._core.guest():
                 told = self._core.engine.run_batch(json.dumps(given), lambda done, failed, total: bar.at(done + failed, total))
         except KeyboardInterrupt as error:
-            raise Interrupted("interrupted; the same call goes on with " + os.fsdecode(output)) from error
+            raise Interrupted(f"interrupted; the same call goes on with {target}") from error
         finally:
             bar.close()
         counts: dict[str, int] = json.loads(told)
@@ -272,33 +284,21 @@ class LLM:
     # Numbers about texts
 
     def embed(
-        self, prompts: PromptLike, *, pooling_params: PoolingParams | None = None, use_tqdm: bool = True,
+        self, prompts: PromptLike, *, pooling_params: PoolingParams | Sequence[PoolingParams] | None = None, use_tqdm: bool = True,
         on_error: str = "raise", **keywords: Any,
     ) -> list[EmbeddingRequestOutput]:  # fmt: skip
         """A vector for each prompt: the last token's, of length 1, unless the model's files say otherwise. Encoders, and
-        models whose files say how vectors are made, cut texts that are too long."""
-        self._refuse(keywords.pop("lora_request", None), keywords)
-        read = read_prompts(prompts, self._core, self._vector_ids())
-        requests = [self._pooling.request(p.token_ids, pooling_params) for p in read if p.error is None]
-        _raise_first(read, on_error)
-        results = self._results(requests, "embedding", use_tqdm, lambda some: self._embeddings(read, some, "return"))
-        return self._embeddings(read, results, on_error)
+        models whose files say how vectors are made, cut texts that are too long. Parameters are for all, or for each."""
+        return self._embed(prompts, pooling_params, use_tqdm, on_error, keywords)
 
     def encode(
-        self, prompts: PromptLike, pooling_params: PoolingParams | None = None, *, pooling_task: str = "embed",
-        use_tqdm: bool = True, **keywords: Any,
+        self, prompts: PromptLike, pooling_params: PoolingParams | Sequence[PoolingParams] | None = None, *,
+        pooling_task: str = "embed", use_tqdm: bool = True, on_error: str = "raise", **keywords: Any,
     ) -> list[EmbeddingRequestOutput]:  # fmt: skip
         """:meth:`embed`, or with ``pooling_task="token_embed"`` a vector for each token."""
-        if pooling_task == "embed":
-            return self.embed(prompts, pooling_params=pooling_params, use_tqdm=use_tqdm, **keywords)
-        if pooling_task != "token_embed":
+        if pooling_task not in ("embed", "token_embed"):
             raise UsageError(f"pooling_task is {pooling_task!r}; expected 'embed' or 'token_embed'")
-        read = read_prompts(prompts, self._core, self._vector_ids())
-        _raise_first(read, "raise")
-        params = pooling_params or PoolingParams(normalize=False)
-        requests = [self._pooling.request(p.token_ids, params, apart=True) for p in read]
-        results = self._results(requests, "embedding", use_tqdm, lambda some: self._embeddings(read, some, "return", True))
-        return self._embeddings(read, results, "raise", True)
+        return self._embed(prompts, pooling_params, use_tqdm, on_error, keywords, pooling_task == "token_embed")
 
     def classify(
         self, prompts: PromptLike, labels: Sequence[str] | None = None, *, template: str | None = None,
@@ -307,13 +307,14 @@ class LLM:
         """The label that the model finds likeliest after each prompt. ``template`` has ``{text}`` where the prompt goes;
         ``measure`` is ``"sum"`` of log-probabilities, ``"mean"`` for each token, or ``"calibrated"`` by a text that says
         nothing (``calibrate``)."""
-        labels = [] if labels is None or isinstance(labels, str) else list(labels)
+        labels = [] if labels is None else [check_text(f"label {n}", label) for n, label in enumerate(items("labels", labels))]
         if not labels:
             raise UsageError("labels: give the texts to choose from, such as labels=['positive', 'negative']")
         if measure not in ("sum", "mean", "calibrated") or (measure == "calibrated") != bool(calibrate):
             raise UsageError("measure is 'sum', 'mean' or 'calibrated'; the last with calibrate='a text that says nothing'")
-        texts = _in_template(prompts, template)
-        read = read_prompts(texts, self._core)
+        if calibrate is not None:
+            check_text("calibrate", calibrate)
+        read = read_prompts(prompts, self._core, template=template)
         _raise_first(read, on_error)
         ends = [self._ids(label) for label in labels]
         neutral = [self._ids(calibrate, True)] if calibrate else []
@@ -328,7 +329,10 @@ class LLM:
         """How alike texts are: one to each of a list, or two lists pair by pair. Of a model with a head for pairs of texts
         what that says, of others the cosine of their vectors."""
         self._refuse(keywords.pop("lora_request", None), keywords)
-        first, second = ([data] if isinstance(data, (str, dict)) else list(tensors.plain(data)) for data in (data_1, data_2))
+        first, second = (
+            [data] if isinstance(data, (str, dict)) else items(name, data, "a text or several")
+            for name, data in (("data_1", data_1), ("data_2", data_2))
+        )
         if len(first) not in (1, len(second)):
             raise UsageError(f"score takes 1 to N or N to N texts, not {len(first)} to {len(second)}")
         if self._core.facts["scores_pairs"]:
@@ -346,17 +350,13 @@ class LLM:
     ) -> list[ScoringRequestOutput]:
         """How well each document answers a query, between 0 and 1 as a rule: by a model's head for pairs of texts, or by how
         likely a causal model finds yes and no, as Qwen's rerankers are asked. ``instruction`` says what a document is to do."""
-        if isinstance(documents, str):
-            raise UsageError("documents: give a list of texts")
-        return pair_scores(self, ((query, document) for document in tensors.plain(documents)), instruction, use_tqdm)
+        return pair_scores(self, [(query, document) for document in items("documents", documents)], instruction, use_tqdm)
 
     def log_likelihood(
         self, contexts: Sequence[PromptLike], continuations: Sequence[str | Sequence[int]], *, use_tqdm: bool = True
     ) -> list[LikelihoodOutput]:
         """How likely each continuation is after its context."""
-        if isinstance(contexts, str) or isinstance(continuations, str):
-            raise UsageError("contexts and continuations: give a list of each")
-        contexts, continuations = list(tensors.plain(contexts)), list(tensors.plain(continuations))
+        contexts, continuations = items("contexts", contexts), items("continuations", continuations)
         if len(contexts) != len(continuations):
             raise UsageError(f"there are {len(contexts)} contexts and {len(continuations)} continuations")
         read = read_prompts(Rows(contexts), self._core)
@@ -438,7 +438,7 @@ class LLM:
         if lora_request is not None:
             raise UsageError("lora_request: adapters are not supported here")
         for name in keywords:
-            if name not in ("tokenization_kwargs", "prompt_adapter_request", "mm_processor_kwargs"):
+            if name not in _NOTED:
                 if name in SAMPLING_NAMES:
                     raise TypeError(f"{name!r} is a member of SamplingParams: give SamplingParams({name}=…)")
                 raise unknown("this method", name, ("use_tqdm", "on_error", "sampling_params"))
@@ -521,6 +521,19 @@ class LLM:
             raise UsageError("stream gives one answer: n has no place in it")
         return batch.requests[0]
 
+    def _embed(
+        self, prompts: PromptLike, params: Any, use_tqdm: bool, on_error: str, keywords: dict[str, Any], apart: bool = False
+    ) -> list[EmbeddingRequestOutput]:
+        """A vector of each prompt, or one for each of its tokens."""
+        self._refuse(keywords.pop("lora_request", None), keywords)
+        read = read_prompts(prompts, self._core, self._vector_ids())
+        every = _encoder.params_of(params, len(read))
+        _raise_first(read, on_error)
+        usual = PoolingParams(normalize=False) if apart else None
+        requests = [self._pooling.request(p.token_ids, how or usual, apart) for p, how in zip(read, every) if p.error is None]
+        results = self._results(requests, "embedding", use_tqdm, lambda some: self._embeddings(read, some, "return", apart))
+        return self._embeddings(read, results, on_error, apart)
+
     def _embeddings(self, read: list[Prompt], results: Sequence[Any], on_error: str, apart: bool = False) -> list[Any]:
         """Prompts' vectors; nothing for those that have no result."""
         left = iter(results)
@@ -578,22 +591,16 @@ def _distilled(read: list[Prompt], results: list[Any]) -> list[Any]:
 
 
 def _pieces(events: Iterator[tuple[int, str, Any]]) -> Iterator[str]:
-    for _, kind, told in events:
-        error = raised((kind, told)) if kind == "failed" else None
-        if error is not None:
-            raise error
-        if kind == "text":
-            yield told
-
-
-def _in_template(prompts: PromptLike, template: str | None) -> PromptLike:
-    if template is None:
-        return prompts
-    if "{text}" not in template:
-        raise UsageError("template must have {text} where the prompt goes")
-    texts = [prompts] if isinstance(prompts, str) else list(tensors.plain(prompts))
-    made = [template.replace("{text}", text) if isinstance(text, str) else text for text in texts]
-    return Rows(made) if isinstance(prompts, Rows) else made
+    try:
+        for _, kind, told in events:
+            error = raised((kind, told)) if kind == "failed" else None
+            if error is not None:
+                raise error
+            if kind == "text":
+                yield told
+    except KeyboardInterrupt as error:
+        # All that came was given.
+        raise Interrupted() from error
 
 
 def _sum(result: Result) -> float:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import operator
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import Any, Sequence
 
 from . import _gbnf
+from ._checks import check_flag, check_mapping, check_number, check_text, check_texts, check_whole, items, wrong
 from .errors import UsageError
 
 #: Alternatives per token at most; the same bound as the server's.
@@ -31,7 +31,7 @@ class StructuredOutputsParams:
         given += ["json_object"] if self.json_object else []
         if len(given) != 1:
             named = " and ".join(given) or "none of them"
-            raise UsageError(f"structured outputs take one of json, regex, choice, grammar, json_object, not {named}")
+            raise UsageError(f"structured_outputs take one of json, regex, choice, grammar, json_object, not {named}")
         self._shape = self._read()
 
     def _read(self) -> Any:
@@ -40,14 +40,12 @@ class StructuredOutputsParams:
         if self.json is not None:
             return {"json": schema_of(self.json)}
         if self.choice is not None:
-            choices = list(self.choice)
-            if isinstance(self.choice, str) or not choices or not all(isinstance(c, str) and c for c in choices):
-                raise UsageError("choice must be a list of texts that are not empty")
+            choices = check_texts("choice", None if isinstance(self.choice, str) else self.choice)
+            if not choices:
+                raise wrong("choice", self.choice, "a list of texts that are not empty")
             return {"choice": choices}
         name = "regex" if self.regex is not None else "grammar"
-        value = getattr(self, name)
-        if not isinstance(value, str):
-            raise UsageError(f"{name} must be a text, not {type(value).__name__}")
+        value = check_text(name, getattr(self, name))
         return {name: _gbnf.to_lark(value) if name == "grammar" and _gbnf.is_gbnf(value) else value}
 
     @property
@@ -59,7 +57,7 @@ class StructuredOutputsParams:
 def schema_of(value: Any) -> Any:
     """A JSON schema given as an object, a text or a Pydantic class."""
     if hasattr(value, "model_json_schema"):
-        return value.model_json_schema()
+        value = value.model_json_schema()
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -67,27 +65,11 @@ def schema_of(value: Any) -> Any:
             raise UsageError(f"json: the schema is not JSON: {error}") from error
     if not isinstance(value, (dict, bool)):
         raise UsageError(f"json: expected a schema (an object, its text, or a Pydantic class), not {type(value).__name__}")
-    return value
-
-
-def check_number(name: str, value: Any, low: float, high: float) -> float:
-    """A number, numpy's too."""
-    plain = value.item() if hasattr(value, "item") and not hasattr(value, "__len__") else value
-    if isinstance(plain, bool) or not isinstance(plain, (int, float)) or not low <= plain <= high:
-        raise UsageError(f"{name} is {value!r}; expected a number from {low:g} to {high:g}")
-    return float(plain)
-
-
-def check_whole(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """A whole number, numpy's too."""
     try:
-        plain = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        plain = None
-    if plain is None or plain < low or (high is not None and plain > high):
-        bound = f"of at least {low}" if high is None else f"from {low} to {high}"
-        raise UsageError(f"{name} is {value!r}; expected a whole number {bound}")
-    return plain
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"json: the schema is not JSON: {error}") from error
+    return value
 
 
 class RequestOutputKind(Enum):
@@ -98,24 +80,14 @@ class RequestOutputKind(Enum):
     FINAL_ONLY = 2
 
 
-def check_texts(name: str, value: Any) -> list[str]:
-    texts = [value] if isinstance(value, str) else list(value or [])
-    if not all(isinstance(text, str) and text for text in texts):
-        raise UsageError(f"{name} must hold texts that are not empty")
-    return texts
-
-
 def _ids(name: str, value: Any) -> list[int]:
     """Token ids as the native half can take them."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    ids = list(value)
-    return [check_whole(name, token, 0, (1 << 32) - 1) for token in ids]
+    return [check_whole(name, token, 0, (1 << 32) - 1) for token in items(name, value, "a list of token ids")]
 
 
 def _biases(value: Any) -> dict[int, float] | None:
     biases = {}
-    for token, bias in (value or {}).items():
+    for token, bias in ({} if value is None else check_mapping("logit_bias", value)).items():
         token = int(token) if isinstance(token, str) and token.isdecimal() else token
         token = check_whole("logit_bias: a token", token, 0, (1 << 32) - 1)
         biases[token] = min(100.0, max(-100.0, check_number("logit_bias", bias, -math.inf, math.inf)))
@@ -132,6 +104,7 @@ _WHOLE: dict[str, tuple[int, int | None]] = {
     "min_tokens": (0, 1 << 40), "logprobs": (0, LOGPROBS_MAX), "prompt_logprobs": (0, LOGPROBS_MAX),
     "truncate_prompt_tokens": (1, 1 << 40),
 }  # fmt: skip
+_FLAGS = ("ignore_eos", "detokenize", "skip_special_tokens", "spaces_between_special_tokens", "include_stop_str_in_output")
 
 
 @dataclass
@@ -176,6 +149,8 @@ class SamplingParams:
             if value is not None or name in ("n", "top_k", "min_tokens"):
                 setattr(self, name, check_whole(name, value, least, most))
         check_whole("min_tokens", self.min_tokens, 0, self.max_tokens)
+        for name in _FLAGS:
+            setattr(self, name, check_flag(name, getattr(self, name)))
         self.stop = check_texts("stop", self.stop)
         self.bad_words = check_texts("bad_words", self.bad_words)
         self.stop_token_ids = _ids("stop_token_ids", [] if self.stop_token_ids is None else self.stop_token_ids)
@@ -225,3 +200,6 @@ class PoolingParams:
     def __post_init__(self) -> None:
         if self.dimensions is not None:
             self.dimensions = check_whole("dimensions", self.dimensions, 1)
+        for name in ("normalize", "use_activation"):
+            if getattr(self, name) is not None:
+                setattr(self, name, check_flag(name, getattr(self, name)))

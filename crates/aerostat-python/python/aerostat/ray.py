@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from typing import Any, Sequence
 
+from ._checks import items
+from ._encoder import look_at_params
 from ._journal import Journal
-from ._prompts import Rows
+from ._prompts import Rows, check_template
 from .errors import UsageError
-from .frames import look_at_names, texts_of
+from .frames import look_at_asking, look_at_names, texts_of
 from .llm import LLM
 from .params import PoolingParams, SamplingParams
 
@@ -61,8 +63,9 @@ class Generate(_Actor):
         look_at_names(None, output, error)
         if not isinstance(sampling_params, (SamplingParams, dict, type(None))):
             raise UsageError(f"sampling_params: expected SamplingParams or a dict of its members, not {type(sampling_params).__name__}")
-        super().__init__(model, column, options)
         params = SamplingParams(**sampling_params) if isinstance(sampling_params, dict) else sampling_params
+        look_at_asking(params, chat, system, template)
+        super().__init__(model, column, options)
         # Blocks go to whichever actor is free, and come again after one died: their answers must not depend on which
         # call of which actor it is.
         params = self.llm.get_default_sampling_params() if params is None else params.clone()
@@ -85,6 +88,7 @@ class Embed(_Actor):
         *, error: str = "error", **options: Any,
     ) -> None:  # fmt: skip
         look_at_names(None, output, error)
+        look_at_params(pooling_params)
         super().__init__(model, column, options)
         self.output, self.params, self.error = output, pooling_params, error
 
@@ -107,8 +111,10 @@ class Classify(_Actor):
         error: str = "error", **options: Any,
     ) -> None:  # fmt: skip
         look_at_names(None, output, probability, error)
+        check_template(template)
+        labels = items("labels", labels)
         super().__init__(model, column, options)
-        self.output, self.labels, self.error, self.probability = output, list(labels), error, probability
+        self.output, self.labels, self.error, self.probability = output, labels, error, probability
         self.how = {"template": template, "measure": measure, "calibrate": calibrate}
 
     def __call__(self, batch: Batch) -> Batch:

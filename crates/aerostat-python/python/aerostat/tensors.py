@@ -36,6 +36,8 @@ def to_numpy(value: Any) -> Any:
     import numpy as np
 
     if isinstance(value, np.ndarray):
+        if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+            raise UsageError("the mask of a masked array is not read: give value.filled(…), and an attention_mask")
         return np.asarray(value)
     if is_torch(value):
         try:

@@ -7,11 +7,34 @@ import os
 from typing import Any, Iterable, Sequence
 
 from . import _aerostat, tensors
-from ._options import log
-from .errors import TextError, UsageError
-from .params import check_whole
+from ._checks import check_flag, check_mapping, check_text, check_whole, items, shown, wrong
+from ._options import log, unknown
+from .errors import ModelError, TextError, UsageError
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+#: What a caller may set.
+_SETTINGS = ("_named", "chat_template", "padding_side", "model_max_length")
+#: Arguments of transformers' tokenizers that cannot be had, and the values that ask for nothing.
+_REFUSED: dict[str, Any] = {
+    "stride": 0, "return_overflowing_tokens": False, "return_special_tokens_mask": False, "return_offsets_mapping": False,
+    "return_length": False, "is_split_into_words": False, "pad_to_multiple_of": None, "text_target": None, "text_pair_target": None,
+    "split_special_tokens": False, "return_token_type_ids": False, "text_pair": None,
+}  # fmt: skip
+#: Those that change nothing here, and are noted.
+_IGNORED = ("verbose", "clean_up_tokenization_spaces", "spaces_between_special_tokens", "use_source_tokenizer")
+_PADDINGS = (True, False, None, "longest", "max_length", "do_not_pad")
+_TRUNCATIONS = (True, False, None, "longest_first", "only_first", "do_not_truncate")
+
+
+def _look_at(keywords: dict[str, Any], known: Iterable[str]) -> None:
+    """Notes, refuses or does not know arguments of transformers' tokenizers."""
+    for name, value in keywords.items():
+        if name in _IGNORED:
+            log.info("the tokenizer ignores %s", name)
+        elif name not in _REFUSED:
+            raise unknown("the tokenizer", name, (*known, *_REFUSED, *_IGNORED))
+        elif value is not None and value != _REFUSED[name]:
+            raise UsageError(f"{name} is {shown(value)}, which is not supported: leave it out")
 
 
 class BatchEncoding(dict[str, Any]):
@@ -32,9 +55,22 @@ def read_json(path: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             value = json.load(file)
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return {}
-    return value if isinstance(value, dict) else {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: it cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: the JSON is not an object")
+    return value
+
+
+def _settings(path: str) -> dict[str, Any]:
+    """The same of a file that a model runs without."""
+    try:
+        return read_json(path)
+    except ModelError as error:
+        log.warning("going on without what it says: %s", error)
+        return {}
 
 
 def _text(token: Any) -> str | None:
@@ -62,8 +98,8 @@ class Tokenizer:
         self.padding_side = "right"
         self.chat_template: str | None = None
         folder = core.path if os.path.isdir(core.path) else None
-        config = {} if folder is None else read_json(os.path.join(folder, "tokenizer_config.json"))
-        mapped = {} if folder is None else read_json(os.path.join(folder, "special_tokens_map.json"))
+        config = {} if folder is None else _settings(os.path.join(folder, "tokenizer_config.json"))
+        mapped = {} if folder is None else _settings(os.path.join(folder, "special_tokens_map.json"))
         for name in _NAMED:
             self._named[name] = _text(config.get(name)) or _text(mapped.get(name))
         for name, key in (("bos_token", "bos"), ("eos_token", "eos")):
@@ -83,6 +119,14 @@ class Tokenizer:
         self._core = _Files(self.name_or_path)
         self._model = self._core.model
 
+    def settings(self) -> str:
+        """What a caller may have set, as JSON; :meth:`set` sets it on another of the same model."""
+        return json.dumps({name: getattr(self, name) for name in _SETTINGS}, sort_keys=True)
+
+    def set(self, settings: str) -> None:
+        """Takes the settings of another."""
+        vars(self).update(json.loads(settings))
+
     # Special tokens
 
     def _id(self, name: str) -> int | None:
@@ -91,12 +135,12 @@ class Tokenizer:
         return None if found is None else int(found)
 
     def _set(self, name: str, token: str | None) -> None:
-        if token is not None and self._model.token_id(token) is None:
+        if token is not None and self._model.token_id(check_text(name, token)) is None:
             raise UsageError(f"{name}: the vocabulary has no token {token!r}")
         self._named[name] = token
 
     def _set_id(self, name: str, token: int | None) -> None:
-        text = None if token is None else self._model.token_text(_whole(token))
+        text = None if token is None else self._model.token_text(self._whole(token))
         if token is not None and text is None:
             raise UsageError(f"{name}_id: {token} is outside the vocabulary")
         self._named[name] = text
@@ -144,9 +188,7 @@ class Tokenizer:
         return_tensors: str | None = None,
     ) -> Any:
         """The token ids of a text."""
-        if not isinstance(text, str):
-            raise UsageError(f"encode takes a text, not {type(text).__name__}; call the tokenizer itself for several")
-        ids = self._model.encode(text, add_special_tokens)
+        ids = self._model.encode(check_text("text", text), add_special_tokens)
         if truncation:
             longest = self.model_max_length if max_length is None else check_whole("max_length", max_length, 0)
             ids = ids[:longest]
@@ -169,22 +211,23 @@ class Tokenizer:
         return_attention_mask: bool | None = None,
         return_token_type_ids: bool | None = None,
         padding_side: str | None = None,
-        **ignored: Any,
+        **more: Any,
     ) -> BatchEncoding:
         """Token ids and mask of a text, or of several."""
-        if text_pair is not None:
-            raise UsageError("text_pair is not supported: join the texts as the model expects them")
-        for name in ignored:
-            log.info("the tokenizer ignores %s", name)
+        more.update(text_pair=text_pair, return_token_type_ids=return_token_type_ids)
+        _look_at(more, ("padding", "truncation", "max_length", "return_tensors", "add_special_tokens", "return_attention_mask"))
+        for name, value, values in (("padding", padding, _PADDINGS), ("truncation", truncation, _TRUNCATIONS)):
+            if value not in values:
+                raise wrong(name, value, f"one of {', '.join(map(repr, values))}")
         single = isinstance(text, str)
-        texts = [text] if isinstance(text, str) else list(text)
+        texts = [text] if isinstance(text, str) else items("text", text, "a text or several")
         cut = bool(truncation) and truncation != "do_not_truncate"
         rows = [self.encode(one, add_special_tokens, cut, max_length) for one in texts]
         masks = [[1] * len(row) for row in rows]
         if padding and padding != "do_not_pad":
             longest = max((len(row) for row in rows), default=0)
             if padding == "max_length":
-                longest = max(longest, max_length if max_length is not None else self.model_max_length)
+                longest = max(longest, self.model_max_length if max_length is None else check_whole("max_length", max_length, 0))
             self._pad(rows, masks, longest, padding_side or self.padding_side)
         given: dict[str, Any] = {"input_ids": rows, "attention_mask": masks}
         if return_attention_mask is False:
@@ -200,6 +243,8 @@ class Tokenizer:
         return BatchEncoding(given)
 
     def _pad(self, rows: list[list[int]], masks: list[list[int]], length: int, side: str) -> None:
+        if side not in ("left", "right"):
+            raise wrong("padding_side", side, "'left' or 'right'")
         pad = self.pad_token_id
         if all(len(row) == length for row in rows):
             return
@@ -212,20 +257,39 @@ class Tokenizer:
             mask[at:at] = [0] * missing
 
     def tokenize(self, text: str, add_special_tokens: bool = False) -> list[str]:
-        return [self._piece(token) for token in self._model.encode(text, add_special_tokens)]
+        return [self._piece(token) for token in self._model.encode(check_text("text", text), add_special_tokens)]
 
     # Ids to text
 
-    def decode(self, token_ids: Any, skip_special_tokens: bool = False, **_ignored: Any) -> Any:
+    def decode(self, token_ids: Any, skip_special_tokens: bool = False, **more: Any) -> Any:
         """The text of token ids: a number, a list, an array or a tensor."""
+        _look_at(more, ("skip_special_tokens",))
         if isinstance(token_ids, (list, tuple)) and token_ids and isinstance(token_ids[0], (list, tuple)):
             return self.batch_decode(token_ids, skip_special_tokens)
         if getattr(token_ids, "ndim", 0) == 2:
             return self.batch_decode(token_ids, skip_special_tokens)
-        return self._model.decode(_flat(token_ids), skip_special_tokens)
+        return self._model.decode(self._flat(token_ids), skip_special_tokens)
 
-    def batch_decode(self, sequences: Iterable[Any], skip_special_tokens: bool = False, **_ignored: Any) -> list[str]:
-        return [self._model.decode(_flat(row), skip_special_tokens) for row in sequences]
+    def batch_decode(self, sequences: Iterable[Any], skip_special_tokens: bool = False, **more: Any) -> list[str]:
+        _look_at(more, ("skip_special_tokens",))
+        rows = items("sequences", sequences, "lists of token ids")
+        return [self._model.decode(self._flat(row), skip_special_tokens) for row in rows]
+
+    def _flat(self, ids: Any) -> list[int]:
+        """Token ids of a number, a list, an array or a tensor of one dimension."""
+        return [self._whole(token) for token in (items("token_ids", ids, "token ids") if hasattr(ids, "__iter__") else [ids])]
+
+    def _whole(self, token: Any) -> int:
+        """A token id, also written with a point and nothing behind it, as arrays of numbers may."""
+        try:
+            whole = int(token)
+        except (TypeError, ValueError, OverflowError):
+            whole = -1
+        # Models have tokens that their tokenizer has no text for.
+        count = max(self.vocab_size, self._core.facts["vocab"])
+        if isinstance(token, (str, bool)) or whole != token or not 0 <= whole < count:
+            raise UsageError(f"{shown(token)} is no token id; expected a whole number below {count}")
+        return whole
 
     def _piece(self, token: int) -> str:
         text = self._model.token_text(token)
@@ -233,18 +297,18 @@ class Tokenizer:
 
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
         if isinstance(ids, int):
-            return self._model.token_text(_whole(ids))
-        kept = (token for token in _flat(ids) if not (skip_special_tokens and self._model.is_special(token)))
+            return self._model.token_text(self._whole(ids))
+        kept = (token for token in self._flat(ids) if not (skip_special_tokens and self._model.is_special(token)))
         return [self._model.token_text(token) for token in kept]
 
     def convert_tokens_to_ids(self, tokens: Any) -> Any:
         if isinstance(tokens, str):
-            found = self._model.token_id(tokens)
+            found = self._model.token_id(check_text("tokens", tokens))
             return self.unk_token_id if found is None else found
-        return [self.convert_tokens_to_ids(token) for token in tokens]
+        return [self.convert_tokens_to_ids(token) for token in items("tokens", tokens)]
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
-        return str(self._model.decode([token for token in self.convert_tokens_to_ids(list(tokens)) if token is not None], False))
+        return str(self._model.decode([token for token in self.convert_tokens_to_ids(items("tokens", tokens)) if token is not None], False))
 
     # Conversations
 
@@ -265,14 +329,15 @@ class Tokenizer:
         **variables: Any,
     ) -> Any:
         """A conversation (a list of messages), or several, as the model's template writes it: text, or token ids."""
-        several = bool(conversation) and isinstance(conversation[0], (list, tuple))
-        conversations = conversation if several else [conversation]
+        talk = items("conversation", conversation, "a list of messages, or several")
+        several = bool(talk) and isinstance(talk[0], (list, tuple))
+        conversations = [items("conversation", one, "a list of messages") for one in talk] if several else [talk]
         if tools is not None:
             variables["tools"] = tool_list(tools)
         if documents is not None:
-            variables["documents"] = list(documents)
+            variables["documents"] = items("documents", documents, "a list of documents")
         texts = [
-            self.render(list(one), chat_template, add_generation_prompt, continue_final_message, variables)
+            self.render(one, chat_template, add_generation_prompt, continue_final_message, variables)
             for one in conversations
         ]
         if not tokenize:
@@ -296,17 +361,22 @@ class Tokenizer:
         variables: dict[str, Any],
     ) -> str:
         """One conversation as text."""
+        for name, value in (("add_generation_prompt", add_generation_prompt), ("continue_final_message", continue_final_message)):
+            check_flag(name, value)
+        for number, message in enumerate(messages):
+            check_text(f"message {number}: role", check_mapping(f"message {number}", message).get("role"))
         if add_generation_prompt and continue_final_message:
             raise UsageError("add_generation_prompt and continue_final_message exclude each other")
         template = chat_template if chat_template is not None else self.chat_template
         if template is not None:
+            check_text("chat_template", template)
             variables = {**self.special_tokens_map, **variables}
         try:
             extra = json.dumps(variables, allow_nan=False)
             given = json.dumps(messages, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise UsageError(f"messages and variables of a template must be JSON: {error}") from error
-        text = str(self._model.render(given, add_generation_prompt, extra, template))
+        text = str(self._model.render(given, bool(add_generation_prompt), extra, template))
         return _continued(text, messages) if continue_final_message else text
 
 
@@ -314,7 +384,8 @@ def _continued(text: str, messages: list[Any]) -> str:
     """The text up to the end of the last message, which is to be continued."""
     content = messages[-1].get("content") if messages else None
     if isinstance(content, list):
-        content = next((part.get("text") for part in reversed(content) if part.get("type") == "text"), None)
+        parts = [part for part in content if isinstance(part, dict) and part.get("type") == "text"]
+        content = parts[-1].get("text") if parts else None
     if not isinstance(content, str) or content.strip() not in text:
         raise TextError("continue_final_message: the template does not show the last message as it is")
     end = text.rindex(content.strip()) + len(content.strip())
@@ -333,22 +404,3 @@ def tool_list(tools: Any) -> list[Any]:
         if not isinstance(tool, dict):
             raise UsageError(f"tools: expected a JSON object for each, not {type(tool).__name__}")
     return given
-
-
-def _flat(ids: Any) -> list[int]:
-    """Token ids of a number, a list, an array or a tensor of one dimension."""
-    ids = tensors.to_numpy(ids) if tensors.is_torch(ids) else tensors.plain(ids)
-    if hasattr(ids, "tolist"):
-        ids = ids.tolist()
-    return [_whole(token) for token in ([ids] if isinstance(ids, int) else ids)]
-
-
-def _whole(token: Any) -> int:
-    """A token id, also written with a point and nothing behind it, as arrays of numbers may."""
-    try:
-        whole = int(token)
-    except (TypeError, ValueError, OverflowError):
-        whole = -1
-    if isinstance(token, str) or whole != token or not 0 <= whole < 1 << 32:
-        raise UsageError(f"{token!r} is no token id")
-    return whole

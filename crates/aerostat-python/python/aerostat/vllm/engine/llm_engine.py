@@ -45,8 +45,9 @@ class LLMEngine:
         """Of a model's options."""
         return cls(engine_args.create_llm())
 
-    def add_request(self, request_id: str, prompt: Any, params: SamplingParams, **_more: Any) -> None:
+    def add_request(self, request_id: str, prompt: Any, params: SamplingParams, **more: Any) -> None:
         """Hands a prompt over."""
+        self._llm._refuse(more.pop("lora_request", None), more)
         if request_id in self._under_way:
             raise UsageError(f"request {request_id!r} is under way")
         self._under_way[request_id] = _UnderWay(self._llm, prompt, params)

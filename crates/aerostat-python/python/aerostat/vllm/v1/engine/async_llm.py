@@ -24,10 +24,11 @@ class AsyncLLM:
         return cls(engine_args.create_llm())
 
     async def generate(
-        self, prompt: Any, sampling_params: SamplingParams, request_id: str, **_more: Any
+        self, prompt: Any, sampling_params: SamplingParams, request_id: str, **more: Any
     ) -> AsyncIterator[RequestOutput]:
         """One prompt's answer: with ``RequestOutputKind.DELTA`` what is new each time, with ``CUMULATIVE`` (the default) all
         so far, with ``FINAL_ONLY`` the whole. Leaving it cancels the request."""
+        self._llm._refuse(more.pop("lora_request", None), more)
         batch = self._llm._requests_of(prompt, sampling_params)
         core, kind_of = self._llm._core, sampling_params.output_kind
         if kind_of == RequestOutputKind.FINAL_ONLY:
