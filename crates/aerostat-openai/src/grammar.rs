@@ -144,6 +144,12 @@ impl Compiled {
     fn new(matcher: Matcher) -> Self {
         Self { shared: matcher.deep_clone(), new: matcher, number: 0 }
     }
+
+    /// Begins a new automaton; the one at hand goes with those that use it.
+    fn renew(&mut self) {
+        self.shared = self.new.deep_clone();
+        self.number += 1;
+    }
 }
 
 /// The grammars of one model, built when the first request asks for one.
@@ -210,8 +216,7 @@ impl Grammar {
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = compiled.number == self.number;
         if is_new {
-            compiled.shared = compiled.new.deep_clone();
-            compiled.number += 1;
+            compiled.renew();
         }
         self.matcher = compiled.shared.clone();
         self.number = compiled.number;
@@ -222,6 +227,16 @@ impl Grammar {
 impl fmt::Debug for Grammar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Grammar").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Grammar {
+    /// Of what nobody uses any more only the grammar is kept.
+    fn drop(&mut self) {
+        const KEPT_AND_OWN: usize = 2;
+        if Arc::strong_count(&self.compiled) <= KEPT_AND_OWN {
+            self.compiled.lock().unwrap_or_else(PoisonError::into_inner).renew();
+        }
     }
 }
 
@@ -667,6 +682,10 @@ mod tests {
             }
         }
         assert!(peak_bytes() - before < 32 << 20, "{} bytes", peak_bytes() - before);
+        let automata = || grammars.compiled.values().next().unwrap().lock().unwrap().number;
+        assert_eq!(automata(), 0);
+        drop(answers);
+        assert_eq!(automata(), 1);
     }
 
     /// What others have in them fills an automaton, and changes no answer.
