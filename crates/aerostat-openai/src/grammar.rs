@@ -27,9 +27,8 @@ const GRAMMAR_BYTES_MAX: usize = 1 << 20;
 /// Memory that a byte of a grammar takes when it is compiled. Measured: 150 of regular expressions and choices, 300 of schemas
 /// with many members.
 const MEMORY_PER_BYTE: u64 = 256;
-/// A few bytes can be a large automaton, `((a{50}){50}){50}`: what is built of a grammar may take this part of what reading a
-/// request may,
-const AUTOMATON_PART: u64 = 16;
+/// A few bytes can be a large automaton, `((a{50}){50}){50}`: what is built of a grammar may take this part of the memory,
+const AUTOMATON_PART: u64 = 64;
 /// where the library counts expressions (measured: 180 bytes each) and states (750 bytes). The least of both does for a schema of
 /// hundreds of members of all kinds, or thousands of choices, and for answers with texts of bounded length of some 2,000 letters.
 const EXPRESSION_BYTES: u64 = 180;
@@ -53,9 +52,9 @@ const WHOLE_MAX: u64 = 400_000_000;
 
 /// What compiling and following a grammar may take. A row of items is what may come next: an object whose properties are
 /// all optional has four for each.
-fn limits(request_bytes: u64) -> ParserLimits {
+fn limits(memory_bytes: u64) -> ParserLimits {
     let part =
-        |each: u64, (least, most): (u64, u64)| (request_bytes / AUTOMATON_PART / each).clamp(least, most);
+        |each: u64, (least, most): (u64, u64)| (memory_bytes / AUTOMATON_PART / each).clamp(least, most);
     ParserLimits {
         max_items_in_row: 10_000,
         step_max_items: 100_000,
@@ -91,10 +90,10 @@ impl Grammars {
         Ok(Self { factory, compiled: HashMap::new(), compiled_bytes: 0, bytes_max: GRAMMAR_BYTES_MAX })
     }
 
-    /// The same where reading a request may take so much memory, in bytes ([`Setting::request_bytes_max`]): compiling,
-    /// keeping and following grammars takes no more.
-    pub fn within(mut self, request_bytes: u64) -> Self {
-        *self.factory.limits_mut() = limits(request_bytes);
+    /// The same where reading a request may take so much memory, in bytes ([`Setting::request_bytes_max`]), and the process
+    /// so much in all: what is built of a grammar takes a part of either.
+    pub fn within(mut self, request_bytes: u64, memory_bytes: u64) -> Self {
+        *self.factory.limits_mut() = limits(memory_bytes);
         let most = usize::try_from(request_bytes / MEMORY_PER_BYTE).unwrap_or(usize::MAX);
         Self { bytes_max: most.min(GRAMMAR_BYTES_MAX), ..self }
     }
@@ -173,7 +172,7 @@ impl LazyGrammars {
     fn build(setting: &Setting) -> Result<Grammars, String> {
         let tokenizer = setting.tokenizer.clone().ok_or("the model has no tokenizer")?;
         let grammars = Grammars::new(tokenizer, &setting.end_tokens, setting.vocab)?;
-        Ok(grammars.within(setting.request_bytes_max()))
+        Ok(grammars.within(setting.request_bytes_max(), setting.memory_bytes()))
     }
 }
 
@@ -618,7 +617,7 @@ mod tests {
     #[test]
     fn what_is_compiled_and_what_is_kept_of_it_is_bounded() {
         let (grammars, _) = grammars();
-        let mut grammars = grammars.within(1000 * MEMORY_PER_BYTE);
+        let mut grammars = grammars.within(1000 * MEMORY_PER_BYTE, u64::MAX);
         let choice = |from: usize, count: usize| {
             Shape::Choice((from..from + count).map(|i| format!("label {i}")).collect())
         };
@@ -636,7 +635,7 @@ mod tests {
     #[test]
     fn a_short_grammar_of_a_large_automaton_takes_little() {
         let (grammars, _) = grammars();
-        let mut grammars = grammars.within(4 << 20);
+        let mut grammars = grammars.within(4 << 20, 16 << 20);
         let before = peak_bytes();
         let refused = grammars.constraint(&Shape::Regex("(((a{50}){50}){50}){50}".to_owned())).err().unwrap();
         assert!(refused.contains("too many expressions"), "{refused}");

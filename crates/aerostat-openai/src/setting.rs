@@ -52,6 +52,8 @@ pub struct Setting {
     pub(crate) rules: Rules,
     /// Memory that reading a request may take.
     request_bytes_max: u64,
+    /// What the process may take.
+    memory_bytes: u64,
     /// Found when it is first asked for.
     pub(crate) dialect: OnceLock<Dialect>,
     model: String,
@@ -87,6 +89,7 @@ impl Setting {
             context_max: rules.context.unwrap_or(spec.context_max).max(1),
             rules,
             request_bytes_max: u64::MAX,
+            memory_bytes: u64::MAX,
             dialect: OnceLock::new(),
             model: name.to_owned(),
             names: Vec::new(),
@@ -114,7 +117,17 @@ impl Setting {
 
     /// The same setting within so much memory: a request whose reading would take much of it is refused, before it is read.
     pub fn within(self, memory_bytes: u64) -> Self {
-        Self { request_bytes_max: request_bytes_within(memory_bytes), ..self }
+        Self { request_bytes_max: request_bytes_within(memory_bytes), memory_bytes, ..self }
+    }
+
+    /// The same in a process that may take so much memory, of which requests may take what [`Setting::within`] was told.
+    pub fn of_process(self, memory_bytes: u64) -> Self {
+        Self { memory_bytes, ..self }
+    }
+
+    /// Memory that the process may take, in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
     }
 
     /// The same for a model that goes by these names: a request for another is refused. Without any, each is for this one.

@@ -291,8 +291,11 @@ impl Model {
         if grammars.is_none() {
             let tokenizer = Arc::clone(self.tokenizer()?);
             let built = Grammars::new(tokenizer, &self.end_tokens, self.files.spec().vocab);
-            let bytes = self.memory_bytes.map_or(u64::MAX, request_bytes_within);
-            *grammars = Some(built.map_err(unusable)?.within(bytes));
+            let built = built.map_err(unusable)?;
+            *grammars = Some(match self.memory_bytes {
+                Some(bytes) => built.within(request_bytes_within(bytes), bytes),
+                None => built,
+            });
         }
         let grammars = grammars.as_mut().ok_or_else(|| unusable(String::new()))?;
         grammars.constraint(shape).map_err(unusable)

@@ -132,7 +132,7 @@ pub(crate) fn open(
     // A grammar, or a line of a batch, may take what is kept for one request: a half of that for all.
     let setting = setting.only(&config.names);
     let setting = match options.memory_bytes {
-        Some(bytes) => setting.within(2 * RESERVE.of(bytes)),
+        Some(bytes) => setting.within(2 * RESERVE.of(bytes)).of_process(bytes),
         None => setting,
     };
     let digest = files_digest(&files)?;
