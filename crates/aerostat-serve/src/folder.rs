@@ -156,7 +156,11 @@ impl Gone {
 
     fn tell(&self, folder: &Path) {
         if self.0 > 0 {
-            eprintln!("note: {} that a stop had left in {} went", self.0, folder.display());
+            eprintln!(
+                "note: removed {} files from {} that a stop had left unfinished",
+                self.0,
+                folder.display()
+            );
         }
     }
 }
