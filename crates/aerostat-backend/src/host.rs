@@ -34,6 +34,7 @@ impl<D: HostDevice> Backend for D {
             fixed_bytes: of_kernels.fixed_bytes + SLACK_BYTES,
             row_bytes: of_kernels.row_bytes + rows::ROW_BYTES + sums as u64,
             position_bytes: of_kernels.position_bytes + rows::POSITION_BYTES,
+            ..of_kernels
         }
     }
 

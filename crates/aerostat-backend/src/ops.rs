@@ -114,6 +114,8 @@ pub struct ScratchNeed {
     pub scaled_cols: Option<usize>,
     /// Some of those are packed besides, and are expanded to codes first.
     pub scaled_packed: bool,
+    /// Some matrix is packed.
+    pub packed: bool,
 }
 
 /// The device's own share of memory, besides buffers, weights and the KV cache, in bytes.
@@ -125,14 +127,19 @@ pub struct Footprint {
     pub row_bytes: u64,
     /// For each position of the KV cache.
     pub position_bytes: u64,
+    /// For each of the first [`first_positions`](Self::first_positions) besides.
+    pub first_position_bytes: u64,
+    /// How many positions of the KV cache take more than others.
+    pub first_positions: usize,
 }
 
 impl Footprint {
     /// All of it, for sweeps of up to `rows` rows and a KV cache of `positions` positions.
     pub fn total_bytes(&self, rows: usize, positions: usize) -> u64 {
         let of = |each: u64, count: usize| each.saturating_mul(count as u64);
+        let first = of(self.first_position_bytes, positions.min(self.first_positions));
         let variable = of(self.row_bytes, rows).saturating_add(of(self.position_bytes, positions));
-        self.fixed_bytes.saturating_add(variable)
+        self.fixed_bytes.saturating_add(first).saturating_add(variable)
     }
 }
 

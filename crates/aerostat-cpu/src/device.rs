@@ -126,8 +126,13 @@ impl Kernels for CpuKernels {
 
     fn footprint(&self, need: &ScratchNeed) -> Footprint {
         let threads = self.pool.threads() as u64;
-        let (fixed, position) = scratch::bytes(need);
-        Footprint { fixed_bytes: threads * fixed, row_bytes: 0, position_bytes: threads * position }
+        let of_a_thread = scratch::footprint(need);
+        Footprint {
+            fixed_bytes: threads * of_a_thread.fixed_bytes,
+            position_bytes: threads * of_a_thread.position_bytes,
+            first_position_bytes: threads * of_a_thread.first_position_bytes,
+            ..of_a_thread
+        }
     }
 
     fn reserve(&mut self, need: &ScratchNeed) -> Result<(), Error> {

@@ -2,7 +2,7 @@
 
 use aerostat_backend::packed::GROUP_ELEMENTS_MAX;
 use aerostat_backend::packed::exponents::BLOCK_LEN;
-use aerostat_backend::{Error, ScratchNeed};
+use aerostat_backend::{Error, Footprint, ScratchNeed};
 
 use crate::attention::{HEADS_MAX, QUERIES_MAX};
 use crate::k_major;
@@ -68,16 +68,23 @@ pub(crate) fn scores_len(positions: usize) -> Result<usize, Error> {
     Ok(len.min(SCORES_LEN).max(len / QUERIES_MAX * HEADS_MAX))
 }
 
-/// The most bytes that a thread takes, whatever it multiplies, and for each position of the KV cache. Packed rows of more
-/// than [`GROUP_ELEMENTS_MAX`] elements without scales take more.
-pub(crate) fn bytes(need: &ScratchNeed) -> (u64, u64) {
-    // Every model may have packed tiles of two bytes an element.
-    let packed = codes_bytes(2, 1).div_ceil(size_of::<Line>()) * LANES;
-    let position = HEADS_MAX * size_of::<f32>();
-    // Few positions have room for more queries; a line is at most a vector longer than its positions.
-    let scores = POSITIONS_OF_ALL * (QUERIES_MAX - HEADS_MAX) + QUERIES_MAX * LANES;
+/// The most that a thread takes, whatever it multiplies. Packed rows of more than [`GROUP_ELEMENTS_MAX`] elements without
+/// scales take more.
+pub(crate) fn footprint(need: &ScratchNeed) -> Footprint {
+    let bytes = |values: usize| (values * size_of::<f32>()) as u64;
+    // Of two bytes an element.
+    let packed = if need.packed { codes_bytes(2, 1).div_ceil(size_of::<Line>()) * LANES } else { 0 };
+    // A line of scores is at most a vector longer than its positions.
+    let scores = QUERIES_MAX * LANES;
     let values = SCRATCH_LEN.next_multiple_of(LANES) + expanded_len(need).max(packed) + scores;
-    ((values * size_of::<f32>() + STACK_BYTES) as u64, position as u64)
+    Footprint {
+        fixed_bytes: bytes(values) + STACK_BYTES as u64,
+        row_bytes: 0,
+        position_bytes: bytes(HEADS_MAX),
+        // Of few positions there is room for the scores of more queries.
+        first_position_bytes: bytes(QUERIES_MAX - HEADS_MAX),
+        first_positions: POSITIONS_OF_ALL,
+    }
 }
 
 /// Bytes that packed rows are expanded to at a time, of elements of so many bytes in rows of `cols`: a step, or a group if

@@ -264,7 +264,10 @@ fn scaled_product(
     let scaling =
         Scaling { quantised, scales, zeros: None, groups: None, block_rows, block_cols, first_row: 3 };
     device
-        .reserve(&ScratchNeed { k_major_outputs: 0, scaled_cols: Some(k), scaled_packed: true }, rows)
+        .reserve(
+            &ScratchNeed { k_major_outputs: 0, scaled_cols: Some(k), scaled_packed: true, packed: true },
+            rows,
+        )
         .unwrap();
     device.matmul_scaled(w, &scaling, x, y).unwrap();
     device.read(y).unwrap().to_vec()
@@ -423,9 +426,10 @@ fn wide_rows(dtype: DType, widths: &[usize]) -> Vec<(TileShape, Vec<u8>)> {
 fn scratch_stays_within_the_footprint() {
     let needs = [
         ScratchNeed::default(),
-        ScratchNeed { k_major_outputs: 300, scaled_cols: Some(96), scaled_packed: false },
-        ScratchNeed { k_major_outputs: 0, scaled_cols: Some(20_000), scaled_packed: true },
-        ScratchNeed { k_major_outputs: 0, scaled_cols: Some(150_000), scaled_packed: true },
+        ScratchNeed { packed: true, ..ScratchNeed::default() },
+        ScratchNeed { k_major_outputs: 300, scaled_cols: Some(96), scaled_packed: false, packed: true },
+        ScratchNeed { k_major_outputs: 0, scaled_cols: Some(20_000), scaled_packed: true, packed: true },
+        ScratchNeed { k_major_outputs: 0, scaled_cols: Some(150_000), scaled_packed: true, packed: true },
     ];
     let (plain, codes) =
         (wide_rows(DType::BF16, &[64, 1 << 17]), wide_rows(DType::F8_E4M3, &[20_000, 150_000]));
@@ -446,7 +450,7 @@ fn scratch_stays_within_the_footprint() {
             states: &[],
         })
         .unwrap();
-        for (shape, bytes) in &plain {
+        for (shape, bytes) in plain.iter().filter(|_| need.packed) {
             let w = Weight::Arriving(cpu.upload(*shape, Box::new(bytes.clone())).unwrap());
             product(&mut *cpu, w, 1, (1, shape.cols));
         }
@@ -458,7 +462,7 @@ fn scratch_stays_within_the_footprint() {
         }
         let scratch = cpu.allocated().scratch_bytes;
         let bound = cpu.footprint(&need).total_bytes(rows_max, 16 * pages);
-        let is_near = scratch <= bound && bound - scratch < 3 << 20;
+        let is_near = scratch <= bound && bound - scratch < 2 << 20;
         assert!(is_near, "{need:?}, {pages} pages: {scratch} of {bound} bytes");
     }
 }

@@ -88,6 +88,7 @@ pub fn scratch_need(spec: &ModelSpec) -> ScratchNeed {
         k_major_outputs: spec.k_major_outputs(),
         scaled_cols: scaled().map(|matrix| matrix.cols).max(),
         scaled_packed: scaled().any(|matrix| matrix.has_packed_exponents()),
+        packed: spec.matrices().any(|matrix| matrix.has_packed_exponents()),
     }
 }
 
@@ -108,7 +109,7 @@ pub fn footprint(spec: &ModelSpec, program: &Program) -> Footprint {
         row_bytes: ((sizes.row + widest) * F32 + routed) as u64,
         logit_row_bytes: (sizes.logit_row * F32) as u64,
         state_bytes: (sizes.state * F32) as u64,
-        position_bytes: 0,
+        ..Footprint::default()
     }
 }
 

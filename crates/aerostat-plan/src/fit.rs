@@ -6,7 +6,9 @@ use aerostat_types::{DeviceMemory, Home};
 use crate::cost::{Cost, Part};
 use crate::explain::size;
 use crate::mixture::{Hits, mixtures};
-use crate::{Machine, PAGE_TOKENS, Plan, PlanInput, ROWS_MAX, Sizes, Step, TILE_BYTES_MAX, Totals, steps};
+use crate::{
+    Footprint, Machine, PAGE_TOKENS, Plan, PlanInput, ROWS_MAX, Sizes, Step, TILE_BYTES_MAX, Totals, steps,
+};
 
 /// A budget that cannot work.
 #[derive(Debug, thiserror::Error)]
@@ -213,7 +215,7 @@ impl Fit<'_> {
             activations: self.activations(rows, logit_rows),
             rows,
             logit_rows,
-            kv: kv_pages as u64 * self.page_bytes(),
+            kv: self.cache_bytes(kv_pages),
             kv_pages,
             draft_rows: 0,
             drafts: 0,
@@ -369,10 +371,8 @@ impl Fit<'_> {
             (wanted.saturating_sub(have) as u64).min(spare / each.max(1)) as usize
         };
         let spare = spare - self.grow_states(layout, spare / 2);
-        let (rows, page) = (self.rows_within(layout, spare), self.page_bytes());
-        let pages = more(self.pages_useful(rows, PAGES_CROWD), layout.kv_pages, page, spare / 4 * 3);
-        layout.kv_pages += pages;
-        let spare = spare - pages as u64 * page;
+        let rows = self.rows_within(layout, spare);
+        let spare = spare - self.grow_cache(layout, self.pages_useful(rows, PAGES_CROWD), spare / 4 * 3);
         // Where prompts begin alike, more sequences are answered at once than their lengths tell.
         let (logits_most, each) =
             (self.input.logit_rows_useful.min(self.rows_wanted()), self.input.footprint.logit_row_bytes);
@@ -387,12 +387,23 @@ impl Fit<'_> {
         let rows_more = more(self.rows_wanted(), layout.rows, self.input.footprint.row_bytes, spare);
         layout.rows += rows_more;
         let spare = spare - rows_more as u64 * self.input.footprint.row_bytes;
-        let pages = more(self.pages_useful(rows, PAGES_IN_STEP), layout.kv_pages, page, spare);
-        layout.kv_pages += pages;
-        layout.kv = layout.kv_pages as u64 * page;
+        let spare = spare - self.grow_cache(layout, self.pages_useful(rows, PAGES_IN_STEP), spare);
         layout.logit_rows = layout.logit_rows.min(layout.rows);
-        self.grow_drafts(layout, (spare - pages as u64 * page) / 2);
+        self.grow_drafts(layout, spare / 2);
         layout.activations = self.activations(layout.rows, layout.logit_rows);
+    }
+
+    /// Spends up to `spare` on pages, if there are not so many yet; gives what they take.
+    fn grow_cache(&self, layout: &mut Layout, pages: usize, spare: u64) -> u64 {
+        let (have, first) = (layout.kv, self.input.footprint.first_positions.div_ceil(PAGE_TOKENS));
+        let (dear, each) = (self.cache_bytes(1), self.cache_bytes(first + 1) - self.cache_bytes(first));
+        let within = match (have + spare) / dear.max(1) {
+            few if few <= first as u64 => few,
+            _ => first as u64 + (have + spare - self.cache_bytes(first)) / each.max(1),
+        };
+        layout.kv_pages = layout.kv_pages.max(pages.min(within as usize));
+        layout.kv = self.cache_bytes(layout.kv_pages);
+        layout.kv - have
     }
 
     /// Spends up to `spare` on rows of guesses: as many as there is use for, beside rows and logits of those that are not.
@@ -405,7 +416,7 @@ impl Fit<'_> {
         let logit_rows = |drafts: usize| layout.logit_rows.max((layout.logit_rows + drafts).min(2 * wanted));
         let rows = |drafts: usize| layout.rows.max(logit_rows(drafts));
         let cost = |drafts: usize| {
-            let kv = drafts.div_ceil(PAGE_TOKENS) as u64 * self.page_bytes();
+            let kv = self.draft_pages_bytes(layout, drafts);
             let more = self.activations(rows(drafts) - layout.rows, logit_rows(drafts) - layout.logit_rows);
             fixed + kv + state + more
         };
@@ -423,9 +434,10 @@ impl Fit<'_> {
     /// The most rows that a sweep can carry if `spare` is spent on them, their logits and their share of the KV cache.
     fn rows_within(&self, layout: &Layout, spare: u64) -> usize {
         let fits = |rows: usize| {
-            let pages = self.pages_useful(rows, PAGES_CROWD).saturating_sub(layout.kv_pages) as u64;
+            let pages = self.pages_useful(rows, PAGES_CROWD).max(layout.kv_pages);
             let logits = self.logit_rows_useful(rows).saturating_sub(layout.logit_rows);
-            pages * self.page_bytes() + self.activations(rows.saturating_sub(layout.rows), logits) <= spare
+            let cache = self.cache_bytes(pages) - self.cache_bytes(layout.kv_pages);
+            cache + self.activations(rows.saturating_sub(layout.rows), logits) <= spare
         };
         let (mut least, mut most) = (layout.rows, self.rows_wanted() + 1);
         while least + 1 < most {
@@ -466,7 +478,7 @@ impl Fit<'_> {
             return 0;
         }
         let tokens = self.input.tokens_total.div_ceil(self.input.sequences.max(1));
-        let pages = (tokens.div_ceil(PAGE_TOKENS) + 1) as u64 * self.page_bytes();
+        let pages = self.cache_bytes(tokens.div_ceil(PAGE_TOKENS) + 1);
         let wanted = self.input.sequences.saturating_sub(layout.state_slots) as u64;
         let slots = wanted.min(spare / (each + pages));
         layout.state_slots += slots as usize;
@@ -536,7 +548,7 @@ impl Fit<'_> {
             kv_type: self.input.kv_type,
             kv_bytes_per_token: self.input.kv_bytes_per_token,
             kv_pages: layout.kv_pages,
-            kv_bytes: layout.kv + layout.draft_rows.div_ceil(PAGE_TOKENS) as u64 * self.page_bytes(),
+            kv_bytes: layout.kv + self.draft_pages_bytes(&layout, layout.draft_rows),
             state_bytes_per_sequence: self.input.footprint.state_bytes,
             state_slots: layout.state_slots,
             state_bytes: layout.states,
@@ -564,9 +576,17 @@ impl Fit<'_> {
             + logit_rows as u64 * self.input.footprint.logit_row_bytes
     }
 
-    /// A page of the KV cache, with the scores that attention over it needs.
-    fn page_bytes(&self) -> u64 {
-        PAGE_TOKENS as u64 * (self.input.kv_bytes_per_token + self.input.footprint.position_bytes)
+    /// Pages of the KV cache, with the scores that attention over them needs.
+    fn cache_bytes(&self, pages: usize) -> u64 {
+        let Footprint { position_bytes, first_position_bytes, first_positions, .. } = self.input.footprint;
+        let positions = pages * PAGE_TOKENS;
+        positions as u64 * (self.input.kv_bytes_per_token + position_bytes)
+            + positions.min(first_positions) as u64 * first_position_bytes
+    }
+
+    /// What pages for so many rows of guesses add to a cache.
+    fn draft_pages_bytes(&self, layout: &Layout, rows: usize) -> u64 {
+        self.cache_bytes(layout.kv_pages + rows.div_ceil(PAGE_TOKENS)) - self.cache_bytes(layout.kv_pages)
     }
 
     /// A tile of at least one row of the widest matrix, of the size the user names, else near `wanted`.

@@ -112,6 +112,10 @@ pub struct Footprint {
     pub state_bytes: u64,
     /// For each position of the KV cache, beside keys and values.
     pub position_bytes: u64,
+    /// For each of the first [`first_positions`](Self::first_positions) besides.
+    pub first_position_bytes: u64,
+    /// How many positions of the KV cache take more than others.
+    pub first_positions: usize,
 }
 
 /// What sequences take from their first sweep to their last, added up.

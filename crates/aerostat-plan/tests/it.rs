@@ -32,6 +32,8 @@ fn input(spec: &ModelSpec) -> PlanInput {
             logit_row_bytes: 3000,
             state_bytes: spec.state_elements() as u64 * 4,
             position_bytes: 32,
+            first_position_bytes: 48,
+            first_positions: 1000,
         },
         tile_bytes: None,
         pinned_bytes_max: None,

@@ -346,6 +346,8 @@ fn whole_footprint(spec: &ModelSpec, program: &Program, backend: &dyn Backend) -
         // An embedding row as it is stored, too.
         row_bytes: model.row_bytes + device.row_bytes + spec.embedding.row_bytes() + SCHEDULE_BYTES,
         position_bytes: device.position_bytes,
+        first_position_bytes: device.first_position_bytes,
+        first_positions: device.first_positions,
         ..model
     }
 }

@@ -219,6 +219,7 @@ impl Trials {
                 k_major_outputs: if matrix.k_major { outputs } else { 0 },
                 scaled_cols: matrix.scales.as_ref().map(|_| matrix.cols),
                 scaled_packed: matrix.has_packed_exponents(),
+                packed: matrix.has_packed_exponents(),
             },
             rows_max,
         )?;

@@ -243,7 +243,7 @@ fn reserve(
     k_major_outputs: usize,
     scaled_cols: Option<usize>,
 ) -> Result<(), Error> {
-    device.reserve(&ScratchNeed { k_major_outputs, scaled_cols, scaled_packed: false }, rows)
+    device.reserve(&ScratchNeed { k_major_outputs, scaled_cols, scaled_packed: false, packed: false }, rows)
 }
 
 fn maybe_packed(

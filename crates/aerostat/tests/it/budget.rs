@@ -99,7 +99,8 @@ fn what_is_planned_is_what_is_allocated() {
             + plan.rows_max as u64 * footprint.row_bytes
             + plan.logit_rows_max as u64 * footprint.logit_row_bytes
             + plan.state_slots as u64 * footprint.state_bytes
-            + plan.kv_pages as u64 * 16 * footprint.position_bytes;
+            + plan.kv_pages as u64 * 16 * footprint.position_bytes
+            + (plan.kv_pages * 16).min(footprint.first_positions) as u64 * footprint.first_position_bytes;
         let real = found.buffers_bytes + found.scratch_bytes;
         assert!(real <= planned, "{}: {real} allocated, {planned} planned", fixture.name);
         // What the host keeps for a row, stacks and bounds of what grows later are planned besides.
