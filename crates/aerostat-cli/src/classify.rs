@@ -93,7 +93,8 @@ pub(crate) fn execute(mut args: ClassifyArgs, output: &OutputArgs) -> Result<(),
         Some(input) => {
             let format = args.table.result_format(input)?;
             let create = |_: &Classify| {
-                let lines = Lines::create(args.table.file(), format)?;
+                let columns = tasks::columns(&args.table, &shown.columns());
+                let lines = Lines::create(args.table.file(), format, &columns)?;
                 Ok(Sheet { shown, table: &args.table, lines })
             };
             setup.table(task, input, &args.table, create)
@@ -260,6 +261,16 @@ impl Shown {
         Value::Object(self.cells(found).into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
 
+    /// The columns of results, those of the input aside.
+    fn columns(&self) -> Vec<&str> {
+        let mut columns = vec!["label", "logprob"];
+        match self.probabilities {
+            true => columns.extend(self.labels.iter().map(String::as_str)),
+            false => columns.extend(["logprobs", "scores"].iter().take(1 + usize::from(self.measured))),
+        }
+        columns
+    }
+
     /// Cells of a result: the label that was chosen and its log-probability; of each label its probability among them, or the
     /// log-probabilities of all, and the scores that were compared if these are others.
     fn cells(&self, found: &Classification) -> Vec<(&str, Value)> {
@@ -269,17 +280,12 @@ impl Shown {
             Value::Object(pairs.collect::<Map<_, _>>())
         };
         let logprob = sums.get(found.best).copied().map_or(Value::Null, rounded);
-        let mut cells = vec![("label", json!(self.labels.get(found.best))), ("logprob", logprob)];
-        if self.probabilities {
-            let names = self.labels.iter().map(String::as_str);
-            cells.extend(names.zip(probabilities(&found.scores).into_iter().map(rounded)));
-            return cells;
+        let mut cells = vec![json!(self.labels.get(found.best)), logprob];
+        match self.probabilities {
+            true => cells.extend(probabilities(&found.scores).into_iter().map(rounded)),
+            false => cells.extend([each(&sums), each(&found.scores)]),
         }
-        cells.push(("logprobs", each(&sums)));
-        if self.measured {
-            cells.push(("scores", each(&found.scores)));
-        }
-        cells
+        self.columns().into_iter().zip(cells).collect()
     }
 }
 

@@ -1,7 +1,6 @@
 //! What a user wants by default: flags from a file and from the environment, below those that are typed.
 
 use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, Command, Id};
@@ -10,6 +9,7 @@ use toml::{Table, Value};
 use crate::failure::Failure;
 use crate::folders;
 use crate::output::{OutputArgs, note};
+use crate::small_file;
 
 /// What the names of all variables begin with.
 const PREFIX: &str = "AEROSTAT_";
@@ -49,10 +49,7 @@ fn file() -> Result<Option<(PathBuf, Table)>, Failure> {
     let is_named = named.is_some();
     let Some(path) = named.or_else(|| Some(folders::config()?.join("config.toml"))) else { return Ok(None) };
     let wrong = |e: &dyn std::fmt::Display| Failure::usage(format!("{}: {e}", path.display()));
-    let text = match fs::metadata(&path).and_then(|meta| match meta.len() <= FILE_BYTES_MAX {
-        true => fs::read_to_string(&path),
-        false => Err(std::io::Error::other("this is too long for a file of defaults")),
-    }) {
+    let text = match small_file::read(&path, FILE_BYTES_MAX) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound && !is_named => return Ok(None),
         text => text.map_err(|e| wrong(&e))?,
     };

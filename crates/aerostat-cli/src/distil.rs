@@ -283,7 +283,7 @@ impl<'a> Sheet<'a> {
     fn create(table: &'a TableArgs, model: &str, k: usize) -> Result<Self, Failure> {
         let Some(path) = table.file() else { return Err(Failure::usage("-o is missing")) };
         if path.extension().is_some_and(|e| e == "parquet") {
-            return Ok(Self::Lines(Lines::create(Some(path), Format::Parquet)?, table));
+            return Ok(Self::Lines(Lines::create(Some(path), Format::Parquet, &[])?, table));
         }
         let metadata = [("task", "distil".to_owned()), ("model", model.to_owned()), ("k", k.to_string())];
         let mut tensors = Tensors::create(path, &metadata)?;

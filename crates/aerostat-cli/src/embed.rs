@@ -249,7 +249,10 @@ impl<'a> Sheet<'a> {
                 tensors.texts(table)?;
                 Vectors::Tensors(tensors)
             }
-            _ => Vectors::Lines(Lines::create(path, table.result_format(input)?)?),
+            _ => {
+                let columns = tasks::columns(table, &["embedding"]);
+                Vectors::Lines(Lines::create(path, table.result_format(input)?, &columns)?)
+            }
         };
         Ok(Self { table, width, vectors })
     }

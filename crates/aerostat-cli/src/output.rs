@@ -9,6 +9,7 @@ use clap::Args;
 use serde::{Serialize, Serializer};
 
 use crate::failure::Failure;
+use crate::size::token_rate;
 
 /// The flags that every command takes: what is printed.
 #[derive(Clone, Debug, Args)]
@@ -102,11 +103,11 @@ pub(crate) fn summary(output: &OutputArgs, stats: &Stats) {
         return;
     }
     tell!(
-        "{} tokens in {:.1} s ({:.2} tokens/s), {} sweeps in {:.1} s ({:.1} s predicted), {} read at {:.2} GB/s, \
+        "{} tokens in {:.1} s ({}), {} sweeps in {:.1} s ({:.1} s predicted), {} read at {:.2} GB/s, \
          peak memory {} of {}",
         stats.tokens,
         stats.wall_seconds,
-        stats.tokens_per_second,
+        token_rate(stats.tokens_per_second),
         stats.sweeps,
         stats.sweep_seconds,
         stats.predicted_seconds,

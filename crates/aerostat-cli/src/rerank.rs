@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use aerostat::{Engine, Reranker, Tokenizer, rerank};
-use clap::{Args, value_parser};
+use clap::{ArgMatches, Args, Command, FromArgMatches, value_parser};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -28,7 +28,7 @@ pub(crate) struct RerankArgs {
     #[arg(long, value_name = "S", allow_hyphen_values = true)]
     query: String,
     #[command(flatten)]
-    documents: Prompts,
+    documents: Documents,
     /// Only the best N.
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     top: Option<u32>,
@@ -40,6 +40,36 @@ pub(crate) struct RerankArgs {
     table: TableArgs,
     #[command(flatten)]
     engine: EngineArgs,
+}
+
+/// The documents of the command line, in the order given.
+#[derive(Debug)]
+struct Documents(Prompts);
+
+impl Args for Documents {
+    fn augment_args(command: Command) -> Command {
+        Prompts::augment_args(command)
+            .mut_arg("prompt_text", |arg| {
+                arg.value_name("DOCUMENT").num_args(0..).help("The documents; `-`, or none: stdin is one")
+            })
+            .mut_arg("prompt", |arg| arg.help("A further document; may be given several times"))
+            // A model writes documents beside the query, as texts.
+            .mut_arg("token_ids", |arg| arg.hide(true))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Documents {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Prompts::from_arg_matches(matches).map(Self)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
+    }
 }
 
 /// A document, and the row of the table that it is of.
@@ -126,7 +156,7 @@ fn documents(args: &mut RerankArgs, memory_bytes: Option<u64>) -> Result<(Vec<Do
             Err(Failure::usage("documents are texts: a model writes them beside the query"))
         }
     };
-    let prompts = tasks::prompts(&mut args.documents, &args.table)?;
+    let prompts = tasks::prompts(&mut args.documents.0, &args.table)?;
     let given = prompts.into_iter().map(|prompt| Ok(Document { text: text(prompt)?, row: None }));
     let mut documents = given.collect::<Result<Vec<_>, Failure>>()?;
     if let Some(input) = &args.table.input {
@@ -192,7 +222,8 @@ fn write(
     scores: &[Option<f32>],
     order: &[usize],
 ) -> Result<(), Failure> {
-    let mut lines = Lines::create(table.file(), table.result_format(input)?)?;
+    let columns = tasks::columns(table, &["score"]);
+    let mut lines = Lines::create(table.file(), table.result_format(input)?, &columns)?;
     for &i in order {
         let Some(row) = &documents[i].row else { continue };
         let mut cells = tasks::first_cells(row, table);

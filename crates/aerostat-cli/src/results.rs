@@ -29,7 +29,6 @@ pub(crate) struct Lines {
     draft: Option<Draft>,
     /// Packs what goes to the file, as its name says.
     packer: Packer,
-    headed: bool,
 }
 
 /// Results as tensors of a safetensors file.
@@ -116,8 +115,9 @@ impl Drop for Draft {
 }
 
 impl Lines {
-    /// Begins to write to a file or to stdout.
-    pub(crate) fn create(path: Option<&Path>, format: Format) -> Result<Self, Failure> {
+    /// Begins to write rows of these columns to a file or to stdout.
+    pub(crate) fn create(path: Option<&Path>, format: Format, columns: &[&str]) -> Result<Self, Failure> {
+        let names = columns;
         let draft = path.map(Draft::create).transpose()?;
         let columns = match (format, path, &draft) {
             (Format::Parquet, Some(path), Some(draft)) => {
@@ -128,7 +128,11 @@ impl Lines {
         };
         let packer = path.map_or_else(|| Ok(Packer::default()), Packer::of);
         let packer = packer.map_err(|e| Failure::failed(format!("results cannot be packed: {e}")))?;
-        Ok(Self { format, columns, draft, packer, headed: false })
+        let mut lines = Self { format, columns, draft, packer };
+        if let Format::Csv(delimiter) = format {
+            lines.put(&record(delimiter, names)?)?;
+        }
+        Ok(lines)
     }
 
     /// Refuses a format that cannot be written to the file, or to stdout.
@@ -140,7 +144,7 @@ impl Lines {
         }
     }
 
-    /// Writes the next row; every row has the same columns.
+    /// Writes the next row, which has the columns that were named.
     pub(crate) fn write(&mut self, cells: &[(&str, Value)]) -> Result<(), Failure> {
         if let Some(columns) = &mut self.columns {
             return columns.write(cells);
@@ -152,26 +156,24 @@ impl Lines {
                 format!("{}\n", Value::Object(row)).into_bytes()
             }
             Format::Csv(delimiter) => {
-                let mut writer = csv::WriterBuilder::new().delimiter(delimiter).from_writer(Vec::new());
-                if !self.headed {
-                    writer.write_record(cells.iter().map(|(name, _)| *name)).map_err(io::Error::from)?;
-                }
-                let text = |value: &Value| match value {
+                let text = |(_, value): &(&str, Value)| match value {
                     Value::String(text) => text.clone(),
                     Value::Null => String::new(),
                     other => other.to_string(),
                 };
-                writer.write_record(cells.iter().map(|(_, value)| text(value))).map_err(io::Error::from)?;
-                writer.into_inner().map_err(|e| io::Error::other(e.to_string()))?
+                record(delimiter, &cells.iter().map(text).collect::<Vec<_>>())?
             }
         };
-        self.headed = true;
+        self.put(&bytes)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         match &mut self.draft {
             Some(draft) => {
-                let packed = self.packer.pack(&bytes).map_err(|e| unwritable(&draft.part, &e))?;
+                let packed = self.packer.pack(bytes).map_err(|e| unwritable(&draft.part, &e))?;
                 draft.write(&packed)
             }
-            None => Ok(io::stdout().lock().write_all(&bytes)?),
+            None => Ok(io::stdout().lock().write_all(bytes)?),
         }
     }
 
@@ -314,6 +316,13 @@ impl Serialize for Numbers<'_> {
 /// A sum of f32 numbers in JSON, rounded to the digits that mean something.
 pub(crate) fn rounded(value: f64) -> Value {
     number(value as f32)
+}
+
+/// A line of CSV.
+fn record(delimiter: u8, cells: &[impl AsRef<[u8]>]) -> Result<Vec<u8>, Failure> {
+    let mut writer = csv::WriterBuilder::new().delimiter(delimiter).from_writer(Vec::new());
+    writer.write_record(cells).map_err(io::Error::from)?;
+    Ok(writer.into_inner().map_err(|e| io::Error::other(e.to_string()))?)
 }
 
 fn no_parquet_on_stdout() -> Failure {

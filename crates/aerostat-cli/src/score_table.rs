@@ -17,6 +17,9 @@ use crate::table::{Row, TableArgs};
 use crate::tasks::{self, Setup, Sink, Task};
 use crate::template::TemplateArgs;
 
+/// The columns of results, those of the input aside.
+const COLUMNS: [&str; 4] = ["logprob", "perplexity", "token_ids", "logprobs"];
+
 struct Scores;
 
 /// Tokens, and the log-probability of each given those before it.
@@ -37,13 +40,15 @@ pub(crate) fn execute(
     input: &Path,
     output: &OutputArgs,
 ) -> Result<(), Failure> {
-    tasks::check(table, &["token_ids", "logprobs", "logprob", "perplexity"], output)?;
+    tasks::check(table, &COLUMNS, output)?;
     let texts = tasks::texts(&[], table);
     let format = table.result_format(input)?;
     Lines::check(table.file(), format)?;
     let setup = Setup::find(model, engine, texts, template, output)?;
     let sheet = |lines| Sheet { table, lines };
-    setup.table(Scores, input, table, |_| Lines::create(table.file(), format).map(sheet))
+    setup.table(Scores, input, table, |_| {
+        Lines::create(table.file(), format, &tasks::columns(table, &COLUMNS)).map(sheet)
+    })
 }
 
 impl Task for Scores {
@@ -95,12 +100,8 @@ impl Sink<Scored> for Sheet<'_> {
         let perplexity = if count > 0 { rounded((-sum / count as f64).exp()) } else { Value::Null };
         let logprobs: Value = score.logprobs.iter().map(|l| l.map_or(Value::Null, number)).collect();
         let mut cells = tasks::first_cells(row, self.table);
-        cells.extend([
-            ("logprob", rounded(sum)),
-            ("perplexity", perplexity),
-            ("token_ids", json!(score.token_ids)),
-            ("logprobs", logprobs),
-        ]);
+        let own = [rounded(sum), perplexity, json!(score.token_ids), logprobs];
+        cells.extend(COLUMNS.into_iter().zip(own));
         self.lines.write(&cells)
     }
 

@@ -10,6 +10,7 @@ use aerostat_jobs::{JobProgress, Watcher};
 
 use crate::interrupt;
 use crate::output::{OutputArgs, tell};
+use crate::size::token_rate;
 use crate::status::StatusLine;
 
 /// Rows that are told of where they fail; of those behind them no more than that there are some.
@@ -133,7 +134,7 @@ fn line(p: &JobProgress) -> String {
     let rate = match p.tokens {
         // Nothing is generated where texts are scored or embedded.
         0 => String::new(),
-        tokens => format!("  {tokens} tokens  {:.1} tokens/s", p.tokens_per_second),
+        tokens => format!("  {tokens} tokens  {}", token_rate(p.tokens_per_second)),
     };
     format!(
         "{settled}/{}{failed}{rate}  {:.2} GB/s  {:.0} rows/sweep{left}",

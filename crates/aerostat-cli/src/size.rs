@@ -28,6 +28,16 @@ pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
     parse(size).map_err(|_| format!("`{text}` is not a rate; write one as 3.5GB/s or 500MB/s"))
 }
 
+/// How fast tokens come, for people: below one a second, how long one takes.
+pub(crate) fn token_rate(per_second: f64) -> String {
+    match per_second {
+        rate if rate >= 1.0 => format!("{rate:.1} tokens/s"),
+        rate if rate > 0.0 && rate < 0.1 => format!("{:.0} s a token", 1.0 / rate),
+        rate if rate > 0.0 => format!("{:.1} s a token", 1.0 / rate),
+        _ => "0 tokens/s".to_owned(),
+    }
+}
+
 fn factor(unit: &str) -> Option<u64> {
     if matches!(unit, "" | "b") {
         return Some(1);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use aerostat::{Phase, Progress};
 
 use crate::output::OutputArgs;
+use crate::size::token_rate;
 use crate::terminal;
 
 /// The time between two drawings of the status line.
@@ -117,7 +118,7 @@ impl Pace {
         if p.phase == Phase::Loading {
             parts.extend(left((p.tiles - p.tile.min(p.tiles)) as f64, tiles));
         } else {
-            parts.push(format!("{tokens:.2} tokens/s"));
+            parts.push(token_rate(tokens));
             parts.extend(left(p.tokens_left as f64, tokens));
         }
         Some(parts.join("  "))
@@ -189,9 +190,9 @@ mod tests {
         let loading = pace.line(&progress(Phase::Loading, 2000, 0, 10));
         assert_eq!(loading.as_deref(), Some("loading 10 of 20 tiles  1.50 GB/s  ≤ 0:02 left"));
         let first = pace.line(&progress(Phase::Decode, 3000, 0, 1));
-        assert_eq!(first.as_deref(), Some("decode  sweep 3  block 2/4  2 rows  0.00 GB/s  0.00 tokens/s"));
+        assert_eq!(first.as_deref(), Some("decode  sweep 3  block 2/4  2 rows  0.00 GB/s  0 tokens/s"));
         let decode = pace.line(&progress(Phase::Decode, 5000, 1, 5));
-        let want = "decode  sweep 3  block 2/4  2 rows  1.50 GB/s  0.50 tokens/s  ≤ 3:00 left";
+        let want = "decode  sweep 3  block 2/4  2 rows  1.50 GB/s  2.0 s a token  ≤ 3:00 left";
         assert_eq!(decode.as_deref(), Some(want));
     }
 }

@@ -168,7 +168,7 @@ pub(crate) struct Row {
     pub(crate) number: u64,
     /// The line that it begins in, from 1.
     pub(crate) line: u64,
-    /// The cell of the key column; without one, the number of the row.
+    /// The cell of the key column, null if the row cannot be read; without such a column, the number of the row.
     pub(crate) key: Value,
     /// The cells of the columns that results repeat, the key's not among them.
     pub(crate) carried: Vec<Value>,
@@ -274,8 +274,8 @@ impl Rows {
         };
         let Some((line, cells)) = read else { return Ok(None) };
         self.number += 1;
-        let mut row =
-            Row { number, line, key: Value::from(number), carried: Vec::new(), prompt: Err(String::new()) };
+        let key = if self.input.keyed { Value::Null } else { Value::from(number) };
+        let mut row = Row { number, line, key, carried: Vec::new(), prompt: Err(String::new()) };
         match cells {
             Ok(RowCells { prompt, others }) => {
                 let mut others = others.into_iter();
@@ -392,7 +392,13 @@ impl aerostat_jobs::Rows for Rows {
 
     fn next(&mut self) -> Result<Option<aerostat_jobs::Row>, aerostat_jobs::Error> {
         let row = self.next().map_err(|failure| aerostat_jobs::Error::input(failure.message()))?;
-        Ok(row.map(|Row { line, prompt, .. }| aerostat_jobs::Row { line, prompt }))
+        let keyed = self.input.keyed;
+        let of = |row: Row| aerostat_jobs::Row {
+            line: row.line,
+            key: Some(row.key).filter(|key| keyed && !key.is_null()),
+            prompt: row.prompt,
+        };
+        Ok(row.map(of))
     }
 }
 

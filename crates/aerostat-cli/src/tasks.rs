@@ -259,9 +259,19 @@ pub(crate) fn check(table: &TableArgs, columns: &[&str], output: &OutputArgs) ->
     Ok(())
 }
 
+/// The names of the columns of results, those of [`first_cells`] before `own`.
+pub(crate) fn columns<'a>(table: &'a TableArgs, own: &[&'a str]) -> Vec<&'a str> {
+    let carried = table.carry.iter().map(String::as_str);
+    std::iter::once(key_name(table)).chain(carried).chain(own.iter().copied()).collect()
+}
+
+fn key_name(table: &TableArgs) -> &str {
+    table.key.as_deref().unwrap_or("row")
+}
+
 /// The first cells of a row of results, with their names: the row's key or its number, and what is carried.
 pub(crate) fn first_cells<'a>(row: &Row, table: &'a TableArgs) -> Vec<(&'a str, Value)> {
-    let key = (table.key.as_deref().unwrap_or("row"), row.key.clone());
+    let key = (key_name(table), row.key.clone());
     let carried = table.carry.iter().map(String::as_str).zip(row.carried.iter().cloned());
     std::iter::once(key).chain(carried).collect()
 }

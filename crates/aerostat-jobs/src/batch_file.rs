@@ -73,17 +73,17 @@ impl BatchFile {
     }
 
     fn read_line(&self) -> Result<(u64, line::Item), Unserved> {
-        let none = || Unserved { name: None, refusal: Refusal::defect("there is no line to be read") };
+        let none = || Unserved::new(None, Refusal::defect("there is no line to be read"));
         let (number, bytes) = self.line().ok_or_else(none)?;
         let Some(bytes) = bytes else {
             let most = self.line_bytes_max();
             let memory =
                 if most < LINE_BYTES_MAX { ", the most with so little memory (--memory)" } else { "" };
             let message = format!("the line is longer than {most} bytes{memory}");
-            return Err(Unserved { name: None, refusal: Refusal::new("line_too_long", message) });
+            return Err(Unserved::new(None, Refusal::new("line_too_long", message)));
         };
         let read = line::read(&self.setting, number, bytes);
-        read.map(|item| (number, item)).map_err(|(name, refusal)| Unserved { name, refusal })
+        read.map(|item| (number, item)).map_err(|(name, refusal)| Unserved::new(name, refusal))
     }
 
     /// Remembers a name; whether it is new. What fails then stops the job before the next line.
@@ -160,7 +160,7 @@ impl Requests for BatchFile {
                 Ok(()) => {
                     Verdict::Good(row(number, &item.request.task, self.mark()), Kinds::of(&item.request.task))
                 }
-                Err(refusal) => Verdict::Bad(Unserved { name: Some(item.custom_id), refusal }),
+                Err(refusal) => Verdict::Bad(Unserved::new(Some(item.custom_id), refusal)),
             },
             Err(unserved) => {
                 if let Some(name) = &unserved.name {
@@ -175,8 +175,8 @@ impl Requests for BatchFile {
         self.grammars.ask(&self.setting, shape)
     }
 
-    fn failure(&self, number: u64, name: Option<&str>, refusal: &Refusal) -> String {
-        one_line(&line::failure(number, name, refusal))
+    fn failure(&self, number: u64, unserved: &Unserved) -> String {
+        one_line(&line::failure(number, unserved.name.as_deref(), &unserved.refusal))
     }
 
     fn need(&self, rows: &mut dyn Iterator<Item = LineRow>, kinds: Kinds) -> Need {

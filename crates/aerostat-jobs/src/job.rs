@@ -17,7 +17,7 @@ use crate::input;
 use crate::line;
 use crate::options::{JobOptions, JobPaths, sibling};
 use crate::output::Appender;
-use crate::requests::{Requests, Unserved, Verdict, check_all};
+use crate::requests::{Requests, Verdict, check_all};
 use crate::watch::Watcher;
 
 /// Error lines are written when this much of them is there.
@@ -190,9 +190,9 @@ impl Job {
                     *untold += 1;
                     LineRow::bad(number)
                 }
-                Verdict::Bad(Unserved { name, refusal }) => {
-                    watcher.failed(name.as_deref(), refusal.message());
-                    let line = requests.failure(number, name.as_deref(), &refusal);
+                Verdict::Bad(unserved) => {
+                    watcher.failed(unserved.name.as_deref(), unserved.refusal.message());
+                    let line = requests.failure(number, &unserved);
                     held += line.len();
                     told += line.len();
                     errors.push(line.as_bytes())?;

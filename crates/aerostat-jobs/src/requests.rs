@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use aerostat::{Need, Outcome, Request, Tokenizer};
 use aerostat_openai::{Refusal, Shape, Token};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::compiler::Coming;
@@ -42,7 +43,7 @@ pub(crate) trait Requests: Send {
     }
 
     /// The line of the error file for an entry that failed.
-    fn failure(&self, number: u64, name: Option<&str>, refusal: &Refusal) -> String;
+    fn failure(&self, number: u64, unserved: &Unserved) -> String;
 
     /// What an engine must have room for, so that entries are done together.
     fn need(&self, rows: &mut dyn Iterator<Item = LineRow>, kinds: Kinds) -> Need;
@@ -52,6 +53,11 @@ pub(crate) trait Requests: Send {
 pub(crate) trait Item: Send {
     /// By what people know it: a `custom_id`, or a line.
     fn name(&self) -> Option<&str>;
+
+    /// What the input's owner tells a row by.
+    fn key(&self) -> Option<&Value> {
+        None
+    }
 
     /// Of what it asks: another one asks something else.
     fn mark(&self) -> Mark;
@@ -111,7 +117,21 @@ pub(crate) struct Done {
 #[derive(Debug)]
 pub(crate) struct Unserved {
     pub(crate) name: Option<String>,
+    /// As [`Item::key`] has it.
+    pub(crate) key: Option<Value>,
     pub(crate) refusal: Refusal,
+}
+
+impl Unserved {
+    pub(crate) fn new(name: Option<String>, refusal: Refusal) -> Self {
+        Self { name, key: None, refusal }
+    }
+
+    /// What became of an entry that had been read; without it, of one that nothing is known of.
+    pub(crate) fn of(item: Option<&dyn Item>, refusal: Refusal) -> Self {
+        let name = item.and_then(|item| item.name()).map(str::to_owned);
+        Self { name, key: item.and_then(|item| item.key()).cloned(), refusal }
+    }
 }
 
 /// What the first pass says about an entry.

@@ -150,9 +150,9 @@ impl Runner {
                 // Answers to what was not checked would be taken for answers to what was.
                 Ok(item) if item.mark() != row.mark => return Err(changed(&self.job.paths.input)),
                 Ok(item) => self.enter(number, item)?,
-                Err(Unserved { name, refusal }) => {
+                Err(unserved) => {
                     self.check_input()?;
-                    self.fail(number, name.as_deref(), &refusal)?;
+                    self.fail(number, &unserved)?;
                 }
             }
             let tokens = u64::from(row.prompt) + u64::from(row.parts) * u64::from(row.answer);
@@ -214,7 +214,7 @@ impl Runner {
                 self.active.insert(number, Active { grammar: Some(grammar), ..active });
             }
             Err(refusal) if refusal.kind() == RefusalKind::Defect => return Err(refusal.into()),
-            Err(refusal) => self.give_up(number, &refusal)?,
+            Err(refusal) => self.give_up(number, refusal)?,
         }
         Ok(true)
     }
@@ -227,10 +227,11 @@ impl Runner {
     }
 
     /// Fails a line under way; parts of it that the engine has are of no use any more.
-    fn give_up(&mut self, number: u64, refusal: &Refusal) -> Result<(), Error> {
+    fn give_up(&mut self, number: u64, refusal: Refusal) -> Result<(), Error> {
         let active = self.leave(number);
         self.queue.retain(|(of, _)| *of != number);
-        self.fail(number, active.as_ref().and_then(|active| active.item.name()), refusal)
+        let item = active.as_ref().map(|active| &*active.item);
+        self.fail(number, &Unserved::of(item, refusal))
     }
 
     /// The next request; `None` if there is none now.
@@ -244,7 +245,7 @@ impl Runner {
                         return Ok(Some(request));
                     }
                     Err(refusal) if refusal.kind() == RefusalKind::Defect => return Err(refusal.into()),
-                    Err(refusal) => self.give_up(number, &refusal)?,
+                    Err(refusal) => self.give_up(number, refusal)?,
                 }
             }
             self.waits = self.ids_bytes > IDS_BYTES_MAX;
@@ -291,7 +292,7 @@ impl Runner {
         let settled = match active.item.settle(outcome) {
             Ok(settled) => settled,
             Err(refusal) if refusal.kind() == RefusalKind::Defect => return Err(refusal.into()),
-            Err(refusal) => return self.give_up(number, &refusal),
+            Err(refusal) => return self.give_up(number, refusal),
         };
         active.left -= 1;
         let (complete, follows) = (active.left == 0, active.item.follows());
@@ -324,11 +325,11 @@ impl Runner {
         self.mark(number, State::Done, generated)
     }
 
-    fn fail(&mut self, number: u64, name: Option<&str>, refusal: &Refusal) -> Result<(), Error> {
-        let line = self.job.requests.failure(number, name, refusal);
+    fn fail(&mut self, number: u64, unserved: &Unserved) -> Result<(), Error> {
+        let line = self.job.requests.failure(number, unserved);
         self.job.errors.push(line.as_bytes())?;
         if self.plan.is_some() {
-            self.shared.fail(name, refusal.message());
+            self.shared.fail(unserved.name.as_deref(), unserved.refusal.message());
         }
         self.counts.failed += 1;
         self.mark(number, State::Failed, 0)

@@ -1,5 +1,6 @@
 //! A table as what a job works through: rows become requests, and what comes of them is kept until all are there.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -29,11 +30,16 @@ const ROWS_BYTES_MIN: u64 = 4 << 20;
 /// Rows of a sweep whose results may wait to be saved, as far as a plan must know it.
 const ROWS_HELD: usize = 512;
 
+/// Characters of a row's key that the error file repeats.
+const KEY_CHARS_MAX: usize = 200;
+
 /// A row of a table.
 #[derive(Debug)]
 pub struct Row {
     /// The line that it begins in, from 1; of a file without lines its number, from 1.
     pub line: u64,
+    /// What its owner tells it by, if a column holds that.
+    pub key: Option<Value>,
     /// What it asks, or what is wrong with it.
     pub prompt: Result<Prompt, String>,
 }
@@ -215,18 +221,21 @@ impl TableRequests {
     }
 
     fn item(&mut self) -> Result<TableItem, Unserved> {
-        let refused = |line: Option<u64>, message: String| Unserved {
-            name: line.map(|line| line.to_string()),
-            refusal: Refusal::new("bad_row", message),
+        let Some(Row { line, key, prompt }) = self.row.take() else {
+            return Err(Unserved::new(None, Refusal::defect("there is no row to be read")));
         };
-        let Some(Row { line, prompt }) = self.row.take() else {
-            return Err(refused(None, "there is no row to be read".to_owned()));
-        };
+        let (line, key) = (line.to_string(), key.map(told));
         let requests = prompt.and_then(|prompt| self.table.task.requests(&prompt));
-        let requests = requests.map_err(|why| refused(Some(line), why))?;
+        let requests = match requests {
+            Ok(requests) => requests,
+            Err(why) => {
+                return Err(Unserved { name: Some(line), key, refusal: Refusal::new("bad_row", why) });
+            }
+        };
         let task = Arc::clone(&self.table.task);
         Ok(TableItem {
-            line: line.to_string(),
+            line,
+            key,
             task,
             requests: requests.into_iter().map(Some).collect(),
             given: Vec::new(),
@@ -273,10 +282,15 @@ impl Requests for TableRequests {
         }
     }
 
-    fn failure(&self, number: u64, name: Option<&str>, refusal: &Refusal) -> String {
-        let line = name.and_then(|line| line.parse::<u64>().ok());
+    fn failure(&self, number: u64, unserved: &Unserved) -> String {
+        let Unserved { name, key, refusal } = unserved;
+        let line = name.as_ref().and_then(|line| line.parse::<u64>().ok());
         let error = json!({"code": refusal.code(), "message": refusal.message(), "line": line});
-        json!({"id": line::id(number), "row": number, "error": error}).to_string()
+        let mut told = json!({"id": line::id(number), "row": number, "error": error});
+        if let Some(key) = key {
+            told["key"] = key.clone();
+        }
+        told.to_string()
     }
 
     fn need(&self, rows: &mut dyn Iterator<Item = LineRow>, _kinds: Kinds) -> Need {
@@ -308,6 +322,7 @@ impl Requests for TableRequests {
 /// A row that was read and found good.
 struct TableItem {
     line: String,
+    key: Option<Value>,
     task: Arc<dyn RowTask + Sync>,
     /// Until they are asked for.
     requests: Vec<Option<Request>>,
@@ -338,6 +353,10 @@ impl TableItem {
 impl Item for TableItem {
     fn name(&self) -> Option<&str> {
         Some(&self.line)
+    }
+
+    fn key(&self) -> Option<&Value> {
+        self.key.as_ref()
     }
 
     fn mark(&self) -> Mark {
@@ -389,6 +408,18 @@ impl Item for TableItem {
         let parts = (0..self.parts()).map(|index| Ok(BASE64_STANDARD.encode(part(index)?.bytes)));
         let parts = parts.collect::<Result<Vec<String>, Error>>()?;
         out.push(row_line(number, &parts).as_bytes())
+    }
+}
+
+/// A key as the error file tells it, which does not repeat at length what stands in the table.
+fn told(key: Value) -> Value {
+    let text = match &key {
+        Value::String(text) => Cow::from(text),
+        other => Cow::from(other.to_string()),
+    };
+    match text.char_indices().nth(KEY_CHARS_MAX) {
+        Some((end, _)) => Value::from(&text[..end]),
+        None => key,
     }
 }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::failure::Failure;
+use crate::small_file;
 
 /// The largest file that is read.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -114,10 +115,7 @@ impl Talk {
     /// Reads the conversation of a file: a list of messages, or an object with `messages`.
     pub(super) fn load(file: &str) -> Result<Self, Failure> {
         let wrong = |e: std::io::Error| Failure::failed(format!("cannot read {file}: {e}"));
-        if fs::metadata(file).map_err(wrong)?.len() > FILE_BYTES_MAX {
-            return Err(Failure::failed(format!("{file} has more than {FILE_BYTES_MAX} bytes")));
-        }
-        let text = fs::read_to_string(file).map_err(wrong)?;
+        let text = small_file::read(Path::new(file), FILE_BYTES_MAX).map_err(wrong)?;
         let none = |e: serde_json::Error| Failure::failed(format!("{file} is no conversation: {e}"));
         let list = match serde_json::from_str(&text).map_err(none)? {
             Value::Object(mut members) => members.remove("messages").unwrap_or_default(),

@@ -207,3 +207,21 @@ fn sigterm_ends_a_chat_in_the_middle_of_an_answer() {
     terminal.signal("-TERM");
     assert_eq!(terminal.end().code(), Some(130));
 }
+
+/// A terminal that knows no codes once got those of the line editor and of the status line.
+#[test]
+fn a_terminal_without_codes_is_sent_none() {
+    let (home, model) = (tempfile::tempdir().unwrap(), fixture("chat"));
+    let mut command =
+        command(&["chat", model.to_str().unwrap(), "--temperature", "0", "--max-new-tokens", "4"]);
+    command.env("XDG_STATE_HOME", home.path()).env("AEROSTAT_CACHE", home.path().join("cache"));
+    command.env("TERM", "dumb");
+    let mut terminal = Terminal::start(&command, 80);
+    let begun = terminal.wait_for("Ctrl-D ends");
+    terminal.keys("hello\r");
+    let answered = terminal.wait_for("stopped at 4 tokens");
+    terminal.keys("\x04");
+    let ended = terminal.shown();
+    assert!(![&begun, &answered, &ended].iter().any(|shown| shown.contains('\x1b')), "{answered:?}");
+    assert!(terminal.end().success());
+}

@@ -289,3 +289,13 @@ fn a_folder_of_headers_is_planned_and_not_run() {
     let outcome = run(&["run", folder.path().to_str().unwrap(), "--token-ids", "5"]);
     assert_eq!(outcome.code, Some(1), "{}", outcome.stdout);
 }
+
+/// Of an encoder a plan told of tokens and answers, which it does not give.
+#[test]
+fn a_plan_of_an_encoder_tells_of_texts() {
+    let model = fixture("encoders/bert");
+    let outcome = run(&["plan", model.to_str().unwrap()]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(outcome.stdout.contains("texts of 200 tokens"), "{outcome:?}");
+    assert!(!outcome.stdout.contains("answers"), "{outcome:?}");
+}

@@ -63,6 +63,8 @@ fn what_is_piped_in_follows_the_prompt_and_a_dash_stands_for_it() {
     assert_eq!(ids(&[], "the hills\r\n"), ids(&["the hills"], "\n"));
     // Of several prompts none is the one that is meant.
     assert_eq!(ids(&["a", "--prompt", "b"], "the hills"), ids(&["a"], ""));
+    let several = run_with(&["run", &model, "a", "--prompt", "b", "--max-new-tokens", "1"], "the hills");
+    assert!(several.stderr.contains("is not read beside several prompts"), "{several:?}");
     let twice = run_with(&["run", &model, "-", "--prompt", "-"], "x");
     assert_eq!(twice.code, Some(2), "{twice:?}");
     assert_eq!(run_with(&["score", &model, "-"], "").code, Some(2));

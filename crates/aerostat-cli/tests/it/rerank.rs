@@ -47,9 +47,11 @@ fn documents_come_best_first_from_the_line_and_from_tables() {
     let documents = ["the sky", "The cat sat on the mat", "money, money"];
     let mut args = vec!["rerank", &model];
     args.extend(query);
+    let listed = run(&[&args[..], &documents].concat());
     args.extend(documents.iter().flat_map(|document| ["--prompt", *document]));
     let plain = run(&args);
     assert_eq!(plain.code, Some(0), "{plain:?}");
+    assert_eq!((listed.code, &listed.stdout), (Some(0), &plain.stdout), "{listed:?}");
     let scores: Vec<f64> =
         plain.stdout.lines().map(|line| line.split_once('\t').unwrap().0.parse().unwrap()).collect();
     assert!(scores.len() == 3 && scores.is_sorted_by(|a, b| a >= b), "{plain:?}");

@@ -133,6 +133,62 @@ fn a_bad_row_is_told_of_and_the_rest_goes_on() {
     assert_eq!(failed, [false, true, true, true, true, true, true, true, false]);
 }
 
+/// An error line named the row by numbers alone, which a table that was sorted since no longer has.
+#[test]
+fn an_error_line_has_the_key_of_its_row() {
+    let long = "k".repeat(1000);
+    let text = format!(
+        "{{\"id\":\"a\",\"text\":[3,4]}}\n{{\"id\":\"b\",\"text\":[]}}\n{{\"id\":7,\"text\":[999]}}\n{{\"text\":[]}}\n\
+         nothing\n{{\"id\":\"{long}\",\"text\":[]}}\n"
+    );
+    let (_folder, input) = file("in.jsonl", &text);
+    let told = |flags: &[&str]| -> Vec<Value> {
+        let out = beside(&input, "out.jsonl");
+        let base = ["embed", &model("llama"), "-i", &input, "-o", &out, "--restart"];
+        let outcome = run(&[&base[..], flags].concat());
+        assert_eq!(outcome.code, Some(3), "{outcome:?}");
+        let errors = lines(&fs::read_to_string(beside(&input, "out.errors.jsonl")).unwrap());
+        errors.iter().map(|error| error["key"].clone()).collect()
+    };
+    let (none, cut) = (Value::Null, json!(&long[..200]));
+    assert_eq!(told(&["--key", "id"]), [json!("b"), json!(7), none.clone(), none.clone(), cut]);
+    assert_eq!(told(&[]), vec![none; 5]);
+}
+
+/// A table of nothing but bad rows gave a file of no bytes, which other programs take for no table at all.
+#[test]
+fn a_csv_has_its_header_whatever_becomes_of_its_rows() {
+    let (_folder, good) = file("good.csv", "id,more,text\na,1,the hills\n");
+    let (_other, bad) = file("bad.csv", "id,more,text\na,1,\n");
+    let (chat, encoder) = (model("chat"), model("sentences/ranker"));
+    let labels = ["--labels", "rain,the sun"];
+    for task in [
+        vec!["score", &chat],
+        vec!["embed", &chat],
+        [&["classify", &chat][..], &labels].concat(),
+        [&["classify", &chat, "--calibrate"][..], &labels].concat(),
+        [&["classify", &chat, "--probabilities"][..], &labels].concat(),
+        vec!["rerank", &encoder, "--query", "where?"],
+    ] {
+        for columns in [&[][..], &["--key", "id", "--carry", "more"]] {
+            let header = |input: &str, code| {
+                let out = beside(input, "out.csv");
+                let outcome = run(&[&task[..], &["-i", input, "-o", &out, "--restart"], columns].concat());
+                assert_eq!(outcome.code, Some(code), "{outcome:?}");
+                let text = fs::read_to_string(&out).unwrap();
+                assert_eq!(text.lines().count(), if code == 0 { 2 } else { 1 }, "{text}");
+                text.lines().next().unwrap().to_owned()
+            };
+            if task[0] == "rerank" {
+                // Without a document there is nothing to sort.
+                assert!(header(&good, 0).ends_with("score"));
+            } else {
+                assert_eq!(header(&bad, 3), header(&good, 0));
+            }
+        }
+    }
+}
+
 #[test]
 fn a_csv_is_classified_and_gives_a_csv() {
     let table = "name,text\nx,the hills\n\"y, z\",\"it's\nraining\"\nshort\nw,the sun\n";

@@ -34,10 +34,10 @@ impl Terminal {
         // Ctrl-C reaches what has the terminal for its own.
         let mut session = Command::new("setsid");
         session.args(["--ctty"]).arg(command.get_program()).args(command.get_args());
+        session.env("TERM", "xterm-256color").env_remove("NO_COLOR");
         for (name, value) in command.get_envs() {
             session.env(name, value.unwrap_or_default());
         }
-        session.env("TERM", "xterm-256color").env_remove("NO_COLOR");
         let child = session.stdin(side()).stdout(side()).stderr(side()).spawn().unwrap();
         let shown = Arc::new(Mutex::new(Vec::new()));
         let (mut screen, to) = (File::from(pty.master.try_clone().unwrap()), Arc::clone(&shown));

@@ -28,6 +28,7 @@ impl Rows for Lines {
     fn next(&mut self) -> Result<Option<Row>, Error> {
         let row = self.1.as_mut().unwrap().next_row().map_err(|e| Error::input(e.to_string()))?;
         Ok(row.map(|(line, cells)| Row {
+            key: None,
             line,
             prompt: cells.and_then(|cells| cells.prompt.ok_or_else(String::new)),
         }))
