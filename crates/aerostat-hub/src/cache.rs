@@ -114,7 +114,7 @@ impl Folder {
         let commit = self.commit_of(revision).ok_or_else(|| gone(&self.root))?;
         let snapshot = self.snapshot(&commit);
         let _locks = self.lock_all()?;
-        let names = crate::files::files_below(&snapshot);
+        let names = crate::files::names_below(&snapshot);
         let names = match file {
             Some(file) => match crate::files::choose(&names, Some(file))?.weights {
                 crate::files::Weights::Gguf(files) => files,

@@ -58,6 +58,25 @@ pub(crate) enum Weights {
     Gguf(Vec<String>),
 }
 
+impl Choice {
+    /// The files that are not weights.
+    pub(crate) fn small(&self) -> impl Iterator<Item = &String> {
+        let index = match &self.weights {
+            Weights::Indexed(index) => Some(index),
+            _ => None,
+        };
+        self.metadata.iter().chain(index)
+    }
+
+    /// The files of weights; where an index names them, it is read in the snapshot `folder`.
+    pub(crate) fn large(&self, folder: &Path) -> Result<Vec<String>, Error> {
+        match &self.weights {
+            Weights::Files(files) | Weights::Gguf(files) => Ok(files.clone()),
+            Weights::Indexed(index) => shards_of(&folder.join(index)),
+        }
+    }
+}
+
 /// Chooses among the `names` of a repository; `file` is the GGUF file asked for by name, if any.
 pub(crate) fn choose(names: &[String], file: Option<&str>) -> Result<Choice, Error> {
     if let Some(file) = file {
@@ -129,25 +148,32 @@ pub(crate) fn is_whole(files: &[String]) -> bool {
     files.first().and_then(|name| split_of(name)).is_none_or(|(_, count)| files.len() as u64 == count)
 }
 
-/// Whether everything the choice needs is among the files `names` of the snapshot `folder`.
+/// Whether everything the choice needs is in the snapshot `folder`, which has `names`.
 pub(crate) fn is_complete(folder: &Path, names: &[String], choice: &Choice) -> Result<bool, Error> {
-    let has = |name: &String| names.contains(name);
-    let whole = is_whole;
+    let is_here = |name: &String| folder.join(name).is_file();
     let config = || names.iter().any(|name| name == "config.json");
-    Ok(match &choice.weights {
-        Weights::Gguf(files) => whole(files),
-        Weights::Files(files) => config() && whole(files),
-        Weights::Indexed(index) => config() && shards_of(&folder.join(index))?.iter().all(has),
-    })
+    let parts = match &choice.weights {
+        Weights::Gguf(files) => is_whole(files),
+        Weights::Files(files) => config() && is_whole(files),
+        Weights::Indexed(_) => config(),
+    };
+    Ok(parts && choice.small().all(is_here) && choice.large(folder)?.iter().all(is_here))
 }
 
 /// The files below `folder`, as paths with `/`, links followed, dangling ones left out.
 pub(crate) fn files_below(folder: &Path) -> Vec<String> {
+    let mut names = names_below(folder);
+    names.retain(|name| folder.join(name).is_file());
+    names
+}
+
+/// The same with links that lead nowhere: in a snapshot, files whose content is gone.
+pub(crate) fn names_below(folder: &Path) -> Vec<String> {
     fn walk(folder: &Path, prefix: &str, depth: usize, names: &mut Vec<String>) {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let Ok(name) = entry.file_name().into_string() else { continue };
             let path = entry.path();
-            if path.is_file() {
+            if path.is_file() || path.is_symlink() && !path.exists() {
                 names.push(format!("{prefix}{name}"));
             } else if depth < FOLDER_DEPTH_MAX && path.is_dir() {
                 walk(&path, &format!("{prefix}{name}/"), depth + 1, names);

@@ -141,7 +141,7 @@ impl Hub {
         let Some(snapshot) = folder.commit_of(id.revision()).map(|commit| folder.snapshot(&commit)) else {
             return Ok(None);
         };
-        let names = files::files_below(&snapshot);
+        let names = files::names_below(&snapshot);
         let Ok(choice) = files::choose(&names, id.file()) else { return Ok(None) };
         match files::is_complete(&snapshot, &names, &choice) {
             Ok(complete) => Ok(complete.then(|| entry(&snapshot, &choice))),

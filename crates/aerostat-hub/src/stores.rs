@@ -189,7 +189,7 @@ impl Stores {
     fn snapshot(&self, folder: &Folder, id: &ModelId) -> Vec<Found> {
         let Some(commit) = folder.commit_of(id.revision()) else { return Vec::new() };
         let snapshot = folder.snapshot(&commit);
-        let names = files::files_below(&snapshot);
+        let names = files::names_below(&snapshot);
         let all = |names: &[String]| names.iter().map(|name| snapshot.join(name)).collect::<Vec<_>>();
         let found = |name: String, path: PathBuf, files: &[PathBuf], complete: bool| {
             let (bytes, used) = measured(files);
@@ -210,7 +210,7 @@ impl Stores {
         let set = |files: Vec<String>| {
             let first = files.first().cloned().unwrap_or_default();
             let name = if several { format!("{id}:{first}") } else { id.to_string() };
-            let complete = files::is_whole(&files);
+            let complete = files::is_whole(&files) && all(&files).iter().all(|path| path.is_file());
             found(name, snapshot.join(&first), &all(&files), complete)
         };
         sets.into_values().map(set).collect()
@@ -516,6 +516,25 @@ mod tests {
         assert!(!root.join("hub/models--org--name").exists());
         assert_eq!(stores.remove(&of("org/gguf:a-Q4_0.gguf")).unwrap(), 100);
         assert_eq!(names(&stores), [("org/gguf".to_owned(), 100)]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_has_lost_a_blob_is_listed_as_incomplete_and_can_be_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        hub_cache(folder.path());
+        let stores = stores(folder.path());
+        for (repository, blob) in [("org--name", "c2"), ("org--gguf", "q8")] {
+            fs::remove_file(folder.path().join(format!("hub/models--{repository}/blobs/{blob}"))).unwrap();
+        }
+        let list = stores.list();
+        let incomplete: Vec<&Found> = list.iter().filter(|found| !found.complete).collect();
+        let names: Vec<&str> = incomplete.iter().map(|found| found.name.as_str()).collect();
+        assert_eq!(names, ["org/gguf:a-Q8_0.gguf", "org/name@v2"]);
+        for found in incomplete {
+            stores.remove(found).unwrap();
+        }
+        assert!(stores.list().len() == 2 && stores.list().iter().all(|found| found.complete));
     }
 
     #[cfg(unix)]

@@ -117,6 +117,21 @@ fn a_blob_of_another_size_is_not_here_and_is_repaired() {
     assert_eq!(fs::read(snapshot.join("config.json")).unwrap(), b"{}");
 }
 
+/// Without its chat template a model answered as one that has none, and nobody was told.
+#[test]
+fn a_model_that_lost_a_small_blob_is_not_here_and_is_repaired() {
+    let (server, cache) = (sharded(), tempfile::tempdir().unwrap());
+    let (hub, model) = (server.hub(cache.path()), id("org/name"));
+    let snapshot = hub.pull(&model, &(), &GO).unwrap();
+    let lost = fs::canonicalize(snapshot.join("tokenizer.json")).unwrap();
+    fs::remove_file(&lost).unwrap();
+    assert_eq!(hub.cached(&model).unwrap(), None);
+    let offline = aerostat_hub::Hub { offline: true, ..hub.clone() };
+    assert_eq!(offline.pull(&model, &(), &GO).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(hub.pull(&model, &(), &GO).unwrap(), snapshot);
+    assert_eq!(fs::read(&lost).unwrap(), content(2, 2000));
+}
+
 #[test]
 fn digests_are_checked_where_that_is_asked_for() {
     let (server, cache) = (sharded(), tempfile::tempdir().unwrap());
