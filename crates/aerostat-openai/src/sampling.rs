@@ -101,7 +101,8 @@ impl Setting {
         let map = value.as_object().ok_or_else(|| wrong(brief(value)))?;
         let mut biases = Vec::with_capacity(map.len());
         for (id, bias) in map {
-            let token = id.parse::<u32>().ok().filter(|t| (*t as usize) < self.vocab);
+            // As it is written by programs: 05 beside 5 would be the same token twice.
+            let token = id.parse::<u32>().ok().filter(|t| (*t as usize) < self.vocab && t.to_string() == *id);
             let bias = bias.as_f64().filter(|b| (-100.0..=100.0).contains(b));
             let (Some(token), Some(bias)) = (token, bias) else {
                 return Err(wrong(format!("{id:?}")));

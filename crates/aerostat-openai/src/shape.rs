@@ -34,16 +34,31 @@ pub(crate) fn shape(body: &mut Fields<'_>) -> Result<Option<Shape>, Refusal> {
         fields.only("structural_tag", &[])?;
         // It forbids what a schema allows.
         fields.only("disable_additional_properties", &[json!(false)])?;
-        // JSON is written in one way, whatever these say.
-        fields.ignore(&["disable_fallback", "disable_any_whitespace", "whitespace_pattern"]);
+        fields.boolean("disable_fallback")?;
+        fields.boolean("disable_any_whitespace")?;
+        white_space(&mut fields, "whitespace_pattern")?;
         fields.finish()?;
     }
     shapes.extend(guided(body, "guided_")?);
-    body.ignore(&["guided_decoding_backend", "guided_whitespace_pattern"]);
+    body.text("guided_decoding_backend")?;
+    white_space(body, "guided_whitespace_pattern")?;
     if shapes.len() > 1 {
         return Err(Refusal::value("response_format", "more than one grammar for one answer"));
     }
     Ok(shapes.pop())
+}
+
+/// Takes a pattern of the white space between the tokens of JSON. It is written without any, which nearly all allow.
+fn white_space(fields: &mut Fields<'_>, name: &str) -> Result<(), Refusal> {
+    let path = fields.path(name);
+    match fields.text(name)? {
+        Some(pattern) if !pattern.is_empty() && !pattern.ends_with(['*', '?']) => {
+            let message =
+                format!("`{path}`: JSON is written without white space, so its pattern must end in * or ?");
+            Err(Refusal::value(&path, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn response_format(body: &mut Fields<'_>) -> Result<Option<Shape>, Refusal> {

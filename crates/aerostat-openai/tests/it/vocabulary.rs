@@ -132,6 +132,13 @@ fn values_of_the_wrong_kind_are_named_by_their_path() {
             json!({"tools": [{"type": "function", "function": {"name": "f", "description": {}}}]}),
             "tools[0].function.description",
         ),
+        (json!({"guided_decoding_backend": 5}), "guided_decoding_backend"),
+        (json!({"guided_json": {}, "guided_whitespace_pattern": 5}), "guided_whitespace_pattern"),
+        (json!({"guided_json": {}, "guided_whitespace_pattern": "x"}), "guided_whitespace_pattern"),
+        (structured(json!({"whitespace_pattern": " +"})), "structured_outputs.whitespace_pattern"),
+        (structured(json!({"disable_fallback": "zz"})), "structured_outputs.disable_fallback"),
+        (json!({"logit_bias": {"+5": 1}}), "logit_bias"),
+        (json!({"logit_bias": {"5": 1, "05": 2}}), "logit_bias"),
         (
             json!({"tools": [{"type": "function", "function": {"name": "f", "strict": "yes"}}]}),
             "tools[0].function.strict",
@@ -168,6 +175,12 @@ fn what_clients_send_and_what_means_nothing_here_is_taken() {
         let request = chat(&setting, body.clone()).unwrap_or_else(|e| panic!("{body}: {e}"));
         assert!(request.ignored.is_empty());
     }
+}
+
+fn structured(more: Value) -> Value {
+    let mut members = object(json!({"json": {"type": "integer"}}));
+    members.extend(object(more));
+    json!({"structured_outputs": members})
 }
 
 #[test]
