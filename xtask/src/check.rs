@@ -143,14 +143,17 @@ fn with_component(root: &Path, arguments: &[&str], component: &str) -> Result<()
     cargo(root, arguments, &[])
 }
 
+/// The feature that the command has as people install it; lints look at it without.
+const PARQUET: &str = "aerostat-cli/parquet";
+
 fn tests(root: &Path) -> Result<()> {
     software_driver();
     if !is_installed(root, "nextest") {
         eprintln!("    cargo-nextest is not installed: cargo test runs everything");
-        return cargo(root, &["test", "--workspace"], &[]);
+        return cargo(root, &["test", "--workspace", "--features", PARQUET], &[]);
     }
-    cargo(root, &["nextest", "run", "--workspace", "--no-fail-fast"], &[])?;
-    cargo(root, &["test", "--workspace", "--doc"], &[])
+    cargo(root, &["nextest", "run", "--workspace", "--features", PARQUET, "--no-fail-fast"], &[])?;
+    cargo(root, &["test", "--workspace", "--features", PARQUET, "--doc"], &[])
 }
 
 /// Installs a software driver for the tests on GPUs, where no driver is there and the system can; without an adapter they fail.

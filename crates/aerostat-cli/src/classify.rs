@@ -6,6 +6,7 @@ use aerostat::{Choices, Classification, Engine, Error, Measure, Need, Outcome, R
 use clap::Args;
 use serde_json::{Map, Value, json};
 
+use crate::cell::{Cell, rounded};
 use crate::encode::Encoder;
 use crate::failure::Failure;
 use crate::model::ModelName;
@@ -13,7 +14,7 @@ use crate::options::{EngineArgs, MODEL_HELP};
 use crate::output::OutputArgs;
 use crate::packing;
 use crate::prompts::{Prompt, Prompts};
-use crate::results::{Lines, rounded};
+use crate::results::Lines;
 use crate::table::{Row, TableArgs};
 use crate::tasks::{self, Prompted, Setup, Sink, Task};
 use crate::template::{Template, TemplateArgs};
@@ -81,7 +82,7 @@ pub(crate) fn execute(mut args: ClassifyArgs, output: &OutputArgs) -> Result<(),
     {
         return Err(Failure::usage(format!("--probabilities: the results have a column {label:?} already")));
     }
-    let prompts = tasks::prompts(&mut args.prompts, &args.table)?;
+    let prompts = tasks::prompts(&mut args.prompts, &args.table, &args.engine)?;
     if let Some(input) = &args.table.input {
         Lines::check(args.table.file(), args.table.result_format(input)?)?;
     }
@@ -312,8 +313,8 @@ impl Sink<Classification> for Sheet<'_> {
     fn give(&mut self, row: &Row, found: Option<Classification>) -> Result<(), Failure> {
         let Some(found) = found else { return Ok(()) };
         let mut cells = tasks::first_cells(row, self.table);
-        cells.extend(self.shown.cells(&found));
-        self.lines.write(&cells)
+        cells.extend(self.shown.cells(&found).into_iter().map(|(name, value)| (name, Cell::Value(value))));
+        self.lines.write(cells)
     }
 
     fn finish(self) -> Result<(), Failure> {

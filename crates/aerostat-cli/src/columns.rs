@@ -11,17 +11,20 @@ use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, FloatType
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
+use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::record::Field;
 use parquet::record::reader::RowIter;
 use parquet::schema::types::{Type, TypePtr};
 use serde_json::{Value, json};
 
+use crate::cell::Cell;
 use crate::failure::Failure;
 
-/// A row group is written when it has so many rows, or so many numbers and texts in its rows.
+/// A row group is written when it has so many rows, or when its cells take so many bytes.
 const GROUP_ROWS_MAX: usize = 4096;
-const GROUP_VALUES_MAX: usize = 1 << 17;
+const GROUP_BYTES_MAX: usize = 2 << 20;
+/// Bytes of a page, of which each column has one at hand.
+const PAGE_BYTES: usize = 64 << 10;
 
 /// Whether Parquet can be written: it can.
 pub(crate) fn check(_path: &Path) -> Result<(), Failure> {
@@ -116,8 +119,8 @@ pub(crate) struct Writer {
     file: Option<BufWriter<File>>,
     writer: Option<SerializedFileWriter<BufWriter<File>>>,
     columns: Vec<(String, Kind)>,
-    rows: Vec<Vec<Value>>,
-    values: usize,
+    rows: Vec<Vec<Cell>>,
+    bytes: usize,
 }
 
 /// The type of a column, found from its values; any value may be missing.
@@ -152,17 +155,17 @@ impl Writer {
     pub(crate) fn new(path: &Path, file: File) -> Result<Self, Failure> {
         let (columns, rows) = (Vec::new(), Vec::new());
         let file = Some(BufWriter::new(file));
-        Ok(Self { path: path.to_owned(), file, writer: None, columns, rows, values: 0 })
+        Ok(Self { path: path.to_owned(), file, writer: None, columns, rows, bytes: 0 })
     }
 
     /// Writes the next row; every row has the same columns.
-    pub(crate) fn write(&mut self, cells: &[(&str, Value)]) -> Result<(), Failure> {
+    pub(crate) fn write(&mut self, cells: Vec<(&str, Cell)>) -> Result<(), Failure> {
         if self.columns.is_empty() {
             self.columns = cells.iter().map(|(name, _)| ((*name).to_owned(), Kind::Nothing)).collect();
         }
-        self.values += cells.iter().map(|(_, value)| count(value)).sum::<usize>();
-        self.rows.push(cells.iter().map(|(_, value)| value.clone()).collect());
-        if self.rows.len() >= GROUP_ROWS_MAX || self.values >= GROUP_VALUES_MAX {
+        self.bytes += cells.iter().map(|(_, cell)| bytes(cell)).sum::<usize>();
+        self.rows.push(cells.into_iter().map(|(_, cell)| cell).collect());
+        if self.rows.len() >= GROUP_ROWS_MAX || self.bytes >= GROUP_BYTES_MAX {
             return self.end_group();
         }
         Ok(())
@@ -177,38 +180,38 @@ impl Writer {
     }
 
     fn end_group(&mut self) -> Result<(), Failure> {
-        let rows = std::mem::take(&mut self.rows);
-        self.values = 0;
+        let mut rows = std::mem::take(&mut self.rows);
+        self.bytes = 0;
         if let Some(file) = self.file.take() {
             for row in &rows {
-                for ((_, kind), value) in self.columns.iter_mut().zip(row) {
-                    kind.widen(value);
+                for ((_, kind), cell) in self.columns.iter_mut().zip(row) {
+                    kind.widen_to(cell);
                 }
             }
             let writer = open(file, &self.columns);
             self.writer = Some(writer.map_err(|e| unwritable(&self.path, &e))?);
         }
-        let mut leaves = Vec::new();
+        let Some(writer) = self.writer.as_mut().filter(|_| !rows.is_empty()) else { return Ok(()) };
+        let unwritable = |e: ParquetError| unwritable(&self.path, &e);
+        let mut group = writer.next_row_group().map_err(unwritable)?;
+        // A column after the other, so that only one is there twice.
         for (i, (name, kind)) in self.columns.iter().enumerate() {
-            let mut own = kind.leaves();
-            for row in &rows {
-                let value = row.get(i).unwrap_or(&Value::Null);
-                if !kind.put(value, (0, 0, 0), &mut own) {
+            let mut leaves = kind.leaves();
+            for row in &mut rows {
+                let cell = row.get_mut(i).map_or(Cell::Value(Value::Null), |cell| {
+                    std::mem::replace(cell, Cell::Value(Value::Null))
+                });
+                if !kind.put_cell(&cell, &mut leaves) {
                     let message = format!(
-                        "{}: column `{name}` holds things of different types, such as {value}; name a .jsonl file",
+                        "{}: column `{name}` holds things of different types; name a .jsonl file",
                         self.path.display()
                     );
                     return Err(Failure::failed(message));
                 }
             }
-            leaves.append(&mut own);
+            leaves.into_iter().try_for_each(|leaf| write_leaf(&mut group, &leaf)).map_err(unwritable)?;
         }
-        match &mut self.writer {
-            Some(writer) if !rows.is_empty() => {
-                write_group(writer, leaves).map_err(|e| unwritable(&self.path, &e))
-            }
-            _ => Ok(()),
-        }
+        group.close().map(drop).map_err(unwritable)
     }
 }
 
@@ -219,30 +222,27 @@ fn open(
     let fields = columns.iter().map(|(name, kind)| kind.field(name)).collect::<Result<Vec<_>, _>>()?;
     let schema = Arc::new(Type::group_type_builder("results").with_fields(fields).build()?);
     let zstd = Compression::ZSTD(ZstdLevel::default());
-    let properties = WriterProperties::builder().set_compression(zstd).build();
+    // Numbers do not repeat, and dictionaries of texts take memory.
+    let properties = WriterProperties::builder().set_compression(zstd).set_dictionary_enabled(false);
+    let properties = properties.set_data_page_size_limit(PAGE_BYTES).build();
     SerializedFileWriter::new(file, schema, Arc::new(properties))
 }
 
-fn write_group(
-    writer: &mut SerializedFileWriter<BufWriter<File>>,
-    leaves: Vec<Leaf>,
+fn write_leaf(
+    group: &mut SerializedRowGroupWriter<'_, BufWriter<File>>,
+    leaf: &Leaf,
 ) -> Result<(), ParquetError> {
-    let mut group = writer.next_row_group()?;
-    for leaf in leaves {
-        let Some(mut column) = group.next_column()? else { break };
-        match &leaf.values {
-            Values::Bool(values) => write_leaf::<BoolType>(&mut column, values, &leaf)?,
-            Values::Int(values) => write_leaf::<Int64Type>(&mut column, values, &leaf)?,
-            Values::Float(values) => write_leaf::<FloatType>(&mut column, values, &leaf)?,
-            Values::Text(values) => write_leaf::<ByteArrayType>(&mut column, values, &leaf)?,
-        }
-        column.close()?;
+    let Some(mut column) = group.next_column()? else { return Ok(()) };
+    match &leaf.values {
+        Values::Bool(values) => write_values::<BoolType>(&mut column, values, leaf)?,
+        Values::Int(values) => write_values::<Int64Type>(&mut column, values, leaf)?,
+        Values::Float(values) => write_values::<FloatType>(&mut column, values, leaf)?,
+        Values::Text(values) => write_values::<ByteArrayType>(&mut column, values, leaf)?,
     }
-    group.close()?;
-    Ok(())
+    column.close()
 }
 
-fn write_leaf<T: DataType>(
+fn write_values<T: DataType>(
     column: &mut SerializedColumnWriter<'_>,
     values: &[T::T],
     leaf: &Leaf,
@@ -327,6 +327,48 @@ impl Kind {
         }
     }
 
+    /// The type of a cell of numbers; they are the same in all of its rows.
+    fn of_numbers(cell: &Cell) -> Option<Self> {
+        let (of, width) = match cell {
+            Cell::Value(_) => return None,
+            Cell::Floats(_, width) => (Self::Float, width),
+            Cell::Ids(_, width) => (Self::Int, width),
+        };
+        let list = Self::List(Box::new(of));
+        Some(if width.is_some() { Self::List(Box::new(list)) } else { list })
+    }
+
+    /// As [`widen`](Self::widen), of a cell.
+    fn widen_to(&mut self, cell: &Cell) {
+        match (cell, Self::of_numbers(cell)) {
+            (_, Some(kind)) => *self = kind,
+            (Cell::Value(value), None) => self.widen(value),
+            _ => {}
+        }
+    }
+
+    /// As [`put`](Self::put), of a cell.
+    fn put_cell(&self, cell: &Cell, leaves: &mut [Leaf]) -> bool {
+        if let Cell::Value(value) = cell {
+            return self.put(value, (0, 0, 0), leaves);
+        }
+        let Some(leaf) = leaves.first_mut().filter(|_| Self::of_numbers(cell).as_ref() == Some(self)) else {
+            return false;
+        };
+        match (cell, &mut leaf.values) {
+            (Cell::Floats(values, width), Values::Float(all)) => {
+                all.extend(values.iter().filter(|value| value.is_finite()));
+                leaf.levels_of(values.iter().map(|value| value.is_finite()), *width);
+            }
+            (Cell::Ids(ids, width), Values::Int(all)) => {
+                all.extend(ids.iter().map(|id| i64::from(*id)));
+                leaf.levels_of(ids.iter().map(|_| true), *width);
+            }
+            _ => return false,
+        }
+        true
+    }
+
     /// Adds a value to the leaves of this kind; false if it is of another. Levels are those of Dremel: how many of the
     /// optional and repeated things above it are there, which of the repeated ones it continues, and how many there are.
     fn put(&self, value: &Value, (defined, repeated, depth): (i16, i16, i16), leaves: &mut [Leaf]) -> bool {
@@ -366,6 +408,23 @@ impl Leaf {
         self.defined.push(defined);
         self.repeated.push(repeated);
     }
+
+    /// The levels of a list of numbers, or of lists of `width` of them, each of which is there or null.
+    fn levels_of(&mut self, list: impl ExactSizeIterator<Item = bool>, width: Option<usize>) {
+        let depth = if width.is_some() { 2 } else { 1 };
+        let width = width.map_or(usize::MAX, |width| width.max(1));
+        if list.len() == 0 {
+            self.level(1, 0);
+        }
+        for (i, there) in list.enumerate() {
+            let repeated = match i {
+                0 => 0,
+                i if i.is_multiple_of(width) => 1,
+                _ => depth,
+            };
+            self.level(2 * depth + i16::from(there), repeated);
+        }
+    }
 }
 
 impl Values {
@@ -386,12 +445,21 @@ impl Values {
     }
 }
 
-/// Numbers and texts in a value.
-fn count(value: &Value) -> usize {
-    match value {
-        Value::Array(list) => list.iter().map(count).sum(),
-        Value::Object(map) => map.values().map(count).sum(),
-        _ => 1,
+/// What a cell takes, in bytes, or nearly.
+fn bytes(cell: &Cell) -> usize {
+    fn of_value(value: &Value) -> usize {
+        size_of::<Value>()
+            + match value {
+                Value::String(text) => text.len(),
+                Value::Array(list) => list.iter().map(of_value).sum(),
+                Value::Object(map) => map.iter().map(|(name, value)| 64 + name.len() + of_value(value)).sum(),
+                _ => 0,
+            }
+    }
+    match cell {
+        Cell::Value(value) => of_value(value),
+        Cell::Floats(values, _) => size_of_val(&values[..]),
+        Cell::Ids(ids, _) => size_of_val(&ids[..]),
     }
 }
 
@@ -409,11 +477,15 @@ mod tests {
 
     /// Writes rows of one column named `c`, and gives the file's cells back as text.
     fn there_and_back(values: &[Value]) -> Vec<String> {
+        there_and_back_of(&values.iter().cloned().map(Cell::Value).collect::<Vec<_>>())
+    }
+
+    fn there_and_back_of(cells: &[Cell]) -> Vec<String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.parquet");
         let mut writer = Writer::new(&path, File::create(&path).unwrap()).unwrap();
-        for value in values {
-            writer.write(&[("c", value.clone())]).unwrap();
+        for cell in cells {
+            writer.write(vec![("c", cell.clone())]).unwrap();
         }
         writer.finish().unwrap();
         let reader = SerializedFileReader::new(File::open(&path).unwrap()).unwrap();
@@ -435,6 +507,22 @@ mod tests {
             (vec![json!([null])], vec!["[null]"]),
         ] {
             assert_eq!(there_and_back(&values), want, "{values:?}");
+        }
+    }
+
+    /// They once were values, which took ten times the memory.
+    #[test]
+    fn cells_of_numbers_are_written_as_their_values_are() {
+        let floats = |list: &[f32], width| Cell::Floats(list.to_vec(), width);
+        for cells in [
+            vec![floats(&[0.5, f32::NAN, 2.0], None), floats(&[], None), floats(&[-1.0], None)],
+            vec![floats(&[1.0, 2.0, 3.0, f32::NEG_INFINITY, 5.0, 6.0], Some(2)), floats(&[], Some(2))],
+            vec![Cell::Ids(vec![1, 2, 3], None), Cell::Ids(Vec::new(), None)],
+            vec![Cell::Ids(vec![1, 2, 3, 4], Some(1)), Cell::Ids(vec![5, u32::MAX], Some(2))],
+        ] {
+            let values = cells.iter().map(|cell| serde_json::to_value(cell).unwrap()).collect::<Vec<_>>();
+            let values: Vec<Cell> = values.into_iter().map(Cell::Value).collect();
+            assert_eq!(there_and_back_of(&cells), there_and_back_of(&values), "{cells:?}");
         }
     }
 

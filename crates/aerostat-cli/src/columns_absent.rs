@@ -4,8 +4,8 @@ use std::fs::File;
 use std::path::Path;
 
 use aerostat_jobs::{Cells, Columns};
-use serde_json::Value;
 
+use crate::cell::Cell;
 use crate::failure::Failure;
 
 /// Reads Parquet files where that is built in; here there can be no value of this type.
@@ -29,7 +29,7 @@ impl Writer {
         Err(absent(path))
     }
 
-    pub(crate) fn write(&mut self, _cells: &[(&str, Value)]) -> Result<(), Failure> {
+    pub(crate) fn write(&mut self, _cells: Vec<(&str, Cell)>) -> Result<(), Failure> {
         match *self {}
     }
 

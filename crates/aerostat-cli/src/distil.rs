@@ -8,15 +8,16 @@ use aerostat::{Engine, Error, ErrorKind, Need, Outcome, Request, Sampling, TopK,
 use clap::{Args, value_parser};
 use half::f16;
 use serde::ser::{Serialize, SerializeMap, Serializer};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::cell::{Cell, Numbers};
 use crate::encode::Encoder;
 use crate::failure::Failure;
 use crate::model::ModelName;
 use crate::options::{EngineArgs, MODEL_HELP};
 use crate::output::OutputArgs;
 use crate::prompts::{Prompt, Prompts};
-use crate::results::{Lines, Numbers, Tensors};
+use crate::results::{Lines, Tensors};
 use crate::table::{Format, Row, TableArgs};
 use crate::tasks::{self, Prompted, Setup, Sink, Task};
 use crate::template::TemplateArgs;
@@ -89,7 +90,7 @@ pub(crate) fn execute(mut args: DistilArgs, output: &OutputArgs) -> Result<(), F
     if args.table.input.is_some() {
         check(&args.table, output)?;
     }
-    let prompts = tasks::prompts(&mut args.prompts, &args.table)?;
+    let prompts = tasks::prompts(&mut args.prompts, &args.table, &args.engine)?;
     let texts = tasks::texts(&prompts, &args.table);
     let setup = Setup::find(&args.model, &args.engine, texts, &args.template, output)?;
     let sampling = setup.files.sampling();
@@ -253,16 +254,14 @@ impl Prompted for Distil {
 
 impl Told {
     /// A row of a table: what the tensors of a safetensors file have for it.
-    fn cells<'n>(&self, mut first: Vec<(&'n str, Value)>) -> Vec<(&'n str, Value)> {
-        let k = self.top.k.max(1);
-        let ids: Vec<&[u32]> = self.top.ids.chunks(k).collect();
-        let row = |row: &[f32]| row.iter().map(|l| f16::from_f32(*l).to_f32()).collect::<Vec<f32>>();
-        let logprobs: Vec<Vec<f32>> = self.top.logprobs.chunks(k).map(row).collect();
+    fn cells(self, mut first: Vec<(&str, Cell)>) -> Vec<(&str, Cell)> {
+        let TopK { token_ids, k, ids, mut logprobs, .. } = self.top;
+        logprobs.iter_mut().for_each(|logprob| *logprob = f16::from_f32(*logprob).to_f32());
         first.extend([
-            ("given", json!(self.given)),
-            ("tokens", json!(self.top.token_ids)),
-            ("ids", json!(ids)),
-            ("logprobs", json!(logprobs)),
+            ("given", Cell::Value(json!(self.given))),
+            ("tokens", Cell::Ids(token_ids, None)),
+            ("ids", Cell::Ids(ids, Some(k))),
+            ("logprobs", Cell::Floats(logprobs, Some(k))),
         ]);
         first
     }
@@ -303,7 +302,7 @@ impl Sink<Told> for Sheet<'_> {
     fn give(&mut self, row: &Row, found: Option<Told>) -> Result<(), Failure> {
         let Some(told) = found else { return Ok(()) };
         match self {
-            Self::Lines(lines, table) => lines.write(&told.cells(tasks::first_cells(row, table))),
+            Self::Lines(lines, table) => lines.write(told.cells(tasks::first_cells(row, table))),
             Self::Tensors(tensors, positions) => {
                 let Told { given, top } = told;
                 *positions += top.token_ids.len() as i64;

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use aerostat::{Embedding, Engine, Error, Hidden, Layer, Need, Outcome, Pooling, Request, Want};
 use clap::{Args, ValueEnum, value_parser};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::cell::Cell;
 use crate::encode::Encoder;
 use crate::failure::Failure;
 use crate::model::ModelName;
@@ -14,7 +15,7 @@ use crate::options::{EngineArgs, MODEL_HELP};
 use crate::output::{self, OutputArgs};
 use crate::packing;
 use crate::prompts::{Prompt, Prompts};
-use crate::results::{Lines, Npy, Tensors, number};
+use crate::results::{Lines, Npy, Tensors};
 use crate::table::{Row, TableArgs};
 use crate::tasks::{self, Prompted, Setup, Sink, Task};
 use crate::template::TemplateArgs;
@@ -99,13 +100,12 @@ enum Vectors {
 
 pub(crate) fn execute(mut args: EmbedArgs, output: &OutputArgs) -> Result<(), Failure> {
     tasks::check(&args.table, &["embedding"], output)?;
-    let prompts = tasks::prompts(&mut args.prompts, &args.table)?;
+    let prompts = tasks::prompts(&mut args.prompts, &args.table, &args.engine)?;
     let texts = tasks::texts(&prompts, &args.table);
     let setup = Setup::find(&args.model, &args.engine, texts, &args.template, output)?;
     let task = task(&args, &setup, output)?;
     let Some(input) = &args.table.input else {
-        let json =
-            |item: &Vec<u32>, found: Vec<f32>| json!({"token_ids": item, "embedding": numbers(&found)});
+        let json = |item: &Vec<u32>, found: Vec<f32>| json!({"token_ids": item, "embedding": Cell::Floats(found, None)});
         let text = |_: &Vec<u32>, found: Vec<f32>| {
             let numbers: Vec<String> = found.iter().map(f32::to_string).collect();
             format!("{}\n", numbers.join(" "))
@@ -267,8 +267,8 @@ impl Sink<Vec<f32>> for Sheet<'_> {
             (_, None) => Ok(()),
             (Vectors::Lines(lines), Some(found)) => {
                 let mut cells = tasks::first_cells(row, self.table);
-                cells.push(("embedding", numbers(&found)));
-                lines.write(&cells)
+                cells.push(("embedding", Cell::Floats(found, None)));
+                lines.write(cells)
             }
             (Vectors::Tensors(tensors), Some(found)) => {
                 tensors.row(row)?;
@@ -284,8 +284,4 @@ impl Sink<Vec<f32>> for Sheet<'_> {
             Vectors::Tensors(tensors) => tensors.finish(),
         }
     }
-}
-
-fn numbers(vector: &[f32]) -> Value {
-    vector.iter().copied().map(number).collect()
 }

@@ -10,6 +10,7 @@ mod apart;
 mod args;
 mod batch;
 mod bench;
+mod cell;
 mod chat;
 mod classify;
 #[cfg_attr(not(feature = "parquet"), path = "columns_absent.rs")]

@@ -213,6 +213,11 @@ impl EngineArgs {
         !self.no_learn
     }
 
+    /// The bound of the process's memory, in bytes, if the user names one.
+    pub(crate) fn memory(&self) -> Option<u64> {
+        self.memory
+    }
+
     /// Tokens of a sequence at most, if the user names a bound.
     pub(crate) fn context(&self) -> Option<usize> {
         self.context.map(|n| n as usize)

@@ -1,5 +1,6 @@
 //! Prompts of the command line, in the order given, and of stdin.
 
+use std::fmt::Display;
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::sync::mpsc;
 use std::thread;
@@ -17,8 +18,11 @@ const STDIN: &str = "-";
 const STDIN_WAIT: Duration = Duration::from_secs(1);
 /// And where it would only be told that it is not read.
 const LOOK: Duration = Duration::from_millis(50);
-/// The longest prompt that is read from stdin, in bytes.
+/// The longest prompt that is read from stdin, in bytes,
 const STDIN_BYTES_MAX: u64 = 64 << 20;
+/// or this part of the memory, of which a chat template takes the text several times; at least so many bytes.
+const MEMORY_PER_BYTE: u64 = 32;
+const STDIN_BYTES_MIN: u64 = 256 << 10;
 
 /// PROMPT, `--prompt` and `--token-ids`, sorted as they were typed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,7 +30,7 @@ pub(crate) struct Prompts(Vec<Prompt>);
 
 impl Prompts {
     /// The prompts, in which `-` stands for the whole of stdin; without any, stdin is one.
-    pub(crate) fn or_stdin(mut self) -> Result<Vec<Prompt>, Failure> {
+    pub(crate) fn or_stdin(mut self, memory_bytes: Option<u64>) -> Result<Vec<Prompt>, Failure> {
         if self.0.is_empty() {
             if io::stdin().is_terminal() {
                 let message = "no prompt: give PROMPT, --prompt or --token-ids, or pipe one into stdin";
@@ -39,7 +43,7 @@ impl Prompts {
             if from_stdin.next().is_some() {
                 return Err(Failure::usage("`-` stands for stdin, which can be read once only"));
             }
-            let text = stdin_text()?;
+            let text = stdin_text(memory_bytes)?;
             if text.is_empty() {
                 return Err(Failure::usage("the prompt on stdin is empty"));
             }
@@ -49,10 +53,14 @@ impl Prompts {
     }
 
     /// As [`or_stdin`](Self::or_stdin); and what is piped in beside one prompt follows it: `run MODEL "Summarise:" < file`.
-    pub(crate) fn with_stdin(mut self, output: &OutputArgs) -> Result<Vec<Prompt>, Failure> {
+    pub(crate) fn with_stdin(
+        mut self,
+        memory_bytes: Option<u64>,
+        output: &OutputArgs,
+    ) -> Result<Vec<Prompt>, Failure> {
         let one = matches!(self.0.as_slice(), [prompt @ Prompt::Text(_)] if !is_stdin(prompt));
         if one && !io::stdin().is_terminal() {
-            let piped = soon(stdin_text, STDIN_WAIT).transpose()?;
+            let piped = soon(move || stdin_text(memory_bytes), STDIN_WAIT).transpose()?;
             if piped.is_none() {
                 let waited = STDIN_WAIT.as_secs();
                 output::note(
@@ -78,7 +86,7 @@ impl Prompts {
                 "what comes through stdin is not read beside several prompts; `-` stands for it",
             );
         }
-        self.or_stdin()
+        self.or_stdin(memory_bytes)
     }
 }
 
@@ -86,14 +94,18 @@ fn is_stdin(prompt: &Prompt) -> bool {
     matches!(prompt, Prompt::Text(text) if text == STDIN)
 }
 
-/// The whole of stdin, without the line end that `echo` and editors add.
-fn stdin_text() -> Result<String, Failure> {
-    let mut text = String::new();
-    let read = io::stdin().lock().take(STDIN_BYTES_MAX + 1).read_to_string(&mut text);
-    read.map_err(|e| Failure::failed(format!("cannot read the prompt from stdin: {e}")))?;
-    if text.len() as u64 > STDIN_BYTES_MAX {
-        return Err(Failure::failed(format!("the prompt on stdin is longer than {STDIN_BYTES_MAX} bytes")));
+/// The whole of stdin, without the line end that `echo` and editors add, within so much memory.
+fn stdin_text(memory_bytes: Option<u64>) -> Result<String, Failure> {
+    let within = |memory: u64| (memory / MEMORY_PER_BYTE).clamp(STDIN_BYTES_MIN, STDIN_BYTES_MAX);
+    let most = memory_bytes.map_or(STDIN_BYTES_MAX, within);
+    let mut bytes = Vec::new();
+    let failed = |e: &dyn Display| Failure::failed(format!("cannot read the prompt from stdin: {e}"));
+    io::stdin().lock().take(most + 1).read_to_end(&mut bytes).map_err(|e| failed(&e))?;
+    if bytes.len() as u64 > most {
+        let memory = if most < STDIN_BYTES_MAX { ", the most with so little memory (--memory)" } else { "" };
+        return Err(Failure::failed(format!("the prompt on stdin is longer than {most} bytes{memory}")));
     }
+    let mut text = String::from_utf8(bytes).map_err(|e| failed(&e.utf8_error()))?;
     let end = text.strip_suffix('\n').map_or(text.len(), |t| t.strip_suffix('\r').unwrap_or(t).len());
     text.truncate(end);
     Ok(text)
@@ -101,7 +113,7 @@ fn stdin_text() -> Result<String, Failure> {
 
 /// What a call gives, once the first byte of stdin is there or its end; `None` if neither comes soon: a pipe that whoever
 /// started the command holds open and writes nothing to.
-fn soon<T: Send + 'static>(call: fn() -> T, wait: Duration) -> Option<T> {
+fn soon<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static, wait: Duration) -> Option<T> {
     let (to, from) = mpsc::channel();
     let (begun_to, begun) = mpsc::channel();
     thread::spawn(move || {

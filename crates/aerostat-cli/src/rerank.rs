@@ -6,12 +6,13 @@ use aerostat::{Engine, Reranker, Tokenizer, rerank};
 use clap::{ArgMatches, Args, Command, FromArgMatches, value_parser};
 use serde_json::{Value, json};
 
+use crate::cell::{Cell, number};
 use crate::failure::Failure;
 use crate::model::{self, ModelName};
 use crate::options::{EngineArgs, MODEL_HELP};
 use crate::output::{self, OutputArgs, tell};
 use crate::prompts::{Prompt, Prompts};
-use crate::results::{Lines, number};
+use crate::results::Lines;
 use crate::table::{Making, Row, Rows, TableArgs};
 use crate::tasks;
 use crate::watch::Watch;
@@ -156,7 +157,7 @@ fn documents(args: &mut RerankArgs, memory_bytes: Option<u64>) -> Result<(Vec<Do
             Err(Failure::usage("documents are texts: a model writes them beside the query"))
         }
     };
-    let prompts = tasks::prompts(&mut args.documents.0, &args.table)?;
+    let prompts = tasks::prompts(&mut args.documents.0, &args.table, &args.engine)?;
     let given = prompts.into_iter().map(|prompt| Ok(Document { text: text(prompt)?, row: None }));
     let mut documents = given.collect::<Result<Vec<_>, Failure>>()?;
     if let Some(input) = &args.table.input {
@@ -227,8 +228,8 @@ fn write(
     for &i in order {
         let Some(row) = &documents[i].row else { continue };
         let mut cells = tasks::first_cells(row, table);
-        cells.push(("score", number(scores[i].unwrap_or(f32::NAN))));
-        lines.write(&cells)?;
+        cells.push(("score", Cell::Value(number(scores[i].unwrap_or(f32::NAN)))));
+        lines.write(cells)?;
     }
     lines.finish()
 }

@@ -6,9 +6,9 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use aerostat_jobs::Packer;
-use serde::ser::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
+use crate::cell::{Cell, Named};
 use crate::columns;
 use crate::failure::Failure;
 use crate::table::{Format, Row, TableArgs};
@@ -145,23 +145,19 @@ impl Lines {
     }
 
     /// Writes the next row, which has the columns that were named.
-    pub(crate) fn write(&mut self, cells: &[(&str, Value)]) -> Result<(), Failure> {
+    pub(crate) fn write(&mut self, cells: Vec<(&str, Cell)>) -> Result<(), Failure> {
         if let Some(columns) = &mut self.columns {
             return columns.write(cells);
         }
         let bytes = match self.format {
             Format::Jsonl | Format::Parquet => {
-                let row: Map<String, Value> =
-                    cells.iter().map(|(n, v)| ((*n).to_owned(), v.clone())).collect();
-                format!("{}\n", Value::Object(row)).into_bytes()
+                let mut row = serde_json::to_vec(&Named(&cells))?;
+                row.push(b'\n');
+                row
             }
             Format::Csv(delimiter) => {
-                let text = |(_, value): &(&str, Value)| match value {
-                    Value::String(text) => text.clone(),
-                    Value::Null => String::new(),
-                    other => other.to_string(),
-                };
-                record(delimiter, &cells.iter().map(text).collect::<Vec<_>>())?
+                let texts = cells.iter().map(|(_, cell)| cell.text()).collect::<Result<Vec<_>, _>>()?;
+                record(delimiter, &texts)?
             }
         };
         self.put(&bytes)
@@ -297,25 +293,6 @@ impl Npy {
         })?;
         self.draft.finish()
     }
-}
-
-/// A number in JSON with the fewest digits that give the same f32 again.
-pub(crate) fn number(value: f32) -> Value {
-    value.to_string().parse::<f64>().map_or(Value::Null, Value::from)
-}
-
-/// Numbers in JSON, as [`number`] has them.
-pub(crate) struct Numbers<'a>(pub(crate) &'a [f32]);
-
-impl Serialize for Numbers<'_> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(self.0.iter().copied().map(number))
-    }
-}
-
-/// A sum of f32 numbers in JSON, rounded to the digits that mean something.
-pub(crate) fn rounded(value: f64) -> Value {
-    number(value as f32)
 }
 
 /// A line of CSV.

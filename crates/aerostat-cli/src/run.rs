@@ -48,7 +48,7 @@ struct Report<'a> {
 
 pub(crate) fn execute(mut args: RunArgs, output: &OutputArgs) -> Result<(), Failure> {
     let options = args.engine.options(output)?;
-    let prompts = std::mem::take(&mut args.prompts).with_stdin(output)?;
+    let prompts = std::mem::take(&mut args.prompts).with_stdin(args.engine.memory(), output)?;
     let files = model::open(&args.model, args.engine.adapter(), output)?;
     let options = model::of_model(options, &args.engine, &files);
     let options = model::drafting(options, &args.engine, &files, output)?;

@@ -51,7 +51,7 @@ pub(crate) fn execute(mut args: ScoreArgs, output: &OutputArgs) -> Result<(), Fa
         return score_table::execute(&args.model, &args.engine, (&args.table, &args.template), input, output);
     }
     let options = args.engine.options(output)?;
-    let prompts = std::mem::take(&mut args.prompts).or_stdin()?;
+    let prompts = std::mem::take(&mut args.prompts).or_stdin(args.engine.memory())?;
     let files = model::open(&args.model, args.engine.adapter(), output)?;
     let options = model::of_model(options, &args.engine, &files);
     model::nothing_is_answered(&args.engine, output);

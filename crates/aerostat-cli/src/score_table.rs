@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use aerostat::{Need, Outcome, Request, Want};
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use crate::cell::{Cell, rounded};
 use crate::encode::Encoder;
 use crate::failure::Failure;
 use crate::model::ModelName;
@@ -12,7 +13,7 @@ use crate::options::EngineArgs;
 use crate::output::OutputArgs;
 use crate::packing;
 use crate::prompts::Prompt;
-use crate::results::{Lines, number, rounded};
+use crate::results::Lines;
 use crate::table::{Row, TableArgs};
 use crate::tasks::{self, Setup, Sink, Task};
 use crate::template::TemplateArgs;
@@ -98,11 +99,16 @@ impl Sink<Scored> for Sheet<'_> {
         let sum = score.logprobs.iter().flatten().map(|l| f64::from(*l)).sum::<f64>() + 0.0;
         let count = score.logprobs.iter().flatten().count();
         let perplexity = if count > 0 { rounded((-sum / count as f64).exp()) } else { Value::Null };
-        let logprobs: Value = score.logprobs.iter().map(|l| l.map_or(Value::Null, number)).collect();
+        let logprobs = score.logprobs.into_iter().map(|logprob| logprob.unwrap_or(f32::NAN)).collect();
         let mut cells = tasks::first_cells(row, self.table);
-        let own = [rounded(sum), perplexity, json!(score.token_ids), logprobs];
+        let own = [
+            rounded(sum).into(),
+            perplexity.into(),
+            Cell::Ids(score.token_ids, None),
+            Cell::Floats(logprobs, None),
+        ];
         cells.extend(COLUMNS.into_iter().zip(own));
-        self.lines.write(&cells)
+        self.lines.write(cells)
     }
 
     fn finish(self) -> Result<(), Failure> {

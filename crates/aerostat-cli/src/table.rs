@@ -4,7 +4,9 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aerostat_jobs::{Columns, Encoding, Prompt, RowCells, TextFormat, TextTable, open_text};
+use aerostat_jobs::{
+    Columns, Encoding, LITTLE_MEMORY, Prompt, RowCells, TextFormat, TextTable, open_text, row_bytes_within,
+};
 use clap::Args;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use serde_json::Value;
@@ -183,13 +185,21 @@ pub(crate) struct Making {
     pub(crate) template: Option<Template>,
     /// What cuts texts that are too long.
     pub(crate) fit: Option<Arc<Fit>>,
+    /// Prompts become messages of a chat.
+    pub(crate) chat: bool,
 }
+
+/// Times that a text is in memory at once when a template of chats is filled in: the text, its message, what the template
+/// takes of it, and what it writes.
+const COPIES_OF_CHAT: u64 = 4;
 
 /// Reads a table row by row.
 pub(crate) struct Rows {
     path: PathBuf,
     input: Input,
     making: Making,
+    /// Bytes of a prompt at most.
+    most: usize,
     number: u64,
     source: Source,
 }
@@ -261,7 +271,9 @@ impl Rows {
             memory_bytes,
         };
         let source = Source::open(path, &input)?;
-        Ok(Self { path: path.to_owned(), input, making, number: 0, source })
+        let most = row_bytes_within(memory_bytes.unwrap_or(u64::MAX));
+        let most = if making.chat { most / COPIES_OF_CHAT } else { most } as usize;
+        Ok(Self { path: path.to_owned(), input, making, most, number: 0, source })
     }
 
     /// The next row; a malformed one carries the reason. `None` at the end.
@@ -292,9 +304,10 @@ impl Rows {
 
     /// The prompt of a row, of its text and of the cells that the template names beside it.
     fn prompt(&self, text: Option<Prompt>, cells: &[Value]) -> Result<Prompt, String> {
-        let Making { template, fit } = &self.making;
+        let Making { template, fit, .. } = &self.making;
         let Some(template) = template else {
             return match (text, fit) {
+                (Some(Prompt::Text(text)), _) if text.len() > self.most => Err(self.too_long(text.len())),
                 (Some(prompt), Some(fit)) => fit.prompt(prompt),
                 (Some(prompt), None) => Ok(prompt),
                 (None, _) => Err(format!("there is no column `{}`", self.input.text)),
@@ -309,23 +322,36 @@ impl Rows {
         let is_text = |name: &str| name == TEXT || name == self.input.text;
         let names = template.names().into_iter().filter(|name| !is_text(name));
         texts.extend(names.zip(cells).map(|(name, cell)| (name, shown(cell))));
+        let bytes = template.bytes(|name| cell(name, &texts, &is_text));
+        if bytes > self.most {
+            return Err(self.too_long(bytes));
+        }
         match fit {
             None => Ok(Prompt::Text(filled(template, &texts, &is_text))),
             Some(fit) => fit.filled(template, texts, &is_text),
         }
     }
+
+    fn too_long(&self, bytes: usize) -> String {
+        let what = if self.making.chat { "a message" } else { "a prompt" };
+        let memory = if self.input.memory_bytes.is_some() { LITTLE_MEMORY } else { "" };
+        format!("{what} of {bytes} bytes is longer than {}{memory}", self.most)
+    }
 }
 
-/// A template with these cells.
+/// The name that a cell has among those of [`Rows::prompt`].
 pub(crate) fn filled(
     template: &Template,
     cells: &[(&str, String)],
     is_text: &dyn Fn(&str) -> bool,
 ) -> String {
-    template.fill(|name| {
-        let name = if is_text(name) { TEXT } else { name };
-        cells.iter().find(|(n, _)| *n == name).map_or("", |(_, cell)| cell.as_str())
-    })
+    template.fill(|name| cell(name, cells, is_text))
+}
+
+/// The cell that a template has by this name.
+fn cell<'c>(name: &str, cells: &'c [(&str, String)], is_text: &dyn Fn(&str) -> bool) -> &'c str {
+    let name = if is_text(name) { TEXT } else { name };
+    cells.iter().find(|(n, _)| *n == name).map_or("", |(_, cell)| cell.as_str())
 }
 
 /// A cell as text.

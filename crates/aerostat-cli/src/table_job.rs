@@ -222,7 +222,7 @@ impl Setup<'_> {
         }
         if !assembled || stats.is_some() {
             // Prompts are made as before, though nobody reads them: of the columns that there are.
-            let making = Making { template: self.template.clone(), fit: None };
+            let making = Making { template: self.template.clone(), fit: None, chat: self.chat.is_some() };
             let rows = Rows::open(&paths.input, args, making, self.options.memory_bytes);
             rows.and_then(|rows| assemble(&*task, paths, rows, counts, sink(&task)?))
                 .map_err(|failure| told(failure, args))?;
@@ -261,7 +261,7 @@ impl Setup<'_> {
             let room = self.context.saturating_sub(task.tokens_after());
             Arc::new(Fit { truncate, room, tokenizer: self.tokenizer.clone(), chat: self.chat.clone() })
         });
-        let making = Making { template: self.template.clone(), fit };
+        let making = Making { template: self.template.clone(), fit, chat: self.chat.is_some() };
         let rows = Box::new(Rows::open(input, args, making, self.options.memory_bytes)?);
         let memory_bytes = self.options.memory_bytes;
         Ok(Table { rows, task: Arc::new(of_rows), tokenizer: self.tokenizer.clone(), memory_bytes })

@@ -1,13 +1,13 @@
 //! Tasks beside generation: single texts, or tables as jobs (`table_job.rs`).
 
-use std::cell::Cell;
+use std::cell;
 use std::sync::Arc;
 
 use aerostat::{Engine, Error, ModelFiles, Need, Options, Outcome, Request, Stats, Tokenizer};
 use aerostat_jobs::Named;
 use serde::Serialize;
-use serde_json::Value;
 
+use crate::cell::Cell;
 use crate::encode::{Chat, Encoder};
 use crate::failure::Failure;
 use crate::list::{self, Told};
@@ -124,7 +124,7 @@ struct Report<'a, I> {
 }
 
 /// A list that is made while it is written: what is shown of a result takes many times the memory that it takes itself.
-struct Each<I>(Cell<Option<I>>);
+struct Each<I>(cell::Cell<Option<I>>);
 
 impl<I: Iterator<Item: Serialize>> Serialize for Each<I> {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
@@ -180,7 +180,10 @@ impl<'a> Setup<'a> {
             for sequence in task.requests(&item).into_iter().map(|request| request.token_ids) {
                 self.check(i as u64, &sequence, task.new_tokens())?;
                 task.need(sequence.len(), &mut need);
-                need.hold_results(task.result_bytes(sequence.len() + task.new_tokens()) as u64);
+                // Some tasks make all requests first.
+                let request = size_of::<Request>() + size_of_val(&sequence[..]);
+                let result = task.result_bytes(sequence.len() + task.new_tokens());
+                need.hold_results((request + result) as u64);
             }
             items.push(item);
         }
@@ -198,7 +201,7 @@ impl<'a> Setup<'a> {
                 Told::Found(found) => Told::Found(json(item, found)),
                 Told::Failed { error } => Told::Failed { error },
             };
-            let results = Each(Cell::new(Some(pairs.map(result))));
+            let results = Each(cell::Cell::new(Some(pairs.map(result))));
             output::json(&Report { model: self.name, results, stats: &stats })?;
         } else {
             for (item, found) in pairs.filter_map(|(item, told)| Some((item, told.into_found()?))) {
@@ -220,13 +223,17 @@ impl<'a> Setup<'a> {
 }
 
 /// The prompts of a command; none if it works through a table.
-pub(crate) fn prompts(prompts: &mut Prompts, table: &TableArgs) -> Result<Vec<Prompt>, Failure> {
+pub(crate) fn prompts(
+    prompts: &mut Prompts,
+    table: &TableArgs,
+    engine: &EngineArgs,
+) -> Result<Vec<Prompt>, Failure> {
     match table.input {
         Some(_) => Ok(Vec::new()),
         None if table.file().is_some() || table.key.is_some() => {
             Err(Failure::usage("--output and --key belong to a table: name it with --input FILE"))
         }
-        None => std::mem::take(prompts).or_stdin(),
+        None => std::mem::take(prompts).or_stdin(engine.memory()),
     }
 }
 
@@ -270,8 +277,8 @@ fn key_name(table: &TableArgs) -> &str {
 }
 
 /// The first cells of a row of results, with their names: the row's key or its number, and what is carried.
-pub(crate) fn first_cells<'a>(row: &Row, table: &'a TableArgs) -> Vec<(&'a str, Value)> {
+pub(crate) fn first_cells<'a>(row: &Row, table: &'a TableArgs) -> Vec<(&'a str, Cell)> {
     let key = (key_name(table), row.key.clone());
     let carried = table.carry.iter().map(String::as_str).zip(row.carried.iter().cloned());
-    std::iter::once(key).chain(carried).collect()
+    std::iter::once(key).chain(carried).map(|(name, value)| (name, Cell::Value(value))).collect()
 }

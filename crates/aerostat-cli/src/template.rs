@@ -116,6 +116,15 @@ impl Template {
         self.0.iter().map(piece).collect()
     }
 
+    /// Bytes of the template with a cell in the place of each name.
+    pub(crate) fn bytes<'c>(&self, cell: impl Fn(&str) -> &'c str) -> usize {
+        let piece = |piece: &Piece| match piece {
+            Piece::Text(text) => text.len(),
+            Piece::Cell(name) => cell(name).len(),
+        };
+        self.0.iter().map(piece).fold(0, usize::saturating_add)
+    }
+
     /// The prompt of a text that is in no table.
     pub(crate) fn of_text(&self, prompt: &Prompt) -> Result<Prompt, Failure> {
         let Prompt::Text(text) = prompt else { return Ok(prompt.clone()) };

@@ -17,6 +17,7 @@ use crate::names::Names;
 use crate::options::Shard;
 use crate::output::Appender;
 use crate::requests::{Done, Item, Requests, Settled, Unserved, Verdict, mark};
+use crate::table::LITTLE_MEMORY;
 
 /// A batch file, or a shard of one.
 pub(crate) struct BatchFile {
@@ -77,8 +78,7 @@ impl BatchFile {
         let (number, bytes) = self.line().ok_or_else(none)?;
         let Some(bytes) = bytes else {
             let most = self.line_bytes_max();
-            let memory =
-                if most < LINE_BYTES_MAX { ", the most with so little memory (--memory)" } else { "" };
+            let memory = if most < LINE_BYTES_MAX { LITTLE_MEMORY } else { "" };
             let message = format!("the line is longer than {most} bytes{memory}");
             return Err(Unserved::new(None, Refusal::new("line_too_long", message)));
         };

@@ -332,12 +332,11 @@ impl Job {
         self.untold
     }
 
-    /// Gives a job up that could not be run: if it began now and there is nothing in its files, they go, as if it had never
-    /// been begun.
+    /// Gives a job up that could not be run: if it began now, its files go, as if it had never been begun. What was wrong with
+    /// its input is told again by the next, which may have more memory for it.
     pub fn forget(self) {
         let Self { paths, output, errors, database, resumed, .. } = self;
-        let is_empty = |file: &Appender| file.size().is_ok_and(|bytes| bytes == 0);
-        if resumed || !is_empty(&output) || !is_empty(&errors) {
+        if resumed || output.size().map_or(true, |bytes| bytes > 0) {
             return;
         }
         drop(database);

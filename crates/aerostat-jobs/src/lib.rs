@@ -59,6 +59,6 @@ pub use output::Packer;
 pub use results::TableResults;
 pub use source::{AttachedJob, JobHandle};
 pub use survey::{Survey, forecast_alike, is_pipe, keep_input, keep_pipe, survey};
-pub use table::{Cells, Columns, Prompt, RowCells, TextFormat, TextTable};
+pub use table::{Cells, Columns, LITTLE_MEMORY, Prompt, RowCells, TextFormat, TextTable, row_bytes_within};
 pub use tables::{Row, RowTask, Rows, Table, TableOptions, survey_table};
 pub use watch::{JobProgress, Unwatched, Watcher};

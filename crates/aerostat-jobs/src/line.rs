@@ -55,7 +55,8 @@ pub(crate) fn read(setting: &Setting, number: u64, line: &[u8]) -> Result<Item, 
     let bytes = if cut { bytes + TOKENS_BYTES * line.len() as u64 } else { bytes };
     if bytes > bytes_max {
         let message = format!(
-            "the line takes {bytes} bytes to read, more than the {bytes_max} of so little memory (--memory)"
+            "the line takes {bytes} bytes to read, more than the {bytes_max} of so little memory (--memory); with more, begin \
+             anew (--restart)"
         );
         return Err((custom_id(line), Refusal::new("line_too_long", message)));
     }

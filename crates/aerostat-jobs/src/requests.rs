@@ -118,7 +118,7 @@ pub(crate) struct Done {
 pub(crate) struct Unserved {
     pub(crate) name: Option<String>,
     /// As [`Item::key`] has it.
-    pub(crate) key: Option<Value>,
+    pub(crate) key: Option<Box<Value>>,
     pub(crate) refusal: Refusal,
 }
 
@@ -130,7 +130,7 @@ impl Unserved {
     /// What became of an entry that had been read; without it, of one that nothing is known of.
     pub(crate) fn of(item: Option<&dyn Item>, refusal: Refusal) -> Self {
         let name = item.and_then(|item| item.name()).map(str::to_owned);
-        Self { name, key: item.and_then(|item| item.key()).cloned(), refusal }
+        Self { name, key: item.and_then(|item| item.key()).cloned().map(Box::new), refusal }
     }
 }
 

@@ -20,6 +20,9 @@ const CELLS_MAX: usize = 1 << 16;
 const BLANK_BYTES_MAX: u64 = 64 << 20;
 /// What some editors begin a file with.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Why there is no more room for a line or a row, and what to do: what failed for that stays failed.
+pub const LITTLE_MEMORY: &str =
+    ", the most with so little memory (--memory); with more, begin anew (--restart)";
 /// Characters of a table that an error repeats at most.
 pub(crate) const CHARS_MAX: usize = 300;
 
@@ -126,7 +129,7 @@ impl TextTable {
 
     /// The same within so much memory: rows that would take much of it fail, each alone.
     pub fn within(mut self, memory_bytes: u64) -> Self {
-        let bytes = (memory_bytes / BUDGET_PER_ROW_BYTE).clamp(ROW_BYTES_MIN, ROW_BYTES_MAX);
+        let bytes = row_bytes_within(memory_bytes);
         match &mut self.source {
             Source::Jsonl { row_bytes_max, .. } => *row_bytes_max = bytes,
             Source::Csv { reader, .. } => reader.get_mut().most = bytes,
@@ -149,8 +152,7 @@ impl TextTable {
             }
             Source::Csv { reader, width, prompt, others, line } => {
                 let before = reader.get_ref().lines;
-                let file = reader.get_mut();
-                (file.bytes, file.cells, file.is_cut) = (0, 0, false);
+                reader.get_mut().is_cut = false;
                 let mut record = csv::ByteRecord::new();
                 let more = reader.read_byte_record(&mut record).map_err(|e| behind(*line, e.into()))?;
                 let begins = record.position().map_or(0, csv::Position::line) + before;
@@ -176,9 +178,14 @@ impl TextTable {
     }
 }
 
+/// Bytes that a row may have within so much memory.
+pub fn row_bytes_within(memory_bytes: u64) -> u64 {
+    (memory_bytes / BUDGET_PER_ROW_BYTE).clamp(ROW_BYTES_MIN, ROW_BYTES_MAX)
+}
+
 /// What is wrong with a row that is too long.
 fn row_bound(most: u64, what: &str) -> String {
-    let memory = if most < ROW_BYTES_MAX { ", the most with so little memory (--memory)" } else { "" };
+    let memory = if most < ROW_BYTES_MAX { LITTLE_MEMORY } else { "" };
     format!("the {what} is longer than {most} bytes{memory}")
 }
 
@@ -221,9 +228,12 @@ struct Bounded {
     place: Place,
     /// Bytes that a row may have.
     most: u64,
-    /// Bytes read since the last row began, and cells that ended in them.
+    /// Bytes since the last end of a row, and cells that ended in them.
     bytes: u64,
     cells: usize,
+    /// The byte read last, and blank lines so far.
+    last: u8,
+    blank: u64,
     /// The rest of the row is left out.
     skips: bool,
     /// The row that is being read is not whole.
@@ -270,12 +280,34 @@ impl Bounded {
         let (file, place) = (Box::new(file), Place::Begin);
         let (most, bytes, cells, lines) = (NAMES_BYTES_MAX, 0, 0, 0);
         let (skips, is_cut, is_open, returns) = (false, false, false, None);
-        Self { file, delimiter, place, most, bytes, cells, skips, is_cut, is_open, lines, returns }
+        let (last, blank) = (0, 0);
+        Self {
+            file,
+            delimiter,
+            place,
+            most,
+            bytes,
+            cells,
+            last,
+            blank,
+            skips,
+            is_cut,
+            is_open,
+            lines,
+            returns,
+        }
     }
 
     fn follow(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.place = self.place.after(*byte, self.delimiter);
+        for byte in bytes.iter().copied() {
+            if self.place.ends_row(byte) {
+                (self.bytes, self.cells) = (0, 0);
+                // The LF of a CR LF ends no line of its own.
+                self.blank += u64::from(self.last == b'\n' || (self.last, byte) == (b'\r', b'\r'));
+            }
+            self.last = byte;
+            self.place = self.place.after(byte, self.delimiter);
+            self.bytes += 1;
             self.cells += usize::from(self.place == Place::Begin);
         }
     }
@@ -285,13 +317,12 @@ impl Bounded {
         loop {
             let read = self.file.read(into)?;
             let Some(bytes) = into.get(..read).filter(|bytes| !bytes.is_empty()) else {
-                self.skips = false;
+                (self.skips, self.bytes, self.cells) = (false, 0, 0);
                 return Ok(0);
             };
             for (at, byte) in bytes.iter().copied().enumerate() {
                 if self.place.ends_row(byte) {
                     self.skips = false;
-                    (self.bytes, self.cells) = ((read - at) as u64, 0);
                     let rest = bytes.get(at..).unwrap_or_default().to_vec();
                     self.follow(&rest);
                     into.copy_within(at..read, 0);
@@ -320,9 +351,12 @@ impl Read for Bounded {
         }
         let read = self.file.read(into)?;
         self.is_open = read == 0 && self.place == Place::Quoted;
-        self.bytes += read as u64;
         let bytes = into.get(..read).unwrap_or_default();
         self.follow(bytes);
+        if self.blank > BLANK_BYTES_MAX {
+            let message = format!("it has more than {BLANK_BYTES_MAX} blank lines: it is no table");
+            return Err(io::Error::other(message));
+        }
         if let (None, Some(end)) = (self.returns, bytes.iter().position(|b| *b == b'\n')) {
             self.returns = Some(end > 0 && bytes.get(end - 1) == Some(&b'\r'));
         }
@@ -390,6 +424,24 @@ mod tests {
         let columns = Columns { prompt: Some("text".to_owned()), others: Vec::new() };
         let mut table = TextTable::new(std::io::Cursor::new(blank), TextFormat::Jsonl, columns).unwrap();
         let error = table.next_row().err().unwrap();
+        assert!(error.to_string().contains("blank lines"), "{error}");
+    }
+
+    /// They were bytes of the row that follows, which failed for its length.
+    #[test]
+    fn blank_lines_of_csv_are_no_part_of_a_row() {
+        for end in ["\n", "\r\n"] {
+            let text = format!("text,id{end}a,1{end}{}b,2{end}{}", end.repeat(3 << 20), end.repeat(7));
+            let table = TextTable::new(std::io::Cursor::new(text), TextFormat::Csv(b','), columns(&["id"]));
+            let mut table = table.unwrap().within(8 << 20);
+            let rows: Vec<Cells> =
+                std::iter::from_fn(|| table.next_row().unwrap()).map(|row| row.1).collect();
+            let cells = |text: &str, id: &str| cells(Prompt::Text(text.to_owned()), &[id.into()]);
+            assert_eq!(rows, [cells("a", "1"), cells("b", "2")]);
+        }
+        let text = ["text,id\n", &"\n".repeat(65 << 20)].concat();
+        let table = TextTable::new(std::io::Cursor::new(text), TextFormat::Csv(b','), columns(&["id"]));
+        let error = table.unwrap().next_row().err().unwrap();
         assert!(error.to_string().contains("blank lines"), "{error}");
     }
 

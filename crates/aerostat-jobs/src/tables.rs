@@ -229,7 +229,8 @@ impl TableRequests {
         let requests = match requests {
             Ok(requests) => requests,
             Err(why) => {
-                return Err(Unserved { name: Some(line), key, refusal: Refusal::new("bad_row", why) });
+                let (key, refusal) = (key.map(Box::new), Refusal::new("bad_row", why));
+                return Err(Unserved { name: Some(line), key, refusal });
             }
         };
         let task = Arc::clone(&self.table.task);
@@ -288,7 +289,7 @@ impl Requests for TableRequests {
         let error = json!({"code": refusal.code(), "message": refusal.message(), "line": line});
         let mut told = json!({"id": line::id(number), "row": number, "error": error});
         if let Some(key) = key {
-            told["key"] = key.clone();
+            told["key"] = (**key).clone();
         }
         told.to_string()
     }

@@ -391,7 +391,12 @@ impl<'t> Sequence<'t> {
             (None, Task::Generate(answer)) => {
                 Outcome::Completion(answer.finish(self.id, &self.tokens, observer))
             }
-            (None, Task::TopK(top, _)) => Outcome::TopK(TopK { token_ids: self.tokens, ..top }),
+            (None, Task::TopK(mut top, _)) => {
+                // It grew by doubling, and may be kept for long.
+                top.ids.shrink_to_fit();
+                top.logprobs.shrink_to_fit();
+                Outcome::TopK(TopK { token_ids: self.tokens, ..top })
+            }
             (None, Task::Hidden(pool)) => Outcome::Hidden(pool.finish()),
             (None, Task::Score(scoring)) => Outcome::Score(scoring.finish(self.tokens)),
             (None, Task::Logits(_)) => Outcome::Given,

@@ -9,7 +9,7 @@ use std::path::Path;
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::{Value, json};
 
-use crate::support::{Outcome, fixture, run};
+use crate::support::{Outcome, command as command_of, fixture, run};
 
 const MIB: u64 = 1 << 20;
 
@@ -167,4 +167,73 @@ fn a_cell_without_an_end_is_bounded_and_told() {
     assert_eq!(outcome.code, Some(3), "{}", outcome.stderr);
     assert_eq!(outcome.stdout.lines().count(), 2);
     assert!(outcome.stderr.contains("is a quote not closed?"), "{}", outcome.stderr);
+}
+
+/// A table of such rows was refused as a whole, since what one of them took counted as the process's own.
+#[test]
+fn a_long_message_fails_alone_and_so_does_a_template_of_many_cells() {
+    let model = fixture("chat");
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("in.jsonl");
+    let mut file = BufWriter::new(File::create(&input).unwrap());
+    file.write_all(b"{\"text\":\"short\"}\n{\"text\":\"").unwrap();
+    (0..1_000_000).for_each(|_| file.write_all(b"word ").unwrap());
+    file.write_all(b"\"}\n{\"text\":\"last\"}\n").unwrap();
+    drop(file);
+    let many = "{text} ".repeat(12);
+    for flags in [&["--chat"][..], &["--template", &many]] {
+        let outcome = within(48, &[&["score", text(&model), "-i", text(&input)], flags].concat());
+        assert_eq!(outcome.code, Some(3), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("is longer than"), "{}", outcome.stderr);
+        assert_eq!(outcome.stdout.lines().count(), 2);
+    }
+}
+
+/// The text of stdin was read to 64 MiB, whatever the memory.
+#[test]
+fn a_prompt_of_stdin_keeps_the_budget() {
+    let model = fixture("chat");
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("in.txt");
+    let mut file = BufWriter::new(File::create(&input).unwrap());
+    (0..4_000_000).for_each(|_| file.write_all("wörd ".as_bytes()).unwrap());
+    drop(file);
+    for command in ["run", "score"] {
+        let mut command = command_of(&[command, text(&model), "--memory", "48MiB", "--threads", "1"]);
+        let output = command.stdin(File::open(&input).unwrap()).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains("the most with so little memory"), "{stderr}");
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+    }
+    let peak = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap().max_rss() as u64 * 1024;
+    assert!(peak <= 48 * MIB, "{} MiB", peak / MIB);
+}
+
+/// The numbers of a row were values of JSON until a group of rows was whole: ten times what they are.
+#[cfg(feature = "parquet")]
+#[test]
+fn columns_of_parquet_keep_the_budget() {
+    let model = fixture("chat");
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.jsonl"), folder.path().join("out.parquet"));
+    let row = json!({"text": ids(500)}).to_string() + "\n";
+    fs::write(&input, row.repeat(100)).unwrap();
+    for task in [&["distil", "-k", "300"][..], &["score"], &["embed"]] {
+        let table = [text(&model), "-i", text(&input), "-o", text(&output), "--restart"];
+        let outcome = within(44, &[&task[..1], &table, &task[1..]].concat());
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    }
+}
+
+/// Six thousand short texts took a quarter more than was planned: requests of all of them are made first.
+#[test]
+fn many_short_prompts_keep_the_smallest_budget() {
+    let model = fixture("chat");
+    let words = "the hills ".repeat(5);
+    let prompts: Vec<&str> = (0..3000).flat_map(|_| ["--prompt", words.as_str()]).collect();
+    let args = [&["classify", text(&model), "--labels", "yes,no", "--json"], &prompts[..]].concat();
+    let refused = run(&[&args[..], &["--memory", "1MiB", "--threads", "1"]].concat());
+    let least = refused.stderr.split("at least ").nth(1).and_then(|rest| rest.split_once(" MiB"));
+    let least: u64 = least.expect(&refused.stderr).0.parse().unwrap();
+    assert_eq!(within(least, &args).code, Some(0));
 }

@@ -340,7 +340,7 @@ fn what_goes_through_parquet_is_what_goes_through_lines() {
     let wrong = run(&["score", &model, "-i", &columns, "--column", "text", "-o", &again]);
     assert!(wrong.stderr.contains("its columns are: id, logprob"));
     for command in [&["distil", "-k", "3"][..], &["embed"]] {
-        let output = beside(&input, "task.parquet");
+        let output = beside(&input, &format!("{}.parquet", command[0]));
         succeed(&[command, &[&model, "-i", &columns, "--column", "token_ids", "-o", &output]].concat());
         assert!(fs::read(&output).unwrap().ends_with(b"PAR1"));
         assert!(!Path::new(&format!("{output}.part")).exists());
