@@ -22,7 +22,7 @@ use crate::failure::Failure;
 
 /// A row group is written when it has so many rows, or when its cells take so many bytes.
 const GROUP_ROWS_MAX: usize = 4096;
-const GROUP_BYTES_MAX: usize = 2 << 20;
+const GROUP_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a page, of which each column has one at hand.
 const PAGE_BYTES: usize = 64 << 10;
 

@@ -19,7 +19,7 @@ use crate::fit::Fit;
 use crate::output::tell;
 use crate::prompts::Prompt;
 use crate::signs::Signs;
-use crate::table::{Making, Rows, TableArgs};
+use crate::table::{Format, Making, Rows, TableArgs};
 use crate::tasks::{Setup, Sink, Task};
 use crate::watch::Watch;
 use crate::{apart, dry, interrupt, output};
@@ -186,7 +186,7 @@ impl Setup<'_> {
         let signs = Signs::new(self.output, Some(shown));
         let table = self.of_rows(&task, &paths.input, args).inspect_err(|_| place.forget_input(input))?;
         if args.dry_run {
-            return self.dry_run(table, &signs);
+            return self.dry_run(table, args, &signs);
         }
         let options = TableOptions {
             model: self.name.to_owned(),
@@ -202,7 +202,7 @@ impl Setup<'_> {
         let (mut counts, assembled) = (job.counts(), job.assembled()?);
         let mut stats = None;
         if counts.left() > 0 {
-            let mut engine = match self.engine(&*task, &mut job) {
+            let mut engine = match self.engine(&*task, &mut job, args) {
                 Ok(engine) => engine,
                 Err(failure) => {
                     let failure = failure.before(job);
@@ -231,8 +231,9 @@ impl Setup<'_> {
     }
 
     /// The engine with room for what is left, and what the task needs of it before.
-    fn engine<T: Task>(&self, task: &T, job: &mut Job) -> Result<Engine, Failure> {
+    fn engine<T: Task>(&self, task: &T, job: &mut Job, args: &TableArgs) -> Result<Engine, Failure> {
         let mut need = job.need();
+        need.hold_results(written_bytes(args));
         task.need_before(&mut need);
         let mut watch = Watch::new(self.output, false);
         let mut engine = Engine::open(&self.files, &self.options, &need, &mut watch)?;
@@ -267,11 +268,11 @@ impl Setup<'_> {
         Ok(Table { rows, task: Arc::new(of_rows), tokenizer: self.tokenizer.clone(), memory_bytes })
     }
 
-    fn dry_run(&self, table: Table, signs: &Signs<'_>) -> Result<(), Failure> {
+    fn dry_run(&self, table: Table, args: &TableArgs, signs: &Signs<'_>) -> Result<(), Failure> {
         let survey = survey_table(table, signs)?;
         signs.clear();
         let mut need = survey.need();
-        need.hold_results(dry::JOB_BYTES);
+        need.hold_results(dry::JOB_BYTES + written_bytes(args));
         let plan = Engine::plan(&self.files, &self.options, &need)?;
         let tokens = format!("{} tokens", survey.lengths.total);
         dry::tell(&plan, &survey, "rows", &tokens, self.output)
@@ -323,6 +324,14 @@ impl Setup<'_> {
             _ => Err(Failure::Partly(format!("{failed} of {total} rows failed{there}"))),
         }
     }
+}
+
+/// What writing the results takes, beside those of a row.
+fn written_bytes(args: &TableArgs) -> u64 {
+    /// A group of rows, a column of it once more with its levels, packed pages, and what packs them.
+    const GROUPS: u64 = 5 << 20;
+    let parquet = args.file().is_some_and(|file| matches!(Format::of(file), Ok(Format::Parquet)));
+    if parquet { GROUPS } else { 0 }
 }
 
 /// Puts the results of all rows where they belong, in the order of the table.

@@ -96,6 +96,9 @@ pub(crate) trait Sink<T> {
     fn finish(self) -> Result<(), Failure>;
 }
 
+/// What the allocator adds to a request and its parts.
+const ALLOCATIONS_BYTES: usize = 128;
+
 /// A model whose files are found and read, but whose engine is not opened yet.
 pub(crate) struct Setup<'a> {
     pub(crate) name: &'a str,
@@ -180,8 +183,8 @@ impl<'a> Setup<'a> {
             for sequence in task.requests(&item).into_iter().map(|request| request.token_ids) {
                 self.check(i as u64, &sequence, task.new_tokens())?;
                 task.need(sequence.len(), &mut need);
-                // Some tasks make all requests first.
-                let request = size_of::<Request>() + size_of_val(&sequence[..]);
+                // Some tasks make all requests first, and what allocating each costs.
+                let request = size_of::<Request>() + size_of_val(&sequence[..]) + ALLOCATIONS_BYTES;
                 let result = task.result_bytes(sequence.len() + task.new_tokens());
                 need.hold_results((request + result) as u64);
             }
