@@ -53,6 +53,10 @@ const LOGPROB_BYTES: (u64, u64) = (200, 24);
 /// And while it is written as JSON, with itself as one alternative more.
 const WRITTEN_BYTES: u64 = 800;
 
+/// What is held of a line without an answer until all its parts are done: for each of its tokens its id, its log-probability, and
+/// the id of one of the line behind it; and for each part.
+const UNANSWERED_BYTES: (u64, u64) = (16, 128);
+
 /// What lines ask for, as far as a plan must know it beside their lengths.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Kinds {
@@ -129,12 +133,16 @@ const SCORE: Want = Want::Score { from: 1, logits_last: false };
 /// What an engine must have room for, so that lines are done together.
 pub(crate) fn need(rows: impl Iterator<Item = LineRow>, kinds: Kinds) -> Need {
     let mut need = Need::none();
-    let (mut empty, mut told_max) = (true, 0);
+    let (mut empty, mut told_max, mut unanswered_max) = (true, 0, 0);
     for row in rows {
         let answer = row.answer as usize;
         let want = if answer > 0 { Want::Generate } else { kinds.unanswered };
         let told = if kinds.prompts { row.longest as usize } else { answer };
         told_max = told.max(told_max);
+        if answer == 0 {
+            let (token, part) = UNANSWERED_BYTES;
+            unanswered_max = unanswered_max.max(u64::from(row.prompt) * token + u64::from(row.parts) * part);
+        }
         // Its longest sequence, and others that share the rest of its prompts.
         let longest = (row.longest as usize).saturating_sub(answer);
         need.add_tokens(longest, answer, want);
@@ -147,6 +155,7 @@ pub(crate) fn need(rows: impl Iterator<Item = LineRow>, kinds: Kinds) -> Need {
     if empty {
         return Need::one(1);
     }
+    need.hold_results(unanswered_max);
     if told_max > 0 {
         let each = |k: usize| LOGPROB_BYTES.0 + k as u64 * LOGPROB_BYTES.1;
         need.hold_tokens(kinds.top_logprobs.map_or(TOKEN_BYTES, each));
@@ -179,8 +188,9 @@ mod tests {
         let of = |prompts: &[usize], answer, want| {
             let mut need = Need::none();
             prompts.iter().for_each(|prompt| need.add_tokens(*prompt, answer, want));
-            if answer > 0 {
-                need.hold_tokens(TOKEN_BYTES);
+            match answer {
+                0 => need.hold_results(20 * 16 + 3 * 128),
+                _ => need.hold_tokens(TOKEN_BYTES),
             }
             need
         };
