@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use aerostat_backend::{Tile, packed};
 use aerostat_checkpoint::packed::{Beside, Entry, NOTES, SIDECAR, Sidecar, Source};
@@ -101,11 +101,14 @@ fn begin(source: &Path, out: &Path, options: &Options) -> Result<Layout, Error> 
     let notes = out.join(NOTES);
     fs::create_dir_all(&notes).map_err(|error| Error::io(&notes, "make the folder", &error))?;
     for entry in copied(source)? {
-        let to = out.join(entry.file_name().unwrap_or_default());
+        let to = out.join(entry.strip_prefix(source).unwrap_or(&entry));
+        if let Some(folder) = to.parent() {
+            fs::create_dir_all(folder).map_err(|error| Error::io(folder, "make the folder", &error))?;
+        }
         let content = fs::read(&entry).map_err(|error| Error::io(&entry, "read it", &error))?;
         write_whole(&to, &content)?;
         let file = to.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        if GUARDED.iter().any(|end| file.ends_with(end)) {
+        if to.parent() == Some(out) && GUARDED.iter().any(|end| file.ends_with(end)) {
             layout.files.push(Beside { file, bytes: content.len() as u64, crc32c: crc32c::crc32c(&content) });
         }
     }
@@ -125,8 +128,30 @@ fn copied(source: &Path) -> Result<Vec<PathBuf>, Error> {
             paths.push(path);
         }
     }
+    for folder in modules(source) {
+        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        paths.extend(entries.map(|entry| entry.path()).filter(|path| path.is_file()));
+    }
     paths.sort();
     Ok(paths)
+}
+
+/// The folders of an embedding model's other modules, such as `1_Pooling`: small files, and small weights of dense layers.
+fn modules(source: &Path) -> Vec<PathBuf> {
+    let text = fs::read(source.join("modules.json")).unwrap_or_default();
+    let list: Vec<serde_json::Value> = serde_json::from_slice(&text).unwrap_or_default();
+    let is_model = |module: &serde_json::Value| {
+        module
+            .get("type")
+            .and_then(serde_json::Value::as_str)
+            .is_none_or(|kind| kind.ends_with("Transformer"))
+    };
+    let others = list.iter().filter(|module| !is_model(module));
+    let names = others.filter_map(|module| module.get("path")?.as_str());
+    let is_name =
+        |name: &&str| matches!(Path::new(name).components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
+    let folders = names.filter(is_name).map(|name| source.join(name));
+    folders.filter(|folder| folder.is_dir()).collect()
 }
 
 fn check_space(folder: &Path, needed: u64) -> Result<(), Error> {

@@ -187,3 +187,17 @@ fn killed_at_ten_moments_it_ends_with_the_same_bytes() {
     succeed(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(content(&out), content(&whole));
 }
+
+/// What says how vectors are pooled stayed behind, and the packed model embedded nothing.
+#[test]
+fn a_packed_embedding_model_embeds_as_it_did() {
+    for name in ["dense", "cls", "largest"] {
+        let model = fixture(&format!("sentences/{name}"));
+        let folder = tempfile::tempdir().unwrap();
+        let packed = folder.path().join("packed");
+        let (from, to) = (model.to_str().unwrap(), packed.to_str().unwrap());
+        succeed(&["pack", from, to, "--codec", "lossless"]);
+        let embedded = |model: &str| succeed(&["embed", model, "where is the cat?"]);
+        assert_eq!(embedded(to), embedded(from), "{name}");
+    }
+}
