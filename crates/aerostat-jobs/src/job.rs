@@ -97,8 +97,24 @@ impl Job {
         Self::open_with(disk, paths, requests, begun, watcher)
     }
 
-    /// The same for whatever a job may work through.
+    /// The same for whatever a job may work through. One that is refused leaves no empty files.
     pub(crate) fn open_with(
+        disk: Box<dyn Disk>,
+        paths: JobPaths,
+        requests: Box<dyn Requests>,
+        begun: Begun,
+        watcher: &dyn Watcher,
+    ) -> Result<Self, Error> {
+        let files = [begun.appended.clone(), paths.errors.clone()];
+        let absent = files.into_iter().filter(|path| !path.exists()).collect::<Vec<_>>();
+        Self::opened(disk, paths, requests, begun, watcher).inspect_err(|_| {
+            let empty = |path: &&PathBuf| path.metadata().is_ok_and(|meta| meta.len() == 0);
+            // What cannot be removed is as harmless as before.
+            absent.iter().filter(empty).map(fs::remove_file).for_each(drop);
+        })
+    }
+
+    fn opened(
         disk: Box<dyn Disk>,
         paths: JobPaths,
         requests: Box<dyn Requests>,

@@ -82,6 +82,19 @@ fn a_job_that_cannot_be_run_leaves_nothing_behind() {
     assert!(fs::read_to_string(bench.path("answers.errors.jsonl")).unwrap().contains("line"));
 }
 
+/// A command with other labels was refused, and left an empty file of rows beside what was whole.
+#[test]
+fn a_refused_change_leaves_what_there_is_alone() {
+    let bench = Bench::new(5);
+    let output = bench.path("out.csv");
+    assert_eq!(bench.run(&output, CLASSIFY).code, Some(0));
+    let before = bench.files();
+    let other = ["classify", "--labels", "cold,warm", "--key", "id", "--calibrate"];
+    let refused = bench.run(&output, &other);
+    assert!(refused.code == Some(1) && refused.stderr.contains("--restart"), "{refused:?}");
+    assert_eq!(bench.files(), before);
+}
+
 fn spawn(args: &[&str]) -> Child {
     command(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
 }
