@@ -144,7 +144,7 @@ fn with_component(root: &Path, arguments: &[&str], component: &str) -> Result<()
 }
 
 /// The feature that the command has as people install it; lints look at it without.
-const PARQUET: &str = "aerostat-cli/parquet";
+pub(crate) const PARQUET: &str = "aerostat-cli/parquet";
 
 fn tests(root: &Path) -> Result<()> {
     software_driver();

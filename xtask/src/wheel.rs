@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::check::{command as cargo, without_own_variables};
+use crate::check::{PARQUET, command as cargo, without_own_variables};
 
 /// Where the package lies.
 const PACKAGE: &str = "crates/aerostat-python";
@@ -77,8 +77,8 @@ pub(crate) fn build(root: &Path, options: &Options) -> Result<()> {
     let mut command = cargo(root);
     match options.dev {
         // With the features of the whole workspace, so that nothing is built twice.
-        true => command.args([build, "--workspace", "--bins", "--tests"]),
-        false => command.args([build, "--package", "aerostat-cli", "--release", "--features", "parquet"]),
+        true => command.args([build, "--workspace", "--bins", "--tests", "--features", PARQUET]),
+        false => command.args([build, "--package", "aerostat-cli", "--release", "--features", PARQUET]),
     };
     if options.zig {
         // The target of both, so that what both need is compiled once.
@@ -178,7 +178,10 @@ pub(crate) fn test(root: &Path, options: &TestOptions) -> Result<()> {
         };
     }
     // With the features of the whole workspace, so that nothing is built twice.
-    run(cargo(root).args(["build", "--workspace", "--lib", "--bins"]), "the extension module")?;
+    run(
+        cargo(root).args(["build", "--workspace", "--lib", "--bins", "--features", PARQUET]),
+        "the extension module",
+    )?;
     let sources = root.join(PACKAGE).join("python");
     copy(&root.join("target/debug/lib_aerostat.so"), &sources.join("aerostat/_aerostat.abi3.so"))?;
     let python = match &options.python {

@@ -339,7 +339,7 @@ impl Rows {
     }
 }
 
-/// The name that a cell has among those of [`Rows::prompt`].
+/// A template with these cells.
 pub(crate) fn filled(
     template: &Template,
     cells: &[(&str, String)],

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use aerostat_backend::{Tile, packed};
@@ -24,6 +25,8 @@ const TILES_PER_THREAD: usize = 2;
 const SYNC_BYTES: u64 = 64 << 20;
 /// What is copied beside the weights: by the ends of names.
 const COPIED: &[&str] = &[".json", ".jinja", ".model", ".tiktoken", ".txt", ".md", "LICENSE"];
+/// The longest list of modules that is read.
+const MODULES_BYTES_MAX: u64 = 1 << 20;
 /// Of these, what results depend on.
 const GUARDED: &[&str] = &[".json", ".jinja", ".model", ".tiktoken", "merges.txt"];
 
@@ -124,21 +127,30 @@ fn copied(source: &Path) -> Result<Vec<PathBuf>, Error> {
         let path = entry.map_err(fail)?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let is_index = name.ends_with(".index.json") || name == SIDECAR;
-        if path.is_file() && !is_index && COPIED.iter().any(|end| name.ends_with(end)) {
+        if !is_index && COPIED.iter().any(|end| name.ends_with(end)) {
             paths.push(path);
         }
     }
-    for folder in modules(source) {
-        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
-        paths.extend(entries.map(|entry| entry.path()).filter(|path| path.is_file()));
+    for folder in modules(source)? {
+        for entry in fs::read_dir(&folder).map_err(|error| Error::io(&folder, "list the folder", &error))? {
+            paths.push(entry.map_err(fail)?.path());
+        }
     }
+    paths.retain(|path| path.is_file());
     paths.sort();
     Ok(paths)
 }
 
 /// The folders of an embedding model's other modules, such as `1_Pooling`: small files, and small weights of dense layers.
-fn modules(source: &Path) -> Vec<PathBuf> {
-    let text = fs::read(source.join("modules.json")).unwrap_or_default();
+fn modules(source: &Path) -> Result<Vec<PathBuf>, Error> {
+    let path = source.join("modules.json");
+    if !path.is_file() {
+        return Ok(Vec::new());
+    }
+    let mut text = Vec::new();
+    let read = fs::File::open(&path).and_then(|file| file.take(MODULES_BYTES_MAX).read_to_end(&mut text));
+    read.map_err(|error| Error::io(&path, "read it", &error))?;
+    // Whoever makes vectors says what is wrong with it.
     let list: Vec<serde_json::Value> = serde_json::from_slice(&text).unwrap_or_default();
     let is_model = |module: &serde_json::Value| {
         module
@@ -151,7 +163,7 @@ fn modules(source: &Path) -> Vec<PathBuf> {
     let is_name =
         |name: &&str| matches!(Path::new(name).components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
     let folders = names.filter(is_name).map(|name| source.join(name));
-    folders.filter(|folder| folder.is_dir()).collect()
+    Ok(folders.filter(|folder| folder.is_dir()).collect())
 }
 
 fn check_space(folder: &Path, needed: u64) -> Result<(), Error> {
