@@ -127,7 +127,14 @@ fn check(table: &TableArgs, input: &Path) -> Result<(), Failure> {
             Err(Failure::usage("--carry: a .safetensors file has no place for texts; use .jsonl or .parquet"))
         }
         Some("npy" | "safetensors") => Ok(()),
-        _ => Lines::check(table.file(), table.result_format(input)?),
+        _ => match (table.result_format(input), table.file()) {
+            (Err(_), Some(file)) => {
+                let known = ".npy, .safetensors, .parquet, .jsonl, .csv or .tsv (the last three also with .gz or .zst)";
+                let name = file.display();
+                Err(Failure::usage(format!("{name}: vectors cannot be written so; use {known}")))
+            }
+            (format, file) => Lines::check(file, format?),
+        },
     }
 }
 

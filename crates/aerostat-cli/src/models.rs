@@ -160,10 +160,10 @@ fn named<'a>(all: &'a [Found], name: &str) -> Result<Vec<&'a Found>, Failure> {
     let found: Vec<&Found> = all.iter().filter(|found| is(found) || below(found)).collect();
     match found.is_empty() {
         true if Path::new(name).exists() => Err(Failure::usage(format!(
-            "{name} is a path: `aerostat rm` removes what `aerostat models` lists by name, and no folders of yours"
+            "{name:?} is a path: `aerostat rm` removes what `aerostat models` lists by name, and no folders of yours"
         ))),
         true => {
-            Err(Failure::usage(format!("{name} is not on this machine; `aerostat models` shows what is")))
+            Err(Failure::usage(format!("{name:?} is not on this machine; `aerostat models` shows what is")))
         }
         false => Ok(found),
     }

@@ -103,10 +103,8 @@ pub(crate) fn summary(output: &OutputArgs, stats: &Stats) {
         return;
     }
     tell!(
-        "{} tokens in {:.1} s ({}), {} sweeps in {:.1} s ({:.1} s predicted), {} read at {:.2} GB/s, \
-         peak memory {} of {}",
+        "{} tokens ({}), {} sweeps in {:.1} s ({:.1} s predicted), {} read at {:.2} GB/s, peak memory {} of {}",
         stats.tokens,
-        stats.wall_seconds,
         token_rate(stats.tokens_per_second),
         stats.sweeps,
         stats.sweep_seconds,

@@ -107,6 +107,13 @@ pub(crate) fn execute(args: &PackArgs, output: &OutputArgs) -> Result<(), Failur
         }
         failure(error)
     })?;
+    if summary.bytes >= summary.source_bytes {
+        let codec = args.codec;
+        output::note(
+            output,
+            &format!("the copy is not smaller: {codec} finds nothing to save in these weights"),
+        );
+    }
     if output.json {
         return output::json(&report(args.codec, &summary, &show.tensors));
     }

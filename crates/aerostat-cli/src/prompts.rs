@@ -29,13 +29,18 @@ const STDIN_BYTES_MIN: u64 = 256 << 10;
 pub(crate) struct Prompts(Vec<Prompt>);
 
 impl Prompts {
+    /// Whether there is nothing: none on the command line, and nobody writes one into stdin.
+    pub(crate) fn are_missing(&self) -> bool {
+        self.0.is_empty() && io::stdin().is_terminal()
+    }
+
     /// The prompts, in which `-` stands for the whole of stdin; without any, stdin is one.
     pub(crate) fn or_stdin(mut self, memory_bytes: Option<u64>) -> Result<Vec<Prompt>, Failure> {
+        if self.are_missing() {
+            let message = "no prompt: give PROMPT, --prompt or --token-ids, or pipe one into stdin";
+            return Err(Failure::usage(message));
+        }
         if self.0.is_empty() {
-            if io::stdin().is_terminal() {
-                let message = "no prompt: give PROMPT, --prompt or --token-ids, or pipe one into stdin";
-                return Err(Failure::usage(message));
-            }
             self.0.push(Prompt::Text(STDIN.to_owned()));
         }
         let mut from_stdin = self.0.iter_mut().filter(|prompt| is_stdin(prompt));

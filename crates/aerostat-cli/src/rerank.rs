@@ -144,6 +144,9 @@ fn check(args: &RerankArgs, output: &OutputArgs) -> Result<(), Failure> {
     }
     match &table.input {
         Some(input) => Lines::check(table.file(), table.result_format(input)?),
+        None if args.documents.0.are_missing() => Err(Failure::usage(
+            "no documents: give them behind the model, a table of them with -i FILE, or pipe one into stdin",
+        )),
         None => Ok(()),
     }
 }

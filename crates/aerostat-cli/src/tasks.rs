@@ -236,6 +236,9 @@ pub(crate) fn prompts(
         None if table.file().is_some() || table.key.is_some() => {
             Err(Failure::usage("--output and --key belong to a table: name it with --input FILE"))
         }
+        None if prompts.are_missing() => Err(Failure::usage(
+            "nothing to work on: give PROMPT, --prompt or --token-ids, a table with -i FILE, or pipe a text into stdin",
+        )),
         None => std::mem::take(prompts).or_stdin(engine.memory()),
     }
 }

@@ -94,6 +94,16 @@ def scenario(binary, model, columns):
         screen.wait("> typed ahead")
         screen.keys("C-u")
         screen.settle()
+        # Several lines that are pasted while an answer is written are one message, which is sent by Enter, or dropped.
+        screen.type("again")
+        screen.keys("Enter")
+        time.sleep(1)
+        screen.paste("first pasted\nsecond pasted\n")
+        time.sleep(0.5)
+        screen.keys("C-c")
+        screen.wait("> first pasted\nsecond pasted")
+        screen.keys("C-c")
+        screen.settle()
         screen.type("/set max-new-tokens 8")
         screen.keys("Enter")
         screen.settle()
@@ -112,7 +122,7 @@ def scenario(binary, model, columns):
         screen.wait("Ctrl-C again")
         screen.settle()
         messages = saved(screen, home)
-        assert messages == [WIDE.strip(), "def f():\n    return 1", "one\n\ntwo"], messages
+        assert messages == [WIDE.strip(), "again", "def f():\n    return 1", "one\n\ntwo"], messages
         screen.type("/foo")
         screen.keys("Enter")
         screen.wait("no command /foo")

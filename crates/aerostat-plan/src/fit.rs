@@ -534,7 +534,8 @@ impl Fit<'_> {
             weight_bytes: self.sizes.weight_bytes,
             // A default budget is what the layout needs.
             budget_bytes: if self.input.budget_bytes.is_some() { budget } else { layout.total() },
-            minimum_bytes: minimum,
+            // A budget that does, thanks to the slack, is not told to be too small.
+            minimum_bytes: minimum.min(budget),
             pinned_bytes: layout.pinned + layout.experts + on_device,
             device_pinned_bytes: on_device,
             device_bytes: self.planned_on_device(&layout, on_device),

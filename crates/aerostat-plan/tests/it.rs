@@ -211,6 +211,9 @@ fn the_stated_minimum_has_room_for_what_is_kept_for_others() {
         let least = with(error.minimum_bytes, share).unwrap();
         assert_eq!(least.minimum_bytes, error.minimum_bytes);
     }
+    // `plan` once named a budget that it had just accepted, and a larger one as the smallest.
+    let less = alone - (1 << 20);
+    assert_eq!(with(less, Share::default()).unwrap().minimum_bytes, less);
     let (bare, kept) = (with(1 << 30, Share::default()).unwrap(), with(1 << 30, share).unwrap());
     assert_eq!(kept.overhead_bytes - bare.overhead_bytes, 256 << 20);
     let bounded = with(1 << 30, Share { bytes_max: 8 << 20, ..share }).unwrap();

@@ -105,7 +105,10 @@ impl LineEditor {
 
     fn next(&mut self) -> Result<Typed, Failure> {
         self.continued.take();
-        match self.editor.readline(PROMPT) {
+        let read = self.editor.readline(PROMPT);
+        // While the answer is written, several lines that are pasted stay one message.
+        terminal::mark_paste();
+        match read {
             Ok(mut text) => {
                 for at in self.continued.take() {
                     if text.get(at..).is_some_and(|rest| rest.starts_with("\\\n")) {

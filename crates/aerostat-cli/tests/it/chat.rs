@@ -64,7 +64,10 @@ fn what_is_typed_while_an_answer_comes_waits_for_the_prompt() {
     let home = tempfile::tempdir().unwrap();
     let mut terminal = chat(home.path(), 80, &ENDLESS);
     terminal.keys("hello\r");
-    terminal.wait_for("decode");
+    // The editor had left the marks of pastes, so that terminals sent a paste as lines, each of which became a message.
+    terminal.wait_for("\x1b[?2004l");
+    let begun = terminal.wait_for("decode");
+    assert!(begun.contains("\x1b[?2004h"), "{begun:?}");
     // A whole paste of two lines, and a line that is sent.
     terminal.keys("zqx\x1b[200~ one\ntwo\x1b[201~\rzqy");
     std::thread::sleep(std::time::Duration::from_millis(300));
@@ -80,6 +83,8 @@ fn what_is_typed_while_an_answer_comes_waits_for_the_prompt() {
     let messages = saved(&mut terminal, &home.path().join("talk.json"));
     assert_eq!(messages[2], ("user".to_owned(), "zqx one\ntwo".to_owned()));
     terminal.keys("\x04");
+    terminal.wait_for("\x1b[?2004l");
+    terminal.wait_for("\x1b[?2004l");
     assert_eq!(terminal.end().code(), Some(0));
 }
 

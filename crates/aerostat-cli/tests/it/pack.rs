@@ -27,6 +27,10 @@ fn a_packed_folder_is_a_model_that_says_what_it_is() {
     assert!(succeed(&["plan", model, "--compare"]).contains("lossless"));
     let again = run(&["pack", model, out]);
     assert_eq!(again.code, Some(2), "{}", again.stderr);
+    // Where there is nothing to save, the larger copy is not passed over in silence.
+    let larger = folder.path().join("larger");
+    let outcome = run(&["pack", fixture("llama").to_str().unwrap(), larger.to_str().unwrap()]);
+    assert!(outcome.code == Some(0) && outcome.stderr.contains("not smaller"), "{outcome:?}");
 }
 
 #[test]

@@ -168,8 +168,10 @@ fn prompts_are_made_of_columns_and_columns_are_carried() {
         (&["--carry", "row"], 2, "row is a column of the results"),
         (&["--key", "id", "--carry", "id"], 2, "id is a column of the results"),
         (&["--carry", "title", "-o", "x.npy"], 2, ".npy"),
+        (&["-o", "x.xyz"], 2, "use .jsonl, .csv"),
+        (&["-o", "x.npy.xyz"], 2, "use .npy, .safetensors, .parquet"),
     ] {
-        let command = if flags.contains(&"x.npy") { "embed" } else { "score" };
+        let command = if flags.iter().any(|flag| flag.contains(".npy")) { "embed" } else { "score" };
         refused(&run(&[&[command, &model, "-i", &input][..], flags].concat()), code, &[part]);
     }
     // The table need not have the column that prompts are taken from where nothing makes them.

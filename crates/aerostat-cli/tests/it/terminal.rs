@@ -77,7 +77,7 @@ impl Terminal {
 
     /// Waits for a prompt that nothing stands behind.
     pub(crate) fn wait_for_prompt(&mut self) -> String {
-        self.wait_for("\x1b[?2004h")
+        self.wait_for("\x1b[?2004h\x1b[?2026h")
     }
 
     /// Sends it a signal.
