@@ -3,6 +3,8 @@
 use std::env;
 use std::path::PathBuf;
 
+use aerostat::Stores;
+
 use crate::failure::Failure;
 
 /// Aerostat's own cache folder: for downloads that do not come from the Hub, and for what is learned about experts.
@@ -42,4 +44,9 @@ fn home(below: &str) -> Option<PathBuf> {
 /// The value of an environment variable that is not empty.
 fn variable(name: &str) -> Option<PathBuf> {
     env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// Where models lie on this machine.
+pub(crate) fn stores() -> Result<Stores, Failure> {
+    Ok(Stores::from_environment(cache().ok()).map_err(aerostat::Error::from)?)
 }

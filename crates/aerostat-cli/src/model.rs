@@ -235,17 +235,37 @@ pub(crate) fn nothing_is_answered(args: &EngineArgs, output: &OutputArgs) {
     }
 }
 
-/// The options with the small model that is to guess, if the user names one.
+/// The options with the small model that is to guess, if the user names one, or wants the best there is.
 pub(crate) fn drafting(
     options: Options,
     args: &EngineArgs,
     files: &ModelFiles,
     output: &OutputArgs,
 ) -> Result<Options, Failure> {
-    let Some(name) = args.draft_model() else { return Ok(options) };
-    let small = open(&OsString::from(name).into(), None, output)?;
-    files.check_draft(&small)?;
-    Ok(Options { draft: Draft::Model(Arc::new(small)), ..options })
+    let small = match args.draft_model() {
+        Some(name) => {
+            let small = open(&OsString::from(name).into(), None, output)?;
+            files.check_draft(&small)?;
+            Arc::new(small)
+        }
+        None if args.finds_draft() => {
+            let found = folders::stores()?.list().into_iter().filter(|found| found.complete);
+            let paths: Vec<PathBuf> = found.map(|found| found.path).collect();
+            match aerostat::best_draft(files, &options, args.context(), &paths)? {
+                Some(small) => {
+                    output::note(output, &format!("{} guesses, too", small.path().display()));
+                    small
+                }
+                None => {
+                    let why = "none of those that `aerostat models` lists has the same tokens and is worth its memory";
+                    output::note(output, &format!("--draft auto: no small model guesses: {why}"));
+                    return Ok(options);
+                }
+            }
+        }
+        None => return Ok(options),
+    };
+    Ok(Options { draft: Draft::Model(small), ..options })
 }
 
 #[cfg(test)]

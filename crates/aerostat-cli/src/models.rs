@@ -5,7 +5,7 @@ use std::io::{self, BufRead, IsTerminal};
 use std::path::Path;
 use std::time::SystemTime;
 
-use aerostat::{Found, Store, Stores, size};
+use aerostat::{Found, Store, size};
 use clap::Args;
 use serde::Serialize;
 
@@ -53,7 +53,7 @@ struct Removed {
 }
 
 pub(crate) fn models(_: &ModelsArgs, output: &OutputArgs) -> Result<(), Failure> {
-    let found = stores()?.list();
+    let found = folders::stores()?.list();
     if output.json {
         let models = found.iter().map(listed).collect();
         return output::json(&Report { models });
@@ -62,10 +62,6 @@ pub(crate) fn models(_: &ModelsArgs, output: &OutputArgs) -> Result<(), Failure>
         note(output, "there are no models on this machine yet; `aerostat pull org/name` brings one");
     }
     Ok(output::text(&table(&found, SystemTime::now()))?)
-}
-
-fn stores() -> Result<Stores, Failure> {
-    Ok(Stores::from_environment(folders::cache().ok()).map_err(aerostat::Error::from)?)
 }
 
 fn listed(found: &Found) -> Listed<'_> {
@@ -111,7 +107,7 @@ fn ago(now: SystemTime, then: SystemTime) -> String {
 }
 
 pub(crate) fn rm(args: &RmArgs, output: &OutputArgs) -> Result<(), Failure> {
-    let stores = stores()?;
+    let stores = folders::stores()?;
     let all = stores.list();
     let mut wanted: Vec<&Found> = Vec::new();
     for name in &args.models {

@@ -112,10 +112,10 @@ pub(crate) struct EngineArgs {
     /// and nothing is merged.
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
-    /// What guesses the next tokens, so that a sweep brings several: auto, the text at hand, earlier answers and what the model
-    /// expected before; MODEL, a small model with the same tokens too, held in memory within --memory; none, every token takes
-    /// a sweep. Results never depend on it.
-    #[arg(long, value_name = "MODEL|auto|none", default_value = "auto")]
+    /// What guesses the next tokens, so that a sweep brings several: texts, the text at hand, earlier answers and what the model
+    /// expected before; MODEL, a small model with the same tokens too, held in memory within --memory; auto, the best of those
+    /// that `aerostat models` lists, if one is worth its memory; none, every token takes a sweep. Results never depend on it.
+    #[arg(long, value_name = "MODEL|auto|texts|none", default_value = "texts")]
     draft: String,
     /// Keep the KV cache of prompts in this folder, up to 4 GiB, and read it the next time instead of computing them; chat and
     /// serve do so in the user's cache folder unless told otherwise. Results never depend on it.
@@ -175,7 +175,7 @@ impl EngineArgs {
             io: self.io,
             rows_max: self.rows_max.map(|n| n as usize),
             kv: self.kv.unwrap_or_default(),
-            draft: if self.draft == "none" { Draft::None } else { Draft::Auto },
+            draft: if self.draft == "none" { Draft::None } else { Draft::Texts },
             tile_bytes: self.tile_bytes,
             prefill_chunk: self.prefill_chunk.map(|n| n as usize),
             expert_trace: self.expert_trace.clone(),
@@ -193,9 +193,14 @@ impl EngineArgs {
         self.cache.clone().or(usual.filter(|_| !self.no_cache))
     }
 
-    /// The small model that guesses.
+    /// Whether the best model on this machine is to guess.
+    pub(crate) fn finds_draft(&self) -> bool {
+        self.draft == "auto"
+    }
+
+    /// The small model that guesses, by name.
     pub(crate) fn draft_model(&self) -> Option<&str> {
-        Some(&*self.draft).filter(|name| !["auto", "none"].contains(name))
+        Some(&*self.draft).filter(|name| !["auto", "texts", "none"].contains(name))
     }
 
     /// The adapter to apply.

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use aerostat::bench::{self, SpeculatePoint};
-use aerostat::{Message, Request};
-use clap::Args;
+use aerostat::{Draft, Message, Request};
+use clap::{Args, value_parser};
 use serde::{Deserialize, Serialize};
 
+use crate::bench::report as bench_report;
 use crate::encode::Encoder;
 use crate::failure::Failure;
 use crate::model::{self, ModelName};
 use crate::options::{EngineArgs, GenerationArgs, MODEL_HELP};
-use crate::output::OutputArgs;
+use crate::output::{self, OutputArgs};
 use crate::watch::Watch;
-use crate::{interrupt, output, small_file};
+use crate::{interrupt, small_file};
 
 /// The size of a file of prompts beyond which it is not read.
 const PROMPTS_BYTES_MAX: u64 = 64 << 20;
@@ -26,6 +27,10 @@ pub(crate) struct BenchSpeculateArgs {
     /// Lines of JSON: {"prompt": TEXT} or {"messages": [...]}, each with a "task" that names its kind.
     #[arg(value_name = "PROMPTS")]
     prompts: PathBuf,
+    /// Time answers without guesses over their first N tokens alone, and take their time for that of all; the rest of them, to
+    /// compare with, is computed for eight prompts at a time. Good for large models, whose sweeps are alike.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    timed_tokens: Option<u32>,
     #[command(flatten)]
     generation: GenerationArgs,
     #[command(flatten)]
@@ -42,9 +47,9 @@ struct Line {
     messages: Option<Vec<Message>>,
 }
 
+/// Beside what every benchmark tells.
 #[derive(Serialize)]
-struct Report<'a> {
-    model: &'a str,
+struct Results<'a> {
     draft: Option<&'a str>,
     points: &'a [SpeculatePoint],
     tasks: &'a [Task],
@@ -90,13 +95,18 @@ pub(crate) fn execute(args: &BenchSpeculateArgs, output: &OutputArgs) -> Result<
     }
     let _graceful = interrupt::graceful();
     let mut watch = Watch::new(output, false);
-    let points = bench::speculate(&files, &options, &requests, &mut watch)?;
+    let timed = args.timed_tokens.map(|n| n as usize);
+    let points = bench::speculate(&files, &options, &requests, timed, &mut watch)?;
     watch.finish()?;
     let tasks = tasks(&points);
     if output.json {
-        let report =
-            Report { model: &args.model, draft: args.engine.draft_model(), points: &points, tasks: &tasks };
-        return output::json(&report);
+        let found = match &options.draft {
+            Draft::Model(small) => Some(small.path().to_string_lossy()),
+            _ => None,
+        };
+        let draft = args.engine.draft_model().or(found.as_deref());
+        let results = Results { draft, points: &points, tasks: &tasks };
+        return bench_report(Some(&args.model), results);
     }
     let mut text = format!(
         "{:<16} {:>7} {:>6} {:>18} {:>18} {:>18} {:>8} {:>8}\n",

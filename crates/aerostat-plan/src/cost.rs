@@ -28,6 +28,15 @@ pub struct Cost {
     multiply: Vec<Multiply>,
 }
 
+/// Rows of a sweep that guess what follows others.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Guesses {
+    /// How many.
+    pub count: usize,
+    /// The share of its experts that one has in common with the rows before it, from 0 to 1.
+    pub common: f64,
+}
+
 /// Part of a sweep: what it reads from disk, and its multiply-adds for a row.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Part {
@@ -65,20 +74,48 @@ impl Cost {
     /// neither hides wholly, since they share memory and processors; the sum of fourth powers fits what is measured there
     /// (a fifth more where they are equal, 2 % where one takes half as long).
     pub fn seconds(&self, rows: usize, logit_rows: usize) -> f64 {
-        let read = self.read_bytes(rows, logit_rows) / self.read_bytes_per_second;
-        let compute = self.computing(rows, logit_rows);
+        self.seconds_with(rows, logit_rows, Guesses::default())
+    }
+
+    /// The same with guesses of what follows the rows, each with logits.
+    pub fn seconds_with(&self, rows: usize, logit_rows: usize, guesses: Guesses) -> f64 {
+        let Guesses { count, common } = guesses;
+        let independent = rows as f64 + count as f64 * (1.0 - common);
+        let logit_rows = logit_rows + count;
+        let read = self.reading(rows, logit_rows, independent) / self.read_bytes_per_second;
+        let compute = self.computing(rows + count, logit_rows, independent);
         (read.powi(4) + compute.powi(4)).sqrt().sqrt()
     }
 
     /// Bytes that a sweep is expected to read.
     pub fn read_bytes(&self, rows: usize, logit_rows: usize) -> f64 {
+        self.reading(rows, logit_rows, rows as f64)
+    }
+
+    /// The same where so many texts choose as many experts as so many independent rows.
+    fn reading(&self, texts: usize, logit_rows: usize, independent: f64) -> f64 {
         let head = if logit_rows > 0 { self.head.streamed_bytes } else { 0 };
-        let experts: f64 = self.mixtures.iter().map(|m| m.read(rows) * m.each.streamed_bytes as f64).sum();
-        (self.blocks.streamed_bytes + head) as f64 + experts
+        let bytes = |m: &Mixture| m.read(texts, independent) * m.each.streamed_bytes as f64;
+        (self.blocks.streamed_bytes + head) as f64 + self.mixtures.iter().map(bytes).sum::<f64>()
+    }
+
+    /// As many rows that choose independently of each other use so many experts in a sweep, in all blocks together. `None`: no
+    /// number of rows does, or there are no experts.
+    pub fn independent_rows(&self, experts: u64) -> Option<f64> {
+        let (wanted, used) = (experts as f64, |rows| self.mixtures.iter().map(|m| m.used(rows)).sum::<f64>());
+        let (mut low, mut high) = (0.0, 4096.0);
+        if wanted <= 0.0 || used(high) < wanted {
+            return None;
+        }
+        for _ in 0..40 {
+            let middle = (low + high) / 2.0;
+            *(if used(middle) < wanted { &mut low } else { &mut high }) = middle;
+        }
+        Some(high)
     }
 
     /// Whether there are experts.
-    pub(crate) fn has_experts(&self) -> bool {
+    pub fn has_experts(&self) -> bool {
         !self.mixtures.is_empty()
     }
 
@@ -88,9 +125,9 @@ impl Cost {
     }
 
     /// Seconds of computing in a sweep.
-    fn computing(&self, rows: usize, logit_rows: usize) -> f64 {
-        let experts =
-            |m: &Mixture| m.each.weights as f64 * m.used(rows) * self.per_weight(m.rows_each(rows).max(1.0));
+    fn computing(&self, rows: usize, logit_rows: usize, independent: f64) -> f64 {
+        let each = |m: &Mixture| self.per_weight(m.rows_each(rows, independent).max(1.0));
+        let experts = |m: &Mixture| m.each.weights as f64 * m.used(independent) * each(m);
         let head = if logit_rows > 0 { self.head.weights } else { 0 };
         self.blocks.weights as f64 * self.per_weight(rows as f64)
             + head as f64 * self.per_weight(logit_rows as f64)
@@ -124,7 +161,7 @@ impl Cost {
         let fixed = self.seconds(1, 1);
         let computes = |rows: usize| {
             let read = self.read_bytes(rows, rows) / self.read_bytes_per_second;
-            self.computing(rows, rows) <= fixed.max(read)
+            self.computing(rows, rows, rows as f64) <= fixed.max(read)
         };
         let (mut low, mut high) = (1, 1 << 20);
         while low + 1 < high {
@@ -156,6 +193,26 @@ mod tests {
         };
         let half = Part { streamed_bytes: streamed_bytes / 2, weights: 250_000_000 };
         Cost::new(half, half, Vec::new(), &machine)
+    }
+
+    /// A guess that needs no experts of its own costs computing alone; how much alike rows are is told by what they used.
+    #[test]
+    fn guesses_cost_the_experts_that_they_add() {
+        let mut cost = cost(1 << 30);
+        let whole = cost.seconds_with(4, 4, Guesses { count: 8, common: 0.5 });
+        assert_eq!(whole, cost.seconds(12, 12));
+        cost.mixtures = vec![Mixture::even(128, 8, Part { streamed_bytes: 10 << 20, weights: 5 << 20 }); 3];
+        let with = |count, common| cost.seconds_with(1, 1, Guesses { count, common });
+        let (alone, alike, half, strange) = (with(0, 0.0), with(8, 1.0), with(8, 0.5), with(8, 0.0));
+        assert!(alone < alike && alike < half && half < strange, "{alone} {alike} {half} {strange}");
+        // The first strangers bring most.
+        assert!(with(1, 0.0) - alone > with(64, 0.0) - with(63, 0.0));
+        for rows in [1.0, 2.5, 40.0] {
+            let used: f64 = cost.mixtures.iter().map(|mixture| mixture.used(rows)).sum();
+            let found = cost.independent_rows(used.round() as u64).unwrap();
+            assert!((found / rows - 1.0).abs() < 0.05, "{rows} {found}");
+        }
+        assert_eq!((cost.independent_rows(0), cost.independent_rows(400)), (None, None));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::Plan;
+use crate::{DraftModel, Plan};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -23,8 +23,8 @@ impl fmt::Display for Plan {
                 self.logit_rows_max
             ),
         )?;
-        if self.draft_rows > 0 {
-            line("  guesses", format!("up to {} rows of a sweep", self.draft_rows))?;
+        for (name, value) in self.guesses() {
+            line(name, value)?;
         }
         let token = size(self.kv_bytes_per_token);
         line("  KV cache", format!("{} ({token} a token, {})", size(self.kv_bytes), self.kv_type))?;
@@ -78,6 +78,17 @@ impl fmt::Display for Plan {
 }
 
 impl Plan {
+    /// What there is to say of guesses.
+    fn guesses(&self) -> Vec<(&'static str, String)> {
+        let rows = (self.draft_rows > 0).then(|| format!("up to {} rows of a sweep", self.draft_rows));
+        let model = self.draft_model.as_ref().map(|DraftModel { bytes, round_seconds, pays_above }| {
+            let bytes = size(*bytes);
+            format!("{bytes}, {round_seconds:.3} s for some guesses; worth it above {pays_above:.1} times the tokens a sweep")
+        });
+        let lines = [("  guesses", rows), ("  draft model", model)];
+        lines.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+
     /// What there is to say of a device with memory of its own.
     fn on_device(&self) -> Vec<(&'static str, String)> {
         let Some(budget) = self.device_budget_bytes else { return Vec::new() };

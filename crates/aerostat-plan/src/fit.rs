@@ -534,7 +534,6 @@ impl Fit<'_> {
             weight_bytes: self.sizes.weight_bytes,
             // A default budget is what the layout needs.
             budget_bytes: if self.input.budget_bytes.is_some() { budget } else { layout.total() },
-            // A budget that does, thanks to the slack, is not told to be too small.
             minimum_bytes: minimum.min(budget),
             pinned_bytes: layout.pinned + layout.experts + on_device,
             device_pinned_bytes: on_device,
@@ -561,6 +560,7 @@ impl Fit<'_> {
             rows_max: layout.rows,
             logit_rows_max: layout.logit_rows,
             draft_rows: layout.draft_rows,
+            draft_model: None,
             rows_at_knee: cost.knee(),
             resident,
             expanded: layout.expanded,

@@ -19,7 +19,7 @@ use serde::Serialize;
 
 pub use aerostat_arch::Role;
 pub use aerostat_types::{DeviceMemory, Home};
-pub use cost::Cost;
+pub use cost::{Cost, Guesses};
 pub use explain::size;
 pub use fit::{Error, plan};
 pub use mixture::Hits;
@@ -118,6 +118,18 @@ pub struct Footprint {
     pub first_positions: usize,
 }
 
+/// A small model in memory, which guesses what the planned one would say.
+#[derive(Clone, Debug, Serialize)]
+pub struct DraftModel {
+    /// What it takes in memory, in bytes.
+    pub bytes: u64,
+    /// Seconds of a round, in which it goes on from some guesses at once.
+    pub round_seconds: f64,
+    /// How many times as many tokens as without it a sweep must bring for it to be worth its time, and the weights of the
+    /// planned model that its memory could have held.
+    pub pays_above: f64,
+}
+
 /// What sequences take from their first sweep to their last, added up.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Totals {
@@ -195,7 +207,7 @@ pub struct Plan {
     pub weight_bytes: u64,
     /// The bound of the process's resident set.
     pub budget_bytes: u64,
-    /// The smallest budget that would do for the same demand.
+    /// The smallest budget that would do for the same demand; never more than the one that does.
     pub minimum_bytes: u64,
     /// Weights kept in memory.
     pub pinned_bytes: u64,
@@ -247,6 +259,9 @@ pub struct Plan {
     pub logit_rows_max: usize,
     /// Rows of guessed tokens that a sweep can carry among those, each with a place in the KV cache of its own.
     pub draft_rows: usize,
+    /// The small model that guesses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draft_model: Option<DraftModel>,
     /// Rows at which computing takes as long as reading.
     pub rows_at_knee: usize,
     /// Everything is pinned: weights are read once.

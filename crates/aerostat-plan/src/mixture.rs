@@ -20,30 +20,31 @@ pub(crate) struct Mixture {
 }
 
 impl Mixture {
-    /// How many of them the rows of a sweep use, if they choose independently of each other.
-    pub(crate) fn used(&self, rows: usize) -> f64 {
-        self.uses(rows).sum()
+    /// How many of them so many rows use that choose independently of each other.
+    pub(crate) fn used(&self, independent: f64) -> f64 {
+        self.uses(independent).sum()
     }
 
-    fn uses(&self, rows: usize) -> impl Iterator<Item = f64> {
-        self.chances.iter().map(move |chance| 1.0 - (1.0 - chance).max(0.0).powf(rows as f64))
+    fn uses(&self, independent: f64) -> impl Iterator<Item = f64> {
+        self.chances.iter().map(move |chance| 1.0 - (1.0 - chance).max(0.0).powf(independent))
     }
 
     /// How many of those a sweep reads. A text finds what it used before; texts that share a sweep share the slots, and find
     /// at least the experts that are likeliest whatever the text.
-    pub(crate) fn read(&self, rows: usize) -> f64 {
+    pub(crate) fn read(&self, texts: usize, independent: f64) -> f64 {
         if self.slots >= self.chances.len() {
             return 0.0;
         }
-        let (used, likeliest) = (self.used(rows), self.uses(rows).take(self.slots).sum::<f64>());
+        let (used, likeliest) =
+            (self.used(independent), self.uses(independent).take(self.slots).sum::<f64>());
         let share = self.slots as f64 / self.chances.len().max(1) as f64;
-        let found = used * self.hits.found(share / rows.max(1) as f64);
+        let found = used * self.hits.found(share / texts.max(1) as f64);
         used - found.max(likeliest).min(used)
     }
 
     /// Rows that each of the experts in use has, on average.
-    pub(crate) fn rows_each(&self, rows: usize) -> f64 {
-        rows as f64 * self.chosen() / self.used(rows).max(f64::MIN_POSITIVE)
+    pub(crate) fn rows_each(&self, rows: usize, independent: f64) -> f64 {
+        rows as f64 * self.chosen() / self.used(independent).max(f64::MIN_POSITIVE)
     }
 
     /// How many a row uses.
@@ -127,6 +128,15 @@ pub(crate) fn mixtures(
 }
 
 #[cfg(test)]
+impl Mixture {
+    /// Experts that are chosen alike, none of them in memory.
+    pub(crate) fn even(count: usize, chosen: usize, each: Part) -> Self {
+        let hits = Arc::new(Hits { source: String::new(), curve: vec![(0.0, 0.0), (1.0, 1.0)] });
+        Self { chances: vec![chosen as f64 / count as f64; count], each, slots: 0, hits }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -140,14 +150,14 @@ mod tests {
         let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-9, "{a} {b}");
         let curve = vec![(0.1, 0.4), (0.2, 0.75), (1.0, 1.0)];
         let even = mixture(vec![8.0 / 128.0; 128], 25, curve.clone());
-        near(even.used(1), 8.0);
-        near(even.read(1), 8.0 * (1.0 - even.hits.found(25.0 / 128.0)));
+        near(even.used(1.0), 8.0);
+        near(even.read(1, 1.0), 8.0 * (1.0 - even.hits.found(25.0 / 128.0)));
         // Of 64 texts each finds a resident expert by chance alone.
-        near(even.read(64), even.used(64) * 103.0 / 128.0);
-        near(mixture(vec![0.5; 4], 4, curve.clone()).read(3), 0.0);
+        near(even.read(64, 64.0), even.used(64.0) * 103.0 / 128.0);
+        near(mixture(vec![0.5; 4], 4, curve.clone()).read(3, 3.0), 0.0);
         // Two that every text uses, and 98 that few do.
         let skewed = mixture([vec![1.0; 2], vec![0.01; 98]].concat(), 2, curve);
-        assert!(skewed.read(1) < 1.0 && skewed.read(1) > 0.9, "{}", skewed.read(1));
+        assert!(skewed.read(1, 1.0) < 1.0 && skewed.read(1, 1.0) > 0.9, "{}", skewed.read(1, 1.0));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use aerostat::{
     Constraint, Draft, Hidden, KvType, Layer, ModelFiles, Options, Pooling, Request, Sampling, SharedHook,
-    TokenRules, Want,
+    Stores, TokenRules, Want,
 };
 use aerostat_openai::Shape;
 
@@ -143,8 +143,10 @@ struct GivenOptions {
     rows_max: Option<usize>,
     spill: Option<PathBuf>,
     expert_use: Option<PathBuf>,
-    /// `auto`, `none`, or where a small model lies.
+    /// `auto`, `texts`, `none`, or where a small model lies.
     draft: Option<String>,
+    /// The folder of models that are no Hub's, for `auto`.
+    own_cache: Option<PathBuf>,
 }
 
 /// What of a caller's own is asked at each token of a request: what changes its logits, and what ends it.
@@ -190,12 +192,25 @@ pub(crate) fn engine_options(json: &str, files: &ModelFiles) -> PyResult<Options
         }
     };
     let draft = match given.draft.as_deref() {
-        None | Some("auto") => Draft::Auto,
+        None | Some("texts" | "auto") => Draft::Texts,
         Some("none") => Draft::None,
         Some(path) => Draft::Model(Arc::new(ModelFiles::open(Path::new(path)).map_err(|e| raised(&e))?)),
     };
-    let GivenOptions { memory_bytes, threads, rows_max, spill, expert_use, .. } = given;
-    Ok(Options { memory_bytes, threads, io, kv, rows_max, spill, expert_use, draft, ..Options::default() })
+    let finds = given.draft.as_deref() == Some("auto");
+    let GivenOptions { memory_bytes, threads, rows_max, spill, expert_use, own_cache, .. } = given;
+    let options =
+        Options { memory_bytes, threads, io, kv, rows_max, spill, expert_use, draft, ..Options::default() };
+    let draft = if finds { best_draft(files, &options, own_cache)? } else { None };
+    Ok(Options { draft: draft.unwrap_or(options.draft), ..options })
+}
+
+/// The best of the models on this machine that can guess for this one, if one is worth its memory.
+fn best_draft(files: &ModelFiles, options: &Options, own_cache: Option<PathBuf>) -> PyResult<Option<Draft>> {
+    let stores = Stores::from_environment(own_cache).map_err(|e| raised(&e.into()))?;
+    let found = stores.list().into_iter().filter(|found| found.complete);
+    let paths: Vec<PathBuf> = found.map(|found| found.path).collect();
+    let small = aerostat::best_draft(files, options, None, &paths).map_err(|e| raised(&e))?;
+    Ok(small.map(Draft::Model))
 }
 
 impl Given {

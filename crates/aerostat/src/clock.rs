@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use aerostat_arch::ModelSpec;
 use aerostat_backend::Capabilities;
-use aerostat_plan::Plan;
+use aerostat_plan::{Guesses, Plan};
 
 use crate::machine;
 use crate::observe::{Phase, Progress, Totals};
@@ -77,11 +77,11 @@ impl Clock {
         self.load = self.opened.elapsed();
     }
 
-    /// A sweep of so many rows begins, some of them with logits.
-    pub(crate) fn begin_sweep(&mut self, plan: &Plan, rows: usize, logit_rows: usize) {
+    /// A sweep of so many rows begins, some of them with logits, some of those guesses.
+    pub(crate) fn begin_sweep(&mut self, plan: &Plan, rows: usize, logit_rows: usize, guesses: Guesses) {
         self.sweeps += 1;
         self.rows += rows as u64;
-        self.predicted += plan.cost.seconds(rows, logit_rows);
+        self.predicted += plan.cost.seconds_with(rows - guesses.count, logit_rows - guesses.count, guesses);
     }
 
     /// Counts the time of an op.

@@ -142,7 +142,8 @@ impl Engine {
             }
             _ => None,
         };
-        let drafts = Drafts::new(plan.kv_pages * PAGE_TOKENS, plan.draft_rows, small);
+        let drafts =
+            Drafts::new(plan.kv_pages * PAGE_TOKENS, plan.draft_rows, plan.cost.has_experts(), small);
         let spec = files.spec.clone();
         let program = Arc::new(Program::compile(&spec)?);
         let Parts { mut backend, source, machine } = parts;
@@ -302,12 +303,8 @@ fn plan_on(
     let drafts = !matches!(options.draft, Draft::None) && need.generates();
     if drafts {
         footprint.position_bytes += drafts::POSITION_BYTES;
-        if let Draft::Model(small) = &options.draft {
-            let small = SmallModel::plan(small, (options, need), (backend, machine))?;
-            footprint.fixed_bytes += small.budget_bytes.saturating_sub(machine.process_bytes);
-        }
     }
-    let input = PlanInput {
+    let mut input = PlanInput {
         budget_bytes: budget,
         sequence_tokens_max: need.sequence_tokens_max,
         sequences: need.sequences,
@@ -332,7 +329,16 @@ fn plan_on(
         expert_use: options.expert_use.as_deref().and_then(learned::read),
         device,
     };
-    Ok(aerostat_plan::plan(spec, &input, machine)?)
+    let small = match &options.draft {
+        Draft::Model(small) if drafts => SmallModel::plan(small, (options, need), (backend, machine))?,
+        _ => return Ok(aerostat_plan::plan(spec, &input, machine)?),
+    };
+    let without = aerostat_plan::plan(spec, &input, machine).ok();
+    let bytes = small.budget_bytes.saturating_sub(machine.process_bytes);
+    input.footprint.fixed_bytes += bytes;
+    let mut plan = aerostat_plan::plan(spec, &input, machine)?;
+    plan.draft_model = Some(drafts::cost(bytes, &small, &plan, without.as_ref()));
+    Ok(plan)
 }
 
 /// What a sweep takes in memory beside weights, the ring and the KV cache.

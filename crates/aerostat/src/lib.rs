@@ -87,6 +87,7 @@ pub use aerostat_plan::{Footprint, Plan, Share, size};
 pub use aerostat_stream::{IoChoice, Source};
 pub use aerostat_text::{ChatTemplate, Message, Tokenizer};
 pub use classify::{Choices, Classification, Measure};
+pub use drafts::best_draft;
 pub use embedding::{Embedding, EmbeddingText};
 pub use engine::{Engine, program};
 pub use error::{Error, ErrorKind};

@@ -39,7 +39,7 @@ pub enum Prefixes {
 pub enum Draft {
     /// The texts at hand and what the model expected before.
     #[default]
-    Auto,
+    Texts,
     /// Nothing: every token takes a sweep.
     None,
     /// The same, and a small model with the same tokens, which is held in memory, whole, under the same budget.

@@ -2,6 +2,7 @@
 
 use aerostat_backend::{Placement, RowPlace, StateRow};
 use aerostat_model::Batch;
+use aerostat_plan::Guesses;
 
 use crate::request::Layer;
 
@@ -29,6 +30,8 @@ pub(crate) struct Rows {
     pub(crate) generates: bool,
     /// Rows of sequences that are not to be answered.
     pub(crate) given: u64,
+    /// The last rows are guesses, so many.
+    pub(crate) guesses: Guesses,
 }
 
 impl Rows {
@@ -71,6 +74,7 @@ impl Rows {
         self.owners.clear();
         self.taps.clear();
         (self.decodes, self.generates, self.given) = (false, false, 0);
+        self.guesses = Guesses::default();
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 use aerostat_arch::ModelSpec;
 
 use aerostat_model::Rotations;
-use aerostat_plan::PAGE_TOKENS;
+use aerostat_plan::{Guesses, PAGE_TOKENS};
 use aerostat_text::Tokenizer;
 
 use crate::drafts::Right;
@@ -107,7 +107,7 @@ impl Engine {
             let under_way: Vec<UnderWay> = schedule.active.iter().map(Sequence::under_way).collect();
             work.sweeping(&under_way)?;
             self.count(schedule, work, observer);
-            let begun = Instant::now();
+            let (begun, experts) = (Instant::now(), self.sweeper.store.counted.used);
             self.draft(schedule, &mut rows)?;
             let (phase, more) = (phase(&rows), schedule.more());
             let mut give = |tap: &Tap, state: &[f32]| {
@@ -126,7 +126,9 @@ impl Engine {
             let right = self.drafts.follow(&mut schedule.active, (logits, width), &mut sampler, observer);
             self.keep(schedule, &rows, &right)?;
             if phase == Phase::Decode {
-                self.drafts.took(rows.tokens.len(), begun.elapsed().as_secs_f64());
+                let Sweeper { plan, store, .. } = &self.sweeper;
+                let independent = plan.cost.independent_rows(store.counted.used - experts);
+                self.drafts.took(rows.tokens.len(), begun.elapsed().as_secs_f64(), independent);
             }
             self.explain_nan(schedule)?;
             self.settle(schedule, &rows, work, observer)?;
@@ -137,8 +139,8 @@ impl Engine {
     /// Adds guesses to the rows of a sweep.
     fn draft(&mut self, schedule: &Schedule<'_>, rows: &mut Rows) -> Result<(), Error> {
         let Sweeper { plan, model, backend, .. } = &mut self.sweeper;
-        let (active, cost) = (&schedule.active, &plan.cost);
-        let seconds = |rows, logits| cost.seconds(rows, logits);
+        let (active, cost, common) = (&schedule.active, &plan.cost, self.drafts.common());
+        let seconds = |rows, logits, count| cost.seconds_with(rows, logits, Guesses { count, common });
         self.drafts.draft(active, rows, (model.limits(), &self.pages), &seconds);
         let mut copy = |from, to| Ok(model.copy_state(&mut **backend, from, to)?);
         self.drafts.keep_state(active, &mut self.pages, &mut copy)

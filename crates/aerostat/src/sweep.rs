@@ -52,7 +52,7 @@ impl Sweeper {
         let head = !batch.logit_rows.is_empty();
         let tiles = if head { self.plan.steps.len() } else { self.plan.sweep().0.len() };
         let mut at = At { phase, tile: 0, tiles, block: 0, rows: rows.tokens.len() };
-        self.clock.begin_sweep(&self.plan, rows.tokens.len(), batch.logit_rows.len());
+        self.clock.begin_sweep(&self.plan, rows.tokens.len(), batch.logit_rows.len(), rows.guesses);
         self.store.begin(rows.tokens.len(), head, more)?;
         self.model.begin(&mut *self.backend, &batch)?;
         let program = Arc::clone(self.model.program());

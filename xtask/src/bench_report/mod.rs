@@ -6,13 +6,14 @@
 //!
 //! A measured file is an object with `command`, `machine` (`cpu`, `threads`, `memory_bytes`, `system`) and a list,
 //! `points` or, for peers, `results`. The fields of an entry are read in one place each: `disk` and `one_kernels` in
-//! `hardware.rs`, `Sweep::read` and `page_cache` in `sweeps.rs`, `Outcome::read` in `peers.rs`. Sizes are in bytes, rates
+//! `hardware.rs`, `Sweep::read` and `page_cache` in `sweeps.rs`, tasks in `speculate.rs`, `Outcome::read` in `peers.rs`. Sizes are in bytes, rates
 //! per second, a spread is `[low, high]`.
 
 mod chart;
 mod hardware;
 mod peers;
 mod source;
+mod speculate;
 mod sweeps;
 mod text;
 mod ticks;
@@ -63,8 +64,16 @@ const PLOTS: &str = "benchmarks";
 const NOTES: &str = "notes.md";
 
 /// Names of measured files, without `.json`; a star stands for anything.
-const KNOWN: &[&str] =
-    &["disk", "kernels-*", "sweep*", "page-cache", "peers-streamed", "peers-fast", "peers-resident"];
+const KNOWN: &[&str] = &[
+    "disk",
+    "kernels-*",
+    "sweep*",
+    "speculate-*",
+    "page-cache",
+    "peers-streamed",
+    "peers-fast",
+    "peers-resident",
+];
 
 /// The measured files of a folder, by name; none where there is no folder.
 fn sources(folder: &Path) -> Result<Vec<Source>> {
@@ -121,6 +130,7 @@ fn render(notes: &str, sources: &[Source]) -> Result<BTreeMap<String, String>> {
     hardware::disk(&mut page, sources)?;
     hardware::kernels(&mut page, sources)?;
     sweeps::sweeps(&mut page, sources)?;
+    speculate::speculate(&mut page, sources)?;
     peers::peers(&mut page, sources)?;
     let plots = page.plots.into_iter().map(|(name, svg)| (format!("{PLOTS}/{name}.svg"), svg));
     Ok(plots.chain([(PAGE.to_owned(), page.text)]).collect())

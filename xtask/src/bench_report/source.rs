@@ -160,7 +160,7 @@ impl<'a> Node<'a> {
         anyhow::anyhow!("{}.json: {}: {found} found, {wanted} wanted", self.file, self.path)
     }
 
-    fn as_number(&self) -> Result<f64> {
+    pub(super) fn as_number(&self) -> Result<f64> {
         measured(self.value).ok_or_else(|| self.wrong("zero or a number from 1e-12 to 1e18"))
     }
 

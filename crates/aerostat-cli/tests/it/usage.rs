@@ -1,6 +1,6 @@
 //! What cannot be typed.
 
-use crate::support::{fixture, json, run, succeed};
+use crate::support::{command, fixture, json, run, succeed};
 
 #[test]
 fn wrong_arguments_are_usage_errors_that_name_them() {
@@ -125,6 +125,39 @@ fn what_has_no_effect_on_scores_is_noted() {
     assert!(!folder.path().join("cache").exists());
     let told = json(&["run", &llama, "--token-ids", "1,2,3", "--draft", &llama]);
     assert!(told["stats"]["drafted"].is_u64() && told["stats"]["tokens_per_sweep"].is_f64(), "{told}");
+}
+
+/// A full disk costs a prompt its place in the cache, and nothing else.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_prompt_that_cannot_be_kept_is_answered() {
+    let llama = fixture("llama").display().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache").display().to_string();
+    let ids: Vec<String> = (0..300).map(|i| (i * 7 % 100 + 1).to_string()).collect();
+    let ids = ids.join(",");
+    let args = ["run", &llama, "--token-ids", &ids, "--max-new-tokens", "4", "--ignore-eos", "--json"];
+    let want = json(&args)["results"].clone();
+    let whole = command(&[&args[..], &["--cache", &cache]].concat());
+    let mut limited = std::process::Command::new("sh");
+    limited
+        .args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$@\"", "sh"])
+        .arg(whole.get_program())
+        .args(whole.get_args());
+    for (name, value) in whole.get_envs() {
+        limited.env(name, value.unwrap_or_default());
+    }
+    let outcome = limited.output().unwrap();
+    let (stdout, stderr) =
+        (String::from_utf8_lossy(&outcome.stdout), String::from_utf8_lossy(&outcome.stderr));
+    assert!(outcome.status.success() && stderr.contains("could not be used"), "{outcome:?}");
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&stdout).unwrap()["results"], want);
+    assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 0);
+    // With room it is kept, and read: only what was no whole page is computed again.
+    let with = |cache: &str| json(&[&args[..], &["--cache", cache]].concat());
+    assert_eq!(with(&cache)["results"], want);
+    let again = with(&cache);
+    assert!(again["results"] == want && again["stats"]["shared_rows"].as_u64() > Some(250), "{again}");
 }
 
 /// A bad variable or file once kept even `--help` from saying how to write a good one.

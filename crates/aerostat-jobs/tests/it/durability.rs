@@ -4,12 +4,14 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::sync::Arc;
 
+use aerostat::Draft;
 use aerostat_jobs::disk::System;
 use aerostat_jobs::{ErrorKind, JobProgress, Watcher};
 use serde_json::Value;
 
-use crate::support::{Bench, Faulty, StopsAfter, chat, mixed, text};
+use crate::support::{Bench, Faulty, StopsAfter, chat, mixed, model, text};
 
 /// The results of an undisturbed run.
 fn undisturbed(lines: &[String]) -> (BTreeMap<String, Value>, Vec<Value>) {
@@ -35,6 +37,30 @@ fn interrupts_at_every_sweep_change_nothing() {
         assert!(stops > 5, "{stops}");
         assert_eq!(bench.results(), want, "{name}");
         assert_eq!(bench.failures(), failures, "{name}");
+    }
+}
+
+/// Grammars, stop strings, penalties, several answers: tokens that were guessed are journaled like others, and what guesses does not
+/// show, though the job is stopped at every third sweep.
+#[test]
+fn guesses_show_in_no_byte_of_a_job_that_is_stopped_again_and_again() {
+    let lines = mixed(12);
+    let mut plain = Bench::new(&lines);
+    plain.slow = Some(Draft::None);
+    plain.run().unwrap();
+    assert_eq!(plain.accepted.get(), 0);
+    // The model guesses for itself, and is mostly right.
+    for draft in [Draft::Texts, Draft::Model(Arc::new(model()))] {
+        let mut bench = Bench::new(&lines);
+        bench.slow = Some(draft.clone());
+        let mut stops = 0;
+        while let Err(e) = bench.run_on(System, &StopsAfter(Cell::new(3))) {
+            assert_eq!(e.kind(), ErrorKind::Interrupted, "{e}");
+            stops += 1;
+            assert!(stops < 1000);
+        }
+        assert!(stops > 2 && bench.accepted.get() > 20, "{stops} {}", bench.accepted.get());
+        assert_eq!((bench.results(), bench.failures()), (plain.results(), plain.failures()), "{draft:?}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! Shards of one batch file: each line is of one of them, and together they are what one job would have written.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::PathBuf;
 
@@ -28,7 +29,7 @@ fn run_shards(bench: &Bench, count: u64, ending: &str) -> Vec<PathBuf> {
         options.shard = Shard { index, count };
         let paths = JobPaths::beside(&bench.paths.input, &output);
         let folder = tempfile::tempdir().unwrap();
-        Bench { folder, paths, options }.run().unwrap();
+        Bench { folder, paths, options, slow: None, accepted: Cell::default() }.run().unwrap();
         output
     };
     (0..count).map(run).collect()

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use aerostat::{Engine, ModelFiles, Need, Options, Silent, Want};
+use aerostat::{Draft, Engine, ModelFiles, Need, Options, Silent, Want};
 use aerostat_jobs::disk::{Disk, DiskFile, System};
 use aerostat_jobs::{Counts, Error, Job, JobOptions, JobPaths, JobProgress, Setting, Unwatched, Watcher};
 use serde_json::{Value, json};
@@ -23,6 +23,10 @@ pub(crate) struct Bench {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) paths: JobPaths,
     pub(crate) options: JobOptions,
+    /// What guesses, of answers that are computed with weights from a slow disk; `None`: as usual.
+    pub(crate) slow: Option<Draft>,
+    /// Guesses that were right.
+    pub(crate) accepted: Cell<u64>,
 }
 
 impl Bench {
@@ -36,7 +40,7 @@ impl Bench {
         fs::write(&input, lines.join("\n")).unwrap();
         let paths = JobPaths::beside(&input, &folder.path().join(output));
         let options = JobOptions { max_new_tokens: 24, ..JobOptions::default() };
-        Self { folder, paths, options }
+        Self { folder, paths, options, slow: None, accepted: Cell::new(0) }
     }
 
     pub(crate) fn open(&self, disk: impl Disk + 'static, watcher: &dyn Watcher) -> Result<Job, Error> {
@@ -49,9 +53,15 @@ impl Bench {
         let job = self.open(disk, watcher)?;
         let mut need = Need::none();
         (0..16).for_each(|_| need.add_tokens(120, 120, Want::Generate));
-        let options = Options { memory_bytes: Some(512 << 20), threads: Some(1), ..Options::default() };
+        let mut options = Options { memory_bytes: Some(512 << 20), threads: Some(1), ..Options::default() };
+        if let Some(draft) = self.slow.clone() {
+            options =
+                Options { draft, pinned_bytes_max: Some(0), read_bytes_per_second: Some(1e5), ..options };
+        }
         let mut engine = Engine::open(&model(), &options, &need, &mut Silent).unwrap();
-        job.run(&mut engine, watcher)
+        let counts = job.run(&mut engine, watcher);
+        self.accepted.set(self.accepted.get() + engine.stats().accepted);
+        counts
     }
 
     pub(crate) fn run(&self) -> Result<Counts, Error> {

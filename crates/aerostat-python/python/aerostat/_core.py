@@ -75,7 +75,7 @@ class Core:
         self.facts: dict[str, Any] = json.loads(self.model.describe())
         experts = expert_file(path) if self.facts["experts"] else None
         draft = None if options.draft is None else check_path("draft", options.draft)
-        draft = draft if draft in (None, "auto", "none") else find(draft, progress=progress)
+        draft = draft if draft in (None, "auto", "texts", "none") else find(draft, progress=progress)
         self.engine = _aerostat.Engine(self.model, options.as_json(experts, draft), *floor)
         if self.facts["tokenizer_error"]:
             log.warning("going on without the tokenizer: %s", self.facts["tokenizer_error"])

@@ -59,7 +59,8 @@ class EngineOptions:
     kv: str | None = None
     spill: str | os.PathLike[str] | None = None
     rows_max: int | None = None
-    #: What guesses of the next tokens come from: ``"auto"``, ``"none"``, or a small model with the same tokens.
+    #: What guesses of the next tokens come from: ``"texts"`` (the default), ``"none"``, a small model with the same tokens, or
+    #: ``"auto"``, the best of those on this machine.
     draft: str | os.PathLike[str] | None = None
 
     NAMES = ("memory", "headroom", "vram", "threads", "io", "kv", "spill", "rows_max", "draft")
@@ -80,6 +81,8 @@ class EngineOptions:
             log.warning("vram has no effect: this build has no GPU")
         given: dict[str, Any] = {"expert_use": expert_use, "draft": draft}
         given["memory_bytes"] = self.memory_bytes()
+        if draft == "auto":
+            given["own_cache"] = own_cache()
         for name, check in _CHECKS.items():
             value = getattr(self, name)
             given[name] = None if value is None else check(name, value)

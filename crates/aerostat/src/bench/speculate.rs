@@ -28,8 +28,15 @@ pub struct SpeculatePoint {
     pub accepted: u64,
 }
 
+/// Answers that are computed together where only their beginning is timed.
+const TOGETHER: usize = 8;
+
 /// Answers each request twice and compares: first without guesses, then with, every second one the other way round. Nothing is
 /// remembered from one request to the next but how often guesses were right.
+///
+/// With `timed`, no more than so many tokens of each are answered alone without guesses, and the time of the others is taken to be
+/// the same; what answers are compared with comes from a run of eight at a time. A sweep without guesses takes as long
+/// for the first token as for the last where reading decides, and a hundred answers would take a night.
 ///
 /// # Errors
 /// Those of [`Engine::open`] and [`Engine::generate`]; [`ErrorKind::Defect`] if two answers differ.
@@ -37,6 +44,7 @@ pub fn speculate(
     files: &ModelFiles,
     options: &Options,
     requests: &[(String, Request)],
+    timed: Option<usize>,
     observer: &mut dyn Observer,
 ) -> Result<Vec<SpeculatePoint>, Error> {
     let mut need = crate::Need::none();
@@ -45,21 +53,35 @@ pub fn speculate(
         std::mem::swap(&mut need, &mut one);
         need.longer(&one);
     }
+    if timed.is_some() {
+        need = crate::Need::many(TOGETHER.min(requests.len()), need.positions_max());
+    }
     let mut engine = Engine::open(files, options, &need, observer)?;
+    let together = timed.map(|_| together(&mut engine, requests, observer)).transpose()?;
     let mut points = Vec::new();
     for (number, (task, request)) in requests.iter().enumerate() {
         // Its prompt is in the cache from here on.
         one(&mut engine, &Request { max_new_tokens: 1, ..request.clone() }, false, observer)?;
         let mut turns = [false, true];
         turns.rotate_left(number % 2);
+        let short = Request {
+            max_new_tokens: request.max_new_tokens.min(timed.unwrap_or(usize::MAX)),
+            ..request.clone()
+        };
         let mut all = Vec::new();
         for guesses in turns {
+            let request = if guesses { request } else { &short };
             all.push((guesses, one(&mut engine, request, guesses, observer)?));
         }
         all.sort_by_key(|(guesses, _)| *guesses);
-        let [(_, without), (_, with)] = &all[..] else { return Err(differ(number)) };
-        if without.answer.token_ids != with.answer.token_ids || without.answer.text != with.answer.text {
+        let [(_, without), (_, with)] = &mut all[..] else { return Err(differ(number)) };
+        let whole = together.as_ref().map_or(&without.answer.token_ids, |all| &all[number]);
+        if *whole != with.answer.token_ids || !whole.starts_with(&without.answer.token_ids) {
             return Err(differ(number));
+        }
+        let part = whole.len() as f64 / without.answer.token_ids.len().max(1) as f64;
+        if part > 1.0 {
+            (without.seconds, without.sweeps) = (without.seconds * part, whole.len() as u64);
         }
         points.push(SpeculatePoint {
             task: task.clone(),
@@ -72,6 +94,21 @@ pub fn speculate(
         });
     }
     Ok(points)
+}
+
+/// The tokens of all answers, without guesses, some of them computed together.
+fn together(
+    engine: &mut Engine,
+    requests: &[(String, Request)],
+    observer: &mut dyn Observer,
+) -> Result<Vec<Vec<u32>>, Error> {
+    engine.drafts.begin_anew(false);
+    let requests: Vec<Request> = requests.iter().map(|(_, request)| request.clone()).collect();
+    let answers = engine.generate(&requests, None, &mut Stoppable(observer))?;
+    match answers.interrupted {
+        true => Err(Error::interrupted()),
+        false => answers.completions.into_iter().map(|answer| Ok(answer?.token_ids)).collect(),
+    }
 }
 
 /// An answer and what it took.

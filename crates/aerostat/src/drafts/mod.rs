@@ -13,6 +13,7 @@
 //! wrong guess it has the copy again, and the rows since are computed again with the next sweep, as rows of a prompt are.
 
 mod chance;
+mod choose;
 mod history;
 mod model;
 mod pace;
@@ -22,6 +23,7 @@ use std::collections::{BinaryHeap, HashMap};
 
 use aerostat_backend::{Branch, RowPlace, StateRow};
 use aerostat_model::{Limits, Pages};
+use aerostat_plan::Guesses;
 
 use crate::Error;
 use crate::observe::Observer;
@@ -30,9 +32,11 @@ use crate::sampler::{Sampler, has_nan};
 use crate::sequence::Sequence;
 use chance::{Chances, Kind};
 use history::{Continuation, History, MATCH_MAX};
-use pace::Pace;
+use pace::{Common, Pace};
 use successors::Successors;
 
+pub use choose::best_draft;
+pub(crate) use choose::cost;
 pub(crate) use model::SmallModel;
 
 /// Guesses of a sweep at most: about two thirds of the rows that usual disks leave to usual processors.
@@ -72,6 +76,8 @@ pub(crate) struct Drafts {
     successors: Successors,
     chances: Chances,
     pace: Pace,
+    /// Of models with experts.
+    common: Option<Common>,
     /// Nothing is guessed.
     off: bool,
     model: Option<Box<SmallModel>>,
@@ -136,8 +142,8 @@ struct Candidate {
     node: Node,
 }
 
-/// What a sweep costs, in seconds: rows, and those with logits.
-pub(crate) type Cost<'a> = &'a dyn Fn(usize, usize) -> f64;
+/// What a sweep costs, in seconds: rows, those with logits, and guesses beside them.
+pub(crate) type Seconds<'a> = &'a dyn Fn(usize, usize, usize) -> f64;
 
 /// A guess that was right: where its key and value are, and the position that they are of.
 #[derive(Clone, Copy, Debug)]
@@ -148,8 +154,14 @@ pub(crate) struct Right {
 
 impl Drafts {
     /// Guesses whose keys and values lie in `count` slots from `first`.
-    pub(crate) fn new(first: usize, count: usize, model: Option<SmallModel>) -> Self {
-        Self { slots: (first as u32, count), model: model.map(Box::new), ..Self::default() }
+    pub(crate) fn new(first: usize, count: usize, has_experts: bool, model: Option<SmallModel>) -> Self {
+        let common = has_experts.then(Common::default);
+        Self { slots: (first as u32, count), model: model.map(Box::new), common, ..Self::default() }
+    }
+
+    /// The share of its experts that a guess has in common with the rows before it; 0 where there are none.
+    pub(crate) fn common(&self) -> f64 {
+        self.common.as_ref().map_or(0.0, Common::share)
     }
 
     /// Forgets texts and what the model expected; guesses from here on, or not.
@@ -167,7 +179,7 @@ impl Drafts {
         active: &[Sequence<'_>],
         rows: &mut Rows,
         (limits, pages): (Limits, &Pages),
-        seconds: Cost<'_>,
+        seconds: Seconds<'_>,
     ) {
         self.trees.clear();
         let spare = limits.rows_max.saturating_sub(rows.tokens.len());
@@ -193,15 +205,19 @@ impl Drafts {
         for tree in &mut self.trees {
             place(tree, &active[tree.index], rows);
         }
+        rows.guesses = Guesses { count: self.made(), common: self.common() };
     }
 
     /// Makes the likeliest guesses first, until the next would cost more than it brings.
-    fn grow(&mut self, active: &[Sequence<'_>], (rows, spare): (&Rows, usize), seconds: Cost<'_>) {
+    fn grow(&mut self, active: &[Sequence<'_>], (rows, spare): (&Rows, usize), seconds: Seconds<'_>) {
         let (computed, logits) = (rows.tokens.len(), rows.logit_rows.len());
-        let planned = seconds(computed, logits);
+        let planned = |guesses: usize| seconds(computed, logits, guesses);
         // What a few rows more take, as the plan has it.
-        let each = (seconds(computed + FEW, logits + FEW) - planned) / FEW as f64;
-        let (sweep, each) = self.pace.correct(computed, (planned, each));
+        let each = (planned(FEW) - planned(0)) / FEW as f64;
+        let (sweep, each) = self.pace.correct(computed, (planned(0), each));
+        // Of experts the first guesses bring most, so that the next one is looked at by itself.
+        let mixture = self.common.is_some().then_some(sweep / planned(0).max(f64::MIN_POSITIVE));
+        let next = |made: usize| mixture.map_or(each, |factor| factor * (planned(made + 1) - planned(made)));
         let (mut tokens, mut cost) = (self.trees.len() as f64, sweep);
         let (mut made, mut guessing) = (0, 0.0);
         let mut candidates = BinaryHeap::new();
@@ -220,11 +236,12 @@ impl Drafts {
                 && (fresh.is_empty() || *chance >= likely)
                 && made < spare
             {
-                if *chance < CHANCE_MIN || f64::from(*chance) * (cost + guessing) < tokens * each {
+                let more = next(made);
+                if *chance < CHANCE_MIN || f64::from(*chance) * (cost + guessing) < tokens * more {
                     return;
                 }
                 let Some(Candidate { chance, tree, node }) = candidates.pop() else { return };
-                (tokens, cost) = (tokens + f64::from(chance), cost + each);
+                (tokens, cost) = (tokens + f64::from(chance), cost + more);
                 let slot = self.slots.0 + made as u32;
                 let nodes = &mut self.trees[tree].nodes;
                 nodes.push(Node { slot, ..node });
@@ -407,10 +424,15 @@ impl Drafts {
         self.copy.take()
     }
 
-    /// The sweep at hand, which answers go on with, took so long.
-    pub(crate) fn took(&mut self, rows: usize, seconds: f64) {
+    /// The sweep at hand, which answers go on with, took so long; of experts it used as many as so many rows that have nothing in
+    /// common.
+    pub(crate) fn took(&mut self, rows: usize, seconds: f64, independent: Option<f64>) {
         if self.slots.1 > 0 {
             self.pace.learn(rows, seconds);
+        }
+        let guesses = self.made();
+        if let (Some(common), Some(independent)) = (&mut self.common, independent) {
+            common.learn(rows - guesses, guesses, independent);
         }
     }
 

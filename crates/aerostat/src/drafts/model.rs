@@ -95,7 +95,7 @@ impl SmallModel {
             memory_bytes: None,
             // A GPU has better to do; results do not depend on it.
             device: if let Device::Gpu(_) = options.device { Device::Cpu } else { options.device },
-            draft: Draft::Auto,
+            draft: Draft::Texts,
             rows_max: Some(ROWS_MAX),
             tile_bytes: None,
             pinned_bytes_max: None,

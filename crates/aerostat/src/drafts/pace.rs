@@ -50,9 +50,48 @@ impl Pace {
     }
 }
 
+/// How much a sweep counts in what guesses and other rows are taken to have in common.
+const LATEST: f64 = 0.1;
+
+/// The share of its experts that a guess has in common with the rows before it.
+#[derive(Debug)]
+pub(super) struct Common(f64);
+
+impl Default for Common {
+    /// About what texts have in common from one token to the next.
+    fn default() -> Self {
+        Self(0.3)
+    }
+}
+
+impl Common {
+    /// A sweep of some rows and guesses used as many experts as so many rows that have nothing in common.
+    pub(super) fn learn(&mut self, rows: usize, guesses: usize, independent: f64) {
+        if guesses > 0 {
+            let found = 1.0 - (independent - rows as f64) / guesses as f64;
+            self.0 += (found.clamp(0.0, 1.0) - self.0) * LATEST;
+        }
+    }
+
+    pub(super) fn share(&self) -> f64 {
+        self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_guesses_have_in_common_is_learnt_from_the_experts_that_sweeps_use() {
+        let mut common = Common::default();
+        // Eight guesses after one row, of which each brings half as many experts as a stranger.
+        (0..100).for_each(|_| common.learn(1, 8, 5.0));
+        assert!((common.share() - 0.5).abs() < 1e-3);
+        common.learn(1, 0, 1.0);
+        (0..100).for_each(|_| common.learn(2, 4, 1.5));
+        assert!(common.share() > 0.99 && common.share() <= 1.0);
+    }
 
     #[test]
     fn what_sweeps_took_corrects_the_plan() {

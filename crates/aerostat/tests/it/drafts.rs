@@ -221,3 +221,22 @@ fn a_small_model_guesses_and_nothing_shows() {
     let error = Engine::open(&files, &options, &need, &mut Silent).map(drop).unwrap_err();
     assert!(error.to_string().contains("recurrent states"), "{error}");
 }
+
+/// Of the models on a machine the largest that can guess does, where reading takes longer than its guesses; else none.
+#[test]
+fn the_best_small_model_of_a_machine_is_found() {
+    let path = |name: &str| aerostat_testkit::fixture(name).path;
+    let files = ModelFiles::open(&path("falcon_rw")).unwrap();
+    let of_other_tokens = path("llama").with_file_name("chat");
+    let paths =
+        [path("gemma"), path("falcon_rw"), path("mamba2"), of_other_tokens, "nowhere".into(), path("llama")];
+    let with = |rate, paths: &[_]| {
+        let options =
+            Options { pinned_bytes_max: Some(0), read_bytes_per_second: Some(rate), ..Options::default() };
+        let found = aerostat::best_draft(&files, &options, Some(64), paths).unwrap();
+        found.map(|small| small.path().to_owned())
+    };
+    assert_eq!(with(1e5, &paths), Some(path("llama")));
+    assert_eq!(with(1e5, &paths[..5]), Some(path("gemma")));
+    assert_eq!((with(1e15, &paths), with(1e5, &paths[1..5])), (None, None));
+}

@@ -151,3 +151,35 @@ fn the_oldest_make_room() {
     let shared = |first| run("llama", &options, &[texts(first)]).1.shared_rows;
     assert_eq!((shared(5), shared(4), shared(1)), (64, 64, 0));
 }
+
+/// Several at once, of the same texts and of others, with room for few: whoever finds what, answers are the same.
+#[test]
+fn engines_share_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = kept(folder.path(), "llama");
+    let all: Vec<Request> = (0..4)
+        .map(|first| Request {
+            token_ids: (0..100).map(|i| (first % 3 * 11 + i) % 60 + 1).collect(),
+            ..request("llama", 1)
+        })
+        .collect();
+    let plain = Options { prompt_cache: None, ..options.clone() };
+    let want: Vec<String> =
+        all.iter().map(|one| bits(&run("llama", &plain, std::slice::from_ref(one)).0)).collect();
+    run("llama", &options, &all[..1]);
+    let bytes = fs::metadata(&files(folder.path())[0]).unwrap().len();
+    options.prompt_cache.as_mut().unwrap().bytes_max = bytes * 5 / 2;
+    std::thread::scope(|scope| {
+        for first in 0..4 {
+            let (options, all, want) = (&options, &all, &want);
+            scope.spawn(move || {
+                for turn in 0..6 {
+                    let one = (first + turn) % 4;
+                    let (found, ..) = run("llama", options, std::slice::from_ref(&all[one]));
+                    assert_eq!(bits(&found), want[one]);
+                }
+            });
+        }
+    });
+    assert!(files(folder.path()).iter().all(|path| path.extension().is_some_and(|e| e == "kv")));
+}
