@@ -2,8 +2,8 @@
 
 use crate::quantised::Numbers;
 use crate::{
-    Activation, Allocated, Attention, BufferId, Capabilities, DeltaRule, DeviceMemory, Error, Extras,
-    Footprint, HeadCopy, Home, HostBytes, Index, KvLayout, Mat, Nested, Rope, Scaling, ScratchNeed,
+    Activation, Allocated, Attention, BufferId, Capabilities, DeltaRule, DeviceCounters, DeviceMemory, Error,
+    Extras, Footprint, HeadCopy, Home, HostBytes, Index, KvLayout, Mat, Nested, Rope, Scaling, ScratchNeed,
     StateScan, SweepRows, Tile, TileShape, UploadId, Weight, WeightId,
 };
 
@@ -21,6 +21,11 @@ pub trait Backend: Send {
     /// The memory of a device that has some of its own; [`reserve_tiles`](Self::reserve_tiles) allocates its slots. `None`: it
     /// computes in the host's.
     fn device_memory(&self) -> Option<DeviceMemory> {
+        None
+    }
+
+    /// What such a device was asked for so far.
+    fn counters(&self) -> Option<DeviceCounters> {
         None
     }
 

@@ -39,8 +39,8 @@ pub use error::{Error, ErrorKind};
 pub use kernels::{Checks, HostDevice, Kernels, ScalingView};
 pub use memory::{HostMemory, KvView, View};
 pub use ops::{
-    Activation, Alibi, Allocated, Attention, Branch, BufferId, Capabilities, DeltaRule, DeviceMemory, Extras,
-    Footprint, HeadCopy, Home, HostBytes, Index, KvElement, KvLayout, KvType, Mat, Nested, Placement, Rope,
-    RopeStyle, RowPlace, Scaling, ScratchNeed, StateRow, StateScan, SweepRows, Tile, TileShape, UploadId,
-    Weight, WeightId, Window,
+    Activation, Alibi, Allocated, Attention, Branch, BufferId, Capabilities, DeltaRule, DeviceCounters,
+    DeviceMemory, Extras, Footprint, HeadCopy, Home, HostBytes, Index, KvElement, KvLayout, KvType, Mat,
+    Nested, Placement, Rope, RopeStyle, RowPlace, Scaling, ScratchNeed, StateRow, StateScan, SweepRows, Tile,
+    TileShape, UploadId, Weight, WeightId, Window,
 };

@@ -96,6 +96,29 @@ pub struct Tile<'a> {
     pub bytes: &'a [u8],
 }
 
+/// What a device with memory of its own was asked for so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceCounters {
+    /// Batches of commands that were handed to it.
+    pub submissions: u64,
+    /// Kernels that were started.
+    pub dispatches: u64,
+    /// Times that the host waited for a batch to be finished.
+    pub waits: u64,
+    /// Times that results were read back.
+    pub read_backs: u64,
+    /// Times that memory which host and device use in turns went to the device. Each may be waited for once.
+    pub turns: u64,
+    /// Bytes of weights that were sent to it, in the form that it computes with.
+    pub uploaded_bytes: u64,
+    /// Bytes of all else that was written to it: where rows stand, their embeddings and angles, small tensors.
+    pub written_bytes: u64,
+    /// The most of its memory that was taken at a time.
+    pub memory_peak_bytes: u64,
+    /// What its allocator has of it by now; `None`: it does not say.
+    pub reserved_bytes: Option<u64>,
+}
+
 /// A weight operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Weight {

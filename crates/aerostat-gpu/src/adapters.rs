@@ -104,12 +104,12 @@ fn open_anew(choice: Choice, path: UploadPath) -> Result<Arc<Context>, Error> {
     let Some(report) = reports.iter().find(wanted) else {
         let found = match reports.len() {
             0 => "no GPU was found on this machine (or no driver for it)".to_owned(),
-            _ => format!("of the adapters {:?} none can be used so", names(&reports)),
+            _ => format!("no GPU of this machine can be used: {}", reasons(&reports)),
         };
         return refuse(format!("{found}; `aerostat devices` lists them, `--device cpu` needs none"));
     };
     if let Some(lacks) = &report.lacks {
-        return refuse(format!("{} cannot be used: {lacks}", report.name));
+        return refuse(format!("{} cannot be used: {lacks}; --device cpu needs none", report.name));
     }
     let name = format!("{} ({}, {})", report.name, report.interface, report.driver);
     let adapter = &adapters[report.number];
@@ -131,10 +131,12 @@ fn open_anew(choice: Choice, path: UploadPath) -> Result<Arc<Context>, Error> {
         },
         trace: wgpu::Trace::Off,
     });
+    let failed =
+        |why: String| Err(Error::new(ErrorKind::Device, format!("{name} {why}; --device cpu needs none")));
     match now(request) {
         Some(Ok((device, queue))) => Context::new(device, queue, name, (mapped, shares_host, MEMORY_BYTES)),
-        Some(Err(error)) => Err(Error::new(ErrorKind::Device, format!("{name} cannot be opened: {error}"))),
-        None => Err(Error::new(ErrorKind::Device, format!("{name} does not answer"))),
+        Some(Err(error)) => failed(format!("cannot be opened ({})", error.to_string().trim_end_matches('.'))),
+        None => failed("does not answer".to_owned()),
     }
 }
 
@@ -213,6 +215,11 @@ fn lacks(features: wgpu::Features, limits: &wgpu::Limits) -> Option<String> {
     missing
 }
 
-fn names(reports: &[AdapterReport]) -> Vec<&str> {
-    reports.iter().map(|report| report.name.as_str()).collect()
+/// Of each adapter why it is not used.
+fn reasons(reports: &[AdapterReport]) -> String {
+    let reason = |report: &AdapterReport| {
+        let lacks = report.lacks.as_deref().unwrap_or("it is not what was asked for");
+        format!("gpu:{} {} ({lacks})", report.number, report.name)
+    };
+    reports.iter().map(reason).collect::<Vec<_>>().join(", ")
 }

@@ -3,9 +3,10 @@
 use aerostat_backend::numerics::Map;
 use aerostat_backend::quantised::Numbers;
 use aerostat_backend::{
-    Activation, Allocated, Attention, Backend, BufferId, Capabilities, DeltaRule, DeviceMemory, Error,
-    Extras, Footprint, HeadCopy, Home, HostBytes, Index, KvLayout, KvType, Mat, Nested, Rope, RopeStyle,
-    Scaling, ScratchNeed, StateScan, SweepRows, Tile, TileShape, UploadId, Weight, WeightId, rules,
+    Activation, Allocated, Attention, Backend, BufferId, Capabilities, DeltaRule, DeviceCounters,
+    DeviceMemory, Error, Extras, Footprint, HeadCopy, Home, HostBytes, Index, KvLayout, KvType, Mat, Nested,
+    Rope, RopeStyle, Scaling, ScratchNeed, StateScan, SweepRows, Tile, TileShape, UploadId, Weight, WeightId,
+    rules,
 };
 use aerostat_checkpoint::DType;
 use wgpu::BufferUsages;
@@ -103,6 +104,11 @@ impl Backend for Gpu {
         let budget_bytes = self.budget.bytes_max().unwrap_or(self.context.memory_bytes);
         let (slots, shares_host) = (weights::SLOTS as u64, self.context.shares_host);
         Some(DeviceMemory { budget_bytes, fixed_bytes: self.fixed_bytes(), slots, shares_host })
+    }
+
+    fn counters(&self) -> Option<DeviceCounters> {
+        let (memory_peak_bytes, reserved_bytes) = (self.budget.peak(), self.reserved_bytes());
+        Some(DeviceCounters { memory_peak_bytes, reserved_bytes, ..self.stream.counters })
     }
 
     fn reserve_tiles(&mut self, bytes_max: u64) -> Result<(), Error> {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use aerostat_backend::{Error, ErrorKind};
 
+use crate::adapters::now;
 use crate::context::Context;
 
 /// What allocators of drivers round up: a block of each kind of memory that is not full.
@@ -17,6 +18,8 @@ pub(crate) struct Budget {
     context: Arc<Context>,
     bytes_max: Option<u64>,
     used: Arc<AtomicU64>,
+    /// The most that was used at a time.
+    peak: AtomicU64,
     next: AtomicU32,
 }
 
@@ -43,12 +46,17 @@ impl Drop for Counted {
 
 impl Budget {
     pub(crate) fn new(context: Arc<Context>, bytes_max: Option<u64>) -> Self {
-        Self { context, bytes_max, used: Arc::default(), next: AtomicU32::new(0) }
+        Self { context, bytes_max, used: Arc::default(), peak: AtomicU64::new(0), next: AtomicU32::new(0) }
     }
 
     /// Bytes of all buffers.
     pub(crate) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// The most that all buffers took at a time.
+    pub(crate) fn peak(&self) -> u64 {
+        self.peak.load(Ordering::Relaxed)
     }
 
     /// The most that may be taken, if that is bounded.
@@ -98,9 +106,23 @@ impl Budget {
             ));
         }
         let descriptor = wgpu::BufferDescriptor { label: Some(what), size: bytes, usage, mapped_at_creation };
-        let raw = self.context.device.create_buffer(&descriptor);
+        let device = &self.context.device;
+        let scope = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let raw = device.create_buffer(&descriptor);
+        if let Some(Some(_)) = now(scope.pop()) {
+            return Err(Error::new(
+                ErrorKind::OutOfMemory,
+                format!(
+                    "{} has no more device memory for {what} of {bytes} bytes, beside {} that are taken; lower --vram, or end \
+                     what else uses it",
+                    self.context.name,
+                    self.used()
+                ),
+            ));
+        }
         self.context.check()?;
-        self.used.fetch_add(bytes, Ordering::Relaxed);
+        let used = self.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.peak.fetch_max(used, Ordering::Relaxed);
         let counted = Counted { used: Arc::clone(&self.used), bytes };
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         Ok(Buffer { id, raw, bytes, _counted: Arc::new(counted) })

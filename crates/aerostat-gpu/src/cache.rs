@@ -160,8 +160,7 @@ impl Gpu {
         for (buffer, at, len) in cache.page(cache.check_page(page)?) {
             let mut bytes = vec![0; len as usize];
             fill(&mut bytes);
-            let Self { budget, stream, transfer, .. } = &mut *self;
-            transfer.write(budget, stream, &bytes, (&buffer, at))?;
+            self.write_bytes(&bytes, (&buffer, at))?;
         }
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! An open device: what commands are given to, and what went wrong with it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use aerostat_backend::{Error, ErrorKind};
 
@@ -32,6 +34,25 @@ impl Failure {
     fn set(&self, kind: ErrorKind, message: String) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((kind, message));
     }
+
+    /// The device is of no use any more, as its driver says in so many words.
+    fn set_lost(&self, why: &str) {
+        if why.to_ascii_lowercase().contains("memory") {
+            return self.set(
+                ErrorKind::OutOfMemory,
+                format!("there is no more device memory ({why}); lower --vram"),
+            );
+        }
+        let message = format!(
+            "the device was lost ({why}): run the command again, jobs go on where they were; --device cpu needs no GPU"
+        );
+        self.set(ErrorKind::Device, message);
+    }
+}
+
+thread_local! {
+    /// Whether this thread is in [`Context::poll`].
+    static POLLING: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Context {
@@ -54,7 +75,7 @@ impl Context {
         let lost = Arc::clone(&failure);
         device.set_device_lost_callback(move |reason, message| {
             if reason != wgpu::DeviceLostReason::Destroyed {
-                lost.set(ErrorKind::Device, format!("the device was lost: {message}"));
+                lost.set_lost(&message);
             }
         });
         let limits = device.limits();
@@ -76,6 +97,29 @@ impl Context {
         match &*self.failure.0.lock().unwrap_or_else(PoisonError::into_inner) {
             None => Ok(()),
             Some((kind, message)) => Err(Error::new(*kind, format!("{}: {message}", self.name))),
+        }
+    }
+
+    /// Looks what the device has done, or waits for it. wgpu panics where it finds that the device is lost; here that is noted
+    /// as whatever else goes wrong, and nothing of the panic is printed.
+    pub(crate) fn poll(&self, until: wgpu::PollType) {
+        static QUIET: Once = Once::new();
+        // The first call puts itself before whatever tells of panics, for panics inside such calls alone.
+        QUIET.call_once(|| {
+            let told = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                if !POLLING.get() {
+                    told(panic);
+                }
+            }));
+        });
+        POLLING.set(true);
+        let polled = catch_unwind(AssertUnwindSafe(|| self.device.poll(until)));
+        POLLING.set(false);
+        match polled {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => self.fail(format!("waiting for it failed: {error}")),
+            Err(_) => self.failure.set_lost("its driver gave no reason"),
         }
     }
 

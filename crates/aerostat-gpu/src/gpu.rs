@@ -14,7 +14,7 @@ use crate::cache::Cache;
 use crate::context::Context;
 use crate::memory::{self, Arena, At, Transfer};
 use crate::pipelines::{Kernel, Words};
-use crate::stream::{Counters, Stream};
+use crate::stream::Stream;
 use crate::weights::{Found, Weights};
 
 /// Lists that come with ops, and where rows stand, in bytes, about.
@@ -101,11 +101,6 @@ impl Gpu {
         &self.context.name
     }
 
-    /// What the device was asked for so far.
-    pub fn counters(&self) -> Counters {
-        self.stream.counters
-    }
-
     /// Bytes of device memory by our own count.
     pub fn memory_bytes(&self) -> u64 {
         self.budget.used()
@@ -114,6 +109,11 @@ impl Gpu {
     /// Bytes of device memory that its allocator has reserved; `None` where it does not say.
     pub fn reserved_bytes(&self) -> Option<u64> {
         Some(self.context.device.generate_allocator_report()?.total_reserved_bytes)
+    }
+
+    /// The kernels that were compiled for its adapter by now.
+    pub fn kernels(&self) -> Vec<Kernel> {
+        self.context.pipelines.lock().unwrap_or_else(PoisonError::into_inner).kernels()
     }
 
     /// What of the memory is taken whatever is computed.
@@ -186,8 +186,14 @@ impl Gpu {
     pub(crate) fn write_words(&mut self, words: &[u32], to: (&Buffer, u64)) -> Result<(), Error> {
         let mut bytes = Vec::with_capacity(words.len() * 4);
         words.iter().for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+        self.write_bytes(&bytes, to)
+    }
+
+    /// Writes what is no weight.
+    pub(crate) fn write_bytes(&mut self, bytes: &[u8], to: (&Buffer, u64)) -> Result<(), Error> {
         let Self { transfer, budget, stream, .. } = self;
-        transfer.write(budget, stream, &bytes, to)
+        stream.counters.written_bytes += bytes.len() as u64;
+        transfer.write(budget, stream, bytes, to)
     }
 
     /// Bytes of scratch.

@@ -25,4 +25,3 @@ mod weights;
 pub use adapters::{AdapterKind, AdapterReport, Choice, UploadPath, adapters};
 pub use gpu::{Gpu, GpuConfig};
 pub use pipelines::{AttentionShape, Kernel, Weights};
-pub use stream::Counters;

@@ -180,6 +180,7 @@ impl Transfer {
             let piece = &mut self.staging[self.next];
             piece.wait(stream)?;
             piece.write(part)?;
+            stream.counters.turns += 1;
             let len = part.len().next_multiple_of(4) as u64;
             stream.copy((&piece.buffer, 0), (to.0, at), len);
             piece.give_back(stream);

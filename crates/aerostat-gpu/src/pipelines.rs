@@ -154,6 +154,11 @@ impl Words {
 }
 
 impl Pipelines {
+    /// The kernels that were compiled.
+    pub(crate) fn kernels(&self) -> Vec<Kernel> {
+        self.compiled.keys().copied().collect()
+    }
+
     /// The compiled kernel.
     pub(crate) fn get(&mut self, context: &Context, kernel: Kernel) -> Result<Arc<Pipeline>, Error> {
         if let Some(pipeline) = self.compiled.get(&kernel) {
@@ -186,11 +191,15 @@ impl Pipelines {
             cache: None,
         });
         let failed = [internal.pop(), scope.pop()].into_iter().filter_map(crate::adapters::now);
-        if let Some(error) = failed.flatten().next() {
-            let message = format!("{} does not compile the kernel {kernel:?}: {error}", context.name);
+        // Of what wgpu does not expect of drivers it makes a device that is lost.
+        let failed = failed.flatten().next().map(|error| error.to_string());
+        if let Some(error) = failed.or_else(|| context.check().err().map(|error| error.to_string())) {
+            let message = format!(
+                "{} does not compile the kernel {kernel:?}; a newer driver may, and --device cpu needs none ({error})",
+                context.name
+            );
             return Err(Error::new(ErrorKind::Device, message));
         }
-        context.check()?;
         Ok(Pipeline { raw, layout: layout.clone(), layout_number: number })
     }
 

@@ -338,8 +338,7 @@ impl Gpu {
             let mut bytes = Vec::with_capacity(values.len() * 4);
             values.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
             let place = (at.offset + row * to.stride) as u64 * 4;
-            let Self { transfer, budget, stream, .. } = &mut *self;
-            transfer.write(budget, stream, &bytes, (&at.buffer, place))?;
+            self.write_bytes(&bytes, (&at.buffer, place))?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use aerostat_backend::{Error, ErrorKind};
+use aerostat_backend::{DeviceCounters, Error, ErrorKind};
 
 use crate::budget::Buffer;
 use crate::context::Context;
@@ -23,21 +23,6 @@ const MAP_TIME: Duration = Duration::from_millis(2);
 const BATCHES_AHEAD: usize = 8;
 /// The most buffers that a kernel has.
 pub(crate) const BINDINGS_MAX: usize = 8;
-
-/// What the device was asked for so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Batches of commands that were handed to it.
-    pub submissions: u64,
-    /// Kernels that were started.
-    pub dispatches: u64,
-    /// Times that the host waited for a batch to be finished.
-    pub waits: u64,
-    /// Times that results were read back.
-    pub read_backs: u64,
-    /// Bytes of weights that were sent to it, in the form that it computes with.
-    pub uploaded_bytes: u64,
-}
 
 /// The number of a batch; they are finished in this order.
 pub(crate) type Ticket = u64;
@@ -53,7 +38,7 @@ pub(crate) struct Stream {
     next: Ticket,
     finished: Ticket,
     submitter: Submitter,
-    pub(crate) counters: Counters,
+    pub(crate) counters: DeviceCounters,
 }
 
 /// The thread that hands batches over.
@@ -125,7 +110,7 @@ impl Stream {
             next: 1,
             finished: 0,
             submitter,
-            counters: Counters::default(),
+            counters: DeviceCounters::default(),
         })
     }
 
@@ -213,10 +198,7 @@ impl Stream {
             self.finished = self.finished.max(ticket);
             return Ok(());
         };
-        let poll = wgpu::PollType::Wait { submission_index: Some(index), timeout: None };
-        if let Err(error) = self.context.device.poll(poll) {
-            self.context.fail(format!("waiting for it failed: {error}"));
-        }
+        self.context.poll(wgpu::PollType::Wait { submission_index: Some(index), timeout: None });
         self.finished = ticket;
         self.counters.waits += 1;
         self.context.check()
@@ -231,7 +213,7 @@ impl Stream {
             if mapped.has_failed() {
                 return Err(Error::new(ErrorKind::Device, "memory of the device could not be mapped"));
             }
-            let _ = self.context.device.poll(wgpu::PollType::Poll);
+            self.context.poll(wgpu::PollType::Poll);
         }
         Ok(())
     }

@@ -297,6 +297,7 @@ impl Slots {
                 shared.give_back(stream);
                 shared.wait(stream)?;
                 shared.write(bytes)?;
+                stream.counters.turns += 1;
                 shared.buffer.clone()
             }
             Slot::Staged(buffer, now) => {

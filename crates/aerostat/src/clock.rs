@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use aerostat_arch::ModelSpec;
-use aerostat_backend::Capabilities;
+use aerostat_backend::{Backend, DeviceCounters};
 use aerostat_plan::{Guesses, Plan};
 
 use crate::machine;
 use crate::observe::{Phase, Progress, Totals};
-use crate::stats::Stats;
+use crate::stats::{GpuStats, Stats};
 use crate::store::WeightStore;
 
 /// Counters and times since an engine was opened.
@@ -35,6 +35,8 @@ pub(crate) struct Clock {
     pub(crate) answered: (u64, u64),
     /// Written, and read back.
     pub(crate) spilled_bytes: (u64, u64),
+    /// What the device was asked for before the first sweep.
+    loading: Option<DeviceCounters>,
 }
 
 /// Where a tile stands in a sweep, or while weights are loaded.
@@ -69,12 +71,14 @@ impl Clock {
             accepted: 0,
             answered: (0, 0),
             spilled_bytes: (0, 0),
+            loading: None,
         }
     }
 
     /// Weights that stay in memory are read.
-    pub(crate) fn loaded(&mut self) {
+    pub(crate) fn loaded(&mut self, backend: &dyn Backend) {
         self.load = self.opened.elapsed();
+        self.loading = backend.counters();
     }
 
     /// A sweep of so many rows begins, some of them with logits, some of those guesses.
@@ -121,8 +125,9 @@ impl Clock {
     }
 
     /// The numbers that are reported with every result.
-    pub(crate) fn stats(&self, plan: &Plan, store: &WeightStore, capabilities: &Capabilities) -> Stats {
+    pub(crate) fn stats(&self, plan: &Plan, store: &WeightStore, backend: &dyn Backend) -> Stats {
         let (ring, io) = store.ring_stats();
+        let capabilities = backend.capabilities();
         let per_second = |n: f64, s: f64| if s > 0.0 { n / s } else { 0.0 };
         let sweeping = self.sweeping.as_secs_f64();
         Stats {
@@ -155,6 +160,7 @@ impl Clock {
             expert_bytes: store.counted.read_bytes,
             predicted_seconds: self.predicted,
             predicted_sweep_seconds: plan.cost.sweep_seconds,
+            gpu: self.loading.zip(backend.counters()).map(|(before, now)| GpuStats::since(before, now)),
             device: format!("{} {}", capabilities.device, capabilities.detail).trim().to_owned(),
             io: io.to_owned(),
         }

@@ -227,7 +227,7 @@ impl Engine {
     /// What happened so far.
     pub fn stats(&self) -> Stats {
         let Sweeper { plan, backend, store, clock, .. } = &self.sweeper;
-        clock.stats(plan, store, &backend.capabilities())
+        clock.stats(plan, store, &**backend)
     }
 
     /// What was counted so far of all that shared it.
@@ -256,7 +256,7 @@ impl Sweeper {
         };
         store.load(plan, spec, &mut **backend, &mut show)?;
         embedder.look_at(plan, spec, store);
-        clock.loaded();
+        clock.loaded(&**backend);
         Ok(())
     }
 }

@@ -111,5 +111,5 @@ pub use resolve::{
 pub use rules::TokenRules;
 pub use sampler::Sampling;
 pub use session::{QueueLimits, Session, SessionHandle};
-pub use stats::Stats;
+pub use stats::{GpuStats, Stats};
 pub use texts::Vocabulary;

@@ -1,6 +1,47 @@
 //! The numbers reported with every result.
 
+use aerostat_backend::DeviceCounters;
 use serde::Serialize;
+
+/// What a GPU was asked for, from the moment on that all that stays there was there: of all sweeps together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct GpuStats {
+    /// Batches of commands that were handed to it.
+    pub submissions: u64,
+    /// Kernels that were started.
+    pub dispatches: u64,
+    /// Times that the host waited for a batch to be finished.
+    pub waits: u64,
+    /// Times that results were read back: once for the logits of a sweep, and once for each router.
+    pub read_backs: u64,
+    /// Times that memory which host and device use in turns went to the device. Each is waited for once at most.
+    pub turns: u64,
+    /// Bytes of weights that were sent to it.
+    pub uploaded_bytes: u64,
+    /// Bytes of all else that was sent: where rows stand, their embeddings, angles.
+    pub written_bytes: u64,
+    /// The most of its memory that was taken at a time since it was opened.
+    pub memory_peak_bytes: u64,
+    /// What its allocator has of it by now; `None`: it does not say.
+    pub reserved_bytes: Option<u64>,
+}
+
+impl GpuStats {
+    /// What came after `before`.
+    pub(crate) fn since(before: DeviceCounters, now: DeviceCounters) -> Self {
+        Self {
+            submissions: now.submissions - before.submissions,
+            dispatches: now.dispatches - before.dispatches,
+            waits: now.waits - before.waits,
+            read_backs: now.read_backs - before.read_backs,
+            turns: now.turns - before.turns,
+            uploaded_bytes: now.uploaded_bytes - before.uploaded_bytes,
+            written_bytes: now.written_bytes - before.written_bytes,
+            memory_peak_bytes: now.memory_peak_bytes,
+            reserved_bytes: now.reserved_bytes,
+        }
+    }
+}
 
 /// What a run did. Seconds are wall time.
 #[derive(Clone, Debug, Serialize)]
@@ -63,6 +104,9 @@ pub struct Stats {
     pub predicted_seconds: f64,
     /// What a one-row sweep was predicted to take.
     pub predicted_sweep_seconds: f64,
+    /// What a GPU was asked for; `None` on the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<GpuStats>,
     /// The device.
     pub device: String,
     /// How weights were read.

@@ -10,6 +10,8 @@ mod documents;
 mod errors;
 mod formats;
 mod generation;
+#[cfg(all(target_os = "linux", feature = "gpu"))]
+mod gpu;
 #[cfg(unix)]
 mod interrupts;
 #[cfg(unix)]

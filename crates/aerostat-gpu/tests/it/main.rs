@@ -1,8 +1,11 @@
 //! The GPU device against the reference and the CPU, on an adapter of this machine. Where there is none, tests fail.
 
+mod counters;
 mod memory;
 mod models;
 mod ops;
+mod overlap;
+mod shaders;
 
 use aerostat_backend::Backend;
 use aerostat_gpu::{Choice, Gpu, GpuConfig, UploadPath};

@@ -11,7 +11,7 @@ fn all<T>(results: Vec<Result<T, aerostat::Error>>) -> Vec<T> {
     results.into_iter().map(|result| result.expect("every request has a result")).collect()
 }
 
-fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options {
         device: Device::Gpu(None),
         kv: KvType::F32,
@@ -59,7 +59,7 @@ fn check(fixture: &Fixture) -> Result<f32, String> {
 /// Every `of`-th fixture from the `part`-th on.
 fn check_part(part: usize, of: usize) {
     // As long as it is open, kernels that were compiled stay so.
-    let _open = crate::boxed(UploadPath::Auto);
+    let device = crate::open(None, UploadPath::Auto);
     let (mut failures, mut worst) = (0, (0.0, String::new()));
     for fixture in fixtures().into_iter().skip(part).step_by(of) {
         match check(&fixture) {
@@ -73,6 +73,7 @@ fn check_part(part: usize, of: usize) {
     }
     println!("the worst logit is off by {:e} of the largest, in {}", worst.0, worst.1);
     assert_eq!(failures, 0, "fixtures fail");
+    crate::shaders::assert_listed(&device);
 }
 
 #[test]

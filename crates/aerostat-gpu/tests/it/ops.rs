@@ -5,7 +5,7 @@ use aerostat_backend::conformance::{self, Tolerance};
 use aerostat_backend::reference::Reference;
 use aerostat_gpu::UploadPath;
 
-use crate::boxed;
+use crate::{boxed, open, shaders};
 
 fn reference() -> Box<dyn Backend> {
     Box::new(Reference::new())
@@ -14,7 +14,8 @@ fn reference() -> Box<dyn Backend> {
 #[test]
 fn every_op_agrees_with_the_reference() {
     for path in [UploadPath::Mapped, UploadPath::Staged] {
-        let _open = boxed(path);
+        let device = open(None, path);
         conformance::run(&|| boxed(path), &reference, Tolerance::Documented);
+        shaders::assert_listed(&device);
     }
 }
