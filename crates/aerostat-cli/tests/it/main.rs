@@ -12,6 +12,8 @@ mod formats;
 mod generation;
 #[cfg(all(target_os = "linux", feature = "gpu"))]
 mod gpu;
+#[cfg(all(target_os = "linux", feature = "gpu"))]
+mod gpu_memory;
 #[cfg(unix)]
 mod interrupts;
 #[cfg(unix)]
