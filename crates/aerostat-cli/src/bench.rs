@@ -41,6 +41,9 @@ pub(crate) enum BenchCommand {
     Experts(BenchExpertsArgs),
     /// How fast weights of each format are multiplied, beside what the processor and its memory can do.
     Kernels(BenchKernelsArgs),
+    /// A graphics card: sending weights, multiplying them, and sweeps over a model, beside what it can do at most.
+    #[cfg(feature = "gpu")]
+    Gpu(crate::bench_gpu::BenchGpuArgs),
 }
 
 #[derive(Debug, Args)]
@@ -183,6 +186,7 @@ struct Points<'a, T> {
 
 /// Prints what was measured, and how and where.
 pub(crate) fn report<T: Serialize>(model: Option<&str>, results: T) -> Result<(), Failure> {
+pub(crate) fn report<T: Serialize>(model: Option<&str>, results: T) -> Result<(), Failure> {
     let arguments: Vec<String> =
         std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
     let command = format!("aerostat {}", arguments.join(" "));
@@ -198,6 +202,8 @@ pub(crate) fn execute(args: &BenchArgs, output: &OutputArgs) -> Result<(), Failu
         BenchCommand::Batch(args) => batch(args, output),
         BenchCommand::Experts(args) => experts(args, output),
         BenchCommand::Kernels(args) => kernels(args, output),
+        #[cfg(feature = "gpu")]
+        BenchCommand::Gpu(args) => crate::bench_gpu::execute(args, output),
     }
 }
 
@@ -451,7 +457,7 @@ fn kernels(args: &BenchKernelsArgs, output: &OutputArgs) -> Result<(), Failure> 
 }
 
 /// A duration in seconds, above 0 and below an hour.
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let duration = text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
     let sensible = duration.filter(|d| !d.is_zero() && *d < Duration::from_secs(3600));
     sensible.ok_or_else(|| format!("`{text}` is not a number of seconds above 0 and below 3600"))

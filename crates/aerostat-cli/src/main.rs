@@ -10,6 +10,8 @@ mod apart;
 mod args;
 mod batch;
 mod bench;
+#[cfg(feature = "gpu")]
+mod bench_gpu;
 mod cell;
 mod chat;
 mod classify;

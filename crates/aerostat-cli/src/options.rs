@@ -303,7 +303,7 @@ impl GenerationArgs {
     }
 }
 
-fn device(text: &str) -> Result<Device, String> {
+pub(crate) fn device(text: &str) -> Result<Device, String> {
     match (text, text.strip_prefix("gpu:").map(str::parse::<usize>)) {
         ("auto", _) => Ok(Device::Auto),
         ("cpu", _) => Ok(Device::Cpu),

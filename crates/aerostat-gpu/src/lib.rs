@@ -16,6 +16,7 @@ mod budget;
 mod cache;
 mod context;
 mod gpu;
+mod measure;
 mod memory;
 mod pipelines;
 mod products;

@@ -59,6 +59,10 @@ pub enum Kernel {
     },
     /// The best of those.
     Select,
+    /// Multiply-adds, to measure them.
+    PeakFma,
+    /// Reads of memory, to measure them.
+    PeakRead,
 }
 
 /// How weights are stored.
@@ -252,6 +256,8 @@ impl Kernel {
             Self::DeltaRule | Self::StateScan => &[true, false, false, false, false, false],
             Self::IndexScore { .. } => &[true, false, false, false, false],
             Self::Select => &[true, false, false],
+            Self::PeakFma => &[false],
+            Self::PeakRead => &[true, false],
         }
     }
 
@@ -298,6 +304,8 @@ impl Kernel {
                 [&constants, FUNCTIONS, CACHE, PLACES, include_str!("wgsl/index_score.wgsl")].concat()
             }
             Self::Select => [PLACES, include_str!("wgsl/select.wgsl")].concat(),
+            Self::PeakFma => include_str!("wgsl/peak_fma.wgsl").to_owned(),
+            Self::PeakRead => include_str!("wgsl/peak_read.wgsl").to_owned(),
         }
     }
 }

@@ -103,3 +103,61 @@ fn a_trace_of_experts_is_written_and_replayed() {
     assert!(refused.code == Some(2) && refused.stderr.contains("is no trace of experts"), "{refused:?}");
     assert_eq!(std::fs::read_to_string(&table).unwrap(), "text\nprecious\n");
 }
+
+/// On whatever adapter there is; llama-bench is a script that says what it was asked.
+#[cfg(all(unix, feature = "gpu"))]
+#[test]
+fn a_graphics_card_is_measured_beside_its_peaks() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("llama-bench");
+    let answer =
+        r#"[{"n_prompt": 512, "n_gen": 0, "avg_ts": 7.5}, {"n_prompt": 0, "n_gen": 32, "avg_ts": 2.5}]"#;
+    std::fs::write(&other, format!("#!/bin/sh\necho \"$@\" > $(dirname $0)/asked\necho '{answer}'\n"))
+        .unwrap();
+    std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let model = fixture("gguf_k_mixed/twin.gguf");
+    let model = model.to_str().unwrap();
+    let quick = ["--formats", "BF16,Q4_K", "--rows", "1,8", "--seconds", "0.01", "--sweep-rows", "2"];
+    let more = [
+        "--vram",
+        "256MiB",
+        "--sweeps",
+        "1",
+        "--prompt",
+        "16",
+        "--generate",
+        "4",
+        "--llama-bench",
+        other.to_str().unwrap(),
+    ];
+    let args = [&["bench", "gpu", model][..], &quick, &more].concat();
+    let report = json(&args);
+    let kernels = &report["kernels"];
+    for peak in ["upload_bytes_per_second", "fma_flops_per_second", "memory_bytes_per_second"] {
+        assert!(kernels[peak].as_f64().unwrap() > 1e6, "{kernels}");
+    }
+    let points = kernels["points"].as_array().unwrap();
+    let ways: Vec<(&str, u64)> =
+        points.iter().map(|p| (p["format"].as_str().unwrap(), p["rows"].as_u64().unwrap())).collect();
+    assert_eq!(ways, [("BF16", 1), ("BF16", 8), ("Q4_K", 1), ("Q4_K", 8)]);
+    assert!(points.iter().all(|p| p["fraction_of_fma"].as_f64().unwrap() > 0.0), "{points:?}");
+    let sweeps = report["sweeps"].as_array().unwrap();
+    assert_eq!(sweeps.len(), 3);
+    for (sweeps, weights) in sweeps.iter().zip(["streamed", "bounded", "resident"]) {
+        assert_eq!(sweeps["weights"], weights);
+        assert_eq!(sweeps["points"].as_array().unwrap().len(), 1, "{sweeps}");
+        for point in sweeps["points"].as_array().unwrap() {
+            assert_eq!(point["streamed_bytes"].as_u64().unwrap() > 0, weights == "streamed", "{point}");
+        }
+    }
+    assert_eq!(report["llama_bench"][1]["avg_ts"], 2.5);
+    let asked = std::fs::read_to_string(folder.path().join("asked")).unwrap();
+    assert!(asked.contains(model) && asked.contains("-p 16 -n 4 -ngl 999"), "{asked}");
+    let human = run(&[&["bench", "gpu"][..], &quick[..6]].concat());
+    assert_eq!(human.code, Some(0), "{}", human.stderr);
+    assert!(human.stdout.contains("GB/s to the device, "), "{}", human.stdout);
+    assert_eq!(human.stdout.lines().count(), 3 + 4, "{}", human.stdout);
+    assert_eq!(run(&["bench", "gpu", "--device", "cpu"]).code, Some(2));
+}

@@ -50,6 +50,8 @@ fn kernels() -> Vec<Kernel> {
         Kernel::DeltaRule,
         Kernel::StateScan,
         Kernel::Select,
+        Kernel::PeakFma,
+        Kernel::PeakRead,
     ];
     let plain = DType::COMPUTABLE.iter().copied();
     let weights = plain.clone().map(Weights::Plain).chain(codes().into_iter().map(Weights::Codes));
@@ -89,7 +91,9 @@ fn usual(kernel: Kernel) -> Kernel {
         | Kernel::ShortConv
         | Kernel::DeltaRule
         | Kernel::StateScan
-        | Kernel::Select => kernel,
+        | Kernel::Select
+        | Kernel::PeakFma
+        | Kernel::PeakRead => kernel,
     }
 }
 

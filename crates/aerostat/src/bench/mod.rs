@@ -2,6 +2,8 @@
 
 mod batch;
 mod experts;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod kernels;
 mod speculate;
 mod sweep;
@@ -19,6 +21,8 @@ use crate::{Error, ErrorKind, ModelFiles};
 
 pub use batch::{BatchPoint, BatchSettings, batch};
 pub use experts::{ExpertsPoint, ExpertsReport, experts};
+#[cfg(feature = "gpu")]
+pub use gpu::{GpuKernels, gpu_kernels};
 pub use kernels::{KernelPoint, Kernels, kernel_formats, kernels};
 pub use speculate::{SpeculatePoint, speculate};
 pub use sweep::{SweepPoint, SweepSettings, sweep};
