@@ -39,7 +39,12 @@ impl Parts {
         let process = || (machine::resident_bytes(), machine::peak_resident_bytes());
         let before = process();
         let mut backend = device(options)?;
-        let multiply = machine::multiply_rates(&mut *backend, &files.spec, probe_bytes)?;
+        // On a device that is to have too little memory nothing can be measured; the plan says how much would do.
+        let fits = backend.device_memory().is_none_or(|memory| memory.budget_bytes > memory.fixed_bytes);
+        let multiply = match fits {
+            true => machine::multiply_rates(&mut *backend, &files.spec, probe_bytes)?,
+            false => Vec::new(),
+        };
         backend.reset();
         // What a GPU's driver takes is part of the process; threads of the CPU are counted by themselves.
         let (process_bytes, process_peak_bytes) = if is_gpu { process() } else { before };

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::support::json as json_of;
+use crate::support::{fixture, json as json_of, run};
 
 const MIB: u64 = 1 << 20;
 const VRAM: u64 = 36 * MIB;
@@ -77,6 +77,24 @@ fn write(folder: &Path) -> u64 {
         file.write_all(&values).unwrap();
     }
     end
+}
+
+/// What was measured before the plan was made took memory, too, and failed without a word on how much would do.
+#[test]
+fn too_little_memory_of_a_device_is_refused_with_the_least_that_does() {
+    let model = fixture("llama");
+    let score = |vram: &str| {
+        let call =
+            ["score", model.to_str().unwrap(), "--token-ids", "5,6,7", "--device", "gpu", "--vram", vram];
+        run(&call)
+    };
+    for vram in ["1MiB", "16MiB", "24MiB"] {
+        let refused = score(vram);
+        assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+        let words = refused.stderr.split("this model needs at least ").nth(1).expect("the least");
+        let least = words.split(' ').next().unwrap();
+        assert_eq!(score(&format!("{least}MiB")).code, Some(0), "{least}");
+    }
 }
 
 #[test]

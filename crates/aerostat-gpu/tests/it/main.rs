@@ -1,6 +1,7 @@
 //! The GPU device against the reference and the CPU, on an adapter of this machine. Where there is none, tests fail.
 
 mod counters;
+mod exactness;
 mod memory;
 mod models;
 mod ops;

@@ -7,7 +7,7 @@ use aerostat_testkit::{Fixture, encoders, fixture, fixtures};
 /// Of logits, in parts of the largest.
 const LOGIT_TOLERANCE: f32 = 2e-3;
 
-fn all<T>(results: Vec<Result<T, aerostat::Error>>) -> Vec<T> {
+pub(crate) fn all<T>(results: Vec<Result<T, aerostat::Error>>) -> Vec<T> {
     results.into_iter().map(|result| result.expect("every request has a result")).collect()
 }
 
