@@ -186,7 +186,6 @@ struct Points<'a, T> {
 
 /// Prints what was measured, and how and where.
 pub(crate) fn report<T: Serialize>(model: Option<&str>, results: T) -> Result<(), Failure> {
-pub(crate) fn report<T: Serialize>(model: Option<&str>, results: T) -> Result<(), Failure> {
     let arguments: Vec<String> =
         std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
     let command = format!("aerostat {}", arguments.join(" "));
