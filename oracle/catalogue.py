@@ -138,8 +138,16 @@ def gemma3_rope(scaling=None, base=20000.0, local=500.0):
 
 def with_scalars(model):
     """What multiplies the stream after each block."""
-    for layer in model.model.layers:
+    for layer in getattr(model.model, "language_model", model.model).layers:
         layer.layer_scalar.fill_(0.75)
+
+
+def with_router_scales(model):
+    """The same, and factors on what routers read and on what experts give."""
+    with_scalars(model)
+    for layer in model.model.layers:
+        layer.router.scale.data.copy_(torch.linspace(0.5, 2.0, layer.router.scale.numel()) * layer.router.scalar_root_size ** -0.5)
+        layer.router.per_expert_scale.data.copy_(torch.linspace(0.5, 1.5, layer.router.per_expert_scale.numel()))
 
 
 def old_gemma4(config):
@@ -466,6 +474,11 @@ LLAMA3 = {"rope_type": "llama3", "rope_theta": 1000.0, "factor": 8.0, "low_freq_
           "original_max_position_embeddings": 24}
 GEMMA = dict(hidden_size=32, head_dim=20, intermediate_size=56, num_key_value_heads=1)
 GEMMA3 = dict(GEMMA, num_key_value_heads=2, head_dim=12, num_hidden_layers=7, intermediate_size=40, sliding_window=6)
+# As the small ones: keys and values shared by layers of both kinds, and a further input of each layer.
+GEMMA4_SMALL = dict(GEMMA, num_key_value_heads=2, head_dim=8, global_head_dim=16, num_hidden_layers=6, sliding_window=6, intermediate_size=40,
+                    hidden_size_per_layer_input=12, vocab_size_per_layer_input=128,
+                    layer_types=["sliding_attention", "full_attention", "sliding_attention", "sliding_attention", "sliding_attention", "full_attention"])
+GEMMA4_EXPERTS = dict(enable_moe_block=True, num_experts=6, top_k_experts=2, moe_intermediate_size=24)
 
 FIXTURES = {
     # Llama
@@ -848,6 +861,17 @@ FIXTURES = {
     "gemma4_values": dict(family="Gemma4Text", dtype="bf16", lengths=SHORT, edit=old_gemma4, config=dict(
         GEMMA, num_key_value_heads=2, head_dim=12, global_head_dim=8, num_hidden_layers=2, sliding_window=6, hidden_size_per_layer_input=0,
         layer_types=["sliding_attention", "full_attention"])),
+    "gemma4_layers": dict(family="Gemma4Text", dtype="bf16", lengths=LONG, prepare=with_scalars, twins=["bf16"], config=dict(
+        GEMMA4_SMALL, num_kv_shared_layers=3, use_double_wide_mlp=True, final_logit_softcapping=3.0)),
+    "gemma4_shared": dict(family="Gemma4Text", dtype="bf16", lengths=LONG, config=dict(
+        GEMMA4_SMALL, num_kv_shared_layers=2, attention_k_eq_v=True, num_global_key_value_heads=1)),
+    "gemma4_inputs": dict(family="Gemma4Text", dtype="f32", lengths=SHORT, shard=60_000, config=dict(
+        GEMMA4_SMALL, num_kv_shared_layers=0, use_double_wide_mlp=True, tie_word_embeddings=False)),
+    "gemma4_moe": dict(family="Gemma4Text", dtype="bf16", lengths=LONG, prepare=with_router_scales, twins=["bf16"], config={
+        **GEMMA4_SMALL, **GEMMA4_EXPERTS, "num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"],
+        "hidden_size_per_layer_input": 0, "attention_k_eq_v": True, "num_global_key_value_heads": 1}),
+    "gemma4_towers": dict(family="Gemma4", text="Gemma4Text", dtype="bf16", lengths=SHORT, prepare=with_scalars, config=dict(
+        GEMMA4_SMALL, num_kv_shared_layers=3), towers=dict(vision_config=None, audio_config=None)),
     "vaultgemma": dict(family="VaultGemma", dtype="bf16", lengths=LONG, config=dict(
         GEMMA, num_hidden_layers=2, sliding_window=6, query_pre_attn_scalar=9, final_logit_softcapping=3.0)),
     # Phi 3

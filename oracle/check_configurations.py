@@ -2,7 +2,7 @@
 """Compare how configurations are read here with how transformers reads them: every model type, every key that a class knows,
 altered, removed, null, and stray.
 
-usage: check_configurations.py [--scorer PROGRAM] [--work FOLDER] [--only TYPE,..] [--keys KEY,..] [--every N] [--strays N]
+usage: check_configurations.py [--scorer PROGRAM] [--work FOLDER] [--only TYPE,..] [--keys KEY,..] [--every N] [--strays N] [--fixtures NAME,..]
 
 It builds `crates/aerostat/examples/score_folders.rs` unless `--scorer` names what was built. For each case a tiny model of
 fixtures/ gets a changed config.json; transformers makes the model that this says, in float32, with the fixture's weights or,
@@ -10,7 +10,7 @@ where their shapes change, random ones, and both score the same 40 tokens. Count
 alone, with the reason; wrong; and within rounding, where both are as far from transformers in float64. With `--describe` nothing is scored here, which takes minutes: among the cases of a type that have
 the weights of the fixture, those that transformers gives the same log-probabilities must be described alike, and others not. A case whose stray key is read by nothing while transformers makes and runs the model is equal
 there by definition, and only run here. `--every N` takes each N-th case, `--strays N` each N-th of those whose key the class
-does not know.
+does not know. `--fixtures` names others than the first of each type.
 """
 
 import argparse
@@ -38,12 +38,14 @@ LISTS = {"no_rope_layers": [1, 0], "attention_layers": ["local", "global"], "lay
          "moe_layers": [0], "indexer_types": ["full", "full"]}
 
 
-def bases():
+def bases(named=()):
     """One fixture of each model type, and of each type with towers: its folder, configuration, and the keys of its class."""
     classes = {c["type"]: c for c in CLASSES}
     found = {}
     configs = {path: json.loads(path.read_text()) for path in sorted(FIXTURES.glob("*/config.json"))}
     for path, config in sorted(configs.items(), key=lambda item: "text_config" in item[1]):  # towers last
+        if named and path.parent.name not in named:
+            continue
         text = config.get("text_config", config)
         kind = text.get("model_type", "")
         if "quantization_config" in config or not (path.parent / "model.safetensors").exists() or not (path.parent / "expected.json").exists():
@@ -181,6 +183,7 @@ def main():
     parser.add_argument("--keys")
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--strays", type=int, default=1)
+    parser.add_argument("--fixtures")
     args = parser.parse_args()
     scorer = args.scorer
     if not scorer:
@@ -194,7 +197,7 @@ def main():
     every_key = {key for c in CLASSES for key in (*c["keys"], *c["names"])} if not args.keys else set(args.keys.split(","))
     ours, total = Scorer(scorer), collections.Counter()
     work = pathlib.Path(args.work or tempfile.mkdtemp())
-    for kind, (folder, config, known) in bases().items():
+    for kind, (folder, config, known) in bases((args.fixtures or "").split(",") if args.fixtures else ()).items():
         if args.only and kind not in args.only.split(","):
             continue
         count = one_type(kind, folder, config, known, every_key, (args.every, args.strays), ours, work)

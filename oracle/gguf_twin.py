@@ -1,5 +1,6 @@
 """Write a model as GGUF, with the names, layouts and metadata that llama.cpp's converter gives it."""
 
+import copy
 import json
 import math
 import re
@@ -11,7 +12,7 @@ import torch
 
 ARCH = {
     "llama": "llama", "mistral": "llama", "internlm2": "internlm2", "internlm3": "llama", "minicpm": "minicpm", "qwen2": "qwen2", "qwen3": "qwen3", "gemma": "gemma",
-    "gemma2": "gemma2", "gemma3_text": "gemma3", "phi3": "phi3", "phi": "phi2", "smollm3": "smollm3", "olmo": "olmo",
+    "gemma2": "gemma2", "gemma3_text": "gemma3", "gemma4_text": "gemma4", "phi3": "phi3", "phi": "phi2", "smollm3": "smollm3", "olmo": "olmo",
     "olmo2": "olmo2", "olmo3": "olmo2", "granite": "granite", "cohere": "command-r", "cohere2": "cohere2", "glm": "chatglm",
     "glm4": "glm4", "starcoder2": "starcoder2", "stablelm": "stablelm", "gpt_neox": "gptneox", "gpt2": "gpt2",
     "gpt_bigcode": "starcoder", "falcon": "falcon", "bloom": "bloom", "ernie4_5": "ernie4_5", "nemotron": "nemotron",
@@ -46,7 +47,8 @@ FILE_TYPE = {"f32": 0, "f16": 1, "bf16": 32, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q
 
 def write(path, model, kind, options=frozenset(), vocabulary=None):
     """Write `model` to `path` in `kind`; give back the float32 state that a reader of the file must see."""
-    config = model.config
+    config = copy.deepcopy(model.config)
+    config.allow_global_per_layer_attribute_access = True  # that of layers with a window
     arch = arch_name(config)
     split = {"split_max_tensors": 12} if "split" in options else {}
     writer = gguf.GGUFWriter(None, arch, **split)
@@ -62,6 +64,8 @@ def write(path, model, kind, options=frozenset(), vocabulary=None):
         state[name] = add(writer, config, name, tensor, kind, index, rng, options)
     if rope(config).get("rope_type") == "llama3":
         writer.add_tensor("rope_freqs.weight", llama3_factors(config))
+    if rope(config).get("rope_type") == "proportional":
+        writer.add_tensor("rope_freqs.weight", proportional_factors(config))
     if rope(config).get("rope_type") == "longrope":
         for length in ("long", "short"):
             writer.add_tensor(f"rope_factors_{length}.weight", np.array(rope(config)[f"{length}_factor"], dtype=np.float32))
@@ -99,7 +103,11 @@ def add(writer, config, name, tensor, kind, index, rng, options):
             writer.add_tensor(part, *stored_as(rows, "f32" if rows.ndim == 1 or "conv" in part or part.endswith(("ssm_a", "ssm_d", "norm.weight")) else kind))
         return tensor
     heads = permuted_heads(config, name)
-    if name.endswith("norm.weight") and config.model_type.startswith(("gemma", "nemotron", "qwen3_next", "qwen3_5")):
+    if config.model_type == "gemma4_text" and name.endswith(("router.scale", "router.per_expert_scale", "layer_scalar")):
+        stem = {"scale": "ffn_gate_inp.scale", "per_expert_scale": "ffn_down_exps.scale", "layer_scalar": "layer_output_scale.weight"}
+        writer.add_tensor(f"blk.{name.split('.layers.')[1].split('.')[0]}.{stem[name.split('.')[-1]]}", data)
+        return tensor
+    if name.endswith("norm.weight") and config.model_type != "gemma4_text" and config.model_type.startswith(("gemma", "nemotron", "qwen3_next", "qwen3_5")):
         writer.add_tensor(gguf_name(config, name), data + np.float32(1.0))
         return tensor
     stored = permute(data, heads) if heads else restack(config, name, data)
@@ -304,7 +312,9 @@ def unjoin_experts(config, state):
         tensor = tensor.transpose(1, 2) if by_inputs and name.endswith(("experts.gate_up_proj", "experts.down_proj")) else tensor
         suffix = ".bias" if name.endswith("_bias") else ".weight"
         stem = name.removesuffix("_bias")
-        if stem.endswith("experts.gate_up_proj"):
+        if stem.endswith("experts.gate_up_proj") and config.model_type == "gemma4_text":
+            apart[stem + suffix] = tensor
+        elif stem.endswith("experts.gate_up_proj"):
             halves = (tensor[:, ::2], tensor[:, 1::2]) if config.model_type == "gpt_oss" else tensor.chunk(2, dim=1)
             for part, half in zip(("gate_proj", "up_proj"), halves):
                 apart[stem.replace("gate_up_proj", part) + suffix] = half.contiguous()
@@ -376,11 +386,14 @@ def metadata(writer, config, kind, options):
         writer.add_layer_norm_rms_eps(config.layer_norm_epsilon)
         writer.add_file_type(FILE_TYPE[kind])
         return
-    if kind_of_model != "nemotron_h":
+    gemma4 = kind_of_model == "gemma4_text"
+    if gemma4:
+        gemma4_metadata(writer, config)
+    elif kind_of_model != "nemotron_h":
         writer.add_feed_forward_length(first("intermediate_size_mlp", "intermediate_size", "ffn_hidden_size", "n_inner") or 4 * config.hidden_size)
     writer.add_head_count(config.num_attention_heads)
     latent = getattr(config, "kv_lora_rank", None)
-    if not states or kind_of_model == "falcon_h1":
+    if not gemma4 and (not states or kind_of_model == "falcon_h1"):
         writer.add_head_count_kv(1 if latent and "whole" not in options else kv_head_count(config))
     if states:
         writer.add_layer_norm_rms_eps(first("rms_norm_eps", "layer_norm_epsilon", "norm_eps"))
@@ -392,19 +405,19 @@ def metadata(writer, config, kind, options):
     head_dim = getattr(config, "head_dim", None)
     if latent:
         latent_metadata(writer, config, options)
-    elif head_dim is not None:
+    elif head_dim is not None and not gemma4:
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
     partial = rope(config).get("partial_rotary_factor")
     if ARCH[kind_of_model] == "llama":
         writer.add_vocab_size(config.vocab_size)
         writer.add_rope_dimension_count(head_dim or config.hidden_size // config.num_attention_heads)
-    elif partial is not None:
+    elif partial is not None and not gemma4:
         writer.add_rope_dimension_count(int((head_dim or config.hidden_size // config.num_attention_heads) * partial))
     experts = first("num_local_experts", "num_experts", "n_routed_experts")
     if experts:
         writer.add_expert_count(experts)
-        writer.add_expert_used_count(config.num_experts_per_tok)
+        writer.add_expert_used_count(first("num_experts_per_tok", "top_k_experts"))
         if first("moe_intermediate_size"):
             writer.add_expert_feed_forward_length(config.moe_intermediate_size)
         deepseek_experts(writer, config)
@@ -438,6 +451,34 @@ def metadata(writer, config, kind, options):
         writer.add_logit_scale(config.logits_scaling)
     if rope(config) and kind_of_model not in ("gemma", "gemma2"):  # those two have a fixed base of 10,000
         rope_metadata(writer, config, options)
+
+
+def wide(config, key):
+    """What layers of Gemma 4 without a window have of their own."""
+    return getattr(config.per_layer_config[config.layer_types.index("full_attention")], key)
+
+
+def gemma4_metadata(writer, config):
+    """Heads of both kinds of layers, and what layers share and read besides."""
+    slides = [kind == "sliding_attention" for kind in config.layer_types]
+    shared = config.num_kv_shared_layers
+    writer.add_shared_kv_layers(shared)
+    writer.add_embedding_length_per_layer_input(config.hidden_size_per_layer_input or 0)
+    writer.add_sliding_window(config.sliding_window)
+    writer.add_sliding_window_pattern(slides)
+    writer.add_key_length(wide(config, "head_dim"))
+    writer.add_value_length(wide(config, "head_dim"))
+    writer.add_key_length_swa(config.head_dim)
+    writer.add_value_length_swa(config.head_dim)
+    if config.use_double_wide_mlp:
+        widths = [config.intermediate_size * (1 + (i >= config.num_hidden_layers - shared)) for i in range(config.num_hidden_layers)]
+    else:
+        widths = config.intermediate_size
+    writer.add_feed_forward_length(widths)
+    own = wide(config, "num_key_value_heads")
+    writer.add_head_count_kv([config.num_key_value_heads if local else own for local in slides] if own != config.num_key_value_heads else own)
+    writer.add_rope_dimension_count(wide(config, "head_dim"))
+    writer.add_rope_dimension_count_swa(config.head_dim)
 
 
 def deepseek_experts(writer, config):
@@ -489,7 +530,7 @@ def rope_metadata(writer, config, options):
     parameters = rope(config)
     writer.add_rope_freq_base(parameters["rope_theta"])
     local = config.rope_parameters.get("sliding_attention")
-    if local and config.model_type == "gemma3_text" and "no_local_base" not in options:  # older converters left it out: 10,000
+    if local and config.model_type in ("gemma3_text", "gemma4_text") and "no_local_base" not in options:  # older converters left it out: 10,000
         writer.add_rope_freq_base_swa(local["rope_theta"])
     if parameters["rope_type"] == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
@@ -518,6 +559,13 @@ def llama3_factors(config):
         smooth = min(max(smooth, 0.0), 1.0)
         factors.append(1.0 / ((1.0 - smooth) / p["factor"] + smooth))
     return np.array(factors, dtype=np.float32)
+
+
+def proportional_factors(config):
+    """Divisors that leave all but the first pairs of whole heads where they are."""
+    pairs = wide(config, "head_dim") // 2
+    turned = int(wide(config, "head_dim") * rope(config)["partial_rotary_factor"] / 2)
+    return np.array([1.0] * turned + [1e30] * (pairs - turned), dtype=np.float32)
 
 
 PRINTABLE = [chr(c) for c in range(33, 127)]

@@ -35,6 +35,7 @@ pub fn describe(checkpoint: &Checkpoint) -> Result<ModelSpec, Error> {
         embedding_scale: shape.embedding_scale,
         positions: tensors.positions()?,
         token_types: tensors.token_types()?,
+        layer_inputs: tensors.layer_inputs()?,
         embedding_norm: tensors.embedding_norm()?,
         ropes: tensors.ropes()?,
         blocks,
@@ -68,7 +69,7 @@ pub fn describe(checkpoint: &Checkpoint) -> Result<ModelSpec, Error> {
 /// What others lean on without asking: bytes of matrices and of companions are those of their rows, packed matrices have
 /// tiles, and every expert has its turn.
 fn verify(spec: &ModelSpec) -> Result<(), String> {
-    for matrix in spec.matrices().chain([&spec.embedding]) {
+    for matrix in spec.matrices().chain(spec.tables()) {
         let of =
             |rows: usize, row_bytes: u64| (rows as u64).checked_mul(row_bytes).filter(|bytes| *bytes > 0);
         let is_whole = match &matrix.tiles {
@@ -92,7 +93,7 @@ fn verify(spec: &ModelSpec) -> Result<(), String> {
 
 /// Tensors that no part of the model refers to.
 fn unread<'a>(spec: &ModelSpec, catalog: &'a Catalog) -> Vec<&'a Tensor> {
-    let matrices = spec.matrices().chain([&spec.embedding]).map(|m| m.name.as_str());
+    let matrices = spec.matrices().chain(spec.tables()).map(|m| m.name.as_str());
     let beside = spec.matrices().flat_map(Matrix::companions).map(|c| c.name.as_str());
     let small = spec.vectors().map(|v| v.name.as_str());
     let used: HashSet<&str> = matrices.chain(beside).chain(small).collect();
@@ -131,10 +132,10 @@ fn notes(checkpoint: &Checkpoint, unread: &[&Tensor]) -> Vec<String> {
 
 fn parameters(spec: &ModelSpec) -> u64 {
     let matrix = |m: &Matrix| m.rows as u64 * m.cols as u64;
-    let embedding = if spec.tied() { 0 } else { matrix(&spec.embedding) };
+    let tables = spec.tables().skip(usize::from(spec.tied())).map(matrix).sum::<u64>();
     let scales: u64 = spec.scales().map(|scales| scales.len as u64).sum();
     let vectors = spec.vectors().map(|v| v.len as u64).sum::<u64>() - scales;
-    embedding + spec.matrices().map(matrix).sum::<u64>() + vectors
+    tables + spec.matrices().map(matrix).sum::<u64>() + vectors
 }
 
 #[cfg(test)]

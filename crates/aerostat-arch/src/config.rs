@@ -13,6 +13,7 @@ mod mixture;
 pub(crate) mod quantisation;
 mod rope;
 mod shape;
+mod sharing;
 mod space;
 mod special_tokens;
 mod towers;

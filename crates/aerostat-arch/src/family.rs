@@ -15,7 +15,7 @@ pub use delta::{DeltaFamily, DeltaNames};
 pub use encoder::Encoder;
 pub use keys::Key;
 pub use latent::{LatentFamily, LatentNames};
-pub use mixture::{Mixture, MixtureNames};
+pub use mixture::{ApartNames, Mixture, MixtureNames};
 pub use names::{Fused, Names};
 pub use options::{
     AlibiRule, Bias, Factor, HeadNorms, PostNorms, Refused, Rotated, Softcap, StreamNorms, StreamScales,
@@ -84,8 +84,14 @@ pub struct Family {
     /// Whether layers without a window have heads of `global_head_dim`, whose values are their keys before norms if
     /// `attention_k_eq_v` says so; values of all layers are normalised, without weights.
     pub wide_heads: bool,
-    /// Name of a tensor of one number that the residual stream is multiplied by after a block; empty: there is none.
+    /// Name of a tensor of one number that the residual stream is multiplied by after a block, in Hugging Face checkpoints; in
+    /// GGUF it is always the same, and may be absent. Empty: there is none.
     pub block_scale: &'static str,
+    /// Whether tokens have a second embedding, of which each layer reads a part, if `hidden_size_per_layer_input` is above 0.
+    pub layer_inputs: bool,
+    /// Whether the last `num_kv_shared_layers` layers attend to keys and values of layers before them; their MLP is twice as wide
+    /// if `use_double_wide_mlp` says so.
+    pub shares_kv: bool,
     /// Whether each head has a score that takes part in the softmax and has no value (an attention sink).
     pub sinks: bool,
     /// Whether queries, keys and values are clipped, if the configuration names a limit.
@@ -201,6 +207,8 @@ impl Family {
         norms_after_rope: false,
         wide_heads: false,
         block_scale: "",
+        layer_inputs: false,
+        shares_kv: false,
         sinks: false,
         clip_qkv: false,
         parallel: Switch::Never,

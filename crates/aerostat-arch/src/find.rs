@@ -6,6 +6,7 @@ mod codes;
 mod delta;
 mod encoder;
 mod latent;
+mod layer_input;
 mod mixture;
 mod part;
 mod rope;

@@ -26,15 +26,15 @@ pub use config::TOWERS;
 pub use error::{Error, ErrorKind};
 pub use families::FAMILIES;
 pub use family::{
-    AlibiRule, Bias, ConvolutionNames, DeltaFamily, DeltaNames, Encoder, Factor, Family, Fused, HeadNorms,
-    Key, LatentFamily, LatentNames, LightningFamily, MixerKind, Mixers, Mixture, MixtureNames, Names,
-    PostNorms, Refused, Rotated, SelectiveFamily, SelectiveNorms, Softcap, SpaceFamily, SpaceNames, Steps,
-    StreamNorms, StreamScales, Switch, Temperature, Windows,
+    AlibiRule, ApartNames, Bias, ConvolutionNames, DeltaFamily, DeltaNames, Encoder, Factor, Family, Fused,
+    HeadNorms, Key, LatentFamily, LatentNames, LightningFamily, MixerKind, Mixers, Mixture, MixtureNames,
+    Names, PostNorms, Refused, Rotated, SelectiveFamily, SelectiveNorms, Softcap, SpaceFamily, SpaceNames,
+    Steps, StreamNorms, StreamScales, Switch, Temperature, Windows,
 };
 pub use spec::{
-    Activation, Alibi, AttentionSpec, Beside, Block, Companion, DeltaNet, DeltaShape, DistanceBiases,
-    Divisors, Experts, GatedConvolution, Groups, Growth, Head, Indexer, Joined, Latent, Lightning, Linear,
-    Matrix, Mixer, MlpSpec, ModelSpec, Nested, Norm, NormKind, Positions, Role, RopeSpec, RopeStyle, Routing,
-    Runs, Scales, Scaling, Score, Selection, Selective, SpaceShape, State, StateSpace, TokenTypes, Update,
-    Vector, Window,
+    Activation, Alibi, Apart, AttentionSpec, Beside, Block, Companion, DeltaNet, DeltaShape, DistanceBiases,
+    Divisors, Experts, GatedConvolution, Groups, Growth, Head, Indexer, Joined, Latent, LayerInput,
+    LayerInputs, Lightning, Linear, Matrix, Mixer, MlpSpec, ModelSpec, Nested, Norm, NormKind, Positions,
+    Role, RopeSpec, RopeStyle, Routing, Runs, Scales, Scaling, Score, Selection, Selective, SpaceShape,
+    State, StateSpace, TokenTypes, Update, Vector, Window,
 };

@@ -8,6 +8,7 @@ mod delta;
 mod distance;
 mod experts;
 mod latent;
+mod layer_input;
 mod matrix;
 mod mlp;
 mod norm;
@@ -23,8 +24,9 @@ pub use block::{Block, Mixer};
 pub use codes::{Beside, Companion, Nested, Scales, State};
 pub use delta::{DeltaNet, DeltaShape};
 pub use distance::DistanceBiases;
-pub use experts::{Experts, Groups, Routing, Score};
+pub use experts::{Apart, Experts, Groups, Routing, Score};
 pub use latent::{Indexer, Latent, Selection};
+pub use layer_input::{LayerInput, LayerInputs};
 pub use matrix::{Linear, Matrix, Role};
 pub use mlp::{Joined, MlpSpec};
 pub use norm::{Norm, NormKind};
@@ -53,6 +55,8 @@ pub struct ModelSpec {
     pub positions: Option<Positions>,
     /// Learned vectors of the parts of a text, added to the embeddings; `None`: there are none.
     pub token_types: Option<TokenTypes>,
+    /// A second embedding of each token, of which every block reads a part; `None`: there is none.
+    pub layer_inputs: Option<LayerInputs>,
     /// Norm of the embeddings, before the first block.
     pub embedding_norm: Option<Norm>,
     /// The rotary position embeddings that blocks refer to by index ([`AttentionSpec::rope`]).
@@ -116,8 +120,18 @@ pub struct Head {
 }
 
 impl ModelSpec {
-    /// Every weight matrix in the order of use, experts' matrices within their block, the head last; the embedding is not
-    /// among them.
+    /// The tables whose rows are gathered for tokens: the embedding, and that of further inputs of blocks.
+    pub fn tables(&self) -> impl Iterator<Item = &Matrix> {
+        [&self.embedding].into_iter().chain(self.layer_inputs.as_ref().map(|inputs| &inputs.table))
+    }
+
+    /// The same, to change them.
+    pub fn tables_mut(&mut self) -> impl Iterator<Item = &mut Matrix> {
+        [&mut self.embedding].into_iter().chain(self.layer_inputs.as_mut().map(|inputs| &mut inputs.table))
+    }
+
+    /// Every weight matrix in the order of use, experts' matrices within their block, the head last; tables are not among
+    /// them.
     pub fn matrices(&self) -> impl Iterator<Item = &Matrix> {
         let linears = |b| Block::linears(b).chain(b.experts.iter().flat_map(Experts::linears));
         let blocks = self.blocks.iter().flat_map(move |b| linears(b).map(|(_, linear)| &linear.weight));
@@ -141,7 +155,8 @@ impl ModelSpec {
     pub fn vectors(&self) -> impl Iterator<Item = &Vector> {
         let blocks = self.blocks.iter().flat_map(Block::vectors);
         let divisors = self.ropes.iter().flat_map(RopeSpec::vectors);
-        let norms = self.embedding_norm.iter().chain(&self.final_norm).flat_map(Norm::vectors);
+        let inputs = self.layer_inputs.as_ref().map(|inputs| &inputs.norm);
+        let norms = self.embedding_norm.iter().chain(&self.final_norm).chain(inputs).flat_map(Norm::vectors);
         let positions = self.positions.as_ref().map(|p| &p.table);
         let positions = positions.into_iter().chain(self.token_types.as_ref().map(|t| &t.table));
         let biases = self.blocks.iter().find_map(|b| b.attention()?.biases.as_ref()).map(|b| &b.table);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aerostat_arch::{Block, Growth, ModelSpec, Vector};
+use aerostat_arch::{Block, Growth, ModelSpec, Routing, Vector};
 use aerostat_backend::{
     Backend, BufferId, Error, Extras, Home, Mat, Placement, ScratchNeed, StateRow, SweepRows, TileShape,
     Weight, defect,
@@ -15,7 +15,7 @@ use crate::codes::Codes;
 use crate::constants::{self, tensor};
 use crate::program::{Buffer, Content, Height, Kept, Op, Product, Program, Slice};
 use crate::rope::Frequencies;
-use crate::routing::Routed;
+use crate::routing::{Lists, Routed};
 
 /// How large a batch can be.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +58,8 @@ pub struct Model {
     ropes: Vec<Frequencies>,
     /// By block, what is added to the router's scores for the choice.
     corrections: Vec<Option<Vec<f32>>>,
+    /// By block, factors on the scores of chosen experts.
+    expert_scales: Vec<Option<Vec<f32>>>,
     /// Rows of a normalised head whose norms are known.
     head_rows_known: usize,
     /// Cosines and sines on their way to the device, `[rows_max, widest rope]`.
@@ -101,9 +103,9 @@ pub fn footprint(spec: &ModelSpec, program: &Program) -> Footprint {
     let chosen = |block: &Block| block.experts.as_ref().map_or(0, |experts| experts.routing.chosen);
     // A use of an expert: which, by which row, how much; twice, as they are sorted into rows of experts.
     let routed = spec.blocks.iter().map(chosen).max().unwrap_or(0) * 2 * size_of::<(u32, u32, f32)>();
-    let corrections =
-        spec.blocks.iter().filter_map(|block| block.experts.as_ref()?.routing.correction.as_ref());
-    let fixed = sizes.fixed + Codes::elements(spec) + corrections.map(|v| v.len).sum::<usize>();
+    let routings = spec.blocks.iter().filter_map(|block| block.experts.as_ref().map(|e| &e.routing));
+    let on_host = routings.flat_map(|routing| routing.correction.iter().chain(&routing.expert_scales));
+    let fixed = sizes.fixed + Codes::elements(spec) + on_host.map(|v| v.len).sum::<usize>();
     Footprint {
         fixed_bytes: (fixed * F32) as u64,
         row_bytes: ((sizes.row + widest) * F32 + routed) as u64,
@@ -130,11 +132,8 @@ impl Model {
         let memory = allocate(&program, limits, b, read)?;
         let ropes =
             spec.ropes.iter().map(|rope| Frequencies::load(rope, read)).collect::<Result<Vec<_>, E>>()?;
-        let correction = |block: &Block| {
-            let stored = block.experts.as_ref().and_then(|experts| experts.routing.correction.clone());
-            stored.map(|v| tensor(&v, &mut *read)).transpose()
-        };
-        let corrections = spec.blocks.iter().map(correction).collect::<Result<Vec<_>, E>>()?;
+        let corrections = of_routing(&spec, &mut *read, |routing| routing.correction.as_ref())?;
+        let expert_scales = of_routing(&spec, &mut *read, |routing| routing.expert_scales.as_ref())?;
         let kept = program.kept.iter().map(|kept| keep(kept, b, &mut *read)).collect::<Result<_, E>>()?;
         let codes = Codes::load(b, &spec, read)?;
         let widest = ropes.iter().map(Frequencies::rotary).max().unwrap_or(0);
@@ -147,6 +146,7 @@ impl Model {
             codes,
             ropes,
             corrections,
+            expert_scales,
             head_rows_known: 0,
             angles: vec![0.0; limits.rows_max * widest],
             rows: 0,
@@ -196,12 +196,12 @@ impl Model {
         b.set_rows(SweepRows { places: batch.places, states: batch.states })
     }
 
-    /// Where the embeddings of the sweep's rows go, `[rows, embedding width]`.
+    /// Where a buffer of the program lies, in as many rows as the sweep has.
     ///
     /// # Errors
     /// A defect of the program.
-    pub fn embedded(&self) -> Result<Mat, Error> {
-        self.mat(self.program.embedded)
+    pub fn place(&self, slice: Slice) -> Result<Mat, Error> {
+        self.mat(slice)
     }
 
     /// Runs an op other than [`Op::Embed`], [`Op::Multiply`], [`Op::Route`], [`Op::Experts`] and [`Op::Tap`], which need
@@ -336,8 +336,11 @@ impl Model {
         let experts = self.spec.blocks.get(block).and_then(|block| block.experts.as_ref());
         let experts = experts.ok_or_else(|| defect!("block {block} routes and has no experts"))?;
         let scores = b.read(self.mat(scores)?)?;
-        let correction = self.corrections.get(block).and_then(Option::as_deref);
-        self.routed.choose(&experts.routing, correction, &experts.order, scores);
+        let lists = Lists {
+            correction: self.corrections.get(block).and_then(Option::as_deref),
+            scales: self.expert_scales.get(block).and_then(Option::as_deref),
+        };
+        self.routed.choose(&experts.routing, lists, &experts.order, scores);
         Ok(&self.routed.experts)
     }
 
@@ -450,6 +453,16 @@ fn allocate<E: From<Error>>(
         })
     };
     program.buffers.iter().map(&mut place).collect()
+}
+
+/// A list of the experts of each block, if it has one.
+fn of_routing<E: From<Error>>(
+    spec: &ModelSpec,
+    read: constants::Read<'_, E>,
+    list: impl Fn(&Routing) -> Option<&Vector>,
+) -> Result<Vec<Option<Vec<f32>>>, E> {
+    let stored = |block: &Block| block.experts.as_ref().and_then(|experts| list(&experts.routing).cloned());
+    spec.blocks.iter().map(|block| stored(block).map(|v| tensor(&v, &mut *read)).transpose()).collect()
 }
 
 /// A small matrix on the device, as f32.

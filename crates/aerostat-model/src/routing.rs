@@ -3,6 +3,15 @@
 use aerostat_arch::{Groups, Routing, Score};
 use aerostat_backend::{Activation, numerics};
 
+/// What is stored for each expert of a block.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Lists<'a> {
+    /// Added to scores for the choice alone.
+    pub(crate) correction: Option<&'a [f32]>,
+    /// Factors on the scores of the chosen, in the end.
+    pub(crate) scales: Option<&'a [f32]>,
+}
+
 /// The experts of a sweep's rows in one block.
 #[derive(Debug, Default)]
 pub(crate) struct Routed {
@@ -18,19 +27,13 @@ pub(crate) struct Routed {
 
 impl Routed {
     /// Chooses for every row; `outputs` are the router's, one per expert and row, `order` the experts' places.
-    pub(crate) fn choose(
-        &mut self,
-        routing: &Routing,
-        correction: Option<&[f32]>,
-        order: &[u32],
-        outputs: &[f32],
-    ) {
+    pub(crate) fn choose(&mut self, routing: &Routing, lists: Lists<'_>, order: &[u32], outputs: &[f32]) {
         self.uses.clear();
         self.experts.clear();
         let mut places = vec![0; order.len()];
         (0u32..).zip(order).for_each(|(place, expert)| places[*expert as usize] = place);
         for (row, outputs) in (0u32..).zip(outputs.chunks_exact(order.len().max(1))) {
-            self.choose_row(routing, correction, outputs);
+            self.choose_row(routing, lists, outputs);
             let uses = self.chosen.iter().map(|(expert, factor)| (places[*expert as usize], row, *factor));
             self.uses.extend(uses);
         }
@@ -45,7 +48,7 @@ impl Routed {
         uses.nth(index).unwrap_or_default().iter().map(|(_, row, factor)| (*row, *factor)).unzip()
     }
 
-    fn choose_row(&mut self, routing: &Routing, correction: Option<&[f32]>, outputs: &[f32]) {
+    fn choose_row(&mut self, routing: &Routing, lists: Lists<'_>, outputs: &[f32]) {
         if let Score::SparseMixer(jitter) = routing.score {
             self.chosen = sparse_mixer(outputs, jitter, routing.scale);
             return;
@@ -58,7 +61,7 @@ impl Routed {
             Score::SoftmaxOfChosen | Score::SparseMixer(_) => {}
         }
         let scores = &self.scores;
-        let corrected: Vec<f32> = match correction {
+        let corrected: Vec<f32> = match lists.correction {
             Some(correction) => scores.iter().zip(correction).map(|(s, c)| s + c).collect(),
             None => scores.clone(),
         };
@@ -73,6 +76,9 @@ impl Routed {
             factors.iter_mut().for_each(|f| *f /= sum);
         }
         factors.iter_mut().for_each(|f| *f *= routing.scale);
+        if let Some(scales) = lists.scales {
+            factors.iter_mut().zip(&self.order).for_each(|(f, e)| *f *= scales[*e as usize]);
+        }
         self.chosen.clear();
         self.chosen.extend(self.order.iter().copied().zip(factors));
     }
@@ -144,12 +150,13 @@ mod tests {
         groups: None,
         normalise: None,
         scale: 1.0,
+        expert_scales: None,
         at_input: false,
     };
 
     fn choose(routing: &Routing, correction: Option<&[f32]>, outputs: &[f32]) -> Vec<(u32, f32)> {
         let mut routed = Routed::default();
-        routed.choose_row(routing, correction, outputs);
+        routed.choose_row(routing, Lists { correction, scales: None }, outputs);
         routed.chosen
     }
 
@@ -165,6 +172,11 @@ mod tests {
         close(&choose(&sigmoid, Some(&[0.0, 9.0, 0.0]), &[0.0, -1e9, 1e9]), &[(1, 0.0), (2, 2.0)]);
         let normalised = Routing { score: Score::Softmax, normalise: Some((0.0, 0.0)), ..ROUTING };
         close(&choose(&normalised, None, &[0.0, 0.0, -1e9]), &[(0, 0.5), (1, 0.5)]);
+        // Factors of experts come in the end.
+        let mut routed = Routed::default();
+        let lists = Lists { correction: None, scales: Some(&[3.0, 2.0, 7.0]) };
+        routed.choose_row(&normalised, lists, &[0.0, 0.0, -1e9]);
+        close(&routed.chosen, &[(0, 1.5), (1, 1.0)]);
     }
 
     #[test]
@@ -195,7 +207,7 @@ mod tests {
     fn rows_are_gathered_by_expert_in_the_order_of_the_disk() {
         let mut routed = Routed::default();
         let outputs = [9.0, 8.0, 0.0, 0.0, 9.0, 8.0, 9.0, 0.0, 8.0];
-        routed.choose(&ROUTING, None, &[2, 0, 1], &outputs);
+        routed.choose(&ROUTING, Lists::default(), &[2, 0, 1], &outputs);
         assert_eq!(routed.experts, [2, 0, 1]);
         assert_eq!([0, 1, 2].map(|i| routed.rows(i).0), [vec![1, 2], vec![0, 2], vec![0, 1]]);
     }

@@ -123,8 +123,8 @@ pub(crate) fn matrices<'a>(spec: &'a ModelSpec) -> (Vec<&'a str>, BTreeMap<&'a s
             order.push(name);
         }
     };
-    if !spec.tied() {
-        add(Place::Embedding, &spec.embedding);
+    for table in spec.tables().skip(usize::from(spec.tied())) {
+        add(Place::Embedding, table);
     }
     for block in &spec.blocks {
         let is_latent = block.latent().is_some();
@@ -185,7 +185,7 @@ pub fn estimate(catalog: &Catalog, spec: &ModelSpec, codec: Codec) -> Estimate {
         if place == Place::ByHead { bytes } else { (bytes as f64 * lossless_ratio(target)) as u64 }
     };
     let bytes = catalog.tensors().map(|tensor| size(&tensor.name)).sum();
-    let untied = if spec.tied() { "" } else { spec.embedding.name.as_str() };
-    let sweep_bytes = uses.keys().filter(|name| **name != untied).map(|name| size(name)).sum();
+    let tables: Vec<&str> = spec.tables().skip(usize::from(spec.tied())).map(|t| t.name.as_str()).collect();
+    let sweep_bytes = uses.keys().filter(|name| !tables.contains(name)).map(|name| size(name)).sum();
     Estimate { bytes, sweep_bytes }
 }

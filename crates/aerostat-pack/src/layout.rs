@@ -210,7 +210,7 @@ fn tile_rows(rows: u64, cols: u64, to: DType, cuts: Option<&BTreeSet<u64>>, tile
 /// Where matrices that share a tensor begin and end, in its rows.
 fn cuts<'a>(spec: &'a ModelSpec, catalog: &Catalog) -> BTreeMap<&'a str, BTreeSet<u64>> {
     let mut cuts: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
-    for matrix in spec.matrices().chain([&spec.embedding]) {
+    for matrix in spec.matrices().chain(spec.tables()) {
         let Some(tensor) = catalog.get(&matrix.name) else { continue };
         let set = cuts.entry(&matrix.name).or_default();
         set.extend(borders(matrix, tensor));
@@ -261,7 +261,7 @@ pub fn packed_spec(catalog: &Catalog, spec: &ModelSpec, codec: Codec) -> Result<
     };
     let mut spec = spec.clone();
     spec.blocks.iter_mut().flat_map(Block::linears_mut).for_each(|linear| pack(&mut linear.weight));
-    pack(&mut spec.embedding);
+    spec.tables_mut().for_each(pack);
     pack(&mut spec.head.weight);
     Ok(spec)
 }

@@ -464,7 +464,7 @@ impl Fit<'_> {
 
     /// Spends up to `spare` on embedding rows.
     fn keep_rows(&self, layout: &mut Layout, spare: u64) {
-        let each = self.spec.embedding.row_bytes() + KEPT_ROW_BYTES;
+        let each = self.spec.tables().map(|table| table.row_bytes() + KEPT_ROW_BYTES).sum::<u64>();
         let spare = spare.min(self.input.pinned_bytes_max.unwrap_or(u64::MAX));
         let rows = (spare / each).min(KEPT_ROWS_MAX).min(self.spec.vocab as u64);
         (layout.kept, layout.kept_rows) = (rows * each, rows as usize);

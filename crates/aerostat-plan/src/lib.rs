@@ -336,10 +336,11 @@ pub(crate) struct Sizes {
 impl Sizes {
     pub(crate) fn of(spec: &ModelSpec) -> Self {
         const F32: u64 = 4;
-        let embedding = if spec.tied() { 0 } else { spec.embedding.extent.bytes };
+        let tables =
+            spec.tables().skip(usize::from(spec.tied())).map(|table| table.extent.bytes).sum::<u64>();
         let vectors = spec.vectors().map(|v| v.len as u64).sum::<u64>() * F32;
         Self {
-            weight_bytes: spec.matrix_bytes() + embedding + vectors,
+            weight_bytes: spec.matrix_bytes() + tables + vectors,
             row_bytes_max: spec.matrices().map(|m| m.unit_bytes()).max().unwrap_or(0),
         }
     }

@@ -50,7 +50,7 @@ impl<'a> Vectors<'a> {
 
 /// Checks matrices of a packed folder that are not packed: once, since what is read of them later has no checksum.
 pub(crate) fn check_matrices(catalog: &Catalog, spec: &ModelSpec, ring: &mut Ring) -> Result<(), Error> {
-    let plain = spec.matrices().chain([&spec.embedding]).filter(|matrix| matrix.tiles.is_none());
+    let plain = spec.matrices().chain(spec.tables()).filter(|matrix| matrix.tiles.is_none());
     let names: BTreeSet<&str> = plain.map(|matrix| matrix.name.as_str()).collect();
     for name in names {
         let Some((tensor, crc)) = catalog.get(name).zip(catalog.checksum(name)) else { continue };

@@ -51,19 +51,23 @@ impl Engine {
     }
 
     fn embedding_not_finite(&mut self, tokens: &[u32]) -> Result<Option<String>, Error> {
-        let Sweeper { model, store, embedder, .. } = &mut self.sweeper;
-        let embedding = &model.spec().embedding;
-        let mut bytes = vec![0; tokens.len() * embedding.row_bytes() as usize];
-        match embedder.packed() {
-            Some(packed) => packed.read(store.ring(), tokens, &mut bytes)?,
-            None => {
-                let rows: Vec<Extent> =
-                    tokens.iter().map(|&t| embedding.rows_extent(t as usize, 1)).collect();
-                store.ring().read_many_now(&rows, &mut bytes)?;
+        let Sweeper { model, store, embedders, .. } = &mut self.sweeper;
+        for (table, embedder) in model.spec().tables().zip(embedders) {
+            let tokens: Vec<u32> = tokens.iter().copied().filter(|t| (*t as usize) < table.rows).collect();
+            let mut bytes = vec![0; tokens.len() * table.row_bytes() as usize];
+            match embedder.packed() {
+                Some(packed) => packed.read(store.ring(), &tokens, &mut bytes)?,
+                None => {
+                    let rows: Vec<Extent> =
+                        tokens.iter().map(|&t| table.rows_extent(t as usize, 1)).collect();
+                    store.ring().read_many_now(&rows, &mut bytes)?;
+                }
+            }
+            if !finite(table.dtype, table.cols, &bytes)? {
+                return Ok(Some(table.name.clone()));
             }
         }
-        let is_finite = finite(embedding.dtype, embedding.cols, &bytes)?;
-        Ok((!is_finite).then(|| embedding.name.clone()))
+        Ok(None)
     }
 
     fn vector_not_finite(&mut self) -> Result<Option<String>, Error> {

@@ -1,6 +1,7 @@
-//! The embeddings of a sweep's tokens: from memory where the embedding is a head that stays there, else from disk.
+//! The embeddings of a sweep's tokens, and what else is looked up for them: from memory where the embedding is a head that stays
+//! there, else from disk.
 
-use aerostat_arch::ModelSpec;
+use aerostat_arch::{Matrix, ModelSpec};
 use aerostat_backend::{Backend, Mat, Tile, WeightId};
 use aerostat_checkpoint::Extent;
 use aerostat_plan::Plan;
@@ -11,13 +12,13 @@ use crate::kept::KeptRows;
 use crate::store::WeightStore;
 use crate::{Error, ErrorKind};
 
-/// Gathers embedding rows.
+/// Gathers the rows of a table.
 pub(crate) struct Embedder {
-    /// Embedding rows as stored, end to end, with room for those of `rows_max` tokens.
+    /// Rows as stored, end to end, with room for those of `rows_max` tokens.
     gathered: Vec<u8>,
     /// Those that were read lately.
     kept: KeptRows,
-    /// Where rows of a packed embedding lie.
+    /// Where rows of a packed table lie.
     packed: Option<PackedRows>,
     /// The tiles of the head with their first rows, where the embedding is the head and all of it is in memory.
     head: Option<Vec<(usize, WeightId)>>,
@@ -25,27 +26,27 @@ pub(crate) struct Embedder {
 
 impl Embedder {
     /// For this plan, before weights are loaded.
-    pub(crate) fn new(plan: &Plan, spec: &ModelSpec, ring: &mut Ring) -> Result<Self, Error> {
-        let row_bytes = spec.embedding.row_bytes() as usize;
+    pub(crate) fn new(plan: &Plan, table: &Matrix, ring: &mut Ring) -> Result<Self, Error> {
+        let row_bytes = table.row_bytes() as usize;
         Ok(Self {
             gathered: vec![0; plan.rows_max * row_bytes],
             kept: KeptRows::new(plan.kept_rows, row_bytes),
-            packed: PackedRows::open(&spec.embedding, ring)?,
+            packed: PackedRows::open(table, ring)?,
             head: None,
         })
     }
 
-    /// Called once, after weights are loaded: notes the head's tiles, if the head is the embedding and all of it stays in
+    /// Called once, of the embedding, after weights are loaded: notes the head's tiles, if the head is the embedding and all of it stays in
     /// memory.
     pub(crate) fn look_at(&mut self, plan: &Plan, spec: &ModelSpec, store: &WeightStore) {
         self.head = Some(()).filter(|()| spec.tied()).and_then(|()| store.resident_head(plan));
     }
 
-    /// Puts the embedding of each token into a row of `out`.
+    /// Puts the row of each token into one of `out`; a token that the table has no row for uses the first.
     pub(crate) fn embed(
         &mut self,
         tokens: &[u32],
-        spec: &ModelSpec,
+        table: &Matrix,
         ring: &mut Ring,
         backend: &mut dyn Backend,
         out: Mat,
@@ -61,17 +62,17 @@ impl Embedder {
                 rows.ok_or_else(|| Error::new(ErrorKind::Defect, "the head in memory lacks a token's row"))?;
             return Ok(backend.gather_weights(&rows, out)?);
         }
-        let ids = self.gather(tokens, spec, ring)?;
-        let embedding = &spec.embedding;
-        let bytes = &self.gathered[..tokens.len() * embedding.row_bytes() as usize];
-        let table = Tile { dtype: embedding.dtype, rows: tokens.len(), cols: embedding.cols, bytes };
-        Ok(backend.expand_rows(table, &ids, out)?)
+        let row = |token: &u32| if (*token as usize) < table.rows { *token } else { 0 };
+        let tokens: Vec<u32> = tokens.iter().map(row).collect();
+        let ids = self.gather(&tokens, table, ring)?;
+        let bytes = &self.gathered[..tokens.len() * table.row_bytes() as usize];
+        let gathered = Tile { dtype: table.dtype, rows: tokens.len(), cols: table.cols, bytes };
+        Ok(backend.expand_rows(gathered, &ids, out)?)
     }
 
     /// Reads the rows of the tokens that are not here; gives which of the gathered rows is each token's.
-    fn gather(&mut self, tokens: &[u32], spec: &ModelSpec, ring: &mut Ring) -> Result<Vec<u32>, Error> {
-        let embedding = &spec.embedding;
-        let row_bytes = embedding.row_bytes() as usize;
+    fn gather(&mut self, tokens: &[u32], table: &Matrix, ring: &mut Ring) -> Result<Vec<u32>, Error> {
+        let row_bytes = table.row_bytes() as usize;
         // Rows that are read come first, those that are here behind them.
         let (here, read): (Vec<u32>, Vec<u32>) =
             tokens.iter().copied().partition(|token| self.kept.get(*token).is_some());
@@ -81,7 +82,7 @@ impl Embedder {
             Some(packed) => packed.read(ring, &read, fresh)?,
             None => {
                 let extents: Vec<Extent> =
-                    read.iter().map(|token| embedding.rows_extent(*token as usize, 1)).collect();
+                    read.iter().map(|token| table.rows_extent(*token as usize, 1)).collect();
                 ring.read_many_now(&extents, fresh)?;
             }
         }
@@ -97,7 +98,7 @@ impl Embedder {
         Ok(ids)
     }
 
-    /// Where rows of a packed embedding lie.
+    /// Where rows of a packed table lie.
     pub(crate) fn packed(&self) -> Option<&PackedRows> {
         self.packed.as_ref()
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aerostat_arch::{Block, ModelSpec};
+use aerostat_arch::{Block, Matrix, ModelSpec};
 use aerostat_backend::{Backend, KvLayout, KvType};
 use aerostat_model::program::Op;
 use aerostat_model::{Limits, Model, Pages, Program, footprint, scratch_need};
@@ -157,7 +157,8 @@ impl Engine {
         let kept = options.prompt_cache.clone().map(|cache| Kept::new(cache, &identity, page_bytes));
         layouts::check_int8(&files.checkpoint.catalog, &mut ring)?;
         checked::check_matrices(&files.checkpoint.catalog, &spec, &mut ring)?;
-        let embedder = Embedder::new(&plan, &spec, &mut ring)?;
+        let embedders = spec.tables().map(|table| Embedder::new(&plan, table, &mut ring));
+        let embedders = embedders.collect::<Result<Vec<_>, Error>>()?;
         let (rows_max, logit_rows_max, states) = (plan.rows_max, plan.logit_rows_max, plan.state_slots);
         let limits = Limits { rows_max, logit_rows_max, states };
         let mut vectors = Vectors::new(&files.checkpoint.catalog);
@@ -166,7 +167,7 @@ impl Engine {
         let watched = (Learned::new(options.expert_use.clone()), trace);
         let store = WeightStore::new(ring, &plan, model.spec(), watched)?;
         let pages = Pages::new(plan.kv_pages, PAGE_TOKENS).with_states(plan.state_slots);
-        let mut sweeper = Sweeper { plan, backend, model, store, embedder, clock };
+        let mut sweeper = Sweeper { plan, backend, model, store, embedders, clock };
         sweeper.load(observer)?;
         Ok(Self {
             sweeper,
@@ -247,7 +248,7 @@ impl Engine {
 impl Sweeper {
     /// Reads what stays in memory.
     fn load(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
-        let Self { plan, backend, model, store, embedder, clock } = self;
+        let Self { plan, backend, model, store, embedders, clock } = self;
         let spec = model.spec();
         let mut show = |tile: usize, tiles: usize, block: usize, ring: &Ring| {
             let at = At { phase: Phase::Loading, tile, tiles, block, rows: 0 };
@@ -255,7 +256,9 @@ impl Sweeper {
             if observer.progress(&progress) { Err(Error::interrupted()) } else { Ok(()) }
         };
         store.load(plan, spec, &mut **backend, &mut show)?;
-        embedder.look_at(plan, spec, store);
+        if let Some(embedding) = embedders.first_mut() {
+            embedding.look_at(plan, spec, store);
+        }
         clock.loaded(&**backend);
         Ok(())
     }
@@ -347,10 +350,11 @@ fn whole_footprint(spec: &ModelSpec, program: &Program, backend: &dyn Backend) -
     const SCHEDULE_BYTES: u64 = 64;
     let model = footprint(spec, program);
     let device = backend.footprint(&scratch_need(spec));
+    let tables = spec.tables().map(Matrix::row_bytes).sum::<u64>();
     Footprint {
         fixed_bytes: model.fixed_bytes + device.fixed_bytes,
-        // An embedding row as it is stored, too.
-        row_bytes: model.row_bytes + device.row_bytes + spec.embedding.row_bytes() + SCHEDULE_BYTES,
+        // Its rows of embeddings as they are stored, too.
+        row_bytes: model.row_bytes + device.row_bytes + tables + SCHEDULE_BYTES,
         position_bytes: device.position_bytes,
         first_position_bytes: device.first_position_bytes,
         first_positions: device.first_positions,

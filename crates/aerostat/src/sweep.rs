@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use aerostat_arch::Role;
 use aerostat_backend::{Backend, defect};
-use aerostat_model::program::{Op, Product};
+use aerostat_model::program::{Op, Product, Slice};
 use aerostat_model::{Batch, Model};
 use aerostat_plan::Plan;
 
@@ -23,7 +23,8 @@ pub(crate) struct Sweeper {
     pub(crate) backend: Box<dyn Backend>,
     pub(crate) model: Model,
     pub(crate) store: WeightStore,
-    pub(crate) embedder: Embedder,
+    /// Of each of the model's tables.
+    pub(crate) embedders: Vec<Embedder>,
     pub(crate) clock: Clock,
 }
 
@@ -58,7 +59,7 @@ impl Sweeper {
         let program = Arc::clone(self.model.program());
         for op in program.sweep(head) {
             match op {
-                Op::Embed { .. } => self.embed(&rows.tokens)?,
+                Op::Embed { table, out } => self.embed(&rows.tokens, *table, *out)?,
                 Op::Multiply(product) => self.multiply(product, &mut at, to)?,
                 Op::Route { block, scores } => {
                     let chosen = self.model.route(&mut *self.backend, *block, *scores)?;
@@ -75,11 +76,13 @@ impl Sweeper {
         if head { Ok(self.model.logits(&mut *self.backend)?) } else { Ok(&[]) }
     }
 
-    /// Puts the embeddings of the sweep's tokens where the program begins.
-    fn embed(&mut self, tokens: &[u32]) -> Result<(), Error> {
-        let out = self.model.embedded()?;
-        let Self { embedder, model, store, backend, .. } = self;
-        embedder.embed(tokens, model.spec(), store.ring(), &mut **backend, out)
+    /// Puts what a table holds for the sweep's tokens where the program wants it.
+    fn embed(&mut self, tokens: &[u32], table: usize, out: Slice) -> Result<(), Error> {
+        let Self { embedders, model, store, backend, .. } = self;
+        let out = model.place(out)?;
+        let found = embedders.get_mut(table).zip(model.spec().tables().nth(table));
+        let (embedder, table) = found.ok_or_else(|| defect!("there is no table {table} of embeddings"))?;
+        embedder.embed(tokens, table, store.ring(), &mut **backend, out)
     }
 
     /// Multiplies the plan's next tiles: those of the product's matrix.

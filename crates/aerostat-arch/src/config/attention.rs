@@ -49,21 +49,47 @@ pub(super) fn kv_heads(keys: &Keys<'_>, family: &Family, heads: usize) -> Result
     if family.multi_query && !keys.is_gguf() && !keys.flag("new_decoder_architecture", false)? {
         return Ok(if keys.flag("multi_query", true)? { 1 } else { heads });
     }
-    // `null` means as many as query heads.
-    let kv_heads = keys.count_or(&keys::KV_HEADS, heads)?;
-    if heads.is_multiple_of(kv_heads) {
-        return Ok(kv_heads);
+    if let Some((sliding, _)) = kv_heads_listed(keys, family)? {
+        return even(keys, heads, sliding);
     }
-    Err(keys.config(format!("{heads} query heads cannot share {kv_heads} key/value heads evenly")))
+    // `null` means as many as query heads.
+    even(keys, heads, keys.count_or(&keys::KV_HEADS, heads)?)
+}
+
+/// A number of key/value heads that query heads can share evenly.
+fn even(keys: &Keys<'_>, heads: usize, kv_heads: usize) -> Result<usize, Error> {
+    match heads.is_multiple_of(kv_heads) {
+        true => Ok(kv_heads),
+        false => {
+            Err(keys.config(format!("{heads} query heads cannot share {kv_heads} key/value heads evenly")))
+        }
+    }
+}
+
+/// Key/value heads of layers with a window and of those without, where GGUF lists them.
+fn kv_heads_listed(keys: &Keys<'_>, family: &Family) -> Result<Option<(usize, usize)>, Error> {
+    if !family.wide_heads {
+        return Ok(None);
+    }
+    let flags = keys.gguf_flags("attention.sliding_window_pattern");
+    let Some((listed, slides)) = keys.gguf_counts(&keys::KV_HEADS)?.zip(flags) else { return Ok(None) };
+    let of = |kind: bool| listed.iter().zip(&slides).find(|(_, slides)| **slides == kind).map(|(n, _)| *n);
+    Ok(of(true).zip(of(false)))
 }
 
 /// Size and number of key/value heads of layers without a window, and whether their values are their keys:
 /// `per_layer_config` has what is special of a layer, older files have keys of their own.
 pub(super) fn wide_heads(
     keys: &Keys<'_>,
+    family: &Family,
     heads: usize,
     kv_heads: usize,
 ) -> Result<(usize, usize, bool), Error> {
+    if keys.is_gguf() {
+        // Whether values are keys the tensors say.
+        let own = kv_heads_listed(keys, family)?.map_or(kv_heads, |(_, full)| full);
+        return Ok((keys.count(&keys::HEAD_DIM)?, even(keys, heads, own)?, false));
+    }
     let alike = keys.flag("attention_k_eq_v", false)?;
     let layers = keys.json("per_layer_config").and_then(Value::as_object);
     let special = layers.and_then(|layers| layers.values().next());
@@ -79,10 +105,7 @@ pub(super) fn wide_heads(
     let own = number("num_key_value_heads", "num_global_key_value_heads")
         .filter(|_| alike || layers.is_some())
         .unwrap_or(kv_heads);
-    match heads.is_multiple_of(own) {
-        true => Ok((dim, own, alike)),
-        false => Err(keys.config(format!("{heads} query heads cannot share {own} key/value heads evenly"))),
-    }
+    Ok((dim, even(keys, heads, own)?, alike))
 }
 
 /// The limit of queries, keys and values; some families nest it.

@@ -16,11 +16,6 @@ const MISSING: &[(&str, &str)] = &[
         "embeddings of each layer, the four streams of AltUp, LAuReL, activations cut at a quantile, and layers that share \
          their keys and values with others",
     ),
-    (
-        "gemma4",
-        "embeddings of each layer, layers that share their keys and values with others, and experts beside a dense MLP \
-         with norms of their own",
-    ),
     ("apertus", "the activation xIELU, with parameters of each layer"),
     ("bitnet", "norms within attention and MLP"),
     ("afmoe", "a gate on attention's output"),

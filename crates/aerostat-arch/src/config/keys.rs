@@ -229,6 +229,27 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// A list of GGUF metadata whose numbers differ, if that is how a value is given.
+    pub(crate) fn gguf_counts(&self, key: &Key) -> Result<Option<Vec<usize>>, Error> {
+        let Self::Gguf(meta, _) = self else { return Ok(None) };
+        let name = self.name(key)?;
+        let Some(numbers) = meta.array(&name).and_then(|array| array.ints()) else { return Ok(None) };
+        let numbers: Vec<i64> = numbers.collect();
+        if numbers.iter().min() == numbers.iter().max() {
+            return Ok(None);
+        }
+        let count = |n: i64| usize::try_from(n).ok().filter(|n| (1..=COUNT_MAX as usize).contains(n));
+        let counts = numbers.into_iter().map(count).collect::<Option<Vec<_>>>();
+        let wrong = || self.config(format!("`{name}` must be whole numbers from 1 to {COUNT_MAX}"));
+        counts.map(Some).ok_or_else(wrong)
+    }
+
+    /// A list of GGUF metadata under the architecture's name, of truths.
+    pub(crate) fn gguf_flags(&self, key: &str) -> Option<Vec<bool>> {
+        let Self::Gguf(meta, arch) = self else { return None };
+        Some(meta.array(&format!("{arch}.{key}"))?.bools()?.collect())
+    }
+
     /// A string of GGUF metadata under the architecture's name.
     pub(crate) fn gguf_text(&self, key: &str) -> Option<&'a str> {
         match self {

@@ -166,14 +166,16 @@ pub(super) fn windows(
             Box::new(move |i| local[i])
         }
         // Where the layers are listed, the pattern may be anything.
-        Windows::AllButEvery(_) if types.is_some() => Box::new(|_| false),
-        Windows::AllButEvery(n) => {
+        Windows::AllButEvery(_) | Windows::AllButEveryAndLast(_) if types.is_some() => Box::new(|_| false),
+        Windows::AllButEvery(n) | Windows::AllButEveryAndLast(n) => {
             let n = keys.count_or(&keys::WINDOW_PATTERN, n)?;
             Box::new(move |i| !(i + 1).is_multiple_of(n))
         }
     };
+    let listed = keys.gguf_flags("attention.sliding_window_pattern").filter(|listed| listed.len() == layers);
     let layer = |i: usize| match types.map(|types| &types[i]) {
-        None => Ok(window.filter(|_| slides(i))),
+        _ if matches!(family.windows, Windows::AllButEveryAndLast(_)) && i + 1 == layers => Ok(None),
+        None => Ok(window.filter(|_| listed.as_ref().map_or_else(|| slides(i), |listed| listed[i]))),
         Some(kind) => match kind.as_str() {
             Some("full_attention") => Ok(None),
             Some("chunked_attention") if chunks => Ok(window),

@@ -30,6 +30,9 @@ impl MixtureShape {
         intermediate: usize,
     ) -> Result<Option<Self>, Error> {
         const EXPERTS_MAX: usize = 1 << 16;
+        if !mixture.enabled.is_empty() && !keys.is_gguf() && !keys.flag(mixture.enabled, false)? {
+            return Ok(None);
+        }
         if keys.number(&keys::EXPERTS)? == Some(0.0) {
             return Ok(None);
         }

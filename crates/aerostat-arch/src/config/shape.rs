@@ -11,9 +11,10 @@ use super::layers::{listed_rotation, own_bases, ropes, rotated, windows, with_ba
 use super::mixers::{listed_count, mixers};
 use super::mixture::MixtureShape;
 use super::rope::RopeConfig;
+use super::sharing::{keys_of, layer_inputs, mlp_widths};
 use super::space::Spaces;
 use crate::error::Error;
-use crate::family::{Family, HeadNorms, MixerKind, Mixers, PostNorms, StreamNorms, Windows, keys};
+use crate::family::{Family, HeadNorms, Key, MixerKind, Mixers, PostNorms, StreamNorms, Windows, keys};
 use crate::spec::{Activation, Alibi, Growth, Window};
 
 /// Positions of a model that does not say how many it was made for.
@@ -26,7 +27,6 @@ pub(crate) struct Shape {
     pub(crate) hidden: usize,
     /// The width of embeddings.
     pub(crate) embedding: usize,
-    pub(crate) intermediate: usize,
     pub(crate) heads: usize,
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
@@ -58,6 +58,8 @@ pub(crate) struct Shape {
     /// Size and number of key/value heads of layers without a window, and whether their values are their keys, where
     /// they differ from others.
     pub(crate) wide: Option<(usize, usize, bool)>,
+    /// Elements of a further input that each layer reads; `None`: there is none.
+    pub(crate) layer_inputs: Option<usize>,
     /// The rotations that layers choose from.
     pub(crate) ropes: Vec<RopeConfig>,
     pub(crate) latent: Option<LatentShape>,
@@ -76,6 +78,10 @@ pub(crate) struct LayerShape {
     /// Its rotation among [`Shape::ropes`]; `None`: it is not rotated.
     pub(crate) rope: Option<usize>,
     pub(crate) mixer: MixerKind,
+    /// The layer whose keys and values it reads; `None`: it has its own.
+    pub(crate) kv_of: Option<usize>,
+    /// The width of its MLP, if that is no expert.
+    pub(crate) intermediate: usize,
     /// Whether it has an indexer of its own.
     pub(crate) has_indexer: bool,
 }
@@ -101,7 +107,7 @@ impl Shape {
         };
         let head_dim = match &latent {
             Some(latent) => latent.nope + latent.rope,
-            None => keys.count_or(&keys::HEAD_DIM, (hidden / heads).max(1))?,
+            None => head_dim(keys, family, (hidden / heads).max(1))?,
         };
         let intermediate = if attends { intermediate(keys, family, hidden)? } else { hidden };
         let half_factors = HalfFactors::read(keys, family)?;
@@ -112,12 +118,11 @@ impl Shape {
         let stream_norms = stream_norms(keys, family)?;
         let own_head = keys.has_own_head();
         let (layers, ropes) =
-            read_layers(keys, family, (count, ahead), alibi, latent.as_ref(), delta.as_ref())?;
+            read_layers(keys, family, (count, ahead, intermediate), alibi, latent.as_ref(), delta.as_ref())?;
         Ok(Self {
             layers,
             hidden,
             embedding: embedding_width(keys, family, hidden)?,
-            intermediate,
             heads,
             kv_heads,
             head_dim,
@@ -145,7 +150,8 @@ impl Shape {
             head_norms: head_norms(keys, family)?,
             growth: growth(keys, family)?,
             clip: if family.clip_qkv { clip(keys)? } else { None },
-            wide: if family.wide_heads { Some(wide_heads(keys, heads, kv_heads)?) } else { None },
+            wide: if family.wide_heads { Some(wide_heads(keys, family, heads, kv_heads)?) } else { None },
+            layer_inputs: layer_inputs(keys, family)?,
             ropes,
             latent,
             delta,
@@ -184,7 +190,7 @@ fn delta_layers(
 fn read_layers(
     keys: &Keys<'_>,
     family: &Family,
-    (count, ahead): (usize, bool),
+    (count, ahead, intermediate): (usize, bool, usize),
     alibi: Option<Alibi>,
     latent: Option<&LatentShape>,
     delta: Option<&DeltaLayers>,
@@ -200,6 +206,8 @@ fn read_layers(
     };
     let whole = !keys.flag("is_causal", true)?;
     let mixers = mixers(keys, family, delta, count)?;
+    let kv_of = keys_of(keys, family, &windows)?;
+    let widths = mlp_widths(keys, family, intermediate, &kv_of)?;
     let of = |index: usize| {
         let nothing = || keys.defect(format!("nothing is known of layer {index} of {count}"));
         let window = *windows.get(index).ok_or_else(nothing)?;
@@ -221,6 +229,8 @@ fn read_layers(
             }),
             rope,
             mixer: *mixers.get(index).ok_or_else(nothing)?,
+            kv_of: *kv_of.get(index).ok_or_else(nothing)?,
+            intermediate: *widths.get(index).ok_or_else(nothing)?,
             has_indexer: match own {
                 Some(own) => *own.get(index).ok_or_else(nothing)?,
                 None => false,
@@ -319,8 +329,22 @@ fn normalised_head(keys: &Keys<'_>, family: &Family) -> bool {
     family.normalised_head && !keys.is_gguf() && (large || keys.json("z_loss_weight").is_some())
 }
 
+/// Elements of a head, of layers with a window where others differ.
+fn head_dim(keys: &Keys<'_>, family: &Family, usual: usize) -> Result<usize, Error> {
+    const SLIDING: Key = Key { hugging_face: &["head_dim"], gguf: "attention.key_length_swa" };
+    match if family.wide_heads { keys.count_if_given(&SLIDING)? } else { None } {
+        Some(dim) => Ok(dim),
+        None => keys.count_or(&keys::HEAD_DIM, usual),
+    }
+}
+
 /// The width of an MLP that is not an expert.
 fn intermediate(keys: &Keys<'_>, family: &Family, hidden: usize) -> Result<usize, Error> {
+    if family.shares_kv
+        && let Some(least) = keys.gguf_counts(&keys::INTERMEDIATE)?.and_then(|list| list.into_iter().min())
+    {
+        return Ok(least);
+    }
     // 0 is said where all layers have experts that share no MLP.
     let given = match keys.number(&keys::DENSE_INTERMEDIATE)?.filter(|dense| *dense != 0.0) {
         Some(_) => keys.count_if_given(&keys::DENSE_INTERMEDIATE)?,

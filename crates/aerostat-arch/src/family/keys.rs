@@ -47,7 +47,7 @@ keys! {
     EXPERTS =
         ["num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"], "expert_count";
     EXPERTS_CHOSEN =
-        ["num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_k", "moe_topk"],
+        ["num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_k", "moe_topk", "top_k_experts"],
         "expert_used_count";
     EXPERT_WIDTH = ["moe_intermediate_size", "intermediate_size"], "expert_feed_forward_length";
     EXPERT_GROUPS = ["n_group", "num_expert_group"], "expert_group_count";
@@ -56,5 +56,7 @@ keys! {
     EXPERT_NORMALISE_LEAST = ["moe_norm_min"], "expert_weights_norm_min";
     EXPERT_SCALE = ["routed_scaling_factor", "router_scaling_factor"], "expert_weights_scale";
     EXPERT_JITTER = ["router_jitter_noise"], "expert_jitter";
+    LAYER_INPUT = ["hidden_size_per_layer_input"], "embedding_length_per_layer_input";
+    SHARED_KV = ["num_kv_shared_layers"], "attention.shared_kv_layers";
     LOGIT_DIVISOR = ["logits_scaling"], "logit_scale";
 }

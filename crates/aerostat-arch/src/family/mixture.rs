@@ -6,6 +6,10 @@ use crate::spec::{Joined, Score};
 /// How a family mixes experts. A layer has experts if its router is in the checkpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct Mixture {
+    /// Key of `config.json` that says whether there are experts; empty: there are where a number of them is given.
+    pub enabled: &'static str,
+    /// Whether experts and the MLP beside them have norms of their own.
+    pub apart: bool,
     /// How the router's outputs become scores.
     pub score: Score,
     /// Whether the scores of the chosen experts are divided by their sum, in Hugging Face checkpoints.
@@ -47,6 +51,10 @@ pub struct MixtureNames {
     pub router: &'static str,
     /// Added to scores for the choice alone; the whole name, nothing is appended. The tensor may be absent.
     pub correction: &'static str,
+    /// Factors on the scores of the chosen, one for each expert; the whole name, nothing is appended. Empty: there are none.
+    pub expert_scales: &'static str,
+    /// Norms, with [`Mixture::apart`].
+    pub apart: ApartNames,
     /// Matrix of an expert's gate.
     pub gate: &'static str,
     /// Matrix of what an expert's gate multiplies.
@@ -71,11 +79,44 @@ pub struct MixtureNames {
     pub shared_router: &'static str,
 }
 
+/// Names of the norms of experts that lie beside an MLP.
+#[derive(Clone, Copy, Debug)]
+pub struct ApartNames {
+    /// Weights of the router's norm; the whole name, nothing is appended.
+    pub router: &'static str,
+    /// Norm of what experts read.
+    pub norm: &'static str,
+    /// Norm of what they give.
+    pub post_norm: &'static str,
+    /// Norm of what the MLP beside them gives.
+    pub mlp_post_norm: &'static str,
+}
+
+impl ApartNames {
+    /// Those of Hugging Face checkpoints.
+    pub const HUGGING_FACE: Self = Self {
+        router: "layers.{}.router.scale",
+        norm: "layers.{}.pre_feedforward_layernorm_2",
+        post_norm: "layers.{}.post_feedforward_layernorm_2",
+        mlp_post_norm: "layers.{}.post_feedforward_layernorm_1",
+    };
+
+    /// Those of GGUF.
+    pub const GGUF: Self = Self {
+        router: "blk.{}.ffn_gate_inp.scale",
+        norm: "blk.{}.pre_ffw_norm_2",
+        post_norm: "blk.{}.post_ffw_norm_2",
+        mlp_post_norm: "blk.{}.post_ffw_norm_1",
+    };
+}
+
 impl MixtureNames {
     /// The names most Hugging Face families share.
     pub const HUGGING_FACE: Self = Self {
         router: "layers.{}.mlp.gate",
         correction: "layers.{}.mlp.gate.e_score_correction_bias",
+        expert_scales: "",
+        apart: ApartNames::HUGGING_FACE,
         gate: "layers.{}.mlp.experts.{e}.gate_proj",
         up: "layers.{}.mlp.experts.{e}.up_proj",
         gate_up: "layers.{}.mlp.experts.gate_up_proj",
@@ -93,6 +134,8 @@ impl MixtureNames {
     pub const GGUF: Self = Self {
         router: "blk.{}.ffn_gate_inp",
         correction: "blk.{}.exp_probs_b.bias",
+        expert_scales: "",
+        apart: ApartNames::GGUF,
         // The first files of Mixtral hold each expert by itself.
         gate: "blk.{}.ffn_gate_exps|blk.{}.ffn_gate.{e}",
         up: "blk.{}.ffn_up_exps|blk.{}.ffn_up.{e}",
@@ -111,6 +154,8 @@ impl MixtureNames {
 impl Mixture {
     /// What a family starts from: a softmax over all experts, the chosen normalised.
     pub const PLAIN: Self = Self {
+        enabled: "",
+        apart: false,
         score: Score::Softmax,
         normalise: Switch::Always,
         gguf_normalise: true,

@@ -202,4 +202,6 @@ pub enum Windows {
     ChunksOfRotated,
     /// All but every `n`-th; `sliding_window_pattern` may name another number.
     AllButEvery(usize),
+    /// All but every `n`-th and the last, which has none whatever `layer_types` says.
+    AllButEveryAndLast(usize),
 }

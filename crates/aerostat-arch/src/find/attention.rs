@@ -16,15 +16,27 @@ impl Tensors<'_> {
         name: &dyn Fn(&str) -> String,
     ) -> Result<AttentionSpec, Error> {
         let (n, f, s) = (self.names, self.family, self.shape);
-        let (([q, k, v], gate), latent) = match &s.latent {
-            Some(latent) => {
-                let (qkv, latent) = self.latent(latent, layer, name)?;
-                ((qkv, None), latent)
-            }
-            None => (self.queries_keys_values(layer, name)?, None),
-        };
         let (head_dim, kv_heads, _) = s.heads_of(layer);
-        let mixed = if latent.is_some() { v.weight.rows } else { s.heads * head_dim };
+        let (q, own, gate, latent) = match &s.latent {
+            Some(latent) => {
+                let ([q, k, v], latent) = self.latent(latent, layer, name)?;
+                (q, Some([k, v]), None, latent)
+            }
+            None if layer.kv_of.is_some() => (
+                self.linear(&name(n.q), f.qkv_bias, Part::all(s.heads * head_dim), s.hidden)?,
+                None,
+                None,
+                None,
+            ),
+            None => {
+                let ([q, k, v], gate) = self.queries_keys_values(layer, name)?;
+                (q, Some([k, v]), gate, None)
+            }
+        };
+        let compressed = own.iter().map(|[_, v]| v.weight.rows).next().filter(|_| latent.is_some());
+        let mixed = compressed.unwrap_or(s.heads * head_dim);
+        let has_own = own.is_some();
+        let (k, v) = own.map_or((None, None), |[k, v]| (Some(k), Some(v)));
         let rope = layer.rope;
         // Norms without weights come with rotation.
         let head_norm = |pattern: &str, heads: usize| match f.head_norms {
@@ -35,12 +47,13 @@ impl Tensors<'_> {
             q,
             k,
             v,
+            kv_of: layer.kv_of,
             joined: self.joined(name)?,
             o: self.linear(&name(n.o), f.output_bias, Part::all(s.hidden), mixed)?,
             gate,
             q_norm: head_norm(n.q_norm, s.heads)?,
-            k_norm: head_norm(n.k_norm, kv_heads)?,
-            v_norm: s.wide.map(|_| self.bare_norm(head_dim)),
+            k_norm: if has_own { head_norm(n.k_norm, kv_heads)? } else { None },
+            v_norm: s.wide.filter(|_| has_own).map(|_| self.bare_norm(head_dim)),
             clip: s.clip,
             growth: s.growth.filter(|_| f.temperature != Temperature::Unrotated || rope.is_none()),
             heads: s.heads,
@@ -92,6 +105,8 @@ impl Tensors<'_> {
                     (part(0)?, Some(part(head_dim)?))
                 }
             };
+            // GGUF says it by leaving the tensor out.
+            let alike = alike || self.is_gguf() && s.wide.is_some() && !self.has(&name(n.v));
             let v = if alike { n.k } else { n.v };
             return Ok(([q, linear(n.k, Part::all(kv))?, linear(v, Part::all(kv))?], gate));
         };

@@ -92,7 +92,7 @@ impl Tensors<'_> {
         let feeds = !(matches!(f.mixers, Mixers::Spaces) || f.one_part && mixes);
         let (mlp, experts) = match if feeds { self.experts(layer.index)? } else { None } {
             Some((shared, experts)) => (shared, Some(experts)),
-            None if feeds => (Some(self.mlp(&name)?), None),
+            None if feeds => (Some(self.mlp(layer.intermediate, &name)?), None),
             None => (None, None),
         };
         let sums = s.stream_norms == Norms::Sums;
@@ -105,6 +105,7 @@ impl Tensors<'_> {
         let own_norm = !s.parallel || mlp_norm != attention_norm && self.has(&mlp_norm);
         Ok(Block {
             project_in,
+            layer_inputs: self.layer_inputs_projection(layer.index)?,
             attention_norm: norm(n.attention_norm, f.pre_norms && !sums && !bare_first && mixes)?,
             mixer,
             attention_post_norm: norm(n.attention_post_norm, s.post_norms)?,
@@ -119,13 +120,20 @@ impl Tensors<'_> {
                 let mixer = if layer.mixer == MixerKind::Lightning { own.lightning } else { own.attention };
                 [mixer, own.mlp]
             }),
+            layer_input: self.layer_input(&name)?,
             end_norm: norm(n.mlp_norm, sums)?,
-            scale: match f.block_scale {
-                "" => None,
-                pattern => Some(self.vector(&name(pattern), &[1], 0.0)?),
-            },
+            scale: self.block_scale(&name)?,
             project_out,
         })
+    }
+
+    /// What the stream is multiplied by after a block.
+    fn block_scale(&self, name: &dyn Fn(&str) -> String) -> Result<Option<Vector>, Error> {
+        const GGUF: &str = "blk.{}.layer_output_scale.weight";
+        let pattern = if self.is_gguf() { GGUF } else { self.family.block_scale };
+        let absent =
+            self.family.block_scale.is_empty() || self.is_gguf() && !self.stored.contains(&name(GGUF));
+        (!absent).then(|| self.vector(&name(pattern), &[1], 0.0)).transpose()
     }
 
     /// What makes the stream of the embeddings in the first layer, and what the head reads of the stream in the last one.
@@ -142,10 +150,10 @@ impl Tensors<'_> {
         Ok((project(project_in, i == 0, stream, embedding)?, project(project_out, last, embedding, stream)?))
     }
 
-    fn mlp(&self, name: &dyn Fn(&str) -> String) -> Result<MlpSpec, Error> {
-        let (gate, up) = self.gate_and_up(name)?;
+    fn mlp(&self, width: usize, name: &dyn Fn(&str) -> String) -> Result<MlpSpec, Error> {
+        let (gate, up) = self.gate_and_up(width, name)?;
         let joined = self.family.gated && gate.is_none();
-        let (hidden, width) = (self.shape.hidden, self.shape.intermediate);
+        let hidden = self.shape.hidden;
         let bias = match self.family.encoder {
             Some(encoder) if encoder.down_bias => Bias::Always,
             _ => self.family.mlp_bias,
@@ -164,9 +172,12 @@ impl Tensors<'_> {
 
     /// The gate, if there is one, and up: tensors of their own, or rows of one. Of codes that are stored by inputs, up holds
     /// the gate too.
-    fn gate_and_up(&self, name: &dyn Fn(&str) -> String) -> Result<(Option<Linear>, Linear), Error> {
+    fn gate_and_up(
+        &self,
+        width: usize,
+        name: &dyn Fn(&str) -> String,
+    ) -> Result<(Option<Linear>, Linear), Error> {
         let (n, s) = (self.names, self.shape);
-        let width = s.intermediate;
         let linear =
             |pattern: &str, part: Part| self.linear(&name(pattern), self.family.mlp_bias, part, s.hidden);
         if !self.family.gated {

@@ -5,7 +5,7 @@ use super::tensors::Tensors;
 use crate::config::MixtureShape;
 use crate::error::Error;
 use crate::family::{Bias, Mixture, MixtureNames};
-use crate::spec::{Experts, Linear, MlpSpec, Routing, Score, Vector};
+use crate::spec::{Apart, Experts, Linear, MlpSpec, Norm, Routing, Score, Vector};
 
 impl Tensors<'_> {
     /// The experts of a layer, and the MLP they share, if the layer has a router.
@@ -48,21 +48,21 @@ impl Tensors<'_> {
         let experts = Experts {
             router: self.linear(&router, mixture.router_bias, Part::all(shape.experts), hidden)?,
             shared_gate,
+            apart: if mixture.apart { Some(place.apart(names)?) } else { None },
             latent,
-            routing: self.routing(mixture, shape, place.correction(names))?,
+            routing: self.routing(mixture, shape, &place)?,
             mlps,
             order,
         };
         Ok(Some((place.shared(names)?, experts)))
     }
 
-    fn routing(
-        &self,
-        mixture: &Mixture,
-        shape: MixtureShape,
-        correction: Option<String>,
-    ) -> Result<Routing, Error> {
+    fn routing(&self, mixture: &Mixture, shape: MixtureShape, place: &Place<'_>) -> Result<Routing, Error> {
+        let names = if self.is_gguf() { &mixture.gguf_names } else { &mixture.names };
+        let correction = place.correction(names);
         let correction = correction.map(|name| self.vector_or_row(&name, shape.experts)).transpose()?;
+        let scales = Some(names.expert_scales).filter(|name| !name.is_empty());
+        let scales = scales.map(|name| self.vector(&place.name(name), &[shape.experts], 0.0)).transpose()?;
         Ok(Routing {
             chosen: shape.chosen,
             score: self.score(shape.score)?,
@@ -70,6 +70,7 @@ impl Tensors<'_> {
             groups: shape.groups,
             normalise: shape.normalise,
             scale: shape.scale,
+            expert_scales: scales,
             at_input: mixture.at_input,
         })
     }
@@ -101,6 +102,19 @@ impl Place<'_> {
     fn name(&self, pattern: &str) -> String {
         let pattern = pattern.replace("{}", &self.layer.to_string());
         self.tensors.top(&pattern.replace("{e}", &self.expert.to_string()))
+    }
+
+    /// The norms of experts that lie beside an MLP.
+    fn apart(&self, names: &MixtureNames) -> Result<Apart, Error> {
+        let (t, hidden) = (self.tensors, self.tensors.shape.hidden);
+        let norm = |pattern: &str| t.norm(&self.name(pattern), hidden);
+        let router = t.vector(&self.name(names.apart.router), &[hidden], 0.0)?;
+        Ok(Apart {
+            router_norm: (Norm { weight: Some(router), ..t.bare_norm(hidden) }, 1.0 / (hidden as f32).sqrt()),
+            norm: norm(names.apart.norm)?,
+            post_norm: norm(names.apart.post_norm)?,
+            mlp_post_norm: norm(names.apart.mlp_post_norm)?,
+        })
     }
 
     /// What is added to scores in the choice, if it is in the checkpoint.

@@ -12,7 +12,8 @@ impl Tensors<'_> {
             let wide = self.shape.wide.filter(|_| i == 0);
             let head_dim = wide.map_or(self.shape.head_dim, |(dim, ..)| dim);
             let part = self.shape.latent.as_ref().map(|latent| latent.rope as f64);
-            let said = part.or(self.stored.keys.gguf_number("rope.dimension_count"));
+            let own = self.stored.keys.gguf_number("rope.dimension_count_swa").filter(|_| i == 1);
+            let said = part.or(own).or(self.stored.keys.gguf_number("rope.dimension_count"));
             // A part of the head counts more than a number of its elements.
             let of_head = rope.rotary.map(|part| head_dim as f64 * part).filter(|_| said.is_none());
             let rotary = match said.or(of_head) {

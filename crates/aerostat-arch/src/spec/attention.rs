@@ -14,10 +14,12 @@ use super::vector::Vector;
 pub struct AttentionSpec {
     /// Makes queries, `[heads * head_dim, hidden]`; of compressed queries, `[heads * head_dim, rank of queries]`.
     pub q: Linear,
-    /// Makes keys, `[kv_heads * head_dim, hidden]`; of compressed ones, see [`Latent::k_by_rows`].
-    pub k: Linear,
-    /// Makes values, `[kv_heads * head_dim, hidden]`; of compressed ones, `[heads * value_dim, rank]`.
-    pub v: Linear,
+    /// Makes keys, `[kv_heads * head_dim, hidden]`; of compressed ones, see [`Latent::k_by_rows`]. `None`: see `kv_of`.
+    pub k: Option<Linear>,
+    /// Makes values, `[kv_heads * head_dim, hidden]`; of compressed ones, `[heads * value_dim, rank]`. `None`: see `kv_of`.
+    pub v: Option<Linear>,
+    /// The block, one before this, whose keys and values it attends to in place of own; `None`: it has its own.
+    pub kv_of: Option<usize>,
     /// Makes the output, `[hidden, heads * value size of a head]`.
     pub o: Linear,
     /// Makes the gate whose sigmoid attention's output is multiplied by, element by element, `[heads * head_dim, hidden]`;
@@ -77,15 +79,16 @@ impl AttentionSpec {
         let gate = self.gate.as_ref().map(|gate| (Role::OutputGate, gate));
         let q = (Role::Q, self.joined.as_ref().unwrap_or(&self.q));
         let before = q_down.into_iter().chain([q]).chain(gate).chain(index_q).chain(kv_down);
-        let own = [(Role::K, &self.k), (Role::V, &self.v)].into_iter().filter(|_| self.joined.is_none());
+        let keys = self.k.iter().map(|k| (Role::K, k)).chain(self.v.iter().map(|v| (Role::V, v)));
+        let own = keys.filter(|_| self.joined.is_none());
         before.chain(index.into_iter().flatten()).chain(own).chain([(Role::Output, &self.o)])
     }
 
     /// All its linear maps, to change them.
     pub(super) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
         let latent = self.latent.iter_mut().flat_map(Latent::linears_mut);
-        let own = [&mut self.q, &mut self.k, &mut self.v, &mut self.o];
-        own.into_iter().chain(&mut self.gate).chain(&mut self.joined).chain(latent)
+        let own = [&mut self.q, &mut self.o].into_iter().chain(&mut self.k).chain(&mut self.v);
+        own.chain(&mut self.gate).chain(&mut self.joined).chain(latent)
     }
 }
 

@@ -4,6 +4,7 @@ use super::attention::AttentionSpec;
 use super::delta::DeltaNet;
 use super::experts::Experts;
 use super::latent::Latent;
+use super::layer_input::LayerInput;
 use super::matrix::{Linear, Role};
 use super::mlp::MlpSpec;
 use super::norm::Norm;
@@ -43,6 +44,9 @@ pub struct Block {
     /// Makes the residual stream of the embeddings, `[hidden, embedding width]`, in the first block of models whose embeddings
     /// have a width of their own.
     pub project_in: Option<Linear>,
+    /// Makes further inputs of all blocks of the embeddings, `[blocks * width, hidden]`, in the first block of models that have some
+    /// ([`LayerInputs`](super::LayerInputs)).
+    pub layer_inputs: Option<Linear>,
     /// Norm of what the token mixer reads; `None`: it reads the residual stream itself.
     pub attention_norm: Option<Norm>,
     /// Attention, or what stands in its place.
@@ -66,6 +70,8 @@ pub struct Block {
     /// For token mixer and MLP, the factor on the residual stream before their output is added to it, and that on the output; `None`:
     /// 1 each.
     pub stream_scales: Option<[(f32, f32); 2]>,
+    /// What is made of the block's part of further inputs, and added after the MLP; `None`: there are none.
+    pub layer_input: Option<LayerInput>,
     /// Norm of the residual stream at the end of the block, which takes its place.
     pub end_norm: Option<Norm>,
     /// Factor on the residual stream at the end of the block, `[1]`; `None`: 1.
@@ -94,7 +100,9 @@ impl Block {
         let project_in = self.project_in.iter().map(|linear| (Role::ProjectIn, linear));
         let project_out = self.project_out.iter().map(|linear| (Role::ProjectOut, linear));
         let own = mixer.chain(router).chain(self.mlp.iter().flat_map(MlpSpec::linears)).chain(experts_up);
-        project_in.chain(own).chain(project_out)
+        let layer_inputs = self.layer_inputs.iter().map(|linear| (Role::LayerInputs, linear));
+        let layer_input = self.layer_input.iter().flat_map(LayerInput::linears);
+        project_in.chain(layer_inputs).chain(own).chain(layer_input).chain(project_out)
     }
 
     /// Its attention; `None`: it has none.
@@ -150,10 +158,12 @@ impl Block {
         self.attention().and_then(|attention| attention.latent.as_ref())
     }
 
-    /// Key/value heads that the KV cache holds of it; 1 of compressed ones, and 1 (of no elements) where it has no attention.
+    /// Key/value heads that the KV cache holds of it; 1 of compressed ones, and 1 (of no elements) where it has no attention, or
+    /// attends to what another block wrote.
     pub fn cache_heads(&self) -> usize {
         self.attention()
-            .map_or(1, |attention| if attention.latent.is_some() { 1 } else { attention.kv_heads })
+            .filter(|attention| attention.latent.is_none() && attention.kv_of.is_none())
+            .map_or(1, |attention| attention.kv_heads)
     }
 
     /// All its linear maps, those of experts too, in no particular order, to change them.
@@ -184,7 +194,9 @@ impl Block {
         let mlps = self.mlp.iter_mut().chain(mlps);
         let mlps = mlps.flat_map(|m| m.gate.iter_mut().chain([&mut m.up, &mut m.down]));
         let routers = routers.into_iter().flatten();
-        mixer.chain(routers).chain(mlps).chain(&mut self.project_in).chain(&mut self.project_out)
+        let inputs = self.layer_input.iter_mut().flat_map(LayerInput::linears_mut);
+        let own = mixer.chain(routers).chain(mlps).chain(inputs).chain(&mut self.layer_inputs);
+        own.chain(&mut self.project_in).chain(&mut self.project_out)
     }
 
     /// Its small tensors: norms, biases and what its parts have besides.
@@ -198,12 +210,13 @@ impl Block {
         let sinks = self.attention().and_then(|a| a.sinks.as_ref());
         let delta = self.delta().into_iter().flat_map(DeltaNet::vectors);
         let experts = self.experts.iter().flat_map(Experts::linears);
-        let correction = self.experts.iter().filter_map(|e| e.routing.correction.as_ref());
+        let mixture = self.experts.iter().flat_map(Experts::vectors);
+        let input = self.layer_input.iter().flat_map(LayerInput::vectors);
         let biases = self.linears().chain(experts).filter_map(|(_, linear)| linear.bias.as_ref());
         let space = self.space().into_iter().flat_map(StateSpace::vectors);
         let convolution = self.convolution().into_iter().flat_map(GatedConvolution::vectors);
         let lightning = self.lightning().into_iter().flat_map(Lightning::vectors);
         let recurrent = delta.chain(space).chain(convolution).chain(lightning);
-        norms.chain(correction).chain(biases).chain(sinks).chain(recurrent).chain(&self.scale)
+        norms.chain(mixture).chain(input).chain(biases).chain(sinks).chain(recurrent).chain(&self.scale)
     }
 }

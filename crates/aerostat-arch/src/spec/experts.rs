@@ -2,6 +2,7 @@
 
 use super::matrix::{Linear, Role};
 use super::mlp::MlpSpec;
+use super::norm::Norm;
 use super::vector::Vector;
 
 /// A mixture of experts: MLPs of which a router chooses some for each row.
@@ -11,6 +12,9 @@ pub struct Experts {
     pub router: Linear,
     /// Makes the number whose sigmoid the shared MLP's output is multiplied by, `[1, hidden]`; `None`: that is taken whole.
     pub shared_gate: Option<Linear>,
+    /// How experts and the block's MLP lie side by side, where each has norms of its own; `None`: they read the same, and their outputs
+    /// are added as they are.
+    pub apart: Option<Apart>,
     /// Compresses what experts read, `[latent, hidden]`, and expands the sum of what they give, `[hidden, latent]`; `None`: they read
     /// what the MLP reads, and are as wide as the stream.
     pub latent: Option<(Linear, Linear)>,
@@ -28,10 +32,32 @@ impl Experts {
         self.order.iter().flat_map(|e| self.mlps[*e as usize].linears())
     }
 
+    /// Its small tensors, but for biases of linear maps.
+    pub(super) fn vectors(&self) -> impl Iterator<Item = &Vector> {
+        let apart = self.apart.iter();
+        let norms = apart.flat_map(|a| [&a.router_norm.0, &a.norm, &a.post_norm, &a.mlp_post_norm]);
+        let routing = self.routing.correction.iter().chain(&self.routing.expert_scales);
+        norms.flat_map(Norm::vectors).chain(routing)
+    }
+
     /// Stored bytes of the matrices of all experts.
     pub fn bytes(&self) -> u64 {
         self.mlps.iter().map(MlpSpec::bytes).sum()
     }
+}
+
+/// Experts that read the residual stream as the MLP beside them does, each through norms of its own. What they give is normalised,
+/// and then added.
+#[derive(Clone, Debug)]
+pub struct Apart {
+    /// Norm of the residual stream that the router reads, and the factor on what it gives.
+    pub router_norm: (Norm, f32),
+    /// Norm of the residual stream that experts read.
+    pub norm: Norm,
+    /// Norm of the sum of what experts give.
+    pub post_norm: Norm,
+    /// Norm of the MLP's output.
+    pub mlp_post_norm: Norm,
 }
 
 /// How experts are chosen, and how much of each is taken.
@@ -50,6 +76,8 @@ pub struct Routing {
     pub normalise: Option<(f32, f32)>,
     /// Factor on the scores of the chosen, in the end.
     pub scale: f32,
+    /// Factors on them, `[experts]`, one for each expert; `None`: 1 each.
+    pub expert_scales: Option<Vector>,
     /// Whether scores multiply what experts read, not what they give.
     pub at_input: bool,
 }

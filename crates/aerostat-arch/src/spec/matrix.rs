@@ -13,6 +13,8 @@ use super::vector::{Runs, Vector};
 pub enum Role {
     /// Makes the residual stream of the embeddings, in the first block.
     ProjectIn,
+    /// Makes further inputs of all blocks of the embeddings, in the first block.
+    LayerInputs,
     /// Compresses the input of attention to what queries are made of.
     QDown,
     /// Makes queries.
@@ -68,6 +70,10 @@ pub enum Role {
     Up,
     /// Makes the output of an MLP, as wide as the residual stream.
     Down,
+    /// Makes the gate of a block's further input, of the residual stream.
+    LayerGate,
+    /// Makes what a block's further input adds to the residual stream.
+    LayerOutput,
     /// Makes what the head reads of the residual stream, in the last block.
     ProjectOut,
     /// The LM head: makes logits, after the last block.

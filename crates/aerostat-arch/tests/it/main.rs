@@ -322,30 +322,31 @@ fn a_text_tower_runs_alone() {
 fn rows_of_fused_tensors_are_found() {
     let block = |name: &str| {
         let mut spec = describe(&Checkpoint::open(&fixture(name).path).unwrap()).unwrap();
-        attention(&spec.blocks.swap_remove(0)).clone()
+        let a = attention(&spec.blocks.swap_remove(0)).clone();
+        [a.q, a.k.unwrap(), a.v.unwrap()].map(|linear| linear.weight)
     };
     // Two KV heads of ten dimensions, each with two queries: rows 0..20 and 40..60 are queries, 20..30 and 60..70 keys.
-    let a = block("falcon_new");
-    let row = a.q.weight.row_bytes();
-    let start = a.q.weight.extent.offset;
+    let [q, k, v] = block("falcon_new");
+    let row = q.row_bytes();
+    let start = q.extent.offset;
     let place = |m: &aerostat_arch::Matrix, r: usize| (m.rows_extent(r, 1).offset - start) / row;
-    assert_eq!([0, 19, 20, 39].map(|r| place(&a.q.weight, r)), [0, 19, 40, 59]);
-    assert_eq!([0, 9, 10, 19].map(|r| place(&a.k.weight, r)), [20, 29, 60, 69]);
-    assert_eq!([0, 10].map(|r| place(&a.v.weight, r)), [30, 70]);
-    assert_eq!((a.q.weight.run_rows(), a.k.weight.run_rows()), (20, 10));
+    assert_eq!([0, 19, 20, 39].map(|r| place(&q, r)), [0, 19, 40, 59]);
+    assert_eq!([0, 9, 10, 19].map(|r| place(&k, r)), [20, 29, 60, 69]);
+    assert_eq!([0, 10].map(|r| place(&v, r)), [30, 70]);
+    assert_eq!((q.run_rows(), k.run_rows()), (20, 10));
     // One KV head: the rows of each follow each other.
-    let a = block("falcon");
-    assert_eq!((a.q.weight.runs, a.k.weight.runs, a.q.weight.rows, a.k.weight.rows), (None, None, 40, 10));
+    let [q, k, _] = block("falcon");
+    assert_eq!((q.runs, k.runs, q.rows, k.rows), (None, None, 40, 10));
     // Quarters of two heads of eight dimensions: queries, values, keys.
-    let a = block("codegen");
-    let start = a.q.weight.extent.offset;
+    let [q, k, v] = block("codegen");
+    let start = q.extent.offset;
     let place = |m: &aerostat_arch::Matrix, r: usize| (m.rows_extent(r, 1).offset - start) / (64 * 2);
-    assert_eq!([0, 15, 16].map(|r| place(&a.q.weight, r)), [0, 15, 48]);
-    assert_eq!((place(&a.v.weight, 0), place(&a.k.weight, 16)), (16, 32 + 48));
-    let a = block("phi3");
-    let start = a.q.weight.extent.offset;
-    assert_eq!(a.k.weight.extent.offset, start + 40 * a.q.weight.row_bytes());
-    assert_eq!(a.v.weight.extent.offset, start + 60 * a.q.weight.row_bytes());
+    assert_eq!([0, 15, 16].map(|r| place(&q, r)), [0, 15, 48]);
+    assert_eq!((place(&v, 0), place(&k, 16)), (16, 32 + 48));
+    let [q, k, v] = block("phi3");
+    let start = q.extent.offset;
+    assert_eq!(k.extent.offset, start + 40 * q.row_bytes());
+    assert_eq!(v.extent.offset, start + 60 * q.row_bytes());
 }
 
 /// Names, types and values of a configuration came back whole, up to megabytes of them.

@@ -1,6 +1,6 @@
 //! Attention over keys and values that are cached as they are.
 
-use aerostat_arch::{AttentionSpec, Norm, Role, RopeStyle};
+use aerostat_arch::{AttentionSpec, Linear, Norm, Role, RopeStyle};
 use aerostat_backend::{self as backend, Activation, Error, Extras, defect};
 
 use super::compile::Compiler;
@@ -17,27 +17,32 @@ impl Compiler<'_> {
         if let Some(latent) = &a.latent {
             return self.latent(layer, a, latent, input);
         }
-        let (gate, [q, k, v]) = match &a.joined {
-            Some(joined) => {
+        let own = a.k.as_ref().zip(a.v.as_ref());
+        let (gate, q, kv) = match (&a.joined, own) {
+            (Some(joined), Some((k, v))) => {
                 let all = self.product((layer, Role::Q), joined, input, "qkv");
-                (self.output_gate(layer, a, input), self.take_heads(a, all))
+                let [q, k, v] = self.take_heads([("q", &a.q), ("k", k), ("v", v)], all);
+                (self.output_gate(layer, a, input), q, Some([k, v]))
             }
-            None => {
+            (_, own) => {
                 let q = self.product((layer, Role::Q), &a.q, input, "q");
                 let gate = self.output_gate(layer, a, input);
-                let k = self.product((layer, Role::K), &a.k, input, "k");
-                (gate, [q, k, self.product((layer, Role::V), &a.v, input, "v")])
+                let kv = own.map(|(k, v)| {
+                    let k = self.product((layer, Role::K), k, input, "k");
+                    [k, self.product((layer, Role::V), v, input, "v")]
+                });
+                (gate, q, kv)
             }
         };
-        let mixed = self.attend(layer, a, [q, k, v])?;
+        let mixed = self.attend(layer, a, q, kv)?;
         self.open_gate(gate, mixed);
         Ok(self.product((layer, Role::Output), &a.o, mixed, "y"))
     }
 
     /// Takes queries, keys and values out of the one matrix's outputs.
-    fn take_heads(&mut self, a: &AttentionSpec, all: Slice) -> [Slice; 3] {
+    fn take_heads(&mut self, parts: [(&'static str, &Linear); 3], all: Slice) -> [Slice; 3] {
         let mut first = 0;
-        [("q", &a.q), ("k", &a.k), ("v", &a.v)].map(|(name, linear)| {
+        parts.map(|(name, linear)| {
             let out = self.rows(name, linear.weight.rows);
             self.emit(Op::TakeColumns { x: all, first, step: 1, out });
             first += out.cols;
@@ -58,9 +63,17 @@ impl Compiler<'_> {
         }
     }
 
-    /// Once queries, keys and values are there: norms of heads, rotation, cache, attention.
-    fn attend(&mut self, layer: usize, a: &AttentionSpec, [q, k, v]: [Slice; 3]) -> Result<Slice, Error> {
-        for (name, x, norm) in [("q_norm", q, &a.q_norm), ("k_norm", k, &a.k_norm)] {
+    /// Once queries, keys and values are there: norms of heads, rotation, cache, attention. Without keys and values of its own it
+    /// attends to those of another block.
+    fn attend(
+        &mut self,
+        layer: usize,
+        a: &AttentionSpec,
+        q: Slice,
+        kv: Option<[Slice; 2]>,
+    ) -> Result<Slice, Error> {
+        let keys = kv.map(|[k, _]| ("k_norm", k, &a.k_norm));
+        for (name, x, norm) in [("q_norm", q, &a.q_norm)].into_iter().chain(keys) {
             if !a.norms_after_rope {
                 self.head_norm(name, norm, x)?;
             }
@@ -72,15 +85,18 @@ impl Compiler<'_> {
                 self.head_norm(name, norm, x)?;
             }
         }
-        self.head_norm("v_norm", &a.v_norm, v)?;
         if let Some(growth) = a.growth {
             let factors = self.growth(growth)?;
             self.emit(Op::MulRows { x: q, factors });
         }
-        if let Some(limit) = a.clip {
-            self.emit(Op::Clip { x: v, limit });
+        if let Some([k, v]) = kv {
+            self.head_norm("v_norm", &a.v_norm, v)?;
+            if let Some(limit) = a.clip {
+                self.emit(Op::Clip { x: v, limit });
+            }
+            self.emit(Op::KvWrite { layer, k, v });
         }
-        self.emit(Op::KvWrite { layer, k, v });
+        let layer = a.kv_of.unwrap_or(layer);
         let sinks = a.sinks.as_ref();
         let sinks = sinks.map(|v| self.constant("sinks", (1, a.heads), Source::Tensor(v.clone())));
         let biases = self.distance_biases(a)?;

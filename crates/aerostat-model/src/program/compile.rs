@@ -37,7 +37,8 @@ pub(super) struct Compiler<'a> {
     blocks: Vec<std::ops::Range<usize>>,
     /// The residual stream, `[rows, hidden]`.
     pub(super) x: Slice,
-    embedded: Slice,
+    /// Further inputs of all blocks, one block's after the other's.
+    pub(super) layer_inputs: Option<Slice>,
     /// Cosines and sines of each rope.
     angles: Vec<Slice>,
     growths: Vec<(Growth, Slice)>,
@@ -61,7 +62,7 @@ impl<'a> Compiler<'a> {
             experts: Vec::new(),
             blocks: Vec::new(),
             x: none,
-            embedded: none,
+            layer_inputs: None,
             angles: Vec::new(),
             growths: Vec::new(),
             biases: Vec::new(),
@@ -88,17 +89,18 @@ impl<'a> Compiler<'a> {
             }
         }
         let project_in = self.spec.blocks.first().and_then(|block| block.project_in.as_ref());
-        self.embedded = match project_in {
+        let embedded = match project_in {
             Some(_) => self.rows("embedded", self.spec.embedding.cols),
             None => self.x,
         };
-        self.emit(Op::Embed { out: self.embedded });
+        self.emit(Op::Embed { table: 0, out: embedded });
         if let Some(factor) = self.spec.embedding_scale {
-            self.emit(Op::Scale { x: self.embedded, factor });
+            self.emit(Op::Scale { x: embedded, factor });
         }
         if let Some(linear) = project_in {
-            self.product_into((0, Role::ProjectIn), linear, self.embedded, self.x);
+            self.product_into((0, Role::ProjectIn), linear, embedded, self.x);
         }
+        self.further_inputs()?;
         if let Some(positions) = &self.spec.positions {
             let source = Source::Tensor(positions.table.clone());
             let table = self.constant("positions", (positions.rows, self.spec.hidden), source);
@@ -142,6 +144,9 @@ impl<'a> Compiler<'a> {
         if let Some(y) = self.feed_forward(layer, block, mlp_input)? {
             self.weigh(block.stream_scales.map(|[_, mlp]| mlp), y);
             self.add(y, ("mlp_post_norm", &block.mlp_post_norm), block.residual_scale)?;
+        }
+        if let Some(further) = &block.layer_input {
+            self.further_input(layer, further)?;
         }
         if let Some(norm) = &block.end_norm {
             self.norm("end_norm", norm, norm.size, x, x)?;
@@ -278,7 +283,6 @@ impl<'a> Compiler<'a> {
             normed,
             normed_stream,
             stream: x,
-            embedded: self.embedded,
             logits,
             blocks: self.blocks,
         })

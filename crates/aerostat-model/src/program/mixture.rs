@@ -1,6 +1,6 @@
 //! MLPs: the one that every row uses, and experts of which each row uses some.
 
-use aerostat_arch::{Block, Experts, Joined, Linear, MlpSpec, Role};
+use aerostat_arch::{Apart, Block, Experts, Joined, Linear, MlpSpec, Norm, Role};
 use aerostat_backend::{Activation, Error, defect};
 
 use super::compile::Compiler;
@@ -18,13 +18,23 @@ impl Compiler<'_> {
         if let Some(experts) = &block.experts {
             let gate = experts.shared_gate.as_ref();
             shared = gate.map(|gate| self.product((layer, Role::SharedGate), gate, input, "shared"));
-            let scores = self.product((layer, Role::Router), &experts.router, input, "router");
+            let router_input = match &experts.apart {
+                Some(Apart { router_norm: (norm, factor), .. }) => {
+                    let h = self.apart("router_norm", norm)?;
+                    self.emit(Op::Scale { x: h, factor: *factor });
+                    h
+                }
+                None => input,
+            };
+            let scores = self.product((layer, Role::Router), &experts.router, router_input, "router");
             self.emit(Op::Route { block: layer, scores });
         }
         let latent = block.experts.as_ref().and_then(|experts| experts.latent.as_ref());
-        let expert_input = match latent {
-            Some((down, _)) => self.product((layer, Role::ExpertsDown), down, input, "experts_input"),
-            None => input,
+        let apart = block.experts.as_ref().and_then(|experts| experts.apart.as_ref());
+        let expert_input = match (latent, apart) {
+            (Some((down, _)), _) => self.product((layer, Role::ExpertsDown), down, input, "experts_input"),
+            (None, Some(apart)) => self.apart("experts_norm", &apart.norm)?,
+            (None, None) => input,
         };
         let y = match &block.mlp {
             Some(mlp) => self.mlp(layer, mlp, input),
@@ -41,9 +51,10 @@ impl Compiler<'_> {
             self.emit(Op::MulRows { x: y, factors });
         }
         if let Some(experts) = &block.experts {
-            let sum = match latent {
-                Some((down, _)) => {
-                    let sum = self.rows("experts_sum", down.weight.rows);
+            let own_sum = latent.map(|(down, _)| down.weight.rows).or(apart.map(|_| y.cols));
+            let sum = match own_sum {
+                Some(cols) => {
+                    let sum = self.rows("experts_sum", cols);
                     self.emit(Op::Clear { x: sum });
                     sum
                 }
@@ -55,8 +66,21 @@ impl Compiler<'_> {
                 let expanded = self.product((layer, Role::ExpertsUp), up, sum, "experts_output");
                 self.emit(Op::Add { x: y, y: expanded });
             }
+            if let Some(Apart { post_norm, mlp_post_norm, .. }) = apart {
+                self.norm("mlp_post_norm", mlp_post_norm, mlp_post_norm.size, y, y)?;
+                self.norm("experts_post_norm", post_norm, post_norm.size, sum, sum)?;
+                self.emit(Op::Add { x: y, y: sum });
+            }
         }
         Ok(Some(y))
+    }
+
+    /// The residual stream through a norm of its own.
+    fn apart(&mut self, name: &'static str, norm: &Norm) -> Result<Slice, Error> {
+        let x = self.x;
+        let h = self.rows("h", x.cols);
+        self.norm(name, norm, norm.size, x, h)?;
+        Ok(h)
     }
 
     fn mlp(&mut self, layer: usize, mlp: &MlpSpec, input: Slice) -> Slice {

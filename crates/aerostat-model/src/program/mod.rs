@@ -8,6 +8,7 @@ mod attention;
 mod compile;
 mod delta;
 mod latent;
+mod layer_input;
 mod memory;
 mod mixture;
 mod op;
@@ -42,8 +43,6 @@ pub struct Program {
     pub normed_stream: Slice,
     /// The residual stream, `[rows, hidden]`.
     pub stream: Slice,
-    /// Where embeddings go, `[rows, embedding width]`.
-    pub embedded: Slice,
     /// `[logit rows, vocab]`.
     pub logits: Slice,
     /// For each block, where its ops lie in `body`.

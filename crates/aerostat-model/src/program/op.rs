@@ -20,8 +20,9 @@ pub enum Op {
         growth: Growth,
         out: Slice,
     },
-    /// The embedding of each row's token.
+    /// What one of the model's tables holds for each row's token: the embedding is the first.
     Embed {
+        table: usize,
         out: Slice,
     },
     /// The learned vector of each row's position.
@@ -234,7 +235,7 @@ impl Op {
         match *self {
             Self::Angles { out, .. } => op("angles", &[], out),
             Self::Growth { out, .. } => op("growth", &[], out),
-            Self::Embed { out } => op("embed", &[], out),
+            Self::Embed { out, .. } => op("embed", &[], out),
             Self::GatherPositions { table, out, .. } => op("gather_rows", &[table], out),
             Self::GatherTypes { table, out } => op("gather_rows", &[table], out),
             Self::GatherLogitRows { x, out } => op("gather_rows", &[x], out),
