@@ -142,6 +142,21 @@ def with_scalars(model):
         layer.layer_scalar.fill_(0.75)
 
 
+def with_streams(model):
+    """Coefficients of residual streams that move all of them: routers' inputs are divided by the width."""
+    for layer in getattr(model.model, "language_model", model.model).layers:
+        layer.altup.modality_router.weight.data.mul_(8.0)
+        layer.altup.correct_output_scale.data.add_(1.0)
+
+
+def as_gemma3n_tower(config, state):
+    """The text tower of a checkpoint of several, whose class needs a package of images to be made."""
+    text = dict(config)
+    config.clear()
+    config.update(architectures=["Gemma3nForConditionalGeneration"], model_type="gemma3n", text_config=text, tie_word_embeddings=True)
+    return rename(state, {r"^model\.": "model.language_model."})
+
+
 def with_router_scales(model):
     """The same, and factors on what routers read and on what experts give."""
     with_scalars(model)
@@ -474,6 +489,9 @@ LLAMA3 = {"rope_type": "llama3", "rope_theta": 1000.0, "factor": 8.0, "low_freq_
           "original_max_position_embeddings": 24}
 GEMMA = dict(hidden_size=32, head_dim=20, intermediate_size=56, num_key_value_heads=1)
 GEMMA3 = dict(GEMMA, num_key_value_heads=2, head_dim=12, num_hidden_layers=7, intermediate_size=40, sliding_window=6)
+GEMMA3N = dict(GEMMA, num_key_value_heads=2, head_dim=12, num_hidden_layers=5, sliding_window=6, intermediate_size=[40, 40, 40, 56, 56],
+               hidden_size_per_layer_input=10, vocab_size_per_layer_input=128, laurel_rank=6, activation_sparsity_pattern=[0.9, 0.6, 0.0, 0.0, 0.0],
+               layer_types=["sliding_attention", "full_attention", "sliding_attention", "sliding_attention", "full_attention"])
 # As the small ones: keys and values shared by layers of both kinds, and a further input of each layer.
 GEMMA4_SMALL = dict(GEMMA, num_key_value_heads=2, head_dim=8, global_head_dim=16, num_hidden_layers=6, sliding_window=6, intermediate_size=40,
                     hidden_size_per_layer_input=12, vocab_size_per_layer_input=128,
@@ -659,6 +677,13 @@ FIXTURES = {
     "mamba2_bias": dict(family="Mamba2", dtype="f32", lengths=DELTA, config=dict(
         num_heads=8, head_dim=10, state_size=7, n_groups=1, conv_kernel=3, use_bias=True, use_conv_bias=False, chunk_size=16,
         tie_word_embeddings=True)),
+    # The first Mamba; `intermediate_size` of all of them counts more than `expand`
+    "mamba": dict(family="Mamba", dtype="bf16", lengths=DELTA, twins=["bf16"], config=dict(state_size=6)),
+    "mamba_bias": dict(family="Mamba", dtype="f32", lengths=SHORT, config=dict(
+        state_size=5, conv_kernel=3, time_step_rank=4, use_bias=True, use_conv_bias=False, tie_word_embeddings=False)),
+    "falcon_mamba": dict(family="FalconMamba", dtype="bf16", lengths=DELTA, twins=["bf16"], config=dict(state_size=6, mixer_rms_eps=1e-4)),
+    "falcon_mamba_bias": dict(family="FalconMamba", dtype="f32", lengths=SHORT, config=dict(
+        state_size=5, time_step_rank=4, use_bias=True, use_conv_bias=False, mixer_rms_eps=1e-3, tie_word_embeddings=False)),
     "granitemoehybrid": dict(family="GraniteMoeHybrid", dtype="bf16", lengths=DELTA, config=dict(
         GRANITE_SPACE, num_local_experts=0, shared_intermediate_size=24, embedding_multiplier=3.0, residual_multiplier=0.7,
         attention_multiplier=0.2, logits_scaling=2.0)),
@@ -854,6 +879,14 @@ FIXTURES = {
         GEMMA3, num_hidden_layers=4, query_pre_attn_scalar=5,
         layer_types=["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
         rope_parameters=gemma3_rope({"rope_type": "linear", "factor": 4.0}))),
+    "gemma3n": dict(family="Gemma3nText", dtype="bf16", lengths=LONG, prepare=with_streams, twins=["bf16"], config=dict(
+        GEMMA3N, num_kv_shared_layers=2)),
+    "gemma3n_streams": dict(family="Gemma3nText", dtype="f32", lengths=SHORT, prepare=with_streams, config=dict(
+        GEMMA3N, num_kv_shared_layers=0, altup_num_inputs=3, altup_active_idx=1, altup_correct_scale=False, vocab_size_per_layer_input=100,
+        final_logit_softcapping=2.0, activation_sparsity_pattern=[0.0, 0.5, 0.25, 0.0, 0.8])),
+    "gemma3n_towers": dict(family="Gemma3nText", dtype="bf16", lengths=[7], prepare=with_streams, recast=as_gemma3n_tower, config={
+        **GEMMA3N, "num_hidden_layers": 2, "intermediate_size": 40, "layer_types": ["sliding_attention", "full_attention"],
+        "num_kv_shared_layers": 0, "activation_sparsity_pattern": [0.5, 0.0], "altup_num_inputs": 2}),
     "gemma4": dict(family="Gemma4Text", dtype="bf16", lengths=LONG, prepare=with_scalars, config=dict(
         GEMMA, num_key_value_heads=2, head_dim=8, global_head_dim=16, num_global_key_value_heads=1, attention_k_eq_v=True, num_hidden_layers=3,
         sliding_window=6, hidden_size_per_layer_input=0, final_logit_softcapping=3.0,
@@ -870,6 +903,8 @@ FIXTURES = {
     "gemma4_moe": dict(family="Gemma4Text", dtype="bf16", lengths=LONG, prepare=with_router_scales, twins=["bf16"], config={
         **GEMMA4_SMALL, **GEMMA4_EXPERTS, "num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"],
         "hidden_size_per_layer_input": 0, "attention_k_eq_v": True, "num_global_key_value_heads": 1}),
+    "gemma4_moe_inputs": dict(family="Gemma4Text", dtype="bf16", lengths=SHORT, prepare=with_router_scales, config={
+        **GEMMA4_SMALL, **GEMMA4_EXPERTS, "num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]}),
     "gemma4_towers": dict(family="Gemma4", text="Gemma4Text", dtype="bf16", lengths=SHORT, prepare=with_scalars, config=dict(
         GEMMA4_SMALL, num_kv_shared_layers=3), towers=dict(vision_config=None, audio_config=None)),
     "vaultgemma": dict(family="VaultGemma", dtype="bf16", lengths=LONG, config=dict(

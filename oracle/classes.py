@@ -77,6 +77,9 @@ REMOTE = {
 # What published files of a type say in other words than its class, and what their own code reads besides.
 PUBLISHED = {
     "bamba": ({}, {"partial_rotary_factor": 0.5}),  # whatever the configuration says beside its rotation
+    # Published files say it, which counts more than `expand`.
+    "mamba": ({}, {"intermediate_size": None}),
+    "falcon_mamba": ({}, {"intermediate_size": None}),
     "jina_embeddings_v3": ({"rotary_emb_base": "rope_theta"}, {}),
     "nomic_bert": ({"n_embd": "hidden_size", "n_head": "num_attention_heads", "n_layer": "num_hidden_layers",
                     "n_inner": "intermediate_size", "n_positions": "max_position_embeddings",

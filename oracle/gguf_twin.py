@@ -12,7 +12,7 @@ import torch
 
 ARCH = {
     "llama": "llama", "mistral": "llama", "internlm2": "internlm2", "internlm3": "llama", "minicpm": "minicpm", "qwen2": "qwen2", "qwen3": "qwen3", "gemma": "gemma",
-    "gemma2": "gemma2", "gemma3_text": "gemma3", "gemma4_text": "gemma4", "phi3": "phi3", "phi": "phi2", "smollm3": "smollm3", "olmo": "olmo",
+    "gemma2": "gemma2", "gemma3_text": "gemma3", "gemma3n_text": "gemma3n", "gemma4_text": "gemma4", "phi3": "phi3", "phi": "phi2", "smollm3": "smollm3", "olmo": "olmo",
     "olmo2": "olmo2", "olmo3": "olmo2", "granite": "granite", "cohere": "command-r", "cohere2": "cohere2", "glm": "chatglm",
     "glm4": "glm4", "starcoder2": "starcoder2", "stablelm": "stablelm", "gpt_neox": "gptneox", "gpt2": "gpt2",
     "gpt_bigcode": "starcoder", "falcon": "falcon", "bloom": "bloom", "ernie4_5": "ernie4_5", "nemotron": "nemotron",
@@ -58,7 +58,7 @@ def write(path, model, kind, options=frozenset(), vocabulary=None):
     (vocabulary or small_vocabulary(config))(writer)
     writer.add_quantization_version(2)
     state, rng = {}, np.random.default_rng(7)
-    for index, (name, tensor) in enumerate(unjoin_experts(config, stack_head_norms(model.state_dict())).items()):
+    for index, (name, tensor) in enumerate(unjoin_experts(config, stack_streams(stack_head_norms(model.state_dict()))).items()):
         if name == "lm_head.weight" and config.tie_word_embeddings or name.endswith((".attn.bias", ".masked_bias")):
             continue
         state[name] = add(writer, config, name, tensor, kind, index, rng, options)
@@ -107,7 +107,7 @@ def add(writer, config, name, tensor, kind, index, rng, options):
         stem = {"scale": "ffn_gate_inp.scale", "per_expert_scale": "ffn_down_exps.scale", "layer_scalar": "layer_output_scale.weight"}
         writer.add_tensor(f"blk.{name.split('.layers.')[1].split('.')[0]}.{stem[name.split('.')[-1]]}", data)
         return tensor
-    if name.endswith("norm.weight") and config.model_type != "gemma4_text" and config.model_type.startswith(("gemma", "nemotron", "qwen3_next", "qwen3_5")):
+    if name.endswith("norm.weight") and config.model_type not in ("gemma3n_text", "gemma4_text") and config.model_type.startswith(("gemma", "nemotron", "qwen3_next", "qwen3_5")):
         writer.add_tensor(gguf_name(config, name), data + np.float32(1.0))
         return tensor
     stored = permute(data, heads) if heads else restack(config, name, data)
@@ -254,7 +254,7 @@ def state_metadata(writer, config):
     first = lambda *keys: next((v for v in (getattr(c, k, None) for k in keys) if v is not None), None)
     if kind in ("mamba", "falcon_mamba", "jamba"):
         writer.add_ssm_conv_kernel(first("conv_kernel", "mamba_d_conv"))
-        writer.add_ssm_inner_size(int(first("expand", "mamba_expand") * c.hidden_size))
+        writer.add_ssm_inner_size(int(c.mamba_expand * c.hidden_size) if kind == "jamba" else c.intermediate_size)
         writer.add_ssm_state_size(first("state_size", "mamba_d_state"))
         writer.add_ssm_time_step_rank(first("time_step_rank", "mamba_dt_rank"))
         if kind != "jamba":
@@ -301,6 +301,17 @@ def stack_head_norms(state):
             stacked.setdefault(f"{match[1]}_layernorm.weight", []).append(tensor)
         else:
             stacked[name] = tensor
+    return {n: torch.stack(t) if isinstance(t, list) else t for n, t in stacked.items()}
+
+
+def stack_streams(state):
+    """The matrices of further residual streams of Gemma 3n become one tensor; factors get a suffix."""
+    stacked = {}
+    for name, tensor in state.items():
+        if match := re.fullmatch(r"(.*altup_(?:unembed_)?projections)\.(\d+)\.weight", name):
+            stacked.setdefault(f"{match[1]}.weight", []).append(tensor)
+        else:
+            stacked[name + ".weight" if name.endswith("correct_output_scale") else name] = tensor
     return {n: torch.stack(t) if isinstance(t, list) else t for n, t in stacked.items()}
 
 
@@ -389,6 +400,8 @@ def metadata(writer, config, kind, options):
     gemma4 = kind_of_model == "gemma4_text"
     if gemma4:
         gemma4_metadata(writer, config)
+    elif kind_of_model == "gemma3n_text":
+        gemma3n_metadata(writer, config)
     elif kind_of_model != "nemotron_h":
         writer.add_feed_forward_length(first("intermediate_size_mlp", "intermediate_size", "ffn_hidden_size", "n_inner") or 4 * config.hidden_size)
     writer.add_head_count(config.num_attention_heads)
@@ -481,6 +494,19 @@ def gemma4_metadata(writer, config):
     writer.add_rope_dimension_count_swa(config.head_dim)
 
 
+def gemma3n_metadata(writer, config):
+    """Residual streams, cuts as deviations, and what layers share and read besides."""
+    writer.add_altup_active_idx(config.altup_active_idx)
+    writer.add_altup_num_inputs(config.altup_num_inputs)
+    writer.add_embedding_length_per_layer_input(config.hidden_size_per_layer_input)
+    writer.add_shared_kv_layers(config.num_kv_shared_layers)
+    normal = torch.distributions.normal.Normal(0, 1)
+    writer.add_activation_sparsity_scale([normal.icdf(torch.tensor(part, dtype=torch.float32)).item() for part in config.activation_sparsity_pattern])
+    writer.add_sliding_window(config.sliding_window)
+    writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in config.layer_types])
+    writer.add_feed_forward_length(config.intermediate_size)
+
+
 def deepseek_experts(writer, config):
     """What the converter says of experts that are scored by sigmoid, or as DeepSeek has them."""
     kind = config.model_type
@@ -530,7 +556,7 @@ def rope_metadata(writer, config, options):
     parameters = rope(config)
     writer.add_rope_freq_base(parameters["rope_theta"])
     local = config.rope_parameters.get("sliding_attention")
-    if local and config.model_type in ("gemma3_text", "gemma4_text") and "no_local_base" not in options:  # older converters left it out: 10,000
+    if local and config.model_type in ("gemma3_text", "gemma3n_text", "gemma4_text") and "no_local_base" not in options:  # older converters left it out: 10,000
         writer.add_rope_freq_base_swa(local["rope_theta"])
     if parameters["rope_type"] == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)

@@ -36,6 +36,7 @@ pub fn describe(checkpoint: &Checkpoint) -> Result<ModelSpec, Error> {
         positions: tensors.positions()?,
         token_types: tensors.token_types()?,
         layer_inputs: tensors.layer_inputs()?,
+        streams: tensors.streams(),
         embedding_norm: tensors.embedding_norm()?,
         ropes: tensors.ropes()?,
         blocks,

@@ -16,6 +16,7 @@ mod shape;
 mod sharing;
 mod space;
 mod special_tokens;
+mod streams;
 mod towers;
 
 pub(crate) use choice::{CLASSIFIES, find_family, refuse};

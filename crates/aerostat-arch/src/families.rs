@@ -23,10 +23,12 @@ mod exaone4;
 mod exaone_moe;
 mod falcon;
 mod falcon_h1;
+mod falcon_mamba;
 mod flex_olmo;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod gemma3n;
 mod gemma4;
 mod glm;
 mod glm4;
@@ -63,6 +65,7 @@ mod lfm2;
 mod lfm2_moe;
 mod llama;
 mod llama4;
+mod mamba;
 mod mamba2;
 mod mellum;
 mod minicpm;
@@ -143,6 +146,7 @@ pub const FAMILIES: &[&Family] = &[
     &gemma2::FAMILY,
     &vaultgemma::FAMILY,
     &gemma3::FAMILY,
+    &gemma3n::FAMILY,
     &gemma4::FAMILY,
     &phi3::FAMILY,
     &phi::FAMILY,
@@ -200,6 +204,8 @@ pub const FAMILIES: &[&Family] = &[
     &lfm2::FAMILY,
     &lfm2_moe::FAMILY,
     &mamba2::FAMILY,
+    &mamba::FAMILY,
+    &falcon_mamba::FAMILY,
     &jamba::FAMILY,
     &bamba::FAMILY,
     &jais2::FAMILY,

@@ -82,13 +82,18 @@ pub struct Family {
     /// Whether queries and keys are normalised after rotation, not before.
     pub norms_after_rope: bool,
     /// Whether layers without a window have heads of `global_head_dim`, whose values are their keys before norms if
-    /// `attention_k_eq_v` says so; values of all layers are normalised, without weights.
+    /// `attention_k_eq_v` says so.
     pub wide_heads: bool,
+    /// Whether values are normalised, per head and without weights.
+    pub value_norms: bool,
     /// Name of a tensor of one number that the residual stream is multiplied by after a block, in Hugging Face checkpoints; in
     /// GGUF it is always the same, and may be absent. Empty: there is none.
     pub block_scale: &'static str,
     /// Whether tokens have a second embedding, of which each layer reads a part, if `hidden_size_per_layer_input` is above 0.
     pub layer_inputs: bool,
+    /// Whether there are several residual streams (`altup_num_inputs`), shortcuts beside attention, and gates whose inputs are cut
+    /// (`activation_sparsity_pattern`).
+    pub streams: bool,
     /// Whether the last `num_kv_shared_layers` layers attend to keys and values of layers before them; their MLP is twice as wide
     /// if `use_double_wide_mlp` says so.
     pub shares_kv: bool,
@@ -206,8 +211,10 @@ impl Family {
         head_norms: HeadNorms::Never,
         norms_after_rope: false,
         wide_heads: false,
+        value_norms: false,
         block_scale: "",
         layer_inputs: false,
+        streams: false,
         shares_kv: false,
         sinks: false,
         clip_qkv: false,

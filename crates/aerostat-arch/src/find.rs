@@ -13,6 +13,7 @@ mod rope;
 mod scales;
 mod space;
 mod stored;
+mod streams;
 mod tensors;
 
 pub(crate) use stored::PARAMETRISED;

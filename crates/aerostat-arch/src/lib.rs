@@ -34,7 +34,7 @@ pub use family::{
 pub use spec::{
     Activation, Alibi, Apart, AttentionSpec, Beside, Block, Companion, DeltaNet, DeltaShape, DistanceBiases,
     Divisors, Experts, GatedConvolution, Groups, Growth, Head, Indexer, Joined, Latent, LayerInput,
-    LayerInputs, Lightning, Linear, Matrix, Mixer, MlpSpec, ModelSpec, Nested, Norm, NormKind, Positions,
-    Role, RopeSpec, RopeStyle, Routing, Runs, Scales, Scaling, Score, Selection, Selective, SpaceShape,
-    State, StateSpace, TokenTypes, Update, Vector, Window,
+    LayerInputs, Lightning, Linear, Matrix, Mixer, Mixing, MlpSpec, ModelSpec, Nested, Norm, NormKind,
+    Positions, Role, RopeSpec, RopeStyle, Routing, Runs, Scales, Scaling, Score, Selection, Selective,
+    Shortcut, SpaceShape, State, StateSpace, Streams, TokenTypes, Update, Vector, Window,
 };

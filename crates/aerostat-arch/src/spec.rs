@@ -14,6 +14,7 @@ mod mlp;
 mod norm;
 mod rope;
 mod space;
+mod streams;
 mod update;
 mod vector;
 
@@ -32,6 +33,7 @@ pub use mlp::{Joined, MlpSpec};
 pub use norm::{Norm, NormKind};
 pub use rope::{Divisors, RopeSpec, Scaling};
 pub use space::{GatedConvolution, Lightning, Selective, SpaceShape, StateSpace};
+pub use streams::{Mixing, Shortcut, Streams};
 pub use update::Update;
 pub use vector::{Runs, Vector};
 
@@ -57,6 +59,8 @@ pub struct ModelSpec {
     pub token_types: Option<TokenTypes>,
     /// A second embedding of each token, of which every block reads a part; `None`: there is none.
     pub layer_inputs: Option<LayerInputs>,
+    /// How many residual streams there are; `None`: one.
+    pub streams: Option<Streams>,
     /// Norm of the embeddings, before the first block.
     pub embedding_norm: Option<Norm>,
     /// The rotary position embeddings that blocks refer to by index ([`AttentionSpec::rope`]).

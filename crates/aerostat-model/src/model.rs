@@ -468,7 +468,7 @@ fn of_routing<E: From<Error>>(
 /// A small matrix on the device, as f32.
 fn keep<E: From<Error>>(kept: &Kept, b: &mut dyn Backend, read: constants::Read<'_, E>) -> Result<Weight, E> {
     let (rows, cols) = (kept.rows, kept.cols);
-    let elements = tensor(&kept.elements, read)?;
+    let elements = constants::values(&kept.elements, (rows, cols), read)?;
     let bytes: Vec<u8> = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
     let shape = TileShape { dtype: DType::F32, rows, cols, packed: false };
     Ok(Weight::Resident(b.pin(shape, Box::new(bytes), Home::Host)?))

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use aerostat_arch::{ModelSpec, Role};
+use aerostat_arch::ModelSpec;
 use aerostat_checkpoint::Extent;
 use aerostat_plan::{Plan, Step};
 use aerostat_stream::{CacheSlot, Error, Ring, Tile};
@@ -117,7 +117,7 @@ struct Certain {
 impl Certain {
     fn new(plan: &Plan, spec: &ModelSpec, beyond: usize) -> Self {
         let streamed = plan.steps.iter().filter(|s| s.is_streamed());
-        let is_before = |s: &Step, block| s.block < block || s.block == block && s.role != Role::ExpertsUp;
+        let is_before = |s: &Step, block| s.block < block || s.block == block && !s.role.follows_experts();
         let before = |block: usize| streamed.clone().take_while(|s| is_before(s, block)).count();
         let blocks = spec.blocks.iter().enumerate();
         let gates = blocks.filter(|(_, block)| block.experts.is_some()).map(|(i, _)| before(i)).collect();

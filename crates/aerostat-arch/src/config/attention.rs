@@ -72,7 +72,7 @@ fn kv_heads_listed(keys: &Keys<'_>, family: &Family) -> Result<Option<(usize, us
         return Ok(None);
     }
     let flags = keys.gguf_flags("attention.sliding_window_pattern");
-    let Some((listed, slides)) = keys.gguf_counts(&keys::KV_HEADS)?.zip(flags) else { return Ok(None) };
+    let Some((listed, slides)) = keys.counts_listed(&keys::KV_HEADS)?.zip(flags) else { return Ok(None) };
     let of = |kind: bool| listed.iter().zip(&slides).find(|(_, slides)| **slides == kind).map(|(n, _)| *n);
     Ok(of(true).zip(of(false)))
 }

@@ -11,11 +11,6 @@ use crate::family::{Family, Refused};
 
 /// What families need that is not implemented, by a part of their names in lower case, without what joins words.
 const MISSING: &[(&str, &str)] = &[
-    (
-        "gemma3n",
-        "embeddings of each layer, the four streams of AltUp, LAuReL, activations cut at a quantile, and layers that share \
-         their keys and values with others",
-    ),
     ("apertus", "the activation xIELU, with parameters of each layer"),
     ("bitnet", "norms within attention and MLP"),
     ("afmoe", "a gate on attention's output"),
@@ -29,7 +24,6 @@ const MISSING: &[(&str, &str)] = &[
     ("minimaxm3", "attention to blocks that an indexer chooses"),
     ("falconh1", "a reader of state spaces in GGUF; its checkpoints in Hugging Face's layout run"),
     ("lfm2", "a reader of gated convolutions in GGUF; its checkpoints in Hugging Face's layout run"),
-    ("mamba", "state spaces of the first Mamba without attention"),
     ("lfm3", "gates on the heads of attention"),
     ("zamba", "layers that several blocks share, with an adapter for each"),
     ("recurrentgemma", "layers of gated linear recurrence"),

@@ -99,9 +99,10 @@ impl<'a> Keys<'a> {
     }
 
     /// Whether the head is that of the text model's own class: the classes of several towers have one of theirs, which neither
-    /// scales logits nor caps them, but for Gemma 4's.
+    /// scales logits nor caps them, but for those of Gemma 3n and 4.
     pub(crate) fn has_own_head(&self) -> bool {
-        self.text_tower().is_none() || self.whole("model_type").and_then(Value::as_str) == Some("gemma4")
+        self.text_tower().is_none()
+            || matches!(self.whole("model_type").and_then(Value::as_str), Some("gemma4" | "gemma3n"))
     }
 
     /// Whether `config.json` holds the key with the value `null`.
@@ -229,12 +230,17 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// A list of GGUF metadata whose numbers differ, if that is how a value is given.
-    pub(crate) fn gguf_counts(&self, key: &Key) -> Result<Option<Vec<usize>>, Error> {
-        let Self::Gguf(meta, _) = self else { return Ok(None) };
+    /// A list of whole numbers that differ, if that is how a value is given.
+    pub(crate) fn counts_listed(&self, key: &Key) -> Result<Option<Vec<usize>>, Error> {
         let name = self.name(key)?;
-        let Some(numbers) = meta.array(&name).and_then(|array| array.ints()) else { return Ok(None) };
-        let numbers: Vec<i64> = numbers.collect();
+        let numbers: Option<Vec<i64>> = match self {
+            Self::HuggingFace(_) => {
+                let list = self.json(&name).and_then(Value::as_array);
+                list.map(|list| list.iter().map(|v| v.as_i64().unwrap_or(0)).collect())
+            }
+            Self::Gguf(meta, _) => meta.array(&name).and_then(|array| array.ints()).map(Iterator::collect),
+        };
+        let Some(numbers) = numbers else { return Ok(None) };
         if numbers.iter().min() == numbers.iter().max() {
             return Ok(None);
         }
@@ -242,6 +248,12 @@ impl<'a> Keys<'a> {
         let counts = numbers.into_iter().map(count).collect::<Option<Vec<_>>>();
         let wrong = || self.config(format!("`{name}` must be whole numbers from 1 to {COUNT_MAX}"));
         counts.map(Some).ok_or_else(wrong)
+    }
+
+    /// A list of numbers of GGUF metadata under the architecture's name.
+    pub(crate) fn gguf_floats(&self, key: &str) -> Option<Vec<f32>> {
+        let Self::Gguf(meta, arch) = self else { return None };
+        meta.array(&format!("{arch}.{key}"))?.numbers()
     }
 
     /// A list of GGUF metadata under the architecture's name, of truths.

@@ -13,6 +13,7 @@ use super::mixture::MixtureShape;
 use super::rope::RopeConfig;
 use super::sharing::{keys_of, layer_inputs, mlp_widths};
 use super::space::Spaces;
+use super::streams::{StreamShape, cuts};
 use crate::error::Error;
 use crate::family::{Family, HeadNorms, Key, MixerKind, Mixers, PostNorms, StreamNorms, Windows, keys};
 use crate::spec::{Activation, Alibi, Growth, Window};
@@ -60,6 +61,8 @@ pub(crate) struct Shape {
     pub(crate) wide: Option<(usize, usize, bool)>,
     /// Elements of a further input that each layer reads; `None`: there is none.
     pub(crate) layer_inputs: Option<usize>,
+    /// Several residual streams; `None`: there is one.
+    pub(crate) streams: Option<StreamShape>,
     /// The rotations that layers choose from.
     pub(crate) ropes: Vec<RopeConfig>,
     pub(crate) latent: Option<LatentShape>,
@@ -80,6 +83,8 @@ pub(crate) struct LayerShape {
     pub(crate) mixer: MixerKind,
     /// The layer whose keys and values it reads; `None`: it has its own.
     pub(crate) kv_of: Option<usize>,
+    /// So many standard deviations above their mean inputs of its MLP's gate are cut at; `None`: they are not.
+    pub(crate) cut: Option<f32>,
     /// The width of its MLP, if that is no expert.
     pub(crate) intermediate: usize,
     /// Whether it has an indexer of its own.
@@ -152,6 +157,7 @@ impl Shape {
             clip: if family.clip_qkv { clip(keys)? } else { None },
             wide: if family.wide_heads { Some(wide_heads(keys, family, heads, kv_heads)?) } else { None },
             layer_inputs: layer_inputs(keys, family)?,
+            streams: StreamShape::read(keys, family)?,
             ropes,
             latent,
             delta,
@@ -207,6 +213,7 @@ fn read_layers(
     let whole = !keys.flag("is_causal", true)?;
     let mixers = mixers(keys, family, delta, count)?;
     let kv_of = keys_of(keys, family, &windows)?;
+    let cuts = cuts(keys, family, count)?;
     let widths = mlp_widths(keys, family, intermediate, &kv_of)?;
     let of = |index: usize| {
         let nothing = || keys.defect(format!("nothing is known of layer {index} of {count}"));
@@ -230,6 +237,7 @@ fn read_layers(
             rope,
             mixer: *mixers.get(index).ok_or_else(nothing)?,
             kv_of: *kv_of.get(index).ok_or_else(nothing)?,
+            cut: *cuts.get(index).ok_or_else(nothing)?,
             intermediate: *widths.get(index).ok_or_else(nothing)?,
             has_indexer: match own {
                 Some(own) => *own.get(index).ok_or_else(nothing)?,
@@ -341,7 +349,7 @@ fn head_dim(keys: &Keys<'_>, family: &Family, usual: usize) -> Result<usize, Err
 /// The width of an MLP that is not an expert.
 fn intermediate(keys: &Keys<'_>, family: &Family, hidden: usize) -> Result<usize, Error> {
     if family.shares_kv
-        && let Some(least) = keys.gguf_counts(&keys::INTERMEDIATE)?.and_then(|list| list.into_iter().min())
+        && let Some(least) = keys.counts_listed(&keys::INTERMEDIATE)?.and_then(|list| list.into_iter().min())
     {
         return Ok(least);
     }

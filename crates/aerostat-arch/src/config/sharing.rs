@@ -47,7 +47,7 @@ pub(super) fn mlp_widths(
     kv_of: &[Option<usize>],
 ) -> Result<Vec<usize>, Error> {
     if family.shares_kv
-        && let Some(list) = keys.gguf_counts(&keys::INTERMEDIATE)?
+        && let Some(list) = keys.counts_listed(&keys::INTERMEDIATE)?
     {
         return match list.len() == kv_of.len() {
             true => Ok(list),

@@ -67,8 +67,8 @@ impl Spaces {
 
 /// The sizes of a family's state spaces.
 fn space(keys: &Keys<'_>, family: &SpaceFamily, hidden: usize) -> Result<SpaceShape, Error> {
-    if family.selective.is_some() {
-        return channels(keys, hidden);
+    if let Some(own) = &family.selective {
+        return channels(keys, own.width, hidden);
     }
     let heads = keys.count(&HEADS)?;
     let is_auto = |key: &str| keys.json(key).and_then(Value::as_str) == Some("auto");
@@ -104,12 +104,14 @@ fn refuse_activations(keys: &Keys<'_>) -> Result<(), Error> {
 }
 
 /// The sizes of state spaces of the first Mamba, whose channels are cut into parts that are computed apart.
-fn channels(keys: &Keys<'_>, hidden: usize) -> Result<SpaceShape, Error> {
+fn channels(keys: &Keys<'_>, width: &str, hidden: usize) -> Result<SpaceShape, Error> {
     const PART: usize = 64;
     refuse_activations(keys)?;
-    let inner = match keys.is_gguf() {
-        true => keys.count(&INNER)?,
-        false => (keys.number(&EXPAND)?.unwrap_or(2.0) * hidden as f64) as usize,
+    let said = if width.is_empty() { None } else { keys.json_whole(width)? };
+    let inner = match (keys.is_gguf(), said) {
+        (true, _) => keys.count(&INNER)?,
+        (false, Some(said)) => usize::try_from(said).unwrap_or(usize::MAX),
+        (false, None) => (keys.number(&EXPAND)?.unwrap_or(2.0) * hidden as f64) as usize,
     };
     let state_dim = keys.count(&STATE)?;
     if inner == 0 || inner > 1 << 20 || state_dim > 1 << 16 {

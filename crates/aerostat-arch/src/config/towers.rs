@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 /// Checkpoints of several towers: `model_type` of the whole, and of its text tower where the configuration does not name it.
 pub const TOWERS: &[(&str, &str)] = &[
     ("gemma3", "gemma3_text"),
+    ("gemma3n", "gemma3n_text"),
     ("gemma4", "gemma4_text"),
     ("mistral3", "mistral"),
     ("llama4", "llama4_text"),

@@ -11,6 +11,7 @@ pub(crate) const FAMILY: Family = Family {
     gguf: &["gemma4"],
     norm_offset: 0.0,
     wide_heads: true,
+    value_norms: true,
     block_scale: "layers.{}.layer_scalar",
     layer_inputs: true,
     shares_kv: true,

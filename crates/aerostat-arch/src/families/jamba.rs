@@ -22,6 +22,7 @@ pub(crate) const FAMILY: Family = Family {
     mixers: Mixers::Listed(&[]),
     space: Some(SpaceFamily {
         selective: Some(SelectiveFamily {
+            width: "",
             selected: "layers.{}.mamba.x_proj",
             step: "layers.{}.mamba.dt_proj",
             norms: SelectiveNorms::Named([

@@ -66,6 +66,8 @@ pub struct SpaceFamily {
 /// How a family stores what the first Mamba has besides.
 #[derive(Clone, Copy, Debug)]
 pub struct SelectiveFamily {
+    /// Key of `config.json` that says how many channels there are, if it is given; empty: `expand` says it alone.
+    pub width: &'static str,
     /// One matrix of what time steps are made of, of what is written with and of what is read with.
     pub selected: &'static str,
     /// Matrix of time steps, with a bias.
@@ -97,6 +99,7 @@ pub enum Steps {
 impl SelectiveFamily {
     /// The names of GGUF; its norms are those of which there are tensors.
     pub const GGUF: Self = Self {
+        width: "",
         selected: "blk.{}.ssm_x",
         step: "blk.{}.ssm_dt",
         norms: SelectiveNorms::Named(["blk.{}.ssm_dt_norm", "blk.{}.ssm_b_norm", "blk.{}.ssm_c_norm"]),

@@ -53,7 +53,7 @@ impl Tensors<'_> {
             gate,
             q_norm: head_norm(n.q_norm, s.heads)?,
             k_norm: if has_own { head_norm(n.k_norm, kv_heads)? } else { None },
-            v_norm: s.wide.filter(|_| has_own).map(|_| self.bare_norm(head_dim)),
+            v_norm: (f.value_norms && has_own).then(|| self.bare_norm(head_dim)),
             clip: s.clip,
             growth: s.growth.filter(|_| f.temperature != Temperature::Unrotated || rope.is_none()),
             heads: s.heads,

@@ -92,7 +92,7 @@ impl Tensors<'_> {
         let feeds = !(matches!(f.mixers, Mixers::Spaces) || f.one_part && mixes);
         let (mlp, experts) = match if feeds { self.experts(layer.index)? } else { None } {
             Some((shared, experts)) => (shared, Some(experts)),
-            None if feeds => (Some(self.mlp(layer.intermediate, &name)?), None),
+            None if feeds => (Some(self.mlp(layer, &name)?), None),
             None => (None, None),
         };
         let sums = s.stream_norms == Norms::Sums;
@@ -100,12 +100,16 @@ impl Tensors<'_> {
         let before_mlp = if sums { n.attention_norm } else { n.mlp_norm };
         let (attention_norm, mlp_norm) = (name(n.attention_norm), name(n.mlp_norm));
         let (project_in, project_out) = self.projections(layer.index)?;
+        let (streams_in, streams_out) = self.stream_projections(layer.index)?;
         let bare_first = layer.index == 0 && f.encoder.is_some_and(|encoder| encoder.bare_first);
         let mlp_norm_stored = f.post_norms == PostNorms::StoredMlp && self.has(&name(n.mlp_post_norm));
         let own_norm = !s.parallel || mlp_norm != attention_norm && self.has(&mlp_norm);
         Ok(Block {
             project_in,
             layer_inputs: self.layer_inputs_projection(layer.index)?,
+            streams_in,
+            mixing: self.mixing(&name)?,
+            shortcut: self.shortcut(&name)?,
             attention_norm: norm(n.attention_norm, f.pre_norms && !sums && !bare_first && mixes)?,
             mixer,
             attention_post_norm: norm(n.attention_post_norm, s.post_norms)?,
@@ -123,6 +127,7 @@ impl Tensors<'_> {
             layer_input: self.layer_input(&name)?,
             end_norm: norm(n.mlp_norm, sums)?,
             scale: self.block_scale(&name)?,
+            streams_out,
             project_out,
         })
     }
@@ -150,7 +155,8 @@ impl Tensors<'_> {
         Ok((project(project_in, i == 0, stream, embedding)?, project(project_out, last, embedding, stream)?))
     }
 
-    fn mlp(&self, width: usize, name: &dyn Fn(&str) -> String) -> Result<MlpSpec, Error> {
+    fn mlp(&self, layer: &LayerShape, name: &dyn Fn(&str) -> String) -> Result<MlpSpec, Error> {
+        let width = layer.intermediate;
         let (gate, up) = self.gate_and_up(width, name)?;
         let joined = self.family.gated && gate.is_none();
         let hidden = self.shape.hidden;
@@ -166,6 +172,7 @@ impl Tensors<'_> {
             joined,
             down,
             activation: self.shape.activation,
+            cut: layer.cut,
             factors: self.shape.half_factors.mlp,
         })
     }

@@ -197,6 +197,7 @@ impl Place<'_> {
                 joined: Some(joined),
                 down,
                 activation,
+                cut: None,
                 factors: (1.0, 1.0),
             });
         }
@@ -211,7 +212,7 @@ impl Place<'_> {
         };
         let down = linear(names.down, 0, hidden, hidden, width)?;
         let activation = self.tensors.shape.activation;
-        Ok(MlpSpec { gate, up, joined: None, down, activation, factors: (1.0, 1.0) })
+        Ok(MlpSpec { gate, up, joined: None, down, activation, cut: None, factors: (1.0, 1.0) })
     }
 
     /// The MLP that all rows use, as wide as its tensors are.
@@ -238,6 +239,6 @@ impl Place<'_> {
         let width = up.weight.rows;
         let down = linear(names.shared_down, 0, hidden, hidden, width)?;
         let activation = t.shape.activation;
-        Ok(Some(MlpSpec { gate, up, joined: None, down, activation, factors: (1.0, 1.0) }))
+        Ok(Some(MlpSpec { gate, up, joined: None, down, activation, cut: None, factors: (1.0, 1.0) }))
     }
 }

@@ -89,6 +89,8 @@ impl<'a> Tensors<'a> {
             ".query_decay",
             ".key_decay",
             ".diagonal_decay",
+            // Factors of Gemma 3n that are there whether or not the configuration asks for them.
+            ".altup.correct_output_scale",
         ];
         let Some((before, _)) = self.names.attention_norm.split_once("{}") else { return false };
         let rest = tensor.name.strip_prefix(&self.top(before));

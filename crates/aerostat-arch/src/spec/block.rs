@@ -9,6 +9,7 @@ use super::matrix::{Linear, Role};
 use super::mlp::MlpSpec;
 use super::norm::Norm;
 use super::space::{GatedConvolution, Lightning, StateSpace};
+use super::streams::{Mixing, Shortcut};
 use super::vector::Vector;
 
 /// The token mixer of a block: what lets positions see those before them.
@@ -47,6 +48,12 @@ pub struct Block {
     /// Makes further inputs of all blocks of the embeddings, `[blocks * width, hidden]`, in the first block of models that have some
     /// ([`LayerInputs`](super::LayerInputs)).
     pub layer_inputs: Option<Linear>,
+    /// Make further residual streams of the embeddings, `[hidden, hidden]`, in the first block of models that have several.
+    pub streams_in: Vec<Linear>,
+    /// How residual streams are mixed before and after the block; `None`: there is one.
+    pub mixing: Option<Mixing>,
+    /// A shortcut beside attention; `None`: there is none.
+    pub shortcut: Option<Shortcut>,
     /// Norm of what the token mixer reads; `None`: it reads the residual stream itself.
     pub attention_norm: Option<Norm>,
     /// Attention, or what stands in its place.
@@ -76,6 +83,8 @@ pub struct Block {
     pub end_norm: Option<Norm>,
     /// Factor on the residual stream at the end of the block, `[1]`; `None`: 1.
     pub scale: Option<Vector>,
+    /// Make what the head reads of further residual streams, `[hidden, hidden]`, in the last block of models that have several.
+    pub streams_out: Vec<Linear>,
     /// Makes what the head reads, `[embedding width, hidden]`, after the final norm, in the last block of models whose
     /// embeddings have a width of their own.
     pub project_out: Option<Linear>,
@@ -102,7 +111,12 @@ impl Block {
         let own = mixer.chain(router).chain(self.mlp.iter().flat_map(MlpSpec::linears)).chain(experts_up);
         let layer_inputs = self.layer_inputs.iter().map(|linear| (Role::LayerInputs, linear));
         let layer_input = self.layer_input.iter().flat_map(LayerInput::linears);
-        project_in.chain(layer_inputs).chain(own).chain(layer_input).chain(project_out)
+        let (streams_in, streams_out) = (self.streams_in.iter(), self.streams_out.iter());
+        let streams_in = (1u8..).zip(streams_in).map(|(i, linear)| (Role::StreamIn(i), linear));
+        let streams_out = (1u8..).zip(streams_out).map(|(i, linear)| (Role::StreamOut(i), linear));
+        let shortcut = self.shortcut.iter().flat_map(Shortcut::linears);
+        let before = project_in.chain(layer_inputs).chain(streams_in).chain(shortcut);
+        before.chain(own).chain(layer_input).chain(streams_out).chain(project_out)
     }
 
     /// Its attention; `None`: it has none.
@@ -196,6 +210,8 @@ impl Block {
         let routers = routers.into_iter().flatten();
         let inputs = self.layer_input.iter_mut().flat_map(LayerInput::linears_mut);
         let own = mixer.chain(routers).chain(mlps).chain(inputs).chain(&mut self.layer_inputs);
+        let shortcut = self.shortcut.iter_mut().flat_map(Shortcut::linears_mut);
+        let own = own.chain(shortcut).chain(&mut self.streams_in).chain(&mut self.streams_out);
         own.chain(&mut self.project_in).chain(&mut self.project_out)
     }
 
@@ -212,6 +228,8 @@ impl Block {
         let experts = self.experts.iter().flat_map(Experts::linears);
         let mixture = self.experts.iter().flat_map(Experts::vectors);
         let input = self.layer_input.iter().flat_map(LayerInput::vectors);
+        let mixing = self.mixing.iter().flat_map(Mixing::vectors);
+        let input = input.chain(mixing).chain(self.shortcut.iter().flat_map(Shortcut::vectors));
         let biases = self.linears().chain(experts).filter_map(|(_, linear)| linear.bias.as_ref());
         let space = self.space().into_iter().flat_map(StateSpace::vectors);
         let convolution = self.convolution().into_iter().flat_map(GatedConvolution::vectors);

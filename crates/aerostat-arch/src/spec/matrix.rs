@@ -15,6 +15,12 @@ pub enum Role {
     ProjectIn,
     /// Makes further inputs of all blocks of the embeddings, in the first block.
     LayerInputs,
+    /// Makes a further residual stream of the embeddings, by its number, in the first block.
+    StreamIn(u8),
+    /// Compresses the input of attention to what a shortcut beside it is made of.
+    ShortcutDown,
+    /// Makes that shortcut.
+    ShortcutUp,
     /// Compresses the input of attention to what queries are made of.
     QDown,
     /// Makes queries.
@@ -74,10 +80,20 @@ pub enum Role {
     LayerGate,
     /// Makes what a block's further input adds to the residual stream.
     LayerOutput,
+    /// Makes a part of what the head reads of a further residual stream, by its number, in the last block.
+    StreamOut(u8),
     /// Makes what the head reads of the residual stream, in the last block.
     ProjectOut,
     /// The LM head: makes logits, after the last block.
     Head,
+}
+
+impl Role {
+    /// Whether a matrix of a block is multiplied after the block's experts.
+    pub fn follows_experts(self) -> bool {
+        use Role::{ExpertsUp, LayerGate, LayerOutput, ProjectOut, StreamOut};
+        matches!(self, ExpertsUp | LayerGate | LayerOutput | ProjectOut | StreamOut(_))
+    }
 }
 
 /// A weight matrix of `rows` outputs and `cols` inputs: a whole tensor, or some rows of one.

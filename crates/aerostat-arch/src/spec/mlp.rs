@@ -17,6 +17,9 @@ pub struct MlpSpec {
     pub down: Linear,
     /// The non-linearity of the gate, or of what `up` makes where there is no gate.
     pub activation: Activation,
+    /// Of inputs of the gate, what lies so many standard deviations above the mean of their row is taken off, and what is left is at
+    /// least 0; `None`: they stay as they are.
+    pub cut: Option<f32>,
     /// Factors on what the activation is applied to, and on the output; 1 mostly.
     pub factors: (f32, f32),
 }

@@ -21,7 +21,7 @@ Every family is compiled to one program of ops. *Checked by* names the fixtures:
 
 const APART: &str = "
 Their classes in transformers have heads of their own, which leave out what the text model's does to logits (`logit_scale`,
-`logits_scaling`, `final_logit_softcapping`; Gemma 4's alone caps them), and so it is here.
+`logits_scaling`, `final_logit_softcapping`; those of Gemma 3n and 4 alone cap them), and so it is here.
 
 ## Where answers differ from transformers
 - Phi 3, 3.5, 4-mini and 3.5-MoE with LongRoPE, where an answer passes `original_max_position_embeddings`: transformers drops its

@@ -39,6 +39,10 @@ pub(super) struct Compiler<'a> {
     pub(super) x: Slice,
     /// Further inputs of all blocks, one block's after the other's.
     pub(super) layer_inputs: Option<Slice>,
+    /// All residual streams, one after the other, where there are several; `x` is then what a block makes of one of them.
+    pub(super) streams: Option<Slice>,
+    /// Matrices that the adapter changed.
+    updated: usize,
     /// Cosines and sines of each rope.
     angles: Vec<Slice>,
     growths: Vec<(Growth, Slice)>,
@@ -63,6 +67,8 @@ impl<'a> Compiler<'a> {
             blocks: Vec::new(),
             x: none,
             layer_inputs: None,
+            streams: None,
+            updated: 0,
             angles: Vec::new(),
             growths: Vec::new(),
             biases: Vec::new(),
@@ -101,6 +107,7 @@ impl<'a> Compiler<'a> {
             self.product_into((0, Role::ProjectIn), linear, embedded, self.x);
         }
         self.further_inputs()?;
+        self.enter_streams()?;
         if let Some(positions) = &self.spec.positions {
             let source = Source::Tensor(positions.table.clone());
             let table = self.constant("positions", (positions.rows, self.spec.hidden), source);
@@ -126,7 +133,9 @@ impl<'a> Compiler<'a> {
         let start = self.ops.len();
         self.experts.push(Vec::new());
         let x = self.x;
+        let predicted = self.predict(block)?;
         let input = self.normed(block, "attention_norm", &block.attention_norm)?.unwrap_or(x);
+        let shortcut = self.shortcut(layer, &block.shortcut, input)?;
         let mixed = self.mix(layer, &block.mixer, input)?;
         // The MLP of a parallel block reads the stream before attention is added to it.
         let before = match block.parallel {
@@ -137,6 +146,9 @@ impl<'a> Compiler<'a> {
             self.weigh(block.stream_scales.map(|[mixer, _]| mixer), mixed);
             self.add(mixed, ("attention_post_norm", &block.attention_post_norm), block.residual_scale)?;
         }
+        if let Some(shortcut) = shortcut {
+            self.close_shortcut(shortcut);
+        }
         let mlp_input = match before {
             Some(normed) => normed.unwrap_or(if block.mlp_norm.is_some() { x } else { input }),
             None => self.normed(block, "mlp_norm", &block.mlp_norm)?.unwrap_or(x),
@@ -145,8 +157,13 @@ impl<'a> Compiler<'a> {
             self.weigh(block.stream_scales.map(|[_, mlp]| mlp), y);
             self.add(y, ("mlp_post_norm", &block.mlp_post_norm), block.residual_scale)?;
         }
-        if let Some(further) = &block.layer_input {
-            self.further_input(layer, further)?;
+        match (predicted, &block.layer_input) {
+            (Some(predicted), _) => self.correct(layer, block, predicted)?,
+            (None, Some(further)) => {
+                let y = self.further_input(layer, further)?;
+                self.emit(Op::Add { x, y });
+            }
+            (None, None) => {}
         }
         if let Some(norm) = &block.end_norm {
             self.norm("end_norm", norm, norm.size, x, x)?;
@@ -266,8 +283,7 @@ impl<'a> Compiler<'a> {
         if let Some(cap) = spec.head.softcap {
             self.emit(Op::Softcap { x: logits, cap });
         }
-        let applied = self.kept.len() / 2;
-        if applied != spec.updates.len() {
+        if self.updated != spec.updates.len() {
             let message = "the adapter changes matrices that are used in parts (those of compressed keys and values, or \
                            of experts): that is not supported";
             return Err(Error::new(ErrorKind::Unsupported, message));
@@ -368,16 +384,27 @@ impl<'a> Compiler<'a> {
     fn update(&mut self, (block, role): (usize, Role), x: Slice, y: Slice) {
         let update = self.spec.updates.iter().find(|update| (update.block, update.role) == (block, role));
         let Some(update) = update else { return };
-        let matrix = self.kept.len();
         let (rank, factor) = (update.rank, update.factor);
-        let kept = |rows, cols, elements: &Vector| Kept { rows, cols, elements: elements.clone() };
-        self.kept.extend([kept(rank, x.cols, &update.down), kept(y.cols, rank, &update.up)]);
-        let inner = self.rows("adapter_inner", rank);
-        self.emit(Op::MultiplyKept { matrix, x, out: inner });
+        let inner = self.kept_product(Source::Tensor(update.down.clone()), rank, x, "adapter_inner");
         self.emit(Op::Scale { x: inner, factor });
-        let out = self.rows("adapter_output", y.cols);
-        self.emit(Op::MultiplyKept { matrix: matrix + 1, x: inner, out });
+        let out = self.kept_product(Source::Tensor(update.up.clone()), y.cols, inner, "adapter_output");
+        self.updated += 1;
         self.emit(Op::Add { x: y, y: out });
+    }
+
+    /// The product with a small matrix that stays on the device.
+    pub(super) fn kept_product(
+        &mut self,
+        elements: Source,
+        rows: usize,
+        x: Slice,
+        name: &'static str,
+    ) -> Slice {
+        let matrix = self.kept.len();
+        self.kept.push(Kept { rows, cols: x.cols, elements });
+        let out = self.rows(name, rows);
+        self.emit(Op::MultiplyKept { matrix, x, out });
+        out
     }
 
     fn bias(&mut self, bias: &Vector, x: Slice) {

@@ -3,8 +3,8 @@
 use aerostat_arch::{LayerInput, Role};
 use aerostat_backend::{Error, defect};
 
-use super::Op;
 use super::compile::Compiler;
+use super::{Op, Slice};
 
 impl Compiler<'_> {
     /// The inputs of all blocks, of embeddings and of rows of the second table, if there are any.
@@ -24,8 +24,8 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    /// Adds to the residual stream what a block makes of its part of them.
-    pub(super) fn further_input(&mut self, layer: usize, further: &LayerInput) -> Result<(), Error> {
+    /// What a block makes of the residual stream and its part of them.
+    pub(super) fn further_input(&mut self, layer: usize, further: &LayerInput) -> Result<Slice, Error> {
         let all = self
             .layer_inputs
             .ok_or_else(|| defect!("block {layer} reads a further input, and there is none"))?;
@@ -35,7 +35,6 @@ impl Compiler<'_> {
         self.emit(Op::Glu { gate, up: part, activation: further.activation, out: gate });
         let y = self.product((layer, Role::LayerOutput), &further.up, gate, "y");
         self.norm("layer_input_norm", &further.norm, further.norm.size, y, y)?;
-        self.emit(Op::Add { x, y });
-        Ok(())
+        Ok(y)
     }
 }

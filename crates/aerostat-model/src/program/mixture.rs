@@ -94,6 +94,10 @@ impl Compiler<'_> {
             }
             None => (gate, up),
         };
+        let gate = match (gate, mlp.cut) {
+            (Some(gate), Some(deviations)) => Some(self.cut(gate, deviations)),
+            _ => gate,
+        };
         self.activate(mlp, gate, inner);
         let y = self.product((layer, Role::Down), &mlp.down, inner, "y");
         self.factor(y, mlp.factors.1);

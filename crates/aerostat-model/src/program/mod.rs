@@ -14,6 +14,7 @@ mod mixture;
 mod op;
 mod show;
 mod space;
+mod streams;
 
 use std::ops::Range;
 
@@ -26,7 +27,7 @@ pub use op::{Op, Operands};
 pub struct Program {
     /// Everything that ops read and write.
     pub buffers: Vec<Buffer>,
-    /// Small matrices that stay on the device in f32: those of an adapter.
+    /// Small matrices that stay on the device in f32: those of an adapter, and of how residual streams are mixed.
     pub kept: Vec<Kept>,
     /// Shared pieces of memory for activations: `buffers` with the same [`Buffer::slot`] lie in one of these.
     pub slots: Vec<Slot>,
@@ -79,7 +80,7 @@ pub enum Height {
     Fixed(usize),
 }
 
-/// A matrix that stays on the device, in f32.
+/// A small matrix that stays on the device, in f32.
 #[derive(Clone, Debug)]
 pub struct Kept {
     /// Outputs.
@@ -87,7 +88,7 @@ pub struct Kept {
     /// Inputs.
     pub cols: usize,
     /// Its elements, row by row.
-    pub elements: Vector,
+    pub elements: Source,
 }
 
 /// Where a buffer's values come from.
