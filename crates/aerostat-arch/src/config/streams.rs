@@ -45,8 +45,8 @@ pub(super) fn cuts(keys: &Keys<'_>, family: &Family, layers: usize) -> Result<Ve
         return Ok(vec![None; layers]);
     }
     if keys.is_gguf() {
-        let listed = keys.gguf_floats("activation_sparsity_scale").unwrap_or_default();
-        let cut = |i: usize| listed.get(i).copied().filter(|cut| cut.is_finite());
+        let listed = keys.gguf_floats("activation_sparsity_scale");
+        let cut = |i: usize| listed.as_ref()?.get(i).copied().filter(|cut| cut.is_finite());
         return Ok((0..layers).map(cut).collect());
     }
     let Some(list) = keys.json_list(PATTERN)? else {

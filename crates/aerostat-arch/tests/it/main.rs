@@ -84,7 +84,12 @@ fn what_a_family_cannot_compute_is_refused_by_name() {
 fn what_cannot_run_is_refused_by_name() {
     let cases: Refusals<'_> = &[
         ("llama", &[("LlamaForCausalLM", "SomeForCausalLM")], ErrorKind::UnknownFamily, "SomeForCausalLM"),
-        ("llama", &[("LlamaForCausalLM", "ZambaForCausalLM")], ErrorKind::Unsupported, "several blocks share"),
+        (
+            "llama",
+            &[("LlamaForCausalLM", "ZambaForCausalLM")],
+            ErrorKind::Unsupported,
+            "several blocks share",
+        ),
         ("llama", &[("\"silu\"", "\"xielu\"")], ErrorKind::Unsupported, "xielu"),
         (
             "llama",
