@@ -104,12 +104,6 @@ fn what_cannot_run_is_refused_by_name() {
             "elastic",
         ),
         ("llama_linear", &[("\"factor\"", "\"other\"")], ErrorKind::Config, "factor"),
-        (
-            "gemma3_towers",
-            &[("\"gemma3\"", "\"gemma3n\""), ("Gemma3For", "Gemma3nFor")],
-            ErrorKind::Unsupported,
-            "AltUp",
-        ),
         ("llama", &[("\"hidden_size\": 40", "\"hidden_size\": 44")], ErrorKind::Tensor, "embed_tokens"),
         (
             "llama",
