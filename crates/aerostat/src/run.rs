@@ -65,6 +65,8 @@ impl Engine {
         let result = self.run_sweeps(&mut schedule, work, tokenizer, observer);
         self.sweeper.stop_reading();
         self.drafts.take_copy().into_iter().for_each(|state| self.pages.release_state(state));
+        // With the last sequence, too.
+        self.tell(&mut schedule, observer);
         let left = schedule.clear(&mut self.pages);
         self.kept = schedule.take_kept();
         if !matches!(result, Ok(RunEnd::Done)) {
@@ -200,10 +202,16 @@ impl Engine {
         clock.preempted += std::mem::take(&mut schedule.preempted);
         clock.spilled_bytes.0 += written - counted.0;
         clock.spilled_bytes.1 += read - counted.1;
+        self.tell(schedule, observer);
+    }
+
+    /// Tells what went wrong, and costs time only.
+    fn tell(&mut self, schedule: &mut Schedule<'_>, observer: &mut dyn Observer) {
         if let Some(error) = self.drafts.trouble.take() {
             observer.note(&format!("the draft model failed ({error}); it guesses no more"));
         }
-        if let Some(error) = schedule.unkept.take() {
+        if let Some(error) = schedule.unkept.take().filter(|_| !schedule.unkept_told) {
+            schedule.unkept_told = true;
             observer.note(&format!("a prompt's cache on disk could not be used ({error}); it is computed"));
         }
         if let Some(error) = schedule.trouble.take() {

@@ -98,6 +98,8 @@ pub(crate) struct Schedule<'t> {
     pub(crate) preempted: u64,
     /// Why pages of prompts could not be kept or read; to be told once.
     pub(crate) unkept: Option<io::Error>,
+    /// Something of the kind was told in this run: once is enough.
+    pub(crate) unkept_told: bool,
     /// Why pages were computed again and not read back; to be told once.
     pub(crate) trouble: Option<io::Error>,
     /// What of [`spilled_bytes`](Self::spilled_bytes) was counted elsewhere.
@@ -119,6 +121,7 @@ impl<'t> Schedule<'t> {
             prompt_tokens: 0,
             preempted: 0,
             unkept: None,
+            unkept_told: false,
             trouble: None,
             counted: (0, 0),
         }

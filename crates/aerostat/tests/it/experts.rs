@@ -38,7 +38,8 @@ fn a_row_reads_its_own_experts_and_no_others() {
     for fixture in mixtures() {
         let (files, before, after, certain) = generate(&fixture, &[vec![5]]);
         let mixtures = files.spec().blocks.iter().filter_map(|block| block.experts.as_ref());
-        let (mut experts, mut bytes) = (0, certain + files.spec().embedding.row_bytes());
+        let gathered: u64 = files.spec().tables().map(|table| table.row_bytes()).sum();
+        let (mut experts, mut bytes) = (0, certain + gathered);
         for mixture in mixtures {
             experts += mixture.routing.chosen as u64;
             bytes += mixture.routing.chosen as u64 * mixture.mlps[0].bytes();

@@ -157,26 +157,22 @@ fn the_oldest_make_room() {
 fn engines_share_a_folder() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = kept(folder.path(), "llama");
-    let all: Vec<Request> = (0..4)
-        .map(|first| Request {
-            token_ids: (0..100).map(|i| (first % 3 * 11 + i) % 60 + 1).collect(),
-            ..request("llama", 1)
-        })
-        .collect();
+    let one = |first: u32| Request {
+        token_ids: (0..100).map(|i| (first % 3 * 11 + i) % 60 + 1).collect(),
+        ..request("llama", 1)
+    };
     let plain = Options { prompt_cache: None, ..options.clone() };
-    let want: Vec<String> =
-        all.iter().map(|one| bits(&run("llama", &plain, std::slice::from_ref(one)).0)).collect();
-    run("llama", &options, &all[..1]);
+    let want: Vec<String> = (0..4).map(|first| bits(&run("llama", &plain, &[one(first)]).0)).collect();
+    run("llama", &options, &[one(0)]);
     let bytes = fs::metadata(&files(folder.path())[0]).unwrap().len();
     options.prompt_cache.as_mut().unwrap().bytes_max = bytes * 5 / 2;
     std::thread::scope(|scope| {
         for first in 0..4 {
-            let (options, all, want) = (&options, &all, &want);
+            let (options, want) = (&options, &want);
             scope.spawn(move || {
-                for turn in 0..6 {
-                    let one = (first + turn) % 4;
-                    let (found, ..) = run("llama", options, std::slice::from_ref(&all[one]));
-                    assert_eq!(bits(&found), want[one]);
+                for which in (0..6).map(|turn| (first + turn) % 4) {
+                    let (found, ..) = run("llama", options, &[one(which)]);
+                    assert_eq!(bits(&found), want[which as usize]);
                 }
             });
         }
