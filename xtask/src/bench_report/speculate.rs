@@ -18,9 +18,9 @@ pub(super) fn speculate(page: &mut Page, sources: &[Source]) -> Result<()> {
         return Ok(());
     }
     page.paragraph(
-        "The same answers with guesses and without, one prompt at a time, every answer compared byte for byte; their prompts are in \
+        "The same answers with guesses and without, one prompt at a time, every answer compared token by token; their prompts are in \
          the cache. In brackets: the quartiles of the prompts. Answers that hold some 32 tokens twice are left out, since what repeats \
-         itself is easily guessed. Without guesses a sweep brings one token.",
+         itself is easily guessed. Without guesses a sweep brings one token; with `--timed-tokens N` its time is that of the first N tokens of each answer.",
     );
     let mut all = Vec::new();
     for source in sources {
